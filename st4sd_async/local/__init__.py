@@ -1,0 +1,36 @@
+"""
+An embedded ST4SD for tests, demos and users without a cluster: `LocalServer`, and faults to plant in it.
+"""
+
+from __future__ import annotations
+
+from st4sd_async.local._engines import Engine, Launch, PackageFacts, PackageProblem
+from st4sd_async.local._faults import (
+    BadJson,
+    CutBody,
+    Delay,
+    DropAfter,
+    DropBefore,
+    Fault,
+    Faults,
+    Html,
+    Reply,
+)
+from st4sd_async.local._serve import LocalServer
+
+__all__ = [
+    "BadJson",
+    "CutBody",
+    "Delay",
+    "DropAfter",
+    "DropBefore",
+    "Engine",
+    "Fault",
+    "Faults",
+    "Html",
+    "Launch",
+    "LocalServer",
+    "PackageFacts",
+    "PackageProblem",
+    "Reply",
+]

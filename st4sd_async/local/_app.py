@@ -1,0 +1,168 @@
+"""
+The front of the embedded ST4SD: faults, the limit of the body, the sign-in, and the way to a handler.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Executor
+from dataclasses import replace
+from http.cookies import CookieError, SimpleCookie
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qsl
+
+from st4sd_async.local._faults import BadJson, CutBody, Delay, DropAfter, DropBefore, Fault, Html, Reply
+from st4sd_async.local._http import HTML, Answer, Request, Router, proxy_page, reply, sign_in
+
+if TYPE_CHECKING:
+    from starlette.types import Receive, Scope, Send
+
+    from st4sd_async.local._access import Access
+    from st4sd_async.local._faults import Faults
+
+logger = logging.getLogger("st4sd_async.local")
+
+BODY_LIMIT = 1024 * 1024
+"""Bytes of a request; the proxy in front of the services refuses more."""
+_TITLES = {500: "Internal Server Error", 502: "Bad Gateway", 503: "Service Temporarily Unavailable"}
+_TITLES |= {504: "Gateway Time-out", 413: "Request Entity Too Large", 429: "Too Many Requests"}
+
+
+class Application:
+    """The ASGI application: one call per request."""
+
+    def __init__(
+        self,
+        access: Access,
+        faults: Faults,
+        runtime: Router,
+        datastore: Router,
+        threads: Executor,
+        hang_up: Callable[[tuple[str, int], bool], None],
+        arrived: deque[tuple[str, str]],
+    ) -> None:
+        self._access = access
+        self._faults = faults
+        self._runtime = runtime
+        self._datastore = datastore
+        self._threads = threads
+        self._hang_up = hang_up
+        self._arrived = arrived
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        method, path = scope["method"], scope["path"]
+        self._arrived.append((method, path))
+        fault = self._faults.take(method, path)
+        if isinstance(fault, DropBefore):
+            await self._drop(scope, receive, at_once=True)
+            return
+        body = await _read(receive)
+        if body is None:
+            return
+        if isinstance(fault, Delay):
+            # After the reading: what has arrived is handled, even if the client gives up in the meantime.
+            await asyncio.sleep(fault.seconds)
+        answer = _instead(fault)
+        if answer is None or (isinstance(fault, Reply) and fault.handled):
+            loop = asyncio.get_running_loop()
+            handled = await loop.run_in_executor(self._threads, self._answer, _request(scope, body))
+            answer = answer or handled
+        await self._finish(scope, receive, send, answer, fault)
+
+    async def _finish(self, scope: Scope, receive: Receive, send: Send, answer: Answer, fault: Fault | None) -> None:
+        """Send the answer, or what a fault leaves of it."""
+        if isinstance(fault, DropAfter):
+            await self._drop(scope, receive, at_once=True)
+            return
+        if isinstance(fault, BadJson):
+            answer = replace(answer, body=answer.body[: len(answer.body) // 2])
+        cut = fault.after_bytes if isinstance(fault, CutBody) else None
+        await _send(send, answer, cut)
+        if cut is not None:
+            await self._drop(scope, receive, at_once=False)
+
+    def _answer(self, request: Request) -> Answer:
+        try:
+            if not self._access.permits(request):
+                return sign_in()
+            if len(request.body) > BODY_LIMIT:
+                return proxy_page(413, _TITLES[413])
+            if request.path == "/rs":
+                return proxy_page(301, "Moved Permanently", ("location", f"{request.origin}/rs/"))
+            if request.path.startswith("/ds-"):
+                return self._datastore.handle(request)
+            if request.path.startswith("/rs/"):
+                request = replace(request, prefix="/rs", path=request.path[3:])
+            return self._runtime.handle(request)
+        except Exception:
+            logger.exception("%s %s failed inside the embedded server", request.method, request.path)
+            return reply({"message": "Internal Server Error"}, 500)
+
+    async def _drop(self, scope: Scope, receive: Receive, *, at_once: bool) -> None:
+        self._hang_up(tuple(scope["client"]), at_once)
+        # Returning without an answer would make the server write one, so that the client must be gone first.
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+
+def _instead(fault: Fault | None) -> Answer | None:
+    if isinstance(fault, Html):
+        return proxy_page(fault.status, _TITLES.get(fault.status, "Error"))
+    if isinstance(fault, Reply):
+        headers = {name.lower(): value for name, value in fault.headers.items()}
+        content_type = headers.pop("content-type", HTML)
+        return Answer(fault.status, fault.body, content_type, tuple(headers.items()))
+    return None
+
+
+async def _read(receive: Receive) -> bytes | None:
+    """The body, of which at most one byte above the limit is kept; None if the client went away."""
+    body = b""
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return None
+        chunk: bytes = message.get("body", b"")
+        body += chunk[: BODY_LIMIT + 1 - len(body)]
+        if not message.get("more_body"):
+            return body
+
+
+def _request(scope: Scope, body: bytes) -> Request:
+    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+    host, port = scope["server"]
+    raw_query = scope["query_string"].decode("latin-1")
+    query: dict[str, str] = {}
+    for name, value in parse_qsl(raw_query, keep_blank_values=True):
+        query.setdefault(name, value)
+    return Request(
+        method=scope["method"],
+        path=scope["path"],
+        origin=f"{scope['scheme']}://{headers.get('host', f'{host}:{port}')}",
+        query=query,
+        raw_query=raw_query,
+        headers=headers,
+        cookies=_cookies(headers.get("cookie", "")),
+        body=body,
+    )
+
+
+def _cookies(header: str) -> dict[str, str]:
+    try:
+        return {name: morsel.value for name, morsel in SimpleCookie(header).items()}
+    except CookieError:
+        return {}
+
+
+async def _send(send: Send, answer: Answer, cut: int | None) -> None:
+    headers = [("content-type", answer.content_type), ("content-length", str(len(answer.body)))]
+    headers += answer.headers
+    # File names travel as raw UTF-8 in Content-Disposition, as the service sends them.
+    raw = [(name.encode("latin-1"), value.encode("utf-8")) for name, value in headers]
+    await send({"type": "http.response.start", "status": answer.status, "headers": raw})
+    body = answer.body if cut is None else answer.body[:cut]
+    await send({"type": "http.response.body", "body": body, "more_body": cut is not None})

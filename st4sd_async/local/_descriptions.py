@@ -1,0 +1,184 @@
+"""
+What the simulator knows about packages without reading them, and the files their runs leave behind.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from st4sd_async.local._engines import Launch, PackageFacts, PackageProblem
+from st4sd_async.local._examples import Examples
+
+FAILURE = "Stage 0 failed. Reason:\n1 jobs failed unexpectedly.\nJob: stage0.Compute. Returncode 1. Reason KnownIssue\n"
+"""The error description of a failed component of any package."""
+STAGES = ["stage0", "stage1"]
+"""The stages of a package that is not an example."""
+COMPONENT = "stages/stage1/Compute"
+"""Where the key-outputs of a package that is not an example are."""
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a package that is never read is said to contain."""
+
+    inputs: Sequence[str] = ()
+    """Names of the input files that a start must bring."""
+    data: Sequence[str] = ()
+    """Names of the data files."""
+    outputs: Mapping[str, bytes | Mapping[str, bytes]] = field(default_factory=dict)
+    """key-output -> its content: a file, or a folder as path -> content."""
+    variables: Mapping[str, str] = field(default_factory=dict)
+    """variable -> default on every platform."""
+    interface: Mapping[str, Any] = field(default_factory=dict)
+    """The virtual experiment interface."""
+    properties: str | None = None
+    """The text of ``output/properties.csv``; None: nothing is measured."""
+    problem: str | None = None
+    """Why a push of the package is refused; None: it is accepted."""
+
+
+class Results:
+    """The packages of one server: examples, described ones and unknown ones. Safe to use from any thread."""
+
+    def __init__(self, examples: Examples) -> None:
+        self._examples = examples
+        self._described: dict[str, Description] = {}
+        self._made: dict[str, tuple[Path, dict[str, dict[str, str]]]] = {}
+        self._lock = threading.Lock()
+
+    def describe(self, name_or_url: str, description: Description) -> None:
+        """Remember what the package of an experiment (or at a url) contains."""
+        self._described[name_or_url] = description
+
+    def facts(self, package: Mapping[str, Any]) -> PackageFacts:
+        """
+        What a push learns about a package.
+
+        Raises:
+            PackageProblem: Its description says so, or it is a local repository that does not exist.
+        """
+        described, example = self._described_as(package), self._example(package)
+        if described is None and example is not None:
+            return self._examples.facts(example)
+        location = _location(package)
+        if described is None:
+            _need_local_repository(location)
+        if described is not None and described.problem is not None:
+            raise PackageProblem(described.problem)
+        options = package["parameterisation"]["executionOptions"]
+        preset = package["parameterisation"]["presets"].get("platform")
+        platforms = [preset] if preset else options["platform"]
+        known = described or Description(data=[option["name"] for option in options["data"]])
+        text = json.dumps(location, sort_keys=True)
+        return PackageFacts(
+            version=location.get("commit") or hashlib.sha1(text.encode()).hexdigest(),
+            inputs=tuple(known.inputs),
+            data=tuple(known.data),
+            outputs=tuple(known.outputs),
+            platforms=tuple(sorted({*platforms, "default"})),
+            variables={"default": dict(known.variables)},
+            interface=known.interface,
+        )
+
+    def usual_outcome(self, launch: Launch) -> str:
+        """How runs of a package go if nobody asked for something else."""
+        example = self._example(launch.package)
+        return "component-failure" if example and self._examples.failure(example) else "success"
+
+    def stages(self, launch: Launch) -> list[str]:
+        """The stages of a package."""
+        example = self._example(launch.package)
+        return self._examples.stages(example) if example else list(STAGES)
+
+    def failure(self, launch: Launch) -> str:
+        """The error description when a component of a package fails."""
+        example = self._example(launch.package)
+        return (example and self._examples.failure(example)) or FAILURE
+
+    def make(self, launch: Launch, directory: Path) -> dict[str, dict[str, str]]:
+        """Fill an instance directory with what a run leaves behind; the result is its key-outputs."""
+        described, example = self._described_as(launch.package), self._example(launch.package)
+        if described is None and example is not None:
+            return self._run_example(example, launch, directory)
+        self.lay_out(launch, directory)
+        known = described or Description()
+        if known.properties is not None:
+            (directory / "output" / "properties.csv").write_text(known.properties)
+        return {name: _write(directory, name, content) for name, content in known.outputs.items()}
+
+    def lay_out(self, launch: Launch, directory: Path) -> None:
+        """Make an instance directory with what the start brought, if there is none yet."""
+        brought: dict[str, Mapping[str, str]] = {"input": launch.inputs, "data": launch.data}
+        for folder in ("input", "data", "output", "stages"):
+            (directory / folder).mkdir(parents=True, exist_ok=True)
+            for name, text in brought.get(folder, {}).items():
+                (directory / folder / Path(name).name).write_text(text)
+
+    def _run_example(self, example: str, launch: Launch, directory: Path) -> dict[str, dict[str, str]]:
+        # The same input gives the same files: many runs of one test need the programs only once.
+        content = [example, dict(launch.inputs), dict(launch.data), dict(launch.variables)]
+        key = json.dumps(content, sort_keys=True)
+        with self._lock:
+            known = self._made.get(key)
+        if known is not None and known[0].exists():
+            shutil.copytree(known[0], directory, dirs_exist_ok=True)
+            return known[1]
+        outputs = self._examples.simulate(example, launch, directory)
+        with self._lock:
+            self._made[key] = (directory, outputs)
+        return outputs
+
+    def _described_as(self, package: Mapping[str, Any]) -> Description | None:
+        named = self._described.get(package["metadata"]["package"]["name"])
+        return named or self._described.get(_location(package).get("url", ""))
+
+    def _example(self, package: Mapping[str, Any]) -> str | None:
+        source = self._examples.source(_location(package).get("url", ""))
+        return source.name if source else None
+
+
+def _location(package: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Where the package of a definition is: the location in git, or in whatever it names instead."""
+    source = package["base"]["packages"][0]["source"]
+    first: Mapping[str, Any] = next(iter(source.values()), {})
+    return first.get("location") or {}
+
+
+def _need_local_repository(location: Mapping[str, Any]) -> None:
+    url = urlsplit(location.get("url", ""))
+    path = unquote(url.path)
+    if url.scheme == "file" and not Path(path).exists():
+        raise PackageProblem(
+            f"Cannot git-clone with location {dict(location)} without using any oauth credentials. Double "
+            "check that the location is correct and set to public. Underlying error: Unable to clone - "
+            f"git-stderr: fatal: '{path}' does not appear to be a git repository\n"
+        )
+
+
+def _write(directory: Path, name: str, content: bytes | Mapping[str, bytes]) -> dict[str, str]:
+    target = directory / COMPONENT / name
+    parts = {"": content} if isinstance(content, bytes) else content
+    files = {target / path: part for path, part in parts.items()}
+    target.parent.mkdir(parents=True, exist_ok=True)
+    for path, part in files.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(part)
+    return {
+        "creationtime": str(time.time()),
+        "description": "",
+        "filename": name,
+        "filepath": f"{COMPONENT}/{name}",
+        "final": "yes",
+        "production": "yes",
+        "type": "",
+        "version": "1",
+    }

@@ -1,0 +1,96 @@
+"""
+What an engine does for the embedded ST4SD: read a package, run instances of it, and tell how they are.
+
+The routes know experiments, tags and payloads; an engine knows executions. Everything that an
+instance leaves behind is a directory on disk, so that both engines are served by the same code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+
+class PackageProblem(Exception):
+    """A package that cannot be used; its text goes into the 400 ``problem`` reply to a push."""
+
+
+@dataclass(frozen=True)
+class PackageFacts:
+    """What a push learns from the package itself, for ``metadata.registry`` of the stored definition."""
+
+    version: str
+    """The git commit id."""
+    inputs: tuple[str, ...] = ()
+    """Names of the input files that every start must bring."""
+    data: tuple[str, ...] = ()
+    """Names of the data files in the package, which a start may override where allowed."""
+    outputs: tuple[str, ...] = ()
+    """Names of the key-outputs."""
+    platforms: tuple[str, ...] = ("default",)
+    """Names of the platforms the package defines."""
+    variables: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """platform -> variable -> default value."""
+    interface: Mapping[str, Any] = field(default_factory=dict)
+    """The virtual experiment interface as the package has it, {} if it has none."""
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One accepted start: all an engine needs to execute it."""
+
+    rest_uid: str
+    """The id of the instance: name, six digits of the digest, eight random characters."""
+    identifier: str
+    """``name@digest`` of the experiment."""
+    package: Mapping[str, Any]
+    """The stored definition of the experiment."""
+    platform: str | None
+    """The platform asked for or preset; None: the package's default."""
+    inputs: Mapping[str, str]
+    """filename -> text."""
+    data: Mapping[str, str]
+    """filename -> text of the data files to override."""
+    variables: Mapping[str, str]
+    """Variables asked for and preset, as strings."""
+    metadata: Mapping[str, str]
+    """The user's metadata, as strings."""
+    environment: Mapping[str, str]
+    """Environment variables of the orchestrator."""
+    options: tuple[str, ...]
+    """Additional command line options of the orchestrator, presets first."""
+
+
+class Engine(Protocol):
+    """
+    Executes instances. Methods are called from any thread; all but ``inspect`` return quickly.
+
+    Statuses and key-outputs are dictionaries in the words and types of the wire
+    (``experiment-state``, ``exit-status``...).
+    """
+
+    def inspect(self, package: Mapping[str, Any]) -> PackageFacts:
+        """Read (clone) the package of a definition that was just pushed; raises `PackageProblem`."""
+
+    def start(self, launch: Launch) -> None:
+        """Accept an instance; it runs, or waits for its turn."""
+
+    def status(self, rest_uid: str) -> dict[str, Any] | None:
+        """The status as a detail request shows it; None: it "does not have a status yet"."""
+
+    def listed_status(self, rest_uid: str) -> dict[str, Any] | None:
+        """The status as the list of instances shows it, which never looks at what the cluster knows."""
+
+    def outputs(self, rest_uid: str) -> dict[str, dict[str, str]]:
+        """The key-outputs that exist by now."""
+
+    def directory(self, rest_uid: str) -> Path | None:
+        """The instance directory (``stages/``, ``output/``...), None before there is one."""
+
+    def delete(self, rest_uid: str) -> None:
+        """Stop the instance; its directory stays. Returns before it is dead."""
+
+    def close(self) -> None:
+        """Stop everything and wait until nothing is left running."""

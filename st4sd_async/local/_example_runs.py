@@ -1,0 +1,131 @@
+"""
+An example experiment executed without the orchestrator: its programs, one after the other.
+
+This is what makes the simulator's results real. The files are those that the orchestrator leaves, at the
+same places, so nothing above needs to know which of the two ran.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+
+from st4sd_async.local._engines import Launch
+from st4sd_async.local._example_facts import Component, Example
+
+COMPONENT_TIMEOUT = 60.0
+"""Seconds one program may take; those of the examples take a tenth of a second."""
+
+
+def run_example(example: Example, package: Path, launch: Launch, instance: Path) -> dict[str, dict[str, str]]:
+    """
+    The key-outputs of an example that was just executed in `instance`.
+
+    Args:
+        example: What to run.
+        package: The folder with the files of its package.
+        launch: Inputs, data and variables of the start.
+        instance: The instance directory to fill; made if it does not exist.
+
+    Returns:
+        key-output -> its entry in the words of the wire. Empty if a program failed: what the programs
+        wrote until then is there, nothing more.
+    """
+    _deploy(package, launch, instance)
+    variables = {**example.variables, **launch.variables}
+    finished = all(_run(component, variables, instance) for component in example.components)
+    outputs = describe_outputs(example.outputs, instance) if finished else {}
+    (instance / "output" / "output.json").write_text(json.dumps(outputs, indent=4), encoding="utf-8")
+    if finished and example.id_column and example.property_table:
+        _write_interface(example.id_column, instance / example.outputs[example.property_table], instance)
+    return outputs
+
+
+def describe_outputs(outputs: Mapping[str, str], instance: Path) -> dict[str, dict[str, str]]:
+    """The entries of key-outputs that exist, every value a string as on the wire."""
+    return {
+        name: {
+            "creationtime": str((instance / path).stat().st_mtime),
+            "description": "",
+            "filename": Path(path).name,
+            "filepath": path,
+            "final": "yes",
+            "production": "yes",
+            "type": "",
+            "version": "1",
+        }
+        for name, path in outputs.items()
+        if (instance / path).exists()
+    }
+
+
+def _deploy(package: Path, launch: Launch, instance: Path) -> None:
+    """Lay out the instance directory: the package's folders, then what the start brought."""
+    for folder in ("bin", "conf", "data", "hooks"):
+        if (package / folder).is_dir():
+            ignored = shutil.ignore_patterns("__pycache__")
+            shutil.copytree(package / folder, instance / folder, ignore=ignored, dirs_exist_ok=True)
+    for folder in ("input", "data", "output", "stages"):
+        (instance / folder).mkdir(parents=True, exist_ok=True)
+    for folder, files in (("input", launch.inputs), ("data", launch.data)):
+        for name, text in files.items():
+            # Only the last part of a name counts, as it does for the orchestrator.
+            (instance / folder / Path(name).name).write_text(text, encoding="utf-8")
+
+
+def _run(component: Component, variables: Mapping[str, str], instance: Path) -> bool:
+    """Run one program in its directory; True if it exits 0."""
+    directory = instance / component.directory
+    directory.mkdir(parents=True, exist_ok=True)
+    for path in component.copies:
+        shutil.copy(instance / path, directory)
+    words = {"instance": str(instance), **variables}
+    command = [sys.executable, str(instance / component.script)]
+    command += [argument.format_map(words) for argument in component.arguments]
+    with (directory / "out.stdout").open("wb") as stdout, (directory / "out.stderr").open("wb") as stderr:
+        try:
+            exit_code = subprocess.call(
+                command,
+                cwd=directory,
+                stdin=subprocess.DEVNULL,
+                stdout=stdout,
+                stderr=stderr,
+                timeout=COMPONENT_TIMEOUT,
+            )
+        except subprocess.TimeoutExpired:
+            return False
+    return exit_code == 0
+
+
+def _write_interface(id_column: tuple[str, str], table: Path, instance: Path) -> None:
+    """Write the input ids and the measured properties, which are the table itself in another dialect."""
+    name, column = id_column
+    with (instance / "input" / name).open(newline="", encoding="utf-8") as file:
+        ids = [row[column].strip() for row in csv.DictReader(file)]
+    output = instance / "output"
+    (output / "input-ids.json").write_text(json.dumps(ids, indent=4), encoding="utf-8")
+    (output / "additional_input_data.json").write_text("{}", encoding="utf-8")
+    with table.open(newline="", encoding="utf-8") as source:
+        names, *rows = csv.reader(source)
+    if rows:  # the orchestrator cannot join tables without rows, and goes on without properties
+        _write_properties(output / "properties.csv", names, rows)
+
+
+def _write_properties(path: Path, names: list[str], rows: list[list[str]]) -> None:
+    """Write a table, whose first column holds the input ids, as the orchestrator would."""
+    occurrences = Counter(row[0] for row in rows)
+    with path.open("w", newline="", encoding="utf-8") as target:
+        # The orchestrator separates by semicolons and leaves out what is not a number.
+        writer = csv.writer(target, delimiter=";", lineterminator="\n")
+        writer.writerow(names)
+        for row in sorted(rows):
+            values = ["" if value == "nan" else value for value in row]
+            # It joins the ids with the table of each of the two properties: that sorts the rows, and an id
+            # that was given n times has n rows in each of three tables, which all match.
+            writer.writerows([values] * occurrences[row[0]] ** 2)

@@ -1,0 +1,115 @@
+"""
+Questions that only the orchestrator's own libraries can answer; runs in a process of its own.
+
+It is handed to the interpreter that owns ``elaunch.py`` as text and answers with JSON on standard output.
+Importing the model code takes 1.4 s and 150 MB, which is why no server process ever does it.
+
+    package FOLDER [MANIFEST]     what a package declares, platform by platform, or why it cannot be read
+    yaml FILE                     a YAML file as JSON
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+
+def read_yaml(path: str) -> Any:
+    """The content of a YAML file."""
+    yaml = importlib.import_module("yaml")
+    with Path(path).open(encoding="utf-8") as file:
+        return yaml.safe_load(file)
+
+
+def read_package(folder: str, manifest: str | None = None) -> dict[str, Any]:
+    """
+    What a package declares.
+
+    Returns:
+        ``outputs`` (sorted names), ``data`` (sorted names), ``interface`` and ``platforms``: name -> the
+        result of `read_platform`; or only ``problem``, a text, if the definition cannot be loaded.
+    """
+    storage = importlib.import_module("experiment.model.storage")
+    try:
+        # Errors in the definition are collected per platform below, in the words a push reports.
+        package = storage.ExperimentPackage.packageFromLocation(
+            location=folder, manifest=manifest, platform=None, validate=False, variable_substitute=False
+        )
+        concrete = package.configuration.get_flowir_concrete()
+        folders = package.configuration.top_level_folders
+        data = _data_folder(Path(folder), package.configuration.manifestData)
+        return {
+            "outputs": sorted(concrete.get_output()),
+            "data": sorted(path.name for path in data.iterdir() if path.is_file()) if data.is_dir() else [],
+            "interface": concrete.get_interface() or {},
+            "platforms": {name: read_platform(concrete, name, folders) for name in concrete.platforms},
+        }
+    except Exception as error:  # the model code raises many kinds, and each means an unusable package
+        return {"problem": f"{type(error).__name__} {error}"}
+
+
+def read_platform(concrete: Any, name: str, folders: list[str]) -> dict[str, Any]:
+    """``errors`` (texts), ``inputs`` (sorted names) and ``variables`` (name -> default) of one platform."""
+    try:
+        concrete.configure_platform(name)
+        errors = [str(error) for error in concrete.validate(folders)]
+        inputs = set().union(*(_inputs(concrete, component) for component in _components(concrete)))
+        variables = _variables(concrete, name)
+    except Exception as error:  # see above
+        return {"errors": [str(error)], "inputs": [], "variables": {}}
+    return {"errors": errors, "inputs": sorted(inputs), "variables": variables}
+
+
+def _components(concrete: Any) -> Any:
+    """The identifiers of all components of the platform that is set."""
+    return concrete.get_component_identifiers(recompute=True, include_documents=True)
+
+
+def _inputs(concrete: Any, component: Any) -> set[str]:
+    """The input files that a component refers to: ``input/x.csv:copy`` is ``x.csv``."""
+    flowir = importlib.import_module("experiment.model.frontends.flowir").FlowIR
+    raw = concrete.get_component_configuration(
+        component, raw=True, is_primitive=True, include_default=True, inject_missing_fields=True
+    )
+    references = raw.get("references", [])
+    # A reference may need variables that only a start provides; then it is taken as it is.
+    with contextlib.suppress(Exception):
+        references = flowir.fill_in(references, raw["variables"], flowir=None, label="references", is_primitive=True)
+    paths = [str(reference).rsplit(":", 1)[0] for reference in references]
+    return {path.removeprefix("input/") for path in paths if path.startswith("input/")}
+
+
+def _variables(concrete: Any, platform: str) -> dict[str, str]:
+    """The global variables that a platform itself sets, with references to others filled in."""
+    flowir = importlib.import_module("experiment.model.frontends.flowir").FlowIR
+    own = concrete.get_platform_global_variables(platform) or {}
+    context = {**concrete.get_default_global_variables(), **own}
+    filled = {}
+    for name, value in own.items():
+        filled[str(name)] = str(value)
+        with contextlib.suppress(Exception):
+            text = flowir.fill_in(str(value), context, ignore_errors=True, label=None, is_primitive=True)
+            filled[str(name)] = str(text)
+    return filled
+
+
+def _data_folder(folder: Path, manifest: dict[str, str]) -> Path:
+    """Where the data files are: ``data/`` unless a manifest says otherwise."""
+    if "data" not in manifest:
+        return folder / "data"
+    return folder.parent / manifest["data"].rsplit(":", 1)[0]
+
+
+def main(question: str, *arguments: str) -> None:
+    """Answer one question on standard output."""
+    with contextlib.redirect_stdout(sys.stderr):  # the libraries print
+        answer = read_package(*arguments) if question == "package" else read_yaml(*arguments)
+    sys.stdout.write(json.dumps(answer, default=str))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

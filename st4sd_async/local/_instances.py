@@ -1,0 +1,215 @@
+"""
+The routes of the runtime service that concern instances: what they show, their files and their end.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+from pathlib import Path
+from typing import Any
+
+from st4sd_async.local import _marshal
+from st4sd_async.local._archives import zip_folder
+from st4sd_async.local._engines import Engine, Launch
+from st4sd_async.local._http import UNREADABLE, Abort, Answer, Request, Route, Slash, reply
+from st4sd_async.local._measured import read_properties
+from st4sd_async.local._store import Store
+
+WARNING = (
+    "Workflow has no status and there is no Pod for it, ask your administrator to inspect the status of "
+    "the workflow-operator pod."
+)
+_FINAL = ("finished", "failed")
+
+
+class Instances:
+    """The instances that were started and not deleted, and the handlers of ``/instances/``."""
+
+    def __init__(self, store: Store, engine: Engine) -> None:
+        self._store = store
+        self._engine = engine
+        self._lock = threading.Lock()
+        self._launches: dict[str, Launch] = {}
+
+    def accept(self, launch: Launch) -> None:
+        """Hand a start to the engine and keep its id."""
+        self._engine.start(launch)
+        with self._lock:
+            self._launches[launch.rest_uid] = launch
+
+    def routes(self) -> list[Route]:
+        """The routes, the more special ones first."""
+        return [
+            Route("/instances", Slash.NEEDED, GET=self.index),
+            Route("/instances/{}/status", Slash.EITHER, GET=self.status),
+            Route("/instances/{}/outputs", Slash.EITHER, GET=self.outputs),
+            Route("/instances/{}/properties", Slash.EITHER, GET=self.properties),
+            Route("/instances/{}/outputs/{path}", Slash.EITHER, GET=self.output),
+            Route("/instances/{}", Slash.EITHER, GET=self.get, DELETE=self.delete),
+        ]
+
+    def index(self, _request: Request) -> Answer:
+        """All instances, as their own status says and without a look at the cluster."""
+        with self._lock:
+            launches = list(self._launches.values())
+        shown: dict[str, Any] = {}
+        items = []
+        for launch in launches:
+            if launch.identifier not in shown:
+                shown[launch.identifier] = _marshal.experiment(self._store.get(launch.identifier))
+            uid = launch.rest_uid
+            status, outputs = self._engine.listed_status(uid), self._engine.outputs(uid)
+            items.append(_marshal.item(uid, shown[launch.identifier], status, _labels(launch), outputs))
+        return reply(items)
+
+    def get(self, request: Request, uid: str) -> Answer:
+        """Everything about one instance, its properties on demand."""
+        launch = self._find(uid)
+        if launch is None:
+            raise Abort(404, f"Instance {uid} is not found", unknownRestUID=uid)
+        stringify = _flag(request, "stringifyNaN")
+        instance: dict[str, Any] = {
+            "id": uid,
+            "name": uid,
+            "status": self._engine.status(uid) or {"warning": WARNING},
+            "outputs": self._engine.outputs(uid),
+            "k8s-labels": _labels(launch),
+            "experiment": self._store.get(launch.identifier) or {},
+        }
+        wanted = request.query.get("includeProperties")
+        if wanted is not None:
+            self._include(instance, (wanted or "*").lower(), stringify)
+        return reply(instance)
+
+    def _include(self, instance: dict[str, Any], wanted: str, stringify: bool) -> None:
+        uid = instance["id"]
+        if not instance["status"].get("meta") or not instance["experiment"]:
+            raise Abort(500, f"Run into an error while returning instances/{uid}")
+        table = self._table(uid, instance["status"], wanted, stringify)
+        interface = instance["experiment"]["metadata"]["registry"]["interface"]
+        directory = self._engine.directory(uid)
+        ids = directory / "output" / "input-ids.json" if directory else None
+        if ids is not None and ids.is_file():
+            interface["inputs"] = json.loads(ids.read_text())
+        interface["propertyTable"] = table
+
+    def status(self, _request: Request, uid: str) -> Answer:
+        """The status of one instance."""
+        if self._find(uid) is None:
+            raise Abort(404, f"Workflow instance {uid} not found")
+        status = self._engine.status(uid)
+        if status is None:
+            raise Abort(400, f"Workflow instance {uid} does not have a status yet")
+        return reply(status)
+
+    def outputs(self, _request: Request, uid: str) -> Answer:
+        """The key-outputs that exist by now."""
+        if self._find(uid) is None:
+            raise Abort(404, f"Workflow instance {uid} not found")
+        return reply(self._engine.outputs(uid))
+
+    def properties(self, request: Request, uid: str) -> Answer:
+        """The measured properties of one instance."""
+        if self._find(uid) is None:
+            raise Abort(404, f"Instance {uid} not found")
+        status = self._engine.listed_status(uid)
+        if status is None:
+            raise Abort(500, f"Run into an error while extracting the properties of {uid}")
+        if not status["meta"]:
+            raise Abort(
+                400,
+                f"Instance {uid} has an incomplete status.meta field this indicates that the experiment has "
+                "not finished syncing his status to Kubernetes, try again later",
+            )
+        wanted = (request.query.get("includeProperties") or "*").lower()
+        return reply(self._table(uid, status, wanted, _flag(request, "stringifyNaN")))
+
+    def _table(self, uid: str, status: dict[str, Any], wanted: str, stringify: bool) -> dict[str, list[Any]]:
+        directory = self._engine.directory(uid)
+        try:
+            if directory is None:
+                raise FileNotFoundError(uid)
+            return read_properties(directory / "output" / "properties.csv", wanted, stringify=stringify)
+        except FileNotFoundError as error:
+            if (status["experiment-state"] or "").lower() in _FINAL:
+                names = wanted.split(",")
+                raise Abort(404, f"Instance {uid} has no properties", unknownProperties=names) from error
+            message = f"Instance {uid} has no properties but has not completed yet, try again later"
+            raise Abort(400, message, propertiesNotAvailableYet=True) from error
+
+    def output(self, _request: Request, uid: str, key: str) -> Answer:
+        """A key-output or a part of one: the bytes of a file, a folder as a zip archive."""
+        if self._find(uid) is None:
+            raise Abort(404, f"unknown workflow instance {uid}", unknownInstanceId=uid)
+        key, _, part = key.partition("/")
+        entry = self._engine.outputs(uid).get(key)
+        directory = self._engine.directory(uid)
+        if entry is None or directory is None:
+            message = f"Workflow instance {uid} has not produced key-output {key} yet"
+            raise Abort(404, message, unknownOutput=key)
+        root = (directory / entry["filepath"].rstrip("/")).resolve()
+        path = _child(root, part, uid, entry) if part else root
+        if path.is_file():
+            kind = "application/.zip" if path.suffix.lower() == ".zip" else "application/octet-stream"
+            return _attachment(path.read_bytes(), path.name, kind)
+        if path.is_dir():
+            return _attachment(zip_folder(path), f"{path.name}.zip", "application/zip")
+        message = f"Output {key} of workflow instance {uid} references non-existing file {path}"
+        raise Abort(404, message, missingPath=str(path))
+
+    def delete(self, _request: Request, uid: str) -> Answer:
+        """Stop and forget an instance; the reply comes before it is dead."""
+        with self._lock:
+            if self._launches.pop(uid, None) is None:
+                raise Abort(400, UNREADABLE)
+        self._engine.delete(uid)
+        return reply("OK")
+
+    def _find(self, uid: str) -> Launch | None:
+        with self._lock:
+            return self._launches.get(uid)
+
+
+def _child(root: Path, part: str, uid: str, entry: dict[str, str]) -> Path:
+    if not root.is_dir():
+        message = (
+            f"Key-output {entry} of workflow instance {uid} is not a folder and cannot be used to retrieve "
+            f"child path {part}"
+        )
+        raise Abort(400, message, isFolder=False)
+    path = (root / part).resolve()
+    if not path.is_relative_to(root):
+        # The placeholders are the service's: it never fills them in. It lets one level up pass; that is not
+        # repeated here.
+        message = (
+            "Key-output %s of workflow instance %s is a folder, but child path %s does notbelong to "
+            "file tree of key-output"
+        )
+        raise Abort(400, message, fileInFolder=False)
+    return path
+
+
+def _attachment(content: bytes, name: str, kind: str) -> Answer:
+    # Quotes and non-ASCII characters stay as they are, like in the service; only line ends would break HTTP.
+    disposition = f'attachment; filename="{name}"'
+    return Answer(200, content, kind, (("content-disposition", re.sub(r"[\r\n]", "", disposition)),))
+
+
+def _labels(launch: Launch) -> dict[str, str]:
+    name, _, digest = launch.identifier.partition("@")
+    return {
+        "rest-uid": launch.rest_uid,
+        "workflow": launch.rest_uid,
+        "st4sd-package-name": name,
+        "st4sd-package-digest": digest,
+    }
+
+
+def _flag(request: Request, name: str) -> bool:
+    text = request.query.get(name, "false").lower()
+    if text not in ("true", "1", "on", "false", "0", ""):
+        errors = {name: f"Invalid literal for boolean(): {text}"}
+        raise Abort(400, "Input payload validation failed", errors=errors)
+    return text in ("true", "1", "on")

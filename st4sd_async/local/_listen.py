@@ -1,0 +1,151 @@
+"""
+A loopback port that serves an application from a thread of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp
+
+HOST = "127.0.0.1"
+START_TIMEOUT = 20.0
+"""Seconds until the server must accept connections."""
+STOP_TIMEOUT = 10.0
+"""Seconds until its thread must have ended; it waits for nobody."""
+TICK = 0.1
+"""Seconds between two looks at the clock, which uvicorn counts in tenths."""
+IDLE_TIMEOUT = 65
+"""Seconds until an idle connection is closed."""
+
+
+class Connections:
+    """The open connections by the address of the client, so that they can be broken."""
+
+    def __init__(self) -> None:
+        self._open: dict[tuple[str, int], asyncio.Transport] = {}
+
+    def protocol(self) -> type[asyncio.Protocol]:
+        """A protocol class of the server that keeps this record."""
+        transports = self._open
+
+        class Recorded(H11Protocol):
+            """HTTP/1.1, known by its peer."""
+
+            def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn
+                """Note the connection."""
+                self._peer = tuple(transport.get_extra_info("peername")[:2])
+                transports[self._peer] = transport
+                super().connection_made(transport)
+
+            def connection_lost(self, exc: Exception | None) -> None:
+                """Forget it."""
+                transports.pop(self._peer, None)
+                super().connection_lost(exc)
+
+        return Recorded
+
+    def hang_up(self, peer: tuple[str, int], at_once: bool) -> None:
+        """Break a connection; not at once means after what was already written."""
+        transport = self._open.get(peer)
+        if transport is not None and at_once:
+            transport.abort()
+        elif transport is not None:
+            transport.close()
+
+    def hang_up_all(self) -> None:
+        """Break all of them."""
+        for transport in list(self._open.values()):
+            transport.abort()
+
+
+class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, connections: Connections) -> None:
+        super().__init__(config)
+        self._connections = connections
+        self.ready = threading.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stopped = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._loop = asyncio.get_running_loop()
+        self.ready.set()
+
+    async def main_loop(self) -> None:
+        # The original looks every 0.1 s whether it should end, which a test suite notices.
+        ticks = 0
+        while not await self.on_tick(ticks):
+            ticks += 1
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stopped.wait(), TICK)
+
+    def stop(self) -> None:
+        """End, from another thread."""
+        self.should_exit = True
+        self.force_exit = True
+        if self._loop is not None:
+            with contextlib.suppress(RuntimeError):  # it has ended already
+                self._loop.call_soon_threadsafe(self._stopped.set)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        # The original waits for clients, or at least 0.1 s; this one breaks their connections.
+        for server in self.servers:
+            server.close()
+        for listening in sockets or []:
+            listening.close()
+        self._connections.hang_up_all()
+
+
+class Listener:
+    """A server on a free port, which is known from the beginning; its end waits for no client."""
+
+    def __init__(self, application: ASGIApp, connections: Connections, certificate: Path | None, port: int = 0) -> None:
+        # With the protocol named, asyncio turns off the delay of small packets, which is 40 ms a reply.
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._socket.bind((HOST, port))
+        self.port: int = self._socket.getsockname()[1]
+        options: dict[str, Any] = {"ssl_certfile": str(certificate)} if certificate else {}
+        config = uvicorn.Config(
+            application,
+            http=connections.protocol(),
+            ws="none",
+            lifespan="off",
+            interface="asgi3",
+            loop="asyncio",
+            log_config=None,
+            log_level="critical",
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            timeout_keep_alive=IDLE_TIMEOUT,
+            **options,
+        )
+        self._server = _Server(config, connections)
+        self._thread = threading.Thread(target=self._run, name="st4sd-local", daemon=True)
+
+    def start(self) -> None:
+        """Return once connections are accepted."""
+        self._thread.start()
+        if not self._server.ready.wait(START_TIMEOUT):
+            self.stop()
+            raise RuntimeError(f"the embedded server did not start within {START_TIMEOUT} s")
+
+    def _run(self) -> None:
+        asyncio.run(self._server.serve(sockets=[self._socket]))
+
+    def stop(self) -> None:
+        """End the server and its thread; open connections break."""
+        self._server.stop()
+        self._thread.join(STOP_TIMEOUT)
+        self._socket.close()

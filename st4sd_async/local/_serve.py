@@ -1,0 +1,302 @@
+"""
+`LocalServer`: an ST4SD on a loopback port of this machine, for tests, demos and users without a cluster.
+"""
+
+from __future__ import annotations
+
+import importlib
+import tempfile
+import time
+from collections import deque
+from collections.abc import Awaitable, Generator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
+
+from st4sd_async.local._access import Access
+from st4sd_async.local._clock import VirtualClock
+from st4sd_async.local._descriptions import Description, Results
+from st4sd_async.local._engines import Engine
+from st4sd_async.local._examples import Examples
+from st4sd_async.local._faults import Faults
+from st4sd_async.local._simulator import Simulator
+
+THREADS = 16
+"""Requests that are handled at the same time."""
+REMEMBERED_REQUESTS = 10_000
+"""How many of the requests that arrived are remembered."""
+SIMULATED_SLOTS, REAL_SLOTS = 100, 2
+"""Instances that run at the same time, unless told otherwise: a simulated one costs nothing."""
+_MISSING = 'the embedded server needs {module}, which is not installed: pip install "st4sd_async[{extra}]"'
+
+
+class LocalServer:
+    """
+    An ST4SD of one's own: a context manager, plain or asynchronous, that serves while it is entered.
+
+    Examples::
+
+        with LocalServer() as server:                      # runs are played on a virtual clock
+            print(server.url, server.api_key)
+
+        async with LocalServer(speed=0) as server:         # time stands still...
+            await server.advance(5)                        # ...until it is moved
+
+        with LocalServer(engine="elaunch") as server:      # runs are real, executed on this machine
+            definition = server.example("demo")
+
+    All methods may be called from any thread.
+    """
+
+    url: str
+    """``http://127.0.0.1:PORT`` (https with TLS) without a slash or path at its end."""
+    ca_file: Path | None
+    """With TLS the file of the authority to trust, else None; gone when the server is left."""
+    faults: Faults
+    """What is to go wrong; see `Faults`."""
+
+    def __init__(
+        self,
+        *,
+        engine: Literal["simulator", "elaunch"] | Engine = "simulator",
+        tls: bool = False,
+        port: int = 0,
+        speed: float = 1.0,
+        slots: int | None = None,
+        keep: Path | None = None,
+        token_lifetime: float | None = None,
+    ) -> None:
+        """
+        Prepare a server; it listens when it is entered.
+
+        Args:
+            engine: How instances run: "simulator" plays them, "elaunch" executes them; or an engine of
+                one's own.
+            tls: Serve https, with a certificate of a throw-away authority for 127.0.0.1 and localhost.
+            port: Where to listen on 127.0.0.1; 0: on any free port.
+            speed: Virtual seconds of the simulator in a real second; 0: only `advance` moves the time.
+            slots: How many instances run at once, at least 1, while the others are unscheduled; None: 2, or
+                100 simulated ones.
+            keep: Where instance directories go and stay; None: they are removed with the server.
+            token_lifetime: Seconds until `auth_token` is refused, virtual ones with the simulator;
+                None: never. API keys do not expire.
+
+        Raises:
+            ImportError: A package is missing; the text says which extra brings it.
+            ValueError: Unknown engine, speed below 0 or less than one slot.
+        """
+        if slots is None:
+            slots = REAL_SLOTS if engine == "elaunch" else SIMULATED_SLOTS
+        if slots < 1:
+            raise ValueError(f"slots must be at least 1, not {slots!r}")
+        if isinstance(engine, str) and engine not in ("simulator", "elaunch"):
+            raise ValueError(f"engine must be 'simulator', 'elaunch' or an engine, not {engine!r}")
+        _need("local", "uvicorn", "starlette", *(["trustme"] if tls else []))
+        self._engine_kind = engine
+        self._tls = tls
+        self._slots = slots
+        self._port = port
+        self._keep = None if keep is None else keep.absolute()
+        self._clock = VirtualClock(speed)
+        now = self._clock.now if engine == "simulator" else time.monotonic
+        self._access = Access(now, token_lifetime)
+        self._resources = ExitStack()
+        self._arrived: deque[tuple[str, str]] = deque(maxlen=REMEMBERED_REQUESTS)
+        self._examples: Examples | None = None
+        self._engine: Engine | None = None
+        self.faults = Faults()
+
+    @property
+    def api_key(self) -> str:
+        """The key to send as a bearer token."""
+        return self._access.api_key
+
+    @property
+    def auth_token(self) -> str:
+        """The token to send in the cookie ``oauth-proxy``."""
+        return self._access.auth_token
+
+    @property
+    def requests(self) -> list[tuple[str, str]]:
+        """Method and path of the requests that arrived, the last 10,000 of them, refused ones included."""
+        return list(self._arrived)
+
+    def renew(self) -> None:
+        """Make a new `api_key` and `auth_token`; the old ones are refused from now on."""
+        self._access.renew()
+
+    def example(self, name: str) -> dict[str, Any]:
+        """The definition of an example experiment, ready to be pushed: "demo" succeeds, "fail" fails."""
+        if self._examples is None:
+            raise RuntimeError("enter the server first: its examples are made when it starts")
+        return self._examples.definition(name)
+
+    def advance(self, seconds: float) -> Awaitable[None]:
+        """
+        Move the virtual time of the simulator on, at once.
+
+        Returns:
+            Something to await that is already done, so that plain code can do without ``await``.
+
+        Raises:
+            RuntimeError: The engine is not the simulator: real runs take real time.
+        """
+        self._simulator("advance")
+        self._clock.advance(seconds)
+        return _Done()
+
+    def outcome(self, experiment: str, outcome: str, *, times: int | None = None, stretch: float = 1.0) -> None:
+        """
+        Say how simulated runs of an experiment go that are started from now on.
+
+        Args:
+            experiment: The name of the experiment.
+            outcome: "success" (5 s), "state-first", "component-failure", "setup-failure", "unscheduled",
+                "init-failure", "killed", "image-pull", "unschedulable", "killed-after-failure",
+                "monitor-stuck", "stuck" or "stopped".
+            times: For how many starts, after those that were planned so before; None: for all others.
+            stretch: How many times longer than usual the run takes.
+
+        Raises:
+            RuntimeError: The engine is not the simulator.
+            ValueError: There is no such outcome, or a number is out of range.
+        """
+        self._simulator("outcome").plan(experiment, outcome, times, stretch)
+
+    def describe(
+        self,
+        name_or_url: str,
+        *,
+        inputs: Sequence[str] = (),
+        data: Sequence[str] = (),
+        outputs: Mapping[str, bytes | Mapping[str, bytes]] | None = None,
+        variables: Mapping[str, str] | None = None,
+        interface: Mapping[str, Any] | None = None,
+        properties: str | None = None,
+        problem: str | None = None,
+    ) -> None:
+        """
+        Say what a package contains that the simulator will never read; before it is pushed.
+
+        Args:
+            name_or_url: The name of the experiment, or the url in the location of its package.
+            inputs: Input files that every start must bring.
+            data: Data files of the package.
+            outputs: key-output -> content: bytes, or for a folder a dictionary path -> bytes.
+            variables: variable -> default.
+            interface: The virtual experiment interface.
+            properties: The table of measured properties as CSV text; None: nothing is measured.
+            problem: Refuse the push, with this text; None: accept it.
+
+        Raises:
+            RuntimeError: The engine is not the simulator.
+        """
+        description = Description(inputs, data, outputs or {}, variables or {}, interface or {}, properties, problem)
+        self._simulator("describe").describe(name_or_url, description)
+
+    def _simulator(self, method: str) -> Simulator:
+        if self._engine is None:
+            raise RuntimeError(f"{method} needs a server that was entered")
+        if not isinstance(self._engine, Simulator):
+            raise RuntimeError(f"{method} needs the simulator: this server's runs are real and take real time")
+        return self._engine
+
+    def __enter__(self) -> Self:
+        """Serve."""
+        with ExitStack() as stack:
+            scratch = tempfile.TemporaryDirectory(prefix="st4sd-", ignore_cleanup_errors=True)
+            folder = Path(stack.enter_context(scratch))
+            self._examples = Examples(folder / "examples")
+            self._engine = self._make_engine(folder, self._examples)
+            stack.callback(self._engine.close)
+            threads = ThreadPoolExecutor(THREADS, "st4sd-local-handler")
+            stack.callback(threads.shutdown, wait=False, cancel_futures=True)
+            self.ca_file = _certify(folder) if self._tls else None
+            port = self._listen(self._engine, threads, folder / "server.pem" if self._tls else None, stack)
+            self.url = f"{'https' if self._tls else 'http'}://127.0.0.1:{port}"
+            self._resources = stack.pop_all()
+        return self
+
+    def _make_engine(self, folder: Path, examples: Examples) -> Engine:
+        if self._engine_kind == "simulator":
+            instances = self._keep or folder / "instances"
+            return Simulator(instances, Results(examples), self._clock, slots=self._slots)
+        if self._engine_kind == "elaunch":
+            from st4sd_async.local._engine import ElaunchEngine
+
+            return ElaunchEngine(folder, slots=self._slots, keep=self._keep)
+        return self._engine_kind
+
+    def _listen(self, engine: Engine, threads: ThreadPoolExecutor, certificate: Path | None, stack: ExitStack) -> int:
+        """Serve on a port until the stack unwinds; the result is the port."""
+        from st4sd_async.local._app import Application
+        from st4sd_async.local._datastore import ROUTES
+        from st4sd_async.local._http import Router
+        from st4sd_async.local._listen import Connections, Listener
+        from st4sd_async.local._runtime import runtime_routes
+
+        connections = Connections()
+        runtime, datastore = Router(runtime_routes(engine)), Router(ROUTES)
+        application = Application(
+            self._access, self.faults, runtime, datastore, threads, connections.hang_up, self._arrived
+        )
+        listener = Listener(application, connections, certificate, self._port)
+        stack.callback(listener.stop)
+        listener.start()
+        return listener.port
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Stop serving: connections break, runs end, files are removed."""
+        self._resources.close()
+
+    async def __aenter__(self) -> Self:
+        """Serve."""
+        from starlette.concurrency import run_in_threadpool
+
+        return await run_in_threadpool(self.__enter__)
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Stop serving."""
+        from starlette.concurrency import run_in_threadpool
+
+        await run_in_threadpool(self.__exit__, kind, error, traceback)
+
+
+class _Done:
+    """An awaitable that is done."""
+
+    def __await__(self) -> Generator[None, None, None]:
+        return
+        yield
+
+
+def _need(extra: str, *modules: str) -> None:
+    for module in modules:
+        try:
+            importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            raise ImportError(_MISSING.format(module=module, extra=extra)) from error
+
+
+def _certify(folder: Path) -> Path:
+    """Make an authority and a certificate of it; the file of the authority is the result."""
+    import trustme
+
+    authority = trustme.CA()
+    certificate = authority.issue_cert("127.0.0.1", "localhost")
+    certificate.private_key_and_cert_chain_pem.write_to_path(folder / "server.pem")
+    ca_file = folder / "ca.pem"
+    authority.cert_pem.write_to_path(ca_file)
+    return ca_file

@@ -1,0 +1,40 @@
+"""Fixtures: an embedded server whose time stands still, and a plain HTTP client that is signed in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from st4sd_async.local import LocalServer
+from tests.local.helpers import definition
+
+
+@pytest.fixture
+def server() -> Iterator[LocalServer]:
+    """A server whose virtual time only moves when it is told to."""
+    with LocalServer(speed=0, slots=2) as running:
+        yield running
+
+
+@pytest.fixture
+def web(server: LocalServer) -> Iterator[httpx.Client]:
+    """A client of its runtime service."""
+    headers = {"Authorization": f"Bearer {server.api_key}"}
+    with httpx.Client(base_url=f"{server.url}/rs", headers=headers, timeout=10, verify=False) as client:
+        yield client
+
+
+@pytest.fixture
+def push(server: LocalServer, web: httpx.Client) -> Any:
+    """A function that pushes an experiment of that name whose package is not an example."""
+
+    def push_package(name: str = "toy", **options: Any) -> dict[str, Any]:
+        reply = web.post("/experiments/", json=definition(name, options))
+        assert reply.status_code == 200, reply.text
+        result: dict[str, Any] = reply.json()["result"]
+        return result
+
+    return push_package

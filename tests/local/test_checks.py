@@ -1,0 +1,191 @@
+"""Payloads are checked against their experiment, and wrong JSON is described as the service does."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from st4sd_async.local._checks import launch
+from st4sd_async.local._definitions import DEFINITION, PAYLOAD
+from st4sd_async.local._engines import Launch, PackageFacts
+from st4sd_async.local._http import Abort
+from st4sd_async.local._schema import Invalid, read
+from st4sd_async.local._store import register
+from tests.local.helpers import definition
+
+FACTS = PackageFacts("0" * 40, data=("a.txt", "b.txt"), variables={"default": {"n": "1"}, "big": {"n": "2"}})
+
+
+def complete(presets: dict[str, Any], options: dict[str, Any] | None = None) -> dict[str, Any]:
+    """A stored definition with these presets and execution options."""
+    value = definition(options=options)
+    value["parameterisation"]["presets"] = presets
+    stored = read(DEFINITION, value)
+    register(stored, FACTS)
+    return stored
+
+
+def accepted(presets: dict[str, Any], payload: dict[str, Any], options: dict[str, Any] | None = None) -> Launch:
+    """What a payload starts."""
+    return launch(complete(presets, options), payload)
+
+
+REFUSED: list[tuple[dict[str, Any], dict[str, Any], str, str]] = [
+    (
+        {"variables": [{"name": "n", "value": "1"}]},
+        {"variables": {"n": 2}},
+        "reason",
+        "Payload overrides workflow variables of parameterisation.presets: n",
+    ),
+    (
+        {"environmentVariables": [{"name": "A", "value": "1"}]},
+        {"environmentVariables": {"A": 2}},
+        "reason",
+        "Payload overrides environment variables of parameterisation.presets: A",
+    ),
+    (
+        {"data": [{"name": "a.txt"}]},
+        {"data": [{"filename": "a.txt", "content": "x"}]},
+        "message",
+        "Payload overrides data files specified in parameterisation.presets.data. Filenames are ['a.txt']",
+    ),
+    (
+        {"platform": "big"},
+        {"platform": "default"},
+        "message",
+        "Payload overrides parameterisation.presets.platform=big",
+    ),
+    (
+        {"runtime": {"resources": {"cpu": "2"}}},
+        {},
+        "message",
+        "payload.orchestrator_resources.cpu overrides parameterisation.presets.runtime.resources.cpu",
+    ),
+    (
+        {},
+        {"data": [{"sourceFilename": "x", "targetFilename": "a.txt", "content": "x"}]},
+        "reason",
+        "'sourceFilename': 'x', 'targetFilename': 'a.txt'} is invalid because .filename is empty",
+    ),
+]
+
+
+@pytest.mark.parametrize(("presets", "payload", "key", "text"), REFUSED, ids=[row[3][:40] for row in REFUSED])
+def test_presets_cannot_be_overridden(presets: dict[str, Any], payload: dict[str, Any], key: str, text: str) -> None:
+    """What the definition presets is refused in a payload, with a reason or a message."""
+    with pytest.raises(Abort) as refused:
+        accepted(presets, payload)
+
+    answer = refused.value.answer
+    assert answer.status == 400
+    assert text in json.loads(answer.body)[key]
+
+
+def test_presets_and_defaults_complete_a_launch() -> None:
+    """Presets come first, then the payload, then the first of the choices; options keep their order."""
+    presets = {
+        "variables": [{"name": "p", "value": 1}],
+        "environmentVariables": [{"name": "A", "value": "1"}],
+        "runtime": {"args": ["--first"]},
+        "platform": "big",
+    }
+    options = {
+        "variables": [{"name": "n"}, {"name": "m", "valueFrom": [{"value": "x"}, {"value": "y"}]}],
+        "runtime": {"args": ["--second"]},
+    }
+    payload = {
+        "variables": {"n": 3},
+        "environmentVariables": {"B": 2},
+        "additionalOptions": ["--third"],
+        "runtimePolicy": {"name": "prefer-surrogate"},
+    }
+
+    started = accepted(presets, payload, options)
+
+    assert started.platform == "big"
+    assert started.variables == {"p": "1", "n": "3", "m": "x"}
+    assert started.environment == {"A": "1", "B": "2"}
+    assert started.options == ("--first", "--second", "--third")
+
+
+@pytest.mark.parametrize(
+    ("given", "allowed", "platform"),
+    [
+        (None, [], None),
+        ("any", [], "any"),
+        (None, ["big", "default"], "big"),
+        ("default", ["big", "default"], "default"),
+    ],
+)
+def test_the_platform_is_the_given_or_the_first(given: str | None, allowed: list[str], platform: str | None) -> None:
+    """Without a preset the payload chooses among those allowed, the first of which is the default."""
+    payload = {} if given is None else {"platform": given}
+
+    assert accepted({}, payload, {"platform": allowed}).platform == platform
+
+
+def test_the_defaults_of_platforms_stand_side_by_side() -> None:
+    """The registry lists each variable with its value on every platform that sets it."""
+    stored = complete({}, {"variables": [{"name": "n"}], "platform": ["big", "default"]})
+
+    assert stored["metadata"]["registry"]["executionOptionsDefaults"]["variables"] == [
+        {"name": "n", "valueFrom": [{"value": "2", "platform": "big"}, {"value": "1", "platform": "default"}]}
+    ]
+
+
+WRONG: list[tuple[Any, str]] = [
+    (
+        {"metadata": {"registry": {"timesExecuted": True}}},
+        "metadata.registry.timesExecuted\n  Input should be a valid integer",
+    ),
+    ({"metadata": {"package": {"tags": "v1"}}}, "metadata.package.tags\n  Input should be a valid list"),
+    (
+        {"metadata": {"registry": {"interface": []}}},
+        "metadata.registry.interface\n  Input should be a valid dictionary",
+    ),
+    (
+        {"base": {"packages": [{"source": {"git": {}}}]}},
+        "source.git.location\n  Field required [type=missing, input_value={}, input_type=dict]",
+    ),
+    ({"base": {"packages": [{}, {}]}}, "Value error, Multiple definitions of base package main"),
+    (
+        {"parameterisation": {"executionOptions": {"variables": [{"value": "a", "valueFrom": [{"value": "b"}]}]}}},
+        "Value error, Cannot provide both value and valueFrom",
+    ),
+    ({"x": 1, "y": "z" * 80}, "2 validation errors for ParameterisedPackage\nx\n"),
+]
+
+
+@pytest.mark.parametrize(("value", "text"), WRONG, ids=[row[1][:30].strip() for row in WRONG])
+def test_wrong_definitions_are_described(value: Any, text: str) -> None:
+    """Each problem has a place, a sentence, a type and the wrong value, shortened in the middle."""
+    with pytest.raises(Invalid) as problem:
+        read(DEFINITION, value)
+
+    assert text in str(problem.value)
+    assert "For further information visit https://errors.pydantic.dev/" in str(problem.value)
+    assert "z" * 51 not in str(problem.value)
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ({"filename": "a", "targetFilename": "b"}, "filename is mutually exclusive with sourceFilename"),
+        ({"sourceFilename": "a"}, "If either targetFilename and sourceFilename is set"),
+        ({"sourceFilename": "a", "targetFilename": "b/c"}, "Cannot contain / character"),
+        ({"filename": "a", "content": "b", "volume": "c"}, "volume and content are mutually exclusive"),
+    ],
+)
+def test_files_with_contradicting_fields_are_refused(file: dict[str, str], text: str) -> None:
+    """The fields of a file exclude each other as in the service."""
+    with pytest.raises(Invalid, match=text):
+        read(PAYLOAD, {"inputs": [file]})
+
+
+@pytest.mark.parametrize(("name", "value"), [("a:b", "c"), ("a", "b:c")])
+def test_metadata_holds_no_colon(name: str, value: str) -> None:
+    """A colon in a name or a value of the metadata is refused."""
+    with pytest.raises(Invalid, match="contains illegal ':'"):
+        read(PAYLOAD, {"metadata": {name: value}})

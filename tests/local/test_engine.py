@@ -1,0 +1,380 @@
+"""The engine that really runs experiments; tests marked slow start the orchestrator."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from st4sd_async.local import _instance_files as files
+from st4sd_async.local._children import Children
+from st4sd_async.local._engine import ElaunchEngine
+from st4sd_async.local._engines import Launch, PackageProblem
+from st4sd_async.local._examples import Examples
+from st4sd_async.local._git import git
+
+FINAL = {"finished", "failed", "Failed"}
+LONG = """
+variables:
+  default:
+    global: {seconds: 60}
+  hasty:
+    global: {seconds: 1}
+platforms: [default, hasty]
+components:
+- name: Sleep
+  command: {executable: sleep, arguments: "%(seconds)s"}
+output:
+  Nothing: {data-in: "stage0.Sleep/out.stdout:copy"}
+"""
+BROKEN = """
+components:
+- name: A
+  command: {executable: echo, arguments: "stage0.DoesNotExist:ref"}
+  references: ["stage0.DoesNotExist:ref"]
+"""
+
+
+@pytest.fixture
+def examples(tmp_path: Path) -> Examples:
+    """Examples with repositories of their own."""
+    return Examples(tmp_path / "examples")
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[ElaunchEngine]:
+    """An engine that is closed in the end."""
+    engine = ElaunchEngine(tmp_path / "engine")
+    yield engine
+    engine.close()
+
+
+@pytest.fixture
+def package(tmp_path: Path) -> Callable[[str], dict[str, Any]]:
+    """Makes a definition around a FlowIR text, with a repository of its own."""
+
+    def make(flowir: str) -> dict[str, Any]:
+        repository = tmp_path / "repositories" / "custom"
+        (repository / "conf").mkdir(parents=True)
+        (repository / "conf" / "flowir_package.yaml").write_text(flowir)
+        run = Children().run
+        git("init", "--quiet", "--initial-branch=main", folder=repository, run=run, timeout=10)
+        git("add", "--all", folder=repository, run=run, timeout=10)
+        git("commit", "--quiet", "--message=x", folder=repository, run=run, timeout=10)
+        return located({"url": repository.as_uri(), "branch": "main"})
+
+    return make
+
+
+def located(location: dict[str, str]) -> dict[str, Any]:
+    """A definition with that git location."""
+    return {"base": {"packages": [{"name": "main", "source": {"git": {"location": location}}}]}}
+
+
+def launch(package: dict[str, Any], rest_uid: str = "demo-abcdef-12345678", **changes: Any) -> Launch:
+    """A start without anything, but for `changes`."""
+    nothing: dict[str, Any] = {"platform": None, "inputs": {}, "data": {}, "variables": {}, "metadata": {}}
+    nothing |= {"environment": {}, "options": ()}
+    return Launch(rest_uid=rest_uid, identifier="demo@sha256x0", package=package, **{**nothing, **changes})
+
+
+def wait(engine: ElaunchEngine, rest_uid: str, condition: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+    """The first status that fulfils the condition."""
+    deadline = time.monotonic() + 50
+    while time.monotonic() < deadline:
+        status = engine.status(rest_uid)
+        if status is not None and condition(status):
+            return status
+        time.sleep(0.05)
+    raise AssertionError(f"{rest_uid} never got there, its last status was {engine.status(rest_uid)}")
+
+
+def is_over(status: dict[str, Any]) -> bool:
+    """Whether the experiment-state is final."""
+    return status["experiment-state"] in FINAL
+
+
+def wait_for_sleep(engine: ElaunchEngine, rest_uid: str) -> int:
+    """The process group of a run of `LONG` once its component has started."""
+    # The state alone does not tell: the orchestrator may say "Initialising" for another 30 s.
+    pid = wait(engine, rest_uid, lambda status: bool(status["meta"]))["meta"]["pid"]
+    directory = engine.directory(rest_uid)
+    assert directory is not None
+    while not (directory / "stages/stage0/Sleep/out.stdout").exists():
+        time.sleep(0.05)
+    return int(pid)
+
+
+def group_is_gone(pid: int) -> bool:
+    """Whether no process of the group is left, waiting for it a little."""
+    for _ in range(200):  # the orchestrator itself may need 3 s after its last words
+        try:
+            os.killpg(pid, 0)
+        except ProcessLookupError:
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def test_platforms_have_variables_of_their_own(engine: ElaunchEngine, package: Callable[[str], dict[str, Any]]) -> None:
+    """Each platform is reported with the values that it sets."""
+    facts = engine.inspect(package(LONG))
+
+    assert facts.platforms == ("default", "hasty")
+    assert facts.variables == {"default": {"seconds": "60"}, "hasty": {"seconds": "1"}}
+    assert facts.outputs == ("Nothing",)
+
+
+def test_commit_location_is_fetched_once(
+    engine: ElaunchEngine, package: Callable[[str], dict[str, Any]], tmp_path: Path
+) -> None:
+    """A package named by its commit is the same, and needs no repository the second time."""
+    definition = package(LONG)
+    facts = engine.inspect(definition)
+    url = definition["base"]["packages"][0]["source"]["git"]["location"]["url"]
+    by_commit = located({"url": url, "commit": facts.version})
+
+    assert engine.inspect(by_commit) == facts
+    (tmp_path / "repositories").rename(tmp_path / "gone")
+    assert engine.inspect(by_commit) == facts
+
+
+def test_unclonable_package_is_a_problem_in_the_words_of_the_service(engine: ElaunchEngine) -> None:
+    """A repository that is not there is told with location and git's words, without credentials."""
+    definition = located({"url": "file://user:not-a-secret@/nowhere/ghost.git", "tag": "1.0.0"})
+
+    with pytest.raises(PackageProblem) as caught:
+        engine.inspect(definition)
+
+    text = str(caught.value)
+    assert text.startswith("Cannot git-clone with location {'url': 'file://***@/nowhere/ghost.git', 'tag': '1.0.0'}")
+    assert "without using any oauth credentials" in text
+    assert "Underlying error: Unable to clone - git-stderr: Cloning into" in text
+    assert "not-a-secret" not in text
+
+
+@pytest.mark.parametrize(
+    ("flowir", "expected"),
+    [
+        (
+            BROKEN,
+            (
+                "Invalid platform default in base package main. Consider updating the parameterisation "
+                "configuration to exclude invalid platforms - Unknown reference(s) ['stage0.DoesNotExist'] by "
+                "\"stage0.A\". Known components: ['stage0.A']"
+            ),
+        ),
+        ("components: [}", "There is no valid virtual experiment at base.config={}"),
+    ],
+    ids=["unknown reference", "not YAML"],
+)
+def test_broken_package_is_a_problem(
+    engine: ElaunchEngine, package: Callable[[str], dict[str, Any]], flowir: str, expected: str
+) -> None:
+    """FlowIR that the orchestrator's own code refuses is refused at the push."""
+    with pytest.raises(PackageProblem) as caught:
+        engine.inspect(package(flowir))
+
+    assert str(caught.value).startswith(expected)
+
+
+@pytest.mark.parametrize(
+    "definition",
+    [
+        {"base": {"packages": []}},
+        {"base": {"packages": [{"name": "main", "source": {"s3": {}}}]}},
+        {"base": {"packages": [{"name": "main", "source": {"dataset": {"security": {}}}}]}},
+    ],
+    ids=["no package", "s3", "dataset"],
+)
+def test_packages_from_elsewhere_are_a_problem(engine: ElaunchEngine, definition: dict[str, Any]) -> None:
+    """Only one package, from git, can be run here."""
+    with pytest.raises(PackageProblem, match="This server"):
+        engine.inspect(definition)
+
+
+def test_vanished_package_is_a_failed_init_container(engine: ElaunchEngine) -> None:
+    """A run whose package cannot be cloned any more fails in detail; the list never knows."""
+    engine.start(launch(located({"url": "file:///nowhere/ghost.git", "tag": "1.0.0"})))
+
+    status = wait(engine, "demo-abcdef-12345678", is_over)
+
+    assert status["experiment-state"] == "failed"
+    assert status["exit-status"] == ""
+    assert status["meta"] == {}
+    assert status["error-description"].startswith(
+        "initContainer failure: git-sync-package failed with exit code 128 and message "
+    )
+    assert engine.listed_status("demo-abcdef-12345678") == dict(files.NO_STATUS)
+    assert engine.directory("demo-abcdef-12345678") is None
+
+
+def test_closed_engine_starts_nothing(engine: ElaunchEngine, examples: Examples) -> None:
+    """After close a start is refused; closing again is fine."""
+    engine.close()
+    engine.close()
+
+    with pytest.raises(RuntimeError, match="is closed"):
+        engine.start(launch(examples.definition("demo")))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_results_follow_from_inputs_and_variables(engine: ElaunchEngine, examples: Examples, tmp_path: Path) -> None:
+    """Two runs at once give what their inputs say, even of one column, and that file by file as the quick execution."""
+    definition = examples.definition("demo")
+    first = launch(
+        definition,
+        "demo-abcdef-aaaaaaaa",
+        inputs={"molecules.csv": "id,smiles\n0,[Xe]\n1,CCO\n2,[Xe]\n"},
+        variables={"scale": "2"},
+        metadata={"campaign": "x y"},
+    )
+    second = launch(
+        definition,
+        "demo-abcdef-bbbbbbbb",
+        inputs={"molecules.csv": "smiles\nCO\n CCO\n"},
+        data={"weights.csv": "element,weight\nC,12\nO,16\n"},
+        options=("--registerWorkflow=yes",),
+    )
+    engine.start(first)
+    engine.start(second)
+
+    for start in (first, second):
+        status = wait(engine, start.rest_uid, is_over)
+        assert (status["experiment-state"], status["exit-status"]) == ("finished", "Success")
+        assert status["stages"] == ["stage0", "stage1"]
+        assert status["total-progress"] == 1.0
+        assert status["error-description"] == ""
+        assert engine.listed_status(start.rest_uid) == status
+
+    for start in (first, second):
+        real, quick = engine.directory(start.rest_uid), tmp_path / start.rest_uid
+        assert real is not None
+        outputs = examples.simulate("demo", start, quick)
+        timeless = {name: {**entry, "creationtime": ""} for name, entry in outputs.items()}
+        for name, entry in engine.outputs(start.rest_uid).items():
+            assert {**entry, "creationtime": ""} == timeless[name]
+            assert float(entry["creationtime"]) > 0
+        for path in ("stages/stage0/Compute/energies.csv", "output/properties.csv"):
+            assert (real / path).read_text() == (quick / path).read_text()
+        ids = [json.loads((folder / "output/input-ids.json").read_text()) for folder in (real, quick)]
+        assert ids[0] == ids[1]
+        assert (real / "stages/stage1/Report/results/sub/b.bin").read_bytes() == bytes(range(256))
+
+    meta = wait(engine, first.rest_uid, is_over)["meta"]
+    assert meta["userMetadata"] == {
+        "campaign": "x y",
+        "rest-uid": "demo-abcdef-aaaaaaaa",
+        "workflow": "demo-abcdef-aaaaaaaa",
+        "experiment-id": "demo@sha256x0",
+        "st4sd-package-name": "demo",
+        "st4sd-package-digest": "sha256x0",
+    }
+    assert meta["userVariables"] == {"global": {"scale": "2"}}
+    assert meta["variables"]["global"] == {"scale": "2"}
+    assert meta["platform"] == "default"
+    assert (
+        "CCO,CCO,-9.0,40.021"
+        in (
+            engine.directory(first.rest_uid) / "stages/stage0/Compute/energies.csv"  # type: ignore[operator]
+        ).read_text()
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_failures_are_told_as_recorded(tmp_path: Path, examples: Examples) -> None:
+    """A failing component is finished/failed/Failed with its error, a bad option a failed set-up; both stay."""
+    keep = tmp_path / "kept"
+    engine = ElaunchEngine(tmp_path / "engine", keep=keep)
+    engine.start(launch(examples.definition("fail"), "fail-abcdef-12345678"))
+    engine.start(launch(examples.definition("fail"), "option-abcdef-12345678", options=("--no-such-option",)))
+
+    option = wait(engine, "option-abcdef-12345678", is_over)
+    component = wait(engine, "fail-abcdef-12345678", is_over)
+    engine.close()
+
+    assert option == {
+        "experiment-state": "failed",
+        "stage-state": "Initialising",
+        "stages": [],
+        "current-stage": "None",
+        "exit-status": "Failed",
+        "meta": None,
+        "total-progress": 0.0,
+        "stage-progress": 0.0,
+        "error-description": "During argument parsing of sys-args, ran into BadOptionError "
+        "no such option: --no-such-option",
+    }
+    words = ("experiment-state", "stage-state", "exit-status")
+    assert [component[word] for word in words] == ["finished", "failed", "Failed"]
+    failure = examples.failure("fail") or ""
+    assert component["error-description"] == failure.replace("\n", r"\n")
+    assert engine.outputs("fail-abcdef-12345678") == {}
+    kept = engine.directory("fail-abcdef-12345678")
+    assert kept is not None
+    assert kept.parent == keep / "fail-abcdef-12345678"
+    assert "always fails" in (kept / "stages/stage0/Boom/out.stderr").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_second_run_waits_for_the_only_slot_and_delete_frees_it(
+    tmp_path: Path, package: Callable[[str], dict[str, Any]]
+) -> None:
+    """With one slot the second run is unscheduled until the first is deleted; close then kills the second."""
+    engine = ElaunchEngine(tmp_path / "engine", slots=1)
+    definition = package(LONG)
+    engine.start(launch(definition, "long-abcdef-aaaaaaaa"))
+    engine.start(launch(definition, "long-abcdef-bbbbbbbb"))
+    engine.start(launch(definition, "long-abcdef-cccccccc"))
+
+    waiting = engine.status("long-abcdef-bbbbbbbb")
+    assert waiting == files.unscheduled()
+    assert engine.listed_status("long-abcdef-bbbbbbbb") == dict(files.NO_STATUS)
+
+    pid = wait_for_sleep(engine, "long-abcdef-aaaaaaaa")
+    engine.delete("long-abcdef-cccccccc")
+    engine.delete("long-abcdef-aaaaaaaa")
+    stopped = wait(engine, "long-abcdef-aaaaaaaa", is_over)
+    assert stopped["exit-status"] == "Stopped"
+    assert group_is_gone(pid)
+
+    pid = wait_for_sleep(engine, "long-abcdef-bbbbbbbb")
+    before = time.monotonic()
+    engine.close()
+    assert time.monotonic() - before < 5
+    assert group_is_gone(pid)
+    directory = engine.directory("long-abcdef-bbbbbbbb")
+    assert directory is not None
+    assert not (directory / "output").is_symlink()
+    assert not list(Path("/tmp").glob("chpc-*-shadow/long-abcdef-*.shadow"))
+    assert engine.directory("long-abcdef-cccccccc") is None
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_killed_orchestrator_is_seen_in_detail_only(
+    engine: ElaunchEngine, package: Callable[[str], dict[str, Any]]
+) -> None:
+    """A run whose orchestrator is killed is Failed without exit status; the list never sees it."""
+    engine.start(launch(package(LONG), "long-abcdef-aaaaaaaa"))
+    pid = wait_for_sleep(engine, "long-abcdef-aaaaaaaa")
+
+    os.kill(pid, signal.SIGKILL)
+    status = wait(engine, "long-abcdef-aaaaaaaa", is_over)
+
+    assert (status["experiment-state"], status["exit-status"]) == ("Failed", "")
+    assert status["error-description"] == "elaunch-primary exitCode: 137, reason: Error"
+    listed = engine.listed_status("long-abcdef-aaaaaaaa")
+    assert listed is not None
+    assert listed["experiment-state"] in {"Initialising", "running"}
+    assert listed["exit-status"] == "N/A"
+    assert group_is_gone(pid)

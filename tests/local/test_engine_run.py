@@ -1,0 +1,173 @@
+"""One run of the engine with stand-ins for the orchestrator that misbehave."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from st4sd_async.local import _instance_files as files
+from st4sd_async.local._checkouts import Checkouts, _checked_platforms
+from st4sd_async.local._children import Children
+from st4sd_async.local._engine_run import Execution
+from st4sd_async.local._engines import Launch, PackageProblem
+from st4sd_async.local._git import GitFailed, git
+from st4sd_async.local._orchestrator import Orchestrator
+
+COMMIT = "0" * 40
+STUBBORN = """
+import pathlib, signal, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+pathlib.Path("ready").touch()
+time.sleep(30)
+"""
+
+
+class Stage:
+    """A run of a script that stands in for the orchestrator."""
+
+    def __init__(self, folder: Path, script: str) -> None:
+        """Prepare everything, run nothing."""
+        (folder / "elaunch.py").write_text(script)
+        source = {"git": {"location": {"url": "file:///x/demo"}, "version": COMMIT}}
+        launch = Launch(
+            rest_uid="demo-abcdef-12345678",
+            identifier="demo@sha256x0",
+            package={"base": {"packages": [{"name": "main", "source": source}]}},
+            platform=None,
+            inputs={"../a.csv": "a"},
+            data={},
+            variables={},
+            metadata={},
+            environment={},
+            options=(),
+        )
+        self.folder = folder / "run"
+        self.folder.mkdir()
+        self._orchestrator = Orchestrator(sys.executable, str(folder / "elaunch.py"))
+        self._checkouts = Checkouts(folder / "packages", self._orchestrator, Children().run)
+        (folder / "packages" / COMMIT / "demo").mkdir(parents=True)
+        self.run = Execution(launch, self.folder, Children().run)
+
+    def execute(self) -> None:
+        """Run to the end."""
+        self.run.execute(self._orchestrator, self._checkouts)
+
+
+def test_status_before_the_turn_of_a_run(tmp_path: Path) -> None:
+    """Nothing at first, unscheduled in the queue, nulls once it has left it."""
+    run = Stage(tmp_path, "").run
+
+    assert run.status() is None
+    run.enter_queue()
+    assert run.status() == files.unscheduled()
+    run.leave_queue()
+    assert run.status() == dict(files.NO_STATUS)
+
+
+def test_orchestrator_that_gives_up_without_a_status_failed_at_set_up(tmp_path: Path) -> None:
+    """Its last line is the error, in detail and in the list."""
+    stage = Stage(tmp_path, "print('first'); raise SystemExit('no way\\n')")
+
+    stage.execute()
+
+    status = stage.run.status()
+    assert status == files.not_set_up("no way")
+    assert stage.run.listed_status() == status
+    assert stage.run.outputs() == {}
+    assert (stage.folder / "start" / "input" / "a.csv").read_text() == "a"
+
+
+def test_orchestrator_that_ignores_a_stop_is_killed(tmp_path: Path) -> None:
+    """After its grace a run is killed, and then seen as a killed container."""
+    stage = Stage(tmp_path, STUBBORN)
+    thread = threading.Thread(target=stage.execute)
+    thread.start()
+    while not (stage.folder / "ready").exists():
+        time.sleep(0.01)
+
+    stage.run.stop(30)
+    stage.run.stop(0.1)
+    thread.join(10)
+
+    assert not thread.is_alive()
+    assert stage.run.status() == files.killed(137)
+    assert stage.run.listed_status() == dict(files.NO_STATUS)
+
+
+def test_run_that_is_stopped_before_it_begins_never_does(tmp_path: Path) -> None:
+    """A deleted run that was just getting its turn is not started."""
+    stage = Stage(tmp_path, "open('began', 'w')")
+    stage.run.stop(1)
+
+    stage.execute()
+
+    assert not (stage.folder / "began").exists()
+    assert stage.run.status() is None
+
+
+@pytest.mark.parametrize("answer", [None, [], {"pid": 1}], ids=["empty", "list", "cut"])
+def test_half_written_description_of_a_run_is_not_taken(answer: Any) -> None:
+    """Only a complete elaunch.yaml becomes the meta of a status."""
+    assert files.wire_meta(answer) is None
+
+
+def test_values_of_variables_are_texts_on_the_wire() -> None:
+    """Variables are texts whatever YAML made of them; the process id stays a number."""
+    answer = {"pid": 1, "variables": {"global": {"scale": 1}, "stage": {0: {}}}, "version": "2.7.0"}
+
+    assert files.wire_meta(answer) == {
+        "pid": 1,
+        "variables": {"global": {"scale": "1"}, "stage": {"0": {}}},
+        "version": "2.7.0",
+    }
+
+
+def platform(*inputs: str, errors: tuple[str, ...] = ()) -> dict[str, Any]:
+    """One platform as the inspection tells of it."""
+    return {"errors": list(errors), "inputs": list(inputs), "variables": {}}
+
+
+def test_broken_platform_counts_only_if_it_may_be_used() -> None:
+    """A definition that keeps to the platforms that work is fine."""
+    answer = {"platforms": {"default": platform("a"), "bad": platform(errors=("broken",))}}
+    options = {"executionOptions": {"platform": ["default"]}}
+
+    assert _checked_platforms(answer, {"parameterisation": options}, "main") == {"default": platform("a")}
+    with pytest.raises(PackageProblem, match=r"Invalid platform bad in base package main\. .* - broken"):
+        _checked_platforms(answer, {}, "main")
+    with pytest.raises(PackageProblem, match="Invalid platform bad"):
+        _checked_platforms(answer, {"parameterisation": {"presets": {"platform": "bad"}}}, "main")
+
+
+def test_platforms_must_exist_and_agree_on_inputs() -> None:
+    """An unknown platform is a problem, and so are platforms that want different files."""
+    answer = {"platforms": {"default": platform("a"), "other": platform("b")}}
+
+    with pytest.raises(PackageProblem, match=r"no platforms \['ghost'\]"):
+        _checked_platforms(answer, {"parameterisation": {"presets": {"platform": "ghost"}}}, "main")
+    with pytest.raises(PackageProblem, match="do not agree"):
+        _checked_platforms(answer, {}, "main")
+
+
+def test_question_that_fails_says_what_was_read(tmp_path: Path) -> None:
+    """Errors, endless answers and missing interpreters are one kind of error."""
+
+    def endless(*_: Any, **__: Any) -> subprocess.CompletedProcess[bytes]:
+        raise subprocess.TimeoutExpired("x", 1)
+
+    orchestrator = Orchestrator(sys.executable, "")
+
+    with pytest.raises(RuntimeError, match="reading '/ghost' failed"):
+        orchestrator.question("yaml", "/ghost", folder=tmp_path, run=Children().run)
+    with pytest.raises(RuntimeError, match="reading '/ghost' took over"):
+        orchestrator.question("yaml", "/ghost", folder=tmp_path, run=endless)
+    with pytest.raises(RuntimeError, match="reading '/ghost' was not possible"):
+        Orchestrator("/ghost", "").question("yaml", "/ghost", folder=tmp_path, run=Children().run)
+    with pytest.raises(GitFailed, match="git took longer than 1 s"):
+        git("version", run=endless, timeout=1)

@@ -1,0 +1,209 @@
+"""The example experiments: repositories that are the same everywhere, and runs without an orchestrator."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from st4sd_async.local._children import Children
+from st4sd_async.local._engine import ElaunchEngine
+from st4sd_async.local._engines import Launch
+from st4sd_async.local._examples import Examples
+from st4sd_async.local._git import git
+
+MOLECULES = "id,smiles\n0,CCO\n1,c1ccccc1\n2,[Xe]\n"
+
+
+def launch(
+    *,
+    inputs: dict[str, str] | None = None,
+    data: dict[str, str] | None = None,
+    variables: dict[str, str] | None = None,
+) -> Launch:
+    """A start of which only files and variables matter."""
+    return Launch(
+        rest_uid="demo-abcdef-12345678",
+        identifier="demo@sha256x0",
+        package={},
+        platform=None,
+        inputs=inputs or {},
+        data=data or {},
+        variables=variables or {},
+        metadata={},
+        environment={},
+        options=(),
+    )
+
+
+@pytest.fixture
+def examples(tmp_path: Path) -> Examples:
+    """Examples with repositories of their own."""
+    return Examples(tmp_path / "examples")
+
+
+def test_commit_ids_do_not_depend_on_folder_user_or_git_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Everybody gets the same commit, also from within a git hook of somebody with a configuration."""
+    here = Examples(tmp_path / "here")
+    ids = {name: here.facts(name).version for name in here.names()}
+    config = tmp_path / "gitconfig"
+    config.write_text("[user]\n\tname = other\n[commit]\n\tgpgSign = true\n[core]\n\tautocrlf = true\n")
+    for name, value in {
+        "GIT_CONFIG_GLOBAL": str(config),
+        "GIT_AUTHOR_NAME": "other",
+        "GIT_AUTHOR_DATE": "2001-01-01T00:00:00+0000",
+        "GIT_DIR": str(tmp_path / "elsewhere"),
+        "HOME": str(tmp_path),
+    }.items():
+        monkeypatch.setenv(name, value)
+
+    there = Examples(tmp_path / "there")
+
+    assert {name: there.facts(name).version for name in there.names()} == ids
+    assert len(set(ids.values())) == 2
+
+
+@pytest.mark.parametrize("name", ["demo", "fail"])
+def test_definition_has_the_documented_shape(examples: Examples, name: str) -> None:
+    """A definition names the repository by a file url and a tag, and allows what the package offers."""
+    definition = examples.definition(name)
+
+    location = definition["base"]["packages"][0]["source"]["git"]["location"]
+    assert location["url"].startswith("file:///")
+    assert location["tag"] == "1.0.0"
+    assert definition["metadata"]["package"]["name"] == name
+    assert definition["metadata"]["package"]["tags"] == ["latest"]
+    options = definition["parameterisation"]["executionOptions"]
+    assert options["variables"] == ([{"name": "scale"}] if name == "demo" else [])
+    assert json.loads(json.dumps(definition)) == definition
+
+
+def test_source_is_the_folder_behind_an_example_url_only(examples: Examples) -> None:
+    """The url of an example leads to its files, any other to nothing."""
+    url = examples.definition("demo")["base"]["packages"][0]["source"]["git"]["location"]["url"]
+
+    source = examples.source(url)
+
+    assert source is not None
+    assert (source / "conf" / "flowir_package.yaml").is_file()
+    assert examples.source("https://github.com/example/demo.git") is None
+    assert examples.source(url + "-other") is None
+
+
+def test_unknown_example_lists_the_known_ones(examples: Examples) -> None:
+    """A wrong name is a `KeyError` that says which names there are."""
+    with pytest.raises(KeyError, match="demo, fail"):
+        examples.definition("ghost")
+
+
+def test_missing_git_is_said_plainly(examples: Examples, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the git command the error names it."""
+    monkeypatch.setenv("PATH", "")
+
+    with pytest.raises(RuntimeError, match="git command is needed"):
+        examples.definition("demo")
+
+
+def test_demo_computes_from_inputs_and_scale(examples: Examples, tmp_path: Path) -> None:
+    """Energies are -1.5 an atom times scale, weights are summed; unknown elements give no number."""
+    start = launch(inputs={"molecules.csv": MOLECULES}, variables={"scale": "2"})
+
+    outputs = examples.simulate("demo", start, tmp_path / "run")
+
+    assert (tmp_path / "run/stages/stage0/Compute/energies.csv").read_text() == (
+        "input-id,smiles,energy,weight\nCCO,CCO,-9.0,40.021\nc1ccccc1,c1ccccc1,-18.0,72.066\n[Xe],[Xe],nan,nan\n"
+    )
+    assert (tmp_path / "run/output/properties.csv").read_text() == (
+        "input-id;smiles;energy;weight\nCCO;CCO;-9.0;40.021\n[Xe];[Xe];;\nc1ccccc1;c1ccccc1;-18.0;72.066\n"
+    )
+    assert json.loads((tmp_path / "run/output/input-ids.json").read_text()) == ["CCO", "c1ccccc1", "[Xe]"]
+    assert sorted(outputs) == ["Energies", "Folder"]
+    creation_time = outputs["Energies"].pop("creationtime")
+    assert float(creation_time) > 0
+    assert outputs["Energies"] == {
+        "description": "",
+        "filename": "energies.csv",
+        "filepath": "stages/stage0/Compute/energies.csv",
+        "final": "yes",
+        "production": "yes",
+        "type": "",
+        "version": "1",
+    }
+    folder = tmp_path / "run" / outputs["Folder"]["filepath"]
+    assert (folder / "sub/b.bin").read_bytes() == bytes(range(256))
+    assert json.loads((folder / "summary.json").read_text())["lowest"] == "c1ccccc1"
+
+
+def test_demo_uses_a_data_file_that_the_start_overrides(examples: Examples, tmp_path: Path) -> None:
+    """Weights come from the start's own table if it brings one."""
+    table = "element,weight\nC,1\nO,10\n"
+
+    examples.simulate("demo", launch(inputs={"molecules.csv": MOLECULES}, data={"weights.csv": table}), tmp_path)
+
+    lines = (tmp_path / "stages/stage0/Compute/energies.csv").read_text().splitlines()
+    assert lines[1] == "CCO,CCO,-4.5,12.0"
+
+
+def test_demo_gives_properties_for_one_column(examples: Examples, tmp_path: Path) -> None:
+    """Nothing but SMILES strings is enough for input ids, in their order, and properties, in that of the ids."""
+    examples.simulate("demo", launch(inputs={"molecules.csv": "smiles\nCO\n CCO\n"}), tmp_path)
+
+    assert json.loads((tmp_path / "output/input-ids.json").read_text()) == ["CO", "CCO"]
+    assert (tmp_path / "output/properties.csv").read_text() == (
+        "input-id;smiles;energy;weight\nCCO;CCO;-4.5;40.021\nCO;CO;-3.0;28.01\n"
+    )
+
+
+def test_demo_without_molecules_has_no_properties(examples: Examples, tmp_path: Path) -> None:
+    """As with the orchestrator, a table without rows gives results and no input ids, but no properties."""
+    outputs = examples.simulate("demo", launch(inputs={"molecules.csv": "smiles\n"}), tmp_path)
+
+    assert "Energies" in outputs
+    assert json.loads((tmp_path / "output/input-ids.json").read_text()) == []
+    assert not (tmp_path / "output/properties.csv").exists()
+
+
+def test_hooks_are_part_of_the_package_and_of_every_instance(examples: Examples, tmp_path: Path) -> None:
+    """The file that tells the input ids is in the repository of the example and in the instance directory."""
+    examples.simulate("demo", launch(inputs={"molecules.csv": MOLECULES}), tmp_path / "run")
+    source = examples.source(examples.definition("demo")["base"]["packages"][0]["source"]["git"]["location"]["url"])
+
+    assert source is not None
+    tracked = git("ls-files", "hooks", run=Children().run, folder=source, timeout=10)
+    assert tracked.split() == ["hooks/__init__.py", "hooks/interface.py"]
+    assert (tmp_path / "run/hooks/interface.py").is_file()
+
+
+def test_fail_leaves_what_was_written_and_no_outputs(examples: Examples, tmp_path: Path) -> None:
+    """The example that fails stops at its first component and says why."""
+    outputs = examples.simulate("fail", launch(), tmp_path)
+
+    assert outputs == {}
+    assert "always fails" in (tmp_path / "stages/stage0/Boom/out.stderr").read_text()
+    assert not (tmp_path / "stages/stage1/After").exists()
+    failure = examples.failure("fail")
+    assert failure is not None
+    assert "stage0.Boom" in failure
+    assert examples.failure("demo") is None
+    assert examples.stages("demo") == ["stage0", "stage1"]
+
+
+@pytest.mark.parametrize("name", ["demo", "fail"])
+def test_packages_declare_what_the_examples_say_of_themselves(examples: Examples, tmp_path: Path, name: str) -> None:
+    """The facts that the simulator uses are those that the orchestrator's own code reads."""
+    engine = ElaunchEngine(tmp_path / "engine")
+
+    assert engine.inspect(examples.definition(name)) == examples.facts(name)
+
+
+def test_package_can_be_named_by_its_commit(examples: Examples, tmp_path: Path) -> None:
+    """A location with a commit instead of a tag leads to the same package."""
+    definition, facts = examples.definition("fail"), examples.facts("fail")
+    location = definition["base"]["packages"][0]["source"]["git"]["location"]
+    location["commit"] = facts.version
+    del location["tag"]
+
+    assert ElaunchEngine(tmp_path / "engine").inspect(definition) == facts

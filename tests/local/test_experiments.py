@@ -1,0 +1,336 @@
+"""Experiments are pushed, found, tagged, deleted and started as on the recorded service."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import httpx
+import pytest
+
+from st4sd_async.local import LocalServer
+from tests.local.helpers import definition
+
+
+def test_a_push_is_completed_and_stored(server: LocalServer, web: httpx.Client) -> None:
+    """The reply is the definition with its defaults and what the registry knows, in the recorded order."""
+    server.describe("toy", inputs=["in.csv"], data=["d.txt"], outputs={"B": b"", "A": b""}, variables={"n": "3"})
+    options = {"variables": [{"name": "n"}], "data": [{"name": "d.txt"}]}
+
+    result = web.post("/experiments/", json=definition(options=options)).json()["result"]
+
+    registry = result["metadata"].pop("registry")
+    assert list(result) == ["base", "metadata", "parameterisation"]
+    assert list(result["base"]) == ["packages", "connections", "includePaths", "output"]
+    assert list(result["base"]["packages"][0]) == ["name", "source", "dependencies", "config", "graphs"]
+    assert result["base"]["packages"][0]["source"]["git"]["version"]
+    assert result["parameterisation"]["presets"] == {
+        "variables": [],
+        "runtime": {"resources": {}, "args": []},
+        "data": [],
+        "environmentVariables": [],
+    }
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}\+0000", registry.pop("createdOn"))
+    assert re.fullmatch(r"sha256x[0-9a-f]{56}", registry.pop("digest"))
+    assert registry == {
+        "tags": ["v1", "latest"],
+        "timesExecuted": 0,
+        "interface": {},
+        "inputs": [{"name": "in.csv"}],
+        "data": [{"name": "d.txt"}],
+        "containerImages": [],
+        "executionOptionsDefaults": {
+            "variables": [{"name": "n", "valueFrom": [{"value": "3", "platform": "default"}]}]
+        },
+        "platforms": ["default"],
+        "output": [{"name": "A"}, {"name": "B"}],
+        "applicationDependencies": {"default": []},
+    }
+
+
+def test_defaults_of_the_definition_win_on_every_platform(server: LocalServer, web: httpx.Client) -> None:
+    """A value in the definition is the default on all platforms that it names."""
+    options = {"variables": [{"name": "n", "value": "1"}], "platform": ["openshift", "default"]}
+    server.describe("toy", variables={"n": "9", "m": "2"})
+
+    result = web.post("/experiments/", json=definition(options=options)).json()["result"]
+
+    assert result["metadata"]["registry"]["executionOptionsDefaults"]["variables"] == [
+        {
+            "name": "n",
+            "valueFrom": [{"value": "1", "platform": "openshift"}, {"value": "1", "platform": "default"}],
+        },
+        {"name": "m", "valueFrom": [{"value": "2", "platform": "default"}]},
+    ]
+
+
+def test_the_same_content_has_the_same_digest(web: httpx.Client, push: Any) -> None:
+    """Pushing the same content again, under another description, makes no new entry; other content does."""
+    first = push()
+    described = definition()
+    described["metadata"]["package"]["description"] = "another"
+
+    second = web.post("/experiments/", json=described).json()["result"]
+    third = push(variables=[{"name": "n"}])
+
+    digests = [entry["metadata"]["registry"]["digest"] for entry in (first, second, third)]
+    assert digests[0] == digests[1] != digests[2]
+    entries = web.get("/experiments/").json()["entries"]
+    assert [entry["metadata"]["registry"]["tags"] for entry in entries] == [[], ["v1", "latest"]]
+    history = web.get("/experiments/toy/history/").json()
+    assert [entry["head"] for entry in history["tags"]] == [digests[2]] * 2
+    assert [(entry["digest"], entry["originalTag"]) for entry in history["untagged"]] == [
+        (digests[0], "v1"),
+        (digests[0], "latest"),
+    ]
+
+
+def test_experiments_are_found_by_name_tag_and_digest(web: httpx.Client, push: Any) -> None:
+    """All identifiers give the same entry, whose beta fields and registry can be left out."""
+    digest = push()["metadata"]["registry"]["digest"]
+
+    replies = [web.get(f"/experiments/{one}").text for one in ("toy", "toy/", "toy:v1", f"toy@{digest}")]
+    bare = web.get("/experiments/toy?hideMetadataRegistry=y&hideBeta=n&hideNone=n").json()["entry"]
+
+    assert len(set(replies)) == 1
+    entry = json.loads(replies[0])
+    assert list(entry) == ["entry", "problems"]
+    assert list(entry["entry"]["base"]) == ["packages"]
+    assert "graphs" not in entry["entry"]["base"]["packages"][0]
+    assert list(bare["metadata"]) == ["package"]
+    assert bare["metadata"]["package"]["license"] is None
+    assert "connections" in bare["base"]
+    assert web.get("/experiments/toy?outputFormat=python").json()["entry"].startswith("{'base': {'packages'")
+
+
+def test_tags_move_and_latest_stays(web: httpx.Client, push: Any) -> None:
+    """New tags replace the old ones, unless latest would be lost."""
+    push()
+
+    lost = web.put("/experiments/toy:latest/tag", params={"newTags": "v2"})
+    moved = web.put("/experiments/toy/tag", params={"newTags": "latest,v2"})
+
+    assert (lost.status_code, lost.json()["cannotUntagLatestFrom"]) == (400, "toy:latest")
+    assert (moved.status_code, moved.text) == (200, '"OK"\n')
+    assert web.get("/experiments/toy:v2").status_code == 200
+    assert web.get("/experiments/toy:v1").status_code == 404
+
+
+def test_a_deleted_experiment_is_gone_and_its_siblings_stay(web: httpx.Client, push: Any) -> None:
+    """Deleting by name removes the latest entry alone."""
+    digest = push()["metadata"]["registry"]["digest"]
+    push(variables=[{"name": "n"}])
+
+    first, second = web.delete("/experiments/toy"), web.delete("/experiments/toy")
+
+    assert (first.status_code, first.json()) == (200, {"deleted": 1})
+    assert second.status_code == 404
+    assert web.get(f"/experiments/toy@{digest}").status_code == 200
+
+
+REFUSED_PUSHES: list[tuple[str, Any, str, str]] = [
+    (
+        "not an object",
+        [],
+        "invalidVirtualExperimentDefinition",
+        "dictionary or instance of ParameterisedPackage",
+    ),
+    (
+        "unknown key",
+        {"nope": 1},
+        "invalidVirtualExperimentDefinition",
+        "nope\n  Extra inputs are not permitted",
+    ),
+    (
+        "unknown key deep inside",
+        {"base": {"packages": [{"source": {"git": {"location": {"url": "u", "x": 1}}}}]}},
+        "invalidVirtualExperimentDefinition",
+        "base.packages.0.source.git.location.x\n  Extra inputs",
+    ),
+    (
+        "branch and tag",
+        {"base": {"packages": [{"source": {"git": {"location": {"url": "u", "tag": "a", "branch": "b"}}}}]}},
+        "invalidVirtualExperimentDefinition",
+        "more than 1 of branch, tag, or commit",
+    ),
+    (
+        "no package",
+        {"base": {"packages": []}},
+        "invalidVirtualExperimentDefinition",
+        "at least 1 base package",
+    ),
+    (
+        "bad name",
+        {"metadata": {"package": {"name": "Not_Valid"}}},
+        "invalidVirtualExperimentDefinition",
+        "Invalid metadata.package.name Not_Valid",
+    ),
+    ("no name", {}, "problem", "The virtual experiment does not have a name"),
+]
+
+
+@pytest.mark.parametrize(
+    ("value", "key", "text"), [row[1:] for row in REFUSED_PUSHES], ids=[row[0] for row in REFUSED_PUSHES]
+)
+def test_bad_definitions_are_refused(web: httpx.Client, value: Any, key: str, text: str) -> None:
+    """A definition that does not fit the schema, or has no name, gives 400 and says why."""
+    reply = web.post("/experiments/", json=value)
+
+    assert reply.status_code == 400
+    assert list(reply.json()) == [key, "message"]
+    assert text in reply.json()[key]
+
+
+def test_packages_that_cannot_be_read_are_refused(server: LocalServer, web: httpx.Client) -> None:
+    """A described problem, a missing repository and data files that do not exist refuse a push."""
+    server.describe("broken", problem="Invalid platform default in base package main")
+    server.describe("known", data=["a.txt"])
+    missing = definition("missing")
+    missing["base"]["packages"][0]["source"]["git"]["location"]["url"] = "file:///does/not/exist"
+
+    described = web.post("/experiments/", json=definition("broken")).json()
+    absent = web.post("/experiments/", json=missing).json()
+    other = web.post("/experiments/", json=definition("known", {"data": [{"name": "b.txt"}]})).json()
+
+    assert described == {
+        "problem": "Invalid platform default in base package main",
+        "message": "Invalid payload, reason: Invalid platform default in base package main",
+    }
+    assert absent["problem"].startswith("Cannot git-clone with location {'url': 'file:///does/not/exist'")
+    assert "data[0].name=b.txt is not part of metadata.registry.data" in other["problem"]
+
+
+IN = {"filename": "in.csv", "content": "x"}
+REFUSED_STARTS: list[tuple[str, Any, int, dict[str, Any]]] = [
+    (
+        "null",
+        None,
+        400,
+        {"invalidStartPayload": "1 validation error for DeprecatedExperimentStartPayload\n  Input"},
+    ),
+    (
+        "not a list",
+        {"inputs": "nope"},
+        400,
+        {"invalidStartPayload": "inputs\n  Input should be a valid list"},
+    ),
+    ("unknown field", {"bogus": 1}, 400, {"invalidStartPayload": "bogus\n  Extra inputs are not permitted"}),
+    ("colon", {"metadata": {"a": "b:c"}}, 400, {"invalidStartPayload": "contains illegal ':'"}),
+    ("missing", {}, 400, {"missingInputs": ["in.csv"], "message": "Missing inputs: ['in.csv']."}),
+    (
+        "extra",
+        {"inputs": [IN, {"filename": "x", "content": "x"}]},
+        400,
+        {"extraInputs": ["x"], "message": "Extra inp"},
+    ),
+    ("conflict", {"inputs": [IN], "data": [IN]}, 400, {"reason": "conflicting names: ['in.csv']"}),
+    (
+        "empty content",
+        {"inputs": [{"filename": "in.csv", "content": ""}]},
+        400,
+        {
+            "reason": "{'filename': 'in.csv', 'content': ''} is invalid because there is no S3/Dataset "
+            "security configuration"
+        },
+    ),
+    (
+        "no content",
+        {"inputs": [{"filename": "in.csv"}], "s3": {"dataset": "d"}},
+        400,
+        {"reason": "no S3/Dataset"},
+    ),
+    (
+        "variable",
+        {"inputs": [IN], "variables": {"nope": 1}},
+        400,
+        {"message": "Payload sets variable nope = 1 for which parameterisation.executionOptions.variables has no rule"},
+    ),
+    (
+        "choice",
+        {"inputs": [IN], "variables": {"mode": "c"}},
+        400,
+        {"message": "mode = c does not have an allowed value. Valid choices are"},
+    ),
+    (
+        "data",
+        {"inputs": [IN], "data": [{"filename": "z", "content": "x"}]},
+        400,
+        {"message": "Filenames are ['z']"},
+    ),
+    (
+        "platform",
+        {"inputs": [IN], "platform": "p"},
+        400,
+        {"message": "executionOptions.platform=['default']"},
+    ),
+    ("policy", {"inputs": [IN], "runtimePolicy": {"name": "zzz"}}, 500, {"message": "Internal Server Error"}),
+]
+
+
+@pytest.mark.parametrize(
+    ("payload", "status", "facts"),
+    [row[1:] for row in REFUSED_STARTS],
+    ids=[row[0] for row in REFUSED_STARTS],
+)
+def test_bad_payloads_are_refused(
+    server: LocalServer, web: httpx.Client, push: Any, payload: Any, status: int, facts: dict[str, Any]
+) -> None:
+    """Each mistake in a payload has the recorded status, keys and words, and starts nothing."""
+    server.describe("toy", inputs=["in.csv"], data=["d.txt"])
+    choices = [{"value": "a"}, {"value": "b"}]
+    push(variables=[{"name": "mode", "valueFrom": choices}], data=[{"name": "d.txt"}], platform=["default"])
+
+    headers = {"Content-Type": "application/json"}
+    reply = web.post("/experiments/toy/start", content=json.dumps(payload), headers=headers)
+
+    body = reply.json()
+    assert reply.status_code == status
+    assert set(body) == {*facts, "message"}
+    for key, value in facts.items():
+        assert body[key] == value if isinstance(value, list) else value in body[key]
+    assert web.get("/instances/").json() == []
+
+
+def test_a_start_gives_an_id_and_counts(server: LocalServer, web: httpx.Client, push: Any) -> None:
+    """The reply is a bare string: name, six digits of the digest, eight characters; values become text."""
+    digest = push(variables=[{"name": "n", "value": "1"}])["metadata"]["registry"]["digest"]
+
+    reply = web.post("/experiments/toy/start", json={"variables": {"n": True}, "metadata": {"a": 1.5}})
+
+    rest_uid = reply.json()
+    assert re.fullmatch(f'"toy-{digest[7:13]}-[0-9a-z]{{8}}"\n', reply.text)
+    assert web.get("/experiments/toy").json()["entry"]["metadata"]["registry"]["timesExecuted"] == 1
+    assert web.get(f"/instances/{rest_uid}").json()["k8s-labels"] == {
+        "rest-uid": rest_uid,
+        "workflow": rest_uid,
+        "st4sd-package-name": "toy",
+        "st4sd-package-digest": digest,
+    }
+
+
+def test_the_skeleton_shows_what_a_start_needs(server: LocalServer, web: httpx.Client, push: Any) -> None:
+    """Inputs, data and variables stand in the skeleton as magic values, each of which is explained."""
+    server.describe("toy", inputs=["in.csv"], data=["d.txt"], variables={"n": "3"})
+    choices = [{"value": "a"}, {"value": "b"}]
+    push(
+        variables=[{"name": "n"}, {"name": "mode", "valueFrom": choices}],
+        data=[{"name": "d.txt"}],
+        platform=["default", "openshift"],
+    )
+
+    skeleton = web.get("/experiments/toy/start/payload/").json()
+
+    payload, magic = skeleton["payload"], skeleton["magicValues"]
+    assert list(skeleton) == ["payload", "magicValues", "problems", "message"]
+    assert payload["inputs"] == [{"filename": "in.csv", "content": "{{RequiredInputs_in.csv}}"}]
+    assert payload["data"] == [{"filename": "d.txt", "content": "{{OptionalData_d.txt}}"}]
+    assert payload["platform"] == "{{OptionalPlatform}}"
+    assert payload["variables"] == {"n": "{{OptionalVariable_n}}", "mode": "{{OptionalVariable_mode}}"}
+    assert {**magic["{{OptionalVariable_n}}"], "message": ""} == {
+        "message": "",
+        "choices": None,
+        "defaultFromPlatform": {"default": "3", "openshift": "3"},
+    }
+    assert magic["{{OptionalVariable_mode}}"]["choices"] == ["a", "b"]
+    assert magic["{{OptionalVariable_mode}}"]["default"] == "a"

@@ -1,0 +1,193 @@
+"""Faults hit the requests they are planted for, as often as they should, and do what they say."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import httpx
+import pytest
+
+from st4sd_async.local import BadJson, CutBody, Delay, DropAfter, DropBefore, Faults, Html, LocalServer, Reply
+from tests.local.helpers import start
+
+
+def instances(web: httpx.Client) -> int:
+    """How many instances there are."""
+    return len(web.get("/instances/").json())
+
+
+def test_a_reply_takes_the_place_of_the_handling(server: LocalServer, web: httpx.Client) -> None:
+    """The planted status, headers and body arrive, for as many requests as planned."""
+    server.faults.add("GET /url-map/", Reply(503, {"Retry-After": "1", "Content-Type": "text/x"}, b"no"), times=2)
+
+    first, second, third = (web.get("/url-map/") for _ in range(3))
+
+    for reply in (first, second):
+        assert (reply.status_code, reply.content) == (503, b"no")
+        assert (reply.headers["retry-after"], reply.headers["content-type"]) == ("1", "text/x")
+    assert third.status_code == 200
+
+
+def test_a_reply_can_hide_that_the_request_was_handled(server: LocalServer, web: httpx.Client, push: Any) -> None:
+    """An internal error after the run exists looks like any other."""
+    push()
+    server.faults.add("POST /experiments/*/start", Reply(500, handled=True))
+
+    reply = web.post("/experiments/toy/start", json={})
+
+    assert reply.status_code == 500
+    assert instances(web) == 1
+
+
+def test_html_is_a_page_of_the_proxy(server: LocalServer, web: httpx.Client, push: Any) -> None:
+    """A gateway error is HTML, and the request was not handled."""
+    push()
+    server.faults.add("POST /experiments/*/start", Html(502))
+
+    reply = web.post("/experiments/toy/start", json={})
+
+    assert (reply.status_code, reply.headers["content-type"]) == (502, "text/html")
+    assert "502 Bad Gateway" in reply.text
+    assert instances(web) == 0
+
+
+def test_a_drop_before_leaves_nothing_behind(server: LocalServer, web: httpx.Client, push: Any) -> None:
+    """The connection breaks, nothing was started, and the next request works."""
+    push()
+    server.faults.add("POST /experiments/", DropBefore())
+
+    with pytest.raises(httpx.TransportError):
+        web.post("/experiments/toy/start", json={})
+
+    assert instances(web) == 0
+
+
+def test_a_drop_after_leaves_the_work_behind(server: LocalServer, web: httpx.Client, push: Any) -> None:
+    """The connection breaks without an answer, but the instance was started."""
+    push()
+    server.faults.add("POST /experiments/*/start", DropAfter())
+
+    with pytest.raises(httpx.TransportError):
+        web.post("/experiments/toy/start", json={})
+
+    assert instances(web) == 1
+    assert server.requests.count(("POST", "/rs/experiments/toy/start")) == 1
+
+
+@pytest.mark.parametrize("after", [0, 2])
+def test_a_cut_body_promises_more_than_it_sends(server: LocalServer, web: httpx.Client, push: Any, after: int) -> None:
+    """The headers and the first bytes arrive, then the connection breaks."""
+    server.describe("toy", outputs={"A": b"abcdef"})
+    push()
+    rest_uid = start(web)
+    server.advance(10)
+    server.faults.add(f"GET /instances/{rest_uid}/outputs/A", CutBody(after))
+
+    received: list[bytes] = []
+    with web.stream("GET", f"/instances/{rest_uid}/outputs/A") as reply:
+        assert (reply.status_code, reply.headers["content-length"]) == (200, "6")
+        with pytest.raises(httpx.RemoteProtocolError):
+            received.extend(reply.iter_raw())
+
+    assert b"".join(received) == b"abcdef"[:after]
+    assert web.get(f"/instances/{rest_uid}/outputs/A").content == b"abcdef"
+
+
+def test_bad_json_is_half_an_answer(server: LocalServer, web: httpx.Client, push: Any) -> None:
+    """The request is handled, and its answer is complete as HTTP but not as JSON."""
+    push()
+    server.faults.add("POST /experiments/*/start", BadJson())
+
+    reply = web.post("/experiments/toy/start", json={})
+
+    assert reply.status_code == 200
+    assert reply.text.startswith('"toy-')
+    with pytest.raises(ValueError, match="Unterminated string"):
+        reply.json()
+    assert instances(web) == 1
+
+
+def test_a_delay_comes_before_the_handling(server: LocalServer, web: httpx.Client, push: Any) -> None:
+    """The answer comes later, or the client gives up; the request is handled all the same."""
+    push()
+    server.faults.add("POST /experiments/*/start", Delay(0.03))
+    begin = time.monotonic()
+
+    web.post("/experiments/toy/start", json={})
+
+    assert time.monotonic() - begin >= 0.03
+    assert instances(web) == 1
+
+
+def test_a_delayed_request_is_handled_although_the_client_gave_up(
+    server: LocalServer, web: httpx.Client, push: Any
+) -> None:
+    """A client that times out cannot know that its request is handled later."""
+    push()
+    server.faults.add("POST /experiments/*/start", Delay(0.04))
+
+    with pytest.raises(httpx.ReadTimeout):
+        web.post("/experiments/toy/start", json={}, timeout=0.02)
+
+    deadline = time.monotonic() + 5
+    while not instances(web):
+        assert time.monotonic() < deadline
+
+
+def test_faults_end_when_they_are_cleared(server: LocalServer, web: httpx.Client) -> None:
+    """A fault without a number stays until it is cleared."""
+    server.faults.add("* /", Html(504), times=None)
+    broken = [web.get("/url-map/").status_code for _ in range(5)]
+
+    server.faults.clear()
+
+    assert broken == [504] * 5
+    assert web.get("/url-map/").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("match", "method", "path", "hit"),
+    [
+        ("GET /instances/", "GET", "/rs/instances/", True),
+        ("GET /instances/", "GET", "/instances/a/status", True),
+        ("GET /instances/$", "GET", "/rs/instances/", True),
+        ("GET /instances/$", "GET", "/rs/instances/a", False),
+        ("GET /rs/instances/", "GET", "/instances/", False),
+        ("get /instances/", "GET", "/instances/", True),
+        ("GET /instances/", "POST", "/instances/", False),
+        ("* /experiments/*/start", "POST", "/rs/experiments/demo/start", True),
+        ("POST /experiments/*/start", "GET", "/rs/experiments/demo/start/payload/", False),
+        ("* /instances/?", "GET", "/instances/a", True),
+        ("* *", "DELETE", "/anything", True),
+    ],
+)
+def test_matches_are_beginnings_ends_or_patterns(match: str, method: str, path: str, hit: bool) -> None:
+    """A match is a method or a star, and a beginning, a path or a pattern, with or without the prefix."""
+    faults = Faults()
+    faults.add(match, Html())
+
+    assert faults.take(method, path) == (Html() if hit else None)
+    assert faults.take(method, path) is None
+
+
+def test_earlier_faults_are_used_up_first() -> None:
+    """Two faults for the same request come one after the other."""
+    faults = Faults()
+    faults.add("GET /", Html(502), times=2)
+    faults.add("GET /", Html(504))
+
+    assert [faults.take("GET", "/x") for _ in range(4)] == [Html(502), Html(502), Html(504), None]
+
+
+@pytest.mark.parametrize("match", ["/instances/", "GET", "GET instances", ""])
+def test_matches_of_another_form_are_refused(match: str) -> None:
+    """A match needs a method and a path."""
+    with pytest.raises(ValueError, match="match must look like"):
+        Faults().add(match, Html())
+
+
+def test_faults_for_no_request_are_refused() -> None:
+    """A fault happens at least once."""
+    with pytest.raises(ValueError, match="times must be at least 1"):
+        Faults().add("GET /", Html(), times=0)

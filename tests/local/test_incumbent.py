@@ -1,0 +1,101 @@
+"""The client that comes with st4sd-runtime-core works against the simulator as it does against a cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from st4sd_async.local import LocalServer
+from tests.local.helpers import MOLECULES
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # those of the client and of what it imports
+
+
+@pytest.fixture
+def incumbent() -> Any:
+    """A function that connects the client, which retries quickly and not often."""
+    from experiment.service.db import ExperimentRestAPI
+
+    def connect(url: str, **credentials: str) -> Any:
+        return ExperimentRestAPI(f"{url}/rs", max_retries=2, secs_between_retries=0.01, **credentials)
+
+    return connect
+
+
+@pytest.fixture
+def fast() -> Iterator[LocalServer]:
+    """A server on which a run takes a fraction of a second."""
+    with LocalServer(speed=20) as running:
+        yield running
+
+
+def test_key_and_token_connect(incumbent: Any, server: LocalServer) -> None:
+    """Both kinds of credentials are taken, and prove themselves at once."""
+    with_key = incumbent(server.url, cc_bearer_key=server.api_key)
+    with_token = incumbent(server.url, cc_auth_token=server.auth_token)
+
+    assert with_key.api_experiment_list() == with_token.api_experiment_list() == {}
+    assert ("GET", "/ds-mongodb-proxy/hello/") in server.requests
+
+
+@pytest.mark.parametrize("credentials", [{"cc_bearer_key": "wrong"}, {"cc_auth_token": "wrong"}])
+def test_wrong_credentials_are_refused(incumbent: Any, server: LocalServer, credentials: dict[str, str]) -> None:
+    """A wrong key and a wrong token are refused when connecting."""
+    from experiment.service.errors import UnauthorisedRequest
+
+    with pytest.raises(UnauthorisedRequest):
+        incumbent(server.url, **credentials)
+
+
+def test_an_experiment_lives_from_push_to_delete(incumbent: Any, fast: LocalServer) -> None:
+    """Push, list, get, skeleton, start, poll, outputs and both deletes work, in this order."""
+    api = incumbent(fast.url, cc_bearer_key=fast.api_key)
+
+    pushed = api.api_experiment_push(fast.example("demo"))
+    assert pushed["metadata"]["registry"]["tags"] == ["latest"]
+    assert list(api.api_experiment_list().values())
+    assert api.api_experiment_get("demo")["metadata"]["package"]["name"] == "demo"
+    skeleton = api.api_experiment_get_start_skeleton("demo")
+    assert skeleton["payload"]["inputs"][0]["content"] in skeleton["magicValues"]
+
+    rest_uid = api.api_experiment_start("demo", {"inputs": [MOLECULES], "variables": {"scale": 3}})
+    status = poll(api, rest_uid)
+    assert (status["experiment-state"], status["exit-status"]) == ("finished", "Success")
+    name, content = api.api_rest_uid_output(rest_uid, "Energies")
+    assert name == "energies.csv"
+    assert b"CCO,CCO,-13.5," in content
+    name, content = api.api_rest_uid_output(rest_uid, "Folder")
+    assert (name, content[:2]) == ("results.zip", b"PK")
+    table = api.api_rest_uid_status(rest_uid, include_properties=["*"], stringify_nan=True)["experiment"]
+    assert "energy" in table["metadata"]["registry"]["interface"]["propertyTable"]
+
+    api.api_rest_uid_delete(rest_uid)
+    api.api_experiment_delete("demo")
+    assert api.api_experiment_list() == {}
+
+
+def test_failures_have_the_clients_own_errors(incumbent: Any, server: LocalServer) -> None:
+    """Unknown experiments and bad definitions raise what they raise against the service."""
+    from experiment.service import errors
+
+    api = incumbent(server.url, cc_bearer_key=server.api_key)
+
+    with pytest.raises(errors.HTTPUnknownExperimentId):
+        api.api_experiment_start("ghost", {})
+    with pytest.raises(errors.HTTPInvalidVirtualExperimentDefinitionError):
+        api.api_experiment_push({"nope": 1})
+    api.api_experiment_push(server.example("demo"))
+    with pytest.raises(errors.HTTPInvalidExperimentStartPayload):
+        api.api_experiment_start("demo", {"bogus": 1})
+    with pytest.raises(errors.InvalidHTTPRequest, match="Missing inputs"):
+        api.api_experiment_start("demo", {})
+
+
+def poll(api: Any, rest_uid: str) -> Any:
+    """The first status in which both fields are final."""
+    while True:
+        status = api.api_rest_uid_status(rest_uid, print_too=False)["status"]
+        if status.get("experiment-state") == "finished" and status["exit-status"] == "Success":
+            return status

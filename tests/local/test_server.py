@@ -1,0 +1,324 @@
+"""The embedded server answers as the recorded services do."""
+
+from __future__ import annotations
+
+import re
+import ssl
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx
+import pytest
+
+from st4sd_async.local import Delay, LocalServer
+from tests.local.helpers import UNREADABLE, definition
+
+NOT_ALLOWED = {"message": "The method is not allowed for the requested URL."}
+
+
+def test_serves_without_an_asynchronous_client(server: LocalServer, web: httpx.Client) -> None:
+    """A plain context manager gives a url, credentials and the pages that prove a login."""
+    home = web.get("/")
+
+    assert home.status_code == 200
+    assert home.headers["content-type"] == "text/html; charset=utf-8"
+    assert server.requests == [("GET", "/rs/")]
+    assert server.ca_file is None
+
+
+@pytest.mark.anyio
+async def test_serves_asynchronously() -> None:
+    """The same server is an asynchronous context manager, whose port is closed afterwards."""
+    async with httpx.AsyncClient() as client:
+        async with LocalServer() as server:
+            cookies = {"Cookie": f"oauth-proxy={server.auth_token}"}
+            reply = await client.get(f"{server.url}/rs/authorisation/token", headers=cookies)
+
+        assert reply.json() == server.auth_token
+        with pytest.raises(httpx.ConnectError):
+            await client.get(server.url)
+
+
+def test_tls_is_trusted_through_its_own_authority() -> None:
+    """With TLS the server has a certificate of a throw-away authority, and only redirects say http."""
+    with LocalServer(tls=True) as server:
+        context = ssl.create_default_context(cafile=server.ca_file)
+        headers = {"Authorization": f"Bearer {server.api_key}"}
+        with httpx.Client(base_url=server.url, headers=headers, verify=context) as web:
+            addresses = web.get("/url-map/").json()
+            moved = web.get("/experiments")
+        with pytest.raises(httpx.ConnectError):
+            httpx.get(server.url)
+
+    assert set(addresses.values()) == {f"{server.url}{path}" for path in ("/rs", "/ds-mongodb-proxy", "/ds-registry")}
+    assert moved.status_code == 308
+    assert moved.headers["location"] == server.url.replace("https", "http") + "/experiments/"
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"Authorization": "Bearer wrong"},
+        {"Cookie": "oauth-proxy=wrong"},
+        {"Authorization": "Bearer wrong", "Cookie": "oauth-proxy={token}"},
+        {"Cookie": "oauth-proxy={key}"},
+    ],
+    ids=["nothing", "wrong key", "wrong token", "wrong key beside right token", "key as token"],
+)
+@pytest.mark.parametrize("path", ["/rs/experiments/", "/nope", "/ds-registry/hello/"])
+def test_strangers_get_the_sign_in_page(server: LocalServer, path: str, headers: dict[str, str]) -> None:
+    """Whoever is not signed in gets 403, HTML, and an order to forget the cookie, on every path."""
+    filled = {name: value.format(token=server.auth_token, key=server.api_key) for name, value in headers.items()}
+
+    reply = httpx.get(server.url + path, headers=filled)
+
+    assert reply.status_code == 403
+    assert reply.headers["content-type"] == "text/html"
+    assert reply.headers["set-cookie"].startswith("oauth-proxy=; Path=/; Expires=Thu, 01 Jan 1970")
+    assert "<title>Log In</title>" in reply.text
+
+
+def test_renewed_credentials_replace_the_old_ones(server: LocalServer, web: httpx.Client) -> None:
+    """After a renewal the old key and token are refused, the new ones are taken."""
+    old = server.api_key, server.auth_token
+
+    server.renew()
+
+    assert web.get("/url-map/").status_code == 403
+    assert not {server.api_key, server.auth_token} & set(old)
+    assert httpx.get(f"{server.url}/rs/", headers={"Authorization": f"Bearer {server.api_key}"}).status_code == 200
+
+
+@pytest.mark.anyio
+async def test_tokens_expire_and_keys_do_not() -> None:
+    """A token is refused once its lifetime is over on the virtual clock."""
+    async with LocalServer(speed=0, token_lifetime=60) as server, httpx.AsyncClient() as client:
+        token = {"Cookie": f"oauth-proxy={server.auth_token}"}
+        key = {"Authorization": f"Bearer {server.api_key}"}
+        before = await client.get(f"{server.url}/rs/url-map/", headers=token)
+        await server.advance(60)
+        after = await client.get(f"{server.url}/rs/url-map/", headers=token)
+        with_key = await client.get(f"{server.url}/rs/url-map/", headers=key)
+
+    assert [before.status_code, after.status_code, with_key.status_code] == [200, 403, 200]
+
+
+@pytest.mark.parametrize("service", ["ds-mongodb-proxy", "ds-registry", "ds-gateway"])
+def test_datastore_services_say_hello(server: LocalServer, web: httpx.Client, service: str) -> None:
+    """Each service of the datastore greets under its own path."""
+    reply = web.get(f"{server.url}/{service}/hello/")
+
+    assert (reply.status_code, reply.text) == (200, '"hello"\n')
+    assert web.get(f"{server.url}/{service}/hello").status_code == 308
+
+
+GHOST = [
+    ("GET", "/experiments/ghost", 404, {"packageNotFound": "ghost", "message": "..."}),
+    ("GET", "/experiments/demo@sha256xnope", 404, {"packageNotFound": "demo@sha256xnope", "message": "..."}),
+    (
+        "DELETE",
+        "/experiments/ghost",
+        404,
+        {"unknownExperiment": "ghost", "message": "Experiment ghost is unknown"},
+    ),
+    ("PUT", "/experiments/ghost/tag?newTags=v2", 404, {"unknownExperiment": "ghost", "message": "..."}),
+    ("PUT", "/experiments/ghost/tag", 400, {"message": "Invalid tags"}),
+    ("GET", "/experiments/ghost/history", 200, {"tags": [], "untagged": []}),
+    (
+        "GET",
+        "/experiments/ghost/start/payload/",
+        404,
+        {"unknownExperiment": "ghost:latest", "message": "No parameterised package ghost:latest"},
+    ),
+    ("POST", "/experiments/ghost/start", 404, {"unknownExperiment": "ghost:latest", "message": "..."}),
+    ("GET", "/experiments/a:b@c", 500, {"message": "..."}),
+    ("GET", "/instances/ghost", 404, {"unknownRestUID": "ghost", "message": "Instance ghost is not found"}),
+    ("GET", "/instances/ghost/status", 404, {"message": "Workflow instance ghost not found"}),
+    ("GET", "/instances/ghost/outputs", 404, {"message": "Workflow instance ghost not found"}),
+    ("GET", "/instances/ghost/properties", 404, {"message": "Instance ghost not found"}),
+    (
+        "GET",
+        "/instances/ghost/outputs/x",
+        404,
+        {"unknownInstanceId": "ghost", "message": "unknown workflow instance ghost"},
+    ),
+    ("DELETE", "/instances/ghost", 400, UNREADABLE),
+    ("DELETE", "/instances/ghost/", 400, UNREADABLE),
+    (
+        "GET",
+        "/url-map/nope",
+        404,
+        {"message": "Unknown service nope, valid options consumable-computing, cdb-rest, cdb-gateway-registry"},
+    ),
+    ("GET", "/authorisation/token", 500, {"message": "Exception while retrieving token"}),
+    ("PATCH", "/experiments/demo", 405, NOT_ALLOWED),
+    ("GET", "/experiments/demo/start", 405, NOT_ALLOWED),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "status", "body"), GHOST, ids=[f"{row[0]} {row[1]}" for row in GHOST])
+@pytest.mark.parametrize("prefix", ["", "/rs"])
+def test_unknown_things_have_the_recorded_replies(
+    server: LocalServer,
+    web: httpx.Client,
+    prefix: str,
+    method: str,
+    path: str,
+    status: int,
+    body: dict[str, Any],
+) -> None:
+    """What does not exist is told in the recorded words, under both paths to the service."""
+    reply = web.request(method, f"{server.url}{prefix}{path}")
+
+    assert reply.status_code == status
+    assert reply.headers["content-type"] == "application/json"
+    assert reply.text.endswith("}\n")
+    found = reply.json()
+    assert list(found) == list(body)
+    assert {key: value for key, value in found.items() if body[key] != "..."} == {
+        key: value for key, value in body.items() if value != "..."
+    }
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/nope"),
+        ("GET", "/authorisation/"),
+        ("POST", "/experiments/demo/start/"),
+        ("GET", "/experiments/demo/start/"),
+        ("PUT", "/experiments/demo/tag/"),
+        ("GET", "/elaunch.yaml"),
+    ],
+)
+def test_unknown_routes_are_html(web: httpx.Client, method: str, path: str) -> None:
+    """A path that is no route gives 404 as HTML."""
+    reply = web.request(method, path)
+
+    assert reply.status_code == 404
+    assert reply.headers["content-type"] == "text/html; charset=utf-8"
+    assert "<title>404 Not Found</title>" in reply.text
+
+
+@pytest.mark.parametrize("path", ["experiments", "instances", "url-map", "experiments/demo/start/payload"])
+def test_collections_redirect_to_plain_http(server: LocalServer, web: httpx.Client, path: str) -> None:
+    """A collection without its slash answers 308 to an absolute http url, query included."""
+    reply = web.request("POST", f"/{path}?a=b")
+
+    assert reply.status_code == 308
+    assert reply.headers["location"] == f"{server.url}/rs/{path}/?a=b"
+    assert reply.headers["content-type"] == "text/html; charset=utf-8"
+
+
+def test_the_prefix_alone_is_redirected(server: LocalServer, web: httpx.Client) -> None:
+    """The prefix without a slash is redirected by the proxy."""
+    reply = web.get(f"{server.url}/rs")
+
+    assert (reply.status_code, reply.headers["location"]) == (301, f"{server.url}/rs/")
+
+
+def test_allowed_methods_are_told(web: httpx.Client) -> None:
+    """OPTIONS and 405 carry the methods of a route."""
+    options = web.options("/experiments/")
+    wrong = web.patch("/experiments/demo")
+
+    assert (options.status_code, options.text) == (200, "")
+    assert sorted(options.headers["allow"].split(", ")) == ["GET", "HEAD", "OPTIONS", "POST"]
+    assert sorted(wrong.headers["allow"].split(", ")) == ["DELETE", "GET", "HEAD", "OPTIONS"]
+
+
+def test_bodies_over_a_mebibyte_are_refused_by_the_proxy(web: httpx.Client) -> None:
+    """A large body gives 413 as HTML, with a length or in chunks."""
+    large = b'{"inputs": "' + b"x" * 1024 * 1024 + b'"}'
+
+    whole = web.post("/experiments/", content=large)
+    chunked = web.post("/experiments/", content=iter([large]))
+
+    for reply in (whole, chunked):
+        assert reply.status_code == 413
+        assert reply.headers["content-type"] == "text/html"
+        assert reply.text.startswith("<html>\r\n<head><title>413 Request Entity Too Large</title></head>\r\n")
+
+
+def test_bodies_must_be_declared_and_be_json(web: httpx.Client, push: Any) -> None:
+    """Another content type gives 415, broken JSON 400; an unknown experiment comes before both."""
+    push()
+
+    undeclared = web.post("/experiments/toy/start", content=b"{}")
+    broken = web.post("/experiments/toy/start", content=b"{", headers={"Content-Type": "application/json"})
+    unknown = web.post("/experiments/ghost/start", content=b"{")
+
+    assert undeclared.status_code == 415
+    assert undeclared.json()["message"].startswith("Did not attempt to load JSON data")
+    assert (broken.status_code, broken.json()) == (400, UNREADABLE)
+    assert unknown.status_code == 404
+
+
+def test_wrong_arguments_are_refused() -> None:
+    """Values that make no sense are named in a ValueError."""
+    with pytest.raises(ValueError, match="slots must be at least 1, not 0"):
+        LocalServer(slots=0)
+    with pytest.raises(ValueError, match="speed must be 0"):
+        LocalServer(speed=-1)
+    with pytest.raises(ValueError, match="engine must be 'simulator', 'elaunch' or an engine"):
+        LocalServer(engine="cluster")  # type: ignore[arg-type]  # what is tested
+    with pytest.raises(RuntimeError, match="enter the server first"):
+        LocalServer().example("demo")
+    with pytest.raises(RuntimeError, match="needs a server that was entered"):
+        LocalServer().outcome("demo", "killed")
+
+
+@pytest.mark.parametrize(("tls", "module"), [(False, "uvicorn"), (True, "trustme")])
+def test_missing_extras_are_named(monkeypatch: pytest.MonkeyPatch, tls: bool, module: str) -> None:
+    """Without its extra the server says what to install."""
+    monkeypatch.setitem(__import__("sys").modules, module, None)
+
+    with pytest.raises(ImportError, match=re.escape('pip install "st4sd_async[local]"')):
+        LocalServer(tls=tls)
+
+
+class BrokenEngine:
+    """An engine whose every method fails."""
+
+    def __getattr__(self, name: str) -> Any:
+        """Fail, unless the server is closing."""
+        if name == "close":
+            return lambda: None
+        raise ZeroDivisionError(name)
+
+
+def test_an_engine_of_ones_own_is_used_and_its_crash_is_a_500() -> None:
+    """Any object with the methods of an engine serves; what it raises becomes an internal error."""
+    with LocalServer(engine=BrokenEngine()) as server:
+        headers = {"Authorization": f"Bearer {server.api_key}"}
+        reply = httpx.post(f"{server.url}/rs/experiments/", json=definition(), headers=headers)
+        with pytest.raises(RuntimeError, match="advance needs the simulator"):
+            server.advance(1)
+
+    assert (reply.status_code, reply.json()) == (500, {"message": "Internal Server Error"})
+
+
+def test_leaving_does_not_wait_for_clients() -> None:
+    """A server with an open connection and a request that takes long is left at once."""
+    with ThreadPoolExecutor(1) as pool:
+        with LocalServer() as server:
+            server.faults.add("* /", Delay(60))
+            waiting = pool.submit(httpx.get, server.url, timeout=30)
+            while not server.requests:
+                assert not waiting.done()
+            begin = time.monotonic()
+
+        assert time.monotonic() - begin < 5
+        assert isinstance(waiting.exception(5), httpx.TransportError)
+
+
+def test_a_server_can_be_entered_again() -> None:
+    """Entered a second time, a server is a new one with the same credentials."""
+    server = LocalServer()
+    for _ in range(2):
+        with server:
+            headers = {"Authorization": f"Bearer {server.api_key}"}
+            reply = httpx.get(f"{server.url}/experiments/", headers=headers)
+            assert reply.json() == {"entries": [], "problems": []}

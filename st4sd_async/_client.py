@@ -1,0 +1,418 @@
+"""The client: the verbs that people use, composed of the endpoints."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Iterable, Mapping
+from contextlib import aclosing, suppress
+from dataclasses import replace
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
+
+import anyio
+
+from . import _watch
+from ._call import Call
+from ._config import Config, from_environment
+from ._errors import APIError, RunDeleted, RunFailed, St4sdError, TransportError, UnknownOutput, WaitTimeout
+from ._payload import prepare
+from ._replies import Response
+from ._resources import experiments, instances
+from ._retry import RetryPolicy
+from ._run import Run
+from ._session import Session
+from .models import Experiment, KeyOutput, Output, StartPayload, Status
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from ._auth import Secret
+
+T = TypeVar("T")
+
+ONE_LOOK = RetryPolicy(attempts=1)
+"""While a run is watched the next look is the retry."""
+
+
+class _Keep(Enum):
+    """Stands for an option that is left as it is, where None has a meaning of its own."""
+
+    KEEP = "keep"
+
+
+_KEEP = _Keep.KEEP
+RunLike = Run | str
+"""A handle on a run, or its rest-uid."""
+
+
+class Client:
+    """
+    A client of one ST4SD deployment.
+
+        async with Client("https://st4sd.example", api_key="...") as client:
+            run = await client.start("demo:latest", {"variables": {"scale": 2}})
+            status = await run.wait(check=True)
+
+    Nothing touches the network before ``async with``; entering proves the login. All methods may be
+    awaited from many tasks of one event loop at once. Besides what each method names, all raise
+    `TransportError` when the service cannot be reached, `Unauthorized` when the credentials are
+    refused, and `APIError` for whatever else the service refuses.
+
+    Args:
+        url: Address of the deployment, with or without ``/rs`` at its end.
+        api_key: API key, sent as a bearer; wins over ``auth_token``.
+        auth_token: Token from ``<url>/authorisation/token``, sent as a cookie.
+        config: All other settings; None: the defaults of `Config`.
+
+    Either credential may be a string, a `pathlib.Path` that is read again whenever it is needed, or
+    a callable, sync or async, that is asked again when the service refuses what it gave.
+
+    Raises:
+        ConfigError: A setting will not do.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        api_key: Secret | None = None,
+        auth_token: Secret | None = None,
+        config: Config | None = None,
+    ) -> None:
+        settings = config or Config()
+        self._bind(Session(url, api_key, auth_token, settings), settings)
+
+    def _bind(self, session: Session, config: Config) -> None:
+        self._session = session
+        self._config = config
+        self.experiments = experiments.Experiments(self._send)
+        """The registry of experiments."""
+        self.instances = instances.Instances(self._send)
+        """Instances by rest-uid."""
+
+    @classmethod
+    def from_env(cls, *, config: Config | None = None) -> Self:
+        """
+        A client for the deployment that the environment names.
+
+        Reads ``ST4SD_URL``, ``ST4SD_API_KEY``, ``ST4SD_AUTH_TOKEN`` and ``ST4SD_CA_FILE``.
+
+        Args:
+            config: All other settings; its ``verify`` wins over ``ST4SD_CA_FILE`` unless it is True.
+
+        Raises:
+            ConfigError: ``ST4SD_URL`` is not set, or a setting will not do.
+        """
+        url, api_key, auth_token, settings = from_environment(config)
+        return cls(url, api_key=api_key, auth_token=auth_token, config=settings)
+
+    def with_options(
+        self,
+        *,
+        timeout: float | _Keep = _KEEP,
+        retry: RetryPolicy | _Keep = _KEEP,
+        poll_interval: float | _Keep | None = _KEEP,
+        grace: float | _Keep = _KEEP,
+        settle: float | _Keep = _KEEP,
+    ) -> Self:
+        """
+        A client over the same connections, with some settings changed; it lives as long as this one.
+
+        What belongs to the connections (``concurrency``, ``verify``, ``trusted_hosts``) is shared.
+        The meaning of each option is that of the field of `Config`.
+        """
+        given = {"timeout": timeout, "retry": retry, "poll_interval": poll_interval, "grace": grace, "settle": settle}
+        changed: dict[str, Any] = {name: value for name, value in given.items() if value is not _KEEP}
+        other = self.__class__.__new__(self.__class__)
+        other._bind(self._session, replace(self._config, **changed))
+        return other
+
+    async def __aenter__(self) -> Self:
+        """
+        Open the connections and, unless ``Config.validate`` is False, prove the login with ``GET url-map/``.
+
+        Raises:
+            Unauthorized: The credentials are missing or refused.
+            DecodeError: The address is not that of an ST4SD deployment.
+        """
+        await self._session.open()
+        try:
+            if self._config.validate:
+                await self._send(_URL_MAP)
+        except BaseException:
+            await self._session.close()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the connections. Runs go on."""
+        await self._session.close()
+
+    def __repr__(self) -> str:
+        state = "open" if self._session.is_open else "not open"
+        return f"{type(self).__name__}({self._session.home.geturl()!r}, {state})"
+
+    async def _send(self, call: Call[T], /) -> T:
+        return await self._session.send(call, self._config)
+
+    def run(self, rest_uid: str) -> Run:
+        """A handle on the instance with this rest-uid, without asking whether it exists."""
+        instances.instance_path(rest_uid)
+        return Run(rest_uid, self)
+
+    async def push(self, package: Mapping[str, Any] | Experiment) -> Experiment:
+        """
+        Add a parameterised virtual experiment package to the registry; moves its tags and ``latest``.
+
+        Args:
+            package: The definition, with ``base``, ``metadata`` and ``parameterisation``; or an experiment got
+                from a registry.
+
+        Returns:
+            The experiment as the registry has it, with its digest.
+
+        Raises:
+            InvalidPackage: The definition or the package it points to will not do.
+
+        Source: ``POST experiments/`` of the runtime service.
+        """
+        return await self.experiments.push(package)
+
+    async def start(self, experiment: str | Experiment, payload: Mapping[str, Any] | StartPayload | None = None) -> Run:
+        """
+        Start an instance of an experiment, at most once.
+
+        The payload is checked before anything is sent, and sent as it is given; what it does not
+        say is left to the service. A start that may have arrived is never sent again.
+
+        Args:
+            experiment: ``name`` (which means ``name:latest``), ``name:tag``, ``name@digest``, or an `Experiment`.
+            payload: Inputs, variables and the rest, as a mapping in the service's documented form or a
+                `StartPayload`; None: nothing of it. An input's ``content`` is text, UTF-8 bytes, a `Path` or a
+                pandas DataFrame.
+
+        Returns:
+            The handle on the instance.
+
+        Raises:
+            InvalidPayload: The payload will not do: `MissingInputs`, `ExtraInputs`, `InputConflict` and
+                `PayloadTooLarge` are kinds of it. Nothing was started.
+            UnknownExperiment: There is no such experiment. Nothing was started.
+            StartOutcomeUnknown: The connection or the service broke at a moment at which the instance may or may
+                not have been started.
+
+        Source: ``POST experiments/{identifier}/start`` of the runtime service.
+        """
+        identifier = experiment.identifier if isinstance(experiment, Experiment) else experiment
+        prepared = await prepare(payload)
+        rest_uid = await self._send(experiments.start_call(identifier, prepared.content, prepared.secrets))
+        return Run(rest_uid, self)
+
+    async def status(self, run: RunLike) -> Status:
+        """
+        How a run is doing now; a pending status while the service has none.
+
+        Raises:
+            UnknownRun: It is not there.
+
+        Source: ``GET instances/{id}/status`` of the runtime service.
+        """
+        return await self.instances.status(_rest_uid(run))
+
+    def watch(
+        self, run: RunLike, *, timeout: float | None = None, interval: float | None = None
+    ) -> AsyncGenerator[Status]:
+        """
+        The statuses of a run until it is over: the first at once, then each change, the final one last.
+
+        Server errors, lost connections and renewed credentials do not end it. Leaving the loop leaves
+        the run alone.
+
+        Args:
+            run: The run.
+            timeout: Seconds for the whole wait, however many requests it takes; None: for ever.
+            interval: Seconds between two looks; None: ``Config.poll_interval``.
+
+        Raises:
+            UnknownRun: It is not there.
+            RunDeleted: It was deleted meanwhile.
+            WaitTimeout: It is not over in time; it goes on.
+        """
+        patient = self.with_options(retry=ONE_LOOK)
+        return _watch.watch(
+            _rest_uid(run),
+            lambda: patient.status(run),
+            timeout=timeout,
+            interval=self._config.poll_interval if interval is None else interval,
+            grace=self._config.grace,
+            clock=self._config.clock,
+        )
+
+    @overload
+    async def wait(  # type: ignore[overload-overlap] # a rest-uid is a text, and a text is an iterable of texts
+        self, run: RunLike, *, timeout: float | None = None, interval: float | None = None, check: bool = False
+    ) -> Status: ...
+    @overload
+    async def wait(
+        self,
+        run: Iterable[RunLike],
+        *,
+        timeout: float | None = None,
+        interval: float | None = None,
+        check: bool = False,
+    ) -> list[Status]: ...
+    async def wait(
+        self,
+        run: RunLike | Iterable[RunLike],
+        *,
+        timeout: float | None = None,
+        interval: float | None = None,
+        check: bool = False,
+    ) -> Status | list[Status]:
+        """
+        The final status of a run, or of each of several, once all are over.
+
+        Args:
+            run: A run, or any number of them.
+            timeout: Seconds for the whole wait, all runs together; None: for ever.
+            interval: Seconds between two looks at a run; None: ``Config.poll_interval``.
+            check: Whether a run that ended without Success is an error, raised when all have ended.
+
+        Returns:
+            One status for a run, a list in the order given for several. Among several, one that was deleted
+            meanwhile has its last known status, with ``is_deleted`` True.
+
+        Raises:
+            UnknownRun: One is not there.
+            RunDeleted: The only one was deleted meanwhile.
+            RunFailed: ``check`` is True and not all ended with Success.
+            WaitTimeout: Not all are over in time; they go on.
+        """
+        if isinstance(run, Iterable) and not isinstance(run, str):
+            order = [_rest_uid(one) for one in run]
+            statuses = _succeeded(await self._all_final(dict.fromkeys(order), timeout, interval), check)
+            return [statuses[one] for one in order]
+        rest_uid = _rest_uid(run)
+        return _succeeded({rest_uid: await self._final(rest_uid, timeout, interval)}, check)[rest_uid]
+
+    async def _final(self, rest_uid: str, timeout: float | None, interval: float | None) -> Status:
+        async with aclosing(self.watch(rest_uid, timeout=timeout, interval=interval)) as statuses:
+            async for status in statuses:
+                last = status
+        return last
+
+    async def _all_final(self, runs: Iterable[str], timeout: float | None, interval: float | None) -> dict[str, Status]:
+        final: dict[str, Status] = {}
+        late: dict[str, Status] = {}
+        failed: list[St4sdError] = []
+
+        async def follow(rest_uid: str, scope: anyio.CancelScope) -> None:
+            try:
+                final[rest_uid] = await self._final(rest_uid, timeout, interval)
+            except RunDeleted as error:
+                final[rest_uid] = (error.last_status or Status.pending()).concluded(deleted=True)
+            except WaitTimeout as error:
+                late.update(error.last_statuses)
+            except St4sdError as error:
+                failed.append(error)
+                scope.cancel()
+
+        async with anyio.create_task_group() as tasks:
+            for rest_uid in runs:
+                tasks.start_soon(follow, rest_uid, tasks.cancel_scope)
+        if failed:
+            raise failed[0]
+        if late:
+            raise WaitTimeout(timeout or 0.0, late)
+        return final
+
+    async def outputs(self, run: RunLike) -> dict[str, KeyOutput]:
+        """
+        The key-outputs of a run that exist by now, by name; {} before there are any.
+
+        Raises:
+            UnknownRun: It is not there.
+
+        Source: ``GET instances/{id}/outputs`` of the runtime service.
+        """
+        return await self.instances.outputs(_rest_uid(run))
+
+    async def output(self, run: RunLike, name: str, path: str | None = None) -> Output:
+        """
+        The contents of a key-output: a file as it is, a folder as its zip archive.
+
+        Args:
+            run: The run.
+            name: The key-output.
+            path: A file or folder inside a folder key-output, as ``"sub/b.bin"``; None: all of it.
+
+        Raises:
+            UnknownRun: The run is not there.
+            UnknownOutput: It has no such key-output, not yet, or no such file in it; ``known`` names those it has.
+
+        Source: ``GET instances/{id}/outputs/{name}`` of the runtime service, which reads it whole into its
+        memory: an output of gigabytes is likely to end in a time-out.
+        """
+        try:
+            return await self._send(instances.output_call(_rest_uid(run), name, path))
+        except UnknownOutput as error:
+            missing = error
+        missing.name = name
+        # What there is, and whether more may come, is only a help; the run may be gone by now.
+        with suppress(APIError, TransportError):
+            missing.known = tuple(await self.outputs(run))
+            is_over = (await self.status(run)).is_final
+            missing.advice = _where_to_look(name, path, missing.known, is_over=is_over)
+        raise missing
+
+    async def delete(self, run: RunLike) -> None:
+        """
+        Stop a run and delete it; its files stay. Returns before it is dead.
+
+        Raises:
+            UnknownRun: It is not there.
+
+        Source: ``DELETE instances/{id}`` of the runtime service.
+        """
+        await self.instances.delete(_rest_uid(run))
+
+
+def _where_to_look(name: str, path: str | None, known: tuple[str, ...], *, is_over: bool) -> str:
+    """What to do when a key-output is not there."""
+    if path is not None and name in known:
+        return f"the key-output is there, but has no {path!r} in it: output(run, {name!r}) gives all of it"
+    more = "the run is over, so there will be no others" if is_over else "others may come until the run is over"
+    return f"the run has {sorted(known)}, and {more}"
+
+
+def _rest_uid(run: object) -> str:
+    """The rest-uid of what was given as a run."""
+    if isinstance(run, Run | str):
+        return str(run)
+    raise TypeError(f"a run is a Run or a rest-uid, not {type(run).__name__} (is an 'await' missing?)")
+
+
+def _succeeded(statuses: dict[str, Status], check: bool) -> dict[str, Status]:
+    """The same statuses; with ``check`` an error if not all are successes."""
+    failures = {rest_uid: status for rest_uid, status in statuses.items() if not status.is_success}
+    if check and failures:
+        raise RunFailed(failures)
+    return statuses
+
+
+def _services(response: Response) -> dict[str, str]:
+    """The addresses of the services; anything but a JSON object is no ST4SD."""
+    found = response.json()
+    if not isinstance(found, dict):
+        raise ValueError("not a map of services")
+    return {str(name): str(url) for name, url in found.items()}
+
+
+def _local(error: APIError) -> dict[str, str] | None:
+    """A service that runs without a cluster has no map of services, but has accepted the login."""
+    return {} if "localDeployment" in error.detail else None
+
+
+_URL_MAP = Call("GET", "url-map/", _services, rescue=_local)
+"""Proves a login: the cheapest request that answers JSON. Source: ``GET url-map/`` of the runtime service."""

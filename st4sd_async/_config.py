@@ -1,0 +1,147 @@
+"""Settings of a client, and how they are read."""
+
+from __future__ import annotations
+
+import logging
+import os
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from urllib.parse import SplitResult, urlsplit
+
+from ._auth import Credentials, is_loopback
+from ._call import DEFAULT_SILENCE
+from ._clock import Clock, SystemClock
+from ._errors import ConfigError
+from ._retry import RetryPolicy
+
+log = logging.getLogger("st4sd_async")
+
+CONCURRENCY = 8
+"""Requests in flight: the service answers about 100 a second whatever their number."""
+GRACE = 60.0
+"""Seconds that a half-final pair of experiment-state and exit-status must stand still to count as the end."""
+SETTLE = 180.0
+"""Seconds after which a start that left no trace counts as never made; longer than any proxy waits."""
+
+URL, API_KEY, AUTH_TOKEN, CA_FILE = "ST4SD_URL", "ST4SD_API_KEY", "ST4SD_AUTH_TOKEN", "ST4SD_CA_FILE"
+"""Environment variables that `Client.from_env` reads."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """
+    Settings of a client; all have defaults that suit a deployment.
+
+    Config(verify="ca.pem")               trust this certificate authority
+    Config(timeout=5)                     give up on a request after 5 s of silence
+    Config(concurrency=2, poll_interval=30)   go easy on a busy service
+    """
+
+    concurrency: int = CONCURRENCY
+    """Requests in flight at once, at least 1."""
+    timeout: float = DEFAULT_SILENCE
+    """Longest silence of one request in seconds, not its whole time. While it is the default, pushes and downloads
+    are given 60 s."""
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
+    """How patiently a request is repeated where that is safe."""
+    poll_interval: float | None = None
+    """Seconds between two looks at a watched run; None: quick after a start or a change, 30 s when nothing moves."""
+    grace: float = GRACE
+    """Seconds that one final field of two must stand unchanged to count as the end of a run."""
+    settle: float = SETTLE
+    """Seconds after which a start that left no trace counts as never made."""
+    verify: bool | str | Path | ssl.SSLContext = True
+    """Which certificates to trust: True, the usual ones (``SSL_CERT_FILE`` is heeded); a file, the authority in it;
+    an `ssl.SSLContext`, what that says; False, any, which lets others read your credentials."""
+    trusted_hosts: tuple[str, ...] = ()
+    """Hosts beside the deployment's own, as ``name`` or ``name:port``, that may be sent the credentials."""
+    validate: bool = True
+    """Whether entering the client proves the login with one request."""
+    clock: Clock = field(default_factory=SystemClock, repr=False, compare=False)
+    """Where time comes from; tests bring their own."""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.concurrency, int) or self.concurrency < 1:
+            raise ConfigError(f"concurrency must be a whole number of at least 1, not {self.concurrency!r}")
+        for name in ("timeout", "poll_interval"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ConfigError(f"{name} must be a number of seconds above 0, not {value!r}")
+        for name in ("grace", "settle"):
+            if not getattr(self, name) >= 0:
+                raise ConfigError(f"{name} must be a number of seconds, not {getattr(self, name)!r}")
+        if isinstance(self.trusted_hosts, str):
+            raise ConfigError(f"trusted_hosts must be a sequence of hosts, not the text {self.trusted_hosts!r}")
+        object.__setattr__(self, "trusted_hosts", tuple(self.trusted_hosts))
+
+
+def build_home(url: str, credentials: Credentials) -> SplitResult:
+    """
+    The root of a deployment, without ``/rs`` and with a slash at its end.
+
+    Raises:
+        ConfigError: It is no http(s) address, holds credentials, or would send credentials in clear text.
+    """
+    try:
+        home = urlsplit(str(url).strip())
+        is_address = home.scheme in ("http", "https") and bool(home.hostname) and home.port != 0
+    except ValueError:
+        is_address = False
+    if not is_address:
+        raise ConfigError(f"the url must look like https://st4sd.example, not {_without_user(url)!r}")
+    if home.username is not None or home.password is not None:
+        raise ConfigError("the url must not hold a user or password: give api_key or auth_token instead")
+    if home.scheme == "http" and credentials and not is_loopback(home.hostname or ""):
+        raise ConfigError(f"the url {home.geturl()!r} would send your credentials in clear text: use https://")
+    path = home.path.rstrip("/").removesuffix("/rs")
+    return home._replace(path=f"{path}/", query="", fragment="")
+
+
+def _without_user(url: str) -> str:
+    return str(url).rsplit("@", 1)[-1]
+
+
+def build_tls(verify: bool | str | Path | ssl.SSLContext) -> ssl.SSLContext:
+    """
+    The TLS context for ``Config.verify``; reads files, so call it in a worker thread.
+
+    Raises:
+        ConfigError: The file is missing or holds no certificate.
+    """
+    if isinstance(verify, ssl.SSLContext):
+        return verify
+    if verify is True:
+        import httpx
+
+        return httpx.create_ssl_context()
+    if verify is False:
+        log.warning("TLS is not verified (Config.verify is False): anybody on the way can read your credentials")
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        return context
+    try:
+        return ssl.create_default_context(cafile=str(verify))
+    except OSError as error:
+        reason = str(error)
+    raise ConfigError(f"the CA file {str(verify)!r} (Config.verify or {CA_FILE}) cannot be used: {reason}")
+
+
+def from_environment(
+    config: Config | None, environ: Mapping[str, str] | None = None
+) -> tuple[str, str | None, str | None, Config]:
+    """
+    Address, API key, auth-token and settings from the environment.
+
+    Raises:
+        ConfigError: `ST4SD_URL` is not set.
+    """
+    env = os.environ if environ is None else environ
+    url = env.get(URL)
+    if not url:
+        raise ConfigError(f"the environment variable {URL} is not set: it holds the address of the deployment")
+    settings = config or Config()
+    if settings.verify is True and env.get(CA_FILE):
+        settings = replace(settings, verify=env[CA_FILE])
+    return url, env.get(API_KEY) or None, env.get(AUTH_TOKEN) or None, settings

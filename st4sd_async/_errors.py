@@ -1,0 +1,340 @@
+"""
+Everything this library raises on purpose.
+
+    St4sdError
+      ConfigError                 a setting is bad or missing
+      TransportError              no usable reply came
+        ConnectFailed             nothing was sent: refused, unknown host, certificate, connect timeout
+        TimedOut                  the service was silent for too long
+        ConnectionLost            the connection broke after the request may have been sent
+      APIError                    the service (or the proxy in front of it) refused
+        Unauthorized              the sign-in page, 401, 403
+        NotFound
+          UnknownExperiment, UnknownRun, UnknownOutput
+        Conflict
+          AlreadyExists
+        BadRequest
+          InvalidPackage
+          InvalidPayload
+            MissingInputs, ExtraInputs, InputConflict, PayloadTooLarge
+          NotReady
+        RateLimited
+        ServerError
+      DecodeError                 a good reply that is not what was promised
+      OutcomeUnknown              it may or may not have happened
+        StartOutcomeUnknown
+      RunFailed                   the run ended, not well
+      RunDeleted                  the run was deleted while it was watched
+      WaitTimeout                 the wait ended, the runs go on
+
+Nothing here holds a credential, a request body or an exception of the HTTP engine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from .models import Status
+
+LONGEST_MESSAGE = 500  # characters; longer words of a server are cut in the middle
+
+
+def shorten(text: str, limit: int = LONGEST_MESSAGE) -> str:
+    """The text on one line, its middle replaced by an ellipsis if it is longer than ``limit`` characters."""
+    line = " ".join(text.split())
+    return line if len(line) <= limit else f"{line[: limit * 2 // 3]} [...] {line[-(limit // 3 - 7) :]}"
+
+
+class St4sdError(Exception):
+    """Root of everything this library raises on purpose."""
+
+
+class ConfigError(St4sdError, ValueError):
+    """A setting is bad or missing; the message names it."""
+
+
+class TransportError(St4sdError):
+    """No usable reply came."""
+
+    situation = "got no usable reply"
+
+    def __init__(self, method: str, url: str, reason: str, *, sent: bool | None = None) -> None:
+        self.method = method
+        """HTTP method of the request."""
+        self.url = url
+        """Where it was sent."""
+        self.reason = reason
+        """What the network said."""
+        self.sent = sent
+        """False: proven never sent. None: it may have arrived."""
+        self.attempts = 1
+        """How many attempts were made in all."""
+        super().__init__(method, url, reason)
+
+    @property
+    def request(self) -> str:
+        """Method and address of the request."""
+        return f"{self.method} {self.url}"
+
+    def __str__(self) -> str:
+        tries = f" (attempt {self.attempts})" if self.attempts > 1 else ""
+        return shorten(f"{self.request} {self.situation}{tries}: {self.reason}")
+
+
+class ConnectFailed(TransportError):
+    """Nothing was sent: the connection was refused, or the host, its name or its certificate would not do."""
+
+    situation = "could not connect (is the url right, can this machine reach it?)"
+
+    def __init__(self, method: str, url: str, reason: str, *, permanent: bool = False) -> None:
+        super().__init__(method, url, reason, sent=False)
+        self.permanent = permanent
+        """Whether another attempt must end alike, as with a refused certificate."""
+
+
+class TimedOut(TransportError):
+    """The service was silent for longer than ``Config.timeout``; the request may have arrived."""
+
+    situation = "got no answer in time"
+
+
+class ConnectionLost(TransportError):
+    """The connection broke after the request may have arrived, or the reply was cut short."""
+
+    situation = "lost the connection"
+
+
+class APIError(St4sdError):
+    """The service, or the proxy in front of it, refused."""
+
+    advice = ""
+    """What to do next, where the situation tells."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int | None = None,
+        method: str = "",
+        url: str = "",
+        detail: Mapping[str, Any] | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        self.message = message
+        """The service's words."""
+        self.status = status
+        """HTTP status; None if the request was refused here, before it was sent."""
+        self.method = method
+        """HTTP method."""
+        self.url = url
+        """Where it was sent."""
+        self.detail = dict(detail or {})
+        """The JSON body of the refusal, {} if there was none."""
+        self.retry_after = retry_after
+        """Seconds the service asked to wait, None if it did not."""
+        self.attempts = 1
+        """How many attempts were made in all."""
+        super().__init__(message)
+
+    def __str__(self) -> str:
+        tried = f"{self.method} {self.url} was refused with {self.status}: " if self.status else ""
+        return "; ".join(part for part in (shorten(f"{tried}{self.message}").rstrip("."), self.advice) if part)
+
+
+class Unauthorized(APIError):
+    """The credentials were refused: the sign-in page, 401 or 403."""
+
+    token_page = ""
+    """Address of the page where a new token is to be had."""
+    last_statuses: Mapping[str, Status | None] = {}
+    """If this ended a wait: rest-uid -> the last status seen."""
+
+
+class NotFound(APIError):
+    """The service does not know what was asked for."""
+
+
+class UnknownExperiment(NotFound):
+    """No experiment has this identifier."""
+
+    advice = "list what there is with client.experiments.list()"
+
+
+class UnknownRun(NotFound):
+    """No instance has this rest-uid; it never had, or was deleted."""
+
+    advice = "list what there is with client.instances.list()"
+
+
+class UnknownOutput(NotFound):
+    """The instance has no key-output of this name, or not yet, or no such file in it."""
+
+    name: str = ""
+    """The key-output asked for."""
+    known: tuple[str, ...] = ()
+    """The key-outputs it has by now."""
+
+
+class Conflict(APIError):
+    """It contradicts what is there."""
+
+
+class AlreadyExists(Conflict):
+    """Something of this name exists already."""
+
+
+class BadRequest(APIError):
+    """The request makes no sense to the service."""
+
+
+class InvalidPackage(BadRequest):
+    """The definition of the experiment, or the package it points to, will not do."""
+
+
+class Problem(NamedTuple):
+    """One thing that is wrong with a payload."""
+
+    where: str
+    """The entry, as ``inputs[0].content``."""
+    what: str
+    """What is wrong, and the way out."""
+
+
+class InvalidPayload(BadRequest):
+    """The start payload will not do; nothing was started."""
+
+    advice = "client.experiments.start_skeleton(identifier) shows what a start takes"
+    remedy = ""
+    """What to do about a file, where the service only names it."""
+    problems: tuple[Problem, ...] = ()
+    """What is wrong, entry by entry; () if the service said so in words of its own."""
+    names: tuple[str, ...] = ()
+    """The files concerned."""
+
+    @classmethod
+    def before_sending(cls, problems: Iterable[Problem], names: Iterable[str] = ()) -> InvalidPayload:
+        """The error for a payload that was checked here and not sent."""
+        found = tuple(problems)
+        error = cls("the start payload was not sent: " + "; ".join(f"{where}: {what}" for where, what in found))
+        error.problems, error.names = found, tuple(names)
+        error.advice = cls.advice if cls is PayloadTooLarge else ""
+        return error
+
+    def concern(self, names: Iterable[str]) -> None:
+        """Take note of the files that the service named."""
+        self.names = tuple(names)
+        self.problems = tuple(Problem("inputs", self.remedy.format(name)) for name in self.names if self.remedy)
+
+
+class MissingInputs(InvalidPayload):
+    """The experiment needs input files that the payload does not have."""
+
+    remedy = "add the file {!r}, which the experiment needs"
+
+
+class ExtraInputs(InvalidPayload):
+    """The payload has input files that the experiment does not take."""
+
+    remedy = "leave out the file {!r}, which the experiment does not take"
+
+
+class InputConflict(InvalidPayload):
+    """A file name is used both in ``inputs`` and in ``data``."""
+
+    remedy = "give the file {!r} once, in inputs or in data"
+
+
+class PayloadTooLarge(InvalidPayload):
+    """The request is over the 1 MiB that the proxy lets through."""
+
+    advice = "bring big files through S3, a dataset or a volume"
+
+
+class NotReady(BadRequest):
+    """It is not there yet: ask again later."""
+
+
+class RateLimited(APIError):
+    """Too many requests."""
+
+
+class ServerError(APIError):
+    """The service, or the proxy in front of it, failed."""
+
+
+class DecodeError(St4sdError):
+    """A good reply that is not what was promised."""
+
+    def __init__(self, method: str, url: str, problem: str, *, path: str = "", body: str = "") -> None:
+        self.method = method
+        """HTTP method."""
+        self.url = url
+        """Where it was sent."""
+        self.path = path
+        """First field that is wrong, "" if it is the whole."""
+        self.body = shorten(body)
+        """What came, at most 500 characters of it."""
+        where = f" at {path!r}" if path else ""
+        super().__init__(shorten(f"{method} {url} was answered with {problem}{where}: {self.body!r}"))
+
+
+class OutcomeUnknown(St4sdError):
+    """The request may have been carried out or not; it was not repeated, because that could do it twice."""
+
+    advice = "look whether it is there before you try again"
+
+    def __init__(self, what: str, reason: str) -> None:
+        self.reason = reason
+        """What happened to the request."""
+        super().__init__(shorten(f"whether {what} is unknown: {reason}", LONGEST_MESSAGE - 150) + f"; {self.advice}")
+
+
+class StartOutcomeUnknown(OutcomeUnknown):
+    """An instance may or may not have been started; it was not tried again."""
+
+    advice = "look for it in client.instances.list(), by the metadata you gave it, before you start it again"
+    key: str | None = None
+    """Key of the launch in its batch; None outside of a batch."""
+    candidates: tuple[str, ...] = ()
+    """rest-uids of instances that may be the one, where they were looked for."""
+
+
+class RunFailed(St4sdError):
+    """A run ended, and not with Success. The requests were fine."""
+
+    def __init__(self, failures: Mapping[str, Status]) -> None:
+        self.failures = dict(failures)
+        """rest-uid -> final status, of each run that did not succeed."""
+        self.status = next(iter(self.failures.values()))
+        """Final status of the first of them."""
+        told = "; ".join(f"{run}: {status}" for run, status in self.failures.items())
+        super().__init__(shorten(f"{len(self.failures)} run(s) did not succeed: {told}"))
+
+
+class RunDeleted(St4sdError):
+    """A run was deleted while it was watched."""
+
+    def __init__(self, rest_uid: str, last_status: Status | None) -> None:
+        self.rest_uid = rest_uid
+        """Id of the run."""
+        self.last_status = last_status
+        """The last status seen, None if there never was one."""
+        super().__init__(f"run {rest_uid!r} was deleted while it was watched; last status: {last_status}")
+
+
+class WaitTimeout(St4sdError, TimeoutError):
+    """The time for waiting is over; the runs go on."""
+
+    def __init__(self, timeout: float, last_statuses: Mapping[str, Status]) -> None:
+        self.timeout = timeout
+        """Seconds waited."""
+        self.last_statuses = dict(last_statuses)
+        """rest-uid -> last status, of each run that is not over."""
+        told = ", ".join(f"{run} ({status})" for run, status in list(self.last_statuses.items())[:3])
+        more = f" and {len(self.last_statuses) - 3} more" if len(self.last_statuses) > 3 else ""
+        super().__init__(
+            shorten(f"not over after {timeout:g} s: {told}{more}", LONGEST_MESSAGE - 120)
+            + "; the runs go on: return to one with client.run(rest_uid).wait()"
+        )

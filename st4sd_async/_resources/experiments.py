@@ -1,0 +1,187 @@
+"""Parameterised virtual experiment packages: ``experiments/`` of the runtime service."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pydantic
+
+from .._call import LARGEST_BODY, Call, json_body, model, nothing, segment
+from .._errors import InvalidPackage, InvalidPayload, StartOutcomeUnknown, UnknownExperiment
+from .._replies import Response
+from .._retry import Replay
+from ..models import Experiment, ExperimentList, StartSkeleton
+from ._base import Group
+
+PACKAGE_FIELDS = frozenset({"base", "metadata", "parameterisation"})
+"""The fields of a package's definition."""
+
+
+def identifier_path(identifier: str) -> str:
+    """The path of one experiment: ``name``, ``name:tag`` or ``name@digest``."""
+    return f"experiments/{segment(identifier, 'the identifier of an experiment')}"
+
+
+def list_call() -> Call[ExperimentList]:
+    """All experiments, untagged ones included."""
+    return Call("GET", "experiments/", _listed)
+
+
+def get_call(identifier: str) -> Call[Experiment]:
+    """One experiment."""
+    return Call("GET", identifier_path(identifier), model(Experiment, "entry"), missing=UnknownExperiment)
+
+
+def push_call(package: Mapping[str, Any] | Experiment) -> Call[Experiment]:
+    """A package to add to the registry; the same content again gives the same digest, so it may be repeated."""
+    definition = package.raw if isinstance(package, Experiment) else package
+    _check(definition)
+    content = json_body(dict(definition))
+    if len(content) > LARGEST_BODY:
+        raise InvalidPackage(f"the package was not sent: {len(content)} bytes are more than the {LARGEST_BODY} allowed")
+    return Call(
+        "POST",
+        "experiments/",
+        model(Experiment, "result"),
+        replay=Replay.REPEAT,
+        content=content,
+        is_long=True,
+        wrong=InvalidPackage,
+    )
+
+
+def delete_call(identifier: str) -> Call[None]:
+    """An experiment to delete."""
+    return Call("DELETE", identifier_path(identifier), nothing, replay=Replay.DELETE, missing=UnknownExperiment)
+
+
+def skeleton_call(identifier: str) -> Call[StartSkeleton]:
+    """What a start of an experiment may say."""
+    path = f"{identifier_path(identifier)}/start/payload/"
+    return Call("GET", path, model(StartSkeleton), missing=UnknownExperiment)
+
+
+def start_call(identifier: str, content: bytes, secrets: tuple[str, ...]) -> Call[str]:
+    """A start, which is never repeated if it may have arrived; gives the rest-uid."""
+    return Call(
+        "POST",
+        f"{identifier_path(identifier)}/start",
+        _rest_uid,
+        replay=Replay.ONCE,
+        content=content,
+        missing=UnknownExperiment,
+        wrong=InvalidPayload,
+        secrets=secrets,
+        what=f"an instance of {identifier!r} was started",
+        doubt=StartOutcomeUnknown,
+    )
+
+
+class Experiments(Group):
+    """
+    The registry of parameterised virtual experiment packages.
+
+    All methods raise `TransportError`, `Unauthorized` or another `APIError` when the service cannot
+    be asked or refuses.
+    """
+
+    async def list(self) -> ExperimentList:
+        """
+        All experiments that were ever pushed, those without a tag included.
+
+        Returns:
+            A list in the registry's order; its ``problems`` tells what could not be read.
+
+        Source: ``GET experiments/``.
+        """
+        return await self._send(list_call())
+
+    async def get(self, identifier: str) -> Experiment:
+        """
+        One experiment.
+
+        Args:
+            identifier: ``name`` (which means ``name:latest``), ``name:tag`` or ``name@digest``.
+
+        Raises:
+            UnknownExperiment: There is none.
+
+        Source: ``GET experiments/{identifier}``.
+        """
+        return await self._send(get_call(identifier))
+
+    async def push(self, package: Mapping[str, Any] | Experiment) -> Experiment:
+        """
+        Add a parameterised virtual experiment package to the registry; moves its tags and ``latest``.
+
+        Args:
+            package: The definition, with ``base``, ``metadata`` and ``parameterisation``; or an experiment got
+                from a registry.
+
+        Raises:
+            InvalidPackage: The definition or the package it points to will not do.
+
+        Source: ``POST experiments/``, which clones the package and so takes seconds. Pushing the same content
+        again gives the same digest and no second entry.
+        """
+        return await self._send(push_call(package))
+
+    async def delete(self, identifier: str) -> None:
+        """
+        Delete an experiment from the registry; its instances and their files stay.
+
+        Args:
+            identifier: ``name``, ``name:tag`` or ``name@digest``.
+
+        Raises:
+            UnknownExperiment: There is none.
+
+        Source: ``DELETE experiments/{identifier}``.
+        """
+        await self._send(delete_call(identifier))
+
+    async def start_skeleton(self, identifier: str) -> StartSkeleton:
+        """
+        What a start of this experiment may say: a payload with magic values, and what they mean.
+
+        Args:
+            identifier: ``name``, ``name:tag`` or ``name@digest``.
+
+        Raises:
+            UnknownExperiment: There is none.
+
+        Source: ``GET experiments/{identifier}/start/payload/``.
+        """
+        return await self._send(skeleton_call(identifier))
+
+
+def _check(definition: Mapping[str, Any]) -> None:
+    if not isinstance(definition, Mapping):
+        raise TypeError(f"a package is a mapping or an Experiment, not {type(definition).__name__}")
+    unknown = sorted(set(definition) - PACKAGE_FIELDS)
+    if unknown:
+        raise InvalidPackage(
+            f"the package was not sent: it has fields {unknown}, but only {sorted(PACKAGE_FIELDS)} exist"
+        )
+
+
+def _listed(response: Response) -> ExperimentList:
+    body = response.json()
+    entries, problems = [], list(body.get("problems") or [])
+    for entry in body["entries"]:
+        # The service returns invalid entries as they are; one of them must not hide the others.
+        try:
+            entries.append(Experiment.model_validate(entry))
+        except pydantic.ValidationError as error:
+            problems.append(
+                {"entry": entry, "problem": f"cannot be read: {error.error_count()} fields are not as documented"}
+            )
+    return ExperimentList(entries, problems, body)
+
+
+def _rest_uid(response: Response) -> str:
+    rest_uid = response.json()
+    if not isinstance(rest_uid, str) or not rest_uid:
+        raise ValueError("no rest-uid")
+    return rest_uid

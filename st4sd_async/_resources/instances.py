@@ -1,0 +1,157 @@
+"""Executions of experiments: ``instances/`` of the runtime service."""
+
+from __future__ import annotations
+
+import builtins
+from typing import Any
+
+import pydantic
+
+from .._call import Call, model, nothing, segment, subpath
+from .._errors import APIError, UnknownRun
+from .._replies import Response
+from .._retry import Replay
+from ..models import Instance, KeyOutput, Output, Status
+from ._base import Group
+
+_INSTANCES: pydantic.TypeAdapter[list[Instance]] = pydantic.TypeAdapter(list[Instance])
+_OUTPUTS: pydantic.TypeAdapter[dict[str, KeyOutput]] = pydantic.TypeAdapter(dict[str, KeyOutput])
+
+
+def instance_path(rest_uid: str) -> str:
+    """The path of one instance."""
+    return f"instances/{segment(rest_uid, 'a rest-uid')}"
+
+
+def list_call() -> Call[list[Instance]]:
+    """All instances."""
+    return Call("GET", "instances/", lambda response: _INSTANCES.validate_python(response.json()))
+
+
+def get_call(rest_uid: str) -> Call[Instance]:
+    """All the service keeps of one instance."""
+    return Call("GET", instance_path(rest_uid), model(Instance), missing=UnknownRun)
+
+
+def status_call(rest_uid: str) -> Call[Status]:
+    """The status of one instance; "no status yet" is a pending one."""
+    return Call("GET", f"{instance_path(rest_uid)}/status", model(Status), missing=UnknownRun, rescue=_pending)
+
+
+def outputs_call(rest_uid: str) -> Call[dict[str, KeyOutput]]:
+    """The key-outputs that exist by now."""
+    path = f"{instance_path(rest_uid)}/outputs"
+    return Call("GET", path, lambda response: _OUTPUTS.validate_python(response.json()), missing=UnknownRun)
+
+
+def output_call(rest_uid: str, name: str, path: str | None) -> Call[Output]:
+    """The contents of a key-output, or of a file or folder in it."""
+    where = f"{instance_path(rest_uid)}/outputs/{segment(name, 'the name of a key-output')}"
+    if path is not None:
+        where = f"{where}/{subpath(path)}"
+    return Call("GET", where, lambda response: _output(name, response), is_long=True, missing=UnknownRun)
+
+
+def properties_call(rest_uid: str) -> Call[dict[str, list[Any]]]:
+    """The measured properties, column by column."""
+    return Call("GET", f"{instance_path(rest_uid)}/properties", _columns, missing=UnknownRun)
+
+
+def delete_call(rest_uid: str) -> Call[None]:
+    """An instance to stop and delete. The service answers 400 for one it does not know."""
+    return Call(
+        "DELETE",
+        instance_path(rest_uid),
+        nothing,
+        replay=Replay.DELETE,
+        missing=UnknownRun,
+        missing_on=(400, 404),
+    )
+
+
+class Instances(Group):
+    """
+    Executions of experiments, by rest-uid.
+
+    All methods raise `UnknownRun` for an instance that is not there, and `TransportError`,
+    `Unauthorized` or another `APIError` when the service cannot be asked or refuses.
+    """
+
+    async def list(self) -> builtins.list[Instance]:
+        """
+        All instances, in no particular order; [] if there are none.
+
+        About 2 to 5 KB each, all in one reply. The service leaves out what it fails to read, and does
+        not look at the cluster: a status in the list never shows waiting or start-up failures.
+
+        Source: ``GET instances/``.
+        """
+        return await self._send(list_call())
+
+    async def get(self, rest_uid: str) -> Instance:
+        """
+        All the service keeps of one instance: status, key-outputs, labels, the experiment's definition.
+
+        Source: ``GET instances/{id}``.
+        """
+        return await self._send(get_call(rest_uid))
+
+    async def status(self, rest_uid: str) -> Status:
+        """
+        The status of one instance; pending, with every field None, while the service has none.
+
+        Source: ``GET instances/{id}/status``.
+        """
+        return await self._send(status_call(rest_uid))
+
+    async def outputs(self, rest_uid: str) -> dict[str, KeyOutput]:
+        """
+        The key-outputs that exist by now, by name; {} before there are any.
+
+        Source: ``GET instances/{id}/outputs``.
+        """
+        return await self._send(outputs_call(rest_uid))
+
+    async def properties(self, rest_uid: str) -> dict[str, builtins.list[Any]]:
+        """
+        The properties that the instance measured: column name -> values, rows sorted by ``input-id``.
+
+        What could not be measured is NaN. Column names are lower-case.
+
+        Raises:
+            NotReady: It still runs, or its status is not complete yet.
+            NotFound: Its experiment measures no properties.
+
+        Source: ``GET instances/{id}/properties``.
+        """
+        return await self._send(properties_call(rest_uid))
+
+    async def delete(self, rest_uid: str) -> None:
+        """
+        Stop an instance and delete it; its files stay. Returns before it is dead.
+
+        Source: ``DELETE instances/{id}``.
+        """
+        await self._send(delete_call(rest_uid))
+
+
+def _pending(error: APIError) -> Status | None:
+    if error.status == 400 and "does not have a status yet" in error.message:
+        return Status.pending(error.detail)
+    return None
+
+
+def _columns(response: Response) -> dict[str, list[Any]]:
+    return {str(name): list(values) for name, values in response.json().items()}
+
+
+def _output(name: str, response: Response) -> Output:
+    media_type = response.headers.get("content-type", "").split(";")[0] or "application/octet-stream"
+    filename = _filename(response.headers.get("content-disposition", "")) or name
+    return Output(name=name, filename=filename, content=response.body, media_type=media_type)
+
+
+def _filename(disposition: str) -> str:
+    """The name in a Content-Disposition header, in which the service escapes neither quotes nor UTF-8."""
+    _, _, name = disposition.partition('filename="')
+    return name.rpartition('"')[0]

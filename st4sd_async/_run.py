@@ -1,0 +1,53 @@
+"""The handle on one instance."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ._client import Client
+    from .models import KeyOutput, Output, Status
+
+
+@dataclass(frozen=True)
+class Run:
+    """
+    A handle on one instance: an id and a client, never data.
+
+    Equal and alike in a set if the rest-uid is the same. ``str(run)`` is the rest-uid, from which
+    ``client.run(rest_uid)`` makes the handle again, in this process or another.
+    """
+
+    id: str
+    """The rest-uid."""
+    client: Client = field(repr=False, compare=False)
+    """The client through which it is reached."""
+
+    def __str__(self) -> str:
+        return self.id
+
+    async def status(self) -> Status:
+        """How it is doing now: see `Client.status`."""
+        return await self.client.status(self)
+
+    def watch(self, *, timeout: float | None = None, interval: float | None = None) -> AsyncGenerator[Status]:
+        """Its statuses until it is over: see `Client.watch`."""
+        return self.client.watch(self, timeout=timeout, interval=interval)
+
+    async def wait(self, *, timeout: float | None = None, interval: float | None = None, check: bool = False) -> Status:
+        """Its final status, once it is over: see `Client.wait`."""
+        return await self.client.wait(self, timeout=timeout, interval=interval, check=check)
+
+    async def outputs(self) -> dict[str, KeyOutput]:
+        """Its key-outputs by name: see `Client.outputs`."""
+        return await self.client.outputs(self)
+
+    async def output(self, name: str, path: str | None = None) -> Output:
+        """The contents of one of its key-outputs: see `Client.output`."""
+        return await self.client.output(self, name, path)
+
+    async def delete(self) -> None:
+        """Stop and delete it: see `Client.delete`."""
+        await self.client.delete(self)

@@ -1,0 +1,173 @@
+"""The only place that talks to the network: connections, credentials, the bound on what is in flight."""
+
+from __future__ import annotations
+
+import logging
+import time
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlencode, urlsplit
+
+import anyio
+import anyio.to_thread
+
+from ._auth import Credentials, Secret, may_carry_credentials
+from ._call import DEFAULT_SILENCE, LONG_SILENCE, Call, decipher
+from ._config import Config, build_home, build_tls
+from ._errors import APIError, DecodeError, NotFound, St4sdError, TransportError, Unauthorized
+from ._replies import Response, is_refused_by_proxy
+from ._retry import Replay, may_have_arrived, repeated
+from ._version import VERSION
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Callable
+
+    import httpx
+
+T = TypeVar("T")
+
+log = logging.getLogger("st4sd_async")
+
+RUNTIME = "rs/"
+"""Prefix of the runtime service below the root of a deployment."""
+
+HEADERS = (
+    (b"User-Agent", f"st4sd_async/{VERSION}".encode()),
+    (b"Accept", b"*/*"),
+    # Bodies come as they are: what the servers send is small JSON or zipped already.
+    (b"Accept-Encoding", b"identity"),
+)
+"""Sent with every request."""
+
+JSON_TYPE = (b"Content-Type", b"application/json")
+"""Sent with a body."""
+
+
+class Session:
+    """
+    The connections to one deployment, shared by a client and those made from it.
+
+    Safe to use from many tasks of one event loop. It may be opened again after it was closed, in
+    another event loop too.
+    """
+
+    def __init__(self, url: str, api_key: Secret | None, auth_token: Secret | None, config: Config) -> None:
+        self.credentials = Credentials(api_key, auth_token)
+        self.home = build_home(url, self.credentials)
+        self._runtime = f"{self.home.geturl()}{RUNTIME}"
+        self._trusted: dict[str, bool] = {}
+        self.token_page = f"{self.home.geturl()}authorisation/token"
+        self._config = config
+        self._limiter = anyio.Semaphore(config.concurrency, fast_acquire=True)
+        self._http: httpx.AsyncClient | None = None
+        self._stack = AsyncExitStack()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether requests can be sent."""
+        return self._http is not None
+
+    async def open(self) -> None:
+        """Make ready to send; no request is sent."""
+        if self.is_open:
+            raise St4sdError("this client is open already")
+        tls = await anyio.to_thread.run_sync(build_tls, self._config.verify)
+        make_client = await anyio.to_thread.run_sync(_engine)
+        self._limiter = anyio.Semaphore(self._config.concurrency, fast_acquire=True)
+        self._http = await self._stack.enter_async_context(make_client(tls))
+
+    async def close(self) -> None:
+        """Close all connections; what is in flight ends with an error."""
+        self._http = None
+        with anyio.CancelScope(shield=True):
+            await self._stack.aclose()
+
+    async def send(self, call: Call[T], config: Config) -> T:
+        """
+        Send a call, again where that is safe, and return what its reply means.
+
+        Raises:
+            TransportError: No usable reply came, and sending it again by hand is safe.
+            APIError: The service refused.
+            DecodeError: The reply is not what was promised.
+            OutcomeUnknown: The call may have been carried out, and must not be repeated.
+        """
+        url = (call.base or self._runtime) + call.path
+        in_doubt = False
+
+        async def attempt(number: int) -> T:
+            nonlocal in_doubt
+            try:
+                return await self._authorised(call, url, config)
+            except (TransportError, APIError) as error:
+                if call.replay is Replay.DELETE and in_doubt and isinstance(error, NotFound):
+                    return call.decode(_DONE)
+                in_doubt = in_doubt or may_have_arrived(error)
+                raise
+
+        what = f"{call.method} {url}"
+        try:
+            return await repeated(attempt, policy=config.retry, replay=call.replay, clock=config.clock, what=what)
+        except (TransportError, APIError, DecodeError) as error:
+            if call.replay is not Replay.ONCE or not may_have_arrived(error):
+                raise
+            raise call.doubt(call.what, str(error)) from error
+
+    async def _authorised(self, call: Call[T], url: str, config: Config) -> T:
+        """One attempt, and another with a new credential if the sign-in proxy refused the first."""
+        target = f"{url}?{urlencode(call.params)}" if call.params else url
+        secret = await self.credentials.value() if self._is_trusted(call.base or self._runtime) else None
+        try:
+            return self._understood(call, url, await self._once(call, target, secret, config))
+        except Unauthorized as error:
+            refusal = error
+        if secret is not None and is_refused_by_proxy(refusal):
+            renewed = await self.credentials.renewed(secret)
+            if renewed is not None:
+                log.info("%s %s was refused: trying once more with a new credential", call.method, url)
+                return self._understood(call, url, await self._once(call, target, renewed, config))
+        raise refusal
+
+    def _is_trusted(self, base: str) -> bool:
+        """Whether credentials may go to the service with this root."""
+        if base not in self._trusted:
+            self._trusted[base] = may_carry_credentials(urlsplit(base), self.home, self._config.trusted_hosts)
+        return self._trusted[base]
+
+    async def _once(self, call: Call[Any], url: str, secret: str | None, config: Config) -> Response:
+        headers = [*HEADERS, *self.credentials.headers(secret)]
+        if call.content is not None:
+            headers.append(JSON_TYPE)
+        silence = LONG_SILENCE if call.is_long and config.timeout == DEFAULT_SILENCE else config.timeout
+        async with self._limiter:
+            if self._http is None:
+                raise St4sdError("this client is not open: use it inside 'async with Client(...) as client:'")
+            import httpx  # not with the package, but there once a client is open
+
+            from ._transport import parsed
+
+            began = time.perf_counter()
+            limits = {"timeout": {"read": silence}}
+            request = httpx.Request(call.method, parsed(url), headers=headers, content=call.content, extensions=limits)
+            reply = await self._http.send(request)
+        log.debug("%s %s: %d in %.0f ms", call.method, url, reply.status_code, 1000 * (time.perf_counter() - began))
+        return Response(reply.status_code, reply.headers, reply.content)
+
+    def _understood(self, call: Call[T], url: str, response: Response) -> T:
+        try:
+            return decipher(call, url, response, self.credentials.secrets())
+        except Unauthorized as error:
+            error.token_page, error.advice = self.token_page, f"get a new token at {self.token_page}"
+            raise
+
+
+_DONE = Response(200, {}, b"")
+"""What a repeated delete that finds nothing is taken for: the earlier one did it."""
+
+
+def _engine() -> Callable[[ssl.SSLContext], httpx.AsyncClient]:
+    """What makes the HTTP client; imported with the first one, because it takes longer than all the rest."""
+    from ._transport import make_client
+
+    return make_client

@@ -1,0 +1,179 @@
+"""
+The HTTP engine under `httpx.AsyncClient`, and the truth about *was it sent?*
+
+aiohttp carries the requests: httpx's own pool looks through all its connections for each request,
+which makes 100 requests in flight many times slower. The ready-made bridge between the two reports
+a connection that broke after a POST was sent as a connect timeout, which a retry would take for
+"never sent"; so the bridge is here, and says what it knows in our own errors.
+"""
+
+from __future__ import annotations
+
+import functools
+import urllib.request
+from collections.abc import AsyncIterator, Iterable
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+import httpx
+
+from ._auth import is_loopback
+from ._errors import ConnectFailed, ConnectionLost, TimedOut, TransportError
+from ._replies import REDIRECT
+
+if TYPE_CHECKING:
+    import ssl
+
+CONNECT_TIMEOUT = 5.0
+"""Seconds for a connection to be made, TLS included."""
+
+IDLE_LIMIT = 2.0
+"""Seconds that a connection may lie idle and still be used: a server that closes it at that moment would leave a
+start in doubt."""
+
+CHUNK = 1 << 16
+"""Bytes of a body read at once; a body that is promised to be no longer is read before the reply is handed on."""
+
+
+async def _never_resend(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+    """Keep aiohttp from repeating GET, PUT and DELETE by itself: there is one retry layer, and it is not here."""
+    try:
+        return await handler(request)
+    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
+        failure = translate(error, request.method, str(request.url))
+    raise failure
+
+
+def _words(error: BaseException) -> str:
+    """What an error of the engine says, without anything of the request."""
+    if isinstance(error, aiohttp.ServerDisconnectedError):
+        return "the server closed the connection without an answer"
+    if isinstance(error, aiohttp.ClientResponseError):
+        return "the answer is not HTTP"
+    if isinstance(error, OSError) and error.strerror:
+        return str(error.strerror)
+    return str(error) or type(error).__name__
+
+
+def translate(error: BaseException, method: str, url: str) -> TransportError:
+    """
+    Our error for one of the engine's.
+
+    Only a failure to connect proves that nothing was sent. Everything else may have arrived.
+    """
+    if isinstance(error, aiohttp.ClientConnectorCertificateError | aiohttp.ClientConnectorSSLError):
+        advice = "name the authority that signed it with Config(verify='ca.pem') or ST4SD_CA_FILE"
+        if "CERTIFICATE" not in str(error).upper():
+            advice = "does this server speak https?"
+        return ConnectFailed(
+            method, url, f"the server's certificate or TLS will not do ({error}); {advice}", permanent=True
+        )
+    if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ClientProxyConnectionError):
+        return ConnectFailed(method, url, _words(error))
+    if isinstance(error, aiohttp.ConnectionTimeoutError):
+        return ConnectFailed(method, url, f"no connection within {CONNECT_TIMEOUT:g} s")
+    if isinstance(error, aiohttp.ClientHttpProxyError):
+        return ConnectFailed(method, url, f"the proxy of this machine's environment refused ({error.status})")
+    if isinstance(error, aiohttp.InvalidURL | aiohttp.NonHttpUrlClientError):
+        return ConnectFailed(method, url, "this is no address that can be asked", permanent=True)
+    if isinstance(error, TimeoutError):
+        return TimedOut(method, url, "silence for longer than Config.timeout")
+    if isinstance(error, aiohttp.ClientPayloadError):
+        return ConnectionLost(method, url, "the answer was cut short")
+    return ConnectionLost(method, url, _words(error))
+
+
+ENGINE_ERRORS = (aiohttp.ClientError, OSError)  # a time-out is an OSError
+
+
+def _kept(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """
+    The headers of a reply as httpx may see them.
+
+    The engine has undone the encoding already; and httpx follows a ``Location`` so far that it
+    parses it, which fails for a bad one with an error that holds the request.
+    """
+    renamed = {b"location": REDIRECT.encode()}
+    return [(renamed.get(name.lower(), name), value) for name, value in headers if name.lower() != b"content-encoding"]
+
+
+class _Body(httpx.AsyncByteStream):
+    """The body of a reply, as it arrives."""
+
+    def __init__(self, reply: aiohttp.ClientResponse, method: str, url: str) -> None:
+        self._reply = reply
+        self._where = method, url
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        try:
+            async for chunk in self._reply.content.iter_chunked(CHUNK):
+                yield chunk
+            return
+        except ENGINE_ERRORS as error:
+            failure = translate(error, *self._where)
+        raise failure
+
+    async def aclose(self) -> None:
+        self._reply.close()
+
+
+class Engine(httpx.AsyncBaseTransport):
+    """
+    Sends requests over aiohttp and raises our own `TransportError`, which holds nothing of the request.
+
+    Make it inside a running event loop. A connection that was idle for more than two seconds is
+    never used again. Cookies are not kept, redirects not followed, requests not repeated.
+    """
+
+    def __init__(self, tls: ssl.SSLContext) -> None:
+        # No limit of connections: the session bounds what is in flight, and a request must not die of queueing.
+        connector = aiohttp.TCPConnector(limit=0, ssl=tls, keepalive_timeout=IDLE_LIMIT)
+        self._client = aiohttp.ClientSession(
+            connector=connector,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            middlewares=(_never_resend,),
+            skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
+        )
+        self._proxies = urllib.request.getproxies()
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Send one request and return its reply with the body still to be read."""
+        url, silence = str(request.url), request.extensions["timeout"]["read"]
+        try:
+            reply = await self._client.request(
+                request.method,
+                url,
+                headers=request.headers.multi_items(),
+                data=request.content or None,
+                allow_redirects=False,
+                timeout=aiohttp.ClientTimeout(connect=CONNECT_TIMEOUT, sock_read=silence),
+                proxy=self._proxy(request.url),
+            )
+            headers, length = _kept(reply.raw_headers), reply.content_length
+            if length is not None and length <= CHUNK:
+                return httpx.Response(reply.status, headers=headers, content=await reply.read())
+            return httpx.Response(reply.status, headers=headers, stream=_Body(reply, request.method, url))
+        except ENGINE_ERRORS as error:
+            failure = translate(error, request.method, url)
+        # Raised out here, because the engine's errors hold the headers of the request.
+        raise failure
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        await self._client.close()
+
+    def _proxy(self, url: httpx.URL) -> str | None:
+        """The proxy that the environment names for this address; none for this machine itself."""
+        if not self._proxies or is_loopback(url.host) or urllib.request.proxy_bypass(url.host):
+            return None
+        found: Any = self._proxies.get(url.scheme) or self._proxies.get("all")
+        return found if found is None or "://" in found else f"http://{found}"
+
+
+def make_client(tls: ssl.SSLContext) -> httpx.AsyncClient:
+    """An HTTP client over the engine; cookies that it is sent never leave it, because requests are made by hand."""
+    return httpx.AsyncClient(transport=Engine(tls), follow_redirects=False, trust_env=False)
+
+
+# The same runs are asked for again and again, and to parse an address takes as long as all else that a request needs.
+parsed = functools.lru_cache(maxsize=1024)(httpx.URL)

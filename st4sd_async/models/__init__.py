@@ -1,0 +1,41 @@
+"""The shapes of what is sent to the service and what it replies."""
+
+from ._base import Payload, Reply, Word
+from .outputs import KeyOutput, Output
+from .packages import Experiment, ExperimentList, StartSkeleton
+from .payloads import (
+    S3,
+    FileContent,
+    OrchestratorResources,
+    RuntimePolicy,
+    S3Store,
+    StartPayload,
+    Volume,
+    VolumeType,
+)
+from .runs import ExitStatus, ExperimentState, Instance, Meta, StageState, Status
+
+__all__ = [
+    "S3",
+    "ExitStatus",
+    "Experiment",
+    "ExperimentList",
+    "ExperimentState",
+    "FileContent",
+    "Instance",
+    "KeyOutput",
+    "Meta",
+    "OrchestratorResources",
+    "Output",
+    "Payload",
+    "Reply",
+    "RuntimePolicy",
+    "S3Store",
+    "StageState",
+    "StartPayload",
+    "StartSkeleton",
+    "Status",
+    "Volume",
+    "VolumeType",
+    "Word",
+]

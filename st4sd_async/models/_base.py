@@ -1,0 +1,72 @@
+"""What all models share: replies keep what they do not know, payloads refuse it, words of the service never raise."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, ModelWrapValidatorHandler, PrivateAttr, model_validator
+
+
+class Reply(BaseModel):
+    """Something the service said: frozen, tolerant of what is new, and with the original at hand."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="allow", populate_by_name=True, hide_input_in_errors=True, protected_namespaces=()
+    )
+
+    _raw: Any = PrivateAttr(default=None)
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _keep_raw(cls, value: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        model = handler(value)
+        if isinstance(value, Mapping):
+            model._raw = value
+        return model
+
+    @property
+    def raw(self) -> dict[str, Any]:
+        """The dictionary as it came over the wire."""
+        return self._raw if isinstance(self._raw, dict) else {}
+
+
+class Payload(BaseModel):
+    """Something we say to the service: frozen, and a misspelt field is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, hide_input_in_errors=True)
+
+
+class Word(StrEnum):
+    """
+    A word of the service: compared without regard to case, and never an error when it is new.
+
+    A word that is not in the list becomes a member of its own whose name is ``UNKNOWN`` and whose
+    value is the word as it came: ``ExperimentState("thawing")``. ``is_known`` tells the two apart.
+    """
+
+    @classmethod
+    def _missing_(cls, value: object) -> Self | None:
+        if not isinstance(value, str):
+            return None
+        for member in cls:
+            if member._value_.casefold() == value.casefold():
+                return member
+        stranger = str.__new__(cls, value)
+        stranger._name_ = "UNKNOWN"
+        stranger._value_ = value
+        return stranger
+
+    @property
+    def is_known(self) -> bool:
+        """Whether this is a word that the service is documented to say."""
+        return self._name_ != "UNKNOWN"
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, str):
+            return str.casefold(self) == str.casefold(other)
+        return NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(str.casefold(self))

@@ -1,0 +1,155 @@
+"""What an instance leaves behind: its key-outputs, and their contents."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import uuid
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field, field_validator
+
+from ._base import Reply
+
+if TYPE_CHECKING:
+    import pandas
+
+_UNSAFE = re.compile(r"[\x00-\x1f\x7f/\\:*?\"<>|]")
+
+
+class KeyOutput(Reply):
+    """
+    A file or folder that the experiment's developer flagged as being of special interest.
+
+    Source: ``GET instances/{id}/outputs`` of the runtime service, where every value is text.
+    """
+
+    filename: str | None = None
+    """Name of the file or folder."""
+    filepath: str | None = None
+    """Its path inside the instance's directory."""
+    description: str | None = None
+    """What the developer says it is."""
+    type: str | None = None
+    """Kind of file, as the developer words it; often empty."""
+    version: int | None = None
+    """How often it was produced, counted from 1."""
+    created: datetime | None = Field(default=None, alias="creationtime")
+    """When this version was made, in UTC."""
+    final: bool | None = None
+    """Whether no newer version will follow."""
+    production: bool | None = None
+    """Whether a production stage made it."""
+
+    @field_validator("version", mode="before")
+    @classmethod
+    def _number(cls, value: Any) -> Any:
+        return int(value) if str(value).isdigit() else None
+
+    @field_validator("final", "production", mode="before")
+    @classmethod
+    def _flag(cls, value: Any) -> Any:
+        return value.casefold() in ("yes", "true", "y") if isinstance(value, str) else value
+
+    @field_validator("created", mode="before")
+    @classmethod
+    def _moment(cls, value: Any) -> Any:
+        return _moment(str(value)) if value else None
+
+
+def _moment(text: str) -> datetime | None:
+    """A time as the servers write it: seconds since 1970, or ``2026-11-22T100522.972908``; None if neither."""
+    try:
+        return datetime.fromtimestamp(float(text), UTC)
+    except ValueError:
+        pass
+    for form in ("%Y-%m-%dT%H%M%S.%f", "%Y-%m-%d %H:%M:%S.%f"):
+        try:
+            return datetime.strptime(text, form).replace(tzinfo=UTC)
+        except ValueError:
+            continue
+    return None
+
+
+@dataclass(frozen=True)
+class Output:
+    """
+    The contents of a key-output: a file as it is, a folder as a zip archive.
+
+    Source: ``GET instances/{id}/outputs/{name}`` of the runtime service.
+    """
+
+    name: str
+    """Name of the key-output."""
+    filename: str
+    """Name that the service gives the file; ``<folder>.zip`` for a folder. Not safe as a path: `save` makes it so."""
+    content: bytes = field(repr=False)
+    """The bytes."""
+    media_type: str = "application/octet-stream"
+    """``application/zip`` for a folder."""
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether the contents are a zip archive that the service made of a folder."""
+        return self.media_type == "application/zip"
+
+    def text(self, encoding: str = "utf-8") -> str:
+        """
+        The contents as text.
+
+        Raises:
+            ValueError: The key-output is a folder, or its contents are not in that encoding.
+        """
+        self._check_file()
+        return self.content.decode(encoding)
+
+    def dataframe(self) -> pandas.DataFrame:
+        """
+        The contents of a CSV file as a pandas DataFrame (tab-separated if the name ends in ``.tsv``).
+
+        Raises:
+            ImportError: pandas is not installed.
+            ValueError: The key-output is a folder, or not a table.
+        """
+        self._check_file()
+        try:
+            import pandas
+        except ImportError:
+            raise ImportError('Output.dataframe() needs pandas: pip install "st4sd_async[pandas]"') from None
+        separator = "\t" if self.filename.lower().endswith(".tsv") else ","
+        return pandas.read_csv(io.BytesIO(self.content), sep=separator, skipinitialspace=True)
+
+    def _check_file(self) -> None:
+        if self.is_folder:
+            raise ValueError(f"key-output {self.name!r} is a folder: ask for a file inside it, output(run, name, path)")
+
+    def save(self, directory: str | os.PathLike[str]) -> Path:
+        """
+        Write the contents into a directory, which is made if it is missing, and return the file's path.
+
+        The name is `filename` without anything that could lead elsewhere. A file of that name is
+        replaced in one step: whoever reads it sees the old contents or the new ones.
+        """
+        folder = Path(directory)
+        folder.mkdir(parents=True, exist_ok=True)
+        target = folder / safe_name(self.filename, otherwise=self.name)
+        part = folder / f".{uuid.uuid4().hex}.part"
+        try:
+            part.write_bytes(self.content)
+            part.replace(target)
+        finally:
+            part.unlink(missing_ok=True)
+        return target
+
+
+def safe_name(name: str, *, otherwise: str) -> str:
+    """A file name without separators, control characters or meaning to the system; ``otherwise`` if none is left."""
+    for candidate in (re.split(r"[/\\]", name)[-1], otherwise):
+        cleaned = _UNSAFE.sub("_", candidate).strip().rstrip(".")
+        if cleaned and not set(cleaned) <= {".", "_"}:
+            return cleaned[:200]
+    return "output"

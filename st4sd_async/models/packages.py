@@ -1,0 +1,213 @@
+"""Parameterised virtual experiment packages, as the service's registry returns them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field
+
+from ._base import Reply
+
+# Lists of the service are marshalled: what is missing comes as null, and invalid entries come as
+# they are, so every part may be absent.
+_List = BeforeValidator(lambda value: [] if value is None else value)
+_Dict = BeforeValidator(lambda value: {} if value is None else value)
+_Strings = Annotated[list[str], _List]
+
+
+class Named(Reply):
+    """Something the package has, by name."""
+
+    name: str | None = None
+    """Its name."""
+
+
+class Variable(Named):
+    """A variable and what it is set to, or may be."""
+
+    value: Any = None
+    """Its value; in ``execution_options`` the default of a variable that takes any value."""
+    choices: Annotated[list[dict[str, Any]], _List] = Field(default=[], alias="valueFrom")
+    """``[{"value": ...}]``: the values allowed; for defaults also the platform each belongs to."""
+
+
+class GitLocation(Reply):
+    """Where a package is in git."""
+
+    url: str | None = None
+    """Address of the repository."""
+    branch: str | None = None
+    """Branch, unless a tag or a commit is named."""
+    tag: str | None = None
+    """Tag, unless a branch or a commit is named."""
+    commit: str | None = None
+    """Commit id, unless a branch or a tag is named."""
+
+
+class GitSource(Reply):
+    """A package in git."""
+
+    location: GitLocation | None = None
+    """Where it is."""
+    version: str | None = None
+    """Commit id that the service cloned."""
+
+
+class Source(Reply):
+    """Where a base package comes from; other kinds than git stay in `raw`."""
+
+    git: GitSource | None = None
+    """The package in git, None if it comes from elsewhere."""
+
+
+class BasePackage(Named):
+    """One of the packages that a parameterised package is made of."""
+
+    source: Source | None = None
+    """Where it comes from."""
+
+
+class Base(Reply):
+    """The packages underneath."""
+
+    packages: Annotated[list[BasePackage], _List] = []
+    """The base packages; most experiments have one, called ``main``."""
+
+
+class PackageMetadata(Named):
+    """What its author says of an experiment."""
+
+    tags: _Strings = []
+    """Tags that the push asked for."""
+    keywords: _Strings = []
+    """Keywords."""
+    license: str | None = None
+    """Licence."""
+    maintainer: str | None = None
+    """Who maintains it."""
+    description: str | None = None
+    """What it does."""
+
+
+class RegistryMetadata(Reply):
+    """What the registry found out about an experiment."""
+
+    created_on: str | None = Field(default=None, alias="createdOn")
+    """When it was pushed first, as ``2026-11-22T10:05:07.116780+0000``."""
+    digest: str | None = None
+    """``sha256x`` and the start of a hash over packages and parameterisation."""
+    tags: _Strings = []
+    """Tags it has now; an older push of the same name has fewer and fewer."""
+    times_executed: int | None = Field(default=None, alias="timesExecuted")
+    """How often it was started."""
+    inputs: Annotated[list[Named], _List] = []
+    """Input files that every start must bring."""
+    data: Annotated[list[Named], _List] = []
+    """Data files that the package has."""
+    output: Annotated[list[Named], _List] = []
+    """Key-outputs."""
+    platforms: _Strings = []
+    """Platforms that the package knows."""
+    interface: Annotated[dict[str, Any], _Dict] = {}
+    """The virtual experiment interface (inputs and measured properties), {} if it has none."""
+
+
+class Metadata(Reply):
+    """What is known about an experiment."""
+
+    package: Annotated[PackageMetadata, _Dict] = Field(default_factory=PackageMetadata)
+    """What its author says."""
+    registry: Annotated[RegistryMetadata, _Dict] = Field(default_factory=RegistryMetadata)
+    """What the registry found out."""
+
+
+class Presets(Reply):
+    """What a start cannot change."""
+
+    variables: Annotated[list[Variable], _List] = []
+    """Variables with fixed values."""
+    platform: str | None = None
+    """The platform, if fixed."""
+
+
+class ExecutionOptions(Reply):
+    """What a start may choose."""
+
+    variables: Annotated[list[Variable], _List] = []
+    """Variables that may be set."""
+    data: Annotated[list[Named], _List] = []
+    """Data files that may be overridden."""
+    platform: _Strings = []
+    """Platforms to choose from; the first is the default."""
+
+
+class Parameterisation(Reply):
+    """What is fixed and what may be chosen at a start."""
+
+    presets: Annotated[Presets, _Dict] = Field(default_factory=Presets)
+    """Fixed."""
+    execution_options: Annotated[ExecutionOptions, _Dict] = Field(
+        default_factory=ExecutionOptions, alias="executionOptions"
+    )
+    """To be chosen."""
+
+
+class Experiment(Reply):
+    """
+    A parameterised virtual experiment package in the service's registry.
+
+    Source: ``experiments/`` of the runtime service.
+    """
+
+    base: Annotated[Base, _Dict] = Field(default_factory=Base)
+    """The packages underneath."""
+    metadata: Annotated[Metadata, _Dict] = Field(default_factory=Metadata)
+    """What is known about it."""
+    parameterisation: Annotated[Parameterisation, _Dict] = Field(default_factory=Parameterisation)
+    """What is fixed and what may be chosen at a start."""
+
+    @property
+    def name(self) -> str | None:
+        """Its name."""
+        return self.metadata.package.name
+
+    @property
+    def digest(self) -> str | None:
+        """What its contents are recognised by: the same content has the same digest."""
+        return self.metadata.registry.digest
+
+    @property
+    def tags(self) -> list[str]:
+        """Tags that it has in the registry now."""
+        return list(self.metadata.registry.tags)
+
+    @property
+    def identifier(self) -> str:
+        """``name@digest``: names exactly this content, whatever is pushed later."""
+        return f"{self.name}@{self.digest}" if self.digest else str(self.name)
+
+
+class ExperimentList(list[Experiment]):
+    """The experiments of a registry, and what it complains about."""
+
+    def __init__(self, entries: list[Experiment], problems: list[Any], raw: dict[str, Any]) -> None:
+        super().__init__(entries)
+        self.problems = problems
+        """What is wrong with entries of the registry, as the service words it, and entries that could not be read."""
+        self.raw = raw
+        """The dictionary as it came."""
+
+
+class StartSkeleton(Reply):
+    """
+    What a start of an experiment may say, as a payload with magic values to fill in.
+
+    Source: ``GET experiments/{identifier}/start/payload/`` of the runtime service.
+    """
+
+    payload: Annotated[dict[str, Any], _Dict] = {}
+    """A start payload whose texts in double braces are to be replaced."""
+    magic_values: Annotated[dict[str, Any], _Dict] = Field(default={}, alias="magicValues")
+    """What each of those texts means."""
+    problems: Annotated[list[Any], _List] = []
+    """What is wrong with the experiment, if anything."""

@@ -1,0 +1,161 @@
+"""The start payload, field by field as the service documents it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, ConfigDict, Field, SecretStr
+
+from ._base import Payload
+
+
+def _scalar(value: Any) -> Any:
+    plain = value.item() if hasattr(value, "item") else value
+    if not isinstance(plain, bool | int | float | str):
+        raise ValueError(f"must be text, a number or a boolean, not {type(value).__name__}")
+    return plain
+
+
+Scalar = Annotated[Any, BeforeValidator(_scalar)]
+"""A value of a variable, of metadata or of the environment (NumPy's too); the service turns it into text."""
+
+
+class FileContent(Payload):
+    """
+    An input or data file: its contents here, or where the service finds them.
+
+    Without ``content`` the file comes from the payload's ``s3`` bucket or dataset, or from a volume.
+    """
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    filename: str | None = None
+    """Name of the file; with S3, a dataset or a volume the path there (``path:name`` renames it)."""
+    content: Any = Field(default=None, repr=False)
+    """Text, UTF-8 bytes, a `Path` that is read at the start, or a pandas DataFrame that becomes CSV."""
+    sourceFilename: str | None = None
+    """Path in the bucket, dataset or volume; goes with ``targetFilename``."""
+    targetFilename: str | None = None
+    """Name the file gets; no directories."""
+    volume: str | None = None
+    """Identifier of one of the payload's volumes."""
+
+    @property
+    def name(self) -> str | None:
+        """The name that the experiment will see."""
+        if self.targetFilename:
+            return self.targetFilename
+        if self.filename is None or self.content is not None:
+            return self.filename
+        return Path(self.filename.split(":")[-1]).name
+
+
+class S3(Payload):
+    """A bucket to read from, or a Datashim dataset that stands for one."""
+
+    accessKeyID: SecretStr | None = None
+    """Access key id."""
+    secretAccessKey: SecretStr | None = None
+    """Secret access key."""
+    bucket: str | None = None
+    """Name of the bucket."""
+    endpoint: str | None = None
+    """URL of the S3 service."""
+    region: str | None = None
+    """Region, if the service has any."""
+    dataset: str | None = None
+    """Name of a Datashim dataset, in place of all the others."""
+
+
+class S3Store(Payload):
+    """A bucket to upload key-outputs to."""
+
+    credentials: S3 | None = None
+    """The bucket and how to write to it."""
+    bucketPath: str | None = None
+    """Folder in the bucket; absent: ``workflow_instances/``."""
+
+
+class VolumeType(Payload):
+    """What a volume is made of: exactly one of the four."""
+
+    persistentVolumeClaim: str | None = None
+    """Name of a PersistentVolumeClaim."""
+    configMap: str | None = None
+    """Name of a ConfigMap."""
+    dataset: str | None = None
+    """Name of a Datashim dataset."""
+    secret: str | None = None
+    """Name of a Kubernetes Secret."""
+
+
+class Volume(Payload):
+    """A volume to mount while the instance runs."""
+
+    type: VolumeType
+    """What it is made of."""
+    identifier: str | None = None
+    """The name by which ``inputs`` and ``data`` refer to it."""
+    applicationDependency: str | None = None
+    """Application dependency that it stands for."""
+    subPath: str | None = None
+    """Path inside the volume."""
+    readOnly: bool | None = None
+    """Absent: True."""
+
+
+class OrchestratorResources(Payload):
+    """Limits of the container that hosts the orchestrator, in Kubernetes' units."""
+
+    cpu: str | float | None = None
+    """For example ``"1"`` or ``"500m"``."""
+    memory: str | None = None
+    """For example ``"500Mi"``."""
+
+
+class RuntimePolicy(Payload):
+    """A policy that may rewrite the experiment at its start."""
+
+    name: str | None = None
+    """Name of the policy."""
+    config: Mapping[str, Any] | None = None
+    """Its options."""
+
+
+class StartPayload(Payload):
+    """
+    What a start says. All of it is optional as far as the package allows.
+
+    Field names are those of the service. What you do not set is not sent.
+
+    Source: ``POST experiments/{identifier}/start`` of the runtime service.
+    """
+
+    inputs: list[FileContent] | None = None
+    """Input files; a package names those that every start must bring."""
+    data: list[FileContent] | None = None
+    """Data files of the package to override, where it allows that."""
+    variables: Mapping[str, Scalar] | None = None
+    """Variables to set, where the package allows that."""
+    platform: str | None = None
+    """Platform to execute on, where the package leaves the choice."""
+    environmentVariables: Mapping[str, Scalar] | None = Field(default=None, repr=False)
+    """Environment of the orchestrator; treated as secret in messages."""
+    additionalOptions: list[str] | None = None
+    """Command line options of the orchestrator."""
+    orchestrator_resources: OrchestratorResources | None = None
+    """Limits of the orchestrator's container."""
+    volumes: list[Volume] | None = None
+    """Volumes to mount."""
+    s3: S3 | None = None
+    """Where input and data files without contents come from."""
+    s3Store: S3Store | None = None
+    """Where key-outputs are uploaded to; not together with ``datasetStoreURI``."""
+    datasetStoreURI: str | None = None
+    """``dataset://name/path`` to upload key-outputs to."""
+    metadata: Mapping[str, Scalar] | None = None
+    """Names and values kept with the instance and found again in ``status.meta.user_metadata``; no colons."""
+    runtimePolicy: RuntimePolicy | None = None
+    """Policy that may rewrite the experiment."""

@@ -1,0 +1,224 @@
+"""What the service says about an instance: its status, and all it keeps of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Self
+
+from pydantic import AliasChoices, BeforeValidator, Field, PrivateAttr, field_validator, model_validator
+
+from .._finality import is_final
+from ._base import Reply, Word
+from .outputs import KeyOutput
+from .packages import Experiment
+
+
+class ExperimentState(Word):
+    """Where an instance is in its life, as the orchestrator or the service reports it."""
+
+    UNSCHEDULED = "unscheduled"
+    """Waits for resources; may resolve."""
+    UNSCHEDULABLE = "unschedulable"
+    """An image cannot be pulled; an administrator can still repair it."""
+    INITIALISING = "Initialising"
+    RUNNING = "running"
+    WAITING_ON_RESOURCE = "waiting_on_resource"
+    SUSPENDED = "suspended"
+    COMPONENT_SHUTDOWN = "component_shutdown"
+    FINISHED = "finished"
+    """Over, well or not: the exit-status tells."""
+    FAILED = "failed"
+    """Failed before any component ran, or the orchestrator was killed."""
+    EMPTY = ""
+
+
+class ExitStatus(Word):
+    """How an instance ended."""
+
+    SUCCESS = "Success"
+    FAILED = "Failed"
+    """A component failed, or the instance could not be set up."""
+    STOPPED = "Stopped"
+    NOT_AVAILABLE = "N/A"
+    """It runs."""
+    EMPTY = ""
+    """It never ran, or its orchestrator was killed."""
+
+
+class StageState(Word):
+    """The state of the active stage with the lowest index."""
+
+    INITIALISING = "Initialising"
+    RUNNING = "running"
+    WAITING_ON_RESOURCE = "waiting_on_resource"
+    COMPONENT_SHUTDOWN = "component_shutdown"
+    FINISHED = "finished"
+    FAILED = "failed"
+    EMPTY = ""
+
+
+def _absent(value: Any) -> Any:
+    """The service writes the string "None" before the first stage starts."""
+    return None if value in ("None", "") else value
+
+
+def _mapping(value: Any) -> Any:
+    return {} if value is None else value
+
+
+_Name = Annotated[str | None, BeforeValidator(_absent)]
+_Names = Annotated[list[str], BeforeValidator(lambda value: [] if value is None else value)]
+_Table = Annotated[dict[str, Any], BeforeValidator(_mapping)]
+
+
+class Meta(Reply):
+    """What the orchestrator says of itself once it has written its first status."""
+
+    arguments: str | None = None
+    """Command line of the orchestrator."""
+    data: _Names = []
+    """Files that override data files of the package."""
+    input: _Names = Field(default=[], validation_alias=AliasChoices("inputs", "input"))
+    """Input files, as paths inside the instance's pod."""
+    pid: int | None = None
+    """Process id of the orchestrator."""
+    platform: str | None = None
+    """Platform on which the experiment executes."""
+    user_variables: _Table = Field(default={}, alias="userVariables")
+    """Variables that the user gave: ``{"global": {name: value}, "stages": {index: {name: value}}}``, values as text."""
+    variables: _Table = {}
+    """Variables in force, in the same shape."""
+    hybrid_platform: str | None = Field(default=None, alias="hybridPlatform")
+    """Hybrid platform for LSF, if any."""
+    user_metadata: _Table = Field(default={}, alias="userMetadata")
+    """The ``metadata`` of the start payload, and what the service added to it."""
+    instance_name: str | None = Field(default=None, alias="instanceName")
+    """Name of the instance's directory."""
+    version: str | None = None
+    """Version of the orchestrator."""
+
+
+class Status(Reply):
+    """
+    How an instance is doing, at one moment.
+
+    Before the service has a status, every field is None and `is_pending` is True. One reply proves
+    the end only if both ``experiment_state`` and ``exit_status`` are final; `Client.watch` and
+    `Client.wait` also judge by time, and the last status they give has `is_final` True.
+
+    Source: ``GET instances/{id}/status`` of the runtime service.
+    """
+
+    experiment_state: ExperimentState | None = Field(default=None, alias="experiment-state")
+    """Where the instance is in its life."""
+    exit_status: ExitStatus | None = Field(default=None, alias="exit-status")
+    """How it ended; ``N/A`` while it runs."""
+    stage_state: StageState | None = Field(default=None, alias="stage-state")
+    """State of the active stage with the lowest index."""
+    current_stage: _Name = Field(default=None, alias="current-stage")
+    """Name of a stage; not reliable: mostly the highest started one. None before the first."""
+    stages: list[str] | None = None
+    """Names of the stages, in order."""
+    total_progress: float | None = Field(default=None, alias="total-progress")
+    """0 to 1; mostly stays 0 until the end."""
+    stage_progress: float | None = Field(default=None, alias="stage-progress")
+    """0 to 1, of the active stage."""
+    error_description: str | None = Field(default=None, alias="error-description")
+    """Why it failed, or what it waits for, with real line breaks; its text changes between polls."""
+    meta: Meta | None = None
+    """What the orchestrator says of itself; None until it has written its first status."""
+
+    _over: bool = PrivateAttr(default=False)
+    _deleted: bool = PrivateAttr(default=False)
+
+    @field_validator("stages", mode="before")
+    @classmethod
+    def _listed(cls, value: Any) -> Any:
+        return [str(item) for item in value] if isinstance(value, list) else None
+
+    @field_validator("error_description", "total_progress", "stage_progress", mode="before")
+    @classmethod
+    def _blank(cls, value: Any) -> Any:
+        return None if value == "" else value
+
+    @field_validator("error_description")
+    @classmethod
+    def _with_lines(cls, value: str | None) -> str | None:
+        # In the final status the service writes the two characters in place of a line break.
+        return value.replace("\\n", "\n").strip() if value else value
+
+    @classmethod
+    def pending(cls, raw: Mapping[str, Any] | None = None) -> Self:
+        """A status for an instance that has none yet; ``raw`` is what came instead."""
+        status = cls()
+        status._raw = dict(raw or {})
+        return status
+
+    def concluded(self, *, deleted: bool = False) -> Self:
+        """This status with the verdict that the run is over (and, if so, deleted)."""
+        status = self.model_copy()
+        status._over, status._deleted = True, deleted
+        return status
+
+    @property
+    def pair(self) -> tuple[str | None, str | None]:
+        """The two words that decide about the end."""
+        return self.experiment_state, self.exit_status
+
+    @property
+    def is_final(self) -> bool:
+        """Whether the run is over."""
+        return self._over or is_final(self.pair)
+
+    @property
+    def is_success(self) -> bool:
+        """Whether the run is over and its exit-status is Success."""
+        return self.is_final and self.exit_status == ExitStatus.SUCCESS
+
+    @property
+    def is_pending(self) -> bool:
+        """Whether the service has no status of the instance yet."""
+        return self.experiment_state is None
+
+    @property
+    def is_deleted(self) -> bool:
+        """Whether the instance was deleted; this is its last known status then."""
+        return self._deleted
+
+    def __str__(self) -> str:
+        state = "no status yet" if self.is_pending else str(self.experiment_state)
+        exit_status = f", {self.exit_status}" if self.exit_status else ""
+        why = f": {self.error_description}" if self.error_description else ""
+        return f"{'deleted, last seen ' if self.is_deleted else ''}{state}{exit_status}{why}"
+
+
+class Instance(Reply):
+    """
+    All the service keeps of one execution of an experiment.
+
+    Source: ``GET instances/`` and ``GET instances/{id}`` of the runtime service. The list never
+    consults the cluster: it shows neither waiting nor start-up failures, `Client.status` does.
+    """
+
+    id: str
+    """The rest-uid."""
+    status: Status = Field(default_factory=Status.pending)
+    """How it is doing; pending when the service has no status."""
+    outputs: Annotated[dict[str, KeyOutput], BeforeValidator(_mapping)] = {}
+    """Key-outputs that exist by now, by name."""
+    labels: _Table = Field(default={}, alias="k8s-labels")
+    """Labels of the instance: rest-uid, workflow, name and digest of the experiment."""
+    experiment: Experiment | None = None
+    """The experiment's definition; None if it was deleted since."""
+
+    @field_validator("status", mode="before")
+    @classmethod
+    def _no_status(cls, value: Any) -> Any:
+        return {} if value is None else value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_experiment(cls, value: Any) -> Any:
+        if isinstance(value, dict) and value.get("experiment") == {}:
+            return {**value, "experiment": None}
+        return value

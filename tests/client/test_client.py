@@ -1,0 +1,403 @@
+"""The verbs, against the embedded server."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from pathlib import Path
+
+import anyio
+import pytest
+
+from st4sd_async import (
+    Client,
+    Config,
+    ConfigError,
+    DecodeError,
+    ExtraInputs,
+    InvalidPackage,
+    InvalidPayload,
+    MissingInputs,
+    Run,
+    RunFailed,
+    St4sdError,
+    StartOutcomeUnknown,
+    StartPayload,
+    Unauthorized,
+    UnknownExperiment,
+    UnknownOutput,
+    UnknownRun,
+    WaitTimeout,
+)
+from st4sd_async.local import DropAfter, Html, LocalServer, Reply
+
+pytestmark = pytest.mark.anyio
+
+INPUTS = {"inputs": [{"filename": "molecules.csv", "content": "smiles\nCO\nCCO\n"}]}
+
+
+async def finished(server: LocalServer, client: Client) -> Run:
+    """A run of `demo` that is over."""
+    await client.push(server.example("demo"))
+    run = await client.start("demo", INPUTS)
+    await server.advance(60)
+    assert (await run.wait(timeout=10)).is_success
+    return run
+
+
+@pytest.mark.parametrize("suffix", ["", "/", "/rs", "/rs/"])
+async def test_the_address_works_with_and_without_rs(server: LocalServer, suffix: str) -> None:
+    """Users know the deployment by either address."""
+    async with Client(server.url + suffix, api_key=server.api_key) as client:
+        assert await client.instances.list() == []
+
+
+async def test_a_key_and_a_token_open_the_client(server: LocalServer, tmp_path: Path) -> None:
+    """As text, as a file, from a function and from a coroutine; the key wins over the token."""
+    file = tmp_path / "key"
+    file.write_text(server.api_key)
+
+    async def provider() -> str:
+        return server.api_key
+
+    for key in (server.api_key, file, lambda: server.api_key, provider):
+        async with Client(server.url, api_key=key, auth_token="wrong") as client:
+            assert await client.instances.list() == []
+    async with Client(server.url, auth_token=server.auth_token) as client:
+        assert await client.instances.list() == []
+
+
+@pytest.mark.parametrize("credentials", [{"api_key": "wrong"}, {"auth_token": "wrong"}, {}], ids=str)
+async def test_entering_with_bad_credentials_is_refused(server: LocalServer, credentials: dict[str, str]) -> None:
+    """The error names the page where a new token is to be had, and the client can be left at once."""
+    client = Client(server.url, **credentials)  # type: ignore[arg-type] # a table
+
+    with pytest.raises(Unauthorized) as caught:
+        await client.__aenter__()
+
+    assert f"{server.url}/authorisation/token" in str(caught.value)
+    assert repr(client).endswith("not open)")
+
+
+async def test_nothing_touches_the_network_before_entering(server: LocalServer) -> None:
+    """Making a client and a handle is free; validation can be left out."""
+    client = Client(server.url, api_key="wrong", config=Config(validate=False))
+    client.run("demo-1")
+    assert server.requests == []
+
+    with pytest.raises(St4sdError, match="this client is not open: use it inside 'async with"):
+        await client.instances.list()
+    async with client:
+        assert server.requests == []
+        with pytest.raises(St4sdError, match="open already"):
+            await client.__aenter__()
+    assert server.requests == []
+
+
+async def test_a_client_can_be_opened_again(server: LocalServer) -> None:
+    """After it was left; a notebook runs its cells more than once."""
+    client = Client(server.url, api_key=server.api_key)
+    for _ in range(2):
+        async with client:
+            assert await client.instances.list() == []
+
+
+async def test_an_address_that_is_no_st4sd_is_told(server: LocalServer) -> None:
+    """A web page where JSON is due is the likeliest sign of a wrong address."""
+    server.faults.add("GET /url-map", Reply(200, {"Content-Type": "text/html"}, b"<html>Welcome</html>"))
+
+    with pytest.raises(DecodeError, match="is the url that of an ST4SD deployment"):
+        await Client(server.url, api_key=server.api_key).__aenter__()
+
+
+async def test_a_service_without_a_cluster_is_a_valid_login(server: LocalServer) -> None:
+    """A local deployment has no map of services."""
+    body = b'{"localDeployment": true, "message": "Local deployment"}'
+    server.faults.add("GET /url-map", Reply(400, {"Content-Type": "application/json"}, body))
+
+    async with Client(server.url, api_key=server.api_key) as client:
+        assert await client.instances.list() == []
+
+
+async def test_a_credential_that_expires_is_renewed_in_the_same_call(server: LocalServer) -> None:
+    """A provider is asked again, a file read again; a fixed value cannot help."""
+    async with (
+        Client(server.url, api_key=lambda: server.api_key) as client,
+        Client(server.url, api_key=server.api_key) as fixed,
+    ):
+        await client.push(server.example("demo"))
+        server.renew()
+        run = await client.start("demo", INPUTS)
+        assert len(await client.instances.list()) == 1
+        with pytest.raises(Unauthorized, match="get a new token at"):
+            await fixed.status(run.id)
+
+
+async def test_tls_is_verified_against_the_given_authority() -> None:
+    """Refused without the CA file, accepted with it."""
+    with LocalServer(tls=True) as server:
+        assert server.url.startswith("https://")
+        assert server.ca_file is not None
+        with pytest.raises(St4sdError, match="ST4SD_CA_FILE"):
+            await Client(server.url, api_key=server.api_key).__aenter__()
+        async with Client(server.url, api_key=server.api_key, config=Config(verify=server.ca_file)) as client:
+            await client.push(server.example("demo"))
+            assert (await client.start("demo", INPUTS)).id.startswith("demo-")
+
+
+async def test_options_change_over_the_same_connections(client: Client, server: LocalServer) -> None:
+    """The other client lives as long as the first and leaves it as it was."""
+    quick = client.with_options(timeout=2, poll_interval=None)
+
+    assert await quick.instances.list() == await client.instances.list() == []
+    assert quick._config == Config(timeout=2)
+    assert client._config.poll_interval == 0.02
+    with pytest.raises(ConfigError, match="timeout"):
+        client.with_options(timeout=0)
+
+
+async def test_experiments_are_pushed_listed_got_and_deleted(client: Client, server: LocalServer) -> None:
+    """By name, by tag and by digest; the same content has one digest."""
+    pushed = await client.push(server.example("demo"))
+    again = await client.push(server.example("demo"))
+
+    assert again.digest == pushed.digest
+    for identifier in ("demo", "demo:latest", pushed.identifier):
+        assert (await client.experiments.get(identifier)).digest == pushed.digest
+    listed = await client.experiments.list()
+    assert [one.identifier for one in listed] == [pushed.identifier]
+    assert (listed.problems, listed.raw["problems"]) == ([], [])
+    skeleton = await client.experiments.start_skeleton("demo")
+    assert skeleton.payload["inputs"][0]["filename"] == "molecules.csv"
+    assert skeleton.magic_values
+    await client.experiments.delete("demo")
+    with pytest.raises(UnknownExperiment):
+        await client.experiments.get("demo")
+    with pytest.raises(UnknownExperiment):
+        await client.experiments.delete("demo")
+
+
+async def test_a_bad_package_is_refused(client: Client, server: LocalServer) -> None:
+    """By us before it is sent, or by the service in its own words."""
+    sent = len(server.requests)
+    with pytest.raises(InvalidPackage, match=r"has fields \['bases'\]"):
+        await client.push({"bases": {}})
+    with pytest.raises(TypeError, match="a package is a mapping or an Experiment, not str"):
+        await client.push("demo")  # type: ignore[arg-type] # on purpose
+    assert len(server.requests) == sent
+    with pytest.raises(InvalidPackage, match="does not have a name"):
+        await client.push({})
+
+
+async def test_a_start_takes_an_identifier_or_an_experiment(client: Client, server: LocalServer) -> None:
+    """A mapping or a model, a name, a tag, a digest, or what a push returned."""
+    experiment = await client.push(server.example("demo"))
+    payload = StartPayload.model_validate(INPUTS)
+
+    runs = [await client.start(what, payload) for what in ("demo", "demo:latest", experiment.identifier, experiment)]
+
+    listed = {instance.id: instance for instance in await client.instances.list()}
+    assert {run.id for run in runs} == set(listed)
+    assert len(set(runs)) == 4
+    assert client.run(runs[0].id) == runs[0]
+    assert (await client.instances.get(runs[0].id)).experiment is not None
+
+
+async def test_a_refused_start_tells_why(client: Client, server: LocalServer) -> None:
+    """Each mistake has an error of its own, and nothing was started."""
+    await client.push(server.example("demo"))
+    extra = {"inputs": [*INPUTS["inputs"], {"filename": "x.csv", "content": "x"}]}
+
+    with pytest.raises(MissingInputs) as missing:
+        await client.start("demo")
+    assert missing.value.names == ("molecules.csv",)
+    with pytest.raises(ExtraInputs) as unwanted:
+        await client.start("demo", extra)
+    assert unwanted.value.names == ("x.csv",)
+    with pytest.raises(InvalidPayload, match="variable nope"):
+        await client.start("demo", {**INPUTS, "variables": {"nope": 1}})
+    with pytest.raises(UnknownExperiment, match=r"client\.experiments\.list"):
+        await client.start("ghost", INPUTS)
+    with pytest.raises(InvalidPayload, match="did you mean 'inputs'"):
+        await client.start("demo", {"input": []})
+    with pytest.raises(ValueError, match="the identifier of an experiment"):
+        await client.start("", INPUTS)
+    assert await client.instances.list() == []
+
+
+async def test_a_start_whose_answer_is_lost_is_in_doubt_and_not_repeated(client: Client, server: LocalServer) -> None:
+    """The instance exists once; the caller is told that it may."""
+    await client.push(server.example("demo"))
+    server.faults.add("POST /experiments/demo/start", DropAfter())
+
+    with pytest.raises(StartOutcomeUnknown, match=r"whether an instance of 'demo' was started is unknown"):
+        await client.start("demo", INPUTS)
+
+    assert len(await client.instances.list()) == 1
+
+
+async def test_reads_survive_what_passes(client: Client, server: LocalServer) -> None:
+    """A spell of bad gateways is not seen by the caller."""
+    server.faults.add("GET /instances/", Html(502), times=2)
+
+    assert await client.instances.list() == []
+
+
+async def test_results_of_a_run(client: Client, server: LocalServer, tmp_path: Path) -> None:
+    """Key-outputs as they are, a folder as its zip, a file inside it, and what is not there."""
+    run = await finished(server, client)
+
+    outputs = await run.outputs()
+    energies = await run.output("Energies")
+    folder = await run.output("Folder")
+    inside = await run.output("Folder", "sub/b.bin")
+
+    assert set(outputs) == {"Energies", "Folder"}
+    assert energies.text().splitlines()[0].startswith("input-id,smiles,energy")
+    saved = await anyio.to_thread.run_sync(energies.save, tmp_path)
+    assert saved == tmp_path / "energies.csv"
+    names = zipfile.ZipFile(io.BytesIO(folder.content)).namelist()
+    assert "/sub/b.bin" in names
+    assert inside.filename == "b.bin"
+    with pytest.raises(UnknownOutput) as unknown:
+        await run.output("Nope")
+    assert (unknown.value.name, set(unknown.value.known)) == ("Nope", {"Energies", "Folder"})
+    assert "the run is over, so there will be no others" in str(unknown.value)
+    with pytest.raises(UnknownOutput) as nothing:
+        await run.output("Folder", "none.txt")
+    assert nothing.value.name == "Folder"
+    assert "the key-output is there, but has no 'none.txt' in it" in str(nothing.value)
+    with pytest.raises(ValueError, match="the path must be relative"):
+        await run.output("Folder", "../../elaunch.yaml")
+
+
+async def test_every_verb_takes_a_handle_or_a_rest_uid(client: Client, server: LocalServer) -> None:
+    """A rest-uid in a text file is as good as the handle."""
+    run = await finished(server, client)
+
+    assert await client.status(run.id) == await client.status(run) == await run.status()
+    assert await client.outputs(run.id) == await run.outputs()
+    assert (await client.output(run.id, "Energies")).content == (await run.output("Energies")).content
+    assert await client.wait(run.id) == await run.wait()
+    assert [status.is_final async for status in run.watch()] == [True]
+    await run.delete()
+    for verb in (client.status, client.outputs, client.delete):
+        with pytest.raises(UnknownRun, match=r"client\.instances\.list"):
+            await verb(run.id)
+    with pytest.raises(UnknownRun):
+        await client.output(run.id, "Energies")
+
+
+async def test_what_is_no_run_is_told(client: Client) -> None:
+    """The likeliest cause is a missing await."""
+    coroutine = client.start("demo")
+    for mistake in (coroutine, [coroutine], None, [None], 5):
+        with pytest.raises(TypeError, match=r"a run is a Run or a rest-uid, not .* \(is an 'await' missing"):
+            await client.wait(mistake)  # type: ignore[arg-type] # on purpose
+    coroutine.close()
+
+
+async def test_waiting_for_many(client: Client, server: LocalServer) -> None:
+    """A list in the order given, one error for all that failed, raised when all have ended."""
+    await client.push(server.example("demo"))
+    server.outcome("demo", "component-failure", times=1)
+    bad = await client.start("demo", INPUTS)
+    good = await client.start("demo", INPUTS)
+    await server.advance(120)
+
+    statuses = await client.wait([good, bad.id], timeout=10)
+    with pytest.raises(RunFailed) as caught:
+        await client.wait([good, bad], timeout=10, check=True)
+
+    assert [status.is_success for status in statuses] == [True, False]
+    assert list(caught.value.failures) == [bad.id]
+    assert caught.value.status == caught.value.failures[bad.id]
+    assert bad.id in str(caught.value)
+    assert await client.wait([]) == []
+
+
+async def test_waiting_too_long(client: Client, server: LocalServer) -> None:
+    """The error carries the last status of each run that is not over, and says how to return."""
+    await client.push(server.example("demo"))
+    server.outcome("demo", "stuck")
+    runs = [await client.start("demo", INPUTS) for _ in range(2)]
+
+    with pytest.raises(WaitTimeout) as caught:
+        await client.wait(runs, timeout=0.1)
+    with pytest.raises(WaitTimeout):
+        await runs[0].wait(timeout=0)
+
+    assert set(caught.value.last_statuses) == {run.id for run in runs}
+
+
+async def test_among_many_a_deleted_run_ends_as_deleted(client: Client, server: LocalServer) -> None:
+    """The others are waited for; one that was never there is an error."""
+    await client.push(server.example("demo"))
+    server.outcome("demo", "stuck", times=1)
+    gone = await client.start("demo", INPUTS)
+    stays = await client.start("demo", INPUTS)
+    statuses = []
+
+    async def wait() -> None:
+        statuses.extend(await client.wait([gone, stays], timeout=10))
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(wait)
+        await gone.status()
+        await anyio.sleep(0.05)
+        await gone.delete()
+        await server.advance(120)
+
+    assert [(status.is_final, status.is_deleted, status.is_success) for status in statuses] == [
+        (True, True, False),
+        (True, False, True),
+    ]
+    with pytest.raises(UnknownRun):
+        await client.wait([stays, "ghost-1"], timeout=10)
+
+
+OUTCOMES = {
+    "success": True,
+    "state-first": True,
+    "component-failure": False,
+    "setup-failure": False,
+    "unscheduled": True,
+    "init-failure": False,
+    "killed": False,
+    "image-pull": True,
+    "unschedulable": True,
+    "killed-after-failure": False,
+    "monitor-stuck": True,
+    "stopped": False,
+}
+
+
+@pytest.mark.parametrize(("outcome", "success"), OUTCOMES.items(), ids=OUTCOMES.keys())
+async def test_every_end_of_a_run_is_seen(server: LocalServer, outcome: str, success: bool) -> None:
+    """Runs that never get an exit-status end after the grace period; the others when they say so."""
+    config = Config(poll_interval=0.02, grace=0.2)
+    async with Client(server.url, api_key=server.api_key, config=config) as client:
+        await client.push(server.example("demo"))
+        server.outcome("demo", outcome)
+        run = await client.start("demo", INPUTS)
+        await server.advance(3600)
+
+        status = await run.wait(timeout=10)
+
+    assert status.is_final
+    assert status.is_success is success
+
+
+async def test_many_requests_at_once_stay_within_the_bound(client: Client, server: LocalServer) -> None:
+    """A hundred awaits, eight in flight, none dies of queueing."""
+    run = await finished(server, client)
+    statuses = []
+
+    async def ask() -> None:
+        statuses.append(await run.status())
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(100):
+            tasks.start_soon(ask)
+
+    assert len(statuses) == 100

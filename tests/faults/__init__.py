@@ -1,0 +1,1 @@
+"""What breaks on the way, and what is still true afterwards."""

@@ -1,0 +1,279 @@
+"""Whatever goes wrong, and however the service quotes what it was sent: no secret in any log, repr or exception."""
+
+from __future__ import annotations
+
+import asyncio
+import html
+import json
+import re
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+
+from st4sd_async import BadRequest, Client, RetryPolicy
+
+from .marks import KEY, MARKS, PAYLOAD, TOKEN, changed, leaks, logged, outcome, payload, told
+from .raw import Answer, Exchange, RawServer, close, cut, head, never, raw, reply, reset
+from .tools import settings
+
+pytestmark = pytest.mark.anyio
+
+Quoting = Callable[[Exchange], Any]
+
+
+def echo(status: int, quoting: Quoting, media: str = "application/json", **headers: str) -> Answer:
+    """Answer with what a service might make of the request that it refuses."""
+
+    async def answer(exchange: Exchange) -> None:
+        await reply(status, quoting(exchange), media=media, **headers)(exchange)
+
+    return answer
+
+
+def _sent(exchange: Exchange) -> dict[str, Any]:
+    """The payload, or what a request without one has to echo."""
+    body = json.loads(exchange.seen.body) if exchange.seen.body else {}
+    return {**body, "headers": exchange.seen.headers}
+
+
+def _values(value: Any) -> list[str]:
+    """All texts in a JSON value."""
+    if isinstance(value, dict):
+        return [text for item in value.values() for text in _values(item)]
+    if isinstance(value, list):
+        return [text for item in value for text in _values(item)]
+    return [value] if isinstance(value, str) else []
+
+
+def _cut_repr(text: str) -> str:
+    """A value as pydantic quotes it: its beginning and its end."""
+    shown = repr(text)
+    return shown if len(shown) <= 50 else f"{shown[:25]}...{shown[-24:]}"
+
+
+QUOTINGS: dict[str, Quoting] = {
+    "as it is": _sent,
+    "deep inside": lambda exchange: {"message": "no", "errors": [{"loc": ["inputs", 0], "value": _sent(exchange)}]},
+    "as keys": lambda exchange: {**dict.fromkeys(filter(leaks, _values(_sent(exchange))), 1), "message": "no"},
+    "json in a text": lambda exchange: {"message": f"cannot read {json.dumps(_sent(exchange))}"},
+    "json in utf-8": lambda exchange: {"message": json.dumps(_sent(exchange), ensure_ascii=False)},
+    "json with slashes quoted": lambda exchange: {"message": json.dumps(_sent(exchange)).replace("/", "\\/")},
+    "json in json in a text": lambda exchange: {"message": json.dumps(json.dumps(_sent(exchange)))},
+    "repr": lambda exchange: {"message": f"got {_sent(exchange)!r}"},
+    "repr of bytes": lambda exchange: {"message": f"{exchange.seen.body!r} {exchange.seen.headers}"},
+    "repr of json": lambda exchange: {"message": repr(json.dumps(_sent(exchange)))},
+    "repr of repr": lambda exchange: {"message": repr(repr(_sent(exchange)))},
+    "html in a text": lambda exchange: {"message": html.escape(json.dumps(_sent(exchange)))},
+    "quoted for a url": lambda exchange: {"message": quote(" ".join(_values(_sent(exchange))), safe="")},
+    "input_value": lambda exchange: {
+        "message": "\n".join(
+            f"a\n  Input should be a number [type=float_parsing, input_value={_cut_repr(text)}, input_type=str]"
+            for text in _values(_sent(exchange))
+        )
+    },
+    "input_value of all": lambda exchange: {
+        "message": f"1 error [type=dict_type, input_value={_cut_repr(repr(_sent(exchange)))}, input_type=str]"
+    },
+    "input_value at the end": lambda exchange: {
+        "message": "; ".join(f"bad input_value={_cut_repr(text)}" for text in _values(_sent(exchange)))
+    },
+    "the beginning": lambda exchange: {"message": " ".join(f"{text[:80]}..." for text in _values(_sent(exchange)))},
+    "the end": lambda exchange: {"message": " ".join(f"...{text[-80:]}" for text in _values(_sent(exchange)))},
+    "raw": lambda exchange: f"{exchange.seen.headers}".encode() + exchange.seen.body,
+    "raw, body first": lambda exchange: exchange.seen.body + f"{exchange.seen.headers}".encode(),
+    "a list": lambda exchange: [_sent(exchange), exchange.seen.headers],
+    "a text": lambda exchange: json.dumps(_sent(exchange)),
+    "a number of words": lambda exchange: "\n".join(_values(_sent(exchange))).encode(),
+    "a page": lambda exchange: b"<html>" + html.escape("\n".join(_values(_sent(exchange)))).encode(),
+    "straddling a cut": lambda exchange: (
+        b"x" * 990 + f"{exchange.seen.headers}".encode() + b"x" * 400 + exchange.seen.body
+    ),
+    "straddling another cut": lambda exchange: b"x" * 1980 + "".join(_values(_sent(exchange))).encode(),
+}
+"""How services quote what they were sent."""
+
+
+def _in_headers(status: int, text: Callable[[str], str] = str) -> Answer:
+    """Answer with the credential in Location, Set-Cookie, Retry-After and a header of its own."""
+
+    async def answer(exchange: Exchange) -> None:
+        own = exchange.seen.headers.get("authorization") or exchange.seen.headers.get("cookie", "")
+        secret = text(own.removeprefix("Bearer ").removeprefix("oauth-proxy="))
+        lead = {
+            "Location": f"https://login.example/?token={secret}",
+            "Set-Cookie": f"echo {secret}={secret}; Path=/",
+            "Retry-After": secret,
+            "X-Echo": secret,
+            "Content-Type": f"text/plain; charset={secret.replace(';', '')}",
+            "Content-Disposition": f'attachment; filename="{secret}"',
+            "Content-Length": "2",
+        }
+        await exchange.send(head(status, lead) + b"no")
+
+    return answer
+
+
+def _instead_of(part: str) -> Answer:
+    """Answer with something that is no HTTP, because the request is quoted where ``part`` is due."""
+
+    async def answer(exchange: Exchange) -> None:
+        whole = f"{exchange.seen.headers} {exchange.seen.body!r}".encode()[:7000]
+        data = {
+            "status": whole + b"\r\n\r\n",
+            "reason": b"HTTP/1.1 4x0 " + whole + b"\r\n\r\n",
+            "header": b"HTTP/1.1 200 OK\r\nBad Header " + whole + b": x\r\n\r\n",
+            "length": b"HTTP/1.1 200 OK\r\nContent-Length: " + whole + b"\r\n\r\n",
+            "chunk": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + whole + b"\r\n",
+            "coding": b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 4\r\n\r\nbody",
+        }[part]
+        await exchange.send(data)
+        exchange.close()
+
+    return answer
+
+
+ROUNDS: list[Any] = [
+    *(
+        pytest.param(echo(status, quoting), id=f"{status} {name}")
+        for status in (200, 400, 403, 500)
+        for name, quoting in QUOTINGS.items()
+    ),
+    *(
+        pytest.param(echo(status, QUOTINGS["raw"], "text/html"), id=f"{status} raw as a page")
+        for status in (200, 400, 403, 500)
+    ),
+    *(
+        pytest.param(echo(status, QUOTINGS["json in a text"], retry_after="1"), id=f"{status} repeated")
+        for status in (429, 503)
+    ),
+    *(pytest.param(_in_headers(status), id=f"{status} in headers") for status in (200, 302, 308, 400, 403, 429, 500)),
+    pytest.param(_in_headers(302, lambda text: quote(text, safe="")), id="302 in headers, quoted for a url"),
+    *(
+        pytest.param(_instead_of(part), id=f"not HTTP: {part}")
+        for part in ("status", "reason", "header", "length", "chunk", "coding")
+    ),
+    pytest.param(reply(200, "demo-1"), id="success"),
+    pytest.param(reply(404, {"message": "no"}), id="404"),
+    pytest.param(close(), id="closed"),
+    pytest.param(reset(), id="reset"),
+    pytest.param(never(), id="never answered"),
+    pytest.param(cut(), id="body cut short"),
+    pytest.param(raw(head(302, {"Location": "http://[::1", "Content-Length": "0"})), id="redirect to nonsense"),
+    pytest.param(None, id="refused"),
+]
+"""What the service does, None: it does not listen."""
+
+
+@pytest.mark.parametrize("answer", ROUNDS)
+@pytest.mark.parametrize("given", [{"api_key": KEY}, {"auth_token": TOKEN}], ids=["key", "token"])
+async def test_no_secret_in_anything_that_is_told(
+    answer: Answer | None, given: dict[str, Any], watched: pytest.LogCaptureFixture
+) -> None:
+    """A start, a push, a read, a delete: logs, reprs and exceptions to their last attribute are clean."""
+    loop = asyncio.get_running_loop()
+    loop.set_debug(True)
+    package = {"metadata": {"package": {"name": "demo"}}}
+    async with RawServer([answer or close()], listening=answer is not None) as server:
+        config = settings(timeout=0.1, retry=RetryPolicy(attempts=2))
+        client = Client(server.url, config=config, **given)
+        async with client:
+            operations: list[Callable[[], Awaitable[Any]]] = [
+                lambda: client.start("demo", payload()),
+                lambda: client.push(package),
+                lambda: client.status("demo-1"),
+                lambda: client.outputs("demo-1"),
+                lambda: client.output("demo-1", "Energies"),
+                lambda: client.delete("demo-1"),
+            ]
+            errors = [await outcome(operation) for operation in operations]
+            assert leaks(f"{client!r} {client} {config!r} {client.run('demo-1')!r}") == set()
+
+    assert leaks(logged(watched)) == set()
+    for error in errors:
+        assert leaks(told(error)) == set(), re.sub(r"(Q[A-Z]{4}).*", r"\1...", f"{error}")
+
+
+@pytest.mark.parametrize("form", ["text", "provider", "coroutine", "file", "input"])
+async def test_no_secret_in_the_notes_of_a_slow_event_loop(
+    form: str, tmp_path: Path, watched: pytest.LogCaptureFixture
+) -> None:
+    """asyncio's debug mode logs each callback that is slow, arguments included: here all are."""
+
+    async def coroutine() -> str:
+        return KEY
+
+    file = tmp_path / "secret"
+    file.write_text(KEY)
+    source: Any = {"provider": lambda: KEY, "coroutine": coroutine, "file": file}.get(form, KEY)
+    given = changed(inputs=[{"filename": "a", "content": file}]) if form == "input" else payload()
+    loop = asyncio.get_running_loop()
+    loop.set_debug(True)
+    loop.slow_callback_duration = 0
+    async with (
+        RawServer([reply(200, "demo-1")]) as server,
+        Client(server.url, api_key=source, config=settings()) as client,
+    ):
+        await client.start("demo", given)
+    loop.slow_callback_duration = 10
+
+    assert "took" in watched.text
+    assert leaks(logged(watched)) == set()
+
+
+async def test_secrets_did_reach_the_service() -> None:
+    """The rounds above hide nothing that was not there: the payload arrives with all of it, under a credential."""
+    async with (
+        RawServer([reply(200, "demo-1")]) as server,
+        Client(server.url, api_key=KEY, config=settings()) as client,
+    ):
+        await client.start("demo", payload())
+
+    seen = server.requests[0]
+    assert json.loads(seen.body) == PAYLOAD
+    assert leaks(f"{seen.headers}{seen.body!r}") == set(MARKS) - {"QTOKXB"}
+
+
+async def test_a_message_keeps_what_is_no_secret() -> None:
+    """What the service says beside the secret is what people need."""
+    answer = echo(400, lambda exchange: {"message": f"variable scale is bad in {json.dumps(_sent(exchange))}"})
+    async with RawServer([answer]) as server, Client(server.url, api_key=KEY, config=settings()) as client:
+        error = await outcome(lambda: client.start("demo", payload()))
+
+    assert "variable scale is bad" in f"{error}"
+
+
+async def test_a_big_file_is_hidden_and_the_words_about_it_stay() -> None:
+    """A refusal of many words for a start with nearly 1 MiB of input keeps them all, before the test's time is over."""
+    content = "".join(f"{number},C{number % 17}H{number % 31}O,{number * 1.37:.4f}\n" for number in range(38_000))
+    told = [{"loc": ["inputs", number], "msg": "a bad value, explained in a sentence"} for number in range(50)]
+    async with (
+        RawServer([reply(400, {"message": "no", "errors": told})]) as server,
+        Client(server.url, api_key=KEY, config=settings(timeout=10)) as client,
+    ):
+        error = await outcome(lambda: client.start("demo", {"inputs": [{"filename": "a", "content": content}]}))
+
+    assert isinstance(error, BadRequest)
+    assert error.detail["errors"] == told
+
+
+async def test_a_credential_that_was_replaced_stays_hidden() -> None:
+    """A refused credential is not quoted after a new one has come either: it may be good elsewhere."""
+    given = iter([KEY, TOKEN])
+    first: list[str] = []
+
+    async def answer(exchange: Exchange) -> None:
+        first.append(exchange.seen.headers["authorization"])
+        text = f"refused {first[0]}, then {first[-1]}"
+        await (reply(403, b"") if len(first) == 1 else reply(400, {"message": text}))(exchange)
+
+    async with (
+        RawServer([answer]) as server,
+        Client(server.url, api_key=lambda: next(given), config=settings()) as client,
+    ):
+        error = await outcome(client.instances.list)
+
+    assert len(first) == 2
+    assert leaks(told(error)) == set()

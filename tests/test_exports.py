@@ -1,0 +1,65 @@
+"""The public names are what they are on purpose."""
+
+from __future__ import annotations
+
+import inspect
+
+import st4sd_async
+from st4sd_async import _errors, models
+
+# fmt: off
+NAMES = [
+    "S3", "APIError", "AlreadyExists", "BadRequest", "Client", "Config", "ConfigError", "Conflict",
+    "ConnectFailed", "ConnectionLost", "DecodeError", "ExitStatus", "Experiment", "ExperimentState",
+    "ExtraInputs", "FileContent", "InputConflict", "Instance", "InvalidPackage", "InvalidPayload",
+    "KeyOutput", "MissingInputs", "NotFound", "NotReady", "OutcomeUnknown", "Output", "PayloadTooLarge",
+    "Problem", "RateLimited", "RetryPolicy", "Run", "RunDeleted", "RunFailed", "S3Store", "ServerError",
+    "St4sdError", "StageState", "StartOutcomeUnknown", "StartPayload", "Status", "TimedOut", "TransportError",
+    "Unauthorized", "UnknownExperiment", "UnknownOutput", "UnknownRun", "Volume", "WaitTimeout",
+]
+# fmt: on
+
+
+def test_the_facade_exports_exactly_these_names() -> None:
+    """Whoever changes what users can import changes this list too."""
+    assert sorted(st4sd_async.__all__) == sorted(NAMES)
+    assert all(hasattr(st4sd_async, name) for name in NAMES)
+
+
+def test_every_error_can_be_imported_from_the_package() -> None:
+    """Users catch errors by names of the package, never of a private module."""
+    errors = {
+        name
+        for name, cls in vars(_errors).items()
+        if inspect.isclass(cls) and issubclass(cls, Exception) and cls.__module__ == _errors.__name__
+    }
+
+    assert errors <= set(st4sd_async.__all__)
+
+
+def test_every_error_stands_in_the_tree_of_the_docstring() -> None:
+    """The tree at the top of the module is the whole tree."""
+    tree = _errors.__doc__ or ""
+
+    for name, cls in vars(_errors).items():
+        if inspect.isclass(cls) and issubclass(cls, _errors.St4sdError):
+            assert name in tree
+
+
+def test_models_export_what_they_list() -> None:
+    """`st4sd_async.models` has every name of its list."""
+    assert all(hasattr(models, name) for name in models.__all__)
+
+
+def test_every_public_thing_says_what_it_is() -> None:
+    """No public class, method or function is without a docstring."""
+    bare = []
+    for name in NAMES:
+        thing = getattr(st4sd_async, name)
+        if not inspect.getdoc(thing):
+            bare.append(name)
+        for attribute, member in vars(thing).items() if inspect.isclass(thing) else ():
+            if inspect.isfunction(member) and not attribute.startswith("_") and not member.__doc__:
+                bare.append(f"{name}.{attribute}")
+
+    assert bare == []

@@ -1,0 +1,141 @@
+"""Imports go downhill only."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import st4sd_async
+
+ROOT = Path(st4sd_async.__file__).parent
+
+LEVELS = {
+    "_errors": 0,
+    "_clock": 0,
+    "_finality": 0,
+    "_masking": 0,
+    "_version": 0,
+    "models": 0,
+    "_auth": 1,
+    "_call": 1,
+    "_config": 1,
+    "_replies": 1,
+    "_retry": 1,
+    "_session": 2,
+    "_transport": 2,
+    "_resources": 3,
+    "_watch": 3,
+    "_payload": 4,
+    "_run": 6,
+    "_client": 6,
+    "__init__": 7,
+    "__main__": 7,
+    "cli": 7,
+}
+SAME_LEVEL = {0, 1, 2, 6, 7}
+"""Levels whose modules may import each other; the groups of one level may not."""
+HTTPX = {"_transport", "_session", "_config"}
+"""The only modules that import httpx."""
+CEILINGS = {
+    "__init__": 120,
+    "_auth": 160,
+    "_call": 180,
+    "_client": 420,
+    "_clock": 50,
+    "_config": 260,
+    "_errors": 340,
+    "_finality": 180,
+    "_masking": 140,
+    "_payload": 260,
+    "_replies": 240,
+    "_retry": 180,
+    "_run": 180,
+    "_session": 340,
+    "_transport": 180,
+    "_watch": 180,
+}
+
+
+def module_of(path: Path) -> str:
+    return path.relative_to(ROOT).with_suffix("").parts[0]
+
+
+def imports(path: Path) -> Iterator[tuple[str, bool]]:
+    """Absolute names of what a file imports, and whether only for types."""
+    tree = ast.parse(path.read_text("utf-8"))
+    package = ["st4sd_async", *path.relative_to(ROOT).parts[:-1]]
+    for_types = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
+        for inner in ast.walk(node)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.name, id(node) in for_types
+        elif isinstance(node, ast.ImportFrom):
+            base = ".".join(package[: len(package) - node.level + 1]) if node.level else ""
+            name = ".".join(part for part in (base, node.module or "") if part)
+            if name == "st4sd_async":
+                for alias in node.names:
+                    yield f"{name}.{alias.name}", id(node) in for_types
+            else:
+                yield name, id(node) in for_types
+
+
+FILES = sorted(path for path in ROOT.rglob("*.py") if "local" not in path.parts)
+LOCAL = sorted(path for path in (ROOT / "local").rglob("*.py") if "examples" not in path.parts)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_module_imports_only_what_is_below_it(path: Path) -> None:
+    """The levels of the architecture hold, type-only imports aside."""
+    here = module_of(path)
+
+    for name, for_types in imports(path):
+        parts = name.split(".")
+        if parts[0] == "httpx" and not for_types:
+            assert here in HTTPX, f"{here} imports httpx"
+        if parts[0] != "st4sd_async" or len(parts) < 2 or for_types or parts[1] == here:
+            continue
+        if parts[1] == "local":
+            assert here == "cli"
+            continue
+        if parts[1] not in LEVELS:  # a public name of the facade
+            assert LEVELS[here] == 7
+            continue
+        assert LEVELS[parts[1]] < LEVELS[here] or (LEVELS[parts[1]] == LEVELS[here] and LEVELS[here] in SAME_LEVEL), (
+            f"{here} imports {parts[1]}"
+        )
+
+
+@pytest.mark.parametrize("path", LOCAL, ids=lambda path: str(path.relative_to(ROOT)))
+def test_the_embedded_server_knows_nothing_of_the_client(path: Path) -> None:
+    """Client and server cannot agree on the same mistake, because they share no code."""
+    for name, _ in imports(path):
+        assert not name.startswith("st4sd_async") or name.startswith("st4sd_async.local"), name
+        assert name.split(".")[0] not in ("httpx", "pydantic", "aiohttp", "experiment"), name
+
+
+@pytest.mark.parametrize("path", [*FILES, *LOCAL], ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_file_outgrows_its_ceiling(path: Path) -> None:
+    """A file that grows over its ceiling is split by idea."""
+    limit = 380 if path in LOCAL else 240 if "cli" in path.parts else CEILINGS.get(module_of(path), 350)
+
+    assert len(path.read_text("utf-8").splitlines()) <= limit
+
+
+def test_importing_the_package_imports_none_of_the_extras() -> None:
+    """The import is quick and small: no pandas, rich, typer, starlette, uvicorn, and no HTTP engine."""
+    unwanted = ["pandas", "rich", "typer", "starlette", "uvicorn", "aiohttp", "httpx"]
+    code = f"import sys, st4sd_async; print([name for name in {unwanted} if name in sys.modules])"
+
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,58 @@
+"""How the public API is typed: checked by mypy, never executed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import assert_type
+
+from st4sd_async import (
+    Client,
+    Config,
+    ExitStatus,
+    Experiment,
+    ExperimentState,
+    Instance,
+    KeyOutput,
+    Output,
+    Run,
+    Status,
+)
+from st4sd_async.models import ExperimentList, Meta, StartSkeleton
+
+
+async def token() -> str:
+    return "token"
+
+
+async def verbs(client: Client) -> None:
+    assert_type(await client.push({}), Experiment)
+    run = assert_type(await client.start("demo", {"variables": {"scale": 2}}), Run)
+    status = assert_type(await client.status(run), Status)
+    assert_type(status.experiment_state, ExperimentState | None)
+    assert_type(status.exit_status, ExitStatus | None)
+    assert_type(status.meta, Meta | None)
+    assert_type(await client.wait(run), Status)
+    assert_type(await client.wait("demo-1"), Status)
+    assert_type(await client.wait([run, "demo-1"]), list[Status])
+    async for seen in client.watch(run, timeout=5):
+        assert_type(seen, Status)
+    assert_type(await client.outputs(run), dict[str, KeyOutput])
+    output = assert_type(await client.output(run, "Energies"), Output)
+    assert_type(output.save("folder"), Path)
+    assert_type(client.run("demo-1"), Run)
+    assert_type(await run.wait(check=True), Status)
+    await client.delete(run)
+
+
+async def groups(client: Client) -> None:
+    assert_type(await client.experiments.list(), ExperimentList)
+    assert_type(await client.experiments.start_skeleton("demo"), StartSkeleton)
+    assert_type(await client.instances.list(), list[Instance])
+
+
+def clients() -> None:
+    assert_type(Client.from_env(), Client)
+    assert_type(Client("https://st4sd.example", api_key=Path("key")).with_options(timeout=2), Client)
+    Client("https://st4sd.example", auth_token=token, config=Config(verify=Path("ca.pem")))
+    Client("https://st4sd.example", api_key=lambda: "key")
+    Client("https://st4sd.example", "key")  # type: ignore[call-arg] # all but the url are named

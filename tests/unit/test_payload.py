@@ -1,0 +1,185 @@
+"""A payload is checked before it is sent, and sent as it is given."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy
+import pandas
+import pytest
+
+from st4sd_async import InputConflict, InvalidPayload, PayloadTooLarge, StartPayload
+from st4sd_async._call import LARGEST_BODY
+from st4sd_async._payload import prepare
+
+pytestmark = pytest.mark.anyio
+
+FILE = {"filename": "molecules.csv", "content": "smiles\nCO\n"}
+
+FULL: dict[str, Any] = {
+    "inputs": [FILE, {"filename": "bucket/path/b.csv:b2.csv"}, {"sourceFilename": "x/y", "targetFilename": "z"}],
+    "data": [{"filename": "extra.txt", "volume": "disk"}],
+    "variables": {"scale": 2, "factor": 1.5, "flag": True, "word": "text"},
+    "platform": "openshift",
+    "environmentVariables": {"A": "1"},
+    "additionalOptions": ["--useMemoization=true"],
+    "orchestrator_resources": {"cpu": "1", "memory": "1Gi"},
+    "volumes": [{"type": {"persistentVolumeClaim": "claim"}, "identifier": "disk", "readOnly": False}],
+    "s3": {"accessKeyID": "key-id", "secretAccessKey": "key", "bucket": "b", "endpoint": "e", "region": ""},
+    "s3Store": {"credentials": {"accessKeyID": "other", "secretAccessKey": "o", "bucket": "b"}, "bucketPath": "/run1/"},
+    "metadata": {"campaign": "first", "number": 3},
+    "runtimePolicy": {"name": "prefer-surrogate", "config": {"a": [1]}},
+}
+
+
+@pytest.mark.parametrize(
+    "payload", [{}, {"inputs": [FILE]}, {"platform": None}, FULL], ids=["empty", "one", "null", "full"]
+)
+async def test_a_payload_is_sent_as_it_is_given(payload: dict[str, Any]) -> None:
+    """Nothing is added, nothing is lost, no type is changed; as a mapping and as a model."""
+    as_mapping = await prepare(payload)
+    as_model = await prepare(StartPayload.model_validate(payload))
+
+    assert json.loads(as_mapping.content) == payload
+    assert as_mapping.content == as_model.content
+
+
+async def test_no_payload_is_an_empty_one() -> None:
+    """An experiment may need nothing."""
+    assert (await prepare(None)).content == b"{}"
+
+
+async def test_contents_may_be_bytes_a_path_or_a_dataframe(tmp_path: Path) -> None:
+    """What people have at hand becomes text."""
+    path = tmp_path / "in.csv"
+    path.write_text("from a file é\n", "utf-8")
+    files = [
+        {"filename": "a", "content": b"from bytes"},
+        {"filename": "b", "content": path},
+        {"filename": "c", "content": pandas.DataFrame({"smiles": ["CO", "CCO"]})},
+    ]
+
+    body = json.loads((await prepare({"inputs": files})).content)
+
+    assert [one["content"] for one in body["inputs"]] == ["from bytes", "from a file é\n", "smiles\nCO\nCCO\n"]
+
+
+async def test_numbers_of_numpy_are_numbers() -> None:
+    """Variables come from tables as often as from literals."""
+    variables = {"i": numpy.int64(3), "f": numpy.float32(0.5), "b": numpy.bool_(True)}
+
+    assert json.loads((await prepare({"variables": variables})).content) == {"variables": {"i": 3, "f": 0.5, "b": True}}
+
+
+WRONG: list[tuple[str, dict[str, Any], str, str]] = [
+    ("unknown field", {"input": []}, "input", "did you mean 'inputs'"),
+    ("unknown field without a like", {"zzzz": 1}, "zzzz", "there is no such field, only ["),
+    (
+        "unknown field inside",
+        {"inputs": [{"filename": "a", "contents": "x"}]},
+        "inputs[0].contents",
+        "did you mean 'content'",
+    ),
+    (
+        "unknown field deep inside",
+        {"volumes": [{"type": {"pvc": "x"}}]},
+        "volumes[0].type.pvc",
+        "there is no such field",
+    ),
+    ("wrong type", {"inputs": "nope"}, "inputs", "valid list"),
+    ("empty content", {"inputs": [{"filename": "a", "content": ""}]}, "inputs[0].content", "refuses an empty file"),
+    (
+        "empty bytes",
+        {"data": [{"filename": "a", "content": b""}]},
+        "data[0].content",
+        "through s3, a dataset or a volume",
+    ),
+    (
+        "binary",
+        {"inputs": [{"filename": "a", "content": b"\xff\xfe"}]},
+        "inputs[0].content",
+        "through s3, a dataset or a volume",
+    ),
+    ("odd content", {"inputs": [{"filename": "a", "content": 5}]}, "inputs[0].content", "not int"),
+    (
+        "missing file",
+        {"inputs": [{"filename": "a", "content": Path("no/such/file")}]},
+        "inputs[0].content",
+        "cannot be read",
+    ),
+    ("no name", {"inputs": [{"content": "x"}]}, "inputs[0].filename", "needs a name"),
+    ("no content", {"inputs": [{"filename": "a"}]}, "inputs[0].content", "neither s3 nor a volume"),
+    (
+        "two names",
+        {"inputs": [{**FILE, "targetFilename": "b", "sourceFilename": "c"}]},
+        "inputs[0]",
+        "give either filename",
+    ),
+    ("half a rename", {"s3": {"dataset": "d"}, "inputs": [{"targetFilename": "b"}]}, "inputs[0]", "go together"),
+    (
+        "unknown volume",
+        {"inputs": [{"filename": "a", "volume": "v"}]},
+        "inputs[0].volume",
+        "no volume has the identifier",
+    ),
+    (
+        "volume and content",
+        {"inputs": [{**FILE, "volume": "v"}], "volumes": [{"type": {}, "identifier": "v"}]},
+        "inputs[0]",
+        "exclude",
+    ),
+    ("colon in a value", {"metadata": {"when": "10:30"}}, "metadata.when", "no colon"),
+    ("colon in a name", {"metadata": {"a:b": "c"}}, "metadata.a:b", "no colon"),
+    ("two stores", {"s3Store": {}, "datasetStoreURI": "dataset://d"}, "s3Store", "exclude each other"),
+    ("none as a variable", {"variables": {"a": None}}, "variables.a", "must be text, a number or a boolean"),
+    ("text that UTF-8 cannot write", {"inputs": [{"filename": "a", "content": "\ud800"}]}, "payload", "UTF-8"),
+]
+
+
+@pytest.mark.parametrize(("payload", "where", "what"), [row[1:] for row in WRONG], ids=[row[0] for row in WRONG])
+async def test_what_is_wrong_is_told_entry_by_entry(payload: dict[str, Any], where: str, what: str) -> None:
+    """The error names the entry and the way out, and holds nothing of the payload."""
+    with pytest.raises(InvalidPayload) as caught:
+        await prepare(payload)
+
+    (problem,) = caught.value.problems
+    assert problem.where == where
+    assert what in problem.what
+    assert caught.value.__context__ is None
+    assert caught.value.status is None
+
+
+async def test_all_problems_are_told_at_once() -> None:
+    """Nobody should have to mend a payload in ten attempts."""
+    with pytest.raises(InvalidPayload) as caught:
+        await prepare({"inputs": [{"filename": "a"}, {"filename": "b", "content": ""}], "metadata": {"x": ":"}})
+
+    assert len(caught.value.problems) == 3
+
+
+async def test_a_name_in_inputs_and_data_is_a_conflict() -> None:
+    """The service refuses it too, but only after the upload."""
+    with pytest.raises(InputConflict) as caught:
+        await prepare({"inputs": [FILE], "data": [FILE]})
+
+    assert caught.value.names == ("molecules.csv",)
+
+
+async def test_more_than_a_mebibyte_names_the_biggest_entry(tmp_path: Path) -> None:
+    """The proxy lets no more through; the limit counts the whole body, and a huge file is not read whole."""
+    big = tmp_path / "big"
+    big.write_bytes(b"x" * (3 * LARGEST_BODY))
+    frame = len(json.dumps({"inputs": [{"filename": "a", "content": ""}]}, separators=(",", ":")))
+    fits = {"inputs": [{"filename": "a", "content": "x" * (LARGEST_BODY - frame)}]}
+
+    assert len((await prepare(fits)).content) == LARGEST_BODY
+    with pytest.raises(PayloadTooLarge, match=r"inputs\[1\]\.content.*bring big files through S3"):
+        await prepare({"inputs": [FILE, {"filename": "b", "content": big}]})
+
+
+async def test_a_payload_that_is_no_mapping_is_a_type_error() -> None:
+    """A list is a mistake of the program, not of the payload."""
+    with pytest.raises(TypeError, match="a mapping or a StartPayload, not list"):
+        await prepare([])  # type: ignore[arg-type] # on purpose

@@ -1,0 +1,192 @@
+"""Whether and when a request is sent again."""
+
+from __future__ import annotations
+
+import anyio
+import pytest
+
+from st4sd_async import (
+    APIError,
+    ConnectFailed,
+    ConnectionLost,
+    DecodeError,
+    RateLimited,
+    RetryPolicy,
+    ServerError,
+    TimedOut,
+    Unauthorized,
+    UnknownRun,
+)
+from st4sd_async._retry import Replay, decide, may_have_arrived, pause, repeated
+from tests.conftest import FakeClock
+
+UNSENT = ConnectFailed("POST", "http://x", "refused")
+REFUSED_CERTIFICATE = ConnectFailed("POST", "http://x", "certificate", permanent=True)
+SILENT = TimedOut("POST", "http://x", "silence")
+LOST = ConnectionLost("POST", "http://x", "reset")
+UNREADABLE = DecodeError("POST", "http://x", "html")
+LIMITED = RateLimited("m", status=429)
+LIMITED_FOR = RateLimited("m", status=429, retry_after=3.0)
+
+
+def server(status: int) -> APIError:
+    return (ServerError if status >= 500 else APIError)("m", status=status)
+
+
+ANYTHING_BUT_STARTS = [Replay.READ, Replay.REPEAT, Replay.DELETE]
+
+# The table of the documentation: error, retried for reads/repeats/deletes, retried for starts, may have arrived.
+TABLE = [
+    (UNSENT, True, True, False),
+    (REFUSED_CERTIFICATE, False, False, False),
+    (SILENT, True, False, True),
+    (LOST, True, False, True),
+    (server(502), True, False, True),
+    (server(504), True, False, True),
+    (server(503), True, False, True),
+    (server(500), False, False, True),
+    (server(507), False, False, True),
+    (server(408), True, False, True),
+    (LIMITED, True, False, False),
+    (LIMITED_FOR, True, True, False),
+    (UNREADABLE, False, False, True),
+    (server(302), False, False, False),
+    (server(404), False, False, False),
+    (Unauthorized("m", status=403), False, False, False),
+    (ValueError("ours"), False, False, False),
+]
+
+
+@pytest.mark.parametrize(("error", "others", "start", "arrived"), TABLE, ids=lambda value: repr(value)[:40])
+def test_the_retry_table_holds(error: Exception, others: bool, start: bool, arrived: bool) -> None:
+    """Each row of the documented table, for each kind of call."""
+    assert {decide(replay, error) for replay in ANYTHING_BUT_STARTS} == {others}
+    assert decide(Replay.ONCE, error) is start
+    assert may_have_arrived(error) is arrived
+
+
+def test_pauses_double_up_to_a_cap_and_are_drawn_evenly() -> None:
+    """Full jitter: anything between nothing and the bound."""
+    policy = RetryPolicy(first_wait=0.2, longest_wait=1.0)
+
+    bounds = [max(pause(policy, attempt, SILENT) for _ in range(500)) for attempt in (1, 2, 3, 4, 50)]
+
+    for bound, limit in zip(bounds, (0.2, 0.4, 0.8, 1.0, 1.0), strict=True):
+        assert 0.9 * limit < bound <= limit
+    assert min(pause(policy, 1, SILENT) for _ in range(500)) < 0.02
+
+
+def test_the_service_may_ask_for_a_pause_up_to_a_cap() -> None:
+    """Retry-After is honoured, but not for ever."""
+    policy = RetryPolicy(longest_retry_after=60)
+
+    assert pause(policy, 1, LIMITED_FOR) == 3.0
+    assert pause(policy, 1, RateLimited("m", retry_after=3600)) == 60
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"attempts": 0}, {"total": -1}, {"first_wait": -0.1}, {"longest_wait": -1}, {"longest_retry_after": -1}],
+    ids=str,
+)
+def test_a_policy_that_makes_no_sense_is_refused(options: dict[str, float]) -> None:
+    """At least one attempt, and no time runs backwards."""
+    with pytest.raises(ValueError, match="a retry policy needs"):
+        RetryPolicy(**options)  # type: ignore[arg-type] # a table of both kinds
+
+
+class Failing:
+    """An operation that fails with given errors, then succeeds."""
+
+    def __init__(self, *errors: Exception) -> None:
+        self.errors = list(errors)
+        self.attempts: list[int] = []
+
+    async def __call__(self, attempt: int) -> str:
+        self.attempts.append(attempt)
+        if self.errors:
+            raise self.errors.pop(0)
+        return "done"
+
+
+async def run(operation: Failing, clock: FakeClock, *, replay: Replay = Replay.READ, **policy: float) -> str:
+    settings = RetryPolicy(**policy)  # type: ignore[arg-type] # numbers of both kinds
+    return await repeated(operation, policy=settings, replay=replay, clock=clock, what="GET x")
+
+
+@pytest.mark.anyio
+async def test_it_goes_on_until_it_succeeds(clock: FakeClock) -> None:
+    """Errors that pass are not seen by the caller; the pauses are taken on the given clock."""
+    operation = Failing(LOST, LIMITED_FOR)
+
+    assert await run(operation, clock) == "done"
+
+    assert operation.attempts == [1, 2, 3]
+    assert clock.slept[1] == 3.0
+
+
+@pytest.mark.anyio
+async def test_the_number_of_attempts_is_a_limit(clock: FakeClock) -> None:
+    """The last error comes out, and says how often it was tried."""
+    operation = Failing(*[ConnectionLost("GET", "http://x", "reset") for _ in range(9)])
+
+    with pytest.raises(ConnectionLost) as caught:
+        await run(operation, clock, attempts=3)
+
+    assert operation.attempts == [1, 2, 3]
+    assert caught.value.attempts == 3
+    assert "attempt 3" in str(caught.value)
+
+
+@pytest.mark.anyio
+async def test_the_total_time_is_a_limit(clock: FakeClock) -> None:
+    """No attempt begins after it, and no pause is taken that would end after it."""
+    operation = Failing(*[RateLimited("m", status=429, retry_after=50) for _ in range(9)])
+
+    with pytest.raises(RateLimited):
+        await run(operation, clock, total=120)
+
+    assert operation.attempts == [1, 2, 3]
+    assert clock.slept == [50, 50]
+
+
+@pytest.mark.anyio
+async def test_what_must_not_be_repeated_is_not(clock: FakeClock) -> None:
+    """A start is sent again only if it was not sent, or was turned away with a date to come back."""
+    lost = Failing(LOST)
+    refused = Failing(UNSENT, LIMITED_FOR)
+
+    with pytest.raises(ConnectionLost):
+        await run(lost, clock, replay=Replay.ONCE)
+
+    assert lost.attempts == [1]
+    assert await run(refused, clock, replay=Replay.ONCE) == "done"
+    assert refused.attempts == [1, 2, 3]
+
+
+@pytest.mark.anyio
+async def test_foreign_errors_and_final_refusals_pass_at_once(clock: FakeClock) -> None:
+    """What another attempt cannot change is not tried again."""
+    for error in (KeyError("a bug"), UnknownRun("m", status=404)):
+        operation = Failing(error)
+        with pytest.raises(type(error)):
+            await run(operation, clock)
+        assert operation.attempts == [1]
+    assert clock.slept == []
+
+
+@pytest.mark.anyio
+async def test_cancellation_passes_at_once(clock: FakeClock) -> None:
+    """A cancelled attempt is not an error to retry."""
+    attempts = 0
+
+    async def hang(_: int) -> None:
+        nonlocal attempts
+        attempts += 1
+        await anyio.sleep_forever()
+
+    with anyio.move_on_after(0.02) as scope:
+        await repeated(hang, policy=RetryPolicy(), replay=Replay.READ, clock=clock, what="GET x")
+
+    assert scope.cancelled_caught
+    assert attempts == 1

@@ -1,0 +1,109 @@
+"""How the command ends: exit statuses, messages, signals."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Generator
+from contextlib import contextmanager
+from enum import IntEnum
+from types import FrameType
+
+import typer
+
+from .._errors import St4sdError, StartOutcomeUnknown, shorten
+
+ENDING_SIGNALS = ("SIGTERM", "SIGHUP")
+"""Signals that end a command as Ctrl-C does; not every system has them."""
+
+
+class Exit(IntEnum):
+    """The exit statuses; where several apply, the highest counts."""
+
+    DONE = 0
+    RUN_FAILED = 1
+    USAGE = 2
+    SERVICE = 3
+    UNKNOWN_START = 4
+    INTERRUPTED = 130
+
+
+class Unusable(Exception):
+    """Something that this machine lacks; the text says what to do."""
+
+
+def exit_of(error: BaseException) -> Exit:
+    """
+    The exit status for an error.
+
+    All that neither the service nor an interrupt caused is wrong usage: files go where the user said.
+    """
+    if isinstance(error, StartOutcomeUnknown):
+        return Exit.UNKNOWN_START
+    if isinstance(error, St4sdError):
+        return Exit.SERVICE
+    return Exit.INTERRUPTED if isinstance(error, KeyboardInterrupt) else Exit.USAGE
+
+
+def say(text: str) -> None:
+    """Write a line to standard error."""
+    typer.echo(text, err=True)
+
+
+@contextmanager
+def ends_cleanly(*, advice: str = "") -> Generator[None]:
+    """
+    Turn the errors that a user can do something about into a line and an exit status, for the block.
+
+    SIGTERM and SIGHUP end the block as Ctrl-C does, so that what it opened is closed.
+
+    Args:
+        advice: Another way, said after an error about something that is not installed.
+
+    Raises:
+        typer.Exit: Instead of `St4sdError`, `Unusable`, OSError, KeyboardInterrupt, and ImportError where a package
+            is to be installed.
+    """
+    try:
+        with _signals_interrupt():
+            yield
+    except BrokenPipeError:
+        # Whoever reads the output has enough; the command line framework ends quietly.
+        raise
+    except (St4sdError, Unusable, OSError) as error:
+        raise _failed(shorten(str(error)), exit_of(error)) from error
+    except ImportError as error:
+        # A module that is broken, not missing, deserves its traceback.
+        if "pip install" not in str(error):
+            raise
+        raise _failed("; ".join(filter(None, (str(error), advice))), Exit.USAGE) from error
+    except KeyboardInterrupt as error:
+        raise _failed("interrupted; nothing is left running", Exit.INTERRUPTED) from error
+
+
+def _failed(message: str, status: Exit) -> typer.Exit:
+    say(f"st4sd-async: {message}")
+    return typer.Exit(status)
+
+
+@contextmanager
+def _signals_interrupt() -> Generator[None]:
+    """Let the signals that end a process interrupt the block instead, and leave the ignored ones ignored."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        handler = signal.getsignal(signal.SIGINT)
+        # An event loop handles interrupts by cancelling its main task. Without a handler, as in
+        # the background of a shell script, they are ignored, but this signal is not.
+        if callable(handler):
+            handler(number, frame)
+        else:
+            raise KeyboardInterrupt
+
+    numbers = [getattr(signal, name) for name in ENDING_SIGNALS if hasattr(signal, name)]
+    changed = [number for number in numbers if signal.getsignal(number) is signal.SIG_DFL]
+    for number in changed:
+        signal.signal(number, interrupt)
+    try:
+        yield
+    finally:
+        for number in changed:
+            signal.signal(number, signal.SIG_DFL)

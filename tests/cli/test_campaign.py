@@ -1,0 +1,163 @@
+"""Many runs at once: what goes wrong with one, and what is told of it."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from st4sd_async import Client, Config, RetryPolicy, ServerError, Status
+from st4sd_async.cli._campaign import Attempt, conduct, exit_status
+from st4sd_async.cli._display import cells
+from st4sd_async.cli._exits import Exit
+from st4sd_async.cli._inputs import MOLECULES, plan
+from st4sd_async.cli._report import document, print_document, print_table, table
+from st4sd_async.local import DropAfter, LocalServer, Reply
+from st4sd_async.models import Experiment
+
+from .arithmetic import expected, measured
+
+SUCCESS = Status.model_validate({"experiment-state": "finished", "exit-status": "Success", "total-progress": 1.0})
+FAILED = Status.model_validate({"experiment-state": "finished", "exit-status": "Failed", "error-description": "boom"})
+
+
+@pytest.fixture
+def server() -> Iterator[LocalServer]:
+    with LocalServer(speed=50) as running:
+        yield running
+
+
+async def run(server: LocalServer, attempts: Sequence[Attempt], to: Path) -> list[Attempt]:
+    """The attempts after the campaign, as often as something changed."""
+    package = server.example("demo")
+    told: list[Attempt] = []
+    config = Config(retry=RetryPolicy(attempts=1))
+    async with Client(server.url, api_key=server.api_key, config=config) as client:
+        await conduct(client, package, attempts, to, told.append)
+    return told
+
+
+@pytest.mark.anyio
+async def test_runs_that_fail_do_not_touch_the_others(server: LocalServer, tmp_path: Path) -> None:
+    """One of three runs fails: the others are collected, and the exit status is 1."""
+    server.outcome("demo", "component-failure", times=1)
+    attempts = plan(3)
+
+    told = await run(server, attempts, tmp_path)
+
+    assert sorted(attempt.exit for attempt in attempts) == [Exit.DONE, Exit.DONE, Exit.RUN_FAILED]
+    assert exit_status(attempts) is Exit.RUN_FAILED
+    assert {attempt.label for attempt in told} == {"run 1", "run 2", "run 3"}
+    for attempt in attempts:
+        if attempt.exit is Exit.DONE:
+            numbers = expected(attempt.inputs["molecules.csv"], attempt.variables["scale"])
+            assert measured(attempt.properties) == numbers
+            assert sorted(attempt.files) == ["Energies", "Folder"]
+
+
+@pytest.mark.anyio
+async def test_a_start_in_doubt_ends_with_4(server: LocalServer, tmp_path: Path) -> None:
+    """A start whose answer was lost is told as such, and outweighs everything else."""
+    server.faults.add("POST /rs/experiments/*/start", DropAfter())
+    attempts = plan(2)
+
+    await run(server, attempts, tmp_path)
+
+    assert sorted(attempt.exit for attempt in attempts) == [Exit.DONE, Exit.UNKNOWN_START]
+    assert exit_status(attempts) is Exit.UNKNOWN_START
+    [doubtful] = [attempt for attempt in attempts if attempt.rest_uid is None]
+    assert cells(doubtful)[:2] == (doubtful.label, "error")
+
+
+@pytest.mark.anyio
+async def test_a_service_that_fails_ends_with_3(server: LocalServer, tmp_path: Path) -> None:
+    """What could be collected of a run is kept, although something else of it could not."""
+    server.faults.add("GET /rs/instances/*/outputs/Folder", Reply(500, {}, b"{}"))
+    [attempt] = attempts = plan(1)
+
+    await run(server, attempts, tmp_path)
+
+    assert isinstance(attempt.error, ServerError)
+    assert exit_status(attempts) is Exit.SERVICE
+    assert list(attempt.files) == ["Energies"]
+    assert attempt.properties
+
+
+@pytest.mark.anyio
+async def test_a_push_that_fails_starts_nothing(server: LocalServer, tmp_path: Path) -> None:
+    """Without the experiment there is no run."""
+    server.faults.add("POST /rs/experiments/", Reply(500, {}, b"{}"))
+
+    with pytest.raises(ServerError):
+        await run(server, plan(2), tmp_path)
+
+    assert not [path for method, path in server.requests if path.endswith("/start")]
+
+
+def test_the_worst_attempt_decides() -> None:
+    """No attempt at all is a success."""
+    assert exit_status([]) is Exit.DONE
+    assert exit_status([Attempt("a", {}, {}, status=SUCCESS)]) is Exit.DONE
+    assert exit_status([Attempt("a", {}, {}, status=SUCCESS), Attempt("b", {}, {}, status=FAILED)]) is Exit.RUN_FAILED
+    assert exit_status([Attempt("a", {}, {}, status=FAILED), Attempt("b", {}, {}, error=OSError())]) is Exit.USAGE
+
+
+def test_each_run_has_inputs_of_its_own() -> None:
+    """However many runs there are, no two are started with the same."""
+    attempts = plan(3 * len(MOLECULES))
+
+    told = {(attempt.inputs["molecules.csv"], attempt.variables["scale"]) for attempt in attempts}
+    assert len(told) == len(attempts)
+    assert len({attempt.inputs["molecules.csv"] for attempt in plan(3)}) == 3
+
+
+@pytest.mark.parametrize(
+    ("status", "shown"),
+    [
+        (None, ("starting", "-", "0%")),
+        (Status.pending(), ("starting", "-", "0%")),
+        (Status.model_validate({"experiment-state": "unscheduled", "exit-status": ""}), ("unscheduled", "-", "0%")),
+        (Status.model_validate({"experiment-state": "running", "exit-status": "N/A"}), ("running", "N/A", "0%")),
+        (SUCCESS, ("finished", "Success", "100%")),
+    ],
+    ids=["nothing yet", "pending", "unscheduled", "running", "finished"],
+)
+def test_a_line_shows_how_a_run_is_doing(status: Status | None, shown: tuple[str, str, str]) -> None:
+    """State, exit-status and progress in the service's words."""
+    attempt = Attempt("run 1", {}, {}, status=status)
+
+    assert cells(attempt) == ("run 1", *shown, "0.0")
+
+
+def test_numbers_that_are_none_are_null_in_json(capsys: pytest.CaptureFixture[str]) -> None:
+    """The document is JSON in the strict sense whatever was measured."""
+    attempt = Attempt("run 1", {}, {"scale": 1}, status=FAILED, properties={"energy": [math.nan, -1.5]})
+    experiment = Experiment.model_validate({"metadata": {"package": {"name": "demo"}}})
+
+    print_document(document("simulator", experiment, [attempt]))
+
+    [found] = json.loads(capsys.readouterr().out)["runs"]
+    assert found["properties"] == {"energy": [None, -1.5]}
+    assert found["status"]["error-description"] == "boom"
+    assert found["is-success"] is False
+
+
+def test_runs_that_measured_different_things_share_a_table(capsys: pytest.CaptureFixture[str]) -> None:
+    """The columns are those of all runs; what a run does not have is empty."""
+    attempts = [
+        Attempt("a", {}, {"scale": 1}, rest_uid="demo-1", properties={"input-id": ["x", "y"], "energy": [1.5, 2.5]}),
+        Attempt("b", {}, {"depth": 2}, rest_uid="demo-2", properties={"input-id": ["z"], "weight": [3]}),
+        Attempt("c", {}, {}, rest_uid="demo-3"),
+    ]
+
+    print_table(*table(attempts))
+
+    assert capsys.readouterr().out.splitlines() == [
+        "rest-uid\tscale\tdepth\tinput-id\tenergy\tweight",
+        "demo-1\t1\t\tx\t1.5\t",
+        "demo-1\t1\t\ty\t2.5\t",
+        "demo-2\t\t2\tz\t\t3",
+    ]

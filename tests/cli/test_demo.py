@@ -1,0 +1,95 @@
+"""``st4sd-async demo`` as a user runs it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import zipfile
+from typing import Any
+
+import pytest
+
+from .arithmetic import expected, measured
+from .conftest import Command
+
+
+def check_document(found: dict[str, Any], command: Command, runs: int) -> None:
+    """The runs differ, succeeded, and measured and left what follows from their inputs."""
+    assert len({run["rest-uid"] for run in found["runs"]}) == runs
+    assert len({run["inputs"]["molecules.csv"] for run in found["runs"]}) == runs
+    assert len({run["variables"]["scale"] for run in found["runs"]}) == runs
+    for run in found["runs"]:
+        numbers = expected(run["inputs"]["molecules.csv"], run["variables"]["scale"])
+        assert run["is-success"]
+        assert run["error"] is None
+        assert run["status"] == {
+            "experiment-state": "finished",
+            "exit-status": "Success",
+            "total-progress": 1.0,
+            "error-description": run["status"]["error-description"],
+        }
+        assert measured(run["properties"]) == numbers
+
+        folder = command.folder / "out" / run["rest-uid"]
+        assert {name: command.folder / path for name, path in run["files"].items()} == {
+            "Energies": folder / "energies.csv",
+            "Folder": folder / "results.zip",
+        }
+        energies = csv.DictReader(io.StringIO((folder / "energies.csv").read_text()))
+        assert {row["smiles"]: float(row["energy"]) for row in energies} == {
+            name: energy for name, (energy, _) in numbers.items()
+        }
+        with zipfile.ZipFile(folder / "results.zip") as archive:
+            assert sorted(name.lstrip("/") for name in archive.namelist()) == ["sub/b.bin", "summary.json"]
+
+
+def test_one_json_document_on_standard_output_follows_from_the_inputs(command: Command) -> None:
+    """Everything about all runs is one JSON document; progress goes to standard error."""
+    done = command("demo", "--engine", "simulator", "--runs", "2", "--to", "out", "--json")
+
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["engine"] == "simulator"
+    assert found["experiment"].startswith("demo@sha256x")
+    check_document(found, command, runs=2)
+    assert all(f"{run['rest-uid']}  finished  Success  100%" in done.stderr for run in found["runs"])
+    assert command.left_behind() == []
+
+
+def test_properties_of_all_runs_are_one_table_for_pipes(command: Command) -> None:
+    """Without a terminal there are tab-separated rows, lines of progress, and no control characters."""
+    done = command("demo", "--engine", "simulator", "--runs", "2")
+
+    assert done.returncode == 0, done.stderr
+    assert "\x1b" not in done.stdout + done.stderr
+    rows = list(csv.DictReader(io.StringIO(done.stdout), delimiter="\t"))
+    uids = list(dict.fromkeys(row["rest-uid"] for row in rows))
+    assert [row["scale"] for row in rows] == ["1"] * 3 + ["2"] * 3
+    for row in rows:
+        molecules = f"smiles,name\n{row['input-id']},it\n"
+        energy, weight = expected(molecules, int(row["scale"]))[row["input-id"]]
+        assert (float(row["energy"]), float(row["weight"])) == (energy, weight)
+    assert sorted(path.name for path in (command.folder / "results").iterdir()) == sorted(uids)
+
+
+def test_instance_directories_stay_where_the_user_wants_them(command: Command) -> None:
+    """With ``--keep`` the instance directories outlive the command."""
+    done = command("demo", "--engine", "simulator", "--runs", "1", "--keep", "kept")
+
+    assert done.returncode == 0, done.stderr
+    [energies] = (command.folder / "kept").glob("**/stages/stage0/Compute/energies.csv")
+    assert energies.read_text().startswith("input-id,")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_three_real_runs_end_within_a_minute(command: Command) -> None:
+    """The default engine executes three runs, with what follows from their inputs, in less than a minute."""
+    done = command("demo", "--to", "out", "--json", timeout=60)
+
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["engine"] == "elaunch"
+    check_document(found, command, runs=3)
+    assert command.left_behind() == []

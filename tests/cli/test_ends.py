@@ -1,0 +1,178 @@
+"""How the command ends, and what it says to a stranger whose machine lacks something."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+import typer
+
+from st4sd_async import ConnectFailed, ServerError, StartOutcomeUnknown
+from st4sd_async.cli._exits import Exit, Unusable, ends_cleanly, exit_of
+
+from .conftest import Command
+
+WITHOUT = """
+import sys
+
+class Hidden:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == {module!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+
+sys.meta_path.insert(0, Hidden())
+sys.argv = ["st4sd-async", "demo", "--engine", "simulator"]
+from st4sd_async.cli import main
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (),
+        ("nonsense",),
+        ("demo", "--runs", "0"),
+        ("demo", "--runs", "many"),
+        ("demo", "--engine", "steam"),
+        ("demo", "--to", "file"),
+        ("demo", "--to", "file/folder"),
+        ("serve", "--slots", "0"),
+    ],
+    ids=lambda arguments: " ".join(arguments) or "nothing",
+)
+def test_wrong_usage_ends_with_2_and_no_results(command: Command, arguments: tuple[str, ...]) -> None:
+    """What cannot be meant is said on standard error, before anything is done."""
+    (command.folder / "file").touch()
+
+    done = command(*arguments)
+
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr
+    assert "Traceback" not in done.stderr
+    assert [path.name for path in command.folder.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize(
+    ("module", "extra"), [("typer", "cli"), ("rich", "cli"), ("starlette", "local"), ("uvicorn", "local")]
+)
+def test_a_missing_package_is_named_with_the_extra_that_brings_it(command: Command, module: str, extra: str) -> None:
+    """Without an extra the command says what to install and ends with 2."""
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT.format(module=module)],
+        cwd=command.folder,
+        env=command.environment(),
+        capture_output=True,
+        text=True,
+        timeout=18,
+        check=False,
+    )
+
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert f'{module}, which is not installed: pip install "st4sd_async[{extra}]"' in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_missing_git_is_said(command: Command, tmp_path: Path) -> None:
+    """Without git, which holds the examples, the demo says to install it and ends with 2."""
+    done = command("demo", "--engine", "simulator", PATH=str(tmp_path))
+
+    assert done.returncode == 2
+    assert done.stderr.endswith("install git\n")
+    assert "Traceback" not in done.stderr
+
+
+def test_a_missing_orchestrator_is_said_with_the_way_around(command: Command, tmp_path: Path) -> None:
+    """Without st4sd-runtime-core the demo says what to install, how to go without, and ends with 2."""
+    python = tmp_path / "python"
+    python.symlink_to(Path(sys.executable).resolve())
+    git = shutil.which("git")
+    assert git
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "git").symlink_to(git)
+    folders = os.pathsep.join([command.environment()["PYTHONPATH"], sysconfig.get_path("purelib")])
+
+    done = subprocess.run(
+        [python, "-m", "st4sd_async", "demo"],
+        cwd=command.folder,
+        env=command.environment(PATH=str(tmp_path / "bin"), PYTHONPATH=folders),
+        capture_output=True,
+        text=True,
+        timeout=18,
+        check=False,
+    )
+
+    assert done.returncode == 2
+    assert 'pip install "st4sd_async[engine]"; or play the runs' in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_version_is_shown(command: Command) -> None:
+    """``--version`` prints one line."""
+    done = command("--version")
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("st4sd-async")
+
+
+ERRORS: list[tuple[BaseException, Exit]] = [
+    (StartOutcomeUnknown("the instance was started", "silence"), Exit.UNKNOWN_START),
+    (ConnectFailed("GET", "http://127.0.0.1:1", "refused"), Exit.SERVICE),
+    (ServerError("out of order", status=500), Exit.SERVICE),
+    (PermissionError(13, "Permission denied", "results"), Exit.USAGE),
+    (Unusable("install git"), Exit.USAGE),
+    (ImportError('pip install "st4sd_async[engine]"'), Exit.USAGE),
+    (KeyboardInterrupt(), Exit.INTERRUPTED),
+]
+
+
+@pytest.mark.parametrize(("error", "status"), ERRORS, ids=[type(error).__name__ for error, _ in ERRORS])
+def test_an_error_becomes_one_line_and_an_exit_status(
+    error: BaseException, status: Exit, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What a user can do something about is said in one line, and told by the exit status."""
+    with pytest.raises(typer.Exit) as ended, ends_cleanly():
+        raise error
+
+    assert ended.value.exit_code == status == exit_of(error)
+    out, said = capsys.readouterr()
+    assert out == ""
+    assert said.startswith("st4sd-async: ")
+    assert said.count("\n") == 1
+
+
+def test_another_way_is_told_when_a_package_is_missing(capsys: pytest.CaptureFixture[str]) -> None:
+    """Whoever cannot execute runs is told how to go without."""
+    with pytest.raises(typer.Exit), ends_cleanly(advice="or do without"):
+        raise ImportError('pip install "st4sd_async[engine]"')
+
+    assert capsys.readouterr().err == 'st4sd-async: pip install "st4sd_async[engine]"; or do without\n'
+
+
+@pytest.mark.parametrize("error", [ImportError("cannot import name 'a' from 'b'"), ValueError("x"), BrokenPipeError()])
+def test_what_a_user_cannot_help_is_not_hidden(error: Exception) -> None:
+    """Defects keep their tracebacks, and a closed pipe its meaning."""
+    with pytest.raises(type(error)), ends_cleanly():
+        raise error
+
+
+@pytest.mark.parametrize("ignored", [False, True], ids=["", "where Ctrl-C is ignored"])
+def test_sigterm_ends_a_command_as_ctrl_c_does(ignored: bool) -> None:
+    """A request to end closes what was opened, also in the background of a shell, which ignores Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN if ignored else signal.default_int_handler)
+    try:
+        with pytest.raises(typer.Exit) as ended, ends_cleanly():
+            signal.raise_signal(signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+    assert ended.value.exit_code == Exit.INTERRUPTED
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL

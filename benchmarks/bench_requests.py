@@ -1,0 +1,192 @@
+"""
+Status calls: raw aiohttp, plain httpx, the incumbent in sequence, and us, in one run.
+
+    python benchmarks/bench_requests.py [--calls 1000] [--repeats 3] [--json FILE]
+
+Every client runs in a process of its own, the server in another. The incumbent has no concurrency:
+it is measured in sequence, once per delay.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+REST_UID = "demo-c52cd4-76k4hf87"
+DELAYS = (0.0, 0.05)
+IN_FLIGHT = (1, 8, 100)
+CLIENTS = ("aiohttp", "httpx", "st4sd_async", "incumbent")
+SLOW = 20.0
+"""Seconds; a cell that takes longer is not repeated."""
+
+OneCall = Callable[[], Awaitable[object]]
+
+
+async def _bounded(call: OneCall, calls: int, in_flight: int) -> None:
+    """Make so many calls with so many workers."""
+    left = iter(range(calls))
+
+    async def work() -> None:
+        for _ in left:
+            await call()
+
+    await asyncio.gather(*(work() for _ in range(in_flight)))
+
+
+async def _aiohttp(port: int, calls: int, in_flight: int) -> tuple[float, float]:
+    import aiohttp
+
+    url = f"http://127.0.0.1:{port}/rs/instances/{REST_UID}/status"
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+
+        async def call() -> object:
+            async with session.get(url) as reply:
+                return json.loads(await reply.read())
+
+        return await _timed(call, calls, in_flight)
+
+
+async def _httpx(port: int, calls: int, in_flight: int) -> tuple[float, float]:
+    import httpx
+
+    url = f"http://127.0.0.1:{port}/rs/instances/{REST_UID}/status"
+    async with httpx.AsyncClient(timeout=httpx.Timeout(20, pool=None)) as client:
+
+        async def call() -> object:
+            return (await client.get(url)).json()
+
+        return await _timed(call, calls, in_flight)
+
+
+async def _st4sd_async(port: int, calls: int, in_flight: int) -> tuple[float, float]:
+    from st4sd_async import Client, Config
+
+    config = Config(concurrency=in_flight)
+    async with Client(f"http://127.0.0.1:{port}", api_key="benchmark", config=config) as client:
+
+        async def call() -> object:
+            return await client.status(REST_UID)
+
+        return await _timed(call, calls, in_flight)
+
+
+async def _timed(call: OneCall, calls: int, in_flight: int) -> tuple[float, float]:
+    """Wall and CPU seconds of the calls, after a few that open connections."""
+    await _bounded(call, in_flight, in_flight)
+    gc.collect()
+    wall, cpu = time.perf_counter(), time.process_time()
+    await _bounded(call, calls, in_flight)
+    return time.perf_counter() - wall, time.process_time() - cpu
+
+
+def _incumbent(port: int, calls: int) -> tuple[float, float]:
+    import experiment.service.db
+
+    api = experiment.service.db.ExperimentRestAPI(
+        f"http://127.0.0.1:{port}", cc_bearer_key="benchmark", test_cdb_connection=False
+    )
+    api.api_rest_uid_status(REST_UID, print_too=False, _api_verbose=False)
+    wall, cpu = time.perf_counter(), time.process_time()
+    for _ in range(calls):
+        api.api_rest_uid_status(REST_UID, print_too=False, _api_verbose=False)
+    return time.perf_counter() - wall, time.process_time() - cpu
+
+
+def measure(client: str, port: int, calls: int, in_flight: int) -> tuple[float, float]:
+    """Wall and CPU seconds of one cell, in this process."""
+    if client == "incumbent":
+        return _incumbent(port, calls)
+    run = {"aiohttp": _aiohttp, "httpx": _httpx, "st4sd_async": _st4sd_async}[client]
+    return asyncio.run(run(port, calls, in_flight))
+
+
+@contextmanager
+def serving(delay: float) -> Iterator[int]:
+    """The server in a process of its own; gives its port."""
+    with subprocess.Popen(
+        [sys.executable, str(HERE / "_server.py"), str(delay)], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        try:
+            yield int(process.stdout.readline())
+        finally:
+            process.terminate()
+
+
+def _cell(client: str, port: int, calls: int, in_flight: int, repeats: int) -> dict[str, Any]:
+    walls, cpus = [], []
+    for _ in range(repeats):
+        command = [sys.executable, __file__, "--one", client, str(port), str(in_flight), "--calls", str(calls)]
+        wall, cpu = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+        walls.append(wall)
+        cpus.append(cpu)
+        if wall > SLOW:
+            break
+    return {
+        "client": client,
+        "in_flight": in_flight,
+        "median_s": statistics.median(walls),
+        "minimum_s": min(walls),
+        "cpu_us_per_call": 1e6 * statistics.median(cpus) / calls,
+        "repeats": len(walls),
+    }
+
+
+def _show(rows: list[dict[str, Any]], delay: float) -> None:
+    base = {row["in_flight"]: row["median_s"] for row in rows if row["client"] == "aiohttp"}
+    sys.stdout.write(f"\nserver answers after {1000 * delay:.0f} ms\n")
+    sys.stdout.write("in flight  client        median s  min s   x aiohttp  CPU us/call\n")
+    for row in rows:
+        ratio = row["median_s"] / base[row["in_flight"]]
+        sys.stdout.write(
+            f"{row['in_flight']:>9}  {row['client']:<12} {row['median_s']:>9.3f} {row['minimum_s']:>6.3f}"
+            f" {ratio:>10.2f} {row['cpu_us_per_call']:>12.0f}\n"
+        )
+    sys.stdout.flush()
+
+
+def main() -> None:
+    """Measure all cells and print them."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[1])
+    parser.add_argument("--calls", type=int, default=1000)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.one:
+        client, port, in_flight = options.one
+        sys.stdout.write(json.dumps(measure(client, int(port), options.calls, int(in_flight))))
+        return
+    versions = {name: metadata.version(name) for name in ("aiohttp", "httpx", "st4sd_async", "st4sd-runtime-core")}
+    sys.stdout.write(f"Python {platform.python_version()}, {os.cpu_count()} cores, {versions}, {options.calls} calls\n")
+    result: dict[str, Any] = {"versions": versions, "calls": options.calls, "delays": {}}
+    for delay in DELAYS:
+        with serving(delay) as port:
+            cells = [(client, n) for n in IN_FLIGHT for client in CLIENTS if client != "incumbent" or n == 1]
+            rows = [_cell(client, port, options.calls, n, options.repeats) for client, n in cells]
+        _show(rows, delay)
+        ours = next(row for row in rows if row["client"] == "st4sd_async" and row["in_flight"] == IN_FLIGHT[-1])
+        theirs = next(row for row in rows if row["client"] == "incumbent")
+        faster = theirs["median_s"] / ours["median_s"]
+        sys.stdout.write(f"incumbent in sequence / st4sd_async with {IN_FLIGHT[-1]} in flight: {faster:.1f}\n")
+        result["delays"][str(delay)] = rows
+    if options.json:
+        options.json.write_text(json.dumps(result, indent=1))
+
+
+if __name__ == "__main__":
+    main()

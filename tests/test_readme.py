@@ -1,0 +1,59 @@
+"""What the README shows runs."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+from pathlib import Path
+from types import CodeType
+from typing import Any
+
+import pytest
+
+from st4sd_async import Client, Config
+from st4sd_async.local import LocalServer
+
+README = Path(__file__).parents[1] / "README.md"
+TEXT = README.read_text("utf-8") if README.exists() else ""
+BLOCKS = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+
+
+def compiled(source: str) -> CodeType:
+    """Code with top-level await, as in a notebook."""
+    code: CodeType = compile(source, str(README), "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+    return code
+
+
+@pytest.mark.anyio
+async def test_every_block_of_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a notebook, one after the other; only the made-up address and key are replaced."""
+    with LocalServer(speed=50) as server:
+        config = Config(poll_interval=0.02)
+        async with Client(server.url, api_key=server.api_key, config=config) as client:
+            await client.push(server.example("demo"))
+            names: dict[str, Any] = {"client": client, "print": lambda *shown: None}
+            for block in BLOCKS:
+                source = block.replace('Path("st4sd.key")', repr(server.api_key)).replace(
+                    "LocalServer()", "LocalServer(speed=50)"
+                )
+                if "config=" not in source:
+                    source = source.replace("https://st4sd.example", server.url)
+                names["client"] = client
+                done = eval(compiled(source), names)
+                if inspect.isawaitable(done):
+                    await done
+    assert len(BLOCKS) == 6
+
+
+def test_it_stays_short() -> None:
+    """Example first, numbers second, and nothing that belongs elsewhere."""
+    assert len(TEXT.splitlines()) < 180
+
+
+def test_ci_runs_the_test_line_of_the_readme() -> None:
+    """What a stranger types is what is tested: the script takes the line from here."""
+    (line,) = [line for line in TEXT.splitlines() if "-m pytest" in line]
+
+    assert line.startswith("python3 -m venv .venv && .venv/bin/pip install")
+    assert "README.md" in (README.parent / ".ci" / "run").read_text("utf-8")

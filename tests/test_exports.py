@@ -11,9 +11,9 @@ from st4sd_async import _errors, models
 NAMES = [
     "S3", "APIError", "AlreadyExists", "BadRequest", "Client", "Config", "ConfigError", "Conflict",
     "ConnectFailed", "ConnectionLost", "DecodeError", "ExitStatus", "Experiment", "ExperimentState",
-    "ExtraInputs", "FileContent", "InputConflict", "Instance", "InvalidPackage", "InvalidPayload",
+    "ExtraInputs", "FileContent", "Hint", "InputConflict", "Instance", "InvalidPackage", "InvalidPayload",
     "KeyOutput", "MissingInputs", "NotFound", "NotReady", "OutcomeUnknown", "Output", "PayloadTooLarge",
-    "Problem", "RateLimited", "RetryPolicy", "Run", "RunDeleted", "RunFailed", "S3Store", "ServerError",
+    "Problem", "RateLimited", "Reason", "RetryPolicy", "Run", "RunDeleted", "RunFailed", "S3Store", "ServerError",
     "St4sdError", "StageState", "StartOutcomeUnknown", "StartPayload", "Status", "TimedOut", "TransportError",
     "Unauthorized", "UnknownExperiment", "UnknownOutput", "UnknownRun", "Volume", "WaitTimeout",
 ]

@@ -1,5 +1,6 @@
 """The shapes of what is sent to the service and what it replies."""
 
+from .._hints import Hint, Reason
 from ._base import Payload, Reply, Word
 from .outputs import KeyOutput, Output
 from .packages import Experiment, ExperimentList, StartSkeleton
@@ -22,12 +23,14 @@ __all__ = [
     "ExperimentList",
     "ExperimentState",
     "FileContent",
+    "Hint",
     "Instance",
     "KeyOutput",
     "Meta",
     "OrchestratorResources",
     "Output",
     "Payload",
+    "Reason",
     "Reply",
     "RuntimePolicy",
     "S3Store",

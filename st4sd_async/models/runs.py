@@ -7,10 +7,15 @@ from typing import Annotated, Any, Self
 
 from pydantic import AliasChoices, BeforeValidator, Field, PrivateAttr, field_validator, model_validator
 
+from .._errors import shorten
 from .._finality import is_final
+from .._hints import Hint, Reason, explain, with_lines
 from ._base import Reply, Word
 from .outputs import KeyOutput
 from .packages import Experiment
+
+LONGEST_WHY = 120
+"""Characters of an error's text beside a state on one line."""
 
 
 class ExperimentState(Word):
@@ -144,8 +149,7 @@ class Status(Reply):
     @field_validator("error_description")
     @classmethod
     def _with_lines(cls, value: str | None) -> str | None:
-        # In the final status the service writes the two characters in place of a line break.
-        return value.replace("\\n", "\n").strip() if value else value
+        return with_lines(value) if value else value
 
     @classmethod
     def pending(cls, raw: Mapping[str, Any] | None = None) -> Self:
@@ -185,11 +189,25 @@ class Status(Reply):
         """Whether the instance was deleted; this is its last known status then."""
         return self._deleted
 
+    @property
+    def hint(self) -> Hint | None:
+        """Why it does not run, and what to do about it; None while it runs as it should, and after Success."""
+        if self.is_deleted:
+            return Hint(Reason.DELETED, self.error_description)
+        text = self.error_description or self._in_place_of_a_status
+        return explain(self.experiment_state, self.exit_status, self.stage_state, text)
+
+    @property
+    def _in_place_of_a_status(self) -> str | None:
+        words = (self.raw.get(key) for key in ("warning", "message")) if self.is_pending else ()
+        return next((word for word in words if isinstance(word, str)), None)
+
     def __str__(self) -> str:
-        state = "no status yet" if self.is_pending else str(self.experiment_state)
+        state = str(self.experiment_state or "") or "no status yet"
         exit_status = f", {self.exit_status}" if self.exit_status else ""
-        why = f": {self.error_description}" if self.error_description else ""
-        return f"{'deleted, last seen ' if self.is_deleted else ''}{state}{exit_status}{why}"
+        told = (self.hint.gist if self.hint else self.error_description) if self.error_description else None
+        why = f": {shorten(told, LONGEST_WHY)}" if told else ""
+        return shorten(f"{'deleted, last seen ' if self.is_deleted else ''}{state}{exit_status}{why}")
 
 
 class Instance(Reply):

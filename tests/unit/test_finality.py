@@ -1,88 +1,467 @@
-"""When is a run over?"""
+"""When is a run over? The table is that of the servers' observed behaviour; each row names its fact."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import product
+from typing import NamedTuple
+
 import pytest
 
-from st4sd_async._finality import Judge, Pair, is_final
+from st4sd_async import Status
+from st4sd_async._finality import GRACES_FOR_IMAGES, Judge, Pair, is_final
 
 GRACE = 60.0
+FOR_EVER = 3 * GRACES_FOR_IMAGES * GRACE
+"""Seconds after which a run that is not over yet is taken never to be."""
 
-OVER = [
-    ("finished", "Success"),
-    ("finished", "Failed"),
-    ("failed", "Failed"),
-    ("finished", "Stopped"),
-    ("FINISHED", "success"),
+NO_STATUS = "Workflow instance sum-numbers-bc79d8-lq14vhus does not have "
+NO_POD = "Workflow has no status and there is no Pod for it, ask your administrator to ins"
+NO_ROOM = (
+    "Workflow scheduler is unscheduled, reason: 0/1 nodes are available: 1 Insufficient cpu. "
+    "preemption: 0/1 nodes are available."
+)
+NOT_CLONED = (
+    "initContainer failure: git-sync-package failed with exit code 128 and message fatal: '/srv/st4sd' does not appear "
+    "to be a git repository\nfatal: Could not read from remote repository.\n\nPlease make sure you have the correct "
+    "access rights\nand the repository exists.\n"
+)
+NO_IMAGE = "initContainer failure: failed to pull image registry.example/git-sync:latest"
+KILLED = "elaunch-primary exitCode: 137, reason: OOMKilled"
+BOOM = "Stage 0 failed. Reason:\n1 jobs failed unexpectedly.\nJob: stage0.Boom. Returncode"
+BOOM_AT_THE_END = "Stage 0 failed. Reason:\\n1 jobs failed unexpectedly.\\nJob: stage0.Boom. Returnco"
+BAD_OPTION = "During argument parsing of sys-args, ran into BadOptionError no such option: --no-such-option"
+BAD_REFERENCE = "UnusedDataReferenceError Reference stage0.A:ref declared by component stage1.B i"
+
+Moment = tuple[float, str | None, str | None, str]
+"""From so many seconds on, the service shows this experiment-state, exit-status and error-description."""
+
+
+class Course(NamedTuple):
+    """What a service shows of one run."""
+
+    fact: str
+    moments: list[Moment]
+    over: float | None
+    """When the run is over, for a grace of 60 s; None: never."""
+    success: bool = False
+
+
+COURSES = [
+    Course(
+        "[1] exit-status first, recorded: slow",
+        [
+            (0.01, None, None, NO_STATUS),
+            (0.33, None, None, ""),
+            (2.38, "running", "N/A", ""),
+            (22.42, "running", "Success", ""),
+            (26.43, "finished", "Success", ""),
+        ],
+        26.43,
+        True,
+    ),
+    Course(
+        "[1] exit-status first, recorded: demo",
+        [
+            (0.01, None, None, NO_STATUS),
+            (0.31, None, None, ""),
+            (2.41, "running", "N/A", ""),
+            (14.4, "running", "Success", ""),
+            (18.4, "finished", "Success", ""),
+        ],
+        18.4,
+        True,
+    ),
+    Course(
+        "[1] exit-status first, recorded: sum-numbers-ukkkcyws",
+        [
+            (0.1, None, None, NO_POD),
+            (0.4, None, None, ""),
+            (3.6, "Initialising", "N/A", ""),
+            (28.5, "running", "Success", ""),
+            (32.7, "finished", "Success", ""),
+        ],
+        32.7,
+        True,
+    ),
+    Course(
+        "[1] both at once, recorded: sum-numbers",
+        [
+            (0.01, None, None, NO_STATUS),
+            (0.31, None, None, ""),
+            (2.4, "running", "N/A", ""),
+            (26.41, "finished", "Success", ""),
+        ],
+        26.41,
+        True,
+    ),
+    Course(
+        "[1] both at once, recorded: demo-76k4hf87",
+        [
+            (0.1, None, None, NO_POD),
+            (0.4, None, None, ""),
+            (3.6, "running", "N/A", ""),
+            (16.4, "finished", "Success", ""),
+        ],
+        16.4,
+        True,
+    ),
+    Course(
+        "[1] experiment-state first: the documentation's order",
+        [(0, "running", "N/A", ""), (5, "finished", "N/A", ""), (9, "finished", "Success", "")],
+        9,
+        True,
+    ),
+    Course(
+        "[1] experiment-state first, failed",
+        [(0, "running", "N/A", ""), (5, "finished", "N/A", ""), (9, "finished", "Failed", BOOM_AT_THE_END)],
+        9,
+    ),
+    Course(
+        "[2] finished with Failed is a component failure; [5] its text changes, recorded: fail",
+        [
+            (0.1, None, None, NO_POD),
+            (0.5, None, None, ""),
+            (3.6, "Initialising", "N/A", ""),
+            (33.7, "running", "N/A", ""),
+            (34.6, "running", "Failed", BOOM),
+            (39.6, "finished", "Failed", BOOM_AT_THE_END),
+        ],
+        39.6,
+    ),
+    Course(
+        "[2] failed is a set-up failure, recorded: badref",
+        [(0.1, None, None, NO_POD), (0.5, None, None, ""), (3.7, "failed", "Failed", BAD_REFERENCE)],
+        3.7,
+    ),
+    Course(
+        "[2] failed is a set-up failure: bad arguments", [(0, None, None, ""), (2, "failed", "Failed", BAD_OPTION)], 2
+    ),
+    Course(
+        "[3] unscheduled, whose text is not an error",
+        [
+            (0, "unscheduled", "", NO_ROOM),
+            (500, None, None, ""),
+            (501, "running", "N/A", ""),
+            (510, "finished", "Success", ""),
+        ],
+        510,
+        True,
+    ),
+    Course("[3] unscheduled for ever", [(0, "unscheduled", "", NO_ROOM)], None),
+    Course(
+        "[3] failed init container, exit-status empty for ever",
+        [(0, None, None, ""), (1, "failed", "", NOT_CLONED)],
+        1 + GRACE,
+    ),
+    Course(
+        "[3] killed orchestrator: Failed with a capital F, exit-status empty for ever",
+        [(0, "running", "N/A", ""), (10, "Failed", "", KILLED)],
+        10 + GRACE,
+    ),
+    Course(
+        "[3] Failed for the seconds between the container's end and its last status",
+        [
+            (0, "running", "N/A", ""),
+            (10, "Failed", "", "elaunch-primary exitCode: 1, reason: Error"),
+            (14, "finished", "Failed", BOOM_AT_THE_END),
+        ],
+        14,
+    ),
+    Course(
+        "[3] ErrImagePull flaps and comes back",
+        [
+            (0, "failed", "", NO_IMAGE),
+            (20, None, None, ""),
+            (35, "failed", "", NO_IMAGE),
+            (50, None, None, ""),
+            (200, "failed", "", NO_IMAGE),
+            (500, "running", "N/A", ""),
+            (510, "finished", "Success", ""),
+        ],
+        510,
+        True,
+    ),
+    Course(
+        "[3] ErrImagePull stands for ever",
+        [(0, None, None, ""), (1, "failed", "", NO_IMAGE)],
+        1 + GRACES_FOR_IMAGES * GRACE,
+    ),
+    Course(
+        "[3] killed after a component failed: running and Failed for ever",
+        [(0, "running", "N/A", ""), (10, "running", "Failed", BOOM)],
+        10 + GRACE,
+    ),
+    Course(
+        "[3] unschedulable, which an administrator repairs",
+        [
+            (0, "unschedulable", "", "Unable to pull image registry.example/st4sd-runtime-core:latest"),
+            (900, None, None, ""),
+            (901, "running", "N/A", ""),
+            (910, "finished", "Success", ""),
+        ],
+        910,
+        True,
+    ),
+    Course("[3] unschedulable for ever", [(0, "unschedulable", "", "Unable to pull images a, b")], None),
+    Course(
+        "[3] monitor stuck: the service itself says finished and Success",
+        [(0.3, None, None, ""), (300, "finished", "Success", "")],
+        300,
+        True,
+    ),
+    Course("[1] one field final, the other never: state", [(0, "finished", "N/A", "")], GRACE),
+    Course("[1] one field final, the other never: state, nulls", [(0, "finished", None, "")], GRACE),
+    Course("[1] one field final, the other never: Success", [(0, "running", "Success", "")], GRACE, True),
+    Course("[1] one field final, the other never: Stopped", [(0, None, "Stopped", "")], GRACE),
+    Course(
+        "[5] a text that changes does not start the grace anew",
+        [(0, "running", "Failed", "a"), (40, "running", "Failed", BOOM), (55, "running", "Failed", "")],
+        GRACE,
+    ),
+    Course("[6] Stopped", [(0, "running", "N/A", ""), (4, "finished", "Stopped", "Killed by user signal")], 4),
+    Course("[3] null for ever", [(0, None, None, "")], None),
+    Course("[3] empty for ever", [(0, "", "", "")], None),
+    Course("[3] the word None for ever", [(0, "None", "None", "")], None),
+    Course("[3] Initialising for ever", [(0, "Initialising", "N/A", "")], None),
+    Course("[3] running for ever", [(0, "running", "N/A", "")], None),
+    Course("[3] waits for ever", [(0, "waiting_on_resource", "N/A", ""), (99, "suspended", "N/A", "")], None),
+    Course("[3] words that nobody has seen", [(0, "thawing", "Melted", "")], None),
+    Course("[3] a word that nobody has seen beside a final one", [(0, "thawing", "Failed", "")], GRACE),
 ]
-HALF = [
-    ("running", "Success"),
-    ("running", "Failed"),
-    ("finished", "N/A"),
-    ("failed", ""),
-    ("Failed", ""),
-    ("finished", None),
-]
-OPEN = [
-    (None, None),
-    ("", ""),
-    ("Initialising", "N/A"),
-    ("running", "N/A"),
-    ("running", None),
-    ("unscheduled", ""),
-    ("unschedulable", ""),
-    ("waiting_on_resource", "N/A"),
-    ("suspended", "N/A"),
-    ("thawing", "Melted"),
-]
 
 
-@pytest.mark.parametrize("pair", OVER, ids=str)
-def test_both_fields_final_is_over_at_once(pair: Pair) -> None:
-    """No grace is needed when both fields agree, whatever their case."""
-    assert is_final(pair)
-    assert Judge(GRACE).is_over(pair, 0.0)
+def looks(course: Course) -> Iterator[Moment]:
+    """What is seen by somebody who looks at each change and each second after it."""
+    ends = [moment for moment, *_ in course.moments[1:]] + [FOR_EVER]
+    for (began, state, exit_status, text), end in zip(course.moments, ends, strict=True):
+        passed = 0
+        while began + passed < end:
+            yield began + passed, state, exit_status, text
+            passed += 1
 
 
-@pytest.mark.parametrize("pair", HALF, ids=str)
-def test_one_final_field_is_over_after_the_grace_period(pair: Pair) -> None:
-    """A run that never gets its other field is over when the pair has stood still long enough."""
+def shown(course: Course, now: float) -> Moment:
+    return [moment for moment in course.moments if moment[0] <= now][-1]
+
+
+def ended_by_patience(course: Course) -> float | None:
+    """When it ends for somebody who looks at each change, and in between only when the judge asks for it."""
+    judge, now = Judge(GRACE), course.moments[0][0]
+    while True:
+        _, state, exit_status, text = shown(course, now)
+        if judge.is_over((state, exit_status), now, text):
+            return now
+        patience = judge.patience(now)
+        nexts = [moment for moment, *_ in course.moments if moment > now]
+        if patience is not None:
+            nexts.append(now + patience)
+        if not nexts:
+            return None
+        now = min(nexts)
+
+
+by_fact = pytest.mark.parametrize("course", COURSES, ids=lambda course: course.fact)
+
+
+@by_fact
+def test_every_course_ends_when_the_run_is_over(course: Course) -> None:
+    """At the first look that proves it, or when a half-final pair has stood for the grace; else never."""
     judge = Judge(GRACE)
 
-    assert not is_final(pair)
-    assert not judge.is_over(pair, 100.0)
-    assert judge.patience(130.0) == 30.0
-    assert not judge.is_over(pair, 159.9)
-    assert judge.is_over(pair, 160.0)
+    ended = [now for now, *pair, text in looks(course) if judge.is_over((pair[0], pair[1]), now, text)]
+
+    assert next(iter(ended), None) == pytest.approx(course.over)
 
 
-@pytest.mark.parametrize("pair", OPEN, ids=str)
-def test_no_final_field_is_never_over(pair: Pair) -> None:
-    """However long it stands: waiting, unknown words and no status at all can still change."""
-    judge = Judge(GRACE)
-
-    assert not any(judge.is_over(pair, moment) for moment in (0.0, 60.0, 1e6))
-    assert judge.patience(1e6) is None
+@by_fact
+def test_looking_when_it_is_of_use_is_enough(course: Course) -> None:
+    """Whoever looks at changes and when the judge asks for it, comes to the same end at the same time."""
+    assert ended_by_patience(course) == pytest.approx(course.over)
 
 
-def test_a_pair_that_flaps_starts_its_grace_anew() -> None:
-    """A failed image pull that comes and goes is not the end."""
+@by_fact
+def test_the_model_agrees_with_the_plain_words(course: Course) -> None:
+    """`Status` comes to the same verdict, and its exit-status alone tells whether the run ended well."""
+    plain, typed = Judge(GRACE), Judge(GRACE)
+
+    for now, state, exit_status, text in looks(course):
+        raw = {"experiment-state": state, "exit-status": exit_status, "error-description": text}
+        status = Status.model_validate(raw)
+        over = plain.is_over((state, exit_status), now, text)
+
+        assert status.is_final == is_final((state, exit_status))
+        assert typed.is_over(status.pair, now, status.error_description) == over
+        assert typed.patience(now) == plain.patience(now)
+        if over:
+            assert status.concluded().is_success == course.success
+            break
+
+
+def cases(word: str) -> list[str]:
+    return [word.lower(), word.upper(), word.capitalize(), word.capitalize().swapcase()]
+
+
+@pytest.mark.parametrize("words", list(product(["finished", "failed"], ["Success", "Failed", "Stopped"])), ids=str)
+def test_letters_of_any_case_are_the_same_word(words: tuple[str, str]) -> None:
+    """The service itself writes both `failed` and `Failed`."""
+    for pair in product(cases(words[0]), cases(words[1])):
+        status = Status.model_validate({"experiment-state": pair[0], "exit-status": pair[1]})
+
+        assert is_final(pair)
+        assert Judge(GRACE).is_over(pair, 0.0)
+        assert status.is_final
+        assert status.is_success == (words[1] == "Success")
+
+
+@pytest.mark.parametrize("word", [None, "", "None", "none", "N/A", "n/a", "null", "thawing"], ids=repr)
+def test_a_word_that_is_not_final_never_ends_a_run(word: str | None) -> None:
+    """Neither at once nor beside a final one."""
+    assert not is_final((word, word))
+    assert not is_final(("finished", word))
+    assert not is_final((word, "Success"))
+
+
+@pytest.mark.parametrize("raw", [{"warning": NO_POD}, {"message": NO_STATUS}, {}], ids=["warning", "400", "null"])
+def test_no_status_at_all_is_pending(raw: dict[str, str]) -> None:
+    """[3]: the first 0.3 s, and a warning may stay for ever; it is never over by time."""
+    status, judge = Status.model_validate(raw), Judge(GRACE)
+
+    assert status.is_pending
+    assert not status.is_final
+    assert not any(judge.is_over(status.pair, second) for second in range(int(FOR_EVER)))
+    assert judge.patience(FOR_EVER) is None
+
+
+def test_words_of_another_case_do_not_start_the_grace_anew() -> None:
+    """[3]: `failed` of an init container and `Failed` of the orchestrator are one word to the models."""
     judge = Judge(GRACE)
 
     seen = [
-        judge.is_over(pair, moment)
-        for moment, pair in [
-            (0.0, ("failed", "")),
-            (50.0, (None, None)),
-            (55.0, ("failed", "")),
-            (110.0, ("failed", "")),
-            (115.0, ("failed", "")),
-        ]
+        judge.is_over(Status.model_validate({"experiment-state": state, "exit-status": ""}).pair, now)
+        for now, state in [(0, "failed"), (30, "Failed"), (60, "FAILED")]
     ]
 
-    assert seen == [False, False, False, False, True]
+    assert seen == [False, False, True]
 
 
-def test_without_a_look_nothing_was_seen() -> None:
-    """A judge that has seen nothing has no patience to tell."""
-    assert Judge(GRACE).patience(0.0) is None
+def test_a_pair_that_comes_back_starts_its_grace_anew() -> None:
+    """Only the time since it came back counts."""
+    judge, seen = Judge(GRACE), []
+
+    for now, pair in [
+        (0, ("failed", "")),
+        (29, ("failed", "")),
+        (58, (None, None)),
+        (59, ("failed", "")),
+        (89, ("failed", "")),
+        (118, ("failed", "")),
+        (119, ("failed", "")),
+    ]:
+        seen.append(judge.is_over(pair, now))
+
+    assert seen == [False] * 6 + [True]
+
+
+def test_a_gap_in_which_nobody_looked_is_not_standing_still() -> None:
+    """A laptop that slept for a day has not seen what happened: half the grace is the most it counts for."""
+    judge, pair = Judge(GRACE), ("failed", "")
+
+    seen = [judge.is_over(pair, now) for now in (0, 86_400, 86_410, 86_430)]
+
+    assert seen == [False, False, False, True]
+    assert judge.patience(86_430) == 0
+
+
+def test_three_looks_are_the_least() -> None:
+    """However far they are apart."""
+    for grace in (0.001, 1.0, GRACE):
+        judge = Judge(grace)
+
+        assert [judge.is_over(("failed", ""), now) for now in (0, 1e6, 2e6)] == [False, False, True]
+
+
+def test_a_clock_that_runs_backwards_counts_as_standing_still() -> None:
+    """Neither does it end a run nor does it hold one up: time goes on from the new moment."""
+    judge, pair = Judge(GRACE), ("finished", None)
+
+    assert not judge.is_over(pair, 1000)
+    assert not judge.is_over(pair, 1020)
+    assert not judge.is_over(pair, 5)
+    assert judge.patience(0) == 30
+    assert not judge.is_over(pair, 35)
+    assert judge.patience(35) == pytest.approx(10)
+    assert judge.is_over(pair, 45)
+
+
+def test_no_grace_is_over_at_the_first_look() -> None:
+    """0 is for those who would rather err than wait, images or not; what is not half-final still is not over."""
+    assert Judge(0).is_over(("failed", ""), 0)
+    assert Judge(0).is_over(("failed", ""), 0, NO_IMAGE)
+    assert not Judge(0).is_over(("running", "N/A"), 0)
+
+
+@pytest.mark.parametrize(
+    "text", [NO_IMAGE, "Failed To Pull Image x", "unable to pull images x, y", "errimagepull", "is ImagePullBackOff"]
+)
+def test_an_image_that_cannot_be_pulled_needs_more_patience(text: str) -> None:
+    """Ten times the grace, by looks as far apart as ever; then it is over."""
+    judge, now, looked = Judge(GRACE), 0.0, 0
+
+    while not judge.is_over(("failed", ""), now, text):
+        looked += 1
+        now += judge.patience(now) or 0.0
+
+    assert now == pytest.approx(GRACES_FOR_IMAGES * GRACE)
+    assert looked == 20
+
+
+def test_the_text_seen_last_counts() -> None:
+    """What an init container says after its image was pulled needs no more patience than usual."""
+    judge = Judge(GRACE)
+
+    assert not any(judge.is_over(("failed", ""), now, NO_IMAGE) for now in range(0, 50, 10))
+    assert not judge.is_over(("failed", ""), 50, NOT_CLONED)
+    assert judge.patience(50) == pytest.approx(10)
+    assert judge.is_over(("failed", ""), 60, NOT_CLONED)
+
+
+@pytest.mark.parametrize("grace", [60.0, 0.1, 0.3, 0.7, 1.1, 1e-3, 123.456])
+@pytest.mark.parametrize("began", [0.0, 0.1, 1000.0, 123456.789, 1e7])
+def test_looks_taken_exactly_when_asked_end_it(grace: float, began: float) -> None:
+    """Three looks are enough, however the sums of moments are rounded."""
+    judge, now, seen = Judge(grace), began, []
+
+    for _ in range(3):
+        seen.append(judge.is_over(("failed", ""), now))
+        patience = judge.patience(now)
+        assert patience is not None
+        now += patience
+
+    assert seen == [False, False, True]
+    assert now == pytest.approx(began + grace, abs=grace * 1e-4)
+
+
+def test_patience_is_what_is_left_until_a_look_is_of_use() -> None:
+    """Half the grace, or what is missing, less what has passed since the last look."""
+    judge, pair = Judge(GRACE), ("running", "Failed")
+    judge.is_over(pair, 100)
+
+    assert [judge.patience(now) for now in (100, 110, 130, 140)] == [30, 20, 0, 0]
+    assert not judge.is_over(pair, 120)
+    assert judge.patience(120) == 30
+    assert not judge.is_over(pair, 149)
+    assert judge.patience(149) == pytest.approx(11)
+    assert judge.patience(155) == pytest.approx(5)
+
+
+@pytest.mark.parametrize("pair", [(None, None), ("running", "N/A"), ("finished", "Success")], ids=str)
+def test_there_is_patience_only_with_a_half_final_pair(pair: Pair) -> None:
+    """Neither before the first look, nor with a pair that time cannot decide about."""
+    judge = Judge(GRACE)
+
+    assert judge.patience(0) is None
+    judge.is_over(("failed", ""), 0)
+    assert judge.patience(0) == 30
+    judge.is_over(pair, 10)
+    assert judge.patience(10) is None

@@ -1,0 +1,454 @@
+"""Why does a run not run, and what does its owner read about it?"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import pytest
+
+from st4sd_async import Hint, Instance, Reason, Status
+from st4sd_async._hints import LONGEST_LINE, explain
+
+NO_POD = (
+    "Workflow has no status and there is no Pod for it, ask your administrator to inspect the status of the "
+    "workflow-operator pod."
+)
+NO_ROOM = (
+    "Workflow scheduler is unscheduled, reason: 0/1 nodes are available: 1 Insufficient cpu. "
+    "preemption: 0/1 nodes are available."
+)
+NO_ROOM_IN_A_BIG_CLUSTER = (
+    "Workflow scheduler is unscheduled, reason: 0/9 nodes are available: 3 Insufficient memory, "
+    "5 Insufficient nvidia.com/gpu."
+)
+NOT_CLONED = (
+    "initContainer failure: git-sync-package failed with exit code 128 and message fatal: '/srv/st4sd' does not appear "
+    "to be a git repository\nfatal: Could not read from remote repository.\n\nPlease make sure you have the correct "
+    "access rights\nand the repository exists.\n"
+)
+NO_PACKAGE_IN_S3 = "initContainer failure: s3-package-fetch failed with exit code 1 and message NoSuchKey"
+NO_INPUTS_IN_S3 = "initContainer failure: s3-fetch failed with exit code 1 and message NoSuchBucket: simulations"
+OTHER_INIT = "initContainer failure: warm-up failed with exit code 1 and message unable to fetch stdout of warm-up"
+BOOM = "Stage 0 failed. Reason:\\n1 jobs failed unexpectedly.\\nJob: stage0.Boom. Returncode 1. Reason KnownIssue\\n"
+BAD_OPTION = "During argument parsing of sys-args, ran into BadOptionError no such option: --no-such-option"
+BAD_REFERENCE = "UnusedDataReferenceError Reference stage0.A:ref declared by component stage1.B is not used"
+UNEXPECTED = "Unexpected exception reached top level\n.division by zero"
+ADMINISTRATOR = "the cluster keeps trying, ask your administrator to repair it"
+
+
+class Case(NamedTuple):
+    """Words of a service, and what they mean to the owner of the run."""
+
+    name: str
+    words: tuple[str | None, str | None, str | None]
+    """experiment-state, exit-status, stage-state."""
+    text: str
+    reason: Reason
+    line: str
+
+
+CASES = [
+    Case(
+        "null",
+        (None, None, None),
+        "",
+        Reason.PENDING,
+        "pending: no status yet, as in the first seconds of a run; if it stays so, ask your administrator",
+    ),
+    Case(
+        "empty",
+        ("", "", ""),
+        "",
+        Reason.PENDING,
+        "pending: no status yet, as in the first seconds of a run; if it stays so, ask your administrator",
+    ),
+    Case(
+        "warning",
+        (None, None, None),
+        NO_POD,
+        Reason.PENDING,
+        "pending: no status yet, as in the first seconds of a run; if it stays so, ask your administrator "
+        "(there is no Pod for it)",
+    ),
+    Case(
+        "400",
+        (None, None, None),
+        "Workflow instance demo-c52cd4-yssbeju7 does not have a status yet",
+        Reason.PENDING,
+        "pending: no status yet, as in the first seconds of a run; if it stays so, ask your administrator",
+    ),
+    Case(
+        "initialising",
+        ("Initialising", "N/A", "Initialising"),
+        "",
+        Reason.INITIALISING,
+        "initialising: the orchestrator sets it up; no component runs yet",
+    ),
+    Case(
+        "initialising, as the documentation spells it",
+        ("Initializing", None, "Initializing"),
+        "",
+        Reason.INITIALISING,
+        "initialising: the orchestrator sets it up; no component runs yet",
+    ),
+    Case(
+        "unscheduled",
+        ("unscheduled", "", ""),
+        NO_ROOM,
+        Reason.UNSCHEDULED,
+        "unscheduled: waits for resources (1 Insufficient cpu)",
+    ),
+    Case(
+        "unscheduled, several resources",
+        ("unscheduled", "", ""),
+        NO_ROOM_IN_A_BIG_CLUSTER,
+        Reason.UNSCHEDULED,
+        "unscheduled: waits for resources (3 Insufficient memory, 5 Insufficient nvidia.com/gpu)",
+    ),
+    Case(
+        "unscheduled, another text",
+        ("unscheduled", "", ""),
+        "no room",
+        Reason.UNSCHEDULED,
+        "unscheduled: waits for resources (no room)",
+    ),
+    Case(
+        "unschedulable",
+        ("unschedulable", "", ""),
+        "Unable to pull image registry.example/st4sd-runtime-core:latest",
+        Reason.UNSCHEDULABLE,
+        f"unschedulable: an image cannot be pulled; {ADMINISTRATOR} (registry.example/st4sd-runtime-core:latest)",
+    ),
+    Case(
+        "unschedulable, two images",
+        ("unschedulable", "", ""),
+        "Unable to pull images registry.example/a, registry.example/b",
+        Reason.UNSCHEDULABLE,
+        f"unschedulable: an image cannot be pulled; {ADMINISTRATOR} (registry.example/a, registry.example/b)",
+    ),
+    Case(
+        "failed image pull",
+        ("failed", "", ""),
+        "initContainer failure: failed to pull image registry.example/git-sync:latest",
+        Reason.UNSCHEDULABLE,
+        f"unschedulable: an image cannot be pulled; {ADMINISTRATOR} (registry.example/git-sync:latest)",
+    ),
+    Case(
+        "failed image pull, in the cluster's words",
+        ("failed", "", ""),
+        "waiting: ErrImagePull",
+        Reason.UNSCHEDULABLE,
+        f"unschedulable: an image cannot be pulled; {ADMINISTRATOR} (waiting: ErrImagePull)",
+    ),
+    Case(
+        "waiting on resource",
+        ("waiting_on_resource", "N/A", "waiting_on_resource"),
+        "",
+        Reason.WAITING_ON_RESOURCE,
+        "waiting on resource: a component waits for resources; it goes on when there are some",
+    ),
+    Case(
+        "waiting on resource, so far in the stage only",
+        ("running", "N/A", "waiting_on_resource"),
+        "",
+        Reason.WAITING_ON_RESOURCE,
+        "waiting on resource: a component waits for resources; it goes on when there are some",
+    ),
+    Case(
+        "suspended",
+        ("suspended", "N/A", "suspended"),
+        "",
+        Reason.SUSPENDED,
+        "suspended: its components are suspended; if it stays so, ask your administrator",
+    ),
+    Case(
+        "bad arguments",
+        ("failed", "Failed", "Initialising"),
+        BAD_OPTION,
+        Reason.SETUP_FAILED,
+        "setup failed: no component ran; correct the start payload or the package and start again (During argument "
+        "parsing of sys-args, ran into BadOptionError no such option: --no-such-option)",
+    ),
+    Case(
+        "invalid package",
+        ("failed", "Failed", "Initialising"),
+        BAD_REFERENCE,
+        Reason.SETUP_FAILED,
+        "setup failed: no component ran; correct the start payload or the package and start again "
+        "(UnusedDataReferenceError Reference stage0.A:ref declared by component stage1.B is not used)",
+    ),
+    Case(
+        "another init container",
+        ("failed", "", ""),
+        OTHER_INIT,
+        Reason.SETUP_FAILED,
+        "setup failed: no component ran; correct the start payload or the package and start again "
+        "(initContainer failure: warm-up failed with exit code 1 and message unable to fetch stdout of warm-up)",
+    ),
+    Case(
+        "git clone",
+        ("failed", "", ""),
+        NOT_CLONED,
+        Reason.PACKAGE_NOT_FETCHED,
+        "package not fetched: check the address of the package, its branch or commit, and the access to it "
+        "(fatal: '/srv/st4sd' does not appear to be a git repository fatal:  [...] and the repository exists.)",
+    ),
+    Case(
+        "package in S3",
+        ("failed", "", ""),
+        NO_PACKAGE_IN_S3,
+        Reason.PACKAGE_NOT_FETCHED,
+        "package not fetched: check the address of the package, its branch or commit, and the access to it (NoSuchKey)",
+    ),
+    Case(
+        "inputs in S3",
+        ("failed", "", ""),
+        NO_INPUTS_IN_S3,
+        Reason.INPUTS_NOT_FETCHED,
+        "inputs not fetched: check the S3 bucket, the names of the files, and the access to them "
+        "(NoSuchBucket: simulations)",
+    ),
+    Case(
+        "out of memory",
+        ("Failed", "", ""),
+        "elaunch-primary exitCode: 137, reason: OOMKilled",
+        Reason.ORCHESTRATOR_KILLED,
+        "orchestrator killed: it ran out of memory; start again with more in orchestrator_resources "
+        "(exitCode: 137, reason: OOMKilled)",
+    ),
+    Case(
+        "killed",
+        ("Failed", "", ""),
+        "elaunch-primary exitCode: 137, reason: Error",
+        Reason.ORCHESTRATOR_KILLED,
+        "orchestrator killed: its container ended too early; start again, or ask your administrator "
+        "(exitCode: 137, reason: Error)",
+    ),
+    Case(
+        "an error of the orchestrator",
+        ("finished", "Failed", "failed"),
+        UNEXPECTED,
+        Reason.ORCHESTRATOR_FAILED,
+        "orchestrator failed: it met an error of its own; show this to your administrator "
+        "(Unexpected exception reached top level .division by zero)",
+    ),
+    Case(
+        "component",
+        ("finished", "Failed", "failed"),
+        BOOM,
+        Reason.COMPONENT_FAILED,
+        "component failed: a component ended with an error; its own files tell more "
+        "(Job: stage0.Boom. Returncode 1. Reason KnownIssue)",
+    ),
+    Case(
+        "component, killed after it",
+        ("running", "Failed", "failed"),
+        "boom",
+        Reason.COMPONENT_FAILED,
+        "component failed: a component ended with an error; its own files tell more (boom)",
+    ),
+    Case(
+        "component, so far in the stage only",
+        ("running", "N/A", "failed"),
+        "",
+        Reason.COMPONENT_FAILED,
+        "component failed: a component ended with an error; its own files tell more",
+    ),
+    Case(
+        "stopped",
+        ("finished", "Stopped", "failed"),
+        "Killed by user signal",
+        Reason.STOPPED,
+        "stopped: it was told to stop before it was done (Killed by user signal)",
+    ),
+    Case(
+        "finished without exit-status",
+        ("finished", "N/A", "finished"),
+        "",
+        Reason.NO_EXIT_STATUS,
+        "no exit status: it ended, and the service does not say how; if it stays so, look at its outputs",
+    ),
+    Case(
+        "failed without a word",
+        ("failed", "", ""),
+        "",
+        Reason.NO_EXIT_STATUS,
+        "no exit status: it ended, and the service does not say how; if it stays so, look at its outputs",
+    ),
+    Case(
+        "unknown state",
+        ("Thawing", "N/A", "running"),
+        "",
+        Reason.UNKNOWN,
+        "unknown: the service says what this client does not know; a newer version may "
+        "(experiment-state 'Thawing', exit-status 'N/A')",
+    ),
+    Case(
+        "unknown exit-status",
+        ("finished", "Melted", "finished"),
+        "puddle",
+        Reason.UNKNOWN,
+        "unknown: the service says what this client does not know; a newer version may "
+        "(experiment-state 'finished', exit-status 'Melted' puddle)",
+    ),
+]
+
+
+def status_of(words: tuple[str | None, str | None, str | None], text: str) -> Status:
+    names = ("experiment-state", "exit-status", "stage-state")
+    return Status.model_validate({**dict(zip(names, words, strict=True)), "error-description": text})
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_the_owner_of_a_run_reads_why_it_does_not_run(case: Case) -> None:
+    """One line: the reason, what to do or whom to ask, and the part of the text that matters."""
+    hint = explain(*case.words, case.text)
+
+    assert hint is not None
+    assert hint.reason is case.reason
+    assert str(hint) == case.line
+    assert len(str(hint)) <= LONGEST_LINE
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_the_model_agrees_with_the_plain_words(case: Case) -> None:
+    """`Status.hint` says the same, letters of any case included."""
+    upper = tuple(word and word.upper() for word in case.words)
+
+    hint = status_of(case.words, case.text).hint
+    other = explain(upper[0], upper[1], upper[2], case.text)
+
+    assert hint == explain(*case.words, case.text)
+    assert str(hint) == case.line
+    assert other is not None
+    assert other.reason is case.reason
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("running", "N/A", "running"),
+        ("running", None, None),
+        ("running", "N/A", "component_shutdown"),
+        ("component_shutdown", "N/A", "component_shutdown"),
+        ("running", "Success", "finished"),
+        ("finished", "Success", "finished"),
+        ("Finished", "SUCCESS", ""),
+        ("failed", "Success", ""),
+    ],
+    ids=str,
+)
+def test_nothing_is_said_while_all_is_well(words: tuple[str | None, str | None, str | None]) -> None:
+    """While it runs as it should, and after Success."""
+    assert explain(*words, "") is None
+    assert status_of(words, "").hint is None
+
+
+def test_every_reason_is_told_apart() -> None:
+    """The table has all of them, save the one that no word tells."""
+    assert {case.reason for case in CASES} == set(Reason) - {Reason.DELETED}
+
+
+@pytest.mark.parametrize("reason", Reason)
+def test_every_reason_has_advice_that_leaves_room_for_a_text(reason: Reason) -> None:
+    """Even a long text adds its beginning and its end."""
+    hint = Hint(reason, "first " + "word " * 1000 + "last")
+
+    assert hint.advice
+    assert str(hint).startswith(f"{reason.replace('_', ' ')}: {hint.advice} (first word ")
+    assert str(hint).endswith(" last)")
+    assert len(str(hint)) <= LONGEST_LINE
+    assert str(Hint(reason, None)) == f"{reason.replace('_', ' ')}: {hint.advice}"
+
+
+@pytest.mark.parametrize("written", [BOOM, BOOM.replace("\\n", "\n")], ids=["two characters", "real"])
+def test_the_text_is_kept_whole_with_real_line_breaks(written: str) -> None:
+    """The service writes two characters in place of each in the final status."""
+    hint = explain("finished", "Failed", "failed", written)
+
+    assert hint == Hint(
+        Reason.COMPONENT_FAILED,
+        "Stage 0 failed. Reason:\n1 jobs failed unexpectedly.\nJob: stage0.Boom. Returncode 1. Reason KnownIssue",
+    )
+
+
+def test_the_gist_is_what_matters_of_the_text() -> None:
+    """A text that says no more than the reason has none."""
+    assert Hint(Reason.PENDING, "demo-1 does not have a status yet").gist == ""
+    assert Hint(Reason.PENDING, None).gist == ""
+    assert Hint(Reason.UNSCHEDULED, NO_ROOM).gist == "1 Insufficient cpu"
+
+
+def test_control_characters_of_a_text_reach_no_terminal() -> None:
+    """What a program wrote can neither colour nor clear the screen of who reads it."""
+    hint = explain("failed", "Failed", None, "a\x1b[2J\tb\r\nc\x00\u2028d\ud800")
+
+    assert hint is not None
+    assert str(hint).endswith("(a [2J b c d)")
+
+
+@pytest.mark.parametrize(
+    ("raw", "text"),
+    [
+        ({"warning": NO_POD}, NO_POD),
+        ({"message": "demo-1 does not have a status yet"}, "demo-1 does not have a status yet"),
+        ({"warning": None}, None),
+        ({"warning": ["odd"], "message": 7}, None),
+        ({"experiment-state": None, "stages": []}, None),
+        ({}, None),
+    ],
+    ids=["warning", "400", "null warning", "odd warning", "nulls", "nothing"],
+)
+def test_what_came_in_place_of_a_status_is_its_text(raw: dict[str, object], text: str | None) -> None:
+    """As long as there is no status; a status keeps to its own text."""
+    assert Status.model_validate(raw).hint == Hint(Reason.PENDING, text)
+    assert Status.pending(raw).hint == Hint(Reason.PENDING, text)
+    assert Status.model_validate({**raw, "experiment-state": "failed"}).hint == Hint(Reason.NO_EXIT_STATUS, None)
+
+
+def test_an_instance_without_status_is_pending() -> None:
+    """The list has null in its place."""
+    assert Instance.model_validate({"id": "demo-1", "status": None}).status.hint == Hint(Reason.PENDING, None)
+
+
+def test_a_deleted_run_says_so_whatever_it_did_before() -> None:
+    """Its outputs went with it."""
+    running = status_of(("running", "N/A", "running"), "").concluded(deleted=True)
+    failed = status_of(("failed", "", ""), NOT_CLONED).concluded(deleted=True)
+
+    assert running.hint == Hint(Reason.DELETED, None)
+    assert str(running.hint) == "deleted: somebody deleted it; the service knows no more of it"
+    assert failed.hint == Hint(Reason.DELETED, NOT_CLONED.strip())
+
+
+def test_the_hint_does_not_depend_on_the_verdict() -> None:
+    """A failed image pull that outlasted all patience is still one that may come back."""
+    status = status_of(("failed", "", ""), "initContainer failure: failed to pull image x")
+
+    assert status.concluded().hint == status.hint
+
+
+@pytest.mark.parametrize(
+    ("words", "text", "line"),
+    [
+        ((None, None, None), "", "no status yet"),
+        (("", "", ""), "", "no status yet"),
+        (("running", "N/A", "running"), "", "running, N/A"),
+        (("running", "N/A", "running"), "odd\ntext", "running, N/A: odd text"),
+        (("unscheduled", "", ""), NO_ROOM, "unscheduled: 1 Insufficient cpu"),
+        (
+            ("finished", "Failed", "failed"),
+            BOOM,
+            "finished, Failed: Job: stage0.Boom. Returncode 1. Reason KnownIssue",
+        ),
+        (("Failed", "", ""), "elaunch-primary exitCode: 137, reason: Error", "failed: exitCode: 137, reason: Error"),
+    ],
+    ids=str,
+)
+def test_a_status_is_one_short_line(words: tuple[str | None, str | None, str | None], text: str, line: str) -> None:
+    """The words, and of the text what matters."""
+    status = status_of(words, text)
+
+    assert str(status) == line
+    assert str(status.concluded(deleted=True)).startswith("deleted, last seen ")
+    assert len(str(status_of(words, "long " * 1000))) < LONGEST_LINE

@@ -4,7 +4,7 @@ An embedded ST4SD for tests, demos and users without a cluster: `LocalServer`, a
 
 from __future__ import annotations
 
-from st4sd_async.local._engines import Engine, Launch, PackageFacts, PackageProblem
+from st4sd_async.local._engines import Engine, Launch, PackageFacts, PackageProblem, Registration
 from st4sd_async.local._faults import (
     BadJson,
     CutBody,
@@ -15,11 +15,14 @@ from st4sd_async.local._faults import (
     Faults,
     Html,
     Reply,
+    ShortList,
 )
 from st4sd_async.local._serve import LocalServer
+from st4sd_async.local._traffic import Cost, Traffic
 
 __all__ = [
     "BadJson",
+    "Cost",
     "CutBody",
     "Delay",
     "DropAfter",
@@ -32,5 +35,8 @@ __all__ = [
     "LocalServer",
     "PackageFacts",
     "PackageProblem",
+    "Registration",
     "Reply",
+    "ShortList",
+    "Traffic",
 ]

@@ -6,15 +6,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
-from collections.abc import Callable
+import time
 from concurrent.futures import Executor
 from dataclasses import replace
 from http.cookies import CookieError, SimpleCookie
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl
 
-from st4sd_async.local._faults import BadJson, CutBody, Delay, DropAfter, DropBefore, Fault, Html, Reply
+from st4sd_async.local._faults import BadJson, CutBody, Delay, DropAfter, DropBefore, Fault, Html, Reply, ShortList
 from st4sd_async.local._http import HTML, Answer, Request, Router, proxy_page, reply, sign_in
 
 if TYPE_CHECKING:
@@ -22,6 +21,8 @@ if TYPE_CHECKING:
 
     from st4sd_async.local._access import Access
     from st4sd_async.local._faults import Faults
+    from st4sd_async.local._listen import Connections
+    from st4sd_async.local._traffic import Log
 
 logger = logging.getLogger("st4sd_async.local")
 
@@ -41,21 +42,23 @@ class Application:
         runtime: Router,
         datastore: Router,
         threads: Executor,
-        hang_up: Callable[[tuple[str, int], bool], None],
-        arrived: deque[tuple[str, str]],
+        connections: Connections,
+        log: Log,
     ) -> None:
         self._access = access
         self._faults = faults
         self._runtime = runtime
         self._datastore = datastore
         self._threads = threads
-        self._hang_up = hang_up
-        self._arrived = arrived
+        self._connections = connections
+        self._log = log
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         method, path = scope["method"], scope["path"]
-        self._arrived.append((method, path))
+        router, _, inner = self._service(path)
+        kind = f"{method} {router.kind(inner)}"
+        self._log.arrive(method, path, kind)
         fault = self._faults.take(method, path)
         if isinstance(fault, DropBefore):
             await self._drop(scope, receive, at_once=True)
@@ -69,21 +72,35 @@ class Application:
         answer = _instead(fault)
         if answer is None or (isinstance(fault, Reply) and fault.handled):
             loop = asyncio.get_running_loop()
-            handled = await loop.run_in_executor(self._threads, self._answer, _request(scope, body))
+            handled = await loop.run_in_executor(self._threads, self._handle, _request(scope, body), kind, fault)
             answer = answer or handled
-        await self._finish(scope, receive, send, answer, fault)
-
-    async def _finish(self, scope: Scope, receive: Receive, send: Send, answer: Answer, fault: Fault | None) -> None:
-        """Send the answer, or what a fault leaves of it."""
         if isinstance(fault, DropAfter):
             await self._drop(scope, receive, at_once=True)
             return
-        if isinstance(fault, BadJson):
-            answer = replace(answer, body=answer.body[: len(answer.body) // 2])
         cut = fault.after_bytes if isinstance(fault, CutBody) else None
+        if method != "HEAD" and self._connections.is_open(tuple(scope["client"])):
+            # Before it is sent: whoever has the answer finds it counted.
+            self._log.spend(kind, sent=len(answer.body[:cut]))
         await _send(send, answer, cut)
         if cut is not None:
             await self._drop(scope, receive, at_once=False)
+
+    def _service(self, path: str) -> tuple[Router, str, str]:
+        """Who serves a path, the prefix that it has, and the rest of it."""
+        prefix = "/rs" if path.startswith("/rs/") else ""
+        router = self._datastore if path.startswith("/ds-") else self._runtime
+        return router, prefix, path.removeprefix(prefix)
+
+    def _handle(self, request: Request, kind: str, fault: Fault | None) -> Answer:
+        """The answer, or what a fault leaves of it; what it cost is counted."""
+        begin = time.thread_time()
+        answer = self._answer(request)
+        self._log.spend(kind, seconds=time.thread_time() - begin)
+        if isinstance(fault, BadJson):
+            return replace(answer, body=answer.body[: len(answer.body) // 2])
+        if isinstance(fault, ShortList) and answer.status == 200:
+            return replace(answer, body=fault.shorten(answer.body))
+        return answer
 
     def _answer(self, request: Request) -> Answer:
         try:
@@ -93,17 +110,14 @@ class Application:
                 return proxy_page(413, _TITLES[413])
             if request.path == "/rs":
                 return proxy_page(301, "Moved Permanently", ("location", f"{request.origin}/rs/"))
-            if request.path.startswith("/ds-"):
-                return self._datastore.handle(request)
-            if request.path.startswith("/rs/"):
-                request = replace(request, prefix="/rs", path=request.path[3:])
-            return self._runtime.handle(request)
+            router, prefix, path = self._service(request.path)
+            return router.handle(replace(request, prefix=prefix, path=path))
         except Exception:
             logger.exception("%s %s failed inside the embedded server", request.method, request.path)
             return reply({"message": "Internal Server Error"}, 500)
 
     async def _drop(self, scope: Scope, receive: Receive, *, at_once: bool) -> None:
-        self._hang_up(tuple(scope["client"]), at_once)
+        self._connections.hang_up(tuple(scope["client"]), at_once)
         # Returning without an answer would make the server write one, so that the client must be gone first.
         while (await receive())["type"] != "http.disconnect":
             pass

@@ -8,7 +8,6 @@ import hashlib
 import json
 import shutil
 import threading
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -52,7 +51,7 @@ class Results:
     def __init__(self, examples: Examples) -> None:
         self._examples = examples
         self._described: dict[str, Description] = {}
-        self._made: dict[str, tuple[Path, dict[str, dict[str, str]]]] = {}
+        self._made: dict[str, Path] = {}
         self._lock = threading.Lock()
 
     def describe(self, name_or_url: str, description: Description) -> None:
@@ -104,16 +103,25 @@ class Results:
         example = self._example(launch.package)
         return (example and self._examples.failure(example)) or FAILURE
 
-    def make(self, launch: Launch, directory: Path) -> dict[str, dict[str, str]]:
-        """Fill an instance directory with what a run leaves behind; the result is its key-outputs."""
+    def outputs(self, launch: Launch) -> Mapping[str, str]:
+        """key-output -> its path in the instance directory; nothing is made for that."""
         described, example = self._described_as(launch.package), self._example(launch.package)
         if described is None and example is not None:
-            return self._run_example(example, launch, directory)
+            return self._examples.outputs(example)
+        return {name: f"{COMPONENT}/{name}" for name in (described or Description()).outputs}
+
+    def make(self, launch: Launch, directory: Path) -> None:
+        """Fill an instance directory with what a run leaves behind, which takes a moment."""
+        described, example = self._described_as(launch.package), self._example(launch.package)
+        if described is None and example is not None:
+            self._run_example(example, launch, directory)
+            return
         self.lay_out(launch, directory)
         known = described or Description()
         if known.properties is not None:
             (directory / "output" / "properties.csv").write_text(known.properties)
-        return {name: _write(directory, name, content) for name, content in known.outputs.items()}
+        for name, content in known.outputs.items():
+            _write(directory / COMPONENT / name, content)
 
     def lay_out(self, launch: Launch, directory: Path) -> None:
         """Make an instance directory with what the start brought, if there is none yet."""
@@ -123,19 +131,18 @@ class Results:
             for name, text in brought.get(folder, {}).items():
                 (directory / folder / Path(name).name).write_text(text)
 
-    def _run_example(self, example: str, launch: Launch, directory: Path) -> dict[str, dict[str, str]]:
+    def _run_example(self, example: str, launch: Launch, directory: Path) -> None:
         # The same input gives the same files: many runs of one test need the programs only once.
         content = [example, dict(launch.inputs), dict(launch.data), dict(launch.variables)]
         key = json.dumps(content, sort_keys=True)
         with self._lock:
             known = self._made.get(key)
-        if known is not None and known[0].exists():
-            shutil.copytree(known[0], directory, dirs_exist_ok=True)
-            return known[1]
-        outputs = self._examples.simulate(example, launch, directory)
+        if known is not None and known.exists():
+            shutil.copytree(known, directory, dirs_exist_ok=True)
+            return
+        self._examples.simulate(example, launch, directory)
         with self._lock:
-            self._made[key] = (directory, outputs)
-        return outputs
+            self._made[key] = directory
 
     def _described_as(self, package: Mapping[str, Any]) -> Description | None:
         named = self._described.get(package["metadata"]["package"]["name"])
@@ -164,21 +171,8 @@ def _need_local_repository(location: Mapping[str, Any]) -> None:
         )
 
 
-def _write(directory: Path, name: str, content: bytes | Mapping[str, bytes]) -> dict[str, str]:
-    target = directory / COMPONENT / name
+def _write(target: Path, content: bytes | Mapping[str, bytes]) -> None:
     parts = {"": content} if isinstance(content, bytes) else content
-    files = {target / path: part for path, part in parts.items()}
-    target.parent.mkdir(parents=True, exist_ok=True)
-    for path, part in files.items():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(part)
-    return {
-        "creationtime": str(time.time()),
-        "description": "",
-        "filename": name,
-        "filepath": f"{COMPONENT}/{name}",
-        "final": "yes",
-        "production": "yes",
-        "type": "",
-        "version": "1",
-    }
+    for path, part in parts.items():
+        (target / path).parent.mkdir(parents=True, exist_ok=True)
+        (target / path).write_bytes(part)

@@ -17,7 +17,7 @@ from typing import Any
 from st4sd_async.local._checkouts import Checkouts
 from st4sd_async.local._children import Children
 from st4sd_async.local._engine_run import Execution
-from st4sd_async.local._engines import Launch, PackageFacts
+from st4sd_async.local._engines import Launch, PackageFacts, Registration
 from st4sd_async.local._orchestrator import find_orchestrator
 
 SLOTS = 2
@@ -108,6 +108,11 @@ class ElaunchEngine:
         """The instance directory, None before there is one."""
         run = self._runs.get(rest_uid)
         return run.directory() if run else None
+
+    def registrations(self, rest_uid: str | None = None) -> list[Registration]:
+        """What the datastore would know about one or all instances; here it knows at once."""
+        runs = [run for uid, run in list(self._runs.items()) if rest_uid in (None, uid)]
+        return [known for run in runs if (known := run.registration()) is not None]
 
     def delete(self, rest_uid: str) -> None:
         """Ask an instance to stop, and kill it if it takes too long. Returns at once; files stay."""

@@ -18,7 +18,7 @@ from typing import Any
 from st4sd_async.local import _instance_files as files
 from st4sd_async.local._checkouts import Checkouts
 from st4sd_async.local._children import Run
-from st4sd_async.local._engines import Launch, PackageProblem
+from st4sd_async.local._engines import Launch, PackageProblem, Registration
 from st4sd_async.local._git import GitFailed
 from st4sd_async.local._orchestrator import (
     Orchestrator,
@@ -139,6 +139,13 @@ class Execution:
             return dict(self._failure)
         is_known = self._waited or self._failure is not None or self._process is not None
         return dict(files.NO_STATUS) if is_known else None
+
+    def registration(self) -> Registration | None:
+        """What the datastore would know, None before the orchestrator has written down what it runs."""
+        instance, status = self.directory(), self.listed_status()
+        if instance is None or status is None or not status["meta"]:
+            return None
+        return Registration(self._launch, status, files.read_times(instance), self.outputs())
 
     def _spawn(self, orchestrator: Orchestrator, package: Path) -> subprocess.Popen[bytes] | None:
         """Start the orchestrator in a process group of its own; None if the run was stopped before."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -62,13 +63,40 @@ class Launch:
     options: tuple[str, ...]
     """Additional command line options of the orchestrator, presets first."""
 
+    @property
+    def labels(self) -> dict[str, str]:
+        """The labels of the instance in the cluster."""
+        (name, _, digest), uid = self.identifier.partition("@"), self.rest_uid
+        return {"rest-uid": uid, "workflow": uid, "st4sd-package-name": name, "st4sd-package-digest": digest}
+
+    @property
+    def all_metadata(self) -> dict[str, str]:
+        """The user's metadata and what the service adds to it."""
+        uid = self.rest_uid
+        return {**self.metadata, "rest-uid": uid, "workflow": uid, "experiment-id": self.identifier, **self.labels}
+
+
+@dataclass(frozen=True)
+class Registration:
+    """What the datastore knows about an instance whose orchestrator registered it there."""
+
+    launch: Launch
+    """Its start."""
+    status: Mapping[str, Any]
+    """The last status that the orchestrator reported, in the words of the wire; its ``meta`` is not empty."""
+    times: Mapping[str, datetime]
+    """``created-on``, ``updated-on`` and, when it is over, ``completed-on``."""
+    outputs: Mapping[str, Mapping[str, str]]
+    """The key-outputs by then."""
+
 
 class Engine(Protocol):
     """
     Executes instances. Methods are called from any thread; all but ``inspect`` return quickly.
 
     Statuses and key-outputs are dictionaries in the words and types of the wire
-    (``experiment-state``, ``exit-status``...).
+    (``experiment-state``, ``exit-status``...). Nobody changes one afterwards: an engine that gives the same
+    object again says that nothing has changed, which makes long lists cheap.
     """
 
     def inspect(self, package: Mapping[str, Any]) -> PackageFacts:
@@ -88,6 +116,9 @@ class Engine(Protocol):
 
     def directory(self, rest_uid: str) -> Path | None:
         """The instance directory (``stages/``, ``output/``...), None before there is one."""
+
+    def registrations(self, rest_uid: str | None = None) -> list[Registration]:
+        """What the datastore knows about one or all instances, also after `delete`; it may lag behind."""
 
     def delete(self, rest_uid: str) -> None:
         """Stop the instance; its directory stays. Returns before it is dead."""

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from st4sd_async.local._engines import Launch
 from st4sd_async.local._example_facts import Component, Example
+from st4sd_async.local._instance_files import output_entry
 
 COMPONENT_TIMEOUT = 60.0
 """Seconds one program may take; those of the examples take a tenth of a second."""
@@ -50,16 +51,7 @@ def run_example(example: Example, package: Path, launch: Launch, instance: Path)
 def describe_outputs(outputs: Mapping[str, str], instance: Path) -> dict[str, dict[str, str]]:
     """The entries of key-outputs that exist, every value a string as on the wire."""
     return {
-        name: {
-            "creationtime": str((instance / path).stat().st_mtime),
-            "description": "",
-            "filename": Path(path).name,
-            "filepath": path,
-            "final": "yes",
-            "production": "yes",
-            "type": "",
-            "version": "1",
-        }
+        name: output_entry(path, (instance / path).stat().st_mtime)
         for name, path in outputs.items()
         if (instance / path).exists()
     }

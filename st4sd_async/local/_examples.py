@@ -10,6 +10,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -103,6 +104,11 @@ class Examples:
     def failure(self, name: str) -> str | None:
         """The error description of an example whose runs always fail; None if its runs succeed."""
         return _find(name).failure
+
+    def outputs(self, name: str) -> Mapping[str, str]:
+        """key-output -> its path in the instance directory; {} for an example whose runs fail."""
+        example = _find(name)
+        return {} if example.failure else example.outputs
 
     def simulate(self, name: str, launch: Launch, directory: Path) -> dict[str, dict[str, str]]:
         """

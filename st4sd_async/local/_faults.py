@@ -4,8 +4,9 @@ Faults that a test plants: what goes wrong, for which requests, and how often.
 
 from __future__ import annotations
 
+import json
 import threading
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
@@ -63,7 +64,38 @@ class BadJson:
     """The request is handled; the answer is complete as HTTP, but only the first half of its JSON."""
 
 
-Fault = Delay | Reply | DropBefore | DropAfter | CutBody | Html | BadJson
+@dataclass(frozen=True)
+class ShortList:
+    """
+    The request is handled; the list that is the answer lacks items, and nothing tells.
+
+    The list of instances is so when the service swallows an error that it meets on the way.
+    """
+
+    missing: Collection[str] | float
+    """The ids of the items that are missing, or what share of all items is: 0 to 1, evenly spread."""
+
+    def __post_init__(self) -> None:
+        """Refuse what is neither ids nor a share."""
+        share = isinstance(self.missing, int | float)
+        if isinstance(self.missing, str) or (share and not 0 <= self.missing <= 1):  # type: ignore[operator]
+            raise ValueError(f"missing must be ids or a share from 0 to 1, not {self.missing!r}")
+
+    def shorten(self, body: bytes) -> bytes:
+        """A list in JSON without the items that are missing; anything else as it is."""
+        items = json.loads(body)
+        if not isinstance(items, list):
+            return body
+        left = [item for index, item in enumerate(items) if not self._lacks(index, item["id"])]
+        return json.dumps(left).encode() + b"\n"
+
+    def _lacks(self, index: int, rest_uid: str) -> bool:
+        if isinstance(self.missing, int | float):
+            return int((index + 1) * self.missing) > int(index * self.missing)
+        return rest_uid in self.missing
+
+
+Fault = Delay | Reply | DropBefore | DropAfter | CutBody | Html | BadJson | ShortList
 
 
 @dataclass

@@ -145,6 +145,7 @@ class Route:
     def __init__(self, pattern: str, slash: Slash, **handlers: Handler) -> None:
         self.slash = slash
         self.handlers = handlers
+        self.kind = re.sub(r"\{\w*\}", "*", pattern) + ("/" if slash is Slash.NEEDED else "")
         segments = re.escape(pattern).replace(r"\{\}", "([^/]+)").replace(r"\{path\}", "(.+?)")
         self._regex = re.compile(segments + ("/?" if slash is Slash.EITHER else ""), re.DOTALL)
 
@@ -167,13 +168,22 @@ class Router:
     def __init__(self, routes: Sequence[Route]) -> None:
         self._routes = routes
 
+    def kind(self, path: str) -> str:
+        """The pattern of the route of a path, with asterisks for ids; an asterisk for a path that leads nowhere."""
+        found = self._find(path)
+        return found[0].kind if found else "*"
+
     def handle(self, request: Request) -> Answer:
         """The answer to one request, errors included."""
+        found = self._find(request.path)
+        return self._serve(found[0], request, found[1]) if found else not_found()
+
+    def _find(self, path: str) -> tuple[Route, tuple[str, ...]] | None:
         for route in self._routes:
-            parts = route.match(request.path)
+            parts = route.match(path)
             if parts is not None:
-                return self._serve(route, request, parts)
-        return not_found()
+                return route, parts
+        return None
 
     def _serve(self, route: Route, request: Request, parts: tuple[str, ...]) -> Answer:
         if route.slash is Slash.NEEDED and not request.path.endswith("/"):

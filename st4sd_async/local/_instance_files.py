@@ -13,6 +13,7 @@ import json
 import re
 import shutil
 from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,7 @@ FROM_CLUSTER: Mapping[str, Any] = {
 }
 """The status that the service makes up itself from what the cluster tells of the pod."""
 
+TIMES = ("created-on", "updated-on", "completed-on")
 WORDS = ("experiment-state", "stage-state", "current-stage", "exit-status")
 PROGRESS = ("total-progress", "stage-progress")
 ESCAPE = re.compile(r"\\(x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8}|[\\nrt])")
@@ -97,8 +99,7 @@ def read_status(instance: Path, meta: Mapping[str, Any] | None) -> dict[str, Any
     # Its last words come before it moves ``output`` into place; until then the files are hard to get at.
     moving = (instance / "output").is_symlink()
     try:
-        text = (instance / "output" / "status.txt").read_text(encoding="utf-8")
-        entries = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
+        entries = _entries(instance)
         status: dict[str, Any] = {word: entries[word] for word in WORDS}
         status |= {word: float(entries[word]) for word in PROGRESS}
         status["stages"] = list(ast.literal_eval(entries["stages"]))
@@ -108,6 +109,23 @@ def read_status(instance: Path, meta: Mapping[str, Any] | None) -> dict[str, Any
         return None
     status["error-description"] = unescape(entries.get("error-description", ""))
     return {**NO_STATUS, **status, "meta": None if meta is None else dict(meta)}
+
+
+def read_times(instance: Path) -> dict[str, datetime]:
+    """When the orchestrator began, last wrote its status and ended, as far as it says so."""
+    times = {}
+    with contextlib.suppress(OSError):
+        entries = _entries(instance)
+        for name in TIMES:
+            with contextlib.suppress(KeyError, ValueError):  # "N/A" until there is one
+                times[name] = datetime.fromisoformat(entries[name])
+    return times
+
+
+def _entries(instance: Path) -> dict[str, str]:
+    """The lines of the status file."""
+    text = (instance / "output" / "status.txt").read_text(encoding="utf-8")
+    return dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
 
 
 def unescape(text: str) -> str:
@@ -141,6 +159,20 @@ def read_outputs(instance: Path) -> dict[str, dict[str, str]] | None:
     except (OSError, ValueError):
         return None
     return {name: {key: str(value) for key, value in entry.items()} for name, entry in outputs.items()}
+
+
+def output_entry(path: str, created: float) -> dict[str, str]:
+    """A key-output that is at a path of the instance directory since a time."""
+    return {
+        "creationtime": str(created),
+        "description": "",
+        "filename": path.rpartition("/")[2],
+        "filepath": path,
+        "final": "yes",
+        "production": "yes",
+        "type": "",
+        "version": "1",
+    }
 
 
 def last_line(log: Path) -> str:

@@ -7,6 +7,8 @@ from __future__ import annotations
 import json
 import re
 import threading
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,15 @@ WARNING = (
 _FINAL = ("finished", "failed")
 
 
+@dataclass(eq=False)
+class _Known:
+    """An instance, and its item of the list as it was written last."""
+
+    launch: Launch
+    written: tuple[object, tuple[bytes, bytes]] = (None, (b"", b""))
+    """Its status and outputs by then, and the two halves of the item."""
+
+
 class Instances:
     """The instances that were started and not deleted, and the handlers of ``/instances/``."""
 
@@ -31,13 +42,17 @@ class Instances:
         self._store = store
         self._engine = engine
         self._lock = threading.Lock()
-        self._launches: dict[str, Launch] = {}
+        self._known: dict[str, _Known] = {}
 
     def accept(self, launch: Launch) -> None:
         """Hand a start to the engine and keep its id."""
         self._engine.start(launch)
+        self.adopt([launch])
+
+    def adopt(self, launches: Iterable[Launch]) -> None:
+        """Keep the ids of instances that the engine knows already."""
         with self._lock:
-            self._launches[launch.rest_uid] = launch
+            self._known.update({launch.rest_uid: _Known(launch) for launch in launches})
 
     def routes(self) -> list[Route]:
         """The routes, the more special ones first."""
@@ -53,16 +68,24 @@ class Instances:
     def index(self, _request: Request) -> Answer:
         """All instances, as their own status says and without a look at the cluster."""
         with self._lock:
-            launches = list(self._launches.values())
-        shown: dict[str, Any] = {}
-        items = []
-        for launch in launches:
-            if launch.identifier not in shown:
-                shown[launch.identifier] = _marshal.experiment(self._store.get(launch.identifier))
-            uid = launch.rest_uid
-            status, outputs = self._engine.listed_status(uid), self._engine.outputs(uid)
-            items.append(_marshal.item(uid, shown[launch.identifier], status, _labels(launch), outputs))
-        return reply(items)
+            everything = list(self._known.values())
+        experiments = {known.launch.identifier: b"" for known in everything}
+        for identifier in experiments:
+            experiments[identifier] = _marshal.experiment(self._store.get(identifier))
+        parts: list[bytes] = []
+        for known in everything:
+            head, tail = self._item(known)
+            parts += (b", ", head, experiments[known.launch.identifier], tail)
+        return Answer(200, b"".join([b"[", *parts[1:], b"]\n"]))
+
+    def _item(self, known: _Known) -> tuple[bytes, bytes]:
+        """The two halves of an item; long lists are quick because most items are what they were."""
+        launch, uid = known.launch, known.launch.rest_uid
+        status, outputs = seen = self._engine.listed_status(uid), self._engine.outputs(uid)
+        # Tuples look first whether they hold the same objects.
+        if known.written[0] != seen:
+            known.written = (seen, _marshal.halves(uid, status, launch.labels, outputs))
+        return known.written[1]
 
     def get(self, request: Request, uid: str) -> Answer:
         """Everything about one instance, its properties on demand."""
@@ -75,7 +98,7 @@ class Instances:
             "name": uid,
             "status": self._engine.status(uid) or {"warning": WARNING},
             "outputs": self._engine.outputs(uid),
-            "k8s-labels": _labels(launch),
+            "k8s-labels": launch.labels,
             "experiment": self._store.get(launch.identifier) or {},
         }
         wanted = request.query.get("includeProperties")
@@ -162,14 +185,15 @@ class Instances:
     def delete(self, _request: Request, uid: str) -> Answer:
         """Stop and forget an instance; the reply comes before it is dead."""
         with self._lock:
-            if self._launches.pop(uid, None) is None:
+            if self._known.pop(uid, None) is None:
                 raise Abort(400, UNREADABLE)
         self._engine.delete(uid)
         return reply("OK")
 
     def _find(self, uid: str) -> Launch | None:
         with self._lock:
-            return self._launches.get(uid)
+            known = self._known.get(uid)
+        return known.launch if known else None
 
 
 def _child(root: Path, part: str, uid: str, entry: dict[str, str]) -> Path:
@@ -195,16 +219,6 @@ def _attachment(content: bytes, name: str, kind: str) -> Answer:
     # Quotes and non-ASCII characters stay as they are, like in the service; only line ends would break HTTP.
     disposition = f'attachment; filename="{name}"'
     return Answer(200, content, kind, (("content-disposition", re.sub(r"[\r\n]", "", disposition)),))
-
-
-def _labels(launch: Launch) -> dict[str, str]:
-    name, _, digest = launch.identifier.partition("@")
-    return {
-        "rest-uid": launch.rest_uid,
-        "workflow": launch.rest_uid,
-        "st4sd-package-name": name,
-        "st4sd-package-digest": digest,
-    }
 
 
 def _flag(request: Request, name: str) -> bool:

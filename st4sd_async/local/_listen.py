@@ -54,6 +54,10 @@ class Connections:
 
         return Recorded
 
+    def is_open(self, peer: tuple[str, int]) -> bool:
+        """Whether a client is still there."""
+        return peer in self._open
+
     def hang_up(self, peer: tuple[str, int], at_once: bool) -> None:
         """Break a connection; not at once means after what was already written."""
         transport = self._open.get(peer)

@@ -7,6 +7,7 @@ Source:
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -84,26 +85,17 @@ _STATUS = {
 }
 
 
-def experiment(definition: Mapping[str, Any] | None) -> Any:
-    """A definition as items of the list show it."""
-    return _marshal(_EXPERIMENT, definition)
+def experiment(definition: Mapping[str, Any] | None) -> bytes:
+    """A definition as items of the list show it, in JSON."""
+    return json.dumps(_marshal(_EXPERIMENT, definition)).encode()
 
 
-def item(
-    rest_uid: str,
-    shown_experiment: Any,
-    status: Mapping[str, Any] | None,
-    labels: Mapping[str, str],
-    outputs: Mapping[str, Any],
-) -> dict[str, Any]:
-    """One item of the list; it has no ``name``."""
-    return {
-        "id": rest_uid,
-        "experiment": shown_experiment,
-        "status": _marshal(_STATUS, status),
-        "k8s-labels": labels,
-        "outputs": outputs,
-    }
+def halves(
+    rest_uid: str, status: Mapping[str, Any] | None, labels: Mapping[str, str], outputs: Mapping[str, Any]
+) -> tuple[bytes, bytes]:
+    """One item of the list in JSON, without the experiment that stands in its middle; it has no ``name``."""
+    end = {"status": _marshal(_STATUS, status), "k8s-labels": labels, "outputs": outputs}
+    return f'{{"id": {json.dumps(rest_uid)}, "experiment": '.encode(), f", {json.dumps(end)[1:]}".encode()
 
 
 def _marshal(template: Any, value: Any) -> Any:

@@ -114,24 +114,11 @@ def command(orchestrator: Orchestrator, launch: Launch, name: str, package: Path
     if launch.platform:
         line += [f"--platform={launch.platform}"]
     line += launch.options
-    line += [f"-m{key}:{value}" for key, value in metadata(launch).items()]
+    line += [f"-m{key}:{value}" for key, value in launch.all_metadata.items()]
     config = launch.package.get("base", {}).get("packages", [{}])[0].get("config") or {}
     if config.get("manifestPath"):
         line += [f"--manifest={package / config['manifestPath'].lstrip('/')}"]
     return [*line, str(package / (config.get("path") or "").lstrip("/"))]
-
-
-def metadata(launch: Launch) -> dict[str, str]:
-    """The user's metadata and what the service adds to it."""
-    name, _, digest = launch.identifier.partition("@")
-    return {
-        **launch.metadata,
-        "rest-uid": launch.rest_uid,
-        "workflow": launch.rest_uid,
-        "experiment-id": launch.identifier,
-        "st4sd-package-name": name,
-        "st4sd-package-digest": digest,
-    }
 
 
 def lay_out(launch: Launch, folder: Path) -> None:

@@ -6,11 +6,12 @@ from __future__ import annotations
 
 import copy
 import pprint
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from st4sd_async.local._access import COOKIE
-from st4sd_async.local._checks import launch
+from st4sd_async.local._checks import launch, new_rest_uid
 from st4sd_async.local._definitions import DEFINITION
 from st4sd_async.local._engines import Engine, Launch, PackageProblem
 from st4sd_async.local._http import Abort, Answer, Request, Route, Slash, page, reply
@@ -207,9 +208,41 @@ ADDRESSES = [
 """The routes that need no state."""
 
 
-def runtime_routes(engine: Engine) -> list[Route]:
-    """All routes of a new runtime service, which knows no experiment yet."""
-    store = Store()
-    instances = Instances(store, engine)
-    experiments = Experiments(store, engine, instances.accept)
-    return [*ADDRESSES, *experiments.routes(), *instances.routes()]
+class Runtime:
+    """The runtime service of one server; it knows no experiment at first."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._store = Store()
+        self._instances = Instances(self._store, engine)
+        self._experiments = Experiments(self._store, engine, self._instances.accept)
+
+    def routes(self) -> list[Route]:
+        """All routes."""
+        return [*ADDRESSES, *self._experiments.routes(), *self._instances.routes()]
+
+    def launches(self, experiment: str, count: int, payload: Mapping[str, Any]) -> list[Launch]:
+        """
+        Starts of an experiment with the same payload, in which inputs that are not named are blank.
+
+        Raises:
+            ValueError: There is no such experiment, count is below 1, or the payload is refused.
+        """
+        if count < 1:
+            raise ValueError(f"count must be at least 1, not {count!r}")
+        definition = self._store.get(experiment)
+        if definition is None:
+            raise ValueError(f"no experiment {experiment!r} was pushed")
+        registry = definition["metadata"]["registry"]
+        blank = [{"filename": entry["name"], "content": "\n"} for entry in registry["inputs"]]
+        try:
+            first = launch(definition, {"inputs": blank, **payload})
+        except Abort as error:
+            raise ValueError(f"the payload is refused: {error}") from error
+        name, digest = definition["metadata"]["package"]["name"], registry["digest"]
+        return [replace(first, rest_uid=new_rest_uid(name, digest)) for _ in range(count)]
+
+    def adopt(self, launches: Sequence[Launch]) -> None:
+        """Show instances that the engine knows already."""
+        self._instances.adopt(launches)
+        for one in launches:
+            self._store.count_execution(*one.identifier.split("@"))

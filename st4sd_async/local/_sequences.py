@@ -7,9 +7,12 @@ from then on. The times are those of a short run, in virtual seconds from the mo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
+
+from st4sd_async.local._instance_files import FROM_CLUSTER, NO_STATUS
 
 NO_POD = 0.3
 """Seconds from the start of a run until the cluster knows of it."""
@@ -57,7 +60,15 @@ class Guessed:
     """``total-progress`` and ``stage-progress``."""
 
 
-View = Reported | Guessed | None
+@dataclass(frozen=True)
+class Recorded:
+    """A status that was seen somewhere, to be shown word for word."""
+
+    status: Mapping[str, Any] | None
+    """In the words of the wire; what it leaves out is filled in. None: there is no status."""
+
+
+View = Reported | Guessed | Recorded | None
 """What is shown; None: there is no status yet."""
 
 
@@ -69,7 +80,7 @@ class Moment:
     """Virtual seconds since the run was scheduled."""
     detail: View
     """What a request for this run shows."""
-    listed: Reported | None = None
+    listed: Reported | Recorded | None = None
     """What the list shows."""
     outputs: bool = False
     """Whether the key-outputs are there."""
@@ -188,8 +199,8 @@ SEQUENCES: dict[str, tuple[Moment, ...]] = {
 
 def moment(sequence: Sequence[Moment], seconds: float, stretch: float = 1.0) -> Moment:
     """The moment of a sequence that holds some seconds after the run was scheduled."""
-    past = [candidate for candidate in sequence if candidate.at * stretch <= seconds]
-    return past[-1] if past else sequence[0]
+    past = bisect_right(sequence, seconds, key=lambda candidate: candidate.at * stretch)
+    return sequence[max(0, past - 1)]
 
 
 def duration(sequence: Sequence[Moment], stretch: float = 1.0) -> float:
@@ -201,18 +212,11 @@ def written(view: View, stages: list[str], meta: dict[str, Any], failure: str) -
     """A view in the words and the order of the wire; None if there is no status yet."""
     if view is None:
         return None
+    if isinstance(view, Recorded):
+        return None if view.status is None else _filled(view.status, stages, meta)
     if isinstance(view, Guessed):
-        return {
-            "current-stage": "",
-            "exit-status": view.exit_status,
-            "experiment-state": view.state,
-            "error-description": view.error,
-            "meta": {},
-            "stage-progress": view.progress,
-            "stage-state": "",
-            "stages": [],
-            "total-progress": view.progress,
-        }
+        words = {"experiment-state": view.state, "exit-status": view.exit_status, "error-description": view.error}
+        return {**FROM_CLUSTER, **words, "stage-progress": view.progress, "total-progress": view.progress}
     error = view.error.replace("{failure}", failure)
     return {
         "experiment-state": view.state,
@@ -225,3 +229,13 @@ def written(view: View, stages: list[str], meta: dict[str, Any], failure: str) -
         "stage-progress": view.progress,
         "error-description": error.replace("\n", "\\n") if view.escaped else error,
     }
+
+
+def _filled(status: Mapping[str, Any], stages: list[str], meta: dict[str, Any]) -> dict[str, Any]:
+    """A recorded status with what it leaves out as it is in such a state."""
+    state = status.get("experiment-state")
+    if status.get("exit-status") == "" or state in (UNSCHEDULED.state, "unschedulable"):
+        return {**FROM_CLUSTER, **status}
+    # Neither before the first status nor after a failure at set-up is there a meta.
+    known = {} if state in (None, "failed") else {"stages": stages, "meta": meta}
+    return {**NO_STATUS, **known, **status}

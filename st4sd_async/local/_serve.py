@@ -7,8 +7,6 @@ from __future__ import annotations
 import importlib
 import tempfile
 import time
-from collections import deque
-from collections.abc import Awaitable, Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -17,22 +15,22 @@ from typing import Any, Literal, Self
 
 from st4sd_async.local._access import Access
 from st4sd_async.local._clock import VirtualClock
-from st4sd_async.local._descriptions import Description, Results
+from st4sd_async.local._descriptions import Results
 from st4sd_async.local._engines import Engine
 from st4sd_async.local._examples import Examples
 from st4sd_async.local._faults import Faults
 from st4sd_async.local._simulator import Simulator
+from st4sd_async.local._steering import Steering
+from st4sd_async.local._traffic import Log, Traffic
 
 THREADS = 16
 """Requests that are handled at the same time."""
-REMEMBERED_REQUESTS = 10_000
-"""How many of the requests that arrived are remembered."""
 SIMULATED_SLOTS, REAL_SLOTS = 100, 2
 """Instances that run at the same time, unless told otherwise: a simulated one costs nothing."""
 _MISSING = 'the embedded server needs {module}, which is not installed: pip install "st4sd_async[{extra}]"'
 
 
-class LocalServer:
+class LocalServer(Steering):
     """
     An ST4SD of one's own: a context manager, plain or asynchronous, that serves while it is entered.
 
@@ -103,9 +101,8 @@ class LocalServer:
         now = self._clock.now if engine == "simulator" else time.monotonic
         self._access = Access(now, token_lifetime)
         self._resources = ExitStack()
-        self._arrived: deque[tuple[str, str]] = deque(maxlen=REMEMBERED_REQUESTS)
+        self._log = Log()
         self._examples: Examples | None = None
-        self._engine: Engine | None = None
         self.faults = Faults()
 
     @property
@@ -121,7 +118,12 @@ class LocalServer:
     @property
     def requests(self) -> list[tuple[str, str]]:
         """Method and path of the requests that arrived, the last 10,000 of them, refused ones included."""
-        return list(self._arrived)
+        return self._log.requests()
+
+    @property
+    def traffic(self) -> Traffic:
+        """How many requests there were so far and what they cost, in total and by kind; a snapshot."""
+        return self._log.traffic()
 
     def renew(self) -> None:
         """Make a new `api_key` and `auth_token`; the old ones are refused from now on."""
@@ -132,76 +134,6 @@ class LocalServer:
         if self._examples is None:
             raise RuntimeError("enter the server first: its examples are made when it starts")
         return self._examples.definition(name)
-
-    def advance(self, seconds: float) -> Awaitable[None]:
-        """
-        Move the virtual time of the simulator on, at once.
-
-        Returns:
-            Something to await that is already done, so that plain code can do without ``await``.
-
-        Raises:
-            RuntimeError: The engine is not the simulator: real runs take real time.
-        """
-        self._simulator("advance")
-        self._clock.advance(seconds)
-        return _Done()
-
-    def outcome(self, experiment: str, outcome: str, *, times: int | None = None, stretch: float = 1.0) -> None:
-        """
-        Say how simulated runs of an experiment go that are started from now on.
-
-        Args:
-            experiment: The name of the experiment.
-            outcome: "success" (5 s), "state-first", "component-failure", "setup-failure", "unscheduled",
-                "init-failure", "killed", "image-pull", "unschedulable", "killed-after-failure",
-                "monitor-stuck", "stuck" or "stopped".
-            times: For how many starts, after those that were planned so before; None: for all others.
-            stretch: How many times longer than usual the run takes.
-
-        Raises:
-            RuntimeError: The engine is not the simulator.
-            ValueError: There is no such outcome, or a number is out of range.
-        """
-        self._simulator("outcome").plan(experiment, outcome, times, stretch)
-
-    def describe(
-        self,
-        name_or_url: str,
-        *,
-        inputs: Sequence[str] = (),
-        data: Sequence[str] = (),
-        outputs: Mapping[str, bytes | Mapping[str, bytes]] | None = None,
-        variables: Mapping[str, str] | None = None,
-        interface: Mapping[str, Any] | None = None,
-        properties: str | None = None,
-        problem: str | None = None,
-    ) -> None:
-        """
-        Say what a package contains that the simulator will never read; before it is pushed.
-
-        Args:
-            name_or_url: The name of the experiment, or the url in the location of its package.
-            inputs: Input files that every start must bring.
-            data: Data files of the package.
-            outputs: key-output -> content: bytes, or for a folder a dictionary path -> bytes.
-            variables: variable -> default.
-            interface: The virtual experiment interface.
-            properties: The table of measured properties as CSV text; None: nothing is measured.
-            problem: Refuse the push, with this text; None: accept it.
-
-        Raises:
-            RuntimeError: The engine is not the simulator.
-        """
-        description = Description(inputs, data, outputs or {}, variables or {}, interface or {}, properties, problem)
-        self._simulator("describe").describe(name_or_url, description)
-
-    def _simulator(self, method: str) -> Simulator:
-        if self._engine is None:
-            raise RuntimeError(f"{method} needs a server that was entered")
-        if not isinstance(self._engine, Simulator):
-            raise RuntimeError(f"{method} needs the simulator: this server's runs are real and take real time")
-        return self._engine
 
     def __enter__(self) -> Self:
         """Serve."""
@@ -232,16 +164,15 @@ class LocalServer:
     def _listen(self, engine: Engine, threads: ThreadPoolExecutor, certificate: Path | None, stack: ExitStack) -> int:
         """Serve on a port until the stack unwinds; the result is the port."""
         from st4sd_async.local._app import Application
-        from st4sd_async.local._datastore import ROUTES
+        from st4sd_async.local._datastore import Datastore
         from st4sd_async.local._http import Router
         from st4sd_async.local._listen import Connections, Listener
-        from st4sd_async.local._runtime import runtime_routes
+        from st4sd_async.local._runtime import Runtime
 
         connections = Connections()
-        runtime, datastore = Router(runtime_routes(engine)), Router(ROUTES)
-        application = Application(
-            self._access, self.faults, runtime, datastore, threads, connections.hang_up, self._arrived
-        )
+        self._runtime = Runtime(engine)
+        runtime, datastore = Router(self._runtime.routes()), Router(Datastore(engine).routes())
+        application = Application(self._access, self.faults, runtime, datastore, threads, connections, self._log)
         listener = Listener(application, connections, certificate, self._port)
         stack.callback(listener.stop)
         listener.start()
@@ -272,14 +203,6 @@ class LocalServer:
         from starlette.concurrency import run_in_threadpool
 
         await run_in_threadpool(self.__exit__, kind, error, traceback)
-
-
-class _Done:
-    """An awaitable that is done."""
-
-    def __await__(self) -> Generator[None, None, None]:
-        return
-        yield
 
 
 def _need(extra: str, *modules: str) -> None:

@@ -4,54 +4,34 @@ An engine that plays runs on a virtual clock, with every course that real ones t
 
 from __future__ import annotations
 
-import heapq
 import threading
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from st4sd_async.local._clock import VirtualClock
 from st4sd_async.local._descriptions import Description, Results
-from st4sd_async.local._engines import Launch, PackageFacts
-from st4sd_async.local._sequences import (
-    EMPTY,
-    NO_POD,
-    SEQUENCES,
-    UNSCHEDULED,
-    Moment,
-    duration,
-    moment,
-    written,
-)
+from st4sd_async.local._engines import Launch, PackageFacts, Registration
+from st4sd_async.local._scripts import Row, script
+from st4sd_async.local._sequences import SEQUENCES, Moment
+from st4sd_async.local._simulated import NEVER, Course, SimulatedRun
+from st4sd_async.local._slots import Slots
 
-NEVER = float("inf")
+DATASTORE_LAG = 10.0
+"""Virtual seconds until the datastore knows what a run shows; 10 to 20 were seen."""
+LONG_AGO = 30 * 24 * 3600.0
+"""Virtual seconds since the last one of the instances was started that were there from the beginning."""
 
 
 @dataclass
 class _Plan:
     """How the next runs of an experiment go."""
 
-    outcome: str
+    sequence: Sequence[Moment]
     left: float
     stretch: float
-
-
-@dataclass
-class _Run:
-    """One run; times are virtual."""
-
-    launch: Launch
-    number: int
-    outcome: str
-    stretch: float
-    started: float
-    instance: str
-    begun: float = NEVER
-    deleted: float = NEVER
-    lock: threading.Lock = field(default_factory=threading.Lock)
-    outputs: dict[str, dict[str, str]] | None = None
 
 
 class Simulator:
@@ -74,36 +54,28 @@ class Simulator:
         self._folder = folder
         self._results = results
         self._clock = clock
-        self._slots = slots
-        self._free = [0.0] * slots
+        self._slots = Slots(slots)
         self._lock = threading.Lock()
         self._plans: dict[str, list[_Plan]] = {}
-        self._history: list[_Run] = []
-        self._runs: dict[str, _Run] = {}
+        self._runs: dict[str, SimulatedRun] = {}
 
-    def plan(self, name: str, outcome: str, times: int | None, stretch: float) -> None:
+    def plan(self, name: str, outcome: str | Sequence[Row], times: int | None, stretch: float) -> None:
         """
         Say how runs of an experiment go that are started from now on.
 
         Raises:
-            ValueError: Unknown outcome, times below 1, or a stretch that is not above 0.
+            ValueError: Unknown outcome, malformed rows, times below 1, or a stretch that is not above 0.
         """
-        if outcome not in SEQUENCES:
-            raise ValueError(f"no outcome {outcome!r}: there are {', '.join(SEQUENCES)}")
         if times is not None and times < 1:
             raise ValueError(f"times must be at least 1 or None, not {times!r}")
         if stretch <= 0:
             raise ValueError(f"stretch must be above 0, not {stretch!r}")
-        plan = _Plan(outcome, NEVER if times is None else times, stretch)
+        plan = _Plan(_sequence(outcome), NEVER if times is None else times, stretch)
         with self._lock:
             plans = self._plans.setdefault(name, [])
-            if times is None:
-                plans[:] = [other for other in plans if other.left != NEVER]
-                plans.append(plan)
-            else:
-                # Before the plan that holds for ever, behind those that hold for other starts.
-                forever = plans and plans[-1].left == NEVER
-                plans.insert(len(plans) - 1 if forever else len(plans), plan)
+            # One for ever comes last and replaces the last; others come before it, behind their like.
+            last = [other for other in plans[-1:] if other.left == NEVER]
+            plans[len(plans) - len(last) :] = [plan] if times is None else [plan, *last]
 
     def inspect(self, package: Mapping[str, Any]) -> PackageFacts:
         """What is known about a package; nothing is cloned."""
@@ -111,92 +83,102 @@ class Simulator:
 
     def start(self, launch: Launch) -> None:
         """Begin a run now, or when there is a slot."""
-        name = launch.package["metadata"]["package"]["name"]
-        stamp = datetime.now(UTC).strftime("%Y-%m-%dT%H%M%S.%f")
-        instance = f"{launch.rest_uid.rpartition('-')[0]}-{stamp}.instance"
+        usual = _Plan(SEQUENCES[self._results.usual_outcome(launch)], NEVER, 1.0)
         with self._lock:
-            plan = self._next_plan(name, launch)
-            number = len(self._history) + 1
-            now = self._clock.now()
-            run = _Run(launch, number, plan.outcome, plan.stretch, now, instance)
-            self._history.append(run)
-            self._runs[launch.rest_uid] = run
-            self._schedule(run)
+            now = self._settle()
+            plan = self._next_plan(launch) or usual
+            run = self._add(launch, self._course(launch, plan), now, datetime.now(UTC))
+            self._slots.enter(run)
 
-    def _next_plan(self, name: str, launch: Launch) -> _Plan:
-        for plan in self._plans.get(name, []):
-            if plan.left > 0:
-                plan.left -= 1
-                return plan
-        return _Plan(self._results.usual_outcome(launch), NEVER, 1.0)
+    def populate(self, launches: Sequence[Launch], outcome: str | Sequence[Row]) -> None:
+        """
+        Add runs of one experiment, at least one, that were started long ago, one a second, and never needed a slot.
 
-    def _schedule(self, run: _Run) -> None:
-        """Say when a run gets a slot, which depends on the runs that were started before it."""
-        run.begun = max(run.started, self._free[0])
-        if run.begun < run.deleted:
-            end = run.begun + duration(SEQUENCES[run.outcome], run.stretch)
-            heapq.heapreplace(self._free, min(end, run.deleted))
+        Raises:
+            ValueError: Unknown outcome or malformed rows.
+        """
+        course = self._course(launches[0], _Plan(_sequence(outcome), NEVER, 1.0))
+        with self._lock:
+            now, real = self._clock.now(), datetime.now(UTC)
+            for index, launch in enumerate(launches):
+                age = LONG_AGO + len(launches) - index
+                run = self._add(launch, course, now - age, real - timedelta(seconds=age))
+                run.begun = run.started
 
-    def _moment(self, run: _Run) -> Moment:
-        now = self._clock.now()
-        pod = now - run.started >= NO_POD
-        if now < run.begun:
-            return Moment(0.0, UNSCHEDULED, EMPTY) if pod else Moment(0.0, None)
-        current = moment(SEQUENCES[run.outcome], now - run.begun, run.stretch)
-        # A run that waited for its slot has been known to the cluster all the time.
-        forgotten = current.detail is None and pod and run.begun > run.started
-        return Moment(0.0, EMPTY, EMPTY) if forgotten else current
+    def _next_plan(self, launch: Launch) -> _Plan | None:
+        plans = self._plans.get(launch.package["metadata"]["package"]["name"])
+        if not plans:
+            return None
+        plan = plans[0]
+        plan.left -= 1
+        if not plan.left:
+            del plans[0]
+        return plan
+
+    def _course(self, launch: Launch, plan: _Plan) -> Course:
+        known = self._results
+        stages, failure, outputs = known.stages(launch), known.failure(launch), known.outputs(launch)
+        return Course(plan.sequence, plan.stretch, stages, failure, outputs)
+
+    def _add(self, launch: Launch, course: Course, started: float, stamp: datetime) -> SimulatedRun:
+        run = SimulatedRun(launch, len(self._runs) + 1, course, started, stamp)
+        self._runs[launch.rest_uid] = run
+        return run
 
     def status(self, rest_uid: str) -> dict[str, Any] | None:
         """What a detail request shows."""
-        run = self._find(rest_uid)
-        return written(self._moment(run).detail, *self._facts(run)) if run else None
+        run, now = self._find(rest_uid)
+        return run.written(run.moment(now).detail) if run else None
 
     def listed_status(self, rest_uid: str) -> dict[str, Any] | None:
         """What the list shows."""
-        run = self._find(rest_uid)
-        return written(self._moment(run).listed, *self._facts(run)) if run else None
-
-    def _facts(self, run: _Run) -> tuple[list[str], dict[str, Any], str]:
-        launch = run.launch
-        stages = self._results.stages(launch)
-        return stages, _meta(run, stages), self._results.failure(launch)
+        run, now = self._find(rest_uid)
+        return run.written(run.moment(now).listed) if run else None
 
     def outputs(self, rest_uid: str) -> dict[str, dict[str, str]]:
-        """The key-outputs; the first time they are asked for, they are made, which takes a moment."""
-        run = self._find(rest_uid)
-        return self._made(run) if run and self._moment(run).outputs else {}
+        """The key-outputs; their files are made when somebody asks for the directory."""
+        run, now = self._find(rest_uid)
+        return run.outputs(now) if run else {}
 
     def directory(self, rest_uid: str) -> Path | None:
-        """The instance directory, from the moment in which the orchestrator has made it."""
-        run = self._find(rest_uid)
+        """The instance directory, from the moment in which the orchestrator has made it; takes a moment."""
+        run, now = self._find(rest_uid)
         if run is None:
             return None
-        current = self._moment(run)
-        if current.listed is None or not current.listed.meta:
+        current = run.moment(now)
+        status = run.written(current.listed)
+        if not status or not status["meta"]:
             return None
-        if current.outputs or (current.over and run.outcome == self._results.usual_outcome(run.launch)):
-            self._made(run)
+        folder = self._folder / run.instance
+        usual = SEQUENCES[self._results.usual_outcome(run.launch)]
+        if current.outputs or (current.over and run.course.sequence is usual):
+            self._make(run, folder)
         else:
-            self._results.lay_out(run.launch, self._folder / run.instance)
-        return self._folder / run.instance
+            self._results.lay_out(run.launch, folder)
+        return folder
 
-    def _made(self, run: _Run) -> dict[str, dict[str, str]]:
+    def _make(self, run: SimulatedRun, folder: Path) -> None:
         with run.lock:
-            if run.outputs is None:
-                run.outputs = self._results.make(run.launch, self._folder / run.instance)
-            return run.outputs
+            if not run.is_made:
+                self._results.make(run.launch, folder)
+                run.is_made = True
+
+    def registrations(self, rest_uid: str | None = None) -> list[Registration]:
+        """What the datastore knows about one or all runs: how they were a while ago, deleted or not."""
+        with self._lock:
+            now = self._settle()
+            runs = list(self._runs.values()) if rest_uid is None else [self._runs.get(rest_uid)]
+        known = [run.registration(now - DATASTORE_LAG) for run in runs if run]
+        return [one for one in known if one]
 
     def delete(self, rest_uid: str) -> None:
         """Forget a run; its slot is free at once."""
         with self._lock:
-            run = self._runs.pop(rest_uid, None)
-            if run is not None:
-                run.deleted = self._clock.now()
-                # All over again: what lies in the past comes out as it was, the future may change.
-                self._free = [0.0] * self._slots
-                for other in self._history:
-                    self._schedule(other)
+            now = self._settle()
+            run = self._runs.get(rest_uid)
+            if run is not None and run.deleted == NEVER:
+                run.deleted = now
+                self._slots.leave(run)
 
     def close(self) -> None:
         """Nothing runs on its own, so that there is nothing to stop."""
@@ -205,59 +187,23 @@ class Simulator:
         """Remember what a package brings along."""
         self._results.describe(name_or_url, description)
 
-    def _find(self, rest_uid: str) -> _Run | None:
+    def _find(self, rest_uid: str) -> tuple[SimulatedRun | None, float]:
+        """A run that was not deleted, and the time for which it is right."""
         with self._lock:
-            return self._runs.get(rest_uid)
+            now = self._settle()
+            run = self._runs.get(rest_uid)
+        return run if run is not None and run.deleted == NEVER else None, now
+
+    def _settle(self) -> float:
+        """Let runs begin that could until now, which is the result; call with the lock held."""
+        now = self._clock.now()
+        self._slots.settle(now)
+        return now
 
 
-def _meta(run: _Run, stages: list[str]) -> dict[str, Any]:
-    """The ``meta`` of a status, all variables as strings."""
-    launch = run.launch
-    name, _, digest = launch.identifier.partition("@")
-    generated = {
-        "rest-uid": launch.rest_uid,
-        "workflow": launch.rest_uid,
-        "experiment-id": launch.identifier,
-        "st4sd-package-name": name,
-        "st4sd-package-digest": digest,
-    }
-    metadata = {**launch.metadata, **generated}
-    inputs = [f"/tmp/inputs/input/{file}" for file in launch.inputs]
-    data = [f"/tmp/inputs/data/{file}" for file in launch.data]
-    arguments = ["elaunch.py", *(f"-i {path}" for path in inputs), *(f"-d {path}" for path in data)]
-    if launch.variables:
-        arguments.append("-a /tmp/inputs/input/st4sd-variables.yaml")
-    arguments += ["-l15", "--nostamp", f"--instanceName {run.instance.removesuffix('.instance')}"]
-    arguments += [f"--platform={launch.platform}"] if launch.platform else []
-    arguments += [*launch.options, *(f"-m{key}:{value}" for key, value in metadata.items())]
-    variables = dict(launch.variables)
-    everything = {**_defaults(launch), **variables}
-    return {
-        "arguments": " ".join([*arguments, f"/tmp/pod/package/{name}.git"]),
-        "data": data,
-        "hybridPlatform": None,
-        "inputs": inputs,
-        "instanceName": run.instance,
-        "pid": run.number,
-        "platform": launch.platform or "default",
-        "userMetadata": dict(sorted(metadata.items())),
-        "userVariables": {"global": variables} if variables else {},
-        "variables": {
-            "global": everything,
-            "stage": {str(index): everything for index in range(len(stages))},
-        },
-        "version": "2.7.0",
-    }
-
-
-def _defaults(launch: Launch) -> dict[str, str]:
-    """The variables of the package on the platform of a run."""
-    known = launch.package["metadata"]["registry"]["executionOptionsDefaults"]["variables"]
-    wanted = ("default", launch.platform)
-    values: dict[str, str] = {}
-    for variable in known:
-        by_platform = {entry.get("platform"): entry["value"] for entry in variable["valueFrom"]}
-        for platform in wanted:
-            if platform in by_platform:
-                values[variable["name"]] = by_platform[platform]
-    return values
+def _sequence(outcome: str | Sequence[Row]) -> Sequence[Moment]:
+    if not isinstance(outcome, str):
+        return script(outcome)
+    if outcome not in SEQUENCES:
+        raise ValueError(f"no outcome {outcome!r}: there are {', '.join(SEQUENCES)}, or the rows of a life")
+    return SEQUENCES[outcome]

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,26 @@ import pathlib, signal, time
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 pathlib.Path("ready").touch()
 time.sleep(30)
+"""
+REGISTERED = """
+import pathlib
+output = pathlib.Path("demo.instance", "output")
+output.mkdir(parents=True)
+(output.parent / "elaunch.yaml").write_text("userMetadata: {n: 1}\\nversion: 2.7.0\\n")
+(output / "output.json").write_text('{"A": {"version": 1}}')
+(output / "status.txt").write_text('''completed-on=N/A
+cost=0
+created-on=2026-11-22 14:52:24.171523
+current-stage=stage1
+exit-status=Stopped
+experiment-state=finished
+stage-progress=1.0
+stage-state=failed
+stages=['stage0', 'stage1']
+total-progress=1.0
+updated=2026-11-22 14:52:32.179244
+updated-on=2026-11-22 14:52:32.179244
+''')
 """
 
 
@@ -109,6 +130,23 @@ def test_run_that_is_stopped_before_it_begins_never_does(tmp_path: Path) -> None
 
     assert not (stage.folder / "began").exists()
     assert stage.run.status() is None
+
+
+def test_what_the_datastore_knows_is_what_was_written_last(tmp_path: Path) -> None:
+    """Status, times and key-outputs come from the files, once it is written down what runs."""
+    stage = Stage(tmp_path, REGISTERED)
+    assert stage.run.registration() is None
+
+    stage.execute()
+
+    known = stage.run.registration()
+    assert known is not None
+    assert (known.status["exit-status"], known.status["meta"]["userMetadata"]) == ("Stopped", {"n": "1"})
+    assert known.outputs == {"A": {"version": "1"}}
+    assert known.times == {
+        "created-on": datetime(2026, 11, 22, 14, 52, 24, 171523),  # noqa: DTZ001 -- as in the file
+        "updated-on": datetime(2026, 11, 22, 14, 52, 32, 179244),  # noqa: DTZ001 -- as in the file
+    }
 
 
 @pytest.mark.parametrize("answer", [None, [], {"pid": 1}], ids=["empty", "list", "cut"])

@@ -8,7 +8,18 @@ from typing import Any
 import httpx
 import pytest
 
-from st4sd_async.local import BadJson, CutBody, Delay, DropAfter, DropBefore, Faults, Html, LocalServer, Reply
+from st4sd_async.local import (
+    BadJson,
+    CutBody,
+    Delay,
+    DropAfter,
+    DropBefore,
+    Faults,
+    Html,
+    LocalServer,
+    Reply,
+    ShortList,
+)
 from tests.local.helpers import start
 
 
@@ -106,6 +117,42 @@ def test_bad_json_is_half_an_answer(server: LocalServer, web: httpx.Client, push
     with pytest.raises(ValueError, match="Unterminated string"):
         reply.json()
     assert instances(web) == 1
+
+
+@pytest.mark.parametrize(
+    ("missing", "left"),
+    [({1, 3}, [0, 2, 4]), (set(), [0, 1, 2, 3, 4]), (0.4, [0, 1, 3]), (0, [0, 1, 2, 3, 4]), (1.0, [])],
+)
+def test_a_short_list_lacks_items_and_does_not_tell(
+    server: LocalServer, web: httpx.Client, push: Any, missing: Any, left: list[int]
+) -> None:
+    """The list answers 200 without some items, once; what is no list is as always."""
+    push()
+    uids = server.populate("toy", 5)
+    fault = ShortList({"ghost", *(uids[index] for index in missing)} if isinstance(missing, set) else missing)
+    server.faults.add("GET /instances/", fault, times=2)
+
+    single = web.get(f"/instances/{uids[1]}")
+    short = web.get("/instances/")
+
+    assert single.json()["id"] == uids[1]
+    assert (short.status_code, short.headers["content-length"]) == (200, str(len(short.content)))
+    assert [item["id"] for item in short.json()] == [uids[index] for index in left]
+    assert [item["id"] for item in web.get("/instances/").json()] == uids
+
+
+def test_a_short_list_is_for_those_who_may_see_it(server: LocalServer) -> None:
+    """A refused request is refused as always."""
+    server.faults.add("GET /instances/", ShortList(0.5))
+
+    assert httpx.get(f"{server.url}/rs/instances/").status_code == 403
+
+
+@pytest.mark.parametrize("missing", ["demo-c52cd4-76k4hf87", -0.1, 1.1])
+def test_a_short_list_lacks_ids_or_a_share(missing: Any) -> None:
+    """One id as a text and shares beyond 0 and 1 are mistakes."""
+    with pytest.raises(ValueError, match="missing must be ids or a share from 0 to 1, not"):
+        ShortList(missing)
 
 
 def test_a_delay_comes_before_the_handling(server: LocalServer, web: httpx.Client, push: Any) -> None:

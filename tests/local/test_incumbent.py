@@ -93,6 +93,26 @@ def test_failures_have_the_clients_own_errors(incumbent: Any, server: LocalServe
         api.api_experiment_start("demo", {})
 
 
+def test_documents_are_found_by_the_id_of_a_run(incumbent: Any, server: LocalServer) -> None:
+    """Both documents about a run are looked up as it does it, and survive the deletion."""
+    from experiment.service.errors import NoMatchingDocumentError
+
+    api = incumbent(server.url, cc_bearer_key=server.api_key)
+    api.api_experiment_push(server.example("demo"))
+    rest_uid = api.api_experiment_start("demo", {"inputs": [MOLECULES], "metadata": {"campaign": "x"}})
+    with pytest.raises(NoMatchingDocumentError):
+        api.cdb_get_document_experiment_for_rest_uid(rest_uid)
+    server.advance(4)
+    api.api_rest_uid_delete(rest_uid)
+    server.advance(100)
+
+    experiment = api.cdb_get_document_experiment_for_rest_uid(rest_uid)
+    metadata = api.cdb_get_document_user_metadata_for_rest_uid(rest_uid)
+
+    assert (experiment["status"]["experiment-state"], experiment["status"]["exit-status"]) == ("finished", "Stopped")
+    assert (metadata["campaign"], metadata["instance"]) == ("x", experiment["instance"])
+
+
 def poll(api: Any, rest_uid: str) -> Any:
     """The first status in which both fields are final."""
     while True:

@@ -1,0 +1,154 @@
+"""
+What a test tells the simulator through its server: how runs go, what packages hold, what time it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Generator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from st4sd_async.local._clock import VirtualClock
+from st4sd_async.local._descriptions import Description
+from st4sd_async.local._simulator import Simulator
+
+if TYPE_CHECKING:
+    from st4sd_async.local._engines import Engine
+    from st4sd_async.local._runtime import Runtime
+    from st4sd_async.local._scripts import Row
+
+
+class Steering:
+    """The methods of a server that need the simulator; any thread may call them."""
+
+    _clock: VirtualClock
+    _engine: Engine | None = None
+    _runtime: Runtime
+
+    def advance(self, seconds: float) -> Awaitable[None]:
+        """
+        Move the virtual time of the simulator on, at once.
+
+        Returns:
+            Something to await that is already done, so that plain code can do without ``await``.
+
+        Raises:
+            RuntimeError: The engine is not the simulator: real runs take real time.
+        """
+        self._simulator("advance")
+        self._clock.advance(seconds)
+        return _Done()
+
+    def outcome(
+        self, experiment: str, outcome: str | Sequence[Row], *, times: int | None = None, stretch: float = 1.0
+    ) -> None:
+        """
+        Say how simulated runs of an experiment go that are started from now on.
+
+        A recorded life is played word for word. A row is the seconds since the run got its slot and the
+        status from then on, in the words of the wire: None while there is none. What a status leaves out is
+        as usual in such a state, ``meta`` and ``stages`` included. A third entry is what the list shows
+        instead; None: only nulls. ::
+
+            server.outcome("demo", [
+                (0.0, None),                                                          # 400, or the warning
+                (0.3, {}),                                                            # all null
+                (2.4, {"experiment-state": "running", "exit-status": "N/A"}),
+                (9.0, {"experiment-state": "Failed", "exit-status": ""},              # only the cluster knows
+                      {"experiment-state": "running", "exit-status": "N/A"}),
+            ])
+
+        The run gives its slot back at the last row with an experiment-state and an exit-status that are
+        final; its key-outputs are there while the exit-status is "Success".
+
+        Args:
+            experiment: The name of the experiment.
+            outcome: "success" (5 s), "state-first", "component-failure", "setup-failure", "unscheduled",
+                "init-failure", "killed", "image-pull", "unschedulable", "killed-after-failure",
+                "monitor-stuck", "stuck" or "stopped"; or the rows of a life.
+            times: For how many starts, after those that were planned so before; None: for all others.
+            stretch: How many times longer than usual the run takes.
+
+        Raises:
+            RuntimeError: The engine is not the simulator.
+            ValueError: There is no such outcome, the rows do not begin at 0 s and rise, one has another form
+                or an unknown word for a key, or a number is out of range.
+        """
+        self._simulator("outcome").plan(experiment, outcome, times, stretch)
+
+    def populate(
+        self,
+        experiment: str,
+        count: int,
+        outcome: str | Sequence[Row] = "success",
+        *,
+        payload: Mapping[str, Any] | None = None,
+    ) -> list[str]:
+        """
+        Add instances that were started a month ago, one a second, without a request and without a slot.
+
+        They stand in the last moment of their outcome.
+
+        Args:
+            experiment: The name or identifier of an experiment that was pushed.
+            count: How many; 20,000 take about a second.
+            outcome: As in `outcome`.
+            payload: What each was started with; inputs that it does not name are blank.
+
+        Returns:
+            Their ids, the oldest first.
+
+        Raises:
+            RuntimeError: The engine is not the simulator.
+            ValueError: There is no such experiment or outcome, count is below 1, or the payload is refused.
+        """
+        simulator = self._simulator("populate")
+        launches = self._runtime.launches(experiment, count, payload or {})
+        simulator.populate(launches, outcome)
+        self._runtime.adopt(launches)
+        return [launch.rest_uid for launch in launches]
+
+    def describe(
+        self,
+        name_or_url: str,
+        *,
+        inputs: Sequence[str] = (),
+        data: Sequence[str] = (),
+        outputs: Mapping[str, bytes | Mapping[str, bytes]] | None = None,
+        variables: Mapping[str, str] | None = None,
+        interface: Mapping[str, Any] | None = None,
+        properties: str | None = None,
+        problem: str | None = None,
+    ) -> None:
+        """
+        Say what a package contains that the simulator will never read; before it is pushed.
+
+        Args:
+            name_or_url: The name of the experiment, or the url in the location of its package.
+            inputs: Input files that every start must bring.
+            data: Data files of the package.
+            outputs: key-output -> content: bytes, or for a folder a dictionary path -> bytes.
+            variables: variable -> default.
+            interface: The virtual experiment interface.
+            properties: The table of measured properties as CSV text; None: nothing is measured.
+            problem: Refuse the push, with this text; None: accept it.
+
+        Raises:
+            RuntimeError: The engine is not the simulator.
+        """
+        description = Description(inputs, data, outputs or {}, variables or {}, interface or {}, properties, problem)
+        self._simulator("describe").describe(name_or_url, description)
+
+    def _simulator(self, method: str) -> Simulator:
+        if self._engine is None:
+            raise RuntimeError(f"{method} needs a server that was entered")
+        if not isinstance(self._engine, Simulator):
+            raise RuntimeError(f"{method} needs the simulator: this server's runs are real and take real time")
+        return self._engine
+
+
+class _Done:
+    """An awaitable that is done."""
+
+    def __await__(self) -> Generator[None, None, None]:
+        return
+        yield

@@ -8,15 +8,12 @@ from dataclasses import replace
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
-import anyio
-
-from . import _watch
 from ._call import Call
 from ._config import Config, from_environment
-from ._errors import APIError, RunDeleted, RunFailed, St4sdError, TransportError, UnknownOutput, WaitTimeout
+from ._errors import APIError, DecodeError, RunDeleted, RunFailed, TransportError, UnknownOutput
 from ._payload import prepare
-from ._replies import Response
-from ._resources import experiments, instances
+from ._poller import Poller
+from ._resources import datastore, experiments, instances
 from ._retry import RetryPolicy
 from ._run import Run
 from ._session import Session
@@ -31,6 +28,8 @@ T = TypeVar("T")
 
 ONE_LOOK = RetryPolicy(attempts=1)
 """While a run is watched the next look is the retry."""
+DATASTORE = "cdb-rest"
+"""Name of the datastore among the services."""
 
 
 class _Keep(Enum):
@@ -84,6 +83,7 @@ class Client:
     def _bind(self, session: Session, config: Config) -> None:
         self._session = session
         self._config = config
+        self._poller = Poller(self._send_once, self._last_word, config)
         self.experiments = experiments.Experiments(self._send)
         """The registry of experiments."""
         self.instances = instances.Instances(self._send)
@@ -137,7 +137,7 @@ class Client:
         await self._session.open()
         try:
             if self._config.validate:
-                await self._send(_URL_MAP)
+                await self._session.services(self._config)
         except BaseException:
             await self._session.close()
             raise
@@ -155,6 +155,16 @@ class Client:
 
     async def _send(self, call: Call[T], /) -> T:
         return await self._session.send(call, self._config)
+
+    async def _send_once(self, call: Call[T], /) -> T:
+        return await self._session.send(call, replace(self._config, retry=ONE_LOOK))
+
+    async def _last_word(self, rest_uid: str) -> Status | None:
+        """How a deleted run ended, if the datastore knows and answers."""
+        with suppress(APIError, TransportError, DecodeError):
+            base = (await self._session.services(self._config)).get(DATASTORE)
+            return await self._send_once(datastore.end_call(base, rest_uid)) if base else None
+        return None
 
     def run(self, rest_uid: str) -> Run:
         """A handle on the instance with this rest-uid, without asking whether it exists."""
@@ -220,34 +230,61 @@ class Client:
         """
         return await self.instances.status(_rest_uid(run))
 
-    def watch(
+    async def watch(
         self, run: RunLike, *, timeout: float | None = None, interval: float | None = None
     ) -> AsyncGenerator[Status]:
         """
         The statuses of a run until it is over: the first at once, then each change, the final one last.
 
         Server errors, lost connections and renewed credentials do not end it. Leaving the loop leaves
-        the run alone.
+        the run alone. However many tasks watch through one client, they ask together, as `watch_many` does.
 
         Args:
             run: The run.
             timeout: Seconds for the whole wait, however many requests it takes; None: for ever.
-            interval: Seconds between two looks; None: ``Config.poll_interval``.
+            interval: Seconds between two looks, more if the service is slow; None: ``Config.poll_interval``.
 
         Raises:
             UnknownRun: It is not there.
             RunDeleted: It was deleted meanwhile.
             WaitTimeout: It is not over in time; it goes on.
         """
-        patient = self.with_options(retry=ONE_LOOK)
-        return _watch.watch(
-            _rest_uid(run),
-            lambda: patient.status(run),
-            timeout=timeout,
-            interval=self._config.poll_interval if interval is None else interval,
-            grace=self._config.grace,
-            clock=self._config.clock,
-        )
+        async with aclosing(self.watch_many([_rest_uid(run)], timeout=timeout, interval=interval)) as changes:
+            async for one, status in changes:
+                if status.is_deleted:
+                    raise RunDeleted(one.id, status)
+                yield status
+
+    def watch_many(
+        self, runs: Iterable[RunLike], *, timeout: float | None = None, interval: float | None = None
+    ) -> AsyncGenerator[tuple[Run, Status]]:
+        """
+        The statuses of many runs until all are over: of each the first, then each change, its final one once.
+
+        Thousands of runs cost the service little more than one: they are read from one list. Who reads
+        slowly gets the newest status of each run and never a backlog. A run that was deleted ends with
+        its last known status, ``is_final`` and ``is_deleted`` True.
+
+        Args:
+            runs: Runs or rest-uids, each taken once.
+            timeout: Seconds for the whole wait, all runs together; None: for ever.
+            interval: Seconds between two looks, never less than ten times what the last one took; None:
+                ``Config.poll_interval``.
+
+        Raises:
+            UnknownRun: One was never there.
+            WaitTimeout: Not all are over in time; they go on. It has the last status of each.
+            Unauthorized: The credentials were refused and could not be renewed; it has the last statuses.
+
+        Source: ``GET instances/`` and ``GET instances/{id}/status`` of the runtime service.
+        """
+        handles = {_rest_uid(run): run if isinstance(run, Run) else self.run(_rest_uid(run)) for run in _several(runs)}
+        if timeout is not None and not timeout >= 0:
+            raise ValueError(f"timeout must be a number of seconds or None, not {timeout!r}")
+        if interval is not None and not interval > 0:
+            raise ValueError(f"interval must be a number of seconds above 0 or None, not {interval!r}")
+        pause = self._config.poll_interval if interval is None else interval
+        return self._poller.changes(handles, timeout, pause)
 
     @overload
     async def wait(  # type: ignore[overload-overlap] # a rest-uid is a text, and a text is an iterable of texts
@@ -289,43 +326,18 @@ class Client:
             RunFailed: ``check`` is True and not all ended with Success.
             WaitTimeout: Not all are over in time; they go on.
         """
-        if isinstance(run, Iterable) and not isinstance(run, str):
-            order = [_rest_uid(one) for one in run]
-            statuses = _succeeded(await self._all_final(dict.fromkeys(order), timeout, interval), check)
-            return [statuses[one] for one in order]
-        rest_uid = _rest_uid(run)
-        return _succeeded({rest_uid: await self._final(rest_uid, timeout, interval)}, check)[rest_uid]
-
-    async def _final(self, rest_uid: str, timeout: float | None, interval: float | None) -> Status:
-        async with aclosing(self.watch(rest_uid, timeout=timeout, interval=interval)) as statuses:
-            async for status in statuses:
-                last = status
-        return last
-
-    async def _all_final(self, runs: Iterable[str], timeout: float | None, interval: float | None) -> dict[str, Status]:
+        is_one = isinstance(run, str) or not isinstance(run, Iterable)
+        order = [_rest_uid(one) for one in ([run] if is_one else _several(run))]
         final: dict[str, Status] = {}
-        late: dict[str, Status] = {}
-        failed: list[St4sdError] = []
-
-        async def follow(rest_uid: str, scope: anyio.CancelScope) -> None:
-            try:
-                final[rest_uid] = await self._final(rest_uid, timeout, interval)
-            except RunDeleted as error:
-                final[rest_uid] = (error.last_status or Status.pending()).concluded(deleted=True)
-            except WaitTimeout as error:
-                late.update(error.last_statuses)
-            except St4sdError as error:
-                failed.append(error)
-                scope.cancel()
-
-        async with anyio.create_task_group() as tasks:
-            for rest_uid in runs:
-                tasks.start_soon(follow, rest_uid, tasks.cancel_scope)
-        if failed:
-            raise failed[0]
-        if late:
-            raise WaitTimeout(timeout or 0.0, late)
-        return final
+        async with aclosing(self.watch_many(order, timeout=timeout, interval=interval)) as changes:
+            async for one, status in changes:
+                if status.is_deleted and is_one:
+                    raise RunDeleted(one.id, status)
+                final[one.id] = status
+        failures = {rest_uid: status for rest_uid, status in final.items() if not status.is_success}
+        if check and failures:
+            raise RunFailed(failures)
+        return final[order[0]] if is_one else [final[one] for one in order]
 
     async def outputs(self, run: RunLike) -> dict[str, KeyOutput]:
         """
@@ -393,26 +405,8 @@ def _rest_uid(run: object) -> str:
     raise TypeError(f"a run is a Run or a rest-uid, not {type(run).__name__} (is an 'await' missing?)")
 
 
-def _succeeded(statuses: dict[str, Status], check: bool) -> dict[str, Status]:
-    """The same statuses; with ``check`` an error if not all are successes."""
-    failures = {rest_uid: status for rest_uid, status in statuses.items() if not status.is_success}
-    if check and failures:
-        raise RunFailed(failures)
-    return statuses
-
-
-def _services(response: Response) -> dict[str, str]:
-    """The addresses of the services; anything but a JSON object is no ST4SD."""
-    found = response.json()
-    if not isinstance(found, dict):
-        raise ValueError("not a map of services")
-    return {str(name): str(url) for name, url in found.items()}
-
-
-def _local(error: APIError) -> dict[str, str] | None:
-    """A service that runs without a cluster has no map of services, but has accepted the login."""
-    return {} if "localDeployment" in error.detail else None
-
-
-_URL_MAP = Call("GET", "url-map/", _services, rescue=_local)
-"""Proves a login: the cheapest request that answers JSON. Source: ``GET url-map/`` of the runtime service."""
+def _several(runs: object) -> list[object]:
+    """What was given as runs, one by one."""
+    if isinstance(runs, Iterable) and not isinstance(runs, str):
+        return list(runs)
+    raise TypeError(f"runs are an iterable of Run or rest-uids, not {runs!r}: for one run there is watch()")

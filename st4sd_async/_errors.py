@@ -320,7 +320,7 @@ class RunDeleted(St4sdError):
         self.rest_uid = rest_uid
         """Id of the run."""
         self.last_status = last_status
-        """The last status seen, None if there never was one."""
+        """The datastore's last word, or the last status seen; None if there never was one."""
         super().__init__(f"run {rest_uid!r} was deleted while it was watched; last status: {last_status}")
 
 

@@ -61,6 +61,7 @@ class Session:
         self._config = config
         self._limiter = anyio.Semaphore(config.concurrency, fast_acquire=True)
         self._http: httpx.AsyncClient | None = None
+        self._services: dict[str, str] | None = None
         self._stack = AsyncExitStack()
 
     @property
@@ -75,6 +76,7 @@ class Session:
         tls = await anyio.to_thread.run_sync(build_tls, self._config.verify)
         make_client = await anyio.to_thread.run_sync(_engine)
         self._limiter = anyio.Semaphore(self._config.concurrency, fast_acquire=True)
+        self._services = None
         self._http = await self._stack.enter_async_context(make_client(tls))
 
     async def close(self) -> None:
@@ -82,6 +84,24 @@ class Session:
         self._http = None
         with anyio.CancelScope(shield=True):
             await self._stack.aclose()
+
+    async def services(self, config: Config) -> dict[str, str]:
+        """
+        Where the services are: name -> root with a slash at its end; {} without a cluster.
+
+        Asked once; the answer proves the login.
+        """
+        if self._services is None:
+            found = await self.send(_URL_MAP, config)
+            self._services = {name: self._root(url) for name, url in found.items()}
+        return self._services
+
+    def _root(self, url: str) -> str:
+        """The root of a service; the deployment's own are reached the way that the deployment is."""
+        root = urlsplit(url)
+        if root.hostname == self.home.hostname:
+            root = root._replace(scheme=self.home.scheme, netloc=self.home.netloc)
+        return f"{root.geturl().rstrip('/')}/"
 
     async def send(self, call: Call[T], config: Config) -> T:
         """
@@ -164,6 +184,22 @@ class Session:
 
 _DONE = Response(200, {}, b"")
 """What a repeated delete that finds nothing is taken for: the earlier one did it."""
+
+
+def _urls(response: Response) -> dict[str, str]:
+    found = response.json()
+    if not isinstance(found, dict):
+        raise ValueError("not a map of services")
+    return {str(name): str(url) for name, url in found.items()}
+
+
+def _local(error: APIError) -> dict[str, str] | None:
+    """A service that runs without a cluster has no map of services, but has accepted the login."""
+    return {} if "localDeployment" in error.detail else None
+
+
+_URL_MAP = Call("GET", "url-map/", _urls, rescue=_local)
+"""The cheapest request that answers JSON. Source: ``GET url-map/`` of the runtime service."""
 
 
 def _engine() -> Callable[[ssl.SSLContext], httpx.AsyncClient]:

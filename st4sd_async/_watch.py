@@ -1,149 +1,136 @@
-"""Following one run until it is over: which looks to take when, and what to make of them."""
+"""Who watches what until when, and what he was not told yet; nothing here asks anything."""
 
 from __future__ import annotations
 
-import random
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from dataclasses import dataclass
+from math import inf
 
 import anyio
 
 from ._clock import Clock
 from ._errors import (
     APIError,
+    DecodeError,
     RateLimited,
-    RunDeleted,
     ServerError,
-    St4sdError,
     TransportError,
     Unauthorized,
-    UnknownRun,
     WaitTimeout,
 )
-from ._finality import Judge
+from ._snapshot import Watched
 from .models import Status
-
-QUICKEST = 0.5
-"""Seconds between the first looks after a start or a change."""
-
-SLOWEST = 30.0
-"""Seconds between two looks when nothing has moved for long."""
-
-GROWTH = 1.5
-"""How much longer each pause is than the one before while nothing moves."""
-
-JITTER = 0.1
-"""Share by which a pause is drawn longer or shorter, so that many watchers do not ask at once."""
-
-Look = Callable[[], Awaitable[Status]]
-"""Asks the service once for the status of the run."""
-
-
-@dataclass
-class Pace:
-    """How long to pause between two looks."""
-
-    fixed: float | None
-    """Seconds the user asked for; None: adaptive."""
-    _next: float = QUICKEST
-
-    def reset(self) -> None:
-        """Something moved: look again soon."""
-        self._next = QUICKEST
-
-    def pause(self) -> float:
-        """Seconds until the next look."""
-        if self.fixed is not None:
-            return self.fixed
-        bound, self._next = self._next, min(SLOWEST, self._next * GROWTH)
-        return bound * random.uniform(1 - JITTER, 1 + JITTER)
 
 
 class Deadline:
     """The end of a whole wait: every request and every pause is cut to what is left of it."""
 
     def __init__(self, timeout: float | None, clock: Clock) -> None:
-        if timeout is not None and timeout < 0:
-            raise ValueError(f"timeout must be a number of seconds or None, not {timeout!r}")
         self.timeout = timeout
         self._clock = clock
-        self._end = None if timeout is None else clock.now() + timeout
+        self._end = inf if timeout is None else clock.now() + timeout
 
     @property
-    def left(self) -> float | None:
-        """Seconds left, None if there is no end."""
-        return None if self._end is None else max(0.0, self._end - self._clock.now())
-
-    @property
-    def is_over(self) -> bool:
-        """Whether no time is left."""
-        return self.left == 0.0
+    def left(self) -> float:
+        """Seconds left, infinite if there is no end."""
+        return max(0.0, self._end - self._clock.now())
 
 
-def survives(error: St4sdError) -> bool:
-    """Whether a wait goes on after a look ended so: what passes by itself does not end it."""
+class Follower:
+    """
+    One who watches some runs, and what he was not told yet.
+
+    Of each run the newest status replaces older ones, so that a slow reader gets the latest and
+    never a backlog.
+    """
+
+    def __init__(self, deadline: Deadline, interval: float | None) -> None:
+        self.deadline = deadline
+        self.interval = interval
+        self.open: dict[str, Watched] = {}
+        """rest-uid -> the run, of those whose end he was not told."""
+        self.news: dict[str, None] = {}
+        """rest-uids of runs that he is to be told of, the oldest news first."""
+        self.error: Exception | None = None
+        """What ended it for him."""
+        self.wake = anyio.Event()
+        """Set when there is something for him to do."""
+        self._told: dict[str, Status] = {}
+
+    def join(self, watched: Watched) -> None:
+        """Watch a run."""
+        self.open[watched.rest_uid] = watched
+        watched.followers[self] = None
+
+    def tell(self, watched: Watched, *, is_news: bool = True) -> bool:
+        """Take note of a status, news or not; True if it is something to tell him."""
+        rest_uid, told = watched.rest_uid, self._told.get(watched.rest_uid)
+        if told is None or (is_news and rest_uid not in self.news):
+            self.news[rest_uid] = None
+        elif is_news and watched.final is None and watched.status and told.says_like(watched.status):
+            del self.news[rest_uid]  # it changed, and changed back before he was told
+        return rest_uid in self.news
+
+    def take(self) -> tuple[Watched, Status]:
+        """The next status to be told; a run is left with its final one."""
+        rest_uid = next(iter(self.news))
+        del self.news[rest_uid]
+        watched = self.open[rest_uid]
+        status = self._told[rest_uid] = watched.final or watched.status or Status.pending()
+        if watched.final is not None:
+            self.leave(watched)
+        return watched, status
+
+    def leave(self, watched: Watched) -> None:
+        """Watch a run no longer."""
+        del self.open[watched.rest_uid]
+        self._told.pop(watched.rest_uid, None)
+        watched.followers.pop(self, None)
+
+    def end(self, error: Exception) -> None:
+        """Have an error end it for him."""
+        self.error = self.error or _apart(error)
+
+    def check(self) -> None:
+        """
+        Raise what ended the wait, if something did.
+
+        Raises:
+            WaitTimeout: The time is over; it has the last status of each run that is not over.
+            Unauthorized: Likewise.
+        """
+        if isinstance(self.error, Unauthorized):
+            self.error.last_statuses = {rest_uid: watched.status for rest_uid, watched in self.open.items()}
+        if self.error is not None:
+            raise self.error
+        if self.deadline.left == 0:
+            last = {rest_uid: watched.status or Status.pending() for rest_uid, watched in self.open.items()}
+            raise WaitTimeout(self.deadline.timeout or 0.0, last)
+
+
+def _apart(error: Exception) -> Exception:
+    """An error like this one, so that each who waits raises one of his own."""
+    twin: Exception = error.__class__.__new__(error.__class__, *error.args)
+    twin.__dict__.update(error.__dict__)
+    return twin.with_traceback(error.__traceback__)
+
+
+def survives(error: Exception, *, is_proven: bool) -> bool:
+    """
+    Whether waiting goes on after an error: what passes by itself does not end it.
+
+    Args:
+        error: What came in place of an answer.
+        is_proven: Whether the service has answered before: then a page of the proxy that says neither
+            "sign in" nor what JSON says passes too.
+    """
     if isinstance(error, TransportError):
         return not getattr(error, "permanent", False)
-    return isinstance(error, ServerError | RateLimited)
+    if isinstance(error, ServerError | RateLimited):
+        return True
+    if isinstance(error, APIError):
+        return error.status == 408 or (is_proven and not error.detail and not isinstance(error, Unauthorized))
+    return is_proven and isinstance(error, DecodeError)
 
 
-async def watch(
-    rest_uid: str, look: Look, *, timeout: float | None, interval: float | None, grace: float, clock: Clock
-) -> AsyncGenerator[Status]:
-    """
-    The statuses of one run: the first at once, then changes, the final one last.
-
-    No task group and no cancel scope is open while the caller has a status, so the generator may
-    be stepped from any task and dropped at any time.
-
-    Raises:
-        UnknownRun: There is no such run.
-        RunDeleted: It was deleted while it was watched.
-        WaitTimeout: It is not over in time.
-        Unauthorized: The credentials were refused and could not be renewed.
-    """
-    deadline, pace, judge = Deadline(timeout, clock), Pace(interval), Judge(grace)
-    last: Status | None = None
-    while True:
-        status = await _looked(rest_uid, look, deadline, last)
-        if status is not None:
-            over = judge.is_over(status.pair, clock.now())
-            changed = last is None or status.raw != last.raw
-            last = status
-            if over:
-                yield status.concluded()
-                return
-            if changed:
-                pace.reset()
-                yield status
-        if deadline.is_over:
-            raise _too_late(rest_uid, deadline, last)
-        await clock.sleep(_next_pause(pace, judge, deadline, clock))
-
-
-async def _looked(rest_uid: str, look: Look, deadline: Deadline, last: Status | None) -> Status | None:
-    """One look, cut to the time left; None if the service could not be asked for now."""
-    with anyio.move_on_after(deadline.left):
-        try:
-            return await look()
-        except UnknownRun:
-            if last is None:
-                raise
-        except Unauthorized as error:
-            error.last_statuses = {rest_uid: last}
-            raise
-        except (TransportError, APIError) as error:
-            if not survives(error):
-                raise
-            return None
-        raise RunDeleted(rest_uid, last)
-    raise _too_late(rest_uid, deadline, last)
-
-
-def _next_pause(pace: Pace, judge: Judge, deadline: Deadline, clock: Clock) -> float:
-    limits = (pace.pause(), judge.patience(clock.now()), deadline.left)
-    return min(limit for limit in limits if limit is not None)
-
-
-def _too_late(rest_uid: str, deadline: Deadline, last: Status | None) -> WaitTimeout:
-    return WaitTimeout(deadline.timeout or 0.0, {rest_uid: last or Status.pending()})
+def concerns_all(error: Exception) -> bool:
+    """Whether an error that ends the watching of one run would end that of any other."""
+    return not isinstance(error, APIError | DecodeError) or isinstance(error, Unauthorized)

@@ -43,7 +43,7 @@ async def test_every_block_of_python_runs(tmp_path: Path, monkeypatch: pytest.Mo
                 done = eval(compiled(source), names)
                 if inspect.isawaitable(done):
                     await done
-    assert len(BLOCKS) == 6
+    assert len(BLOCKS) == 5
 
 
 def test_it_stays_short() -> None:

@@ -14,6 +14,8 @@ from ._base import Reply, Word
 from .outputs import KeyOutput
 from .packages import Experiment
 
+_IN_PLACE = ("warning", "message")
+"""Keys of what the service says in place of a status."""
 LONGEST_WHY = 120
 """Characters of an error's text beside a state on one line."""
 
@@ -164,6 +166,10 @@ class Status(Reply):
         status._over, status._deleted = True, deleted
         return status
 
+    def says_like(self, other: Status) -> bool:
+        """Whether both say the same of the run, however it is written: a list has null for what is not there."""
+        return self is other or _facts(self.raw) == _facts(other.raw)
+
     @property
     def pair(self) -> tuple[str | None, str | None]:
         """The two words that decide about the end."""
@@ -199,7 +205,7 @@ class Status(Reply):
 
     @property
     def _in_place_of_a_status(self) -> str | None:
-        words = (self.raw.get(key) for key in ("warning", "message")) if self.is_pending else ()
+        words = (self.raw.get(key) for key in _IN_PLACE) if self.is_pending else ()
         return next((word for word in words if isinstance(word, str)), None)
 
     def __str__(self) -> str:
@@ -208,6 +214,10 @@ class Status(Reply):
         told = (self.hint.gist if self.hint else self.error_description) if self.error_description else None
         why = f": {shorten(told, LONGEST_WHY)}" if told else ""
         return shorten(f"{'deleted, last seen ' if self.is_deleted else ''}{state}{exit_status}{why}")
+
+
+def _facts(raw: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in raw.items() if (value or value == 0) and name not in _IN_PLACE}
 
 
 class Instance(Reply):

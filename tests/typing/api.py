@@ -36,6 +36,10 @@ async def verbs(client: Client) -> None:
     assert_type(await client.wait([run, "demo-1"]), list[Status])
     async for seen in client.watch(run, timeout=5):
         assert_type(seen, Status)
+    several: list[Run | str] = [run, "demo-1"]
+    async for one, seen in client.watch_many(iter(several), timeout=5, interval=1):
+        assert_type(one, Run)
+        assert_type(seen, Status)
     assert_type(await client.outputs(run), dict[str, KeyOutput])
     output = assert_type(await client.output(run, "Energies"), Output)
     assert_type(output.save("folder"), Path)

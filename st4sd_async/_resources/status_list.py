@@ -1,0 +1,61 @@
+"""The statuses of all instances, read again and again from ``GET instances/`` of the runtime service."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic_core import SchemaValidator, core_schema
+
+from .._call import Call
+from .._replies import Response
+
+_FIELD = core_schema.typed_dict_field(core_schema.any_schema(), required=False)
+_ITEM = core_schema.typed_dict_schema({"id": _FIELD, "status": _FIELD})
+_read_item = SchemaValidator(_ITEM).validate_json
+_read_items = SchemaValidator(core_schema.list_schema(_ITEM)).validate_json
+"""Of each item the id and the status, as they are; the rest, which is most of it, is skipped."""
+
+_HEAD, _SEAM, _TAIL = b'[{"id": ', b'}, {"id": ', b"}]"
+"""How the service begins, joins and ends its items. The quotes in a seam cannot stand inside a JSON text."""
+
+
+class StatusList:
+    """
+    Reads the list. An item that is, byte for byte, as it was the last time is not decoded again.
+
+    Most of thousands of runs do not change between two looks, and decoding a list of 10,000 would
+    keep everything else in the event loop waiting for a second, each time.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[int, dict[str, Any]] = {}
+        """Hash of an item's bytes -> what was read from it."""
+
+    def call(self) -> Call[dict[str, Any]]:
+        """The statuses as the list has them: rest-uid -> the raw status, None if there is none."""
+        return Call("GET", "instances/", self._read, is_long=True)
+
+    def _read(self, response: Response) -> dict[str, Any]:
+        items = self._pieced(response.body.strip())
+        if items is None:
+            items = _read_items(response.body)
+        return {item["id"]: item.get("status") for item in items if isinstance(item.get("id"), str)}
+
+    def _pieced(self, body: bytes) -> list[dict[str, Any]] | None:
+        """The items, read one by one; None if the body is written in another way."""
+        if not (body.startswith(_HEAD) and body.endswith(_TAIL)):
+            return None
+        known: dict[int, dict[str, Any]] = {}
+        items = []
+        for piece in body[len(_HEAD) : -len(_TAIL)].split(_SEAM):
+            fingerprint = hash(piece)
+            item = self._known.get(fingerprint)
+            if item is None:
+                try:
+                    item = _read_item(b'{"id": ' + piece + b"}")
+                except ValueError:
+                    return None
+            known[fingerprint] = item
+            items.append(item)
+        self._known = known
+        return items

@@ -1,0 +1,84 @@
+"""Reading the statuses out of the list of instances."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from st4sd_async import DecodeError
+from st4sd_async._call import decipher
+from st4sd_async._replies import Response
+from st4sd_async._resources.status_list import StatusList
+
+SEAM = '}, {"id": '
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5) | st.sampled_from([SEAM, '\\"', "}]", "é\n"]),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["id", "status", "a"]), inner, max_size=3)
+    ),
+    max_leaves=8,
+)
+items = st.lists(
+    st.fixed_dictionaries({"id": st.sampled_from("abcdef")}, optional={"status": values, "outputs": values})
+)
+
+
+def read(listing: StatusList, body: bytes) -> dict[str, Any]:
+    """What a list with this body says."""
+    return decipher(listing.call(), "url", Response(200, {"content-type": "application/json"}, body))
+
+
+def expected(body: bytes) -> dict[str, Any]:
+    """The same, read in the plainest way."""
+    return {item["id"]: item.get("status") for item in json.loads(body) if isinstance(item.get("id"), str)}
+
+
+@given(st.lists(st.tuples(items, st.sampled_from([None, (",", ":")]), st.sampled_from([None, 1])), max_size=4))
+def test_it_reads_what_json_says(lists: list[tuple[list[Any], Any, int | None]]) -> None:
+    """However the list is written, whatever stands in it, and whatever was read from it before."""
+    listing = StatusList()
+    for one, separators, indent in lists:
+        body = json.dumps(one, separators=separators, indent=indent).encode() + b"\n"
+
+        assert read(listing, body) == expected(body)
+
+
+def test_what_has_not_changed_is_the_very_object_read_before() -> None:
+    """Nobody needs to compare it: it was not decoded again."""
+    listing = StatusList()
+    first = read(listing, b'[{"id": "a", "status": {"x": 1}}, {"id": "b", "status": {"x": 1}}, {"id": "c"}]')
+
+    second = read(listing, b'[{"id": "b", "status": {"x": 2}}, {"id": "a", "status": {"x": 1}}]\n')
+
+    assert second == {"a": {"x": 1}, "b": {"x": 2}}
+    assert second["a"] is first["a"]
+    assert first["c"] is None
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b'[{"id": "a", "status": {"x": [{"y": 1}, {"id": 5}]}}, {"id": "b", "status": null}]', b"[]", b"[{}]",
+     b'[{"id": null}, {"id": 5, "status": {}}]', b'[{"id": "a", "status": {"x": NaN}}]'],
+    ids=["an item inside an item", "empty", "nothing in it", "no rest-uid", "not a number"],
+)  # fmt: skip
+def test_odd_lists_are_read_too(body: bytes) -> None:
+    """The service cannot be asked to write its JSON in one way for ever."""
+    assert repr(read(StatusList(), body)) == repr(expected(body))
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"{}", b"[1]", b'[{"id": "a"}, {"id": "b"', b"<html>", b'[{"id": "a"}x]'], ids=str
+)
+def test_what_is_no_list_is_told(body: bytes) -> None:
+    """Half a body, a page, another shape; and what was read before is still good for the next list."""
+    listing = StatusList()
+    read(listing, b'[{"id": "a", "status": {"x": 1}}]')
+
+    with pytest.raises(DecodeError):
+        read(listing, body)
+
+    assert read(listing, b'[{"id": "a", "status": {"x": 1}}]') == {"a": {"x": 1}}

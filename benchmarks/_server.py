@@ -1,10 +1,18 @@
-"""A server that answers every request with the same finished instance, after a fixed delay; prints its port."""
+"""
+A server that answers every request with the same instance, after a fixed delay; prints its port.
+
+    python benchmarks/_server.py DELAY [ITEMS SHARE]
+
+With ITEMS its list of instances has so many, of which SHARE (0-1) differ from one list to the next.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import sys
+from itertools import cycle
+from typing import Any
 
 META = {
     "arguments": "elaunch.py -i /tmp/inputs/input/molecules.csv --registerWorkflow=y " + "-mname:value " * 30,
@@ -30,19 +38,47 @@ STATUS = {
     "stage-progress": 0.5,
     "error-description": "",
 }
+EXPERIMENT = {
+    "base": {"packages": [{"name": "main", "source": {"git": {"location": {"tag": "1.0.0", "url": "file:///demo"}}}}]},
+    "metadata": {
+        "package": {"name": "demo", "tags": ["latest"], "description": "Computes the properties of molecules. " * 5},
+        "registry": {
+            "digest": f"sha256x{'0123456789abcdef' * 3}",
+            "inputs": [{"name": f"input{i}.csv"} for i in range(10)],
+            "executionOptionsDefaults": {
+                "variables": [
+                    {"name": f"variable{i}", "valueFrom": [{"value": "3", "platform": "default"}]} for i in range(20)
+                ]
+            },
+        },
+    },
+}
+OUTPUT = {"creationtime": "1795341529.33", "filepath": "stages/stage1/Cat/out.stdout", "final": "yes", "version": "1"}
 
 
-def _reply(value: object) -> bytes:
-    body = json.dumps(value).encode()
+def lists(count: int, share: float) -> list[bytes]:
+    """Two lists of so many instances of 5 KB, which differ in a share of them."""
+
+    def item(index: int, progress: float) -> dict[str, Any]:
+        status = {**STATUS, "total-progress": progress if index < share * count else 0.5}
+        outputs = {f"Output{i}": OUTPUT for i in range(5)}
+        return {"id": f"demo-{index:08}", "experiment": EXPERIMENT, "status": status, "outputs": outputs}
+
+    return [json.dumps([item(index, progress) for index in range(count)]).encode() for progress in (0.5, 0.6)]
+
+
+def _reply(body: bytes) -> bytes:
     head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     return head.encode() + body
 
 
+INSTANCE = {"id": "demo-c52cd4-76k4hf87", "status": STATUS, "outputs": {}, "experiment": {}}
+SERVICES = {"consumable-computing": "http://127.0.0.1/rs", "cdb-rest": "http://127.0.0.1/cdb"}
 REPLIES = {
-    b"status": _reply(STATUS),
-    b"instance": _reply({"id": "demo-c52cd4-76k4hf87", "status": STATUS, "outputs": {}, "experiment": {}}),
-    b"url-map": _reply({"consumable-computing": "http://127.0.0.1/rs", "cdb-rest": "http://127.0.0.1/cdb"}),
+    kind: cycle([_reply(json.dumps(value).encode())])
+    for kind, value in ((b"status", STATUS), (b"url-map", SERVICES), (b"", INSTANCE))
 }
+"""What a path contains -> the replies, in turns; the first that fits."""
 
 
 class Answering(asyncio.Protocol):
@@ -61,11 +97,11 @@ class Answering(asyncio.Protocol):
         while b"\r\n\r\n" in self._buffer:
             head, _, self._buffer = self._buffer.partition(b"\r\n\r\n")
             target = head.split(b" ", 2)[1]
-            kind = next((kind for kind in (b"status", b"url-map") if kind in target), b"instance")
+            reply = next(next(replies for kind, replies in REPLIES.items() if kind in target))
             if self._delay:
-                asyncio.get_running_loop().call_later(self._delay, self._transport.write, REPLIES[kind])
+                asyncio.get_running_loop().call_later(self._delay, self._transport.write, reply)
             else:
-                self._transport.write(REPLIES[kind])
+                self._transport.write(reply)
 
 
 async def _serve(delay: float) -> None:
@@ -76,4 +112,8 @@ async def _serve(delay: float) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(_serve(float(sys.argv[1])))
+    delay, *list_options = map(float, sys.argv[1:])
+    if list_options:
+        count, share = list_options
+        REPLIES[b""] = cycle(_reply(body) for body in lists(int(count), share))
+    asyncio.run(_serve(delay))

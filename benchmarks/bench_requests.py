@@ -13,19 +13,16 @@ import argparse
 import asyncio
 import gc
 import json
-import os
-import platform
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
-from importlib import metadata
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).resolve().parent
+from _shared import headline, incumbent, serving, versions
+
 REST_UID = "demo-c52cd4-76k4hf87"
 DELAYS = (0.0, 0.05)
 IN_FLIGHT = (1, 8, 100)
@@ -94,11 +91,7 @@ async def _timed(call: OneCall, calls: int, in_flight: int) -> tuple[float, floa
 
 
 def _incumbent(port: int, calls: int) -> tuple[float, float]:
-    import experiment.service.db
-
-    api = experiment.service.db.ExperimentRestAPI(
-        f"http://127.0.0.1:{port}", cc_bearer_key="benchmark", test_cdb_connection=False
-    )
+    api = incumbent(f"http://127.0.0.1:{port}", "benchmark")
     api.api_rest_uid_status(REST_UID, print_too=False, _api_verbose=False)
     wall, cpu = time.perf_counter(), time.process_time()
     for _ in range(calls):
@@ -112,19 +105,6 @@ def measure(client: str, port: int, calls: int, in_flight: int) -> tuple[float, 
         return _incumbent(port, calls)
     run = {"aiohttp": _aiohttp, "httpx": _httpx, "st4sd_async": _st4sd_async}[client]
     return asyncio.run(run(port, calls, in_flight))
-
-
-@contextmanager
-def serving(delay: float) -> Iterator[int]:
-    """The server in a process of its own; gives its port."""
-    with subprocess.Popen(
-        [sys.executable, str(HERE / "_server.py"), str(delay)], stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None
-        try:
-            yield int(process.stdout.readline())
-        finally:
-            process.terminate()
 
 
 def _cell(client: str, port: int, calls: int, in_flight: int, repeats: int) -> dict[str, Any]:
@@ -171,9 +151,9 @@ def main() -> None:
         client, port, in_flight = options.one
         sys.stdout.write(json.dumps(measure(client, int(port), options.calls, int(in_flight))))
         return
-    versions = {name: metadata.version(name) for name in ("aiohttp", "httpx", "st4sd_async", "st4sd-runtime-core")}
-    sys.stdout.write(f"Python {platform.python_version()}, {os.cpu_count()} cores, {versions}, {options.calls} calls\n")
-    result: dict[str, Any] = {"versions": versions, "calls": options.calls, "delays": {}}
+    used = versions("aiohttp", "httpx", "st4sd_async", "st4sd-runtime-core")
+    headline(used, f"{options.calls} calls")
+    result: dict[str, Any] = {"versions": used, "calls": options.calls, "delays": {}}
     for delay in DELAYS:
         with serving(delay) as port:
             cells = [(client, n) for n in IN_FLIGHT for client in CLIENTS if client != "incumbent" or n == 1]

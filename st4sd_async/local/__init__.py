@@ -4,7 +4,7 @@ An embedded ST4SD for tests, demos and users without a cluster: `LocalServer`, a
 
 from __future__ import annotations
 
-from st4sd_async.local._engines import Engine, Launch, PackageFacts, PackageProblem, Registration
+from st4sd_async.local._engines import Engine, Launch, PackageFacts, PackageProblem
 from st4sd_async.local._faults import (
     BadJson,
     CutBody,
@@ -35,7 +35,6 @@ __all__ = [
     "LocalServer",
     "PackageFacts",
     "PackageProblem",
-    "Registration",
     "Reply",
     "ShortList",
     "Traffic",

@@ -6,17 +6,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 import time
 from concurrent.futures import Executor
 from dataclasses import replace
 from http.cookies import CookieError, SimpleCookie
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
 from st4sd_async.local._faults import BadJson, CutBody, Delay, DropAfter, DropBefore, Fault, Html, Reply, ShortList
 from st4sd_async.local._http import HTML, Answer, Request, Router, proxy_page, reply, sign_in
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from starlette.types import Receive, Scope, Send
 
     from st4sd_async.local._access import Access
@@ -77,12 +80,7 @@ class Application:
         if isinstance(fault, DropAfter):
             await self._drop(scope, receive, at_once=True)
             return
-        cut = fault.after_bytes if isinstance(fault, CutBody) else None
-        if method != "HEAD" and self._connections.is_open(tuple(scope["client"])):
-            # Before it is sent: whoever has the answer finds it counted.
-            self._log.spend(kind, sent=len(answer.body[:cut]))
-        await _send(send, answer, cut)
-        if cut is not None:
+        if not await self._send(scope, send, answer, kind, fault):
             await self._drop(scope, receive, at_once=False)
 
     def _service(self, path: str) -> tuple[Router, str, str]:
@@ -97,7 +95,8 @@ class Application:
         answer = self._answer(request)
         self._log.spend(kind, seconds=time.thread_time() - begin)
         if isinstance(fault, BadJson):
-            return replace(answer, body=answer.body[: len(answer.body) // 2])
+            whole = answer.body if answer.stream is None else b"".join(answer.stream)
+            return replace(answer, body=whole[: len(whole) // 2], stream=None)
         if isinstance(fault, ShortList) and answer.status == 200:
             return replace(answer, body=fault.shorten(answer.body))
         return answer
@@ -115,6 +114,39 @@ class Application:
         except Exception:
             logger.exception("%s %s failed inside the embedded server", request.method, request.path)
             return reply({"message": "Internal Server Error"}, 500)
+
+    async def _send(self, scope: Scope, send: Send, answer: Answer, kind: str, fault: Fault | None) -> bool:
+        """Send an answer; False if its body breaks off in the middle."""
+        await send(_head(answer))
+        peer, head_only = tuple(scope["client"]), scope["method"] == "HEAD"
+        left = fault.after_bytes if isinstance(fault, CutBody) else sys.maxsize
+        try:
+            piece = answer.body or await self._next(answer.stream, kind)
+            while piece and left and not head_only and self._connections.is_open(peer):
+                piece = piece[:left]
+                # Before it is sent: whoever has the answer finds it counted.
+                self._log.spend(kind, sent=len(piece))
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+                left -= len(piece)
+                piece = await self._next(answer.stream, kind)
+        except OSError as error:
+            logger.warning("the answer to %s broke off: %s", kind, error)
+            return False
+        await send({"type": "http.response.body", "more_body": isinstance(fault, CutBody)})
+        return not isinstance(fault, CutBody)
+
+    async def _next(self, stream: Iterator[bytes] | None, kind: str) -> bytes:
+        """The next piece of a body, made in a worker thread; nothing after the last one."""
+        if stream is None:
+            return b""
+
+        def make() -> bytes:
+            begin = time.thread_time()
+            piece = next(stream, b"")
+            self._log.spend(kind, seconds=time.thread_time() - begin)
+            return piece
+
+        return await asyncio.get_running_loop().run_in_executor(self._threads, make)
 
     async def _drop(self, scope: Scope, receive: Receive, *, at_once: bool) -> None:
         self._connections.hang_up(tuple(scope["client"]), at_once)
@@ -172,11 +204,10 @@ def _cookies(header: str) -> dict[str, str]:
         return {}
 
 
-async def _send(send: Send, answer: Answer, cut: int | None) -> None:
-    headers = [("content-type", answer.content_type), ("content-length", str(len(answer.body)))]
-    headers += answer.headers
+def _head(answer: Answer) -> dict[str, Any]:
+    length = len(answer.body) if answer.stream is None else answer.length
+    lengths = [] if length is None else [("content-length", str(length))]
+    headers = [("content-type", answer.content_type), *lengths, *answer.headers]
     # File names travel as raw UTF-8 in Content-Disposition, as the service sends them.
     raw = [(name.encode("latin-1"), value.encode("utf-8")) for name, value in headers]
-    await send({"type": "http.response.start", "status": answer.status, "headers": raw})
-    body = answer.body if cut is None else answer.body[:cut]
-    await send({"type": "http.response.body", "body": body, "more_body": cut is not None})
+    return {"type": "http.response.start", "status": answer.status, "headers": raw}

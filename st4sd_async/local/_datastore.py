@@ -1,95 +1,151 @@
 """
-The routes of the datastore's services: documents about instances that outlive them, and greetings.
+The routes of the datastore's proxy: documents about instances that outlive them.
+
+Queries are those of MongoDB. To look into few documents of many instances, those are left out before that
+a query names by their ids, their paths or the type of the document.
+
+Source:
+    st4sd-datastore, ``drivers/mongo_proxy.py``; st4sd-runtime-core, ``experiment/service/db.py`` (``Mongo``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from datetime import UTC, datetime
+import re
+import threading
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
-from st4sd_async.local._engines import Engine, Registration
-from st4sd_async.local._http import UNREADABLE, Abort, Answer, Request, Route, Slash, reply
+from st4sd_async.local._documents import EXPERIMENT, TYPES, identity, instance_uri
+from st4sd_async.local._engines import Engine
+from st4sd_async.local._gateway import find_instance
+from st4sd_async.local._http import Answer, Broken, Request, Route, Slash, reply
+from st4sd_async.local._measured import read_properties
 
-SERVICES = ("/ds-mongodb-proxy", "/ds-registry", "/ds-gateway")
-GATEWAY = "example-cluster"
-"""The name under which the files of this server would be found."""
-WORKDIR = "/tmp/workdir"
-"""Where instance directories are said to be."""
+Document = dict[str, Any]
 UID_KEYS = ("metadata.userMetadata.rest-uid", "rest-uid")
 """What a query calls the id of an instance, in a document about the experiment and about the metadata."""
-_STAMP = "%Y-%m-%dT%H%M%S.%f"
-_TIME = "%Y-%m-%dT%H:%M:%S.%f"
 
 
 class Datastore:
-    """The handlers of the datastore's services."""
+    """The handlers of the proxy, and what was written through it. Safe to use from any thread."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._lock = threading.Lock()
+        self._written: dict[tuple[Any, ...], tuple[Document | None, Document]] = {}
+        """identity -> what the engine said when a document was written, and that document."""
 
     def routes(self) -> list[Route]:
         """The routes."""
+        path = "/ds-mongodb-proxy/documents/api/v1.0"
         return [
-            Route("/ds-mongodb-proxy/documents/api/v1.0/query", Slash.NEVER, POST=self.query),
-            *(Route(f"{service}/hello", Slash.NEEDED, GET=hello) for service in SERVICES),
+            Route(f"{path}/query", Slash.NEVER, POST=self.query),
+            Route(f"{path}/upsert", Slash.NEVER, POST=self.upsert),
+            Route(f"{path}/may-insert", Slash.NEVER, POST=self.may_insert),
         ]
 
     def query(self, request: Request) -> Answer:
-        """The documents that match: keys of a query lead down with dots, values are equal; there are no operators."""
-        wanted = request.json()
-        if not isinstance(wanted, Mapping):
-            raise Abort(400, UNREADABLE)
-        uid = next((wanted[key] for key in UID_KEYS if isinstance(wanted.get(key), str)), None)
-        known = [document for one in self._engine.registrations(uid) for document in documents(one)]
-        return reply({"document-descriptors": [document for document in known if _matches(document, wanted)]})
+        """The documents that match, with a table of properties in those about experiments if that is asked for."""
+        stringify, columns = request.flag("stringifyNaN"), request.query.get("includeProperties")
+        found = self._find(request.any_json())
+        if columns is not None:
+            found = [self._with_properties(document, columns.lower(), stringify) for document in found]
+        return reply({"document-descriptors": found})
+
+    def upsert(self, request: Request) -> Answer:
+        """Write documents, each instead of that with the same identity."""
+        try:
+            documents = {identity(document): document for document in request.any_json()["documents"]}
+        except (KeyError, TypeError) as error:
+            raise Broken from error
+        self._write(documents)
+        return reply("OK")
+
+    def may_insert(self, request: Request) -> Answer:
+        """Write a document, if it may replace others or a query finds none."""
+        try:
+            payload = request.any_json()
+            document, query, update = payload["doc"], payload["query"], payload["update"]
+            key = identity(document)
+        except (KeyError, TypeError) as error:
+            raise Broken from error
+        written = bool(update) or not self._find(query)
+        if written:
+            self._write({key: document})
+        return reply({"updated": written})
+
+    def _write(self, documents: Mapping[tuple[Any, ...], Document]) -> None:
+        locations = {instance_uri(location): uid for location, uid in self._engine.locations().items()}
+        for key, document in documents.items():
+            known = self._engine.documents(locations.get(document["instance"], ""), [document["type"]])
+            base = next((one for one in known if identity(one) == key), None)
+            with self._lock:
+                self._written[key] = (base, document)
+
+    def _find(self, query: Any) -> list[Document]:
+        """The documents that match a query; `Broken` if it is none."""
+        if not isinstance(query, Mapping):
+            raise Broken
+        applies = _matcher()
+        types = [kind for kind in TYPES if "type" not in query or applies({"type": query["type"]}, {"type": kind})]
+        documents = self._documents(self._candidates(query), types)
+        return [document for document in documents if applies(query, document)]
+
+    def _candidates(self, query: Mapping[str, Any]) -> Iterable[str]:
+        """The ids of the instances whose documents may match."""
+        for key in UID_KEYS:
+            wanted = query.get(key)
+            if isinstance(wanted, str):
+                return [wanted]
+            if isinstance(wanted, Mapping) and isinstance(wanted.get("$in"), list):
+                return [uid for uid in wanted["$in"] if isinstance(uid, str)]
+        locations, wanted = self._engine.locations(), query.get("instance")
+        if isinstance(wanted, str):
+            pattern = f"^{re.escape(wanted)}$"
+        elif isinstance(wanted, Mapping) and list(wanted) == ["$regex"]:
+            pattern = wanted["$regex"]
+        else:
+            return locations.values()
+        try:
+            fits = re.compile(pattern).search
+        except (TypeError, re.error) as error:
+            raise Broken from error
+        return [uid for location, uid in locations.items() if fits(instance_uri(location))]
+
+    def _documents(self, uids: Iterable[str], types: Collection[str]) -> Iterator[Document]:
+        """The documents about instances as they were written last, and those that nobody but a client knows."""
+        with self._lock:
+            written = dict(self._written)
+        for uid in uids:
+            for document in self._engine.documents(uid, types):
+                base, newer = written.get(identity(document), (None, document))
+                # What the orchestrator has reported anew since then replaces what was written.
+                yield newer if base == document else document
+        yield from (document for base, document in written.values() if base is None)
+
+    def _with_properties(self, document: Document, columns: str, stringify: bool) -> Document:
+        """A document with the measured properties, if it is about an experiment that measures some."""
+        interface = document.get("interface") or {}
+        tables = [path for path in interface.get("outputFiles") or () if Path(path).name == "properties.csv"]
+        instance = find_instance(self._engine, document["instance"])
+        if document["type"] != EXPERIMENT or len(tables) != 1 or instance is None:
+            return document
+        try:
+            table = read_properties(instance / tables[0], columns, stringify=stringify, infinity=True)
+        except OSError:
+            return document
+        return {**document, "interface": {**interface, "propertyTable": table}}
 
 
-def hello(_request: Request) -> Answer:
-    """The greeting that clients use to find out whether a service can be reached."""
-    return reply("hello")
+def _matcher() -> Callable[[Mapping[str, Any], Document], bool]:
+    """Tells whether a query of MongoDB fits a document; made when it is needed, as the import takes 0.3 s."""
+    from mongomock.filtering import filter_applies
 
+    def applies(query: Mapping[str, Any], document: Document) -> bool:
+        try:
+            return bool(filter_applies(query, document))  # type: ignore[no-untyped-call]  # has no types
+        except Exception as error:  # there are many kinds, and the service foresees none
+            raise Broken from error
 
-def documents(known: Registration) -> list[dict[str, Any]]:
-    """The documents about one instance: its experiment and its user's metadata."""
-    meta, metadata = known.status["meta"], known.launch.package["metadata"]
-    path = f"{WORKDIR}/{meta.get('instanceName', known.launch.rest_uid)}"
-    instance = f"file://{GATEWAY}{path}"
-    experiment = {
-        "instance": instance,
-        "uid": f"file://{path}",
-        "name": metadata["package"]["name"],
-        "type": "experiment",
-        "metadata": meta,
-        "status": _status(known),
-        "output": {name: _output(entry) for name, entry in known.outputs.items()},
-        "interface": metadata["registry"]["interface"],
-    }
-    about = {"instance": instance, "type": "user-metadata", "uid": f"{instance}&user-metadata"}
-    return [experiment, {**meta.get("userMetadata", {}), **about}]
-
-
-def _status(known: Registration) -> dict[str, str]:
-    """A status as the status file has it: everything is a text, a list too, and an error only if there is one."""
-    texts = {key: str(value) for key, value in known.status.items() if key != "meta"}
-    if not texts["error-description"]:
-        del texts["error-description"]
-    times = {name: time.strftime(_TIME) for name, time in known.times.items()}
-    updated = {"updated": known.times["updated-on"].strftime(_STAMP)} if "updated-on" in known.times else {}
-    return {**texts, **updated, "cost": "0", "completed-on": "N/A", **times}
-
-
-def _output(entry: Mapping[str, str]) -> dict[str, Any]:
-    """A key-output as documents have it, with another notation of the time and the version."""
-    created = datetime.fromtimestamp(float(entry["creationtime"]), UTC)
-    return {**entry, "creationtime": created.strftime(_STAMP), "version": int(entry["version"])}
-
-
-def _matches(document: Mapping[str, Any], query: Mapping[str, Any]) -> bool:
-    return all(_at(document, key) == value for key, value in query.items())
-
-
-def _at(document: Any, key: str) -> Any:
-    for part in key.split("."):
-        document = document.get(part) if isinstance(document, Mapping) else None
-    return document
+    return applies

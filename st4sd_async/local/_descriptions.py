@@ -7,22 +7,27 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import tempfile
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from st4sd_async.local._engines import Launch, PackageFacts, PackageProblem
+from st4sd_async.local._example_facts import Component
 from st4sd_async.local._examples import Examples
+from st4sd_async.local._reports import write_reports
 
 FAILURE = "Stage 0 failed. Reason:\n1 jobs failed unexpectedly.\nJob: stage0.Compute. Returncode 1. Reason KnownIssue\n"
 """The error description of a failed component of any package."""
-STAGES = ["stage0", "stage1"]
-"""The stages of a package that is not an example."""
-COMPONENT = "stages/stage1/Compute"
-"""Where the key-outputs of a package that is not an example are."""
+_SOURCE = Component(stage=0, name="Compute", script="bin/compute.py")
+COMPONENTS = (
+    _SOURCE,
+    replace(_SOURCE, stage=1, arguments=(f"{{instance}}/{_SOURCE.directory}/out.stdout",)),
+)
+"""The components of a package that is not an example; its key-outputs are in the directory of the last one."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +53,10 @@ class Description:
 class Results:
     """The packages of one server: examples, described ones and unknown ones. Safe to use from any thread."""
 
-    def __init__(self, examples: Examples) -> None:
+    def __init__(self, examples: Examples, folder: Path) -> None:
+        """Know no package but the examples, whose runs are kept in a folder."""
         self._examples = examples
+        self._folder = folder
         self._described: dict[str, Description] = {}
         self._made: dict[str, Path] = {}
         self._lock = threading.Lock()
@@ -66,7 +73,7 @@ class Results:
             PackageProblem: Its description says so, or it is a local repository that does not exist.
         """
         described, example = self._described_as(package), self._example(package)
-        if described is None and example is not None:
+        if example is not None:
             return self._examples.facts(example)
         location = _location(package)
         if described is None:
@@ -95,8 +102,23 @@ class Results:
 
     def stages(self, launch: Launch) -> list[str]:
         """The stages of a package."""
+        return sorted({f"stage{component.stage}" for component in self.components(launch)})
+
+    def components(self, launch: Launch) -> tuple[Component, ...]:
+        """The components of a package."""
         example = self._example(launch.package)
-        return self._examples.stages(example) if example else list(STAGES)
+        return self._examples.components(example) if example else COMPONENTS
+
+    def interface(self, launch: Launch, *, measured: bool) -> dict[str, Any]:
+        """The interface of a package, and what came of it in a run: the input ids, and the files that hold results."""
+        interface = dict(launch.package["metadata"]["registry"]["interface"])
+        described, example = self._described_as(launch.package), self._example(launch.package)
+        ids = self._examples.input_ids(example, launch) if example else None
+        files = ["output/input-ids.json"] if ids is not None else []
+        if measured and (ids is not None or (described and described.properties is not None)):
+            files.append("output/properties.csv")
+        came = {"inputs": ids, "additionalInputData": {}} if ids is not None else {}
+        return {**interface, **came, "outputFiles": files} if interface else {}
 
     def failure(self, launch: Launch) -> str:
         """The error description when a component of a package fails."""
@@ -106,30 +128,34 @@ class Results:
     def outputs(self, launch: Launch) -> Mapping[str, str]:
         """key-output -> its path in the instance directory; nothing is made for that."""
         described, example = self._described_as(launch.package), self._example(launch.package)
-        if described is None and example is not None:
+        if example is not None:
             return self._examples.outputs(example)
-        return {name: f"{COMPONENT}/{name}" for name in (described or Description()).outputs}
+        return {name: f"{COMPONENTS[-1].directory}/{name}" for name in (described or Description()).outputs}
 
     def make(self, launch: Launch, directory: Path) -> None:
         """Fill an instance directory with what a run leaves behind, which takes a moment."""
         described, example = self._described_as(launch.package), self._example(launch.package)
-        if described is None and example is not None:
+        if example is not None:
             self._run_example(example, launch, directory)
             return
         self.lay_out(launch, directory)
+        _begin(COMPONENTS[-1], directory)
+        write_reports(dict.fromkeys(COMPONENTS, "finished"), directory / "output")
         known = described or Description()
         if known.properties is not None:
             (directory / "output" / "properties.csv").write_text(known.properties)
         for name, content in known.outputs.items():
-            _write(directory / COMPONENT / name, content)
+            _write(directory / COMPONENTS[-1].directory / name, content)
 
     def lay_out(self, launch: Launch, directory: Path) -> None:
-        """Make an instance directory with what the start brought, if there is none yet."""
+        """Make an instance directory with what the start brought and a first component, if there is none yet."""
         brought: dict[str, Mapping[str, str]] = {"input": launch.inputs, "data": launch.data}
         for folder in ("input", "data", "output", "stages"):
             (directory / folder).mkdir(parents=True, exist_ok=True)
             for name, text in brought.get(folder, {}).items():
                 (directory / folder / Path(name).name).write_text(text)
+        if not self._example(launch.package):
+            _begin(COMPONENTS[0], directory)
 
     def _run_example(self, example: str, launch: Launch, directory: Path) -> None:
         # The same input gives the same files: many runs of one test need the programs only once.
@@ -137,20 +163,22 @@ class Results:
         key = json.dumps(content, sort_keys=True)
         with self._lock:
             known = self._made.get(key)
-        if known is not None and known.exists():
-            shutil.copytree(known, directory, dirs_exist_ok=True)
-            return
-        self._examples.simulate(example, launch, directory)
-        with self._lock:
-            self._made[key] = directory
+        if known is None:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            known = Path(tempfile.mkdtemp(dir=self._folder))
+            self._examples.simulate(example, launch, known)
+            with self._lock:
+                self._made[key] = known
+        shutil.copytree(known, directory, dirs_exist_ok=True)
 
     def _described_as(self, package: Mapping[str, Any]) -> Description | None:
         named = self._described.get(package["metadata"]["package"]["name"])
         return named or self._described.get(_location(package).get("url", ""))
 
     def _example(self, package: Mapping[str, Any]) -> str | None:
+        """The example that a package is, None if it is another one or was described as something else."""
         source = self._examples.source(_location(package).get("url", ""))
-        return source.name if source else None
+        return source.name if source and self._described_as(package) is None else None
 
 
 def _location(package: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -169,6 +197,13 @@ def _need_local_repository(location: Mapping[str, Any]) -> None:
             "check that the location is correct and set to public. Underlying error: Unable to clone - "
             f"git-stderr: fatal: '{path}' does not appear to be a git repository\n"
         )
+
+
+def _begin(component: Component, directory: Path) -> None:
+    folder = directory / component.directory
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "out.stdout").write_text(f"This is {component.reference}\n")
+    (folder / "out.stderr").write_text("")
 
 
 def _write(target: Path, content: bytes | Mapping[str, bytes]) -> None:

@@ -10,14 +10,14 @@ from __future__ import annotations
 import atexit
 import threading
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from st4sd_async.local._checkouts import Checkouts
 from st4sd_async.local._children import Children
 from st4sd_async.local._engine_run import Execution
-from st4sd_async.local._engines import Launch, PackageFacts, Registration
+from st4sd_async.local._engines import Launch, PackageFacts
 from st4sd_async.local._orchestrator import find_orchestrator
 
 SLOTS = 2
@@ -56,7 +56,8 @@ class ElaunchEngine:
         self._orchestrator = find_orchestrator()
         self._children = Children()
         self._checkouts = Checkouts(folder.absolute() / "packages", self._orchestrator, self._children.run)
-        self._runs_folder = (keep or folder / "runs").absolute()
+        # The orchestrator resolves links in the paths that it reports.
+        self._runs_folder = (keep or folder / "runs").resolve()
         self._slots = slots
         self._runs: dict[str, Execution] = {}
         self._waiting: deque[Execution] = deque()
@@ -109,10 +110,14 @@ class ElaunchEngine:
         run = self._runs.get(rest_uid)
         return run.directory() if run else None
 
-    def registrations(self, rest_uid: str | None = None) -> list[Registration]:
-        """What the datastore would know about one or all instances; here it knows at once."""
-        runs = [run for uid, run in list(self._runs.items()) if rest_uid in (None, uid)]
-        return [known for run in runs if (known := run.registration()) is not None]
+    def locations(self) -> dict[str, str]:
+        """Paths of the instance directories, be they there or not -> rest-uid."""
+        return {run.location(): uid for uid, run in list(self._runs.items())}
+
+    def documents(self, rest_uid: str, types: Collection[str]) -> list[dict[str, Any]]:
+        """What the orchestrator has reported to the datastore, which here knows it at once."""
+        run = self._runs.get(rest_uid)
+        return run.documents(types) if run else []
 
     def delete(self, rest_uid: str) -> None:
         """Ask an instance to stop, and kill it if it takes too long. Returns at once; files stay."""
@@ -147,10 +152,11 @@ class ElaunchEngine:
             thread.start()
 
     def _execute(self, run: Execution) -> None:
-        """The life of a thread: one run, then the next one's turn."""
+        """The life of a thread: one run, then the next one's turn, then a look at what has become of the run."""
         try:
             run.execute(self._orchestrator, self._checkouts)
         finally:
             with self._lock:
                 del self._threads[run]
                 self._fill_slots()
+        run.look_back(self._orchestrator)

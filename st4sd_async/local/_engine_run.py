@@ -9,18 +9,22 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import math
 import subprocess
 import threading
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 from st4sd_async.local import _instance_files as files
 from st4sd_async.local._checkouts import Checkouts
 from st4sd_async.local._children import Run
-from st4sd_async.local._engines import Launch, PackageProblem, Registration
+from st4sd_async.local._documents import GATEWAY, Registration, experiment, identity, user_metadata
+from st4sd_async.local._engines import Launch, PackageProblem
 from st4sd_async.local._git import GitFailed
 from st4sd_async.local._orchestrator import (
+    MONITOR,
     Orchestrator,
     command,
     end_group,
@@ -31,6 +35,8 @@ from st4sd_async.local._orchestrator import (
 
 LOOK_INTERVAL = 0.1
 """Seconds between two looks at a process that runs."""
+REPORT_LAG = 10.0
+"""Seconds until components that have not ended are looked at for the datastore; its reporter takes as long."""
 META_ATTEMPTS = 10
 """How often to try to read what the orchestrator wrote about a run; the first may come too early."""
 
@@ -65,6 +71,7 @@ class Execution:
         self._exit_code: int | None = None
         self._failure: dict[str, Any] | None = None
         self._outputs: dict[str, dict[str, str]] = {}
+        self._components: list[dict[str, Any]] = []
 
     def enter_queue(self) -> None:
         """Say that it has to wait: until `leave_queue` it is ``unscheduled``."""
@@ -87,6 +94,11 @@ class Execution:
         else:
             if process is not None:
                 self._follow(process, orchestrator)
+
+    def look_back(self, orchestrator: Orchestrator) -> None:
+        """Read how the components ended, after a run that did not get as far as to report all of them; blocks."""
+        if self._exit_code:
+            self._read_components(orchestrator)
 
     def stop(self, grace: float) -> None:
         """
@@ -140,12 +152,21 @@ class Execution:
         is_known = self._waited or self._failure is not None or self._process is not None
         return dict(files.NO_STATUS) if is_known else None
 
-    def registration(self) -> Registration | None:
-        """What the datastore would know, None before the orchestrator has written down what it runs."""
-        instance, status = self.directory(), self.listed_status()
-        if instance is None or status is None or not status["meta"]:
-            return None
-        return Registration(self._launch, status, files.read_times(instance), self.outputs())
+    def location(self) -> str:
+        """Where the instance directory is or will be."""
+        return str(self.directory() or self._folder / f"{self.name}.instance")
+
+    def documents(self, types: Collection[str]) -> list[dict[str, Any]]:
+        """What the orchestrator has reported to the datastore, nothing before it has registered there."""
+        instance, status, reports = self.directory(), self.listed_status(), files.read_reports(self._folder / MONITOR)
+        if instance is None or status is None or not status["meta"] or reports is None:
+            return []
+        known = Registration(self._launch, str(instance), status, files.read_times(instance), self.outputs())
+        interface = self._launch.package["metadata"]["registry"]["interface"]
+        everything = [experiment(known, interface), user_metadata(known), *self._components, *reports]
+        # The later ones replace earlier ones.
+        newest = {identity(document): document for document in everything}
+        return [document for document in newest.values() if document["type"] in types]
 
     def _spawn(self, orchestrator: Orchestrator, package: Path) -> subprocess.Popen[bytes] | None:
         """Start the orchestrator in a process group of its own; None if the run was stopped before."""
@@ -166,7 +187,7 @@ class Execution:
 
     def _follow(self, process: subprocess.Popen[bytes], orchestrator: Orchestrator) -> None:
         """Wait for the end of the orchestrator, then clear up after it."""
-        exit_code = None
+        exit_code, late = None, time.monotonic() + REPORT_LAG
         while exit_code is None:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 exit_code = process.wait(LOOK_INTERVAL)
@@ -174,6 +195,9 @@ class Execution:
                 end_group(process)
             if self._meta is None and self._meta_attempts > 0:
                 self._read_meta(orchestrator)
+            if time.monotonic() > late:
+                late = math.inf
+                self._read_components(orchestrator)
         end_group(process)
         if instance := self.directory():
             files.settle(instance)
@@ -191,3 +215,15 @@ class Execution:
             with contextlib.suppress(RuntimeError):
                 answer = orchestrator.question("yaml", str(path), folder=self._folder, run=self._run)
                 self._meta = files.wire_meta(answer)
+
+    def _read_components(self, orchestrator: Orchestrator) -> None:
+        """
+        Read how the components are, if the run is registered.
+
+        The orchestrator itself reports those of a stage only when the stage has ended.
+        """
+        instance = self.directory()
+        if instance and files.read_reports(self._folder / MONITOR) is not None:
+            with contextlib.suppress(RuntimeError):
+                question = ("components", GATEWAY, str(instance))
+                self._components = orchestrator.question(*question, folder=self._folder, run=self._run)

@@ -7,9 +7,8 @@ instance leaves behind is a directory on disk, so that both engines are served b
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -75,19 +74,16 @@ class Launch:
         uid = self.rest_uid
         return {**self.metadata, "rest-uid": uid, "workflow": uid, "experiment-id": self.identifier, **self.labels}
 
-
-@dataclass(frozen=True)
-class Registration:
-    """What the datastore knows about an instance whose orchestrator registered it there."""
-
-    launch: Launch
-    """Its start."""
-    status: Mapping[str, Any]
-    """The last status that the orchestrator reported, in the words of the wire; its ``meta`` is not empty."""
-    times: Mapping[str, datetime]
-    """``created-on``, ``updated-on`` and, when it is over, ``completed-on``."""
-    outputs: Mapping[str, Mapping[str, str]]
-    """The key-outputs by then."""
+    @property
+    def all_variables(self) -> dict[str, str]:
+        """The variables of the package on the platform of the instance, and those asked for."""
+        values: dict[str, str] = {}
+        for variable in self.package["metadata"]["registry"]["executionOptionsDefaults"]["variables"]:
+            by_platform = {entry.get("platform"): entry["value"] for entry in variable["valueFrom"]}
+            for platform in ("default", self.platform):
+                if platform in by_platform:
+                    values[variable["name"]] = by_platform[platform]
+        return {**values, **self.variables}
 
 
 class Engine(Protocol):
@@ -115,10 +111,13 @@ class Engine(Protocol):
         """The key-outputs that exist by now."""
 
     def directory(self, rest_uid: str) -> Path | None:
-        """The instance directory (``stages/``, ``output/``...), None before there is one."""
+        """The instance directory (``stages/``, ``output/``...), also after `delete`; None before there is one."""
 
-    def registrations(self, rest_uid: str | None = None) -> list[Registration]:
-        """What the datastore knows about one or all instances, also after `delete`; it may lag behind."""
+    def locations(self) -> Mapping[str, str]:
+        """Paths of the instance directories, be they there or not, of all that was ever started -> rest-uid."""
+
+    def documents(self, rest_uid: str, types: Collection[str]) -> list[dict[str, Any]]:
+        """What the datastore knows about an instance, also after `delete`, in documents of some types; it may lag."""
 
     def delete(self, rest_uid: str) -> None:
         """Stop the instance; its directory stays. Returns before it is dead."""

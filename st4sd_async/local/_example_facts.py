@@ -6,6 +6,7 @@ The packages say the same in FlowIR; a test compares the two, so that nobody nee
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -33,6 +34,38 @@ class Component:
     def directory(self) -> str:
         """Its directory relative to the instance directory: ``stages/stage0/Compute``."""
         return f"stages/stage{self.stage}/{self.name}"
+
+    @property
+    def reference(self) -> str:
+        """What others call it: ``stage0.Compute``."""
+        return f"stage{self.stage}.{self.name}"
+
+    @property
+    def references(self) -> list[str]:
+        """What it needs, in the words of FlowIR: ``stage0.Compute/energies.csv:ref``."""
+        read = [_referred(argument) for argument in self.arguments]
+        return [f"{self.script}:ref", *(f"{path}:copy" for path in self.copies), *(path for path in read if path)]
+
+    @property
+    def producers(self) -> dict[str, list[str]]:
+        """The references of the components whose files it needs -> those files."""
+        needed: dict[str, list[str]] = {}
+        for reference in self.references:
+            producer, _, path = reference.rpartition(":")[0].partition("/")
+            if producer.startswith("stage"):
+                needed.setdefault(producer, []).append(path)
+        return needed
+
+    def command_line(self, variables: Mapping[str, str]) -> str:
+        """The program and its arguments in the words of FlowIR, with the values of variables."""
+        words = [_referred(argument) or argument.format_map(variables) for argument in self.arguments]
+        return " ".join([f"{self.script}:ref", *words])
+
+
+def _referred(argument: str) -> str | None:
+    """The reference that an argument is, None if it is something else."""
+    path = argument.removeprefix("{instance}/")
+    return re.sub(r"^stages/(stage\d+)/", r"\1.", path) + ":ref" if path != argument else None
 
 
 @dataclass(frozen=True)

@@ -8,17 +8,19 @@ same places, so nothing above needs to know which of the two ran.
 from __future__ import annotations
 
 import csv
+import io
 import json
 import shutil
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from st4sd_async.local._engines import Launch
 from st4sd_async.local._example_facts import Component, Example
 from st4sd_async.local._instance_files import output_entry
+from st4sd_async.local._reports import write_reports
 
 COMPONENT_TIMEOUT = 60.0
 """Seconds one program may take; those of the examples take a tenth of a second."""
@@ -40,12 +42,24 @@ def run_example(example: Example, package: Path, launch: Launch, instance: Path)
     """
     _deploy(package, launch, instance)
     variables = {**example.variables, **launch.variables}
-    finished = all(_run(component, variables, instance) for component in example.components)
+    failed = next((part for part in example.components if not _run(part, variables, instance)), None)
+    finished = failed is None
+    write_reports(_states(example.components, failed), instance / "output")
     outputs = describe_outputs(example.outputs, instance) if finished else {}
     (instance / "output" / "output.json").write_text(json.dumps(outputs, indent=4), encoding="utf-8")
     if finished and example.id_column and example.property_table:
-        _write_interface(example.id_column, instance / example.outputs[example.property_table], instance)
+        ids = input_ids(example, launch) or []
+        _write_interface(ids, instance / example.outputs[example.property_table], instance / "output")
     return outputs
+
+
+def input_ids(example: Example, launch: Launch) -> list[str] | None:
+    """The ids of what a run was given, None if the example has no interface that tells."""
+    if example.id_column is None:
+        return None
+    filename, column = example.id_column
+    text = next((text for name, text in launch.inputs.items() if Path(name).name == filename), "")
+    return [(row.get(column) or "").strip() for row in csv.DictReader(io.StringIO(text, newline=""))]
 
 
 def describe_outputs(outputs: Mapping[str, str], instance: Path) -> dict[str, dict[str, str]]:
@@ -95,12 +109,15 @@ def _run(component: Component, variables: Mapping[str, str], instance: Path) -> 
     return exit_code == 0
 
 
-def _write_interface(id_column: tuple[str, str], table: Path, instance: Path) -> None:
+def _states(components: Sequence[Component], failed: Component | None) -> dict[Component, str]:
+    """How components end of which one failed, or none."""
+    before = list(components) if failed is None else components[: components.index(failed)]
+    states = dict.fromkeys(components, "component_shutdown") | dict.fromkeys(before, "finished")
+    return states if failed is None else {**states, failed: "failed"}
+
+
+def _write_interface(ids: list[str], table: Path, output: Path) -> None:
     """Write the input ids and the measured properties, which are the table itself in another dialect."""
-    name, column = id_column
-    with (instance / "input" / name).open(newline="", encoding="utf-8") as file:
-        ids = [row[column].strip() for row in csv.DictReader(file)]
-    output = instance / "output"
     (output / "input-ids.json").write_text(json.dumps(ids, indent=4), encoding="utf-8")
     (output / "additional_input_data.json").write_text("{}", encoding="utf-8")
     with table.open(newline="", encoding="utf-8") as source:

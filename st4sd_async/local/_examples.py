@@ -17,8 +17,8 @@ from urllib.parse import unquote, urlsplit
 
 from st4sd_async.local._children import Children
 from st4sd_async.local._engines import Launch, PackageFacts
-from st4sd_async.local._example_facts import EXAMPLES, Example
-from st4sd_async.local._example_runs import run_example
+from st4sd_async.local._example_facts import EXAMPLES, Component, Example
+from st4sd_async.local._example_runs import input_ids, run_example
 from st4sd_async.local._git import GitFailed, git
 
 PACKAGES = Path(__file__).parent / "examples"
@@ -97,9 +97,13 @@ class Examples:
             interface=example.interface,
         )
 
-    def stages(self, name: str) -> list[str]:
-        """The stages of an example: ``["stage0", "stage1"]``."""
-        return sorted({f"stage{component.stage}" for component in _find(name).components})
+    def components(self, name: str) -> tuple[Component, ...]:
+        """The components of an example in the order in which they run."""
+        return _find(name).components
+
+    def input_ids(self, name: str, launch: Launch) -> list[str] | None:
+        """The ids of what a run was given, None if the example has no interface that tells."""
+        return input_ids(_find(name), launch)
 
     def failure(self, name: str) -> str | None:
         """The error description of an example whose runs always fail; None if its runs succeed."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
@@ -65,10 +65,22 @@ class Request:
         kind = self.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind != "application/json" and not (kind.startswith("application/") and kind.endswith("+json")):
             raise Abort(415, NOT_JSON)
+        return self.any_json()
+
+    def any_json(self) -> Any:
+        """The decoded body, whatever it is declared as; raises `Abort` 400 if it is not JSON."""
         try:
             return json.loads(self.body)
         except ValueError as error:
             raise Abort(400, UNREADABLE) from error
+
+    def flag(self, name: str) -> bool:
+        """A query parameter that is true or false, which is the default; raises `Abort` 400 if it is neither."""
+        text = self.query.get(name, "false").lower()
+        if text not in ("true", "1", "on", "false", "0", ""):
+            errors = {name: f"Invalid literal for boolean(): {text}"}
+            raise Abort(400, "Input payload validation failed", errors=errors)
+        return text in ("true", "1", "on")
 
 
 @dataclass(frozen=True)
@@ -79,6 +91,10 @@ class Answer:
     body: bytes = b""
     content_type: str = "application/json"
     headers: tuple[tuple[str, str], ...] = ()
+    stream: Iterator[bytes] | None = None
+    """What comes instead of a body, made piece by piece in a worker thread while it is sent."""
+    length: int | None = None
+    """Bytes of the stream; None: it is sent in chunks and nobody knows."""
 
 
 class Abort(Exception):
@@ -89,9 +105,22 @@ class Abort(Exception):
         self.answer = reply({**keys, "message": message}, status)
 
 
+class Broken(Abort):
+    """The end of a handling that the service did not foresee."""
+
+    def __init__(self) -> None:
+        super().__init__(500, "Internal Server Error")
+
+
 def reply(value: Any, status: int = 200) -> Answer:
     """A JSON answer as the service writes it: a line feed at the end, bare ``NaN`` where a value is one."""
     return Answer(status, (json.dumps(value) + "\n").encode())
+
+
+def attachment(stream: Iterator[bytes], name: str, kind: str, length: int | None = None) -> Answer:
+    """A file to download; quotes and other characters of its name stay as they are, like in the services."""
+    disposition = re.sub(r"[\r\n]", "", f"attachment; filename={name}")  # which would break HTTP
+    return Answer(200, b"", kind, (("content-disposition", disposition),), stream, length)
 
 
 def page(status: int, text: str, content_type: str = HTML, *headers: tuple[str, str]) -> Answer:

@@ -6,6 +6,7 @@ Importing the model code takes 1.4 s and 150 MB, which is why no server process 
 
     package FOLDER [MANIFEST]     what a package declares, platform by platform, or why it cannot be read
     yaml FILE                     a YAML file as JSON
+    components GATEWAY FOLDER     the documents about the components of an instance
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import contextlib
 import importlib
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,15 @@ def read_yaml(path: str) -> Any:
     yaml = importlib.import_module("yaml")
     with Path(path).open(encoding="utf-8") as file:
         return yaml.safe_load(file)
+
+
+def read_components(gateway: str, folder: str) -> list[dict[str, Any]]:
+    """The documents about all components of an instance, as the datastore's reporter makes them."""
+    storage, data = (importlib.import_module(f"experiment.model.{name}") for name in ("storage", "data"))
+    directory = storage.ExperimentInstanceDirectory(folder, attempt_shadowdir_repair=False)
+    instance = data.Experiment(directory, updateInstanceConfiguration=False, is_instance=True)
+    documents = instance.generate_document_description(gateway)
+    return [document for document in documents if document["type"] == "component"]
 
 
 def read_package(folder: str, manifest: str | None = None) -> dict[str, Any]:
@@ -104,10 +115,17 @@ def _data_folder(folder: Path, manifest: dict[str, str]) -> Path:
     return folder.parent / manifest["data"].rsplit(":", 1)[0]
 
 
+QUESTIONS: dict[str, Callable[..., Any]] = {
+    "package": read_package,
+    "yaml": read_yaml,
+    "components": read_components,
+}
+
+
 def main(question: str, *arguments: str) -> None:
     """Answer one question on standard output."""
     with contextlib.redirect_stdout(sys.stderr):  # the libraries print
-        answer = read_package(*arguments) if question == "package" else read_yaml(*arguments)
+        answer = QUESTIONS[question](*arguments)
     sys.stdout.write(json.dumps(answer, default=str))
 
 

@@ -161,6 +161,15 @@ def read_outputs(instance: Path) -> dict[str, dict[str, str]] | None:
     return {name: {key: str(value) for key, value in entry.items()} for name, entry in outputs.items()}
 
 
+def read_reports(folder: Path) -> list[dict[str, Any]] | None:
+    """The documents that the orchestrator has reported, the oldest first; None if it has not registered."""
+    reports = {path.stem.rpartition("-")[2]: path for path in folder.glob("*.json")}
+    if reports.pop("begin", None) is None:
+        return None
+    texts = [reports[step].read_text(encoding="utf-8") for step in sorted(reports, key=int)]
+    return [document for text in texts for document in json.loads(text).get("upsert-documents") or ()]
+
+
 def output_entry(path: str, created: float) -> dict[str, str]:
     """A key-output that is at a path of the instance directory since a time."""
     return {

@@ -5,7 +5,6 @@ The routes of the runtime service that concern instances: what they show, their 
 from __future__ import annotations
 
 import json
-import re
 import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from st4sd_async.local import _marshal
-from st4sd_async.local._archives import zip_folder
+from st4sd_async.local._archives import files_below, read_file, spooled, zipped
 from st4sd_async.local._engines import Engine, Launch
-from st4sd_async.local._http import UNREADABLE, Abort, Answer, Request, Route, Slash, reply
+from st4sd_async.local._http import UNREADABLE, Abort, Answer, Request, Route, Slash, attachment, reply
 from st4sd_async.local._measured import read_properties
 from st4sd_async.local._store import Store
 
@@ -92,7 +91,7 @@ class Instances:
         launch = self._find(uid)
         if launch is None:
             raise Abort(404, f"Instance {uid} is not found", unknownRestUID=uid)
-        stringify = _flag(request, "stringifyNaN")
+        stringify = request.flag("stringifyNaN")
         instance: dict[str, Any] = {
             "id": uid,
             "name": uid,
@@ -147,7 +146,7 @@ class Instances:
                 "not finished syncing his status to Kubernetes, try again later",
             )
         wanted = (request.query.get("includeProperties") or "*").lower()
-        return reply(self._table(uid, status, wanted, _flag(request, "stringifyNaN")))
+        return reply(self._table(uid, status, wanted, request.flag("stringifyNaN")))
 
     def _table(self, uid: str, status: dict[str, Any], wanted: str, stringify: bool) -> dict[str, list[Any]]:
         directory = self._engine.directory(uid)
@@ -176,9 +175,11 @@ class Instances:
         path = _child(root, part, uid, entry) if part else root
         if path.is_file():
             kind = "application/.zip" if path.suffix.lower() == ".zip" else "application/octet-stream"
-            return _attachment(path.read_bytes(), path.name, kind)
+            return attachment(read_file(path), f'"{path.name}"', kind, path.stat().st_size)
         if path.is_dir():
-            return _attachment(zip_folder(path), f"{path.name}.zip", "application/zip")
+            # The service knows the length, because it makes all of the archive before it answers.
+            stream, length = spooled(zipped(files_below(path)))
+            return attachment(stream, f'"{path.name}.zip"', "application/zip", length)
         message = f"Output {key} of workflow instance {uid} references non-existing file {path}"
         raise Abort(404, message, missingPath=str(path))
 
@@ -213,17 +214,3 @@ def _child(root: Path, part: str, uid: str, entry: dict[str, str]) -> Path:
         )
         raise Abort(400, message, fileInFolder=False)
     return path
-
-
-def _attachment(content: bytes, name: str, kind: str) -> Answer:
-    # Quotes and non-ASCII characters stay as they are, like in the service; only line ends would break HTTP.
-    disposition = f'attachment; filename="{name}"'
-    return Answer(200, content, kind, (("content-disposition", re.sub(r"[\r\n]", "", disposition)),))
-
-
-def _flag(request: Request, name: str) -> bool:
-    text = request.query.get(name, "false").lower()
-    if text not in ("true", "1", "on", "false", "0", ""):
-        errors = {name: f"Invalid literal for boolean(): {text}"}
-        raise Abort(400, "Input payload validation failed", errors=errors)
-    return text in ("true", "1", "on")

@@ -15,7 +15,7 @@ _NO_VALUE = {"", "NaN", "nan", "-NaN", "-nan", "N/A", "n/a", "NA", "<NA>", "NULL
 _NO_VALUE |= {"#N/A", "#N/A N/A", "#NA", "1.#IND", "-1.#IND", "1.#QNAN", "-1.#QNAN"}
 
 
-def read_properties(path: Path, wanted: str, *, stringify: bool) -> dict[str, list[Any]]:
+def read_properties(path: Path, wanted: str, *, stringify: bool, infinity: bool = False) -> dict[str, list[Any]]:
     """
     Columns of the file by name.
 
@@ -24,6 +24,7 @@ def read_properties(path: Path, wanted: str, *, stringify: bool) -> dict[str, li
         wanted: Names of columns with commas between them, or ``*``; unknown ones are left out, and
             ``input-id`` always comes along.
         stringify: Show missing numbers as the text ``NaN``, not as the number, which JSON does not have.
+        infinity: Then show infinite ones as ``inf`` and ``-inf`` too, as only the datastore does.
 
     Raises:
         FileNotFoundError: There is no such file, because nothing was measured (yet).
@@ -34,7 +35,7 @@ def read_properties(path: Path, wanted: str, *, stringify: bool) -> dict[str, li
         names = names if "input-id" in names else ["input-id", *names]
         table = {name: table[name] for name in names if name in table}
     if stringify:
-        table = {name: [_stringified(value) for value in column] for name, column in table.items()}
+        table = {name: [_stringified(value, infinity) for value in column] for name, column in table.items()}
     return table
 
 
@@ -66,5 +67,7 @@ def _boolean(text: str) -> bool:
     return text == "True"
 
 
-def _stringified(value: Any) -> Any:
+def _stringified(value: Any, infinity: bool) -> Any:
+    if isinstance(value, float) and math.isinf(value) and infinity:
+        return str(value)
     return "NaN" if isinstance(value, float) and math.isnan(value) else value

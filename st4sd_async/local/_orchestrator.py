@@ -18,9 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from st4sd_async.local._children import Run
+from st4sd_async.local._documents import GATEWAY
 from st4sd_async.local._engines import Launch
 
 SCRIPT = "elaunch.py"
+MONITOR = "monitor"
+"""The folder of a run's folder into which the orchestrator writes what the datastore should know."""
 INSPECTION_TIMEOUT = 60.0
 """Seconds one question to the orchestrator's libraries may take; usual is 2."""
 GROUP_TIMEOUT = 1.0
@@ -109,8 +112,7 @@ def command(orchestrator: Orchestrator, launch: Launch, name: str, package: Path
     line += ["-l15", "--nostamp", "--instanceName", name]
     # Without its artificial pauses a two-stage toy takes 4 instead of 14 seconds.
     line += ["--failSafeDelays=no"]
-    # Unused unless an option asks for registration, which the orchestrator then refuses to do without it.
-    line += [f"--discovererMonitorDir={folder / 'monitor'}"]
+    line += ["--registerWorkflow=y", f"--discovererMonitorDir={folder / MONITOR}", f"--datastoreLabel={GATEWAY}"]
     if launch.platform:
         line += [f"--platform={launch.platform}"]
     line += launch.options

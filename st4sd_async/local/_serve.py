@@ -4,7 +4,8 @@
 
 from __future__ import annotations
 
-import importlib
+import contextlib
+import importlib.util
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -91,7 +92,7 @@ class LocalServer(Steering):
             raise ValueError(f"slots must be at least 1, not {slots!r}")
         if isinstance(engine, str) and engine not in ("simulator", "elaunch"):
             raise ValueError(f"engine must be 'simulator', 'elaunch' or an engine, not {engine!r}")
-        _need("local", "uvicorn", "starlette", *(["trustme"] if tls else []))
+        _need("local", "mongomock", "starlette", "uvicorn", *(["trustme"] if tls else []))
         self._engine_kind = engine
         self._tls = tls
         self._slots = slots
@@ -135,6 +136,17 @@ class LocalServer(Steering):
             raise RuntimeError("enter the server first: its examples are made when it starts")
         return self._examples.definition(name)
 
+    def directory(self, rest_uid: str) -> Path | None:
+        """
+        The instance directory of a run, deleted or not; None before there is one.
+
+        The simulator makes its files when somebody asks first, which takes a moment. What is written below
+        ``stages/stageN/COMPONENT`` of a run that is over is listed and served like what the run left there.
+        """
+        if self._engine is None:
+            raise RuntimeError("directory needs a server that was entered")
+        return self._engine.directory(rest_uid)
+
     def __enter__(self) -> Self:
         """Serve."""
         with ExitStack() as stack:
@@ -154,7 +166,8 @@ class LocalServer(Steering):
     def _make_engine(self, folder: Path, examples: Examples) -> Engine:
         if self._engine_kind == "simulator":
             instances = self._keep or folder / "instances"
-            return Simulator(instances, Results(examples), self._clock, slots=self._slots)
+            results = Results(examples, folder / "results")
+            return Simulator(instances, results, self._clock, slots=self._slots)
         if self._engine_kind == "elaunch":
             from st4sd_async.local._engine import ElaunchEngine
 
@@ -165,13 +178,15 @@ class LocalServer(Steering):
         """Serve on a port until the stack unwinds; the result is the port."""
         from st4sd_async.local._app import Application
         from st4sd_async.local._datastore import Datastore
+        from st4sd_async.local._gateway import Gateway
         from st4sd_async.local._http import Router
         from st4sd_async.local._listen import Connections, Listener
         from st4sd_async.local._runtime import Runtime
 
         connections = Connections()
         self._runtime = Runtime(engine)
-        runtime, datastore = Router(self._runtime.routes()), Router(Datastore(engine).routes())
+        runtime = Router(self._runtime.routes())
+        datastore = Router([*Datastore(engine).routes(), *Gateway(engine).routes()])
         application = Application(self._access, self.faults, runtime, datastore, threads, connections, self._log)
         listener = Listener(application, connections, certificate, self._port)
         stack.callback(listener.stop)
@@ -206,11 +221,12 @@ class LocalServer(Steering):
 
 
 def _need(extra: str, *modules: str) -> None:
+    # Looked for and not imported: not everybody needs all of them.
     for module in modules:
-        try:
-            importlib.import_module(module)
-        except ModuleNotFoundError as error:
-            raise ImportError(_MISSING.format(module=module, extra=extra)) from error
+        with contextlib.suppress(ModuleNotFoundError):
+            if importlib.util.find_spec(module) is not None:
+                continue
+        raise ImportError(_MISSING.format(module=module, extra=extra))
 
 
 def _certify(folder: Path) -> Path:

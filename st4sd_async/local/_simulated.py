@@ -8,9 +8,11 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
-from st4sd_async.local._engines import Launch, Registration
+from st4sd_async.local._documents import Registration
+from st4sd_async.local._engines import Launch
 from st4sd_async.local._instance_files import output_entry
 from st4sd_async.local._sequences import (
     EMPTY,
@@ -60,6 +62,8 @@ class SimulatedRun:
     started: float
     stamp: datetime
     """The real time of the start."""
+    folder: Path
+    """Where its instance directory goes."""
     begun: float = NEVER
     """When it got its slot."""
     deleted: float = NEVER
@@ -73,6 +77,11 @@ class SimulatedRun:
     def instance(self) -> str:
         """The name of the instance directory."""
         return f"{self.launch.rest_uid.rpartition('-')[0]}-{self.stamp:%Y-%m-%dT%H%M%S.%f}.instance"
+
+    @property
+    def location(self) -> str:
+        """The path of the instance directory."""
+        return f"{self.folder}/{self.instance}"
 
     @property
     def end(self) -> float:
@@ -118,7 +127,7 @@ class SimulatedRun:
         times = {"created-on": self.stamp, "updated-on": self._date(updated)}
         if updated in (self.deleted, self.end):
             times["completed-on"] = self._date(updated)
-        return Registration(self.launch, status, times, self.outputs(min(then, self.deleted)))
+        return Registration(self.launch, self.location, status, times, self.outputs(min(then, self.deleted)))
 
     def _time(self, current: Moment) -> float:
         return self.begun + current.at * self.course.stretch
@@ -140,7 +149,7 @@ def _meta(run: SimulatedRun) -> dict[str, Any]:
     arguments += [f"--platform={launch.platform}"] if launch.platform else []
     arguments += [*launch.options, *(f"-m{key}:{value}" for key, value in metadata.items())]
     variables = dict(launch.variables)
-    everything = {**_defaults(launch), **variables}
+    everything = launch.all_variables
     return {
         "arguments": " ".join([*arguments, f"/tmp/pod/package/{metadata['st4sd-package-name']}.git"]),
         "data": data,
@@ -157,16 +166,3 @@ def _meta(run: SimulatedRun) -> dict[str, Any]:
         },
         "version": "2.7.0",
     }
-
-
-def _defaults(launch: Launch) -> dict[str, str]:
-    """The variables of the package on the platform of a run."""
-    known = launch.package["metadata"]["registry"]["executionOptionsDefaults"]["variables"]
-    wanted = ("default", launch.platform)
-    values: dict[str, str] = {}
-    for variable in known:
-        by_platform = {entry.get("platform"): entry["value"] for entry in variable["valueFrom"]}
-        for platform in wanted:
-            if platform in by_platform:
-                values[variable["name"]] = by_platform[platform]
-    return values

@@ -5,7 +5,7 @@ An engine that plays runs on a virtual clock, with every course that real ones t
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,7 +13,8 @@ from typing import Any
 
 from st4sd_async.local._clock import VirtualClock
 from st4sd_async.local._descriptions import Description, Results
-from st4sd_async.local._engines import Launch, PackageFacts, Registration
+from st4sd_async.local._documents import COMPONENT, EXPERIMENT, USER_METADATA, component, experiment, user_metadata
+from st4sd_async.local._engines import Launch, PackageFacts
 from st4sd_async.local._scripts import Row, script
 from st4sd_async.local._sequences import SEQUENCES, Moment
 from st4sd_async.local._simulated import NEVER, Course, SimulatedRun
@@ -58,6 +59,7 @@ class Simulator:
         self._lock = threading.Lock()
         self._plans: dict[str, list[_Plan]] = {}
         self._runs: dict[str, SimulatedRun] = {}
+        self._locations: dict[str, str] = {}
 
     def plan(self, name: str, outcome: str | Sequence[Row], times: int | None, stretch: float) -> None:
         """
@@ -121,8 +123,9 @@ class Simulator:
         return Course(plan.sequence, plan.stretch, stages, failure, outputs)
 
     def _add(self, launch: Launch, course: Course, started: float, stamp: datetime) -> SimulatedRun:
-        run = SimulatedRun(launch, len(self._runs) + 1, course, started, stamp)
+        run = SimulatedRun(launch, len(self._runs) + 1, course, started, stamp, self._folder)
         self._runs[launch.rest_uid] = run
+        self._locations[run.location] = launch.rest_uid
         return run
 
     def status(self, rest_uid: str) -> dict[str, Any] | None:
@@ -142,10 +145,11 @@ class Simulator:
 
     def directory(self, rest_uid: str) -> Path | None:
         """The instance directory, from the moment in which the orchestrator has made it; takes a moment."""
-        run, now = self._find(rest_uid)
+        with self._lock:
+            now, run = self._settle(), self._runs.get(rest_uid)
         if run is None:
             return None
-        current = run.moment(now)
+        current = run.moment(min(now, run.deleted))
         status = run.written(current.listed)
         if not status or not status["meta"]:
             return None
@@ -163,13 +167,28 @@ class Simulator:
                 self._results.make(run.launch, folder)
                 run.is_made = True
 
-    def registrations(self, rest_uid: str | None = None) -> list[Registration]:
-        """What the datastore knows about one or all runs: how they were a while ago, deleted or not."""
+    def locations(self) -> dict[str, str]:
+        """Paths of the instance directories, which are made when somebody asks for them -> rest-uid."""
         with self._lock:
-            now = self._settle()
-            runs = list(self._runs.values()) if rest_uid is None else [self._runs.get(rest_uid)]
-        known = [run.registration(now - DATASTORE_LAG) for run in runs if run]
-        return [one for one in known if one]
+            return dict(self._locations)
+
+    def documents(self, rest_uid: str, types: Collection[str]) -> list[dict[str, Any]]:
+        """What the datastore knows about a run: how it was a while ago, deleted or not."""
+        with self._lock:
+            now, run = self._settle(), self._runs.get(rest_uid)
+        known = run.registration(now - DATASTORE_LAG) if run else None
+        if run is None or known is None:
+            return []
+        found = []
+        if EXPERIMENT in types:
+            succeeded = known.status["exit-status"] == "Success"
+            found.append(experiment(known, self._results.interface(run.launch, measured=succeeded)))
+        if USER_METADATA in types:
+            found.append(user_metadata(known))
+        if COMPONENT in types:
+            self.directory(rest_uid)
+            found += [component(known, part) for part in self._results.components(run.launch)]
+        return found
 
     def delete(self, rest_uid: str) -> None:
         """Forget a run; its slot is free at once."""

@@ -378,3 +378,31 @@ def test_killed_orchestrator_is_seen_in_detail_only(
     assert listed["experiment-state"] in {"Initialising", "running"}
     assert listed["exit-status"] == "N/A"
     assert group_is_gone(pid)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_documents_tell_of_a_run_that_goes_on_and_is_stopped(
+    engine: ElaunchEngine, package: Callable[[str], dict[str, Any]]
+) -> None:
+    """A component that has not ended is known late; the last words are, after the run was deleted."""
+    definition = {**package(LONG), "metadata": {"package": {"name": "long"}, "registry": {"interface": {}}}}
+    engine.start(launch(definition, "long-abcdef-aaaaaaaa"))
+
+    def wait_for(kind: str, state: str = "") -> dict[str, Any]:
+        while True:
+            for document in engine.documents("long-abcdef-aaaaaaaa", [kind]):
+                if not state or document["status"]["experiment-state"] == state:
+                    return document
+            time.sleep(0.05)
+
+    early, component = wait_for("experiment"), wait_for("component")
+    engine.delete("long-abcdef-aaaaaaaa")
+    stopped = wait_for("experiment", "finished")
+
+    assert early["status"]["exit-status"] == "N/A"
+    assert (component["component-identifier"], component["component-state"]) == ("stage0.Sleep", "running")
+    assert stopped["status"]["exit-status"] == "Stopped"
+    assert stopped["status"]["created-on"] < stopped["status"]["updated-on"]
+    assert early["instance"] == component["instance"] == stopped["instance"]
+    assert engine.documents("ghost", ["experiment"]) == []

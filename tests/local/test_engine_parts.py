@@ -68,7 +68,7 @@ def test_command_line_has_the_order_of_the_operator() -> None:
         variables={"scale": "2"},
         metadata={"campaign": "x y"},
         environment={},
-        options=("--registerWorkflow=yes",),
+        options=("--registerWorkflow=no",),
     )
 
     line = command(Orchestrator("python", "elaunch.py"), start, "demo-abcdef-T", Path("/p/demo"), Path("/r:1"))
@@ -77,7 +77,8 @@ def test_command_line_has_the_order_of_the_operator() -> None:
         *("python", "elaunch.py", "-i", "/r\\:1/start/input/molecules.csv"),
         *("-a", "/r:1/start/input/st4sd-variables.yaml", "-d", "/r\\:1/start/data/weights.csv"),
         *("-l15", "--nostamp", "--instanceName", "demo-abcdef-T", "--failSafeDelays=no"),
-        *("--discovererMonitorDir=/r:1/monitor", "--platform=hasty", "--registerWorkflow=yes"),
+        *("--registerWorkflow=y", "--discovererMonitorDir=/r:1/monitor", "--datastoreLabel=example-cluster"),
+        *("--platform=hasty", "--registerWorkflow=no"),
         *("-mcampaign:x y", "-mrest-uid:demo-abcdef-12345678", "-mworkflow:demo-abcdef-12345678"),
         *("-mexperiment-id:demo@sha256x0", "-mst4sd-package-name:demo", "-mst4sd-package-digest:sha256x0"),
         "/p/demo",

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import threading
 import time
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,24 +15,26 @@ import pytest
 from st4sd_async.local import _instance_files as files
 from st4sd_async.local._checkouts import Checkouts, _checked_platforms
 from st4sd_async.local._children import Children
+from st4sd_async.local._documents import TYPES
 from st4sd_async.local._engine_run import Execution
 from st4sd_async.local._engines import Launch, PackageProblem
 from st4sd_async.local._git import GitFailed, git
 from st4sd_async.local._orchestrator import Orchestrator
 
 COMMIT = "0" * 40
+METADATA = {"package": {"name": "demo"}, "registry": {"interface": {}}}
 STUBBORN = """
 import pathlib, signal, time
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 pathlib.Path("ready").touch()
 time.sleep(30)
 """
-REGISTERED = """
+WRITTEN = """
 import pathlib
 output = pathlib.Path("demo.instance", "output")
 output.mkdir(parents=True)
 (output.parent / "elaunch.yaml").write_text("userMetadata: {n: 1}\\nversion: 2.7.0\\n")
-(output / "output.json").write_text('{"A": {"version": 1}}')
+(output / "output.json").write_text('{"A": {"version": 1, "creationtime": 0.5}}')
 (output / "status.txt").write_text('''completed-on=N/A
 cost=0
 created-on=2026-11-22 14:52:24.171523
@@ -59,7 +61,7 @@ class Stage:
         launch = Launch(
             rest_uid="demo-abcdef-12345678",
             identifier="demo@sha256x0",
-            package={"base": {"packages": [{"name": "main", "source": source}]}},
+            package={"base": {"packages": [{"name": "main", "source": source}]}, "metadata": METADATA},
             platform=None,
             inputs={"../a.csv": "a"},
             data={},
@@ -78,6 +80,13 @@ class Stage:
     def execute(self) -> None:
         """Run to the end."""
         self.run.execute(self._orchestrator, self._checkouts)
+
+
+def report(step: object, *documents: dict[str, Any]) -> str:
+    """A piece of a script that reports documents to the datastore."""
+    text = json.dumps({"upsert-documents": documents})
+    path = f"pathlib.Path('monitor/x-{step}.json')"
+    return f"\n{path}.parent.mkdir(exist_ok=True)\n{path}.write_text({text!r})\n"
 
 
 def test_status_before_the_turn_of_a_run(tmp_path: Path) -> None:
@@ -132,21 +141,46 @@ def test_run_that_is_stopped_before_it_begins_never_does(tmp_path: Path) -> None
     assert stage.run.status() is None
 
 
-def test_what_the_datastore_knows_is_what_was_written_last(tmp_path: Path) -> None:
-    """Status, times and key-outputs come from the files, once it is written down what runs."""
-    stage = Stage(tmp_path, REGISTERED)
-    assert stage.run.registration() is None
+def test_the_datastore_knows_nothing_of_a_run_that_does_not_register(tmp_path: Path) -> None:
+    """Without a report to the datastore there are no documents, whatever else is written."""
+    stage = Stage(tmp_path, WRITTEN)
 
     stage.execute()
 
-    known = stage.run.registration()
-    assert known is not None
-    assert (known.status["exit-status"], known.status["meta"]["userMetadata"]) == ("Stopped", {"n": "1"})
-    assert known.outputs == {"A": {"version": "1"}}
-    assert known.times == {
-        "created-on": datetime(2026, 11, 22, 14, 52, 24, 171523),  # noqa: DTZ001 -- as in the file
-        "updated-on": datetime(2026, 11, 22, 14, 52, 32, 179244),  # noqa: DTZ001 -- as in the file
-    }
+    assert stage.run.listed_status() is not None
+    assert stage.run.documents(TYPES) == []
+
+
+def test_what_is_registered_is_known_from_its_files(tmp_path: Path) -> None:
+    """Until something is reported, status, times and key-outputs come from the files."""
+    stage = Stage(tmp_path, WRITTEN + report("begin"))
+
+    stage.execute()
+
+    experiment, metadata = stage.run.documents(TYPES)
+    assert experiment["instance"] == f"file://example-cluster{stage.folder}/demo.instance"
+    assert (experiment["name"], experiment["metadata"]["userMetadata"]) == ("demo", {"n": "1"})
+    assert (experiment["status"]["exit-status"], experiment["status"]["stages"]) == ("Stopped", "['stage0', 'stage1']")
+    assert experiment["status"]["created-on"] == "2026-11-22T14:52:24.171523"
+    assert experiment["output"]["A"]["version"] == 1
+    assert (metadata["type"], metadata["n"]) == ("user-metadata", "1")
+
+
+def test_what_was_reported_last_is_what_the_datastore_knows(tmp_path: Path) -> None:
+    """Reports count in the order of their numbers; each replaces documents about the same thing."""
+    component = {"type": "component", "name": "A", "stage": 0, "instance": "i"}
+    reports = [
+        report("begin"),
+        report(10, {**component, "state": "third"}),
+        report(9, {**component, "state": "second"}, {**component, "stage": 1, "state": "only"}),
+        report(0, {**component, "state": "first"}),
+    ]
+    stage = Stage(tmp_path, "".join([WRITTEN, *reports]))
+
+    stage.execute()
+
+    assert [one["state"] for one in stage.run.documents(["component"])] == ["third", "only"]
+    assert [one["type"] for one in stage.run.documents(TYPES)] == [*TYPES, "component"]
 
 
 @pytest.mark.parametrize("answer", [None, [], {"pid": 1}], ids=["empty", "list", "cut"])

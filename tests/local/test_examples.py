@@ -188,7 +188,7 @@ def test_fail_leaves_what_was_written_and_no_outputs(examples: Examples, tmp_pat
     assert failure is not None
     assert "stage0.Boom" in failure
     assert examples.failure("demo") is None
-    assert examples.stages("demo") == ["stage0", "stage1"]
+    assert [part.reference for part in examples.components("demo")] == ["stage0.Compute", "stage1.Report"]
 
 
 @pytest.mark.parametrize("name", ["demo", "fail"])

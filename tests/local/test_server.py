@@ -270,7 +270,7 @@ def test_wrong_arguments_are_refused() -> None:
         LocalServer().outcome("demo", "killed")
 
 
-@pytest.mark.parametrize(("tls", "module"), [(False, "uvicorn"), (True, "trustme")])
+@pytest.mark.parametrize(("tls", "module"), [(False, "uvicorn"), (False, "mongomock"), (True, "trustme")])
 def test_missing_extras_are_named(monkeypatch: pytest.MonkeyPatch, tls: bool, module: str) -> None:
     """Without its extra the server says what to install."""
     monkeypatch.setitem(__import__("sys").modules, module, None)

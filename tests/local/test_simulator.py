@@ -303,7 +303,8 @@ def test_instances_can_be_kept(tmp_path: Any) -> None:
             server.advance(10)
             web.get(f"/instances/{rest_uid}/outputs/A")
 
-    assert [path.name for path in tmp_path.glob("*.instance/stages/*/*/*")] == ["A"]
+    kept = {path.name for path in tmp_path.glob("*.instance/stages/stage1/Compute/*")}
+    assert kept == {"A", "out.stdout", "out.stderr"}
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from ._errors import (
     ConnectFailed,
     ConnectionLost,
     DecodeError,
+    DownloadError,
     ExtraInputs,
     InputConflict,
     InvalidPackage,
@@ -42,6 +43,7 @@ from ._errors import (
     UnknownExperiment,
     UnknownOutput,
     UnknownRun,
+    UnsafeArchive,
     WaitTimeout,
 )
 from ._retry import RetryPolicy
@@ -76,6 +78,7 @@ __all__ = [
     "ConnectFailed",
     "ConnectionLost",
     "DecodeError",
+    "DownloadError",
     "ExitStatus",
     "Experiment",
     "ExperimentState",
@@ -113,6 +116,7 @@ __all__ = [
     "UnknownExperiment",
     "UnknownOutput",
     "UnknownRun",
+    "UnsafeArchive",
     "Volume",
     "WaitTimeout",
 ]

@@ -9,20 +9,15 @@ Everything this library raises on purpose.
         ConnectionLost            the connection broke after the request may have been sent
       APIError                    the service (or the proxy in front of it) refused
         Unauthorized              the sign-in page, 401, 403
-        NotFound
-          UnknownExperiment, UnknownRun, UnknownOutput
-        Conflict
-          AlreadyExists
-        BadRequest
-          InvalidPackage
-          InvalidPayload
-            MissingInputs, ExtraInputs, InputConflict, PayloadTooLarge
-          NotReady
-        RateLimited
-        ServerError
+        NotFound -> UnknownExperiment, UnknownRun, UnknownOutput
+        Conflict -> AlreadyExists
+        BadRequest -> InvalidPackage, NotReady, InvalidPayload
+          InvalidPayload -> MissingInputs, ExtraInputs, InputConflict, PayloadTooLarge
+        RateLimited, ServerError
       DecodeError                 a good reply that is not what was promised
-      OutcomeUnknown              it may or may not have happened
-        StartOutcomeUnknown
+      DownloadError               what came is not whole, or cannot be stored
+        UnsafeArchive             an archive that may do harm when it is unpacked
+      OutcomeUnknown -> StartOutcomeUnknown: it may or may not have happened
       RunFailed                   the run ended, not well
       RunDeleted                  the run was deleted while it was watched
       WaitTimeout                 the wait ended, the runs go on
@@ -61,10 +56,8 @@ class TransportError(St4sdError):
     situation = "got no usable reply"
 
     def __init__(self, method: str, url: str, reason: str, *, sent: bool | None = None) -> None:
-        self.method = method
-        """HTTP method of the request."""
-        self.url = url
-        """Where it was sent."""
+        self.method, self.url = method, url
+        """HTTP method of the request, and where it was sent."""
         self.reason = reason
         """What the network said."""
         self.sent = sent
@@ -126,10 +119,8 @@ class APIError(St4sdError):
         """The service's words."""
         self.status = status
         """HTTP status; None if the request was refused here, before it was sent."""
-        self.method = method
-        """HTTP method."""
-        self.url = url
-        """Where it was sent."""
+        self.method, self.url = method, url
+        """HTTP method, and where it was sent."""
         self.detail = dict(detail or {})
         """The JSON body of the refusal, {} if there was none."""
         self.retry_after = retry_after
@@ -268,16 +259,29 @@ class DecodeError(St4sdError):
     """A good reply that is not what was promised."""
 
     def __init__(self, method: str, url: str, problem: str, *, path: str = "", body: str = "") -> None:
-        self.method = method
-        """HTTP method."""
-        self.url = url
-        """Where it was sent."""
-        self.path = path
-        """First field that is wrong, "" if it is the whole."""
-        self.body = shorten(body)
-        """What came, at most 500 characters of it."""
+        self.method, self.url = method, url
+        """HTTP method, and where it was sent."""
+        self.path, self.body = path, shorten(body)
+        """First field that is wrong, "" if it is the whole, and what came, at most 500 characters of it."""
         where = f" at {path!r}" if path else ""
         super().__init__(shorten(f"{method} {url} was answered with {problem}{where}: {self.body!r}"))
+
+
+class DownloadError(St4sdError):
+    """A file did not come whole, or could not be stored; nothing half of it was left under its name."""
+
+    advice = "make sure there is room and nothing else of that name, and download it again"
+
+    def __init__(self, path: str, problem: str, *, received: int = 0) -> None:
+        self.path, self.received = path, received
+        """The file that came or should have come, and how many bytes of it there were."""
+        super().__init__(f"{shorten(f'{path!r}: {problem}', LONGEST_MESSAGE - 150)}; {self.advice}")
+
+
+class UnsafeArchive(DownloadError):
+    """An archive that may do harm when it is unpacked, so nothing of it was."""
+
+    advice = "nothing of it was unpacked: look into it with care, or fetch what you need file by file"
 
 
 class OutcomeUnknown(St4sdError):
@@ -328,13 +332,9 @@ class WaitTimeout(St4sdError, TimeoutError):
     """The time for waiting is over; the runs go on."""
 
     def __init__(self, timeout: float, last_statuses: Mapping[str, Status]) -> None:
-        self.timeout = timeout
-        """Seconds waited."""
-        self.last_statuses = dict(last_statuses)
-        """rest-uid -> last status, of each run that is not over."""
+        self.timeout, self.last_statuses = timeout, dict(last_statuses)
+        """Seconds waited, and rest-uid -> last status of each run that is not over."""
         told = ", ".join(f"{run} ({status})" for run, status in list(self.last_statuses.items())[:3])
         more = f" and {len(self.last_statuses) - 3} more" if len(self.last_statuses) > 3 else ""
-        super().__init__(
-            shorten(f"not over after {timeout:g} s: {told}{more}", LONGEST_MESSAGE - 120)
-            + "; the runs go on: return to one with client.run(rest_uid).wait()"
-        )
+        text = shorten(f"not over after {timeout:g} s: {told}{more}", LONGEST_MESSAGE - 120)
+        super().__init__(f"{text}; the runs go on: return to one with client.run(rest_uid).wait()")

@@ -22,6 +22,8 @@ LEVELS = {
     "_masking": 0,
     "_version": 0,
     "models": 0,
+    "_archive": 0,
+    "_zip": 0,
     "_auth": 1,
     "_call": 1,
     "_config": 1,
@@ -48,7 +50,8 @@ SAME_LEVEL = {0, 1, 2, 6, 7}
 HTTPX = {"_transport", "_session", "_config"}
 """The only modules that import httpx."""
 CEILINGS = {
-    "__init__": 120,
+    "__init__": 130,
+    "_archive": 160,
     "_auth": 160,
     "_call": 180,
     "_client": 420,
@@ -70,6 +73,7 @@ CEILINGS = {
     "_transport": 180,
     "_turns": 120,
     "_watch": 180,
+    "_zip": 200,
 }
 
 

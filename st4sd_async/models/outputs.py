@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import re
+import tempfile
 import uuid
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -144,6 +145,28 @@ class Output:
         finally:
             part.unlink(missing_ok=True)
         return target
+
+    def unpack(self, directory: str | os.PathLike[str]) -> list[Path]:
+        """
+        Unpack the archive of a folder key-output into a directory, and return the files' paths.
+
+        Nothing is written outside of the directory, which is made if it is missing, and nothing at all unless the
+        whole archive proves good; then files of the same names are replaced.
+
+        Raises:
+            UnsafeArchive: A name leads elsewhere, or the contents are not what the archive says of them.
+            DownloadError: The archive is cut short or damaged, or something in the directory is in the way.
+            ValueError: The key-output is a file: `save` it.
+        """
+        from .._archive import extract  # not with the package: most programs unpack nothing
+
+        if not self.is_folder:
+            raise ValueError(f"key-output {self.name!r} is a file, not a folder: save() writes it")
+        folder = Path(directory)
+        with tempfile.TemporaryDirectory() as scratch:
+            archive = Path(scratch, "output.zip")
+            archive.write_bytes(self.content)
+            return [folder / member.path for member in extract(archive, folder)]
 
 
 def safe_name(name: str, *, otherwise: str) -> str:

@@ -259,6 +259,11 @@ async def test_results_of_a_run(client: Client, server: LocalServer, tmp_path: P
     names = zipfile.ZipFile(io.BytesIO(folder.content)).namelist()
     assert "/sub/b.bin" in names
     assert inside.filename == "b.bin"
+    unpacked = await anyio.to_thread.run_sync(folder.unpack, tmp_path / "folder")
+    assert sorted(path.relative_to(tmp_path).as_posix() for path in unpacked) == sorted(f"folder{one}" for one in names)
+    assert (tmp_path / "folder" / "sub" / "b.bin").read_bytes() == inside.content
+    with pytest.raises(ValueError, match="is a file, not a folder"):
+        energies.unpack(tmp_path)
     with pytest.raises(UnknownOutput) as unknown:
         await run.output("Nope")
     assert (unknown.value.name, set(unknown.value.known)) == ("Nope", {"Energies", "Folder"})

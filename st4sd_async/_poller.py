@@ -121,6 +121,8 @@ class Poller:
         for watched in list(follower.open.values()):
             follower.leave(watched)
             self._forget(watched)
+        if not self._runs:
+            self._round = None
 
     def _forget(self, watched: Watched) -> None:
         if not watched.followers:
@@ -198,14 +200,15 @@ class Poller:
         now = self._clock.now()
         took = max(0.0, now - began - looks.aside)
         schedule.spare(looks.retry_after, now)
-        if not looks.end():
-            schedule.failed(now - took - turn.took, now)
-            return
         schedule.looked(now - took, now)
-        if turn.is_whole:
-            # A list too long to be used again is no measure; and the time that a slow reader took has passed already.
+        has_failed = not looks.end()
+        # The time that whoever read the list took for himself has passed already.
+        ended = now - (began - turn.read)
+        if turn.is_whole and has_failed:
+            schedule.failed(ended - took - turn.took, ended)
+        elif turn.is_whole:
+            # A list that proved too long to be used again is no measure for the next round.
             took += turn.took if looks.is_list_worth(turn.count) else 0.0
-            ended = now - (began - turn.read)
             schedule.ended(ended - took, ended, has_moved=looks.has_moved)
         elif looks.has_moved:
             schedule.moved(now)

@@ -231,6 +231,18 @@ async def test_a_service_that_is_silent_does_not_make_a_pause_of_minutes(count: 
     assert max(after - before for before, after in pairwise(lists)) <= 2 * 20 + LONGEST_REST + 0.01
 
 
+async def test_who_waits_for_a_service_that_is_away_is_warned_once(caplog: pytest.LogCaptureFixture) -> None:
+    """After a minute without any answer, and again if it comes back and goes again."""
+    service = crowd(3, 900)
+    service.troubles = [(50, 80, page(502)), (100, 300, page(502)), (500, 700, page(502))]
+
+    await follow(service)
+
+    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert len(warnings) == 2
+    assert all("without an answer for 60 s" in warning for warning in warnings)
+
+
 async def test_the_list_is_left_out_for_a_while_if_it_alone_fails() -> None:
     """Runs are asked for singly meanwhile; the list is tried again now and then."""
     service = crowd(20, 2000)
@@ -342,6 +354,17 @@ async def test_a_short_list_is_no_proof_of_absence(listing: Any) -> None:
     assert max(one.moment for one in told) < 150 + 10 / BESIDE * 5 + LIST_SPARED * 5
 
 
+async def test_a_run_that_the_list_lost_is_asked_for_in_every_round() -> None:
+    """Nothing else tells of it, however many others have not been asked for longer."""
+    service = crowd(100, lost=Life((0, RUNNING), (200, RUNNING, GONE), (400, SUCCESS, GONE)))
+    watcher = Watcher(service, poller(service), service.lives, interval=10, timeout=450)
+
+    await watcher()
+
+    assert watcher.ends["lost"] <= 410
+    assert sum(moment > 210 for moment in service.moments("lost")) >= 19
+
+
 async def test_statuses_in_the_list_that_cannot_be_read_do_not_hide_a_run() -> None:
     """The others are read from the list as ever."""
     odd = {f"odd-{n}": Life((0, RUNNING, odd), (100, SUCCESS, odd)) for n, odd in enumerate((5, "x", {"meta": 3}))}
@@ -375,6 +398,18 @@ async def test_an_image_pull_that_flaps_is_not_the_end() -> None:
     told = await follow(service, interval=5)
 
     assert [one.words for one in told if one.rest_uid == "flapping"][-1] == SUCCESS
+
+
+async def test_what_the_list_tells_does_not_wait_for_single_requests() -> None:
+    """One who watches all runs by himself gets its news first."""
+    service = crowd(20, 100)
+    service.cost = (15.0, 0.01)
+
+    told = await follow(service)
+
+    first = [one.moment for one in told if one.words == RUNNING]
+    assert len(first) == 20
+    assert max(first) < 1
 
 
 async def test_a_change_is_told_in_the_round_after_it() -> None:
@@ -419,11 +454,11 @@ async def test_a_run_that_is_unknown_ends_the_watching_of_those_who_asked_for_it
     """Others go on."""
     service = crowd(3, 50)
     poll = poller(service)
-    right = Watcher(service, poll, ["run-0", "run-1"])
-    wrong = [Watcher(service, poll, ["run-0", "typo"]) for _ in range(2)]
+    right = Watcher(service, poll, ["run-0", "run-1"], interval=60)
+    wrong = [Watcher(service, poll, ["run-0", "typo"], interval=60) for _ in range(2)]
 
     async with watching(right, *wrong):
-        await until(service, 1)
+        await until(service, 0.01)
         assert all(isinstance(watcher.error, UnknownRun) for watcher in wrong)
         await until(service, 100)
 
@@ -546,7 +581,7 @@ async def test_a_thousand_who_wait_cost_as_much_as_one() -> None:
     asked = []
     for is_one in (True, False):
         random.seed(7)
-        lives = {f"run-{n}": Life((0, None, NULLS), (1, RUNNING), (50 + n % 100, SUCCESS)) for n in range(1000)}
+        lives = {f"run-{n}": Life((0, None, NULLS), (1, RUNNING), (50 + 20 * (n % 5), SUCCESS)) for n in range(1000)}
         service = Service(lives)
         poll = poller(service)
         watchers = [Watcher(service, poll, lives)] if is_one else kept(service, poll, lives)
@@ -835,6 +870,41 @@ async def test_a_newcomer_does_not_wait_for_what_others_chose() -> None:
     async with watching(crew):
         await until(service, 700)
         await told_first(service, Watcher(service, poll, ["run-1"]), 1)
+
+
+@pytest.mark.parametrize("is_alone", [True, False], ids=["nobody is there", "one is busy elsewhere"])
+async def test_a_newcomer_does_not_pay_for_a_round_that_others_gave_up(is_alone: bool) -> None:
+    """The service was silent when they left, long ago."""
+    service = crowd(20, busy=Life((0, RUNNING)))
+    poll = poller(service)
+    busy = poll.changes({"busy": "busy"}, None, None)
+    if not is_alone:
+        await anext(busy)
+    service.troubles = [(10, 100, TimedOut("GET", "x", "silence"))]
+    await until(service, 10)
+    await Watcher(service, poll, [f"run-{n}" for n in range(20)], timeout=25)()
+    await until(service, 5000)
+
+    await told_first(service, Watcher(service, poll, ["run-0"]), 0.01)
+
+    assert service.moments("run-0")[-1] >= 5000
+    assert not any(moment >= 5000 for n in range(1, 20) for moment in service.moments(f"run-{n}"))
+    await busy.aclose()
+
+
+@pytest.mark.parametrize("interval", [None, 60.0])
+@pytest.mark.parametrize("count", [2, 20])
+async def test_newcomers_whose_run_cannot_be_asked_do_not_put_off_the_round(count: int, interval: float | None) -> None:
+    """However many come: those who are there are told of their runs as ever."""
+    service = crowd(count, 300, broken=Life((0, reply(500, {"message": "boom"}), RUNNING)))
+    poll = poller(service)
+    crew = Watcher(service, poll, [f"run-{n}" for n in range(count)], interval=interval)
+
+    async with watching(crew):
+        for _ in range(40):
+            await Watcher(service, poll, ["broken"], timeout=10, interval=interval)()
+
+    assert len(crew.ends) == count
 
 
 async def test_a_newcomer_to_runs_that_the_list_is_blind_to_is_told_at_once() -> None:

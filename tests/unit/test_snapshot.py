@@ -40,13 +40,24 @@ def ask(run: Watched, words: Any, now: float, *, beside_list: bool = True) -> bo
     return run.take_answer(answer(words), now, beside_list=beside_list)
 
 
+def take(run: Watched, kind: str, what: Any, now: float) -> bool:
+    """One step of a course."""
+    if kind == "miss":
+        run.miss()
+        return False
+    return run.take_entry(what, now) if kind == "entry" else ask(run, what, now, beside_list=kind == "answer")
+
+
 def words(run: Watched) -> tuple[str | None, ...]:
     assert run.status is not None
     return run.status.pair
 
 
 Step = tuple[str, Any, bool, Any]
-"""What came ("entry", "answer" right after a list, "alone" without one), whether it is news, what the run shows."""
+"""
+What came ("entry" in the list, "miss": none there, "answer" right after a list, "alone" without one), whether it
+is news, and what the run shows after it.
+"""
 
 COURSES: dict[str, list[Step]] = {
     "the list alone": [
@@ -112,6 +123,14 @@ COURSES: dict[str, list[Step]] = {
         ("entry", status(RUNNING), False, KILLED),
         ("entry", status(("suspended", "N/A")), True, ("suspended", "N/A")),
     ],
+    "a list that lacks it, and an entry that may have changed before it was asked for": [
+        ("entry", status(("Initialising", "N/A")), True, ("Initialising", "N/A")),
+        ("miss", None, False, ("Initialising", "N/A")),
+        ("answer", KILLED, True, KILLED),
+        ("entry", status(RUNNING), False, KILLED),
+        ("answer", KILLED, False, KILLED),
+        ("entry", status(RUNNING), False, KILLED),
+    ],
     "an answer between two lists that agrees": [
         ("entry", status(("Initialising", "N/A")), True, ("Initialising", "N/A")),
         ("alone", RUNNING, True, RUNNING),
@@ -129,8 +148,7 @@ COURSES: dict[str, list[Step]] = {
 def test_what_is_news_and_what_is_believed(course: list[Step], run: Watched) -> None:
     """A run's own answer holds until its entry in the list changes; only what says something else is news."""
     for now, (kind, what, is_news, shown) in enumerate(course):
-        is_entry = kind == "entry"
-        told = run.take_entry(what, now) if is_entry else ask(run, what, now, beside_list=kind == "answer")
+        told = take(run, kind, what, now)
 
         assert (told, words(run)) == (is_news, shown)
 

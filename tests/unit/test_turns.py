@@ -195,6 +195,17 @@ async def test_all_but_the_last_cancelled_one_after_the_other(shop: Workshop) ->
     assert shop.done == 1
 
 
+async def test_one_heir_is_roused_and_the_others_sleep_on(shop: Workshop) -> None:
+    """Though both the work and the wait of the leader end."""
+    leader, *others = [await started(shop.wait, shop.follower(), 1) for _ in range(10)]
+
+    leader.cancel()
+    await asyncio.sleep(0)
+
+    assert len(shop.turns._asleep) == len(others) - 1
+    await ended(leader, *others)
+
+
 async def test_an_heir_who_does_not_begin_is_replaced(shop: Workshop) -> None:
     """He was roused to lead, and cancelled before he ran."""
     tasks = [await started(shop.wait, shop.follower(), 1) for _ in range(4)]

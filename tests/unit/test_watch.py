@@ -382,7 +382,7 @@ async def test_the_timeout_is_that_of_the_clock() -> None:
     service = alone((0, RUNNING))
     clock = service.clock = FakeClock()
     poll = poller(service)
-    watchers = [Watcher(service, poll, [RUN], timeout=timeout) for timeout in (100, 60)]
+    watchers = [Watcher(service, poll, [RUN], timeout=timeout) for timeout in (100, 60, 80)]
 
     async with anyio.create_task_group() as tasks:
         for watcher in watchers:
@@ -523,6 +523,21 @@ async def test_a_follower_is_not_told_what_he_knows(follower: Follower, watched:
         assert follower.tell(watched, is_news=is_news) is is_told
 
     assert not follower.news
+
+
+async def test_an_end_is_told_though_it_says_what_was_told(follower: Follower, watched: Watched) -> None:
+    """It may come while something else waits to be told."""
+    watched.status = told = running()
+    follower.join(watched)
+    follower.tell(watched)
+    follower.take()
+    watched.status = running("changed")
+    follower.tell(watched)
+
+    watched.status, watched.final = told, told.concluded()
+
+    assert follower.tell(watched)
+    assert follower.take()[1].is_final
 
 
 async def test_a_follower_leaves_a_run_with_its_end(follower: Follower, watched: Watched) -> None:

@@ -50,8 +50,10 @@ from ._retry import RetryPolicy
 from ._run import Run
 from .models import (
     S3,
+    ComponentDocument,
     ExitStatus,
     Experiment,
+    ExperimentDocument,
     ExperimentState,
     FileContent,
     Hint,
@@ -63,6 +65,7 @@ from .models import (
     StageState,
     StartPayload,
     Status,
+    UserMetadata,
     Volume,
 )
 
@@ -72,6 +75,7 @@ __all__ = [
     "AlreadyExists",
     "BadRequest",
     "Client",
+    "ComponentDocument",
     "Config",
     "ConfigError",
     "Conflict",
@@ -81,6 +85,7 @@ __all__ = [
     "DownloadError",
     "ExitStatus",
     "Experiment",
+    "ExperimentDocument",
     "ExperimentState",
     "ExtraInputs",
     "FileContent",
@@ -117,6 +122,7 @@ __all__ = [
     "UnknownOutput",
     "UnknownRun",
     "UnsafeArchive",
+    "UserMetadata",
     "Volume",
     "WaitTimeout",
 ]

@@ -13,7 +13,7 @@ from ._config import Config, from_environment
 from ._errors import APIError, DecodeError, RunDeleted, RunFailed, TransportError, UnknownOutput
 from ._payload import prepare
 from ._poller import Poller
-from ._resources import datastore, experiments, instances
+from ._resources import datastore, documents, experiments, instances
 from ._retry import RetryPolicy
 from ._run import Run
 from ._session import Session
@@ -28,8 +28,6 @@ T = TypeVar("T")
 
 ONE_LOOK = RetryPolicy(attempts=1)
 """While a run is watched the next look is the retry."""
-DATASTORE = "cdb-rest"
-"""Name of the datastore among the services."""
 
 
 class _Keep(Enum):
@@ -88,6 +86,8 @@ class Client:
         """The registry of experiments."""
         self.instances = instances.Instances(self._send)
         """Instances by rest-uid."""
+        self.datastore = datastore.Datastore(self._send, self._documents, self.instances.status, config.clock)
+        """Documents about runs, which outlive them."""
 
     @classmethod
     def from_env(cls, *, config: Config | None = None) -> Self:
@@ -162,9 +162,11 @@ class Client:
     async def _last_word(self, rest_uid: str) -> Status | None:
         """How a deleted run ended, if the datastore knows and answers."""
         with suppress(APIError, TransportError, DecodeError):
-            base = (await self._session.services(self._config)).get(DATASTORE)
-            return await self._send_once(datastore.end_call(base, rest_uid)) if base else None
+            return await self._send_once(documents.end_call(await self._documents(), rest_uid))
         return None
+
+    async def _documents(self) -> str:
+        return documents.root(await self._session.services(self._config))
 
     def run(self, rest_uid: str) -> Run:
         """A handle on the instance with this rest-uid, without asking whether it exists."""

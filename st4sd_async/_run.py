@@ -6,9 +6,11 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from ._resources.datastore import PATIENCE
+
 if TYPE_CHECKING:
     from ._client import Client
-    from .models import KeyOutput, Output, Status
+    from .models import ComponentDocument, ExperimentDocument, KeyOutput, Output, Status
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,14 @@ class Run:
     async def output(self, name: str, path: str | None = None) -> Output:
         """The contents of one of its key-outputs: see `Client.output`."""
         return await self.client.output(self, name, path)
+
+    async def document(self, *, timeout: float = PATIENCE) -> ExperimentDocument:
+        """What the datastore keeps of it, waited for if it is late: see `Datastore.document`."""
+        return await self.client.datastore.document(self.id, timeout=timeout)
+
+    async def components(self, *, timeout: float = PATIENCE) -> list[ComponentDocument]:
+        """What the datastore keeps of its components, waited for: see `Datastore.components_of`."""
+        return await self.client.datastore.components_of(self.id, timeout=timeout)
 
     async def delete(self) -> None:
         """Stop and delete it: see `Client.delete`."""

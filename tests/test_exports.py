@@ -9,13 +9,14 @@ from st4sd_async import _errors, models
 
 # fmt: off
 NAMES = [
-    "S3", "APIError", "AlreadyExists", "BadRequest", "Client", "Config", "ConfigError", "Conflict",
-    "ConnectFailed", "ConnectionLost", "DecodeError", "DownloadError", "ExitStatus", "Experiment", "ExperimentState",
-    "ExtraInputs", "FileContent", "Hint", "InputConflict", "Instance", "InvalidPackage", "InvalidPayload",
-    "KeyOutput", "MissingInputs", "NotFound", "NotReady", "OutcomeUnknown", "Output", "PayloadTooLarge",
-    "Problem", "RateLimited", "Reason", "RetryPolicy", "Run", "RunDeleted", "RunFailed", "S3Store", "ServerError",
-    "St4sdError", "StageState", "StartOutcomeUnknown", "StartPayload", "Status", "TimedOut", "TransportError",
-    "Unauthorized", "UnknownExperiment", "UnknownOutput", "UnknownRun", "UnsafeArchive", "Volume", "WaitTimeout",
+    "S3", "APIError", "AlreadyExists", "BadRequest", "Client", "ComponentDocument", "Config", "ConfigError",
+    "Conflict", "ConnectFailed", "ConnectionLost", "DecodeError", "DownloadError", "ExitStatus", "Experiment",
+    "ExperimentDocument", "ExperimentState", "ExtraInputs", "FileContent", "Hint", "InputConflict", "Instance",
+    "InvalidPackage", "InvalidPayload", "KeyOutput", "MissingInputs", "NotFound", "NotReady", "OutcomeUnknown",
+    "Output", "PayloadTooLarge", "Problem", "RateLimited", "Reason", "RetryPolicy", "Run", "RunDeleted", "RunFailed",
+    "S3Store", "ServerError", "St4sdError", "StageState", "StartOutcomeUnknown", "StartPayload", "Status",
+    "TimedOut", "TransportError", "Unauthorized", "UnknownExperiment", "UnknownOutput", "UnknownRun",
+    "UnsafeArchive", "UserMetadata", "Volume", "WaitTimeout",
 ]
 # fmt: on
 

@@ -2,6 +2,16 @@
 
 from .._hints import Hint, Reason
 from ._base import Payload, Reply, Word
+from .datastore import (
+    ComponentDocument,
+    ComponentState,
+    Document,
+    DocumentMeta,
+    DocumentOutput,
+    DocumentStatus,
+    ExperimentDocument,
+    UserMetadata,
+)
 from .outputs import KeyOutput, Output
 from .packages import Experiment, ExperimentList, StartSkeleton
 from .payloads import (
@@ -18,8 +28,15 @@ from .runs import ExitStatus, ExperimentState, Instance, Meta, StageState, Statu
 
 __all__ = [
     "S3",
+    "ComponentDocument",
+    "ComponentState",
+    "Document",
+    "DocumentMeta",
+    "DocumentOutput",
+    "DocumentStatus",
     "ExitStatus",
     "Experiment",
+    "ExperimentDocument",
     "ExperimentList",
     "ExperimentState",
     "FileContent",
@@ -38,6 +55,7 @@ __all__ = [
     "StartPayload",
     "StartSkeleton",
     "Status",
+    "UserMetadata",
     "Volume",
     "VolumeType",
     "Word",

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import assert_type
+from typing import Any, assert_type
 
 from st4sd_async import (
     Client,
+    ComponentDocument,
     Config,
     ExitStatus,
     Experiment,
+    ExperimentDocument,
     ExperimentState,
     Instance,
     KeyOutput,
     Output,
     Run,
     Status,
+    UserMetadata,
 )
-from st4sd_async.models import ExperimentList, Meta, StartSkeleton
+from st4sd_async.models import ComponentState, DocumentStatus, ExperimentList, Meta, StartSkeleton
 
 
 async def token() -> str:
@@ -52,6 +55,21 @@ async def groups(client: Client) -> None:
     assert_type(await client.experiments.list(), ExperimentList)
     assert_type(await client.experiments.start_skeleton("demo"), StartSkeleton)
     assert_type(await client.instances.list(), list[Instance])
+
+
+async def documents(client: Client, run: Run) -> None:
+    document = assert_type(await run.document(timeout=5), ExperimentDocument)
+    assert_type(document.status, DocumentStatus)
+    assert_type(document.property_table, dict[str, list[Any]] | None)
+    for component in assert_type(await run.components(), list[ComponentDocument]):
+        assert_type(component.state, ComponentState | None)
+    assert_type(await client.datastore.query({}, include_properties=["*"]), list[dict[str, Any]])
+    assert_type(await client.datastore.experiments(rest_uid=run.id), list[ExperimentDocument])
+    metadata = assert_type(await client.datastore.user_metadata(query={"campaign": "x"}), list[UserMetadata])
+    assert_type(await client.datastore.tag(metadata, {"campaign": "y"}), list[UserMetadata])
+    await client.datastore.tag([*metadata, *await run.components()], {"campaign": "y"})
+    await client.datastore.tag([document, {"instance": "file://gateway/path"}], {"campaign": "y"})
+    assert_type(await client.datastore.is_healthy(), bool)
 
 
 def clients() -> None:

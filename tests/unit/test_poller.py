@@ -455,7 +455,8 @@ async def test_a_run_that_is_unknown_ends_the_watching_of_those_who_asked_for_it
     service = crowd(3, 50)
     poll = poller(service)
     right = Watcher(service, poll, ["run-0", "run-1"], interval=60)
-    wrong = [Watcher(service, poll, ["run-0", "typo"], interval=60) for _ in range(2)]
+    groups = (["run-0", "typo"], ["typo"], ["typo", "other typo"])
+    wrong = [Watcher(service, poll, group, interval=60) for group in groups]
 
     async with watching(right, *wrong):
         await until(service, 0.01)
@@ -796,6 +797,47 @@ async def test_a_newcomer_is_told_at_once(count: int, interval: float | None) ->
             asked = len(service.asked)
             await told_first(service, Watcher(service, poll, [rest_uid], interval=interval), 0.01)
             assert len(service.asked) == asked + 1
+
+
+async def test_newcomers_are_asked_for_at_leisure() -> None:
+    """One after the other, they are no burden on a service that is slow."""
+    service = crowd(30)
+    service.cost = (0.2, 0.0)
+    poll = poller(service)
+    crew = Watcher(service, poll, ["run-0"], interval=600)
+    newcomers = kept(service, poll, list(service.lives)[1:5], interval=600)
+
+    async with watching(crew):
+        await until(service, 100)
+        for newcomer in newcomers:
+            async with watching(newcomer):
+                await anyio.sleep(5)
+            assert newcomer.told
+        for number in range(5, 30):
+            with anyio.move_on_after(0.3):
+                await Watcher(service, poll, [f"run-{number}"], interval=600)()
+
+    asked = [moment for moment in service.looks if moment > 120]
+    assert all(after - before >= LEISURE * 0.2 for before, after in pairwise(asked))
+    assert len(asked) >= 3
+
+
+async def test_newcomers_soon_after_a_long_list_are_asked_for_a_few_at_a_time() -> None:
+    """It is too early for another list, and they are too many to be asked for all at once."""
+    service = crowd(60)
+    service.cost = (0.1, 0.02)
+    poll = poller(service)
+    crew = Watcher(service, poll, [f"run-{n}" for n in range(20)], interval=600)
+    newcomers = Watcher(service, poll, [f"run-{n}" for n in range(20, 60)], interval=600)
+
+    async with watching(crew):
+        await until(service, 3)
+        async with watching(newcomers):
+            await until(service, 30)
+
+    assert len({one.rest_uid for one in newcomers.told}) == 40
+    assert max(service.looks.count(moment) for moment in service.looks) <= BESIDE
+    assert service.lists == 2
 
 
 async def test_what_a_newcomer_brings_to_light_makes_the_pace_quick() -> None:

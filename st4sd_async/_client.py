@@ -265,7 +265,9 @@ class Client:
 
         Thousands of runs cost the service little more than one: they are read from one list. Who reads
         slowly gets the newest status of each run and never a backlog. A run that was deleted ends with
-        its last known status, ``is_final`` and ``is_deleted`` True.
+        its last known status, ``is_final`` and ``is_deleted`` True. The list shows neither a killed orchestrator
+        nor why a run waits: for that runs are asked one by one, three in a round, so that a killed one among
+        hundreds may take a hundred rounds to be found; a shorter ``interval`` finds it sooner.
 
         Args:
             runs: Runs or rest-uids, each taken once.
@@ -274,8 +276,10 @@ class Client:
                 ``Config.poll_interval``.
 
         Raises:
-            UnknownRun: One was never there.
-            WaitTimeout: Not all are over in time; they go on. It has the last status of each.
+            UnknownRun: One is not there and was not while it was watched: mistyped, or deleted before.
+            WaitTimeout: Not all are over in time. It has the last status of each, pending if nothing was heard of it,
+                and what the service answered with last as its cause if that was no answer.
+            DecodeError: Answers make no sense from the first on, or for a minute.
             Unauthorized: The credentials were refused and could not be renewed; it has the last statuses.
 
         Source: ``GET instances/`` and ``GET instances/{id}/status`` of the runtime service.

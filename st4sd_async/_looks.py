@@ -80,6 +80,8 @@ class Looks:
         self._is_proven = False
         self._silent_since: float | None = None
         self._list_failures = self._spared = 0
+        self.trouble: Exception | None = None
+        """What came last in place of an answer; None after an answer."""
         self._list_size = 0
         """Items in the newest list, 0 before the first."""
         self.begin()
@@ -91,7 +93,7 @@ class Looks:
         self.retry_after = 0.0
         """Seconds for which the service asked to be left alone."""
         self.aside = 0.0
-        """Seconds spent with the datastore, which are no measure of the service."""
+        """Seconds spent with the datastore and with requests that were lost: no measure of the service."""
         self._answers = self._failures = 0
         self._has_list = self._has_no_list = False
         self._spared = max(0, self._spared - 1)
@@ -156,6 +158,7 @@ class Looks:
             status = await self._status(watched.rest_uid)
         except Exception as error:  # raised again unless it passes or is this run's own
             watched.is_new = False
+            self.aside += self._clock.now() - watched.asked
             if isinstance(error, UnknownRun) and error.detail:
                 self._answered()
                 await self._bury(watched, error)
@@ -203,7 +206,7 @@ class Looks:
 
     def _answered(self) -> float:
         """The service has answered; the time is the result."""
-        self._is_proven, self._silent_since = True, None
+        self._is_proven, self._silent_since, self.trouble = True, None, None
         self._answers += 1
         self._failures = 0
         return self._clock.now()
@@ -213,6 +216,7 @@ class Looks:
         if not survives(error, is_proven=self._is_proven):
             raise error
         self._failures += 1
+        self.trouble = error
         now = self._clock.now()
         if isinstance(error, APIError):
             self.retry_after = max(self.retry_after, error.retry_after or 0.0)

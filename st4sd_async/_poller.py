@@ -131,7 +131,7 @@ class Poller:
     async def _next(self, follower: Follower) -> tuple[str, Status]:
         try:
             while not follower.news:
-                follower.check()
+                follower.check(self._looks.trouble)
                 await self._turns.wait(follower, partial(self._work, follower))
         finally:
             self._turns.hand_over()
@@ -157,7 +157,7 @@ class Poller:
         """Sleep, unless somebody joins."""
         try:
             with anyio.CancelScope() as self._nap:
-                await self._clock.sleep(seconds)
+                await self._clock.sleep(max(seconds, 1e-6))
         finally:
             self._nap = None
 
@@ -198,10 +198,10 @@ class Poller:
         began, looks, schedule = self._clock.now(), self._looks, self._schedule
         await looks.read_each(turn.runs)
         now = self._clock.now()
-        took = max(0.0, now - began - looks.aside)
+        has_failed = not looks.end()
+        took = max(0.0, now - began - (0.0 if has_failed else looks.aside))
         schedule.spare(looks.retry_after, now)
         schedule.looked(now - took, now)
-        has_failed = not looks.end()
         # The time that whoever read the list took for himself has passed already.
         ended = now - (began - turn.read)
         if turn.is_whole and has_failed:

@@ -89,12 +89,16 @@ class Follower:
         """Have an error end it for him."""
         self.error = self.error or _apart(error)
 
-    def check(self) -> None:
+    def check(self, trouble: Exception | None = None) -> None:
         """
         Raise what ended the wait, if something did.
 
+        Args:
+            trouble: What came last in place of an answer, None after an answer.
+
         Raises:
-            WaitTimeout: The time is over; it has the last status of each run that is not over.
+            WaitTimeout: The time is over; it has the last status of each run that is not over, and the trouble as
+                cause.
             Unauthorized: Likewise.
         """
         if isinstance(self.error, Unauthorized):
@@ -103,7 +107,7 @@ class Follower:
             raise self.error
         if self.deadline.left == 0:
             last = {rest_uid: watched.status or Status.pending() for rest_uid, watched in self.open.items()}
-            raise WaitTimeout(self.deadline.timeout or 0.0, last)
+            raise WaitTimeout(self.deadline.timeout or 0.0, last) from trouble
 
 
 def _apart(error: Exception) -> Exception:

@@ -71,4 +71,5 @@ class Word(StrEnum):
         return NotImplemented
 
     def __hash__(self) -> int:
-        return hash(str.casefold(self))
+        # A documented word hashes as its text, so that sets and dictionaries of such texts find it.
+        return hash(self._value_ if self.is_known else str.casefold(self))

@@ -18,6 +18,7 @@ from st4sd_async import (
     Reason,
     Run,
     RunDeleted,
+    ServerError,
     Status,
     Unauthorized,
     UnknownRun,
@@ -264,6 +265,18 @@ async def test_a_service_that_is_away_is_waited_for(client: Client, server: Loca
     await server.advance(600)
 
     assert [status.is_success async for status in statuses] == [True]
+
+
+async def test_a_wait_that_heard_nothing_says_why(client: Client, server: LocalServer) -> None:
+    """A service that is away does not look like a run that waits."""
+    run = await start(client, server, "success")
+    server.faults.add("GET /instances", Html(502), times=None)
+
+    with pytest.raises(WaitTimeout) as caught:
+        await run.wait(timeout=60)
+
+    assert isinstance(caught.value.__cause__, ServerError)
+    assert caught.value.last_statuses[run.id].is_pending
 
 
 async def test_an_expired_token_is_renewed_or_told(server: LocalServer, clock: FakeClock) -> None:

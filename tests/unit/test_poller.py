@@ -458,9 +458,11 @@ async def test_a_run_that_is_unknown_ends_the_watching_of_those_who_asked_for_it
     groups = (["run-0", "typo"], ["typo"], ["typo", "other typo"])
     wrong = [Watcher(service, poll, group, interval=60) for group in groups]
 
-    async with watching(right, *wrong):
-        await until(service, 0.01)
-        assert all(isinstance(watcher.error, UnknownRun) for watcher in wrong)
+    async with watching(right):
+        await until(service, 5)
+        async with watching(*wrong):
+            await until(service, 5.01)
+            assert all(isinstance(watcher.error, UnknownRun) for watcher in wrong)
         await until(service, 100)
 
     assert right.error is None

@@ -97,9 +97,9 @@ class Session:
         return self._services
 
     def _root(self, url: str) -> str:
-        """The root of a service; the deployment's own are reached the way that the deployment is."""
+        """The root of a service; one behind the deployment's own door is reached the way that the deployment is."""
         root = urlsplit(url)
-        if root.hostname == self.home.hostname:
+        if root.hostname == self.home.hostname and root.port in (None, self.home.port):
             root = root._replace(scheme=self.home.scheme, netloc=self.home.netloc)
         return f"{root.geturl().rstrip('/')}/"
 

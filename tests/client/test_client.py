@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import zipfile
 from pathlib import Path
 
@@ -406,3 +407,24 @@ async def test_many_requests_at_once_stay_within_the_bound(client: Client, serve
             tasks.start_soon(ask)
 
     assert len(statuses) == 100
+
+
+@pytest.mark.parametrize(
+    ("told", "used"),
+    [
+        ("https://127.0.0.1/ds-mongodb-proxy", "{home}/ds-mongodb-proxy/"),
+        ("{home}/ds-mongodb-proxy/", "{home}/ds-mongodb-proxy/"),
+        ("http://127.0.0.1:1/ds", "http://127.0.0.1:1/ds/"),
+        ("https://data.example/ds", "https://data.example/ds/"),
+    ],
+    ids=["without the port", "as it is", "another port", "another host"],
+)
+async def test_services_are_reached_the_way_the_deployment_is(server: LocalServer, told: str, used: str) -> None:
+    """The map of services names the public address, which need not be the one that this machine can reach."""
+    body = json.dumps({"cdb-rest": told.format(home=server.url)}).encode()
+    server.faults.add("GET /url-map", Reply(200, {"Content-Type": "application/json"}, body))
+
+    async with Client(server.url, api_key=server.api_key) as client:
+        services = await client._session.services(client._config)
+
+    assert services == {"cdb-rest": used.format(home=server.url)}

@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
 from ._call import Call
 from ._config import Config, from_environment
-from ._errors import APIError, DecodeError, RunDeleted, RunFailed, TransportError, UnknownOutput
+from ._errors import APIError, DecodeError, RunDeleted, RunFailed, TransportError
 from ._payload import prepare
 from ._poller import Poller
 from ._resources import datastore, documents, experiments, instances
+from ._results import Results
 from ._retry import RetryPolicy
-from ._run import Run
+from ._run import Run, RunLike, rest_uid_of, several
 from ._session import Session
-from .models import Experiment, KeyOutput, Output, StartPayload, Status
+from .models import Experiment, StartPayload, Status
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -37,11 +38,9 @@ class _Keep(Enum):
 
 
 _KEEP = _Keep.KEEP
-RunLike = Run | str
-"""A handle on a run, or its rest-uid."""
 
 
-class Client:
+class Client(Results):
     """
     A client of one ST4SD deployment.
 
@@ -85,9 +84,7 @@ class Client:
         self.experiments = experiments.Experiments(self._send)
         """The registry of experiments."""
         self.instances = instances.Instances(self._send)
-        """Instances by rest-uid."""
         self.datastore = datastore.Datastore(self._send, self._documents, self.instances.status, config.clock)
-        """Documents about runs, which outlive them."""
 
     @classmethod
     def from_env(cls, *, config: Config | None = None) -> Self:
@@ -230,7 +227,7 @@ class Client:
 
         Source: ``GET instances/{id}/status`` of the runtime service.
         """
-        return await self.instances.status(_rest_uid(run))
+        return await self.instances.status(rest_uid_of(run))
 
     async def watch(
         self, run: RunLike, *, timeout: float | None = None, interval: float | None = None
@@ -251,7 +248,7 @@ class Client:
             RunDeleted: It was deleted meanwhile.
             WaitTimeout: It is not over in time; it goes on.
         """
-        async with aclosing(self.watch_many([_rest_uid(run)], timeout=timeout, interval=interval)) as changes:
+        async with aclosing(self.watch_many([rest_uid_of(run)], timeout=timeout, interval=interval)) as changes:
             async for one, status in changes:
                 if status.is_deleted:
                     raise RunDeleted(one.id, status)
@@ -284,7 +281,9 @@ class Client:
 
         Source: ``GET instances/`` and ``GET instances/{id}/status`` of the runtime service.
         """
-        handles = {_rest_uid(run): run if isinstance(run, Run) else self.run(_rest_uid(run)) for run in _several(runs)}
+        handles = {
+            rest_uid_of(run): run if isinstance(run, Run) else self.run(rest_uid_of(run)) for run in several(runs)
+        }
         if timeout is not None and not timeout >= 0:
             raise ValueError(f"timeout must be a number of seconds or None, not {timeout!r}")
         if interval is not None and not interval > 0:
@@ -333,7 +332,7 @@ class Client:
             WaitTimeout: Not all are over in time; they go on.
         """
         is_one = isinstance(run, str) or not isinstance(run, Iterable)
-        order = [_rest_uid(one) for one in ([run] if is_one else _several(run))]
+        order = [rest_uid_of(one) for one in ([run] if is_one else several(run))]
         final: dict[str, Status] = {}
         async with aclosing(self.watch_many(order, timeout=timeout, interval=interval)) as changes:
             async for one, status in changes:
@@ -345,45 +344,6 @@ class Client:
             raise RunFailed(failures)
         return final[order[0]] if is_one else [final[one] for one in order]
 
-    async def outputs(self, run: RunLike) -> dict[str, KeyOutput]:
-        """
-        The key-outputs of a run that exist by now, by name; {} before there are any.
-
-        Raises:
-            UnknownRun: It is not there.
-
-        Source: ``GET instances/{id}/outputs`` of the runtime service.
-        """
-        return await self.instances.outputs(_rest_uid(run))
-
-    async def output(self, run: RunLike, name: str, path: str | None = None) -> Output:
-        """
-        The contents of a key-output: a file as it is, a folder as its zip archive.
-
-        Args:
-            run: The run.
-            name: The key-output.
-            path: A file or folder inside a folder key-output, as ``"sub/b.bin"``; None: all of it.
-
-        Raises:
-            UnknownRun: The run is not there.
-            UnknownOutput: It has no such key-output, not yet, or no such file in it; ``known`` names those it has.
-
-        Source: ``GET instances/{id}/outputs/{name}`` of the runtime service, which reads it whole into its
-        memory: an output of gigabytes is likely to end in a time-out.
-        """
-        try:
-            return await self._send(instances.output_call(_rest_uid(run), name, path))
-        except UnknownOutput as error:
-            missing = error
-        missing.name = name
-        # What there is, and whether more may come, is only a help; the run may be gone by now.
-        with suppress(APIError, TransportError):
-            missing.known = tuple(await self.outputs(run))
-            is_over = (await self.status(run)).is_final
-            missing.advice = _where_to_look(name, path, missing.known, is_over=is_over)
-        raise missing
-
     async def delete(self, run: RunLike) -> None:
         """
         Stop a run and delete it; its files stay. Returns before it is dead.
@@ -393,26 +353,4 @@ class Client:
 
         Source: ``DELETE instances/{id}`` of the runtime service.
         """
-        await self.instances.delete(_rest_uid(run))
-
-
-def _where_to_look(name: str, path: str | None, known: tuple[str, ...], *, is_over: bool) -> str:
-    """What to do when a key-output is not there."""
-    if path is not None and name in known:
-        return f"the key-output is there, but has no {path!r} in it: output(run, {name!r}) gives all of it"
-    more = "the run is over, so there will be no others" if is_over else "others may come until the run is over"
-    return f"the run has {sorted(known)}, and {more}"
-
-
-def _rest_uid(run: object) -> str:
-    """The rest-uid of what was given as a run."""
-    if isinstance(run, Run | str):
-        return str(run)
-    raise TypeError(f"a run is a Run or a rest-uid, not {type(run).__name__} (is an 'await' missing?)")
-
-
-def _several(runs: object) -> list[object]:
-    """What was given as runs, one by one."""
-    if isinstance(runs, Iterable) and not isinstance(runs, str):
-        return list(runs)
-    raise TypeError(f"runs are an iterable of Run or rest-uids, not {runs!r}: for one run there is watch()")
+        await self.instances.delete(rest_uid_of(run))

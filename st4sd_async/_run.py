@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -61,3 +61,21 @@ class Run:
     async def delete(self) -> None:
         """Stop and delete it: see `Client.delete`."""
         await self.client.delete(self)
+
+
+RunLike = Run | str
+"""A handle on a run, or its rest-uid."""
+
+
+def rest_uid_of(run: object) -> str:
+    """The rest-uid of what was given as a run."""
+    if isinstance(run, Run | str):
+        return str(run)
+    raise TypeError(f"a run is a Run or a rest-uid, not {type(run).__name__} (is an 'await' missing?)")
+
+
+def several(runs: object) -> list[object]:
+    """What was given as runs, one by one."""
+    if isinstance(runs, Iterable) and not isinstance(runs, str):
+        return list(runs)
+    raise TypeError(f"runs are an iterable of Run or rest-uids, not {runs!r}: for one run there is watch()")

@@ -112,6 +112,17 @@ class Instances(Group):
         """
         return await self._send(outputs_call(rest_uid))
 
+    async def output(self, rest_uid: str, name: str, path: str | None = None) -> Output:
+        """
+        The contents of a key-output, or of a file or folder (``path``) in it: a folder as its zip archive.
+
+        Raises:
+            UnknownOutput: There is no such key-output, not yet, or no such file in it.
+
+        Source: ``GET instances/{id}/outputs/{name}``.
+        """
+        return await self._send(output_call(rest_uid, name, path))
+
     async def properties(self, rest_uid: str) -> dict[str, builtins.list[Any]]:
         """
         The properties that the instance measured: column name -> values, rows sorted by ``input-id``.

@@ -9,22 +9,19 @@ moved to where they belong.
 from __future__ import annotations
 
 import os
-import stat
 import struct
 import zlib
-from collections.abc import Iterator
-from contextlib import suppress
-from hashlib import sha256
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import BinaryIO, NamedTuple
-from zipfile import ZIP_STORED, BadZipFile, ZipInfo
+from zipfile import ZIP_STORED, BadZipFile
 
 from ._errors import DownloadError, UnsafeArchive
+from ._workspace import Part, Place, Workspace, Writer
 from ._zip import Hostile, Limits, Packed, plan
 
 PIECE = 1 << 18  # bytes that are unpacked at a time
-SYNCED = 1 << 20  # bytes; smaller files share one sync of a folder
 DAMAGE = (BadZipFile, struct.error, NotImplementedError, ValueError, OverflowError, MemoryError)
 """What the standard library raises on an archive that is cut or changed."""
 LIMITS = Limits()
@@ -63,35 +60,93 @@ def extract(archive: Path, target: Path, *, limits: Limits = LIMITS) -> list[Mem
         DownloadError: The archive is cut or damaged and nothing of it was unpacked, or the target cannot take it:
             no room, a link, a folder where a file belongs.
     """
-    received = 0
+    with _told(str(archive), _size(archive)):
+        archive.open("rb").close()  # before the target is made
+        with Workspace(target) as space:
+            parts, folders = unpack(archive, space, limits=limits)
+            space.place(parts, folders)
+    return [Member(part.place.path, part.size, part.sha256) for part in parts]
+
+
+def unpack(
+    archive: Path,
+    space: Workspace,
+    *,
+    limits: Limits = LIMITS,
+    place: Callable[[str], Place | None] = Place,
+    name: str | None = None,
+) -> tuple[list[Part], list[str]]:
+    """
+    Unpack an archive into files that have not their names yet, and tell which folders it has.
+
+    Args:
+        archive: The zip file.
+        space: Where the files are to be.
+        limits: What is too much.
+        place: Tells where a member belongs; None leaves it out.
+        name: What errors call the archive; None: its path.
+
+    Raises:
+        UnsafeArchive, DownloadError: As `extract`; there may be files in the workspace.
+    """
+    with _told(name or str(archive), _size(archive)), archive.open("rb") as file:
+        files, folders = plan(file, limits)
+        chosen = [(packed, where) for packed in files if (where := place(packed.path)) is not None]
+        return [_unpack(file, packed, where, space.new()) for packed, where in chosen], folders
+
+
+def content(archive: BinaryIO, path: str, limit: int) -> bytes | None:
+    """
+    The content of the only file that an archive may have, whose path is known; None if it has none.
+
+    Raises:
+        UnsafeArchive, DownloadError: As `extract`, or it has another file or more bytes than ``limit``.
+    """
+    with _told(path, archive.seek(0, os.SEEK_END)):
+        files, _ = plan(archive, LIMITS)
+        if not files:
+            return None
+        if [packed.path for packed in files] != [path.removeprefix("/")]:
+            raise Hostile(f"{path!r} was asked for, and {files[0].path!r} came")
+        if files[0].info.file_size > limit:
+            raise too_large(path, limit)
+        return b"".join(_content(archive, files[0]))
+
+
+def too_large(name: str, limit: int) -> DownloadError:
+    """The error for a file that has more bytes than it may have."""
+    return DownloadError(name, f"is larger than limit={limit} bytes", advice="raise it, or use download_files()")
+
+
+@contextmanager
+def _told(name: str, received: int) -> Iterator[None]:
+    """Turns what is wrong with an archive or with the disk into our errors."""
     try:
-        with archive.open("rb") as file:
-            received = file.seek(0, os.SEEK_END)
-            files, folders = plan(file, limits)
-            target.mkdir(parents=True, exist_ok=True)
-            with TemporaryDirectory(suffix=".part", prefix=".st4sd-", dir=target) as folder:
-                staged = {packed.path: Path(folder, str(number)) for number, packed in enumerate(files)}
-                members = [_unpack(file, packed, staged[packed.path]) for packed in files]
-                _place(staged, folders, target)
-                _sync(Path(folder))
+        yield
     except Hostile as problem:
-        raise UnsafeArchive(str(archive), str(problem), received=received) from None
+        raise UnsafeArchive(name, str(problem), received=received) from None
     except (*DAMAGE, OSError) as problem:
         told = f"cannot be unpacked, {type(problem).__name__}: {problem}"
-        raise DownloadError(str(archive), told, received=received) from problem
-    return members
+        raise DownloadError(name, told, received=received) from problem
 
 
-def _unpack(file: BinaryIO, packed: Packed, part: Path) -> Member:
+def _size(archive: Path) -> int:
+    return archive.stat().st_size if archive.is_file() else 0
+
+
+def _unpack(file: BinaryIO, packed: Packed, place: Place, part: Path) -> Part:
     """Write a member's content to a new file."""
+    with Writer(part) as writer:
+        for piece in _content(file, packed):
+            writer.write([piece])
+        return writer.finish(place)
+
+
+def _content(file: BinaryIO, packed: Packed) -> Iterator[bytes]:
+    """The content of a member, in pieces, if it is the one that the headers tell of."""
     file.seek(packed.start)
     pieces = _pieces(file, packed.info.compress_size)
-    if packed.info.compress_type != ZIP_STORED:
-        pieces = _inflated(pieces)
-    try:
-        return Member(packed.path, packed.info.file_size, _write(pieces, part, packed.info))
-    except (BadZipFile, zlib.error) as problem:
-        raise BadZipFile(f"its member {packed.path!r} is damaged: {problem}") from problem
+    return _checked(pieces if packed.info.compress_type == ZIP_STORED else _inflated(pieces), packed)
 
 
 def _pieces(file: BinaryIO, length: int) -> Iterator[bytes]:
@@ -115,44 +170,17 @@ def _inflated(pieces: Iterator[bytes]) -> Iterator[bytes]:
         raise BadZipFile("it does not end where it should")
 
 
-def _write(pieces: Iterator[bytes], part: Path, info: ZipInfo) -> str:
-    """Write a content to a new file, if it is the one that the headers tell of, and return its sha256."""
-    digest, crc, size = sha256(), 0, 0
-    with part.open("xb") as out:
+def _checked(pieces: Iterator[bytes], packed: Packed) -> Iterator[bytes]:
+    """The same pieces, unless they are too many, too few or others than they should be."""
+    info, crc, size = packed.info, 0, 0
+    try:
         for piece in pieces:
             crc, size = zlib.crc32(piece, crc), size + len(piece)
             if size > info.file_size:
-                raise Hostile(
-                    f"its member {info.orig_filename!r} holds more than the {info.file_size} bytes it tells of"
-                )
-            digest.update(piece)
-            out.write(piece)
+                told = f"its member {info.orig_filename!r} holds more than the {info.file_size} bytes it tells of"
+                raise Hostile(told)
+            yield piece
         if (size, crc) != (info.file_size, info.CRC):
             raise BadZipFile("its size or its checksum is wrong")
-        if size >= SYNCED:
-            out.flush()
-            os.fsync(out.fileno())
-    return digest.hexdigest()
-
-
-def _place(staged: dict[str, Path], folders: list[str], target: Path) -> None:
-    """Move files to their paths below the target, unless something else is in the way of one of them."""
-    for paths, is_right in ((folders, stat.S_ISDIR), (staged, stat.S_ISREG)):
-        for path in paths:
-            with suppress(FileNotFoundError):
-                if not is_right(os.lstat(f"{target}/{path}").st_mode):
-                    raise FileExistsError(f"{path!r} is in the target already, as a link or something else")
-    for path in folders:
-        (target / path).mkdir(exist_ok=True)
-    for path, part in staged.items():
-        os.replace(part, f"{target}/{path}")  # noqa: PTH105 -- a path object takes as long as the move
-
-
-def _sync(folder: Path) -> None:
-    """Bring a folder to disk, and with it all moves out of it, where the file system can."""
-    with suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+    except (BadZipFile, zlib.error) as problem:
+        raise BadZipFile(f"its member {packed.path!r} is damaged: {problem}") from problem

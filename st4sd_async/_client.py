@@ -10,25 +10,27 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
 from ._call import Call
 from ._config import Config, from_environment
+from ._downloads import Downloads
 from ._errors import APIError, DecodeError, RunDeleted, RunFailed, TransportError
 from ._payload import prepare
 from ._poller import Poller
-from ._resources import datastore, documents, experiments, instances
+from ._resources import datastore, documents, experiments, gateways, instances
 from ._results import Results
 from ._retry import RetryPolicy
 from ._run import Run, RunLike, rest_uid_of, several
-from ._session import Session
+from ._session import Session, Take
 from .models import Experiment, StartPayload, Status
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from ._auth import Secret
+    from ._progress import Progress
 
 T = TypeVar("T")
 
 ONE_LOOK = RetryPolicy(attempts=1)
-"""While a run is watched the next look is the retry."""
+"""Where something else is the retry, as the next look while a run is watched."""
 
 
 class _Keep(Enum):
@@ -85,6 +87,10 @@ class Client(Results):
         """The registry of experiments."""
         self.instances = instances.Instances(self._send)
         self.datastore = datastore.Datastore(self._send, self._documents, self.instances.status, config.clock)
+        self.gateways = gateways.Gateways(self._send, self._registry, session.root, session.gateways, config.clock)
+        self._downloads = Downloads(
+            self._stream, session.credentials.secrets, self.gateways, self.datastore, self.instances, config
+        )
 
     @classmethod
     def from_env(cls, *, config: Config | None = None) -> Self:
@@ -110,14 +116,22 @@ class Client(Results):
         poll_interval: float | _Keep | None = _KEEP,
         grace: float | _Keep = _KEEP,
         settle: float | _Keep = _KEEP,
+        progress: Progress | _Keep | None = _KEEP,
     ) -> Self:
         """
         A client over the same connections, with some settings changed; it lives as long as this one.
 
-        What belongs to the connections (``concurrency``, ``verify``, ``trusted_hosts``) is shared.
+        What belongs to the connections (``concurrency``, ``downloads``, ``verify``, ``trusted_hosts``) is shared.
         The meaning of each option is that of the field of `Config`.
         """
-        given = {"timeout": timeout, "retry": retry, "poll_interval": poll_interval, "grace": grace, "settle": settle}
+        given = {
+            "timeout": timeout,
+            "retry": retry,
+            "poll_interval": poll_interval,
+            "grace": grace,
+            "settle": settle,
+            "progress": progress,
+        }
         changed: dict[str, Any] = {name: value for name, value in given.items() if value is not _KEEP}
         other = self.__class__.__new__(self.__class__)
         other._bind(self._session, replace(self._config, **changed))
@@ -153,6 +167,10 @@ class Client(Results):
     async def _send(self, call: Call[T], /) -> T:
         return await self._session.send(call, self._config)
 
+    async def _stream(self, call: Call[T], take: Take[T], /, *, once: bool = False) -> T:
+        config = replace(self._config, retry=ONE_LOOK) if once else self._config
+        return await self._session.stream(call, take, config)
+
     async def _send_once(self, call: Call[T], /) -> T:
         return await self._session.send(call, replace(self._config, retry=ONE_LOOK))
 
@@ -164,6 +182,9 @@ class Client(Results):
 
     async def _documents(self) -> str:
         return documents.root(await self._session.services(self._config))
+
+    async def _registry(self) -> str:
+        return gateways.root(await self._session.services(self._config))
 
     def run(self, rest_uid: str) -> Run:
         """A handle on the instance with this rest-uid, without asking whether it exists."""

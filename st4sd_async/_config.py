@@ -14,12 +14,15 @@ from ._auth import Credentials, is_loopback
 from ._call import DEFAULT_SILENCE
 from ._clock import Clock, SystemClock
 from ._errors import ConfigError
+from ._progress import Progress
 from ._retry import RetryPolicy
 
 log = logging.getLogger("st4sd_async")
 
 CONCURRENCY = 8
 """Requests in flight: the service answers about 100 a second whatever their number."""
+DOWNLOADS = 4
+"""Bodies under way: each keeps a thread of the service busy until it is made."""
 GRACE = 60.0
 """Seconds that a half-final pair of experiment-state and exit-status must stand still to count as the end."""
 SETTLE = 180.0
@@ -41,6 +44,8 @@ class Config:
 
     concurrency: int = CONCURRENCY
     """Requests in flight at once, at least 1."""
+    downloads: int = DOWNLOADS
+    """Files and archives on their way at once, beside the requests, at least 1."""
     timeout: float = DEFAULT_SILENCE
     """Longest silence of one request in seconds, not its whole time. While it is the default, pushes and downloads
     are given 60 s."""
@@ -59,12 +64,16 @@ class Config:
     """Hosts beside the deployment's own, as ``name`` or ``name:port``, that may be sent the credentials."""
     validate: bool = True
     """Whether entering the client proves the login with one request."""
+    progress: Progress | None = field(default=None, compare=False)
+    """What is told how far downloads are; None: nothing."""
     clock: Clock = field(default_factory=SystemClock, repr=False, compare=False)
     """Where time comes from; tests bring their own."""
 
     def __post_init__(self) -> None:
-        if not isinstance(self.concurrency, int) or self.concurrency < 1:
-            raise ConfigError(f"concurrency must be a whole number of at least 1, not {self.concurrency!r}")
+        for name in ("concurrency", "downloads"):
+            number = getattr(self, name)
+            if not isinstance(number, int) or number < 1:
+                raise ConfigError(f"{name} must be a whole number of at least 1, not {number!r}")
         for name in ("timeout", "poll_interval"):
             value = getattr(self, name)
             if value is not None and not value > 0:
@@ -84,19 +93,24 @@ def build_home(url: str, credentials: Credentials) -> SplitResult:
     Raises:
         ConfigError: It is no http(s) address, holds credentials, or would send credentials in clear text.
     """
-    try:
-        home = urlsplit(str(url).strip())
-        is_address = home.scheme in ("http", "https") and bool(home.hostname) and home.port != 0
-    except ValueError:
-        is_address = False
-    if not is_address:
+    home = split_address(str(url))
+    if home is None:
         raise ConfigError(f"the url must look like https://st4sd.example, not {_without_user(url)!r}")
-    if home.username is not None or home.password is not None:
+    if "@" in home.netloc:
         raise ConfigError("the url must not hold a user or password: give api_key or auth_token instead")
     if home.scheme == "http" and credentials and not is_loopback(home.hostname or ""):
         raise ConfigError(f"the url {home.geturl()!r} would send your credentials in clear text: use https://")
     path = home.path.rstrip("/").removesuffix("/rs")
     return home._replace(path=f"{path}/", query="", fragment="")
+
+
+def split_address(url: str) -> SplitResult | None:
+    """The parts of an http(s) address, None if it is none; it may hold a user and a password."""
+    try:
+        parts = urlsplit(url.strip())
+        return parts if parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 else None
+    except ValueError:
+        return None
 
 
 def _without_user(url: str) -> str:

@@ -9,7 +9,7 @@ Everything this library raises on purpose.
         ConnectionLost            the connection broke after the request may have been sent
       APIError                    the service (or the proxy in front of it) refused
         Unauthorized              the sign-in page, 401, 403
-        NotFound -> UnknownExperiment, UnknownRun, UnknownOutput
+        NotFound -> UnknownExperiment, UnknownRun, UnknownOutput, UnknownProperty
         Conflict -> AlreadyExists
         BadRequest -> InvalidPackage, NotReady, InvalidPayload
           InvalidPayload -> MissingInputs, ExtraInputs, InputConflict, PayloadTooLarge
@@ -168,6 +168,15 @@ class UnknownOutput(NotFound):
     """The key-outputs it has by now."""
 
 
+class UnknownProperty(NotFound):
+    """The instance measured properties, but none of this name."""
+
+    names: tuple[str, ...] = ()
+    """The columns that were asked for and are not there, in lower case."""
+    known: tuple[str, ...] = ()
+    """The columns it has; () if nobody could be asked."""
+
+
 class Conflict(APIError):
     """It contradicts what is there."""
 
@@ -272,7 +281,11 @@ class DownloadError(St4sdError):
 
     advice = "make sure there is room and nothing else of that name, and download it again"
 
-    def __init__(self, path: str, problem: str, *, received: int = 0) -> None:
+    def __init__(self, path: str, problem: str, *, received: int = 0, advice: str | None = None) -> None:
+        self.advice = advice or self.advice
+        """What to do next."""
+        self.problem = problem
+        """What is wrong."""
         self.path, self.received = path, received
         """The file that came or should have come, and how many bytes of it there were."""
         super().__init__(f"{shorten(f'{path!r}: {problem}', LONGEST_MESSAGE - 150)}; {self.advice}")

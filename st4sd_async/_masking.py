@@ -39,6 +39,12 @@ _ESCAPE = re.compile(r"\\+(?:u([0-9a-fA-F]{4})|x([0-9a-fA-F]{2})|[nrtabfv0])")
 _NOT_BARE = re.compile(r"[^A-Za-z0-9]+")
 
 
+def is_quoted(text: str, secrets: Iterable[str]) -> bool:
+    """Whether a text shows a whole secret, whatever stands between its letters and digits; quicker than masking it."""
+    bare = _NOT_BARE.sub("", text)
+    return any(len(one) >= SHORTEST_SECRET and _NOT_BARE.sub("", one) in bare for one in secrets)
+
+
 class Masking:
     """
     Keeps secrets out of the texts of one reply.

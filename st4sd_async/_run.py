@@ -7,10 +7,25 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ._resources.datastore import PATIENCE
+from ._resources.gateways import MOST_BYTES
+from ._tables import CSV_FILES
 
 if TYPE_CHECKING:
+    import os
+
     from ._client import Client
-    from .models import ComponentDocument, ExperimentDocument, KeyOutput, Output, Status
+    from ._tables import Table
+    from .models import (
+        ComponentDocument,
+        Download,
+        DownloadFailed,
+        ExperimentDocument,
+        KeyOutput,
+        Output,
+        Properties,
+        Status,
+        StatusReport,
+    )
 
 
 @dataclass(frozen=True)
@@ -49,6 +64,63 @@ class Run:
     async def output(self, name: str, path: str | None = None) -> Output:
         """The contents of one of its key-outputs: see `Client.output`."""
         return await self.client.output(self, name, path)
+
+    async def properties(self, names: Iterable[str] | None = None) -> Properties:
+        """What it measured: see `Client.properties`."""
+        return await self.client.properties(self, names)
+
+    async def read_file(self, path: str, *, limit: int = MOST_BYTES) -> bytes:
+        """The content of one of its files: see `Client.read_file`."""
+        return await self.client.read_file(self, path, limit=limit)
+
+    async def download_files(
+        self,
+        to: str | os.PathLike[str],
+        *,
+        component: str | None = None,
+        stage: int | None = None,
+        filename: str | None = None,
+        strict: bool = False,
+    ) -> list[Download | DownloadFailed]:
+        """Fetch files that its components left behind: see `Client.download_files`."""
+        return await self.client.download_files(
+            self, to, component=component, stage=stage, filename=filename, strict=strict
+        )
+
+    async def download_component(
+        self, stage: int, component: str, to: str | os.PathLike[str], *, strict: bool = False
+    ) -> list[Download | DownloadFailed]:
+        """Fetch the whole working directory of a component: see `Client.download_component`."""
+        return await self.client.download_component(self, stage, component, to, strict=strict)
+
+    async def download_outputs(
+        self,
+        to: str | os.PathLike[str],
+        names: str | Iterable[str] | None = None,
+        *,
+        unpack: bool = False,
+        strict: bool = False,
+    ) -> list[Download | DownloadFailed]:
+        """Fetch key-outputs, several at once: see `Client.download_outputs`."""
+        return await self.client.download_outputs(self, to, names, unpack=unpack, strict=strict)
+
+    async def csv(
+        self, filename: str = CSV_FILES, *, component: str | None = None, stage: int | None = None
+    ) -> list[Table]:
+        """The tables that its components wrote: see `Client.csv`."""
+        return await self.client.csv(self, filename, component=component, stage=stage)
+
+    async def stdout(self, component: str | None = None, *, stage: int | None = None) -> dict[str, str]:
+        """What its components printed, by reference: see `Client.stdout`."""
+        return await self.client.stdout(self, component, stage=stage)
+
+    async def log(self) -> str:
+        """What its orchestrator logged: see `Client.log`."""
+        return await self.client.log(self)
+
+    async def status_report(self) -> StatusReport:
+        """How each of its components is doing: see `Client.status_report`."""
+        return await self.client.status_report(self)
 
     async def document(self, *, timeout: float = PATIENCE) -> ExperimentDocument:
         """What the datastore keeps of it, waited for if it is late: see `Datastore.document`."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
-from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack, aclosing
+from typing import TYPE_CHECKING, TypeVar, cast
 from urllib.parse import urlencode, urlsplit
 
 import anyio
@@ -13,7 +14,7 @@ import anyio.to_thread
 
 from ._auth import Credentials, Secret, may_carry_credentials
 from ._call import DEFAULT_SILENCE, LONG_SILENCE, Call, decipher
-from ._config import Config, build_home, build_tls
+from ._config import Config, build_home, build_tls, split_address
 from ._errors import APIError, DecodeError, NotFound, St4sdError, TransportError, Unauthorized
 from ._replies import Response, is_refused_by_proxy
 from ._retry import Replay, may_have_arrived, repeated
@@ -21,11 +22,16 @@ from ._version import VERSION
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Callable
 
     import httpx
 
 T = TypeVar("T")
+Take = Callable[[Mapping[str, str], AsyncIterator[bytes]], Awaitable[T]]
+"""
+What becomes of a body: takes the headers of a good reply and the pieces as they arrive.
+
+Called again, with another body from its beginning, when a transfer breaks off.
+"""
 
 log = logging.getLogger("st4sd_async")
 
@@ -43,6 +49,9 @@ HEADERS = (
 JSON_TYPE = (b"Content-Type", b"application/json")
 """Sent with a body."""
 
+WORDS = ("application/json", "text/html")
+"""Types of what the services and their proxies say; files and archives come under others."""
+
 
 class Session:
     """
@@ -59,10 +68,16 @@ class Session:
         self._trusted: dict[str, bool] = {}
         self.token_page = f"{self.home.geturl()}authorisation/token"
         self._config = config
-        self._limiter = anyio.Semaphore(config.concurrency, fast_acquire=True)
+        self._limit(config)
         self._http: httpx.AsyncClient | None = None
         self._services: dict[str, str] | None = None
+        self.gateways: dict[str, tuple[str, float]] = {}
+        """id of a gateway -> its root, and when the registry told it."""
         self._stack = AsyncExitStack()
+
+    def _limit(self, config: Config) -> None:
+        self._requests = anyio.Semaphore(config.concurrency, fast_acquire=True)
+        self._streams = anyio.Semaphore(config.downloads, fast_acquire=True)
 
     @property
     def is_open(self) -> bool:
@@ -75,7 +90,7 @@ class Session:
             raise St4sdError("this client is open already")
         tls = await anyio.to_thread.run_sync(build_tls, self._config.verify)
         make_client = await anyio.to_thread.run_sync(_engine)
-        self._limiter = anyio.Semaphore(self._config.concurrency, fast_acquire=True)
+        self._limit(self._config)
         self._services = None
         self._http = await self._stack.enter_async_context(make_client(tls))
 
@@ -93,10 +108,10 @@ class Session:
         """
         if self._services is None:
             found = await self.send(_URL_MAP, config)
-            self._services = {name: self._root(url) for name, url in found.items()}
+            self._services = {name: self.root(url) for name, url in found.items()}
         return self._services
 
-    def _root(self, url: str) -> str:
+    def root(self, url: str) -> str:
         """The root of a service; one behind the deployment's own door is reached the way that the deployment is."""
         root = urlsplit(url)
         if root.hostname == self.home.hostname and root.port in (None, self.home.port):
@@ -113,13 +128,26 @@ class Session:
             DecodeError: The reply is not what was promised.
             OutcomeUnknown: The call may have been carried out, and must not be repeated.
         """
+        return await self._carried_out(call, config, None)
+
+    async def stream(self, call: Call[T], take: Take[T], config: Config) -> T:
+        """
+        Send a call and return what ``take`` makes of the body, of which little is in memory at a time.
+
+        Repeated as `send` does, and also when the body breaks off. Words in place of a file, in JSON or HTML, are
+        understood as `send` understands them. Bodies have a bound of their own (``Config.downloads``), so that
+        nothing else waits for them.
+        """
+        return await self._carried_out(call, config, take)
+
+    async def _carried_out(self, call: Call[T], config: Config, take: Take[T] | None) -> T:
         url = (call.base or self._runtime) + call.path
         in_doubt = False
 
         async def attempt(number: int) -> T:
             nonlocal in_doubt
             try:
-                return await self._authorised(call, url, config)
+                return await self._authorised(call, url, config, take)
             except (TransportError, APIError) as error:
                 if call.replay is Replay.DELETE and in_doubt and isinstance(error, NotFound):
                     return call.decode(_DONE)
@@ -134,19 +162,18 @@ class Session:
                 raise
             raise call.doubt(call.what, str(error)) from error
 
-    async def _authorised(self, call: Call[T], url: str, config: Config) -> T:
+    async def _authorised(self, call: Call[T], url: str, config: Config, take: Take[T] | None) -> T:
         """One attempt, and another with a new credential if the sign-in proxy refused the first."""
-        target = f"{url}?{urlencode(call.params)}" if call.params else url
         secret = await self.credentials.value() if self._is_trusted(call.base or self._runtime) else None
         try:
-            return self._understood(call, url, await self._once(call, target, secret, config))
+            return await self._once(call, url, secret, config, take)
         except Unauthorized as error:
             refusal = error
         if secret is not None and is_refused_by_proxy(refusal):
             renewed = await self.credentials.renewed(secret)
             if renewed is not None:
                 log.info("%s %s was refused: trying once more with a new credential", call.method, url)
-                return self._understood(call, url, await self._once(call, target, renewed, config))
+                return await self._once(call, url, renewed, config, take)
         raise refusal
 
     def _is_trusted(self, base: str) -> bool:
@@ -155,12 +182,12 @@ class Session:
             self._trusted[base] = may_carry_credentials(urlsplit(base), self.home, self._config.trusted_hosts)
         return self._trusted[base]
 
-    async def _once(self, call: Call[Any], url: str, secret: str | None, config: Config) -> Response:
+    async def _once(self, call: Call[T], url: str, secret: str | None, config: Config, take: Take[T] | None) -> T:
         headers = [*HEADERS, *self.credentials.headers(secret)]
         if call.content is not None:
             headers.append(JSON_TYPE)
         silence = LONG_SILENCE if call.is_long and config.timeout == DEFAULT_SILENCE else config.timeout
-        async with self._limiter:
+        async with self._requests if take is None else self._streams:
             if self._http is None:
                 raise St4sdError("this client is not open: use it inside 'async with Client(...) as client:'")
             import httpx  # not with the package, but there once a client is open
@@ -168,11 +195,18 @@ class Session:
             from ._transport import parsed
 
             began = time.perf_counter()
+            target = parsed(f"{url}?{urlencode(call.params)}" if call.params else url)
             limits = {"timeout": {"read": silence}}
-            request = httpx.Request(call.method, parsed(url), headers=headers, content=call.content, extensions=limits)
-            reply = await self._http.send(request)
-        log.debug("%s %s: %d in %.0f ms", call.method, url, reply.status_code, 1000 * (time.perf_counter() - began))
-        return Response(reply.status_code, reply.headers, reply.content)
+            request = httpx.Request(call.method, target, headers=headers, content=call.content, extensions=limits)
+            reply = await self._http.send(request, stream=take is not None)
+            log.debug("%s %s: %d in %.0f ms", call.method, url, reply.status_code, 1000 * (time.perf_counter() - began))
+            if take is not None:
+                body = cast("AsyncGenerator[bytes]", reply.aiter_bytes())
+                async with aclosing(reply), aclosing(body) as pieces:
+                    if reply.is_success and not reply.headers.get("content-type", "").startswith(WORDS):
+                        return await take(reply.headers, pieces)
+                    await reply.aread()
+        return self._understood(call, url, Response(reply.status_code, reply.headers, reply.content))
 
     def _understood(self, call: Call[T], url: str, response: Response) -> T:
         try:
@@ -190,6 +224,8 @@ def _urls(response: Response) -> dict[str, str]:
     found = response.json()
     if not isinstance(found, dict):
         raise ValueError("not a map of services")
+    if not all(split_address(str(url)) for url in found.values()):
+        raise ValueError("an address that is none")
     return {str(name): str(url) for name, url in found.items()}
 
 

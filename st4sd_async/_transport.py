@@ -31,8 +31,8 @@ IDLE_LIMIT = 2.0
 """Seconds that a connection may lie idle and still be used: a server that closes it at that moment would leave a
 start in doubt."""
 
-CHUNK = 1 << 16
-"""Bytes of a body read at once; a body that is promised to be no longer is read before the reply is handed on."""
+SMALL = 1 << 16  # bytes; a body that is promised to be no longer is read before the reply is handed on
+AHEAD = 1 << 20  # bytes of a body that are received while somebody is busy with those before them
 
 
 async def _never_resend(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
@@ -97,6 +97,12 @@ def _kept(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
     return [(renamed.get(name.lower(), name), value) for name, value in headers if name.lower() != b"content-encoding"]
 
 
+def _shows_its_end(reply: aiohttp.ClientResponse) -> bool:
+    """Whether it is known where a body ends; of words it shows, which cannot be read if they are cut."""
+    is_told = bool({"Content-Length", "Transfer-Encoding"} & reply.headers.keys()) or reply.status == 204
+    return is_told or reply.content_type in ("application/json", "text/html")
+
+
 class _Body(httpx.AsyncByteStream):
     """The body of a reply, as it arrives."""
 
@@ -105,10 +111,12 @@ class _Body(httpx.AsyncByteStream):
         self._where = method, url
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
+        failure: TransportError = ConnectionLost(*self._where, "the answer tells no length, so it may be cut short")
         try:
-            async for chunk in self._reply.content.iter_chunked(CHUNK):
+            async for chunk in self._reply.content.iter_any():
                 yield chunk
-            return
+            if _shows_its_end(self._reply):
+                return
         except ENGINE_ERRORS as error:
             failure = translate(error, *self._where)
         raise failure
@@ -148,9 +156,10 @@ class Engine(httpx.AsyncBaseTransport):
                 allow_redirects=False,
                 timeout=aiohttp.ClientTimeout(connect=CONNECT_TIMEOUT, sock_read=silence),
                 proxy=self._proxy(request.url),
+                read_bufsize=AHEAD,
             )
             headers, length = _kept(reply.raw_headers), reply.content_length
-            if length is not None and length <= CHUNK:
+            if length is not None and length <= SMALL:
                 return httpx.Response(reply.status, headers=headers, content=await reply.read())
             return httpx.Response(reply.status, headers=headers, stream=_Body(reply, request.method, url))
         except ENGINE_ERRORS as error:

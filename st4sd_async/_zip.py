@@ -94,8 +94,9 @@ def checked(name: str, *, windows: bool = os.name == "nt") -> str:
     for problem, pattern in (BAD_NAMES | BAD_NAMES_ON_WINDOWS if windows else BAD_NAMES).items():
         if pattern.search(path):
             raise Hostile(f"the name of its member {name!r} has {problem}")
-    length = len(path.encode())
-    if length > LONGEST_NAME or (length > LONGEST_PART < max(len(part.encode()) for part in path.split("/"))):
+    if (length := len(path.encode())) > LONGEST_NAME or (
+        length > LONGEST_PART < max(len(part.encode()) for part in path.split("/"))
+    ):
         raise Hostile(f"the name of its member {name!r} is too long")
     return path
 
@@ -113,11 +114,17 @@ def _check_kind(info: ZipInfo, is_folder: bool) -> None:
 
 def _claim(claims: dict[str, tuple[str, bool]], path: str, is_folder: bool) -> None:
     """Note a path and the folders above it, under names that are equal where some file system takes them for equal."""
-    for spelling in accumulate(path.split("/"), "{}/{}".format):
+    folder = path.rpartition("/")[0]
+    is_known = claims.get(_folded(folder)) == (folder, True)  # and so are those above it
+    for spelling in [path] if is_known else accumulate(path.split("/"), "{}/{}".format):
         claim = (spelling, is_folder or spelling != path)
-        known = claims.setdefault(normalize("NFD", spelling).casefold(), claim)
+        known = claims.setdefault(_folded(spelling), claim)
         if known is not claim and (known != claim or not claim[1]):
             raise Hostile(f"its members {known[0]!r} and {spelling!r} would be in the same place")
+
+
+def _folded(path: str) -> str:
+    return path.lower() if path.isascii() else normalize("NFD", path).casefold()
 
 
 def _directory(file: BinaryIO, limits: Limits) -> tuple[list[ZipInfo], int]:
@@ -128,10 +135,9 @@ def _directory(file: BinaryIO, limits: Limits) -> tuple[list[ZipInfo], int]:
     if count > limits.members or length > LARGEST_DIRECTORY or file.read(length).count(b"PK\1\2") > count:
         raise Hostile(f"it has more than {limits.members} members, or more than it counts")
     infos = ZipFile(file).infolist()
-    total = sum(info.file_size for info in infos)
     if len(infos) != count:
         raise BadZipFile(f"it has {len(infos)} members and counts {count}")
-    if total > min(limits.total, max(limits.harmless, limits.ratio * start)):
+    if (total := sum(info.file_size for info in infos)) > min(limits.total, max(limits.harmless, limits.ratio * start)):
         raise Hostile(f"its {start} bytes would become {total}")
     return infos, start
 

@@ -9,14 +9,16 @@ from st4sd_async import _errors, models
 
 # fmt: off
 NAMES = [
-    "S3", "APIError", "AlreadyExists", "BadRequest", "Client", "ComponentDocument", "Config", "ConfigError",
-    "Conflict", "ConnectFailed", "ConnectionLost", "DecodeError", "DownloadError", "ExitStatus", "Experiment",
-    "ExperimentDocument", "ExperimentState", "ExtraInputs", "FileContent", "Hint", "InputConflict", "Instance",
-    "InvalidPackage", "InvalidPayload", "KeyOutput", "MissingInputs", "NotFound", "NotReady", "OutcomeUnknown",
-    "Output", "PayloadTooLarge", "Problem", "RateLimited", "Reason", "RetryPolicy", "Run", "RunDeleted", "RunFailed",
-    "S3Store", "ServerError", "St4sdError", "StageState", "StartOutcomeUnknown", "StartPayload", "Status",
-    "TimedOut", "TransportError", "Unauthorized", "UnknownExperiment", "UnknownOutput", "UnknownRun",
-    "UnsafeArchive", "UserMetadata", "Volume", "WaitTimeout",
+    "APIError", "AlreadyExists", "BadRequest", "Client", "ComponentDocument", "ComponentReport", "Config",
+    "ConfigError", "Conflict", "ConnectFailed", "ConnectionLost", "DecodeError", "Download", "DownloadError",
+    "DownloadFailed", "ExitStatus", "Experiment", "ExperimentDocument", "ExperimentState", "ExtraInputs",
+    "FileContent", "Hint", "InputConflict", "Instance", "Interface", "InvalidPackage", "InvalidPayload",
+    "KeyOutput", "MissingInputs", "NotFound", "NotReady", "OutcomeUnknown", "Output", "PayloadTooLarge",
+    "Problem", "Progress", "Properties", "RateLimited", "Reason", "RetryPolicy", "Run", "RunDeleted",
+    "RunFailed", "S3", "S3Store", "ServerError", "St4sdError", "StageState", "StartOutcomeUnknown",
+    "StartPayload", "Status", "StatusReport", "Step", "Table", "TimedOut", "TransportError", "Unauthorized",
+    "UnknownExperiment", "UnknownOutput", "UnknownProperty", "UnknownRun", "UnsafeArchive", "UserMetadata",
+    "Volume", "WaitTimeout",
 ]
 # fmt: on
 

@@ -28,11 +28,12 @@ def compiled(source: str) -> CodeType:
 @pytest.mark.anyio
 async def test_every_block_of_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As in a notebook, one after the other; only the made-up address and key are replaced."""
+    monkeypatch.chdir(tmp_path)
     with LocalServer(speed=50) as server:
         config = Config(poll_interval=0.02)
         async with Client(server.url, api_key=server.api_key, config=config) as client:
             await client.push(server.example("demo"))
-            names: dict[str, Any] = {"client": client, "print": lambda *shown: None}
+            names: dict[str, Any] = {"client": client, "print": lambda *shown, **options: None}
             for block in BLOCKS:
                 source = block.replace('Path("st4sd.key")', repr(server.api_key)).replace(
                     "LocalServer()", "LocalServer(speed=50)"
@@ -44,6 +45,7 @@ async def test_every_block_of_python_runs(tmp_path: Path, monkeypatch: pytest.Mo
                 if inspect.isawaitable(done):
                     await done
     assert len(BLOCKS) == 5
+    assert (tmp_path / "results" / "Folder" / "sub" / "b.bin").is_file()
 
 
 def test_it_stays_short() -> None:

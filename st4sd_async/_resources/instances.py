@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pydantic
@@ -12,7 +13,9 @@ from .._errors import APIError, UnknownRun
 from .._replies import Response
 from .._retry import Replay
 from ..models import Instance, KeyOutput, Output, Status
+from ..models.properties import is_table
 from ._base import Group
+from .documents import properties_params
 
 _INSTANCES: pydantic.TypeAdapter[list[Instance]] = pydantic.TypeAdapter(list[Instance])
 _OUTPUTS: pydantic.TypeAdapter[dict[str, KeyOutput]] = pydantic.TypeAdapter(dict[str, KeyOutput])
@@ -46,15 +49,25 @@ def outputs_call(rest_uid: str) -> Call[dict[str, KeyOutput]]:
 
 def output_call(rest_uid: str, name: str, path: str | None) -> Call[Output]:
     """The contents of a key-output, or of a file or folder in it."""
-    where = f"{instance_path(rest_uid)}/outputs/{segment(name, 'the name of a key-output')}"
+    where = _output_path(rest_uid, name)
     if path is not None:
         where = f"{where}/{subpath(path)}"
     return Call("GET", where, lambda response: _output(name, response), is_long=True, missing=UnknownRun)
 
 
-def properties_call(rest_uid: str) -> Call[dict[str, list[Any]]]:
+def output_file_call(rest_uid: str, name: str) -> Call[Any]:
+    """The contents of a key-output, to be streamed."""
+    return Call("GET", _output_path(rest_uid, name), _no_file, is_long=True, missing=UnknownRun)
+
+
+def _output_path(rest_uid: str, name: str) -> str:
+    return f"{instance_path(rest_uid)}/outputs/{segment(name, 'the name of a key-output')}"
+
+
+def properties_call(rest_uid: str, params: Mapping[str, str] | None = None) -> Call[dict[str, list[Any]]]:
     """The measured properties, column by column."""
-    return Call("GET", f"{instance_path(rest_uid)}/properties", _columns, missing=UnknownRun)
+    path = f"{instance_path(rest_uid)}/properties"
+    return Call("GET", path, _columns, params=params, is_long=True, missing=UnknownRun)
 
 
 def delete_call(rest_uid: str) -> Call[None]:
@@ -123,19 +136,29 @@ class Instances(Group):
         """
         return await self._send(output_call(rest_uid, name, path))
 
-    async def properties(self, rest_uid: str) -> dict[str, builtins.list[Any]]:
+    async def properties(
+        self, rest_uid: str, *, include_properties: Iterable[str] | None = None, stringify_nan: bool = False
+    ) -> dict[str, builtins.list[Any]]:
         """
         The properties that the instance measured: column name -> values, rows sorted by ``input-id``.
 
-        What could not be measured is NaN. Column names are lower-case.
+        What could not be measured is NaN. Column names are lower-case. `Client.properties` makes a table of it.
+
+        Args:
+            rest_uid: The instance.
+            include_properties: Columns in any case, and ``input-id`` with them; None: all. One that was not
+                measured is left out.
+            stringify_nan: Whether missing numbers come as the text ``"NaN"`` and not as floats.
 
         Raises:
             NotReady: It still runs, or its status is not complete yet.
-            NotFound: Its experiment measures no properties.
+            ServerError: It has no status yet.
+            NotFound: It is over and measured none.
 
         Source: ``GET instances/{id}/properties``.
         """
-        return await self._send(properties_call(rest_uid))
+        params = properties_params(include_properties, stringify_nan=stringify_nan)
+        return await self._send(properties_call(rest_uid, params))
 
     async def delete(self, rest_uid: str) -> None:
         """
@@ -153,16 +176,31 @@ def _pending(error: APIError) -> Status | None:
 
 
 def _columns(response: Response) -> dict[str, list[Any]]:
-    return {str(name): list(values) for name, values in response.json().items()}
+    table = response.json()
+    if not is_table(table):
+        raise ValueError("no table of properties")
+    return table
+
+
+def _no_file(response: Response) -> None:
+    raise ValueError("words in place of a file")
 
 
 def _output(name: str, response: Response) -> Output:
     media_type = response.headers.get("content-type", "").split(";")[0] or "application/octet-stream"
-    filename = _filename(response.headers.get("content-disposition", "")) or name
+    filename = filename_in(response.headers.get("content-disposition", "")) or name
     return Output(name=name, filename=filename, content=response.body, media_type=media_type)
 
 
-def _filename(disposition: str) -> str:
+def filename_in(disposition: str) -> str:
     """The name in a Content-Disposition header, in which the service escapes neither quotes nor UTF-8."""
     _, _, name = disposition.partition('filename="')
     return name.rpartition('"')[0]
+
+
+def where_to_look(name: str, path: str | None, known: Iterable[str], *, is_over: bool) -> str:
+    """What to do when a key-output is not there."""
+    if path is not None and name in known:
+        return f"the key-output is there, but has no {path!r} in it: output(run, {name!r}) gives all of it"
+    more = "the run is over, so there will be no others" if is_over else "others may come until the run is over"
+    return f"the run has {sorted(known)}, and {more}"

@@ -12,6 +12,8 @@ from .datastore import (
     ExperimentDocument,
     UserMetadata,
 )
+from .downloads import Download, DownloadFailed
+from .interface import InputSpec, Interface, PropertySpec
 from .outputs import KeyOutput, Output
 from .packages import Experiment, ExperimentList, StartSkeleton
 from .payloads import (
@@ -24,16 +26,21 @@ from .payloads import (
     Volume,
     VolumeType,
 )
+from .properties import Properties
+from .reports import ComponentReport, StatusReport
 from .runs import ExitStatus, ExperimentState, Instance, Meta, StageState, Status
 
 __all__ = [
     "S3",
     "ComponentDocument",
+    "ComponentReport",
     "ComponentState",
     "Document",
     "DocumentMeta",
     "DocumentOutput",
     "DocumentStatus",
+    "Download",
+    "DownloadFailed",
     "ExitStatus",
     "Experiment",
     "ExperimentDocument",
@@ -41,12 +48,16 @@ __all__ = [
     "ExperimentState",
     "FileContent",
     "Hint",
+    "InputSpec",
     "Instance",
+    "Interface",
     "KeyOutput",
     "Meta",
     "OrchestratorResources",
     "Output",
     "Payload",
+    "Properties",
+    "PropertySpec",
     "Reason",
     "Reply",
     "RuntimePolicy",
@@ -55,6 +66,7 @@ __all__ = [
     "StartPayload",
     "StartSkeleton",
     "Status",
+    "StatusReport",
     "UserMetadata",
     "Volume",
     "VolumeType",

@@ -6,7 +6,16 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, ModelWrapValidatorHandler, PrivateAttr, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    ModelWrapValidatorHandler,
+    PrivateAttr,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    field_validator,
+    model_validator,
+)
 
 
 class Reply(BaseModel):
@@ -32,6 +41,18 @@ class Reply(BaseModel):
         """The dictionary as it came over the wire."""
         raw = (self.__pydantic_private__ or {}).get("_raw")
         return raw if isinstance(raw, dict) else {}
+
+
+class Tolerant(Reply):
+    """A reply in which a field that cannot be read is as if it were missing; `raw` has it as it came."""
+
+    @field_validator("*", mode="wrap")
+    @classmethod
+    def _tolerate(cls, value: Any, read: ValidatorFunctionWrapHandler, info: ValidationInfo) -> Any:
+        try:
+            return read(value)
+        except (ValueError, TypeError, ArithmeticError, OSError):  # the latter two: a time that no calendar has
+            return cls.model_fields[info.field_name or ""].get_default(call_default_factory=True)
 
 
 class Payload(BaseModel):

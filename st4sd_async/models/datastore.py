@@ -6,23 +6,12 @@ import ast
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, ConfigDict, Field, ValidationInfo, ValidatorFunctionWrapHandler, field_validator
+from pydantic import BeforeValidator, ConfigDict, Field, field_validator
 
-from ._base import Reply, Word
+from ._base import Tolerant, Word
+from .interface import Interface
 from .outputs import KeyOutput
 from .runs import Meta, Status
-
-
-class Tolerant(Reply):
-    """A reply in which a field that cannot be read is as if it were missing; `raw` has it as it came."""
-
-    @field_validator("*", mode="wrap")
-    @classmethod
-    def _tolerate(cls, value: Any, read: ValidatorFunctionWrapHandler, info: ValidationInfo) -> Any:
-        try:
-            return read(value)
-        except (ValueError, TypeError, ArithmeticError, OSError):  # the latter two: a time that no calendar has
-            return cls.model_fields[info.field_name or ""].get_default(call_default_factory=True)
 
 
 class ComponentState(Word):
@@ -128,8 +117,8 @@ class ExperimentDocument(Document):
     """How the run was doing when the document was written."""
     outputs: Annotated[dict[str, DocumentOutput], BeforeValidator(_mappings)] = Field(default={}, alias="output")
     """Key-outputs by name."""
-    interface: dict[str, Any] = {}
-    """What the experiment says about its inputs and properties; {} if it has no interface."""
+    interface: Interface = Interface()
+    """What the experiment says of its inputs and properties, and what came of it; blank if it has no interface."""
 
     @property
     def rest_uid(self) -> str | None:
@@ -139,7 +128,7 @@ class ExperimentDocument(Document):
     @property
     def property_table(self) -> dict[str, list[Any]] | None:
         """Measured properties, column -> values; None if they were not asked for, or nothing was measured."""
-        table = self.interface.get("propertyTable")
+        table = self.interface.raw.get("propertyTable")
         return table if isinstance(table, dict) else None
 
 
@@ -170,6 +159,11 @@ class ComponentDocument(Document):
     """The same for components that compute the same from the same; "" until it has succeeded."""
     memoization_hash_fuzzy: str = Field(default="", alias="memoization-hash-fuzzy")
     """As `memoization_hash`, by looser rules."""
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has ended, so that its files do not change any more."""
+        return self.state in (ComponentState.FINISHED, ComponentState.FAILED, ComponentState.COMPONENT_SHUTDOWN)
 
 
 class UserMetadata(Document):

@@ -110,19 +110,19 @@ class Output:
 
     def dataframe(self) -> pandas.DataFrame:
         """
-        The contents of a CSV file as a pandas DataFrame (tab-separated if the name ends in ``.tsv``).
+        The contents of a CSV file as a pandas DataFrame; commas, semicolons, tabs or blanks separate its cells.
 
         Raises:
             ImportError: pandas is not installed.
             ValueError: The key-output is a folder, or not a table.
         """
+        from .._csv import AS_TEXT, read_table
+
         self._check_file()
         try:
-            import pandas
+            return read_table(io.TextIOWrapper(io.BytesIO(self.content), **AS_TEXT))
         except ImportError:
             raise ImportError('Output.dataframe() needs pandas: pip install "st4sd_async[pandas]"') from None
-        separator = "\t" if self.filename.lower().endswith(".tsv") else ","
-        return pandas.read_csv(io.BytesIO(self.content), sep=separator, skipinitialspace=True)
 
     def _check_file(self) -> None:
         if self.is_folder:

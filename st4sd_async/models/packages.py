@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field
 
 from ._base import Reply
+from .interface import Interface
 
 # Lists of the service are marshalled: what is missing comes as null, and invalid entries come as
 # they are, so every part may be absent.
@@ -108,8 +109,8 @@ class RegistryMetadata(Reply):
     """Key-outputs."""
     platforms: _Strings = []
     """Platforms that the package knows."""
-    interface: Annotated[dict[str, Any], _Dict] = {}
-    """The virtual experiment interface (inputs and measured properties), {} if it has none."""
+    interface: Annotated[Interface, _Dict] = Interface()
+    """What it says of its inputs and measured properties; blank if it has no interface."""
 
 
 class Metadata(Reply):

@@ -192,9 +192,6 @@ async def test_a_body_in_a_coding_nobody_asked_for_is_ours_to_report(coding: str
     assert_ours(caught.value)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="to the engine any end of such a body is a good one; no service was seen to send one"
-)
 async def test_a_body_without_a_length_that_ends_in_a_reset_is_not_complete() -> None:
     """A download that is reset in its middle is lost, also if the server never said how long it would be."""
 

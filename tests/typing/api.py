@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, assert_type
 
 from st4sd_async import (
     Client,
     ComponentDocument,
+    ComponentReport,
     Config,
     ExitStatus,
     Experiment,
     ExperimentDocument,
     ExperimentState,
     Instance,
+    Interface,
     KeyOutput,
     Output,
+    Properties,
     Run,
+    St4sdError,
     Status,
+    StatusReport,
+    Table,
     UserMetadata,
 )
 from st4sd_async.models import ComponentState, DocumentStatus, ExperimentList, Meta, StartSkeleton
@@ -61,6 +69,8 @@ async def documents(client: Client, run: Run) -> None:
     document = assert_type(await run.document(timeout=5), ExperimentDocument)
     assert_type(document.status, DocumentStatus)
     assert_type(document.property_table, dict[str, list[Any]] | None)
+    assert_type(document.interface, Interface)
+    assert_type(document.interface.properties_by_output, dict[str, list[str]])
     for component in assert_type(await run.components(), list[ComponentDocument]):
         assert_type(component.state, ComponentState | None)
     assert_type(await client.datastore.query({}, include_properties=["*"]), list[dict[str, Any]])
@@ -70,6 +80,31 @@ async def documents(client: Client, run: Run) -> None:
     await client.datastore.tag([*metadata, *await run.components()], {"campaign": "y"})
     await client.datastore.tag([document, {"instance": "file://gateway/path"}], {"campaign": "y"})
     assert_type(await client.datastore.is_healthy(), bool)
+
+
+async def properties(client: Client, run: Run) -> None:
+    table = assert_type(await run.properties(["energy"]), Properties)
+    assert_type(await client.properties("demo-1"), Properties)
+    assert_type(await client.properties([run, "demo-1"], ["energy"], strict=True), Properties)
+    assert_type(await client.instances.properties(run.id, include_properties=["*"]), dict[str, list[Any]])
+    assert_type(table["energy"], list[Any])
+    assert_type(list(table), list[dict[str, Any]])
+    assert_type(table.problems, Mapping[str, St4sdError])
+
+
+async def tables(client: Client, run: Run) -> None:
+    for table in assert_type(await run.csv("energies", component="^Compute$", stage=0), list[Table]):
+        assert_type(table.document, ComponentDocument)
+        assert_type(table.problem, St4sdError | None)
+    assert_type(await client.csv("demo-1"), list[Table])
+    assert_type(await run.stdout("stage0.Compute"), dict[str, str])
+    assert_type(await run.log(), str)
+    report = assert_type(await run.status_report(), StatusReport)
+    assert_type(report.failed, tuple[ComponentReport, ...])
+    assert_type(report.rows[0].task_exit_code, int | None)
+    assert_type(report.rows[0].task_run_time, timedelta | None)
+    assert_type(report.rows[0].state, ComponentState | None)
+    assert_type(report.table(), str)
 
 
 def clients() -> None:

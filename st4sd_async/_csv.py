@@ -1,0 +1,98 @@
+"""Tables in texts of which nobody says how they are written, as pandas reads them when it is told."""
+
+from __future__ import annotations
+
+import csv
+from contextlib import suppress
+from io import StringIO
+from itertools import islice
+from typing import TYPE_CHECKING, Any, TextIO
+
+if TYPE_CHECKING:
+    import pandas
+
+# All ends of lines become "\n": at a lone "\r" before a blank, pandas 2.3 may go round until memory is full.
+AS_TEXT: Any = {"encoding": "utf-8-sig", "errors": "replace", "newline": None}
+"""How a file is opened that `read_table` is to read."""
+SEPARATORS = (",", ";", "\t")
+"""What may stand between the cells of a table, besides blanks."""
+BLANKS = r"\s+"
+SAMPLE = 1 << 20  # characters of a table in which its first two rows are looked for
+
+
+def read_table(file: TextIO) -> pandas.DataFrame:
+    """
+    The table in a text, opened with `AS_TEXT`, whose first line, comments aside, has the names of the columns.
+
+    Cells are separated by commas, semicolons, tabs or blanks, whichever gives the names and the first
+    row as many cells. Lines at the top that begin with ``#`` are skipped. What is not UTF-8 is replaced.
+
+    Raises:
+        ValueError: It is empty, it is no text, or a row has more cells than there are names.
+    """
+    start = _skip_comments(file)
+    sample = file.read(SAMPLE)
+    if "\0" in sample:
+        raise ValueError("no text")
+    separator = _separator(sample)
+    file.seek(start)
+    frame = _read(file, separator)
+    if _has_implicit_index(frame):
+        if frame.index.nlevels > 1 or not frame.iloc[:, -1].isna().all():
+            raise ValueError("no table: rows have more cells than there are names of columns")
+        file.seek(start)
+        frame = _read(file, separator, index_col=False)  # a separator ended each row
+    return frame
+
+
+def _read(file: TextIO, separator: str, **options: Any) -> pandas.DataFrame:
+    import pandas
+
+    # The default reads floats that are off by a bit; in chunks, it may give one column two types.
+    return pandas.read_csv(
+        file, sep=separator, skipinitialspace=True, float_precision="round_trip", low_memory=False, **options
+    )
+
+
+def _has_implicit_index(frame: pandas.DataFrame) -> bool:
+    """Whether pandas took first cells for an index, because rows have more cells than there are names."""
+    import pandas
+
+    return not isinstance(frame.index, pandas.RangeIndex)
+
+
+def _skip_comments(file: TextIO) -> int:
+    """Where the first line begins that is neither blank nor a comment."""
+    start = file.tell()
+    while (line := file.readline(SAMPLE)) and (line.startswith("#") or not line.strip()):
+        start = file.tell()
+    file.seek(start)
+    return start
+
+
+def _separator(sample: str) -> str:
+    """What separates cells: it gives the names of columns and the first row as many."""
+    heads = {separator: _head(sample, separator) for separator in SEPARATORS}
+    for separator, head in heads.items():
+        if len(head) == 2 and len(head[0]) == len(head[1]) > 1:
+            return separator
+    names, row = (line.split() for line in [*sample.split("\n", 2), ""][:2])
+    if len(names) == len(row) > 1 and any(map(_is_number, row)):
+        return BLANKS
+    return max(SEPARATORS, key=lambda separator: len(heads[separator][0]) if heads[separator] else 0)
+
+
+def _head(sample: str, separator: str) -> list[list[str]]:
+    """The first two rows that are not empty, as far as they can be read."""
+    rows = csv.reader(StringIO(sample), delimiter=separator, skipinitialspace=True)
+    head: list[list[str]] = []
+    with suppress(csv.Error):  # as for a cell of more than 128 KiB
+        head.extend(islice(filter(None, rows), 2))
+    return head
+
+
+def _is_number(text: str) -> bool:
+    with suppress(ValueError):
+        float(text)
+        return True
+    return False

@@ -1,0 +1,34 @@
+"""What became of files that were to be fetched."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from .._errors import St4sdError
+
+
+@dataclass(frozen=True)
+class Download:
+    """A file that is whole and on disk."""
+
+    path: Path
+    """Where it is."""
+    size: int
+    """Bytes."""
+    sha256: str
+    """Of its content, in hexadecimal."""
+    source: str
+    """Where it came from: ``file://<id of a gateway>/<path>``, or ``<rest-uid>/outputs/<key-output>``."""
+
+
+@dataclass(frozen=True)
+class DownloadFailed:
+    """A file, or all files of a folder, that could not be had; nothing half of it is under the name."""
+
+    path: Path
+    """Where it should be."""
+    source: str
+    """Where it should come from, as in `Download`."""
+    error: St4sdError
+    """Why it did not."""

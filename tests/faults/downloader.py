@@ -1,0 +1,92 @@
+"""
+A process whose children each download all of a run and may be killed.
+
+``python -m tests.faults.downloader URL REST_UID``, with the key in ``ST4SD_API_KEY``. For each line ``TARGET MOMENT``
+of its input it writes ``pid N``; the child dies by itself before its MOMENT-th action on files or sockets, never if
+that is 0. Another line waits for the child: if it came to its end, it has written ``actions N``; last comes ``exit
+CODE``, negative for a signal, 3 if a file was opened for writing under its final name.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import signal
+import ssl
+import sys
+import traceback
+from pathlib import Path
+from typing import NoReturn
+
+import st4sd_async._transport  # noqa: F401 -- else each child imports it anew
+from st4sd_async import Client, Config
+
+from .gateways import LEDGER, is_part
+
+ACTIONS = {"open", "os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.truncate", "shutil.rmtree", "socket.connect"}
+"""What Python tells before it does it; a file that is replaced counts as renamed."""
+
+CONFIG = Config(validate=False, verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
+
+
+async def download(url: str, run: str, target: Path) -> None:
+    """Fetch files, a directory and key-outputs."""
+    async with Client(url, api_key=os.environ["ST4SD_API_KEY"], config=CONFIG) as client:
+        await client.download_files(run, target / "files", component="Compute", strict=True)
+        await client.download_component(run, 1, "Report", target / "component", strict=True)
+        await client.download_outputs(run, target / "outputs", unpack=True, strict=True)
+
+
+def is_half(target: Path, path: object, _: object, flags: object) -> bool:
+    """Whether a file is opened to be written under its final name, where a death would leave half of it."""
+    if not isinstance(path, str | os.PathLike) or not isinstance(flags, int) or not flags & (os.O_WRONLY | os.O_RDWR):
+        return False
+    below = Path(path).parts[len(target.parts) :]
+    return Path(path).is_relative_to(target) and below[-1] != LEDGER and not any(map(is_part, below))
+
+
+def child(url: str, run: str, target: Path, moment: int) -> NoReturn:
+    """Download, and die."""
+    actions = itertools.count(1)
+    reached = 0
+
+    def hook(event: str, facts: tuple[object, ...]) -> None:
+        nonlocal reached
+        if event == "open" and is_half(target, *facts):
+            os._exit(3)
+        if event in ACTIONS:
+            reached = next(actions)
+            if reached == moment:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(hook)
+    try:
+        asyncio.run(download(url, run, target))
+    except BaseException:
+        traceback.print_exc()
+        os._exit(1)
+    say(f"actions {reached}")
+    os._exit(0)
+
+
+def say(line: str) -> None:
+    """Write a line at once."""
+    os.write(sys.stdout.fileno(), f"{line}\n".encode())
+
+
+def main(url: str, run: str) -> None:
+    """Serve."""
+    for line in iter(sys.stdin.readline, ""):
+        target, moment = line.rsplit(maxsplit=1)
+        pid = os.fork()
+        if not pid:
+            child(url, run, Path(target), int(moment))
+        say(f"pid {pid}")
+        sys.stdin.readline()
+        _, status = os.waitpid(pid, 0)
+        say(f"exit {os.waitstatus_to_exitcode(status)}")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

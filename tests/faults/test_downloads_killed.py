@@ -1,0 +1,236 @@
+"""Downloads that are killed at any moment and repeated end complete: nothing half, nothing whole fetched twice."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from subprocess import PIPE
+from typing import Self
+
+import anyio
+import pytest
+from anyio.abc import Process
+from anyio.streams.buffered import BufferedByteReceiveStream
+
+from st4sd_async import Client
+from st4sd_async.local import LocalServer
+
+from .gateways import asked, files_in, finished, forward, gateway, instance_of, leftovers
+from .raw import RawServer
+from .tools import settings
+
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]  # twenty deaths, on a machine that is busy
+
+KILLS = 20
+"""How often a process dies in each test."""
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass
+class Downloader:
+    """A process whose children download a run."""
+
+    process: Process
+    lines: BufferedByteReceiveStream
+
+    @classmethod
+    @asynccontextmanager
+    async def of(cls, server: LocalServer, run: str) -> AsyncIterator[Self]:
+        """It goes away with all its children."""
+        command = [sys.executable, "-m", "tests.faults.downloader", server.url, run]
+        environment = {**os.environ, "ST4SD_API_KEY": server.api_key}
+        async with await anyio.open_process(
+            command, stdin=PIPE, stdout=PIPE, stderr=None, cwd=ROOT, env=environment
+        ) as process:
+            assert process.stdout is not None
+            yield cls(process, BufferedByteReceiveStream(process.stdout))
+            assert process.stdin is not None
+            await process.stdin.aclose()
+            await process.wait()
+
+    async def download(self, target: Path, *, dies_at: int = 0, killed_after: float | None = None) -> tuple[int, int]:
+        """How a child ends, negative by a signal, and how many actions it took if it came to its end."""
+        await self._say(f"{target} {dies_at}")
+        _, pid = await self._hear()
+        heard, actions = ("", 0), 0
+        if killed_after is not None:
+            with anyio.move_on_after(killed_after):
+                heard = await self._hear()
+            os.kill(pid, signal.SIGKILL)  # who has ended is still waited for, so the id is nobody else's
+        await self._say("wait")
+        while heard[0] != "exit":
+            actions = heard[1]
+            heard = await self._hear()
+        return heard[1], actions
+
+    async def _say(self, line: str) -> None:
+        assert self.process.stdin is not None
+        await self.process.stdin.send(f"{line}\n".encode())
+
+    async def _hear(self) -> tuple[str, int]:
+        word, number = (await self.lines.receive_until(b"\n", 100)).decode().split()
+        return word, int(number)
+
+
+@dataclass
+class Scene:
+    """A run with many files, whose gateway notes what it is asked and takes its time."""
+
+    server: LocalServer
+    gateway: RawServer
+    instance: Path
+    run: str
+    downloader: Downloader
+
+    def expected(self) -> dict[str, bytes]:
+        """All files of a target in the end."""
+        compute, report = (self.instance / "stages" / part for part in ("stage0/Compute", "stage1/Report"))
+        wanted = {
+            "files/stages/stage0/Compute": compute,
+            "component": report,
+            "outputs/Folder": report / "results",
+        }
+        found = {f"{at}/{name}": data for at, folder in wanted.items() for name, data in files_in(folder).items()}
+        return {**found, "outputs/Energies/energies.csv": (compute / "energies.csv").read_bytes()}
+
+    def asked_since(self, gateway: int, server: int) -> list[str]:
+        """What was asked for since so many requests, named like the files and folders of a target."""
+        files = [
+            f"files{path.removeprefix(str(self.instance))}"
+            for batch in asked(self.gateway.requests[gateway:])
+            for path in batch
+        ]
+        components = ["component" for seen in self.gateway.requests[gateway:] if seen.method == "GET"]
+        outputs = [
+            f"outputs/{path.rpartition('/')[2]}" for _, path in self.server.requests[server:] if "/outputs/" in path
+        ]
+        return files + components + outputs
+
+    def complete(self, target: Path, expected: dict[str, bytes]) -> set[str]:
+        """The files, and the folders that come as one, that are whole in a target; what is not whole fails."""
+        found = files_in(target)
+        assert {name for name, data in found.items() if expected.get(name) != data} == set()
+        folders = ["component", "outputs/Folder", "outputs/Energies"]
+        whole = [
+            folder for folder in folders if all(name in found for name in expected if name.startswith(f"{folder}/"))
+        ]
+        return {*found, *whole}
+
+
+@pytest.fixture
+async def scene() -> AsyncIterator[Scene]:
+    """A run that is over."""
+    async with LocalServer(speed=0) as server:
+        async with Client(server.url, api_key=server.api_key, config=settings()) as client:
+            run = await finished(client, server)
+        instance = instance_of(server, run)
+        data = random.Random(1)
+        for number in range(200):
+            file = instance / f"stages/stage0/Compute/part {number // 20}/{number}.csv"
+            file.parent.mkdir(exist_ok=True)
+            file.write_bytes(data.randbytes(data.randrange(600)))
+        for number in range(20):
+            (instance / f"stages/stage1/Report/results/sub/{number}.bin").write_bytes(data.randbytes(4000))
+        (instance / "stages/stage1/Report/large.bin").write_bytes(data.randbytes(3 << 19))
+        async with (
+            gateway(server, forward(server, piece=1 << 16, pause=0.001)) as asked_gateway,
+            Downloader.of(server, run.id) as downloader,
+        ):
+            yield Scene(server, asked_gateway, instance, run.id, downloader)
+
+
+Attempt = Callable[[Path], Awaitable[int]]
+
+
+async def until_complete(scene: Scene, target: Path, attempt: Attempt, most: int) -> int:
+    """Download into a target until it ends or has been killed so often; how often it was killed."""
+    expected = scene.expected()
+    done: set[str] = set()
+    for kills in range(most + 1):
+        before = len(scene.gateway.requests), len(scene.server.requests)
+        code = await attempt(target) if kills < most else (await scene.downloader.download(target))[0]
+        twice = done.intersection(scene.asked_since(*before))
+        assert twice == set(), f"{len(twice)} fetched again after {kills} kills"
+        done = scene.complete(target, expected)
+        if code == 0:
+            break
+        assert code == -signal.SIGKILL
+    assert files_in(target) == expected
+    assert leftovers(target) == []
+    return kills
+
+
+async def test_killed_at_random_moments(scene: Scene, tmp_path: Path) -> None:
+    """Whatever the time of death, before the first request or in the last rename, the next ones complete the work."""
+    chance = random.Random(4)
+    for name in ("first", "second"):  # which does not need to wait for what is made once
+        began = anyio.current_time()
+        assert (await scene.downloader.download(tmp_path / name))[0] == 0
+        duration = anyio.current_time() - began
+
+    async def attempt(target: Path) -> int:
+        return (await scene.downloader.download(target, killed_after=chance.uniform(0, duration)))[0]
+
+    kills = rounds = 0
+    while kills < KILLS:
+        kills += await until_complete(scene, tmp_path / f"{rounds}", attempt, most=8)
+        rounds += 1
+
+
+async def test_killed_between_any_two_actions(scene: Scene, tmp_path: Path) -> None:
+    """A death before a file is opened, a folder made, a connection opened, a file renamed: seeded, over all of them."""
+    chance = random.Random(5)
+    code, actions = await scene.downloader.download(tmp_path / "undisturbed")
+    assert (code, actions > 500) == (0, True)
+
+    kills = 0
+    for number, first in enumerate(spread(actions, KILLS // 2, chance)):
+        moments = iter([first])
+
+        async def attempt(target: Path, moments: Iterator[int] = moments) -> int:
+            moment = next(moments, 0) or chance.randrange(1, actions // 2)
+            return (await scene.downloader.download(target, dies_at=moment))[0]
+
+        kills += await until_complete(scene, tmp_path / f"{number}", attempt, most=4)
+    assert kills >= KILLS
+
+
+async def test_after_the_end_there_is_nothing_to_do(scene: Scene, tmp_path: Path) -> None:
+    """Called again when all is there, it asks for no file."""
+    target = tmp_path / "target"
+    assert (await scene.downloader.download(target))[0] == 0
+    before = len(scene.gateway.requests), len(scene.server.requests)
+
+    assert (await scene.downloader.download(target))[0] == 0
+
+    assert scene.asked_since(*before) == []
+    assert scene.complete(target, scene.expected()) >= set(scene.expected())
+
+
+def spread(end: int, count: int, chance: random.Random) -> list[int]:
+    """Numbers from 1 to ``end``, one from each of as many equal parts of it."""
+    return [1 + int((part + chance.random()) * end / count) for part in range(count)]
+
+
+async def test_two_processes_download_into_the_same_folders(scene: Scene, tmp_path: Path) -> None:
+    """Both end well, while one takes nothing of the other for left behind; then all is there, once."""
+    ends: list[int] = []
+
+    async def download(downloader: Downloader) -> None:
+        code, _ = await downloader.download(tmp_path / "target")
+        ends.append(code)
+
+    async with Downloader.of(scene.server, scene.run) as other, anyio.create_task_group() as tasks:
+        tasks.start_soon(download, scene.downloader)
+        await scene.gateway.until(lambda: scene.gateway.in_flight > 0)
+        tasks.start_soon(download, other)
+
+    assert ends == [0, 0]
+    assert files_in(tmp_path / "target") == scene.expected()
+    assert leftovers(tmp_path / "target") == []

@@ -1,0 +1,283 @@
+"""Documents and files are those that the client of st4sd-runtime-core gets from the same runs."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import time
+import zipfile
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+from anyio import to_thread
+
+from st4sd_async import Client, Download, DownloadFailed, NotFound, UnknownOutput
+from st4sd_async.local import LocalServer
+from tests.local.helpers import MOLECULES
+
+pytestmark = [
+    pytest.mark.anyio,
+    pytest.mark.filterwarnings("ignore"),  # of the incumbent and of what it imports
+    pytest.mark.timeout(120),
+]
+
+
+@dataclass
+class Finished:
+    """Runs that are over, and the incumbent that looks at them."""
+
+    server: LocalServer
+    api: Any
+    runs: dict[str, str]
+    """experiment -> rest-uid."""
+    instances: dict[str, str]
+    """experiment -> what documents call the run."""
+
+    async def ask(self, method: str, *args: Any, **options: Any) -> Any:
+        """What the incumbent answers; it blocks."""
+        return await to_thread.run_sync(partial(getattr(self.api, method), *args, **options))
+
+
+@pytest.fixture(scope="module", params=["simulator", pytest.param("elaunch", marks=pytest.mark.slow)])
+def finished(request: pytest.FixtureRequest) -> Iterator[Finished]:
+    """A run of each example by both engines."""
+    from experiment.service.db import ExperimentRestAPI
+
+    engine: Literal["simulator", "elaunch"] = request.param
+    with LocalServer(engine=engine, speed=0) as server:
+        key = server.api_key
+        api = ExperimentRestAPI(f"{server.url}/rs", max_retries=2, secs_between_retries=0.01, cc_bearer_key=key)
+        for name in ("demo", "fail"):
+            api.api_experiment_push(server.example(name))
+        runs = {
+            "demo": api.api_experiment_start("demo", {"inputs": [MOLECULES], "metadata": {"campaign": "x"}}),
+            "fail": api.api_experiment_start("fail", {}),
+        }
+        if engine == "simulator":
+            server.advance(100)
+        while len(over := api.cdb_get_document_experiment(query={"status.experiment-state": "finished"})) < len(runs):
+            time.sleep(0.05)
+        yield Finished(server, api, runs, {document["name"]: document["instance"] for document in over})
+
+
+@pytest.fixture
+async def client(finished: Finished) -> AsyncIterator[Client]:
+    async with Client(finished.server.url, api_key=finished.server.api_key) as opened:
+        yield opened
+
+
+def tree(target: Path) -> dict[str, bytes]:
+    """All files below a folder that were fetched."""
+    found = {str(path.relative_to(target)): path for path in target.rglob("*") if path.is_file()}
+    return {name: path.read_bytes() for name, path in found.items() if name != ".st4sd-downloads.jsonl"}
+
+
+def contents(outcomes: list[Download | DownloadFailed]) -> dict[str, bytes]:
+    """Source -> content, which is what was told of it."""
+    found = {}
+    for one in outcomes:
+        assert isinstance(one, Download), one
+        found[one.source] = one.path.read_bytes()
+        assert (one.size, one.sha256) == (len(found[one.source]), hashlib.sha256(found[one.source]).hexdigest())
+    return found
+
+
+def in_order(documents: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The same in an order of their own: neither client promises one."""
+    return sorted(documents, key=lambda one: (one["type"], one["uid"]))
+
+
+QUERIES: list[dict[str, Any]] = [
+    {"type": "experiment"},
+    {"type": "experiment", "name": "demo"},
+    {"type": "component", "component-state": "finished"},
+    {"status.exit-status": "Failed"},
+    {"metadata.userMetadata.campaign": "x"},
+    {"campaign": "x"},
+    {"files": {"$elemMatch": {"$regex": "out.stdout$"}}},
+    {"type": "ghost"},
+]
+
+
+@pytest.mark.parametrize("query", QUERIES, ids=str)
+async def test_documents_of_any_type_are_the_same(finished: Finished, client: Client, query: dict[str, Any]) -> None:
+    """``cdb_get_document`` finds what `Datastore.query` does."""
+    theirs = await finished.ask("cdb_get_document", query=query)
+
+    ours = await client.datastore.query(query)
+
+    assert in_order(ours) == in_order(theirs)
+    assert (ours == []) == ("ghost" in query.values())
+
+
+async def test_documents_of_experiments_are_the_same(finished: Finished, client: Client) -> None:
+    """``cdb_get_document_experiment`` and its like by rest-uid, with and without columns of properties."""
+    for instance in [None, *finished.instances.values()]:
+        theirs = await finished.ask("cdb_get_document_experiment", instance=instance)
+        ours = await client.datastore.experiments(instance=instance)
+        assert in_order([one.raw for one in ours]) == in_order(theirs)
+        assert theirs
+
+    uid = finished.runs["demo"]
+    plain = await finished.ask("cdb_get_document_experiment_for_rest_uid", uid)
+    some = await finished.ask(
+        "cdb_get_document_experiment_for_rest_uid", uid, include_properties=["energy"], stringify_nan=True
+    )
+    (ours_some,) = await client.datastore.experiments(rest_uid=uid, include_properties=["energy"], stringify_nan=True)
+
+    assert [one.raw for one in await client.datastore.experiments(rest_uid=uid)] == [plain]
+    assert (await client.run(uid).document()).raw == plain
+    assert ours_some.raw == some
+    assert ours_some.property_table == {"input-id": ["CCCC", "CCO", "NAN"], "energy": [-6.0, -4.5, "NaN"]}
+
+
+async def test_documents_of_users_are_the_same(finished: Finished, client: Client) -> None:
+    """``cdb_get_document_user_metadata`` and its like by rest-uid."""
+    for options in ({}, {"instance": finished.instances["demo"]}, {"query": {"campaign": "x"}}):
+        theirs = await finished.ask("cdb_get_document_user_metadata", **options)
+        ours = await client.datastore.user_metadata(**options)
+        assert in_order([one.raw for one in ours]) == in_order(theirs)
+        assert theirs
+
+    for uid in finished.runs.values():
+        theirs = await finished.ask("cdb_get_document_user_metadata_for_rest_uid", uid)
+        assert [one.raw for one in await client.datastore.user_metadata(rest_uid=uid)] == [theirs]
+
+
+COMPONENTS: list[dict[str, Any]] = [
+    {},
+    {"component": "Comp.*"},
+    {"component": "stage0.Compute"},
+    {"component": "stage1.Rep"},
+    {"stage": 0},
+    {"stage": 1, "component": "Report"},
+    {"filename": r"b\.bin"},
+    {"filename": "out.stdout"},
+    {"query": {"producers": {"$ne": {}}}},
+    {"query": {"component-state": "failed"}},
+    {"component": "Ghost"},
+]
+
+
+@pytest.mark.parametrize("options", COMPONENTS, ids=str)
+@pytest.mark.parametrize("of_demo", [True, False], ids=["demo", "any"])
+async def test_documents_of_components_are_the_same(
+    finished: Finished, client: Client, options: dict[str, Any], of_demo: bool
+) -> None:
+    """``cdb_get_document_component`` with each of its filters."""
+    where: dict[str, Any] = {"instance": finished.instances["demo"]} if of_demo else {}
+
+    theirs = await finished.ask("cdb_get_document_component", **where, **options)
+    ours = await client.datastore.components(**where, **options)
+
+    assert in_order([one.raw for one in ours]) == in_order(theirs)
+
+
+@pytest.mark.parametrize("experiment", ["demo", "fail"])
+async def test_single_files_are_the_same(finished: Finished, client: Client, experiment: str) -> None:
+    """``cdb_get_file_from_instance_uri`` and `read_file`: logs, reports, and all files of components."""
+    instance = finished.instances[experiment]
+    components = await client.run(finished.runs[experiment]).components()
+    prefix = instance.removeprefix("file://example-cluster")
+    paths = [path.removeprefix(f"{prefix}/") for one in components for path in one.files]
+
+    for path in ["output/experiment.log", "output/status_details.json", *paths]:
+        theirs = await finished.ask("cdb_get_file_from_instance_uri", instance, path)
+
+        assert await client.read_file(instance, path) == theirs
+        assert await client.read_file(finished.runs[experiment], f"{prefix}/{path}") == theirs
+    assert len(paths) >= 2
+
+
+FILES: list[dict[str, Any]] = [
+    {"filename": ".*"},
+    {"filename": ".*", "component": "Compute"},
+    {"filename": ".*", "component": "stage1.Report"},
+    {"filename": ".*", "stage": 1},
+    {"filename": "(b.bin|energies.csv)"},
+    {"component": "Report", "filename": r"\.json$"},
+    {"filename": "out"},
+]
+
+
+@pytest.mark.parametrize("options", FILES, ids=str)
+async def test_files_of_components_are_the_same(
+    finished: Finished, client: Client, tmp_path: Path, options: dict[str, Any]
+) -> None:
+    """``cdb_get_components_raw_files`` has in memory what `download_files` puts on disk; it needs a file name."""
+    instance = finished.instances["demo"]
+    theirs = await finished.ask("cdb_get_components_raw_files", instance=instance, **options)
+
+    ours = await client.download_files(finished.runs["demo"], tmp_path, **options, strict=True)
+
+    expected = {uri: content for uri, (_, content) in theirs.items()}
+    assert contents(ours) == expected != {}
+    assert tree(tmp_path) == {uri.partition(".instance/")[2]: content for uri, content in expected.items()}
+
+
+@pytest.mark.parametrize(
+    ("experiment", "stage", "name"), [("demo", 0, "Compute"), ("demo", 1, "Report"), ("fail", 0, "Boom")]
+)
+async def test_directories_of_components_are_the_same(
+    finished: Finished, client: Client, tmp_path: Path, experiment: str, stage: int, name: str
+) -> None:
+    """``cdb_download_component_files`` unpacks the same files with the same bytes as `download_component`."""
+    instance = finished.instances[experiment]
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    await finished.ask("cdb_download_component_files", instance, stage, name, str(theirs))
+
+    ours = await client.download_component(finished.runs[experiment], stage, name, tmp_path / "ours", strict=True)
+
+    assert tree(tmp_path / "ours") == tree(theirs) != {}
+    assert len(contents(ours)) == len(tree(theirs))
+
+
+async def test_key_outputs_are_the_same(finished: Finished, client: Client, tmp_path: Path) -> None:
+    """``api_rest_uid_output_get`` and `output`, `download_outputs`; archives hold the same, but are made anew."""
+    uid = finished.runs["demo"]
+    fetched = [await finished.ask("api_rest_uid_output_get", uid, name) for name in ("Energies", "Folder")]
+    (file_name, file), (folder_name, folder) = fetched
+    sub_name, sub = await finished.ask("api_rest_uid_output_get", uid, "Folder/sub/b.bin")
+
+    energies, packed = await client.output(uid, "Energies"), await client.output(uid, "Folder")
+    await client.download_outputs(uid, tmp_path / "ours", strict=True)
+    await client.download_outputs(uid, tmp_path / "unpacked", unpack=True, strict=True)
+
+    assert (energies.filename, energies.content) == (file_name, file)
+    assert packed.filename == folder_name
+    inside = await client.output(uid, "Folder", "sub/b.bin")
+    assert (inside.filename, inside.content) == (sub_name, sub)
+    assert tree(tmp_path / "ours").keys() == {f"Energies/{file_name}", f"Folder/{folder_name}"}
+    assert tree(tmp_path / "ours")[f"Energies/{file_name}"] == file
+    assert _members(tree(tmp_path / "ours")[f"Folder/{folder_name}"]) == _members(folder)
+    unpacked = {f"Folder{name}": content for name, content in _members(folder).items()}
+    assert tree(tmp_path / "unpacked") == {f"Energies/{file_name}": file, **unpacked}
+
+
+async def test_what_is_not_there_is_not_there_for_both(finished: Finished, client: Client, tmp_path: Path) -> None:
+    """Where the incumbent fails in one way or another, ours says what is missing."""
+    uid, instance = finished.runs["demo"], finished.instances["demo"]
+
+    with pytest.raises(Exception, match=r"."):
+        await finished.ask("api_rest_uid_output_get", uid, "Ghost")
+    with pytest.raises(UnknownOutput):
+        await client.output(uid, "Ghost")
+    with pytest.raises(Exception, match=r"."):
+        await finished.ask("cdb_download_component_files", instance, 0, "Ghost", str(tmp_path))
+    with pytest.raises(NotFound):
+        await client.download_component(uid, 0, "Ghost", tmp_path, strict=True)
+    with pytest.raises(Exception, match=r"."):
+        await finished.ask("cdb_get_file_from_instance_uri", instance, "output/ghost")
+    with pytest.raises(NotFound):
+        await client.read_file(uid, "output/ghost")
+
+
+def _members(archive: bytes) -> dict[str, bytes]:
+    """The files of a zip archive."""
+    with zipfile.ZipFile(io.BytesIO(archive)) as opened:
+        return {name: opened.read(name) for name in opened.namelist()}

@@ -1,0 +1,237 @@
+"""The client and the incumbent, unmodified, get the same tables, texts and reports of the same runs."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import AsyncIterator, Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+from anyio import to_thread
+
+from st4sd_async import Client, StatusReport
+from st4sd_async.local import LocalServer
+from st4sd_async.models.reports import OVERVIEW
+from tests.local.helpers import MOLECULES
+
+pytestmark = [
+    pytest.mark.anyio,
+    pytest.mark.filterwarnings("ignore"),  # of the incumbent and of what it imports
+    pytest.mark.timeout(120),
+]
+
+
+@dataclass
+class Finished:
+    """A run of each example that is over, and the incumbent that looks at them."""
+
+    server: LocalServer
+    api: Any
+    runs: dict[str, str]
+    """Name of the example -> rest-uid."""
+    instances: dict[str, str]
+    """Name of the example -> what documents call the run."""
+
+
+@pytest.fixture(scope="module", params=["simulator", pytest.param("elaunch", marks=pytest.mark.slow)])
+def finished(request: pytest.FixtureRequest) -> Iterator[Finished]:
+    """Runs by both engines."""
+    from experiment.service.db import ExperimentRestAPI
+
+    engine: Literal["simulator", "elaunch"] = request.param
+    with LocalServer(engine=engine, speed=0) as server:
+        key = server.api_key
+        api = ExperimentRestAPI(f"{server.url}/rs", max_retries=2, secs_between_retries=0.01, cc_bearer_key=key)
+        for name in ("demo", "fail"):
+            api.api_experiment_push(server.example(name))
+        runs = {
+            "demo": api.api_experiment_start("demo", {"inputs": [MOLECULES]}),
+            "fail": api.api_experiment_start("fail", {}),
+        }
+        if engine == "simulator":
+            server.advance(100)
+        over = {"status.experiment-state": "finished"}
+        while len(found := api.cdb_get_document_experiment(query=over, _api_verbose=False)) < 2:
+            time.sleep(0.05)
+        api.cdb_get_document_component(_api_verbose=False)  # the simulator makes files when somebody asks for them
+        yield Finished(server, api, runs, {document["name"]: document["instance"] for document in found})
+
+
+@pytest.fixture
+async def client(finished: Finished) -> AsyncIterator[Client]:
+    """Our client of the same server."""
+    async with Client(finished.server.url, api_key=finished.server.api_key) as opened:
+        yield opened
+
+
+def texts(cells: Iterable[Any]) -> list[str]:
+    """The cells of a column; an empty one is missing with us and a text with the incumbent."""
+    return ["nan" if cell == "" else str(cell) for cell in cells]
+
+
+async def test_tables_are_the_same(finished: Finished, client: Client) -> None:
+    """All those that components wrote, in whatever order, cell by cell."""
+
+    def theirs() -> list[tuple[str, dict[str, list[str]]]]:
+        documents, matrices = finished.api.cdb_get_data(instance=finished.instances["demo"], _api_verbose=False)
+        frames = [{name: texts(matrix.column(name)) for name in matrix.columnHeaders()} for matrix in matrices]
+        return [(document["component-identifier"], frame) for document, frame in zip(documents, frames, strict=True)]
+
+    expected = await to_thread.run_sync(theirs)
+    found = await client.csv(finished.runs["demo"])
+
+    assert {table.path.rpartition("/")[2] for table in found} >= {"energies.csv", "molecules.csv"}
+    ours = [
+        (table.document.reference, {name: texts(column) for name, column in table.frame.to_dict("list").items()})
+        for table in found
+    ]
+    assert sorted(map(repr, ours)) == sorted(map(repr, expected))
+
+
+async def test_a_filter_finds_the_same(finished: Finished, client: Client) -> None:
+    """By component, reference and name; ours has the documents of both."""
+    wanted: list[dict[str, Any]] = [
+        {"component": "Comp.*", "filename": "energies.csv"},
+        {"component": "stage0.Compute", "filename": "molecules.csv"},
+        {"stage": 0, "filename": "energies.csv"},
+    ]
+    for one in wanted:
+        (document,), _ = await to_thread.run_sync(
+            partial(finished.api.cdb_get_data, instance=finished.instances["demo"], **one)
+        )
+        (table,) = await client.csv(finished.instances["demo"], **one)
+
+        assert table.document.raw == document
+        assert table.path.endswith(f"/{one['filename']}")
+
+
+@pytest.mark.parametrize(("name", "component"), [("demo", "Compute"), ("demo", "stage1.Report"), ("fail", "Boom")])
+async def test_texts_are_the_same(finished: Finished, client: Client, name: str, component: str) -> None:
+    """What a component printed."""
+    expected = await to_thread.run_sync(
+        lambda: finished.api.cdb_get_components_last_stdout(finished.instances[name], component=component)
+    )
+
+    found = await client.stdout(finished.runs[name], component)
+
+    assert found == {document["component-identifier"]: content.decode() for document, content in expected.values()}
+    assert len(found) == 1
+
+
+@pytest.mark.parametrize("name", ["demo", "fail"])
+async def test_reports_are_the_same(finished: Finished, client: Client, name: str) -> None:
+    """The same cells in tables, the same rows and columns in text."""
+
+    def ask(**how: Any) -> Any:
+        return finished.api.cdb_get_detailed_status_report(finished.instances[name], print_too=False, **how)
+
+    tables = await to_thread.run_sync(lambda: ask(pretty_print_instead=False))
+    text = await to_thread.run_sync(ask)
+
+    report = await client.status_report(finished.runs[name])
+
+    assert same_cells(report, tables)
+    assert shown(report) == printed(text)
+    assert str(report).split("\n")[0].split() == [column for column in OVERVIEW if column in report.rows[0].raw]
+
+
+async def test_the_log_is_the_same(finished: Finished, client: Client) -> None:
+    """All of it."""
+    expected = await to_thread.run_sync(
+        finished.api.cdb_get_file_from_instance_uri, finished.instances["fail"], "output/experiment.log"
+    )
+
+    assert await client.log(finished.runs["fail"]) == expected.decode()
+
+
+def same_cells(report: StatusReport, tables: dict[str, Any]) -> bool:
+    """Whether each cell of the incumbent's tables is in a row of ours, and is all that is there."""
+    seen: dict[str, dict[str, str]] = {}
+    for stage, kinds in tables.items():
+        for matrices in kinds.values():
+            for which, prefix in (("componentStates", ""), ("engineStates", "engine.")):
+                matrix = matrices[which]
+                for number in range(matrix.numberOfRows()):
+                    row = matrix.getElements(number)
+                    mine = seen.setdefault(row["reference"], {"stage": str(stage)})
+                    for column, cell in row.items():
+                        apart = f"{prefix}{column}" if column in mine and column != "reference" else column
+                        mine[apart] = str(cell)
+    return seen == {row.reference: {name: str(cell) for name, cell in row.raw.items()} for row in report.rows}
+
+
+def shown(report: StatusReport) -> list[dict[str, str]]:
+    """The cells that our table shows, without those that only others have."""
+    rows = [{name: str(row.raw[name]) for name in OVERVIEW if name in row.raw} for row in report.rows]
+    assert {word for row in rows for cell in row.values() for word in cell.split()} <= set(str(report).split())
+    return rows
+
+
+def printed(text: str) -> list[dict[str, str]]:
+    """The cells in the incumbent's text."""
+    rows, header = [], [""]
+    for line in text.splitlines():
+        if line.startswith("reference, "):
+            header = line.split(", ")
+        elif line.startswith("stage"):
+            rows.append(dict(zip(header, line.split(", "), strict=True)))
+    return rows
+
+
+def test_the_orchestrator_itself_writes_what_is_read(tmp_path: Path) -> None:
+    """Its database, with both kinds of engines, with values of each type and without, in several stages."""
+    from experiment.runtime.status import StatusDB
+
+    now, wait = datetime(2026, 11, 22, 17, 56, 17, 911473), timedelta(days=1, seconds=3.5)  # noqa: DTZ001 -- as there
+    engine: dict[str, Any] = {
+        "isAlive": True,
+        "backend": "lsf",
+        "creationDate": now,
+        "isWaitingOnOutput": False,
+        "outputWaitTime": 0,
+        "isRunning": True,
+        "runDate": now,
+        "lastTaskLaunchDate": None,
+        "lastTaskRunTime": wait,
+        "lastTaskRunState": "N/A",
+        "lastTaskFinishedDate": None,
+        "lastTaskExitCode": "N/A",
+        "lastTaskExitReason": "N/A",
+        "engineExitCode": None,
+        "engineExitReason": None,
+        "schedulerId": "12; 13",
+    }
+    again = {
+        "repeatInterval": 10.0,
+        "lastKernelLaunchDate": now,
+        "timeToNextKernelLaunch": -timedelta(seconds=2.5),
+        "numberTaskLaunches": 0,
+        "timeSinceLastTaskLaunch": 0,
+    }
+    kinds = {"stage0.A": "engine", "stage0.R": "repeatingEngine", "stage10.B": "engine", "stage2.C": "engine"}
+    database = StatusDB(str(tmp_path / "status.db"))
+    for reference, kind in kinds.items():
+        state = {"reference": reference, "isAlive": True, "state": "running", "engine": kind}
+        database.setComponentStatus({**state, "consumesFrom": "stage0.A,stage0.R"})
+        more = again if kind == "repeatingEngine" else {}
+        database.setEngineStatus({"sourceType": kind, "reference": reference, **engine, **more})
+    database.close()
+    assert database.event_finished.wait(30)
+
+    text = json.dumps(database.getWorkflowStatus(json_friendly=True), sort_keys=True)
+    report = StatusReport.parse(text)
+
+    assert [row.reference for row in report.rows] == ["stage0.A", "stage0.R", "stage2.C", "stage10.B"]
+    assert same_cells(report, database.getWorkflowStatus())
+    plain, repeating = report.rows[:2]
+    assert (plain.task_run_time, plain.output_wait_time, plain.task_exit_code) == (wait, timedelta(0), None)
+    assert (plain.producers, plain.scheduler_id) == (["stage0.A", "stage0.R"], "12; 13")
+    assert (repeating.repeat_interval, repeating.task_launches) == (timedelta(seconds=10), 0)
+    assert repeating.next_launch_in == timedelta(seconds=-2.5)
+    assert repeating.last_launch == repeating.created
+    assert [list(row.raw) for row in report.rows[2:]] == [list(plain.raw)] * 2

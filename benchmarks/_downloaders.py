@@ -1,0 +1,150 @@
+"""
+Who downloads: one download in a process of its own, which says in JSON what that took.
+
+    python benchmarks/_downloaders.py {st4sd_async,incumbent,httpx} TASK FOLDER
+
+TASK is JSON: what to do, where, and with which run to open the first connection before the time counts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import importlib
+import json
+import os
+import re
+import resource
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from _shared import incumbent
+
+if TYPE_CHECKING:
+    from st4sd_async import Client
+
+MODULES = {"st4sd_async": "st4sd_async", "incumbent": "experiment.service.db", "httpx": "httpx"}
+REST_UID = "demo-c52cd4-76k4hf87"
+"""A run of the server that sends one body only."""
+BODY = f"/rs/instances/{REST_UID}/outputs/Big"
+
+Result = dict[str, Any]
+Task = dict[str, Any]
+
+
+def peak() -> float:
+    """The most memory that this process had so far, in MiB."""
+    found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    assert found, "only Linux tells the peak of a process apart from that of its parent"
+    return int(found[1]) / 1024
+
+
+@contextmanager
+def timed(result: Result) -> Iterator[None]:
+    """Note what happens inside takes, in wall and CPU seconds."""
+    gc.collect()
+    result["opened_mib"] = peak()
+    wall, cpu = time.perf_counter(), time.process_time()
+    yield
+    result |= {"seconds": time.perf_counter() - wall, "cpu_s": time.process_time() - cpu}
+
+
+async def ours(task: Task, folder: Path, result: Result) -> None:
+    """Our way: onto disk, under final names."""
+    from st4sd_async import Client, Config
+
+    is_stream = task["do"] == "stream"
+    config = Config(validate=not is_stream)
+    async with Client(task["url"], api_key=task["key"], config=config) as client:
+        if is_stream:
+            await client.outputs(REST_UID)
+            await _arrive(client, folder, result)
+            return
+        await client.download_files(task["warm"]["run"], folder / "warm", filename=r"energies\.csv$", strict=True)
+        run = task["run"]
+        with timed(result):
+            if task["do"] == "files":
+                found = await client.download_files(run, folder / "to", filename=task["filename"], strict=True)
+            elif task["do"] == "component":
+                found = await client.download_component(run, 1, "Report", folder / "to", strict=True)
+            else:
+                found = await client.download_outputs(run, folder / "to", "Energies", strict=True)
+    result |= _sizes(one.path for one in found)
+
+
+async def _arrive(client: Client, folder: Path, result: Result) -> None:
+    """The way of a key-output to disk, digest included, up to where it would be synced and get its name."""
+    from st4sd_async._arrival import filling
+    from st4sd_async._progress import Work
+    from st4sd_async._resources.instances import output_call
+    from st4sd_async._workspace import Place
+
+    async with filling(folder / "to", client._stream, tuple, Work(None, "body", 1, "key-outputs")) as target:
+        with timed(result):
+            call = output_call(REST_UID, "Big", None)
+            part = await target.fetch(call, "Big", lambda writer, _: writer.finish(Place("Big")))
+        result |= _sizes([part.file])
+
+
+def theirs(task: Task, folder: Path, result: Result) -> None:
+    """The incumbent's way: into memory, but for the directory of a component."""
+    api, instance = incumbent(task["url"], task["key"]), task["instance"]
+    api.cdb_get_components_raw_files(instance=task["warm"]["instance"], filename=r"energies\.csv$")
+    with timed(result):
+        if task["do"] == "files":
+            found = [
+                one
+                for _, one in api.cdb_get_components_raw_files(instance=instance, filename=task["filename"]).values()
+            ]
+        elif task["do"] == "component":
+            api.cdb_download_component_files(instance, 1, "Report", str(folder / "to"))
+        else:
+            found = [api.api_rest_uid_output_get(task["run"], "Energies")[1]]
+    if task["do"] == "component":
+        result |= _sizes(path for path in (folder / "to").rglob("*") if path.is_file())
+    else:
+        result |= {"files": len(found), "bytes": sum(map(len, found))}
+
+
+async def plain(task: Task, sink: IO[bytes], result: Result) -> None:
+    """What one would write first, and nothing kept."""
+    import httpx
+
+    url = f"{task['url']}{BODY}"
+    async with httpx.AsyncClient(timeout=60) as client:
+        await client.get(url.removesuffix("/Big"))
+        with timed(result):
+            size = 0
+            async with client.stream("GET", url) as reply:
+                async for piece in reply.aiter_bytes():
+                    size += sink.write(piece)
+    result |= {"files": 1, "bytes": size}
+
+
+def _sizes(paths: Any) -> Result:
+    sizes = [path.stat().st_size for path in paths]
+    return {"files": len(sizes), "bytes": sum(sizes)}
+
+
+def main(who: str, task: Task, folder: Path) -> None:
+    """Do it and tell."""
+    importlib.import_module(MODULES[who])
+    result: Result = {"imported_mib": peak()}
+    if who == "st4sd_async":
+        asyncio.run(ours(task, folder, result))
+    elif who == "incumbent":
+        theirs(task, folder, result)
+    else:
+        with Path(os.devnull).open("wb", buffering=0) as sink:
+            asyncio.run(plain(task, sink, result))
+    result["peak_mib"] = peak()
+    result["maxrss_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    sys.stdout.write(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], json.loads(sys.argv[2]), Path(sys.argv[3]))

@@ -35,6 +35,10 @@ class VirtualClock:
         """Seconds of all pauses."""
         return self._time
 
+    def wall(self) -> float:
+        """The same seconds."""
+        return self._time
+
     async def sleep(self, seconds: float) -> None:
         """Have it be later."""
         self._time += seconds
@@ -54,6 +58,10 @@ class CpuClock:
 
     def now(self) -> float:
         """Seconds of all pauses."""
+        return self._time
+
+    def wall(self) -> float:
+        """The same seconds."""
         return self._time
 
     async def sleep(self, seconds: float) -> None:
@@ -80,6 +88,10 @@ class Notebook:
     def now(self) -> float:
         """Seconds of `time.monotonic`."""
         return time.monotonic()
+
+    def wall(self) -> float:
+        """Seconds of `time.time`."""
+        return time.time()
 
     async def sleep(self, seconds: float) -> None:
         """Really."""

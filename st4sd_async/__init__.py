@@ -9,6 +9,7 @@ Push virtual experiments, start them, watch their runs and collect what they pro
             print(status)
 """
 
+from ._batch import Batch
 from ._client import Client
 from ._config import Config
 from ._errors import (
@@ -25,6 +26,9 @@ from ._errors import (
     InputConflict,
     InvalidPackage,
     InvalidPayload,
+    JournalCorrupt,
+    JournalError,
+    JournalLocked,
     MissingInputs,
     NotFound,
     NotReady,
@@ -47,6 +51,8 @@ from ._errors import (
     UnsafeArchive,
     WaitTimeout,
 )
+from ._item import Item
+from ._launch import Launch
 from ._progress import Progress, Step
 from ._retry import RetryPolicy
 from ._run import Run
@@ -83,6 +89,7 @@ __all__ = [
     "APIError",
     "AlreadyExists",
     "BadRequest",
+    "Batch",
     "Client",
     "ComponentDocument",
     "ComponentReport",
@@ -107,7 +114,12 @@ __all__ = [
     "Interface",
     "InvalidPackage",
     "InvalidPayload",
+    "Item",
+    "JournalCorrupt",
+    "JournalError",
+    "JournalLocked",
     "KeyOutput",
+    "Launch",
     "MissingInputs",
     "NotFound",
     "NotReady",

@@ -62,6 +62,8 @@ class Call(Generic[T]):
     """The error when its outcome is unknown."""
     base: str | None = None
     """Root of another service than the runtime service."""
+    is_paced: bool = False
+    """Whether whoever sends it bounds how many are in flight, in place of the session."""
 
 
 def segment(text: str, what: str) -> str:

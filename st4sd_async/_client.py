@@ -8,13 +8,14 @@ from dataclasses import replace
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
+from ._batch import MAX_RUNNING, Batch, Deployment
 from ._call import Call
 from ._config import Config, from_environment
 from ._downloads import Downloads
 from ._errors import APIError, DecodeError, RunDeleted, RunFailed, TransportError
-from ._payload import prepare
+from ._payload import Prepared, prepare
 from ._poller import Poller
-from ._resources import datastore, documents, experiments, gateways, instances
+from ._resources import datastore, documents, experiments, gateways, instances, sightings
 from ._results import Results
 from ._retry import RetryPolicy
 from ._run import Run, RunLike, rest_uid_of, several
@@ -22,10 +23,12 @@ from ._session import Session, Take
 from .models import Experiment, StartPayload, Status
 
 if TYPE_CHECKING:
+    import os
     from types import TracebackType
 
     from ._auth import Secret
     from ._progress import Progress
+    from ._verdict import Sighting
 
 T = TypeVar("T")
 
@@ -238,6 +241,25 @@ class Client(Results):
         prepared = await prepare(payload)
         rest_uid = await self._send(experiments.start_call(identifier, prepared.content, prepared.secrets))
         return Run(rest_uid, self)
+
+    def batch(self, path: str | os.PathLike[str] | None = None, *, max_running: int | None = MAX_RUNNING) -> Batch:
+        """
+        Many launches, each started exactly once, whatever happens to this process: see `Batch`.
+
+        Args:
+            path: File of the journal, which is made if it is not there; None: in memory, lost with the process.
+            max_running: How many runs may be in progress at once, so that the cluster is not flooded; None: any
+                number.
+        """
+        url = self._session.home.geturl()
+        return Batch(Deployment(self, url, self._config, self._start_once, self._sighted), path, max_running)
+
+    async def _start_once(self, identifier: str, prepared: Prepared) -> str:
+        call = experiments.start_call(identifier, prepared.content, prepared.secrets)
+        return await self._send_once(replace(call, is_paced=True))
+
+    async def _sighted(self) -> dict[str, Sighting]:
+        return await self._send_once(sightings.sightings_call())
 
     async def status(self, run: RunLike) -> Status:
         """

@@ -17,6 +17,9 @@ class Clock(Protocol):
     async def sleep(self, seconds: float) -> None:
         """Return after that many seconds of this clock."""
 
+    def wall(self) -> float:
+        """Seconds since 1970 in UTC, which go on while no process runs; they may jump."""
+
 
 class SystemClock:
     """The machine's monotonic clock."""
@@ -28,6 +31,10 @@ class SystemClock:
     async def sleep(self, seconds: float) -> None:
         """Sleep in the event loop; cancellation passes."""
         await anyio.sleep(seconds)
+
+    def wall(self) -> float:
+        """Seconds of `time.time`."""
+        return time.time()
 
     def __repr__(self) -> str:
         return "SystemClock()"

@@ -43,7 +43,7 @@ class Config:
     """
 
     concurrency: int = CONCURRENCY
-    """Requests in flight at once, at least 1."""
+    """Requests in flight at once, at least 1. The starts of a batch begin with so many, and find their own pace."""
     downloads: int = DOWNLOADS
     """Files and archives on their way at once, beside the requests, at least 1."""
     timeout: float = DEFAULT_SILENCE

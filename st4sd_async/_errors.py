@@ -18,6 +18,7 @@ Everything this library raises on purpose.
       DownloadError               what came is not whole, or cannot be stored
         UnsafeArchive             an archive that may do harm when it is unpacked
       OutcomeUnknown -> StartOutcomeUnknown: it may or may not have happened
+      JournalError -> JournalLocked, JournalCorrupt: a batch cannot write down what it does
       RunFailed                   the run ended, not well
       RunDeleted                  the run was deleted while it was watched
       WaitTimeout                 the wait ended, the runs go on
@@ -305,7 +306,7 @@ class OutcomeUnknown(St4sdError):
     def __init__(self, what: str, reason: str) -> None:
         self.reason = reason
         """What happened to the request."""
-        super().__init__(shorten(f"whether {what} is unknown: {reason}", LONGEST_MESSAGE - 150) + f"; {self.advice}")
+        super().__init__(shorten(f"whether {what} is unknown: {reason}", LONGEST_MESSAGE - 250) + f"; {self.advice}")
 
 
 class StartOutcomeUnknown(OutcomeUnknown):
@@ -316,6 +317,13 @@ class StartOutcomeUnknown(OutcomeUnknown):
     """Key of the launch in its batch; None outside of a batch."""
     candidates: tuple[str, ...] = ()
     """rest-uids of instances that may be the one, where they were looked for."""
+
+    def __init__(self, what: str, reason: str, *, key: str | None = None, candidates: Iterable[str] = ()) -> None:
+        if key is not None:
+            self.key, self.candidates = key, tuple(candidates)
+            named = shorten(" or ".join(map(repr, self.candidates)) or "one that you know of", 100)
+            self.advice = f"if it is {named}: batch.adopt({key[:40]!r}, rest_uid); if none: batch.forget({key[:40]!r})"
+        super().__init__(what, reason)
 
 
 class RunFailed(St4sdError):
@@ -351,3 +359,24 @@ class WaitTimeout(St4sdError, TimeoutError):
         more = f" and {len(self.last_statuses) - 3} more" if len(self.last_statuses) > 3 else ""
         text = shorten(f"not over after {timeout:g} s: {told}{more}", LONGEST_MESSAGE - 120)
         super().__init__(f"{text}; the runs go on: return to one with client.run(rest_uid).wait()")
+
+
+class JournalError(St4sdError):
+    """The journal of a batch cannot be used, or contradicts what it is given; nothing was sent on account of it."""
+
+    advice = ""
+
+    def __init__(self, problem: str) -> None:
+        super().__init__("; ".join(part for part in (shorten(problem, LONGEST_MESSAGE - 150), self.advice) if part))
+
+
+class JournalLocked(JournalError):
+    """Another batch has the journal open, in this process or another, or somebody reads it."""
+
+    advice = "leave the other batch, or close the tool that reads it; a process that died holds no lock"
+
+
+class JournalCorrupt(JournalError):
+    """The journal is damaged."""
+
+    advice = "restore a copy; with a new journal, first look for the runs of this one in client.instances.list()"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack, aclosing
-from typing import TYPE_CHECKING, TypeVar, cast
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, nullcontext
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 from urllib.parse import urlencode, urlsplit
 
 import anyio
@@ -187,7 +187,7 @@ class Session:
         if call.content is not None:
             headers.append(JSON_TYPE)
         silence = LONG_SILENCE if call.is_long and config.timeout == DEFAULT_SILENCE else config.timeout
-        async with self._requests if take is None else self._streams:
+        async with self._turn(call, take):
             if self._http is None:
                 raise St4sdError("this client is not open: use it inside 'async with Client(...) as client:'")
             import httpx  # not with the package, but there once a client is open
@@ -207,6 +207,12 @@ class Session:
                         return await take(reply.headers, pieces)
                     await reply.aread()
         return self._understood(call, url, Response(reply.status_code, reply.headers, reply.content))
+
+    def _turn(self, call: Call[T], take: Take[T] | None) -> AbstractAsyncContextManager[Any]:
+        """What bounds how many calls of its kind are in flight."""
+        if call.is_paced:
+            return nullcontext()
+        return self._requests if take is None else self._streams
 
     def _understood(self, call: Call[T], url: str, response: Response) -> T:
         try:

@@ -9,16 +9,17 @@ from st4sd_async import _errors, models
 
 # fmt: off
 NAMES = [
-    "APIError", "AlreadyExists", "BadRequest", "Client", "ComponentDocument", "ComponentReport", "Config",
-    "ConfigError", "Conflict", "ConnectFailed", "ConnectionLost", "DecodeError", "Download", "DownloadError",
-    "DownloadFailed", "ExitStatus", "Experiment", "ExperimentDocument", "ExperimentState", "ExtraInputs",
-    "FileContent", "Hint", "InputConflict", "Instance", "Interface", "InvalidPackage", "InvalidPayload",
-    "KeyOutput", "MissingInputs", "NotFound", "NotReady", "OutcomeUnknown", "Output", "PayloadTooLarge",
-    "Problem", "Progress", "Properties", "RateLimited", "Reason", "RetryPolicy", "Run", "RunDeleted",
-    "RunFailed", "S3", "S3Store", "ServerError", "St4sdError", "StageState", "StartOutcomeUnknown",
-    "StartPayload", "Status", "StatusReport", "Step", "Table", "TimedOut", "TransportError", "Unauthorized",
-    "UnknownExperiment", "UnknownOutput", "UnknownProperty", "UnknownRun", "UnsafeArchive", "UserMetadata",
-    "Volume", "WaitTimeout",
+    "APIError", "AlreadyExists", "BadRequest", "Batch", "Client", "ComponentDocument", "ComponentReport",
+    "Config", "ConfigError", "Conflict", "ConnectFailed", "ConnectionLost", "DecodeError", "Download",
+    "DownloadError", "DownloadFailed", "ExitStatus", "Experiment", "ExperimentDocument", "ExperimentState",
+    "ExtraInputs", "FileContent", "Hint", "InputConflict", "Instance", "Interface", "InvalidPackage",
+    "InvalidPayload", "Item", "JournalCorrupt", "JournalError", "JournalLocked", "KeyOutput", "Launch",
+    "MissingInputs", "NotFound", "NotReady", "OutcomeUnknown", "Output", "PayloadTooLarge", "Problem",
+    "Progress", "Properties", "RateLimited", "Reason", "RetryPolicy", "Run", "RunDeleted", "RunFailed", "S3",
+    "S3Store", "ServerError", "St4sdError", "StageState", "StartOutcomeUnknown", "StartPayload", "Status",
+    "StatusReport", "Step", "Table", "TimedOut", "TransportError", "Unauthorized", "UnknownExperiment",
+    "UnknownOutput", "UnknownProperty", "UnknownRun", "UnsafeArchive", "UserMetadata", "Volume",
+    "WaitTimeout",
 ]
 # fmt: on
 

@@ -30,6 +30,10 @@ class FakeClock:
         """Seconds."""
         return self.time
 
+    def wall(self) -> float:
+        """The same seconds."""
+        return self.time
+
     async def sleep(self, seconds: float) -> None:
         """Note the pause and let it pass at once."""
         self.pauses.append(seconds)

@@ -1,0 +1,367 @@
+"""Batches: many launches, each started exactly once whatever happens, watched to its end, and collected."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Self
+
+import anyio
+import anyio.abc
+import anyio.lowlevel
+
+from ._book import Book
+from ._doubts import Doubts, Listing
+from ._ends import Collecting, collecting
+from ._errors import JournalError, St4sdError, UnknownRun
+from ._item import Item, item_of
+from ._journal import Journal
+from ._launch import Entry, Launch, Secrets, differences, entry
+from ._moves import BAD_ENDS, Proof, Row, State, doubted, ended, planned, started
+from ._pace import Pace
+from ._starts import Start, Starts
+from ._threads import in_thread
+from ._work import Work
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from ._client import Client
+    from ._config import Config
+    from ._run import Run
+    from .models import Properties
+
+log = logging.getLogger("st4sd_async")
+
+MAX_RUNNING = 200
+"""Runs in progress at once, unless told otherwise."""
+PORTION = 1000
+"""Launches that are written down together when they are added."""
+HEAVY = 4 << 20
+"""Characters of payloads after which they are written down, however few launches there are."""
+DELETERS = 4
+"""Runs that are deleted at the same time."""
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """What a batch needs of its client."""
+
+    client: Client
+    url: str
+    config: Config
+    start: Start
+    listing: Listing
+
+
+class Batch:
+    """
+    Many launches and what became of them, in a journal that survives.
+
+        async with client.batch("campaign.db") as batch:
+            await batch.add(launches)
+            async for item in batch.run():
+                print(item.key, item.run, item.status, item.error)
+            print(batch.counts)
+
+    The same script, run again after any death, goes on where it was. Nothing is started twice: a launch whose
+    outcome is unknown is looked for, and started again only if it is proven that it was not.
+
+    For the tasks of one event loop. Leaving the block starts nothing more and waits a few seconds for
+    the answers to what is in flight. Runs go on.
+    """
+
+    def __init__(self, deployment: Deployment, path: str | os.PathLike[str] | None, max_running: int | None) -> None:
+        if max_running is not None and (not isinstance(max_running, int) or max_running < 1):
+            raise ValueError(f"max_running must be a whole number of at least 1 or None, not {max_running!r}")
+        self._deployment = deployment
+        self._client = deployment.client
+        self._most = float("inf") if max_running is None else max_running
+        self._journal = Journal(path)
+        self._book = Book(self._journal, deployment.config.clock)
+        self._pace = Pace(deployment.config.concurrency)
+        self._secrets: dict[str, Secrets] = {}
+        self._errors: dict[str, Exception] = {}
+        self._work: Work | None = None
+        self._tasks: anyio.abc.TaskGroup | None = None
+
+    async def __aenter__(self) -> Self:
+        """
+        Open the journal.
+
+        Raises:
+            JournalLocked: Another batch has it open.
+            JournalCorrupt: It is damaged.
+            JournalError: It belongs to another server, or cannot be opened.
+        """
+        if self._tasks is not None:
+            raise St4sdError("this batch is open already")
+        await self._book.open(self._deployment.url)
+        self._tasks = await anyio.create_task_group().__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Start nothing more, write down what becomes of what is in flight, close the journal."""
+        is_broken_off = self._work is not None and not self._work.is_over
+        try:
+            if self._tasks is not None:
+                if self._work is not None:
+                    self._work.stop()
+                tasks, self._tasks = self._tasks, None
+                # What ended the block is no error of these tasks, and would be wrapped as one.
+                await tasks.__aexit__(None, None, None)
+        finally:
+            await self._journal.close()
+            if is_broken_off:
+                self._say_goodbye()
+
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{count} {state}" for state, count in self.counts.items() if count) or "empty"
+        return f"{type(self).__name__}({self._journal.name}, {counts})"
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many launches are in which state; each is counted once."""
+        return {str(state): self._book.tally[state] for state in State}
+
+    @property
+    def items(self) -> list[Item]:
+        """All launches as they are now, in the order in which they were added."""
+        return [self._item(row) for row in self._book.rows.values()]
+
+    def failures(self) -> list[Item]:
+        """Those with an error: refused, failed, stopped, deleted, in doubt, or not all downloaded."""
+        return [item for item in self.items if item.error is not None]
+
+    async def add(self, launches: Iterable[Launch]) -> int:
+        """
+        Write launches into the journal, to be started by `run`; those that are there already are left as they are.
+
+        Contents of files are read now. Credentials in payloads are not written down: add the launches again
+        in each process that is to start them.
+
+        Args:
+            launches: Any number of them.
+
+        Returns:
+            How many are new.
+
+        Raises:
+            JournalError: A key is there already with another experiment or payload; the text has the difference.
+            InvalidPayload: A payload will not do. Launches before the one in question may have been added.
+        """
+        new: dict[str, Entry] = {}
+        count = size = 0
+        for number, launch in enumerate(launches):
+            if not isinstance(launch, Launch):
+                raise TypeError(f"launches are an iterable of Launch, not of {type(launch).__name__}")
+            given = await entry(launch, self._book.clock.wall())
+            if number % PORTION == 0:
+                await anyio.lowlevel.checkpoint()
+            if await self._is_known(given, new):
+                self._remember(given)
+                continue
+            new[launch.key] = given
+            count, size = count + 1, size + len(given.content)
+            if len(new) == PORTION or size > HEAVY:
+                await self._write(new)
+                new, size = {}, 0
+        await self._write(new)
+        return count
+
+    async def _is_known(self, given: Entry, new: Mapping[str, Entry]) -> bool:
+        """Whether a launch is there already; raises `JournalError` if that is another one."""
+        there = new.get(given.row.key)
+        row = there.row if there else self._book.rows.get(given.row.key)
+        if row is None:
+            return False
+        if (row.experiment, row.payload) != (given.row.experiment, given.row.payload):
+            content = there.content if there else await self._journal.payload(row.payload)
+            told = differences(row, content, given.row, given.content)
+            raise JournalError(f"{row.key!r} is in {self._journal.name} already and is another launch: {told}")
+        return True
+
+    async def _write(self, new: Mapping[str, Entry]) -> None:
+        await self._book.add((one.row for one in new.values()), {one.row.payload: one.content for one in new.values()})
+        for one in new.values():
+            self._remember(one)
+        if self._work is not None:
+            self._work.take(one.row for one in new.values())
+
+    def _remember(self, given: Entry) -> None:
+        if given.secrets:
+            self._secrets[given.row.key] = given.secrets
+
+    async def run(
+        self, outputs: Iterable[str] | None = None, to: str | os.PathLike[str] | None = None
+    ) -> AsyncGenerator[Item]:
+        """
+        Start what was not started, watch what runs, settle what is in doubt, and yield each launch as it is settled.
+
+        What an earlier process settled is not yielded again; `items` has it. One in doubt is yielded with
+        `StartOutcomeUnknown` if it cannot be told, and looked for again by the next pass. Launches may be added
+        meanwhile. Leaving the loop starts nothing more, and the runs go on. The service may be away for any time.
+        Another pass ends this one.
+
+        Args:
+            outputs: Key-outputs to download of runs that succeed; None: nothing.
+            to: Folder for them, which gets a folder for each key.
+
+        Raises:
+            Unauthorized: The credentials were refused and could not be renewed.
+            JournalError: The journal cannot be written.
+            ValueError: One of ``outputs`` and ``to`` is missing.
+        """
+        work = await self._begin(await in_thread(collecting, outputs, to))
+        try:
+            while (key := await work.next()) is not None:
+                yield self._item(self._book.rows[key])
+        finally:
+            work.stop()
+
+    async def _begin(self, collecting: Collecting | None) -> Work:
+        if self._tasks is None:
+            raise St4sdError("this batch is not open: use it inside 'async with client.batch(...) as batch:'")
+        while (before := self._work) is not None and not before.is_over:
+            # Whoever broke off his loop may not have closed it yet, so this is no error of whoever comes now.
+            before.stop(St4sdError("another run() of this batch took over"))
+            await before.over()
+        for row in self._rows({State.SENDING}):
+            # It was sent, and what came of it could not be written.
+            await self._book.put(row, doubted(row, "the outcome could not be written down", self._book.clock.wall()))
+        config = self._deployment.config
+        starts = Starts(self._book, self._deployment.start, self._pace, self._secrets)
+        doubts = Doubts(self._book, self._client, self._deployment.listing, config.settle)
+        self._work = work = Work(self._book, self._client, starts, doubts, collecting, self._most)
+        if before is not None:
+            work.succeed(before)
+        self._errors = work.errors
+        work.take(self._book.rows.values())
+        self._tasks.start_soon(work)
+        return work
+
+    async def properties(self, names: Iterable[str] | None = None) -> Properties:
+        """
+        What the runs measured, in one table: as `Client.properties`, with the column ``key`` in front of ``rest-uid``.
+
+        Runs that have none, or not yet, are in its ``problems``, by their rest-uids.
+        """
+        keys = {row.rest_uid: row.key for row in self._book.rows.values() if row.rest_uid is not None}
+        found = await self._client.properties(list(keys), names)
+        rows = tuple((keys[row[0]], *row) for row in found.rows)
+        return replace(found, columns=("key", *found.columns), rows=rows)
+
+    async def retry_failed(self) -> int:
+        """
+        Plan a new attempt at each launch that was refused, or whose run failed, was stopped or deleted.
+
+        The runs of earlier attempts stay as they are.
+
+        Returns:
+            How many; `run` starts them.
+        """
+        rows = self._rows(BAD_ENDS)
+        for row in rows:
+            await self._plan(row, Proof.ENDED)
+        return len(rows)
+
+    async def adopt(self, key: str, rest_uid: str) -> None:
+        """
+        Settle by hand that a launch in doubt was started, and is this run.
+
+        Raises:
+            UnknownRun: The service has no such run.
+            ValueError: The launch is not in doubt, or the run is another launch's.
+        """
+        row = self._in_doubt(key)
+        owner = self._book.owners.get(rest_uid)
+        if owner is not None:
+            raise ValueError(f"the run {rest_uid!r} is that of {owner!r}")
+        await self._client.status(rest_uid)
+        await self._change(row, started(row, rest_uid, self._book.clock.wall()))
+
+    async def forget(self, key: str) -> None:
+        """
+        Settle by hand that a launch in doubt was not started, so that `run` starts it.
+
+        Raises:
+            ValueError: The launch is not in doubt.
+        """
+        await self._plan(self._in_doubt(key), Proof.BY_HAND)
+
+    async def cancel(self) -> int:
+        """
+        Start nothing more, and stop and delete what runs; what was not started stays planned.
+
+        A launch in doubt stays in doubt.
+
+        Returns:
+            How many runs were deleted.
+
+        Raises:
+            TransportError, APIError: Some could not be deleted; they are as they were, the others are deleted.
+        """
+        if self._work is not None:
+            self._work.stop()
+            await self._work.over()
+        rows, limiter = self._rows({State.STARTED}), anyio.CapacityLimiter(DELETERS)
+        errors: list[St4sdError] = []
+
+        async def delete(row: Row) -> None:
+            async with limiter:
+                try:
+                    await self._delete(row)
+                except St4sdError as error:  # raised below, when all others are deleted
+                    errors.append(error)
+
+        async with anyio.create_task_group() as tasks:
+            for row in rows:
+                tasks.start_soon(delete, row)
+        if errors:
+            raise errors[0]
+        return len(rows)
+
+    async def _delete(self, row: Row) -> None:
+        uid = row.rest_uid or ""
+        try:
+            await self._client.delete(uid)
+        except UnknownRun as error:
+            if not error.detail:
+                raise
+        await self._book.bury([uid])
+        await self._book.put(row, ended(row, State.DELETED, row.status, self._book.clock.wall()))
+
+    async def _plan(self, row: Row, proof: Proof) -> None:
+        await self._change(row, planned(row, proof, self._book.clock.wall()))
+
+    async def _change(self, was: Row, row: Row) -> None:
+        await self._book.put(was, row)
+        self._errors.pop(row.key, None)
+        if self._work is not None:
+            self._work.take([row])
+
+    def _rows(self, states: Iterable[State]) -> Sequence[Row]:
+        wanted = set(states)
+        return [row for row in self._book.rows.values() if row.state in wanted]
+
+    def _in_doubt(self, key: str) -> Row:
+        row = self._book.rows.get(key)
+        if row is None or row.state is not State.UNKNOWN:
+            raise ValueError(f"{key!r} is not in doubt but {'not there' if row is None else row.state}")
+        return row
+
+    def _item(self, row: Row) -> Item:
+        run: Run | None = None if row.rest_uid is None else self._client.run(row.rest_uid)
+        return item_of(row, run, self._errors.get(row.key))
+
+    def _say_goodbye(self) -> None:
+        """Tell how to go on."""
+        tally = self._book.tally
+        left = {state: tally[state] for state in (State.PLANNED, State.UNKNOWN, State.SENDING, State.STARTED)}
+        told = ", ".join(f"{count} {state}" for state, count in left.items() if count) or "everything settled"
+        way = "run the same script again to go on" if self._journal.is_on_disk else "only batch.items knows of them now"
+        log.warning("a batch was left with %s in %s: runs go on; %s", told, self._journal.name, way)

@@ -1,0 +1,123 @@
+"""What a batch knows: the journal's launches in memory, changed only together with the journal."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+from ._errors import JournalError
+from ._moves import Row, State, token
+from ._verdict import Known
+
+if TYPE_CHECKING:
+    from ._clock import Clock
+    from ._journal import Journal
+
+
+class Book:
+    """The launches of an open journal, in the order in which they were added."""
+
+    def __init__(self, journal: Journal, clock: Clock) -> None:
+        self.journal = journal
+        self.clock = clock
+        self.rows: dict[str, Row] = {}
+        """key -> the launch."""
+        self.tally: Counter[State] = Counter()
+        """How many launches are in which state."""
+        self._doubted: dict[str, float] = {}
+        """key -> since when it is in doubt, by the clock that does not jump, if that began in this process."""
+        self._moving: set[str] = set()
+        """Keys of launches that are being written."""
+
+    async def open(self, server: str) -> None:
+        """Open the journal and learn what it holds; the errors are those of `Journal.open`."""
+        now, wall = self.clock.now(), self.clock.wall()
+        contents = await self.journal.open(server, wall)
+        self.rows = {row.key: row for row in contents.rows}
+        self.tally = Counter(row.state for row in contents.rows)
+        self.owners, self.gone, self.seen = contents.owners, contents.gone, contents.seen
+        self.opening, self.baseline, self._token = contents.opening, contents.baseline, contents.token
+        self._doubted = {row.key: now for row in contents.rows if row.state is State.UNKNOWN and row.since == wall}
+        self.has_looked = False
+        """Whether it is noted what was there before anything was sent in this opening."""
+
+    @property
+    def known(self) -> Known:
+        """What is known of instances."""
+        return Known(self.owners, self.seen)
+
+    @property
+    def alive(self) -> list[str]:
+        """rest-uids of the runs that were started and not seen deleted."""
+        return [uid for uid in self.owners if uid not in self.gone]
+
+    def moment_for(self, row: Row, wall: float, now: float) -> float:
+        """
+        The moment by which a launch in doubt is judged, given that of both clocks.
+
+        The wall clock goes on while no process runs, but may be set: a doubt that began in this process
+        is not older than the other clock says.
+        """
+        began = self._doubted.get(row.key)
+        return wall if began is None else min(wall, row.since + now - began)
+
+    def token_of(self, row: Row) -> str:
+        """What the run of a launch carries in its metadata."""
+        return token(self._token, row.key, row.attempt)
+
+    async def put(self, was: Row, row: Row) -> None:
+        """
+        Write a launch in place of what it was; it counts once it is on disk.
+
+        Raises:
+            JournalError: It cannot be written; or it is not any more what it was, because somebody else moved it.
+        """
+        if self.rows.get(was.key) is not was or was.key in self._moving:
+            raise JournalError(f"{was.key!r} is not {was.state} any more: somebody else has moved it")
+        self._moving.add(was.key)
+        try:
+            await self.journal.save(row)
+            self._take(row)
+        finally:
+            self._moving.discard(was.key)
+
+    def is_moving(self, row: Row) -> bool:
+        """Whether a launch is not, or soon will not be, what it was."""
+        return self.rows.get(row.key) is not row or row.key in self._moving
+
+    async def add(self, rows: Iterable[Row], payloads: Mapping[str, str]) -> None:
+        """Write new launches."""
+        new = list(rows)
+        await self.journal.add(new, payloads)
+        for row in new:
+            self._take(row)
+
+    async def see(self, rest_uids: Iterable[str]) -> None:
+        """Note what is there before anything is sent in this opening."""
+        there = list(rest_uids)
+        first = len(there) if self.baseline is None else None
+        # Only what is new can be mistaken later for one that was started after now.
+        fresh = [uid for uid in there if uid not in self.seen and uid not in self.owners]
+        await self.journal.see(fresh, self.opening, first)
+        self.seen.update(dict.fromkeys(fresh, self.opening))
+        self.baseline = len(there) if self.baseline is None else self.baseline
+        self.has_looked = True
+
+    async def bury(self, rest_uids: Iterable[str]) -> None:
+        """Note that runs were seen to be deleted."""
+        dead = [uid for uid in rest_uids if uid in self.owners and uid not in self.gone]
+        if dead:
+            await self.journal.bury(dead)
+            self.gone.update(dead)
+
+    def _take(self, row: Row) -> None:
+        before = self.rows.get(row.key)
+        if before is not None:
+            self.tally[before.state] -= 1
+        self.tally[row.state] += 1
+        if row.state is State.UNKNOWN and (before is None or before.state is not State.UNKNOWN):
+            self._doubted[row.key] = self.clock.now()
+        self.rows[row.key] = row
+        if row.state is State.STARTED and row.rest_uid is not None:
+            self.owners[row.rest_uid] = row.key

@@ -1,0 +1,139 @@
+"""The ends of the runs of a batch: watched for, written down, and what they left downloaded."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import anyio
+
+from ._errors import St4sdError, UnknownRun
+from ._item import told
+from ._moves import Row, State, collected, ended, uncollected
+from ._starts import ends_all
+
+if TYPE_CHECKING:
+    from ._book import Book
+    from ._client import Client
+    from .models import Status
+
+_PLAIN = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,98}[a-z0-9])?")
+COLLECTORS = 4
+"""Runs whose files are downloaded at the same time."""
+
+
+@dataclass(frozen=True)
+class Collecting:
+    """What is to be downloaded, and how."""
+
+    names: list[str]
+    folder: Callable[[str], str]
+    """key -> the folder for its files."""
+    request: str
+    """All that, as the journal writes it down."""
+
+
+def collecting(outputs: Iterable[str] | None, to: str | os.PathLike[str] | None) -> Collecting | None:
+    """What is to be downloaded, None if nothing is; raises ValueError if that makes no sense."""
+    if outputs is None and to is None:
+        return None
+    if outputs is None or to is None or isinstance(outputs, str):
+        raise ValueError(f"outputs are names and go with a folder 'to', not {outputs!r} and {to!r}")
+    names, folder = list(outputs), Path(to).absolute()
+    request = json.dumps({"outputs": sorted(names), "to": str(folder)})
+    return Collecting(names, lambda key: str(folder / folder_of(key)), request)
+
+
+def folder_of(key: str) -> str:
+    """The name of the folder for the files of a launch: its key, if that will do anywhere."""
+    if _PLAIN.fullmatch(key):
+        return key
+    readable = re.sub(r"[^A-Za-z0-9_-]+", "-", key).strip("-")[:60]
+    return f"{readable or 'key'}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
+
+
+class Ends:
+    """Follows runs to their ends; each is reported when nothing is left to do for it."""
+
+    def __init__(
+        self,
+        book: Book,
+        client: Client,
+        collecting: Collecting | None,
+        begin: Callable[..., None],
+        report: Callable[..., None],
+    ) -> None:
+        self._book, self._client, self._collecting = book, client, collecting
+        self._begin, self._report = begin, report
+        self._collectors = anyio.Semaphore(COLLECTORS)
+
+    def is_settled(self, row: Row) -> bool:
+        """Whether nothing is left to do for a launch."""
+        return row.is_settled(self._collecting.request if self._collecting else None)
+
+    async def watch(self, keys: Sequence[str]) -> None:
+        """Watch runs to their ends; one that cannot be watched is found by halving."""
+        runs = {self._book.rows[key].rest_uid or "": key for key in keys}
+        failure: St4sdError | None = None
+        try:
+            async with aclosing(self._client.watch_many(runs)) as changes:
+                async for run, status in changes:
+                    if status.is_final:
+                        self._begin(self._end, runs.pop(run.id), status)
+        except St4sdError as error:
+            if ends_all(error):
+                raise
+            failure = error
+        left = list(runs.values())
+        if failure is not None and len(left) > 1:
+            for half in (left[: len(left) // 2], left[len(left) // 2 :]):
+                self._begin(self.watch, half)
+        elif isinstance(failure, UnknownRun) and failure.detail:
+            await self._end(left[0], None)
+        elif failure is not None and left:
+            self._report(left[0], failure)
+
+    async def _end(self, key: str, status: Status | None) -> None:
+        """A run is over; without a status it is not there any more."""
+        row, now = self._book.rows[key], self._book.clock.wall()
+        if row.state is State.STARTED:
+            state = _end_of(status)
+            if state is State.DELETED and row.rest_uid:
+                await self._book.bury([row.rest_uid])
+            was, row = row, ended(row, state, None if status is None else told(status), now)
+            await self._book.put(was, row)
+        if row.state is State.SUCCEEDED and self._collecting:
+            await self.collect(key)
+        else:
+            self._report(key)
+
+    async def collect(self, key: str) -> None:
+        """Download what is asked for of a run that succeeded."""
+        row, clock, collecting = self._book.rows[key], self._book.clock, self._collecting
+        assert collecting is not None
+        async with self._collectors:
+            try:
+                folder = collecting.folder(key)
+                files = await self._client.download_outputs(row.rest_uid or "", folder, collecting.names, strict=True)
+            except Exception as error:  # reported with the item
+                await self._book.put(row, uncollected(row, type(error).__name__, str(error), clock.wall()))
+                self._report(key, error)
+                return
+        paths = [str(file.path) for file in files]
+        await self._book.put(row, collected(row, collecting.request, paths, clock.wall()))
+        self._report(key)
+
+
+def _end_of(status: Status | None) -> State:
+    if status is None or status.is_deleted:
+        return State.DELETED
+    if status.is_success:
+        return State.SUCCEEDED
+    return State.STOPPED if status.exit_status == "Stopped" else State.FAILED

@@ -1,0 +1,77 @@
+"""What is to be seen of instances by whoever looks for his own: in the list, alone, and in the datastore."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from pydantic_core import SchemaValidator, core_schema
+
+from .._call import Call
+from .._finality import is_final
+from .._moves import METADATA_KEY
+from .._replies import Response
+from .._verdict import Sighting
+from ..models import Status, UserMetadata
+from .documents import Query
+
+_FIELD = core_schema.typed_dict_field(core_schema.any_schema(), required=False)
+_ITEM = core_schema.typed_dict_schema({"id": _FIELD, "status": _FIELD, "k8s-labels": _FIELD})
+_read = SchemaValidator(core_schema.list_schema(_ITEM)).validate_json
+"""Of each item what tells whose it is; the definition of its experiment, which is most of it, is skipped."""
+
+_PACKAGE = "st4sd-package-name"
+"""Where labels and metadata have the name of the package."""
+
+
+def sightings_call() -> Call[dict[str, Sighting]]:
+    """All instances, as far as it may be told whose they are: rest-uid -> what was seen."""
+    return Call("GET", "instances/", _listed, is_long=True)
+
+
+def _listed(response: Response) -> dict[str, Sighting]:
+    found = (_item(item) for item in _read(response.body) if isinstance(item.get("id"), str))
+    return {sighting.rest_uid: sighting for sighting in found}
+
+
+def _item(item: Mapping[str, Any]) -> Sighting:
+    status = _mapping(item.get("status"))
+    package = _text(_mapping(item.get("k8s-labels")).get(_PACKAGE))
+    metadata = _mapping(_mapping(status.get("meta")).get("userMetadata"))
+    return _sighting(item["id"], package, metadata, (status.get("experiment-state"), status.get("exit-status")))
+
+
+def of_status(rest_uid: str, package: str | None, status: Status) -> Sighting:
+    """What an instance shows when it is asked for by itself."""
+    metadata = status.meta.user_metadata if status.meta else {}
+    return _sighting(rest_uid, package, metadata, status.pair)
+
+
+def documents_of(tokens: Iterable[str], rest_uids: Iterable[str]) -> Query:
+    """The query for the user metadata of runs that carry one of these tokens, or are one of these."""
+    ours, theirs = {METADATA_KEY: {"$in": sorted(tokens)}}, {"rest-uid": {"$in": sorted(rest_uids)}}
+    return {"$or": [ours, theirs]}
+
+
+def of_documents(found: Iterable[UserMetadata]) -> dict[str, Sighting]:
+    """What the datastore tells of instances, be they deleted or not."""
+    return {
+        one.rest_uid: Sighting(one.rest_uid, one.package_name, _text(one.raw.get(METADATA_KEY)), has_metadata=True)
+        for one in found
+        if one.rest_uid
+    }
+
+
+def _sighting(rest_uid: str, package: str | None, metadata: Mapping[str, Any], pair: tuple[Any, Any]) -> Sighting:
+    state, exit_status = (_text(word) for word in pair)
+    # A failed init container leaves no exit-status, and may be repaired: to wait for it is left to the user.
+    is_over = is_final((state, exit_status)) or (state or "").casefold() == "failed"
+    return Sighting(rest_uid, package, _text(metadata.get(METADATA_KEY)), bool(metadata), is_over)
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) and value else None

@@ -1,0 +1,151 @@
+"""Sending the launches of a batch: written down before and after, and never twice without proof."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from math import inf
+from typing import TYPE_CHECKING
+
+import anyio
+
+from . import _launch as launches
+from ._errors import (
+    APIError,
+    ConfigError,
+    ConnectFailed,
+    InvalidPayload,
+    JournalCorrupt,
+    RateLimited,
+    ServerError,
+    St4sdError,
+    StartOutcomeUnknown,
+    TimedOut,
+    Unauthorized,
+)
+from ._moves import Proof, Row, doubted, planned, refused, sending, started
+from ._payload import Prepared, prepare
+from ._retry import may_have_arrived
+
+if TYPE_CHECKING:
+    from ._book import Book
+    from ._launch import Secrets
+    from ._pace import Pace
+
+CLOSING = 5.0
+"""Seconds that starts in flight are given to be answered when the batch is left early."""
+OVERLOADED = frozenset({429, 502, 503, 504})
+"""HTTP statuses that tell that the service is not up to it."""
+STOPPED = "the batch was left before the answer came"
+
+Start = Callable[[str, Prepared], Awaitable[str]]
+"""Sends a start of an experiment, once; gives the rest-uid."""
+
+
+class NoCredentials(St4sdError):
+    """A launch lacks its credentials, which the journal does not keep."""
+
+
+def after(row: Row, error: Exception, now: float) -> Row:
+    """What becomes of a launch whose sending ended with an error: when in doubt, it is in doubt."""
+    if isinstance(error, StartOutcomeUnknown):
+        return doubted(row, error.reason, now)
+    if isinstance(error, ConnectFailed | RateLimited | Unauthorized | ConfigError):
+        return planned(row, Proof.NOT_SENT, now)
+    if isinstance(error, APIError) and not may_have_arrived(error):
+        return refused(row, type(error).__name__, str(error), now)
+    return doubted(row, f"{type(error).__name__}: {error}", now)
+
+
+def is_trouble(error: BaseException | None) -> bool:
+    """Whether an error tells that the service gets more than it can bear."""
+    if isinstance(error, StartOutcomeUnknown):
+        return is_trouble(error.__cause__)
+    if isinstance(error, RateLimited | ServerError):
+        return error.status in OVERLOADED
+    return isinstance(error, ConnectFailed | TimedOut)
+
+
+def ends_all(error: Exception) -> bool:
+    """Whether an error concerns all launches, and does not pass by itself."""
+    if isinstance(error, ConnectFailed):
+        return error.permanent
+    return isinstance(error, Unauthorized | ConfigError) or not isinstance(error, St4sdError)
+
+
+class Starts:
+    """Sends launches at a pace; those in flight are shielded against cancellation until they are written down."""
+
+    def __init__(self, book: Book, start: Start, pace: Pace, secrets: dict[str, Secrets]) -> None:
+        self._book = book
+        self._start = start
+        self._secrets = secrets
+        self._patiences: set[anyio.CancelScope] = set()
+        self._deadline = inf
+        self.pace = pace
+
+    def hurry(self) -> None:
+        """Have those in flight end within seconds; one that is not answered by then is in doubt."""
+        self._deadline = anyio.current_time() + CLOSING
+        for patience in self._patiences:
+            patience.deadline = self._deadline
+
+    async def send(self, key: str) -> Exception | None:
+        """
+        Send one launch and write down what came of it; the error that it ended with, if any.
+
+        Raises:
+            NoCredentials: It was not sent.
+            JournalError: What came of it may not be written down: it counts as being sent.
+        """
+        row = self._book.rows[key]
+        try:
+            prepared = await self._prepared(row)
+        except InvalidPayload as error:
+            await self._book.put(row, refused(row, type(error).__name__, str(error), self._book.clock.wall()))
+            return error
+        sent: list[Exception | None] = []
+        with anyio.CancelScope(shield=True):
+            sent.append(await self._send(row, prepared))
+        return sent[0]
+
+    async def _prepared(self, row: Row) -> Prepared:
+        content, secrets = await self._book.journal.payload(row.payload), self._secrets.get(row.key, {})
+        if launches.digest(content) != row.payload:
+            raise JournalCorrupt(f"{self._book.journal.name} is damaged: the payload of {row.key!r} is not what it was")
+        if not secrets and launches.needs(content):
+            raise NoCredentials(f"{row.key!r} was not sent: a journal keeps no credentials; add the launch again first")
+        return await prepare(launches.body(content, secrets, self._book.token_of(row)))
+
+    async def _send(self, row: Row, prepared: Prepared) -> Exception | None:
+        book, clock = self._book, self._book.clock
+        was, row = row, sending(row, book.opening, clock.wall())
+        await book.put(was, row)
+        if self._deadline < inf:
+            # The batch is being left, and this was not sent yet.
+            await book.put(row, planned(row, Proof.NOT_SENT, clock.wall()))
+            return None
+        began, rest_uid, failure = clock.now(), "", None
+        with anyio.CancelScope() as patience:
+            self._patiences.add(patience)
+            try:
+                rest_uid = await self._start(row.experiment, prepared)
+            except Exception as error:  # written down below, and told to whoever asked for it
+                failure = error
+            finally:
+                self._patiences.discard(patience)
+        self._note(began, failure)
+        if failure is not None:
+            await book.put(row, after(row, failure, clock.wall()))
+        elif rest_uid:
+            await book.put(row, started(row, rest_uid, clock.wall()))
+        else:
+            await book.put(row, doubted(row, STOPPED, clock.wall()))
+        return failure
+
+    def _note(self, began: float, failure: Exception | None) -> None:
+        now = self._book.clock.now()
+        if is_trouble(failure):
+            cause = failure.__cause__ if isinstance(failure, StartOutcomeUnknown) else failure
+            self.pace.troubled(began, now, getattr(cause, "retry_after", None))
+        elif failure is None:
+            self.pace.answered(now - began)

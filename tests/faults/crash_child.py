@@ -1,0 +1,43 @@
+"""A user's script that works off a batch, to be killed at any moment: url, key, journal, folder, how many."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+from st4sd_async import Client, Config, Launch
+
+SETTLE = 0.8
+"""Longer than any request of the test is on its way."""
+
+
+def launches(count: int) -> list[Launch]:
+    """What every process of the test wants started."""
+    return [
+        Launch(
+            f"mol / {number}: \u00fc",
+            "demo:latest",
+            {
+                "inputs": [{"filename": "molecules.csv", "content": f"smiles\n{'C' * (1 + number % 9)}O\n"}],
+                "metadata": {"number": number},
+            },
+        )
+        for number in range(count)
+    ]
+
+
+async def main(url: str, key: str, journal: str, folder: str, count: int) -> None:
+    """Go on with the batch until it is done."""
+    config = Config(settle=SETTLE, poll_interval=0.05, grace=0.5, timeout=0.5)
+    async with Client(url, api_key=key, config=config) as client:
+        print("ready", flush=True)  # noqa: T201 -- tells the test that it may be killed
+        async with client.batch(journal, max_running=None) as batch:
+            await batch.add(launches(count))
+            async for item in batch.run(outputs=["Energies"], to=folder):
+                assert item.error is None, item
+            assert batch.counts["collected"] == count, batch.counts
+
+
+if __name__ == "__main__":
+    url, key, journal, folder, count = sys.argv[1:]
+    asyncio.run(main(url, key, journal, folder, int(count)))

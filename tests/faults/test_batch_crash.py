@@ -1,0 +1,142 @@
+"""A batch whose process is killed again and again, at a service where everything goes wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections import Counter
+from contextlib import closing
+from pathlib import Path
+
+import httpx
+import pytest
+
+import st4sd_async
+from st4sd_async.local import Delay, DropAfter, DropBefore, Html, LocalServer, Reply, ShortList
+from st4sd_async.local._faults import Fault
+
+from . import crash_child
+
+KILLS, KEYS = (int(word) for word in os.environ.get("BATCH_KILLS_X_KEYS", "8x40").split("x"))
+"""``BATCH_KILLS_X_KEYS=100x300`` is the full form."""
+SPEED = 20.0
+"""Virtual seconds in a second: metadata shows 50 ms after a start, a run takes 250 ms."""
+LONGEST = 1.0
+"""Seconds after which a process is killed at the latest."""
+START = "POST /experiments/*/start"
+FAULTS: list[tuple[str, Fault]] = [
+    (START, DropBefore()),
+    (START, DropAfter()),
+    (START, Reply(500, handled=True)),
+    (START, Reply(503, {"Retry-After": "0.1"}, handled=True)),
+    (START, Reply(429, {"Retry-After": "0.1"})),
+    (START, Html(502)),
+    (START, Delay(0.3)),
+    (START, Delay(0.7)),
+    ("GET /instances/$", ShortList(0.3)),
+    ("GET /instances/$", Html(502)),
+    ("GET /instances/*/status", Html(504)),
+    ("GET /instances/*/outputs/*", DropAfter()),
+    ("POST /ds-mongodb-proxy/*", Html(502)),
+]
+
+
+def _spawn(server: LocalServer, folder: Path) -> subprocess.Popen[str]:
+    words = [server.url, server.api_key, str(folder / "campaign.db"), str(folder / "results"), str(KEYS)]
+    root = str(Path(st4sd_async.__file__).parents[1])
+    child = subprocess.Popen(
+        [sys.executable, crash_child.__file__, *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": root},
+    )
+    assert child.stdout is not None
+    assert child.stdout.readline() == "ready\n", child.communicate()[1]
+    return child
+
+
+def _kill(child: subprocess.Popen[str], server: LocalServer, dice: random.Random) -> bool:
+    """Kill a process at a random moment: of its life, or of its next few starts; False if it ended before."""
+    moment = time.monotonic() + dice.uniform(0.0, LONGEST)
+    starts = server.traffic[START].requests + dice.randint(1, KEYS // KILLS)
+    while child.poll() is None and time.monotonic() < moment and server.traffic[START].requests < starts:
+        time.sleep(0.001)
+    time.sleep(dice.uniform(0.0, 0.02))
+    child.kill()
+    child.communicate()
+    return child.returncode < 0
+
+
+def _push(server: LocalServer) -> None:
+    headers = {"Authorization": f"Bearer {server.api_key}"}
+    definition = server.example("demo")
+    httpx.post(f"{server.url}/rs/experiments/", json=definition, headers=headers, trust_env=False).raise_for_status()
+
+
+def _instances(server: LocalServer) -> list[dict[str, object]]:
+    headers = {"Authorization": f"Bearer {server.api_key}"}
+    found: list[dict[str, object]] = httpx.get(f"{server.url}/rs/instances/", headers=headers, trust_env=False).json()
+    return found
+
+
+@pytest.mark.timeout(30 + 4 * KILLS)
+def test_a_batch_that_is_killed_again_and_again_starts_everything_once(tmp_path: Path) -> None:
+    """Whenever it dies and whatever goes wrong: in the end every key has one run, and its results are there."""
+    dice = random.Random(5)
+    kills = 0
+    with LocalServer(speed=SPEED, slots=10 * KEYS) as server:
+        _push(server)
+        while True:
+            for match, fault in dice.choices(FAULTS, k=6):
+                server.faults.add(match, fault)
+            child = _spawn(server, tmp_path)
+            # Once there were enough kills, a process may come to the end.
+            if kills < KILLS and _kill(child, server, dice):
+                kills += 1
+                continue
+            _, words = child.communicate(timeout=60)
+            assert child.returncode == 0, words
+            break
+        server.faults.clear()
+        instances = _instances(server)
+
+    numbers = Counter(one["status"]["meta"]["userMetadata"]["number"] for one in instances)  # type: ignore[index]
+    assert kills == KILLS
+    assert numbers == {str(number): 1 for number in range(KEYS)}
+    energies = sorted(path.read_text().splitlines()[0] for path in (tmp_path / "results").glob("*/Energies/energies.csv"))
+    assert len(energies) == KEYS
+    print(json.dumps({"kills": kills, "keys": KEYS, "runs": len(instances)}))  # noqa: T201 -- the figures
+
+
+@pytest.mark.timeout(60)
+def test_ctrl_c_ends_a_batch_within_seconds_and_the_same_script_goes_on(tmp_path: Path) -> None:
+    """No new start; those in flight are written down and not in doubt; the last words say how to go on."""
+    with LocalServer(speed=SPEED, slots=10 * KEYS) as server:
+        _push(server)
+        server.faults.add(START, Delay(0.3), times=None)
+        child = _spawn(server, tmp_path)
+        while not server.traffic[START].requests:
+            time.sleep(0.001)
+        child.send_signal(signal.SIGINT)
+        began = time.monotonic()
+        _, words = child.communicate(timeout=20)
+        took, sent = time.monotonic() - began, server.traffic[START].requests
+        server.faults.clear()
+        with closing(sqlite3.connect(tmp_path / "campaign.db")) as journal:
+            states = Counter(state for (state,) in journal.execute("SELECT state FROM item"))
+        _, rest = _spawn(server, tmp_path).communicate(timeout=30)
+        instances = _instances(server)
+
+    assert took < 3
+    assert states == {"started": sent, "planned": KEYS - sent}
+    assert f"a batch was left with {KEYS - sent} planned, {sent} started in the journal" in words
+    assert "run the same script again to go on" in words
+    assert rest == ""
+    assert len(instances) == KEYS

@@ -1,0 +1,110 @@
+"""What goes into the journal of a launch, and what does not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from st4sd_async import InvalidPayload, Launch
+from st4sd_async._ends import folder_of
+from st4sd_async._launch import body, differences, digest, entry, needs
+from st4sd_async._moves import METADATA_KEY
+
+pytestmark = pytest.mark.anyio
+
+SECRETIVE: dict[str, Any] = {
+    "variables": {"scale": 2},
+    "environmentVariables": {"PASSWORD": "fake-1", "THREADS": 4},
+    "s3": {"accessKeyID": "fake-2", "secretAccessKey": "fake-3", "bucket": "mine"},
+    "s3Store": {"credentials": {"accessKeyID": "fake-4", "secretAccessKey": "fake-5", "bucket": "yours"}},
+    "metadata": {"campaign": "first"},
+}
+
+
+async def test_credentials_are_left_out_and_put_back() -> None:
+    """Five of them; names, buckets and the rest stay; what is sent is what was given, and our key."""
+    made = await entry(Launch("mol", "demo", SECRETIVE), 1.0)
+    sent = body(made.content, made.secrets, "abc")
+
+    assert "fake-" not in made.content
+    assert "THREADS" in made.content
+    assert "yours" in made.content
+    assert len(made.secrets) == 6
+    assert needs(made.content)
+    assert sent == {**SECRETIVE, "metadata": {"campaign": "first", METADATA_KEY: "abc"}}
+
+
+async def test_other_credentials_are_no_other_payload() -> None:
+    """They are renewed now and then."""
+    renewed = {**SECRETIVE, "environmentVariables": {"PASSWORD": "fake-9", "THREADS": 8}}
+
+    first, second = [(await entry(Launch("mol", "demo", payload), 1.0)).row for payload in (SECRETIVE, renewed)]
+
+    assert first == second
+
+
+@pytest.mark.parametrize(
+    "payload", [None, {}, {"variables": {"a": "[not kept]"}}, {"s3": {"dataset": "mine"}}], ids=str
+)
+async def test_a_payload_without_credentials_needs_none(payload: Any) -> None:
+    """Whatever it looks like."""
+    made = await entry(Launch("mol", "demo", payload), 1.0)
+
+    assert not needs(made.content)
+    assert made.row.payload == digest(made.content)
+    assert body(made.content, {}, "abc") == {**(payload or {}), "metadata": {METADATA_KEY: "abc"}}
+
+
+async def test_the_order_of_a_payload_is_no_difference() -> None:
+    """Nor is how it was given."""
+    first = await entry(Launch("mol", "demo", {"variables": {"a": 1, "b": 2}, "platform": "x"}), 1.0)
+    second = await entry(Launch("mol", "demo", {"platform": "x", "variables": {"b": 2, "a": 1}}), 1.0)
+
+    assert first.row == second.row
+
+
+async def test_differences_are_told_by_their_place() -> None:
+    """Values, but not contents; a few of many."""
+    before = await entry(Launch("mol", "demo", {"variables": {"a": 1}, "platform": "x"}), 1.0)
+    after = await entry(Launch("mol", "demo:2", {"variables": {str(n): n for n in range(9)}}), 1.0)
+
+    told = differences(before.row, before.content, after.row, after.content)
+
+    assert told.startswith("experiment was 'demo' and is 'demo:2'; platform was 'x' and is absent; variables.a was 1")
+    assert told.endswith("; and 7 more")
+
+
+@pytest.mark.parametrize(
+    ("key", "experiment", "error"),
+    [
+        ("", "demo", ValueError),
+        ("a\0b", "demo", ValueError),
+        ("\ud800", "demo", ValueError),
+        (3, "demo", TypeError),
+        ("a", "de/mo", ValueError),
+        ("a", "", ValueError),
+        ("a", 3, TypeError),
+    ],
+)
+def test_a_launch_that_will_not_do_is_refused_at_once(key: Any, experiment: Any, error: type[Exception]) -> None:
+    """Before anything is opened."""
+    with pytest.raises(error, match="must be"):
+        Launch(key, experiment)
+
+
+async def test_our_name_in_the_metadata_is_ours() -> None:
+    """A run is known by it."""
+    with pytest.raises(InvalidPayload, match="use another"):
+        await entry(Launch("mol", "demo", {"metadata": {METADATA_KEY: "x"}}), 1.0)
+
+
+@pytest.mark.parametrize("key", ["..", ".", "a/b", "A", "a ", "con" * 60, "\u00fc", "a.", "-", "mol / 7: \u00fc"])
+def test_a_folder_is_named_by_a_key_that_will_do_and_else_by_something_like_it(key: str) -> None:
+    """No path, no two alike where case does not count, nothing that a file system refuses."""
+    name = folder_of(key)
+
+    assert name != key
+    assert len(name) < 80
+    assert name.replace("-", "").isalnum()
+    assert folder_of("mol-1.a") == "mol-1.a"

@@ -1,0 +1,115 @@
+"""The life of a launch, move by move."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import product
+from typing import Any
+
+import pytest
+
+from st4sd_async import _moves as moves
+from st4sd_async._moves import BAD_ENDS, MOVES, PROOFS, Proof, Row, State, token
+
+ROW = Row("mol", "demo:latest", "0", since=1.0)
+
+
+def at(state: State) -> Row:
+    return replace(ROW, state=state)
+
+
+MAKERS: dict[State, Any] = {
+    State.SENDING: lambda row: moves.sending(row, 3, 2.0),
+    State.UNKNOWN: lambda row: moves.doubted(row, "lost", 2.0),
+    State.REFUSED: lambda row: moves.refused(row, "BadRequest", "no", 2.0),
+    State.STARTED: lambda row: moves.started(row, "demo-1", 2.0),
+    **{
+        state: (lambda row, state=state: moves.ended(row, state, "{}", 2.0))
+        for state in (State.SUCCEEDED, State.FAILED, State.STOPPED, State.DELETED)
+    },
+    State.COLLECTED: lambda row: moves.collected(row, "{}", ["a.csv"], 2.0),
+}
+
+
+@pytest.mark.parametrize(("before", "after"), [*product(State, MAKERS)], ids=str)
+def test_only_the_moves_of_the_table_exist(before: State, after: State) -> None:
+    """Any other is a mistake of ours, and is refused before it is written down."""
+    make = MAKERS[after]
+    if after in MOVES[before]:
+        moved = make(at(before))
+        assert (moved.state, moved.key) == (after, "mol")
+    else:
+        with pytest.raises(ValueError, match=f"'mol' is {before} and cannot become {after}"):
+            make(at(before))
+
+
+@pytest.mark.parametrize(("state", "proof"), [*product(State, Proof)], ids=str)
+def test_a_launch_is_planned_again_only_on_a_proof_that_fits(state: State, proof: Proof) -> None:
+    """The only way back to where it may be sent."""
+    if proof in PROOFS.get(state, ()):
+        again = moves.planned(at(state), proof, 2.0)
+        assert (again.state, again.proof) == (State.PLANNED, proof)
+    else:
+        with pytest.raises(ValueError, match="'mol' is"):
+            moves.planned(at(state), proof, 2.0)
+
+
+@pytest.mark.parametrize("state", sorted(BAD_ENDS))
+def test_a_new_attempt_begins_afresh(state: State) -> None:
+    """It has another token, and nothing of what the one before came to."""
+    row = replace(at(state), rest_uid="demo-1", status="{}", error="no", error_class="RunFailed", opening=4)
+
+    again = moves.planned(row, Proof.ENDED, 9.0)
+
+    assert again == Row("mol", "demo:latest", "0", attempt=2, since=9.0, proof=Proof.ENDED)
+    assert token("j", "mol", again.attempt) != token("j", "mol", row.attempt)
+
+
+def test_a_token_tells_nothing_and_is_never_the_same() -> None:
+    """It may stand in metadata, where a colon may not; journals, keys and attempts differ."""
+    tokens = [token(*parts) for parts in product(("j", "k"), ("a", "b", "a:1", "\u00fc\0"), (1, 2))]
+
+    assert len(set(tokens)) == len(tokens)
+    assert all(one.isalnum() and len(one) == 40 for one in tokens)
+
+
+@pytest.mark.parametrize(
+    ("experiment", "package"), [("demo", "demo"), ("demo:v1", "demo"), ("demo@sha256x1", "demo"), ("a-b:c", "a-b")]
+)
+def test_the_package_of_an_identifier(experiment: str, package: str) -> None:
+    """Whatever tag or digest it names."""
+    assert replace(ROW, experiment=experiment).package == package
+
+
+SETTLED = [
+    (State.PLANNED, None, None, False),
+    (State.SENDING, None, None, False),
+    (State.UNKNOWN, None, None, False),
+    (State.STARTED, None, None, False),
+    (State.REFUSED, None, "energies", True),
+    (State.FAILED, None, "energies", True),
+    (State.STOPPED, None, None, True),
+    (State.DELETED, None, None, True),
+    (State.SUCCEEDED, None, None, True),
+    (State.SUCCEEDED, None, "energies", False),
+    (State.COLLECTED, "energies", "energies", True),
+    (State.COLLECTED, "energies", "folder", False),
+    (State.COLLECTED, "energies", None, True),
+]
+
+
+@pytest.mark.parametrize(("state", "had", "request_", "is_settled"), SETTLED)
+def test_what_is_left_to_do(state: State, had: str | None, request_: str | None, is_settled: bool) -> None:
+    """By state, and by what was downloaded and is asked for."""
+    assert replace(at(state), request=had).is_settled(request_) is is_settled
+
+
+def test_a_doubt_keeps_its_beginning_and_loses_its_candidates_with_the_doubt() -> None:
+    """The settle window is counted from the end of the last attempt, however often one looks."""
+    doubt = moves.doubted(at(State.SENDING), "lost", 5.0)
+    suspected = moves.suspected(doubt, ["demo-1"])
+
+    assert (suspected.since, suspected.candidates) == (5.0, ("demo-1",))
+    assert moves.started(suspected, "demo-1", 6.0).candidates == ()
+    assert moves.planned(suspected, Proof.ABSENT, 6.0).candidates == ()
+    assert moves.uncollected(at(State.SUCCEEDED), "DownloadError", "cut", 7.0).error == "cut"

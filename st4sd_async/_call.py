@@ -52,6 +52,8 @@ class Call(Generic[T]):
     """HTTP statuses that mean so."""
     wrong: type[BadRequest] = BadRequest
     """What a 400 without a telling key means here."""
+    telling: Callable[[str], type[APIError] | None] | None = None
+    """What the words of a refusal without a telling key mean here; None: nothing."""
     rescue: Callable[[APIError], T | None] | None = None
     """Turns a refusal that means something good into a result; None leaves it a refusal."""
     secrets: tuple[str, ...] = field(default=(), repr=False)
@@ -124,6 +126,7 @@ def decipher(call: Call[T], url: str, response: Response, secrets: tuple[str, ..
             missing=call.missing,
             missing_on=call.missing_on,
             wrong=call.wrong,
+            telling=call.telling,
         )
         rescued = call.rescue(error) if call.rescue else None
         if rescued is None:

@@ -13,6 +13,7 @@ from ._call import Call
 from ._config import Config, from_environment
 from ._downloads import Downloads
 from ._errors import APIError, DecodeError, RunDeleted, RunFailed, TransportError
+from ._groups import Groups
 from ._payload import Prepared, prepare
 from ._poller import Poller
 from ._resources import datastore, documents, experiments, gateways, instances, sightings
@@ -20,7 +21,7 @@ from ._results import Results
 from ._retry import RetryPolicy
 from ._run import Run, RunLike, rest_uid_of, several
 from ._session import Session, Take
-from .models import Experiment, StartPayload, Status
+from .models import Experiment, LambdaPayload, StartPayload, Status
 
 if TYPE_CHECKING:
     import os
@@ -45,7 +46,7 @@ class _Keep(Enum):
 _KEEP = _Keep.KEEP
 
 
-class Client(Results):
+class Client(Groups, Results):
     """
     A client of one ST4SD deployment.
 
@@ -86,6 +87,7 @@ class Client(Results):
         self._session = session
         self._config = config
         self._poller = Poller(self._send_once, self._last_word, config)
+        self._bind_groups(self._send)
         self.experiments = experiments.Experiments(self._send)
         """The registry of experiments."""
         self.instances = instances.Instances(self._send)
@@ -241,6 +243,22 @@ class Client(Results):
         prepared = await prepare(payload)
         rest_uid = await self._send(experiments.start_call(identifier, prepared.content, prepared.secrets))
         return Run(rest_uid, self)
+
+    async def start_lambda(self, payload: Mapping[str, Any] | LambdaPayload) -> Run:
+        """
+        Start an experiment that is in no registry, at most once.
+
+        Args:
+            payload: Its definition under ``lambdaFlowIR``, its files, and the rest as in `start`.
+
+        Raises:
+            InvalidPayload: The payload will not do; `InvalidFlowIR` is a kind of it. Nothing was started.
+            StartOutcomeUnknown: As from `start`.
+
+        Source: ``POST experiments/lambda/start`` of the runtime service.
+        """
+        prepared = await prepare(payload, LambdaPayload)
+        return Run(await self._send(experiments.lambda_call(prepared.content, prepared.secrets)), self)
 
     def batch(self, path: str | os.PathLike[str] | None = None, *, max_running: int | None = MAX_RUNNING) -> Batch:
         """

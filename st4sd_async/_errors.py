@@ -9,10 +9,15 @@ Everything this library raises on purpose.
         ConnectionLost            the connection broke after the request may have been sent
       APIError                    the service (or the proxy in front of it) refused
         Unauthorized              the sign-in page, 401, 403
-        NotFound -> UnknownExperiment, UnknownRun, UnknownOutput, UnknownProperty
-        Conflict -> AlreadyExists
-        BadRequest -> InvalidPackage, NotReady, InvalidPayload
-          InvalidPayload -> MissingInputs, ExtraInputs, InputConflict, PayloadTooLarge
+        NotFound -> UnknownExperiment, UnknownRun, UnknownOutput, UnknownProperty, and in `_refusals`:
+            UnknownRelationship, UnknownGraph, UnknownPullSecret, UnknownService, UnknownRuntimePolicy, NoProperties, NoToken
+        Conflict -> AlreadyExists -> GraphExists; NameTaken
+        BadRequest -> InvalidPackage, NotReady, InvalidPayload, and in `_refusals`: CannotUntagLatest,
+            NotAFolder, OutsideOfFolder, Disabled, LocalDeployment, InvalidDefinition
+          InvalidPackage -> InvalidName
+          InvalidPayload -> MissingInputs, ExtraInputs, InputConflict, PayloadTooLarge, InvalidFlowIR,
+            InaccessibleRegistries
+          InvalidDefinition -> InvalidRelationship, InvalidDSL -> InvalidGraph; InvalidQuery
         RateLimited, ServerError
       DecodeError                 a good reply that is not what was promised
       DownloadError               what came is not whole, or cannot be stored
@@ -29,7 +34,10 @@ Nothing here holds a credential, a request body or an exception of the HTTP engi
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
+
+from ._problems import Problem as Problem  # whoever catches an error finds what it holds beside it
+from ._problems import problems_in
 
 if TYPE_CHECKING:
     from .models import Status
@@ -153,11 +161,22 @@ class UnknownExperiment(NotFound):
 
     advice = "list what there is with client.experiments.list()"
 
+    @property
+    def identifier(self) -> str:
+        """The identifier, "" if the service does not repeat it."""
+        keys = ("unknownExperiment", "packageNotFound", "parameterisedPackageNotFound")
+        return next((str(self.detail[key]) for key in keys if key in self.detail), "")
+
 
 class UnknownRun(NotFound):
     """No instance has this rest-uid; it never had, or was deleted."""
 
     advice = "list what there is with client.instances.list()"
+
+    @property
+    def rest_uid(self) -> str:
+        """The rest-uid, "" if the service does not repeat it."""
+        return str(self.detail.get("unknownRestUID") or self.detail.get("unknownInstanceId") or "")
 
 
 class UnknownOutput(NotFound):
@@ -193,14 +212,15 @@ class BadRequest(APIError):
 class InvalidPackage(BadRequest):
     """The definition of the experiment, or the package it points to, will not do."""
 
+    @property
+    def reason(self) -> str:
+        """The service's account of what is wrong, with line breaks; "" if it is in `message`."""
+        return str(self.detail.get("invalidVirtualExperimentDefinition") or self.detail.get("problem") or "")
 
-class Problem(NamedTuple):
-    """One thing that is wrong with a payload."""
-
-    where: str
-    """The entry, as ``inputs[0].content``."""
-    what: str
-    """What is wrong, and the way out."""
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """What is wrong, entry by entry; () if the service did not tell it so."""
+        return problems_in(self.detail.get("problems"))
 
 
 class InvalidPayload(BadRequest):

@@ -16,7 +16,7 @@ from typing import Any
 from ._errors import InvalidPayload, Problem, shorten
 from ._moves import METADATA_KEY, Row, State
 from ._payload import prepare
-from ._resources.experiments import identifier_path
+from ._resources.registry import identifier_path
 from .models import Experiment, StartPayload
 
 WITHHELD = "[not kept]"

@@ -14,10 +14,13 @@ import pydantic
 from ._call import LARGEST_BODY, json_body
 from ._errors import InputConflict, InvalidPayload, PayloadTooLarge, Problem
 from ._masking import unseen
-from .models import S3, FileContent, StartPayload
+from .models import S3, FileContent, LambdaPayload, StartOptions, StartPayload
 
 SHORTEST_SECRET_CONTENT = 8
 """Characters; contents shorter than that are not kept out of messages."""
+
+FILES = ("inputs", "data", "scripts")
+"""The fields of payloads that hold files."""
 
 ELSEWHERE = "bring the file through s3, a dataset or a volume"
 """The way out for contents that cannot travel in the payload."""
@@ -33,15 +36,19 @@ class Prepared:
     """Texts in it that must not come back in messages."""
 
 
-async def prepare(payload: Mapping[str, Any] | StartPayload | None) -> Prepared:
+async def prepare(payload: Mapping[str, Any] | StartOptions | None, cls: type[StartOptions] = StartPayload) -> Prepared:
     """
     The body of a start, checked before anything is sent.
+
+    Args:
+        payload: What the user wrote; None: nothing.
+        cls: What it is to be: the payload of a start, or of the start of a lambda experiment.
 
     Raises:
         InvalidPayload: Something is wrong with it; `InvalidPayload.problems` has all of it, entry by entry.
         PayloadTooLarge: It is over 1 MiB.
     """
-    start = payload if isinstance(payload, StartPayload) else _validated({} if payload is None else payload)
+    start = payload if isinstance(payload, cls) else _validated({} if payload is None else payload, cls)
     files = [*_files(start)]
     contents: dict[str, str] = {}
     problems: list[Problem] = []
@@ -51,9 +58,9 @@ async def prepare(payload: Mapping[str, Any] | StartPayload | None) -> Prepared:
             contents[where] = text
     problems += _problems(start, files, contents)
     if clashes := _clashes(start):
-        conflict = Problem("data", f"files {clashes} are in inputs too: give each file once")
-        cls = InvalidPayload if problems else InputConflict
-        raise cls.before_sending([*problems, conflict], clashes)
+        conflict = Problem("data", f"files {clashes} are there twice: give each file once")
+        error = InvalidPayload if problems else InputConflict
+        raise error.before_sending([*problems, conflict], clashes)
     if problems:
         raise InvalidPayload.before_sending(problems)
     try:
@@ -66,35 +73,35 @@ async def prepare(payload: Mapping[str, Any] | StartPayload | None) -> Prepared:
     return Prepared(body, tuple(_secrets(start, contents)))
 
 
-def _validated(payload: Mapping[str, Any]) -> StartPayload:
+def _validated(payload: Mapping[str, Any] | StartOptions, cls: type[StartOptions]) -> StartOptions:
     if not isinstance(payload, Mapping):
-        raise TypeError(f"a start payload is a mapping or a StartPayload, not {type(payload).__name__}")
+        raise TypeError(f"a start payload is a mapping or a {cls.__name__}, not {type(payload).__name__}")
     try:
-        return StartPayload.model_validate(dict(payload))
+        return cls.model_validate(dict(payload))
     except pydantic.ValidationError as error:
         found = error.errors(include_url=False, include_input=False, include_context=False)
     # Raised out here, because the error caught above holds the payload.
-    raise InvalidPayload.before_sending(Problem(_where(one["loc"]), _what(one)) for one in found)
+    raise InvalidPayload.before_sending(Problem(_where(one["loc"]), _what(one, cls)) for one in found)
 
 
 def _where(location: tuple[int | str, ...]) -> str:
     return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).lstrip(".") or "payload"
 
 
-def _what(error: Any) -> str:
+def _what(error: Any, cls: type[StartOptions]) -> str:
     if error["type"] != "extra_forbidden":
         return str(error["msg"]).removeprefix("Value error, ")
-    known = _fields_at(error["loc"][:-1])
+    known = _fields_at(error["loc"][:-1], cls)
     close = difflib.get_close_matches(str(error["loc"][-1]), known, n=1)
     return f"there is no such field, did you mean {close[0]!r}?" if close else f"there is no such field, only {known}"
 
 
-def _fields_at(location: tuple[int | str, ...]) -> list[str]:
+def _fields_at(location: tuple[int | str, ...], cls: type[StartOptions]) -> list[str]:
     """The names of the fields that exist where an unknown one was found."""
-    here: Any = StartPayload
+    here: Any = cls
     for part in location:
         if isinstance(part, str):
-            here = next((cls for cls in _models(here.model_fields[part].annotation)), StartPayload)
+            here = next(_models(here.model_fields[part].annotation), cls)
     return sorted(here.model_fields)
 
 
@@ -106,9 +113,9 @@ def _models(annotation: Any) -> Iterator[type[pydantic.BaseModel]]:
         yield from _models(inner)
 
 
-def _files(start: StartPayload) -> Iterator[tuple[str, FileContent]]:
-    for kind in ("inputs", "data"):
-        for index, file in enumerate(getattr(start, kind) or ()):
+def _files(start: StartOptions) -> Iterator[tuple[str, FileContent]]:
+    for kind in FILES:
+        for index, file in enumerate(getattr(start, kind, None) or ()):
             yield f"{kind}[{index}]", file
 
 
@@ -141,7 +148,7 @@ def _read(path: Path) -> bytes:
 
 
 def _problems(
-    start: StartPayload, files: list[tuple[str, FileContent]], contents: Mapping[str, str]
+    start: StartOptions, files: list[tuple[str, FileContent]], contents: Mapping[str, str]
 ) -> Iterator[Problem]:
     volumes = {volume.identifier for volume in start.volumes or ()}
     for where, file in files:
@@ -174,14 +181,18 @@ def _problems(
         yield Problem("s3Store", "s3Store and datasetStoreURI exclude each other")
 
 
-def _clashes(start: StartPayload) -> list[str]:
-    inputs = {file.name for file in start.inputs or ()}
-    return sorted({file.name for file in start.data or () if file.name and file.name in inputs})
+def _clashes(start: StartOptions) -> list[str]:
+    """Names of files that are there twice: in inputs and data, or twice in a lambda's data, of which the last wins."""
+    given = [file.name for file in start.data or ()]
+    inputs = {file.name for file in getattr(start, "inputs", None) or ()}
+    if isinstance(start, LambdaPayload):
+        inputs = {name for name in given if given.count(name) > 1}
+    return sorted({name for name in given if name and name in inputs})
 
 
-def _wire(start: StartPayload, contents: Mapping[str, str]) -> dict[str, Any]:
+def _wire(start: StartOptions, contents: Mapping[str, str]) -> dict[str, Any]:
     """The payload as the service takes it: what was not set is not sent."""
-    hidden = {kind: {"__all__": {"content"}} for kind in ("inputs", "data") if getattr(start, kind)}
+    hidden = {kind: {"__all__": {"content"}} for kind in FILES if getattr(start, kind, None)}
     body = start.model_dump(exclude_unset=True, exclude=hidden or None)
     for where, text in contents.items():
         kind, _, index = where.rstrip("]").partition("[")
@@ -205,7 +216,7 @@ def _check_size(body: bytes, contents: Mapping[str, str]) -> None:
     raise PayloadTooLarge.before_sending([Problem(f"{biggest}.content", told)])
 
 
-def _secrets(start: StartPayload, contents: Mapping[str, str]) -> Iterator[str]:
+def _secrets(start: StartOptions, contents: Mapping[str, str]) -> Iterator[str]:
     """What the service must not be quoted with: keys, the environment, whole files."""
     for bucket in (start.s3, start.s3Store.credentials if start.s3Store else None):
         if isinstance(bucket, S3):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -12,26 +12,15 @@ import pydantic_core
 
 from ._errors import (
     LONGEST_MESSAGE,
-    AlreadyExists,
     APIError,
     BadRequest,
-    Conflict,
-    ExtraInputs,
-    InputConflict,
-    InvalidPackage,
     InvalidPayload,
-    MissingInputs,
     NotFound,
-    NotReady,
-    PayloadTooLarge,
-    RateLimited,
-    ServerError,
     Unauthorized,
-    UnknownExperiment,
     UnknownOutput,
-    UnknownRun,
     shorten,
 )
+from ._kinds import error_class, error_names, general_class
 from ._masking import Masking, masked
 
 EXCERPT = 1 << 16
@@ -66,65 +55,6 @@ class Response:
         return pydantic_core.from_json(self.body)
 
 
-# Which body key means what, in the order they are looked for. Source: error replies of the runtime
-# service, which tell situations apart by a key of the JSON body and not by the HTTP status.
-_BY_KEY: tuple[tuple[str, type[APIError]], ...] = (
-    ("unknownExperiment", UnknownExperiment),
-    ("packageNotFound", UnknownExperiment),
-    ("unknownRestUID", UnknownRun),
-    ("unknownInstanceId", UnknownRun),
-    ("unknownOutput", UnknownOutput),
-    ("missingPath", UnknownOutput),
-    ("outputsReady", NotReady),
-    ("propertiesNotAvailableYet", NotReady),
-    ("unknownProperties", NotFound),
-    ("missingInputs", MissingInputs),
-    ("extraInputs", ExtraInputs),
-    ("dataInputConflicts", InputConflict),
-    ("invalidStartPayload", InvalidPayload),
-    ("invalidVirtualExperimentDefinition", InvalidPackage),
-    ("problem", InvalidPackage),
-    ("experimentIDAlreadyExists", AlreadyExists),
-)
-
-_BY_STATUS: Mapping[int, type[APIError]] = {
-    400: BadRequest,
-    401: Unauthorized,
-    403: Unauthorized,
-    404: NotFound,
-    409: Conflict,
-    413: PayloadTooLarge,
-    429: RateLimited,
-}
-
-
-def error_class(status: int, detail: Mapping[str, Any]) -> type[APIError] | None:
-    """The class for a refusal with this HTTP status and this JSON body ({} if it had none); None: nothing tells."""
-    if status in (401, 403):
-        return Unauthorized
-    for key, cls in _BY_KEY:
-        if key in detail:
-            return cls
-    if str(detail.get("reason", "")).startswith("Input and Data files with conflicting names"):
-        return InputConflict
-    if status == 400 and str(detail.get("message", "")).endswith("try again later"):
-        return NotReady
-    return None
-
-
-def _general_class(status: int) -> type[APIError]:
-    """The class for a refusal of which only the HTTP status tells anything."""
-    return _BY_STATUS.get(status, ServerError if status >= 500 else BadRequest if status >= 400 else APIError)
-
-
-def error_names(detail: Mapping[str, Any]) -> tuple[str, ...]:
-    """The file names that a refusal is about, () if it does not say."""
-    for key in ("missingInputs", "extraInputs", "dataInputConflicts"):
-        if isinstance(detail.get(key), list):
-            return tuple(str(name) for name in detail[key])
-    return ()
-
-
 def refusal(
     response: Response,
     method: str,
@@ -134,6 +64,7 @@ def refusal(
     missing: type[NotFound] = NotFound,
     missing_on: tuple[int, ...] = (404,),
     wrong: type[BadRequest] = BadRequest,
+    telling: Callable[[str], type[APIError] | None] | None = None,
 ) -> APIError:
     """
     The error for a reply that is not a good one, its words masked.
@@ -146,12 +77,17 @@ def refusal(
         missing: What it means that something is not there and no key of the body says what.
         missing_on: HTTP statuses that mean so.
         wrong: What a 400 means without such a key.
+        telling: What the service's words mean, without such a key; None: nothing.
     """
     detail = _detail(response, secrets)
     cls = error_class(response.status, detail)
+    if cls is None and telling is not None:
+        cls = telling(str(detail.get("message") or ""))
+    if cls is None and detail and response.status in missing_on:
+        cls = missing
     if cls is None:
-        is_missing = detail and response.status in missing_on
-        cls = missing if is_missing else wrong if response.status == 400 else _general_class(response.status)
+        is_told = response.status == 400 and wrong is not BadRequest
+        cls = wrong if is_told else general_class(response.status, detail)
     message = str(detail.get("message") or detail.get("reason") or "") or _in_place_of_words(response, secrets)
     if cls is missing and message.startswith("The browser (or proxy)"):
         message = "the service does not know it"

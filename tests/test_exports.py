@@ -5,21 +5,25 @@ from __future__ import annotations
 import inspect
 
 import st4sd_async
-from st4sd_async import _errors, models
+from st4sd_async import _errors, _refusals, models
 
 # fmt: off
 NAMES = [
-    "APIError", "AlreadyExists", "BadRequest", "Batch", "Client", "ComponentDocument", "ComponentReport",
-    "Config", "ConfigError", "Conflict", "ConnectFailed", "ConnectionLost", "DecodeError", "Download",
-    "DownloadError", "DownloadFailed", "ExitStatus", "Experiment", "ExperimentDocument", "ExperimentState",
-    "ExtraInputs", "FileContent", "Hint", "InputConflict", "Instance", "Interface", "InvalidPackage",
-    "InvalidPayload", "Item", "JournalCorrupt", "JournalError", "JournalLocked", "KeyOutput", "Launch",
-    "MissingInputs", "NotFound", "NotReady", "OutcomeUnknown", "Output", "PayloadTooLarge", "Problem",
-    "Progress", "Properties", "RateLimited", "Reason", "RetryPolicy", "Run", "RunDeleted", "RunFailed", "S3",
-    "S3Store", "ServerError", "St4sdError", "StageState", "StartOutcomeUnknown", "StartPayload", "Status",
-    "StatusReport", "Step", "Table", "TimedOut", "TransportError", "Unauthorized", "UnknownExperiment",
-    "UnknownOutput", "UnknownProperty", "UnknownRun", "UnsafeArchive", "UserMetadata", "Volume",
-    "WaitTimeout",
+    "APIError", "AlreadyExists", "BadRequest", "Batch", "CannotUntagLatest", "Client", "ComponentDocument",
+    "ComponentReport", "Config", "ConfigError", "Conflict", "ConnectFailed", "ConnectionLost", "DecodeError",
+    "Disabled", "Download", "DownloadError", "DownloadFailed", "Draft", "ExitStatus", "Experiment",
+    "ExperimentDocument", "ExperimentState", "ExtraInputs", "FileContent", "GraphExists", "Hint",
+    "InaccessibleRegistries", "InputConflict", "Instance", "Interface", "InvalidDSL", "InvalidDefinition",
+    "InvalidFlowIR", "InvalidGraph", "InvalidName", "InvalidPackage", "InvalidPayload", "InvalidQuery",
+    "InvalidRelationship", "Item", "JournalCorrupt", "JournalError", "JournalLocked", "KeyOutput",
+    "LambdaPayload", "Launch", "LocalDeployment", "MissingInputs", "NameTaken", "NoProperties", "NoToken",
+    "NotAFolder", "NotFound", "NotReady", "OutcomeUnknown", "Output", "OutsideOfFolder", "PayloadTooLarge",
+    "Problem", "Progress", "Properties", "RateLimited", "Reason", "Relationship", "RelationshipPayload",
+    "RetryPolicy", "Run", "RunDeleted", "RunFailed", "S3", "S3Store", "ServerError", "St4sdError",
+    "StageState", "StartOutcomeUnknown", "StartPayload", "Status", "StatusReport", "Step", "Table",
+    "TimedOut", "TransportError", "Unauthorized", "UnknownExperiment", "UnknownGraph", "UnknownOutput",
+    "UnknownProperty", "UnknownPullSecret", "UnknownRelationship", "UnknownRun", "UnknownRuntimePolicy",
+    "UnknownService", "UnsafeArchive", "UserMetadata", "Volume", "WaitTimeout",
 ]
 # fmt: on
 
@@ -34,8 +38,9 @@ def test_every_error_can_be_imported_from_the_package() -> None:
     """Users catch errors by names of the package, never of a private module."""
     errors = {
         name
-        for name, cls in vars(_errors).items()
-        if inspect.isclass(cls) and issubclass(cls, Exception) and cls.__module__ == _errors.__name__
+        for module in (_errors, _refusals)
+        for name, cls in vars(module).items()
+        if inspect.isclass(cls) and issubclass(cls, Exception) and cls.__module__ == module.__name__
     }
 
     assert errors <= set(st4sd_async.__all__)
@@ -45,7 +50,7 @@ def test_every_error_stands_in_the_tree_of_the_docstring() -> None:
     """The tree at the top of the module is the whole tree."""
     tree = _errors.__doc__ or ""
 
-    for name, cls in vars(_errors).items():
+    for name, cls in {**vars(_errors), **vars(_refusals)}.items():
         if inspect.isclass(cls) and issubclass(cls, _errors.St4sdError):
             assert name in tree
 

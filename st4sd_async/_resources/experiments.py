@@ -5,32 +5,27 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import pydantic
-
-from .._call import LARGEST_BODY, Call, json_body, model, nothing, segment
+from .._call import LARGEST_BODY, Call, json_body, model, nothing
 from .._errors import InvalidPackage, InvalidPayload, StartOutcomeUnknown, UnknownExperiment
 from .._replies import Response
 from .._retry import Replay
 from ..models import Experiment, ExperimentList, StartSkeleton
-from ._base import Group
+from .registry import Registry, identifier_path, listed, shown
 
 PACKAGE_FIELDS = frozenset({"base", "metadata", "parameterisation"})
 """The fields of a package's definition."""
 
 
-def identifier_path(identifier: str) -> str:
-    """The path of one experiment: ``name``, ``name:tag`` or ``name@digest``."""
-    return f"experiments/{segment(identifier, 'the identifier of an experiment')}"
-
-
-def list_call() -> Call[ExperimentList]:
+def list_call(params: Mapping[str, str] | None = None) -> Call[ExperimentList]:
     """All experiments, untagged ones included."""
-    return Call("GET", "experiments/", _listed)
+    return Call("GET", "experiments/", listed, params=params)
 
 
-def get_call(identifier: str) -> Call[Experiment]:
+def get_call(identifier: str, params: Mapping[str, str] | None = None) -> Call[Experiment]:
     """One experiment."""
-    return Call("GET", identifier_path(identifier), model(Experiment, "entry"), missing=UnknownExperiment)
+    path = identifier_path(identifier)
+    decode = model(Experiment, "entry")
+    return Call("GET", path, decode, params=params, missing=UnknownExperiment, wrong=InvalidPackage)
 
 
 def push_call(package: Mapping[str, Any] | Experiment) -> Call[Experiment]:
@@ -78,7 +73,22 @@ def start_call(identifier: str, content: bytes, secrets: tuple[str, ...]) -> Cal
     )
 
 
-class Experiments(Group):
+def lambda_call(content: bytes, secrets: tuple[str, ...]) -> Call[str]:
+    """A start of an experiment that is in no registry, which is never repeated if it may have arrived."""
+    return Call(
+        "POST",
+        "experiments/lambda/start",
+        _rest_uid,
+        replay=Replay.ONCE,
+        content=content,
+        wrong=InvalidPayload,
+        secrets=secrets,
+        what="an instance of a lambda experiment was started",
+        doubt=StartOutcomeUnknown,
+    )
+
+
+class Experiments(Registry):
     """
     The registry of parameterised virtual experiment packages.
 
@@ -86,30 +96,43 @@ class Experiments(Group):
     be asked or refuses.
     """
 
-    async def list(self) -> ExperimentList:
+    async def list(
+        self, *, with_registry: bool = True, with_nulls: bool = False, with_beta: bool = False
+    ) -> ExperimentList:
         """
         All experiments that were ever pushed, those without a tag included.
+
+        Args:
+            with_registry: Whether they come with what the registry found out: digest, tags, inputs and the rest.
+            with_nulls: Whether ``raw`` has fields without a value too.
+            with_beta: Whether ``raw`` has the fields that are still being worked on: graphs, connections and the rest.
 
         Returns:
             A list in the registry's order; its ``problems`` tells what could not be read.
 
         Source: ``GET experiments/``.
         """
-        return await self._send(list_call())
+        params = shown(registry=with_registry, nulls=with_nulls, beta=with_beta)
+        return await self._send(list_call(params))
 
-    async def get(self, identifier: str) -> Experiment:
+    async def get(
+        self, identifier: str, *, with_registry: bool = True, with_nulls: bool = False, with_beta: bool = False
+    ) -> Experiment:
         """
         One experiment.
 
         Args:
             identifier: ``name`` (which means ``name:latest``), ``name:tag`` or ``name@digest``.
+            with_registry, with_nulls, with_beta: What it comes with, as from `list`.
 
         Raises:
             UnknownExperiment: There is none.
+            InvalidPackage: There is one, in a form that the service does not understand any more.
 
         Source: ``GET experiments/{identifier}``.
         """
-        return await self._send(get_call(identifier))
+        params = shown(registry=with_registry, nulls=with_nulls, beta=with_beta)
+        return await self._send(get_call(identifier, params))
 
     async def push(self, package: Mapping[str, Any] | Experiment) -> Experiment:
         """
@@ -164,20 +187,6 @@ def _check(definition: Mapping[str, Any]) -> None:
         raise InvalidPackage(
             f"the package was not sent: it has fields {unknown}, but only {sorted(PACKAGE_FIELDS)} exist"
         )
-
-
-def _listed(response: Response) -> ExperimentList:
-    body = response.json()
-    entries, problems = [], list(body.get("problems") or [])
-    for entry in body["entries"]:
-        # The service returns invalid entries as they are; one of them must not hide the others.
-        try:
-            entries.append(Experiment.model_validate(entry))
-        except pydantic.ValidationError as error:
-            problems.append(
-                {"entry": entry, "problem": f"cannot be read: {error.error_count()} fields are not as documented"}
-            )
-    return ExperimentList(entries, problems, body)
 
 
 def _rest_uid(response: Response) -> str:

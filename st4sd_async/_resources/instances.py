@@ -31,9 +31,9 @@ def list_call() -> Call[list[Instance]]:
     return Call("GET", "instances/", lambda response: _INSTANCES.validate_python(response.json()))
 
 
-def get_call(rest_uid: str) -> Call[Instance]:
+def get_call(rest_uid: str, params: Mapping[str, str] | None = None) -> Call[Instance]:
     """All the service keeps of one instance."""
-    return Call("GET", instance_path(rest_uid), model(Instance), missing=UnknownRun)
+    return Call("GET", instance_path(rest_uid), model(Instance), params=params, missing=UnknownRun)
 
 
 def status_call(rest_uid: str) -> Call[Status]:
@@ -101,13 +101,27 @@ class Instances(Group):
         """
         return await self._send(list_call())
 
-    async def get(self, rest_uid: str) -> Instance:
+    async def get(
+        self, rest_uid: str, *, include_properties: Iterable[str] | None = None, stringify_nan: bool = False
+    ) -> Instance:
         """
         All the service keeps of one instance: status, key-outputs, labels, the experiment's definition.
 
+        Args:
+            rest_uid: The instance.
+            include_properties: Columns of measured properties in any case, ``["*"]`` for all, None for none. They are
+                in ``property_table``, always with ``input-id``; a column that was not measured is left out.
+            stringify_nan: Whether missing numbers come as the text ``NaN`` and not as floats.
+
+        Raises:
+            NotReady: Properties were asked for, and the instance still runs.
+            NoProperties: Properties were asked for, and the experiment measures none.
+            ServerError: Properties were asked for, and there is no status yet.
+
         Source: ``GET instances/{id}``.
         """
-        return await self._send(get_call(rest_uid))
+        params = properties_params(include_properties, stringify_nan=stringify_nan)
+        return await self._send(get_call(rest_uid, params))
 
     async def status(self, rest_uid: str) -> Status:
         """
@@ -127,10 +141,17 @@ class Instances(Group):
 
     async def output(self, rest_uid: str, name: str, path: str | None = None) -> Output:
         """
-        The contents of a key-output, or of a file or folder (``path``) in it: a folder as its zip archive.
+        The contents of a key-output: a file as it is, a folder as its zip archive.
+
+        Args:
+            rest_uid: The instance.
+            name: The key-output.
+            path: A file or folder inside of it, as ``"sub/b.bin"``; None: all of it.
 
         Raises:
             UnknownOutput: There is no such key-output, not yet, or no such file in it.
+            NotAFolder: ``path`` is given, and the key-output is a file.
+            OutsideOfFolder: ``path`` leads out of it.
 
         Source: ``GET instances/{id}/outputs/{name}``.
         """
@@ -153,7 +174,7 @@ class Instances(Group):
         Raises:
             NotReady: It still runs, or its status is not complete yet.
             ServerError: It has no status yet.
-            NotFound: It is over and measured none.
+            NoProperties: It is over and measured none.
 
         Source: ``GET instances/{id}/properties``.
         """

@@ -109,7 +109,7 @@ _DATASET = _model(
     security=Slot(_DATASET_INFO),
 )
 _REGISTRIES = ListOf(_model("DependencyImageRegistry", serverUrl=Slot(TEXT, REQUIRED), security=Slot(_OPTION)))
-_BASE_PACKAGE = _model(
+BASE_PACKAGE = _model(
     "BasePackage",
     name=Slot(TEXT, "main"),
     source=Slot(_model("BaseSource", git=Slot(_GIT), dataset=Slot(_DATASET), s3=Slot(_ANY)), {}),
@@ -120,7 +120,7 @@ _BASE_PACKAGE = _model(
 _BASE = _model(
     "VirtualExperimentBase",
     _check_base,
-    packages=Slot(ListOf(_BASE_PACKAGE), []),
+    packages=Slot(ListOf(BASE_PACKAGE), []),
     connections=Slot(ListOf(_ANY), []),
     includePaths=Slot(ListOf(_ANY), []),
     output=Slot(ListOf(_ANY), []),
@@ -170,15 +170,13 @@ _EXECUTION_OPTIONS = _model(
     runtime=Slot(_RUNTIME, {}),
     platform=Slot(TEXTS, []),
 )
-_PARAMETERISATION = _model(
-    "Parameterisation", presets=Slot(_PRESETS, {}), executionOptions=Slot(_EXECUTION_OPTIONS, {})
-)
+PARAMETERISATION = _model("Parameterisation", presets=Slot(_PRESETS, {}), executionOptions=Slot(_EXECUTION_OPTIONS, {}))
 
 DEFINITION = _model(
     "ParameterisedPackage",
     base=Slot(_BASE, {}),
     metadata=Slot(_model("Metadata", package=Slot(_PACKAGE, {}), registry=Slot(_REGISTRY, {})), {}),
-    parameterisation=Slot(_PARAMETERISATION, {}),
+    parameterisation=Slot(PARAMETERISATION, {}),
 )
 """What a push takes and what the store holds."""
 

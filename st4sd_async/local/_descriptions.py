@@ -130,7 +130,8 @@ class Results:
         described, example = self._described_as(launch.package), self._example(launch.package)
         if example is not None:
             return self._examples.outputs(example)
-        return {name: f"{COMPONENTS[-1].directory}/{name}" for name in (described or Description()).outputs}
+        names = (described or Description()).outputs if launch.flowir is None else launch.flowir.get("output") or {}
+        return {name: f"{COMPONENTS[-1].directory}/{name}" for name in names}
 
     def make(self, launch: Launch, directory: Path) -> None:
         """Fill an instance directory with what a run leaves behind, which takes a moment."""
@@ -144,7 +145,8 @@ class Results:
         known = described or Description()
         if known.properties is not None:
             (directory / "output" / "properties.csv").write_text(known.properties)
-        for name, content in known.outputs.items():
+        made = known.outputs if launch.flowir is None else dict.fromkeys(self.outputs(launch), b"\n")
+        for name, content in made.items():
             _write(directory / COMPONENTS[-1].directory / name, content)
 
     def lay_out(self, launch: Launch, directory: Path) -> None:

@@ -31,6 +31,7 @@ from st4sd_async.local._orchestrator import (
     environment,
     instance_name,
     lay_out,
+    lay_out_package,
 )
 
 LOOK_INTERVAL = 0.1
@@ -84,7 +85,10 @@ class Execution:
     def execute(self, orchestrator: Orchestrator, checkouts: Checkouts) -> None:
         """Run to the end; blocks. Never raises: what goes wrong is the run's status."""
         try:
-            package = checkouts.package(self._launch.package)
+            is_lambda = self._launch.flowir is not None
+            package = (
+                lay_out_package(self._launch, self._folder) if is_lambda else checkouts.package(self._launch.package)
+            )
             lay_out(self._launch, self._folder)
             process = self._spawn(orchestrator, package)
         except GitFailed as error:

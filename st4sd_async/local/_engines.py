@@ -61,17 +61,30 @@ class Launch:
     """Environment variables of the orchestrator."""
     options: tuple[str, ...]
     """Additional command line options of the orchestrator, presets first."""
+    flowir: Mapping[str, Any] | None = None
+    """The definition of an experiment that is in no registry, and so has no package; None: the package has it."""
+    scripts: Mapping[str, str] = field(default_factory=dict)
+    """filename -> text of the programs that come with such a definition."""
 
     @property
     def labels(self) -> dict[str, str]:
         """The labels of the instance in the cluster."""
         (name, _, digest), uid = self.identifier.partition("@"), self.rest_uid
+        if self.flowir is not None:
+            return {"workflow": uid, "package-name": uid, "rest-uid": uid}
         return {"rest-uid": uid, "workflow": uid, "st4sd-package-name": name, "st4sd-package-digest": digest}
+
+    @property
+    def stem(self) -> str:
+        """How the name of the instance directory begins: that of the experiment and six digits of its digest."""
+        return self.rest_uid if self.flowir is not None else self.rest_uid.rpartition("-")[0]
 
     @property
     def all_metadata(self) -> dict[str, str]:
         """The user's metadata and what the service adds to it."""
         uid = self.rest_uid
+        if self.flowir is not None:
+            return {**self.metadata, **self.labels}
         return {**self.metadata, "rest-uid": uid, "workflow": uid, "experiment-id": self.identifier, **self.labels}
 
     @property

@@ -88,7 +88,7 @@ def find_orchestrator() -> Orchestrator:
 
 def instance_name(launch: Launch, stamp: str) -> str:
     """The name of an instance directory without its suffix: ``demo-c52cd4-2026-11-22T100507.603242``."""
-    return f"{launch.rest_uid.rsplit('-', 1)[0]}-{stamp}"
+    return f"{launch.stem}-{stamp}"
 
 
 def command(orchestrator: Orchestrator, launch: Launch, name: str, package: Path, folder: Path) -> list[str]:
@@ -107,7 +107,7 @@ def command(orchestrator: Orchestrator, launch: Launch, name: str, package: Path
         line += ["-i", _escaped(_start_file(folder, "input", filename))]
     if launch.variables:
         line += ["-a", str(_variables_file(folder))]
-    for filename in launch.data:
+    for filename in launch.data if launch.flowir is None else ():
         line += ["-d", _escaped(_start_file(folder, "data", filename))]
     line += ["-l15", "--nostamp", "--instanceName", name]
     # Without its artificial pauses a two-stage toy takes 4 instead of 14 seconds.
@@ -136,6 +136,22 @@ def lay_out(launch: Launch, folder: Path) -> None:
         _variables_file(folder).parent.mkdir(parents=True, exist_ok=True)
         _variables_file(folder).write_text(text, encoding="utf-8")
     (folder / "temporary").mkdir(parents=True, exist_ok=True)
+
+
+def lay_out_package(launch: Launch, folder: Path) -> Path:
+    """Write the package of an experiment that is in no registry, and return its folder."""
+    package = folder / "lambda.package"
+    files = {
+        "conf/flowir_package.yaml": json.dumps(launch.flowir, ensure_ascii=False),  # JSON is YAML
+        **{f"data/{Path(name).name}": text for name, text in launch.data.items()},
+        **{f"bin/{Path(name).name}": text for name, text in launch.scripts.items()},
+    }
+    for name, text in files.items():
+        path = package / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+        path.chmod(0o755 if name.startswith("bin/") else 0o644)
+    return package
 
 
 def environment(orchestrator: Orchestrator, launch: Launch, name: str, folder: Path) -> dict[str, str]:

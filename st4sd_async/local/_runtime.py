@@ -1,41 +1,49 @@
 """
-The routes of the runtime service that concern experiments, its addresses and its tokens.
+The runtime service: what it is put together from, and its routes that concern experiments.
 """
 
 from __future__ import annotations
 
 import copy
+import json
 import pprint
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from st4sd_async.local._access import COOKIE
+from st4sd_async.local._addresses import ADDRESSES
 from st4sd_async.local._checks import launch, new_rest_uid
+from st4sd_async.local._cluster import Cluster
 from st4sd_async.local._definitions import DEFINITION
+from st4sd_async.local._dsl import Dsl
+from st4sd_async.local._dsl_views import dsl_view
 from st4sd_async.local._engines import Engine, Launch, PackageProblem
-from st4sd_async.local._http import Abort, Answer, Request, Route, Slash, page, reply
+from st4sd_async.local._http import Abort, Answer, Request, Route, Slash, reply
 from st4sd_async.local._instances import Instances
+from st4sd_async.local._lambda import Lambdas
+from st4sd_async.local._library import Library
+from st4sd_async.local._queries import Find, matching
+from st4sd_async.local._relationships import Relationships
 from st4sd_async.local._schema import Invalid, read, summary
 from st4sd_async.local._skeleton import skeleton
 from st4sd_async.local._store import LatestNeeded, Store, UnknownDefinition, register
+from st4sd_async.local._synthesis import inheritance
+from st4sd_async.local._utilities import Utilities
 
-SERVICES = {
-    "consumable-computing": "/rs",
-    "cdb-rest": "/ds-mongodb-proxy",
-    "cdb-gateway-registry": "/ds-registry",
-}
-"""The names in the url-map, and where this server has them."""
 _BETA_OF_BASE = ("connections", "includePaths", "output", "interface")
 
 
 class Experiments:
     """The handlers of ``/experiments/``."""
 
-    def __init__(self, store: Store, engine: Engine, accept: Callable[[Launch], None]) -> None:
+    def __init__(
+        self, store: Store, engine: Engine, accept: Callable[[Launch], None], find: Find, written: Mapping[str, Dsl]
+    ) -> None:
         self._store = store
         self._engine = engine
         self._accept = accept
+        self._find_relationship = find
+        self._written = written
 
     def routes(self) -> list[Route]:
         """The routes, the more special ones first."""
@@ -45,12 +53,20 @@ class Experiments:
             Route("/experiments/{}/start", Slash.NEVER, POST=self.start),
             Route("/experiments/{}/tag", Slash.NEVER, PUT=self.tag),
             Route("/experiments/{}/history", Slash.EITHER, GET=self.history),
+            Route("/experiments/{}/dsl", Slash.EITHER, GET=self.dsl),
+            Route("/experiments/{}/package-inheritance", Slash.EITHER, GET=self.inheritance),
+            Route("/query/experiments", Slash.EITHER, POST=self.query),
             Route("/experiments/{}", Slash.EITHER, GET=self.get, DELETE=self.delete),
         ]
 
     def index(self, request: Request) -> Answer:
         """All definitions."""
         return reply({"entries": [_shown(entry, request) for entry in self._store.all()], "problems": []})
+
+    def query(self, request: Request) -> Answer:
+        """The definitions that are made of a base package."""
+        found = matching(self._store.all(), request.json(), self._find_relationship)
+        return reply({"entries": [_shown(entry, request) for entry in found], "problems": []})
 
     def push(self, request: Request) -> Answer:
         """Check a definition, read its package, keep it."""
@@ -119,6 +135,28 @@ class Experiments:
         """The tags and untagged digests of a name, none for an unknown one."""
         return reply(self._store.history(name))
 
+    def dsl(self, request: Request, identifier: str) -> Answer:
+        """The definition of an experiment in DSL 2.0, or the same as text in a form of YAML that is JSON too."""
+        definition = self._registered(identifier)
+        known = self._written.get(definition["metadata"]["registry"]["digest"])
+        dsl = dsl_view(definition) if known is None else known
+        is_text = request.query.get("outputFormat") == "yaml"
+        return reply({"dsl": json.dumps(dsl, indent=2) if is_text else dsl, "problems": []})
+
+    def inheritance(self, _request: Request, identifier: str) -> Answer:
+        """Where the variables of an experiment with several base packages have their values from."""
+        definition = self._registered(identifier)
+        if len(definition["base"]["packages"]) == 1:
+            raise Abort(400, "Experiment has a single base package, there is no inheritance to explain")
+        return reply({"result": inheritance(definition, self._store)})
+
+    def _registered(self, identifier: str) -> dict[str, Any]:
+        full = _full(identifier, f"Run into internal error while querying for {identifier}")
+        definition = self._store.get(full)
+        if definition is None:
+            raise Abort(404, f"There is no entry in the experiment registry that matches {full}")
+        return definition
+
     def skeleton(self, _request: Request, identifier: str) -> Answer:
         """What to fill in to start this experiment."""
         return reply(skeleton(self._known(identifier)))
@@ -173,52 +211,26 @@ def _shown(entry: dict[str, Any], request: Request) -> Any:
     return pprint.pformat(entry, width=120) if form == "python-pretty" else entry
 
 
-def url_map(request: Request) -> Answer:
-    """Where the services are, as seen by this client."""
-    return reply({name: request.origin + path for name, path in SERVICES.items()})
-
-
-def url_of(request: Request, service: str) -> Answer:
-    """Where one service is."""
-    if service not in SERVICES:
-        raise Abort(404, f"Unknown service {service}, valid options {', '.join(SERVICES)}")
-    return reply(request.origin + SERVICES[service])
-
-
-def token(request: Request) -> Answer:
-    """The token in the cookie; whoever came with a bearer key has none, which breaks the service."""
-    if COOKIE not in request.cookies:
-        raise Abort(500, "Exception while retrieving token")
-    return reply(request.cookies[COOKIE])
-
-
-def home(_request: Request) -> Answer:
-    """The page at the root of the service, which proves that somebody is signed in."""
-    title = "Runtime Service of the Simulation Toolkit for Scientific Discovery (ST4SD)"
-    head = f"<head>\n    <title>{title}</title>\n</head>"
-    return page(200, f"<!DOCTYPE html>\n<html>\n{head}\n<body></body>\n</html>\n")
-
-
-ADDRESSES = [
-    Route("/", Slash.EITHER, GET=home),
-    Route("/url-map", Slash.NEEDED, GET=url_map),
-    Route("/url-map/{}", Slash.EITHER, GET=url_of),
-    Route("/authorisation/token", Slash.EITHER, GET=token),
-]
-"""The routes that need no state."""
-
-
 class Runtime:
     """The runtime service of one server; it knows no experiment at first."""
 
     def __init__(self, engine: Engine) -> None:
         self._store = Store()
         self._instances = Instances(self._store, engine)
-        self._experiments = Experiments(self._store, engine, self._instances.accept)
+        relationships, written = Relationships(self._store), dict[str, Dsl]()
+        self._groups = (
+            Lambdas(self._instances.accept),
+            Experiments(self._store, engine, self._instances.accept, relationships.find, written),
+            self._instances,
+            relationships,
+            Library(),
+            Utilities(self._store, written),
+            Cluster(),
+        )
 
     def routes(self) -> list[Route]:
         """All routes."""
-        return [*ADDRESSES, *self._experiments.routes(), *self._instances.routes()]
+        return [*ADDRESSES, *(route for group in self._groups for route in group.routes())]
 
     def launches(self, experiment: str, count: int, payload: Mapping[str, Any]) -> list[Launch]:
         """

@@ -8,7 +8,7 @@ clients read that text, so it has the same shape here.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,6 +27,11 @@ _PLAIN: dict[type, tuple[str, str]] = {
 class Invalid(Exception):
     """JSON that does not fit its schema; the text is what the reply carries."""
 
+    def __init__(self, text: str, entries: Sequence[Mapping[str, Any]] = ()) -> None:
+        super().__init__(text)
+        self.entries = [dict(entry) for entry in entries]
+        """The problems one by one, in the form in which some replies carry them."""
+
 
 @dataclass
 class Report:
@@ -36,9 +41,13 @@ class Report:
     """Keep fields whose value is None."""
     problems: list[str] = field(default_factory=list)
     """One paragraph for each problem."""
+    entries: list[dict[str, Any]] = field(default_factory=list)
+    """The same in pieces."""
 
     def add(self, where: tuple[str, ...], text: str, kind: str, value: Any) -> None:
         """Note one problem at a place."""
+        location = [int(part) if part.isdigit() else part for part in where]
+        self.entries.append({"type": kind, "input": value, "message": text, "location": location})
         place = ".".join(where) + "\n" if where else ""
         shown = _shorten(repr(value))
         facts = f"[type={kind}, input_value={shown}, input_type={type(value).__name__}]"
@@ -176,7 +185,7 @@ def read(model: Model, value: Any, *, nulls: bool = False) -> dict[str, Any]:
     report = Report(nulls)
     result = model.read(value, (), report)
     if report.problems:
-        raise Invalid(summary(model.name, report.problems))
+        raise Invalid(summary(model.name, report.problems), report.entries)
     return dict(result)
 
 

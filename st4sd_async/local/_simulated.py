@@ -76,7 +76,7 @@ class SimulatedRun:
     @property
     def instance(self) -> str:
         """The name of the instance directory."""
-        return f"{self.launch.rest_uid.rpartition('-')[0]}-{self.stamp:%Y-%m-%dT%H%M%S.%f}.instance"
+        return f"{self.launch.stem}-{self.stamp:%Y-%m-%dT%H%M%S.%f}.instance"
 
     @property
     def location(self) -> str:
@@ -141,17 +141,18 @@ def _meta(run: SimulatedRun) -> dict[str, Any]:
     launch, instance = run.launch, run.instance
     metadata = launch.all_metadata
     inputs = [f"/tmp/inputs/input/{file}" for file in launch.inputs]
-    data = [f"/tmp/inputs/data/{file}" for file in launch.data]
+    data = [f"/tmp/inputs/data/{file}" for file in launch.data if launch.flowir is None]
     arguments = ["elaunch.py", *(f"-i {path}" for path in inputs), *(f"-d {path}" for path in data)]
     if launch.variables:
         arguments.append("-a /tmp/inputs/input/st4sd-variables.yaml")
     arguments += ["-l15", "--nostamp", f"--instanceName {instance.removesuffix('.instance')}"]
     arguments += [f"--platform={launch.platform}"] if launch.platform else []
     arguments += [*launch.options, *(f"-m{key}:{value}" for key, value in metadata.items())]
+    package = "lambda.package" if launch.flowir is not None else f"{metadata['st4sd-package-name']}.git"
     variables = dict(launch.variables)
     everything = launch.all_variables
     return {
-        "arguments": " ".join([*arguments, f"/tmp/pod/package/{metadata['st4sd-package-name']}.git"]),
+        "arguments": " ".join([*arguments, f"/tmp/pod/package/{package}"]),
         "data": data,
         "hybridPlatform": None,
         "inputs": inputs,

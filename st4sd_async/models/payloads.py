@@ -124,23 +124,13 @@ class RuntimePolicy(Payload):
     """Its options."""
 
 
-class StartPayload(Payload):
-    """
-    What a start says. All of it is optional as far as the package allows.
+class StartOptions(Payload):
+    """What all starts have in common."""
 
-    Field names are those of the service. What you do not set is not sent.
-
-    Source: ``POST experiments/{identifier}/start`` of the runtime service.
-    """
-
-    inputs: list[FileContent] | None = None
-    """Input files; a package names those that every start must bring."""
     data: list[FileContent] | None = None
-    """Data files of the package to override, where it allows that."""
+    """Data files: those of a package to override, where it allows that; of a lambda experiment all it has."""
     variables: Mapping[str, Scalar] | None = None
     """Variables to set, where the package allows that."""
-    platform: str | None = None
-    """Platform to execute on, where the package leaves the choice."""
     environmentVariables: Mapping[str, Scalar] | None = Field(default=None, repr=False)
     """Environment of the orchestrator; treated as secret in messages."""
     additionalOptions: list[str] | None = None
@@ -157,5 +147,37 @@ class StartPayload(Payload):
     """``dataset://name/path`` to upload key-outputs to."""
     metadata: Mapping[str, Scalar] | None = None
     """Names and values kept with the instance and found again in ``status.meta.user_metadata``; no colons."""
+
+
+class StartPayload(StartOptions):
+    """
+    What a start says. All of it is optional as far as the package allows.
+
+    Field names are those of the service. What you do not set is not sent.
+
+    Source: ``POST experiments/{identifier}/start`` of the runtime service.
+    """
+
+    inputs: list[FileContent] | None = None
+    """Input files; a package names those that every start must bring."""
+    platform: str | None = None
+    """Platform to execute on, where the package leaves the choice."""
     runtimePolicy: RuntimePolicy | None = None
     """Policy that may rewrite the experiment."""
+
+
+class LambdaPayload(StartOptions):
+    """
+    An experiment that is in no registry, and what its start says.
+
+    Field names are those of the service. What you do not set is not sent.
+
+    Source: ``POST experiments/lambda/start`` of the runtime service.
+    """
+
+    lambdaFlowIR: Mapping[str, Any]
+    """The definition, in FlowIR."""
+    scripts: list[FileContent] | None = None
+    """Programs to place into the ``bin`` folder of the experiment, with their contents."""
+    validate_flowir: bool | None = None
+    """Whether the service checks the definition first; absent: True."""

@@ -239,6 +239,12 @@ class Instance(Reply):
     experiment: Experiment | None = None
     """The experiment's definition; None if it was deleted since."""
 
+    @property
+    def property_table(self) -> dict[str, list[Any]] | None:
+        """Measured properties, column -> values, if they were asked for; None if not."""
+        table = self.experiment.metadata.registry.interface.raw.get("propertyTable") if self.experiment else None
+        return table if isinstance(table, dict) else None
+
     @field_validator("status", mode="before")
     @classmethod
     def _no_status(cls, value: Any) -> Any:

@@ -110,7 +110,9 @@ def test_a_batch_that_is_killed_again_and_again_starts_everything_once(tmp_path:
     numbers = Counter(one["status"]["meta"]["userMetadata"]["number"] for one in instances)  # type: ignore[index]
     assert kills == KILLS
     assert numbers == {str(number): 1 for number in range(KEYS)}
-    energies = sorted(path.read_text().splitlines()[0] for path in (tmp_path / "results").glob("*/Energies/energies.csv"))
+    energies = sorted(
+        path.read_text().splitlines()[0] for path in (tmp_path / "results").glob("*/Energies/energies.csv")
+    )
     assert len(energies) == KEYS
     print(json.dumps({"kills": kills, "keys": KEYS, "runs": len(instances)}))  # noqa: T201 -- the figures
 

@@ -7,11 +7,14 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, assert_type
 
+from pydantic import SecretStr
+
 from st4sd_async import (
     Client,
     ComponentDocument,
     ComponentReport,
     Config,
+    Draft,
     ExitStatus,
     Experiment,
     ExperimentDocument,
@@ -20,15 +23,31 @@ from st4sd_async import (
     Interface,
     KeyOutput,
     Output,
+    Problem,
     Properties,
+    Relationship,
     Run,
     St4sdError,
+    StartPayload,
     Status,
     StatusReport,
     Table,
     UserMetadata,
 )
-from st4sd_async.models import ComponentState, DocumentStatus, ExperimentList, Meta, StartSkeleton
+from st4sd_async.models import (
+    ComponentState,
+    DocumentStatus,
+    ExperimentList,
+    GeneratedPackage,
+    History,
+    Inheritance,
+    LibraryGraphs,
+    Meta,
+    RelationshipList,
+    StartSkeleton,
+    Synthesis,
+    SynthesisPreview,
+)
 
 
 async def token() -> str:
@@ -62,7 +81,37 @@ async def verbs(client: Client) -> None:
 async def groups(client: Client) -> None:
     assert_type(await client.experiments.list(), ExperimentList)
     assert_type(await client.experiments.start_skeleton("demo"), StartSkeleton)
+    assert_type(await client.experiments.query(relationship="r", side="output"), ExperimentList)
+    assert_type(await client.experiments.history("demo"), History)
+    assert_type(await client.experiments.inheritance("demo"), Inheritance)
+    assert_type(await client.experiments.dsl("demo"), dict[str, Any])
     assert_type(await client.instances.list(), list[Instance])
+    instance = assert_type(await client.instances.get("demo-1", include_properties=["energy"]), Instance)
+    assert_type(instance.property_table, dict[str, list[Any]] | None)
+    assert_type(await client.instances.output("demo-1", "Energies"), Output)
+    draft = assert_type(await client.payload("demo"), Draft)
+    assert_type(draft.filled({"metadata": {"campaign": "x"}}), StartPayload)
+    assert_type(await client.start_lambda({"lambdaFlowIR": {}}), Run)
+
+
+async def more_groups(client: Client) -> None:
+    found = assert_type(await client.relationships.list(), RelationshipList)
+    assert_type(found.problems, tuple[Problem, ...])
+    assert_type(await client.relationships.push(found[0]), Relationship)
+    synthesis = assert_type(await client.relationships.synthesize("r", "new"), Synthesis)
+    assert_type(synthesis.experiment, Experiment)
+    assert_type(await client.relationships.preview("r", dsl_version="1"), SynthesisPreview)
+    await client.relationships.preview("r", dsl_version="2")  # type: ignore[arg-type] # there are two versions
+    assert_type(await client.relationships.query(identifier="r"), RelationshipList)
+    assert_type(await client.library.list(), LibraryGraphs)
+    assert_type(await client.library.get("main"), dict[str, Any])
+    assert_type(await client.utilities.package_for_dsl({}), GeneratedPackage)
+    assert_type(await client.internal_experiments.push({}, {}), Experiment)
+    assert_type(await client.datasets.list(), list[str])
+    assert_type(await client.image_pull_secrets.list(), dict[str, list[str]])
+    assert_type(await client.image_pull_secrets.get("quay"), list[str])
+    assert_type(await client.deployment.services(), dict[str, str])
+    assert_type(await client.deployment.token(), SecretStr)
 
 
 async def documents(client: Client, run: Run) -> None:

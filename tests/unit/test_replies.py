@@ -14,27 +14,43 @@ from st4sd_async import (
     AlreadyExists,
     APIError,
     BadRequest,
+    CannotUntagLatest,
     Conflict,
     DecodeError,
+    Disabled,
     ExtraInputs,
+    GraphExists,
+    InaccessibleRegistries,
     InputConflict,
+    InvalidDefinition,
+    InvalidFlowIR,
+    InvalidName,
     InvalidPackage,
     InvalidPayload,
+    InvalidRelationship,
+    LocalDeployment,
     MissingInputs,
+    NoProperties,
+    NotAFolder,
     NotFound,
     NotReady,
+    OutsideOfFolder,
     PayloadTooLarge,
     RateLimited,
     ServerError,
     Status,
     Unauthorized,
     UnknownExperiment,
+    UnknownGraph,
     UnknownOutput,
+    UnknownRelationship,
     UnknownRun,
+    UnknownRuntimePolicy,
 )
 from st4sd_async._call import decipher, segment, subpath
+from st4sd_async._problems import problems_in
 from st4sd_async._replies import REDIRECT, Response, is_refused_by_proxy, parse_retry_after, refusal
-from st4sd_async._resources import experiments, instances
+from st4sd_async._resources import experiments, instances, registry
 
 URL = "https://st4sd.example/rs/somewhere"
 
@@ -52,7 +68,13 @@ REFUSALS: list[tuple[int, dict[str, Any], type[APIError]]] = [
     (404, {"unknownInstanceId": "x", "message": "m"}, UnknownRun),
     (404, {"unknownOutput": "Nope", "message": "m"}, UnknownOutput),
     (404, {"missingPath": "/x", "message": "m"}, UnknownOutput),
-    (404, {"unknownProperties": ["*"], "message": "m"}, NotFound),
+    (404, {"unknownProperties": ["*"], "message": "m"}, NoProperties),
+    (404, {"parameterisedPackageNotFound": "ghost:latest", "message": "m"}, UnknownExperiment),
+    (404, {"unknownRuntimePolicyName": "p", "message": "m"}, UnknownRuntimePolicy),
+    (404, {"unknownRelationship": "r", "message": "m"}, UnknownRelationship),
+    (404, {"relationshipNotFound": "r", "message": "m"}, UnknownRelationship),
+    (404, {"graphName": "g", "message": "m"}, UnknownGraph),
+    (404, {"outputsReady": False, "message": "m"}, NotReady),
     (404, {"message": "m"}, UnknownRun),
     (400, {"propertiesNotAvailableYet": True, "message": "m"}, NotReady),
     (400, {"message": "Instance x has an incomplete status.meta field, try again later"}, NotReady),
@@ -63,7 +85,19 @@ REFUSALS: list[tuple[int, dict[str, Any], type[APIError]]] = [
     (400, {"invalidStartPayload": "text", "message": "m"}, InvalidPayload),
     (400, {"invalidVirtualExperimentDefinition": "text", "message": "m"}, InvalidPackage),
     (400, {"problem": "text", "message": "m"}, InvalidPackage),
-    (400, {"isFolder": False, "message": "m"}, BadRequest),
+    (400, {"problems": [{"message": "p"}], "message": "m"}, InvalidDefinition),
+    (500, {"problem": "text", "message": "m"}, ServerError),
+    (400, {"experimentNamingRule": "rule", "invalidExperimentID": "A b", "message": "m"}, InvalidName),
+    (400, {"invalidExperimentID": "A b", "message": "m"}, InvalidName),
+    (400, {"inaccessibleContainerRegistries": ["quay.example"], "message": "m"}, InaccessibleRegistries),
+    (400, {"flowirErrors": "Found 1 errors", "message": "m"}, InvalidFlowIR),
+    (400, {"cannotUntagLatestFrom": "demo:latest", "message": "m"}, CannotUntagLatest),
+    (400, {"localDeployment": True, "message": "m"}, LocalDeployment),
+    (400, {"message": "Graph Library is disabled - contact the administrator of this ST4SD deployment"}, Disabled),
+    (400, {"isFolder": False, "message": "m"}, NotAFolder),
+    (400, {"fileInFolder": False, "message": "m"}, OutsideOfFolder),
+    (422, {"message": "m"}, BadRequest),
+    (409, {"graphName": "g", "message": "m"}, GraphExists),
     (400, {"message": "m"}, BadRequest),
     (405, {"message": "m"}, BadRequest),
     (409, {"experimentIDAlreadyExists": "x", "message": "m"}, AlreadyExists),
@@ -135,6 +169,67 @@ def test_names_and_outputs_are_attributes() -> None:
     assert missing.problems[0] == ("inputs", "add the file 'a.csv', which the experiment needs")
     assert isinstance(unknown, UnknownOutput)
     assert unknown.name == "Nope"
+
+
+FACTS: list[tuple[int, dict[str, Any], str, Any]] = [
+    (404, {"packageNotFound": "ghost"}, "identifier", "ghost"),
+    (404, {"parameterisedPackageNotFound": "ghost:latest"}, "identifier", "ghost:latest"),
+    (404, {"unknownRestUID": "a-1"}, "rest_uid", "a-1"),
+    (404, {"unknownInstanceId": "a-1"}, "rest_uid", "a-1"),
+    (404, {"unknownProperties": ["energy"]}, "columns", ("energy",)),
+    (404, {"unknownRuntimePolicyName": "p"}, "name", "p"),
+    (404, {"unknownRelationship": "r"}, "identifier", "r"),
+    (404, {"relationshipNotFound": "r"}, "identifier", "r"),
+    (404, {"graphName": "g"}, "name", "g"),
+    (409, {"graphName": "g"}, "name", "g"),
+    (400, {"extraInputs": ["a"]}, "names", ("a",)),
+    (400, {"dataInputConflicts": ["a"]}, "names", ("a",)),
+    (400, {"inaccessibleContainerRegistries": ["quay.example"]}, "registries", ("quay.example",)),
+    (400, {"flowirErrors": "Found 1 errors"}, "errors", "Found 1 errors"),
+    (400, {"experimentNamingRule": "[a-z]+", "invalidExperimentID": "A b"}, "rule", "[a-z]+"),
+    (400, {"experimentNamingRule": "[a-z]+", "invalidExperimentID": "A b"}, "name", "A b"),
+    (400, {"cannotUntagLatestFrom": "demo:latest"}, "identifier", "demo:latest"),
+    (400, {"invalidVirtualExperimentDefinition": "1 validation error"}, "reason", "1 validation error"),
+    (400, {"problem": "cannot clone"}, "reason", "cannot clone"),
+    (400, {"problems": [{"location": ["a", 0], "message": "m"}]}, "problems", (("a.0", "m"),)),
+]
+
+
+@pytest.mark.parametrize(("status", "body", "name", "value"), FACTS, ids=lambda value: str(value)[:40])
+def test_what_a_body_says_is_an_attribute(status: int, body: dict[str, Any], name: str, value: Any) -> None:
+    """The facts beside the words of a refusal are there under names of their own."""
+    error = refusal(reply(status, {**body, "message": "m"}), "POST", URL)
+
+    assert getattr(error, name) == value
+
+
+@pytest.mark.parametrize(
+    ("told", "problems"),
+    [
+        ([{"message": "m", "location": ["workflows", 0, "execute"]}], (("workflows.0.execute", "m"),)),
+        ([{"problem": "p"}], (("", "p"),)),
+        (["words"], (("", "words"),)),
+        ([{"identifier": "r", "problem": "p"}], (("r", "p"),)),
+        ([{"identifier": "r", "problems": [{"message": "m", "location": ["x"]}]}], (("r: x", "m"),)),
+        ([{"identifier": "r", "problems": ["words"]}], (("r", "words"),)),
+        ("no list", ()),
+        (None, ()),
+    ],
+    ids=str,
+)
+def test_problems_are_read_in_every_shape_in_which_they_come(told: Any, problems: Any) -> None:
+    """Each route words problems in its own manner."""
+    assert problems_in(told) == problems
+
+
+def test_what_many_routes_say_means_what_the_call_says() -> None:
+    """The key ``problem`` alone does not tell a package from a relationship; only a 400 is about what was sent."""
+    pushed = refusal(reply(400, {"problem": "p", "message": "m"}), "POST", URL, wrong=InvalidRelationship)
+    failed = refusal(reply(500, {"problem": "p", "message": "m"}), "POST", URL, wrong=InvalidRelationship)
+
+    assert type(pushed) is InvalidRelationship
+    assert pushed.problems == (("", "p"),)
+    assert type(failed) is ServerError
 
 
 def test_a_400_without_a_key_means_what_the_call_says() -> None:
@@ -273,8 +368,8 @@ def test_a_subpath_that_leads_elsewhere_is_refused(text: str) -> None:
 
 def test_paths_are_quoted() -> None:
     """Identifiers keep their signs, everything else is escaped."""
-    assert experiments.identifier_path("demo:latest") == "experiments/demo:latest"
-    assert experiments.identifier_path("demo@sha256xab") == "experiments/demo@sha256xab"
+    assert registry.identifier_path("demo:latest") == "experiments/demo:latest"
+    assert registry.identifier_path("demo@sha256xab") == "experiments/demo@sha256xab"
     assert segment("a b?c#d", "x") == "a%20b%3Fc%23d"
     assert subpath("sub/b c.bin") == "sub/b%20c.bin"
 

@@ -1,0 +1,122 @@
+"""Which error a refusal means: one table over the keys of its body and one over HTTP statuses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ._errors import (
+    AlreadyExists,
+    APIError,
+    BadRequest,
+    Conflict,
+    ExtraInputs,
+    InputConflict,
+    InvalidPackage,
+    InvalidPayload,
+    MissingInputs,
+    NotFound,
+    NotReady,
+    PayloadTooLarge,
+    RateLimited,
+    ServerError,
+    Unauthorized,
+    UnknownExperiment,
+    UnknownOutput,
+    UnknownRun,
+)
+from ._refusals import (
+    CannotUntagLatest,
+    Disabled,
+    GraphExists,
+    InaccessibleRegistries,
+    InvalidDefinition,
+    InvalidFlowIR,
+    InvalidName,
+    LocalDeployment,
+    NoProperties,
+    NotAFolder,
+    OutsideOfFolder,
+    UnknownGraph,
+    UnknownRelationship,
+    UnknownRuntimePolicy,
+)
+
+# Which body key means what, in the order they are looked for. Source: error replies of the runtime
+# service, which tell situations apart by a key of the JSON body and not by the HTTP status.
+_BY_KEY: tuple[tuple[str, type[APIError]], ...] = (
+    ("unknownExperiment", UnknownExperiment),
+    ("packageNotFound", UnknownExperiment),
+    ("parameterisedPackageNotFound", UnknownExperiment),
+    ("unknownRestUID", UnknownRun),
+    ("unknownInstanceId", UnknownRun),
+    ("unknownOutput", UnknownOutput),
+    ("missingPath", UnknownOutput),
+    ("outputsReady", NotReady),
+    ("isFolder", NotAFolder),
+    ("fileInFolder", OutsideOfFolder),
+    ("propertiesNotAvailableYet", NotReady),
+    ("unknownProperties", NoProperties),
+    ("unknownRuntimePolicyName", UnknownRuntimePolicy),
+    ("unknownRelationship", UnknownRelationship),
+    ("relationshipNotFound", UnknownRelationship),
+    ("missingInputs", MissingInputs),
+    ("extraInputs", ExtraInputs),
+    ("dataInputConflicts", InputConflict),
+    ("inaccessibleContainerRegistries", InaccessibleRegistries),
+    ("flowirErrors", InvalidFlowIR),
+    ("invalidStartPayload", InvalidPayload),
+    ("invalidVirtualExperimentDefinition", InvalidPackage),
+    ("experimentNamingRule", InvalidName),
+    ("invalidExperimentID", InvalidName),
+    ("experimentIDAlreadyExists", AlreadyExists),
+    ("cannotUntagLatestFrom", CannotUntagLatest),
+    ("localDeployment", LocalDeployment),
+)
+
+_VAGUE: tuple[tuple[str, type[APIError]], ...] = (("problem", InvalidPackage), ("problems", InvalidDefinition))
+"""Keys that many routes use, so that what the call says of a 400 goes before them."""
+
+_BY_STATUS: Mapping[int, type[APIError]] = {
+    400: BadRequest,
+    401: Unauthorized,
+    403: Unauthorized,
+    404: NotFound,
+    409: Conflict,
+    413: PayloadTooLarge,
+    429: RateLimited,
+}
+
+
+def error_class(status: int, detail: Mapping[str, Any]) -> type[APIError] | None:
+    """The class for a refusal with this HTTP status and this JSON body ({} if it had none); None: nothing tells."""
+    if status in (401, 403):
+        return Unauthorized
+    for key, cls in _BY_KEY:
+        if key in detail:
+            return cls
+    if "graphName" in detail:
+        return GraphExists if status == 409 else UnknownGraph
+    if str(detail.get("reason", "")).startswith("Input and Data files with conflicting names"):
+        return InputConflict
+    message = str(detail.get("message", ""))
+    if status == 400 and message.endswith("try again later"):
+        return NotReady
+    if status == 400 and "is disabled - contact the administrator" in message:
+        return Disabled
+    return None
+
+
+def general_class(status: int, detail: Mapping[str, Any]) -> type[APIError]:
+    """The class for a refusal of which neither a key of its own nor the call tells anything."""
+    if status == 400:
+        return next((cls for key, cls in _VAGUE if key in detail), BadRequest)
+    return _BY_STATUS.get(status, ServerError if status >= 500 else BadRequest if status >= 400 else APIError)
+
+
+def error_names(detail: Mapping[str, Any]) -> tuple[str, ...]:
+    """The file names that a refusal is about, () if it does not say."""
+    for key in ("missingInputs", "extraInputs", "dataInputConflicts"):
+        if isinstance(detail.get(key), list):
+            return tuple(str(name) for name in detail[key])
+    return ()

@@ -1,0 +1,205 @@
+"""
+Refusals that concern one kind of thing each; the tree they belong to is drawn in `_errors`.
+
+What the body of a refusal says beside its words is read from ``detail`` when it is asked for, so that
+there is nothing here that could contradict it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Self
+
+from ._errors import AlreadyExists, BadRequest, Conflict, InvalidPackage, InvalidPayload, NotFound, Problem, shorten
+from ._problems import problems_in
+
+
+def _first(detail: Mapping[str, Any], *keys: str) -> str:
+    return next((str(detail[key]) for key in keys if detail.get(key)), "")
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    return tuple(str(one) for one in value) if isinstance(value, list) else ()
+
+
+class UnknownRelationship(NotFound):
+    """No relationship has this identifier."""
+
+    advice = "list what there is with client.relationships.list()"
+
+    @property
+    def identifier(self) -> str:
+        """The identifier, as far as the service repeats it."""
+        return _first(self.detail, "unknownRelationship", "relationshipNotFound", "problem")
+
+
+class UnknownGraph(NotFound):
+    """The library has no graph of this name."""
+
+    advice = "list what there is with client.library.list()"
+
+    @property
+    def name(self) -> str:
+        """The name, as far as the service repeats it."""
+        return _first(self.detail, "graphName")
+
+
+class UnknownPullSecret(NotFound):
+    """The service knows no image pull secret of this name, or not yet: a new one takes up to two minutes."""
+
+    advice = "list what there is with client.image_pull_secrets.list()"
+
+
+class UnknownService(NotFound):
+    """The deployment has no service of this name."""
+
+    advice = "list what there is with client.deployment.services()"
+
+
+class UnknownRuntimePolicy(NotFound):
+    """The service has no runtime policy of this name; nothing was started."""
+
+    @property
+    def name(self) -> str:
+        """The name of the policy."""
+        return _first(self.detail, "unknownRuntimePolicyName")
+
+
+class NoProperties(NotFound):
+    """The run is over and measured no properties: its experiment has no interface."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns asked for, ``("*",)`` for all."""
+        return _texts(self.detail.get("unknownProperties"))
+
+
+class NoToken(NotFound):
+    """There is no token to give, because this client came with an API key and not with a token."""
+
+    advice = "open the page in a browser to get a token"
+
+
+class GraphExists(AlreadyExists):
+    """The library has a graph of this name already."""
+
+    advice = "delete that one first: a graph cannot be changed"
+
+    @property
+    def name(self) -> str:
+        """The name of the graph."""
+        return _first(self.detail, "graphName")
+
+
+class NameTaken(Conflict):
+    """A Secret of this name exists that is no image pull secret of the service, which leaves it alone."""
+
+    advice = "choose another name"
+
+
+class CannotUntagLatest(BadRequest):
+    """The new tags would leave the latest version of an experiment without ``latest``; nothing was changed."""
+
+    advice = "keep 'latest' among the tags, or push the version that is to be the latest"
+
+    @property
+    def identifier(self) -> str:
+        """The experiment."""
+        return _first(self.detail, "cannotUntagLatestFrom")
+
+
+class NotAFolder(BadRequest):
+    """A path inside of a key-output was asked for, which is a file."""
+
+
+class OutsideOfFolder(BadRequest):
+    """The path leads out of the folder of the key-output."""
+
+
+class Disabled(BadRequest):
+    """This part of the service is not set up in this deployment."""
+
+    advice = "ask the administrator of the deployment to set it up"
+
+
+class LocalDeployment(BadRequest):
+    """The service runs without a cluster, so it does not know where the other services are."""
+
+
+class InvalidName(InvalidPackage):
+    """An experiment cannot be called so."""
+
+    @property
+    def name(self) -> str:
+        """The name refused."""
+        return _first(self.detail, "invalidExperimentID")
+
+    @property
+    def rule(self) -> str:
+        """What names must be like."""
+        return _first(self.detail, "experimentNamingRule")
+
+
+class InvalidFlowIR(InvalidPayload):
+    """The definition of a lambda experiment will not do; nothing was started."""
+
+    advice = ""
+
+    def __str__(self) -> str:
+        return shorten(f"{super().__str__()}: {self.errors}")
+
+    @property
+    def errors(self) -> str:
+        """What is wrong with it, in the service's words, with line breaks."""
+        return _first(self.detail, "flowirErrors")
+
+
+class InaccessibleRegistries(InvalidPayload):
+    """No image pull secret of the service opens the registries that the images come from; nothing was started."""
+
+    advice = "add one with client.image_pull_secrets.create(...)"
+
+    @property
+    def registries(self) -> tuple[str, ...]:
+        """The container registries."""
+        return _texts(self.detail.get("inaccessibleContainerRegistries"))
+
+
+class InvalidDefinition(BadRequest):
+    """What was sent describes something that cannot be."""
+
+    def __str__(self) -> str:
+        told = "; ".join(
+            ": ".join(filter(None, problem)) for problem in self.problems if problem.what not in self.message
+        )
+        return shorten(": ".join(filter(None, (super().__str__(), told))))
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """What is wrong, entry by entry; () if the service only said so in `message`."""
+        return problems_in(
+            self.detail.get("problems") or [self.detail[key] for key in ("problem",) if self.detail.get(key)]
+        )
+
+    @classmethod
+    def before_sending(cls, what: str, problems: Iterable[Problem]) -> Self:
+        """The error for something that was checked here and not sent."""
+        found = [{"location": [where] if where else [], "message": text} for where, text in problems]
+        told = "; ".join(f"{where}: {text}" if where else text for where, text in problems_in(found))
+        return cls(f"the {what} was not sent: {told}", detail={"problems": found})
+
+
+class InvalidRelationship(InvalidDefinition):
+    """The relationship, or what would come of it, will not do."""
+
+
+class InvalidDSL(InvalidDefinition):
+    """The DSL of the experiment, or the package for it, will not do."""
+
+
+class InvalidGraph(InvalidDSL):
+    """The graph does not fit into the library."""
+
+
+class InvalidQuery(InvalidDefinition):
+    """The query makes no sense to the service."""

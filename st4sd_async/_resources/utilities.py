@@ -1,0 +1,113 @@
+"""Experiments that are written as DSL 2.0: ``utilities/`` and ``internal-experiments/`` of the runtime service."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from .._call import Call, model, nothing
+from .._refusals import InvalidDSL
+from .._retry import Replay
+from ..models import Experiment, GeneratedPackage
+from ._base import Group, definition_body
+
+
+def validate_call(dsl: Mapping[str, Any]) -> Call[None]:
+    """A DSL to check."""
+    content = definition_body("DSL", dsl, InvalidDSL)
+    return Call("POST", "utilities/dsl/", nothing, content=content, is_long=True, wrong=InvalidDSL)
+
+
+def package_call(dsl: Mapping[str, Any], template: Mapping[str, Any] | Experiment | None) -> Call[GeneratedPackage]:
+    """A DSL to make a package for."""
+    known = template.raw if isinstance(template, Experiment) else template
+    content = definition_body("DSL", {"dsl": dsl, **({} if known is None else {"pvep": known})}, InvalidDSL)
+    return Call("POST", "utilities/pvep/", model(GeneratedPackage), content=content, is_long=True, wrong=InvalidDSL)
+
+
+def push_call(dsl: Mapping[str, Any], package: Mapping[str, Any] | Experiment) -> Call[Experiment]:
+    """A DSL to store, and the package around it; the same again gives the same digest."""
+    known = package.raw if isinstance(package, Experiment) else package
+    return Call(
+        "POST",
+        "internal-experiments/",
+        model(Experiment, "result"),
+        replay=Replay.REPEAT,
+        content=definition_body("DSL", {"workflow": {"dsl": dsl}, "pvep": known}, InvalidDSL),
+        is_long=True,
+        wrong=InvalidDSL,
+    )
+
+
+class Utilities(Group):
+    """
+    Help for those who write experiments as DSL 2.0; nothing is stored.
+
+    All methods raise `TransportError`, `Unauthorized` or another `APIError` when the service cannot
+    be asked or refuses.
+    """
+
+    async def validate_dsl(self, dsl: Mapping[str, Any]) -> None:
+        """
+        Check a DSL; no error means that it makes sense.
+
+        Args:
+            dsl: ``entrypoint``, ``workflows`` and ``components``.
+
+        Raises:
+            InvalidDSL: It does not make sense; ``problems`` tells where and why.
+
+        Source: ``POST utilities/dsl/``.
+        """
+        await self._send(validate_call(dsl))
+
+    async def package_for_dsl(
+        self, dsl: Mapping[str, Any], template: Mapping[str, Any] | Experiment | None = None
+    ) -> GeneratedPackage:
+        """
+        Make the parameterised package that fits a DSL.
+
+        Args:
+            dsl: ``entrypoint``, ``workflows`` and ``components``.
+            template: A package whose name, description and parameterisation are kept as far as they fit; None: the
+                package is called ``anonymous`` and leaves nothing to choose.
+
+        Returns:
+            The package, with all its inputs, outputs and variables under ``metadata.registry``, and what became of the
+            template.
+
+        Raises:
+            InvalidDSL: The DSL or the template does not make sense; ``problems`` tells where and why.
+
+        Source: ``POST utilities/pvep/``.
+        """
+        return await self._send(package_call(dsl, template))
+
+
+class InternalExperiments(Group):
+    """
+    Experiments whose definition the deployment itself keeps, in place of a repository.
+
+    All methods raise `TransportError`, `Unauthorized` or another `APIError` when the service cannot
+    be asked or refuses.
+    """
+
+    async def push(self, dsl: Mapping[str, Any], package: Mapping[str, Any] | Experiment) -> Experiment:
+        """
+        Store a DSL, and push the package around it, in place of the last ones of its name.
+
+        Args:
+            dsl: ``entrypoint``, ``workflows`` and ``components``.
+            package: The package, with at least ``metadata.package.name``; its base packages do not count.
+                `Utilities.package_for_dsl` makes one.
+
+        Returns:
+            The experiment as the registry has it, ready to be started.
+
+        Raises:
+            InvalidDSL: The DSL or the package does not make sense; ``problems`` tells where and why.
+            Disabled: The deployment keeps no definitions.
+
+        Source: ``POST internal-experiments/``.
+        """
+        return await self._send(push_call(dsl, package))

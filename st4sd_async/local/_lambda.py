@@ -1,0 +1,116 @@
+"""
+Starts of experiments that are in no registry: ``/experiments/lambda/start``.
+
+Source:
+    st4sd-runtime-service, ``LambdaExperimentFactory``. Of FlowIR only what every component needs is checked.
+"""
+
+from __future__ import annotations
+
+import secrets
+import string
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from st4sd_async.local._engines import Launch
+from st4sd_async.local._http import Abort, Answer, Request, Route, Slash, reply
+
+FIELDS = (
+    *("lambdaFlowIR", "validate_flowir", "data", "scripts", "additionalOptions", "orchestrator_resources"),
+    *("metadata", "variables", "s3", "s3Store", "datasetStoreURI", "volumes", "environmentVariables"),
+)
+"""What the body of such a start may have."""
+_ALPHABET = string.digits + string.ascii_lowercase
+_SUFFIX = 6
+
+
+class Lambdas:
+    """The handler of these starts."""
+
+    def __init__(self, accept: Callable[[Launch], None]) -> None:
+        self._accept = accept
+
+    def routes(self) -> list[Route]:
+        """The route, which has to come before that of other starts."""
+        return [Route("/experiments/lambda/start", Slash.NEVER, POST=self.start)]
+
+    def start(self, request: Request) -> Answer:
+        """Start an instance; the reply is its id."""
+        accepted = lambda_launch(request.json())
+        self._accept(accepted)
+        return reply(accepted.rest_uid)
+
+
+def lambda_launch(value: Any) -> Launch:
+    """What to execute for a body; raises `Abort` if it is refused."""
+    if not isinstance(value, dict):
+        raise _broken("argument after ** must be a mapping")
+    unknown = next((name for name in value if name not in FIELDS), None)
+    if unknown is not None:
+        raise _broken(f"LambdaExperimentFactory.__init__() got an unexpected keyword argument '{unknown}'")
+    if "lambdaFlowIR" not in value:
+        told = "missing 1 required positional argument: 'lambdaFlowIR'"
+        raise _broken(f"LambdaExperimentFactory.__init__() {told}")
+    flowir = value["lambdaFlowIR"]
+    problems = flowir_problems(flowir) if value.get("validate_flowir", True) else []
+    if problems:
+        told = "\n".join([f"Inconsistent FlowIR: Found {len(problems)} errors:", *problems])
+        raise Abort(400, "Invalid lambda FlowIR", flowirErrors=told)
+    uid = f"lambda-{''.join(secrets.choice(_ALPHABET) for _ in range(_SUFFIX))}"
+    return Launch(
+        rest_uid=uid,
+        identifier=uid,
+        package=_package(uid),
+        platform=None,
+        inputs={},
+        data=_contents(value.get("data")),
+        variables=_strings(value.get("variables")),
+        metadata=_strings(value.get("metadata")),
+        environment=_strings(value.get("environmentVariables")),
+        options=tuple(value.get("additionalOptions") or ()),
+        flowir=flowir,
+        scripts=_contents(value.get("scripts")),
+    )
+
+
+def flowir_problems(flowir: Any) -> list[str]:
+    """What is wrong with a definition, in the orchestrator's words; [] if nothing is."""
+    if not isinstance(flowir, dict) or not isinstance(flowir.get("components", []), list):
+        return [f"Expected FlowIR to be a dictionary with a list of components, not {type(flowir).__name__}"]
+    problems = []
+    for component in flowir.get("components", []):
+        command = component.get("command") if isinstance(component, dict) else None
+        executable = command.get("executable") if isinstance(command, dict) else None
+        if not isinstance(executable, str):
+            known = component if isinstance(component, dict) else {}
+            where = f"stage{known.get('stage', 0)}.{known.get('name')}.command.executable"
+            problems.append(f"Invalid value {where}={executable!r} - valid choices are [\"<class 'str'>\"]")
+    return problems
+
+
+def _broken(why: str) -> Abort:
+    return Abort(500, f"Exception when creating lambda instance - {why}")
+
+
+def _contents(files: Any) -> dict[str, str]:
+    """name -> text; of files of the same name the last one wins."""
+    try:
+        return {file["filename"]: str(file["content"]) for file in files or ()}
+    except (KeyError, TypeError) as error:
+        raise _broken(str(error)) from error
+
+
+def _strings(values: Mapping[str, Any] | None) -> dict[str, str]:
+    return {str(key): str(value) for key, value in (values or {}).items()}
+
+
+def _package(name: str) -> dict[str, Any]:
+    """What stands for a definition in the registry, which there is none of."""
+    return {
+        "base": {"packages": [{"source": {}}]},
+        "metadata": {
+            "package": {"name": name},
+            "registry": {"interface": {}, "executionOptionsDefaults": {"variables": []}},
+        },
+        "parameterisation": {},
+    }

@@ -1,0 +1,217 @@
+"""Every operation of the services can be reached through the client, and the embedded server serves it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any
+
+import httpx
+import pytest
+
+from st4sd_async import APIError, Client, DecodeError, OutcomeUnknown
+from st4sd_async.local import LocalServer, Reply
+from tests.client.definitions import DSL, LAMBDA, relationship
+
+pytestmark = pytest.mark.anyio
+
+BUCKET = {"accessKeyID": "an-id", "secretAccessKey": "a-secret", "bucket": "b", "endpoint": "https://s3.example"}
+PULL = {"server": "quay.example", "username": "somebody", "password": "a-password"}
+Call = Callable[[Client], Awaitable[Any]]
+
+# As the services' OpenAPI documents list them.
+RUNTIME = [
+    "GET /authorisation/token",
+    "GET /datasets/",
+    "POST /datasets/s3/{id}",
+    "GET /experiments/",
+    "POST /experiments/",
+    "POST /experiments/lambda/start",
+    "DELETE /experiments/{identifier}",
+    "GET /experiments/{identifier}",
+    "GET /experiments/{identifier}/dsl",
+    "GET /experiments/{identifier}/package-inheritance",
+    "POST /experiments/{identifier}/start",
+    "GET /experiments/{identifier}/start/payload/",
+    "PUT /experiments/{identifier}/tag",
+    "GET /experiments/{package_name}/history",
+    "GET /image-pull-secrets/",
+    "GET /image-pull-secrets/{id}",
+    "POST /image-pull-secrets/{id}",
+    "PUT /image-pull-secrets/{id}",
+    "GET /instances/",
+    "DELETE /instances/{id}",
+    "GET /instances/{id}",
+    "GET /instances/{id}/outputs",
+    "GET /instances/{id}/outputs/{key}",
+    "GET /instances/{id}/properties",
+    "GET /instances/{id}/status",
+    "POST /internal-experiments/",
+    "GET /library/",
+    "POST /library/",
+    "DELETE /library/{name}/",
+    "GET /library/{name}/",
+    "POST /query/experiments/",
+    "POST /query/relationships/",
+    "GET /relationships/",
+    "POST /relationships/",
+    "DELETE /relationships/{identifier}/",
+    "GET /relationships/{identifier}/",
+    "GET /relationships/{identifier}/preview/synthesize/dsl/",
+    "POST /relationships/{identifier}/synthesize/{new_package_name}/",
+    "GET /url-map/",
+    "GET /url-map/{service}",
+    "POST /utilities/dsl/",
+    "POST /utilities/pvep/",
+]
+
+DATASTORE = [
+    "POST /documents/api/v1.0/may-insert",
+    "POST /documents/api/v1.0/query",
+    "POST /documents/api/v1.0/upsert",
+    "GET /hello/",
+]
+
+OF_ORCHESTRATORS = {"POST /documents/api/v1.0/may-insert"}
+"""Operations by which runs register themselves, which are no business of a client."""
+
+METHODS: dict[str, Call] = {
+    "GET /authorisation/token": lambda client: client.deployment.token(),
+    "GET /datasets/": lambda client: client.datasets.list(),
+    "POST /datasets/s3/{id}": lambda client: client.datasets.create("bucket", BUCKET),
+    "GET /experiments/": lambda client: client.experiments.list(),
+    "POST /experiments/": lambda client: client.experiments.push({"metadata": {"package": {"name": "x"}}}),
+    "POST /experiments/lambda/start": lambda client: client.start_lambda(LAMBDA),
+    "DELETE /experiments/{identifier}": lambda client: client.experiments.delete("x"),
+    "GET /experiments/{identifier}": lambda client: client.experiments.get("x"),
+    "GET /experiments/{identifier}/dsl": lambda client: client.experiments.dsl("x"),
+    "GET /experiments/{identifier}/package-inheritance": lambda client: client.experiments.inheritance("x"),
+    "POST /experiments/{identifier}/start": lambda client: client.start("x"),
+    "GET /experiments/{identifier}/start/payload/": lambda client: client.experiments.start_skeleton("x"),
+    "PUT /experiments/{identifier}/tag": lambda client: client.experiments.tag("x", ["latest"]),
+    "GET /experiments/{package_name}/history": lambda client: client.experiments.history("x"),
+    "GET /image-pull-secrets/": lambda client: client.image_pull_secrets.list(),
+    "GET /image-pull-secrets/{id}": lambda client: client.image_pull_secrets.get("x"),
+    "POST /image-pull-secrets/{id}": lambda client: client.image_pull_secrets.create("x", **PULL),
+    "PUT /image-pull-secrets/{id}": lambda client: client.image_pull_secrets.update("x", **PULL),
+    "GET /instances/": lambda client: client.instances.list(),
+    "DELETE /instances/{id}": lambda client: client.instances.delete("x"),
+    "GET /instances/{id}": lambda client: client.instances.get("x"),
+    "GET /instances/{id}/outputs": lambda client: client.instances.outputs("x"),
+    "GET /instances/{id}/outputs/{key}": lambda client: client.instances.output("x", "y"),
+    "GET /instances/{id}/properties": lambda client: client.instances.properties("x"),
+    "GET /instances/{id}/status": lambda client: client.instances.status("x"),
+    "POST /internal-experiments/": lambda client: client.internal_experiments.push(DSL, {}),
+    "GET /library/": lambda client: client.library.list(),
+    "POST /library/": lambda client: client.library.add(DSL),
+    "DELETE /library/{name}/": lambda client: client.library.delete("x"),
+    "GET /library/{name}/": lambda client: client.library.get("x"),
+    "POST /query/experiments/": lambda client: client.experiments.query(),
+    "POST /query/relationships/": lambda client: client.relationships.query(identifier="x"),
+    "GET /relationships/": lambda client: client.relationships.list(),
+    "POST /relationships/": lambda client: client.relationships.push(relationship()),
+    "DELETE /relationships/{identifier}/": lambda client: client.relationships.delete("x"),
+    "GET /relationships/{identifier}/": lambda client: client.relationships.get("x"),
+    "GET /relationships/{identifier}/preview/synthesize/dsl/": lambda client: client.relationships.preview("x"),
+    "POST /relationships/{identifier}/synthesize/{new_package_name}/": (
+        lambda client: client.relationships.synthesize("x", "y")
+    ),
+    "GET /url-map/": lambda client: client.deployment.services(),
+    "GET /url-map/{service}": lambda client: client.deployment.service("cdb-rest"),
+    "POST /utilities/dsl/": lambda client: client.utilities.validate_dsl(DSL),
+    "POST /utilities/pvep/": lambda client: client.utilities.package_for_dsl(DSL),
+}
+"""How each operation of the runtime service is reached."""
+
+DATASTORE_METHODS: dict[str, Call] = {
+    "POST /documents/api/v1.0/query": lambda client: client.datastore.query({}),
+    "POST /documents/api/v1.0/upsert": lambda client: tag_a_run(client),
+    "GET /hello/": lambda client: client.datastore.is_healthy(),
+}
+"""How those operations of the datastore's proxy are reached that are for clients."""
+
+
+async def tag_a_run(client: Client) -> None:
+    """Tag the run that there is."""
+    await client.datastore.tag(await client.datastore.experiments(), {"campaign": "first"})
+
+
+def test_every_operation_has_a_method() -> None:
+    """None is missing, and none is made up."""
+    assert len(RUNTIME) == 42
+    assert set(METHODS) == set(RUNTIME)
+    assert set(DATASTORE_METHODS) == set(DATASTORE) - OF_ORCHESTRATORS
+
+
+@pytest.mark.parametrize("operation", METHODS)
+async def test_a_method_reaches_its_operation(operation: str, server: LocalServer, client: Client) -> None:
+    """Each method sends the one request that it stands for, with the slash that the route wants."""
+    before = len(server.requests)
+
+    with suppress(APIError):
+        await METHODS[operation](client)
+
+    assert reached(operation, "/rs", server.requests[before:])
+
+
+@pytest.mark.parametrize("operation", DATASTORE_METHODS)
+async def test_a_method_reaches_its_operation_of_the_datastore(
+    operation: str, server: LocalServer, client: Client
+) -> None:
+    """The same for the datastore, which knows something of one run."""
+    await client.start_lambda(LAMBDA)
+    await server.advance(100)
+    before = len(server.requests)
+
+    await DATASTORE_METHODS[operation](client)
+
+    assert reached(operation, "/ds-mongodb-proxy", server.requests[before:])
+
+
+def reached(operation: str, prefix: str, requests: list[tuple[str, str]]) -> bool:
+    """Whether a request of these is one for an operation."""
+    method, _, path = operation.partition(" ")
+    pattern = re.sub(r"\\\{\w+\\\}", "[^/]+", re.escape(prefix + path))
+    return any(verb == method and re.fullmatch(pattern, where) for verb, where in requests)
+
+
+@pytest.mark.parametrize("operation", RUNTIME)
+async def test_the_embedded_server_serves_an_operation(operation: str, server: LocalServer) -> None:
+    """The route is there and takes the method; a method that no operation has is refused in JSON."""
+    method, _, path = operation.partition(" ")
+    url = f"{server.url}/rs{re.sub(r'{[a-z_]+}', 'x', path)}"
+    headers = {"Authorization": f"Bearer {server.api_key}"}
+
+    async with httpx.AsyncClient(headers=headers) as web:
+        options = await web.options(url)
+        refused = await web.patch(url)
+
+    assert options.status_code == 200
+    assert method in options.headers["allow"].split(", ")
+    assert refused.status_code == 405
+    assert refused.json() == {"message": "The method is not allowed for the requested URL."}
+
+
+SAYS_NOTHING = {one for one in METHODS if one.startswith(("DELETE", "PUT"))} | {
+    "POST /datasets/s3/{id}",
+    "POST /image-pull-secrets/{id}",
+    "POST /utilities/dsl/",
+}
+"""Operations whose good replies say no more than that it was done."""
+ANY_BYTES = {"GET /instances/{id}/outputs/{key}"}
+"""Operations that anything may come from."""
+
+
+@pytest.mark.parametrize("body", [b'{"half": ', b"7"], ids=["half of it", "a number"])
+@pytest.mark.parametrize("operation", sorted(set(METHODS) - SAYS_NOTHING - ANY_BYTES))
+async def test_another_reply_is_no_result(operation: str, body: bytes, server: LocalServer, client: Client) -> None:
+    """What cannot be read is never taken for a result, and leaves it open whether something was started or added."""
+    fault = Reply(200, {"Content-Type": "application/json"}, body)
+    server.faults.add(re.sub(r"{\w+}", "*", operation), fault)
+
+    with pytest.raises((DecodeError, OutcomeUnknown)) as caught:
+        await METHODS[operation](client)
+
+    once = operation.endswith("/start") or operation == "POST /library/"
+    assert isinstance(caught.value, OutcomeUnknown) is once

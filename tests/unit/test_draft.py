@@ -1,0 +1,132 @@
+"""A draft of a payload knows what the experiment allows, and takes nothing else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from st4sd_async import Draft, Experiment, ExtraInputs, FileContent, InvalidPayload, MissingInputs
+
+
+def experiment(**parts: Any) -> Experiment:
+    """An experiment with one input, one data file, and variables of each kind."""
+    variables = [
+        {"name": "free"},
+        {"name": "usual", "value": "3"},
+        {"name": "chosen", "valueFrom": [{"value": "1"}, {"value": "2"}]},
+    ]
+    options = {"variables": variables, "data": [{"name": "extra.txt"}], "platform": ["gpu", "cpu"]}
+    registry = {"digest": "sha256xabc", "inputs": [{"name": "in.csv"}], "platforms": ["default", "cpu", "gpu"]}
+    return Experiment.model_validate(
+        {
+            "metadata": {"package": {"name": "demo"}, "registry": registry},
+            "parameterisation": {"executionOptions": {**options, **parts.pop("options", {})}, **parts},
+        }
+    )
+
+
+def test_a_draft_shows_what_there_is_to_fill_in() -> None:
+    """Names, allowed values, defaults and platforms."""
+    draft = Draft(experiment())
+
+    assert draft.identifier == "demo@sha256xabc"
+    assert (draft.inputs.allowed, draft.data.allowed) == (("in.csv",), ("extra.txt",))
+    assert draft.variables.allowed == ("free", "usual", "chosen")
+    assert [(one.choices, one.default) for one in draft.options.values()] == [
+        (None, None),
+        (None, "3"),
+        (("1", "2"), "1"),
+    ]
+    assert draft.platforms == ("gpu", "cpu")
+    assert draft.missing == ("in.csv",)
+    assert "needs ['in.csv']" in repr(draft)
+
+
+def test_a_filled_draft_is_a_payload() -> None:
+    """It has what was filled in and what else was given, and nothing more."""
+    draft = Draft(experiment())
+    draft.inputs["in.csv"] = "x\n"
+    draft.data["extra.txt"] = FileContent(sourceFilename="a/b.txt", targetFilename="extra.txt")
+    draft.variables.update({"chosen": 2, "free": "anything", "usual": 1.5})
+    del draft.variables["usual"]
+    draft.platform = "cpu"
+    assert draft.platform == "cpu"
+
+    payload = draft.filled({"metadata": {"campaign": "first"}, "s3": {"dataset": "results"}})
+
+    assert payload.inputs == [FileContent(filename="in.csv", content="x\n")]
+    assert payload.data == [draft.data["extra.txt"]]
+    assert payload.variables == {"chosen": 2, "free": "anything"}
+    assert (payload.platform, payload.metadata) == ("cpu", {"campaign": "first"})
+    assert payload.model_fields_set == {"inputs", "data", "variables", "platform", "metadata", "s3"}
+    assert (len(draft.variables), draft.missing) == (2, ())
+    assert repr(draft.variables) == "<variables: ['chosen', 'free'] of ['chosen', 'free', 'usual']>"
+
+
+def test_what_is_not_filled_in_is_not_sent() -> None:
+    """Nothing is set that the user did not set."""
+    draft = Draft(experiment())
+    draft.inputs["in.csv"] = "x\n"
+    draft.platform = "cpu"
+    draft.platform = None
+
+    assert draft.filled().model_fields_set == {"inputs"}
+
+
+@pytest.mark.parametrize(
+    ("part", "name", "value", "error", "words"),
+    [
+        ("inputs", "im.csv", "x", ExtraInputs, r"inputs.im.csv: .* only \['in.csv'\]: did you mean 'in.csv'"),
+        ("data", "other", "x", InvalidPayload, r"data.other: .* only \['extra.txt'\]"),
+        ("variables", "chose", 1, InvalidPayload, r"variables.chose: .* did you mean 'chosen'"),
+        ("variables", "chosen", 3, InvalidPayload, r"does not take the value 3, only \['1', '2'\]"),
+        ("inputs", "in.csv", None, InvalidPayload, "a file needs contents"),
+        ("inputs", "in.csv", FileContent(filename="a.csv", content="x"), InvalidPayload, "targetFilename='in.csv'"),
+    ],
+    ids=str,
+)
+def test_what_is_not_allowed_is_refused_at_once(part: str, name: str, value: Any, error: Any, words: str) -> None:
+    """The error names what is allowed, and the draft stays as it was."""
+    draft = Draft(experiment())
+
+    with pytest.raises(error, match=words) as caught:
+        getattr(draft, part)[name] = value
+
+    assert type(caught.value) is error
+    assert caught.value.names == (name,)
+    assert caught.value.problems[0].where == f"{part}.{name}"
+    assert len(getattr(draft, part)) == 0
+
+
+@pytest.mark.parametrize(
+    ("parts", "platforms"),
+    [
+        ({}, ("gpu", "cpu")),
+        ({"presets": {"platform": "gpu"}}, ("gpu",)),
+        ({"options": {"platform": []}}, ("default", "cpu", "gpu")),
+    ],
+    ids=["a choice", "fixed", "any"],
+)
+def test_a_platform_is_one_of_those_allowed(parts: Any, platforms: tuple[str, ...]) -> None:
+    """The preset one, those to choose from, or all that the package knows."""
+    draft = Draft(experiment(**parts))
+
+    assert draft.platforms == platforms
+    with pytest.raises(InvalidPayload, match=r"does not run on 'tpu', only on \['"):
+        draft.platform = "tpu"
+
+
+def test_a_draft_that_lacks_inputs_is_no_payload() -> None:
+    """Nor is one that says a thing twice, or something that does not exist."""
+    draft = Draft(experiment())
+
+    with pytest.raises(MissingInputs, match=r"add the file 'in.csv'") as caught:
+        draft.filled()
+    draft.inputs["in.csv"] = "x\n"
+    with pytest.raises(ValueError, match=r"\['variables'\] are filled in on the draft itself"):
+        draft.filled({"variables": {"free": 1}})
+    with pytest.raises(ValueError, match="metdata"):
+        draft.filled({"metdata": {}})
+
+    assert caught.value.names == ("in.csv",)

@@ -10,7 +10,8 @@ Everything this library raises on purpose.
       APIError                    the service (or the proxy in front of it) refused
         Unauthorized              the sign-in page, 401, 403
         NotFound -> UnknownExperiment, UnknownRun, UnknownOutput, UnknownProperty, and in `_refusals`:
-            UnknownRelationship, UnknownGraph, UnknownPullSecret, UnknownService, UnknownRuntimePolicy, NoProperties, NoToken
+            UnknownRelationship, UnknownGraph, UnknownPullSecret, UnknownService, UnknownRuntimePolicy, NoProperties,
+            NoToken
         Conflict -> AlreadyExists -> GraphExists; NameTaken
         BadRequest -> InvalidPackage, NotReady, InvalidPayload, and in `_refusals`: CannotUntagLatest,
             NotAFolder, OutsideOfFolder, Disabled, LocalDeployment, InvalidDefinition

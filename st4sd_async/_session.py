@@ -230,9 +230,7 @@ def _urls(response: Response) -> dict[str, str]:
     found = response.json()
     if not isinstance(found, dict):
         raise ValueError("not a map of services")
-    if not all(split_address(str(url)) for url in found.values()):
-        raise ValueError("an address that is none")
-    return {str(name): str(url) for name, url in found.items()}
+    return {str(name): str(url) for name, url in found.items() if split_address(str(url))}
 
 
 def _local(error: APIError) -> dict[str, str] | None:

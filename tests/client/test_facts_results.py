@@ -7,7 +7,6 @@ import json
 import math
 import os
 import zipfile
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -15,94 +14,36 @@ import pytest
 
 from st4sd_async import (
     Client,
-    Config,
     Download,
     DownloadError,
     DownloadFailed,
     NotFound,
     NotReady,
-    RetryPolicy,
-    Run,
     ServerError,
     Unauthorized,
     UnknownOutput,
     UnknownProperty,
 )
 from st4sd_async.local import CutBody, Html, LocalServer, Reply
-from tests.conftest import FakeClock
+from tests.client.results import (
+    ARCHIVE,
+    COMPUTE,
+    FILES,
+    JSON,
+    MIB,
+    OUTPUT,
+    REPORT,
+    ServersClock,
+    described,
+    directory,
+    finished,
+    start,
+)
+from tests.client.results import client as client
+from tests.client.results import clock as clock
+from tests.client.results import server as server
 
 pytestmark = pytest.mark.anyio
-
-INPUTS = [{"filename": "molecules.csv", "content": "index,smiles\n0,CCO\n1,NAN\n2,CCCC\n"}]
-MIB = 1 << 20
-FILES, ARCHIVE = "POST /ds-gateway/files/api/v1.1", "GET /ds-gateway/experiment/download"
-OUTPUT = "GET /instances/*/outputs/*"
-COMPUTE, REPORT = "stages/stage0/Compute", "stages/stage1/Report"
-
-
-@pytest.fixture
-def server() -> Any:
-    """A server whose time stands still until it is moved."""
-    with LocalServer(speed=0, slots=64) as running:
-        yield running
-
-
-class ServersClock(FakeClock):
-    """A clock that takes the server's along."""
-
-    server: LocalServer
-
-    async def sleep(self, seconds: float) -> None:
-        await super().sleep(seconds)
-        await self.server.advance(seconds)
-
-
-@pytest.fixture
-def clock(server: LocalServer) -> ServersClock:
-    """A clock that both sides go by."""
-    clock = ServersClock()
-    clock.server = server
-    return clock
-
-
-@pytest.fixture
-async def client(server: LocalServer, clock: ServersClock) -> AsyncIterator[Client]:
-    """A client whose pauses take no time."""
-    config = Config(clock=clock, retry=RetryPolicy(attempts=2))
-    async with Client(server.url, api_key=server.api_key, config=config) as opened:
-        await opened.push(server.example("demo"))
-        yield opened
-
-
-async def start(client: Client, server: LocalServer, outcome: str = "success") -> Run:
-    """A run of the demo."""
-    server.outcome("demo", outcome, times=1)
-    return await client.start("demo", {"inputs": INPUTS})
-
-
-async def finished(client: Client, server: LocalServer, outcome: str = "success") -> Run:
-    """A run that is over, and known to be."""
-    run = await start(client, server, outcome)
-    await server.advance(100)
-    return run
-
-
-async def described(client: Client, server: LocalServer, **outputs: bytes | dict[str, bytes]) -> Run:
-    """A finished run of an experiment without an interface and with these key-outputs."""
-    server.describe("toy", outputs=outputs)
-    location = {"url": "https://git.example/toy.git", "tag": "1"}
-    package = {"base": {"packages": [{"source": {"git": {"location": location}}}]}, "parameterisation": {}}
-    await client.push({**package, "metadata": {"package": {"name": "toy"}}})
-    run = await client.start("toy")
-    await server.advance(100)
-    return run
-
-
-def directory(server: LocalServer, run: Run) -> Path:
-    """The instance directory at the server."""
-    found = server.directory(run.id)
-    assert found is not None
-    return found
 
 
 def files_below(target: Path) -> list[Path]:
@@ -351,7 +292,7 @@ async def test_37_services_are_behind_the_deployments_own_door(server: LocalServ
     """FACTS [37]: the map of services says https and has no slashes; they are reached as the deployment is."""
     names = {"cdb-rest": "ds-mongodb-proxy", "cdb-gateway-registry": "ds-registry"}
     urls = {name: f"https://127.0.0.1/{path}" for name, path in names.items()}
-    server.faults.add("GET /url-map/", Reply(200, {"Content-Type": "application/json"}, json.dumps(urls).encode()))
+    server.faults.add("GET /url-map/", Reply(200, JSON, json.dumps(urls).encode()))
     async with Client(server.url, api_key=server.api_key) as client:
         found = await client.gateways.resolve(["example-cluster"])
         documents = await client.datastore.experiments()

@@ -24,22 +24,14 @@ from st4sd_async import (
     UnknownRun,
 )
 from st4sd_async.local import Html, LocalServer, Reply
+from tests.client.results import INPUTS, JSON, QUERY, ended, finished, start
+from tests.client.results import server as server
 from tests.conftest import FakeClock
 
 pytestmark = pytest.mark.anyio
 
-INPUTS = [{"filename": "molecules.csv", "content": "index,smiles\n0,CCO\n1,NAN\n2,CCCC\n"}]
 ENERGIES = (("CCCC", -6.0), ("CCO", -4.5), ("NAN", nan))
-QUERY = "POST /ds-mongodb-proxy/documents/api/v1.0/query"
 PROPERTIES = "GET /instances/*/properties"
-JSON = {"Content-Type": "application/json"}
-
-
-@pytest.fixture
-def server() -> Any:
-    """A server whose time stands still until it is moved."""
-    with LocalServer(speed=0, slots=64) as running:
-        yield running
 
 
 @pytest.fixture
@@ -50,35 +42,11 @@ async def client(server: LocalServer, clock: FakeClock) -> AsyncIterator[Client]
         yield opened
 
 
-async def start(client: Client, server: LocalServer, outcome: str = "success", inputs: Any = INPUTS) -> Run:
-    """A run of the demo."""
-    server.outcome("demo", outcome, times=1)
-    return await client.start("demo", {"inputs": inputs})
-
-
-async def finished(client: Client, server: LocalServer, outcome: str = "success", inputs: Any = INPUTS) -> Run:
-    """A run that is over, and known to be."""
-    run = await start(client, server, outcome, inputs)
-    await server.advance(100)
-    return run
-
-
 async def described(client: Client, server: LocalServer, name: str, table: str | None, **interface: Any) -> Run:
     """A finished run of an experiment that leaves this table."""
     spec = interface or {"propertiesSpec": [{"name": "energy"}]}
     server.describe(name, interface=spec, properties=table)
-    await client.push(
-        {
-            "base": {
-                "packages": [{"source": {"git": {"location": {"url": f"https://git.example/{name}", "tag": "1"}}}}]
-            },
-            "metadata": {"package": {"name": name}},
-            "parameterisation": {},
-        }
-    )
-    run = await client.start(name)
-    await server.advance(100)
-    return run
+    return await ended(client, server, name)
 
 
 def asked(server: LocalServer, since: int = 0) -> list[str]:

@@ -7,7 +7,7 @@ import json
 import math
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -28,36 +28,16 @@ from st4sd_async import (
 )
 from st4sd_async._csv import AS_TEXT, read_table
 from st4sd_async.local import Delay, Html, LocalServer
-from tests.conftest import FakeClock
+from tests.client.results import FILES, INPUTS, ServersClock
+from tests.client.results import clock as clock
+from tests.client.results import server as server
 
 pytestmark = pytest.mark.anyio
 
-INPUTS = [{"filename": "molecules.csv", "content": "index,smiles\n0,CCO\n1,NAN\n2,CCCC\n"}]
-FILES = "POST /ds-gateway/files/api/v1.1"
-
-
-class ServersClock(FakeClock):
-    """A clock that takes the server's along."""
-
-    server: LocalServer
-
-    async def sleep(self, seconds: float) -> None:
-        await super().sleep(seconds)
-        await self.server.advance(seconds)
-
 
 @pytest.fixture
-def server() -> Iterator[LocalServer]:
-    """A server whose time stands still until it is moved."""
-    with LocalServer(speed=0) as running:
-        yield running
-
-
-@pytest.fixture
-async def client(server: LocalServer) -> AsyncIterator[Client]:
-    """A client whose pauses take no time."""
-    clock = ServersClock()
-    clock.server = server
+async def client(server: LocalServer, clock: ServersClock) -> AsyncIterator[Client]:
+    """A client whose pauses take no time, and which repeats nothing."""
     config = Config(clock=clock, retry=RetryPolicy(attempts=1))
     async with Client(server.url, api_key=server.api_key, config=config) as opened:
         for name in ("demo", "fail"):

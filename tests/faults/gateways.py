@@ -153,6 +153,11 @@ def asked(seen: Iterable[Seen]) -> list[list[str]]:
 async def finished(client: Client, server: LocalServer) -> Run:
     """A run of the demo that is over, and known to be; the time of the server stands still."""
     await client.push(server.example("demo"))
+    return await another(client, server)
+
+
+async def another(client: Client, server: LocalServer) -> Run:
+    """The same, of a demo that was pushed before."""
     run = await client.start("demo", {"inputs": INPUTS})
     await server.advance(100)
     return run

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -15,22 +15,17 @@ from st4sd_async import Client, DownloadFailed, Run, St4sdError
 from st4sd_async.local import LocalServer, Reply
 from tests.unit.test_archive import Entry, build
 
-from .gateways import archive, finished, gateway, register
+from .gateways import another, archive, gateway, register
 from .marks import KEY, TOKEN, leaks, logged, outcome, told
 from .raw import Answer, Exchange, RawServer, Seen, reply, sign_in
+from .scenes import server as server
+from .scenes import shared as shared
 from .test_secrets import QUOTINGS, echo
 from .tools import settings
 
 pytestmark = pytest.mark.anyio
 
 SECRET = "QSECXDqsecxd"
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[LocalServer]:
-    """A server whose time stands still."""
-    async with LocalServer(speed=0) as running:
-        yield running
 
 
 async def everything(client: Client, run: Run, target: Path) -> list[Any]:
@@ -75,7 +70,7 @@ async def test_a_gateway_elsewhere_is_sent_credentials_only_if_it_is_trusted(
             "another name": ("localhost",),
         }[trusted]
         async with Client(server.url, config=settings(trusted_hosts=hosts), **{kind: secret}) as client:
-            run = await finished(client, server)
+            run = await another(client, server)
             await everything(client, run, tmp_path)
             (document,) = await client.datastore.experiments(rest_uid=run.id)
             assert await client.gateways.has_component(document.instance, 1, "Report")
@@ -91,7 +86,7 @@ async def test_a_gateway_elsewhere_is_sent_credentials_only_if_it_is_trusted(
 async def test_the_gateway_of_the_deployment_is_sent_them(server: LocalServer, kind: str, tmp_path: Path) -> None:
     """It refuses who has none."""
     async with Client(server.url, config=settings(), **{kind: getattr(server, kind)}) as client:
-        run = await finished(client, server)
+        run = await another(client, server)
         assert await client.download_component(run, 1, "Report", tmp_path, strict=True)
         assert await client.download_files(run, tmp_path, strict=True)
 
@@ -105,7 +100,7 @@ async def test_a_door_elsewhere_does_not_get_them_out(server: LocalServer, tmp_p
         return server.api_key
 
     async with gateway(server, sign_in()) as other, Client(server.url, api_key=provide, config=settings()) as client:
-        run = await finished(client, server)
+        run = await another(client, server)
         found = await client.download_component(run, 1, "Report", tmp_path)
 
     assert [type(one) for one in found] == [DownloadFailed]
@@ -118,7 +113,7 @@ async def test_a_redirect_of_a_gateway_is_not_followed(server: LocalServer, tmp_
     async with RawServer([reply(200, b"PK", media="application/zip")]) as elsewhere:
         move = Reply(302, {"Location": f"{elsewhere.url}/next"})
         async with Client(server.url, api_key=server.api_key, config=settings()) as client:
-            run = await finished(client, server)
+            run = await another(client, server)
             for path in ("POST /ds-gateway/*", "GET /ds-gateway/*", "GET /instances/*/outputs/*"):
                 server.faults.add(path, move, times=None)
             assert [error for error in await everything(client, run, tmp_path) if error is None] == [None] * 3
@@ -212,7 +207,7 @@ async def test_addresses_that_hold_secrets(
     async with RawServer([reply(502, b"", media="text/html")]) as other:
         register(server, other.url.replace("://", f"://user:{SECRET}@"))
         async with Client(server.url, api_key=server.api_key, config=settings()) as client:
-            run = await finished(client, server)
+            run = await another(client, server)
             found = await everything(client, run, tmp_path)
 
     assert leaks(logged(watched)) == set()
@@ -235,7 +230,7 @@ async def test_what_is_left_on_disk_holds_no_credential(
 ) -> None:
     """Neither the ledger nor a log, when all goes well, has the key."""
     async with Client(server.url, api_key=server.api_key, config=settings()) as client:
-        run = await finished(client, server)
+        run = await another(client, server)
         await everything(client, run, tmp_path)
 
     assert "Report" in written(tmp_path)

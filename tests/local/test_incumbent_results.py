@@ -2,64 +2,23 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 
-from st4sd_async.local import LocalServer
-from tests.local.helpers import MOLECULES
+from tests.local.same import INCUMBENT, Finished
+from tests.local.same import finished as finished
 
-pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(120)]  # of the client and of what it imports
-
-
-@dataclass
-class Finished:
-    """A run of each example that is over, and the client that looks at them."""
-
-    api: Any
-    demo: str
-    """The id of a run that succeeded."""
-    instance: str
-    """What documents call it."""
-    failed: str
-    """What documents call one that failed."""
-
-    def path(self, uri: str) -> str:
-        """A file's path below its instance directory."""
-        return uri.partition(".instance/")[2]
-
-
-@pytest.fixture(scope="module", params=["simulator", pytest.param("elaunch", marks=pytest.mark.slow)])
-def finished(request: pytest.FixtureRequest) -> Iterator[Finished]:
-    """Runs by both engines."""
-    from experiment.service.db import ExperimentRestAPI
-
-    engine: Literal["simulator", "elaunch"] = request.param
-    with LocalServer(engine=engine, speed=0) as server:
-        key = server.api_key
-        api = ExperimentRestAPI(f"{server.url}/rs", max_retries=2, secs_between_retries=0.01, cc_bearer_key=key)
-        for name in ("demo", "fail"):
-            api.api_experiment_push(server.example(name))
-        demo = api.api_experiment_start("demo", {"inputs": [MOLECULES], "metadata": {"campaign": "x"}})
-        api.api_experiment_start("fail", {})
-        if engine == "simulator":
-            server.advance(100)
-        while len(over := api.cdb_get_document_experiment(query={"status.experiment-state": "finished"})) < 2:
-            time.sleep(0.05)
-        instances = {document["name"]: document["instance"] for document in over}
-        yield Finished(api, demo, instances["demo"], instances["fail"])
+pytestmark = INCUMBENT
 
 
 def test_documents_are_found_by_what_they_are_about(finished: Finished) -> None:
     """Ids, components, references, stages and names of files lead to them; names are patterns."""
-    api, instance = finished.api, finished.instance
+    api, instance = finished.api, finished.instances["demo"]
 
-    experiment = api.cdb_get_document_experiment_for_rest_uid(finished.demo)
-    metadata = api.cdb_get_document_user_metadata_for_rest_uid(finished.demo)
+    experiment = api.cdb_get_document_experiment_for_rest_uid(finished.runs["demo"])
+    metadata = api.cdb_get_document_user_metadata_for_rest_uid(finished.runs["demo"])
 
     assert experiment["instance"] == metadata["instance"] == instance
     assert (metadata["campaign"], experiment["metadata"]["userMetadata"]["campaign"]) == ("x", "x")
@@ -82,12 +41,12 @@ def test_properties_are_files_and_parts_of_documents(finished: Finished) -> None
     """Both say the same."""
     api = finished.api
 
-    (document,), (frame,) = api.cdb_get_properties(instance=finished.instance, properties=["energy"])
+    (document,), (frame,) = api.cdb_get_properties(instance=finished.instances["demo"], properties=["energy"])
     table = api.cdb_get_document_experiment_for_rest_uid(
-        finished.demo, include_properties=["Energy"], stringify_nan=True
+        finished.runs["demo"], include_properties=["Energy"], stringify_nan=True
     )
 
-    assert document["instance"] == finished.instance
+    assert document["instance"] == finished.instances["demo"]
     assert frame["input-id"].tolist() == ["CCCC", "CCO", "NAN"]
     assert frame.fillna("NaN").to_dict("list") == table["interface"]["propertyTable"]
     assert table["interface"]["propertyTable"]["energy"] == [-6.0, -4.5, "NaN"]
@@ -95,15 +54,15 @@ def test_properties_are_files_and_parts_of_documents(finished: Finished) -> None
 
 def test_files_are_read(finished: Finished) -> None:
     """One by its path, some by patterns, tables as such, and what components printed."""
-    api, instance = finished.api, finished.instance
+    api, instance = finished.api, finished.instances["demo"]
 
     log = api.cdb_get_file_from_instance_uri(instance, "output/experiment.log")
     raw = api.cdb_get_components_raw_files(instance=instance, filename="(b.bin|energies.csv)")
     documents, matrices = api.cdb_get_data(instance=instance, component="Compute", filename="energies.csv")
-    printed = api.cdb_get_components_last_stdout(instance=finished.failed, component="stage0.Boom")
+    printed = api.cdb_get_components_last_stdout(instance=finished.instances["fail"], component="stage0.Boom")
 
     assert b"INFO" in log
-    contents = {finished.path(uri): content for uri, (_, content) in raw.items()}
+    contents = {uri.partition(".instance/")[2]: content for uri, (_, content) in raw.items()}
     assert sorted(contents) == ["stages/stage0/Compute/energies.csv", "stages/stage1/Report/results/sub/b.bin"]
     assert contents["stages/stage1/Report/results/sub/b.bin"] == bytes(range(256))
     assert [document["name"] for document in documents] == ["Compute"]
@@ -113,7 +72,7 @@ def test_files_are_read(finished: Finished) -> None:
 
 def test_the_directory_of_a_component_is_downloaded(finished: Finished, tmp_path: Path) -> None:
     """It is extracted, the archive is removed."""
-    archive = finished.api.cdb_download_component_files(finished.instance, 1, "Report", str(tmp_path))
+    archive = finished.api.cdb_download_component_files(finished.instances["demo"], 1, "Report", str(tmp_path))
 
     assert not Path(archive).exists()
     assert (tmp_path / "results/sub/b.bin").read_bytes() == bytes(range(256))
@@ -124,8 +83,8 @@ def test_the_report_in_detail_is_parsed(finished: Finished) -> None:
     """Each component has a row in its stage, that which never ran too."""
     api = finished.api
 
-    report = api.cdb_get_detailed_status_report(finished.failed, print_too=False)
-    tables = api.cdb_get_detailed_status_report(finished.instance, pretty_print_instead=False, print_too=False)
+    report = api.cdb_get_detailed_status_report(finished.instances["fail"], print_too=False)
+    tables = api.cdb_get_detailed_status_report(finished.instances["demo"], pretty_print_instead=False, print_too=False)
 
     assert "stage0.Boom, failed, local, True, KnownIssue, " in report
     assert "stage1.After, component_shutdown, local, False, Killed, N/A, N/A" in report
@@ -135,8 +94,8 @@ def test_the_report_in_detail_is_parsed(finished: Finished) -> None:
 
 def test_what_the_client_itself_gets_wrong(finished: Finished, tmp_path: Path) -> None:
     """Its own defects show as they do against a cluster."""
-    api, instance = finished.api, finished.instance
-    metadata = api.cdb_get_document_user_metadata_for_rest_uid(finished.demo)
+    api, instance = finished.api, finished.instances["demo"]
+    metadata = api.cdb_get_document_user_metadata_for_rest_uid(finished.runs["demo"])
 
     with pytest.raises(AttributeError, match="deep_copy"):
         api.cdb_upsert_user_metadata([metadata], {"tag": "x"})

@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
-from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import pytest
-from anyio import to_thread
 
 from st4sd_async import Client, NotFound, UnknownProperty
-from st4sd_async.local import LocalServer
-from tests.local.helpers import MOLECULES, definition
+from tests.local.helpers import definition
+from tests.local.same import INCUMBENT, Finished
+from tests.local.same import client as client
+from tests.local.same import finished as finished
 
-pytestmark = [
-    pytest.mark.anyio,
-    pytest.mark.filterwarnings("ignore"),  # of the incumbent and of what it imports
-    pytest.mark.timeout(120),
-]
+pytestmark = [pytest.mark.anyio, *INCUMBENT]
 
 FORMERLY = {
     "propertiesSpec": [
@@ -32,59 +25,26 @@ FORMERLY = {
 TABLE = "input-id;energy;weight;gap\nCCO;-4.5;;inf\nCO;-3;30;2\n"
 
 
-@dataclass
-class Finished:
-    """Runs that are over, and the incumbent that looks at them."""
-
-    server: LocalServer
-    api: Any
-    runs: dict[str, str]
-    """experiment -> rest-uid."""
-
-    async def ask(self, method: str, *args: Any, **options: Any) -> Any:
-        """What the incumbent answers; it blocks."""
-        return await to_thread.run_sync(partial(getattr(self.api, method), *args, **options))
-
-    async def document(self, experiment: str) -> dict[str, Any]:
-        """What the incumbent finds of a run."""
-        found: dict[str, Any] = await self.ask("cdb_get_document_experiment_for_rest_uid", self.runs[experiment])
-        return found
-
-
-@pytest.fixture(scope="module", params=["simulator", pytest.param("elaunch", marks=pytest.mark.slow)])
-def finished(request: pytest.FixtureRequest) -> Iterator[Finished]:
-    """A run of each example by both engines; and one of an old experiment, which only the simulator can do."""
-    from experiment.service.db import ExperimentRestAPI
-
-    engine: Literal["simulator", "elaunch"] = request.param
-    with LocalServer(engine=engine, speed=0) as server:
-        key = server.api_key
-        api = ExperimentRestAPI(f"{server.url}/rs", max_retries=2, secs_between_retries=0.01, cc_bearer_key=key)
-        for name in ("demo", "fail"):
-            api.api_experiment_push(server.example(name))
-        runs = {
-            "demo": api.api_experiment_start("demo", {"inputs": [MOLECULES]}),
-            "fail": api.api_experiment_start("fail", {}),
-        }
-        if engine == "simulator":
-            server.describe("former", interface=FORMERLY, properties=TABLE, outputs={"Energies": b"", "Gaps": b""})
-            api.api_experiment_push(definition("former"))
-            runs["former"] = api.api_experiment_start("former", {})
-            server.advance(100)
-        while len(api.cdb_get_document_experiment(query={"status.experiment-state": "finished"})) < len(runs):
-            time.sleep(0.05)
-        yield Finished(server, api, runs)
-
-
-@pytest.fixture
-async def client(finished: Finished) -> AsyncIterator[Client]:
-    async with Client(finished.server.url, api_key=finished.server.api_key) as opened:
-        yield opened
+@pytest.fixture(scope="module", autouse=True)
+def former(finished: Finished) -> None:
+    """A run of an old experiment too, which only the simulator can do."""
+    if finished.engine == "simulator":
+        outputs = {"Energies": b"", "Gaps": b""}
+        finished.server.describe("former", interface=FORMERLY, properties=TABLE, outputs=outputs)
+        finished.api.api_experiment_push(definition("former"))
+        finished.runs["former"] = finished.api.api_experiment_start("former", {})
+        finished.wait()
 
 
 def _needs(finished: Finished, experiment: str) -> None:
     if experiment not in finished.runs:
         pytest.skip("the orchestrator knows this form of an interface no longer")
+
+
+async def document(finished: Finished, experiment: str) -> dict[str, Any]:
+    """What the incumbent finds of a run."""
+    found: dict[str, Any] = await finished.ask("cdb_get_document_experiment_for_rest_uid", finished.runs[experiment])
+    return found
 
 
 @pytest.mark.parametrize("names", [None, ["energy"], ["weight", "energy"]])
@@ -96,7 +56,7 @@ async def test_tables_are_the_same(
     from pandas.testing import assert_frame_equal
 
     _needs(finished, experiment)
-    instance = (await finished.document(experiment))["instance"]
+    instance = finished.instances[experiment]
     _, (theirs,) = await finished.ask("cdb_get_properties", instance=instance, properties=names, _api_verbose=False)
 
     one = await client.properties(finished.runs[experiment], names)
@@ -113,7 +73,7 @@ async def test_tables_are_the_same(
 async def test_names_are_the_same(finished: Finished, client: Client, experiment: str) -> None:
     """Of properties and of key-outputs."""
     _needs(finished, experiment)
-    theirs = await finished.document(experiment)
+    theirs = await document(finished, experiment)
 
     ours = await client.run(finished.runs[experiment]).document()
 
@@ -125,10 +85,10 @@ async def test_what_is_not_there_is_an_error_for_both(finished: Finished, client
     """The columns that there are come with it."""
     from experiment.service.errors import NoPropertyError
 
-    demo, fail = await finished.document("demo"), await finished.document("fail")
+    demo, fail = finished.instances["demo"], await document(finished, "fail")
 
     with pytest.raises(NoPropertyError, match="zzz") as theirs:
-        await finished.ask("cdb_get_properties", instance=demo["instance"], properties=["zzz"], _api_verbose=False)
+        await finished.ask("cdb_get_properties", instance=demo, properties=["zzz"], _api_verbose=False)
     with pytest.raises(UnknownProperty) as error:
         await client.properties(finished.runs["demo"], ["zzz"])
     assert list(error.value.known) == theirs.value.known_properties == ["input-id", "smiles", "energy", "weight"]
@@ -161,7 +121,7 @@ async def test_key_outputs_lead_to_the_same_properties_as_formerly(finished: Fin
     from pandas.testing import assert_frame_equal
 
     _needs(finished, "former")
-    theirs = await finished.document("former")
+    theirs = await document(finished, "former")
     interface = (await client.run(finished.runs["former"]).document()).interface
 
     _, (frame,) = await finished.ask(

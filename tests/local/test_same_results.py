@@ -4,70 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import io
-import time
 import zipfile
-from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pytest
-from anyio import to_thread
 
 from st4sd_async import Client, Download, DownloadFailed, NotFound, UnknownOutput
-from st4sd_async.local import LocalServer
-from tests.local.helpers import MOLECULES
+from tests.local.same import INCUMBENT, Finished
+from tests.local.same import client as client
+from tests.local.same import finished as finished
 
-pytestmark = [
-    pytest.mark.anyio,
-    pytest.mark.filterwarnings("ignore"),  # of the incumbent and of what it imports
-    pytest.mark.timeout(120),
-]
-
-
-@dataclass
-class Finished:
-    """Runs that are over, and the incumbent that looks at them."""
-
-    server: LocalServer
-    api: Any
-    runs: dict[str, str]
-    """experiment -> rest-uid."""
-    instances: dict[str, str]
-    """experiment -> what documents call the run."""
-
-    async def ask(self, method: str, *args: Any, **options: Any) -> Any:
-        """What the incumbent answers; it blocks."""
-        return await to_thread.run_sync(partial(getattr(self.api, method), *args, **options))
-
-
-@pytest.fixture(scope="module", params=["simulator", pytest.param("elaunch", marks=pytest.mark.slow)])
-def finished(request: pytest.FixtureRequest) -> Iterator[Finished]:
-    """A run of each example by both engines."""
-    from experiment.service.db import ExperimentRestAPI
-
-    engine: Literal["simulator", "elaunch"] = request.param
-    with LocalServer(engine=engine, speed=0) as server:
-        key = server.api_key
-        api = ExperimentRestAPI(f"{server.url}/rs", max_retries=2, secs_between_retries=0.01, cc_bearer_key=key)
-        for name in ("demo", "fail"):
-            api.api_experiment_push(server.example(name))
-        runs = {
-            "demo": api.api_experiment_start("demo", {"inputs": [MOLECULES], "metadata": {"campaign": "x"}}),
-            "fail": api.api_experiment_start("fail", {}),
-        }
-        if engine == "simulator":
-            server.advance(100)
-        while len(over := api.cdb_get_document_experiment(query={"status.experiment-state": "finished"})) < len(runs):
-            time.sleep(0.05)
-        yield Finished(server, api, runs, {document["name"]: document["instance"] for document in over})
-
-
-@pytest.fixture
-async def client(finished: Finished) -> AsyncIterator[Client]:
-    async with Client(finished.server.url, api_key=finished.server.api_key) as opened:
-        yield opened
+pytestmark = [pytest.mark.anyio, *INCUMBENT]
 
 
 def tree(target: Path) -> dict[str, bytes]:

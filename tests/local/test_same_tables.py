@@ -3,70 +3,22 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import AsyncIterator, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 from anyio import to_thread
 
 from st4sd_async import Client, StatusReport
-from st4sd_async.local import LocalServer
 from st4sd_async.models.reports import OVERVIEW
-from tests.local.helpers import MOLECULES
+from tests.local.same import INCUMBENT, Finished
+from tests.local.same import client as client
+from tests.local.same import finished as finished
 
-pytestmark = [
-    pytest.mark.anyio,
-    pytest.mark.filterwarnings("ignore"),  # of the incumbent and of what it imports
-    pytest.mark.timeout(120),
-]
-
-
-@dataclass
-class Finished:
-    """A run of each example that is over, and the incumbent that looks at them."""
-
-    server: LocalServer
-    api: Any
-    runs: dict[str, str]
-    """Name of the example -> rest-uid."""
-    instances: dict[str, str]
-    """Name of the example -> what documents call the run."""
-
-
-@pytest.fixture(scope="module", params=["simulator", pytest.param("elaunch", marks=pytest.mark.slow)])
-def finished(request: pytest.FixtureRequest) -> Iterator[Finished]:
-    """Runs by both engines."""
-    from experiment.service.db import ExperimentRestAPI
-
-    engine: Literal["simulator", "elaunch"] = request.param
-    with LocalServer(engine=engine, speed=0) as server:
-        key = server.api_key
-        api = ExperimentRestAPI(f"{server.url}/rs", max_retries=2, secs_between_retries=0.01, cc_bearer_key=key)
-        for name in ("demo", "fail"):
-            api.api_experiment_push(server.example(name))
-        runs = {
-            "demo": api.api_experiment_start("demo", {"inputs": [MOLECULES]}),
-            "fail": api.api_experiment_start("fail", {}),
-        }
-        if engine == "simulator":
-            server.advance(100)
-        over = {"status.experiment-state": "finished"}
-        while len(found := api.cdb_get_document_experiment(query=over, _api_verbose=False)) < 2:
-            time.sleep(0.05)
-        api.cdb_get_document_component(_api_verbose=False)  # the simulator makes files when somebody asks for them
-        yield Finished(server, api, runs, {document["name"]: document["instance"] for document in found})
-
-
-@pytest.fixture
-async def client(finished: Finished) -> AsyncIterator[Client]:
-    """Our client of the same server."""
-    async with Client(finished.server.url, api_key=finished.server.api_key) as opened:
-        yield opened
+pytestmark = [pytest.mark.anyio, *INCUMBENT]
 
 
 def texts(cells: Iterable[Any]) -> list[str]:

@@ -1,0 +1,131 @@
+"""
+What the tests of downloads share: one server for all tests of a file, and for each test a run of its own.
+
+A file that wants ``scene`` or ``server`` imports ``shared`` too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from st4sd_async import Client, Download, DownloadFailed, Run, St4sdError
+from st4sd_async.local import LocalServer
+
+from .gateways import another, failed, files_in, finished, instance_of, leftovers, whole
+from .tools import assert_ours, settings
+
+COMPUTE = "stages/stage0/Compute"
+Outcomes = list[Download | DownloadFailed]
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[LocalServer]:
+    """A server whose time stands still, and which has answered questions about a run before."""
+    with LocalServer(speed=0) as running:
+        asyncio.run(_try_out(running))
+        gc.collect()
+        gc.freeze()  # a test that looks for what it left open need not look at all that was there before
+        yield running
+        gc.unfreeze()
+
+
+async def _try_out(server: LocalServer) -> None:
+    async with Client(server.url, api_key=server.api_key, config=settings()) as client:
+        await (await finished(client, server)).components()
+
+
+@pytest.fixture
+def server(shared: LocalServer) -> Iterator[LocalServer]:
+    """That server, without faults."""
+    yield shared
+    shared.faults.clear()
+
+
+@dataclass
+class Scene:
+    """A run that is over, with files of its own, and a client that is asked about it."""
+
+    server: LocalServer
+    client: Client
+    run: Run
+    instance: Path
+    folder: Path
+    """A folder that holds the target and nothing else."""
+
+    @property
+    def target(self) -> Path:
+        """Where the files are to be."""
+        return self.folder / "target"
+
+    def write(self, name: str, content: bytes = b"content\n", component: str = COMPUTE) -> Path:
+        """Let a component have left a file."""
+        file = self.instance / component / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content)
+        return file
+
+    async def files(self, **chosen: Any) -> Outcomes:
+        """Download files of the first component."""
+        return await self.client.download_files(self.run, self.target, component="Compute", **chosen)
+
+    async def component(self) -> Outcomes:
+        """Download the second component."""
+        return await self.client.download_component(self.run, 1, "Report", self.target)
+
+    async def outputs(self) -> Outcomes:
+        """Download all key-outputs."""
+        return await self.client.download_outputs(self.run, self.target, unpack=True)
+
+    def expected(self, verb: str) -> dict[str, bytes]:
+        """All files of the target in the end, by the verb that brings them."""
+        report = self.instance / "stages/stage1/Report"
+        if verb == "files":
+            return {f"{COMPUTE}/{name}": data for name, data in files_in(self.instance / COMPUTE).items()}
+        if verb == "component":
+            return files_in(report)
+        folder = {f"Folder/{name}": data for name, data in files_in(report / "results").items()}
+        return {**folder, "Energies/energies.csv": (self.instance / COMPUTE / "energies.csv").read_bytes()}
+
+    def check(self, verb: str, outcomes: Outcomes = []) -> None:  # noqa: B006 -- nobody changes it
+        """What holds whatever happened: nothing half, nothing elsewhere, nothing left, errors of ours."""
+        assert os.listdir(self.folder) in ([], ["target"])  # noqa: PTH208 -- names are all there is to see
+        if self.target.is_dir():
+            assert files_in(self.target).items() <= self.expected(verb).items()
+            assert leftovers(self.target) == []
+        for error in failed(outcomes):
+            assert isinstance(error, St4sdError)
+            assert_ours_or_system(error)
+        whole(one for one in outcomes if isinstance(one, Download))
+        gc.collect()  # what was not closed warns now
+
+
+def assert_ours_or_system(error: BaseException) -> None:
+    """Fail if an exception leads to one of the HTTP engine's; what the disk or the archive said may be its cause."""
+    cause = error.__cause__
+    if cause is None:
+        assert_ours(error)
+
+
+@pytest.fixture
+async def scene(server: LocalServer, tmp_path: Path) -> AsyncIterator[Scene]:
+    """A run that is over."""
+    async with staged(server, tmp_path) as made:
+        yield made
+
+
+@asynccontextmanager
+async def staged(server: LocalServer, tmp_path: Path, **changes: Any) -> AsyncIterator[Scene]:
+    """A run that is over, and a client with other settings."""
+    (folder := tmp_path / "outside").mkdir()
+    async with Client(server.url, api_key=server.api_key, config=settings(**changes)) as client:
+        run = await another(client, server)
+        yield Scene(server, client, run, instance_of(server, run), folder)

@@ -6,6 +6,7 @@ Nothing can be continued in the middle and most carries no length [30, 34]: what
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from ._session import Take
 
 T = TypeVar("T")
+log = logging.getLogger("st4sd_async")
 Headers = Mapping[str, str]
 Secrets = Callable[[], tuple[str, ...]]
 """Gives what must not come back in messages."""
@@ -74,7 +76,10 @@ class Target:
         What an older version had and this one has not is removed, unless somebody has changed it.
         """
         old = {path for origin, _ in arrived if origin for path in self._ledger.untouched(origin.source)}
-        self._ledger.note((origin, parts) for origin, parts in arrived if origin is not None)
+        noted = [(origin, parts) for origin, parts in arrived if origin is not None]
+        for other in self._ledger.of_others(noted):
+            log.warning("%s: what came from %s is replaced by files of the same names", self.folder, other)
+        self._ledger.note(noted)
         self._space.place([part for _, parts in arrived for part in parts], folders)
         for path in old.difference(part.place.path for _, parts in arrived for part in parts):
             (self.folder / path).unlink(missing_ok=True)

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import aclosing, suppress
 from dataclasses import replace
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar, overload
 
 from ._batch import MAX_RUNNING, Batch, Deployment
 from ._call import Call
@@ -164,6 +164,12 @@ class Client(Groups, Results):
     ) -> None:
         """Close the connections. Runs go on."""
         await self._session.close()
+
+    def __enter__(self) -> NoReturn:
+        raise TypeError("this client is asynchronous: use 'async with'")
+
+    def __exit__(self, *_: object) -> None:
+        """Never reached."""
 
     def __repr__(self) -> str:
         state = "open" if self._session.is_open else "not open"

@@ -32,6 +32,8 @@ def read_table(file: TextIO) -> pandas.DataFrame:
     """
     start = _skip_comments(file)
     sample = file.read(SAMPLE)
+    if not sample.strip():
+        raise ValueError("no table: it is empty")
     if "\0" in sample:
         raise ValueError("no text")
     separator = _separator(sample)

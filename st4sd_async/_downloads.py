@@ -14,7 +14,17 @@ from typing import TYPE_CHECKING
 from ._archive import content, too_large
 from ._arrival import Headers, Secrets, Streamer, Target, filling, is_zip, without
 from ._component_files import Fetching, Outcome, Wanted, chosen, each
-from ._errors import APIError, DownloadError, NotFound, NotReady, ServerError, St4sdError, TransportError, UnknownOutput
+from ._errors import (
+    APIError,
+    ConnectionLost,
+    DownloadError,
+    NotFound,
+    NotReady,
+    ServerError,
+    St4sdError,
+    TransportError,
+    UnknownOutput,
+)
 from ._ledger import Origin
 from ._progress import Work
 from ._resources.documents import COMPONENT, filters
@@ -26,6 +36,8 @@ from .models import ComponentDocument, Download, DownloadFailed, KeyOutput
 from .models.outputs import safe_name
 
 if TYPE_CHECKING:
+    import os
+
     from ._config import Config
     from ._resources.datastore import Datastore
     from ._resources.gateways import Gateways
@@ -72,7 +84,7 @@ class Downloads:
     async def _gateway(self, instance: Location) -> str:
         return (await self._gateways.resolve([instance.gateway]))[instance.gateway]
 
-    async def read(self, where: str, path: str, limit: int) -> bytes:
+    async def read(self, where: str, path: str | os.PathLike[str], limit: int) -> bytes:
         """The content of one file."""
         if not limit > 0:
             raise ValueError(f"limit is a number of bytes above 0, not {limit!r}")
@@ -83,11 +95,20 @@ class Downloads:
             content: bytes | None = await self._stream(call, partial(_collect, absolute, limit))
         except DownloadError as error:
             failure: St4sdError = without(error, self._secrets())
+        except ConnectionLost as error:
+            failure = await self._folder(instance, absolute) or error
         else:
             if content is not None:
                 return content
             failure = await self._unread(instance, absolute)
         raise failure
+
+    async def _folder(self, instance: Location, path: str) -> NotFound | None:
+        """The error if a path is that of a folder, at which a gateway breaks off."""
+        query = {"instance": str(instance), "files": {"$regex": f"^{re.escape(path)}/"}}
+        if not await self._datastore.components(query=query):
+            return None
+        return NotFound(f"{path!r} is a folder: download_files() fetches files in it, download_component() all of it")
 
     async def _unread(self, instance: Location, path: str) -> St4sdError:
         """Why a gateway has left out the only file that it was asked for."""
@@ -124,7 +145,9 @@ class Downloads:
             known = sorted(one.reference for one in await self._datastore.components(query=of_run))
             if not known:
                 raise NotReady(f"the datastore has no documents of the components of {where!r}, or not yet")
-            raise NotFound(f"{where!r} has no component that is {component!r} in stage {stage}: it has {known}")
+            wanted = ((component, f"is called {component!r}"), (stage, f"is in stage {stage}"))
+            told = " and ".join(text for value, text in wanted if value is not None)
+            raise NotFound(f"{where!r} has no component that {told}: it has {known}")
         return instance, sorted(found, key=lambda one: (one.stage or 0, one.name))
 
     async def _settle(self, where: str) -> Location:
@@ -143,6 +166,7 @@ class Downloads:
 
     async def component(self, where: str, stage: int, component: str, to: Path) -> list[Outcome]:
         """The working directory of a component."""
+        component = component.removeprefix(f"stage{stage}.") if isinstance(component, str) else component
         inside = directory(stage, component)
         instance = await self._locate(where)
         source = f"{instance}/{inside}"

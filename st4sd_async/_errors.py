@@ -143,6 +143,9 @@ class APIError(St4sdError):
         tried = f"{self.method} {self.url} was refused with {self.status}: " if self.status else ""
         return "; ".join(part for part in (shorten(f"{tried}{self.message}").rstrip("."), self.advice) if part)
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({str(self)!r})"
+
 
 class Unauthorized(APIError):
     """The credentials were refused: the sign-in page, 401 or 403."""

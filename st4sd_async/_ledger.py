@@ -82,6 +82,12 @@ class Ledger:
         _, kept = self._known.get(source, ("", []))
         return {one.path for one in kept if self._owners[one.path] == source and self._is_there(one)}
 
+    def of_others(self, arrived: Iterable[tuple[Origin, Iterable[Part]]]) -> set[str]:
+        """Where other files came from that are in the places of these, and are as they were."""
+        places = {part.place.path: origin.source for origin, parts in arrived for part in parts}
+        others = {self._owners[path] for path, source in places.items() if self._owners.get(path, source) != source}
+        return {one for one in others if self.untouched(one)}
+
     def _is_there(self, kept: Kept) -> bool:
         try:
             found = os.lstat(f"{self._folder}/{checked(kept.path)}")

@@ -76,7 +76,7 @@ class Results:
             missing.advice = where_to_look(name, path, missing.known, is_over=is_over)
         raise missing
 
-    async def read_file(self, run: RunLike, path: str, *, limit: int = MOST_BYTES) -> bytes:
+    async def read_file(self, run: RunLike, path: str | os.PathLike[str], *, limit: int = MOST_BYTES) -> bytes:
         """
         The content of one file of a run.
 
@@ -117,7 +117,7 @@ class Results:
         Args:
             run: The run, or its location (``file://...``). Its documents are waited for as `Datastore.document` does.
                 Of a run that goes on, there are the files of the components that are over.
-            to: Folder, made if need be: files go to ``<to>/stages/stage0/Compute/energies.csv``.
+            to: Folder, made if need be, best one for each run: files go to ``<to>/stages/stage0/Compute/energies.csv``.
             component: Expression for the names of components; or a reference, which is ``stage0.`` and the same.
             stage: Index of the stage.
             filename: Expression that needs to fit somewhere in the absolute path of a file, or in its path below
@@ -180,7 +180,8 @@ class Results:
 
         Args:
             run: The run.
-            to: Folder, made if need be: ``<to>/Energies/energies.csv``, ``<to>/Folder/results.zip``.
+            to: Folder, made if need be, best one for each run: ``<to>/Energies/energies.csv``,
+                ``<to>/Folder/results.zip``.
             names: Key-outputs, None: all there are by now.
             unpack: Whether folders are unpacked: ``<to>/Folder/sub/b.bin``.
             strict: Whether a key-output that cannot be had is an error, raised when all others are there.

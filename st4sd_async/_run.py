@@ -69,7 +69,7 @@ class Run:
         """What it measured: see `Client.properties`."""
         return await self.client.properties(self, names)
 
-    async def read_file(self, path: str, *, limit: int = MOST_BYTES) -> bytes:
+    async def read_file(self, path: str | os.PathLike[str], *, limit: int = MOST_BYTES) -> bytes:
         """The content of one of its files: see `Client.read_file`."""
         return await self.client.read_file(self, path, limit=limit)
 

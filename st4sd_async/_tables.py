@@ -45,7 +45,7 @@ class Table:
     A file that could not be fetched, or is no table, is here too: `problem` says why, and `frame` raises it.
     """
 
-    document: ComponentDocument
+    document: ComponentDocument = field(repr=False)
     """What the datastore keeps of the component."""
     path: str
     """Path of the file, relative to the directory of the run."""

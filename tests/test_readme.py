@@ -45,7 +45,7 @@ async def test_every_block_of_python_runs(tmp_path: Path, monkeypatch: pytest.Mo
                 if inspect.isawaitable(done):
                     await done
     assert len(BLOCKS) == 5
-    assert (tmp_path / "results" / "Folder" / "sub" / "b.bin").is_file()
+    assert list((tmp_path / "results").glob("*/Folder/sub/b.bin"))
 
 
 def test_it_stays_short() -> None:

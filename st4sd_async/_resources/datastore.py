@@ -50,6 +50,8 @@ class Datastore(Group):
         self._root = root
         self._status = status
         self._clock = clock
+        self._given_up: set[str] = set()
+        """Runs that nobody knows and that were waited for in vain."""
 
     async def is_healthy(self) -> bool:
         """
@@ -208,7 +210,7 @@ class Datastore(Group):
         Raises:
             NotReady: There is none in time, but it may still come.
             NotFound: There is none, and the run is over for 20 s, as after a failed set-up.
-            UnknownRun: There is none in time, and the service does not know the run.
+            UnknownRun: There is none in time, and the service does not know the run. Asked again, it is not waited for.
         """
         patience = _Patience(self._clock, timeout)
         while True:
@@ -220,11 +222,16 @@ class Datastore(Group):
             goes_on = isinstance(run, Status) and not run.is_final
             if document is not None and goes_on:
                 return document
+            if document is None and (_never_registers(run) or rest_uid in self._given_up):
+                break
             if not await patience.pause(goes_on=goes_on):
                 break
         if document is not None:
             return document
-        raise run if isinstance(run, UnknownRun) else patience.verdict(rest_uid)
+        if isinstance(run, UnknownRun):
+            self._given_up.add(rest_uid)
+            raise run
+        raise patience.verdict(rest_uid, run)
 
     async def components_of(self, rest_uid: str, *, timeout: float = PATIENCE) -> list[ComponentDocument]:
         """
@@ -271,8 +278,13 @@ class _Patience:
         self._pause = min(LONGEST_PAUSE, self._pause * GROWTH)
         return True
 
-    def verdict(self, rest_uid: str) -> NotReady | NotFound:
+    def verdict(self, rest_uid: str, run: Status) -> NotReady | NotFound:
         """Why a run that the service knows has no document."""
-        if self._clock.now() >= self._ended + LAG:
+        if _never_registers(run) or self._clock.now() >= self._ended + LAG:
             return NotFound(f"run {rest_uid!r} is over and left no document in the datastore, as after a failed set-up")
         return NotReady(f"the datastore has no document of run {rest_uid!r} yet: they come 10 to 20 s late")
+
+
+def _never_registers(run: Status | UnknownRun) -> bool:
+    """Whether a run failed before it began: one that is over without meta never registers [3, 12]."""
+    return isinstance(run, Status) and run.is_final and run.meta is None

@@ -155,13 +155,16 @@ def _final(response: Response) -> Status | None:
 
 def instances_of(documents: Iterable[About]) -> list[str]:
     """The locations of the runs that documents are about, each once; raises ValueError for one that tells none."""
-    if isinstance(documents, Mapping | pydantic.BaseModel | str):
+    if isinstance(documents, Mapping | pydantic.BaseModel | str) or not isinstance(documents, Iterable):
         raise TypeError(f"documents are a list of them, not {type(documents).__name__}")
     found = {_instance(document): None for document in documents}
     return list(found)
 
 
 def _instance(document: About) -> str:
+    if not isinstance(document, Mapping | Document):
+        told = "as client.datastore.user_metadata(rest_uid=...) finds it"
+        raise TypeError(f"what is tagged is a document, {told}, not {type(document).__name__}")
     instance = document.get("instance") if isinstance(document, Mapping) else document.instance
     if not isinstance(instance, str) or not instance:
         raise ValueError(f"a document has the location of its run under 'instance', not {instance!r}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -40,8 +41,9 @@ class Location:
     def __str__(self) -> str:
         return f"{SCHEME}{self.gateway}{self.path}"
 
-    def absolute(self, path: str) -> str:
+    def absolute(self, path: str | os.PathLike[str]) -> str:
         """The absolute path of a file whose path is given so or relative; raises ValueError if it is not inside."""
+        path = os.fspath(path)
         inside = path.removeprefix(f"{self.path}/") if path.startswith("/") else path
         if any(part in ("", ".", "..") for part in inside.split("/")):
             raise ValueError(

@@ -428,3 +428,9 @@ async def test_services_are_reached_the_way_the_deployment_is(server: LocalServe
         services = await client._session.services(client._config)
 
     assert services == {"cdb-rest": used.format(home=server.url)}
+
+
+def test_a_plain_with_says_what_to_do() -> None:
+    """It is the first thing that is mistyped."""
+    with pytest.raises(TypeError, match="use 'async with'"), Client("https://st4sd.example"):
+        pass

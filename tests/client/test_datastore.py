@@ -250,16 +250,19 @@ async def test_no_document_is_never_nothing(client: Client, server: LocalServer,
 
     server.outcome("demo", "setup-failure", times=1)
     failed = await finished(client, server)
-    with pytest.raises(NotReady):
-        await failed.document(timeout=19)
+    clock.slept.clear()
     with pytest.raises(NotFound, match="is over and left no document"):
         await failed.document()
+    assert clock.slept == []
 
-    clock.slept.clear()
     with pytest.raises(UnknownRun, match="the datastore has no document of it either"):
         await client.run("ghost").components()
     assert sum(clock.slept) == pytest.approx(20)
     assert len(clock.slept) <= 10
+    clock.slept.clear()
+    with pytest.raises(UnknownRun):
+        await client.run("ghost").document()
+    assert clock.slept == []
 
 
 async def test_a_run_without_components_is_not_ready(client: Client) -> None:
@@ -355,3 +358,10 @@ async def test_the_incumbent_finds_the_same(client: Client, server: LocalServer)
     assert isinstance(metadata[0], UserMetadata)
     assert raw(metadata) == theirs["metadata"]
     assert await datastore.query({"stage": 1}) == theirs["anything"]
+
+
+@pytest.mark.parametrize("about", [[7], ["demo-1"], 7])
+async def test_only_documents_can_be_tagged(client: Client, about: Any) -> None:
+    """A run or an id is not, and the error says what is."""
+    with pytest.raises(TypeError, match="document"):
+        await client.datastore.tag(about, {"a": "b"})

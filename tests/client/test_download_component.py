@@ -150,3 +150,22 @@ async def test_a_workspace_in_a_component_is_not_removed_from_the_folder(
     await run.download_files(tmp_path, filename="energies")
 
     assert len(whole(found)) == 5
+
+
+async def test_a_component_may_be_named_by_its_reference(client: Client, server: LocalServer, tmp_path: Path) -> None:
+    """As everywhere; it is the same directory."""
+    run = await finished(client, server)
+
+    found = await run.download_component(1, "stage1.Report", tmp_path)
+
+    assert await asked(server, ARCHIVE, run.download_component(1, "Report", tmp_path)) == 0
+    assert whole(found)
+
+
+async def test_what_is_wrong_shows_in_a_list_of_outcomes(client: Client, server: LocalServer, tmp_path: Path) -> None:
+    """Whoever prints it sees what there is."""
+    run = await finished(client, server)
+
+    found = await run.download_component(0, "Compte", tmp_path)
+
+    assert "the run has ['stage0.Compute', 'stage1.Report']" in repr(found)

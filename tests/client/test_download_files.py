@@ -385,3 +385,18 @@ async def test_a_run_whose_component_failed_has_files(client: Client, server: Lo
     found = await run.download_files(tmp_path, component="Boom", filename="stdout")
 
     assert [one.path.read_bytes() for one in whole(found)] == [b"about to fail\n"]
+
+
+async def test_files_of_another_run_are_not_replaced_without_a_word(
+    client: Client, server: LocalServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is a warning, once for each file; to fetch the same again is none."""
+    first, second = await finished(client, server), await finished(client, server)
+    for _ in range(2):
+        await first.download_files(tmp_path, filename="energies")
+    assert caplog.records == []
+
+    await second.download_files(tmp_path, filename="energies")
+
+    (record,) = caplog.records
+    assert f"what came from {uri(server, first)}" in record.getMessage()

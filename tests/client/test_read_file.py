@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +16,7 @@ from tests.client.results import (
     GATEWAY,
     INPUTS,
     MIB,
+    REPORT,
     ServersClock,
     directory,
     finished,
@@ -126,3 +128,11 @@ async def test_where_a_run_is_is_waited_for(client: Client, server: LocalServer,
     slow = await client.start("demo", {"inputs": INPUTS})
     with pytest.raises(NotReady, match=slow.id):
         await slow.read_file("input/molecules.csv")
+
+
+async def test_a_folder_cannot_be_read(client: Client, server: LocalServer) -> None:
+    """A gateway breaks off at it, as it would for other reasons."""
+    run = await finished(client, server)
+
+    with pytest.raises(NotFound, match="is a folder: download_files"):
+        await run.read_file(Path(REPORT))

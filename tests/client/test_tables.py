@@ -268,9 +268,9 @@ def test_files_are_tables(content: str | bytes, expected: dict[str, list[Any]], 
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
-        ("", "No columns"),
-        ("\n \n", "No columns"),
-        ("# nothing\n", "No columns"),
+        ("", "it is empty"),
+        ("\n \n", "it is empty"),
+        ("# nothing\n", "it is empty"),
         ("a,b\n1,2,3\n", "more cells than there are names"),
         ("a\n1,2\n3,4\n", "more cells than there are names"),
         ("a,b\n1,2,,4\n", "more cells than there are names"),

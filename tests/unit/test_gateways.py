@@ -23,7 +23,7 @@ from st4sd_async._resources.gateways import (
     root,
 )
 
-DEMO = Location("cluster", "/work/demo.instance")
+DEMO = Location("cluster", "/workdir/demo.instance")
 BASE = "https://st4sd.example/ds-gateway/"
 JSON = {"content-type": "application/json"}
 
@@ -36,8 +36,8 @@ def understood(call: Call[Any], body: bytes, status: int = 200) -> Any:
 @pytest.mark.parametrize(
     ("uri", "gateway", "path"),
     [
-        ("file://cluster/work/demo.instance", "cluster", "/work/demo.instance"),
-        ("file://cluster/work/demo.instance/", "cluster", "/work/demo.instance"),
+        ("file://cluster/workdir/demo.instance", "cluster", "/workdir/demo.instance"),
+        ("file://cluster/workdir/demo.instance/", "cluster", "/workdir/demo.instance"),
         ("file://a.b-c_d:8/x", "a.b-c_d:8", "/x"),
         ("file://cluster/with space/ü%20", "cluster", "/with space/ü%20"),
     ],
@@ -48,7 +48,9 @@ def test_a_uri_names_a_gateway_and_a_path(uri: str, gateway: str, path: str) -> 
     assert str(location(uri)) == uri.rstrip("/")
 
 
-@pytest.mark.parametrize("uri", ["", "demo-ab12cd", "/work/x", "file:///work/x", "file://a", "file://a/", "http://a/x"])
+@pytest.mark.parametrize(
+    "uri", ["", "demo-ab12cd", "/workdir/x", "file:///workdir/x", "file://a", "file://a/", "http://a/x"]
+)
 def test_what_names_no_location_is_refused(uri: str) -> None:
     """The message shows it, and what it should look like."""
     with pytest.raises(ValueError, match=re.escape(f"file://<id of a gateway>/<path>, not {uri!r}")):
@@ -56,11 +58,11 @@ def test_what_names_no_location_is_refused(uri: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["output/experiment.log", "/work/demo.instance/output/experiment.log"], ids=["relative", "absolute"]
+    "path", ["output/experiment.log", "/workdir/demo.instance/output/experiment.log"], ids=["relative", "absolute"]
 )
 def test_a_path_is_relative_or_absolute(path: str) -> None:
     """Both mean the same file."""
-    assert DEMO.absolute(path) == "/work/demo.instance/output/experiment.log"
+    assert DEMO.absolute(path) == "/workdir/demo.instance/output/experiment.log"
 
 
 @pytest.mark.parametrize(
@@ -76,10 +78,10 @@ def test_a_path_is_relative_or_absolute(path: str) -> None:
         "a//b",
         "a/",
         "/etc/passwd",
-        "/work/demo.instance",
-        "/work/demo.instance/",
-        "/work/demo.instance/../x",
-        "/work/demo.instance-2/x",
+        "/workdir/demo.instance",
+        "/workdir/demo.instance/",
+        "/workdir/demo.instance/../x",
+        "/workdir/demo.instance-2/x",
         "/work",
     ],
 )
@@ -156,8 +158,8 @@ def test_a_component_is_named_in_the_query() -> None:
 @pytest.mark.parametrize(
     ("body", "words"),
     [
-        (b"false\n", "the gateway 'cluster' does not know the instance file://cluster/work/demo.instance"),
-        (b'""\n', "there is no directory of component stage1.A of file://cluster/work/demo.instance"),
+        (b"false\n", "the gateway 'cluster' does not know the instance file://cluster/workdir/demo.instance"),
+        (b'""\n', "there is no directory of component stage1.A of file://cluster/workdir/demo.instance"),
     ],
 )
 def test_words_in_place_of_an_archive_say_why(body: bytes, words: str) -> None:
@@ -172,7 +174,7 @@ def test_no_other_words_are_understood(body: bytes) -> None:
     with pytest.raises(DecodeError):
         understood(component_call(BASE, DEMO, 1, "A"), body)
     with pytest.raises(DecodeError):
-        understood(files_call(BASE, DEMO, ["/work/demo.instance/a"]), body)
+        understood(files_call(BASE, DEMO, ["/workdir/demo.instance/a"]), body)
 
 
 def test_files_are_asked_for_by_absolute_paths() -> None:
@@ -181,5 +183,5 @@ def test_files_are_asked_for_by_absolute_paths() -> None:
 
     assert (call.method, call.path, call.is_long) == ("POST", "files/api/v1.1", True)
     assert json.loads(call.content or b"") == {
-        "file://cluster/work/demo.instance": ["/work/demo.instance/b", "/work/demo.instance/a"]
+        "file://cluster/workdir/demo.instance": ["/workdir/demo.instance/b", "/workdir/demo.instance/a"]
     }

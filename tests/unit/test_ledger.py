@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from st4sd_async._ledger import NAME, Kept, Ledger, Origin
 from st4sd_async._workspace import Part, Place, Workspace, Writer
 
-GATEWAY = "file://cluster/work/demo.instance"
+GATEWAY = "file://cluster/workdir/demo.instance"
 DIGEST = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
 """Of ``abc``."""
 
@@ -64,7 +64,7 @@ def test_the_source_and_the_stamp_must_be_the_same(tmp_path: Path) -> None:
 
     assert known(tmp_path, origin("a", "version 1")) == ["a"]
     assert known(tmp_path, origin("a", "version 2")) == known(tmp_path, origin("a")) == []
-    assert known(tmp_path, Origin("file://cluster/work/other.instance/a", "version 1")) == []
+    assert known(tmp_path, Origin("file://cluster/workdir/other.instance/a", "version 1")) == []
 
 
 def _other_content(path: Path) -> None:
@@ -121,7 +121,7 @@ def test_the_last_word_counts(tmp_path: Path) -> None:
 
 def test_a_file_that_another_run_replaced_is_not_that_of_the_first(tmp_path: Path) -> None:
     """Even if it has the same length, and both were written within one tick of the file system's clock."""
-    ledger, theirs = Ledger(tmp_path), Origin("file://cluster/work/other.instance/a")
+    ledger, theirs = Ledger(tmp_path), Origin("file://cluster/workdir/other.instance/a")
     arrive(tmp_path, ledger, origin("a"), "a")
     modified = (tmp_path / "a").stat().st_mtime_ns
     with Workspace(tmp_path) as space:

@@ -1,0 +1,173 @@
+"""
+Who starts: many starts, or a journal of many, in a process of its own, which says in JSON what that took.
+
+    python benchmarks/_starters.py {st4sd_async,aiohttp,incumbent,add,collect} TASK
+
+TASK is JSON: where, how many, how many in flight at first, and the path of the journal.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import importlib
+import json
+import sys
+import time
+from collections.abc import AsyncGenerator, Iterator
+from typing import TYPE_CHECKING, Any
+
+from _downloaders import peak
+from _shared import incumbent
+from _start_server import FINAL
+
+if TYPE_CHECKING:
+    from st4sd_async import Batch, Item, Launch
+
+MODULES = {
+    "st4sd_async": "st4sd_async",
+    "add": "st4sd_async",
+    "collect": "st4sd_async",
+    "aiohttp": "aiohttp",
+    "incumbent": "experiment.service.db",
+}
+KEY = "benchmark"
+EXPERIMENT = "demo:latest"
+STATUS = {key: value for key, value in FINAL.items() if key != "meta"}
+REQUEST = json.dumps({"outputs": ["Energies"], "to": "/results"})
+LEFT = ("planned", "sending", "unknown")
+"""States of launches of which no answer is written down."""
+LOOK = 0.005
+"""Seconds between two looks at what is left."""
+
+Result = dict[str, Any]
+Task = dict[str, Any]
+
+
+def payload(index: int) -> dict[str, Any]:
+    """What one start sends; no two are alike."""
+    rows = "".join(f"{index},{row},C{'C' * (index % 20)}O\n" for row in range(20))
+    return {
+        "inputs": [{"filename": "molecules.csv", "content": f"campaign,row,smiles\n{rows}"}],
+        "variables": {"scale": index, "solvent": "water"},
+        "metadata": {"campaign": "benchmark"},
+    }
+
+
+def launches(count: int) -> Iterator[Launch]:
+    """The same as launches."""
+    from st4sd_async import Launch
+
+    return (Launch(f"mol-{index}", EXPERIMENT, payload(index)) for index in range(count))
+
+
+async def ours(task: Task, result: Result) -> None:
+    """
+    A batch: added, then started, and watched to its end.
+
+    The time counts from the call of `run` until the last answer is in the journal. No bound on runs in progress.
+    """
+    from st4sd_async import Client, Config
+
+    count, config = task["count"], Config(concurrency=task["in_flight"])
+    async with (
+        Client(task["url"], api_key=KEY, config=config) as client,
+        client.batch(task["journal"], max_running=None) as batch,
+    ):
+        began = time.perf_counter()
+        await batch.add(launches(count))
+        result["added_s"] = time.perf_counter() - began
+        gc.collect()
+        wall, cpu = time.perf_counter(), time.process_time()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(_exhaust(batch.run()))
+            await _answered(batch)
+            result |= {"seconds": time.perf_counter() - wall, "cpu_s": time.process_time() - cpu}
+        result |= {"ended_s": time.perf_counter() - wall, "done": batch.counts["succeeded"]}
+
+
+async def _exhaust(items: AsyncGenerator[Item]) -> None:
+    async for _ in items:
+        pass
+
+
+async def _answered(batch: Batch) -> None:
+    """Return when the answers to all starts are written down."""
+    while any(batch.counts[state] for state in LEFT):  # noqa: ASYNC110 -- a batch tells of ends, and not of starts
+        await asyncio.sleep(LOOK)
+
+
+async def bare(task: Task, result: Result) -> None:
+    """The same requests in a loop, and nothing kept."""
+    import aiohttp
+
+    url, left = f"{task['url']}/rs/experiments/{EXPERIMENT}/start", iter(range(task["count"]))
+    uids = set()
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+
+        async def work() -> None:
+            for index in left:
+                async with session.post(url, json=payload(index)) as reply:
+                    uids.add(json.loads(await reply.read()))
+
+        gc.collect()
+        wall, cpu = time.perf_counter(), time.process_time()
+        await asyncio.gather(*(work() for _ in range(task["in_flight"])))
+        result |= {"seconds": time.perf_counter() - wall, "cpu_s": time.process_time() - cpu, "done": len(uids)}
+
+
+def theirs(task: Task, result: Result) -> None:
+    """The incumbent, which can only start one after the other."""
+    api = incumbent(task["url"], KEY)
+    wall, cpu = time.perf_counter(), time.process_time()
+    uids = {api.api_experiment_start(EXPERIMENT, payload(index)) for index in range(task["count"])}
+    result |= {"seconds": time.perf_counter() - wall, "cpu_s": time.process_time() - cpu, "done": len(uids)}
+
+
+async def add(task: Task, result: Result) -> None:
+    """Open a journal and add launches, which it may have already; nothing is sent."""
+    from st4sd_async import Client, Config
+
+    async with Client(task["url"], config=Config(validate=False)) as client:
+        gc.collect()
+        result["opened_mib"] = peak()
+        wall, cpu = time.perf_counter(), time.process_time()
+        async with client.batch(task["journal"]) as batch:
+            result["open_s"] = time.perf_counter() - wall
+            result["new"] = await batch.add(launches(task["count"]))
+            result |= {"seconds": time.perf_counter() - wall, "cpu_s": time.process_time() - cpu}
+            result |= {"done": sum(batch.counts.values()), "collected": batch.counts["collected"]}
+
+
+async def collect(task: Task, result: Result) -> None:
+    """Write into a journal that all its launches were started, have succeeded, and left a file."""
+    from st4sd_async._journal import Journal
+    from st4sd_async._moves import State, collected, ended, sending, started
+
+    journal, now = Journal(task["journal"]), time.time()
+    contents = await journal.open(f"{task['url']}/", now)
+    runs = [
+        started(sending(row, contents.opening, now), f"demo-c52cd4-{index:08}", now)
+        for index, row in enumerate(contents.rows)
+    ]
+    await journal.save(*runs)
+    over = [ended(row, State.SUCCEEDED, json.dumps(STATUS), now) for row in runs]
+    await journal.save(*(collected(row, REQUEST, [f"/results/{row.key}/energies.csv"], now) for row in over))
+    await journal.close()
+    result["done"] = len(over)
+
+
+def main(who: str, task: Task) -> None:
+    """Do it and tell."""
+    importlib.import_module(MODULES[who])
+    result: Result = {"imported_mib": peak()}
+    if who == "incumbent":
+        theirs(task, result)
+    else:
+        asyncio.run({"st4sd_async": ours, "aiohttp": bare, "add": add, "collect": collect}[who](task, result))
+    result["peak_mib"] = peak()
+    sys.stdout.write(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], json.loads(sys.argv[2]))

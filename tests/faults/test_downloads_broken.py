@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from st4sd_async import Client, DownloadFailed
+from st4sd_async import Client, DownloadFailed, RetryPolicy
 from st4sd_async.local import CutBody, DropAfter, DropBefore, Html, LocalServer, Reply
 from st4sd_async.local._faults import Fault
 
@@ -98,14 +98,15 @@ async def test_a_service_that_fails_leaves_no_half_output(scene: Scene, fault: s
     assert files_in(scene.target) == scene.expected("outputs")
 
 
-async def test_a_service_that_fails_once_is_asked_again(scene: Scene) -> None:
-    """Of two key-outputs, whichever breaks off."""
-    for fault in (CutBody(10), Html(502)):
-        scene.server.faults.add(OUTPUT, fault)
+async def test_a_service_that_fails_is_asked_again(server: LocalServer, tmp_path: Path) -> None:
+    """Of two key-outputs, whichever breaks off, or one of them twice."""
+    async with staged(server, tmp_path, retry=RetryPolicy(attempts=3)) as scene:
+        for fault in (CutBody(10), Html(502)):
+            scene.server.faults.add(OUTPUT, fault)
 
-    whole(await scene.outputs())
+        whole(await scene.outputs())
 
-    assert files_in(scene.target) == scene.expected("outputs")
+        assert files_in(scene.target) == scene.expected("outputs")
 
 
 @pytest.mark.parametrize("verb", ["files", "component"])

@@ -125,7 +125,14 @@ class Batch:
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many launches are in which state; each is counted once."""
+        """
+        How many launches are in which state; each is counted once.
+
+        ``planned``: not started yet. ``sending``: being started. ``unknown``: it may or may not have been started,
+        and is looked for. ``refused``: the service turned it away. ``started``: its run goes on. ``succeeded``,
+        ``failed``, ``stopped``, ``deleted``: what its run came to. ``collected``: it succeeded, and its files are
+        on disk.
+        """
         return {str(state): self._book.tally[state] for state in State}
 
     @property
@@ -154,6 +161,8 @@ class Batch:
             JournalError: A key is there already with another experiment or payload; the text has the difference.
             InvalidPayload: A payload will not do. Launches before the one in question may have been added.
         """
+        if isinstance(launches, Launch):
+            raise TypeError(f"launches are an iterable of Launch: give [{launches!r}]")
         new: dict[str, Entry] = {}
         count = size = 0
         for number, launch in enumerate(launches):
@@ -209,14 +218,20 @@ class Batch:
 
         Args:
             outputs: Key-outputs to download of runs that succeed; None: nothing.
-            to: Folder for them, which gets a folder for each key.
+            to: Folder for them, which gets a folder for each key. It has the key for a name; one with other
+                characters than letters, digits and ``.``, ``_``, ``-``, or one that differs from another key only
+                by capitals, gets a name that begins like it and goes on with a hash. `Item.files` has the paths.
 
         Raises:
             Unauthorized: The credentials were refused and could not be renewed.
             JournalError: The journal cannot be written.
-            ValueError: One of ``outputs`` and ``to`` is missing.
+            ValueError: One of ``outputs`` and ``to`` is missing; or ``to`` has files for keys that were never
+                started, those of another batch.
         """
-        work = await self._begin(await in_thread(collecting, outputs, to))
+        wanted = await in_thread(collecting, outputs, to)
+        if wanted is not None:
+            await in_thread(wanted.refuse_strangers, self._book, [row.key for row in self._rows({State.PLANNED})])
+        work = await self._begin(wanted)
         try:
             while (key := await work.next()) is not None:
                 yield self._item(self._book.rows[key])
@@ -277,7 +292,7 @@ class Batch:
             UnknownRun: The service has no such run.
             ValueError: The launch is not in doubt, or the run is another launch's.
         """
-        row = self._in_doubt(key)
+        row = self._book.doubt(key)
         owner = self._book.owners.get(rest_uid)
         if owner is not None:
             raise ValueError(f"the run {rest_uid!r} is that of {owner!r}")
@@ -291,7 +306,7 @@ class Batch:
         Raises:
             ValueError: The launch is not in doubt.
         """
-        await self._plan(self._in_doubt(key), Proof.BY_HAND)
+        await self._plan(self._book.doubt(key), Proof.BY_HAND)
 
     async def cancel(self) -> int:
         """
@@ -347,12 +362,6 @@ class Batch:
     def _rows(self, states: Iterable[State]) -> Sequence[Row]:
         wanted = set(states)
         return [row for row in self._book.rows.values() if row.state in wanted]
-
-    def _in_doubt(self, key: str) -> Row:
-        row = self._book.rows.get(key)
-        if row is None or row.state is not State.UNKNOWN:
-            raise ValueError(f"{key!r} is not in doubt but {'not there' if row is None else row.state}")
-        return row
 
     def _item(self, row: Row) -> Item:
         run: Run | None = None if row.rest_uid is None else self._client.run(row.rest_uid)

@@ -6,13 +6,22 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from ._errors import JournalError
+from ._errors import JournalError, shorten
 from ._moves import Row, State, token
 from ._verdict import Known
 
 if TYPE_CHECKING:
     from ._clock import Clock
     from ._journal import Journal
+
+
+MOST_NAMED = 200
+"""Characters for the keys that a message names."""
+
+
+def named(rows: Iterable[Row]) -> str:
+    """The keys of launches, for a message."""
+    return shorten(", ".join(repr(row.key) for row in rows), MOST_NAMED)
 
 
 class Book:
@@ -38,6 +47,9 @@ class Book:
         self.tally = Counter(row.state for row in contents.rows)
         self.owners, self.gone, self.seen = contents.owners, contents.gone, contents.seen
         self.opening, self.baseline, self._token = contents.opening, contents.baseline, contents.token
+        self._names: dict[str, str] = {}
+        for key in self.rows:
+            self._names.setdefault(key.casefold(), key)
         self._doubted = {row.key: now for row in contents.rows if row.state is State.UNKNOWN and row.since == wall}
         self.has_looked = False
         """Whether it is noted what was there before anything was sent in this opening."""
@@ -51,6 +63,22 @@ class Book:
     def alive(self) -> list[str]:
         """rest-uids of the runs that were started and not seen deleted."""
         return [uid for uid in self.owners if uid not in self.gone]
+
+    def has_twin(self, key: str) -> bool:
+        """Whether a launch that was added before has the same key but for small and capital letters."""
+        return self._names[key.casefold()] != key
+
+    def doubts(self) -> list[Row]:
+        """The launches of which it is unknown whether they were started."""
+        return [row for row in self.rows.values() if row.state is State.UNKNOWN]
+
+    def doubt(self, key: str) -> Row:
+        """That of them with this key; raises ValueError if there is none."""
+        row = self.rows.get(key)
+        if row is not None and row.state is State.UNKNOWN:
+            return row
+        told = f"the batch has no launch {key!r}" if row is None else f"{key!r} is {row.state}"
+        raise ValueError(f"{told}: what is in doubt is {named(self.doubts()) or 'nothing'}")
 
     def moment_for(self, row: Row, wall: float, now: float) -> float:
         """
@@ -113,7 +141,9 @@ class Book:
 
     def _take(self, row: Row) -> None:
         before = self.rows.get(row.key)
-        if before is not None:
+        if before is None:
+            self._names.setdefault(row.key.casefold(), row.key)
+        else:
             self.tally[before.state] -= 1
         self.tally[row.state] += 1
         if row.state is State.UNKNOWN and (before is None or before.state is not State.UNKNOWN):

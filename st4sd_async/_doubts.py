@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from contextlib import suppress
 from dataclasses import replace
 from math import inf
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import anyio
 
+from ._book import named
 from ._errors import APIError, DecodeError, TransportError, UnknownRun
 from ._moves import Proof, Row, State, planned, started, suspected
 from ._resources.sightings import documents_of, of_documents, of_status
@@ -53,6 +54,7 @@ class Doubts:
         self._first: dict[str, float] = {}
         """rest-uid of a candidate -> when it was first seen; "": when the first look was answered."""
         self._pause = self._asked = 0.0
+        self._quiet_until = -inf
 
     def renew(self) -> None:
         """There is a new doubt: look soon."""
@@ -105,17 +107,29 @@ class Doubts:
         if look is None:
             return []
         settled: list[tuple[Row, CannotTell | None]] = []
-        for doubt in self._open():
+        for doubt in self._book.doubts():
             verdict = self._verdict(doubt, look)
             row = await self._carried_out(doubt, verdict)
             if row.state is not State.UNKNOWN:
                 settled.append((row, None))
             elif isinstance(verdict, CannotTell):
                 settled.append((row, verdict))
+        self._tell({row.key for row, _ in settled})
         return settled
 
-    def _open(self) -> list[Row]:
-        return [row for row in self._book.rows.values() if row.state is State.UNKNOWN]
+    def _tell(self, settled: Collection[str]) -> None:
+        """Say, once in a window, what is waited for: nothing else may happen for minutes."""
+        doubts = [doubt for doubt in self._book.doubts() if doubt.key not in settled]
+        if not doubts or self._asked < self._quiet_until:
+            return
+        self._quiet_until = self._asked + self._settle
+        wall = self._book.clock.wall()
+        ages = [self._book.moment_for(doubt, wall, self._asked) - doubt.since for doubt in doubts]
+        log.warning(
+            "it is unknown whether %d of the starts arrived (%s): their runs are looked for, and what proves not to "
+            "be there is started again, in %.0f s at the earliest; everything else goes on",
+            *(len(doubts), named(doubts), max(0.0, self._settle - min(ages))),
+        )
 
     def _verdict(self, doubt: Row, look: Look) -> Found | Absent | Wait | CannotTell:
         for uid in candidates(doubt, look, self._book.known):
@@ -147,7 +161,7 @@ class Doubts:
         except Exception as error:  # raised again unless it passes by itself
             if not survives(error, is_proven=True):
                 raise
-            log.info("what became of %d starts cannot be told yet: %s", len(self._open()), error)
+            log.info("what became of %d starts cannot be told yet: %s", len(self._book.doubts()), error)
             return None
         self._first.setdefault("", self._asked)
         found = {**listed, **await self._singly(listed)}
@@ -189,7 +203,7 @@ class Doubts:
     async def _singly(self, listed: dict[str, Sighting]) -> dict[str, Sighting]:
         """What candidates show by themselves: the list never tells that one failed before it began."""
         look = Look(self._book.clock.wall(), listed, is_evidence=False)
-        named = {uid: None for doubt in self._open() for uid in candidates(doubt, look, self._book.known)}
+        named = {uid: None for doubt in self._book.doubts() for uid in candidates(doubt, look, self._book.known)}
         found = {}
         for uid in sorted(named, key=lambda uid: self._first.get(uid, inf))[:SINGLY]:
             if uid in listed and not listed[uid].is_over:
@@ -200,7 +214,7 @@ class Doubts:
 
     async def _documented(self, found: dict[str, Sighting]) -> dict[str, Sighting]:
         """What the datastore tells, if it answers in time."""
-        doubts = self._open()
+        doubts = self._book.doubts()
         tokens = [self._book.token_of(doubt) for doubt in doubts]
         vanished = {uid for doubt in doubts for uid in doubt.candidates if uid not in found}
         query = documents_of(tokens, vanished)

@@ -16,6 +16,7 @@ import anyio
 
 from ._errors import St4sdError, UnknownRun
 from ._item import told
+from ._ledger import NAME as DOWNLOADS
 from ._moves import Row, State, collected, ended, uncollected
 from ._starts import ends_all
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from ._client import Client
     from .models import Status
 
-_PLAIN = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,98}[a-z0-9])?")
+_PLAIN = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,98}[A-Za-z0-9])?")
 COLLECTORS = 4
 """Runs whose files are downloaded at the same time."""
 
@@ -34,10 +35,20 @@ class Collecting:
     """What is to be downloaded, and how."""
 
     names: list[str]
-    folder: Callable[[str], str]
-    """key -> the folder for its files."""
+    to: Path
     request: str
     """All that, as the journal writes it down."""
+
+    def folder(self, book: Book, key: str) -> Path:
+        """The folder for the files of a launch."""
+        return self.to / folder_of(key, has_twin=book.has_twin(key))
+
+    def refuse_strangers(self, book: Book, keys: Iterable[str]) -> None:
+        """Raise ValueError if there are downloads already in the folders of launches that were never started."""
+        strange = [folder.name for key in keys if ((folder := self.folder(book, key)) / DOWNLOADS).exists()]
+        if strange:
+            told = f"has the files of another batch already, for {len(strange)} of the launches that are to be started"
+            raise ValueError(f"{str(self.to)!r} {told}, as in {strange[0]!r}: give another folder, or remove them")
 
 
 def collecting(outputs: Iterable[str] | None, to: str | os.PathLike[str] | None) -> Collecting | None:
@@ -48,12 +59,18 @@ def collecting(outputs: Iterable[str] | None, to: str | os.PathLike[str] | None)
         raise ValueError(f"outputs are names and go with a folder 'to', not {outputs!r} and {to!r}")
     names, folder = list(outputs), Path(to).absolute()
     request = json.dumps({"outputs": sorted(names), "to": str(folder)})
-    return Collecting(names, lambda key: str(folder / folder_of(key)), request)
+    return Collecting(names, folder, request)
 
 
-def folder_of(key: str) -> str:
-    """The name of the folder for the files of a launch: its key, if that will do anywhere."""
-    if _PLAIN.fullmatch(key):
+def folder_of(key: str, *, has_twin: bool) -> str:
+    """
+    The name of the folder for the files of a launch: its key, if that will do anywhere, else one made of it.
+
+    Args:
+        key: The key.
+        has_twin: Whether another one has a name already that some systems would not tell from this key.
+    """
+    if _PLAIN.fullmatch(key) and not has_twin:
         return key
     readable = re.sub(r"[^A-Za-z0-9_-]+", "-", key).strip("-")[:60]
     return f"{readable or 'key'}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
@@ -120,10 +137,11 @@ class Ends:
         assert collecting is not None
         async with self._collectors:
             try:
-                folder = collecting.folder(key)
+                folder = collecting.folder(self._book, key)
                 files = await self._client.download_outputs(row.rest_uid or "", folder, collecting.names, strict=True)
             except Exception as error:  # reported with the item
-                await self._book.put(row, uncollected(row, type(error).__name__, str(error), clock.wall()))
+                if row.state is State.SUCCEEDED:  # else it still has what was asked for before
+                    await self._book.put(row, uncollected(row, type(error).__name__, str(error), clock.wall()))
                 self._report(key, error)
                 return
         paths = [str(file.path) for file in files]

@@ -25,6 +25,7 @@ Everything this library raises on purpose.
         UnsafeArchive             an archive that may do harm when it is unpacked
       OutcomeUnknown -> StartOutcomeUnknown: it may or may not have happened
       JournalError -> JournalLocked, JournalCorrupt: a batch cannot write down what it does
+      NoCredentials               a launch of a batch lacks what its journal does not keep
       RunFailed                   the run ended, not well
       RunDeleted                  the run was deleted while it was watched
       WaitTimeout                 the wait ended, the runs go on
@@ -239,10 +240,12 @@ class InvalidPayload(BadRequest):
     """The files concerned."""
 
     @classmethod
-    def before_sending(cls, problems: Iterable[Problem], names: Iterable[str] = ()) -> InvalidPayload:
-        """The error for a payload that was checked here and not sent."""
+    def before_sending(
+        cls, problems: Iterable[Problem], names: Iterable[str] = (), outcome: str = "the start payload was not sent"
+    ) -> InvalidPayload:
+        """The error for a payload that was checked here, and for which nothing was sent."""
         found = tuple(problems)
-        error = cls("the start payload was not sent: " + "; ".join(f"{where}: {what}" for where, what in found))
+        error = cls(f"{outcome}: " + "; ".join(f"{where}: {what}" for where, what in found))
         error.problems, error.names = found, tuple(names)
         error.advice = cls.advice if cls is PayloadTooLarge else ""
         return error
@@ -404,3 +407,12 @@ class JournalCorrupt(JournalError):
     """The journal is damaged."""
 
     advice = "restore a copy; with a new journal, first look for the runs of this one in client.instances.list()"
+
+
+class NoCredentials(St4sdError):
+    """A launch of a batch lacks its credentials, which a journal does not keep; it was not sent and stays planned."""
+
+    def __init__(self, key: str) -> None:
+        self.key = key
+        """Key of the launch."""
+        super().__init__(f"{key!r} was not sent: a journal keeps no credentials; add the launch again, then run()")

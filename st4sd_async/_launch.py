@@ -64,6 +64,8 @@ class Launch:
             self.key.encode()
         except UnicodeEncodeError:
             raise ValueError(f"key must be a text that UTF-8 can write, not {self.key!r}") from None
+        if not isinstance(self.payload, Mapping | StartPayload | None):
+            raise TypeError(f"payload must be a mapping, a StartPayload or None, not {type(self.payload).__name__}")
         identifier_path(self.identifier)
 
     @property
@@ -97,8 +99,8 @@ async def entry(launch: Launch, now: float) -> Entry:
             where = f"metadata.{METADATA_KEY}"
             raise InvalidPayload.before_sending([Problem(where, "a batch knows its runs by this name: use another")])
     except InvalidPayload as error:
-        error.add_note(f"in the launch {launch.key!r}")
-        raise
+        told = f"the launch {launch.key!r} was not added"
+        raise type(error).before_sending(error.problems, error.names, told) from None
     secrets = {path: value for path, value in _leaves(body) if _is_secret(path)}
     content = json.dumps(_with(body, dict.fromkeys(secrets, WITHHELD)), sort_keys=True, ensure_ascii=False)
     return Entry(Row(launch.key, launch.identifier, digest(content), State.PLANNED, since=now), content, secrets)

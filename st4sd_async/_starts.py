@@ -15,6 +15,7 @@ from ._errors import (
     ConnectFailed,
     InvalidPayload,
     JournalCorrupt,
+    NoCredentials,
     RateLimited,
     ServerError,
     St4sdError,
@@ -39,10 +40,6 @@ STOPPED = "the batch was left before the answer came"
 
 Start = Callable[[str, Prepared], Awaitable[str]]
 """Sends a start of an experiment, once; gives the rest-uid."""
-
-
-class NoCredentials(St4sdError):
-    """A launch lacks its credentials, which the journal does not keep."""
 
 
 def after(row: Row, error: Exception, now: float) -> Row:
@@ -113,7 +110,7 @@ class Starts:
         if launches.digest(content) != row.payload:
             raise JournalCorrupt(f"{self._book.journal.name} is damaged: the payload of {row.key!r} is not what it was")
         if not secrets and launches.needs(content):
-            raise NoCredentials(f"{row.key!r} was not sent: a journal keeps no credentials; add the launch again first")
+            raise NoCredentials(row.key)
         return await prepare(launches.body(content, secrets, self._book.token_of(row)))
 
     async def _send(self, row: Row, prepared: Prepared) -> Exception | None:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from ._ends import Collecting, Ends
-from ._errors import APIError, DecodeError, TransportError
+from ._errors import APIError, DecodeError, NoCredentials, TransportError
 from ._moves import Row, State
-from ._starts import NoCredentials, Starts, ends_all
+from ._starts import Starts, ends_all
 from ._watch import survives
 
 if TYPE_CHECKING:
@@ -98,6 +98,8 @@ class Work:
             if not self._ends.is_settled(row):
                 self._open.add(row.key)
                 self._route(row)
+            elif row.state is State.COLLECTED:
+                self.errors.pop(row.key, None)  # what was not to be had is not asked for any more
 
     def _route(self, row: Row) -> None:
         """Hand an open launch to who is next."""

@@ -1,14 +1,9 @@
-"""Batches, against the embedded server."""
+"""Batches, against the embedded server: started, watched, stopped, tried again."""
 
 from __future__ import annotations
 
 import asyncio
-import dataclasses
-import shutil
-import sqlite3
-import time
-from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +13,6 @@ import pytest
 from st4sd_async import (
     Batch,
     Client,
-    Config,
-    InvalidPayload,
-    Item,
-    JournalError,
-    JournalLocked,
     Launch,
     MissingInputs,
     Run,
@@ -30,97 +20,16 @@ from st4sd_async import (
     RunFailed,
     ServerError,
     St4sdError,
-    StartOutcomeUnknown,
     Unauthorized,
     UnknownExperiment,
-    UnknownRun,
 )
-from st4sd_async.local import Delay, DropAfter, DropBefore, Html, LocalServer, Reply, ShortList
+from st4sd_async.local import Delay, DropAfter, Html, LocalServer, Reply
+
+from .batches import START, connect, launch, launches, numbers, once, until, worked_off
+from .batches import client as client
+from .batches import server as server
 
 pytestmark = pytest.mark.anyio
-
-FACTOR = 100.0
-"""How many times faster than the machine's clock the client's and the server's run."""
-START = "POST /experiments/*/start"
-
-
-class QuickClock:
-    """The machine's clock, a hundred times faster."""
-
-    def __init__(self) -> None:
-        self._origin = time.time()
-
-    def now(self) -> float:
-        return time.monotonic() * FACTOR
-
-    async def sleep(self, seconds: float) -> None:
-        await anyio.sleep(seconds / FACTOR)
-
-    def wall(self) -> float:
-        return self._origin + (time.time() - self._origin) * FACTOR
-
-
-@pytest.fixture
-def server() -> Iterator[LocalServer]:
-    with LocalServer(speed=FACTOR, slots=1000) as running:
-        yield running
-
-
-def connect(server: LocalServer, **changes: Any) -> Client:
-    settings = {"settle": 30.0, "poll_interval": 1.0, "grace": 5.0, "clock": QuickClock(), **changes}
-    return Client(server.url, api_key=server.api_key, config=Config(**settings))
-
-
-@pytest.fixture
-async def client(server: LocalServer) -> AsyncIterator[Client]:
-    async with connect(server) as opened:
-        await opened.push(server.example("demo"))
-        yield opened
-
-
-def launch(number: int = 0, **parts: Any) -> Launch:
-    files = [{"filename": "molecules.csv", "content": "smiles\nCO\n"}]
-    return Launch(f"mol {number}", "demo", {"inputs": files, "metadata": {"number": number}, **parts})
-
-
-def launches(count: int) -> list[Launch]:
-    return [launch(number) for number in range(count)]
-
-
-async def worked_off(batch: Batch, *, within: float = 10.0, **options: Any) -> dict[str, Item]:
-    """What a batch yields until it is done: key -> item."""
-    items: dict[str, Item] = {}
-    with anyio.fail_after(within):
-        async for item in batch.run(**options):
-            assert item.key not in items
-            items[item.key] = item
-    return items
-
-
-async def numbers(client: Client) -> Counter[str]:
-    """How often which launch was started, by what the service knows of its runs."""
-    with anyio.fail_after(5):
-        while True:
-            found = [one.status.meta for one in await client.instances.list()]
-            if all(found):
-                return Counter(meta.user_metadata["number"] for meta in found if meta)
-            await anyio.sleep(0.01)
-
-
-async def until(holds: Callable[[], bool]) -> None:
-    """Return as soon as it holds."""
-    with anyio.fail_after(5):
-        while not holds():  # noqa: ASYNC110 -- nobody tells
-            await anyio.sleep(0.005)
-
-
-def all_bytes(folder: Path) -> bytes:
-    """What stands in the files of a folder."""
-    return b"".join(path.read_bytes() for path in folder.iterdir())
-
-
-def once(count: int) -> dict[str, int]:
-    return {str(number): 1 for number in range(count)}
 
 
 async def test_a_batch_starts_watches_and_tells_each_launch_once(client: Client, tmp_path: Path) -> None:
@@ -150,131 +59,6 @@ async def test_the_same_script_again_starts_nothing_and_tells_nothing(client: Cl
     assert [item.state for item in known] == ["succeeded"] * 5
     assert all(item.status and item.status.is_success and item.run for item in known)
     assert await numbers(client) == once(5)
-
-
-FAULTS = [
-    DropBefore(),
-    DropAfter(),
-    Reply(500, handled=True),
-    Reply(500),
-    Html(502),
-    Reply(503, {"Retry-After": "1"}, handled=True),
-    Reply(429, {"Retry-After": "1"}),
-    Reply(429),
-    Delay(0.05),
-]
-
-
-@pytest.mark.parametrize("fault", FAULTS, ids=str)
-async def test_whatever_becomes_of_a_start_there_is_one_run(
-    server: LocalServer, client: Client, tmp_path: Path, fault: Any
-) -> None:
-    """A start that was made is found, one that was not is made."""
-    server.faults.add(START, fault, times=3)
-
-    async with client.batch(tmp_path / "campaign.db") as batch:
-        await batch.add(launches(6))
-        items = await worked_off(batch)
-
-    assert {item.state for item in items.values()} == {"succeeded"}
-    assert len(items) == 6
-    assert await numbers(client) == once(6)
-
-
-async def test_a_start_in_doubt_is_not_sent_again_before_the_settle_window(server: LocalServer, client: Client) -> None:
-    """The service may handle it late."""
-    server.faults.add(START, DropBefore())
-    began = time.monotonic()
-
-    async with client.batch() as batch:
-        await batch.add([launch()])
-        await worked_off(batch)
-
-    assert time.monotonic() - began >= 30.0 / FACTOR
-    assert server.traffic[START].requests == 2
-
-
-async def test_a_short_list_proves_nothing(server: LocalServer, client: Client) -> None:
-    """While the list lacks runs that were started, a start that it does not show is not made again."""
-    async with client.batch() as batch:
-        await batch.add(launches(4))
-        await worked_off(batch)
-        server.faults.add(START, DropAfter())
-        server.faults.add("GET /instances/$", ShortList(1.0), times=12)
-        await batch.add([launch(4)])
-        items = await worked_off(batch)
-
-    server.faults.clear()
-    assert items["mol 4"].state == "succeeded"
-    assert await numbers(client) == once(5)
-
-
-async def doubtful(server: LocalServer, batch: Batch) -> StartOutcomeUnknown:
-    """Have the first launch fail at set-up, so that nothing shows whose run it is, and its answer be lost."""
-    server.outcome("demo", "setup-failure", times=1)
-    server.faults.add(START, DropAfter())
-    await batch.add([launch(0)])
-    item = (await worked_off(batch))["mol 0"]
-    assert isinstance(item.error, StartOutcomeUnknown)
-    return item.error
-
-
-async def test_what_cannot_be_told_is_reported_and_blocks_nothing_else(
-    server: LocalServer, client: Client, tmp_path: Path
-) -> None:
-    """It names the key, the candidates and the ways out; other launches go on; it is told by the next run again."""
-    async with client.batch(tmp_path / "campaign.db") as batch:
-        error = await doubtful(server, batch)
-        await batch.add([launch(1)])
-        items = await worked_off(batch)
-        counts = batch.counts
-
-    (instance,) = [one.id for one in await client.instances.list() if one.status.meta is None]
-    assert (error.key, error.candidates) == ("mol 0", (instance,))
-    assert f"if it is {instance!r}: batch.adopt('mol 0', rest_uid); if none: batch.forget('mol 0')" in str(error)
-    assert items["mol 1"].state == "succeeded"
-    assert isinstance(items["mol 0"].error, StartOutcomeUnknown)
-    assert (counts["unknown"], counts["succeeded"]) == (1, 1)
-    assert server.traffic[START].requests == 2
-
-
-async def test_a_doubt_is_settled_by_adopting_the_run(server: LocalServer, client: Client, tmp_path: Path) -> None:
-    """The run is watched like any other; the doubt is gone for good."""
-    async with client.batch(tmp_path / "campaign.db") as batch:
-        error = await doubtful(server, batch)
-        with pytest.raises(UnknownRun):
-            await batch.adopt("mol 0", "demo-none")
-        await batch.adopt("mol 0", error.candidates[0])
-        with pytest.raises(ValueError, match="is not in doubt but started"):
-            await batch.forget("mol 0")
-        items = await worked_off(batch)
-
-    assert isinstance(items["mol 0"].error, RunFailed)
-    assert server.traffic[START].requests == 1
-    async with client.batch(tmp_path / "campaign.db") as batch:
-        assert batch.items[0].run == client.run(error.candidates[0])
-
-
-async def test_a_run_is_adopted_by_one_launch_only(server: LocalServer, client: Client) -> None:
-    """What another launch started is not to be had."""
-    async with client.batch() as batch:
-        await doubtful(server, batch)
-        await batch.add([launch(1)])
-        items = await worked_off(batch)
-        with pytest.raises(ValueError, match="is that of 'mol 1'"):
-            await batch.adopt("mol 0", str(items["mol 1"].run))
-
-
-async def test_a_doubt_is_settled_by_forgetting_it(server: LocalServer, client: Client) -> None:
-    """The user says that it was not started: it is started."""
-    async with client.batch() as batch:
-        await doubtful(server, batch)
-        await batch.forget("mol 0")
-        assert batch.counts["planned"] == 1
-        items = await worked_off(batch)
-
-    assert items["mol 0"].state == "succeeded"
-    assert server.traffic[START].requests == 2
 
 
 async def test_a_refused_launch_fails_alone(client: Client, tmp_path: Path) -> None:
@@ -491,180 +275,6 @@ async def test_runs_that_were_deleted_meanwhile_are_told(server: LocalServer, cl
     assert all(item.state == "deleted" and isinstance(item.error, RunDeleted) for item in told)
 
 
-async def test_a_deleted_run_is_no_gap_in_the_list(server: LocalServer, client: Client) -> None:
-    """A list without a run that is gone is evidence all the same, once that is known."""
-    async with client.batch() as batch:
-        await batch.add(launches(2))
-        for item in (await worked_off(batch)).values():
-            await client.delete(item.run or "")
-        server.faults.add(START, DropBefore())
-        await batch.add([launch(2)])
-        items = await worked_off(batch)
-
-    assert items["mol 2"].state == "succeeded"
-
-
-async def test_a_journal_has_one_writer(client: Client, tmp_path: Path) -> None:
-    """In this process as from another; and is free afterwards."""
-    path = tmp_path / "campaign.db"
-    async with client.batch(path):
-        with pytest.raises(JournalLocked, match=r"campaign\.db' is open elsewhere; leave the other batch"):
-            await client.batch(path).__aenter__()
-    async with client.batch(path):
-        pass
-
-
-async def test_a_journal_belongs_to_one_server(client: Client, tmp_path: Path) -> None:
-    """The keys of one deployment mean nothing at another."""
-    async with client.batch(tmp_path / "campaign.db"):
-        pass
-    other = Client("https://other.example")
-
-    with pytest.raises(JournalError, match=r"is of a batch at http://127.0.0.1:[0-9]+/, not at https://other.example/"):
-        await other.batch(tmp_path / "campaign.db").__aenter__()
-
-
-async def test_a_known_key_with_another_payload_is_an_error_that_shows_the_difference(
-    client: Client, tmp_path: Path
-) -> None:
-    """Whether it was added now or by an earlier process; contents are not quoted."""
-    changed = launch(0, variables={"scale": 3}, inputs=[{"filename": "molecules.csv", "content": "smiles\nCCO\n"}])
-    told = r"variables.scale was absent and is 3"
-    async with client.batch(tmp_path / "campaign.db") as batch:
-        with pytest.raises(JournalError, match=told):
-            await batch.add([launch(0), changed])
-        await batch.add([launch(0)])
-        with pytest.raises(JournalError, match="experiment was 'demo' and is 'demo:v2'"):
-            await batch.add([dataclasses.replace(launch(0), experiment="demo:v2")])
-
-    async with client.batch(tmp_path / "campaign.db") as batch:
-        with pytest.raises(JournalError, match=told) as caught:
-            await batch.add([changed])
-    assert "inputs.0.content was a text of 10 characters and is a text of 11 characters" in str(caught.value)
-
-
-async def test_a_payload_that_will_not_do_names_its_launch(client: Client) -> None:
-    """Among thousands it is to be found."""
-    async with client.batch() as batch:
-        with pytest.raises(InvalidPayload) as caught:
-            await batch.add([launch(1), launch(2, variables=3)])
-        assert caught.value.__notes__ == ["in the launch 'mol 2'"]
-        with pytest.raises(InvalidPayload, match="a batch knows its runs by this name"):
-            await batch.add([launch(3, metadata={"st4sd-async-key": "mine"})])
-        with pytest.raises(TypeError, match="launches are an iterable of Launch, not of str"):
-            await batch.add(["mol"])  # type: ignore[list-item] # the mistake
-
-
-SECRETS = ("KEYID-vM2", "SECRET-x81", "PASSWORD-77q")
-
-
-def secretive(number: int, password: str = SECRETS[2]) -> Launch:
-    return launch(
-        number,
-        environmentVariables={"PASSWORD": password, "THREADS": 4},
-        s3={"accessKeyID": SECRETS[0], "secretAccessKey": SECRETS[1], "bucket": "mine", "endpoint": "http://s3"},
-    )
-
-
-async def test_credentials_are_never_written_down(server: LocalServer, client: Client, tmp_path: Path) -> None:
-    """Neither while the batch runs, nor in errors, nor after; renewed ones are no change."""
-    server.faults.add(
-        START, Reply(400, {"Content-Type": "application/json"}, b'{"message": "no KEYID-vM2, PASSWORD-77q"}')
-    )
-    async with client.batch(tmp_path / "campaign.db") as batch:
-        await batch.add([secretive(0), secretive(1)])
-        await worked_off(batch)
-        written = await anyio.to_thread.run_sync(all_bytes, tmp_path)
-        assert await batch.add([secretive(0, "PASSWORD-new")]) == 0
-
-    written += await anyio.to_thread.run_sync(all_bytes, tmp_path)
-    assert b"mol 1" in written
-    assert b"THREADS" in written
-    assert not any(secret.encode() in written for secret in (*SECRETS, "PASSWORD-new"))
-
-
-async def test_a_launch_without_its_credentials_is_not_sent(client: Client, tmp_path: Path) -> None:
-    """An earlier process had them; whoever goes on has to bring them again."""
-    async with client.batch(tmp_path / "campaign.db") as batch:
-        await batch.add([secretive(0), launch(1)])
-    async with client.batch(tmp_path / "campaign.db") as batch:
-        items = await worked_off(batch)
-        assert "add the launch again first" in str(items["mol 0"].error)
-        assert (items["mol 0"].state, items["mol 1"].state) == ("planned", "succeeded")
-        await batch.add([secretive(0)])
-        items = await worked_off(batch)
-
-    assert items["mol 0"].state == "succeeded"
-    assert await numbers(client) == once(2)
-
-
-async def test_a_journal_can_be_read_by_people(client: Client, tmp_path: Path) -> None:
-    """Words for states, ISO times, and the payload as it is sent."""
-    async with client.batch(tmp_path / "campaign.db") as batch:
-        await batch.add([launch()])
-        run = (await worked_off(batch))["mol 0"].run
-
-    def read() -> Any:
-        with sqlite3.connect(tmp_path / "campaign.db") as database:
-            return database.execute(
-                "SELECT key, state, rest_uid, since, content FROM item JOIN payload ON payload.digest = item.payload"
-            ).fetchall()
-
-    ((key, state, rest_uid, since, content),) = await anyio.to_thread.run_sync(read)
-    assert (key, state, rest_uid) == ("mol 0", "succeeded", str(run))
-    assert since.endswith("+00:00")
-    assert '"filename": "molecules.csv"' in content
-
-
-async def test_results_are_collected_off_the_runs_that_succeed(
-    server: LocalServer, client: Client, tmp_path: Path
-) -> None:
-    """A folder for each key; what could not be had is told, and had by the next pass."""
-    server.outcome("demo", "component-failure", times=1)
-    async with client.batch(tmp_path / "campaign.db", max_running=None) as batch:
-        await batch.add([launch(9)])
-        await worked_off(batch)
-        await batch.add(launches(3))
-        server.faults.add("GET /instances/*/outputs/Energies", Reply(400), times=1)
-        first = await worked_off(batch, outputs=["Energies"], to=tmp_path / "results")
-        counts = batch.counts
-        second = await worked_off(batch, outputs=["Energies"], to=tmp_path / "results")
-        assert await worked_off(batch, outputs=["Energies"], to=tmp_path / "results") == {}
-        assert batch.counts["collected"] == 3
-
-    assert (counts["collected"], counts["succeeded"], counts["failed"]) == (2, 1, 1)
-    (late,) = [item for item in first.values() if item.error]
-    assert late.state == "succeeded"
-    assert list(second) == [late.key]
-    for item in [*second.values(), *(one for one in first.values() if not one.error)]:
-        (path,) = item.files
-        assert path == tmp_path / "results" / path.parts[-3] / "Energies" / "energies.csv"
-        assert "smiles" in await anyio.Path(path).read_text()
-
-
-@pytest.mark.parametrize("options", [{"outputs": ["Energies"]}, {"to": "results"}, {"outputs": "Energies", "to": "."}])
-async def test_outputs_and_a_folder_go_together(client: Client, options: Any) -> None:
-    """And outputs are several names."""
-    async with client.batch() as batch:
-        with pytest.raises(ValueError, match="outputs are names and go with a folder"):
-            await anext(batch.run(**options))
-
-
-async def test_properties_of_all_runs_are_one_table(server: LocalServer, client: Client) -> None:
-    """Each row with its key; what a run did not measure is told beside it."""
-    server.outcome("demo", "component-failure", times=1)
-    async with client.batch() as batch:
-        await batch.add(launches(3))
-        items = await worked_off(batch)
-        found = await batch.properties(["energy"])
-
-    good = {key for key, item in items.items() if not item.error}
-    (bad,) = items.keys() - good
-    assert found.columns == ("key", "rest-uid", "input-id", "energy")
-    assert {(row[0], row[1]) for row in found.rows} == {(key, str(items[key].run)) for key in good}
-    assert list(found.problems) == [str(items[bad].run)]
-
-
 async def test_many_cost_little_to_watch(server: LocalServer, client: Client) -> None:
     """Hundreds of runs are read from one list."""
     server.outcome("demo", "success", stretch=20)
@@ -674,68 +284,6 @@ async def test_many_cost_little_to_watch(server: LocalServer, client: Client) ->
 
     assert server.traffic["GET /instances/*/status"].requests < 100
     assert await asyncio.to_thread(lambda: server.traffic[START].requests) == 200
-
-
-async def test_an_old_copy_of_a_journal_starts_nothing_again(client: Client, tmp_path: Path) -> None:
-    """What it has as planned, and the service shows, is taken over."""
-    path, copy = tmp_path / "campaign.db", tmp_path / "copy.db"
-    async with client.batch(path) as batch:
-        await batch.add(launches(5))
-    await anyio.to_thread.run_sync(shutil.copy, path, copy)
-    async with client.batch(path) as batch:
-        first = await worked_off(batch)
-    async with client.batch(copy) as batch:
-        second = await worked_off(batch)
-
-    assert {key: item.run for key, item in second.items()} == {key: item.run for key, item in first.items()}
-    assert await numbers(client) == once(5)
-
-
-async def test_a_run_is_found_in_the_datastore_alone(server: LocalServer, client: Client) -> None:
-    """The list may fail to show it for ever."""
-    server.faults.add(START, DropAfter())
-    async with client.batch() as batch:
-        await batch.add([launch()])
-        server.faults.add("GET /instances/$", ShortList(1.0), times=None)
-        items = await worked_off(batch)
-    server.faults.clear()
-
-    assert items["mol 0"].state == "succeeded"
-    assert server.traffic[START].requests == 1
-    assert await numbers(client) == once(1)
-
-
-async def test_lists_that_never_prove_anything_end_in_a_report(server: LocalServer, client: Client) -> None:
-    """After three windows: nothing was found, and nothing says that it is not there."""
-    async with client.batch() as batch:
-        await batch.add(launches(2))
-        await worked_off(batch)
-        server.faults.add(START, DropBefore())
-        server.faults.add("GET /instances/$", ShortList(0.5), times=None)
-        await batch.add([launch(2)])
-        items = await worked_off(batch)
-
-    error = items["mol 2"].error
-    assert isinstance(error, StartOutcomeUnknown)
-    assert error.candidates == ()
-    assert "if it is one that you know of: batch.adopt('mol 2', rest_uid)" in str(error)
-    assert server.traffic[START].requests == 3
-
-
-async def test_candidates_block_their_own_package_only(server: LocalServer, client: Client) -> None:
-    """A start of another package that was lost is proven absent, and made, while the first cannot be told."""
-    definition = server.example("demo")
-    definition["metadata"]["package"]["name"] = "other"
-    await client.push(definition)
-    server.outcome("demo", "setup-failure", times=1)
-    server.faults.add(START, DropAfter())
-    server.faults.add(START, DropBefore())
-    async with client.batch() as batch:
-        await batch.add([launch(0), dataclasses.replace(launch(1), experiment="other")])
-        items = await worked_off(batch)
-
-    assert isinstance(items["mol 0"].error, StartOutcomeUnknown)
-    assert items["mol 1"].state == "succeeded"
 
 
 async def test_a_service_that_is_away_is_waited_for(server: LocalServer, client: Client) -> None:
@@ -763,19 +311,3 @@ async def test_nothing_is_lost_when_a_deletion_fails(server: LocalServer, client
         assert (batch.counts["deleted"], batch.counts["started"]) == (2, 1)
         assert await batch.cancel() == 1
         assert await batch.cancel() == 0
-
-
-async def test_a_journal_that_cannot_be_written_ends_the_pass(client: Client, tmp_path: Path) -> None:
-    """As when the disk is full: nothing that is not written down is sent."""
-    async with client.batch(tmp_path / "campaign.db") as batch:
-        await batch.add(launches(3))
-        database = batch._journal._database
-        assert database is not None
-        await anyio.to_thread.run_sync(database.execute, "PRAGMA query_only = ON")
-        with pytest.raises(JournalError, match="cannot be used: attempt to write a readonly database"):
-            await worked_off(batch)
-        assert batch.counts["planned"] == 3
-        await anyio.to_thread.run_sync(database.execute, "PRAGMA query_only = OFF")
-        await worked_off(batch)
-
-    assert await numbers(client) == once(3)

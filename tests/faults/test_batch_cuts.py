@@ -15,7 +15,7 @@ from st4sd_async._book import Book
 from st4sd_async._journal import Journal
 from st4sd_async.local import DropAfter, DropBefore, LocalServer, Reply
 from st4sd_async.local._faults import Fault
-from tests.client.test_batch import FACTOR, START, connect, launches, numbers, once, worked_off
+from tests.client.batches import FACTOR, START, connect, launches, numbers, once, worked_off
 
 pytestmark = pytest.mark.anyio
 

@@ -99,12 +99,13 @@ async def test_our_name_in_the_metadata_is_ours() -> None:
         await entry(Launch("mol", "demo", {"metadata": {METADATA_KEY: "x"}}), 1.0)
 
 
-@pytest.mark.parametrize("key", ["..", ".", "a/b", "A", "a ", "con" * 60, "\u00fc", "a.", "-", "mol / 7: \u00fc"])
+@pytest.mark.parametrize("key", ["..", ".", "a/b", "a ", "con" * 60, "\u00fc", "a.", "-", "mol / 7: \u00fc"])
 def test_a_folder_is_named_by_a_key_that_will_do_and_else_by_something_like_it(key: str) -> None:
     """No path, no two alike where case does not count, nothing that a file system refuses."""
-    name = folder_of(key)
+    name = folder_of(key, has_twin=False)
 
     assert name != key
     assert len(name) < 80
     assert name.replace("-", "").isalnum()
-    assert folder_of("mol-1.a") == "mol-1.a"
+    assert folder_of("Mol-1.a", has_twin=False) == "Mol-1.a"
+    assert folder_of("Mol-1.a", has_twin=True) != "Mol-1.a"

@@ -1,0 +1,100 @@
+"""What the tests of batches share: a quick server and a client, launches, and a batch worked off."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from st4sd_async import Batch, Client, Config, Item, Launch
+from st4sd_async.local import LocalServer
+
+FACTOR = 100.0
+"""How many times faster than the machine's clock the client's and the server's run."""
+
+
+START = "POST /experiments/*/start"
+
+
+class QuickClock:
+    """The machine's clock, a hundred times faster."""
+
+    def __init__(self) -> None:
+        self._origin = time.time()
+
+    def now(self) -> float:
+        return time.monotonic() * FACTOR
+
+    async def sleep(self, seconds: float) -> None:
+        await anyio.sleep(seconds / FACTOR)
+
+    def wall(self) -> float:
+        return self._origin + (time.time() - self._origin) * FACTOR
+
+
+@pytest.fixture
+def server() -> Iterator[LocalServer]:
+    with LocalServer(speed=FACTOR, slots=1000) as running:
+        yield running
+
+
+def connect(server: LocalServer, **changes: Any) -> Client:
+    settings = {"settle": 30.0, "poll_interval": 1.0, "grace": 5.0, "clock": QuickClock(), **changes}
+    return Client(server.url, api_key=server.api_key, config=Config(**settings))
+
+
+@pytest.fixture
+async def client(server: LocalServer) -> AsyncIterator[Client]:
+    async with connect(server) as opened:
+        await opened.push(server.example("demo"))
+        yield opened
+
+
+def launch(number: int = 0, **parts: Any) -> Launch:
+    files = [{"filename": "molecules.csv", "content": "smiles\nCO\n"}]
+    return Launch(f"mol {number}", "demo", {"inputs": files, "metadata": {"number": number}, **parts})
+
+
+def launches(count: int) -> list[Launch]:
+    return [launch(number) for number in range(count)]
+
+
+async def worked_off(batch: Batch, *, within: float = 10.0, **options: Any) -> dict[str, Item]:
+    """What a batch yields until it is done: key -> item."""
+    items: dict[str, Item] = {}
+    with anyio.fail_after(within):
+        async for item in batch.run(**options):
+            assert item.key not in items
+            items[item.key] = item
+    return items
+
+
+async def numbers(client: Client) -> Counter[str]:
+    """How often which launch was started, by what the service knows of its runs."""
+    with anyio.fail_after(5):
+        while True:
+            found = [one.status.meta for one in await client.instances.list()]
+            if all(found):
+                return Counter(meta.user_metadata["number"] for meta in found if meta)
+            await anyio.sleep(0.01)
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    """Return as soon as it holds."""
+    with anyio.fail_after(5):
+        while not holds():  # noqa: ASYNC110 -- nobody tells
+            await anyio.sleep(0.005)
+
+
+def all_bytes(folder: Path) -> bytes:
+    """What stands in the files of a folder."""
+    return b"".join(path.read_bytes() for path in folder.iterdir())
+
+
+def once(count: int) -> dict[str, int]:
+    return {str(number): 1 for number in range(count)}

@@ -1,0 +1,239 @@
+"""Starts whose outcome is unknown: looked for, settled on proof, by hand, or reported."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from st4sd_async import Batch, Client, RunFailed, StartOutcomeUnknown, UnknownRun
+from st4sd_async.local import Delay, DropAfter, DropBefore, Html, LocalServer, Reply, ShortList
+
+from .batches import FACTOR, START, launch, launches, numbers, once, worked_off
+from .batches import client as client
+from .batches import server as server
+
+pytestmark = pytest.mark.anyio
+
+FAULTS = [
+    DropBefore(),
+    DropAfter(),
+    Reply(500, handled=True),
+    Reply(500),
+    Html(502),
+    Reply(503, {"Retry-After": "1"}, handled=True),
+    Reply(429, {"Retry-After": "1"}),
+    Reply(429),
+    Delay(0.05),
+]
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=str)
+async def test_whatever_becomes_of_a_start_there_is_one_run(
+    server: LocalServer, client: Client, tmp_path: Path, fault: Any
+) -> None:
+    """A start that was made is found, one that was not is made."""
+    server.faults.add(START, fault, times=3)
+
+    async with client.batch(tmp_path / "campaign.db") as batch:
+        await batch.add(launches(6))
+        items = await worked_off(batch)
+
+    assert {item.state for item in items.values()} == {"succeeded"}
+    assert len(items) == 6
+    assert await numbers(client) == once(6)
+
+
+async def test_a_start_in_doubt_is_not_sent_again_before_the_settle_window(server: LocalServer, client: Client) -> None:
+    """The service may handle it late."""
+    server.faults.add(START, DropBefore())
+    began = time.monotonic()
+
+    async with client.batch() as batch:
+        await batch.add([launch()])
+        await worked_off(batch)
+
+    assert time.monotonic() - began >= 30.0 / FACTOR
+    assert server.traffic[START].requests == 2
+
+
+async def test_what_is_waited_for_in_silence_is_told_once(
+    server: LocalServer, client: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Which starts, what is done about them, and how long that takes at least."""
+    server.faults.add(START, DropBefore(), times=3)
+    async with client.batch() as batch:
+        await batch.add(launches(3))
+        items = await worked_off(batch)
+
+    (told,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert {item.state for item in items.values()} == {"succeeded"}
+    assert "whether 3 of the starts arrived ('mol 0', 'mol 1', 'mol 2')" in told
+    seconds = int(re.findall("in ([0-9]+) s at the earliest", told)[0])
+    assert 0 < seconds <= 30
+
+
+async def test_a_short_list_proves_nothing(server: LocalServer, client: Client) -> None:
+    """While the list lacks runs that were started, a start that it does not show is not made again."""
+    async with client.batch() as batch:
+        await batch.add(launches(4))
+        await worked_off(batch)
+        server.faults.add(START, DropAfter())
+        server.faults.add("GET /instances/$", ShortList(1.0), times=12)
+        await batch.add([launch(4)])
+        items = await worked_off(batch)
+
+    server.faults.clear()
+    assert items["mol 4"].state == "succeeded"
+    assert await numbers(client) == once(5)
+
+
+async def doubtful(server: LocalServer, batch: Batch) -> StartOutcomeUnknown:
+    """Have the first launch fail at set-up, so that nothing shows whose run it is, and its answer be lost."""
+    server.outcome("demo", "setup-failure", times=1)
+    server.faults.add(START, DropAfter())
+    await batch.add([launch(0)])
+    item = (await worked_off(batch))["mol 0"]
+    assert isinstance(item.error, StartOutcomeUnknown)
+    return item.error
+
+
+async def test_what_cannot_be_told_is_reported_and_blocks_nothing_else(
+    server: LocalServer, client: Client, tmp_path: Path
+) -> None:
+    """It names the key, the candidates and the ways out; other launches go on; it is told by the next run again."""
+    async with client.batch(tmp_path / "campaign.db") as batch:
+        error = await doubtful(server, batch)
+        await batch.add([launch(1)])
+        items = await worked_off(batch)
+        counts = batch.counts
+
+    (instance,) = [one.id for one in await client.instances.list() if one.status.meta is None]
+    assert (error.key, error.candidates) == ("mol 0", (instance,))
+    assert f"if it is {instance!r}: batch.adopt('mol 0', rest_uid); if none: batch.forget('mol 0')" in str(error)
+    assert items["mol 1"].state == "succeeded"
+    assert isinstance(items["mol 0"].error, StartOutcomeUnknown)
+    assert (counts["unknown"], counts["succeeded"]) == (1, 1)
+    assert server.traffic[START].requests == 2
+
+
+async def test_a_doubt_is_settled_by_adopting_the_run(server: LocalServer, client: Client, tmp_path: Path) -> None:
+    """The run is watched like any other; the doubt is gone for good."""
+    async with client.batch(tmp_path / "campaign.db") as batch:
+        error = await doubtful(server, batch)
+        with pytest.raises(UnknownRun):
+            await batch.adopt("mol 0", "demo-none")
+        await batch.adopt("mol 0", error.candidates[0])
+        with pytest.raises(ValueError, match="'mol 0' is started: what is in doubt is nothing"):
+            await batch.forget("mol 0")
+        items = await worked_off(batch)
+
+    assert isinstance(items["mol 0"].error, RunFailed)
+    assert server.traffic[START].requests == 1
+    async with client.batch(tmp_path / "campaign.db") as batch:
+        assert batch.items[0].run == client.run(error.candidates[0])
+
+
+async def test_a_run_is_adopted_by_one_launch_only(server: LocalServer, client: Client) -> None:
+    """What another launch started is not to be had."""
+    async with client.batch() as batch:
+        await doubtful(server, batch)
+        await batch.add([launch(1)])
+        items = await worked_off(batch)
+        with pytest.raises(ValueError, match="is that of 'mol 1'"):
+            await batch.adopt("mol 0", str(items["mol 1"].run))
+
+
+async def test_a_doubt_is_settled_by_forgetting_it(server: LocalServer, client: Client) -> None:
+    """The user says that it was not started: it is started."""
+    async with client.batch() as batch:
+        await doubtful(server, batch)
+        with pytest.raises(ValueError, match="the batch has no launch 'mol': what is in doubt is 'mol 0'"):
+            await batch.forget("mol")
+        await batch.forget("mol 0")
+        assert batch.counts["planned"] == 1
+        items = await worked_off(batch)
+
+    assert items["mol 0"].state == "succeeded"
+    assert server.traffic[START].requests == 2
+
+
+async def test_an_old_copy_of_a_journal_starts_nothing_again(client: Client, tmp_path: Path) -> None:
+    """What it has as planned, and the service shows, is taken over."""
+    path, copy = tmp_path / "campaign.db", tmp_path / "copy.db"
+    async with client.batch(path) as batch:
+        await batch.add(launches(5))
+    await anyio.to_thread.run_sync(shutil.copy, path, copy)
+    async with client.batch(path) as batch:
+        first = await worked_off(batch)
+    async with client.batch(copy) as batch:
+        second = await worked_off(batch)
+
+    assert {key: item.run for key, item in second.items()} == {key: item.run for key, item in first.items()}
+    assert await numbers(client) == once(5)
+
+
+async def test_a_run_is_found_in_the_datastore_alone(server: LocalServer, client: Client) -> None:
+    """The list may fail to show it for ever."""
+    server.faults.add(START, DropAfter())
+    async with client.batch() as batch:
+        await batch.add([launch()])
+        server.faults.add("GET /instances/$", ShortList(1.0), times=None)
+        items = await worked_off(batch)
+    server.faults.clear()
+
+    assert items["mol 0"].state == "succeeded"
+    assert server.traffic[START].requests == 1
+    assert await numbers(client) == once(1)
+
+
+async def test_lists_that_never_prove_anything_end_in_a_report(server: LocalServer, client: Client) -> None:
+    """After three windows: nothing was found, and nothing says that it is not there."""
+    async with client.batch() as batch:
+        await batch.add(launches(2))
+        await worked_off(batch)
+        server.faults.add(START, DropBefore())
+        server.faults.add("GET /instances/$", ShortList(0.5), times=None)
+        await batch.add([launch(2)])
+        items = await worked_off(batch)
+
+    error = items["mol 2"].error
+    assert isinstance(error, StartOutcomeUnknown)
+    assert error.candidates == ()
+    assert "if it is one that you know of: batch.adopt('mol 2', rest_uid)" in str(error)
+    assert server.traffic[START].requests == 3
+
+
+async def test_candidates_block_their_own_package_only(server: LocalServer, client: Client) -> None:
+    """A start of another package that was lost is proven absent, and made, while the first cannot be told."""
+    definition = server.example("demo")
+    definition["metadata"]["package"]["name"] = "other"
+    await client.push(definition)
+    server.outcome("demo", "setup-failure", times=1)
+    server.faults.add(START, DropAfter())
+    server.faults.add(START, DropBefore())
+    async with client.batch() as batch:
+        await batch.add([launch(0), dataclasses.replace(launch(1), experiment="other")])
+        items = await worked_off(batch)
+
+    assert isinstance(items["mol 0"].error, StartOutcomeUnknown)
+    assert items["mol 1"].state == "succeeded"
+
+
+async def test_a_deleted_run_is_no_gap_in_the_list(server: LocalServer, client: Client) -> None:
+    """A list without a run that is gone is evidence all the same, once that is known."""
+    async with client.batch() as batch:
+        await batch.add(launches(2))
+        for item in (await worked_off(batch)).values():
+            await client.delete(item.run or "")
+        server.faults.add(START, DropBefore())
+        await batch.add([launch(2)])
+        items = await worked_off(batch)
+
+    assert items["mol 2"].state == "succeeded"

@@ -1,0 +1,154 @@
+"""What stands in the journal of a batch, what does not, and who may write to it."""
+
+from __future__ import annotations
+
+import dataclasses
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from st4sd_async import Client, InvalidPayload, JournalError, JournalLocked, Launch, NoCredentials
+from st4sd_async.local import LocalServer, Reply
+
+from .batches import START, all_bytes, launch, launches, numbers, once, worked_off
+from .batches import client as client
+from .batches import server as server
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_a_journal_has_one_writer(client: Client, tmp_path: Path) -> None:
+    """In this process as from another; and is free afterwards."""
+    path = tmp_path / "campaign.db"
+    async with client.batch(path):
+        with pytest.raises(JournalLocked, match=r"campaign\.db' is open elsewhere; leave the other batch"):
+            await client.batch(path).__aenter__()
+    async with client.batch(path):
+        pass
+
+
+async def test_a_journal_belongs_to_one_server(client: Client, tmp_path: Path) -> None:
+    """The keys of one deployment mean nothing at another."""
+    async with client.batch(tmp_path / "campaign.db"):
+        pass
+    other = Client("https://other.example")
+
+    with pytest.raises(JournalError, match=r"is of a batch at http://127.0.0.1:[0-9]+/, not at https://other.example/"):
+        await other.batch(tmp_path / "campaign.db").__aenter__()
+
+
+async def test_a_known_key_with_another_payload_is_an_error_that_shows_the_difference(
+    client: Client, tmp_path: Path
+) -> None:
+    """Whether it was added now or by an earlier process; contents are not quoted."""
+    changed = launch(0, variables={"scale": 3}, inputs=[{"filename": "molecules.csv", "content": "smiles\nCCO\n"}])
+    told = r"variables.scale was absent and is 3"
+    async with client.batch(tmp_path / "campaign.db") as batch:
+        with pytest.raises(JournalError, match=told):
+            await batch.add([launch(0), changed])
+        await batch.add([launch(0)])
+        with pytest.raises(JournalError, match="experiment was 'demo' and is 'demo:v2'"):
+            await batch.add([dataclasses.replace(launch(0), experiment="demo:v2")])
+
+    async with client.batch(tmp_path / "campaign.db") as batch:
+        with pytest.raises(JournalError, match=told) as caught:
+            await batch.add([changed])
+    assert "inputs.0.content was a text of 10 characters and is a text of 11 characters" in str(caught.value)
+
+
+async def test_a_payload_that_will_not_do_names_its_launch(client: Client) -> None:
+    """Among thousands it is to be found."""
+    async with client.batch() as batch:
+        with pytest.raises(InvalidPayload) as caught:
+            await batch.add([launch(1), launch(2, variables=3)])
+        assert str(caught.value).startswith("the launch 'mol 2' was not added: variables: ")
+        assert [where for where, _ in caught.value.problems] == ["variables"]
+        with pytest.raises(InvalidPayload, match="a batch knows its runs by this name"):
+            await batch.add([launch(3, metadata={"st4sd-async-key": "mine"})])
+        with pytest.raises(TypeError, match="launches are an iterable of Launch, not of str"):
+            await batch.add(["mol"])  # type: ignore[list-item] # the mistake
+        with pytest.raises(TypeError, match=r"iterable of Launch: give \[Launch\(key='mol 4'"):
+            await batch.add(launch(4))  # type: ignore[arg-type] # the mistake
+        assert await batch.add([launch(1)]) == 1
+
+
+SECRETS = ("KEYID-vM2", "SECRET-x81", "PASSWORD-77q")
+
+
+def secretive(number: int, password: str = SECRETS[2]) -> Launch:
+    return launch(
+        number,
+        environmentVariables={"PASSWORD": password, "THREADS": 4},
+        s3={"accessKeyID": SECRETS[0], "secretAccessKey": SECRETS[1], "bucket": "mine", "endpoint": "http://s3"},
+    )
+
+
+async def test_credentials_are_never_written_down(server: LocalServer, client: Client, tmp_path: Path) -> None:
+    """Neither while the batch runs, nor in errors, nor after; renewed ones are no change."""
+    server.faults.add(
+        START, Reply(400, {"Content-Type": "application/json"}, b'{"message": "no KEYID-vM2, PASSWORD-77q"}')
+    )
+    async with client.batch(tmp_path / "campaign.db") as batch:
+        await batch.add([secretive(0), secretive(1)])
+        await worked_off(batch)
+        written = await anyio.to_thread.run_sync(all_bytes, tmp_path)
+        assert await batch.add([secretive(0, "PASSWORD-new")]) == 0
+
+    written += await anyio.to_thread.run_sync(all_bytes, tmp_path)
+    assert b"mol 1" in written
+    assert b"THREADS" in written
+    assert not any(secret.encode() in written for secret in (*SECRETS, "PASSWORD-new"))
+
+
+async def test_a_launch_without_its_credentials_is_not_sent(client: Client, tmp_path: Path) -> None:
+    """An earlier process had them; whoever goes on has to bring them again."""
+    async with client.batch(tmp_path / "campaign.db") as batch:
+        await batch.add([secretive(0), launch(1)])
+    async with client.batch(tmp_path / "campaign.db") as batch:
+        items = await worked_off(batch)
+        error = items["mol 0"].error
+        assert isinstance(error, NoCredentials)
+        assert (error.key, "add the launch again" in str(error)) == ("mol 0", True)
+        assert (items["mol 0"].state, items["mol 1"].state) == ("planned", "succeeded")
+        await batch.add([secretive(0)])
+        items = await worked_off(batch)
+
+    assert items["mol 0"].state == "succeeded"
+    assert await numbers(client) == once(2)
+
+
+async def test_a_journal_can_be_read_by_people(client: Client, tmp_path: Path) -> None:
+    """Words for states, ISO times, and the payload as it is sent."""
+    async with client.batch(tmp_path / "campaign.db") as batch:
+        await batch.add([launch()])
+        run = (await worked_off(batch))["mol 0"].run
+
+    def read() -> Any:
+        with sqlite3.connect(tmp_path / "campaign.db") as database:
+            return database.execute(
+                "SELECT key, state, rest_uid, since, content FROM item JOIN payload ON payload.digest = item.payload"
+            ).fetchall()
+
+    ((key, state, rest_uid, since, content),) = await anyio.to_thread.run_sync(read)
+    assert (key, state, rest_uid) == ("mol 0", "succeeded", str(run))
+    assert since.endswith("+00:00")
+    assert '"filename": "molecules.csv"' in content
+
+
+async def test_a_journal_that_cannot_be_written_ends_the_pass(client: Client, tmp_path: Path) -> None:
+    """As when the disk is full: nothing that is not written down is sent."""
+    async with client.batch(tmp_path / "campaign.db") as batch:
+        await batch.add(launches(3))
+        database = batch._journal._database
+        assert database is not None
+        await anyio.to_thread.run_sync(database.execute, "PRAGMA query_only = ON")
+        with pytest.raises(JournalError, match="cannot be used: attempt to write a readonly database"):
+            await worked_off(batch)
+        assert batch.counts["planned"] == 3
+        await anyio.to_thread.run_sync(database.execute, "PRAGMA query_only = OFF")
+        await worked_off(batch)
+
+    assert await numbers(client) == once(3)

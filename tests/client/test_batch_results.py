@@ -1,0 +1,113 @@
+"""What the runs of a batch leave: files in folders, and properties in a table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from st4sd_async import Client, Launch, UnknownOutput
+from st4sd_async.local import LocalServer, Reply
+
+from .batches import START, launch, launches, worked_off
+from .batches import client as client
+from .batches import server as server
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_results_are_collected_off_the_runs_that_succeed(
+    server: LocalServer, client: Client, tmp_path: Path
+) -> None:
+    """A folder for each key; what could not be had is told, and had by the next pass."""
+    server.outcome("demo", "component-failure", times=1)
+    async with client.batch(tmp_path / "campaign.db", max_running=None) as batch:
+        await batch.add([launch(9)])
+        await worked_off(batch)
+        await batch.add(launches(3))
+        server.faults.add("GET /instances/*/outputs/Energies", Reply(400), times=1)
+        first = await worked_off(batch, outputs=["Energies"], to=tmp_path / "results")
+        counts = batch.counts
+        second = await worked_off(batch, outputs=["Energies"], to=tmp_path / "results")
+        assert await worked_off(batch, outputs=["Energies"], to=tmp_path / "results") == {}
+        assert batch.counts["collected"] == 3
+
+    assert (counts["collected"], counts["succeeded"], counts["failed"]) == (2, 1, 1)
+    (late,) = [item for item in first.values() if item.error]
+    assert late.state == "succeeded"
+    assert list(second) == [late.key]
+    for item in [*second.values(), *(one for one in first.values() if not one.error)]:
+        (path,) = item.files
+        assert path == tmp_path / "results" / path.parts[-3] / "Energies" / "energies.csv"
+        assert "smiles" in await anyio.Path(path).read_text()
+
+
+async def test_a_folder_has_the_name_of_its_key(client: Client, tmp_path: Path) -> None:
+    """Unless another would be taken for it where capitals do not count, or it is no name for a folder."""
+    keys = ["C2H5OH", "c2h5oh", "CCO / water"]
+    async with client.batch(tmp_path / "campaign.db") as batch:
+        await batch.add(Launch(key, "demo", launch().payload) for key in keys[:1])
+        await batch.add(Launch(key, "demo", launch().payload) for key in keys[1:])
+        items = await worked_off(batch, outputs=["Energies"], to=tmp_path / "results")
+    async with client.batch(tmp_path / "campaign.db") as batch:
+        assert [item.files for item in batch.items] == [items[key].files for key in keys]
+
+    names = [items[key].files[0].relative_to(tmp_path / "results").parts[0] for key in keys]
+    assert names[0] == "C2H5OH"
+    assert [name[:-12] for name in names[1:]] == ["c2h5oh-", "CCO-water-"]
+
+
+async def test_files_of_another_batch_are_not_replaced(server: LocalServer, client: Client, tmp_path: Path) -> None:
+    """That is told before anything is started; files of the user are no obstacle."""
+    results = tmp_path / "results"
+    for name in ("first.db", "second.db"):
+        async with client.batch(tmp_path / name) as batch:
+            await batch.add([launch(0), launch(1)])
+            if name == "first.db":
+                await worked_off(batch, outputs=["Energies"], to=results)
+                continue
+            with pytest.raises(ValueError, match="has the files of another batch already, for 2 of the launches"):
+                await worked_off(batch, outputs=["Energies"], to=results)
+            assert (batch.counts["planned"], server.traffic[START].requests) == (2, 2)
+            await anyio.Path(tmp_path / "other" / "mol-0").mkdir(parents=True)
+            await worked_off(batch, outputs=["Energies"], to=tmp_path / "other")
+            assert batch.counts["collected"] == 2
+
+
+async def test_a_wish_that_cannot_be_met_takes_nothing_away(client: Client, tmp_path: Path) -> None:
+    """What was collected before stays so; the error is that of the wish."""
+    async with client.batch(tmp_path / "campaign.db") as batch:
+        await batch.add([launch(0)])
+        (before,) = (await worked_off(batch, outputs=["Energies"], to=tmp_path / "results")).values()
+        (wrong,) = (await worked_off(batch, outputs=["Energy"], to=tmp_path / "results")).values()
+        counts = batch.counts
+        assert await worked_off(batch, outputs=["Energies"], to=tmp_path / "results") == {}
+
+    assert isinstance(wrong.error, UnknownOutput)
+    assert (wrong.state, wrong.files, counts["collected"]) == ("collected", before.files, 1)
+    assert batch.failures() == []
+
+
+@pytest.mark.parametrize("options", [{"outputs": ["Energies"]}, {"to": "results"}, {"outputs": "Energies", "to": "."}])
+async def test_outputs_and_a_folder_go_together(client: Client, options: Any) -> None:
+    """And outputs are several names."""
+    async with client.batch() as batch:
+        with pytest.raises(ValueError, match="outputs are names and go with a folder"):
+            await anext(batch.run(**options))
+
+
+async def test_properties_of_all_runs_are_one_table(server: LocalServer, client: Client) -> None:
+    """Each row with its key; what a run did not measure is told beside it."""
+    server.outcome("demo", "component-failure", times=1)
+    async with client.batch() as batch:
+        await batch.add(launches(3))
+        items = await worked_off(batch)
+        found = await batch.properties(["energy"])
+
+    good = {key for key, item in items.items() if not item.error}
+    (bad,) = items.keys() - good
+    assert found.columns == ("key", "rest-uid", "input-id", "energy")
+    assert {(row[0], row[1]) for row in found.rows} == {(key, str(items[key].run)) for key in good}
+    assert list(found.problems) == [str(items[bad].run)]

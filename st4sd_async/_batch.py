@@ -18,7 +18,7 @@ from ._ends import Collecting, collecting
 from ._errors import JournalError, St4sdError, UnknownRun
 from ._item import Item, item_of
 from ._journal import Journal
-from ._launch import Entry, Launch, Secrets, differences, entry
+from ._launch import Entry, Launch, differences, entry
 from ._moves import BAD_ENDS, Proof, Row, State, doubted, ended, planned, started
 from ._pace import Pace
 from ._starts import Start, Starts
@@ -82,7 +82,6 @@ class Batch:
         self._journal = Journal(path)
         self._book = Book(self._journal, deployment.config.clock)
         self._pace = Pace(deployment.config.concurrency)
-        self._secrets: dict[str, Secrets] = {}
         self._errors: dict[str, Exception] = {}
         self._work: Work | None = None
         self._tasks: anyio.abc.TaskGroup | None = None
@@ -203,7 +202,7 @@ class Batch:
 
     def _remember(self, given: Entry) -> None:
         if given.secrets:
-            self._secrets[given.row.key] = given.secrets
+            self._book.secrets[given.row.key] = given.secrets
 
     async def run(
         self, outputs: Iterable[str] | None = None, to: str | os.PathLike[str] | None = None
@@ -249,7 +248,7 @@ class Batch:
             # It was sent, and what came of it could not be written.
             await self._book.put(row, doubted(row, "the outcome could not be written down", self._book.clock.wall()))
         config = self._deployment.config
-        starts = Starts(self._book, self._deployment.start, self._pace, self._secrets)
+        starts = Starts(self._book, self._deployment.start, self._pace)
         doubts = Doubts(self._book, self._client, self._deployment.listing, config.settle)
         self._work = work = Work(self._book, self._client, starts, doubts, collecting, self._most)
         if before is not None:

@@ -13,6 +13,7 @@ from ._verdict import Known
 if TYPE_CHECKING:
     from ._clock import Clock
     from ._journal import Journal
+    from ._launch import Secrets
 
 
 MOST_NAMED = 200
@@ -34,6 +35,8 @@ class Book:
         """key -> the launch."""
         self.tally: Counter[State] = Counter()
         """How many launches are in which state."""
+        self.secrets: dict[str, Secrets] = {}
+        """key -> the credentials of a launch that was added in this process, which are in no journal."""
         self._doubted: dict[str, float] = {}
         """key -> since when it is in doubt, by the clock that does not jump, if that began in this process."""
         self._moving: set[str] = set()

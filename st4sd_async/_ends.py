@@ -124,7 +124,8 @@ class Ends:
             state = _end_of(status)
             if state is State.DELETED and row.rest_uid:
                 await self._book.bury([row.rest_uid])
-            was, row = row, ended(row, state, None if status is None else told(status), now)
+            secrets = map(str, self._book.secrets.get(key, {}).values())
+            was, row = row, ended(row, state, None if status is None else told(status, secrets), now)
             await self._book.put(was, row)
         if row.state is State.SUCCEEDED and self._collecting:
             await self.collect(key)

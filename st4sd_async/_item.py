@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import _errors as errors
+from ._masking import masked
 from ._moves import Row, State
 from .models import Status
 
@@ -62,9 +64,13 @@ def item_of(row: Row, run: Run | None, error: Exception | None) -> Item:
     return Item(row.key, row.experiment, str(row.state), row.attempt, run, status, problem, files)
 
 
-def told(status: Status) -> str:
-    """A status as the journal keeps it."""
-    return json.dumps({name: value for name, value in status.raw.items() if name != "meta"})
+def told(status: Status, secrets: Iterable[str]) -> str:
+    """A status as the journal keeps it; what went wrong may quote credentials, which it does not keep."""
+    kept = {name: value for name, value in status.raw.items() if name != "meta"}
+    problem = kept.get("error-description")
+    if isinstance(problem, str):
+        kept["error-description"] = masked(problem, secrets)
+    return json.dumps(kept)
 
 
 def _status(row: Row) -> Status:

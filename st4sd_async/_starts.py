@@ -29,7 +29,6 @@ from ._retry import may_have_arrived
 
 if TYPE_CHECKING:
     from ._book import Book
-    from ._launch import Secrets
     from ._pace import Pace
 
 CLOSING = 5.0
@@ -72,10 +71,9 @@ def ends_all(error: Exception) -> bool:
 class Starts:
     """Sends launches at a pace; those in flight are shielded against cancellation until they are written down."""
 
-    def __init__(self, book: Book, start: Start, pace: Pace, secrets: dict[str, Secrets]) -> None:
+    def __init__(self, book: Book, start: Start, pace: Pace) -> None:
         self._book = book
         self._start = start
-        self._secrets = secrets
         self._patiences: set[anyio.CancelScope] = set()
         self._deadline = inf
         self.pace = pace
@@ -106,7 +104,7 @@ class Starts:
         return sent[0]
 
     async def _prepared(self, row: Row) -> Prepared:
-        content, secrets = await self._book.journal.payload(row.payload), self._secrets.get(row.key, {})
+        content, secrets = await self._book.journal.payload(row.payload), self._book.secrets.get(row.key, {})
         if launches.digest(content) != row.payload:
             raise JournalCorrupt(f"{self._book.journal.name} is damaged: the payload of {row.key!r} is not what it was")
         if not secrets and launches.needs(content):

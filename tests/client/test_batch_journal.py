@@ -103,6 +103,23 @@ async def test_credentials_are_never_written_down(server: LocalServer, client: C
     assert not any(secret.encode() in written for secret in (*SECRETS, "PASSWORD-new"))
 
 
+async def test_what_went_wrong_with_a_run_is_written_down_without_credentials(
+    server: LocalServer, client: Client, tmp_path: Path
+) -> None:
+    """A program may print its environment when it fails."""
+    told = f"stage0.Compute failed: PASSWORD={SECRETS[2]} THREADS=4"
+    bad = {"experiment-state": "failed", "exit-status": "Failed", "error-description": told}
+    server.outcome("demo", [(0.0, {}), (1.0, bad)])
+    async with client.batch(tmp_path / "campaign.db") as batch:
+        await batch.add([secretive(0)])
+        items = await worked_off(batch)
+
+    status = items["mol 0"].status
+    assert status is not None
+    assert status.error_description == "stage0.Compute failed: PASSWORD=[secret] THREADS=4"
+    assert SECRETS[2].encode() not in await anyio.to_thread.run_sync(all_bytes, tmp_path)
+
+
 async def test_a_launch_without_its_credentials_is_not_sent(client: Client, tmp_path: Path) -> None:
     """An earlier process had them; whoever goes on has to bring them again."""
     async with client.batch(tmp_path / "campaign.db") as batch:

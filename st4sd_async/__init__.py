@@ -53,6 +53,7 @@ from ._errors import (
     UnsafeArchive,
     WaitTimeout,
 )
+from ._import import GLOBAL_REGISTRY
 from ._item import Item
 from ._launch import Launch
 from ._progress import Progress, Step
@@ -69,6 +70,7 @@ from ._refusals import (
     InvalidQuery,
     InvalidRelationship,
     LocalDeployment,
+    MissingRequirements,
     NameTaken,
     NoProperties,
     NotAFolder,
@@ -95,6 +97,7 @@ from .models import (
     ExperimentState,
     FileContent,
     Hint,
+    ImportedExperiment,
     Instance,
     Interface,
     KeyOutput,
@@ -104,6 +107,7 @@ from .models import (
     Reason,
     Relationship,
     RelationshipPayload,
+    Requirement,
     S3Store,
     StageState,
     StartPayload,
@@ -114,6 +118,7 @@ from .models import (
 )
 
 __all__ = [
+    "GLOBAL_REGISTRY",
     "S3",
     "APIError",
     "AlreadyExists",
@@ -142,6 +147,7 @@ __all__ = [
     "FileContent",
     "GraphExists",
     "Hint",
+    "ImportedExperiment",
     "InaccessibleRegistries",
     "InputConflict",
     "Instance",
@@ -164,6 +170,7 @@ __all__ = [
     "Launch",
     "LocalDeployment",
     "MissingInputs",
+    "MissingRequirements",
     "NameTaken",
     "NoCredentials",
     "NoProperties",
@@ -182,6 +189,7 @@ __all__ = [
     "Reason",
     "Relationship",
     "RelationshipPayload",
+    "Requirement",
     "RetryPolicy",
     "Run",
     "RunDeleted",

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar, overload
 from ._batch import MAX_RUNNING, Batch, Deployment
 from ._call import Call
 from ._config import Config, from_environment
+from ._contexts import from_context
 from ._downloads import Downloads
 from ._errors import APIError, DecodeError, RunDeleted, RunFailed, TransportError
 from ._groups import Groups
+from ._import import Imports
 from ._payload import Prepared, prepare
 from ._poller import Poller
 from ._resources import datastore, documents, experiments, gateways, instances, sightings
@@ -46,7 +48,7 @@ class _Keep(Enum):
 _KEEP = _Keep.KEEP
 
 
-class Client(Groups, Results):
+class Client(Groups, Results, Imports):
     """
     A client of one ST4SD deployment.
 
@@ -112,6 +114,30 @@ class Client(Groups, Results):
         """
         url, api_key, auth_token, settings = from_environment(config)
         return cls(url, api_key=api_key, auth_token=auth_token, config=settings)
+
+    @classmethod
+    def from_context(cls, name: str | None = None, *, config: Config | None = None) -> Self:
+        """
+        A client with a login of the command ``stp``, which keeps tokens in the keyring of this machine.
+
+        Needs the extra ``keyring``. Two small files are read now; the keyring, which may ask the user to unlock
+        it, is read in a worker thread when the client is entered, and again when the service refuses the token, so
+        that another ``stp login`` is noticed.
+
+        Args:
+            name: Name of the context; None: ``STP_DEFAULT_CONTEXT``, else the active one.
+            config: All other settings; its ``verify`` wins over ``ST4SD_CA_FILE`` unless it is True. Unlike ``stp``,
+                a client verifies certificates.
+
+        Raises:
+            ConfigError: There is no such context, its files cannot be read, or the extra is not installed. On
+                entering: the keyring has no token for it, or cannot be read.
+
+        Source: ``stp_settings.json`` and ``stp_contexts.json`` in the application folder of ``stp``, or where
+        ``STP_SETTINGS_FILE`` and ``STP_CONTEXTS_FILE`` say.
+        """
+        url, auth_token, settings = from_context(name, config)
+        return cls(url, auth_token=auth_token, config=settings)
 
     def with_options(
         self,

@@ -155,7 +155,9 @@ def from_environment(
     url = env.get(URL)
     if not url:
         raise ConfigError(f"the environment variable {URL} is not set: it holds the address of the deployment")
-    settings = config or Config()
-    if settings.verify is True and env.get(CA_FILE):
-        settings = replace(settings, verify=env[CA_FILE])
-    return url, env.get(API_KEY) or None, env.get(AUTH_TOKEN) or None, settings
+    return url, env.get(API_KEY) or None, env.get(AUTH_TOKEN) or None, with_ca_file(config or Config(), env)
+
+
+def with_ca_file(config: Config, env: Mapping[str, str]) -> Config:
+    """The settings with the authority that the environment names, unless they have one of their own."""
+    return replace(config, verify=env[CA_FILE]) if config.verify is True and env.get(CA_FILE) else config

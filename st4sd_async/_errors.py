@@ -15,7 +15,7 @@ Everything this library raises on purpose.
         Conflict -> AlreadyExists -> GraphExists; NameTaken
         BadRequest -> InvalidPackage, NotReady, InvalidPayload, and in `_refusals`: CannotUntagLatest,
             NotAFolder, OutsideOfFolder, Disabled, LocalDeployment, InvalidDefinition
-          InvalidPackage -> InvalidName
+          InvalidPackage -> InvalidName, MissingRequirements
           InvalidPayload -> MissingInputs, ExtraInputs, InputConflict, PayloadTooLarge, InvalidFlowIR,
             InaccessibleRegistries
           InvalidDefinition -> InvalidRelationship, InvalidDSL -> InvalidGraph; InvalidQuery

@@ -8,10 +8,13 @@ there is nothing here that could contradict it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from ._errors import AlreadyExists, BadRequest, Conflict, InvalidPackage, InvalidPayload, NotFound, Problem, shorten
 from ._problems import problems_in
+
+if TYPE_CHECKING:
+    from .models.imports import Requirement
 
 
 def _first(detail: Mapping[str, Any], *keys: str) -> str:
@@ -138,6 +141,22 @@ class InvalidName(InvalidPackage):
     def rule(self) -> str:
         """What names must be like."""
         return _first(self.detail, "experimentNamingRule")
+
+
+class MissingRequirements(InvalidPackage):
+    """An experiment relies on something that this deployment lacks; nothing was pushed."""
+
+    advice = "meet its .requirements, as the .advice of each tells, or push it nevertheless with allow_missing=True"
+    requirements: tuple[Requirement, ...] = ()
+    """What is missing."""
+
+    @classmethod
+    def before_pushing(cls, identifier: str, missing: Iterable[Requirement]) -> Self:
+        """The error for an experiment that was not pushed."""
+        found = tuple(missing)
+        error = cls(f"{identifier} was not pushed: this deployment lacks the {', '.join(map(str, found))}")
+        error.requirements = found
+        return error
 
 
 class InvalidFlowIR(InvalidPayload):

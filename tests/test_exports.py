@@ -9,21 +9,23 @@ from st4sd_async import _errors, _refusals, models
 
 # fmt: off
 NAMES = [
-    "APIError", "AlreadyExists", "BadRequest", "Batch", "CannotUntagLatest", "Client", "ComponentDocument",
-    "ComponentReport", "Config", "ConfigError", "Conflict", "ConnectFailed", "ConnectionLost", "DecodeError",
-    "Disabled", "Download", "DownloadError", "DownloadFailed", "Draft", "ExitStatus", "Experiment",
-    "ExperimentDocument", "ExperimentState", "ExtraInputs", "FileContent", "GraphExists", "Hint",
-    "InaccessibleRegistries", "InputConflict", "Instance", "Interface", "InvalidDSL", "InvalidDefinition",
-    "InvalidFlowIR", "InvalidGraph", "InvalidName", "InvalidPackage", "InvalidPayload", "InvalidQuery",
+    "APIError", "AlreadyExists", "BadRequest", "Batch", "CannotUntagLatest", "Client",
+    "ComponentDocument", "ComponentReport", "Config", "ConfigError", "Conflict", "ConnectFailed",
+    "ConnectionLost", "DecodeError", "Disabled", "Download", "DownloadError", "DownloadFailed", "Draft",
+    "ExitStatus", "Experiment", "ExperimentDocument", "ExperimentState", "ExtraInputs", "FileContent",
+    "GLOBAL_REGISTRY", "GraphExists", "Hint", "ImportedExperiment", "InaccessibleRegistries",
+    "InputConflict", "Instance", "Interface", "InvalidDSL", "InvalidDefinition", "InvalidFlowIR",
+    "InvalidGraph", "InvalidName", "InvalidPackage", "InvalidPayload", "InvalidQuery",
     "InvalidRelationship", "Item", "JournalCorrupt", "JournalError", "JournalLocked", "KeyOutput",
-    "LambdaPayload", "Launch", "LocalDeployment", "MissingInputs", "NameTaken", "NoCredentials", "NoProperties",
-    "NoToken", "NotAFolder", "NotFound", "NotReady", "OutcomeUnknown", "Output", "OutsideOfFolder", "PayloadTooLarge",
-    "Problem", "Progress", "Properties", "RateLimited", "Reason", "Relationship", "RelationshipPayload",
-    "RetryPolicy", "Run", "RunDeleted", "RunFailed", "S3", "S3Store", "ServerError", "St4sdError",
-    "StageState", "StartOutcomeUnknown", "StartPayload", "Status", "StatusReport", "Step", "Table",
-    "TimedOut", "TransportError", "Unauthorized", "UnknownExperiment", "UnknownGraph", "UnknownOutput",
-    "UnknownProperty", "UnknownPullSecret", "UnknownRelationship", "UnknownRun", "UnknownRuntimePolicy",
-    "UnknownService", "UnsafeArchive", "UserMetadata", "Volume", "WaitTimeout",
+    "LambdaPayload", "Launch", "LocalDeployment", "MissingInputs", "MissingRequirements", "NameTaken",
+    "NoCredentials", "NoProperties", "NoToken", "NotAFolder", "NotFound", "NotReady", "OutcomeUnknown",
+    "Output", "OutsideOfFolder", "PayloadTooLarge", "Problem", "Progress", "Properties", "RateLimited",
+    "Reason", "Relationship", "RelationshipPayload", "Requirement", "RetryPolicy", "Run", "RunDeleted",
+    "RunFailed", "S3", "S3Store", "ServerError", "St4sdError", "StageState", "StartOutcomeUnknown",
+    "StartPayload", "Status", "StatusReport", "Step", "Table", "TimedOut", "TransportError",
+    "Unauthorized", "UnknownExperiment", "UnknownGraph", "UnknownOutput", "UnknownProperty",
+    "UnknownPullSecret", "UnknownRelationship", "UnknownRun", "UnknownRuntimePolicy", "UnknownService",
+    "UnsafeArchive", "UserMetadata", "Volume", "WaitTimeout",
 ]
 # fmt: on
 

@@ -20,6 +20,7 @@ LEVELS = {
     "_finality": 0,
     "_problems": 0,
     "_refusals": 0,
+    "_requirements": 0,
     "_hints": 0,
     "_masking": 0,
     "_version": 0,
@@ -40,6 +41,8 @@ LEVELS = {
     "_session": 2,
     "_transport": 2,
     "_resources": 3,
+    "_contexts": 3,
+    "_import": 4,
     "_schedule": 1,
     "_snapshot": 1,
     "_watch": 2,
@@ -81,7 +84,7 @@ SAME_LEVEL = {0, 1, 2, 5, 6, 7}
 HTTPX = {"_transport", "_session", "_config"}
 """The only modules that import httpx."""
 CEILINGS = {
-    "__init__": 220,
+    "__init__": 240,
     "_archive": 190,
     "_arrival": 200,
     "_auth": 160,
@@ -92,6 +95,7 @@ CEILINGS = {
     "_clock": 50,
     "_component_files": 180,
     "_config": 260,
+    "_contexts": 240,
     "_draft": 200,
     "_errors": 420,
     "_ends": 180,
@@ -100,6 +104,7 @@ CEILINGS = {
     "_finality": 180,
     "_groups": 80,
     "_hints": 180,
+    "_import": 240,
     "_kinds": 140,
     "_item": 140,
     "_journal": 260,
@@ -113,6 +118,7 @@ CEILINGS = {
     "_poller": 220,
     "_problems": 60,
     "_refusals": 240,
+    "_requirements": 160,
     "_records": 120,
     "_properties": 200,
     "_replies": 240,
@@ -205,7 +211,7 @@ def test_no_file_outgrows_its_ceiling(path: Path) -> None:
 
 def test_importing_the_package_imports_none_of_the_extras() -> None:
     """The import is quick and small: no pandas, rich, typer, starlette, uvicorn, and no HTTP engine."""
-    unwanted = ["pandas", "rich", "typer", "starlette", "uvicorn", "aiohttp", "httpx"]
+    unwanted = ["pandas", "rich", "typer", "starlette", "uvicorn", "aiohttp", "httpx", "keyring"]
     code = f"import sys, st4sd_async; print([name for name in {unwanted} if name in sys.modules])"
 
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable
 
 from st4sd_async.local._http import Request
+from st4sd_async.local._pages import PREFIX
 
 COOKIE = "oauth-proxy"
 
@@ -17,9 +18,10 @@ COOKIE = "oauth-proxy"
 class Access:
     """The credentials of one server. Safe to use from any thread."""
 
-    def __init__(self, now: Callable[[], float], token_lifetime: float | None) -> None:
+    def __init__(self, now: Callable[[], float], token_lifetime: float | None, *, is_registry_open: bool) -> None:
         self._now = now
         self._lifetime = token_lifetime
+        self._is_registry_open = is_registry_open
         self._lock = threading.Lock()
         self.renew()
 
@@ -36,6 +38,8 @@ class Access:
 
         A bearer key decides alone, also when it is wrong and the cookie beside it is right.
         """
+        if self._is_registry_open and request.path.startswith(PREFIX):
+            return True
         scheme, _, bearer = request.headers.get("authorization", "").partition(" ")
         cookie = request.cookies.get(COOKIE, "")
         with self._lock:

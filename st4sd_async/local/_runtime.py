@@ -22,6 +22,7 @@ from st4sd_async.local._http import Abort, Answer, Request, Route, Slash, reply
 from st4sd_async.local._instances import Instances
 from st4sd_async.local._lambda import Lambdas
 from st4sd_async.local._library import Library
+from st4sd_async.local._pages import Pages
 from st4sd_async.local._queries import Find, matching
 from st4sd_async.local._relationships import Relationships
 from st4sd_async.local._schema import Invalid, read, summary
@@ -218,14 +219,16 @@ class Runtime:
         self._store = Store()
         self._instances = Instances(self._store, engine)
         relationships, written = Relationships(self._store), dict[str, Dsl]()
+        experiments = Experiments(self._store, engine, self._instances.accept, relationships.find, written)
         self._groups = (
             Lambdas(self._instances.accept),
-            Experiments(self._store, engine, self._instances.accept, relationships.find, written),
+            experiments,
             self._instances,
             relationships,
             Library(),
             Utilities(self._store, written),
             Cluster(),
+            Pages(experiments.get),
         )
 
     def routes(self) -> list[Route]:

@@ -66,6 +66,7 @@ class LocalServer(Steering):
         slots: int | None = None,
         keep: Path | None = None,
         token_lifetime: float | None = None,
+        open_registry: bool = False,
     ) -> None:
         """
         Prepare a server; it listens when it is entered.
@@ -81,6 +82,8 @@ class LocalServer(Steering):
             keep: Where instance directories go and stay; None: they are removed with the server.
             token_lifetime: Seconds until `auth_token` is refused, virtual ones with the simulator;
                 None: never. API keys do not expire.
+            open_registry: Whether anybody may look into the registry (``/registry-ui/``), as into the global one,
+                so that experiments can be imported from there without credentials.
 
         Raises:
             ImportError: A package is missing; the text says which extra brings it.
@@ -100,7 +103,7 @@ class LocalServer(Steering):
         self._keep = None if keep is None else keep.absolute()
         self._clock = VirtualClock(speed)
         now = self._clock.now if engine == "simulator" else time.monotonic
-        self._access = Access(now, token_lifetime)
+        self._access = Access(now, token_lifetime, is_registry_open=open_registry)
         self._resources = ExitStack()
         self._log = Log()
         self._examples: Examples | None = None

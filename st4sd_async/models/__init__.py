@@ -13,6 +13,7 @@ from .datastore import (
     UserMetadata,
 )
 from .downloads import Download, DownloadFailed
+from .imports import ImportedExperiment, Requirement
 from .interface import InputSpec, Interface, PropertySpec
 from .outputs import KeyOutput, Output
 from .packages import Experiment, ExperimentList, StartSkeleton
@@ -80,6 +81,7 @@ __all__ = [
     "GraphPayload",
     "Hint",
     "History",
+    "ImportedExperiment",
     "Inheritance",
     "InheritedValue",
     "InheritedVariable",
@@ -106,6 +108,7 @@ __all__ = [
     "RelationshipList",
     "RelationshipPayload",
     "Reply",
+    "Requirement",
     "ResultLink",
     "ResultLinkPayload",
     "RuntimePolicy",

@@ -105,6 +105,8 @@ class RegistryMetadata(Reply):
     """Input files that every start must bring."""
     data: Annotated[list[Named], _List] = []
     """Data files that the package has."""
+    container_images: Annotated[list[Named], _List] = Field(default=[], alias="containerImages")
+    """Images that its components run in, as far as they do not depend on a start."""
     output: Annotated[list[Named], _List] = []
     """Key-outputs."""
     platforms: _Strings = []

@@ -10,6 +10,7 @@ from typing import Any, assert_type
 from pydantic import SecretStr
 
 from st4sd_async import (
+    GLOBAL_REGISTRY,
     Client,
     ComponentDocument,
     ComponentReport,
@@ -19,6 +20,7 @@ from st4sd_async import (
     Experiment,
     ExperimentDocument,
     ExperimentState,
+    ImportedExperiment,
     Instance,
     Interface,
     KeyOutput,
@@ -26,6 +28,7 @@ from st4sd_async import (
     Problem,
     Properties,
     Relationship,
+    Requirement,
     Run,
     St4sdError,
     StartPayload,
@@ -76,6 +79,15 @@ async def verbs(client: Client) -> None:
     assert_type(client.run("demo-1"), Run)
     assert_type(await run.wait(check=True), Status)
     await client.delete(run)
+
+
+async def elsewhere(client: Client, other: Client) -> None:
+    assert_type(Client.from_context("name", config=Config()), Client)
+    found = assert_type(await client.fetch_experiment(GLOBAL_REGISTRY, "demo"), ImportedExperiment)
+    assert_type(found.missing, tuple[Requirement, ...])
+    assert_type(found.requirements[0].is_met, bool | None)
+    assert_type(await client.import_experiment(other, "demo", allow_missing=True), Experiment)
+    await client.import_experiment(other.experiments, "demo")  # type: ignore[arg-type] # a group is no source
 
 
 async def groups(client: Client) -> None:

@@ -1,0 +1,213 @@
+"""Import of experiments from other registries: the verbs of a client that fetch, check and push them."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from typing import TYPE_CHECKING, Any
+from urllib.parse import SplitResult, unquote
+
+from ._call import Call
+from ._config import split_address
+from ._errors import APIError, BadRequest, NotFound, Unauthorized, UnknownExperiment
+from ._refusals import MissingRequirements
+from ._replies import Response
+from ._requirements import judged, requirements_of
+from ._resources.experiments import Experiments, get_call
+from ._resources.registry import identifier_path
+from .models import Experiment
+from .models.imports import ImportedExperiment, Requirement
+
+if TYPE_CHECKING:
+    from ._client import Client
+    from ._resources._base import Sender
+    from ._resources.datasets import Datasets
+    from ._resources.secrets import ImagePullSecrets
+
+GLOBAL_REGISTRY = "https://registry.st4sd.res.ibm.com"
+"""The public registry of the ST4SD project. Source: the help of ``stp package import``."""
+
+BACKEND = "registry-ui/backend/"
+"""Prefix of what the pages of a registry ask."""
+
+PAGES = ("registry-ui", "experiment", "rs")
+"""First segments of what is below the root of a deployment, and no part of its address."""
+
+WHOLE = {"outputFormat": "json", "hideMetadataRegistry": "n", "hideNone": "y", "hideBeta": "n"}
+"""What is asked for: the definition as it was pushed, and what tells the container images."""
+
+BETA = ("connections", "includePaths", "output", "interface")
+"""Fields of ``base`` that a service without them refuses, so that they are left out when they say nothing."""
+
+BLANK = "{}"
+"""What a registry puts in the place of the service's words."""
+
+STALE = "the global registry repeats an answer for 10 minutes, refusals included: try again later"
+"""What may be behind a refusal of a registry."""
+
+log = logging.getLogger("st4sd_async")
+
+
+def registry_call(root: str, identifier: str) -> Call[Experiment]:
+    """One experiment of another registry, as its pages are shown it."""
+    path = identifier_path(identifier)
+    return Call("GET", path, _entry, params=WHOLE, missing=UnknownExperiment, base=f"{root}{BACKEND}")
+
+
+def _entry(response: Response) -> Experiment:
+    found = Experiment.model_validate(response.json()["entry"])
+    if not found.name:
+        raise ValueError("no experiment")
+    return found
+
+
+def located(source: str, identifier: str | None) -> tuple[str, str]:
+    """
+    The root of a registry, with a slash at its end, and the identifier of an experiment in it.
+
+    Raises:
+        ValueError: The source is no http(s) address or holds credentials, or nothing names the experiment.
+    """
+    parts = split_address(source)
+    if parts is None:
+        raise ValueError(f"the address of a registry looks like {GLOBAL_REGISTRY}, not {source.rpartition('@')[2]!r}")
+    if "@" in parts.netloc:
+        raise ValueError("the address of a registry must not hold a user or password: give a Client of it instead")
+    root, page = _cut(parts)
+    name = identifier if identifier is not None else page
+    if not name:
+        raise ValueError(f"name the experiment: {source!r} is the address of no experiment's page")
+    return root, name
+
+
+def _cut(parts: SplitResult) -> tuple[str, str]:
+    """The root of the registry that a page belongs to, and the experiment that the page is about, "" if about none."""
+    segments = [one for one in parts.path.split("/") if one]
+    end = next((at for at, one in enumerate(segments) if one in PAGES), len(segments))
+    below = segments[end:]
+    page = unquote(below[below.index("experiment") + 1]) if "experiment" in below[:-1] else ""
+    path = "".join(f"{one}/" for one in segments[:end])
+    return parts._replace(path=f"/{path}", query="", fragment="").geturl(), page
+
+
+def definition_of(experiment: Experiment) -> dict[str, Any]:
+    """What is to be pushed of an experiment that a registry showed: all but what the registry found out itself."""
+    definition = copy.deepcopy(experiment.raw)
+    definition.get("metadata", {}).pop("registry", None)
+    base = definition.get("base") or {}
+    for holder, names in ((base, BETA), *((package, ("graphs",)) for package in base.get("packages") or ())):
+        for name in names:
+            if not holder.get(name):
+                holder.pop(name, None)
+    return definition
+
+
+class Imports:
+    """The part of a client that brings experiments here; see `Client` for what all its methods raise."""
+
+    experiments: Experiments
+    """The registry of experiments."""
+    datasets: Datasets
+    """S3 buckets that the deployment knows by name."""
+    image_pull_secrets: ImagePullSecrets
+    """Credentials for container registries."""
+    _send: Sender
+
+    async def fetch_experiment(self, source: str | Client, identifier: str | None = None) -> ImportedExperiment:
+        """
+        An experiment of another registry, and what it relies on that this deployment may not have.
+
+        Nothing is pushed. An address is sent credentials only if it is this deployment's own or trusted; give a
+        `Client`, open, for another registry that wants some.
+
+        Args:
+            source: Address of a registry, as `GLOBAL_REGISTRY`, or of a page of it; or a client of another
+                deployment.
+            identifier: ``name`` (which means ``name:latest``), ``name:tag`` or ``name@digest``; None: the
+                experiment that the page at the address is about.
+
+        Raises:
+            UnknownExperiment: The registry has none; the global one goes on saying so for 10 minutes.
+            Unauthorized: The registry is private: give a client of it as the source.
+            DecodeError: The address is not that of a registry, or what is there is no experiment.
+            ValueError: The address is none, or nothing names the experiment.
+
+        Source: ``GET registry-ui/backend/experiments/{identifier}`` of a registry, or ``GET experiments/{identifier}``
+        of a client's runtime service; then ``GET image-pull-secrets/`` and ``GET datasets/`` here, if there is need.
+        """
+        root, found = await _fetched(self._send, source, identifier)
+        definition = definition_of(found)
+        images = [image.name or "" for image in found.metadata.registry.container_images]
+        requirements = requirements_of(definition, images)
+        return ImportedExperiment(root, found, definition, await self._judged(requirements))
+
+    async def import_experiment(
+        self, source: str | Client, identifier: str | None = None, *, allow_missing: bool = False
+    ) -> Experiment:
+        """
+        Fetch an experiment of another registry and push it here, with its tags, if this deployment has what it needs.
+
+        Args:
+            source, identifier: As for `fetch_experiment`.
+            allow_missing: Whether to push it even if this deployment lacks something that it relies on.
+
+        Returns:
+            The experiment as the registry here has it, with its digest.
+
+        Raises:
+            MissingRequirements: This deployment lacks something; nothing was pushed. What cannot be asked for, as
+                whether an image is public, is no error; of image registries there is a warning in the log.
+            InvalidPackage: The service here cannot fetch the package or does not take it.
+
+        All that `fetch_experiment` raises too. It may be repeated: the same content has the same digest, and no second
+        entry.
+        """
+        found = await self.fetch_experiment(source, identifier)
+        if found.missing and not allow_missing:
+            raise MissingRequirements.before_pushing(found.identifier, found.missing)
+        for one in found.uncertain:
+            if one.kind == "image registry":
+                log.warning("%s relies on the %s: if its images are not public, %s", found.identifier, one, one.advice)
+        return await self.experiments.push(found.definition)
+
+    async def _judged(self, requirements: list[Requirement]) -> tuple[Requirement, ...]:
+        """The requirements with their verdicts; the deployment is asked only for lists that matter."""
+        kinds = {one.kind for one in requirements}
+        pull_secrets = await self.image_pull_secrets.list() if kinds & {"image registry", "image pull secret"} else {}
+        datasets = await self._datasets() if "dataset" in kinds else []
+        return tuple(judged(one, pull_secrets, datasets) for one in requirements)
+
+    async def _datasets(self) -> list[str]:
+        try:
+            return await self.datasets.list()
+        except BadRequest:  # a cluster without Datashim, which has no datasets
+            return []
+
+
+async def _fetched(send: Sender, source: str | Client, identifier: str | None) -> tuple[str, Experiment]:
+    """Where an experiment comes from, and the experiment."""
+    if isinstance(source, Imports):
+        if identifier is None:
+            raise ValueError("name the experiment: a client as the source does not")
+        return source._session.home.geturl(), await source._send(get_call(identifier, WHOLE))
+    if not isinstance(source, str):
+        raise TypeError(f"the source is the address of a registry or a Client, not {type(source).__name__}")
+    root, name = located(source, identifier)
+    try:
+        return root, await send(registry_call(root, name))
+    except APIError as error:
+        refusal = error
+    raise _explained(refusal, root, name)
+
+
+def _explained(error: APIError, root: str, identifier: str) -> APIError:
+    """The refusal of a registry, which keeps the service's words to itself, with words of our own."""
+    if isinstance(error, Unauthorized) and not error.token_page.startswith(root):
+        error.token_page, error.advice = "", "this registry is private: open a Client of it and give that as the source"
+    elif error.message == BLANK:
+        error.message, error.advice = "the registry does not say why", STALE
+        if isinstance(error, NotFound):
+            told, detail = f"the registry has no experiment {identifier!r}", {"packageNotFound": identifier}
+            error = UnknownExperiment(told, status=error.status, method=error.method, url=error.url, detail=detail)
+            error.advice = STALE
+    return error

@@ -1,0 +1,383 @@
+"""Experiments of one embedded server come to another."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from st4sd_async import (
+    S3,
+    APIError,
+    Client,
+    Config,
+    DecodeError,
+    InvalidPackage,
+    MissingRequirements,
+    Requirement,
+    RetryPolicy,
+    ServerError,
+    St4sdError,
+    Unauthorized,
+    UnknownExperiment,
+)
+from st4sd_async.local import Html, LocalServer, Reply
+
+pytestmark = pytest.mark.anyio
+
+BUCKET = S3.model_validate({"accessKeyID": "i", "secretAccessKey": "k", "bucket": "b", "endpoint": "e"})
+JSON = {"Content-Type": "application/json"}
+
+
+@pytest.fixture
+async def there() -> AsyncIterator[LocalServer]:
+    """Another server, into whose registry anybody may look, as into the global one."""
+    async with LocalServer(open_registry=True) as running:
+        yield running
+
+
+@pytest.fixture
+async def other(there: LocalServer) -> AsyncIterator[Client]:
+    """A client of the other server."""
+    async with Client(there.url, api_key=there.api_key) as opened:
+        yield opened
+
+
+def definition(server: LocalServer, *tags: str) -> dict[str, Any]:
+    """The example `demo`, but of a commit elsewhere, so that it is the same wherever it is pushed."""
+    made = server.example("demo")
+    location = {"url": "https://git.example/demo.git", "commit": "0123456789abcdef0123456789abcdef01234567"}
+    made["base"]["packages"][0]["source"]["git"]["location"] = location
+    made["metadata"]["package"]["tags"] = list(tags)
+    return made
+
+
+def needy(server: LocalServer) -> dict[str, Any]:
+    """The example `demo`, with a dataset, an image pull secret and a Secret that it relies on."""
+    made = definition(server)
+    package = made["base"]["packages"][0]
+    secret = {"secretKeyRef": {"name": "git-oauth", "key": "oauth-token"}}
+    package["source"]["git"]["security"] = {"oauth": {"valueFrom": secret}}
+    registry = {"serverUrl": "quay.example/group", "security": {"valueFrom": {"secretKeyRef": {"name": "quay"}}}}
+    package["dependencies"] = {"imageRegistries": [registry]}
+    weights = {"name": "weights.csv", "valueFrom": {"datasetRef": {"name": "weights"}}}
+    made["parameterisation"] = {"presets": {"data": [weights]}}
+    return made
+
+
+def shown(body: Any, status: int = 200) -> Reply:
+    """What the registry's backend answers."""
+    return Reply(status, JSON, json.dumps(body).encode())
+
+
+@pytest.mark.parametrize("whole", [False, True], ids=["as the examples are", "with fields still being worked on"])
+async def test_an_experiment_of_a_registry_comes_as_it_is(
+    whole: bool, there: LocalServer, other: Client, client: Client
+) -> None:
+    """With its tags, and under the same digest."""
+    pushed = definition(there, "1.0", "stable")
+    if whole:
+        pushed["base"]["packages"][0]["graphs"] = [{"name": "inner"}]
+        pushed["base"]["interface"] = {"description": "measures"}
+    original = await other.push(pushed)
+
+    imported = await client.import_experiment(there.url, "demo")
+
+    assert (imported.name, imported.digest) == ("demo", original.digest)
+    assert (await client.experiments.get("demo:1.0")).tags == ["1.0", "stable", "latest"]
+    assert (await client.experiments.get("demo:stable", with_beta=True)).raw["base"] == (
+        await other.experiments.get("demo", with_beta=True)
+    ).raw["base"]
+
+
+async def test_an_import_may_be_repeated(there: LocalServer, other: Client, client: Client) -> None:
+    """There is one entry in the end."""
+    await other.push(definition(there))
+
+    first = await client.import_experiment(there.url, "demo")
+    second = await client.import_experiment(there.url, "demo")
+
+    assert first.digest == second.digest
+    assert len(await client.experiments.list()) == 1
+
+
+async def test_a_version_may_be_named(there: LocalServer, other: Client, client: Client) -> None:
+    """By its tag or digest."""
+    old = await other.push(definition(there, "1.0"))
+    await other.push({**definition(there, "2.0"), "parameterisation": {}})
+
+    by_tag = await client.fetch_experiment(there.url, "demo:1.0")
+    by_digest = await client.fetch_experiment(there.url, old.identifier)
+    latest = await client.fetch_experiment(there.url, "demo")
+
+    assert by_tag.identifier == by_digest.identifier == old.identifier
+    assert latest.identifier != old.identifier
+
+
+async def test_an_import_may_come_from_a_private_deployment(
+    server: LocalServer, client: Client, there: LocalServer, other: Client
+) -> None:
+    """Through a client of it; each server sees its own credentials and nothing else."""
+    original = await client.push(definition(server, "1.0"))
+
+    imported = await other.import_experiment(client, "demo:1.0")
+
+    assert imported.digest == original.digest
+    assert await other.fetch_experiment(client, "demo") == await other.fetch_experiment(client, "demo:1.0")
+    assert (await other.fetch_experiment(client, "demo")).source == f"{server.url}/"
+
+
+@pytest.mark.parametrize(
+    "page", ["/experiment/demo", "/registry-ui/experiment/demo#history", "/registry-ui/experiment/demo%3Alatest/x?y"]
+)
+async def test_the_page_of_an_experiment_will_do(page: str, there: LocalServer, other: Client, client: Client) -> None:
+    """As people copy it from their browser."""
+    await other.push(definition(there))
+
+    found = await client.fetch_experiment(there.url + page)
+
+    assert (found.experiment.name, found.source) == ("demo", f"{there.url}/")
+
+
+async def test_what_is_fetched_may_be_changed_before_it_is_pushed(
+    there: LocalServer, other: Client, client: Client
+) -> None:
+    """The definition is a copy of its own, without what the other registry found out."""
+    await other.push(definition(there))
+    found = await client.fetch_experiment(there.url, "demo")
+
+    found.definition["metadata"]["package"]["name"] = "mine"
+    pushed = await client.push(found.definition)
+
+    assert (pushed.name, found.experiment.name) == ("mine", "demo")
+    assert "registry" not in found.definition["metadata"]
+    assert found.experiment.raw["metadata"]["registry"]["digest"] == found.experiment.digest
+    assert (await client.experiments.list())[0].name == "mine"
+
+
+async def test_what_is_missing_is_told_before_anything_is_pushed(
+    there: LocalServer, other: Client, client: Client
+) -> None:
+    """Each thing with its kind, its name, who relies on it and what to do."""
+    await other.push(needy(there))
+
+    found = await client.fetch_experiment(there.url, "demo")
+    with pytest.raises(MissingRequirements) as caught:
+        await client.import_experiment(there.url, "demo")
+
+    where = "base.packages.0"
+    assert set(found.requirements) == {
+        Requirement("secret", "git-oauth", (f"{where}.source.git.security.oauth.valueFrom",)),
+        Requirement(
+            "image pull secret", "quay", (f"{where}.dependencies.imageRegistries.0",), "quay.example/group", False
+        ),
+        Requirement("dataset", "weights", ("parameterisation.presets.data.0.valueFrom",), is_met=False),
+    }
+    assert caught.value.requirements == found.missing
+    told = f"{found.identifier} was not pushed: this deployment lacks the image pull secret 'quay', dataset 'weights'"
+    assert str(caught.value).startswith(f"{told}; meet its .requirements")
+    assert [one.advice for one in found.missing] == [
+        "client.image_pull_secrets.create('quay', server='quay.example/group', ...)",
+        "client.datasets.create('weights', S3(...))",
+    ]
+    assert [one.name for one in found.uncertain] == ["git-oauth"]
+    assert await client.experiments.list() == []
+
+
+async def test_what_is_missing_can_be_supplied(there: LocalServer, other: Client, client: Client) -> None:
+    """Or pushed without."""
+    await other.push(needy(there))
+
+    pushed = await client.import_experiment(there.url, "demo", allow_missing=True)
+    await client.datasets.create("weights", BUCKET)
+    await client.image_pull_secrets.create("quay", server="quay.example/group", username="u", password="pass-word")
+    again = await client.import_experiment(there.url, "demo")
+
+    assert pushed.digest == again.digest
+
+
+async def test_a_cluster_without_datasets_lacks_them(
+    server: LocalServer, there: LocalServer, other: Client, client: Client
+) -> None:
+    """The service refuses to list them there."""
+    await other.push(needy(there))
+    server.faults.add("GET /datasets/", shown({"message": "Datashim is not installed"}, 400))
+
+    found = await client.fetch_experiment(there.url, "demo")
+
+    assert "weights" in [one.name for one in found.missing]
+
+
+async def test_an_image_that_may_be_public_is_only_warned_about(
+    there: LocalServer, other: Client, client: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And not even that if an image pull secret opens its registry."""
+    await other.push(definition(there))
+    entry = (await other.experiments.get("demo")).raw
+    entry["metadata"]["registry"]["containerImages"] = [{"name": "quay.example/a/b:1"}, {"name": "quay.example/a/c"}]
+    there.faults.add("GET /registry-ui/*", shown({"entry": entry, "problems": []}), times=2)
+
+    await client.import_experiment(there.url, "demo")
+    told = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    await client.image_pull_secrets.create("pull", server="quay.example", username="u", password="pass-word")
+    found = await client.fetch_experiment(there.url, "demo")
+
+    assert len(told) == 1
+    assert "relies on the image registry 'quay.example': if its images are not public, client.image_pull" in told[0]
+    images = ("quay.example/a/b:1", "quay.example/a/c")
+    assert found.requirements == (Requirement("image registry", "quay.example", images, is_met=True),)
+
+
+async def test_the_deployment_is_asked_only_if_there_is_need(
+    server: LocalServer, there: LocalServer, other: Client, client: Client
+) -> None:
+    """An experiment that relies on nothing costs one request."""
+    await other.push(definition(there))
+    before = len(server.requests)
+
+    found = await client.fetch_experiment(there.url, "demo")
+
+    assert (found.requirements, len(server.requests)) == ((), before)
+
+
+async def test_an_unknown_experiment_is_told_as_such(there: LocalServer, client: Client) -> None:
+    """The registry says only that there is nothing, and may go on saying so."""
+    with pytest.raises(UnknownExperiment, match="has no experiment 'ghost'; the global registry repeats") as caught:
+        await client.fetch_experiment(there.url, "ghost")
+
+    assert (caught.value.identifier, caught.value.status) == ("ghost", 404)
+
+
+async def test_an_unknown_experiment_of_a_deployment_is_told_as_such(client: Client, other: Client) -> None:
+    """In the service's own words."""
+    with pytest.raises(UnknownExperiment, match="Cannot find") as caught:
+        await client.import_experiment(other, "ghost")
+
+    assert caught.value.identifier == "ghost"
+
+
+async def test_a_private_registry_asks_for_a_client(server: LocalServer, other: Client) -> None:
+    """There is no use in a new token for the wrong place."""
+    with pytest.raises(Unauthorized, match="this registry is private: open a Client of it") as caught:
+        await other.fetch_experiment(server.url, "demo")
+
+    assert caught.value.token_page == ""
+
+
+async def test_a_registry_of_ones_own_needs_no_client(server: LocalServer, client: Client) -> None:
+    """It is behind the door that the client has the key for."""
+    await client.push(definition(server))
+
+    assert (await client.fetch_experiment(server.url, "demo")).experiment.name == "demo"
+
+
+async def test_a_registry_of_ones_own_that_refuses_asks_for_a_new_token(server: LocalServer, client: Client) -> None:
+    """There a new token is of use."""
+    server.renew()
+
+    with pytest.raises(Unauthorized, match="get a new token at") as caught:
+        await client.fetch_experiment(server.url, "demo")
+
+    assert caught.value.token_page == f"{server.url}/authorisation/token"
+
+
+@pytest.mark.parametrize("status", [500, 418])
+async def test_a_refusal_without_words_is_told_so(status: int, there: LocalServer, server: LocalServer) -> None:
+    """With what may be behind it: a cache."""
+    there.faults.add("GET /registry-ui/*", shown({}, status))
+    config = Config(retry=RetryPolicy(attempts=1))
+
+    async with Client(server.url, api_key=server.api_key, config=config) as client:
+        with pytest.raises(APIError, match="the registry does not say why; the global registry repeats an answer"):
+            await client.fetch_experiment(there.url, "demo")
+
+
+async def test_a_registry_that_is_down_is_told_as_such(there: LocalServer, server: LocalServer) -> None:
+    """By the proxy in front of it."""
+    there.faults.add("GET /registry-ui/*", Html(502))
+    config = Config(retry=RetryPolicy(attempts=1))
+
+    async with Client(server.url, api_key=server.api_key, config=config) as client:
+        with pytest.raises(ServerError, match="the proxy has no answer from the service"):
+            await client.fetch_experiment(there.url, "demo")
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (Html(200), "a web page where JSON is due"),
+        (shown([]), "something that is not the JSON it should be"),
+        (shown({"entry": {}}), "something that is not the JSON it should be"),
+        (shown({"entry": {"base": {"packages": 5}, "metadata": {"package": {"name": "x"}}}}), "base.packages"),
+    ],
+    ids=["page", "list", "blank", "other shape"],
+)
+async def test_what_is_no_experiment_is_told_as_such(
+    answer: Any, words: str, there: LocalServer, client: Client
+) -> None:
+    """An address that is not that of a registry is answered with a page and 200."""
+    there.faults.add("GET /registry-ui/*", answer)
+
+    with pytest.raises(DecodeError, match=words):
+        await client.fetch_experiment(there.url, "demo")
+
+
+async def test_a_redirect_is_not_followed(there: LocalServer, client: Client) -> None:
+    """It is told where it leads."""
+    there.faults.add("GET /registry-ui/*", Reply(302, {"Location": "https://elsewhere.example/"}, b""))
+
+    with pytest.raises(APIError, match=r"a redirect to 'https://elsewhere\.example/', which is never followed"):
+        await client.fetch_experiment(there.url, "demo")
+
+
+async def test_a_package_that_cannot_be_had_here_is_told_by_the_service(
+    server: LocalServer, there: LocalServer, other: Client, client: Client
+) -> None:
+    """As for any other push."""
+    await other.push(definition(there))
+    server.faults.add("POST /experiments/", shown({"message": "no", "problem": "Unable to clone"}, 400))
+
+    with pytest.raises(InvalidPackage) as caught:
+        await client.import_experiment(there.url, "demo")
+
+    assert caught.value.reason == "Unable to clone"
+
+
+@pytest.mark.parametrize(
+    ("source", "identifier", "words"),
+    [
+        ("registry.example", "demo", "the address of a registry looks like https://registry"),
+        ("ftp://registry.example", "demo", "not 'ftp://registry.example'"),
+        ("https://user:pass-word@registry.example", "demo", "must not hold a user or password"),
+        ("user:pass-word@registry.example", "demo", "not 'registry.example'"),
+        ("https://registry.example/registry-ui/", None, "name the experiment"),
+        ("https://registry.example/experiment/", None, "name the experiment"),
+        ("https://registry.example", "", "name the experiment"),
+        ("https://registry.example", "a/b", "a text without slashes"),
+    ],
+)
+async def test_a_source_that_will_not_do_is_refused(
+    source: str, identifier: str | None, words: str, client: Client
+) -> None:
+    """Before anything is sent; passwords stay unseen."""
+    with pytest.raises(ValueError, match=words) as caught:
+        await client.import_experiment(source, identifier)
+
+    assert "pass-word" not in str(caught.value)
+
+
+async def test_what_is_no_source_is_refused(client: Client, other: Client) -> None:
+    """A path is none, and a client has many experiments."""
+    with pytest.raises(TypeError, match="a registry or a Client, not int"):
+        await client.fetch_experiment(5, "demo")  # type: ignore[arg-type] # on purpose
+    with pytest.raises(ValueError, match="a client as the source does not"):
+        await client.fetch_experiment(other)
+
+
+async def test_a_source_that_is_not_open_is_told(client: Client, there: LocalServer) -> None:
+    """As any other use of such a client."""
+    with pytest.raises(St4sdError, match="not open"):
+        await client.fetch_experiment(Client(there.url, api_key=there.api_key), "demo")

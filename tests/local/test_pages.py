@@ -1,0 +1,68 @@
+"""The registry's pages and what they ask, over plain HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from st4sd_async.local import LocalServer
+from tests.local.helpers import definition
+
+BACKEND = "/registry-ui/backend/experiments"
+
+
+@pytest.fixture
+def pages(server: LocalServer) -> Iterator[httpx.Client]:
+    """Somebody who is signed in."""
+    with httpx.Client(base_url=server.url, headers={"Authorization": f"Bearer {server.api_key}"}) as client:
+        yield client
+
+
+def test_the_pages_are_shown_what_the_service_answers(pages: httpx.Client, web: httpx.Client, push: Any) -> None:
+    """The query is handed on."""
+    push()
+
+    for query in ("", "?outputFormat=json&hideMetadataRegistry=y&hideNone=y", "?hideBeta=n"):
+        reply = pages.get(f"{BACKEND}/toy:v1{query}")
+
+        assert (reply.status_code, reply.json()) == (200, web.get(f"/experiments/toy:v1{query}").json())
+    assert "registry" not in pages.get(f"{BACKEND}/toy?hideMetadataRegistry=y").json()["entry"]["metadata"]
+
+
+@pytest.mark.parametrize(("identifier", "status"), [("ghost", 404), ("toy:v1@sha256x0", 500)])
+def test_a_refusal_keeps_its_reason_to_itself(identifier: str, status: int, pages: httpx.Client) -> None:
+    """Only the status is that of the service."""
+    reply = pages.get(f"{BACKEND}/{identifier}")
+
+    assert (reply.status_code, reply.json()) == (status, {})
+
+
+@pytest.mark.parametrize("path", ["/registry-ui/", "/registry-ui/experiment/toy", "/registry-ui/no/such/thing"])
+def test_every_other_path_is_the_page(path: str, pages: httpx.Client) -> None:
+    """With 200, as one page shows all."""
+    reply = pages.get(path)
+
+    assert (reply.status_code, reply.headers["content-type"]) == (200, "text/html")
+    assert "ST4SD Registry" in reply.text
+
+
+def test_the_pages_are_behind_the_door(server: LocalServer) -> None:
+    """Unless the registry is open."""
+    assert httpx.get(f"{server.url}{BACKEND}/toy").status_code == 403
+    assert httpx.get(f"{server.url}/registry-ui/").status_code == 403
+
+
+def test_an_open_registry_shows_experiments_to_anybody_and_nothing_else() -> None:
+    """The services stay behind the door, and the pages take nothing."""
+    with LocalServer(open_registry=True) as server:
+        headers = {"Authorization": f"Bearer {server.api_key}"}
+        httpx.post(f"{server.url}/rs/experiments/", json=definition(), headers=headers).raise_for_status()
+
+        assert httpx.get(f"{server.url}{BACKEND}/toy").json()["entry"]["metadata"]["package"]["name"] == "toy"
+        assert httpx.get(f"{server.url}/experiments/toy").status_code == 403
+        assert httpx.get(f"{server.url}/rs/registry-ui/").status_code == 403
+        assert httpx.get(f"{server.url}/registry-ui/../rs/experiments/").status_code == 403
+        assert httpx.delete(f"{server.url}{BACKEND}/toy").status_code == 405

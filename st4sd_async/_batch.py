@@ -19,8 +19,9 @@ from ._errors import JournalError, St4sdError, UnknownRun
 from ._item import Item, item_of
 from ._journal import Journal
 from ._launch import Entry, Launch, differences, entry
-from ._moves import BAD_ENDS, Proof, Row, State, doubted, ended, planned, started
+from ._moves import BAD_ENDS, Proof, Row, State, doubted, ended, planned, started, uncollected
 from ._pace import Pace
+from ._resources.sightings import of_instance
 from ._starts import Start, Starts
 from ._threads import in_thread
 from ._work import Work
@@ -147,8 +148,8 @@ class Batch:
         """
         Write launches into the journal, to be started by `run`; those that are there already are left as they are.
 
-        Contents of files are read now. Credentials in payloads are not written down: add the launches again
-        in each process that is to start them.
+        Contents of files are read now. Credentials in payloads, and all ``environmentVariables``, are not written
+        down: add the launches again in each process that is to start them.
 
         Args:
             launches: Any number of them.
@@ -160,6 +161,7 @@ class Batch:
             JournalError: A key is there already with another experiment or payload; the text has the difference.
             InvalidPayload: A payload will not do. Launches before the one in question may have been added.
         """
+        self._check_open()
         if isinstance(launches, Launch):
             raise TypeError(f"launches are an iterable of Launch: give [{launches!r}]")
         new: dict[str, Entry] = {}
@@ -190,7 +192,8 @@ class Batch:
         if (row.experiment, row.payload) != (given.row.experiment, given.row.payload):
             content = there.content if there else await self._journal.payload(row.payload)
             told = differences(row, content, given.row, given.content)
-            raise JournalError(f"{row.key!r} is in {self._journal.name} already and is another launch: {told}")
+            where = "given twice, and the second" if there else f"in {self._journal.name} already, and this"
+            raise JournalError(f"{row.key!r} is {where} is another launch, which needs a key of its own: {told}")
         return True
 
     async def _write(self, new: Mapping[str, Entry]) -> None:
@@ -230,6 +233,9 @@ class Batch:
         wanted = await in_thread(collecting, outputs, to)
         if wanted is not None:
             await in_thread(wanted.refuse_strangers, self._book, [row.key for row in self._rows({State.PLANNED})])
+            for row in await in_thread(wanted.missing, self._rows({State.COLLECTED})):
+                gone = uncollected(row, "DownloadError", "files were removed since", self._book.clock.wall())
+                await self._book.put(row, gone)
         work = await self._begin(wanted)
         try:
             while (key := await work.next()) is not None:
@@ -237,9 +243,13 @@ class Batch:
         finally:
             work.stop()
 
-    async def _begin(self, collecting: Collecting | None) -> Work:
+    def _check_open(self) -> anyio.abc.TaskGroup:
         if self._tasks is None:
             raise St4sdError("this batch is not open: use it inside 'async with client.batch(...) as batch:'")
+        return self._tasks
+
+    async def _begin(self, collecting: Collecting | None) -> Work:
+        tasks = self._check_open()
         while (before := self._work) is not None and not before.is_over:
             # Whoever broke off his loop may not have closed it yet, so this is no error of whoever comes now.
             before.stop(St4sdError("another run() of this batch took over"))
@@ -253,9 +263,11 @@ class Batch:
         self._work = work = Work(self._book, self._client, starts, doubts, collecting, self._most)
         if before is not None:
             work.succeed(before)
+        elif bad := len(self._rows(BAD_ENDS)):
+            log.warning("%d launches ended badly before: batch.retry_failed() plans another attempt at them", bad)
         self._errors = work.errors
         work.take(self._book.rows.values())
-        self._tasks.start_soon(work)
+        tasks.start_soon(work)
         return work
 
     async def properties(self, names: Iterable[str] | None = None) -> Properties:
@@ -289,13 +301,15 @@ class Batch:
 
         Raises:
             UnknownRun: The service has no such run.
-            ValueError: The launch is not in doubt, or the run is another launch's.
+            ValueError: The launch is not in doubt, or the run was started for something else.
         """
         row = self._book.doubt(key)
         owner = self._book.owners.get(rest_uid)
         if owner is not None:
             raise ValueError(f"the run {rest_uid!r} is that of {owner!r}")
-        await self._client.status(rest_uid)
+        seen = of_instance(await self._client.instances.get(rest_uid))
+        if seen.package not in (None, row.package) or (seen.has_metadata and seen.token != self._book.token_of(row)):
+            raise ValueError(f"the run {rest_uid!r} was not started for {key!r}: its experiment or metadata is another")
         await self._change(row, started(row, rest_uid, self._book.clock.wall()))
 
     async def forget(self, key: str) -> None:

@@ -80,8 +80,9 @@ class Book:
         row = self.rows.get(key)
         if row is not None and row.state is State.UNKNOWN:
             return row
-        told = f"the batch has no launch {key!r}" if row is None else f"{key!r} is {row.state}"
-        raise ValueError(f"{told}: what is in doubt is {named(self.doubts()) or 'nothing'}")
+        told = f"the batch has no launch {key!r}" if row is None else f"{key!r} is not in doubt but {row.state}"
+        others = f"in doubt: {named(self.doubts())}" if self.doubts() else "none is in doubt"
+        raise ValueError(f"{told}; {others}")
 
     def moment_for(self, row: Row, wall: float, now: float) -> float:
         """

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from ._client import Client
     from .models import Status
 
-_PLAIN = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,98}[A-Za-z0-9])?")
+_DEVICE = r"(?i:aux|con|nul|prn|com[0-9]|lpt[0-9])(?:\.|$)"
+_PLAIN = re.compile(rf"(?!{_DEVICE})[A-Za-z0-9](?:[A-Za-z0-9._-]{{0,98}}[A-Za-z0-9])?")
 COLLECTORS = 4
 """Runs whose files are downloaded at the same time."""
 
@@ -50,13 +51,20 @@ class Collecting:
             told = f"has the files of another batch already, for {len(strange)} of the launches that are to be started"
             raise ValueError(f"{str(self.to)!r} {told}, as in {strange[0]!r}: give another folder, or remove them")
 
+    def missing(self, rows: Iterable[Row]) -> list[Row]:
+        """Those of the launches that were collected of which a file is not there any more."""
+        return [row for row in rows if row.request == self.request and not all(map(os.path.exists, row.files))]
+
 
 def collecting(outputs: Iterable[str] | None, to: str | os.PathLike[str] | None) -> Collecting | None:
     """What is to be downloaded, None if nothing is; raises ValueError if that makes no sense."""
     if outputs is None and to is None:
         return None
-    if outputs is None or to is None or isinstance(outputs, str):
-        raise ValueError(f"outputs are names and go with a folder 'to', not {outputs!r} and {to!r}")
+    if isinstance(outputs, str):
+        raise ValueError(f"outputs is a list of names: give [{outputs!r}]")
+    if outputs is None or to is None:
+        missing = "outputs, names of key-outputs," if outputs is None else "to, the folder for key-outputs,"
+        raise ValueError(f"{missing} is missing: to download takes both")
     names, folder = list(outputs), Path(to).absolute()
     request = json.dumps({"outputs": sorted(names), "to": str(folder)})
     return Collecting(names, folder, request)

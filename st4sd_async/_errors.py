@@ -415,4 +415,5 @@ class NoCredentials(St4sdError):
     def __init__(self, key: str) -> None:
         self.key = key
         """Key of the launch."""
-        super().__init__(f"{key!r} was not sent: a journal keeps no credentials; add the launch again, then run()")
+        told = "a journal keeps no credentials and no environmentVariables: add the launch again, then run()"
+        super().__init__(f"{key!r} was not sent: {told}")

@@ -222,7 +222,8 @@ class Journal:
                 f"{self.name} has format {facts.get('format')!r}, not {records.FORMAT!r}: update this package"
             )
         if facts["server"] != server:
-            raise JournalError(f"{self.name} is of a batch at {facts['server']}, not at {server}: give another path")
+            told = f"{self.name} is of a batch at {facts['server']}, not at {server}: {records.ELSEWHERE}"
+            raise JournalError(told.format(server))
         return facts
 
     def _read(self, facts: Mapping[str, str], opening: int, now: float) -> Contents:

@@ -40,7 +40,7 @@ class State(StrEnum):
     STOPPED = "stopped"
     DELETED = "deleted"
     COLLECTED = "collected"
-    """It succeeded, and what was asked for at some time is on disk."""
+    """It succeeded, and what was asked for is on disk."""
 
 
 class Proof(StrEnum):
@@ -67,7 +67,7 @@ MOVES: dict[State, frozenset[State]] = {
     State.UNKNOWN: frozenset({State.PLANNED, State.UNKNOWN, State.STARTED}),
     State.STARTED: ENDS - {State.COLLECTED},
     State.SUCCEEDED: frozenset({State.SUCCEEDED, State.COLLECTED}),
-    State.COLLECTED: frozenset({State.COLLECTED}),
+    State.COLLECTED: frozenset({State.SUCCEEDED, State.COLLECTED}),
     **dict.fromkeys(BAD_ENDS, frozenset({State.PLANNED})),
 }
 """State -> the states that may follow."""

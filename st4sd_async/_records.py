@@ -35,6 +35,11 @@ OWN = "INSERT INTO run VALUES (?, ?, ?, NULL) ON CONFLICT DO UPDATE SET key = ex
 BURY = "UPDATE run SET gone = 'yes' WHERE rest_uid = ?"
 SEE = "INSERT OR IGNORE INTO seen VALUES (?, ?)"
 SET = "INSERT OR REPLACE INTO journal VALUES (?, ?)"
+ELSEWHERE = (
+    "give another path; but if it is the same service under a new address, tell the journal: "
+    "sqlite3 FILE \"UPDATE journal SET value = '{}' WHERE name = 'server'\""
+)
+"""What to do with the journal of a batch at another server."""
 KEEP = "INSERT OR IGNORE INTO payload VALUES (?, ?)"
 
 Statement = tuple[str, Sequence[Any]]

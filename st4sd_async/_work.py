@@ -51,6 +51,8 @@ class Work:
         self._results: deque[str] = deque()
         self._is_read = False
         """Whether its reader waits for more than there is."""
+        self._is_warned = False
+        """Whether it was told that the service cannot be reached."""
         self._scope = anyio.CancelScope()
         self.error: Exception | None = None
         """What ended it early."""
@@ -95,11 +97,12 @@ class Work:
     def take(self, rows: Iterable[Row]) -> None:
         """Do what is left to do for these launches."""
         for row in rows:
-            if not self._ends.is_settled(row):
+            is_open = not self._ends.is_settled(row)
+            if is_open or row.state is State.COLLECTED:
+                self.errors.pop(row.key, None)  # what it came to before is not true any more
+            if is_open:
                 self._open.add(row.key)
                 self._route(row)
-            elif row.state is State.COLLECTED:
-                self.errors.pop(row.key, None)  # what was not to be had is not asked for any more
 
     def _route(self, row: Row) -> None:
         """Hand an open launch to who is next."""
@@ -194,7 +197,8 @@ class Work:
         except (APIError, TransportError, DecodeError) as error:
             if not survives(error, is_proven=True):
                 raise
-            log.info("nothing can be started yet: %s", error)
+            level, self._is_warned = logging.INFO if self._is_warned else logging.WARNING, True
+            log.log(level, "nothing can be started yet, and it is tried again every %g s: %s", UNREACHED, error)
             await self._book.clock.sleep(UNREACHED)
 
     async def _start(self, key: str) -> None:

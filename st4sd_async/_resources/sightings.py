@@ -12,7 +12,7 @@ from .._finality import is_final
 from .._moves import METADATA_KEY
 from .._replies import Response
 from .._verdict import Sighting
-from ..models import Status, UserMetadata
+from ..models import Instance, Status, UserMetadata
 from .documents import Query
 
 _FIELD = core_schema.typed_dict_field(core_schema.any_schema(), required=False)
@@ -45,6 +45,11 @@ def of_status(rest_uid: str, package: str | None, status: Status) -> Sighting:
     """What an instance shows when it is asked for by itself."""
     metadata = status.meta.user_metadata if status.meta else {}
     return _sighting(rest_uid, package, metadata, status.pair)
+
+
+def of_instance(instance: Instance) -> Sighting:
+    """The same, with the name of its package."""
+    return of_status(instance.id, instance.labels.get(_PACKAGE), instance.status)
 
 
 def documents_of(tokens: Iterable[str], rest_uids: Iterable[str]) -> Query:

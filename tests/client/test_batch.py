@@ -61,7 +61,7 @@ async def test_the_same_script_again_starts_nothing_and_tells_nothing(client: Cl
     assert await numbers(client) == once(5)
 
 
-async def test_a_refused_launch_fails_alone(client: Client, tmp_path: Path) -> None:
+async def test_a_refused_launch_fails_alone(client: Client, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """It is told with the service's error, in a later process too; another attempt is made on demand."""
     bad = [Launch("no input", "demo"), Launch("no experiment", "other")]
     async with client.batch(tmp_path / "campaign.db") as batch:
@@ -77,6 +77,8 @@ async def test_a_refused_launch_fails_alone(client: Client, tmp_path: Path) -> N
         count = await batch.retry_failed()
         retried = await worked_off(batch)
 
+    (told,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert told == "2 launches ended badly before: batch.retry_failed() plans another attempt at them"
     assert [type(item.error) for item in failures] == [MissingInputs, UnknownExperiment]
     assert "molecules.csv" in str(failures[0].error)
     assert (again, count) == ({}, 2)
@@ -286,8 +288,10 @@ async def test_many_cost_little_to_watch(server: LocalServer, client: Client) ->
     assert await asyncio.to_thread(lambda: server.traffic[START].requests) == 200
 
 
-async def test_a_service_that_is_away_is_waited_for(server: LocalServer, client: Client) -> None:
-    """Before anything is sent, while runs are watched, and while doubts are settled."""
+async def test_a_service_that_is_away_is_waited_for(
+    server: LocalServer, client: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Before anything is sent, which is said once, while runs are watched, and while doubts are settled."""
     server.faults.add("GET /instances/", Html(502), times=4)
     server.faults.add(START, DropAfter(), times=2)
     server.faults.add("POST /ds-mongodb-proxy/", Html(502), times=None)
@@ -295,6 +299,8 @@ async def test_a_service_that_is_away_is_waited_for(server: LocalServer, client:
         await batch.add(launches(3))
         await worked_off(batch)
 
+    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert ["502" in told for told in warnings if told.startswith("nothing can be started yet")] == [True]
     assert await numbers(client) == once(3)
 
 

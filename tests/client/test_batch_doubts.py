@@ -130,7 +130,7 @@ async def test_a_doubt_is_settled_by_adopting_the_run(server: LocalServer, clien
         with pytest.raises(UnknownRun):
             await batch.adopt("mol 0", "demo-none")
         await batch.adopt("mol 0", error.candidates[0])
-        with pytest.raises(ValueError, match="'mol 0' is started: what is in doubt is nothing"):
+        with pytest.raises(ValueError, match="'mol 0' is not in doubt but started; none is in doubt"):
             await batch.forget("mol 0")
         items = await worked_off(batch)
 
@@ -150,11 +150,24 @@ async def test_a_run_is_adopted_by_one_launch_only(server: LocalServer, client: 
             await batch.adopt("mol 0", str(items["mol 1"].run))
 
 
+async def test_a_run_that_was_started_for_something_else_is_not_adopted(server: LocalServer, client: Client) -> None:
+    """Its metadata shows it, or its experiment; what shows neither may be the one."""
+    await client.push({**server.example("demo"), "metadata": {"package": {"name": "other", "tags": ["latest"]}}})
+    other = await client.start("other", launch().payload)
+    foreign = await client.start("demo", launch(7).payload)
+    async with client.batch() as batch:
+        error = await doubtful(server, batch)
+        for run in (other, foreign):
+            with pytest.raises(ValueError, match="was not started for 'mol 0'"):
+                await batch.adopt("mol 0", run.id)
+        await batch.adopt("mol 0", error.candidates[0])
+
+
 async def test_a_doubt_is_settled_by_forgetting_it(server: LocalServer, client: Client) -> None:
     """The user says that it was not started: it is started."""
     async with client.batch() as batch:
         await doubtful(server, batch)
-        with pytest.raises(ValueError, match="the batch has no launch 'mol': what is in doubt is 'mol 0'"):
+        with pytest.raises(ValueError, match="the batch has no launch 'mol'; in doubt: 'mol 0'"):
             await batch.forget("mol")
         await batch.forget("mol 0")
         assert batch.counts["planned"] == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import sqlite3
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import anyio
 import pytest
 
-from st4sd_async import Client, InvalidPayload, JournalError, JournalLocked, Launch, NoCredentials
+from st4sd_async import Client, Config, InvalidPayload, JournalError, JournalLocked, Launch, NoCredentials
 from st4sd_async.local import LocalServer, Reply
 
 from .batches import START, all_bytes, launch, launches, numbers, once, worked_off
@@ -36,8 +37,18 @@ async def test_a_journal_belongs_to_one_server(client: Client, tmp_path: Path) -
         pass
     other = Client("https://other.example")
 
-    with pytest.raises(JournalError, match=r"is of a batch at http://127.0.0.1:[0-9]+/, not at https://other.example/"):
+    with pytest.raises(
+        JournalError, match=r"is of a batch at http://127.0.0.1:[0-9]+/, not at https://other.example/"
+    ) as caught:
         await other.batch(tmp_path / "campaign.db").__aenter__()
+
+    sql = str(caught.value).partition('sqlite3 FILE "')[2].removesuffix('"')
+    with contextlib.closing(sqlite3.connect(tmp_path / "campaign.db")) as database:
+        database.execute(sql)
+        database.commit()
+    offline = Config(validate=False)
+    async with Client("https://other.example", config=offline) as moved, moved.batch(tmp_path / "campaign.db"):
+        pass
 
 
 async def test_a_known_key_with_another_payload_is_an_error_that_shows_the_difference(
@@ -133,7 +144,9 @@ async def test_a_launch_without_its_credentials_is_not_sent(client: Client, tmp_
         await batch.add([secretive(0)])
         items = await worked_off(batch)
 
-    assert items["mol 0"].state == "succeeded"
+        assert batch.failures() == []
+
+    assert (items["mol 0"].state, items["mol 0"].error) == ("succeeded", None)
     assert await numbers(client) == once(2)
 
 

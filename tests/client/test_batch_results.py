@@ -85,17 +85,41 @@ async def test_a_wish_that_cannot_be_met_takes_nothing_away(client: Client, tmp_
         counts = batch.counts
         assert await worked_off(batch, outputs=["Energies"], to=tmp_path / "results") == {}
 
+        (early,) = (await worked_off(batch, outputs=["Energies"], to=tmp_path / "other")).values()
+
+    assert early.error is None
     assert isinstance(wrong.error, UnknownOutput)
     assert (wrong.state, wrong.files, counts["collected"]) == ("collected", before.files, 1)
     assert batch.failures() == []
 
 
-@pytest.mark.parametrize("options", [{"outputs": ["Energies"]}, {"to": "results"}, {"outputs": "Energies", "to": "."}])
-async def test_outputs_and_a_folder_go_together(client: Client, options: Any) -> None:
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"outputs": ["Energies"]}, "to, the folder for key-outputs, is missing"),
+        ({"to": "results"}, "outputs, names of key-outputs, is missing"),
+        ({"outputs": "Energies", "to": "."}, r"give \['Energies'\]"),
+    ],
+)
+async def test_outputs_and_a_folder_go_together(client: Client, options: Any, told: str) -> None:
     """And outputs are several names."""
     async with client.batch() as batch:
-        with pytest.raises(ValueError, match="outputs are names and go with a folder"):
+        with pytest.raises(ValueError, match=told):
             await anext(batch.run(**options))
+
+
+async def test_files_that_were_removed_are_fetched_again(client: Client, tmp_path: Path) -> None:
+    """Collected means that they are there."""
+    async with client.batch(tmp_path / "campaign.db") as batch:
+        await batch.add(launches(3))
+        items = await worked_off(batch, outputs=["Energies"], to=tmp_path / "results")
+        (gone,) = items["mol 1"].files
+        await anyio.Path(gone).unlink()
+        again = await worked_off(batch, outputs=["Energies"], to=tmp_path / "results")
+
+    assert list(again) == ["mol 1"]
+    assert (again["mol 1"].error, again["mol 1"].files) == (None, (gone,))
+    assert await anyio.Path(gone).exists()
 
 
 async def test_properties_of_all_runs_are_one_table(server: LocalServer, client: Client) -> None:

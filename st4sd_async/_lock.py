@@ -8,7 +8,7 @@ from pathlib import Path
 try:
     import fcntl
 except ImportError:  # pragma: no cover -- Windows, where SQLite's own lock is of this kind already
-    fcntl = None  # type: ignore[assignment]
+    fcntl = None  # type: ignore[assignment] # a module everywhere else
 
 
 class FileLock:

@@ -21,7 +21,7 @@ from typing import NamedTuple, Self
 try:
     import fcntl
 except ImportError:  # pragma: no cover -- on Windows nothing can be told, so nothing is removed
-    fcntl = None  # type: ignore[assignment]
+    fcntl = None  # type: ignore[assignment] # a module everywhere else
 
 PREFIX, SUFFIX = ".st4sd-", ".part"
 """Of names in a target that are not for downloads."""

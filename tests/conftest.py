@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
 import anyio
 import pandas  # noqa: F401 -- imported here, because an import under the guard counts as blocking
@@ -21,6 +21,8 @@ class FakeClock:
     def __init__(self) -> None:
         self.time = 1000.0
         self.slept: list[float] = []
+        self.meanwhile: Callable[[], Awaitable[None]] | None = None
+        """What happens during the next pause."""
 
     def now(self) -> float:
         return self.time
@@ -28,7 +30,8 @@ class FakeClock:
     async def sleep(self, seconds: float) -> None:
         self.slept.append(seconds)
         self.time += seconds
-        await anyio.lowlevel.checkpoint()
+        meanwhile, self.meanwhile = self.meanwhile, None
+        await (meanwhile() if meanwhile else anyio.lowlevel.checkpoint())
 
     def wall(self) -> float:
         return self.time

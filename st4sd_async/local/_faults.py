@@ -77,8 +77,7 @@ class ShortList:
 
     def __post_init__(self) -> None:
         """Refuse what is neither ids nor a share."""
-        share = isinstance(self.missing, int | float)
-        if isinstance(self.missing, str) or (share and not 0 <= self.missing <= 1):  # type: ignore[operator]
+        if isinstance(self.missing, str) or (isinstance(self.missing, int | float) and not 0 <= self.missing <= 1):
             raise ValueError(f"missing must be ids or a share from 0 to 1, not {self.missing!r}")
 
     def shorten(self, body: bytes) -> bytes:

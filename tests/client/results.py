@@ -1,7 +1,7 @@
 """
 What the tests of results share: a server whose time moves on request, runs of its demo, what they leave.
 
-The fixtures are not those of all tests: a file that wants ``client`` imports the three by name.
+The fixtures are not those of all tests: a file that wants ``client`` imports the three by name; ``downloads`` has them.
 """
 
 from __future__ import annotations

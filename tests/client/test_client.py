@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import zipfile
 from pathlib import Path
 
@@ -13,148 +12,32 @@ import pytest
 from st4sd_async import (
     Client,
     Config,
-    ConfigError,
-    DecodeError,
     ExtraInputs,
     InvalidPackage,
     InvalidPayload,
     MissingInputs,
     Run,
     RunFailed,
-    St4sdError,
     StartOutcomeUnknown,
     StartPayload,
-    Unauthorized,
     UnknownExperiment,
     UnknownOutput,
     UnknownRun,
     WaitTimeout,
 )
-from st4sd_async.local import DropAfter, Html, LocalServer, Reply
+from st4sd_async.local import DropAfter, Html, LocalServer
+from tests.client.definitions import MOLECULES
 
 pytestmark = pytest.mark.anyio
-
-INPUTS = {"inputs": [{"filename": "molecules.csv", "content": "smiles\nCO\nCCO\n"}]}
 
 
 async def finished(server: LocalServer, client: Client) -> Run:
     """A run of `demo` that is over."""
     await client.push(server.example("demo"))
-    run = await client.start("demo", INPUTS)
+    run = await client.start("demo", MOLECULES)
     await server.advance(60)
     assert (await run.wait(timeout=10)).is_success
     return run
-
-
-@pytest.mark.parametrize("suffix", ["", "/", "/rs", "/rs/"])
-async def test_the_address_works_with_and_without_rs(server: LocalServer, suffix: str) -> None:
-    """Users know the deployment by either address."""
-    async with Client(server.url + suffix, api_key=server.api_key) as client:
-        assert await client.instances.list() == []
-
-
-async def test_a_key_and_a_token_open_the_client(server: LocalServer, tmp_path: Path) -> None:
-    """As text, as a file, from a function and from a coroutine; the key wins over the token."""
-    file = tmp_path / "key"
-    file.write_text(server.api_key)
-
-    async def provider() -> str:
-        return server.api_key
-
-    for key in (server.api_key, file, lambda: server.api_key, provider):
-        async with Client(server.url, api_key=key, auth_token="wrong") as client:
-            assert await client.instances.list() == []
-    async with Client(server.url, auth_token=server.auth_token) as client:
-        assert await client.instances.list() == []
-
-
-@pytest.mark.parametrize("credentials", [{"api_key": "wrong"}, {"auth_token": "wrong"}, {}], ids=str)
-async def test_entering_with_bad_credentials_is_refused(server: LocalServer, credentials: dict[str, str]) -> None:
-    """The error names the page where a new token is to be had, and the client can be left at once."""
-    client = Client(server.url, **credentials)  # type: ignore[arg-type] # a table
-
-    with pytest.raises(Unauthorized) as caught:
-        await client.__aenter__()
-
-    assert f"{server.url}/authorisation/token" in str(caught.value)
-    assert repr(client).endswith("not open)")
-
-
-async def test_nothing_touches_the_network_before_entering(server: LocalServer) -> None:
-    """Making a client and a handle is free; validation can be left out."""
-    client = Client(server.url, api_key="wrong", config=Config(validate=False))
-    client.run("demo-1")
-    assert server.requests == []
-
-    with pytest.raises(St4sdError, match="this client is not open: use it inside 'async with"):
-        await client.instances.list()
-    async with client:
-        assert server.requests == []
-        with pytest.raises(St4sdError, match="open already"):
-            await client.__aenter__()
-    assert server.requests == []
-
-
-async def test_a_client_can_be_opened_again(server: LocalServer) -> None:
-    """After it was left; a notebook runs its cells more than once."""
-    client = Client(server.url, api_key=server.api_key)
-    for _ in range(2):
-        async with client:
-            assert await client.instances.list() == []
-
-
-async def test_an_address_that_is_no_st4sd_is_told(server: LocalServer) -> None:
-    """A web page where JSON is due is the likeliest sign of a wrong address."""
-    server.faults.add("GET /url-map", Reply(200, {"Content-Type": "text/html"}, b"<html>Welcome</html>"))
-
-    with pytest.raises(DecodeError, match="is the url that of an ST4SD deployment"):
-        await Client(server.url, api_key=server.api_key).__aenter__()
-
-
-async def test_a_service_without_a_cluster_is_a_valid_login(server: LocalServer) -> None:
-    """A local deployment has no map of services."""
-    body = b'{"localDeployment": true, "message": "Local deployment"}'
-    server.faults.add("GET /url-map", Reply(400, {"Content-Type": "application/json"}, body))
-
-    async with Client(server.url, api_key=server.api_key) as client:
-        assert await client.instances.list() == []
-
-
-async def test_a_credential_that_expires_is_renewed_in_the_same_call(server: LocalServer) -> None:
-    """A provider is asked again, a file read again; a fixed value cannot help."""
-    async with (
-        Client(server.url, api_key=lambda: server.api_key) as client,
-        Client(server.url, api_key=server.api_key) as fixed,
-    ):
-        await client.push(server.example("demo"))
-        server.renew()
-        run = await client.start("demo", INPUTS)
-        assert len(await client.instances.list()) == 1
-        with pytest.raises(Unauthorized, match="get a new token at"):
-            await fixed.status(run.id)
-
-
-async def test_tls_is_verified_against_the_given_authority() -> None:
-    """Refused without the CA file, accepted with it."""
-    with LocalServer(tls=True) as server:
-        assert server.url.startswith("https://")
-        assert server.ca_file is not None
-        with pytest.raises(St4sdError, match="ST4SD_CA_FILE"):
-            await Client(server.url, api_key=server.api_key).__aenter__()
-        async with Client(server.url, api_key=server.api_key, config=Config(verify=server.ca_file)) as client:
-            await client.push(server.example("demo"))
-            assert (await client.start("demo", INPUTS)).id.startswith("demo-")
-
-
-async def test_options_change_over_the_same_connections(client: Client, server: LocalServer) -> None:
-    """The other client lives as long as the first and leaves it as it was."""
-    quick = client.with_options(timeout=2, poll_interval=None)
-
-    assert await quick.instances.list() == await client.instances.list() == []
-    assert quick._config == Config(timeout=2)
-    assert client._config.poll_interval == 0.02
-    with pytest.raises(ConfigError, match="timeout"):
-        client.with_options(timeout=0)
 
 
 async def test_experiments_are_pushed_listed_got_and_deleted(client: Client, server: LocalServer) -> None:
@@ -193,7 +76,7 @@ async def test_a_bad_package_is_refused(client: Client, server: LocalServer) -> 
 async def test_a_start_takes_an_identifier_or_an_experiment(client: Client, server: LocalServer) -> None:
     """A mapping or a model, a name, a tag, a digest, or what a push returned."""
     experiment = await client.push(server.example("demo"))
-    payload = StartPayload.model_validate(INPUTS)
+    payload = StartPayload.model_validate(MOLECULES)
 
     runs = [await client.start(what, payload) for what in ("demo", "demo:latest", experiment.identifier, experiment)]
 
@@ -207,7 +90,7 @@ async def test_a_start_takes_an_identifier_or_an_experiment(client: Client, serv
 async def test_a_refused_start_tells_why(client: Client, server: LocalServer) -> None:
     """Each mistake has an error of its own, and nothing was started."""
     await client.push(server.example("demo"))
-    extra = {"inputs": [*INPUTS["inputs"], {"filename": "x.csv", "content": "x"}]}
+    extra = {"inputs": [*MOLECULES["inputs"], {"filename": "x.csv", "content": "x"}]}
 
     with pytest.raises(MissingInputs) as missing:
         await client.start("demo")
@@ -216,13 +99,13 @@ async def test_a_refused_start_tells_why(client: Client, server: LocalServer) ->
         await client.start("demo", extra)
     assert unwanted.value.names == ("x.csv",)
     with pytest.raises(InvalidPayload, match="variable nope"):
-        await client.start("demo", {**INPUTS, "variables": {"nope": 1}})
+        await client.start("demo", {**MOLECULES, "variables": {"nope": 1}})
     with pytest.raises(UnknownExperiment, match=r"client\.experiments\.list"):
-        await client.start("ghost", INPUTS)
+        await client.start("ghost", MOLECULES)
     with pytest.raises(InvalidPayload, match="did you mean 'inputs'"):
         await client.start("demo", {"input": []})
     with pytest.raises(ValueError, match="the identifier of an experiment"):
-        await client.start("", INPUTS)
+        await client.start("", MOLECULES)
     assert await client.instances.list() == []
 
 
@@ -232,7 +115,7 @@ async def test_a_start_whose_answer_is_lost_is_in_doubt_and_not_repeated(client:
     server.faults.add("POST /experiments/demo/start", DropAfter())
 
     with pytest.raises(StartOutcomeUnknown, match=r"whether an instance of 'demo' was started is unknown"):
-        await client.start("demo", INPUTS)
+        await client.start("demo", MOLECULES)
 
     assert len(await client.instances.list()) == 1
 
@@ -307,8 +190,8 @@ async def test_waiting_for_many(client: Client, server: LocalServer) -> None:
     """A list in the order given, one error for all that failed, raised when all have ended."""
     await client.push(server.example("demo"))
     server.outcome("demo", "component-failure", times=1)
-    bad = await client.start("demo", INPUTS)
-    good = await client.start("demo", INPUTS)
+    bad = await client.start("demo", MOLECULES)
+    good = await client.start("demo", MOLECULES)
     await server.advance(120)
 
     statuses = await client.wait([good, bad.id], timeout=10)
@@ -326,7 +209,7 @@ async def test_waiting_too_long(client: Client, server: LocalServer) -> None:
     """The error carries the last status of each run that is not over, and says how to return."""
     await client.push(server.example("demo"))
     server.outcome("demo", "stuck")
-    runs = [await client.start("demo", INPUTS) for _ in range(2)]
+    runs = [await client.start("demo", MOLECULES) for _ in range(2)]
 
     with pytest.raises(WaitTimeout) as caught:
         await client.wait(runs, timeout=0.1)
@@ -340,8 +223,8 @@ async def test_among_many_a_deleted_run_ends_as_deleted(client: Client, server: 
     """The others are waited for; one that was never there is an error."""
     await client.push(server.example("demo"))
     server.outcome("demo", "stuck", times=1)
-    gone = await client.start("demo", INPUTS)
-    stays = await client.start("demo", INPUTS)
+    gone = await client.start("demo", MOLECULES)
+    stays = await client.start("demo", MOLECULES)
     statuses = []
 
     async def wait() -> None:
@@ -385,7 +268,7 @@ async def test_every_end_of_a_run_is_seen(server: LocalServer, outcome: str, suc
     async with Client(server.url, api_key=server.api_key, config=config) as client:
         await client.push(server.example("demo"))
         server.outcome("demo", outcome)
-        run = await client.start("demo", INPUTS)
+        run = await client.start("demo", MOLECULES)
         await server.advance(3600)
 
         status = await run.wait(timeout=10)
@@ -407,30 +290,3 @@ async def test_many_requests_at_once_stay_within_the_bound(client: Client, serve
             tasks.start_soon(ask)
 
     assert len(statuses) == 100
-
-
-@pytest.mark.parametrize(
-    ("told", "used"),
-    [
-        ("https://127.0.0.1/ds-mongodb-proxy", "{home}/ds-mongodb-proxy/"),
-        ("{home}/ds-mongodb-proxy/", "{home}/ds-mongodb-proxy/"),
-        ("http://127.0.0.1:1/ds", "http://127.0.0.1:1/ds/"),
-        ("https://data.example/ds", "https://data.example/ds/"),
-    ],
-    ids=["without the port", "as it is", "another port", "another host"],
-)
-async def test_services_are_reached_the_way_the_deployment_is(server: LocalServer, told: str, used: str) -> None:
-    """The map of services names the public address, which need not be the one that this machine can reach."""
-    body = json.dumps({"cdb-rest": told.format(home=server.url)}).encode()
-    server.faults.add("GET /url-map", Reply(200, {"Content-Type": "application/json"}, body))
-
-    async with Client(server.url, api_key=server.api_key) as client:
-        services = await client._session.services(client._config)
-
-    assert services == {"cdb-rest": used.format(home=server.url)}
-
-
-def test_a_plain_with_says_what_to_do() -> None:
-    """It is the first thing that is mistyped."""
-    with pytest.raises(TypeError, match="use 'async with'"), Client("https://st4sd.example"):
-        pass

@@ -21,44 +21,17 @@ from st4sd_async import (
     UnknownRun,
     UserMetadata,
 )
-from st4sd_async._resources.documents import upsert_calls
 from st4sd_async.local import Html, LocalServer, Reply
-from tests.conftest import FakeClock
+from tests.client.results import INPUTS, ServersClock, upsert
+from tests.client.results import clock as clock
+from tests.client.results import server as server
 
 pytestmark = pytest.mark.anyio
-
-INPUTS = [{"filename": "molecules.csv", "content": "index,smiles\n0,CCO\n1,NAN\n2,CCCC\n"}]
-QUERY, STATUS = "POST /ds-mongodb-proxy/documents/api/v1.0/query", "GET /instances/*/status"
-
-
-class ServersClock(FakeClock):
-    """A clock that takes the server's along."""
-
-    server: LocalServer
-
-    async def sleep(self, seconds: float) -> None:
-        await super().sleep(seconds)
-        await self.server.advance(seconds)
-
-
-@pytest.fixture
-def server() -> Any:
-    """A server whose time stands still until it is moved."""
-    with LocalServer(speed=0) as running:
-        yield running
-
-
-@pytest.fixture
-def clock(server: LocalServer) -> ServersClock:
-    """A clock that both sides go by."""
-    clock = ServersClock()
-    clock.server = server
-    return clock
 
 
 @pytest.fixture
 async def client(server: LocalServer, clock: ServersClock) -> AsyncIterator[Client]:
-    """A client whose pauses take no time."""
+    """A client whose pauses take no time, and which repeats nothing."""
     config = Config(clock=clock, retry=RetryPolicy(attempts=1))
     async with Client(server.url, api_key=server.api_key, config=config) as opened:
         await opened.push(server.example("demo"))
@@ -163,8 +136,7 @@ async def test_tags_for_an_unknown_run_are_refused(client: Client, server: Local
     run = await finished(client, server)
     known = await run.document()
     lonely = {"instance": "file://elsewhere/a", "type": "user-metadata", "uid": "a"}
-    for call in upsert_calls(await client._documents(), [lonely]):
-        await client._send(call)
+    await upsert(client, lonely)
 
     with pytest.raises(NotFound, match="the datastore has no user-metadata of 'file://ghost/x'"):
         await client.datastore.tag([known, {"instance": "file://ghost/x"}], {"a": "b"})
@@ -274,8 +246,7 @@ async def test_a_run_without_components_is_not_ready(client: Client) -> None:
         "metadata": {"userMetadata": {"rest-uid": "a"}},
         "status": {"experiment-state": "finished", "exit-status": "Success"},
     }
-    for call in upsert_calls(await client._documents(), [document]):
-        await client._send(call)
+    await upsert(client, document)
 
     assert (await client.run("a").document()).status.is_success
     with pytest.raises(NotReady, match="none of its components yet"):
@@ -307,7 +278,7 @@ async def test_a_deployment_without_a_datastore(server: LocalServer, clock: Serv
     assert clock.slept == []
 
 
-@pytest.mark.filterwarnings("ignore")
+@pytest.mark.filterwarnings("ignore")  # those of the incumbent and of what it imports
 @pytest.mark.timeout(60)  # the incumbent's import takes seconds on a busy machine
 async def test_the_incumbent_finds_the_same(client: Client, server: LocalServer) -> None:
     """Its filters, unmodified, lead to the same documents as ours."""

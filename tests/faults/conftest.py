@@ -6,14 +6,6 @@ import logging
 
 import pytest
 
-from .tools import FakeClock
-
-
-@pytest.fixture
-def clock() -> FakeClock:
-    """Time that passes only in pauses."""
-    return FakeClock()
-
 
 @pytest.fixture
 def watched(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:

@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -80,9 +81,9 @@ def _push(server: LocalServer) -> None:
     httpx.post(f"{server.url}/rs/experiments/", json=definition, headers=headers, trust_env=False).raise_for_status()
 
 
-def _instances(server: LocalServer) -> list[dict[str, object]]:
+def _instances(server: LocalServer) -> list[dict[str, Any]]:
     headers = {"Authorization": f"Bearer {server.api_key}"}
-    found: list[dict[str, object]] = httpx.get(f"{server.url}/rs/instances/", headers=headers, trust_env=False).json()
+    found: list[dict[str, Any]] = httpx.get(f"{server.url}/rs/instances/", headers=headers, trust_env=False).json()
     return found
 
 
@@ -107,7 +108,7 @@ def test_a_batch_that_is_killed_again_and_again_starts_everything_once(tmp_path:
         server.faults.clear()
         instances = _instances(server)
 
-    numbers = Counter(one["status"]["meta"]["userMetadata"]["number"] for one in instances)  # type: ignore[index]
+    numbers = Counter(one["status"]["meta"]["userMetadata"]["number"] for one in instances)
     assert kills == KILLS
     assert numbers == {str(number): 1 for number in range(KEYS)}
     energies = sorted(

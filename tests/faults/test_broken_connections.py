@@ -19,9 +19,10 @@ from st4sd_async import (
 )
 from st4sd_async._call import Call, nothing
 from st4sd_async._transport import translate
+from tests.conftest import FakeClock
 
 from .raw import Answer, Exchange, RawServer, close, cut, cut_chunk, head, never, raw, reply, reset
-from .tools import SILENCE, FakeClock, assert_ours, connect
+from .tools import SILENCE, assert_ours, connect
 
 pytestmark = pytest.mark.anyio
 
@@ -136,7 +137,7 @@ async def test_a_refused_connection_proves_that_nothing_was_sent(operation: str,
 
     assert caught.value.sent is False
     assert caught.value.attempts == 2
-    assert len(clock.pauses) == 1
+    assert len(clock.slept) == 1
     assert_ours(caught.value)
 
 

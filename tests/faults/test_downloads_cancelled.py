@@ -56,7 +56,7 @@ async def test_cancelled_at_any_step(server: LocalServer, tmp_path: Path, verb: 
                 await asyncio.wait([task])
                 was_cancelled = task.cancelled()
             scene.check(verb)
-            stop = lambda: None  # noqa: E731
+            stop = lambda: None  # noqa: E731 -- as above
             if not was_cancelled:
                 break
         assert step > 2
@@ -78,7 +78,7 @@ async def test_cancelled_while_a_thread_works(scene: Scene, how: str) -> None:
                 await scene.component()
 
         task = asyncio.ensure_future(download())
-        while not scene.target.is_dir() or not any(map(is_part, os.listdir(scene.target))):  # noqa: PTH208, ASYNC110
+        while not scene.target.is_dir() or not any(map(is_part, os.listdir(scene.target))):  # noqa: PTH208, ASYNC110 -- only names, and nobody tells
             await anyio.sleep(0.001)
         await anyio.sleep(number * 0.015)
         if how == "scope":

@@ -12,10 +12,11 @@ import pytest
 from st4sd_async import S3, Client, Config, ConfigError, FileContent, InvalidPayload, S3Store, StartPayload
 from st4sd_async._auth import Credential, Credentials
 from st4sd_async._resources import experiments
+from tests.conftest import FakeClock
 
 from .marks import DATA, INPUT, KEY, PAYLOAD, TOKEN, changed, leaks, logged, outcome, payload, told
 from .raw import RawServer, reply
-from .tools import FakeClock, settings
+from .tools import settings
 
 pytestmark = pytest.mark.anyio
 

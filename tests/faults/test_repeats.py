@@ -22,9 +22,10 @@ from st4sd_async import (
 )
 from st4sd_async._call import Call, nothing
 from st4sd_async._retry import Replay
+from tests.conftest import FakeClock
 
 from .raw import Answer, RawServer, close, cut, head, never, raw, reply, reset
-from .tools import SILENCE, FakeClock, StandingClock, assert_ours, connect
+from .tools import SILENCE, StandingClock, assert_ours, connect
 
 pytestmark = pytest.mark.anyio
 
@@ -148,7 +149,7 @@ async def test_a_refusal_is_not_asked_for_twice(status: int, clock: FakeClock) -
             await client.instances.get("demo-1")
 
     assert caught.value.attempts == len(server.requests) == 1
-    assert clock.pauses == []
+    assert clock.slept == []
 
 
 @pytest.mark.parametrize("attempts", [1, 2, 5])
@@ -163,8 +164,8 @@ async def test_attempts_are_bounded(attempts: int, clock: FakeClock) -> None:
             await client.instances.list()
 
     assert caught.value.attempts == len(server.requests) == attempts
-    assert len(clock.pauses) == attempts - 1
-    assert all(0 <= pause <= bound for pause, bound in zip(clock.pauses, [1, 2, 3, 3], strict=False))
+    assert len(clock.slept) == attempts - 1
+    assert all(0 <= pause <= bound for pause, bound in zip(clock.slept, [1, 2, 3, 3], strict=False))
     assert_ours(caught.value)
 
 
@@ -178,7 +179,7 @@ async def test_the_whole_time_is_bounded(clock: FakeClock) -> None:
         with pytest.raises(ServerError) as caught:
             await client.instances.list()
 
-    assert clock.pauses == [4.0, 4.0]
+    assert clock.slept == [4.0, 4.0]
     assert caught.value.attempts == len(server.requests) == 3
 
 
@@ -192,7 +193,7 @@ async def test_what_the_service_asks_to_wait_is_waited_up_to_a_cap(
     async with RawServer(answers) as server, connect(server.url, clock) as client:
         await client.instances.list()
 
-    assert clock.pauses == [paused]
+    assert clock.slept == [paused]
 
 
 @pytest.mark.parametrize("asked", ["soon", "", "inf", "nan", "Fri, 99 Foo 1999", "1e999"])
@@ -202,8 +203,8 @@ async def test_nonsense_in_retry_after_hurts_nobody(asked: str, clock: FakeClock
     async with RawServer(answers) as server, connect(server.url, clock) as client:
         await client.instances.list()
 
-    assert len(clock.pauses) == 1
-    assert 0 <= clock.pauses[0] <= 60
+    assert len(clock.slept) == 1
+    assert 0 <= clock.slept[0] <= 60
 
 
 async def test_no_answer_above_the_limits_hides_the_last_error() -> None:

@@ -23,9 +23,10 @@ from st4sd_async import (
 )
 from st4sd_async._call import Call, nothing
 from st4sd_async._retry import Replay
+from tests.conftest import FakeClock
 
 from .raw import SIGN_IN, Answer, RawServer, close, cut, cut_chunk, head, never, raw, reply, reset, sign_in, then_close
-from .tools import SILENCE, FakeClock, assert_ours, connect, settings
+from .tools import SILENCE, assert_ours, connect, settings
 
 pytestmark = pytest.mark.anyio
 
@@ -69,7 +70,7 @@ async def test_a_start_that_may_have_arrived_is_sent_once(answer: Answer, clock:
             await client.start("demo", {"variables": {"scale": 2}})
 
     assert server.methods == ["POST"]
-    assert clock.pauses == []
+    assert clock.slept == []
     assert "demo" in str(caught.value)
     assert_ours(caught.value)
 
@@ -94,7 +95,7 @@ async def test_a_start_is_repeated_while_nobody_listens(clock: FakeClock) -> Non
 
     assert run.id == "demo-1"
     assert server.methods == ["POST"]
-    assert len(clock.pauses) == 1
+    assert len(clock.slept) == 1
 
 
 async def test_a_start_that_breaks_after_refused_connections_is_in_doubt(clock: FakeClock) -> None:
@@ -183,7 +184,7 @@ async def test_a_start_waits_the_seconds_it_is_asked_to(clock: FakeClock) -> Non
 
     assert run.id == "demo-1"
     assert server.methods == ["POST", "POST"]
-    assert clock.pauses == [7.0]
+    assert clock.slept == [7.0]
 
 
 async def test_a_start_waits_until_the_date_it_is_given(clock: FakeClock) -> None:
@@ -194,8 +195,8 @@ async def test_a_start_waits_until_the_date_it_is_given(clock: FakeClock) -> Non
         await client.start("demo")
 
     assert server.methods == ["POST", "POST"]
-    assert len(clock.pauses) == 1
-    assert 20 < clock.pauses[0] <= 30
+    assert len(clock.slept) == 1
+    assert 20 < clock.slept[0] <= 30
 
 
 async def test_a_start_asked_to_slow_down_without_a_time_is_refused(clock: FakeClock) -> None:
@@ -209,7 +210,7 @@ async def test_a_start_asked_to_slow_down_without_a_time_is_refused(clock: FakeC
 
     assert caught.value.retry_after is None
     assert server.methods == ["POST"]
-    assert clock.pauses == []
+    assert clock.slept == []
 
 
 @pytest.mark.parametrize(
@@ -229,7 +230,7 @@ async def test_a_start_that_was_refused_is_not_repeated(
 
     assert caught.value.status == status
     assert server.methods == ["POST"]
-    assert clock.pauses == []
+    assert clock.slept == []
 
 
 @pytest.mark.parametrize("status", [300, 301, 302, 303, 304, 307, 308])

@@ -14,9 +14,10 @@ import pytest
 import trustme
 
 from st4sd_async import Client, ConfigError, ConnectFailed, RetryPolicy
+from tests.conftest import FakeClock
 
 from .raw import RawServer, reply
-from .tools import FakeClock, assert_ours, settings
+from .tools import assert_ours, settings
 
 pytestmark = pytest.mark.anyio
 
@@ -49,7 +50,7 @@ async def test_an_unknown_authority_is_refused_by_default(authority: trustme.CA,
 
     assert server.requests == []
     assert server.connections <= 1
-    assert clock.pauses == []
+    assert clock.slept == []
     assert caught.value.sent is False
     assert caught.value.attempts == 1
     assert "verify" in str(caught.value)
@@ -66,7 +67,7 @@ async def test_another_authority_does_not_help(authority: trustme.CA, tmp_path: 
             await _start(server, tmp_path / "other.pem", clock)
 
     assert server.requests == []
-    assert clock.pauses == []
+    assert clock.slept == []
     assert_ours(caught.value)
 
 
@@ -110,7 +111,7 @@ async def test_a_certificate_for_another_host_is_refused(
             await _start(server, tmp_path / "ca.pem", clock)
 
     assert server.requests == []
-    assert clock.pauses == []
+    assert clock.slept == []
     assert caught.value.attempts == 1
     assert_ours(caught.value)
 

@@ -1,14 +1,14 @@
-"""What the tests of faults share: time that passes only in pauses, clients that ask only what a test asks."""
+"""What the tests of faults share: time whose pauses never end, clients that ask only what a test asks."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import anyio
-import anyio.lowlevel
 
 from st4sd_async import Client, Config, RetryPolicy
+from tests.conftest import FakeClock
 
 SILENCE = 0.25
 """Seconds of real time after which a server is given up that a test makes silent."""
@@ -17,37 +17,12 @@ PATIENCE = 5.0
 """Seconds of real time that all others have, so that a busy machine is not taken for a fault."""
 
 
-class FakeClock:
-    """Time that passes only in pauses, and then at once."""
-
-    def __init__(self) -> None:
-        self.time = 1000.0
-        self.pauses: list[float] = []
-        self.meanwhile: Callable[[], Awaitable[None]] | None = None
-        """What happens during the next pause."""
-
-    def now(self) -> float:
-        """Seconds."""
-        return self.time
-
-    def wall(self) -> float:
-        """The same seconds."""
-        return self.time
-
-    async def sleep(self, seconds: float) -> None:
-        """Note the pause and let it pass at once."""
-        self.pauses.append(seconds)
-        self.time += seconds
-        meanwhile, self.meanwhile = self.meanwhile, None
-        await (meanwhile() if meanwhile else anyio.lowlevel.checkpoint())
-
-
 class StandingClock(FakeClock):
     """Time whose pauses never end."""
 
     async def sleep(self, seconds: float) -> None:
         """Note the pause and wait until somebody cancels it."""
-        self.pauses.append(seconds)
+        self.slept.append(seconds)
         await anyio.sleep_forever()
 
 

@@ -280,12 +280,9 @@ def test_results_follow_from_inputs_and_variables(engine: ElaunchEngine, example
     assert meta["userVariables"] == {"global": {"scale": "2"}}
     assert meta["variables"]["global"] == {"scale": "2"}
     assert meta["platform"] == "default"
-    assert (
-        "CCO,CCO,-9.0,40.021"
-        in (
-            engine.directory(first.rest_uid) / "stages/stage0/Compute/energies.csv"  # type: ignore[operator]
-        ).read_text()
-    )
+    directory = engine.directory(first.rest_uid)
+    assert directory is not None
+    assert "CCO,CCO,-9.0,40.021" in (directory / "stages/stage0/Compute/energies.csv").read_text()
 
 
 @pytest.mark.slow

@@ -29,9 +29,6 @@ from tests.client.results import (
     tree,
     whole,
 )
-from tests.client.results import client as client
-from tests.client.results import clock as clock
-from tests.client.results import server as server
 
 pytestmark = pytest.mark.anyio
 

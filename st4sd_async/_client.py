@@ -2,31 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterable, Mapping
-from contextlib import aclosing, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from enum import Enum
-from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar
 
 from ._batch import MAX_RUNNING, Batch, Deployment
 from ._call import Call
 from ._config import Config, from_environment
 from ._contexts import from_context
 from ._downloads import Downloads
-from ._errors import APIError, DecodeError, RunDeleted, RunFailed, TransportError
+from ._errors import APIError, DecodeError, TransportError
 from ._groups import Groups
 from ._import import Imports
+from ._lambdas import DSL_ADVICE, prepare_lambda
 from ._payload import Prepared, prepare
 from ._poller import Poller
+from ._refusals import InvalidFlowIR
 from ._resources import datastore, documents, experiments, gateways, instances, sightings
 from ._results import Results
 from ._retry import RetryPolicy
-from ._run import Run, RunLike, rest_uid_of, several
+from ._run import Run, RunLike, rest_uid_of
 from ._session import Session, Take
+from ._waits import Waits
 from .models import Experiment, LambdaPayload, StartPayload, Status
 
 if TYPE_CHECKING:
     import os
+    from pathlib import Path
     from types import TracebackType
 
     from ._auth import Secret
@@ -48,7 +52,7 @@ class _Keep(Enum):
 _KEEP = _Keep.KEEP
 
 
-class Client(Groups, Results, Imports):
+class Client(Groups, Waits, Results, Imports):
     """
     A client of one ST4SD deployment.
 
@@ -276,21 +280,45 @@ class Client(Groups, Results, Imports):
         rest_uid = await self._send(experiments.start_call(identifier, prepared.content, prepared.secrets))
         return Run(rest_uid, self)
 
-    async def start_lambda(self, payload: Mapping[str, Any] | LambdaPayload) -> Run:
+    async def start_lambda(
+        self,
+        definition: Mapping[str, Any] | str | Path | LambdaPayload,
+        payload: Mapping[str, Any] | None = None,
+        *,
+        validate: bool | None = None,
+    ) -> Run:
         """
         Start an experiment that is in no registry, at most once.
 
+        With the extra ``engine`` the orchestrator's own libraries check the definition before anything is sent, in a
+        process of their own, which takes about half a second, and turn DSL into FlowIR, which is all that the service
+        takes here. They look for more than the service does: for components that wait for each other too.
+
         Args:
-            payload: Its definition under ``lambdaFlowIR``, its files, and the rest as in `start`.
+            definition: FlowIR or DSL 2.0: a mapping, YAML as a text, or the `Path` of a file of it. Or all of the
+                payload, with the definition under ``lambdaFlowIR``.
+            payload: Its files (``data``, ``scripts``) and the rest as in `start`; None: nothing of it. An experiment
+                of this kind has no inputs.
+            validate: Whether the definition is checked here; None: if the libraries are installed. Without it DSL is
+                sent as it is, and refused.
 
         Raises:
-            InvalidPayload: The payload will not do; `InvalidFlowIR` is a kind of it. Nothing was started.
+            InvalidPayload: The payload will not do. `InvalidFlowIR` is a kind of it, which means the definition:
+                ``problems`` tells where and what if it was found here, ``errors`` has it in the service's words if
+                the service found it. Nothing was started.
             StartOutcomeUnknown: As from `start`.
+            ConfigError: ``validate`` is True, and the libraries are not there or break down.
+            ImportError: The definition is YAML and PyYAML is not installed; it comes with ``engine``.
 
         Source: ``POST experiments/lambda/start`` of the runtime service.
         """
-        prepared = await prepare(payload, LambdaPayload)
-        return Run(await self._send(experiments.lambda_call(prepared.content, prepared.secrets)), self)
+        prepared, is_dsl = await prepare_lambda(definition, payload, validate=validate)
+        try:
+            return Run(await self._send(experiments.lambda_call(prepared.content, prepared.secrets)), self)
+        except InvalidFlowIR as error:
+            if is_dsl:
+                error.add_note(DSL_ADVICE)
+            raise
 
     def batch(self, path: str | os.PathLike[str] | None = None, *, max_running: int | None = MAX_RUNNING) -> Batch:
         """
@@ -321,121 +349,6 @@ class Client(Groups, Results, Imports):
         Source: ``GET instances/{id}/status`` of the runtime service.
         """
         return await self.instances.status(rest_uid_of(run))
-
-    async def watch(
-        self, run: RunLike, *, timeout: float | None = None, interval: float | None = None
-    ) -> AsyncGenerator[Status]:
-        """
-        The statuses of a run until it is over: the first at once, then each change, the final one last.
-
-        Server errors, lost connections and renewed credentials do not end it. Leaving the loop leaves
-        the run alone. However many tasks watch through one client, they ask together, as `watch_many` does.
-
-        Args:
-            run: The run.
-            timeout: Seconds for the whole wait, however many requests it takes; None: for ever.
-            interval: Seconds between two looks, more if the service is slow; None: ``Config.poll_interval``.
-
-        Raises:
-            UnknownRun: It is not there.
-            RunDeleted: It was deleted meanwhile.
-            WaitTimeout: It is not over in time; it goes on.
-        """
-        async with aclosing(self.watch_many([rest_uid_of(run)], timeout=timeout, interval=interval)) as changes:
-            async for one, status in changes:
-                if status.is_deleted:
-                    raise RunDeleted(one.id, status)
-                yield status
-
-    def watch_many(
-        self, runs: Iterable[RunLike], *, timeout: float | None = None, interval: float | None = None
-    ) -> AsyncGenerator[tuple[Run, Status]]:
-        """
-        The statuses of many runs until all are over: of each the first, then each change, its final one once.
-
-        Thousands of runs cost the service little more than one: they are read from one list. Who reads
-        slowly gets the newest status of each run and never a backlog. A run that was deleted ends with
-        its last known status, ``is_final`` and ``is_deleted`` True. The list shows neither a killed orchestrator
-        nor why a run waits: for that runs are asked one by one, three in a round, so that a killed one among
-        hundreds may take a hundred rounds to be found; a shorter ``interval`` finds it sooner.
-
-        Args:
-            runs: Runs or rest-uids, each taken once.
-            timeout: Seconds for the whole wait, all runs together; None: for ever.
-            interval: Seconds between two looks, never less than ten times what the last one took; None:
-                ``Config.poll_interval``.
-
-        Raises:
-            UnknownRun: One is not there and was not while it was watched: mistyped, or deleted before.
-            WaitTimeout: Not all are over in time. It has the last status of each, pending if nothing was heard of it,
-                and what the service answered with last as its cause if that was no answer.
-            DecodeError: Answers make no sense from the first on, or for a minute.
-            Unauthorized: The credentials were refused and could not be renewed; it has the last statuses.
-
-        Source: ``GET instances/`` and ``GET instances/{id}/status`` of the runtime service.
-        """
-        handles = {
-            rest_uid_of(run): run if isinstance(run, Run) else self.run(rest_uid_of(run)) for run in several(runs)
-        }
-        if timeout is not None and not timeout >= 0:
-            raise ValueError(f"timeout must be a number of seconds or None, not {timeout!r}")
-        if interval is not None and not interval > 0:
-            raise ValueError(f"interval must be a number of seconds above 0 or None, not {interval!r}")
-        pause = self._config.poll_interval if interval is None else interval
-        return self._poller.changes(handles, timeout, pause)
-
-    @overload
-    async def wait(  # type: ignore[overload-overlap] # a rest-uid is a text, and a text is an iterable of texts
-        self, run: RunLike, *, timeout: float | None = None, interval: float | None = None, check: bool = False
-    ) -> Status: ...
-    @overload
-    async def wait(
-        self,
-        run: Iterable[RunLike],
-        *,
-        timeout: float | None = None,
-        interval: float | None = None,
-        check: bool = False,
-    ) -> list[Status]: ...
-    async def wait(
-        self,
-        run: RunLike | Iterable[RunLike],
-        *,
-        timeout: float | None = None,
-        interval: float | None = None,
-        check: bool = False,
-    ) -> Status | list[Status]:
-        """
-        The final status of a run, or of each of several, once all are over.
-
-        Args:
-            run: A run, or any number of them.
-            timeout: Seconds for the whole wait, all runs together; None: for ever.
-            interval: Seconds between two looks at a run; None: ``Config.poll_interval``.
-            check: Whether a run that ended without Success is an error, raised when all have ended.
-
-        Returns:
-            One status for a run, a list in the order given for several. Among several, one that was deleted
-            meanwhile has its last known status, with ``is_deleted`` True.
-
-        Raises:
-            UnknownRun: One is not there.
-            RunDeleted: The only one was deleted meanwhile.
-            RunFailed: ``check`` is True and not all ended with Success.
-            WaitTimeout: Not all are over in time; they go on.
-        """
-        is_one = isinstance(run, str) or not isinstance(run, Iterable)
-        order = [rest_uid_of(one) for one in ([run] if is_one else several(run))]
-        final: dict[str, Status] = {}
-        async with aclosing(self.watch_many(order, timeout=timeout, interval=interval)) as changes:
-            async for one, status in changes:
-                if status.is_deleted and is_one:
-                    raise RunDeleted(one.id, status)
-                final[one.id] = status
-        failures = {rest_uid: status for rest_uid, status in final.items() if not status.is_success}
-        if check and failures:
-            raise RunFailed(failures)
-        return final[order[0]] if is_one else [final[one] for one in order]
 
     async def delete(self, run: RunLike) -> None:
         """

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from ._draft import Draft
+from ._resources.anything import request_call
 from ._resources.datasets import Datasets
 from ._resources.deployment import Deployment
 from ._resources.library import Library
@@ -13,8 +15,10 @@ from ._resources.secrets import ImagePullSecrets
 from ._resources.utilities import InternalExperiments, Utilities
 
 if TYPE_CHECKING:
+    from ._config import Config
     from ._resources._base import Sender
     from ._resources.experiments import Experiments
+    from ._session import Session
     from .models import Experiment
 
 
@@ -23,6 +27,8 @@ class Groups:
 
     experiments: Experiments
     """The registry of experiments."""
+    _session: Session
+    _config: Config
 
     def _bind_groups(self, send: Sender) -> None:
         self.relationships = Relationships(send)
@@ -56,3 +62,40 @@ class Groups:
         """
         known = await self.experiments.get(experiment) if isinstance(experiment, str) else experiment
         return Draft(known)
+
+    @property
+    def url(self) -> str:
+        """Address of the deployment, without ``rs/`` and with a slash at its end."""
+        return self._session.home.geturl()
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, Any] | None = None,
+        json: Any = None,
+        service: str | None = None,
+    ) -> Any:
+        """
+        The JSON that a service answers to a request of yours, for what this library has no method for.
+
+        It has the credentials, limits, errors and retries of all requests: GET, PUT and DELETE may be repeated,
+        a POST that may have arrived never is. What the services call a password, a key or an environment is kept
+        out of messages; else a refusal may quote what you sent.
+
+        Args:
+            method: ``GET``, ``POST``, ``PUT`` or ``DELETE``.
+            path: Below the service, with the slash at its end that the route wants: redirects are not followed.
+            params: The query, name -> value.
+            json: The body; None: none.
+            service: Name of a service, as `Deployment.services` has it; None: the runtime service.
+
+        Raises:
+            UnknownService: The deployment has no such service.
+            OutcomeUnknown: A POST may have been carried out or not.
+            DecodeError: The answer is no JSON.
+            ValueError: The method or the path will not do; nothing was sent.
+        """
+        services = {} if service is None else await self._session.services(self._config)
+        return await self._session.send(request_call(method, path, params, json, services, service), self._config)

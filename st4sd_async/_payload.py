@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pydantic
 
@@ -15,6 +15,8 @@ from ._call import LARGEST_BODY, json_body
 from ._errors import InputConflict, InvalidPayload, PayloadTooLarge, Problem
 from ._masking import unseen
 from .models import S3, FileContent, LambdaPayload, StartOptions, StartPayload
+
+P = TypeVar("P", bound=StartOptions)
 
 SHORTEST_SECRET_CONTENT = 8
 """Characters; contents shorter than that are not kept out of messages."""
@@ -48,7 +50,7 @@ async def prepare(payload: Mapping[str, Any] | StartOptions | None, cls: type[St
         InvalidPayload: Something is wrong with it; `InvalidPayload.problems` has all of it, entry by entry.
         PayloadTooLarge: It is over 1 MiB.
     """
-    start = payload if isinstance(payload, cls) else _validated({} if payload is None else payload, cls)
+    start = validated({} if payload is None else payload, cls)
     files = [*_files(start)]
     contents: dict[str, str] = {}
     problems: list[Problem] = []
@@ -73,7 +75,10 @@ async def prepare(payload: Mapping[str, Any] | StartOptions | None, cls: type[St
     return Prepared(body, tuple(_secrets(start, contents)))
 
 
-def _validated(payload: Mapping[str, Any] | StartOptions, cls: type[StartOptions]) -> StartOptions:
+def validated(payload: Mapping[str, Any] | StartOptions, cls: type[P]) -> P:
+    """The payload as its model; raises `InvalidPayload`, with all that does not fit."""
+    if isinstance(payload, cls):
+        return payload
     if not isinstance(payload, Mapping):
         raise TypeError(f"a start payload is a mapping or a {cls.__name__}, not {type(payload).__name__}")
     try:

@@ -165,12 +165,13 @@ class InvalidFlowIR(InvalidPayload):
     advice = ""
 
     def __str__(self) -> str:
-        return shorten(f"{super().__str__()}: {self.errors}")
+        return shorten(": ".join(filter(None, (super().__str__(), _first(self.detail, "flowirErrors")))))
 
     @property
     def errors(self) -> str:
-        """What is wrong with it, in the service's words, with line breaks."""
-        return _first(self.detail, "flowirErrors")
+        """What is wrong with it, with line breaks: in the service's words, or `problems` if it was not sent."""
+        found = "\n".join(": ".join(filter(None, problem)) for problem in self.problems)
+        return _first(self.detail, "flowirErrors") or found
 
 
 class InaccessibleRegistries(InvalidPayload):

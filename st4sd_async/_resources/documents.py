@@ -213,5 +213,5 @@ def _written(response: Response) -> None:
 
 
 def hello_call(base: str) -> Call[bool]:
-    """Whether the datastore greets as it should."""
+    """Whether a service of the datastore greets as it should."""
     return Call("GET", "hello/", lambda response: bool(response.json() == "hello"), base=base)

@@ -11,9 +11,10 @@ import anyio
 
 from .._call import Call, json_body, segment
 from .._config import split_address
-from .._errors import APIError, NotFound
+from .._errors import APIError, DecodeError, NotFound, TransportError, Unauthorized
 from .._replies import Response
 from ._base import Group, Sender
+from .documents import hello_call
 
 if TYPE_CHECKING:
     from .._clock import Clock
@@ -193,6 +194,26 @@ class Gateways(Group):
     def _missing(self, wanted: Iterable[str]) -> list[str]:
         oldest = self._clock.now() - AGE
         return [name for name in wanted if name not in self._known or self._known[name][1] < oldest]
+
+    async def is_healthy(self, gateway: str | None = None) -> bool:
+        """
+        Whether the registry answers, or a gateway; False if it cannot be reached or fails.
+
+        Args:
+            gateway: Its id, as documents have it; None: the registry itself.
+
+        Raises:
+            Unauthorized: The credentials were refused, which says nothing about the gateway.
+
+        Source: ``GET hello/`` of the registry and of each gateway.
+        """
+        base = await self._registry() if gateway is None else (await self.resolve([gateway]))[gateway]
+        try:
+            return await self._send(hello_call(base))
+        except Unauthorized:
+            raise
+        except (APIError, TransportError, DecodeError):
+            return False
 
     async def has_component(self, instance: str, stage: int, component: str) -> bool:
         """

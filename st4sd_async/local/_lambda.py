@@ -2,11 +2,13 @@
 Starts of experiments that are in no registry: ``/experiments/lambda/start``.
 
 Source:
-    st4sd-runtime-service, ``LambdaExperimentFactory``. Of FlowIR only what every component needs is checked.
+    st4sd-runtime-service, ``LambdaExperimentFactory``. Of FlowIR only its outermost fields are checked, and what
+    every component needs; a test compares that with the orchestrator's own libraries.
 """
 
 from __future__ import annotations
 
+import difflib
 import secrets
 import string
 from collections.abc import Callable, Mapping
@@ -20,6 +22,11 @@ FIELDS = (
     *("metadata", "variables", "s3", "s3Store", "datasetStoreURI", "volumes", "environmentVariables"),
 )
 """What the body of such a start may have."""
+FLOWIR_FIELDS = (
+    *("application-dependencies", "blueprint", "components", "environments", "interface", "output", "platforms"),
+    *("status-report", "variables", "version", "virtual-environments"),
+)
+"""What a definition in FlowIR may have; one in DSL has others."""
 _ALPHABET = string.digits + string.ascii_lowercase
 _SUFFIX = 6
 
@@ -77,15 +84,32 @@ def flowir_problems(flowir: Any) -> list[str]:
     """What is wrong with a definition, in the orchestrator's words; [] if nothing is."""
     if not isinstance(flowir, dict) or not isinstance(flowir.get("components", []), list):
         return [f"Expected FlowIR to be a dictionary with a list of components, not {type(flowir).__name__}"]
-    problems = []
-    for component in flowir.get("components", []):
-        command = component.get("command") if isinstance(component, dict) else None
-        executable = command.get("executable") if isinstance(command, dict) else None
-        if not isinstance(executable, str):
-            known = component if isinstance(component, dict) else {}
-            where = f"stage{known.get('stage', 0)}.{known.get('name')}.command.executable"
-            problems.append(f"Invalid value {where}={executable!r} - valid choices are [\"<class 'str'>\"]")
-    return problems
+    components = flowir.get("components", [])
+    names = [(one.get("stage", 0), one.get("name")) for one in components if isinstance(one, dict)]
+    for stage, name in names:
+        if name is None:
+            told = "is invalid. Missing fields: {'name': 'str'}. Extra fields: {}. Invalid fields: {}."
+            return [f"stage{stage}.None {told}Component does not have a valid ID"]
+        if names.count((stage, name)) > 1:
+            return [f"Inconsistent FlowIR: Component stage{stage}.{name} exists multiple times in FlowIR description"]
+    unknown = [_unknown_field(name) for name in flowir if name not in FLOWIR_FIELDS]
+    return [*unknown, *filter(None, map(_unrunnable, components))]
+
+
+def _unknown_field(name: str) -> str:
+    close = difflib.get_close_matches(name, FLOWIR_FIELDS)
+    hint = f", did you mean {close[0]}?" if close else ""
+    return f"Invalid key FlowIR.{name}{hint} - valid choices are {list(FLOWIR_FIELDS)}"
+
+
+def _unrunnable(component: Any) -> str:
+    known = component if isinstance(component, dict) else {}
+    command = known.get("command")
+    executable = command.get("executable") if isinstance(command, dict) else None
+    if isinstance(executable, str):
+        return ""
+    where = f"stage{known.get('stage', 0)}.{known.get('name')}.command.executable"
+    return f"Invalid value {where}={executable!r} - valid choices are [\"<class 'str'>\"]"
 
 
 def _broken(why: str) -> Abort:

@@ -22,6 +22,16 @@ Scalar = Annotated[Any, BeforeValidator(_scalar)]
 """A value of a variable, of metadata or of the environment (NumPy's too); the service turns it into text."""
 
 
+def _definition(value: Any) -> Any:
+    if not isinstance(value, Mapping | str | Path):
+        raise ValueError(f"must be a mapping, YAML or a Path, not {type(value).__name__}")
+    return value
+
+
+Definition = Annotated[Mapping[str, Any] | str | Path, BeforeValidator(_definition)]
+"""A definition: a mapping, YAML as a text, or the `Path` of a file of it."""
+
+
 class FileContent(Payload):
     """
     An input or data file: its contents here, or where the service finds them.
@@ -175,8 +185,8 @@ class LambdaPayload(StartOptions):
     Source: ``POST experiments/lambda/start`` of the runtime service.
     """
 
-    lambdaFlowIR: Mapping[str, Any]
-    """The definition, in FlowIR."""
+    lambdaFlowIR: Definition
+    """The definition, in FlowIR or DSL 2.0: a mapping, YAML as a text, or the `Path` of a file of it."""
     scripts: list[FileContent] | None = None
     """Programs to place into the ``bin`` folder of the experiment, with their contents."""
     validate_flowir: bool | None = None

@@ -12,7 +12,7 @@ from typing import Any
 import anyio
 import pytest
 
-from st4sd_async import Client, Config, ConfigError, Download, DownloadFailed, NotFound, ServerError
+from st4sd_async import Client, Config, ConfigError, Download, DownloadFailed, NotFound, ServerError, Unauthorized
 from st4sd_async.local import Delay, Html, LocalServer, Reply
 from tests.client.results import DEMO, GATEWAY, JSON, REGISTRY, ServersClock, finished, upsert, uri, whole
 from tests.client.results import client as client
@@ -109,12 +109,27 @@ async def test_a_registry_that_fails_is_an_error_of_the_call(
     assert server.traffic[REGISTRY].requests == 3
 
 
+async def test_the_registry_and_a_gateway_are_healthy_or_not(client: Client, server: LocalServer) -> None:
+    """Each is asked by itself; a refused login says nothing about it."""
+    for hello, asked in [("GET /ds-registry/hello", None), ("GET /ds-gateway/hello", GATEWAY)]:
+        assert await client.gateways.is_healthy(asked)
+        for fault in (Reply(500, JSON, b"{}"), Html(200)):
+            server.faults.add(hello, fault)
+            assert not await client.gateways.is_healthy(asked)
+    with pytest.raises(NotFound, match=r"\['ghost'\]"):
+        await client.gateways.is_healthy("ghost")
+    server.renew()
+    with pytest.raises(Unauthorized):
+        await client.gateways.is_healthy(GATEWAY)
+
+
 async def test_a_deployment_without_gateways(server: LocalServer, tmp_path: Path) -> None:
     """Each method says so."""
     server.faults.add("GET /url-map", Reply(200, JSON, json.dumps({"cdb-rest": server.url}).encode()))
     where = f"file://{GATEWAY}/x"
     async with Client(server.url, api_key=server.api_key) as client:
         for asking in (
+            client.gateways.is_healthy(),
             client.gateways.resolve([GATEWAY]),
             client.gateways.has_component(where, 0, "A"),
             client.read_file(where, "x"),

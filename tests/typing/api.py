@@ -104,6 +104,9 @@ async def groups(client: Client) -> None:
     draft = assert_type(await client.payload("demo"), Draft)
     assert_type(draft.filled({"metadata": {"campaign": "x"}}), StartPayload)
     assert_type(await client.start_lambda({"lambdaFlowIR": {}}), Run)
+    assert_type(await client.start_lambda(Path("flow.yaml"), {"data": []}, validate=True), Run)
+    assert_type(await client.gateways.is_healthy("a"), bool)
+    assert_type(client.url, str)
 
 
 async def more_groups(client: Client) -> None:

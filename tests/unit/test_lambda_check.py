@@ -1,0 +1,187 @@
+"""Definitions of lambda experiments, as the orchestrator's libraries see them and as the embedded server does."""
+
+from __future__ import annotations
+
+import copy
+import json
+from typing import Any
+
+import pytest
+
+from st4sd_async._lambda_check import checked
+from st4sd_async.local._lambda import flowir_problems
+from tests.client.definitions import DSL, LAMBDA
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # of the libraries and of what they import
+
+FLOWIR: dict[str, Any] = {
+    "components": [
+        {
+            "name": "make",
+            "command": {"executable": "echo", "arguments": "%(word)s %(replica)s"},
+            "workflowAttributes": {"replicate": "%(copies)s"},
+            "variables": {"word": "hello"},
+        },
+        {
+            "name": "use",
+            "stage": 1,
+            "command": {"executable": "cat", "arguments": "stage0.make/out.stdout:ref"},
+            "references": ["stage0.make/out.stdout:ref"],
+            "workflowAttributes": {"aggregate": True},
+        },
+    ],
+    "variables": {"default": {"global": {"copies": 2}}},
+    "output": {"Said": {"data-in": "stage1.use/out.stdout:copy"}},
+}
+CIRCLE = "the components wait for each other: stage0.make <- stage1.use <- stage0.make"
+
+
+def changed(definition: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
+    """A definition with the value at a path (``components/0/name``) replaced, or removed if it is None."""
+    made: dict[str, Any] = copy.deepcopy(definition)
+    *parents, last = path.split("/")
+    here: Any = made
+    for part in parents:
+        here = here[int(part)] if part.isdigit() else here.setdefault(part, {})
+    if value is None:
+        del here[last]
+    elif isinstance(here, list):
+        here[int(last)] = value
+    else:
+        here[last] = value
+    return made
+
+
+VALID = {
+    "FlowIR": FLOWIR,
+    "DSL": DSL,
+    "data": LAMBDA["lambdaFlowIR"],
+    "a script": changed(FLOWIR, "components/0/references", ["bin/say.sh:ref"]),
+    "environment": changed(
+        changed(FLOWIR, "components/0/command/environment", "mine"), "environments/default", {"mine": {"A": "1"}}
+    ),
+    "nothing": {},
+}
+FIRST, SECOND = "components/0", "components/1"
+BROKEN_FLOWIR: dict[str, tuple[str, Any, str, str]] = {
+    "unknown component": (f"{SECOND}/references", ["stage0.ghost:ref"], "stage1.use.references", "['stage0.ghost']"),
+    "reference in arguments only": (f"{SECOND}/references", [], "stage1.use.command.arguments", "Unknown reference to"),
+    "no method": (f"{SECOND}/references", ["stage0.make"], "", "missing reference method"),
+    "missing variable": (f"{FIRST}/command/arguments", "%(ghost)s", "stage0.make.command.arguments", 'resolve "ghost"'),
+    "cut variable": (f"{FIRST}/command/arguments", "%(word)", "stage0.make.command.arguments", "Incomplete variable"),
+    "unknown platform": (f"{FIRST}/override", {"ghost": {}}, "", 'Unknown platform "ghost"'),
+    "unknown environment": (f"{FIRST}/command/environment", "ghost", "", 'Unknown environment "ghost"'),
+    "circle": (f"{FIRST}/references", ["stage1.use:ref"], "stage0.make.references", CIRCLE),
+    "bad number of replicas": (
+        f"{FIRST}/workflowAttributes/replicate",
+        "many",
+        "stage0.make.workflowAttributes.replicate",
+        "cannot be converted",
+    ),
+    "variable of replicas without a number": (
+        "variables/default/global/copies",
+        "many",
+        "stage0.make.workflowAttributes.replicate",
+        "cannot be converted",
+    ),
+    "unknown backend": (
+        f"{FIRST}/resourceManager/config/backend",
+        "moon",
+        "stage0.make.resourceManager.config.backend",
+        "'moon'",
+    ),
+    "backend without an image": (
+        f"{FIRST}/resourceManager/config/backend",
+        "kubernetes",
+        "stage0.make.resourceManager.kubernetes.image",
+        "does not specify",
+    ),
+    "unknown field of a backend": (
+        f"{FIRST}/resourceManager/kubernetes/imagee",
+        "x",
+        "stage0.make.resourceManager.kubernetes.imagee",
+        "did you mean image?",
+    ),
+    "wrong type": (f"{FIRST}/stage", "zero", "stagezero.make.stage", "Invalid value"),
+    "wrong type of all": ("components", {"make": 1}, "", "the orchestrator cannot read it: AttributeError"),
+    "unknown field": (f"{FIRST}/comand", {}, "stage0.make.comand", "did you mean command?"),
+    "unknown part": ("componentz", [], "componentz", "did you mean components?"),
+    "no name": (f"{FIRST}/name", None, "", "Missing fields: {'name': 'str'}"),
+    "no executable": (f"{FIRST}/command/executable", None, "stage0.make.command.executable", "Invalid value"),
+    "twice": (SECOND, FLOWIR["components"][0], "", "stage0.make exists multiple times"),
+    "half of an interface": ("interface", {"inputSpec": {}}, "interface.propertiesSpec", "is missing"),
+}
+BROKEN_DSL: dict[str, tuple[str, Any, str, str]] = {
+    "template not found": ("workflows/0/steps/greet", "ghost", "workflows[0].execute[0]", "has no matching template"),
+    "entry not found": ("entrypoint/entry-instance", "ghost", "entrypoint.entry-instance", "No template with name"),
+    "step not found": ("workflows/0/execute/0/target", "<ghost>", "workflows[0].execute[0]", "has no matching step"),
+    "unknown argument": ("workflows/0/execute/0/args/ghost", 1, "workflows[0].execute[0]", "not contain parameter"),
+    "missing argument": ("workflows/0/execute/0/args", {}, "workflows[0].execute[0].args", "is not given a value"),
+    "unknown parameter": (
+        f"{FIRST}/command/arguments",
+        "%(ghost)s",
+        "components[0].command.arguments",
+        'unknown parameter "ghost"',
+    ),
+    "a circle": ("workflows/0/steps/greet", "main", "workflows[0].execute[0]", "contains a cycle"),
+    "no entrypoint": ("entrypoint", None, "entrypoint", "Missing entrypoint"),
+    "unknown field": (f"{FIRST}/extra", 1, "components[0].extra", "Extra inputs are not permitted"),
+    "no executable": (f"{FIRST}/command/executable", None, "stage0.greet.command.executable", "Invalid value"),
+    "bad number of replicas": (
+        f"{FIRST}/workflowAttributes/replicate",
+        "many",
+        "components[0].workflowAttributes.replicate.int",
+        "valid integer",
+    ),
+}
+
+
+@pytest.mark.parametrize("definition", VALID.values(), ids=VALID)
+def test_what_makes_sense_has_no_problems(definition: dict[str, Any]) -> None:
+    """Replicas, aggregation, data and scripts included; a DSL comes back as FlowIR that makes sense too."""
+    answer = checked(definition, {})
+
+    assert answer["problems"] == []
+    assert (answer["flowir"] is not None) is (definition is DSL)
+    assert checked(json.loads(json.dumps(answer["flowir"] or {})), {})["problems"] == []
+
+
+@pytest.mark.parametrize(("path", "value", "where", "what"), BROKEN_FLOWIR.values(), ids=BROKEN_FLOWIR)
+def test_broken_flowir_is_told_where_and_what(path: str, value: Any, where: str, what: str) -> None:
+    """Each entry by its name, in the orchestrator's words, without copies of whole components."""
+    problems = checked(changed(FLOWIR, path, value), {})["problems"]
+
+    assert any(found == where and what in text for found, text in problems), problems
+    assert not any("\n" in text for _, text in problems)
+
+
+@pytest.mark.parametrize(("path", "value", "where", "what"), BROKEN_DSL.values(), ids=BROKEN_DSL)
+def test_broken_dsl_is_told_where_and_what(path: str, value: Any, where: str, what: str) -> None:
+    """The place is that in the DSL, as far as the DSL is to blame."""
+    answer = checked(changed(DSL, path, value), {})
+
+    assert any(found == where and what in text for found, text in answer["problems"]), answer
+    assert answer["flowir"] is None
+
+
+def test_variables_of_the_start_count() -> None:
+    """They replace those of the definition, and are arguments of the entrypoint of a DSL."""
+    assert checked(FLOWIR, {"copies": "3"})["problems"] == []
+    assert checked(FLOWIR, {"copies": "few"})["problems"] == [
+        ("", 'Failed to convert "few" to appropriate type for replicate')
+    ]
+    made = checked(DSL, {"greeting": "good morning"})["flowir"]
+    assert made["components"][0]["command"]["arguments"] == "good morning"
+    assert checked(DSL, {"ghost": "1"})["problems"] == [("entrypoint.execute[0]", "Unknown parameter ghost")]
+
+
+@pytest.mark.parametrize("name", [*(name for name in VALID if name != "DSL"), *BROKEN_FLOWIR])
+def test_the_embedded_server_refuses_nothing_that_makes_sense(name: str) -> None:
+    """It looks for less than the libraries do, and says what it finds in their words."""
+    definition = VALID[name] if name in VALID else changed(FLOWIR, *BROKEN_FLOWIR[name][:2])
+    there = [one.partition(" - valid choices")[0] for one in flowir_problems(definition)]
+    here = [what.partition(" - valid choices")[0] for _, what in checked(definition, {})["problems"]]
+
+    if name != "wrong type of all":
+        assert {one.removeprefix("Inconsistent FlowIR: ") for one in there} <= set(here)
+    assert bool(there) is (name in ("unknown part", "no name", "no executable", "twice", "wrong type of all"))

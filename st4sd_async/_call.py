@@ -72,20 +72,38 @@ def segment(text: str, what: str) -> str:
     """One path segment, quoted; ``what`` names it in the error for a text that cannot be one."""
     if not isinstance(text, str) or not text.strip() or text in (".", "..") or "/" in text:
         raise ValueError(f"{what} must be a text without slashes, not {text!r}")
-    return quote(text, safe=":@")
+    return _quoted(text, what, ":@")
 
 
 def subpath(text: str) -> str:
     """A path of several segments below something, quoted."""
+    if not isinstance(text, str):
+        raise ValueError(f"the path must be a text, not {text!r}")
     parts = text.split("/")
     if any(part in ("", ".", "..") for part in parts):
         raise ValueError(f"the path must be relative, without '.', '..' or empty parts, not {text!r}")
-    return "/".join(quote(part, safe="") for part in parts)
+    return _quoted(text, "the path", "/")
+
+
+def _quoted(text: str, what: str, safe: str) -> str:
+    if not is_writable(text):
+        raise ValueError(f"{what} must be a text that UTF-8 can write, not {text!r}")
+    return quote(text, safe=safe)
+
+
+def is_writable(text: str) -> bool:
+    """Whether UTF-8 can write a text; it cannot write half of a surrogate pair."""
+    return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def json_body(value: Any) -> bytes:
-    """A JSON body; raises ValueError or TypeError for what JSON cannot say."""
-    return pydantic_core.to_json(value)
+    """A JSON body; raises ValueError for what JSON cannot say."""
+    try:
+        return pydantic_core.to_json(value)
+    except ValueError:
+        pass
+    # Raised out here, because the error caught above quotes what it met.
+    raise ValueError("it holds something that JSON cannot say: no plain value, or text that UTF-8 cannot write")
 
 
 def model(cls: type[M], key: str | None = None) -> Callable[[Response], M]:
@@ -99,7 +117,9 @@ def model(cls: type[M], key: str | None = None) -> Callable[[Response], M]:
 
 
 def nothing(response: Response) -> None:
-    """A decoder for replies whose body says nothing."""
+    """A decoder for replies whose body says nothing; a page of a proxy is none of them."""
+    if response.is_html:
+        raise ValueError("a page for people")
 
 
 def decipher(call: Call[T], url: str, response: Response, secrets: tuple[str, ...] = ()) -> T:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self, overload
 
 from ._errors import ExtraInputs, InvalidPayload, MissingInputs, Problem
+from ._payload import validated
 from .models import Experiment, FileContent, StartPayload
 from .models.packages import Variable
+from .models.payloads import is_scalar
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,8 @@ class Option:
     """The values it may have; None: any."""
     default: str | None = None
     """Its value if nobody sets it; None: that of the platform."""
+    defaults: Mapping[str, str] = field(default_factory=dict)
+    """Its value on each platform if nobody sets it, as far as the registry knows it."""
 
 
 class Entries(MutableMapping[str, Any]):
@@ -38,16 +43,30 @@ class Entries(MutableMapping[str, Any]):
         """The names there may be."""
 
     def __setitem__(self, name: str, value: Any) -> None:
+        self._need(name, value)
+        self._values[name] = value
+
+    def replace(self, values: Mapping[str, Any]) -> None:
+        """Take these in place of those there are; nothing is changed if one of them is not allowed."""
+        for name, value in dict(values).items():
+            self._need(name, value)
+        self._values = dict(values)
+
+    def _need(self, name: str, value: Any) -> None:
         where = f"{self._part}.{name}"
         if name not in self.allowed:
-            told = f"the experiment does not take it, only {sorted(self.allowed)}"
-            close = difflib.get_close_matches(str(name), self.allowed, n=1)
-            advice = f"{told}: did you mean {close[0]!r}?" if close else told
-            raise self._error.before_sending([Problem(where, advice)], [name])
+            raise self._error.before_sending([Problem(where, self._instead(name))], [str(name)])
         wrong = self._check(name, value)
         if wrong:
             raise InvalidPayload.before_sending([Problem(where, wrong)], [name])
-        self._values[name] = value
+
+    def _instead(self, name: str) -> str:
+        told = f"the experiment does not take it, only {sorted(self.allowed)}"
+        if not isinstance(name, str):
+            return f"{told}: its name is a text, not {name!r}"
+        folded = {known.casefold(): known for known in self.allowed}
+        close = difflib.get_close_matches(name.casefold(), folded, n=1)
+        return f"{told}: did you mean {folded[close[0]]!r}?" if close else told
 
     def __getitem__(self, name: str) -> Any:
         return self._values[name]
@@ -65,6 +84,25 @@ class Entries(MutableMapping[str, Any]):
         return f"<{self._part}: {sorted(self._values)} of {sorted(self.allowed)}>"
 
 
+class _Part:
+    """A part of a draft, which is filled in anew, under the same checks, when it is set as a whole."""
+
+    def __set_name__(self, owner: type[Draft], name: str) -> None:
+        self._name = name
+
+    @overload
+    def __get__(self, draft: None, owner: type[Draft]) -> Self: ...
+    @overload
+    def __get__(self, draft: Draft, owner: type[Draft]) -> Entries: ...
+    def __get__(self, draft: Draft | None, owner: type[Draft]) -> Self | Entries:
+        return self if draft is None else draft._parts[self._name]
+
+    def __set__(self, draft: Draft, values: Mapping[str, Any]) -> None:
+        if not isinstance(values, Mapping):
+            raise TypeError(f"the {self._name} of a draft are a mapping, name -> value, not {type(values).__name__}")
+        draft._parts[self._name].replace(values)
+
+
 class Draft:
     """
     A start payload to fill in. What the experiment does not allow is refused at once, and what it does is named.
@@ -74,25 +112,38 @@ class Draft:
         draft.variables["scale"] = 2
         run = await client.start(draft.identifier, draft.filled())
 
-    It is made from the definition of the experiment and belongs to exactly that version of it. Not safe to share
-    between tasks while it is being filled in.
+    A part may be set as a whole too, under the same checks: ``draft.variables = {"scale": 2}``. It is made from the
+    definition of the experiment and belongs to exactly that version of it. Not safe to share between tasks while it
+    is being filled in.
     """
+
+    __slots__ = ("_parts", "_platform", "identifier", "options", "platforms")
+
+    inputs = _Part()
+    """Input files, name -> contents in any form that `Client.start` takes, or a `FileContent`; all are needed."""
+    data = _Part()
+    """Data files of the package to override, in the same form."""
+    variables = _Part()
+    """Variables to set, name -> value."""
 
     def __init__(self, experiment: Experiment) -> None:
         registry, parameterisation = experiment.metadata.registry, experiment.parameterisation
         options = parameterisation.execution_options
+        if not registry.digest:
+            told = f"{experiment.name!r} came without what the registry knows of it, its inputs among it"
+            raise ValueError(f"{told}: get it from the registry, with_registry=True")
         self.identifier = experiment.identifier
         """``name@digest`` of the experiment."""
-        self.options = {option.name or "": _option(option) for option in options.variables}
+        defaults = {known.name: known for known in registry.defaults.variables}
+        self.options = {option.name or "": _option(option, defaults.get(option.name)) for option in options.variables}
         """The variables that may be set, by name."""
         self.platforms = _platforms(experiment)
         """The platforms it runs on, the default first."""
-        self.inputs = Entries("inputs", _names(registry.inputs), _check_file, ExtraInputs)
-        """Input files, name -> contents in any form that `Client.start` takes, or a `FileContent`; all are needed."""
-        self.data = Entries("data", _names(options.data), _check_file, InvalidPayload)
-        """Data files of the package to override, in the same form."""
-        self.variables = Entries("variables", tuple(self.options), self._check_variable, InvalidPayload)
-        """Variables to set, name -> value."""
+        self._parts = {
+            "inputs": Entries("inputs", _names(registry.inputs), _check_file, ExtraInputs),
+            "data": Entries("data", _names(options.data), _check_file, InvalidPayload),
+            "variables": Entries("variables", tuple(self.options), self._check_variable, InvalidPayload),
+        }
         self._platform: str | None = None
 
     @property
@@ -122,8 +173,11 @@ class Draft:
 
         Raises:
             MissingInputs: Input files are missing; ``names`` tells which.
-            ValueError: ``more`` has a part that is filled in here, or a field that does not exist.
+            InvalidPayload: ``more`` has a field that does not exist, or that is not what it should be.
+            ValueError: ``more`` has a part that is filled in here.
         """
+        if not isinstance(more, Mapping | None):
+            raise TypeError(f"what else there is to say is a mapping, not {type(more).__name__}")
         if self.missing:
             problems = [Problem("inputs", MissingInputs.remedy.format(name)) for name in self.missing]
             raise MissingInputs.before_sending(problems, self.missing)
@@ -136,9 +190,11 @@ class Draft:
         twice = sorted(set(own) & set(more or {}))
         if twice:
             raise ValueError(f"{twice} are filled in on the draft itself: leave them out here")
-        return StartPayload.model_validate({**{key: value for key, value in own.items() if value}, **(more or {})})
+        return validated({**{key: value for key, value in own.items() if value}, **(more or {})}, StartPayload)
 
     def _check_variable(self, name: str, value: Any) -> str | None:
+        if not is_scalar(value):
+            return f"must be text, a number or a boolean, not {type(value).__name__}"
         choices = self.options[name].choices
         if choices is not None and str(value) not in choices:
             return f"the experiment does not take the value {value!r}, only {list(choices)}"
@@ -153,12 +209,13 @@ def _names(entries: list[Any]) -> tuple[str, ...]:
     return tuple(entry.name for entry in entries if entry.name)
 
 
-def _option(variable: Variable) -> Option:
+def _option(variable: Variable, known: Variable | None) -> Option:
     values = tuple(str(choice.get("value")) for choice in variable.choices)
     # A value beside choices is not allowed; one alone is the default of a variable that takes any.
     free = variable.value is not None or not values
     default = str(variable.value) if variable.value is not None else values[0] if values else None
-    return Option(variable.name or "", None if free else values, default)
+    defaults = {str(one.get("platform")): str(one.get("value")) for one in (known.choices if known else ())}
+    return Option(variable.name or "", None if free else values, default, defaults)
 
 
 def _platforms(experiment: Experiment) -> tuple[str, ...]:
@@ -171,7 +228,10 @@ def _platforms(experiment: Experiment) -> tuple[str, ...]:
 def _check_file(name: str, value: Any) -> str | None:
     if isinstance(value, FileContent) and value.name != name:
         return f"the file would be called {value.name!r}: give it targetFilename={name!r}"
-    return "a file needs contents: text, bytes, a Path or a DataFrame" if value is None else None
+    if isinstance(value, FileContent | str | bytes | bytearray | Path) or hasattr(value, "to_csv"):
+        return None
+    told = "a file needs contents: text, bytes, a Path or a DataFrame, or a FileContent that says where they are"
+    return f"{told}, not {type(value).__name__}"
 
 
 def _file(name: str, value: Any) -> FileContent:

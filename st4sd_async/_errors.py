@@ -225,7 +225,7 @@ class InvalidPackage(BadRequest):
     @property
     def problems(self) -> tuple[Problem, ...]:
         """What is wrong, entry by entry; () if the service did not tell it so."""
-        return problems_in(self.detail.get("problems"))
+        return problems_in(self.detail.get("problems") or self.detail.get("invalidVirtualExperimentDefinition"))
 
 
 class InvalidPayload(BadRequest):
@@ -235,7 +235,7 @@ class InvalidPayload(BadRequest):
     remedy = ""
     """What to do about a file, where the service only names it."""
     problems: tuple[Problem, ...] = ()
-    """What is wrong, entry by entry; () if the service said so in words of its own."""
+    """What is wrong, entry by entry; () if the service only said so in `message`."""
     names: tuple[str, ...] = ()
     """The files concerned."""
 
@@ -249,11 +249,6 @@ class InvalidPayload(BadRequest):
         error.problems, error.names = found, tuple(names)
         error.advice = cls.advice if cls is PayloadTooLarge else ""
         return error
-
-    def concern(self, names: Iterable[str]) -> None:
-        """Take note of the files that the service named."""
-        self.names = tuple(names)
-        self.problems = tuple(Problem("inputs", self.remedy.format(name)) for name in self.names if self.remedy)
 
 
 class MissingInputs(InvalidPayload):

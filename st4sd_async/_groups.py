@@ -13,13 +13,13 @@ from ._resources.library import Library
 from ._resources.relationships import Relationships
 from ._resources.secrets import ImagePullSecrets
 from ._resources.utilities import InternalExperiments, Utilities
+from .models import Experiment
 
 if TYPE_CHECKING:
     from ._config import Config
     from ._resources._base import Sender
     from ._resources.experiments import Experiments
     from ._session import Session
-    from .models import Experiment
 
 
 class Groups:
@@ -56,11 +56,14 @@ class Groups:
 
         Raises:
             UnknownExperiment: There is no such experiment.
+            ValueError: An `Experiment` that came without what the registry knows of it (``with_registry=False``).
 
         Source: ``GET experiments/{identifier}``. It says what the start skeleton says, which may show what
         the service was asked for other experiments before.
         """
         known = await self.experiments.get(experiment) if isinstance(experiment, str) else experiment
+        if not isinstance(known, Experiment):
+            raise TypeError(f"an experiment is named by a text or an Experiment, not {type(known).__name__}")
         return Draft(known)
 
     @property

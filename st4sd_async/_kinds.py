@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -25,6 +26,7 @@ from ._errors import (
     UnknownOutput,
     UnknownRun,
 )
+from ._problems import Problem, problems_in
 from ._refusals import (
     CannotUntagLatest,
     Disabled,
@@ -77,6 +79,19 @@ _BY_KEY: tuple[tuple[str, type[APIError]], ...] = (
 _VAGUE: tuple[tuple[str, type[APIError]], ...] = (("problem", InvalidPackage), ("problems", InvalidDefinition))
 """Keys that many routes use, so that what the call says of a 400 goes before them."""
 
+_FILES: tuple[tuple[str, type[InvalidPayload]], ...] = (
+    ("missingInputs", MissingInputs),
+    ("extraInputs", ExtraInputs),
+    ("dataInputConflicts", InputConflict),
+)
+"""Keys under which files are named."""
+_CONFLICT = "Input and Data files with conflicting names: "
+"""What a start says in place of ``dataInputConflicts``, with the list of names as Python writes it."""
+_QUOTED = re.compile(r"""'([^'\\]*)'|"([^"\\]*)\"""")
+"""A text in a list as Python writes it."""
+_ACCOUNTS = ("invalidStartPayload", "invalidVirtualExperimentDefinition")
+"""Keys of the account of a check, of which the message beside it tells nothing."""
+
 _BY_STATUS: Mapping[int, type[APIError]] = {
     400: BadRequest,
     401: Unauthorized,
@@ -97,7 +112,7 @@ def error_class(status: int, detail: Mapping[str, Any]) -> type[APIError] | None
             return cls
     if "graphName" in detail:
         return GraphExists if status == 409 else UnknownGraph
-    if str(detail.get("reason", "")).startswith("Input and Data files with conflicting names"):
+    if str(detail.get("reason", "")).startswith(_CONFLICT.rstrip(": ")):
         return InputConflict
     message = str(detail.get("message", ""))
     if status == 400 and message.endswith("try again later"):
@@ -116,7 +131,23 @@ def general_class(status: int, detail: Mapping[str, Any]) -> type[APIError]:
 
 def error_names(detail: Mapping[str, Any]) -> tuple[str, ...]:
     """The file names that a refusal is about, () if it does not say."""
-    for key in ("missingInputs", "extraInputs", "dataInputConflicts"):
-        if isinstance(detail.get(key), list):
-            return tuple(str(name) for name in detail[key])
-    return ()
+    return next((names for key, _ in _FILES if (names := _files(detail, key))), ())
+
+
+def error_problems(detail: Mapping[str, Any]) -> tuple[Problem, ...]:
+    """What is wrong with a start payload, entry by entry, () if the refusal does not say."""
+    files = [Problem("inputs", cls.remedy.format(name)) for key, cls in _FILES for name in _files(detail, key)]
+    return tuple(files) or error_account(detail)
+
+
+def error_account(detail: Mapping[str, Any]) -> tuple[Problem, ...]:
+    """What a check found, of which the message beside it tells nothing."""
+    return problems_in(next((str(detail[key]) for key in _ACCOUNTS if detail.get(key)), ""))
+
+
+def _files(detail: Mapping[str, Any], key: str) -> tuple[str, ...]:
+    names = detail.get(key)
+    if names is None and key == "dataInputConflicts":
+        _, _, words = str(detail.get("reason", "")).partition(_CONFLICT)
+        names = [single or double for single, double in _QUOTED.findall(words)]
+    return tuple(str(name) for name in names) if isinstance(names, list) else ()

@@ -76,7 +76,7 @@ async def prepare(payload: Mapping[str, Any] | StartOptions | None, cls: type[St
 
 
 def validated(payload: Mapping[str, Any] | StartOptions, cls: type[P]) -> P:
-    """The payload as its model; raises `InvalidPayload`, with all that does not fit."""
+    """The payload as its model; raises `InvalidPayload`, with all problems and nothing of it, if it does not fit."""
     if isinstance(payload, cls):
         return payload
     if not isinstance(payload, Mapping):

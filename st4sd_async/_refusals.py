@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Self
 
 from ._errors import AlreadyExists, BadRequest, Conflict, InvalidPackage, InvalidPayload, NotFound, Problem, shorten
-from ._problems import problems_in
+from ._problems import problems_in, problems_quoted, told
 
 if TYPE_CHECKING:
     from .models.imports import Requirement
@@ -189,10 +189,8 @@ class InvalidDefinition(BadRequest):
     """What was sent describes something that cannot be."""
 
     def __str__(self) -> str:
-        told = "; ".join(
-            ": ".join(filter(None, problem)) for problem in self.problems if problem.what not in self.message
-        )
-        return shorten(": ".join(filter(None, (super().__str__(), told))))
+        more = told(problem for problem in self.problems if problem.what not in self.message)
+        return shorten(": ".join(filter(None, (super().__str__(), more))))
 
     @property
     def problems(self) -> tuple[Problem, ...]:
@@ -205,8 +203,7 @@ class InvalidDefinition(BadRequest):
     def before_sending(cls, what: str, problems: Iterable[Problem]) -> Self:
         """The error for something that was checked here and not sent."""
         found = [{"location": [where] if where else [], "message": text} for where, text in problems]
-        told = "; ".join(f"{where}: {text}" if where else text for where, text in problems_in(found))
-        return cls(f"the {what} was not sent: {told}", detail={"problems": found})
+        return cls(f"the {what} was not sent: {told(problems_in(found))}", detail={"problems": found})
 
 
 class InvalidRelationship(InvalidDefinition):
@@ -223,3 +220,8 @@ class InvalidGraph(InvalidDSL):
 
 class InvalidQuery(InvalidDefinition):
     """The query makes no sense to the service."""
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """What is wrong, entry by entry; () if the service did not tell it so."""
+        return super().problems or problems_quoted(self.message)

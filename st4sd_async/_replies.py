@@ -20,8 +20,9 @@ from ._errors import (
     UnknownOutput,
     shorten,
 )
-from ._kinds import error_class, error_names, general_class
+from ._kinds import error_account, error_class, error_names, error_problems, general_class
 from ._masking import Masking, masked
+from ._problems import told
 
 EXCERPT = 1 << 16
 """Bytes of a body that are looked at for a message; secrets are masked in them before any cut."""
@@ -92,7 +93,7 @@ def refusal(
     if cls is missing and message.startswith("The browser (or proxy)"):
         message = "the service does not know it"
     error = cls(
-        message,
+        ": ".join(filter(None, (message, told(error_account(detail))))),
         status=response.status,
         method=method,
         url=url,
@@ -100,7 +101,7 @@ def refusal(
         retry_after=parse_retry_after(response.headers.get("retry-after")),
     )
     if isinstance(error, InvalidPayload):
-        error.concern(error_names(detail))
+        error.names, error.problems = error_names(detail), error_problems(detail)
     if isinstance(error, UnknownOutput):
         error.name = str(detail.get("unknownOutput") or "")
     return error

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol, TypeVar
 
 import pydantic
 
 from .._call import LARGEST_BODY, Call, json_body
 from .._errors import Problem
+from .._problems import problems_in
 from .._refusals import InvalidDefinition
+from .._replies import Response
+from ..models import Experiment
+from ..models._base import Entry
 
 T = TypeVar("T")
+E = TypeVar("E", bound=Entry)
 
 
 class Sender(Protocol):
@@ -27,6 +32,34 @@ class Group:
         self._send = send
 
 
+def registered(cls: type[E]) -> Callable[[Response], E]:
+    """A decoder for an entry of a registry and what is wrong with it."""
+
+    def decode(response: Response) -> E:
+        body = response.json()
+        found = cls.model_validate(body["entry"])
+        found._problems = problems_in(body.get("problems"))
+        return found
+
+    return decode
+
+
+def mapping(what: str, value: object) -> Mapping[str, Any]:
+    """A value that is to be a mapping; raises TypeError if it is none."""
+    if not isinstance(value, Mapping):
+        raise TypeError(f"a {what} is a mapping, not {type(value).__name__}")
+    return value
+
+
+def package_of(package: Mapping[str, Any] | Experiment) -> Mapping[str, Any]:
+    """The definition of a package, in the service's form; raises TypeError if it is none."""
+    if isinstance(package, Experiment):
+        return package.raw
+    if not isinstance(package, Mapping):
+        raise TypeError(f"a package is a mapping or an Experiment, not {type(package).__name__}")
+    return package
+
+
 def definition_body(what: str, definition: object, cls: type[InvalidDefinition] = InvalidDefinition) -> bytes:
     """
     The JSON body of something that is sent to be checked or stored.
@@ -35,14 +68,13 @@ def definition_body(what: str, definition: object, cls: type[InvalidDefinition] 
         TypeError: It is no mapping.
         InvalidDefinition: JSON cannot say it, or it is over 1 MiB.
     """
-    if not isinstance(definition, Mapping):
-        raise TypeError(f"a {what} is a mapping, not {type(definition).__name__}")
+    problem = ""
     try:
-        body = json_body(dict(definition))
-    except ValueError:
-        body = b""
-    if not body:
-        raise cls.before_sending(what, [Problem("", "JSON cannot say what is in it")])
+        body = json_body(dict(mapping(what, definition)))
+    except ValueError as error:
+        body, problem = b"", str(error)
+    if problem:
+        raise cls.before_sending(what, [Problem("", problem)])
     if len(body) > LARGEST_BODY:
         raise cls.before_sending(what, [Problem("", f"{len(body)} bytes are more than the {LARGEST_BODY} allowed")])
     return body

@@ -10,6 +10,7 @@ from .._errors import InvalidPackage, InvalidPayload, StartOutcomeUnknown, Unkno
 from .._replies import Response
 from .._retry import Replay
 from ..models import Experiment, ExperimentList, StartSkeleton
+from ._base import package_of, registered
 from .registry import Registry, identifier_path, listed, shown
 
 PACKAGE_FIELDS = frozenset({"base", "metadata", "parameterisation"})
@@ -24,17 +25,12 @@ def list_call(params: Mapping[str, str] | None = None) -> Call[ExperimentList]:
 def get_call(identifier: str, params: Mapping[str, str] | None = None) -> Call[Experiment]:
     """One experiment."""
     path = identifier_path(identifier)
-    decode = model(Experiment, "entry")
-    return Call("GET", path, decode, params=params, missing=UnknownExperiment, wrong=InvalidPackage)
+    return Call("GET", path, registered(Experiment), params=params, missing=UnknownExperiment, wrong=InvalidPackage)
 
 
 def push_call(package: Mapping[str, Any] | Experiment) -> Call[Experiment]:
     """A package to add to the registry; the same content again gives the same digest, so it may be repeated."""
-    definition = package.raw if isinstance(package, Experiment) else package
-    _check(definition)
-    content = json_body(dict(definition))
-    if len(content) > LARGEST_BODY:
-        raise InvalidPackage(f"the package was not sent: {len(content)} bytes are more than the {LARGEST_BODY} allowed")
+    content = _body(package_of(package))
     return Call(
         "POST",
         "experiments/",
@@ -125,6 +121,9 @@ class Experiments(Registry):
             identifier: ``name`` (which means ``name:latest``), ``name:tag`` or ``name@digest``.
             with_registry, with_nulls, with_beta: What it comes with, as from `list`.
 
+        Returns:
+            The experiment; its ``problems`` tells what is wrong with it.
+
         Raises:
             UnknownExperiment: There is none.
             InvalidPackage: There is one, in a form that the service does not understand any more.
@@ -179,14 +178,21 @@ class Experiments(Registry):
         return await self._send(skeleton_call(identifier))
 
 
-def _check(definition: Mapping[str, Any]) -> None:
-    if not isinstance(definition, Mapping):
-        raise TypeError(f"a package is a mapping or an Experiment, not {type(definition).__name__}")
-    unknown = sorted(set(definition) - PACKAGE_FIELDS)
+def _body(definition: Mapping[str, Any]) -> bytes:
+    problem, body = "", b""
+    unknown = sorted(str(name) for name in set(definition) - PACKAGE_FIELDS)
     if unknown:
-        raise InvalidPackage(
-            f"the package was not sent: it has fields {unknown}, but only {sorted(PACKAGE_FIELDS)} exist"
-        )
+        problem = f"it has fields {unknown}, but only {sorted(PACKAGE_FIELDS)} exist"
+    else:
+        try:
+            body = json_body(dict(definition))
+        except ValueError as error:
+            problem = str(error)
+    if len(body) > LARGEST_BODY:
+        problem = f"{len(body)} bytes are more than the {LARGEST_BODY} allowed"
+    if problem:
+        raise InvalidPackage(f"the package was not sent: {problem}")
+    return body
 
 
 def _rest_uid(response: Response) -> str:

@@ -147,4 +147,12 @@ def _under(key: str) -> Callable[[Response], dict[str, Any]]:
 
 def _listed(response: Response) -> LibraryGraphs:
     body = response.json()
-    return LibraryGraphs([dict(entry["graph"]) for entry in body["entries"]], problems_in(body.get("problems")), body)
+    graphs, problems = [], list(body.get("problems") or [])
+    # What cannot be read must not hide the others.
+    for index, entry in enumerate(body["entries"]):
+        graph = entry.get("graph") if isinstance(entry, Mapping) else None
+        if isinstance(graph, Mapping):
+            graphs.append(dict(graph))
+        else:
+            problems.append({"location": ["entries", index], "message": "cannot be read: it has no graph"})
+    return LibraryGraphs(graphs, problems_in(problems), body)

@@ -7,13 +7,13 @@ from typing import Any, Literal
 
 import pydantic
 
-from .._call import Call, json_body, model, nothing, segment
+from .._call import Call, is_writable, model, nothing, segment
 from .._errors import NotFound, UnknownExperiment
 from .._refusals import InvalidDSL, InvalidQuery, UnknownRelationship
 from .._replies import Response
 from .._retry import Replay
 from ..models import Experiment, ExperimentList, History, Inheritance
-from ._base import Group
+from ._base import Group, definition_body, mapping
 
 Side = Literal["input", "output"]
 """The two graphs of a relationship."""
@@ -21,7 +21,11 @@ Side = Literal["input", "output"]
 
 def identifier_path(identifier: str) -> str:
     """The path of one experiment: ``name``, ``name:tag`` or ``name@digest``."""
-    return f"experiments/{segment(identifier, 'the identifier of an experiment')}"
+    path = f"experiments/{segment(identifier, 'the identifier of an experiment')}"
+    # The service answers 500, also to a start, which would leave it open whether an instance was started.
+    if ":" in identifier and "@" in identifier:
+        raise ValueError(f"the identifier of an experiment has a tag or a digest, not both: {identifier!r}")
+    return path
 
 
 def shown(*, registry: bool = True, nulls: bool = False, beta: bool = False) -> dict[str, str] | None:
@@ -42,8 +46,8 @@ def printed_call(identifier: str, *, pretty: bool) -> Call[str]:
 
 def tag_call(identifier: str, tags: Iterable[str]) -> Call[None]:
     """Tags to give to an experiment in place of those it has."""
-    if isinstance(tags, str):
-        raise TypeError(f"tags are a list of texts, not the text {tags!r}")
+    if isinstance(tags, str) or not isinstance(tags, Iterable):
+        raise TypeError(f"tags are a list of texts, not {'the text ' if isinstance(tags, str) else ''}{tags!r}")
     names = [_tag(tag) for tag in tags]
     if not names:
         raise ValueError("name at least one tag: the service cannot take all of them away")
@@ -58,7 +62,7 @@ def tag_call(identifier: str, tags: Iterable[str]) -> Call[None]:
 
 
 def _tag(tag: str) -> str:
-    if not isinstance(tag, str) or not tag.strip() or "," in tag:
+    if not isinstance(tag, str) or not tag.strip() or "," in tag or not is_writable(tag):
         raise ValueError(f"a tag is a text without commas, not {tag!r}")
     return tag
 
@@ -104,13 +108,16 @@ def query_call(
         raise ValueError(f"side is 'input' or 'output', not {side!r}")
     query: dict[str, Any] = {}
     if package is not None:
-        query["package"] = {"definition": dict(package)}
+        query["package"] = {"definition": mapping("base package", package)}
     if relationship is not None:
+        if not isinstance(relationship, str) or not relationship:
+            raise ValueError(f"relationship is the identifier of one, a text, not {relationship!r}")
         match = {"matchInputGraph": side == "input", "matchOutputGraph": side == "output"}
         query["relationship"] = {"identifier": relationship, "transform": match}
     if query:
         query["common"] = {"matchPackageVersion": match_version, "mustHaveOnePackage": alone}
-    return Call("POST", "query/experiments/", listed, content=json_body(query), wrong=InvalidQuery, telling=_told)
+    content = definition_body("query", query, InvalidQuery)
+    return Call("POST", "query/experiments/", listed, content=content, wrong=InvalidQuery, telling=_told)
 
 
 def _told(message: str) -> type[NotFound] | None:
@@ -260,7 +267,7 @@ def _dsl_text(response: Response) -> str:
 def _dsl_in(response: Response) -> Any:
     """The DSL in a good reply, which a stored definition that will not do gets too."""
     body = response.json()
-    if "dsl" not in body and body.get("problems"):
+    if body.get("dsl") is None and body.get("problems"):
         raise InvalidDSL("the definition in the registry will not do", detail=body)
     return body["dsl"]
 

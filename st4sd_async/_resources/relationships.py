@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import pydantic
 
-from .._call import Call, json_body, model, nothing, segment
+from .._call import Call, model, nothing, segment
 from .._errors import APIError
 from .._problems import problems_in
 from .._refusals import InvalidQuery, InvalidRelationship, UnknownRelationship
 from .._replies import Response
 from .._retry import Replay
 from ..models import Relationship, RelationshipList, RelationshipPayload, Synthesis, SynthesisPreview
-from ._base import Group, checked_definition, definition_body, without_nulls
+from ..models.packages import Parameterisation
+from ._base import Group, checked_definition, definition_body, mapping, registered, without_nulls
 
 DslVersion = Literal["2.0.0_0.1.0", "1"]
 """Versions of the DSL that a preview comes in; ``"1"`` is FlowIR."""
@@ -42,7 +43,7 @@ def list_call(*, nulls: bool = False) -> Call[RelationshipList]:
 
 def get_call(identifier: str) -> Call[Relationship]:
     """One relationship."""
-    return Call("GET", relationship_path(identifier), model(Relationship, "entry"), missing=UnknownRelationship)
+    return Call("GET", relationship_path(identifier), registered(Relationship), missing=UnknownRelationship)
 
 
 def push_call(relationship: Mapping[str, Any] | Relationship | RelationshipPayload) -> Call[Relationship]:
@@ -67,11 +68,12 @@ def delete_call(identifier: str) -> Call[None]:
 
 
 def synthesize_call(
-    identifier: str, name: str, parameterisation: Mapping[str, Any] | None, *, generate: bool
+    identifier: str, name: str, parameterisation: Mapping[str, Any] | Parameterisation | None, *, generate: bool
 ) -> Call[Synthesis]:
     """An experiment to make and store; the same again gives the same digest, so it may be repeated."""
     options = {} if generate else {"options": {"generateParameterisation": False}}
-    content = {"parameterisation": parameterisation or {}, **options}
+    given = parameterisation.raw if isinstance(parameterisation, Parameterisation) else parameterisation
+    content = {"parameterisation": {} if given is None else mapping("parameterisation", given), **options}
     return Call(
         "POST",
         f"{relationship_path(identifier)}synthesize/{segment(name, 'the name of an experiment')}/",
@@ -87,6 +89,8 @@ def synthesize_call(
 
 def preview_call(identifier: str, dsl_version: DslVersion, platform: str | None) -> Call[SynthesisPreview]:
     """What a synthesis would give."""
+    if dsl_version not in (versions := get_args(DslVersion)):
+        raise ValueError(f"dsl_version is one of {versions}, not {dsl_version!r}")
     params = {"dslVersion": dsl_version, **({"platform": platform} if platform else {})}
     return Call(
         "GET",
@@ -111,7 +115,13 @@ def query_call(identifier: str | None, input_graph: str | None, output_graph: st
     query = {**({"identifier": own} if own else {}), **({"transform": transform} if transform else {})}
     if not query:
         raise ValueError("name an expression for at least one identifier; list() gives all relationships")
-    return Call("POST", "query/relationships/", _found, content=json_body(query), wrong=InvalidQuery)
+    return Call(
+        "POST",
+        "query/relationships/",
+        _found,
+        content=definition_body("query", query, InvalidQuery),
+        wrong=InvalidQuery,
+    )
 
 
 class Relationships(Group):
@@ -138,7 +148,7 @@ class Relationships(Group):
 
     async def get(self, identifier: str) -> Relationship:
         """
-        One relationship.
+        One relationship; its ``problems`` tells what is wrong with it.
 
         Raises:
             UnknownRelationship: There is none.
@@ -181,7 +191,7 @@ class Relationships(Group):
         self,
         identifier: str,
         name: str,
-        parameterisation: Mapping[str, Any] | None = None,
+        parameterisation: Mapping[str, Any] | Parameterisation | None = None,
         *,
         generate: bool = True,
     ) -> Synthesis:
@@ -191,7 +201,8 @@ class Relationships(Group):
         Args:
             identifier: The relationship.
             name: Name of the new experiment; it gets the tag ``latest``.
-            parameterisation: ``presets`` and ``executionOptions``, which win over what is generated; None: nothing.
+            parameterisation: ``presets`` and ``executionOptions``, which win over what is generated, or those of an
+                experiment; None: nothing.
             generate: Whether the rest of the parameterisation is taken from the output graph's experiment and made up
                 from the variables there are.
 
@@ -244,6 +255,8 @@ class Relationships(Group):
 
 
 def _expression(what: str, text: str | None) -> str | None:
+    if not isinstance(text, str | None):
+        raise TypeError(f"{what} is a text, a regular expression, not {text!r}")
     try:
         re.compile(text or "")
     except re.error as error:

@@ -9,7 +9,7 @@ from .._call import Call, model, nothing
 from .._refusals import InvalidDSL
 from .._retry import Replay
 from ..models import Experiment, GeneratedPackage
-from ._base import Group, definition_body
+from ._base import Group, definition_body, mapping, package_of
 
 
 def validate_call(dsl: Mapping[str, Any]) -> Call[None]:
@@ -20,20 +20,20 @@ def validate_call(dsl: Mapping[str, Any]) -> Call[None]:
 
 def package_call(dsl: Mapping[str, Any], template: Mapping[str, Any] | Experiment | None) -> Call[GeneratedPackage]:
     """A DSL to make a package for."""
-    known = template.raw if isinstance(template, Experiment) else template
-    content = definition_body("DSL", {"dsl": dsl, **({} if known is None else {"pvep": known})}, InvalidDSL)
+    known = {} if template is None else {"pvep": package_of(template)}
+    content = definition_body("DSL", {"dsl": mapping("DSL", dsl), **known}, InvalidDSL)
     return Call("POST", "utilities/pvep/", model(GeneratedPackage), content=content, is_long=True, wrong=InvalidDSL)
 
 
 def push_call(dsl: Mapping[str, Any], package: Mapping[str, Any] | Experiment) -> Call[Experiment]:
     """A DSL to store, and the package around it; the same again gives the same digest."""
-    known = package.raw if isinstance(package, Experiment) else package
+    content = {"workflow": {"dsl": mapping("DSL", dsl)}, "pvep": package_of(package)}
     return Call(
         "POST",
         "internal-experiments/",
         model(Experiment, "result"),
         replay=Replay.REPEAT,
-        content=definition_body("DSL", {"workflow": {"dsl": dsl}, "pvep": known}, InvalidDSL),
+        content=definition_body("DSL", content, InvalidDSL),
         is_long=True,
         wrong=InvalidDSL,
     )

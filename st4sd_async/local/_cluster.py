@@ -14,8 +14,6 @@ from typing import Any
 
 from st4sd_async.local._http import Abort, Answer, Broken, Request, Route, Slash, reply
 
-GROUP = "datasets.com.ie.ibm.hpsys"
-"""What the cluster calls datasets."""
 OTHER_SECRET = "st4sd-internal-experiments"
 """Name of a secret that is no image pull secret: it opens the bucket for internal experiments."""
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
@@ -53,10 +51,10 @@ class Cluster:
         """Keep a dataset; nobody connects to its bucket."""
         value = request.json()
         _check_bucket(value)
-        _check_name(GROUP.partition(".")[0].removesuffix("s").capitalize(), name)
+        _check_name("Dataset", name)
         with self._lock:
             if name in self._datasets:
-                raise Abort(409, f'{GROUP} "{name}" already exists')
+                raise Abort(409, f'datasets "{name}" already exists')
             self._datasets[name] = dict(value)
         return reply("OK")
 

@@ -51,7 +51,7 @@ def matching(everything: list[Definition], value: Any, find: Find) -> list[Defin
     try:
         query = read(_QUERY, value)
     except Invalid as error:
-        raise Abort(400, f"Invalid request, problems: {error.entries}") from error
+        raise Abort(400, f"Invalid request, problems: {error.json()}") from error
     package = _wanted(query, find)
     common = query["common"]
     wanted = {key: _given(package.get(key) or {}) for key in ("source", "config")}

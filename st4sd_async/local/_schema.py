@@ -8,6 +8,7 @@ clients read that text, so it has the same shape here.
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -31,6 +32,22 @@ class Invalid(Exception):
         super().__init__(text)
         self.entries = [dict(entry) for entry in entries]
         """The problems one by one, in the form in which some replies carry them."""
+
+    def json(self) -> str:
+        """The problems as the exception itself writes them down, which some replies quote."""
+        return json.dumps([_as_pydantic_has_it(entry) for entry in self.entries], indent=2)
+
+
+def _as_pydantic_has_it(entry: Mapping[str, Any]) -> dict[str, Any]:
+    _, _, model = entry["message"].partition(" instance of ")
+    return {
+        "type": entry["type"],
+        "loc": entry["location"],
+        "msg": entry["message"],
+        "input": entry["input"],
+        **({"ctx": {"class_name": model}} if model else {}),
+        "url": f"{_MANUAL}{entry['type']}",
+    }
 
 
 @dataclass

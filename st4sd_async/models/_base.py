@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import (
     BaseModel,
@@ -16,6 +16,9 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+
+if TYPE_CHECKING:
+    from .._errors import Problem
 
 
 class Reply(BaseModel):
@@ -36,11 +39,33 @@ class Reply(BaseModel):
             model.__pydantic_private__["_raw"] = value
         return model
 
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """As pydantic's; `raw` of a copy with other values has these, since it is what goes back to a service."""
+        copy = super().model_copy(update=update, deep=deep)
+        if update and copy.__pydantic_private__ is not None:
+            copy.__pydantic_private__["_raw"] = copy.model_dump(by_alias=True, exclude_unset=True, warnings=False)
+        return copy
+
     @property
     def raw(self) -> dict[str, Any]:
-        """The dictionary as it came over the wire."""
+        """The dictionary as it came over the wire; of a changed copy, as it would go there."""
         raw = (self.__pydantic_private__ or {}).get("_raw")
         return raw if isinstance(raw, dict) else {}
+
+
+class Entry(Reply):
+    """An entry of a registry."""
+
+    _problems: tuple[Problem, ...] = PrivateAttr(default=())
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """
+        What the service says is wrong with it, though it gave it; () as a rule.
+
+        Only of an entry that was got by its name: of those in a list, the list has them.
+        """
+        return self._problems
 
 
 class Tolerant(Reply):

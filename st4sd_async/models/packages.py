@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
-from ._base import Reply
+from ._base import Entry, Reply
 from .interface import Interface
 
 # Lists of the service are marshalled: what is missing comes as null, and invalid entries come as
@@ -90,6 +90,13 @@ class PackageMetadata(Named):
     """What it does."""
 
 
+class Defaults(Reply):
+    """What a start has that does not choose."""
+
+    variables: Annotated[list[Variable], _List] = []
+    """The values of variables, in ``choices``: one for each platform."""
+
+
 class RegistryMetadata(Reply):
     """What the registry found out about an experiment."""
 
@@ -111,6 +118,8 @@ class RegistryMetadata(Reply):
     """Key-outputs."""
     platforms: _Strings = []
     """Platforms that the package knows."""
+    defaults: Annotated[Defaults, _Dict] = Field(default=Defaults(), alias="executionOptionsDefaults")
+    """What a start has that does not choose."""
     interface: Annotated[Interface, _Dict] = Interface()
     """What it says of its inputs and measured properties; blank if it has no interface."""
 
@@ -155,7 +164,7 @@ class Parameterisation(Reply):
     """To be chosen."""
 
 
-class Experiment(Reply):
+class Experiment(Entry):
     """
     A parameterised virtual experiment package in the service's registry.
 

@@ -11,9 +11,18 @@ from pydantic import BeforeValidator, ConfigDict, Field, SecretStr
 from ._base import Payload
 
 
+def _plain(value: Any) -> Any:
+    return value.item() if hasattr(value, "item") else value
+
+
+def is_scalar(value: Any) -> bool:
+    """Whether a value is one of those that the service turns into text."""
+    return isinstance(_plain(value), bool | int | float | str)
+
+
 def _scalar(value: Any) -> Any:
-    plain = value.item() if hasattr(value, "item") else value
-    if not isinstance(plain, bool | int | float | str):
+    plain = _plain(value)
+    if not is_scalar(plain):
         raise ValueError(f"must be text, a number or a boolean, not {type(value).__name__}")
     return plain
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
-from ._base import Payload, Reply, Word
+from ._base import Entry, Payload, Reply, Word
 from .packages import BasePackage, Experiment
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ class Transform(Reply):
     """How their parameters and results belong together."""
 
 
-class Relationship(Reply):
+class Relationship(Entry):
     """
     A relationship between two experiments.
 

@@ -126,7 +126,24 @@ def test_a_draft_that_lacks_inputs_is_no_payload() -> None:
     draft.inputs["in.csv"] = "x\n"
     with pytest.raises(ValueError, match=r"\['variables'\] are filled in on the draft itself"):
         draft.filled({"variables": {"free": 1}})
-    with pytest.raises(ValueError, match="metdata"):
+    with pytest.raises(InvalidPayload, match="metdata"):
         draft.filled({"metdata": {}})
 
     assert caught.value.names == ("in.csv",)
+
+
+def test_a_draft_shows_what_a_variable_is_if_nobody_sets_it() -> None:
+    """On each platform, as the registry found it in the package."""
+    defaults = [
+        {"name": "free", "valueFrom": [{"value": "5", "platform": "cpu"}, {"value": 7, "platform": "gpu"}]},
+        {"name": "fixed", "valueFrom": [{"value": "1", "platform": "cpu"}]},
+        {"name": "usual"},
+    ]
+    known = experiment().raw
+    known["metadata"]["registry"]["executionOptionsDefaults"] = {"variables": defaults}
+
+    draft = Draft(Experiment.model_validate(known))
+
+    assert draft.options["free"].defaults == {"cpu": "5", "gpu": "7"}
+    assert draft.options["usual"].defaults == {}
+    assert set(draft.options) == {"free", "usual", "chosen"}

@@ -27,11 +27,7 @@ from ._errors import (
     InputConflict,
     InvalidPackage,
     InvalidPayload,
-    JournalCorrupt,
-    JournalError,
-    JournalLocked,
     MissingInputs,
-    NoCredentials,
     NotFound,
     NotReady,
     OutcomeUnknown,
@@ -40,6 +36,7 @@ from ._errors import (
     RateLimited,
     RunDeleted,
     RunFailed,
+    S3Error,
     ServerError,
     St4sdError,
     StartOutcomeUnknown,
@@ -55,6 +52,7 @@ from ._errors import (
 )
 from ._import import GLOBAL_REGISTRY
 from ._item import Item
+from ._journal_errors import JournalCorrupt, JournalError, JournalLocked, NoCredentials
 from ._launch import Launch
 from ._progress import Progress, Step
 from ._refusals import (
@@ -109,6 +107,7 @@ from .models import (
     RelationshipPayload,
     Requirement,
     S3Store,
+    Staged,
     StageState,
     StartPayload,
     Status,
@@ -194,10 +193,12 @@ __all__ = [
     "Run",
     "RunDeleted",
     "RunFailed",
+    "S3Error",
     "S3Store",
     "ServerError",
     "St4sdError",
     "StageState",
+    "Staged",
     "StartOutcomeUnknown",
     "StartPayload",
     "Status",

@@ -25,7 +25,6 @@ from ._zip import Hostile
 from .models import Download, DownloadFailed
 
 if TYPE_CHECKING:
-    from ._call import Call
     from ._progress import Work
     from ._session import Take
 
@@ -39,9 +38,9 @@ BLOCK = 1 << 20  # bytes that are handed to a thread at once
 
 
 class Streamer(Protocol):
-    """Sends a call and hands on the body of its reply as it arrives; in one attempt unless it may take more."""
+    """Asks for something, in its own terms, and hands on what comes as it arrives; in one attempt if told so."""
 
-    async def __call__(self, call: Call[T], take: Take[T], /, *, once: bool = False) -> T: ...
+    async def __call__(self, call: Any, take: Take[T], /, *, once: bool = False) -> T: ...
 
 
 class Target:
@@ -102,7 +101,7 @@ class Target:
         finally:
             archive.unlink()
 
-    async def fetch(self, call: Call[Any], name: str, use: Callable[[Writer, Headers], T], *, once: bool = False) -> T:
+    async def fetch(self, call: Any, name: str, use: Callable[[Writer, Headers], T], *, once: bool = False) -> T:
         """
         What ``use`` makes, in a thread, of a body on disk and its headers; it is fetched once more if it is damaged.
 
@@ -120,7 +119,7 @@ class Target:
         assert failure is not None
         raise without(failure, self._secrets())
 
-    async def _fetch(self, call: Call[Any], name: str, use: Callable[[Writer, Headers], T], *, once: bool) -> T:
+    async def _fetch(self, call: Any, name: str, use: Callable[[Writer, Headers], T], *, once: bool) -> T:
         with _told(name):
             writer = await in_thread(Writer, self._space.new())
             with writer:

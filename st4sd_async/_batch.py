@@ -15,9 +15,10 @@ import anyio.lowlevel
 from ._book import Book
 from ._doubts import Doubts, Listing
 from ._ends import Collecting, collecting
-from ._errors import JournalError, St4sdError, UnknownRun
+from ._errors import St4sdError, UnknownRun
 from ._item import Item, item_of
 from ._journal import Journal
+from ._journal_errors import JournalError
 from ._launch import Entry, Launch, differences, entry
 from ._moves import BAD_ENDS, Proof, Row, State, doubted, ended, planned, started, uncollected
 from ._pace import Pace

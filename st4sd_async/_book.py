@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from ._errors import JournalError, shorten
+from ._errors import shorten
+from ._journal_errors import JournalError
 from ._moves import Row, State, token
 from ._verdict import Known
 

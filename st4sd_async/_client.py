@@ -25,6 +25,7 @@ from ._results import Results
 from ._retry import RetryPolicy
 from ._run import Run, RunLike, rest_uid_of
 from ._session import Session, Take
+from ._staging import Staging
 from ._waits import Waits
 from .models import Experiment, LambdaPayload, StartPayload, Status
 
@@ -52,7 +53,7 @@ class _Keep(Enum):
 _KEEP = _Keep.KEEP
 
 
-class Client(Groups, Waits, Results, Imports):
+class Client(Groups, Waits, Results, Imports, Staging):
     """
     A client of one ST4SD deployment.
 

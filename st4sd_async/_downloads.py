@@ -202,7 +202,7 @@ class Downloads:
             try:
                 outcomes[name] = await self._output(target, rest_uid, name, entries, unpack=unpack)
             except St4sdError as error:
-                outcomes[name] = [DownloadFailed(to / _folder(name), f"{rest_uid}/outputs/{name}", error)]
+                outcomes[name] = [DownloadFailed(to / output_folder(name), f"{rest_uid}/outputs/{name}", error)]
             target.work.finish()
 
         async with self._filling(to, f"key-outputs of {rest_uid}", len(wanted), "key-outputs") as target:
@@ -215,7 +215,7 @@ class Downloads:
         """One key-output, in a folder of its name."""
         if name not in entries:
             raise await self._unknown(rest_uid, name, entries)
-        entry, folder, source = entries[name], _folder(name), f"{rest_uid}/outputs/{name}"
+        entry, folder, source = entries[name], output_folder(name), f"{rest_uid}/outputs/{name}"
         stamp = f"version {entry.version} of {entry.created}"
         as_file, packed, unpacked = (Origin(source + form, stamp) for form in ("", " packed", " unpacked"))
 
@@ -267,7 +267,7 @@ def _settled(target: Target, files: Mapping[str, Wanted | DownloadError]) -> dic
     return outcomes | {one.source: one for one in target.blocked(missing)}
 
 
-def _folder(name: str) -> str:
+def output_folder(name: str) -> str:
     """The folder for a key-output; two of them never have the same."""
     folder = safe_name(name, otherwise="output")
     return folder if folder == name else f"{folder}-{sha256(name.encode()).hexdigest()[:8]}"

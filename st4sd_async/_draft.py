@@ -10,7 +10,7 @@ from typing import Any, Self, overload
 
 from ._errors import ExtraInputs, InvalidPayload, MissingInputs, Problem
 from ._payload import validated
-from .models import Experiment, FileContent, StartPayload
+from .models import S3, Experiment, FileContent, Staged, StartPayload
 from .models.packages import Variable
 from .models.payloads import is_scalar
 
@@ -117,7 +117,7 @@ class Draft:
     is being filled in.
     """
 
-    __slots__ = ("_parts", "_platform", "identifier", "options", "platforms")
+    __slots__ = ("_parts", "_platform", "_s3", "identifier", "options", "platforms")
 
     inputs = _Part()
     """Input files, name -> contents in any form that `Client.start` takes, or a `FileContent`; all are needed."""
@@ -145,6 +145,7 @@ class Draft:
             "variables": Entries("variables", tuple(self.options), self._check_variable, InvalidPayload),
         }
         self._platform: str | None = None
+        self._s3: S3 | None = None
 
     @property
     def platform(self) -> str | None:
@@ -162,6 +163,24 @@ class Draft:
     def missing(self) -> tuple[str, ...]:
         """Names of the input files that are still needed."""
         return tuple(name for name in self.inputs.allowed if name not in self.inputs)
+
+    def use(self, staged: Staged) -> None:
+        """
+        Fill in files that were uploaded, each as the input or data file of its name, and the bucket they are in.
+
+        Raises:
+            ExtraInputs: The experiment takes no file of one of the names; nothing was filled in.
+            ValueError: Files of another bucket are in use already.
+        """
+        if self._s3 not in (None, staged.s3):
+            raise ValueError("a start takes files from one bucket: stage all of them there")
+        places = {name: self.data if name in self.data.allowed else self.inputs for name in staged.files}
+        known = {*self.inputs.allowed, *self.data.allowed}
+        for name in sorted(places.keys() - known):
+            self.inputs[name] = None  # tells what is allowed
+        for name, part in places.items():
+            part[name] = staged.files[name]
+        self._s3 = staged.s3
 
     def filled(self, more: Mapping[str, Any] | None = None) -> StartPayload:
         """
@@ -186,7 +205,7 @@ class Draft:
             "data": [_file(name, value) for name, value in self.data.items()],
             "variables": dict(self.variables),
             "platform": self._platform,
-        }
+        } | ({} if self._s3 is None else {"s3": self._s3})
         twice = sorted(set(own) & set(more or {}))
         if twice:
             raise ValueError(f"{twice} are filled in on the draft itself: leave them out here")

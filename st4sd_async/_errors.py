@@ -23,9 +23,10 @@ Everything this library raises on purpose.
       DecodeError                 a good reply that is not what was promised
       DownloadError               what came is not whole, or cannot be stored
         UnsafeArchive             an archive that may do harm when it is unpacked
+      S3Error                     a bucket refused, broke off or could not be reached
       OutcomeUnknown -> StartOutcomeUnknown: it may or may not have happened
-      JournalError -> JournalLocked, JournalCorrupt: a batch cannot write down what it does
-      NoCredentials               a launch of a batch lacks what its journal does not keep
+      JournalError -> JournalLocked, JournalCorrupt, in `_journal_errors`: a batch cannot write down what it does
+      NoCredentials               there too: a launch of a batch lacks what its journal does not keep
       RunFailed                   the run ended, not well
       RunDeleted                  the run was deleted while it was watched
       WaitTimeout                 the wait ended, the runs go on
@@ -320,6 +321,17 @@ class UnsafeArchive(DownloadError):
     advice = "nothing of it was unpacked: look into it with care, or fetch what you need file by file"
 
 
+class S3Error(St4sdError):
+    """A bucket refused, broke off or could not be reached; nothing half of a file is in it or on disk."""
+
+    def __init__(self, name: str, bucket: str, problem: str, *, status: int | None = None, code: str = "") -> None:
+        self.name, self.bucket, self.problem = name, bucket, problem
+        """The file or key concerned, the bucket, and what is wrong."""
+        self.status, self.code = status, code
+        """HTTP status, None if nothing was answered; and the service's word for it, as ``NoSuchBucket``, or ""."""
+        super().__init__(shorten(f"{name!r} and the bucket {bucket!r}: {problem}"))
+
+
 class OutcomeUnknown(St4sdError):
     """The request may have been carried out or not; it was not repeated, because that could do it twice."""
 
@@ -381,34 +393,3 @@ class WaitTimeout(St4sdError, TimeoutError):
         more = f" and {len(self.last_statuses) - 3} more" if len(self.last_statuses) > 3 else ""
         text = shorten(f"not over after {timeout:g} s: {told}{more}", LONGEST_MESSAGE - 120)
         super().__init__(f"{text}; the runs go on: return to one with client.run(rest_uid).wait()")
-
-
-class JournalError(St4sdError):
-    """The journal of a batch cannot be used, or contradicts what it is given; nothing was sent on account of it."""
-
-    advice = ""
-
-    def __init__(self, problem: str) -> None:
-        super().__init__("; ".join(part for part in (shorten(problem, LONGEST_MESSAGE - 150), self.advice) if part))
-
-
-class JournalLocked(JournalError):
-    """Another batch has the journal open, in this process or another, or somebody reads it."""
-
-    advice = "leave the other batch, or close the tool that reads it; a process that died holds no lock"
-
-
-class JournalCorrupt(JournalError):
-    """The journal is damaged."""
-
-    advice = "restore a copy; with a new journal, first look for the runs of this one in client.instances.list()"
-
-
-class NoCredentials(St4sdError):
-    """A launch of a batch lacks its credentials, which a journal does not keep; it was not sent and stays planned."""
-
-    def __init__(self, key: str) -> None:
-        self.key = key
-        """Key of the launch."""
-        told = "a journal keeps no credentials and no environmentVariables: add the launch again, then run()"
-        super().__init__(f"{key!r} was not sent: {told}")

@@ -23,7 +23,7 @@ import anyio
 import anyio.to_thread
 
 from . import _records as records
-from ._errors import JournalCorrupt, JournalError, JournalLocked
+from ._journal_errors import JournalCorrupt, JournalError, JournalLocked
 from ._lock import FileLock
 from ._moves import Row, State, doubted
 from ._records import Contents, Statement

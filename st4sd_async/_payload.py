@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import pydantic
 
 from ._call import LARGEST_BODY, json_body
+from ._elsewhere import name_problems, place_problems
 from ._errors import InputConflict, InvalidPayload, PayloadTooLarge, Problem
 from ._masking import unseen
 from .models import S3, FileContent, LambdaPayload, StartOptions, StartPayload
@@ -157,12 +158,7 @@ def _problems(
 ) -> Iterator[Problem]:
     volumes = {volume.identifier for volume in start.volumes or ()}
     for where, file in files:
-        if not file.name:
-            yield Problem(f"{where}.filename", "a file needs a name")
-        if file.filename is not None and (file.sourceFilename or file.targetFilename):
-            yield Problem(where, "give either filename, or sourceFilename and targetFilename")
-        if (file.sourceFilename is None) != (file.targetFilename is None):
-            yield Problem(where, "sourceFilename and targetFilename go together")
+        yield from name_problems(where, file)
         if contents.get(where) == "":
             yield Problem(
                 f"{where}.content",
@@ -182,8 +178,7 @@ def _problems(
             yield Problem(
                 f"metadata.{name}", "names and values of metadata may hold no colon: use another sign, such as '='"
             )
-    if start.s3Store is not None and start.datasetStoreURI is not None:
-        yield Problem("s3Store", "s3Store and datasetStoreURI exclude each other")
+    yield from place_problems(start)
 
 
 def _clashes(start: StartOptions) -> list[str]:

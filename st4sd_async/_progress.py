@@ -22,7 +22,7 @@ class Step:
     unit: str
     """What they are: ``files``, ``key-outputs``, ``components``."""
     received: int
-    """Bytes that came so far; what had to be asked for twice counts twice."""
+    """Bytes that came so far, or were sent to a bucket; what had to be asked for twice counts twice."""
     is_over: bool
     """Whether this is the last step, after success or failure."""
 

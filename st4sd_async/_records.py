@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from ._errors import JournalCorrupt
+from ._journal_errors import JournalCorrupt
 from ._moves import Proof, Row, State
 
 FORMAT = "1"

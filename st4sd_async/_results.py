@@ -135,7 +135,7 @@ class Results:
         Source: ``POST files/api/v1.1`` and ``GET experiment/download`` of the gateway.
         """
         found = await self._downloads.files(rest_uid_of(run), Path(to), component, stage, filename)
-        return _checked(found, strict=strict)
+        return judged(found, strict=strict)
 
     async def download_component(
         self, run: RunLike, stage: int, component: str, to: str | os.PathLike[str], *, strict: bool = False
@@ -162,7 +162,7 @@ class Results:
 
         Source: ``GET experiment/download`` of the gateway.
         """
-        return _checked(await self._downloads.component(rest_uid_of(run), stage, component, Path(to)), strict=strict)
+        return judged(await self._downloads.component(rest_uid_of(run), stage, component, Path(to)), strict=strict)
 
     async def download_outputs(
         self,
@@ -198,7 +198,7 @@ class Results:
         """
         chosen = [names] if isinstance(names, str) else names if names is None else list(names)
         found = await self._downloads.outputs(rest_uid_of(run), Path(to), chosen, unpack=unpack)
-        return _checked(found, strict=strict)
+        return judged(found, strict=strict)
 
     async def csv(
         self,
@@ -319,7 +319,7 @@ class Results:
         return found
 
 
-def _checked(found: list[Download | DownloadFailed], *, strict: bool) -> list[Download | DownloadFailed]:
+def judged(found: list[Download | DownloadFailed], *, strict: bool) -> list[Download | DownloadFailed]:
     """The same, unless one of them failed and that is an error."""
     failed = [one for one in found if isinstance(one, DownloadFailed)]
     if strict and failed:

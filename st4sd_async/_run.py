@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         KeyOutput,
         Output,
         Properties,
+        S3Store,
         Status,
         StatusReport,
     )
@@ -103,6 +104,20 @@ class Run:
     ) -> list[Download | DownloadFailed]:
         """Fetch key-outputs, several at once: see `Client.download_outputs`."""
         return await self.client.download_outputs(self, to, names, unpack=unpack, strict=strict)
+
+    async def fetch_s3_outputs(
+        self,
+        to: str | os.PathLike[str],
+        *,
+        store: S3Store,
+        names: str | Iterable[str] | None = None,
+        strict: bool = False,
+        allow_http: bool = False,
+    ) -> list[Download | DownloadFailed]:
+        """Fetch key-outputs that it uploaded to a bucket: see `Client.fetch_s3_outputs`."""
+        return await self.client.fetch_s3_outputs(
+            self, to, store=store, names=names, strict=strict, allow_http=allow_http
+        )
 
     async def csv(
         self, filename: str = CSV_FILES, *, component: str | None = None, stage: int | None = None

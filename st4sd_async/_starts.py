@@ -14,8 +14,6 @@ from ._errors import (
     ConfigError,
     ConnectFailed,
     InvalidPayload,
-    JournalCorrupt,
-    NoCredentials,
     RateLimited,
     ServerError,
     St4sdError,
@@ -23,6 +21,7 @@ from ._errors import (
     TimedOut,
     Unauthorized,
 )
+from ._journal_errors import JournalCorrupt, NoCredentials
 from ._moves import Proof, Row, doubted, planned, refused, sending, started
 from ._payload import Prepared, prepare
 from ._retry import may_have_arrived

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from ._ends import Collecting, Ends
-from ._errors import APIError, DecodeError, NoCredentials, TransportError
+from ._errors import APIError, DecodeError, TransportError
+from ._journal_errors import NoCredentials
 from ._moves import Row, State
 from ._starts import Starts, ends_all
 from ._watch import survives

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import secrets
 import string
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
+from st4sd_async.local._buckets import bucket, missing
 from st4sd_async.local._definitions import PAYLOAD
-from st4sd_async.local._engines import Launch
+from st4sd_async.local._engines import Content, Launch
 from st4sd_async.local._http import Abort
+from st4sd_async.local._places import DATASET, STORE_KEYS, Elsewhere, Named, Store, dataset_store, split_path, volumes
 from st4sd_async.local._schema import Invalid, read
 from st4sd_async.local._store import preset_value
 
@@ -33,13 +35,16 @@ def launch(definition: Mapping[str, Any], value: Any) -> Launch:
         Abort: The payload is refused; the reply says why.
     """
     payload = _read(value)
-    inputs, data = (_contents(payload[kind], kind) for kind in ("inputs", "data"))
+    places = volumes(payload["volumes"])
+    store = _store(payload)
+    inputs, data = (_contents(payload[kind], kind, payload.get("s3"), places) for kind in ("inputs", "data"))
     _check_policy(payload.get("runtimePolicy"))
     parameterisation = definition["parameterisation"]
     variables = _variables(parameterisation, _strings(payload["variables"]))
     _check_data(parameterisation, inputs, data)
     platform = _platform(parameterisation, payload.get("platform"))
     environment = _environment(parameterisation["presets"], _strings(payload["environmentVariables"]))
+    _check_buckets(payload, environment)
     _check_resources(parameterisation, payload["orchestrator_resources"])
     _check_inputs(definition["metadata"]["registry"]["inputs"], inputs)
     name, digest = definition["metadata"]["package"]["name"], definition["metadata"]["registry"]["digest"]
@@ -57,7 +62,9 @@ def launch(definition: Mapping[str, Any], value: Any) -> Launch:
             *parameterisation["presets"]["runtime"]["args"],
             *parameterisation["executionOptions"]["runtime"]["args"],
             *payload["additionalOptions"],
+            *(store.options if store else ()),
         ),
+        store=store,
     )
 
 
@@ -74,18 +81,77 @@ def _read(value: Any) -> dict[str, Any]:
         raise Abort(400, "Invalid start payload", invalidStartPayload=str(error)) from error
 
 
-def _contents(files: Iterable[Mapping[str, Any]], kind: str) -> dict[str, str]:
-    contents: dict[str, str] = {}
+def _contents(
+    files: Iterable[Mapping[str, Any]], kind: str, s3: Mapping[str, Any] | None, places: Mapping[str, Named]
+) -> dict[str, Content]:
+    contents: dict[str, Content] = {}
     for file in files:
         wrong = f"payload configuration for {kind} file {dict(file)} is invalid"
-        # An empty file counts as one without content. Files in S3, datasets and volumes cannot be fetched
-        # here, so that they are refused as if their credentials were missing.
-        if not file.get("content"):
-            raise _invalid(f"{wrong} because there is no S3/Dataset security configuration")
-        if not file.get("filename"):
+        if not file.get("content"):  # an empty file counts as one without content
+            name, contents[name] = _elsewhere(file, kind, wrong, s3, places)
+        elif not file.get("filename"):
             raise _invalid(f"{wrong} because .filename is empty")
-        contents[file["filename"]] = file["content"]
+        else:
+            contents[file["filename"]] = file["content"]
     return contents
+
+
+def _elsewhere(
+    file: Mapping[str, Any], kind: str, wrong: str, s3: Mapping[str, Any] | None, places: Mapping[str, Named]
+) -> tuple[str, Elsewhere]:
+    """A file that a payload only names, and its name in the experiment."""
+    source, target = split_path(file.get("filename") or "")
+    if not source:
+        source, target = file.get("sourceFilename") or "", file.get("targetFilename")
+    name = target or source.rpartition("/")[2]
+    if not name:
+        raise _invalid(f"{wrong}. Could not determine the name of the {kind} file in the experiment scope")
+    if file.get("volume"):
+        if file["volume"] not in places:
+            raise _invalid(f"There is no volume {file['volume']} definition for {kind} file {dict(file)}")
+        return name, Elsewhere(places[file["volume"]], source)
+    if not s3:
+        raise _invalid(f"{wrong} because there is no S3/Dataset security configuration")
+    if s3.get("dataset"):
+        return name, Elsewhere(Named(DATASET, s3["dataset"]), source)
+    # What the bucket lacks is only told when everything else has been looked at.
+    return name, Elsewhere(bucket(s3) if not missing(s3) else Named(DATASET, ""), source.lstrip("/"))
+
+
+def _store(payload: Mapping[str, Any]) -> Store | None:
+    """Where key-outputs go; the service takes the address of a dataset too, and then does nothing with it."""
+    if payload.get("datasetStoreURI"):
+        try:
+            dataset_store(payload["datasetStoreURI"])
+        except ValueError as error:
+            raise _invalid(str(error)) from error
+    if not payload.get("s3Store"):
+        return None
+    credentials = payload["s3Store"].get("credentials")
+    if credentials is None:
+        raise _invalid("'NoneType' object has no attribute 'model_dump'")
+    if credentials.get("dataset") is not None:
+        text = "1 validation error for OptionFromS3Values\ndataset\n  Extra inputs are not permitted"
+        raise Abort(400, "Invalid start payload", invalidStartPayload=text)
+    if missing(credentials):
+        return None  # which is told later
+    return Store(bucket(credentials), (payload["s3Store"].get("bucketPath") or "").removeprefix("/"))
+
+
+def _check_buckets(payload: Mapping[str, Any], environment: Mapping[str, str]) -> None:
+    """What the service finds out about credentials after all the rest."""
+    store, given = payload.get("s3Store"), payload.get("s3")
+    if store:
+        if payload.get("datasetStoreURI"):
+            told = "PayloadExecutionOptions.s3Store stores output to S3 but does not contain"
+            raise _refused(f"{told} PayloadExecutionOptions.security.s3Output.s3Ref")
+        if lack := missing(store["credentials"]):
+            raise _refused(f"PayloadExecutionOptions.security.s3Output.s3Ref is missing {', '.join(lack)}")
+        if any(name in environment for name in STORE_KEYS):
+            told = f"PayloadExecutionOptions.security.s3Output.s3Ref injects env vars {', '.join(STORE_KEYS)}"
+            raise _refused(f"{told} but they would override existing environment variables")
+    if given and not given.get("dataset") and (lack := missing(given)):
+        raise _refused(f"PayloadExecutionOptions.security.s3Input.s3Ref is missing {', '.join(lack)}")
 
 
 def _invalid(reason: str) -> Abort:
@@ -142,7 +208,7 @@ def _check_variable(option: Mapping[str, Any] | None, name: str, value: str) -> 
         )
 
 
-def _check_data(parameterisation: Mapping[str, Any], inputs: Mapping[str, str], data: Mapping[str, str]) -> None:
+def _check_data(parameterisation: Mapping[str, Any], inputs: Collection[str], data: Collection[str]) -> None:
     both = [name for name in data if name in inputs]
     if both:
         raise _refused(f"Input and Data files with conflicting names: {both}")
@@ -189,7 +255,7 @@ def _check_resources(parameterisation: Mapping[str, Any], given: Mapping[str, st
                 raise _forbidden(f"payload.orchestrator_resources.{key} overrides {where}")
 
 
-def _check_inputs(expected: Iterable[Mapping[str, str]], given: Mapping[str, str]) -> None:
+def _check_inputs(expected: Iterable[Mapping[str, str]], given: Collection[str]) -> None:
     names = {entry["name"] for entry in expected}
     missing, extra = sorted(names - set(given)), sorted(set(given) - names)
     if not missing and not extra:

@@ -47,6 +47,11 @@ class Cluster:
         with self._lock:
             return reply(list(self._datasets))
 
+    def dataset(self, name: str) -> dict[str, Any] | None:
+        """What a dataset was made of, None if there is none of that name."""
+        with self._lock:
+            return self._datasets.get(name)
+
     def create_dataset(self, request: Request, name: str) -> Answer:
         """Keep a dataset; nobody connects to its bucket."""
         value = request.json()

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from st4sd_async.local._engines import Launch, PackageFacts, PackageProblem
+from st4sd_async.local._engines import Content, Launch, PackageFacts, PackageProblem, put
 from st4sd_async.local._example_facts import Component
 from st4sd_async.local._examples import Examples
 from st4sd_async.local._reports import write_reports
@@ -151,18 +151,18 @@ class Results:
 
     def lay_out(self, launch: Launch, directory: Path) -> None:
         """Make an instance directory with what the start brought and a first component, if there is none yet."""
-        brought: dict[str, Mapping[str, str]] = {"input": launch.inputs, "data": launch.data}
+        brought: dict[str, Mapping[str, Content]] = {"input": launch.inputs, "data": launch.data}
         for folder in ("input", "data", "output", "stages"):
             (directory / folder).mkdir(parents=True, exist_ok=True)
-            for name, text in brought.get(folder, {}).items():
-                (directory / folder / Path(name).name).write_text(text)
+            for name, content in brought.get(folder, {}).items():
+                put(content, directory / folder / Path(name).name)
         if not self._example(launch.package):
             _begin(COMPONENTS[0], directory)
 
     def _run_example(self, example: str, launch: Launch, directory: Path) -> None:
         # The same input gives the same files: many runs of one test need the programs only once.
         content = [example, dict(launch.inputs), dict(launch.data), dict(launch.variables)]
-        key = json.dumps(content, sort_keys=True)
+        key = json.dumps(content, sort_keys=True, default=str)
         with self._lock:
             known = self._made.get(key)
         if known is None:

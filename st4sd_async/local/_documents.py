@@ -81,7 +81,7 @@ def component(known: Registration, part: Component) -> dict[str, Any]:
     instance, location = instance_uri(known.location), f"{known.location}/{part.directory}"
     state, flowir = _state(known.status, part), _flowir(part, known.launch.all_variables)
     memoized = state == "finished"
-    content = json.dumps([flowir, dict(known.launch.inputs), dict(known.launch.data)])
+    content = json.dumps([flowir, dict(known.launch.inputs), dict(known.launch.data)], default=str)
     memoization = hashlib.md5(content.encode(), usedforsecurity=False).hexdigest() if memoized else ""
     return {
         "name": part.name,

@@ -84,6 +84,9 @@ class Execution:
 
     def execute(self, orchestrator: Orchestrator, checkouts: Checkouts) -> None:
         """Run to the end; blocks. Never raises: what goes wrong is the run's status."""
+        if self._launch.problem is not None:
+            self._failure = files.not_begun(self._launch.problem)
+            return
         try:
             is_lambda = self._launch.flowir is not None
             package = (

@@ -7,10 +7,17 @@ instance leaves behind is a directory on disk, so that both engines are served b
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+
+if TYPE_CHECKING:
+    from st4sd_async.local._places import Elsewhere, Store
+
+Content: TypeAlias = "str | Path | Elsewhere"
+"""A file of a start: its text, where it is, or where it has to be fetched before an engine sees it."""
 
 
 class PackageProblem(Exception):
@@ -49,10 +56,10 @@ class Launch:
     """The stored definition of the experiment."""
     platform: str | None
     """The platform asked for or preset; None: the package's default."""
-    inputs: Mapping[str, str]
-    """filename -> text."""
-    data: Mapping[str, str]
-    """filename -> text of the data files to override."""
+    inputs: Mapping[str, Content]
+    """filename -> what is in it."""
+    data: Mapping[str, Content]
+    """filename -> what is in it, of the data files to override."""
     variables: Mapping[str, str]
     """Variables asked for and preset, as strings."""
     metadata: Mapping[str, str]
@@ -65,6 +72,10 @@ class Launch:
     """The definition of an experiment that is in no registry, and so has no package; None: the package has it."""
     scripts: Mapping[str, str] = field(default_factory=dict)
     """filename -> text of the programs that come with such a definition."""
+    store: Store | None = None
+    """Where key-outputs are uploaded to; None: nowhere."""
+    problem: str | None = None
+    """Why the run cannot begin: its files could not be fetched; None: it can."""
 
     @property
     def labels(self) -> dict[str, str]:
@@ -97,6 +108,15 @@ class Launch:
                 if platform in by_platform:
                     values[variable["name"]] = by_platform[platform]
         return {**values, **self.variables}
+
+
+def put(content: Content, target: Path) -> None:
+    """Write a file of a start that is here; it may be large. Its folder is made."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if isinstance(content, Path):
+        shutil.copyfile(content, target)
+    else:
+        target.write_text(str(content), encoding="utf-8")
 
 
 class Engine(Protocol):

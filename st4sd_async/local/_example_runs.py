@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from st4sd_async.local._engines import Launch
+from st4sd_async.local._engines import Launch, put
 from st4sd_async.local._example_facts import Component, Example
 from st4sd_async.local._instance_files import output_entry
 from st4sd_async.local._reports import write_reports
@@ -58,7 +58,8 @@ def input_ids(example: Example, launch: Launch) -> list[str] | None:
     if example.id_column is None:
         return None
     filename, column = example.id_column
-    text = next((text for name, text in launch.inputs.items() if Path(name).name == filename), "")
+    given = next((given for name, given in launch.inputs.items() if Path(name).name == filename), "")
+    text = given.read_text(encoding="utf-8", errors="replace") if isinstance(given, Path) else str(given)
     return [(row.get(column) or "").strip() for row in csv.DictReader(io.StringIO(text, newline=""))]
 
 
@@ -80,9 +81,9 @@ def _deploy(package: Path, launch: Launch, instance: Path) -> None:
     for folder in ("input", "data", "output", "stages"):
         (instance / folder).mkdir(parents=True, exist_ok=True)
     for folder, files in (("input", launch.inputs), ("data", launch.data)):
-        for name, text in files.items():
+        for name, content in files.items():
             # Only the last part of a name counts, as it does for the orchestrator.
-            (instance / folder / Path(name).name).write_text(text, encoding="utf-8")
+            put(content, instance / folder / Path(name).name)
 
 
 def _run(component: Component, variables: Mapping[str, str], instance: Path) -> bool:

@@ -59,12 +59,12 @@ def unscheduled() -> dict[str, Any]:
 
 def no_checkout(exit_code: int, stderr: str) -> dict[str, Any]:
     """The status of a run whose package could not be cloned; it never changes."""
-    text = f"git-sync-package failed with exit code {exit_code} and message {stderr}"
-    return {
-        **FROM_CLUSTER,
-        "experiment-state": "failed",
-        "error-description": f"initContainer failure: {text}",
-    }
+    return not_begun(f"git-sync-package failed with exit code {exit_code} and message {stderr}")
+
+
+def not_begun(text: str) -> dict[str, Any]:
+    """The status of a run before which something else failed; it never changes."""
+    return {**FROM_CLUSTER, "experiment-state": "failed", "error-description": f"initContainer failure: {text}"}
 
 
 def killed(exit_code: int) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from st4sd_async.local._archives import files_below, read_file, spooled, zipped
 from st4sd_async.local._engines import Engine, Launch
 from st4sd_async.local._http import UNREADABLE, Abort, Answer, Request, Route, Slash, attachment, reply
 from st4sd_async.local._measured import read_properties
+from st4sd_async.local._places import Places
 from st4sd_async.local._store import Store
 
 WARNING = (
@@ -37,14 +38,16 @@ class _Known:
 class Instances:
     """The instances that were started and not deleted, and the handlers of ``/instances/``."""
 
-    def __init__(self, store: Store, engine: Engine) -> None:
+    def __init__(self, store: Store, engine: Engine, places: Places) -> None:
         self._store = store
+        self._places = places
         self._engine = engine
         self._lock = threading.Lock()
         self._known: dict[str, _Known] = {}
 
     def accept(self, launch: Launch) -> None:
-        """Hand a start to the engine and keep its id."""
+        """Fetch what a start names, hand it to the engine and keep its id."""
+        launch = self._places.brought(launch)
         self._engine.start(launch)
         self.adopt([launch])
 

@@ -14,8 +14,10 @@ import string
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from st4sd_async.local._engines import Launch
+from st4sd_async.local._buckets import bucket
+from st4sd_async.local._engines import Content, Launch
 from st4sd_async.local._http import Abort, Answer, Request, Route, Slash, reply
+from st4sd_async.local._places import DATASET, Elsewhere, Named, Store, dataset_store, split_path
 
 FIELDS = (
     *("lambdaFlowIR", "validate_flowir", "data", "scripts", "additionalOptions", "orchestrator_resources"),
@@ -63,6 +65,7 @@ def lambda_launch(value: Any) -> Launch:
     if problems:
         told = "\n".join([f"Inconsistent FlowIR: Found {len(problems)} errors:", *problems])
         raise Abort(400, "Invalid lambda FlowIR", flowirErrors=told)
+    store = _store(value)
     uid = f"lambda-{''.join(secrets.choice(_ALPHABET) for _ in range(_SUFFIX))}"
     return Launch(
         rest_uid=uid,
@@ -70,14 +73,41 @@ def lambda_launch(value: Any) -> Launch:
         package=_package(uid),
         platform=None,
         inputs={},
-        data=_contents(value.get("data")),
+        data=_data(value),
         variables=_strings(value.get("variables")),
         metadata=_strings(value.get("metadata")),
         environment=_strings(value.get("environmentVariables")),
-        options=tuple(value.get("additionalOptions") or ()),
+        options=(*(value.get("additionalOptions") or ()), *(store.options if store else ())),
         flowir=flowir,
         scripts=_contents(value.get("scripts")),
+        store=store,
     )
+
+
+def _data(value: Mapping[str, Any]) -> dict[str, Content]:
+    """name -> what is in it; with a bucket all files come from there."""
+    s3 = value.get("s3")
+    try:
+        if not s3:
+            return {**_contents(value.get("data"))}
+        place = Named(DATASET, s3["dataset"]) if s3.get("dataset") else bucket(s3)
+        files = [split_path(file["filename"]) for file in value.get("data") or ()]
+    except (KeyError, TypeError) as error:
+        raise _broken(str(error)) from error
+    return {name or source.rpartition("/")[2]: Elsewhere(place, source) for source, name in files}
+
+
+def _store(value: Mapping[str, Any]) -> Store | None:
+    """Where key-outputs go."""
+    store, uri = value.get("s3Store"), value.get("datasetStoreURI")
+    try:
+        if store and uri:
+            raise ValueError("datasetStoreURI and s3Store are mutually exclusive")
+        if store:
+            return Store(bucket(store["credentials"]), store["bucketPath"].removeprefix("/"))
+        return dataset_store(uri) if uri else None
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise _broken(str(error)) from error
 
 
 def flowir_problems(flowir: Any) -> list[str]:

@@ -17,9 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from st4sd_async.local._buckets import Bucket
 from st4sd_async.local._children import Run
 from st4sd_async.local._documents import GATEWAY
-from st4sd_async.local._engines import Launch
+from st4sd_async.local._engines import Content, Launch, put
+from st4sd_async.local._places import STORE_KEYS
 
 SCRIPT = "elaunch.py"
 MONITOR = "monitor"
@@ -126,10 +128,8 @@ def command(orchestrator: Orchestrator, launch: Launch, name: str, package: Path
 def lay_out(launch: Launch, folder: Path) -> None:
     """Write the files that the command line of a run names."""
     for kind, files in (("input", launch.inputs), ("data", launch.data)):
-        for filename, text in files.items():
-            path = _start_file(folder, kind, filename)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text, encoding="utf-8")
+        for filename, content in files.items():
+            put(content, _start_file(folder, kind, filename))
     if launch.variables:
         # JSON is YAML.
         text = json.dumps({"global": dict(launch.variables)}, ensure_ascii=False)
@@ -141,15 +141,14 @@ def lay_out(launch: Launch, folder: Path) -> None:
 def lay_out_package(launch: Launch, folder: Path) -> Path:
     """Write the package of an experiment that is in no registry, and return its folder."""
     package = folder / "lambda.package"
-    files = {
+    files: dict[str, Content] = {
         "conf/flowir_package.yaml": json.dumps(launch.flowir, ensure_ascii=False),  # JSON is YAML
         **{f"data/{Path(name).name}": text for name, text in launch.data.items()},
         **{f"bin/{Path(name).name}": text for name, text in launch.scripts.items()},
     }
-    for name, text in files.items():
+    for name, content in files.items():
         path = package / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+        put(content, path)
         path.chmod(0o755 if name.startswith("bin/") else 0o644)
     return package
 
@@ -167,7 +166,16 @@ def environment(orchestrator: Orchestrator, launch: Launch, name: str, folder: P
         # A user's own default arguments have no business here.
         "FLOWCONFIG_PATH": os.devnull,
     }
-    return {**own, **launch.environment}
+    return {**own, **_store_keys(launch), **launch.environment}
+
+
+def _store_keys(launch: Launch) -> dict[str, str]:
+    """What the orchestrator looks for to upload key-outputs."""
+    place = launch.store.place if launch.store else None
+    if not isinstance(place, Bucket):
+        return {}
+    keys = (place.access_key_id, place.endpoint, place.secret_access_key)
+    return dict(zip(STORE_KEYS, keys, strict=True))
 
 
 def end_group(process: subprocess.Popen[bytes]) -> None:

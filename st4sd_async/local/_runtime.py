@@ -9,6 +9,7 @@ import json
 import pprint
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from st4sd_async.local._addresses import ADDRESSES
@@ -23,6 +24,7 @@ from st4sd_async.local._instances import Instances
 from st4sd_async.local._lambda import Lambdas
 from st4sd_async.local._library import Library
 from st4sd_async.local._pages import Pages
+from st4sd_async.local._places import Places
 from st4sd_async.local._queries import Find, matching
 from st4sd_async.local._relationships import Relationships
 from st4sd_async.local._schema import Invalid, read, summary
@@ -215,9 +217,12 @@ def _shown(entry: dict[str, Any], request: Request) -> Any:
 class Runtime:
     """The runtime service of one server; it knows no experiment at first."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, folder: Path) -> None:
+        """Keep what starts do not bring themselves in a folder."""
         self._store = Store()
-        self._instances = Instances(self._store, engine)
+        cluster = Cluster()
+        self.places = Places(folder, cluster.dataset)
+        self._instances = Instances(self._store, engine, self.places)
         relationships, written = Relationships(self._store), dict[str, Dsl]()
         experiments = Experiments(self._store, engine, self._instances.accept, relationships.find, written)
         self._groups = (
@@ -227,7 +232,7 @@ class Runtime:
             relationships,
             Library(),
             Utilities(self._store, written),
-            Cluster(),
+            cluster,
             Pages(experiments.get),
         )
 

@@ -197,6 +197,16 @@ SEQUENCES: dict[str, tuple[Moment, ...]] = {
 """The name of an outcome -> its sequence."""
 
 
+def not_begun(text: str) -> tuple[Moment, ...]:
+    """The life of a run before which an init container failed."""
+    return (*_BEGINNING, Moment(1.0, Guessed("failed", f"initContainer failure: {text}"), EMPTY, over=True))
+
+
+def not_set_up(text: str) -> tuple[Moment, ...]:
+    """The life of a run that the orchestrator gives up before it begins."""
+    return (*_BEGINNING, _both(1.0, replace(_NOT_SET_UP, error=text), over=True))
+
+
 def moment(sequence: Sequence[Moment], seconds: float, stretch: float = 1.0) -> Moment:
     """The moment of a sequence that holds some seconds after the run was scheduled."""
     past = bisect_right(sequence, seconds, key=lambda candidate: candidate.at * stretch)

@@ -161,7 +161,7 @@ class LocalServer(Steering):
             threads = ThreadPoolExecutor(THREADS, "st4sd-local-handler")
             stack.callback(threads.shutdown, wait=False, cancel_futures=True)
             self.ca_file = _certify(folder) if self._tls else None
-            port = self._listen(self._engine, threads, folder / "server.pem" if self._tls else None, stack)
+            port = self._listen(self._engine, threads, folder, stack)
             self.url = f"{'https' if self._tls else 'http'}://127.0.0.1:{port}"
             self._resources = stack.pop_all()
         return self
@@ -177,7 +177,7 @@ class LocalServer(Steering):
             return ElaunchEngine(folder, slots=self._slots, keep=self._keep)
         return self._engine_kind
 
-    def _listen(self, engine: Engine, threads: ThreadPoolExecutor, certificate: Path | None, stack: ExitStack) -> int:
+    def _listen(self, engine: Engine, threads: ThreadPoolExecutor, folder: Path, stack: ExitStack) -> int:
         """Serve on a port until the stack unwinds; the result is the port."""
         from st4sd_async.local._app import Application
         from st4sd_async.local._datastore import Datastore
@@ -187,10 +187,11 @@ class LocalServer(Steering):
         from st4sd_async.local._runtime import Runtime
 
         connections = Connections()
-        self._runtime = Runtime(engine)
+        self._runtime = Runtime(engine, folder / "fetched")
         runtime = Router(self._runtime.routes())
         datastore = Router([*Datastore(engine).routes(), *Gateway(engine).routes()])
         application = Application(self._access, self.faults, runtime, datastore, threads, connections, self._log)
+        certificate = folder / "server.pem" if self._tls else None
         listener = Listener(application, connections, certificate, self._port)
         stack.callback(listener.stop)
         listener.start()

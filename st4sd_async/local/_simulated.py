@@ -4,6 +4,7 @@ One run of the simulator: a sequence, when it began, and what is shown of it at 
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +12,8 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from st4sd_async.local._archives import files_below
+from st4sd_async.local._buckets import Bucket, Unavailable
 from st4sd_async.local._documents import Registration
 from st4sd_async.local._engines import Launch
 from st4sd_async.local._instance_files import output_entry
@@ -25,6 +28,7 @@ from st4sd_async.local._sequences import (
     written,
 )
 
+log = logging.getLogger("st4sd_async.local")
 NEVER = float("inf")
 _STOPPED = {
     "experiment-state": "finished",
@@ -69,6 +73,8 @@ class SimulatedRun:
     deleted: float = NEVER
     is_made: bool = False
     """Whether its files are there; look and make them with the lock."""
+    is_uploaded: bool = False
+    """Whether its key-outputs are where they should be uploaded to, as far as they can be."""
     lock: threading.Lock = field(default_factory=threading.Lock)
     _shown: tuple[View, dict[str, Any] | None] = (None, None)
     _outputs: dict[str, dict[str, str]] | None = None
@@ -128,6 +134,21 @@ class SimulatedRun:
         if updated in (self.deleted, self.end):
             times["completed-on"] = self._date(updated)
         return Registration(self.launch, self.location, status, times, self.outputs(min(then, self.deleted)))
+
+    def upload(self) -> None:
+        """Upload the key-outputs, whose files are there, unless that was done; what cannot be is left out. Blocks."""
+        store = self.launch.store
+        with self.lock:
+            if self.is_uploaded or store is None or not isinstance(store.place, Bucket):
+                return
+            self.is_uploaded = True
+            for path in self.course.outputs.values():
+                source = self.folder / self.instance / path
+                for inside, file in [("", source)] if source.is_file() else files_below(source):
+                    try:
+                        store.place.upload(file, f"{store.key(path, self.instance)}{inside}")
+                    except Unavailable as problem:  # of which the orchestrator only writes a line into its log
+                        log.info("%s: %s", self.launch.rest_uid, problem)
 
     def _time(self, current: Moment) -> float:
         return self.begun + current.at * self.course.stretch

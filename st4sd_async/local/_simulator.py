@@ -11,12 +11,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from st4sd_async.local._buckets import Bucket
 from st4sd_async.local._clock import VirtualClock
 from st4sd_async.local._descriptions import Description, Results
 from st4sd_async.local._documents import COMPONENT, EXPERIMENT, USER_METADATA, component, experiment, user_metadata
 from st4sd_async.local._engines import Launch, PackageFacts
 from st4sd_async.local._scripts import Row, script
-from st4sd_async.local._sequences import SEQUENCES, Moment
+from st4sd_async.local._sequences import SEQUENCES, Moment, not_begun, not_set_up
 from st4sd_async.local._simulated import NEVER, Course, SimulatedRun
 from st4sd_async.local._slots import Slots
 
@@ -89,6 +90,8 @@ class Simulator:
         with self._lock:
             now = self._settle()
             plan = self._next_plan(launch) or usual
+            if doomed := _doomed(launch):
+                plan = _Plan(doomed, NEVER, 1.0)
             run = self._add(launch, self._course(launch, plan), now, datetime.now(UTC))
             self._slots.enter(run)
 
@@ -207,17 +210,35 @@ class Simulator:
         self._results.describe(name_or_url, description)
 
     def _find(self, rest_uid: str) -> tuple[SimulatedRun | None, float]:
-        """A run that was not deleted, and the time for which it is right."""
+        """A run that was not deleted, and the time for which it is right; it is shown to nobody before its uploads."""
         with self._lock:
             now = self._settle()
             run = self._runs.get(rest_uid)
-        return run if run is not None and run.deleted == NEVER else None, now
+        if run is None or run.deleted != NEVER:
+            return None, now
+        if run.launch.store is not None and run.moment(now).outputs:
+            self._make(run, self._folder / run.instance)
+            run.upload()
+        return run, now
 
     def _settle(self) -> float:
         """Let runs begin that could until now, which is the result; call with the lock held."""
         now = self._clock.now()
         self._slots.settle(now)
         return now
+
+
+def _doomed(launch: Launch) -> Sequence[Moment] | None:
+    """How a run goes that cannot begin with what it was given; None: it can."""
+    if launch.problem is not None:
+        return not_begun(launch.problem)
+    for name, content in (*launch.inputs.items(), *launch.data.items()):
+        if isinstance(content, Path) and not content.is_file():
+            return not_set_up(f"[Errno 2] No such file or directory: '/tmp/s3-root-dir/{name}'")
+    if launch.store is not None and isinstance(launch.store.place, Bucket) and not launch.store.path:
+        wrong = f'Invalid S3 URI "s3://{launch.store.place.name}" format is s3://<bucket-name>/path/to/folder'
+        return not_set_up(f"ValueError {wrong} ValueError {wrong}")
+    return None
 
 
 def _sequence(outcome: str | Sequence[Row]) -> Sequence[Moment]:

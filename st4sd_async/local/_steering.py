@@ -5,6 +5,7 @@ What a test tells the simulator through its server: how runs go, what packages h
 from __future__ import annotations
 
 from collections.abc import Awaitable, Generator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from st4sd_async.local._clock import VirtualClock
@@ -137,6 +138,23 @@ class Steering:
         """
         description = Description(inputs, data, outputs or {}, variables or {}, interface or {}, properties, problem)
         self._simulator("describe").describe(name_or_url, description)
+
+    def mount(self, kind: str, name: str, folder: Path) -> None:
+        """
+        Let a folder stand for a volume or dataset of the cluster, with either engine.
+
+        Args:
+            kind: "persistentVolumeClaim", "configMap", "secret" or "dataset".
+            name: Its name, as the ``volumes`` of a payload give it, or ``s3.dataset``.
+            folder: What is in it.
+
+        Raises:
+            RuntimeError: The server was not entered.
+            ValueError: Another kind, or no folder.
+        """
+        if self._engine is None:
+            raise RuntimeError("mount needs a server that was entered")
+        self._runtime.places.mount(kind, name, folder)
 
     def _simulator(self, method: str) -> Simulator:
         if self._engine is None:

@@ -19,7 +19,7 @@ class Download:
     sha256: str
     """Of its content, in hexadecimal."""
     source: str
-    """Where it came from: ``file://<id of a gateway>/<path>``, or ``<rest-uid>/outputs/<key-output>``."""
+    """Where it came from: ``file://<id of a gateway>/<path>``, ``<rest-uid>/outputs/<key-output>``, ``s3://bucket/key``."""
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -89,12 +90,42 @@ class S3(Payload):
 
 
 class S3Store(Payload):
-    """A bucket to upload key-outputs to."""
+    """
+    A bucket to upload key-outputs to, at the end of each stage.
+
+    A file becomes ``<bucketPath>/<its own name>``, a folder ``<bucketPath>/<its own name>/...``. So another run that
+    uploads to the same folder replaces what the first one did: give each its own, or use ``%(instanceDir)s`` in it.
+    What cannot be uploaded is left out, and only the log of the orchestrator says so.
+    """
 
     credentials: S3 | None = None
     """The bucket and how to write to it."""
     bucketPath: str | None = None
-    """Folder in the bucket; absent: ``workflow_instances/``."""
+    """Folder in the bucket, which the orchestrator needs; absent: ``workflow_instances/``. ``%(instanceDir)s`` in it
+    stands for the name of the run's directory."""
+
+
+@dataclass(frozen=True)
+class Staged:
+    """
+    Local files that were uploaded to a bucket, and how a payload names them.
+
+    draft.use(staged)                                            into a `Draft`, as inputs and data
+    client.start("demo", {**staged.as_inputs(), "platform": ...})   into a payload, all as inputs
+    """
+
+    s3: S3
+    """The bucket, for the field ``s3`` of a payload."""
+    files: Mapping[str, FileContent]
+    """Name that the experiment sees -> the file in the bucket, without contents."""
+
+    def as_inputs(self) -> dict[str, Any]:
+        """The part of a payload in which all files are input files."""
+        return {"s3": self.s3, "inputs": list(self.files.values())}
+
+    def as_data(self) -> dict[str, Any]:
+        """The part of a payload in which all files are data files."""
+        return {"s3": self.s3, "data": list(self.files.values())}
 
 
 class VolumeType(Payload):
@@ -163,7 +194,8 @@ class StartOptions(Payload):
     s3Store: S3Store | None = None
     """Where key-outputs are uploaded to; not together with ``datasetStoreURI``."""
     datasetStoreURI: str | None = None
-    """``dataset://name/path`` to upload key-outputs to."""
+    """``dataset://name/path`` to upload key-outputs to. As its source says, the service does so for lambda experiments;
+    for others it takes this and uploads nothing."""
     metadata: Mapping[str, Scalar] | None = None
     """Names and values kept with the instance and found again in ``status.meta.user_metadata``; no colons."""
 

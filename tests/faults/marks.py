@@ -29,7 +29,14 @@ PAYLOAD: dict[str, Any] = {
         "bucket": "b",
         "endpoint": "http://s3",
     },
-    "s3Store": {"credentials": {"accessKeyID": "QUPIXE/+QUPIXE", "secretAccessKey": "QUPSXF\\QUPSXF", "bucket": "u"}},
+    "s3Store": {
+        "credentials": {
+            "accessKeyID": "QUPIXE/+QUPIXE",
+            "secretAccessKey": "QUPSXF\\QUPSXF",
+            "bucket": "u",
+            "endpoint": "http://s3",
+        }
+    },
 }
 
 

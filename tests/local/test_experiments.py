@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -202,6 +203,7 @@ def test_packages_that_cannot_be_read_are_refused(server: LocalServer, web: http
 
 
 IN = {"filename": "in.csv", "content": "x"}
+BUCKET = {"accessKeyID": "a", "secretAccessKey": "b", "bucket": "c", "endpoint": "http://127.0.0.1:9"}
 REFUSED_STARTS: list[tuple[str, Any, int, dict[str, Any]]] = [
     (
         "null",
@@ -236,9 +238,73 @@ REFUSED_STARTS: list[tuple[str, Any, int, dict[str, Any]]] = [
     ),
     (
         "no content",
-        {"inputs": [{"filename": "in.csv"}], "s3": {"dataset": "d"}},
+        {"inputs": [{"filename": "in.csv"}]},
         400,
         {"reason": "no S3/Dataset"},
+    ),
+    (
+        "half a bucket",
+        {"inputs": [{"filename": "in.csv"}], "s3": {"bucket": "b", "endpoint": "e"}},
+        400,
+        {"reason": "security.s3Input.s3Ref is missing accessKeyID, secretAccessKey"},
+    ),
+    (
+        "no name there",
+        {"inputs": [{"filename": "folder/"}], "s3": BUCKET},
+        400,
+        {"reason": "Could not determine the name of the inputs file"},
+    ),
+    (
+        "unknown volume",
+        {"inputs": [{"filename": "in.csv", "volume": "v"}]},
+        400,
+        {"reason": "There is no volume v definition for inputs file"},
+    ),
+    (
+        "volume that is not there",
+        {
+            "inputs": [{"filename": "in.csv", "volume": "v"}],
+            "volumes": [{"type": {"configMap": "c"}, "identifier": "v"}],
+        },
+        400,
+        {"reason": "has no configMap 'c': make it with server.mount()"},
+    ),
+    ("no credentials", {"inputs": [IN], "s3Store": {}}, 400, {"reason": "has no attribute 'model_dump'"}),
+    (
+        "dataset as credentials",
+        {"inputs": [IN], "s3Store": {"credentials": {"dataset": "d"}}},
+        400,
+        {"invalidStartPayload": "dataset\n  Extra inputs are not permitted"},
+    ),
+    (
+        "half a store",
+        {"inputs": [IN], "s3Store": {"credentials": {**BUCKET, "bucket": None}}},
+        400,
+        {"reason": "security.s3Output.s3Ref is missing bucket"},
+    ),
+    (
+        "two stores",
+        {"inputs": [IN], "s3Store": {"credentials": BUCKET}, "datasetStoreURI": "dataset://d"},
+        400,
+        {"reason": "does not contain PayloadExecutionOptions.security.s3Output.s3Ref"},
+    ),
+    (
+        "the store's own variables",
+        {"inputs": [IN], "s3Store": {"credentials": BUCKET}, "environmentVariables": {"S3_END_POINT": "x"}},
+        400,
+        {"reason": "injects env vars S3_ACCESS_KEY_ID, S3_END_POINT, S3_SECRET_ACCESS_KEY"},
+    ),
+    (
+        "no address of a dataset",
+        {"inputs": [IN], "datasetStoreURI": "s3://d"},
+        400,
+        {"reason": "it should begin with dataset://"},
+    ),
+    (
+        "unknown dataset",
+        {"inputs": [{"filename": "in.csv"}], "s3": {"dataset": "d"}},
+        400,
+        {"reason": "has no dataset 'd': make it with server.mount()"},
     ),
     (
         "variable",
@@ -334,3 +400,48 @@ def test_the_skeleton_shows_what_a_start_needs(server: LocalServer, web: httpx.C
     }
     assert magic["{{OptionalVariable_mode}}"]["choices"] == ["a", "b"]
     assert magic["{{OptionalVariable_mode}}"]["default"] == "a"
+
+
+LAMBDA = {"lambdaFlowIR": {"components": [{"name": "A", "command": {"executable": "echo"}}]}}
+BAD_PLACES = [
+    (
+        "two stores",
+        {"s3Store": {"credentials": BUCKET, "bucketPath": "a"}, "datasetStoreURI": "dataset://d"},
+        "exclusive",
+    ),
+    ("no path", {"s3Store": {"credentials": BUCKET}}, "bucketPath"),
+    ("no keys", {"s3Store": {"credentials": {}, "bucketPath": "a"}}, "bucket"),
+    ("no address", {"datasetStoreURI": "s3://d"}, "should begin with dataset://"),
+    ("half a bucket", {"data": [{"filename": "a"}], "s3": {"bucket": "b"}}, "endpoint"),
+]
+
+
+@pytest.mark.parametrize(("payload", "words"), [row[1:] for row in BAD_PLACES], ids=[row[0] for row in BAD_PLACES])
+def test_a_lambda_with_half_a_place_is_an_error_of_the_server(
+    web: httpx.Client, payload: dict[str, Any], words: str
+) -> None:
+    """The service hands what it is given to code that trips over it."""
+    reply = web.post("/experiments/lambda/start", json={**LAMBDA, **payload})
+
+    assert reply.status_code == 500
+    assert words in reply.json()["message"]
+
+
+def test_a_lambda_may_take_its_data_from_a_dataset_and_upload_to_a_bucket(
+    server: LocalServer, web: httpx.Client, tmp_path: Path
+) -> None:
+    """A folder stands for the dataset; the bucket that does not answer is no failure of the run."""
+    (tmp_path / "a.txt").write_text("x")
+    server.mount("dataset", "mine", tmp_path)
+    places = {"s3": {"dataset": "mine"}, "s3Store": {"credentials": BUCKET, "bucketPath": "/a"}}
+    flowir = {**LAMBDA["lambdaFlowIR"], "output": {"Out": {}}}
+
+    reply = web.post(
+        "/experiments/lambda/start", json={"lambdaFlowIR": flowir, "data": [{"filename": "a.txt:b.txt"}], **places}
+    )
+    server.advance(10)
+
+    assert web.get(f"/instances/{reply.json()}/status").json()["exit-status"] == "Success"
+    directory = server.directory(reply.json())
+    assert directory is not None
+    assert (directory / "data/b.txt").read_text() == "x"

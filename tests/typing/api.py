@@ -11,10 +11,13 @@ from pydantic import SecretStr
 
 from st4sd_async import (
     GLOBAL_REGISTRY,
+    S3,
     Client,
     ComponentDocument,
     ComponentReport,
     Config,
+    Download,
+    DownloadFailed,
     Draft,
     ExitStatus,
     Experiment,
@@ -30,7 +33,9 @@ from st4sd_async import (
     Relationship,
     Requirement,
     Run,
+    S3Store,
     St4sdError,
+    Staged,
     StartPayload,
     Status,
     StatusReport,
@@ -169,6 +174,17 @@ async def tables(client: Client, run: Run) -> None:
     assert_type(report.rows[0].task_run_time, timedelta | None)
     assert_type(report.rows[0].state, ComponentState | None)
     assert_type(report.table(), str)
+
+
+async def buckets(client: Client, run: Run, draft: Draft) -> None:
+    bucket = S3(bucket="mine")
+    staged = assert_type(await client.stage_inputs(["a.csv", Path("b.csv")], bucket), Staged)
+    assert_type(await client.stage_inputs({"a.csv": Path("b.csv")}, bucket, prefix="p"), Staged)
+    assert_type(draft.use(staged), None)
+    await client.start("demo", {**staged.as_inputs(), "variables": {"a": 1}})
+    store = S3Store(credentials=bucket, bucketPath="out")
+    assert_type(await client.fetch_s3_outputs("demo-1", "to", store=store), list[Download | DownloadFailed])
+    assert_type(await run.fetch_s3_outputs(Path("to"), store=store, names="Energies"), list[Download | DownloadFailed])
 
 
 def clients() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from st4sd_async import Draft, Experiment, ExtraInputs, FileContent, InvalidPayload, MissingInputs
+from st4sd_async import S3, Draft, Experiment, ExtraInputs, FileContent, InvalidPayload, MissingInputs, Staged
 
 
 def experiment(**parts: Any) -> Experiment:
@@ -62,6 +62,35 @@ def test_a_filled_draft_is_a_payload() -> None:
     assert payload.model_fields_set == {"inputs", "data", "variables", "platform", "metadata", "s3"}
     assert (len(draft.variables), draft.missing) == (2, ())
     assert repr(draft.variables) == "<variables: ['chosen', 'free'] of ['chosen', 'free', 'usual']>"
+
+
+def test_staged_files_find_their_places() -> None:
+    """Each goes where the experiment has its name, and the bucket along with them; another bucket is refused."""
+    draft = Draft(experiment())
+    staged = Staged(S3(bucket="mine"), {name: FileContent(targetFilename=name) for name in ("in.csv", "extra.txt")})
+
+    draft.use(staged)
+    payload = draft.filled({"metadata": {"a": "b"}})
+
+    assert payload.inputs == staged.as_inputs()["inputs"][:1]
+    assert payload.data == staged.as_data()["data"][1:]
+    assert payload.s3 is staged.s3
+    with pytest.raises(ValueError, match="from one bucket"):
+        draft.use(Staged(S3(bucket="other"), {}))
+    with pytest.raises(ValueError, match=r"\['s3'\] are filled in on the draft itself"):
+        draft.filled({"s3": {"dataset": "d"}})
+
+
+def test_a_staged_file_that_the_experiment_does_not_take_is_refused() -> None:
+    """The error names those it takes, and nothing is filled in."""
+    draft = Draft(experiment())
+    staged = Staged(S3(bucket="mine"), {name: FileContent(targetFilename=name) for name in ("in.csv", "im.csv")})
+
+    with pytest.raises(ExtraInputs, match=r"inputs.im.csv: .* only \['in.csv'\]"):
+        draft.use(staged)
+
+    assert len(draft.inputs) == 0
+    assert draft.missing == ("in.csv",)
 
 
 def test_what_is_not_filled_in_is_not_sent() -> None:

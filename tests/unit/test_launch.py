@@ -16,8 +16,10 @@ pytestmark = pytest.mark.anyio
 SECRETIVE: dict[str, Any] = {
     "variables": {"scale": 2},
     "environmentVariables": {"PASSWORD": "fake-1", "THREADS": 4},
-    "s3": {"accessKeyID": "fake-2", "secretAccessKey": "fake-3", "bucket": "mine"},
-    "s3Store": {"credentials": {"accessKeyID": "fake-4", "secretAccessKey": "fake-5", "bucket": "yours"}},
+    "s3": {"accessKeyID": "fake-2", "secretAccessKey": "fake-3", "bucket": "mine", "endpoint": "e"},
+    "s3Store": {
+        "credentials": {"accessKeyID": "fake-4", "secretAccessKey": "fake-5", "bucket": "yours", "endpoint": "e"}
+    },
     "metadata": {"campaign": "first"},
 }
 

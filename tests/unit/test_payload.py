@@ -18,6 +18,10 @@ pytestmark = pytest.mark.anyio
 
 FILE = {"filename": "molecules.csv", "content": "smiles\nCO\n"}
 
+BUCKET = {"accessKeyID": "key-id", "secretAccessKey": "key", "bucket": "b", "endpoint": "e"}
+S3_D = {"dataset": "d"}
+TARGET = "inputs[0].targetFilename"
+
 FULL: dict[str, Any] = {
     "inputs": [FILE, {"filename": "bucket/path/b.csv:b2.csv"}, {"sourceFilename": "x/y", "targetFilename": "z"}],
     "data": [{"filename": "extra.txt", "volume": "disk"}],
@@ -28,7 +32,10 @@ FULL: dict[str, Any] = {
     "orchestrator_resources": {"cpu": "1", "memory": "1Gi"},
     "volumes": [{"type": {"persistentVolumeClaim": "claim"}, "identifier": "disk", "readOnly": False}],
     "s3": {"accessKeyID": "key-id", "secretAccessKey": "key", "bucket": "b", "endpoint": "e", "region": ""},
-    "s3Store": {"credentials": {"accessKeyID": "other", "secretAccessKey": "o", "bucket": "b"}, "bucketPath": "/run1/"},
+    "s3Store": {
+        "credentials": {"accessKeyID": "other", "secretAccessKey": "o", "bucket": "b", "endpoint": "e"},
+        "bucketPath": "/run1/",
+    },
     "metadata": {"campaign": "first", "number": 3},
     "runtimePolicy": {"name": "prefer-surrogate", "config": {"a": [1]}},
 }
@@ -126,13 +133,55 @@ WRONG: list[tuple[str, dict[str, Any], str, str]] = [
     ),
     (
         "volume and content",
-        {"inputs": [{**FILE, "volume": "v"}], "volumes": [{"type": {}, "identifier": "v"}]},
+        {"inputs": [{**FILE, "volume": "v"}], "volumes": [{"type": {"secret": "s"}, "identifier": "v"}]},
         "inputs[0]",
         "exclude",
     ),
     ("colon in a value", {"metadata": {"when": "10:30"}}, "metadata.when", "no colon"),
     ("colon in a name", {"metadata": {"a:b": "c"}}, "metadata.a:b", "no colon"),
     ("two stores", {"s3Store": {}, "datasetStoreURI": "dataset://d"}, "s3Store", "exclude each other"),
+    (
+        "a folder in a name",
+        {"s3": S3_D, "inputs": [{"sourceFilename": "a", "targetFilename": "b/c"}]},
+        TARGET,
+        "names only",
+    ),
+    ("half a bucket", {"s3": {"accessKeyID": "a", "bucket": "b"}}, "s3", "secretAccessKey, endpoint must be given"),
+    ("bucket and dataset", {"s3": {**BUCKET, **S3_D}}, "s3", "stands in place of all others"),
+    (
+        "no credentials",
+        {"s3Store": {"bucketPath": "out"}},
+        "s3Store.credentials",
+        "accessKeyID, secretAccessKey, bucket",
+    ),
+    (
+        "store in a dataset",
+        {"s3Store": {"credentials": S3_D}},
+        "s3Store.credentials.dataset",
+        "use datasetStoreURI='data",
+    ),
+    ("no folder", {"s3Store": {"credentials": BUCKET, "bucketPath": "/"}}, "s3Store.bucketPath", "need a folder"),
+    (
+        "null for a folder",
+        {"s3Store": {"credentials": BUCKET, "bucketPath": None}},
+        "s3Store.bucketPath",
+        "or leave this",
+    ),
+    ("no dataset", {"datasetStoreURI": "dataset:///path"}, "datasetStoreURI", "needs the name of a dataset"),
+    ("no address", {"datasetStoreURI": "s3://bucket/path"}, "datasetStoreURI", "must begin with dataset://"),
+    (
+        "no kind",
+        {"volumes": [{"type": {}}]},
+        "volumes[0].type",
+        "exactly one of persistentVolumeClaim, configMap, dataset,",
+    ),
+    ("two kinds", {"volumes": [{"type": {"secret": "a", "dataset": "b"}}]}, "volumes[0].type", "exactly one of"),
+    (
+        "one identifier twice",
+        {"volumes": [{"type": {"secret": name}, "identifier": "v"} for name in "ab"]},
+        "volumes",
+        "'v' is there 2 times",
+    ),
     ("none as a variable", {"variables": {"a": None}}, "variables.a", "must be text, a number or a boolean"),
     ("text that UTF-8 cannot write", {"inputs": [{"filename": "a", "content": "\ud800"}]}, "payload", "UTF-8"),
 ]

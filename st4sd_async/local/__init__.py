@@ -4,7 +4,7 @@ An embedded ST4SD for tests, demos and users without a cluster: `LocalServer`, a
 
 from __future__ import annotations
 
-from st4sd_async.local._engines import Engine, Launch, PackageFacts, PackageProblem
+from st4sd_async.local._engines import AcceptedStart, Engine, PackageFacts, PackageProblem
 from st4sd_async.local._faults import (
     BadJson,
     CutBody,
@@ -21,6 +21,7 @@ from st4sd_async.local._serve import LocalServer
 from st4sd_async.local._traffic import Cost, Traffic
 
 __all__ = [
+    "AcceptedStart",
     "BadJson",
     "Cost",
     "CutBody",
@@ -31,7 +32,6 @@ __all__ = [
     "Fault",
     "Faults",
     "Html",
-    "Launch",
     "LocalServer",
     "PackageFacts",
     "PackageProblem",

@@ -1,5 +1,5 @@
 """
-Checks the payload of a start against its experiment, in the service's order and words, and makes a `Launch`.
+Checks the payload of a start against its experiment, in the service's order and words, and makes a `AcceptedStart`.
 
 Source:
     st4sd-runtime-service, ``PayloadExecutionOptions.from_old_payload`` and ``NamedPackage.__init__``.
@@ -14,7 +14,7 @@ from typing import Any
 
 from st4sd_async.local._buckets import bucket, missing
 from st4sd_async.local._definitions import PAYLOAD
-from st4sd_async.local._engines import Content, Launch
+from st4sd_async.local._engines import AcceptedStart, Content
 from st4sd_async.local._http import Abort
 from st4sd_async.local._places import DATASET, STORE_KEYS, Elsewhere, Named, Store, dataset_store, split_path, volumes
 from st4sd_async.local._schema import Invalid, read
@@ -27,7 +27,7 @@ _SUFFIX = 8
 _DIGEST_DIGITS = 6
 
 
-def launch(definition: Mapping[str, Any], value: Any) -> Launch:
+def launch(definition: Mapping[str, Any], value: Any) -> AcceptedStart:
     """
     What to execute for a payload.
 
@@ -48,7 +48,7 @@ def launch(definition: Mapping[str, Any], value: Any) -> Launch:
     _check_resources(parameterisation, payload["orchestrator_resources"])
     _check_inputs(definition["metadata"]["registry"]["inputs"], inputs)
     name, digest = definition["metadata"]["package"]["name"], definition["metadata"]["registry"]["digest"]
-    return Launch(
+    return AcceptedStart(
         rest_uid=new_rest_uid(name, digest),
         identifier=f"{name}@{digest}",
         package=definition,

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from st4sd_async.local._engines import Content, Launch, PackageFacts, PackageProblem, put
+from st4sd_async.local._engines import AcceptedStart, Content, PackageFacts, PackageProblem, put
 from st4sd_async.local._example_facts import Component
 from st4sd_async.local._examples import Examples
 from st4sd_async.local._reports import write_reports
@@ -95,21 +95,21 @@ class Results:
             interface=known.interface,
         )
 
-    def usual_outcome(self, launch: Launch) -> str:
+    def usual_outcome(self, launch: AcceptedStart) -> str:
         """How runs of a package go if nobody asked for something else."""
         example = self._example(launch.package)
         return "component-failure" if example and self._examples.failure(example) else "success"
 
-    def stages(self, launch: Launch) -> list[str]:
+    def stages(self, launch: AcceptedStart) -> list[str]:
         """The stages of a package."""
         return sorted({f"stage{component.stage}" for component in self.components(launch)})
 
-    def components(self, launch: Launch) -> tuple[Component, ...]:
+    def components(self, launch: AcceptedStart) -> tuple[Component, ...]:
         """The components of a package."""
         example = self._example(launch.package)
         return self._examples.components(example) if example else COMPONENTS
 
-    def interface(self, launch: Launch, *, measured: bool) -> dict[str, Any]:
+    def interface(self, launch: AcceptedStart, *, measured: bool) -> dict[str, Any]:
         """The interface of a package, and what came of it in a run: the input ids, and the files that hold results."""
         interface = dict(launch.package["metadata"]["registry"]["interface"])
         described, example = self._described_as(launch.package), self._example(launch.package)
@@ -120,12 +120,12 @@ class Results:
         came = {"inputs": ids, "additionalInputData": {}} if ids is not None else {}
         return {**interface, **came, "outputFiles": files} if interface else {}
 
-    def failure(self, launch: Launch) -> str:
+    def failure(self, launch: AcceptedStart) -> str:
         """The error description when a component of a package fails."""
         example = self._example(launch.package)
         return (example and self._examples.failure(example)) or FAILURE
 
-    def outputs(self, launch: Launch) -> Mapping[str, str]:
+    def outputs(self, launch: AcceptedStart) -> Mapping[str, str]:
         """key-output -> its path in the instance directory; nothing is made for that."""
         described, example = self._described_as(launch.package), self._example(launch.package)
         if example is not None:
@@ -133,7 +133,7 @@ class Results:
         names = (described or Description()).outputs if launch.flowir is None else launch.flowir.get("output") or {}
         return {name: f"{COMPONENTS[-1].directory}/{name}" for name in names}
 
-    def make(self, launch: Launch, directory: Path) -> None:
+    def make(self, launch: AcceptedStart, directory: Path) -> None:
         """Fill an instance directory with what a run leaves behind, which takes a moment."""
         described, example = self._described_as(launch.package), self._example(launch.package)
         if example is not None:
@@ -149,7 +149,7 @@ class Results:
         for name, content in made.items():
             _write(directory / COMPONENTS[-1].directory / name, content)
 
-    def lay_out(self, launch: Launch, directory: Path) -> None:
+    def lay_out(self, launch: AcceptedStart, directory: Path) -> None:
         """Make an instance directory with what the start brought and a first component, if there is none yet."""
         brought: dict[str, Mapping[str, Content]] = {"input": launch.inputs, "data": launch.data}
         for folder in ("input", "data", "output", "stages"):
@@ -159,7 +159,7 @@ class Results:
         if not self._example(launch.package):
             _begin(COMPONENTS[0], directory)
 
-    def _run_example(self, example: str, launch: Launch, directory: Path) -> None:
+    def _run_example(self, example: str, launch: AcceptedStart, directory: Path) -> None:
         # The same input gives the same files: many runs of one test need the programs only once.
         content = [example, dict(launch.inputs), dict(launch.data), dict(launch.variables)]
         key = json.dumps(content, sort_keys=True, default=str)

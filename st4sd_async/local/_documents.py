@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from st4sd_async.local._engines import Launch
+from st4sd_async.local._engines import AcceptedStart
 from st4sd_async.local._example_facts import Component
 
 GATEWAY = "example-cluster"
@@ -30,7 +30,7 @@ _TIME = "%Y-%m-%dT%H:%M:%S.%f"
 class Registration:
     """What the datastore knows about an instance whose orchestrator registered it there."""
 
-    launch: Launch
+    launch: AcceptedStart
     """Its start."""
     location: str
     """The path of its directory."""

@@ -17,7 +17,7 @@ from typing import Any
 from st4sd_async.local._checkouts import Checkouts
 from st4sd_async.local._children import Children
 from st4sd_async.local._engine_run import Execution
-from st4sd_async.local._engines import Launch, PackageFacts
+from st4sd_async.local._engines import AcceptedStart, PackageFacts
 from st4sd_async.local._orchestrator import find_orchestrator
 
 SLOTS = 2
@@ -71,7 +71,7 @@ class ElaunchEngine:
         """Clone the package of a definition and tell what it declares; takes seconds."""
         return self._checkouts.facts(package)
 
-    def start(self, launch: Launch) -> None:
+    def start(self, launch: AcceptedStart) -> None:
         """
         Accept an instance; it runs at once if a slot is free.
 

@@ -21,7 +21,7 @@ from st4sd_async.local import _instance_files as files
 from st4sd_async.local._checkouts import Checkouts
 from st4sd_async.local._children import Run
 from st4sd_async.local._documents import GATEWAY, Registration, experiment, identity, user_metadata
-from st4sd_async.local._engines import Launch, PackageProblem
+from st4sd_async.local._engines import AcceptedStart, PackageProblem
 from st4sd_async.local._git import GitFailed
 from st4sd_async.local._orchestrator import (
     MONITOR,
@@ -45,7 +45,7 @@ META_ATTEMPTS = 10
 class Execution:
     """One accepted start; waits until somebody calls `execute`."""
 
-    def __init__(self, launch: Launch, folder: Path, run: Run) -> None:
+    def __init__(self, launch: AcceptedStart, folder: Path, run: Run) -> None:
         """
         Note the start; nothing is written yet.
 

@@ -45,7 +45,7 @@ class PackageFacts:
 
 
 @dataclass(frozen=True)
-class Launch:
+class AcceptedStart:
     """One accepted start: all an engine needs to execute it."""
 
     rest_uid: str
@@ -131,7 +131,7 @@ class Engine(Protocol):
     def inspect(self, package: Mapping[str, Any]) -> PackageFacts:
         """Read (clone) the package of a definition that was just pushed; raises `PackageProblem`."""
 
-    def start(self, launch: Launch) -> None:
+    def start(self, launch: AcceptedStart) -> None:
         """Accept an instance; it runs, or waits for its turn."""
 
     def status(self, rest_uid: str) -> dict[str, Any] | None:

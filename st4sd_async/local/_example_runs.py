@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from st4sd_async.local._engines import Launch, put
+from st4sd_async.local._engines import AcceptedStart, put
 from st4sd_async.local._example_facts import Component, Example
 from st4sd_async.local._instance_files import output_entry
 from st4sd_async.local._reports import write_reports
@@ -26,7 +26,7 @@ COMPONENT_TIMEOUT = 60.0
 """Seconds one program may take; those of the examples take a tenth of a second."""
 
 
-def run_example(example: Example, package: Path, launch: Launch, instance: Path) -> dict[str, dict[str, str]]:
+def run_example(example: Example, package: Path, launch: AcceptedStart, instance: Path) -> dict[str, dict[str, str]]:
     """
     The key-outputs of an example that was just executed in `instance`.
 
@@ -53,7 +53,7 @@ def run_example(example: Example, package: Path, launch: Launch, instance: Path)
     return outputs
 
 
-def input_ids(example: Example, launch: Launch) -> list[str] | None:
+def input_ids(example: Example, launch: AcceptedStart) -> list[str] | None:
     """The ids of what a run was given, None if the example has no interface that tells."""
     if example.id_column is None:
         return None
@@ -72,7 +72,7 @@ def describe_outputs(outputs: Mapping[str, str], instance: Path) -> dict[str, di
     }
 
 
-def _deploy(package: Path, launch: Launch, instance: Path) -> None:
+def _deploy(package: Path, launch: AcceptedStart, instance: Path) -> None:
     """Lay out the instance directory: the package's folders, then what the start brought."""
     for folder in ("bin", "conf", "data", "hooks"):
         if (package / folder).is_dir():

@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from st4sd_async.local._children import Children
-from st4sd_async.local._engines import Launch, PackageFacts
+from st4sd_async.local._engines import AcceptedStart, PackageFacts
 from st4sd_async.local._example_facts import EXAMPLES, Component, Example
 from st4sd_async.local._example_runs import input_ids, run_example
 from st4sd_async.local._git import GitFailed, git
@@ -101,7 +101,7 @@ class Examples:
         """The components of an example in the order in which they run."""
         return _find(name).components
 
-    def input_ids(self, name: str, launch: Launch) -> list[str] | None:
+    def input_ids(self, name: str, launch: AcceptedStart) -> list[str] | None:
         """The ids of what a run was given, None if the example has no interface that tells."""
         return input_ids(_find(name), launch)
 
@@ -114,7 +114,7 @@ class Examples:
         example = _find(name)
         return {} if example.failure else example.outputs
 
-    def simulate(self, name: str, launch: Launch, directory: Path) -> dict[str, dict[str, str]]:
+    def simulate(self, name: str, launch: AcceptedStart, directory: Path) -> dict[str, dict[str, str]]:
         """
         The key-outputs of an example that was executed in `directory` without an orchestrator.
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from st4sd_async.local import _marshal
 from st4sd_async.local._archives import files_below, read_file, spooled, zipped
-from st4sd_async.local._engines import Engine, Launch
+from st4sd_async.local._engines import AcceptedStart, Engine
 from st4sd_async.local._http import UNREADABLE, Abort, Answer, Request, Route, Slash, attachment, reply
 from st4sd_async.local._measured import read_properties
 from st4sd_async.local._places import Places
@@ -30,7 +30,7 @@ _FINAL = ("finished", "failed")
 class _Known:
     """An instance, and its item of the list as it was written last."""
 
-    launch: Launch
+    launch: AcceptedStart
     written: tuple[object, tuple[bytes, bytes]] = (None, (b"", b""))
     """Its status and outputs by then, and the two halves of the item."""
 
@@ -45,13 +45,13 @@ class Instances:
         self._lock = threading.Lock()
         self._known: dict[str, _Known] = {}
 
-    def accept(self, launch: Launch) -> None:
+    def accept(self, launch: AcceptedStart) -> None:
         """Fetch what a start names, hand it to the engine and keep its id."""
         launch = self._places.brought(launch)
         self._engine.start(launch)
         self.adopt([launch])
 
-    def adopt(self, launches: Iterable[Launch]) -> None:
+    def adopt(self, launches: Iterable[AcceptedStart]) -> None:
         """Keep the ids of instances that the engine knows already."""
         with self._lock:
             self._known.update({launch.rest_uid: _Known(launch) for launch in launches})
@@ -194,7 +194,7 @@ class Instances:
         self._engine.delete(uid)
         return reply("OK")
 
-    def _find(self, uid: str) -> Launch | None:
+    def _find(self, uid: str) -> AcceptedStart | None:
         with self._lock:
             known = self._known.get(uid)
         return known.launch if known else None

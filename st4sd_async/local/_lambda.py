@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from st4sd_async.local._buckets import bucket
-from st4sd_async.local._engines import Content, Launch
+from st4sd_async.local._engines import AcceptedStart, Content
 from st4sd_async.local._http import Abort, Answer, Request, Route, Slash, reply
 from st4sd_async.local._places import DATASET, Elsewhere, Named, Store, dataset_store, split_path
 
@@ -36,7 +36,7 @@ _SUFFIX = 6
 class Lambdas:
     """The handler of these starts."""
 
-    def __init__(self, accept: Callable[[Launch], None]) -> None:
+    def __init__(self, accept: Callable[[AcceptedStart], None]) -> None:
         self._accept = accept
 
     def routes(self) -> list[Route]:
@@ -50,7 +50,7 @@ class Lambdas:
         return reply(accepted.rest_uid)
 
 
-def lambda_launch(value: Any) -> Launch:
+def lambda_launch(value: Any) -> AcceptedStart:
     """What to execute for a body; raises `Abort` if it is refused."""
     if not isinstance(value, dict):
         raise _broken("argument after ** must be a mapping")
@@ -67,7 +67,7 @@ def lambda_launch(value: Any) -> Launch:
         raise Abort(400, "Invalid lambda FlowIR", flowirErrors=told)
     store = _store(value)
     uid = f"lambda-{''.join(secrets.choice(_ALPHABET) for _ in range(_SUFFIX))}"
-    return Launch(
+    return AcceptedStart(
         rest_uid=uid,
         identifier=uid,
         package=_package(uid),

@@ -20,7 +20,7 @@ from typing import Any
 from st4sd_async.local._buckets import Bucket
 from st4sd_async.local._children import Run
 from st4sd_async.local._documents import GATEWAY
-from st4sd_async.local._engines import Content, Launch, put
+from st4sd_async.local._engines import AcceptedStart, Content, put
 from st4sd_async.local._places import STORE_KEYS
 
 SCRIPT = "elaunch.py"
@@ -88,12 +88,12 @@ def find_orchestrator() -> Orchestrator:
     )
 
 
-def instance_name(launch: Launch, stamp: str) -> str:
+def instance_name(launch: AcceptedStart, stamp: str) -> str:
     """The name of an instance directory without its suffix: ``demo-c52cd4-2026-11-22T100507.603242``."""
     return f"{launch.stem}-{stamp}"
 
 
-def command(orchestrator: Orchestrator, launch: Launch, name: str, package: Path, folder: Path) -> list[str]:
+def command(orchestrator: Orchestrator, launch: AcceptedStart, name: str, package: Path, folder: Path) -> list[str]:
     """
     The command line of one run, in the order that the cluster's operator uses.
 
@@ -125,7 +125,7 @@ def command(orchestrator: Orchestrator, launch: Launch, name: str, package: Path
     return [*line, str(package / (config.get("path") or "").lstrip("/"))]
 
 
-def lay_out(launch: Launch, folder: Path) -> None:
+def lay_out(launch: AcceptedStart, folder: Path) -> None:
     """Write the files that the command line of a run names."""
     for kind, files in (("input", launch.inputs), ("data", launch.data)):
         for filename, content in files.items():
@@ -138,7 +138,7 @@ def lay_out(launch: Launch, folder: Path) -> None:
     (folder / "temporary").mkdir(parents=True, exist_ok=True)
 
 
-def lay_out_package(launch: Launch, folder: Path) -> Path:
+def lay_out_package(launch: AcceptedStart, folder: Path) -> Path:
     """Write the package of an experiment that is in no registry, and return its folder."""
     package = folder / "lambda.package"
     files: dict[str, Content] = {
@@ -153,7 +153,7 @@ def lay_out_package(launch: Launch, folder: Path) -> Path:
     return package
 
 
-def environment(orchestrator: Orchestrator, launch: Launch, name: str, folder: Path) -> dict[str, str]:
+def environment(orchestrator: Orchestrator, launch: AcceptedStart, name: str, folder: Path) -> dict[str, str]:
     """The environment of a run, which its components inherit."""
     own: Mapping[str, str] = {
         **os.environ,
@@ -169,7 +169,7 @@ def environment(orchestrator: Orchestrator, launch: Launch, name: str, folder: P
     return {**own, **_store_keys(launch), **launch.environment}
 
 
-def _store_keys(launch: Launch) -> dict[str, str]:
+def _store_keys(launch: AcceptedStart) -> dict[str, str]:
     """What the orchestrator looks for to upload key-outputs."""
     place = launch.store.place if launch.store else None
     if not isinstance(place, Bucket):

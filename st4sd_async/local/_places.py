@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from st4sd_async.local._buckets import Bucket, Unavailable, bucket, is_installed
-from st4sd_async.local._engines import Content, Launch
+from st4sd_async.local._engines import AcceptedStart, Content
 from st4sd_async.local._http import Abort
 
 DATASET = "dataset"
@@ -93,9 +93,9 @@ class Places:
         with self._lock:
             self._mounts[kind, name] = folder
 
-    def brought(self, launch: Launch) -> Launch:
+    def brought(self, launch: AcceptedStart) -> AcceptedStart:
         """
-        The start with everything fetched that it names; blocks. Why that failed is its `Launch.problem`.
+        The start with everything fetched that it names; blocks. Why that failed is its `AcceptedStart.problem`.
 
         Raises:
             Abort: There is no such dataset or volume here, or what it takes to reach buckets is not installed.

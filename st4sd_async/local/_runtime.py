@@ -18,7 +18,7 @@ from st4sd_async.local._cluster import Cluster
 from st4sd_async.local._definitions import DEFINITION
 from st4sd_async.local._dsl import Dsl
 from st4sd_async.local._dsl_views import dsl_view
-from st4sd_async.local._engines import Engine, Launch, PackageProblem
+from st4sd_async.local._engines import AcceptedStart, Engine, PackageProblem
 from st4sd_async.local._http import Abort, Answer, Request, Route, Slash, reply
 from st4sd_async.local._instances import Instances
 from st4sd_async.local._lambda import Lambdas
@@ -40,7 +40,12 @@ class Experiments:
     """The handlers of ``/experiments/``."""
 
     def __init__(
-        self, store: Store, engine: Engine, accept: Callable[[Launch], None], find: Find, written: Mapping[str, Dsl]
+        self,
+        store: Store,
+        engine: Engine,
+        accept: Callable[[AcceptedStart], None],
+        find: Find,
+        written: Mapping[str, Dsl],
     ) -> None:
         self._store = store
         self._engine = engine
@@ -240,7 +245,7 @@ class Runtime:
         """All routes."""
         return [*ADDRESSES, *(route for group in self._groups for route in group.routes())]
 
-    def launches(self, experiment: str, count: int, payload: Mapping[str, Any]) -> list[Launch]:
+    def launches(self, experiment: str, count: int, payload: Mapping[str, Any]) -> list[AcceptedStart]:
         """
         Starts of an experiment with the same payload, in which inputs that are not named are blank.
 
@@ -261,7 +266,7 @@ class Runtime:
         name, digest = definition["metadata"]["package"]["name"], registry["digest"]
         return [replace(first, rest_uid=new_rest_uid(name, digest)) for _ in range(count)]
 
-    def adopt(self, launches: Sequence[Launch]) -> None:
+    def adopt(self, launches: Sequence[AcceptedStart]) -> None:
         """Show instances that the engine knows already."""
         self._instances.adopt(launches)
         for one in launches:

@@ -15,7 +15,7 @@ from typing import Any
 from st4sd_async.local._archives import files_below
 from st4sd_async.local._buckets import Bucket, Unavailable
 from st4sd_async.local._documents import Registration
-from st4sd_async.local._engines import Launch
+from st4sd_async.local._engines import AcceptedStart
 from st4sd_async.local._instance_files import output_entry
 from st4sd_async.local._sequences import (
     EMPTY,
@@ -59,7 +59,7 @@ class Course:
 class SimulatedRun:
     """One run; times are virtual, in seconds, unless they are a `datetime`."""
 
-    launch: Launch
+    launch: AcceptedStart
     number: int
     """How many runs were started until then; it passes for the process id."""
     course: Course

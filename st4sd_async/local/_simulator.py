@@ -15,7 +15,7 @@ from st4sd_async.local._buckets import Bucket
 from st4sd_async.local._clock import VirtualClock
 from st4sd_async.local._descriptions import Description, Results
 from st4sd_async.local._documents import COMPONENT, EXPERIMENT, USER_METADATA, component, experiment, user_metadata
-from st4sd_async.local._engines import Launch, PackageFacts
+from st4sd_async.local._engines import AcceptedStart, PackageFacts
 from st4sd_async.local._scripts import Row, script
 from st4sd_async.local._sequences import SEQUENCES, Moment, not_begun, not_set_up
 from st4sd_async.local._simulated import NEVER, Course, SimulatedRun
@@ -84,7 +84,7 @@ class Simulator:
         """What is known about a package; nothing is cloned."""
         return self._results.facts(package)
 
-    def start(self, launch: Launch) -> None:
+    def start(self, launch: AcceptedStart) -> None:
         """Begin a run now, or when there is a slot."""
         usual = _Plan(SEQUENCES[self._results.usual_outcome(launch)], NEVER, 1.0)
         with self._lock:
@@ -95,7 +95,7 @@ class Simulator:
             run = self._add(launch, self._course(launch, plan), now, datetime.now(UTC))
             self._slots.enter(run)
 
-    def populate(self, launches: Sequence[Launch], outcome: str | Sequence[Row]) -> None:
+    def populate(self, launches: Sequence[AcceptedStart], outcome: str | Sequence[Row]) -> None:
         """
         Add runs of one experiment, at least one, that were started long ago, one a second, and never needed a slot.
 
@@ -110,7 +110,7 @@ class Simulator:
                 run = self._add(launch, course, now - age, real - timedelta(seconds=age))
                 run.begun = run.started
 
-    def _next_plan(self, launch: Launch) -> _Plan | None:
+    def _next_plan(self, launch: AcceptedStart) -> _Plan | None:
         plans = self._plans.get(launch.package["metadata"]["package"]["name"])
         if not plans:
             return None
@@ -120,12 +120,12 @@ class Simulator:
             del plans[0]
         return plan
 
-    def _course(self, launch: Launch, plan: _Plan) -> Course:
+    def _course(self, launch: AcceptedStart, plan: _Plan) -> Course:
         known = self._results
         stages, failure, outputs = known.stages(launch), known.failure(launch), known.outputs(launch)
         return Course(plan.sequence, plan.stretch, stages, failure, outputs)
 
-    def _add(self, launch: Launch, course: Course, started: float, stamp: datetime) -> SimulatedRun:
+    def _add(self, launch: AcceptedStart, course: Course, started: float, stamp: datetime) -> SimulatedRun:
         run = SimulatedRun(launch, len(self._runs) + 1, course, started, stamp, self._folder)
         self._runs[launch.rest_uid] = run
         self._locations[run.location] = launch.rest_uid
@@ -228,7 +228,7 @@ class Simulator:
         return now
 
 
-def _doomed(launch: Launch) -> Sequence[Moment] | None:
+def _doomed(launch: AcceptedStart) -> Sequence[Moment] | None:
     """How a run goes that cannot begin with what it was given; None: it can."""
     if launch.problem is not None:
         return not_begun(launch.problem)

@@ -9,7 +9,7 @@ import pytest
 
 from st4sd_async.local._checks import launch
 from st4sd_async.local._definitions import DEFINITION, PAYLOAD
-from st4sd_async.local._engines import Launch, PackageFacts
+from st4sd_async.local._engines import AcceptedStart, PackageFacts
 from st4sd_async.local._http import Abort
 from st4sd_async.local._schema import Invalid, read
 from st4sd_async.local._store import register
@@ -27,7 +27,7 @@ def complete(presets: dict[str, Any], options: dict[str, Any] | None = None) -> 
     return stored
 
 
-def accepted(presets: dict[str, Any], payload: dict[str, Any], options: dict[str, Any] | None = None) -> Launch:
+def accepted(presets: dict[str, Any], payload: dict[str, Any], options: dict[str, Any] | None = None) -> AcceptedStart:
     """What a payload starts."""
     return launch(complete(presets, options), payload)
 

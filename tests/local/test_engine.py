@@ -15,7 +15,7 @@ import pytest
 from st4sd_async.local import _instance_files as files
 from st4sd_async.local._children import Children
 from st4sd_async.local._engine import ElaunchEngine
-from st4sd_async.local._engines import Launch, PackageProblem
+from st4sd_async.local._engines import AcceptedStart, PackageProblem
 from st4sd_async.local._examples import Examples
 from st4sd_async.local._git import git
 
@@ -77,11 +77,11 @@ def located(location: dict[str, str]) -> dict[str, Any]:
     return {"base": {"packages": [{"name": "main", "source": {"git": {"location": location}}}]}}
 
 
-def launch(package: dict[str, Any], rest_uid: str = "demo-abcdef-12345678", **changes: Any) -> Launch:
+def launch(package: dict[str, Any], rest_uid: str = "demo-abcdef-12345678", **changes: Any) -> AcceptedStart:
     """A start without anything, but for `changes`."""
     nothing: dict[str, Any] = {"platform": None, "inputs": {}, "data": {}, "variables": {}, "metadata": {}}
     nothing |= {"environment": {}, "options": ()}
-    return Launch(rest_uid=rest_uid, identifier="demo@sha256x0", package=package, **{**nothing, **changes})
+    return AcceptedStart(rest_uid=rest_uid, identifier="demo@sha256x0", package=package, **{**nothing, **changes})
 
 
 def wait(engine: ElaunchEngine, rest_uid: str, condition: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:

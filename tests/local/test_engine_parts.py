@@ -14,7 +14,7 @@ import pytest
 from st4sd_async.local import _instance_files as files
 from st4sd_async.local._children import Children
 from st4sd_async.local._engine import ElaunchEngine
-from st4sd_async.local._engines import Launch
+from st4sd_async.local._engines import AcceptedStart
 from st4sd_async.local._git import GitFailed, git
 from st4sd_async.local._orchestrator import Orchestrator, command, find_orchestrator
 
@@ -58,7 +58,7 @@ def test_orchestrator_on_path_runs_with_its_own_python(tmp_path: Path, monkeypat
 
 def test_command_line_has_the_order_of_the_operator() -> None:
     """Files, name, options, metadata, package: as recorded from the cluster's operator."""
-    start = Launch(
+    start = AcceptedStart(
         rest_uid="demo-abcdef-12345678",
         identifier="demo@sha256x0",
         package={},

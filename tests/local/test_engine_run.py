@@ -17,7 +17,7 @@ from st4sd_async.local._checkouts import Checkouts, _checked_platforms
 from st4sd_async.local._children import Children
 from st4sd_async.local._documents import TYPES
 from st4sd_async.local._engine_run import Execution
-from st4sd_async.local._engines import Launch, PackageProblem
+from st4sd_async.local._engines import AcceptedStart, PackageProblem
 from st4sd_async.local._git import GitFailed, git
 from st4sd_async.local._orchestrator import Orchestrator
 
@@ -58,7 +58,7 @@ class Stage:
         """Prepare everything, run nothing."""
         (folder / "elaunch.py").write_text(script)
         source = {"git": {"location": {"url": "file:///x/demo"}, "version": COMMIT}}
-        launch = Launch(
+        launch = AcceptedStart(
             rest_uid="demo-abcdef-12345678",
             identifier="demo@sha256x0",
             package={"base": {"packages": [{"name": "main", "source": source}]}, "metadata": METADATA},

@@ -9,7 +9,7 @@ import pytest
 
 from st4sd_async.local._children import Children
 from st4sd_async.local._engine import ElaunchEngine
-from st4sd_async.local._engines import Launch
+from st4sd_async.local._engines import AcceptedStart
 from st4sd_async.local._examples import Examples
 from st4sd_async.local._git import git
 
@@ -21,9 +21,9 @@ def launch(
     inputs: dict[str, str] | None = None,
     data: dict[str, str] | None = None,
     variables: dict[str, str] | None = None,
-) -> Launch:
+) -> AcceptedStart:
     """A start of which only files and variables matter."""
-    return Launch(
+    return AcceptedStart(
         rest_uid="demo-abcdef-12345678",
         identifier="demo@sha256x0",
         package={},

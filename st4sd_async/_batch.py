@@ -139,7 +139,7 @@ class Batch:
     @property
     def items(self) -> list[Item]:
         """All launches as they are now, in the order in which they were added."""
-        return [self._item(row) for row in self._book.rows.values()]
+        return [self._item(row) for row in list(self._book.rows.values())]  # other threads may add some meanwhile
 
     def failures(self) -> list[Item]:
         """Those with an error: refused, failed, stopped, deleted, in doubt, or not all downloaded."""
@@ -246,7 +246,8 @@ class Batch:
 
     def _check_open(self) -> anyio.abc.TaskGroup:
         if self._tasks is None:
-            raise St4sdError("this batch is not open: use it inside 'async with client.batch(...) as batch:'")
+            way = "use it inside 'async with client.batch(...) as batch:', which is 'with' if the client blocks"
+            raise St4sdError(f"this batch is not open: {way}")
         return self._tasks
 
     async def _begin(self, collecting: Collecting | None) -> Work:

@@ -197,7 +197,7 @@ class Client(Groups, Waits, Results, Imports, Staging):
         await self._session.close()
 
     def __enter__(self) -> NoReturn:
-        raise TypeError("this client is asynchronous: use 'async with'")
+        raise TypeError("this client is asynchronous: use 'async with', or st4sd_async.sync.Client")
 
     def __exit__(self, *_: object) -> None:
         """Never reached."""

@@ -1,0 +1,1936 @@
+"""
+The client for code without ``async``: see ``sync.py``.
+
+Written by ``python -m tests.sync.stub``: change nothing here.
+"""
+
+import builtins
+import os
+from collections.abc import Generator, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, overload
+
+import pydantic
+
+from st4sd_async._auth import Secret
+from st4sd_async._client import _Keep
+from st4sd_async._config import Config
+from st4sd_async._draft import Draft
+from st4sd_async._launch import Launch
+from st4sd_async._progress import Progress
+from st4sd_async._resources.documents import About, Query
+from st4sd_async._resources.registry import Side
+from st4sd_async._resources.relationships import DslVersion
+from st4sd_async._resources.secrets import Password
+from st4sd_async._retry import RetryPolicy
+from st4sd_async._staging import Files
+from st4sd_async._tables import Table
+from st4sd_async.models import (
+    S3,
+    ComponentDocument,
+    Download,
+    DownloadFailed,
+    Experiment,
+    ExperimentDocument,
+    ExperimentList,
+    GeneratedPackage,
+    History,
+    Inheritance,
+    Instance,
+    KeyOutput,
+    LambdaPayload,
+    LibraryGraphs,
+    Output,
+    Properties,
+    Relationship,
+    RelationshipList,
+    RelationshipPayload,
+    S3Store,
+    Staged,
+    StartPayload,
+    StartSkeleton,
+    Status,
+    StatusReport,
+    Synthesis,
+    SynthesisPreview,
+    UserMetadata,
+)
+from st4sd_async.models.imports import ImportedExperiment
+from st4sd_async.models.packages import Parameterisation
+
+__all__ = ["Batch", "Client", "Item", "Run"]
+
+class _Relationships:
+    """
+    Relationships: an input graph, such as a surrogate, that may take the place of an output graph.
+
+    All methods raise `TransportError`, `Unauthorized` or another `APIError` when the service cannot
+    be asked or refuses.
+    """
+
+    def delete(self, identifier: str) -> None:
+        """
+        Delete a relationship; what was synthesized from it stays.
+
+        Raises:
+            UnknownRelationship: There is none.
+
+        Source: ``DELETE relationships/{identifier}/``.
+        """
+
+    def get(self, identifier: str) -> Relationship:
+        """
+        One relationship; its ``problems`` tells what is wrong with it.
+
+        Raises:
+            UnknownRelationship: There is none.
+
+        Source: ``GET relationships/{identifier}/``.
+        """
+
+    def list(self, *, nulls: bool = False) -> RelationshipList:
+        """
+        All relationships.
+
+        Args:
+            nulls: Whether ``raw`` has fields without a value too.
+
+        Returns:
+            A list; its ``problems`` tells what is wrong with entries, and which of them could not be read.
+
+        Source: ``GET relationships/``.
+        """
+
+    def preview(
+        self, identifier: str, *, dsl_version: DslVersion = "2.0.0_0.1.0", platform: str | None = None
+    ) -> SynthesisPreview:
+        """
+        What `synthesize` would give; nothing is stored.
+
+        Args:
+            identifier: The relationship.
+            dsl_version: ``"1"`` for FlowIR.
+            platform: The platform to show, None for the one that both experiments have; today's service shows that
+                whatever is asked for.
+
+        Raises:
+            UnknownRelationship: There is no such relationship.
+            InvalidRelationship: No sound experiment would come of it.
+
+        Source: ``GET relationships/{identifier}/preview/synthesize/dsl/``.
+        """
+
+    def push(self, relationship: Mapping[str, Any] | Relationship | RelationshipPayload) -> Relationship:
+        """
+        Store a relationship, in place of one of the same name.
+
+        Args:
+            relationship: ``identifier`` and ``transform``, whose two graphs name experiments of the registry, in the
+                service's documented form or as a `RelationshipPayload`; or a relationship got from a registry.
+
+        Returns:
+            The relationship as stored, with the links and base packages that the service found itself.
+
+        Raises:
+            InvalidRelationship: It will not do, an experiment is not there, or no sound experiment would come of it;
+                ``problems`` tells why.
+
+        Source: ``POST relationships/``, which tries the synthesis and so takes seconds.
+        """
+
+    def query(
+        self, *, identifier: str | None = None, input_graph: str | None = None, output_graph: str | None = None
+    ) -> RelationshipList:
+        """
+        The relationships that match all of the expressions; [] if none does.
+
+        Args:
+            identifier: Regular expression that fits the beginning of the relationship's identifier.
+            input_graph: The same for the experiment of the input graph: ``"ani-surrogate:"`` finds all its tags.
+            output_graph: The same for the experiment of the output graph.
+
+        Raises:
+            ValueError: None is named, or one is no regular expression.
+
+        Source: ``POST query/relationships/``.
+        """
+
+    def synthesize(
+        self,
+        identifier: str,
+        name: str,
+        parameterisation: Mapping[str, Any] | Parameterisation | None = None,
+        *,
+        generate: bool = True,
+    ) -> Synthesis:
+        """
+        Make an experiment in which the input graph takes the place of the output graph, and push it.
+
+        Args:
+            identifier: The relationship.
+            name: Name of the new experiment; it gets the tag ``latest``.
+            parameterisation: ``presets`` and ``executionOptions``, which win over what is generated, or those of an
+                experiment; None: nothing.
+            generate: Whether the rest of the parameterisation is taken from the output graph's experiment and made up
+                from the variables there are.
+
+        Raises:
+            UnknownRelationship: There is no such relationship.
+            UnknownExperiment: An experiment that it names is gone.
+            InvalidRelationship: No sound experiment comes of it; ``problems`` tells why.
+
+        Source: ``POST relationships/{identifier}/synthesize/{name}/``, which reads two packages and so takes seconds.
+        """
+
+class _Library:
+    """
+    The library of graphs: workflows and components in DSL 2.0, to build experiments from.
+
+    A graph is called like the workflow that it begins with. All methods raise `Disabled` where the deployment
+    has no library, and `TransportError`, `Unauthorized` or another `APIError` when the service cannot be asked
+    or refuses.
+    """
+
+    def add(self, graph: Mapping[str, Any]) -> dict[str, Any]:
+        """
+        Check a graph and add it.
+
+        Args:
+            graph: ``workflows`` and ``components``, and an ``entrypoint`` unless there is just one workflow, or no
+                workflow and one component. Arguments of the entrypoint are dropped.
+
+        Returns:
+            The graph as it was added, with all that was left out.
+
+        Raises:
+            InvalidGraph: It does not make sense; ``problems`` tells why.
+            GraphExists: There is one of its name.
+            OutcomeUnknown: The connection or the service broke when it may have been added.
+
+        Source: ``POST library/``.
+        """
+
+    def delete(self, name: str) -> None:
+        """
+        Delete a graph; what was built from it stays.
+
+        Raises:
+            UnknownGraph: There is none.
+
+        Source: ``DELETE library/{name}/``.
+        """
+
+    def get(
+        self, name: str, *, exclude_unset: bool = False, exclude_defaults: bool = False, exclude_none: bool = False
+    ) -> dict[str, Any]:
+        """
+        One graph: ``entrypoint``, ``workflows`` and ``components``.
+
+        Args:
+            name: Its name.
+            exclude_unset, exclude_defaults, exclude_none: As for `list`.
+
+        Raises:
+            UnknownGraph: There is none.
+            InvalidGraph: It is there, but does not make sense any more: delete it.
+
+        Source: ``GET library/{name}/``.
+        """
+
+    def list(
+        self, *, exclude_unset: bool = False, exclude_defaults: bool = False, exclude_none: bool = False
+    ) -> LibraryGraphs:
+        """
+        All graphs.
+
+        Args:
+            exclude_unset: Leave out what their authors did not write.
+            exclude_defaults: Leave out what is as it is by default.
+            exclude_none: Leave out what has no value.
+
+        Returns:
+            A list of dictionaries; its ``problems`` tells which graphs could not be read.
+
+        Source: ``GET library/``.
+        """
+
+class _InternalExperiments:
+    """
+    Experiments whose definition the deployment itself keeps, in place of a repository.
+
+    All methods raise `TransportError`, `Unauthorized` or another `APIError` when the service cannot
+    be asked or refuses.
+    """
+
+    def push(self, dsl: Mapping[str, Any], package: Mapping[str, Any] | Experiment) -> Experiment:
+        """
+        Store a DSL, and push the package around it, in place of the last ones of its name.
+
+        Args:
+            dsl: ``entrypoint``, ``workflows`` and ``components``.
+            package: The package, with at least ``metadata.package.name``; its base packages do not count.
+                `Utilities.package_for_dsl` makes one.
+
+        Returns:
+            The experiment as the registry has it, ready to be started.
+
+        Raises:
+            InvalidDSL: The DSL or the package does not make sense; ``problems`` tells where and why.
+            Disabled: The deployment keeps no definitions.
+
+        Source: ``POST internal-experiments/``.
+        """
+
+class _Utilities:
+    """
+    Help for those who write experiments as DSL 2.0; nothing is stored.
+
+    All methods raise `TransportError`, `Unauthorized` or another `APIError` when the service cannot
+    be asked or refuses.
+    """
+
+    def package_for_dsl(
+        self, dsl: Mapping[str, Any], template: Mapping[str, Any] | Experiment | None = None
+    ) -> GeneratedPackage:
+        """
+        Make the parameterised package that fits a DSL.
+
+        Args:
+            dsl: ``entrypoint``, ``workflows`` and ``components``.
+            template: A package whose name, description and parameterisation are kept as far as they fit; None: the
+                package is called ``anonymous`` and leaves nothing to choose.
+
+        Returns:
+            The package, with all its inputs, outputs and variables under ``metadata.registry``, and what became of the
+            template.
+
+        Raises:
+            InvalidDSL: The DSL or the template does not make sense; ``problems`` tells where and why.
+
+        Source: ``POST utilities/pvep/``.
+        """
+
+    def validate_dsl(self, dsl: Mapping[str, Any]) -> None:
+        """
+        Check a DSL; no error means that it makes sense.
+
+        Args:
+            dsl: ``entrypoint``, ``workflows`` and ``components``.
+
+        Raises:
+            InvalidDSL: It does not make sense; ``problems`` tells where and why.
+
+        Source: ``POST utilities/dsl/``.
+        """
+
+class _Datasets:
+    """
+    Datasets: S3 buckets that starts may read from or write to by a name, without credentials in the payload.
+
+    All methods raise `TransportError`, `Unauthorized` or another `APIError` when the service cannot be asked or
+    refuses; a deployment without Datashim answers `BadRequest`. There is no endpoint that deletes a dataset.
+    """
+
+    def create(self, name: str, bucket: S3 | Mapping[str, Any]) -> None:
+        """
+        Create a dataset that stands for a bucket; it takes about 30 s until it can be used.
+
+        Args:
+            name: Lower-case letters, digits and dashes.
+            bucket: ``accessKeyID``, ``secretAccessKey``, ``bucket``, ``endpoint`` and, if there is one, ``region``.
+
+        Raises:
+            AlreadyExists: There is one of this name.
+            OutcomeUnknown: The connection or the service broke when it may have been created.
+            ValueError: The bucket lacks something; nothing was sent.
+
+        Source: ``POST datasets/s3/{name}``.
+        """
+
+    def list(self) -> builtins.list[str]:
+        """
+        The names of all datasets, in no particular order; [] if there are none.
+
+        Source: ``GET datasets/``.
+        """
+
+class _ImagePullSecrets:
+    """
+    Image pull secrets: with them, runs may use images of private container registries.
+
+    A new one is used within two minutes. Nobody can read a password back. All methods raise `TransportError`,
+    `Unauthorized` or another `APIError` when the service cannot be asked or refuses. There is no endpoint that
+    deletes one.
+    """
+
+    def create(self, name: str, *, server: str, username: str, password: Password) -> None:
+        """
+        Create an image pull secret.
+
+        Args:
+            name: Lower-case letters, digits and dashes.
+            server: The registry, without ``https://``: a host, or a host and a path.
+            username: Who pulls.
+            password: Password or token; kept out of messages.
+
+        Raises:
+            AlreadyExists: There is one of this name: use `update`.
+            NameTaken: A Secret of this name is something else.
+            OutcomeUnknown: The connection or the service broke when it may have been created.
+
+        Source: ``POST image-pull-secrets/{name}``. Whether the credentials are right is not checked.
+        """
+
+    def get(self, name: str) -> builtins.list[str]:
+        """
+        The registries that an image pull secret opens.
+
+        Raises:
+            UnknownPullSecret: There is none of this name, or not yet.
+
+        Source: ``GET image-pull-secrets/{name}``.
+        """
+
+    def list(self) -> dict[str, builtins.list[str]]:
+        """
+        All image pull secrets: name -> the registries that it opens; {} if there are none.
+
+        Source: ``GET image-pull-secrets/``, which leaves out those that it cannot read.
+        """
+
+    def update(self, name: str, *, server: str, username: str, password: Password) -> None:
+        """
+        Write an image pull secret anew, or create it if it is not there.
+
+        A Secret of this name that is something else gets these credentials beside what it has.
+
+        Args:
+            name: Lower-case letters, digits and dashes.
+            server: The registry; it replaces all that the secret opened before.
+            username: Who pulls.
+            password: Password or token; kept out of messages.
+
+        Source: ``PUT image-pull-secrets/{name}``. Whether the credentials are right is not checked.
+        """
+
+class _Deployment:
+    """
+    What there is to know about the deployment itself.
+
+    All methods raise `TransportError`, `Unauthorized` or another `APIError` when the service cannot
+    be asked or refuses.
+    """
+
+    def service(self, name: str) -> str:
+        """
+        Where one service is.
+
+        Args:
+            name: ``consumable-computing`` for the runtime service, ``cdb-rest`` for the datastore, or
+                ``cdb-gateway-registry`` for the registry of its gateways.
+
+        Raises:
+            UnknownService: There is no service of this name.
+            LocalDeployment: The service runs without a cluster, and there are no others.
+
+        Source: ``GET url-map/{name}``.
+        """
+
+    def services(self) -> dict[str, str]:
+        """
+        Where the services are, as the deployment tells it: name -> address without a slash at its end.
+
+        Raises:
+            LocalDeployment: The service runs without a cluster, and there are no others.
+
+        Source: ``GET url-map/``.
+        """
+
+    def token(self) -> pydantic.SecretStr:
+        """
+        The token that this client is signed in with, as the service sees it.
+
+        Raises:
+            NoToken: This client is signed in with an API key.
+
+        Source: ``GET authorisation/token``.
+        """
+
+class _Experiments:
+    """
+    The registry of parameterised virtual experiment packages.
+
+    All methods raise `TransportError`, `Unauthorized` or another `APIError` when the service cannot
+    be asked or refuses.
+    """
+
+    def delete(self, identifier: str) -> None:
+        """
+        Delete an experiment from the registry; its instances and their files stay.
+
+        Args:
+            identifier: ``name``, ``name:tag`` or ``name@digest``.
+
+        Raises:
+            UnknownExperiment: There is none.
+
+        Source: ``DELETE experiments/{identifier}``.
+        """
+
+    def dsl(self, identifier: str) -> dict[str, Any]:
+        """
+        The definition of an experiment in DSL 2.0: ``entrypoint``, ``workflows`` and ``components``.
+
+        Args:
+            identifier: ``name``, ``name:tag`` or ``name@digest``.
+
+        Raises:
+            UnknownExperiment: There is none.
+            InvalidDSL: Its package cannot be read as it is.
+
+        Source: ``GET experiments/{identifier}/dsl``, which clones the package and so takes seconds.
+        """
+
+    def dsl_text(self, identifier: str) -> str:
+        """
+        The same as `dsl`, as a YAML document; raises the same.
+
+        Source: ``GET experiments/{identifier}/dsl?outputFormat=yaml``.
+        """
+
+    def get(
+        self, identifier: str, *, with_registry: bool = True, with_nulls: bool = False, with_beta: bool = False
+    ) -> Experiment:
+        """
+        One experiment.
+
+        Args:
+            identifier: ``name`` (which means ``name:latest``), ``name:tag`` or ``name@digest``.
+            with_registry, with_nulls, with_beta: What it comes with, as from `list`.
+
+        Returns:
+            The experiment; its ``problems`` tells what is wrong with it.
+
+        Raises:
+            UnknownExperiment: There is none.
+            InvalidPackage: There is one, in a form that the service does not understand any more.
+
+        Source: ``GET experiments/{identifier}``.
+        """
+
+    def history(self, name: str) -> History:
+        """
+        The versions of an experiment: its tags, and the digests that have none any more.
+
+        Args:
+            name: The name, without tag and digest; one that does not exist has no versions.
+
+        Source: ``GET experiments/{name}/history``.
+        """
+
+    def inheritance(self, identifier: str) -> Inheritance:
+        """
+        Where the variables of an experiment with several base packages have their values from.
+
+        Args:
+            identifier: ``name``, ``name:tag`` or ``name@digest``.
+
+        Raises:
+            UnknownExperiment: There is none.
+            BadRequest: It has one base package, so that there is nothing to tell.
+
+        Source: ``GET experiments/{identifier}/package-inheritance``.
+        """
+
+    def list(self, *, with_registry: bool = True, with_nulls: bool = False, with_beta: bool = False) -> ExperimentList:
+        """
+        All experiments that were ever pushed, those without a tag included.
+
+        Args:
+            with_registry: Whether they come with what the registry found out: digest, tags, inputs and the rest.
+            with_nulls: Whether ``raw`` has fields without a value too.
+            with_beta: Whether ``raw`` has the fields that are still being worked on: graphs, connections and the rest.
+
+        Returns:
+            A list in the registry's order; its ``problems`` tells what could not be read.
+
+        Source: ``GET experiments/``.
+        """
+
+    def printed(self, identifier: str, *, pretty: bool = True) -> str:
+        """
+        One experiment as the text of a Python dictionary, to be pasted into a program.
+
+        Args:
+            identifier: ``name``, ``name:tag`` or ``name@digest``.
+            pretty: Whether it has line breaks.
+
+        Raises:
+            UnknownExperiment: There is none.
+
+        Source: ``GET experiments/{identifier}?outputFormat=python``.
+        """
+
+    def push(self, package: Mapping[str, Any] | Experiment) -> Experiment:
+        """
+        Add a parameterised virtual experiment package to the registry; moves its tags and ``latest``.
+
+        Args:
+            package: The definition, with ``base``, ``metadata`` and ``parameterisation``; or an experiment got
+                from a registry.
+
+        Raises:
+            InvalidPackage: The definition or the package it points to will not do.
+
+        Source: ``POST experiments/``, which clones the package and so takes seconds. Pushing the same content
+        again gives the same digest and no second entry.
+        """
+
+    def query(
+        self,
+        *,
+        package: Mapping[str, Any] | None = None,
+        relationship: str | None = None,
+        side: Side = "input",
+        match_version: bool = False,
+        alone: bool = True,
+    ) -> ExperimentList:
+        """
+        The experiments that are made of a base package; all there are if none is named.
+
+        Args:
+            package: The base package, as ``{"source": {"git": {"location": {...}}}, "config": {...}}``; what it does
+                not say may be anything.
+            relationship: A relationship that has it, in place of ``package``.
+            side: Which graph of the relationship.
+            match_version: Whether the commit has to be the same too.
+            alone: Whether it has to be the only base package.
+
+        Returns:
+            A list in the registry's order, as from `list`.
+
+        Raises:
+            UnknownRelationship: There is no such relationship.
+            InvalidQuery: The package has fields that base packages do not have.
+
+        Source: ``POST query/experiments/``.
+        """
+
+    def start_skeleton(self, identifier: str) -> StartSkeleton:
+        """
+        What a start of this experiment may say: a payload with magic values, and what they mean.
+
+        Args:
+            identifier: ``name``, ``name:tag`` or ``name@digest``.
+
+        Raises:
+            UnknownExperiment: There is none.
+
+        Source: ``GET experiments/{identifier}/start/payload/``.
+        """
+
+    def tag(self, identifier: str, tags: Iterable[str]) -> None:
+        """
+        Give an experiment these tags in place of those it has; other versions of it lose them.
+
+        Args:
+            identifier: ``name``, ``name:tag`` or ``name@digest``.
+            tags: At least one; ``latest`` among them if it has that now.
+
+        Raises:
+            UnknownExperiment: There is none.
+            CannotUntagLatest: It is the latest, and would not be any more.
+
+        Source: ``PUT experiments/{identifier}/tag``.
+        """
+
+class _Instances:
+    """
+    Executions of experiments, by rest-uid.
+
+    All methods raise `UnknownRun` for an instance that is not there, and `TransportError`,
+    `Unauthorized` or another `APIError` when the service cannot be asked or refuses.
+    """
+
+    def delete(self, rest_uid: str) -> None:
+        """
+        Stop an instance and delete it; its files stay. Returns before it is dead.
+
+        Source: ``DELETE instances/{id}``.
+        """
+
+    def get(
+        self, rest_uid: str, *, include_properties: Iterable[str] | None = None, stringify_nan: bool = False
+    ) -> Instance:
+        """
+        All the service keeps of one instance: status, key-outputs, labels, the experiment's definition.
+
+        Args:
+            rest_uid: The instance.
+            include_properties: Columns of measured properties in any case, ``["*"]`` for all, None for none. They are
+                in ``property_table``, always with ``input-id``; a column that was not measured is left out.
+            stringify_nan: Whether missing numbers come as the text ``NaN`` and not as floats.
+
+        Raises:
+            NotReady: Properties were asked for, and the instance still runs.
+            NoProperties: Properties were asked for, and the experiment measures none.
+            ServerError: Properties were asked for, and there is no status yet.
+
+        Source: ``GET instances/{id}``.
+        """
+
+    def list(self) -> builtins.list[Instance]:
+        """
+        All instances, in no particular order; [] if there are none.
+
+        About 2 to 5 KB each, all in one reply. The service leaves out what it fails to read, and does
+        not look at the cluster: a status in the list never shows waiting or start-up failures.
+
+        Source: ``GET instances/``.
+        """
+
+    def output(self, rest_uid: str, name: str, path: str | None = None) -> Output:
+        """
+        The contents of a key-output: a file as it is, a folder as its zip archive.
+
+        Args:
+            rest_uid: The instance.
+            name: The key-output.
+            path: A file or folder inside of it, as ``"sub/b.bin"``; None: all of it.
+
+        Raises:
+            UnknownOutput: There is no such key-output, not yet, or no such file in it.
+            NotAFolder: ``path`` is given, and the key-output is a file.
+            OutsideOfFolder: ``path`` leads out of it.
+
+        Source: ``GET instances/{id}/outputs/{name}``.
+        """
+
+    def outputs(self, rest_uid: str) -> dict[str, KeyOutput]:
+        """
+        The key-outputs that exist by now, by name; {} before there are any.
+
+        Source: ``GET instances/{id}/outputs``.
+        """
+
+    def properties(
+        self, rest_uid: str, *, include_properties: Iterable[str] | None = None, stringify_nan: bool = False
+    ) -> dict[str, builtins.list[Any]]:
+        """
+        The properties that the instance measured: column name -> values, rows sorted by ``input-id``.
+
+        What could not be measured is NaN. Column names are lower-case. `Client.properties` makes a table of it.
+
+        Args:
+            rest_uid: The instance.
+            include_properties: Columns in any case, and ``input-id`` with them; None: all. One that was not
+                measured is left out.
+            stringify_nan: Whether missing numbers come as the text ``"NaN"`` and not as floats.
+
+        Raises:
+            NotReady: It still runs, or its status is not complete yet.
+            ServerError: It has no status yet.
+            NoProperties: It is over and measured none.
+
+        Source: ``GET instances/{id}/properties``.
+        """
+
+    def status(self, rest_uid: str) -> Status:
+        """
+        The status of one instance; pending, with every field None, while the service has none.
+
+        Source: ``GET instances/{id}/status``.
+        """
+
+class _Datastore:
+    """
+    What the datastore keeps of runs: of each an experiment document, user metadata, and a document a component.
+
+    Documents come 10 to 20 s after what they tell, and stay when the run is deleted; a run that
+    failed while it was set up never has any. A search finds what fits all its filters, and without
+    filters all there is, in one reply.
+
+    ``instance``, ``component`` and ``filename`` are regular expressions that need to fit somewhere in
+    the text: ``"Compute"`` finds ``Compute2`` too, ``"^Compute$"`` does not. ``query`` is any filter of
+    MongoDB, where a text is just that text; ``rest_uid`` is exact.
+
+    All methods raise `NotFound` if the deployment has no datastore, and `TransportError` or another `APIError`
+    when it cannot be asked or refuses. Searches raise ValueError, before anything is sent, for filters that
+    contradict each other and for an expression that is none.
+    """
+
+    def components(
+        self,
+        *,
+        instance: str | None = None,
+        stage: int | None = None,
+        component: str | None = None,
+        filename: str | None = None,
+        rest_uid: str | None = None,
+        query: Query | None = None,
+    ) -> list[ComponentDocument]:
+        """
+        The component documents that match; [] if none does, or not yet.
+
+        Args:
+            instance: Expression for the location of the run.
+            stage: Index of the stage.
+            component: Expression for the name; or a reference, which is ``stage0.`` and the same.
+            filename: Expression for the absolute path of one of the files.
+            rest_uid: The run's id, in place of its location, which is then asked for first.
+            query: More to match.
+        """
+
+    def components_of(self, rest_uid: str, *, timeout: float = 30.0) -> list[ComponentDocument]:
+        """
+        The documents of all components of a run, never []; they are waited for as the run's `document` is.
+
+        Raises:
+            NotReady, NotFound, UnknownRun: There are none, for the reasons that `document` tells.
+        """
+
+    def document(self, rest_uid: str, *, timeout: float = 30.0) -> ExperimentDocument:
+        """
+        The experiment document of a run, which is waited for if it is late.
+
+        While the run goes on, it is what the datastore has now. Once the run is over or deleted, it is the one
+        that tells the end; if that does not come within 20 s, as for a run that was killed, the last there is.
+
+        Args:
+            rest_uid: The run's id.
+            timeout: Seconds to look again for; 0: one look. A request under way is not cut short.
+
+        Raises:
+            NotReady: There is none in time, but it may still come.
+            NotFound: There is none, and the run is over for 20 s, as after a failed set-up.
+            UnknownRun: There is none in time, and the service does not know the run. Asked again, it is not waited for.
+        """
+
+    def experiments(
+        self,
+        *,
+        instance: str | None = None,
+        rest_uid: str | None = None,
+        query: Query | None = None,
+        include_properties: Iterable[str] | None = None,
+        stringify_nan: bool = False,
+    ) -> list[ExperimentDocument]:
+        """
+        The experiment documents that match, one a run; [] if none does, or not yet.
+
+        Args:
+            instance: Expression for the location of the run.
+            rest_uid: The run's id.
+            query: More to match.
+            include_properties: As in `query`; each document has them as ``property_table``.
+            stringify_nan: As in `query`.
+        """
+
+    def is_healthy(self) -> bool:
+        """
+        Whether the datastore answers; False if it cannot be reached or fails.
+
+        Raises:
+            Unauthorized: The credentials were refused, which says nothing about the datastore.
+        """
+
+    def query(
+        self, query: Query, *, include_properties: Iterable[str] | None = None, stringify_nan: bool = False
+    ) -> list[dict[str, Any]]:
+        """
+        The documents that match a query of MongoDB, as they came; [] if none does.
+
+        Args:
+            query: The filter, as ``{"type": "experiment", "status.exit-status": "Success"}``.
+            include_properties: Columns of measured properties in any case, ``["*"]`` for all, None for none. They
+                are in ``interface.propertyTable`` of experiment documents: column -> values, with lower-case
+                names, and always ``input-id``. A column that was not measured is left out.
+            stringify_nan: Whether missing and infinite numbers come as texts (``"NaN"``) and not as floats.
+
+        Source: ``POST documents/api/v1.0/query``.
+        """
+
+    def tag(self, about: Iterable[About], tags: Mapping[str, Any]) -> list[UserMetadata]:
+        """
+        Add tags to the user metadata of runs, and to the copy of them in their experiment documents.
+
+        Not atomic: documents are read, changed and written whole, up to 100 runs at a time, so that
+        what somebody else writes meanwhile is lost; after an error some runs may have the tags. To
+        tag again does no harm. Tag runs that are over: what the orchestrator of a running one reports
+        later replaces its documents, tags and all.
+
+        Args:
+            about: Documents of any type, as found or as dictionaries; only their ``instance`` counts.
+            tags: name -> value, texts mostly; one that is there already gets the new value.
+
+        Returns:
+            The user metadata as written, one of each run, in the order given.
+
+        Raises:
+            NotFound: The datastore does not have both documents of a run; of those read with it, none has the tags.
+            ValueError: A document has no ``instance``, or a tag a name that would hide what documents are found by.
+
+        Source: ``POST documents/api/v1.0/upsert``.
+        """
+
+    def user_metadata(
+        self, *, instance: str | None = None, rest_uid: str | None = None, query: Query | None = None
+    ) -> list[UserMetadata]:
+        """
+        The user metadata that match, one document a run; [] if none does, or not yet.
+
+        Args:
+            instance: Expression for the location of the run.
+            rest_uid: The run's id.
+            query: More to match, as ``{"campaign": "first"}``.
+        """
+
+class _Gateways:
+    """
+    Where the files of runs are: each run's at one gateway, which its documents name by an id.
+
+    All methods raise `NotFound` for a gateway that nobody registered, and `TransportError` or another `APIError` when
+    the registry or the gateway cannot be asked or refuses. A gateway at another host than the deployment's is asked
+    without credentials, unless ``Config.trusted_hosts`` names it.
+    """
+
+    def has_component(self, instance: str, stage: int, component: str) -> bool:
+        """
+        Whether a component has a working directory at its gateway; False also if the run is unknown there.
+
+        Args:
+            instance: The ``instance`` of a document.
+            stage: Index of the stage.
+            component: The exact name.
+
+        Source: ``GET experiment/`` of the gateway.
+        """
+
+    def is_healthy(self, gateway: str | None = None) -> bool:
+        """
+        Whether the registry answers, or a gateway; False if it cannot be reached or fails.
+
+        Args:
+            gateway: Its id, as documents have it; None: the registry itself.
+
+        Raises:
+            Unauthorized: The credentials were refused, which says nothing about the gateway.
+
+        Source: ``GET hello/`` of the registry and of each gateway.
+        """
+
+    def resolve(self, ids: Iterable[str]) -> dict[str, str]:
+        """
+        The addresses of gateways by their ids, in the order given, each with a slash at its end.
+
+        Those that are not known for at most ten minutes are asked for in one request, however many tasks
+        want them.
+
+        Raises:
+            NotFound: The registry does not know one; the message names it.
+
+        Source: ``POST gateways/api/v1.0/unique_ids`` of the registry.
+        """
+
+@dataclass(frozen=True)
+class Item:
+    """
+    One launch of a batch, at one moment.
+
+        for item in batch.run():
+            print(item.key, item.run, item.status, item.error)
+    """
+
+    key: str
+    """The user's name for it."""
+    experiment: str
+    """Identifier of the experiment."""
+    state: str
+    """Where it is: one of the words that `Batch.counts` counts."""
+    attempt: int
+    """1, and one more for each new attempt by `Batch.retry_failed`."""
+    run: Run | None
+    """The handle on its run; None if it has none, or it is not known."""
+    status: Status | None
+    """The final status of its run, without ``meta``; None if it is not over, or was never seen."""
+    error: Exception | None
+    """
+    What went wrong; None if nothing did.
+
+    `RunFailed` or `RunDeleted`: its run came to that. `StartOutcomeUnknown`: it may have been started, and it
+    is never sent again before that is settled. An `APIError`: the service refused it. Else what kept the batch
+    from sending it, from watching it or from downloading its files.
+    """
+    files: tuple[Path, ...]
+    """Paths of what was downloaded; () if nothing was, or nothing was asked for."""
+
+class Run:
+    """
+    A handle on one instance: an id and a client, never data; as `st4sd_async.Run`, with methods that block.
+
+    Equal and alike in a set if the rest-uid is the same. ``str(run)`` is the rest-uid, from which
+    ``client.run(rest_uid)`` makes the handle again, in this process or another.
+    """
+
+    @property
+    def client(self) -> Client:
+        """The client through which it is reached."""
+
+    def components(self, *, timeout: float = 30.0) -> list[ComponentDocument]:
+        """What the datastore keeps of its components, waited for: see `Datastore.components_of`."""
+
+    def csv(self, filename: str = "\\.csv$", *, component: str | None = None, stage: int | None = None) -> list[Table]:
+        """The tables that its components wrote: see `Client.csv`."""
+
+    def delete(self) -> None:
+        """Stop and delete it: see `Client.delete`."""
+
+    def document(self, *, timeout: float = 30.0) -> ExperimentDocument:
+        """What the datastore keeps of it, waited for if it is late: see `Datastore.document`."""
+
+    def download_component(
+        self, stage: int, component: str, to: str | os.PathLike[str], *, strict: bool = False
+    ) -> list[Download | DownloadFailed]:
+        """Fetch the whole working directory of a component: see `Client.download_component`."""
+
+    def download_files(
+        self,
+        to: str | os.PathLike[str],
+        *,
+        component: str | None = None,
+        stage: int | None = None,
+        filename: str | None = None,
+        strict: bool = False,
+    ) -> list[Download | DownloadFailed]:
+        """Fetch files that its components left behind: see `Client.download_files`."""
+
+    def download_outputs(
+        self,
+        to: str | os.PathLike[str],
+        names: str | Iterable[str] | None = None,
+        *,
+        unpack: bool = False,
+        strict: bool = False,
+    ) -> list[Download | DownloadFailed]:
+        """Fetch key-outputs, several at once: see `Client.download_outputs`."""
+
+    def fetch_s3_outputs(
+        self,
+        to: str | os.PathLike[str],
+        *,
+        store: S3Store,
+        names: str | Iterable[str] | None = None,
+        strict: bool = False,
+        allow_http: bool = False,
+    ) -> list[Download | DownloadFailed]:
+        """Fetch key-outputs that it uploaded to a bucket: see `Client.fetch_s3_outputs`."""
+
+    @property
+    def id(self) -> str:
+        """The rest-uid."""
+
+    def log(self) -> str:
+        """What its orchestrator logged: see `Client.log`."""
+
+    def output(self, name: str, path: str | None = None) -> Output:
+        """The contents of one of its key-outputs: see `Client.output`."""
+
+    def outputs(self) -> dict[str, KeyOutput]:
+        """Its key-outputs by name: see `Client.outputs`."""
+
+    def properties(self, names: Iterable[str] | None = None) -> Properties:
+        """What it measured: see `Client.properties`."""
+
+    def read_file(self, path: str | os.PathLike[str], *, limit: int = 33554432) -> bytes:
+        """The content of one of its files: see `Client.read_file`."""
+
+    def status(self) -> Status:
+        """How it is doing now: see `Client.status`."""
+
+    def status_report(self) -> StatusReport:
+        """How each of its components is doing: see `Client.status_report`."""
+
+    def stdout(self, component: str | None = None, *, stage: int | None = None) -> dict[str, str]:
+        """What its components printed, by reference: see `Client.stdout`."""
+
+    def wait(self, *, timeout: float | None = None, interval: float | None = None, check: bool = False) -> Status:
+        """Its final status, once it is over: see `Client.wait`."""
+
+    def watch(self, *, timeout: float | None = None, interval: float | None = None) -> Generator[Status]:
+        """Its statuses until it is over: see `Client.watch`."""
+
+_RunLike = Run | str
+
+class Batch:
+    """
+    Many launches and what became of them, in a journal that survives: as `st4sd_async.Batch`, with methods that block.
+
+        with client.batch("campaign.db") as batch:
+            batch.add(launches)
+            for item in batch.run():
+                print(item.key, item.run, item.status, item.error)
+            print(batch.counts)
+
+    May be used from several threads, of which one runs it while others add launches or look at it. Leaving the block
+    starts nothing more and waits a few seconds for the answers to what is in flight. Runs go on.
+    """
+
+    def __enter__(self) -> Self:
+        """
+        Open the journal.
+
+        Raises:
+            JournalLocked: Another batch has it open.
+            JournalCorrupt: It is damaged.
+            JournalError: It belongs to another server, or cannot be opened.
+        """
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Start nothing more, write down what becomes of what is in flight, close the journal."""
+
+    def add(self, launches: Iterable[Launch]) -> int:
+        """
+        Write launches into the journal, to be started by `run`; those that are there already are left as they are.
+
+        Contents of files are read now. Credentials in payloads, and all ``environmentVariables``, are not written
+        down: add the launches again in each process that is to start them.
+
+        Args:
+            launches: Any number of them.
+
+        Returns:
+            How many are new.
+
+        Raises:
+            JournalError: A key is there already with another experiment or payload; the text has the difference.
+            InvalidPayload: A payload will not do. Launches before the one in question may have been added.
+        """
+
+    def adopt(self, key: str, rest_uid: str) -> None:
+        """
+        Settle by hand that a launch in doubt was started, and is this run.
+
+        Raises:
+            UnknownRun: The service has no such run.
+            ValueError: The launch is not in doubt, or the run was started for something else.
+        """
+
+    def cancel(self) -> int:
+        """
+        Start nothing more, and stop and delete what runs; what was not started stays planned.
+
+        A launch in doubt stays in doubt.
+
+        Returns:
+            How many runs were deleted.
+
+        Raises:
+            TransportError, APIError: Some could not be deleted; they are as they were, the others are deleted.
+        """
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """
+        How many launches are in which state; each is counted once.
+
+        ``planned``: not started yet. ``sending``: being started. ``unknown``: it may or may not have been started,
+        and is looked for. ``refused``: the service turned it away. ``started``: its run goes on. ``succeeded``,
+        ``failed``, ``stopped``, ``deleted``: what its run came to. ``collected``: it succeeded, and its files are
+        on disk.
+        """
+
+    def failures(self) -> list[Item]:
+        """Those with an error: refused, failed, stopped, deleted, in doubt, or not all downloaded."""
+
+    def forget(self, key: str) -> None:
+        """
+        Settle by hand that a launch in doubt was not started, so that `run` starts it.
+
+        Raises:
+            ValueError: The launch is not in doubt.
+        """
+
+    @property
+    def items(self) -> list[Item]:
+        """All launches as they are now, in the order in which they were added."""
+
+    def properties(self, names: Iterable[str] | None = None) -> Properties:
+        """
+        What the runs measured, in one table: as `Client.properties`, with the column ``key`` in front of ``rest-uid``.
+
+        Runs that have none, or not yet, are in its ``problems``, by their rest-uids.
+        """
+
+    def retry_failed(self) -> int:
+        """
+        Plan a new attempt at each launch that was refused, or whose run failed, was stopped or deleted.
+
+        The runs of earlier attempts stay as they are.
+
+        Returns:
+            How many; `run` starts them.
+        """
+
+    def run(self, outputs: Iterable[str] | None = None, to: str | os.PathLike[str] | None = None) -> Generator[Item]:
+        """
+        Start what was not started, watch what runs, settle what is in doubt, and yield each launch as it is settled.
+
+        What an earlier process settled is not yielded again; `items` has it. One in doubt is yielded with
+        `StartOutcomeUnknown` if it cannot be told, and looked for again by the next pass. Launches may be added
+        meanwhile. Leaving the loop starts nothing more, and the runs go on. The service may be away for any time.
+        Another pass ends this one.
+
+        Args:
+            outputs: Key-outputs to download of runs that succeed; None: nothing.
+            to: Folder for them, which gets a folder for each key. It has the key for a name; one with other
+                characters than letters, digits and ``.``, ``_``, ``-``, or one that differs from another key only
+                by capitals, gets a name that begins like it and goes on with a hash. `Item.files` has the paths.
+
+        Raises:
+            Unauthorized: The credentials were refused and could not be renewed.
+            JournalError: The journal cannot be written.
+            ValueError: One of ``outputs`` and ``to`` is missing; or ``to`` has files for keys that were never
+                started, those of another batch.
+        """
+
+class Client:
+    """
+    A client of one ST4SD deployment for code without ``async``.
+
+        with Client("https://st4sd.example", api_key="...") as client:
+            run = client.start("demo:latest", {"variables": {"scale": 2}})
+            status = run.wait(check=True)
+
+    It has the methods of `st4sd_async.Client`, with the same arguments and results, and does its work with one, in
+    an event loop in a thread of its own. So it may be used where another event loop runs, as in a notebook, and from
+    many threads at once. Iterators among arguments are read before anything is done.
+
+    Entering proves the login. Without ``with``, the first call does, and `close` is there for the end; what nobody
+    closes is closed when it is not used any more, or at the exit of the interpreter. Ctrl-C, or whatever else
+    interrupts the thread that waits, breaks off what it waits for, and the client can be used as before; a start
+    that is broken off may have arrived, as after `StartOutcomeUnknown`.
+
+    Args:
+        url: Address of the deployment, with or without ``/rs`` at its end.
+        api_key: API key, sent as a bearer; wins over ``auth_token``.
+        auth_token: Token from ``<url>/authorisation/token``, sent as a cookie.
+        config: All other settings, None: the defaults of `Config`. What it holds to be called, as ``progress``, is
+            called in the event loop, and must not use this client.
+
+    Raises:
+        ConfigError: A setting will not do.
+    """
+
+    relationships: _Relationships
+    """Which experiment may stand in for a part of another."""
+    library: _Library
+    """Graphs to build experiments from."""
+    internal_experiments: _InternalExperiments
+    """Experiments whose definition the deployment itself keeps."""
+    utilities: _Utilities
+    """Help for those who write experiments as DSL."""
+    datasets: _Datasets
+    """S3 buckets that the deployment knows by name."""
+    image_pull_secrets: _ImagePullSecrets
+    """Credentials for container registries."""
+    deployment: _Deployment
+    """What the deployment consists of, and who is signed in."""
+    experiments: _Experiments
+    """The registry of experiments."""
+    instances: _Instances
+    """Instances by rest-uid."""
+    datastore: _Datastore
+    """Documents about runs, which outlive them."""
+    gateways: _Gateways
+    """Where the files of runs are."""
+    def __init__(
+        self, url: str, *, api_key: Secret | None = None, auth_token: Secret | None = None, config: Config | None = None
+    ) -> None: ...
+    def __enter__(self) -> Self:
+        """
+        Open the connections and, unless ``Config.validate`` is False, prove the login with ``GET url-map/``.
+
+        Raises:
+            Unauthorized: The credentials are missing or refused.
+            DecodeError: The address is not that of an ST4SD deployment.
+        """
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the connections. Runs go on."""
+
+    def batch(self, path: str | os.PathLike[str] | None = None, *, max_running: int | None = 200) -> Batch:
+        """
+        Many launches, each started exactly once, whatever happens to this process: see `Batch`.
+
+        Args:
+            path: File of the journal, which is made if it is not there; None: in memory, lost with the process.
+            max_running: How many runs may be in progress at once, so that the cluster is not flooded; None: any
+                number.
+        """
+
+    def close(self) -> None:
+        """
+        Close the connections, of clients made by `with_options` too; runs go on.
+
+        What other threads wait for is broken off. Closed clients stay closed; closing one again does nothing.
+        """
+
+    def csv(
+        self, run: _RunLike, filename: str = "\\.csv$", *, component: str | None = None, stage: int | None = None
+    ) -> list[Table]:
+        """
+        The tables that components of a run wrote, each as a DataFrame with the document of its component.
+
+        The files are fetched together and read one by one, in the memory of this process. Those of the orchestrator
+        itself, ``component_performance.csv``, are among them.
+
+        Args:
+            run: The run, or its location (``file://...``).
+            filename: Expression for files, as in `download_files`.
+            component: Expression for the names of components; or a reference, which is ``stage0.`` and the same.
+            stage: Index of the stage.
+
+        Returns:
+            A `Table` for each file that fits, by stages and components; [] if none fits. One that could not be
+            fetched, or is no table, has a ``problem`` in place of its ``frame``, and the others are there.
+
+        Raises:
+            ImportError: pandas is not installed.
+            NotFound, NotReady, UnknownRun: As `download_files`.
+
+        Source: ``POST files/api/v1.1`` of the gateway.
+        """
+
+    def delete(self, run: _RunLike) -> None:
+        """
+        Stop a run and delete it; its files stay. Returns before it is dead.
+
+        Raises:
+            UnknownRun: It is not there.
+
+        Source: ``DELETE instances/{id}`` of the runtime service.
+        """
+
+    def download_component(
+        self, run: _RunLike, stage: int, component: str, to: str | os.PathLike[str], *, strict: bool = False
+    ) -> list[Download | DownloadFailed]:
+        """
+        Fetch the whole working directory of a component, all of it or nothing, as it is now.
+
+        It comes as one archive of any size, which needs room in the folder for itself and for what is in it.
+        Empty folders are lost. If it is there already, and the component is over, nothing is fetched.
+
+        Args:
+            run: The run, or its location (``file://...``).
+            stage: Index of the stage.
+            component: Exact name.
+            to: Folder for what is in the directory, made if need be; files of the same names are replaced.
+            strict: Whether it is an error if it cannot be had.
+
+        Returns:
+            The files, or one `DownloadFailed` for all of them; [] if the directory is empty.
+
+        Raises:
+            NotReady, UnknownRun: As `Datastore.document`.
+            DownloadError: There can be no such folder. With ``strict`` this and any other `St4sdError`.
+
+        Source: ``GET experiment/download`` of the gateway.
+        """
+
+    def download_files(
+        self,
+        run: _RunLike,
+        to: str | os.PathLike[str],
+        *,
+        component: str | None = None,
+        stage: int | None = None,
+        filename: str | None = None,
+        strict: bool = False,
+    ) -> list[Download | DownloadFailed]:
+        r"""
+        Fetch files that components of a run left behind, many at once; the folder gets the instance's own layout.
+
+        A file is under its name only when it is whole, in place of what had that name. What is interrupted,
+        by a death of the process too, can be called again: what came from the same place and is still as it
+        was is not fetched again, which the hidden file ``.st4sd-downloads.jsonl`` of the folder is for. What
+        a gateway leaves out because it is too large comes with the archive of its whole component.
+
+        Args:
+            run: The run, or its location (``file://...``). Its documents are waited for as `Datastore.document` does.
+                Of a run that goes on, there are the files of the components that are over.
+            to: Folder, made if need be, best one for each run: files go to ``<to>/stages/stage0/Compute/energies.csv``.
+            component: Expression for the names of components; or a reference, which is ``stage0.`` and the same.
+            stage: Index of the stage.
+            filename: Expression that needs to fit somewhere in the absolute path of a file, or in its path below
+                the directory of its component: ``r"\.csv$"``, ``"^energies.csv$"``.
+            strict: Whether a file that cannot be had is an error, raised when all others are there.
+
+        Returns:
+            What became of each file that fits, by stages and components; [] if none fits.
+
+        Raises:
+            NotFound: No component is meant, which names those there are.
+            NotReady, UnknownRun: As `Datastore.document`.
+            DownloadError: There can be no such folder. With ``strict`` this and any other `St4sdError`.
+
+        Source: ``POST files/api/v1.1`` and ``GET experiment/download`` of the gateway.
+        """
+
+    def download_outputs(
+        self,
+        run: _RunLike,
+        to: str | os.PathLike[str],
+        names: str | Iterable[str] | None = None,
+        *,
+        unpack: bool = False,
+        strict: bool = False,
+    ) -> list[Download | DownloadFailed]:
+        """
+        Fetch key-outputs, several at once, each into a folder of its name.
+
+        Interrupted or repeated, it goes on as `download_files` does; a newer version of a key-output is fetched.
+
+        Args:
+            run: The run.
+            to: Folder, made if need be, best one for each run: ``<to>/Energies/energies.csv``,
+                ``<to>/Folder/results.zip``.
+            names: Key-outputs, None: all there are by now.
+            unpack: Whether folders are unpacked: ``<to>/Folder/sub/b.bin``.
+            strict: Whether a key-output that cannot be had is an error, raised when all others are there.
+
+        Returns:
+            What became of each key-output, in the order given; of an unpacked folder, of each file in it.
+
+        Raises:
+            UnknownRun: It is not there.
+            DownloadError: There can be no such folder. With ``strict`` this and any other `St4sdError`.
+
+        Source: ``GET instances/{id}/outputs/{name}`` of the runtime service, which reads each whole into its memory
+        first: one of gigabytes is likely to end in a time-out, and then `download_component` has it.
+        """
+
+    def fetch_experiment(self, source: str | Client, identifier: str | None = None) -> ImportedExperiment:
+        """
+        An experiment of another registry, and what it relies on that this deployment may not have.
+
+        Nothing is pushed. An address is sent credentials only if it is this deployment's own or trusted; give a
+        `Client`, open, for another registry that wants some.
+
+        Args:
+            source: Address of a registry, as `GLOBAL_REGISTRY`, or of a page of it; or a client of another
+                deployment.
+            identifier: ``name`` (which means ``name:latest``), ``name:tag`` or ``name@digest``; None: the
+                experiment that the page at the address is about.
+
+        Raises:
+            UnknownExperiment: The registry has none; the global one goes on saying so for 10 minutes.
+            Unauthorized: The registry is private: give a client of it as the source.
+            DecodeError: The address is not that of a registry, or what is there is no experiment.
+            ValueError: The address is none, or nothing names the experiment.
+
+        Source: ``GET registry-ui/backend/experiments/{identifier}`` of a registry, or ``GET experiments/{identifier}``
+        of a client's runtime service; then ``GET image-pull-secrets/`` and ``GET datasets/`` here, if there is need.
+        """
+
+    def fetch_s3_outputs(
+        self,
+        run: _RunLike,
+        to: str | os.PathLike[str],
+        *,
+        store: S3Store,
+        names: str | Iterable[str] | None = None,
+        strict: bool = False,
+        allow_http: bool = False,
+    ) -> list[Download | DownloadFailed]:
+        """
+        Fetch key-outputs that a run uploaded to a bucket; of any size, which the service's own way is not for.
+
+        Interrupted or repeated, it goes on as `Client.download_files` does; what is new in the bucket is fetched.
+
+        Args:
+            run: The run.
+            to: Folder, made if need be, best one for each run: ``<to>/Energies/energies.csv``,
+                ``<to>/Folder/sub/b.bin``.
+            store: The ``s3Store`` that the run was started with.
+            names: Key-outputs; None: all there are by now.
+            strict: Whether a file that cannot be had is an error, raised when all others are there.
+            allow_http: Whether files may travel in clear text, to an endpoint with ``http://`` on another machine.
+
+        Returns:
+            What became of each file, by key-outputs in the order given. One that is not in the bucket, or shares its
+            place there with another, is a `DownloadFailed`.
+
+        Raises:
+            UnknownRun: It is not there.
+            NotReady: Where it uploads to is not known yet.
+            ConfigError: The bucket lacks a key, name or endpoint, or the extra ``s3`` is not installed.
+            DownloadError: There can be no such folder. With ``strict`` this and any other `St4sdError`.
+
+        Source: ``OutputToS3`` of st4sd-runtime-core, which uploads at the end of each stage.
+        """
+
+    @classmethod
+    def from_context(cls, name: str | None = None, *, config: Config | None = None) -> Self:
+        """
+        A client with a login of the command ``stp``, which keeps tokens in the keyring of this machine.
+
+        Needs the extra ``keyring``. Two small files are read now; the keyring, which may ask the user to unlock
+        it, is read in a worker thread when the client is entered, and again when the service refuses the token, so
+        that another ``stp login`` is noticed.
+
+        Args:
+            name: Name of the context; None: ``STP_DEFAULT_CONTEXT``, else the active one.
+            config: All other settings; its ``verify`` wins over ``ST4SD_CA_FILE`` unless it is True. Unlike ``stp``,
+                a client verifies certificates.
+
+        Raises:
+            ConfigError: There is no such context, its files cannot be read, or the extra is not installed. On
+                entering: the keyring has no token for it, or cannot be read.
+
+        Source: ``stp_settings.json`` and ``stp_contexts.json`` in the application folder of ``stp``, or where
+        ``STP_SETTINGS_FILE`` and ``STP_CONTEXTS_FILE`` say.
+        """
+
+    @classmethod
+    def from_env(cls, *, config: Config | None = None) -> Self:
+        """
+        A client for the deployment that the environment names.
+
+        Reads ``ST4SD_URL``, ``ST4SD_API_KEY``, ``ST4SD_AUTH_TOKEN`` and ``ST4SD_CA_FILE``.
+
+        Args:
+            config: All other settings; its ``verify`` wins over ``ST4SD_CA_FILE`` unless it is True.
+
+        Raises:
+            ConfigError: ``ST4SD_URL`` is not set, or a setting will not do.
+        """
+
+    def import_experiment(
+        self, source: str | Client, identifier: str | None = None, *, allow_missing: bool = False
+    ) -> Experiment:
+        """
+        Fetch an experiment of another registry and push it here, with its tags, if this deployment has what it needs.
+
+        Args:
+            source, identifier: As for `fetch_experiment`.
+            allow_missing: Whether to push it even if this deployment lacks something that it relies on.
+
+        Returns:
+            The experiment as the registry here has it, with its digest.
+
+        Raises:
+            MissingRequirements: This deployment lacks something; nothing was pushed. What cannot be asked for, as
+                whether an image is public, is no error; of image registries there is a warning in the log.
+            InvalidPackage: The service here cannot fetch the package or does not take it.
+
+        All that `fetch_experiment` raises too. It may be repeated: the same content has the same digest, and no second
+        entry.
+        """
+
+    def log(self, run: _RunLike) -> str:
+        """
+        What the orchestrator of a run logged by now; what is not UTF-8 is replaced.
+
+        Raises:
+            NotFound: There is none: not yet, or not any more, as of a deleted run.
+            NotReady, UnknownRun, DownloadError: As `read_file`.
+
+        Source: ``output/experiment.log`` in the run's directory.
+        """
+
+    def output(self, run: _RunLike, name: str, path: str | None = None) -> Output:
+        """
+        The contents of a key-output: a file as it is, a folder as its zip archive.
+
+        Args:
+            run: The run.
+            name: The key-output.
+            path: A file or folder inside a folder key-output, as ``"sub/b.bin"``; None: all of it.
+
+        Raises:
+            UnknownRun: The run is not there.
+            UnknownOutput: It has no such key-output, not yet, or no such file in it; ``known`` names those it has.
+
+        Source: ``GET instances/{id}/outputs/{name}`` of the runtime service, which reads it whole into its
+        memory: an output of gigabytes is likely to end in a time-out.
+        """
+
+    def outputs(self, run: _RunLike) -> dict[str, KeyOutput]:
+        """
+        The key-outputs of a run that exist by now, by name; {} before there are any.
+
+        Raises:
+            UnknownRun: It is not there.
+
+        Source: ``GET instances/{id}/outputs`` of the runtime service.
+        """
+
+    def payload(self, experiment: str | Experiment) -> Draft:
+        """
+        A start payload to fill in, which knows what the experiment allows.
+
+        Args:
+            experiment: ``name`` (which means ``name:latest``), ``name:tag``, ``name@digest``, or an `Experiment`, about
+                which nobody is asked.
+
+        Raises:
+            UnknownExperiment: There is no such experiment.
+            ValueError: An `Experiment` that came without what the registry knows of it (``with_registry=False``).
+
+        Source: ``GET experiments/{identifier}``. It says what the start skeleton says, which may show what
+        the service was asked for other experiments before.
+        """
+
+    def properties(
+        self, run: _RunLike | Iterable[_RunLike], names: Iterable[str] | None = None, *, strict: bool = False
+    ) -> Properties:
+        """
+        What a run measured, or what several did, as one table; see `Properties` for its rows and columns.
+
+        Properties are there when a run is over. Those of several runs come from the datastore in one request for up
+        to 500 of them; only runs of which it does not know the end, which takes it 10 to 20 s, are asked for one by
+        one. Deleted runs have their properties still.
+
+        Args:
+            run: A run, or any number of them, each taken once.
+            names: Columns in any case, which follow ``input-id`` in this order; None: all.
+            strict: Whether a run without properties is an error among several too.
+
+        Returns:
+            Of a run its table. Of several one table with the column ``rest-uid`` in front, in the order given. It
+            has all columns that any of them has. A run is left out as a whole if one of these errors happened to it,
+            or another, which ``problems`` has then.
+
+        Raises:
+            NotReady: It is not over yet, or is not known to be.
+            NotFound: It is over and measured none: its experiment does not, or it failed.
+            UnknownProperty: It measured some, but not all that ``names`` asks for; ``known`` names those it has.
+            UnknownRun: It is not there, and the datastore has no properties of it.
+
+        Source: ``GET instances/{id}/properties`` of the runtime service, and ``POST documents/api/v1.0/query`` of the
+        datastore.
+        """
+
+    def push(self, package: Mapping[str, Any] | Experiment) -> Experiment:
+        """
+        Add a parameterised virtual experiment package to the registry; moves its tags and ``latest``.
+
+        Args:
+            package: The definition, with ``base``, ``metadata`` and ``parameterisation``; or an experiment got
+                from a registry.
+
+        Returns:
+            The experiment as the registry has it, with its digest.
+
+        Raises:
+            InvalidPackage: The definition or the package it points to will not do.
+
+        Source: ``POST experiments/`` of the runtime service.
+        """
+
+    def read_file(self, run: _RunLike, path: str | os.PathLike[str], *, limit: int = 33554432) -> bytes:
+        """
+        The content of one file of a run.
+
+        Args:
+            run: The run, or its location as documents name it: ``file://<id of a gateway>/<path>``.
+            path: Relative to the directory of the instance, as ``output/experiment.log``; or absolute, as
+                ``ComponentDocument.files`` has it.
+            limit: Bytes that the file may have; a gateway gives none of more than 32 MiB.
+
+        Raises:
+            NotFound: It is not there, or the gateway is unknown.
+            DownloadError: It is too large, or came damaged.
+            NotReady, UnknownRun: Where the run is, is not known, or not yet: see `Datastore.document`.
+            ValueError: The path leads elsewhere.
+
+        Source: ``POST files/api/v1.1`` of the gateway.
+        """
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, Any] | None = None,
+        json: Any = None,
+        service: str | None = None,
+    ) -> Any:
+        """
+        The JSON that a service answers to a request of yours, for what this library has no method for.
+
+        It has the credentials, limits, errors and retries of all requests: GET, PUT and DELETE may be repeated,
+        a POST that may have arrived never is. What the services call a password, a key or an environment is kept
+        out of messages; else a refusal may quote what you sent.
+
+        Args:
+            method: ``GET``, ``POST``, ``PUT`` or ``DELETE``.
+            path: Below the service, with the slash at its end that the route wants: redirects are not followed.
+            params: The query, name -> value.
+            json: The body; None: none.
+            service: Name of a service, as `Deployment.services` has it; None: the runtime service.
+
+        Raises:
+            UnknownService: The deployment has no such service.
+            OutcomeUnknown: A POST may have been carried out or not.
+            DecodeError: The answer is no JSON.
+            ValueError: The method or the path will not do; nothing was sent.
+        """
+
+    def run(self, rest_uid: str) -> Run:
+        """A handle on the instance with this rest-uid, without asking whether it exists."""
+
+    def stage_inputs(self, files: Files, bucket: S3, *, prefix: str | None = None, allow_http: bool = False) -> Staged:
+        """
+        Upload local files to a bucket, for a start that takes them from there: the way in for what is over 1 MiB.
+
+        Several are uploaded at once (``Config.downloads``), each streamed and in the bucket only when it is whole::
+
+            staged = client.stage_inputs(["big/molecules.csv"], S3(bucket="mine", ...))
+            run = client.start("demo:latest", {**staged.as_inputs(), "variables": {"scale": 2}})
+
+        Args:
+            files: Paths; or the names that the experiment is to see -> paths.
+            bucket: Where to upload to. The service is given its keys too, when the payload is sent.
+            prefix: Folder in the bucket, where files of the same names are replaced; None: a new one. A batch that is
+                to be continued needs one of its own, else its payloads name other files the next time.
+            allow_http: Whether files may travel in clear text, to an endpoint with ``http://`` on another machine.
+
+        Returns:
+            The files, as a payload or a `Draft` takes them.
+
+        Raises:
+            ValueError: A path is no file, two files have one name, or a name or the prefix will not do. Nothing was
+                uploaded.
+            ConfigError: The bucket lacks a key, name or endpoint, or the extra ``s3`` is not installed.
+            S3Error: A file could not be read or uploaded; its name says which. Others may have been uploaded. Of a
+                large one, parts may be left that only the rules of the bucket see; so it is when this is cancelled.
+
+        Source: the container ``s3-fetch`` that the service puts in front of a run fetches each file by its key.
+        """
+
+    def start(self, experiment: str | Experiment, payload: Mapping[str, Any] | StartPayload | None = None) -> Run:
+        """
+        Start an instance of an experiment, at most once.
+
+        The payload is checked before anything is sent, and sent as it is given; what it does not
+        say is left to the service. A start that may have arrived is never sent again.
+
+        Args:
+            experiment: ``name`` (which means ``name:latest``), ``name:tag``, ``name@digest``, or an `Experiment`.
+            payload: Inputs, variables and the rest, as a mapping in the service's documented form or a
+                `StartPayload`; None: nothing of it. An input's ``content`` is text, UTF-8 bytes, a `Path` or a
+                pandas DataFrame.
+
+        Returns:
+            The handle on the instance.
+
+        Raises:
+            InvalidPayload: The payload will not do: `MissingInputs`, `ExtraInputs`, `InputConflict` and
+                `PayloadTooLarge` are kinds of it. Nothing was started.
+            UnknownExperiment: There is no such experiment. Nothing was started.
+            StartOutcomeUnknown: The connection or the service broke at a moment at which the instance may or may
+                not have been started.
+
+        Source: ``POST experiments/{identifier}/start`` of the runtime service.
+        """
+
+    def start_lambda(
+        self,
+        definition: Mapping[str, Any] | str | Path | LambdaPayload,
+        payload: Mapping[str, Any] | None = None,
+        *,
+        validate: bool | None = None,
+    ) -> Run:
+        """
+        Start an experiment that is in no registry, at most once.
+
+        With the extra ``engine`` the orchestrator's own libraries check the definition before anything is sent, in a
+        process of their own, which takes about half a second, and turn DSL into FlowIR, which is all that the service
+        takes here. They look for more than the service does: for components that wait for each other too.
+
+        Args:
+            definition: FlowIR or DSL 2.0: a mapping, YAML as a text, or the `Path` of a file of it. Or all of the
+                payload, with the definition under ``lambdaFlowIR``.
+            payload: Its files (``data``, ``scripts``) and the rest as in `start`; None: nothing of it. An experiment
+                of this kind has no inputs.
+            validate: Whether the definition is checked here; None: if the libraries are installed. Without it DSL is
+                sent as it is, and refused.
+
+        Raises:
+            InvalidPayload: The payload will not do. `InvalidFlowIR` is a kind of it, which means the definition:
+                ``problems`` tells where and what if it was found here, ``errors`` has it in the service's words if
+                the service found it. Nothing was started.
+            StartOutcomeUnknown: As from `start`.
+            ConfigError: ``validate`` is True, and the libraries are not there or break down.
+            ImportError: The definition is YAML and PyYAML is not installed; it comes with ``engine``.
+
+        Source: ``POST experiments/lambda/start`` of the runtime service.
+        """
+
+    def status(self, run: _RunLike) -> Status:
+        """
+        How a run is doing now; a pending status while the service has none.
+
+        Raises:
+            UnknownRun: It is not there.
+
+        Source: ``GET instances/{id}/status`` of the runtime service.
+        """
+
+    def status_report(self, run: _RunLike) -> StatusReport:
+        """
+        How each component of a run was doing when the orchestrator last wrote it down, some seconds ago or in the end.
+
+        Raises:
+            NotFound: There is no report: not yet, or not any more, as of a deleted run.
+            NotReady, UnknownRun: As `read_file`.
+            DecodeError: The report is cut short or damaged, as by a full disk; a later one may be whole.
+
+        Source: ``output/status_details.json`` in the run's directory.
+        """
+
+    def stdout(self, run: _RunLike, component: str | None = None, *, stage: int | None = None) -> dict[str, str]:
+        """
+        What components of a run printed that are over: reference (``stage0.Compute``) -> text, by stages.
+
+        It is what the last task of each printed, in UTF-8; what is not is replaced. A component that never
+        ran is left out.
+
+        Args:
+            run: The run, or its location (``file://...``).
+            component: Expression for the names of components, or a reference; None: all.
+            stage: Index of the stage.
+
+        Raises:
+            NotFound, NotReady, UnknownRun: As `download_files`.
+            St4sdError: A text could not be fetched.
+
+        Source: ``POST files/api/v1.1`` of the gateway.
+        """
+
+    @property
+    def url(self) -> str:
+        """Address of the deployment, without ``rs/`` and with a slash at its end."""
+
+    @overload
+    def wait(  # type: ignore[overload-overlap]
+        self, run: _RunLike, *, timeout: float | None = None, interval: float | None = None, check: bool = False
+    ) -> Status:
+        """
+        The final status of a run, or of each of several, once all are over.
+
+        Args:
+            run: A run, or any number of them.
+            timeout: Seconds for the whole wait, all runs together; None: for ever.
+            interval: Seconds between two looks at a run; None: ``Config.poll_interval``.
+            check: Whether a run that ended without Success is an error, raised when all have ended.
+
+        Returns:
+            One status for a run, a list in the order given for several. Among several, one that was deleted
+            meanwhile has its last known status, with ``is_deleted`` True.
+
+        Raises:
+            UnknownRun: One is not there.
+            RunDeleted: The only one was deleted meanwhile.
+            RunFailed: ``check`` is True and not all ended with Success.
+            WaitTimeout: Not all are over in time; they go on.
+        """
+
+    @overload
+    def wait(
+        self,
+        run: Iterable[_RunLike],
+        *,
+        timeout: float | None = None,
+        interval: float | None = None,
+        check: bool = False,
+    ) -> list[Status]:
+        """
+        The final status of a run, or of each of several, once all are over.
+
+        Args:
+            run: A run, or any number of them.
+            timeout: Seconds for the whole wait, all runs together; None: for ever.
+            interval: Seconds between two looks at a run; None: ``Config.poll_interval``.
+            check: Whether a run that ended without Success is an error, raised when all have ended.
+
+        Returns:
+            One status for a run, a list in the order given for several. Among several, one that was deleted
+            meanwhile has its last known status, with ``is_deleted`` True.
+
+        Raises:
+            UnknownRun: One is not there.
+            RunDeleted: The only one was deleted meanwhile.
+            RunFailed: ``check`` is True and not all ended with Success.
+            WaitTimeout: Not all are over in time; they go on.
+        """
+
+    def watch(self, run: _RunLike, *, timeout: float | None = None, interval: float | None = None) -> Generator[Status]:
+        """
+        The statuses of a run until it is over: the first at once, then each change, the final one last.
+
+        Server errors, lost connections and renewed credentials do not end it. Leaving the loop leaves
+        the run alone. However many tasks watch through one client, they ask together, as `watch_many` does.
+
+        Args:
+            run: The run.
+            timeout: Seconds for the whole wait, however many requests it takes; None: for ever.
+            interval: Seconds between two looks, more if the service is slow; None: ``Config.poll_interval``.
+
+        Raises:
+            UnknownRun: It is not there.
+            RunDeleted: It was deleted meanwhile.
+            WaitTimeout: It is not over in time; it goes on.
+        """
+
+    def watch_many(
+        self, runs: Iterable[_RunLike], *, timeout: float | None = None, interval: float | None = None
+    ) -> Generator[tuple[Run, Status]]:
+        """
+        The statuses of many runs until all are over: of each the first, then each change, its final one once.
+
+        Thousands of runs cost the service little more than one: they are read from one list. Who reads
+        slowly gets the newest status of each run and never a backlog. A run that was deleted ends with
+        its last known status, ``is_final`` and ``is_deleted`` True. The list shows neither a killed orchestrator
+        nor why a run waits: for that runs are asked one by one, three in a round, so that a killed one among
+        hundreds may take a hundred rounds to be found; a shorter ``interval`` finds it sooner.
+
+        Args:
+            runs: Runs or rest-uids, each taken once.
+            timeout: Seconds for the whole wait, all runs together; None: for ever.
+            interval: Seconds between two looks, never less than ten times what the last one took; None:
+                ``Config.poll_interval``.
+
+        Raises:
+            UnknownRun: One is not there and was not while it was watched: mistyped, or deleted before.
+            WaitTimeout: Not all are over in time. It has the last status of each, pending if nothing was heard of it,
+                and what the service answered with last as its cause if that was no answer.
+            DecodeError: Answers make no sense from the first on, or for a minute.
+            Unauthorized: The credentials were refused and could not be renewed; it has the last statuses.
+
+        Source: ``GET instances/`` and ``GET instances/{id}/status`` of the runtime service.
+        """
+
+    def with_options(
+        self,
+        *,
+        timeout: float | _Keep = ...,
+        retry: RetryPolicy | _Keep = ...,
+        poll_interval: float | _Keep | None = ...,
+        grace: float | _Keep = ...,
+        settle: float | _Keep = ...,
+        progress: Progress | _Keep | None = ...,
+    ) -> Self:
+        """
+        A client over the same connections, with some settings changed; it lives as long as this one.
+
+        What belongs to the connections (``concurrency``, ``downloads``, ``verify``, ``trusted_hosts``) is shared.
+        The meaning of each option is that of the field of `Config`.
+        """

@@ -1,0 +1,219 @@
+"""Ctrl-C while a blocking client waits, and the end of the interpreter."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from st4sd_async import Launch
+from st4sd_async.local import Delay, LocalServer
+from st4sd_async.sync import Client, Run
+
+from .conftest import FILES, connect, loops
+
+PROMPT = 2.0
+"""Seconds within which an interruption takes effect."""
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def ctrl_c() -> Iterator[Callable[[], None]]:
+    """Presses Ctrl-C in a moment, as the terminal and a notebook's stop button do."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    main, timers = threading.main_thread().ident or 0, []
+
+    def press() -> None:
+        timer = threading.Timer(0.05, signal.pthread_kill, (main, signal.SIGINT))
+        timers.append(timer)
+        timer.start()
+
+    yield press
+    for timer in timers:
+        timer.join()
+    signal.signal(signal.SIGINT, before)
+
+
+def follow(client: Client, run: Run) -> None:
+    for _ in client.watch(run):
+        pass
+
+
+def work_off(client: Client, run: Run) -> None:
+    with client.batch() as batch:
+        batch.add([Launch("C", "demo", {"inputs": FILES})])
+        for _ in batch.run():
+            pass
+
+
+def start(client: Client, run: Run) -> None:
+    client.start("demo", {"inputs": FILES})
+
+
+def ask(client: Client, run: Run) -> None:
+    client.instances.get(run.id)
+
+
+def wait(client: Client, run: Run) -> None:
+    client.wait(run)
+
+
+WAITS = [
+    (follow, None),
+    (wait, None),
+    (work_off, None),
+    (start, "POST /experiments/*/start"),
+    (ask, "GET /instances/*"),
+]
+"""What waits, and for which request if it waits for one."""
+
+
+@pytest.mark.parametrize(("work", "match"), WAITS, ids=lambda value: getattr(value, "__name__", ""))
+def test_ctrl_c_breaks_off_what_is_waited_for(
+    server: LocalServer,
+    sync_client: Client,
+    ctrl_c: Callable[[], None],
+    work: Callable[[Client, Run], None],
+    match: str | None,
+) -> None:
+    """Promptly, and the client goes on as if nothing had been."""
+    run = sync_client.start("demo", {"inputs": FILES})
+    if match:
+        server.faults.add(match, Delay(10))
+    began = time.monotonic()
+
+    ctrl_c()
+    with pytest.raises(KeyboardInterrupt):
+        work(sync_client, run)
+
+    assert time.monotonic() - began < PROMPT
+    server.advance(60)
+    assert sync_client.wait(run).is_success
+    count = len(server.requests)
+    time.sleep(0.05)  # in which whoever still watched would ask again
+    assert len(server.requests) == count
+
+
+def test_ctrl_c_while_it_is_opened(server: LocalServer, ctrl_c: Callable[[], None]) -> None:
+    """Nothing is left of the attempt, and another one may follow."""
+    server.faults.add("GET /url-map/", Delay(10))
+    client = connect(server)
+    began = time.monotonic()
+
+    ctrl_c()
+    with pytest.raises(KeyboardInterrupt):
+        client.__enter__()
+
+    assert time.monotonic() - began < PROMPT
+    assert not loops()
+    with client:
+        assert list(client.experiments.list()) == []
+
+
+def test_whatever_is_raised_in_the_thread_that_waits_breaks_it_off(server: LocalServer, sync_client: Client) -> None:
+    """As the time-out of a test, which is an alarm with an error of its own."""
+
+    def ring(*_: object) -> None:
+        raise TimeoutError("the alarm")
+
+    run = sync_client.start("demo", {"inputs": FILES})
+    before = signal.signal(signal.SIGUSR1, ring)
+    timer = threading.Timer(0.05, signal.pthread_kill, (threading.main_thread().ident, signal.SIGUSR1))
+    timer.start()
+    with pytest.raises(TimeoutError, match="the alarm"):
+        sync_client.wait(run)
+    timer.join()
+    signal.signal(signal.SIGUSR1, before)
+
+    assert not sync_client.status(run).is_final
+
+
+OPENING = """
+import os, sys, threading, time
+from st4sd_async import Config, Launch
+from st4sd_async.sync import Client
+
+client = Client(os.environ["URL"], api_key=os.environ["KEY"], config=Config(poll_interval=0.02))
+run = client.start("demo", {"inputs": [{"filename": "molecules.csv", "content": "CO"}]})
+"""
+"""What every child begins with."""
+
+ENDS = {
+    "busy": """
+statuses = client.watch(run)
+next(statuses)
+circle = [client.watch(run)]
+circle.append(circle)
+next(circle[0])
+threading.Thread(target=client.wait, args=[run], daemon=True).start()
+unused = Client(os.environ["URL"])
+dropped = Client(os.environ["URL"], api_key=os.environ["KEY"])
+dropped.experiments.list()
+del dropped
+time.sleep(0.05)
+""",
+    "batch": """
+batch = client.batch().__enter__()
+batch.add([Launch("C", "demo", {"inputs": [{"filename": "molecules.csv", "content": "CO"}]})])
+items = batch.run()
+threading.Thread(target=next, args=[items], daemon=True).start()
+while not batch.counts["started"]:
+    time.sleep(0.01)
+sys.exit(3)
+""",
+    "error": "client.status('nope')",
+}
+"""What a child does last, with a client that it never closes."""
+
+
+def child(server: LocalServer, code: str) -> subprocess.Popen[str]:
+    """A process of a user, in which every warning is an error."""
+    environment = {**os.environ, "URL": server.url, "KEY": server.api_key, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-W", "error", "-c", OPENING + code]
+    return subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+
+
+@pytest.mark.parametrize(("end", "status"), [("busy", 0), ("batch", 3), ("error", 1)])
+def test_a_process_ends_though_nobody_closed_the_client(
+    server: LocalServer, sync_client: Client, end: str, status: int
+) -> None:
+    """Quickly, with its own exit status, and with nothing on stderr but what is its own."""
+    with child(server, ENDS[end]) as process:
+        _, complaint = process.communicate(timeout=15)
+    told = complaint.splitlines()
+
+    assert process.returncode == status
+    if end == "busy":
+        assert told == []
+    elif end == "batch":
+        assert [line.partition(":")[0] for line in told] == ["a batch was left with 1 started in a journal in memory"]
+    else:
+        assert told[-1].startswith("st4sd_async._errors.UnknownRun: ")
+        assert complaint.count("Traceback") == 1
+
+
+def test_ctrl_c_ends_a_script(server: LocalServer, sync_client: Client) -> None:
+    """With the one traceback that Python itself shows."""
+    code = "with client: print('ready', flush=True); client.wait(run)"
+    with child(server, code) as process:
+        assert process.stdout
+        assert process.stdout.readline() == "ready\n"
+        time.sleep(0.05)
+        began = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        _, complaint = process.communicate(timeout=15)
+
+    assert time.monotonic() - began < PROMPT
+    assert process.returncode == -signal.SIGINT
+    assert complaint.splitlines()[-1] == "KeyboardInterrupt"
+    assert complaint.count("Traceback") == 1

@@ -1,0 +1,104 @@
+"""The fixtures for tests of applications, as such an application uses them."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import textwrap
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from st4sd_async import pytest_plugin as plugin
+
+pytest_plugins = ["pytester"]
+
+ROOT = Path(__file__).parents[1]
+PLUGINS = ["-p", "anyio", "-p", "st4sd_async.pytest_plugin", "-p", "no:cacheprovider", "-W", "error"]
+
+SCOPE = "asyncio_default_fixture_loop_scope=function"  # without it, pytest-asyncio warns
+
+BLOCKING = """
+def test_without_async(st4sd_server, st4sd_sync_client):
+    st4sd_sync_client.push(st4sd_server.example("demo"))
+    assert [one.name for one in st4sd_sync_client.experiments.list()] == ["demo"]
+
+def test_each_test_has_a_server_of_its_own(st4sd_server, st4sd_sync_client):
+    assert list(st4sd_sync_client.experiments.list()) == []
+"""
+
+
+@pytest.fixture
+def application(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
+    """A project with tests, in whose environment nothing but what is named is loaded."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT), prepend=os.pathsep)
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    return pytester
+
+
+def test_the_example_runs(application: pytest.Pytester) -> None:
+    """The lines of the docstring are a test that passes; so are blocking ones beside it, and nothing warns."""
+    example = textwrap.dedent((plugin.__doc__ or "").split("\n\n", 1)[1].split("\n\npytest imports")[0])
+    application.makepyfile(example + BLOCKING)
+
+    application.runpytest_subprocess(*PLUGINS).assert_outcomes(passed=3)
+
+    assert len([line for line in example.splitlines() if line.strip()]) <= 11
+
+
+@pytest.mark.skipif(importlib.util.find_spec("pytest_asyncio") is None, reason="pytest-asyncio is not installed")
+@pytest.mark.parametrize("mode", ["strict", "auto"])
+def test_pytest_asyncio_may_run_the_tests(application: pytest.Pytester, mode: str) -> None:
+    """In both of its modes, and with anyio's tests beside its own."""
+    application.makepyfile(
+        """
+        import pytest
+
+        @pytest.fixture
+        def anyio_backend():
+            return "asyncio"
+
+        @pytest.mark.asyncio
+        async def test_of_asyncio(st4sd_client):
+            assert list(await st4sd_client.experiments.list()) == []
+
+        @pytest.mark.anyio
+        async def test_of_anyio(st4sd_client, anyio_backend):
+            assert list(await st4sd_client.experiments.list()) == []
+        """
+    )
+
+    done = application.runpytest_subprocess(
+        *PLUGINS, "-p", "pytest_asyncio.plugin", "--asyncio-mode", mode, "-o", SCOPE
+    )
+
+    done.assert_outcomes(passed=2)
+
+
+def test_what_is_missing_is_named(application: pytest.Pytester) -> None:
+    """Without the extra a test fails with the way to get it; without an event loop with the ways to have one."""
+    application.makeconftest("import sys; sys.modules['starlette'] = None")
+    application.makepyfile("def test_one(st4sd_server): pass\ndef test_two(st4sd_client): pass")
+
+    done = application.runpytest_subprocess(*PLUGINS)
+
+    done.assert_outcomes(errors=2)
+    done.stdout.fnmatch_lines(['*pip install "st4sd_async[[]local]"', "*mark it with pytest.mark.anyio*"])
+    done.stdout.no_fnmatch_line("*Traceback*")
+
+
+def test_no_extra_is_imported_before_a_fixture_is_used(application: pytest.Pytester) -> None:
+    """Whoever has the package installed pays little for it in all his other tests."""
+    application.makepyfile(
+        "import sys\ndef test_it(): assert not {'starlette', 'uvicorn', 'httpx', 'aiohttp', 'pandas'} & {*sys.modules}"
+    )
+
+    application.runpytest_subprocess(*PLUGINS[:4]).assert_outcomes(passed=1)
+
+
+def test_it_is_where_pytest_looks_for_it() -> None:
+    """The module that is registered is the one that is tested."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+
+    assert project["project"]["entry-points"]["pytest11"] == {"st4sd_async": plugin.__name__}

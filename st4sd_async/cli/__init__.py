@@ -15,7 +15,8 @@ def main() -> None:
 
     Raises:
         SystemExit: Always. 0 done, 1 a run failed, 2 wrong usage or something is not installed, 3 the service
-            or the way to it failed, 4 a run may or may not have been started, 130 interrupted.
+            or the way to it failed, 4 a run may or may not have been started, 130 interrupted, 141 whoever read the
+            output left.
     """
     try:
         from ._app import app

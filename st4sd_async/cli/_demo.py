@@ -14,7 +14,8 @@ from ._campaign import Attempt, conduct, exit_status
 from ._display import Display, display_for
 from ._exits import Unusable, ends_cleanly, say
 from ._inputs import plan
-from ._report import document, print_document, print_table, table
+from ._print import print_document, print_table
+from ._report import document, table
 from ._server import EngineName, embedded
 
 if TYPE_CHECKING:

@@ -5,15 +5,33 @@ from __future__ import annotations
 import signal
 from collections.abc import Generator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from enum import IntEnum
 from types import FrameType
 
 import typer
 
-from .._errors import St4sdError, StartOutcomeUnknown, shorten
+from .._errors import (
+    ConfigError,
+    InvalidPackage,
+    InvalidPayload,
+    RunDeleted,
+    RunFailed,
+    St4sdError,
+    StartOutcomeUnknown,
+    WaitTimeout,
+)
+from .._journal_errors import JournalError, NoCredentials
+from ._words import told
 
 ENDING_SIGNALS = ("SIGTERM", "SIGHUP")
 """Signals that end a command as Ctrl-C does; not every system has them."""
+EXITS = (
+    "Exit status: 0 done; 1 a run failed, was deleted or is not over in time; 2 wrong usage, settings or files; "
+    "3 the service refused, failed or cannot be reached; 4 a run may or may not have been started; 130 interrupted. "
+    "Where several apply, the highest counts."
+)
+"""What the help of each command says at its end."""
 
 
 class Exit(IntEnum):
@@ -25,6 +43,7 @@ class Exit(IntEnum):
     SERVICE = 3
     UNKNOWN_START = 4
     INTERRUPTED = 130
+    CLOSED_PIPE = 141
 
 
 class Unusable(Exception):
@@ -35,13 +54,20 @@ def exit_of(error: BaseException) -> Exit:
     """
     The exit status for an error.
 
-    All that neither the service nor an interrupt caused is wrong usage: files go where the user said.
+    All that neither the service nor an interrupt caused is wrong usage: files go where the user said. So is a
+    payload or a package that was not sent.
     """
     if isinstance(error, StartOutcomeUnknown):
         return Exit.UNKNOWN_START
+    if isinstance(error, RunFailed | RunDeleted | WaitTimeout):
+        return Exit.RUN_FAILED
+    if isinstance(error, ConfigError | JournalError | NoCredentials):
+        return Exit.USAGE
+    if isinstance(error, InvalidPayload | InvalidPackage) and error.status is None:
+        return Exit.USAGE
     if isinstance(error, St4sdError):
         return Exit.SERVICE
-    return Exit.INTERRUPTED if isinstance(error, KeyboardInterrupt) else Exit.USAGE
+    return Exit.INTERRUPTED if isinstance(error, KeyboardInterrupt | typer.Abort) else Exit.USAGE
 
 
 def say(text: str) -> None:
@@ -49,8 +75,21 @@ def say(text: str) -> None:
     typer.echo(text, err=True)
 
 
+def complain(text: str) -> None:
+    """Write a line about something that went wrong to standard error."""
+    say(f"st4sd-async: {text}")
+
+
+@dataclass
+class Ending:
+    """What is known of how a command ends, while it goes on."""
+
+    farewell: str = "nothing is left running"
+    """What is said after an interrupt: what goes on, and how to come back to it; "": nothing."""
+
+
 @contextmanager
-def ends_cleanly(*, advice: str = "") -> Generator[None]:
+def ends_cleanly(*, advice: str = "") -> Generator[Ending]:
     """
     Turn the errors that a user can do something about into a line and an exit status, for the block.
 
@@ -63,25 +102,26 @@ def ends_cleanly(*, advice: str = "") -> Generator[None]:
         typer.Exit: Instead of `St4sdError`, `Unusable`, OSError, KeyboardInterrupt, and ImportError where a package
             is to be installed.
     """
+    ending = Ending()
     try:
         with _signals_interrupt():
-            yield
+            yield ending
     except BrokenPipeError:
         # Whoever reads the output has enough; the command line framework ends quietly.
         raise
     except (St4sdError, Unusable, OSError) as error:
-        raise _failed(shorten(str(error)), exit_of(error)) from error
+        raise _failed(told(error), exit_of(error)) from error
     except ImportError as error:
         # A module that is broken, not missing, deserves its traceback.
         if "pip install" not in str(error):
             raise
         raise _failed("; ".join(filter(None, (str(error), advice))), Exit.USAGE) from error
-    except KeyboardInterrupt as error:
-        raise _failed("interrupted; nothing is left running", Exit.INTERRUPTED) from error
+    except (KeyboardInterrupt, typer.Abort) as error:  # the latter at a prompt
+        raise _failed("; ".join(filter(None, ("interrupted", ending.farewell))), Exit.INTERRUPTED) from error
 
 
 def _failed(message: str, status: Exit) -> typer.Exit:
-    say(f"st4sd-async: {message}")
+    complain(message)
     return typer.Exit(status)
 
 

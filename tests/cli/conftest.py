@@ -1,16 +1,27 @@
-"""The command as a user runs it: in a process of its own, in an empty folder, with a temporary folder of its own."""
+"""The command as a user runs it: in an empty folder, in a process of its own with its own temporary folder, or here."""
 
 from __future__ import annotations
 
+import asyncio
+import io
+import json
+import logging
 import os
 import subprocess
 import sys
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
+from typer.main import get_command
 
 import st4sd_async
+from st4sd_async.cli._app import app
+from st4sd_async.cli._serve import settings, stock
+from st4sd_async.local import LocalServer
 
 SOURCES = Path(st4sd_async.__file__).parents[1]
 
@@ -23,11 +34,13 @@ class Command:
     """Where it runs."""
     temporary: Path
     """Its folder for temporary files, empty at first."""
+    settings: dict[str, str] = field(default_factory=dict)
+    """What else is in its environment."""
 
     def environment(self, **more: str) -> dict[str, str]:
         names = ("PATH", "HOME", "LANG", "SYSTEMROOT")
         kept = {name: os.environ[name] for name in names if name in os.environ}
-        return {**kept, "PYTHONPATH": str(SOURCES), "TMPDIR": str(self.temporary), **more}
+        return {**kept, "PYTHONPATH": str(SOURCES), "TMPDIR": str(self.temporary), **self.settings, **more}
 
     def __call__(self, *arguments: str, timeout: float = 18, **environment: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -52,3 +65,86 @@ def command(tmp_path: Path) -> Command:
     folder.mkdir()
     temporary.mkdir()
     return Command(folder, temporary)
+
+
+COMMAND = get_command(app)
+"""The command itself; making it takes longer than most of what it does."""
+MOLECULES = "smiles\nCO\nCCO\n"
+SPEED = 100
+"""Virtual seconds of the deployment in a real one: a run takes 0.05 s."""
+
+
+def environment_of(server: LocalServer) -> dict[str, str]:
+    """The settings to connect with."""
+    return dict(line.removeprefix("export ").split("=", 1) for line in settings(server))
+
+
+@pytest.fixture(scope="module")
+def deployment() -> Iterator[LocalServer]:
+    """A fast server with the experiments ``demo`` and ``fail``."""
+    with LocalServer(speed=SPEED) as server:
+        asyncio.run(stock(server))
+        yield server
+
+
+@dataclass(frozen=True)
+class Done:
+    """How a command ended."""
+
+    status: int
+    out: str
+    said: str
+
+    @property
+    def document(self) -> Any:
+        """Standard output as one JSON document."""
+        return json.loads(self.out)
+
+    @property
+    def lines(self) -> list[Any]:
+        """Standard output as JSON lines."""
+        return [json.loads(line) for line in self.out.splitlines()]
+
+    @property
+    def table(self) -> list[dict[str, str]]:
+        """Standard output as a table."""
+        columns, *rows = (line.split("\t") for line in self.out.splitlines())
+        return [dict(zip(columns, row, strict=True)) for row in rows]
+
+
+@dataclass
+class Shell:
+    """Runs the command in this process, against a server."""
+
+    server: LocalServer
+
+    def __call__(self, *arguments: object, stdin: str = "", **environment: str) -> Done:
+        out, said = (io.TextIOWrapper(io.BytesIO(), "utf-8", newline="") for _ in range(2))
+        with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(said):
+            for name, value in {**environment_of(self.server), **environment}.items():
+                patch.setenv(name, value)
+            patch.setattr("sys.stdin", io.StringIO(stdin))
+            with pytest.raises(SystemExit) as ended:
+                COMMAND([*map(str, arguments)], prog_name="st4sd-async")
+        for stream in (out, said):
+            stream.seek(0)
+        return Done(int(ended.value.code or 0), out.read(), said.read())
+
+    def started(self, experiment: str = "demo", *arguments: str) -> str:
+        """The rest-uid of a run that was started and is over, successful or not."""
+        Path("molecules.csv").write_text(MOLECULES)
+        inputs = ("--input", "molecules.csv") if experiment == "demo" else ()
+        done = self("start", experiment, *inputs, "--watch", "--interval", "0.02", *arguments)
+        return done.out.strip()
+
+
+@pytest.fixture
+def shell(deployment: LocalServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shell]:
+    """A shell in an empty folder; what the command changes in this process is put back."""
+    monkeypatch.chdir(tmp_path)
+    logger = logging.getLogger("st4sd_async")
+    before = logger.handlers, logger.level
+    yield Shell(deployment)
+    deployment.faults.clear()
+    logger.handlers, level = before
+    logger.setLevel(level)

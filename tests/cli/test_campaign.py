@@ -14,7 +14,8 @@ from st4sd_async.cli._campaign import Attempt, conduct, exit_status
 from st4sd_async.cli._display import cells
 from st4sd_async.cli._exits import Exit
 from st4sd_async.cli._inputs import MOLECULES, plan
-from st4sd_async.cli._report import document, print_document, print_table, table
+from st4sd_async.cli._print import print_document, print_table
+from st4sd_async.cli._report import document, table
 from st4sd_async.local import DropAfter, LocalServer, Reply
 from st4sd_async.models import Experiment
 

@@ -13,7 +13,19 @@ from pathlib import Path
 import pytest
 import typer
 
-from st4sd_async import ConnectFailed, ServerError, StartOutcomeUnknown
+from st4sd_async import (
+    ConfigError,
+    ConnectFailed,
+    InvalidPayload,
+    JournalLocked,
+    NotReady,
+    RunDeleted,
+    RunFailed,
+    ServerError,
+    StartOutcomeUnknown,
+    Status,
+    WaitTimeout,
+)
 from st4sd_async.cli._exits import Exit, Unusable, ends_cleanly, exit_of
 
 from .conftest import Command
@@ -127,10 +139,19 @@ ERRORS: list[tuple[BaseException, Exit]] = [
     (StartOutcomeUnknown("the instance was started", "silence"), Exit.UNKNOWN_START),
     (ConnectFailed("GET", "http://127.0.0.1:1", "refused"), Exit.SERVICE),
     (ServerError("out of order", status=500), Exit.SERVICE),
+    (RunFailed({"demo-1": Status.pending()}), Exit.RUN_FAILED),
+    (RunDeleted("demo-1", None), Exit.RUN_FAILED),
+    (WaitTimeout(1.0, {}), Exit.RUN_FAILED),
+    (ConfigError("ST4SD_URL is not set"), Exit.USAGE),
+    (JournalLocked("it is open"), Exit.USAGE),
+    (InvalidPayload.before_sending([]), Exit.USAGE),
+    (InvalidPayload("missing inputs", status=400), Exit.SERVICE),
+    (NotReady("not over yet"), Exit.SERVICE),
     (PermissionError(13, "Permission denied", "results"), Exit.USAGE),
     (Unusable("install git"), Exit.USAGE),
     (ImportError('pip install "st4sd_async[engine]"'), Exit.USAGE),
     (KeyboardInterrupt(), Exit.INTERRUPTED),
+    (typer.Abort(), Exit.INTERRUPTED),
 ]
 
 

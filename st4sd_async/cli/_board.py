@@ -1,0 +1,183 @@
+"""How many things at once are doing, on standard error: counts and the most telling rows, or a line for each change."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import IntEnum
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from ._exits import say
+from ._words import printable
+
+REFRESHES = 4
+"""How often a second the board is drawn."""
+FEWEST_ROWS = 3
+"""Rows that are shown however low the terminal is."""
+GAP = 2
+"""Blanks between two columns."""
+NARROW = 72
+"""Columns of a terminal below which the details give way to the reasons."""
+SHORTEST_WHY = 16
+"""Columns that a reason needs at least to be of use."""
+
+
+class Rank(IntEnum):
+    """What a row is about; the most telling first."""
+
+    BAD = 0
+    STUCK = 1
+    GOES_ON = 2
+    WAITS = 3
+    GOOD = 4
+
+
+STYLES = {Rank.BAD: "red", Rank.STUCK: "yellow", Rank.GOES_ON: "cyan", Rank.WAITS: "dim", Rank.GOOD: "green"}
+SIGNS = {Rank.GOOD: "\N{FULL BLOCK}", Rank.BAD: "x", Rank.STUCK: "!", Rank.GOES_ON: "\N{MEDIUM SHADE}", Rank.WAITS: "."}
+"""What the bar is made of, which must read without colours; in this order."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """How one thing is doing."""
+
+    name: str
+    state: str
+    """The words it is counted by."""
+    rank: Rank
+    details: tuple[str, ...] = ()
+    """What else there is to say, in the order of the board's columns."""
+    why: str = ""
+    """What is wrong with it, or keeps it."""
+
+
+Tally = Mapping[tuple[str, Rank], int]
+"""State and rank -> how many."""
+
+
+class Board:
+    """
+    Rows by name.
+
+    Args:
+        noun: What they are, as ``runs``.
+        name: Header of their names.
+        columns: Headers of the details.
+        tally: Counts all there are, where there are more than rows.
+    """
+
+    def __init__(self, noun: str, name: str, columns: Sequence[str], tally: Callable[[], Tally] | None = None) -> None:
+        self._noun, self._name, self._columns = noun, name, columns
+        self._rows: dict[str, Row] = {}
+        self._changes: dict[str, int] = {}
+        self._change = 0
+        self._tally = tally or self._counted
+        self._began = time.monotonic()
+
+    @property
+    def elapsed(self) -> str:
+        """How long it has been there, as ``1:02:03``."""
+        seconds = int(time.monotonic() - self._began)
+        return f"{seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02}"
+
+    def put(self, row: Row) -> bool:
+        """Take a row, in place of an older one; gives whether it says anything new."""
+        if self._rows.get(row.name) == row:
+            return False
+        # In this order, because it is drawn in a thread.
+        self._changes[row.name] = self._change = self._change + 1
+        self._rows[row.name] = row
+        return True
+
+    def _counted(self) -> Tally:
+        return Counter((row.state, row.rank) for row in list(self._rows.values()))
+
+    def drawn(self, width: int, height: int) -> Group:
+        """The board, made to fit."""
+        tally = {what: count for what, count in self._tally().items() if count}
+        head = Text(f"{sum(tally.values())} {self._noun}, {self.elapsed}: ")
+        order = sorted(tally, key=lambda what: (what[1] is not Rank.GOOD, what[1], what[0]))
+        parts = [Text(f"{tally[state, rank]} {state}", STYLES[rank]) for state, rank in order]
+        head.append_text(Text(", ").join(parts))
+        room = max(FEWEST_ROWS, height - 4 - len(head.wrap(Console(width=width), width)))
+        rows = list(self._rows.values())
+        if len(rows) <= room:
+            return Group(head, _bar(tally, width), self._table(rows, width))
+        telling = sorted(rows, key=lambda row: (row.rank, -self._changes[row.name]))
+        more = Text(_rest(telling[room - 1 :]), "dim", no_wrap=True, overflow="ellipsis")
+        return Group(head, _bar(tally, width), self._table(telling[: room - 1], width), more)
+
+    def _table(self, rows: Sequence[Row], width: int) -> Table:
+        columns = [self._name, "state", *(self._columns if width >= NARROW else ())]
+        lines = [[*map(printable, (row.name, row.state, *row.details))][: len(columns)] for row in rows]
+        taken = sum(max(map(len, cells)) + GAP for cells in zip(columns, *lines, strict=True))
+        table = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="bold")
+        for column in columns:
+            table.add_column(column, overflow="fold")
+        has_why = width - taken >= SHORTEST_WHY and any(row.why for row in rows)
+        if has_why:
+            table.add_column("why", no_wrap=True)
+        for row, cells in zip(rows, lines, strict=True):
+            why = Text(printable(row.why))
+            why.truncate(max(0, width - taken), overflow="ellipsis")
+            table.add_row(*map(Text, cells), *([why] if has_why else []), style=STYLES[row.rank])
+        return table
+
+
+def _rest(rows: Sequence[Row]) -> str:
+    counts = Counter(row.state for row in rows)
+    return f"... and {len(rows)} more: " + ", ".join(f"{count} {state}" for state, count in counts.items())
+
+
+def _bar(tally: Tally, width: int) -> Text:
+    """A line with a part for each rank; what there is at all is seen."""
+    counts = Counter[Rank]()
+    for (_, rank), count in tally.items():
+        counts[rank] += count
+    total, bar = sum(counts.values()), Text(no_wrap=True, overflow="crop")
+    for rank, sign in SIGNS.items():
+        bar.append(sign * (max(1, width * counts[rank] // total) if counts[rank] else 0), STYLES[rank])
+    return bar
+
+
+@contextmanager
+def shown(board: Board, *, is_data_here: bool = False) -> Generator[Callable[[Row], object]]:
+    """
+    Show a board while the block goes on; gives what takes the rows.
+
+    Args:
+        board: What to show.
+        is_data_here: Whether data go to standard output meanwhile; in the same terminal they say it all.
+    """
+    if is_data_here and sys.stdout.isatty():
+        yield board.put
+        return
+    if not is_live():
+        yield lambda row: say(line(board, row)) if board.put(row) else None
+        return
+    console = Console(stderr=True, highlight=False)
+    with Live(
+        console=console,
+        get_renderable=lambda: board.drawn(console.width, console.height),
+        refresh_per_second=REFRESHES,
+        redirect_stdout=False,
+    ):
+        yield board.put
+
+
+def is_live() -> bool:
+    """Whether standard error is a terminal that can be drawn in."""
+    return sys.stderr.isatty() and not Console(stderr=True).is_dumb_terminal
+
+
+def line(board: Board, row: Row) -> str:
+    """What to say of a row without a terminal."""
+    return printable("  ".join(filter(None, (board.elapsed, row.name, row.state, *row.details, row.why))))

@@ -1,0 +1,60 @@
+"""Messages of the library in the words of the command line, and what to type to come back."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Iterable
+
+from .._errors import InvalidPayload, StartOutcomeUnknown, UnknownExperiment, UnknownRun, shorten
+from .._journal_errors import JournalCorrupt
+
+COMMAND = "st4sd-async"
+LONGEST_LINE = 300
+"""Characters of a command line that is worth repeating."""
+
+_ADVICE: dict[type, str] = {
+    UnknownExperiment: f"list what there is with: {COMMAND} list",
+    UnknownRun: f"list what there is with: {COMMAND} list runs",
+    InvalidPayload: f"see what a start takes with: {COMMAND} show EXPERIMENT",
+    StartOutcomeUnknown: f"look for it before you start it again: {COMMAND} list runs",
+    JournalCorrupt: f"restore a copy; with a new journal, first look for the runs of this one: {COMMAND} list runs",
+}
+"""What to do next, where the library names methods of Python."""
+
+
+def printable(text: str) -> str:
+    """A text without what a terminal would take for orders."""
+    return "".join(character if character.isprintable() else " " for character in text)
+
+
+def told(error: BaseException) -> str:
+    """What to say of an error on one line."""
+    return printable(_told(error))
+
+
+def _told(error: BaseException) -> str:
+    text = str(error)
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return shorten(f"{str(error.filename)!r}: {error.strerror}")
+    if isinstance(error, StartOutcomeUnknown) and error.key is not None:
+        return shorten(text.removesuffix(error.advice) + _way_out(error.key, error.candidates))
+    for cls in type(error).__mro__:
+        advice = cls.__dict__.get("advice")
+        if cls in _ADVICE and advice and text.endswith(advice):
+            text = text.removesuffix(advice) + _ADVICE[cls]
+    return shorten(text)
+
+
+def _way_out(key: str, candidates: Iterable[str]) -> str:
+    """How to settle a launch in doubt."""
+    name, found = shlex.quote(key), " or ".join(candidates) or "one that you know of"
+    return (
+        f"if it is {found}: {COMMAND} batch adopt TABLE {name} REST-UID; if none: {COMMAND} batch forget TABLE {name}"
+    )
+
+
+def way_back(what: str = "come back") -> str:
+    """What to type to go on after the process of this command line."""
+    line = shlex.join([COMMAND, *sys.argv[1:]])
+    return f"{what} with: {line}" if len(line) <= LONGEST_LINE else f"{what} with the same command"

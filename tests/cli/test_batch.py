@@ -1,0 +1,204 @@
+"""``st4sd-async batch``, away from a terminal."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from contextlib import aclosing
+from pathlib import Path
+
+import anyio
+import pytest
+from anyio.from_thread import start_blocking_portal
+
+from st4sd_async import Client, Launch
+from st4sd_async.local import DropBefore, Html, LocalServer
+
+from .conftest import MOLECULES, Shell
+
+
+@pytest.fixture
+def table(shell: Shell) -> Path:
+    """A table of three launches, of which one lacks its input; its files are beside it."""
+    folder = Path("campaign")
+    folder.mkdir()
+    (folder / "molecules.csv").write_text(MOLECULES)
+    table = folder / "launches.csv"
+    table.write_text("key,input:molecules.csv,scale\none,molecules.csv,1\ntwo,molecules.csv,2\nthree,,3\n")
+    return table
+
+
+def test_a_table_is_run_once_and_the_same_command_goes_on(shell: Shell, table: Path) -> None:
+    """Each launch is a row of what came of it, the files are on disk; again, nothing is started."""
+    before = len(shell("list", "runs").table)
+
+    first = shell("batch", "run", table, "demo", "--output", "Energies", "--to", "files")
+    again = shell("batch", "run", table, "demo", "--output", "Energies", "--to", "files")
+
+    assert (first.status, again.status) == (3, 3)
+    assert [(row["key"], row["state"], row["files"]) for row in first.table] == [
+        ("one", "collected", "1"),
+        ("two", "collected", "1"),
+        ("three", "refused", ""),
+    ]
+    assert "Missing inputs: ['molecules.csv']" in first.table[2]["error"]
+    assert first.said.startswith("3 launches, 3 of them new, in 'campaign/launches.csv.journal'\n")
+    assert again.out == first.out
+    assert again.said.startswith("3 launches, 0 of them new")
+    assert len(shell("list", "runs").table) == before + 2
+    assert sorted(path.parent.parent.name for path in Path("files").rglob("energies.csv")) == ["one", "two"]
+
+
+def test_settled_launches_are_json_lines(shell: Shell) -> None:
+    """JSON lines in, JSON lines out; a run that failed is told by the exit status."""
+    file = {"filename": "molecules.csv", "content": MOLECULES}
+    launches = [{"key": "good", "payload": {"inputs": [file]}}, {"key": "bad", "experiment": "fail"}]
+    Path("launches.jsonl").write_text("".join(f"{json.dumps(launch)}\n" for launch in launches))
+
+    done = shell("batch", "run", "launches.jsonl", "demo", "--json")
+
+    found = {one["key"]: one for one in done.lines}
+    assert done.status == 1
+    assert (found["good"]["state"], found["bad"]["state"]) == ("succeeded", "failed")
+    assert found["good"]["rest-uid"].startswith("demo-")
+    assert found["bad"]["error"].startswith("component failed: Job: stage0.Boom")
+
+
+def test_the_journal_tells_what_became_of_the_launches(shell: Shell, table: Path) -> None:
+    """Status needs no service; properties have the keys; what failed is planned anew and run by the same command."""
+    shell("batch", "run", table, "demo")
+    shell.server.faults.add("* /", Html(502), times=None)
+
+    told, as_json = shell("batch", "status", table), shell("batch", "status", table, "--json")
+    shell.server.faults.clear()
+    measured = shell("batch", "properties", table, "--name", "energy")
+    retried = shell("batch", "retry", table)
+
+    assert [row["state"] for row in told.table] == ["succeeded", "succeeded", "refused"]
+    assert told.said == "1 refused, 2 succeeded\n"
+    assert (told.status, as_json.status) == (3, 3)
+    assert [one["attempt"] for one in as_json.document] == [1, 1, 1]
+    assert {row["key"] for row in measured.table} == {"one", "two"}
+    assert retried.said.startswith("1 launches are planned anew; start them with the same command as before")
+    assert [row["state"] for row in shell("batch", "status", table).table] == ["succeeded", "succeeded", "planned"]
+    assert shell("batch", "retry", table, "--json").document == {"planned": 0}
+
+
+async def leave_in_doubt(server: LocalServer) -> None:
+    """A journal of a batch that was left while nobody knew whether its launch was started."""
+    server.faults.add("POST /experiments/*/start", DropBefore())
+    async with Client(server.url, api_key=server.api_key) as client, client.batch("x.jsonl.journal") as batch:
+        await batch.add([Launch("it", "fail")])
+        async with aclosing(batch.run()) as items, anyio.create_task_group() as tasks:
+            tasks.start_soon(anext, items)
+            while not batch.counts["unknown"]:  # noqa: ASYNC110 -- a batch tells nobody when it begins to doubt
+                await anyio.sleep(0.01)
+            tasks.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("settled", ["adopt", "forget"])
+def test_a_launch_in_doubt_is_settled_by_hand(shell: Shell, settled: str) -> None:
+    """A start of unknown outcome has exit status 4 and says both ways out, which work."""
+    shell.server.outcome("fail", "setup-failure", times=1)  # it never tells what it was started for
+    run = shell.started("fail")
+    asyncio.run(leave_in_doubt(shell.server))
+
+    told = shell("batch", "status", "x.jsonl")
+    done = shell("batch", settled, "x.jsonl", "it", *([run] if settled == "adopt" else []))
+
+    assert told.status == 4
+    assert told.table[0]["state"] == "unknown"
+    assert "st4sd-async batch adopt TABLE it REST-UID; if none: st4sd-async batch forget TABLE it" in told.out
+    assert (done.status, done.out) == (0, "")
+    state = {"adopt": "started", "forget": "planned"}[settled]
+    assert [row["state"] for row in shell("batch", "status", "x.jsonl").table] == [state]
+
+
+@pytest.mark.parametrize("command", ["status", "retry", "properties"])
+def test_a_journal_that_is_not_there_is_wrong_usage(shell: Shell, command: str) -> None:
+    """None is made by looking for it."""
+    done = shell("batch", command, "x.csv")
+
+    assert (done.status, done.out) == (2, "")
+    assert done.said == "st4sd-async: there is no journal 'x.csv.journal': st4sd-async batch run makes it\n"
+    assert not Path("x.csv.journal").exists()
+
+
+def test_what_is_not_in_doubt_cannot_be_settled(shell: Shell, table: Path) -> None:
+    """The state of the launch is said."""
+    shell("batch", "run", table, "demo")
+
+    done = shell("batch", "forget", table, "one")
+
+    assert (done.status, done.said.count("\n")) == (2, 1)
+    assert "'one' is not in doubt but succeeded" in done.said
+
+
+def posts(server: LocalServer) -> int:
+    """How many requests there were that may have changed something."""
+    return sum(method == "POST" for method, _ in server.requests)
+
+
+MISTAKES = [
+    ("nothing.csv", None, ("demo",), "'nothing.csv': No such file or directory"),
+    ("x.csv", "", ("demo",), "has no column 'key'"),
+    ("x.csv", "key\n", ("demo",), "'x.csv' has no launches"),
+    ("x.csv", "key,scale\na,1\n", (), "line 2 does not say which experiment"),
+    ("x.csv", "key,scale\na,1\na,2\n", ("demo",), "line 3 has the key 'a' of line 2"),
+    ("x.csv", "key,scale\n,1\n", ("demo",), "line 2 has no key"),
+    ("x.csv", "key,scale\na,1,2\n", ("demo",), "line 2 has 3 cells, and the first line 2"),
+    ("x.csv", "key,scale:x\na,1\n", ("demo",), "has the column 'scale:x'"),
+    ("x.csv", "key,input:molecules.csv\na,none.csv\n", ("demo",), "'none.csv' cannot be read"),
+    ("x.csv", "key\na\n", ("a/b/c",), "line 2: the identifier of an experiment"),
+    ("x.jsonl", '{"key": "a"\n', ("demo",), "line 1 is no JSON"),
+    (
+        "x.jsonl",
+        '{"key": "a", "variables": {}}\n',
+        ("demo",),
+        "must be an object with key, experiment, payload and no others",
+    ),
+    ("x.jsonl", '{"key": 1}\n', ("demo",), "line 1: key must be a text"),
+    ("x.jsonl", '{"key": "a", "payload": {"inptus": []}}\n', ("demo",), "did you mean 'inputs'?"),
+]
+
+
+@pytest.mark.parametrize(("name", "content", "arguments", "told"), MISTAKES, ids=[told[:40] for *_, told in MISTAKES])
+def test_a_mistake_in_a_table_is_said_with_its_line(
+    shell: Shell, name: str, content: str | None, arguments: tuple[str, ...], told: str
+) -> None:
+    """Nothing is started, and there is one line on standard error."""
+    if content is not None:
+        Path(name).write_text(content)
+    before = posts(shell.server)
+
+    done = shell("batch", "run", name, *arguments)
+
+    assert (done.status, done.out) == (2, "")
+    assert told in done.said
+    assert done.said.count("\n") == 1
+    assert posts(shell.server) == before
+
+
+def test_tables_of_spreadsheets_are_read(shell: Shell) -> None:
+    """Semicolons, a byte order mark, quotes and blank lines do no harm; all kinds of columns go where they belong."""
+    Path("molecules.csv").write_text(MOLECULES)
+    head = "\ufeffkey;experiment;platform;input:molecules.csv;metadata:who;variable:scale;data:weights.csv"
+    Path("x.csv").write_text(f'{head}\n"CCO; water";demo;default; molecules.csv ;me;2;\n;;;;;;\n', "utf-8")
+
+    done = shell("batch", "run", "x.csv")
+
+    assert done.status == 0, done.said
+    assert [(row["key"], row["state"]) for row in done.table] == [("CCO; water", "succeeded")]
+    assert {row["energy"] for row in shell("batch", "properties", "x.csv").table} == {"-6.0", "-9.0"}
+
+
+def test_a_journal_that_is_in_use_is_said(shell: Shell) -> None:
+    """While the batch runs elsewhere its journal cannot be read; nothing is started twice."""
+    Path("x.csv").write_text("key\na\n")
+
+    elsewhere = Client(shell.server.url).batch("x.csv.journal")
+    with start_blocking_portal() as portal, portal.wrap_async_context_manager(elsewhere):
+        done = shell("batch", "run", "x.csv", "fail")
+
+    assert (done.status, done.out, done.said.count("\n")) == (2, "", 1)
+    assert "leave the other batch" in done.said

@@ -1,0 +1,158 @@
+"""``st4sd-async outputs``, ``download``, ``properties``, ``logs`` and ``delete``, away from a terminal."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from st4sd_async import Client
+from st4sd_async.local import LocalServer
+
+from .conftest import MOLECULES, Shell
+
+
+@pytest.fixture(scope="module")
+def run(deployment: LocalServer) -> str:
+    """A run that succeeded."""
+    return asyncio.run(finished(deployment))
+
+
+async def finished(server: LocalServer) -> str:
+    """Start a run and wait for its end, as seen by the datastore too."""
+    async with Client(server.url, api_key=server.api_key) as client:
+        run = await client.start("demo", {"inputs": [{"filename": "molecules.csv", "content": MOLECULES}]})
+        await run.wait(interval=0.02, check=True)
+        return run.id
+
+
+def test_key_outputs_are_listed_and_printed(shell: Shell, run: str) -> None:
+    """The list names the files; a name behind the run prints the content, a path a file of a folder."""
+    listed, content, inside = (
+        shell("outputs", run),
+        shell("outputs", run, "Energies"),
+        shell("outputs", run, "Folder", "summary.json"),
+    )
+
+    assert [(row["name"], row["file"].rpartition("/")[2]) for row in listed.table] == [
+        ("Energies", "energies.csv"),
+        ("Folder", "results"),
+    ]
+    assert content.out.startswith("input-id,smiles,energy,weight\n")
+    assert inside.document["molecules"] == 2
+    assert list(shell("outputs", run, "--json").document) == ["Energies", "Folder"]
+
+
+def test_key_outputs_are_downloaded_and_listed(shell: Shell, run: str) -> None:
+    """Each run gets a folder; the list on standard output is what is on disk."""
+    other = shell.started()
+
+    done = shell("download", run, other, "--to", "here")
+
+    assert (done.status, done.said) == (0, "")
+    assert [row["file"] for row in done.table] == [
+        f"here/{one}/{name}" for one in (run, other) for name in ("Energies/energies.csv", "Folder/results.zip")
+    ]
+    for row in done.table:
+        content = Path(row["file"]).read_bytes()
+        assert (str(len(content)), hashlib.sha256(content).hexdigest()) == (row["bytes"], row["sha256"])
+
+
+def test_one_key_output_is_unpacked(shell: Shell, run: str) -> None:
+    """--name chooses, --unpack makes files of a folder, and results/ is where they go."""
+    done = shell("download", run, "--name", "Folder", "--unpack", "--json")
+
+    assert [one["path"] for one in done.document] == [
+        f"results/{run}/Folder/sub/b.bin",
+        f"results/{run}/Folder/summary.json",
+    ]
+
+
+def test_files_of_components_are_downloaded(shell: Shell, run: str) -> None:
+    """A regular expression chooses files, --component and --stage where they come from."""
+    done = shell("download", run, "--files", r"\.csv$", "--component", "Compute", "--stage", "0")
+
+    assert sorted(Path(row["file"]).name for row in done.table) == ["energies.csv", "molecules.csv"]
+
+
+def test_what_was_measured_is_one_table_of_all_runs(shell: Shell, run: str) -> None:
+    """One run has its rows, several have a column for it; --json has rows as objects."""
+    other = shell.started("demo", "-v", "scale=2")
+
+    one, both = shell("properties", run, "--name", "energy"), shell("properties", run, other, "--json")
+
+    assert [list(row) for row in one.table] == [["input-id", "energy"]] * 2
+    assert sorted((row["rest-uid"], row["energy"]) for row in both.document) == sorted(
+        [(run, -3.0), (run, -4.5), (other, -6.0), (other, -9.0)]
+    )
+
+
+def test_runs_without_properties_are_said_and_the_others_are_there(shell: Shell, run: str) -> None:
+    """A run that failed does not keep the others from being printed."""
+    failed = shell.started("fail")
+
+    done = shell("properties", run, failed)
+
+    assert done.status == 3
+    assert {row["rest-uid"] for row in done.table} == {run}
+    assert f"run {failed!r} has no properties" in done.said
+
+
+def test_logs_are_those_of_the_run_or_of_its_components(shell: Shell, run: str) -> None:
+    """Texts are printed as they are; of several each has a heading, and --json has them by name."""
+    log, printed = shell("logs", run), shell("logs", run, "--component", ".*")
+
+    assert "stage0.Compute is finished" in log.out
+    assert "==> stage0.Compute <==" in printed.out
+    assert list(shell("logs", run, "--stage", "1", "--json").document) == ["stage1.Report"]
+    assert list(shell("logs", run, "--json").document) == ["experiment"]
+
+
+def test_runs_are_deleted_and_named(shell: Shell) -> None:
+    """Those that were deleted are printed, the unknown one is an error; away from a terminal nobody is asked."""
+    run = shell.started()
+
+    done = shell("delete", run, "nothing")
+
+    assert (done.status, done.out) == (3, f"{run}\n")
+    assert "st4sd-async list runs" in done.said
+    assert shell("status", run).status == 3
+
+
+MISTAKES = [
+    (("outputs", "RUN", "Nothing"), 3, "the run has ['Energies', 'Folder'], and the run is over"),
+    (("outputs", "RUN", "Energies", "--json"), 2, "--json is for the list"),
+    (("download", "RUN", "--name", "Nothing"), 3, "has no key-output 'Nothing'"),
+    (("download", "RUN", "--files", "("), 2, "no regular expression"),
+    (("download", "RUN", "--component", "Nothing"), 3, "it has ['stage0.Compute', 'stage1.Report']"),
+    (("download", "RUN", "--files", "x", "--unpack"), 2, "--name and --unpack are about key-outputs"),
+    (("properties", "RUN", "--name", "colour"), 3, "it measured ['energy'"),
+    (("logs", "RUN", "--component", "Nothing"), 3, "['stage0.Compute', 'stage1.Report']"),
+    (("properties", "nothing"), 3, "list what there is with: st4sd-async list runs"),
+    (("download", "nothing"), 3, "list what there is with: st4sd-async list runs"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "status", "told"), MISTAKES, ids=[" ".join(words) for words, *_ in MISTAKES])
+def test_a_typical_mistake_is_one_clear_line(
+    shell: Shell, run: str, arguments: tuple[str, ...], status: int, told: str
+) -> None:
+    """What is wrong is said without a traceback, with what there is."""
+    done = shell(*(run if one == "RUN" else one for one in arguments))
+
+    assert done.status == status
+    assert told in done.said
+    assert done.said.count("\n") == 1
+
+
+def test_a_folder_that_cannot_be_made_is_wrong_usage(shell: Shell, run: str) -> None:
+    """A file in the way of the results is named."""
+    Path("results").mkdir()
+    Path("results", run).touch()
+
+    done = shell("download", run)
+
+    assert done.status != 0
+    assert run in done.said

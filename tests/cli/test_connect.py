@@ -1,0 +1,113 @@
+"""How the command reaches a deployment, and what it says when it cannot."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+import pytest
+
+from st4sd_async import Client
+from st4sd_async.cli._app import app
+from st4sd_async.cli._exits import EXITS
+
+from .conftest import Shell, environment_of
+
+
+def test_options_stand_in_for_the_environment(shell: Shell) -> None:
+    """An address and a file with the key are enough; a file wins over the environment."""
+    Path("key").write_text(f"{shell.server.api_key}\n")
+
+    done = shell("list", "--url", f"{shell.server.url}/rs/", "--api-key-file", "key", ST4SD_URL="", ST4SD_API_KEY="bad")
+
+    assert (done.status, done.said) == (0, "")
+
+
+def test_a_credential_can_be_piped_in(shell: Shell) -> None:
+    """'-' reads it from standard input, so that it is on no command line and in no file."""
+    key = shell("list", "--api-key-file", "-", stdin=f"{shell.server.api_key}\n", ST4SD_API_KEY="")
+    token = shell("list", "--auth-token-file", "-", stdin=shell.server.auth_token, ST4SD_API_KEY="bad")
+
+    assert (key.status, token.status) == (0, 0)
+
+
+MISTAKES = [
+    ((), {"ST4SD_URL": ""}, 2, "ST4SD_URL is not set"),
+    ((), {"ST4SD_API_KEY": "wrong-key"}, 3, "get a new token at"),
+    ((), {"ST4SD_API_KEY": ""}, 3, "the credentials are missing, wrong or expired"),
+    (("--url", "st4sd.example"), {}, 2, "must look like https://st4sd.example"),
+    (("--url", "http://st4sd.example"), {}, 2, "would send your credentials in clear text"),
+    (("--url", "https://me:secret@st4sd.example"), {}, 2, "must not hold a user or password"),
+    (("--api-key-file", "-"), {}, 2, "api_key is empty"),
+    (("--api-key-file", "nothing"), {}, 2, "the api_key file 'nothing' cannot be read"),
+    ((), {"ST4SD_CA_FILE": "nothing.pem", "ST4SD_URL": "https://127.0.0.1:1"}, 2, "the CA file 'nothing.pem'"),
+]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "status", "told"), MISTAKES, ids=[row[-1][:30] for row in MISTAKES]
+)
+def test_a_wrong_setting_is_one_clear_line(
+    shell: Shell, arguments: tuple[str, ...], environment: dict[str, str], status: int, told: str
+) -> None:
+    """Settings are wrong usage, refused credentials are the service's; no secret is repeated."""
+    done = shell("list", *arguments, **environment)
+
+    assert (done.status, done.out) == (status, "")
+    assert told in done.said
+    assert done.said.count("\n") == 1
+    assert "secret" not in done.said
+    assert "wrong-key" not in done.said
+
+
+def test_logins_of_stp_need_a_client_that_knows_them(shell: Shell) -> None:
+    """--context asks the client for the login; a client that cannot read them says what to do."""
+    done = shell("list", "--context", "no such context")
+
+    assert (done.status, done.out) == (2, "")
+    assert hasattr(Client, "from_context") or "give --url and --auth-token-file" in done.said
+
+
+def test_requests_are_told_if_that_is_asked_for(shell: Shell) -> None:
+    """--verbose has a line for each request, without credentials; the next command is quiet again."""
+    loud, quiet = shell("--verbose", "list"), shell("list")
+
+    assert "/experiments/: 200" in loud.said
+    assert shell.server.api_key not in loud.said
+    assert quiet.said == ""
+    assert logging.getLogger("st4sd_async").level == logging.WARNING
+
+
+def test_exit_statuses_are_in_the_help_of_every_command(shell: Shell) -> None:
+    """Whoever writes a script finds them; no option takes a secret."""
+    names = [(name,) for name in ("push", "list", "show", "start", "status", "watch", "download", "delete")]
+
+    for words in [(), *names, ("batch",), ("batch", "run")]:
+        told = " ".join(shell(*words, "--help").out.split())
+        assert EXITS in told
+        assert "--api-key " not in told
+        assert "--token " not in told
+
+
+def test_the_command_is_complete() -> None:
+    """All commands are there, and the shell can complete them."""
+    names = {command.name for command in app.registered_commands}
+
+    assert names == {
+        *("push", "list", "show", "start", "status", "watch", "outputs", "download", "properties", "logs", "delete"),
+        *("demo", "serve"),
+    }
+    assert [group.name for group in app.registered_groups] == ["batch"]
+
+
+def test_completion_works(shell: Shell) -> None:
+    """The shell is told what a command begins with."""
+    done = shell(_ST4SD_ASYNC_COMPLETE="complete_bash", COMP_WORDS="st4sd-async ba", COMP_CWORD="1")
+
+    assert done.out.split() == ["batch"]
+
+
+def test_the_environment_of_the_test_is_left_alone(shell: Shell) -> None:
+    """The settings are those of the shell alone."""
+    assert not set(environment_of(shell.server)) & set(os.environ)

@@ -1,0 +1,119 @@
+"""``st4sd-async start``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from st4sd_async.local import DropAfter
+
+from .conftest import MOLECULES, Shell
+
+
+def test_files_variables_and_metadata_travel_with_a_start(shell: Shell) -> None:
+    """A file comes under its own name or another, a variable changes what is measured, metadata are kept."""
+    Path("mine.csv").write_text("smiles\nCO\n")
+
+    done = shell(
+        *("start", "demo", "-i", "molecules.csv=mine.csv", "-v", "scale=3", "-m", "who=me", "-p", "default"),
+        *("--watch", "--interval", "0.02"),
+    )
+
+    assert done.status == 0, done.said
+    run = done.out.strip()
+    assert [row["energy"] for row in shell("properties", run).table] == ["-9.0"]
+    log = [line for line in shell.server.requests if line[0] == "POST"]
+    assert len([path for _, path in log if path.endswith("/demo/start")]) >= 1
+
+
+def test_a_payload_of_a_file_is_added_to(shell: Shell) -> None:
+    """Options win over the file, and what they do not say stays."""
+    files = [{"filename": "molecules.csv", "content": "smiles\nCO\n"}]
+    payload = {"inputs": files, "variables": {"scale": 2}, "metadata": {"who": "me"}}
+
+    done = shell(
+        *("start", "demo", "--payload", "-", "-v", "scale=5", "-w", "--interval", "0.02", "--json"),
+        stdin=json.dumps(payload),
+    )
+
+    assert done.status == 0, done.said
+    assert done.document["is-success"]
+    assert [row["energy"] for row in shell("properties", done.document["rest-uid"]).table] == ["-15.0"]
+
+
+def test_a_start_prints_the_rest_uid_and_nothing_else(shell: Shell) -> None:
+    """A shell variable can take it; --json has an object."""
+    Path("molecules.csv").write_text(MOLECULES)
+
+    plain, as_json = (shell("start", "demo", "-i", "molecules.csv", *more) for more in ((), ("--json",)))
+
+    assert (plain.status, plain.said) == (0, "")
+    assert plain.out.startswith("demo-")
+    assert len(plain.out.split()) == 1
+    assert as_json.document["rest-uid"].startswith("demo-")
+
+
+def test_a_run_that_fails_is_told_by_the_exit_status(shell: Shell) -> None:
+    """With --watch the exit status is 1 and the reason is on standard error."""
+    done = shell("start", "fail", "--watch", "--interval", "0.02")
+
+    assert done.status == 1
+    assert done.out.startswith("fail-")
+    assert "component failed: Job: stage0.Boom" in done.said
+
+
+MISTAKES = [
+    (("dmeo", "-i", "molecules.csv"), 3, "list what there is with: st4sd-async list\n"),
+    (("demo",), 3, "Missing inputs: ['molecules.csv']; see what a start takes with: st4sd-async show EXPERIMENT\n"),
+    (("demo", "-i", "molecules.csv", "-v", "scael=2"), 3, "Payload sets variable scael = 2"),
+    (("demo", "-i", "molecules.csv", "-v", "scale"), 2, "--variable takes NAME=VALUE, not 'scale'"),
+    (("demo", "-i", "molecules.csv", "-m", "=me"), 2, "--metadata takes NAME=VALUE, not '=me'"),
+    (("demo", "-i", "molecules.csv", "-m", "who=a:b"), 2, "hold no colon"),
+    (("demo", "-i", "nothing.csv"), 2, "'nothing.csv' cannot be read: No such file or directory"),
+    (("demo", "-i", "empty.csv"), 2, "refuses an empty file"),
+    (("demo", "-i", "big.csv"), 2, "more than the 1048576"),
+    (("demo", "--payload", "molecules.csv"), 2, "holds no JSON"),
+    (("",), 2, "the identifier of an experiment"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "status", "told"), MISTAKES, ids=lambda value: str(value)[:40])
+def test_a_typical_mistake_is_one_clear_line(shell: Shell, arguments: tuple[str, ...], status: int, told: str) -> None:
+    """Nothing is started; what is wrong is said without a traceback, and the exit status says whose it is."""
+    Path("molecules.csv").write_text(MOLECULES)
+    Path("empty.csv").touch()
+    Path("big.csv").write_text("x" * (1 << 20))
+    before = shell("list", "runs").out
+
+    done = shell("start", *arguments)
+
+    assert (done.status, done.out) == (status, "")
+    assert done.said.startswith("st4sd-async: ")
+    assert done.said.count("\n") == 1
+    assert told in done.said
+    assert shell("list", "runs").out == before
+
+
+def test_a_start_of_unknown_outcome_has_an_exit_status_of_its_own(shell: Shell) -> None:
+    """The connection breaks after the start: exit status 4, the way to look for it, and one run, not two."""
+    Path("molecules.csv").write_text(MOLECULES)
+    before = len(shell("list", "runs").table)
+    shell.server.faults.add("POST /experiments/*/start", DropAfter())
+
+    done = shell("start", "demo", "-i", "molecules.csv")
+
+    assert (done.status, done.out) == (4, "")
+    assert done.said.endswith("look for it before you start it again: st4sd-async list runs\n")
+    assert len(shell("list", "runs").table) == before + 1
+
+
+def test_a_path_with_an_equals_sign_is_a_path_if_it_is_there(shell: Shell) -> None:
+    """NAME=FILE is meant unless a file has that very name."""
+    Path("a=b.csv").write_text(MOLECULES)
+
+    done = shell("start", "demo", "-i", "a=b.csv")
+
+    assert "Missing inputs" in done.said
+    assert "b.csv' cannot be read" not in done.said

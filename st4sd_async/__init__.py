@@ -9,6 +9,7 @@ Push virtual experiments, start them, watch their runs and collect what they pro
             print(status)
 """
 
+from ._bars import ProgressBars
 from ._batch import Batch
 from ._client import Client
 from ._config import Config
@@ -183,6 +184,7 @@ __all__ = [
     "PayloadTooLarge",
     "Problem",
     "Progress",
+    "ProgressBars",
     "Properties",
     "RateLimited",
     "Reason",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Self
 
@@ -15,20 +15,24 @@ import anyio.lowlevel
 from ._book import Book
 from ._doubts import Doubts, Listing
 from ._ends import Collecting, collecting
-from ._errors import St4sdError, UnknownRun
+from ._errors import St4sdError
 from ._item import Item, item_of
 from ._journal import Journal
 from ._journal_errors import JournalError
 from ._launch import Entry, Launch, differences, entry
-from ._moves import BAD_ENDS, Proof, Row, State, doubted, ended, planned, started, uncollected
+from ._moves import BAD_ENDS, Row, State, doubted, uncollected
 from ._pace import Pace
-from ._resources.sightings import of_instance
+from ._progress import Work as Bar
+from ._settling import Settling
+from ._shown import Shown
 from ._starts import Start, Starts
 from ._threads import in_thread
 from ._work import Work
 
 if TYPE_CHECKING:
     from types import TracebackType
+
+    from matplotlib.axes import Axes
 
     from ._client import Client
     from ._config import Config
@@ -43,8 +47,6 @@ PORTION = 1000
 """Launches that are written down together when they are added."""
 HEAVY = 4 << 20
 """Characters of payloads after which they are written down, however few launches there are."""
-DELETERS = 4
-"""Runs that are deleted at the same time."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ class Deployment:
     listing: Listing
 
 
-class Batch:
+class Batch(Shown, Settling):
     """
     Many launches and what became of them, in a journal that survives.
 
@@ -237,12 +239,16 @@ class Batch:
             for row in await in_thread(wanted.missing, self._rows({State.COLLECTED})):
                 gone = uncollected(row, "DownloadError", "files were removed since", self._book.clock.wall())
                 await self._book.put(row, gone)
-        work = await self._begin(wanted)
-        try:
-            while (key := await work.next()) is not None:
-                yield self._item(self._book.rows[key])
-        finally:
-            work.stop()
+        request = wanted.request if wanted else None
+        total = sum(not row.is_settled(request) for row in self._book.rows.values())
+        with Bar(self._deployment.config.progress, f"launches in {self._journal.name}", total, "launches") as bar:
+            work = await self._begin(wanted)
+            try:
+                while (key := await work.next()) is not None:
+                    bar.finish()
+                    yield self._item(self._book.rows[key])
+            finally:
+                work.stop()
 
     def _check_open(self) -> anyio.abc.TaskGroup:
         if self._tasks is None:
@@ -272,6 +278,31 @@ class Batch:
         tasks.start_soon(work)
         return work
 
+    def plot(self, axes: Axes | None = None) -> Axes:
+        """
+        A time line of all launches, one below the other, in the order in which they were added.
+
+        Each bar is a time that this batch noted down when it happened, by the clock of this machine:
+
+        - *not started*: since it was added, or planned again;
+        - *in doubt*: sent, and not known whether it was started;
+        - *waiting*: since the service accepted its start, until its run was seen to begin;
+        - the colour of what it came to, or of *in progress*: since then, until the batch learned of the end.
+
+        Nothing is guessed. Where nobody saw the run begin, because it was quick or no process watched it then, there
+        is one paler bar from its start to its end. What was noted by an older version has no bars. The batch learns
+        of changes some time after they happened: see `Client.watch_many`. A cross is a launch that was refused.
+
+        Args:
+            axes: Where to draw; None: in a new figure of `matplotlib.pyplot`.
+
+        Raises:
+            ConfigError: matplotlib is not installed.
+        """
+        from ._plot import timeline
+
+        return timeline(self._book, axes)
+
     async def properties(self, names: Iterable[str] | None = None) -> Properties:
         """
         What the runs measured, in one table: as `Client.properties`, with the column ``key`` in front of ``rest-uid``.
@@ -282,101 +313,6 @@ class Batch:
         found = await self._client.properties(list(keys), names)
         rows = tuple((keys[row[0]], *row) for row in found.rows)
         return replace(found, columns=("key", *found.columns), rows=rows)
-
-    async def retry_failed(self) -> int:
-        """
-        Plan a new attempt at each launch that was refused, or whose run failed, was stopped or deleted.
-
-        The runs of earlier attempts stay as they are.
-
-        Returns:
-            How many; `run` starts them.
-        """
-        rows = self._rows(BAD_ENDS)
-        for row in rows:
-            await self._plan(row, Proof.ENDED)
-        return len(rows)
-
-    async def adopt(self, key: str, rest_uid: str) -> None:
-        """
-        Settle by hand that a launch in doubt was started, and is this run.
-
-        Raises:
-            UnknownRun: The service has no such run.
-            ValueError: The launch is not in doubt, or the run was started for something else.
-        """
-        row = self._book.doubt(key)
-        owner = self._book.owners.get(rest_uid)
-        if owner is not None:
-            raise ValueError(f"the run {rest_uid!r} is that of {owner!r}")
-        seen = of_instance(await self._client.instances.get(rest_uid))
-        if seen.package not in (None, row.package) or (seen.has_metadata and seen.token != self._book.token_of(row)):
-            raise ValueError(f"the run {rest_uid!r} was not started for {key!r}: its experiment or metadata is another")
-        await self._change(row, started(row, rest_uid, self._book.clock.wall()))
-
-    async def forget(self, key: str) -> None:
-        """
-        Settle by hand that a launch in doubt was not started, so that `run` starts it.
-
-        Raises:
-            ValueError: The launch is not in doubt.
-        """
-        await self._plan(self._book.doubt(key), Proof.BY_HAND)
-
-    async def cancel(self) -> int:
-        """
-        Start nothing more, and stop and delete what runs; what was not started stays planned.
-
-        A launch in doubt stays in doubt.
-
-        Returns:
-            How many runs were deleted.
-
-        Raises:
-            TransportError, APIError: Some could not be deleted; they are as they were, the others are deleted.
-        """
-        if self._work is not None:
-            self._work.stop()
-            await self._work.over()
-        rows, limiter = self._rows({State.STARTED}), anyio.CapacityLimiter(DELETERS)
-        errors: list[St4sdError] = []
-
-        async def delete(row: Row) -> None:
-            async with limiter:
-                try:
-                    await self._delete(row)
-                except St4sdError as error:  # raised below, when all others are deleted
-                    errors.append(error)
-
-        async with anyio.create_task_group() as tasks:
-            for row in rows:
-                tasks.start_soon(delete, row)
-        if errors:
-            raise errors[0]
-        return len(rows)
-
-    async def _delete(self, row: Row) -> None:
-        uid = row.rest_uid or ""
-        try:
-            await self._client.delete(uid)
-        except UnknownRun as error:
-            if not error.detail:
-                raise
-        await self._book.bury([uid])
-        await self._book.put(row, ended(row, State.DELETED, row.status, self._book.clock.wall()))
-
-    async def _plan(self, row: Row, proof: Proof) -> None:
-        await self._change(row, planned(row, proof, self._book.clock.wall()))
-
-    async def _change(self, was: Row, row: Row) -> None:
-        await self._book.put(was, row)
-        self._errors.pop(row.key, None)
-        if self._work is not None:
-            self._work.take([row])
-
-    def _rows(self, states: Iterable[State]) -> Sequence[Row]:
-        wanted = set(states)
-        return [row for row in self._book.rows.values() if row.state in wanted]
 
     def _item(self, row: Row) -> Item:
         run: Run | None = None if row.rest_uid is None else self._client.run(row.rest_uid)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from ._errors import shorten
 from ._journal_errors import JournalError
 from ._moves import Row, State, token
+from ._records import Moment
 from ._verdict import Known
 
 if TYPE_CHECKING:
@@ -38,6 +39,8 @@ class Book:
         """How many launches are in which state."""
         self.secrets: dict[str, Secrets] = {}
         """key -> the credentials of a launch that was added in this process, which are in no journal."""
+        self.moments: dict[str, list[Moment]] = {}
+        """key -> when it came into which state, as far as that was noted."""
         self._doubted: dict[str, float] = {}
         """key -> since when it is in doubt, by the clock that does not jump, if that began in this process."""
         self._moving: set[str] = set()
@@ -49,6 +52,9 @@ class Book:
         contents = await self.journal.open(server, wall)
         self.rows = {row.key: row for row in contents.rows}
         self.tally = Counter(row.state for row in contents.rows)
+        self.moments = {key: [] for key in self.rows}
+        for key, moment in contents.moments:
+            self.moments.setdefault(key, []).append(moment)
         self.owners, self.gone, self.seen = contents.owners, contents.gone, contents.seen
         self.opening, self.baseline, self._token = contents.opening, contents.baseline, contents.token
         self._names: dict[str, str] = {}
@@ -115,6 +121,12 @@ class Book:
         finally:
             self._moving.discard(was.key)
 
+    def note_running(self, key: str) -> None:
+        """Note that a run was seen to begin just now; not sure to be on disk before its end is."""
+        moment = Moment(self.rows[key].attempt, "running", self.clock.wall())
+        self.moments[key].append(moment)
+        self.journal.note(key, moment)
+
     def is_moving(self, row: Row) -> bool:
         """Whether a launch is not, or soon will not be, what it was."""
         return self.rows.get(row.key) is not row or row.key in self._moving
@@ -154,5 +166,6 @@ class Book:
         if row.state is State.UNKNOWN and (before is None or before.state is not State.UNKNOWN):
             self._doubted[row.key] = self.clock.now()
         self.rows[row.key] = row
+        self.moments.setdefault(row.key, []).append(Moment(row.attempt, row.state, row.since))
         if row.state is State.STARTED and row.rest_uid is not None:
             self.owners[row.rest_uid] = row.key

@@ -194,6 +194,18 @@ class Client(Groups, Waits, Results, Imports, Staging):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Close the connections. Runs go on."""
+        await self.close()
+
+    async def open(self) -> Self:
+        """
+        Open it as ``async with`` does, where blocks cannot be: in a notebook, whose cells share it; `close` it.
+
+            client = await Client("https://st4sd.example", api_key="...").open()
+        """
+        return await self.__aenter__()
+
+    async def close(self) -> None:
+        """Close the connections. Runs go on."""
         await self._session.close()
 
     def __enter__(self) -> NoReturn:

@@ -65,7 +65,7 @@ class Config:
     validate: bool = True
     """Whether entering the client proves the login with one request."""
     progress: Progress | None = field(default=None, compare=False)
-    """What is told how far downloads are; None: nothing."""
+    """What is told how far downloads, waits and batches are, as a `ProgressBars`; None: nothing."""
     clock: Clock = field(default_factory=SystemClock, repr=False, compare=False)
     """Where time comes from; tests bring their own."""
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 from ._errors import St4sdError, UnknownRun
+from ._hints import Reason
 from ._item import told
 from ._ledger import NAME as DOWNLOADS
 from ._moves import Row, State, collected, ended, uncollected
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 _DEVICE = r"(?i:aux|con|nul|prn|com[0-9]|lpt[0-9])(?:\.|$)"
 _PLAIN = re.compile(rf"(?!{_DEVICE})[A-Za-z0-9](?:[A-Za-z0-9._-]{{0,98}}[A-Za-z0-9])?")
+_BEFORE = frozenset({Reason.PENDING, Reason.INITIALISING, Reason.UNSCHEDULED, Reason.UNSCHEDULABLE})
+"""Why a run has not begun."""
 COLLECTORS = 4
 """Runs whose files are downloaded at the same time."""
 
@@ -106,12 +109,18 @@ class Ends:
     async def watch(self, keys: Sequence[str]) -> None:
         """Watch runs to their ends; one that cannot be watched is found by halving."""
         runs = {self._book.rows[key].rest_uid or "": key for key in keys}
+        waiting: set[str] = set()
         failure: St4sdError | None = None
         try:
             async with aclosing(self._client.watch_many(runs)) as changes:
                 async for run, status in changes:
                     if status.is_final:
                         self._begin(self._end, runs.pop(run.id), status)
+                    elif status.hint and status.hint.reason in _BEFORE:
+                        waiting.add(run.id)
+                    elif run.id in waiting:
+                        waiting.discard(run.id)
+                        self._book.note_running(runs[run.id])
         except St4sdError as error:
             if ends_all(error):
                 raise

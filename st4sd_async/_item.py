@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from . import _errors as errors
 from ._masking import masked
 from ._moves import Row, State
+from ._shown import Shown
 from .models import Status
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Item:
+class Item(Shown):
     """
     One launch of a batch, at one moment.
 

@@ -26,7 +26,7 @@ from . import _records as records
 from ._journal_errors import JournalCorrupt, JournalError, JournalLocked
 from ._lock import FileLock
 from ._moves import Row, State, doubted
-from ._records import Contents, Statement
+from ._records import Contents, Moment, Statement
 
 T = TypeVar("T")
 
@@ -93,7 +93,11 @@ class Journal:
     async def add(self, rows: Iterable[Row], payloads: Mapping[str, str]) -> None:
         """Write new launches, and the payloads that they name by digest."""
         kept = [(records.KEEP, item) for item in payloads.items()]
-        await self._write([*kept, *((records.SAVE, records.written(row)) for row in rows)])
+        await self._write([*kept, *(statement for row in rows for statement in records.saving(row))])
+
+    def note(self, key: str, moment: Moment) -> None:
+        """Have a moment written together with what is saved next; it is not worth a commit."""
+        self._group.statements.append(records.noting(key, moment))
 
     async def see(self, rest_uids: Iterable[str], opening: int, baseline: int | None) -> None:
         """Note which instances are there before anything is sent in this opening, and how many before the first."""
@@ -206,6 +210,7 @@ class Journal:
                 self._query(records.SET, *item)
         elif "journal" not in tables:
             raise JournalError(f"{self.name} is no journal but another database: give another path")
+        self._query(records.MOMENTS)
         facts = self._facts(server)
         if (problem := self._query("PRAGMA quick_check(item)").fetchone()[0]) != "ok":
             raise JournalCorrupt(f"{self.name} is damaged: {problem}")
@@ -236,8 +241,10 @@ class Journal:
                 # The clock was wrong then: nobody can wait for that moment to come.
                 rows[index] = replace(row, since=now)
             if rows[index] is not row:
-                self._query(records.SAVE, *records.written(rows[index]))
+                for sql, values in records.saving(rows[index]):
+                    self._query(sql, *values)
         runs = self._query("SELECT rest_uid, key, gone FROM run").fetchall()
+        moments = self._query("SELECT key, attempt, state, since FROM moment ORDER BY since")
         seen = dict(self._query("SELECT rest_uid, opening FROM seen").fetchall())
         baseline = facts.get("baseline")
         return Contents(
@@ -248,6 +255,7 @@ class Journal:
             gone={uid for uid, _, gone in runs if gone},
             seen=seen,
             baseline=None if baseline is None else int(baseline),
+            moments=[records.noted(values) for values in moments],
         )
 
 

@@ -20,7 +20,7 @@ class Step:
     total: int
     """How many there are."""
     unit: str
-    """What they are: ``files``, ``key-outputs``, ``components``."""
+    """What they are: ``files``, ``key-outputs``, ``components``, ``runs``, ``launches``."""
     received: int
     """Bytes that came so far, or were sent to a bucket; what had to be asked for twice counts twice."""
     is_over: bool

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from ._journal_errors import JournalCorrupt
 from ._moves import Proof, Row, State
@@ -25,6 +25,12 @@ CREATE TABLE item (
 CREATE TABLE run (rest_uid TEXT PRIMARY KEY, key TEXT NOT NULL, attempt INTEGER NOT NULL, gone TEXT) WITHOUT ROWID;
 CREATE TABLE seen (rest_uid TEXT PRIMARY KEY, opening INTEGER NOT NULL) WITHOUT ROWID;
 """
+MOMENTS = """
+CREATE TABLE IF NOT EXISTS moment (
+    key TEXT, attempt INTEGER, state TEXT, since TEXT, PRIMARY KEY (key, attempt, state, since)
+) WITHOUT ROWID
+"""
+"""A table that journals may lack, because it came later: when launches came into which state."""
 COLUMNS = tuple(Row.__slots__)
 """Those of ``item``: a launch field by field."""
 SAVE = (
@@ -34,6 +40,7 @@ SAVE = (
 OWN = "INSERT INTO run VALUES (?, ?, ?, NULL) ON CONFLICT DO UPDATE SET key = excluded.key, attempt = excluded.attempt"
 BURY = "UPDATE run SET gone = 'yes' WHERE rest_uid = ?"
 SEE = "INSERT OR IGNORE INTO seen VALUES (?, ?)"
+NOTE = "INSERT OR IGNORE INTO moment VALUES (?, ?, ?, ?)"
 SET = "INSERT OR REPLACE INTO journal VALUES (?, ?)"
 ELSEWHERE = (
     "give another path; but if it is the same service under a new address, tell the journal: "
@@ -44,6 +51,16 @@ KEEP = "INSERT OR IGNORE INTO payload VALUES (?, ?)"
 
 Statement = tuple[str, Sequence[Any]]
 """SQL, and the values for its question marks."""
+
+
+class Moment(NamedTuple):
+    """When a launch came into a state."""
+
+    attempt: int
+    state: str
+    """A state of launches, or ``running``: its run was seen to begin."""
+    since: float
+    """Seconds of the wall clock."""
 
 
 @dataclass(frozen=True)
@@ -64,18 +81,35 @@ class Contents:
     """rest-uid -> the first opening in which it was there before anything was sent."""
     baseline: int | None
     """How many instances there were before the first send; None: nothing was sent yet."""
+    moments: list[tuple[str, Moment]]
+    """key and moment, of all that were noted."""
 
 
 def saving(row: Row) -> list[Statement]:
     """What writes a launch; one that was started owns its run."""
     owning: list[Statement] = [(OWN, (row.rest_uid, row.key, row.attempt))] if row.state is State.STARTED else []
-    return [*owning, (SAVE, written(row))]
+    return [*owning, (SAVE, written(row)), noting(row.key, Moment(row.attempt, row.state, row.since))]
+
+
+def noting(key: str, moment: Moment) -> Statement:
+    """What writes down when a launch came into a state."""
+    return NOTE, (key, moment.attempt, str(moment.state), _written_time(moment.since))
+
+
+def noted(values: Sequence[Any]) -> tuple[str, Moment]:
+    """The key and the moment that were written so."""
+    key, attempt, state, since = values
+    return key, Moment(attempt, state, datetime.fromisoformat(since).timestamp())
+
+
+def _written_time(moment: float) -> str:
+    return datetime.fromtimestamp(moment, UTC).isoformat(timespec="microseconds")
 
 
 def written(row: Row) -> tuple[Any, ...]:
     """A launch as the table has it: moments as ISO texts, lists as JSON."""
     values = {name: getattr(row, name) for name in COLUMNS}
-    values["since"] = datetime.fromtimestamp(row.since, UTC).isoformat(timespec="microseconds")
+    values["since"] = _written_time(row.since)
     values["candidates"], values["files"] = json.dumps(row.candidates), json.dumps(row.files)
     return tuple(values.values())
 

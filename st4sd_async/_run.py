@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ._resources.datastore import PATIENCE
 from ._resources.gateways import MOST_BYTES
+from ._shown import Shown
 from ._tables import CSV_FILES
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Run:
+class Run(Shown):
     """
     A handle on one instance: an id and a client, never data.
 
@@ -57,6 +58,10 @@ class Run:
     async def wait(self, *, timeout: float | None = None, interval: float | None = None, check: bool = False) -> Status:
         """Its final status, once it is over: see `Client.wait`."""
         return await self.client.wait(self, timeout=timeout, interval=interval, check=check)
+
+    async def show(self, *, timeout: float | None = None, interval: float | None = None) -> Status:
+        """Its final status, once it is over; until then it is shown: see `Client.show`."""
+        return (await self.client.show([self], timeout=timeout, interval=interval))[0]
 
     async def outputs(self) -> dict[str, KeyOutput]:
         """Its key-outputs by name: see `Client.outputs`."""

@@ -7,6 +7,7 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, overload
 
 from ._errors import RunDeleted, RunFailed
+from ._progress import Work
 from ._run import Run, RunLike, rest_uid_of, several
 
 if TYPE_CHECKING:
@@ -130,12 +131,41 @@ class Waits:
         is_one = isinstance(run, str) or not isinstance(run, Iterable)
         order = [rest_uid_of(one) for one in ([run] if is_one else several(run))]
         final: dict[str, Status] = {}
-        async with aclosing(self.watch_many(order, timeout=timeout, interval=interval)) as changes:
-            async for one, status in changes:
-                if status.is_deleted and is_one:
-                    raise RunDeleted(one.id, status)
-                final[one.id] = status
+        changes, what = self.watch_many(order, timeout=timeout, interval=interval), order[0] if is_one else "runs"
+        with Work(self._config.progress, f"waiting for {what}", len(set(order)), "runs") as work:
+            async with aclosing(changes):
+                async for one, status in changes:
+                    if status.is_deleted and is_one:
+                        raise RunDeleted(one.id, status)
+                    final[one.id] = status
+                    work.finish(int(status.is_final))
         failures = {rest_uid: status for rest_uid, status in final.items() if not status.is_success}
         if check and failures:
             raise RunFailed(failures)
         return final[order[0]] if is_one else [final[one] for one in order]
+
+    async def show(
+        self, runs: Iterable[RunLike], *, timeout: float | None = None, interval: float | None = None
+    ) -> list[Status]:
+        """
+        The final status of each of some runs, which are shown until all are over: in a table that stays in its place.
+
+        In a notebook it is the output of the cell, in a terminal its lower end (with rich, which the extra ``cli``
+        brings), elsewhere lines on standard error. Of more than a dozen runs those that are alike share a row.
+        Showing costs the service nothing: the runs are watched as by `watch_many`. Interrupting it, as with the
+        notebook's stop button, leaves the runs alone and says so.
+
+        Args:
+            runs: Runs or rest-uids.
+            timeout: Seconds for the whole wait, all runs together; None: for ever.
+            interval: Seconds between two looks; None: ``Config.poll_interval``.
+
+        Returns:
+            Their final statuses in the order given; one that was deleted meanwhile has ``is_deleted`` True.
+
+        Raises:
+            UnknownRun, WaitTimeout, Unauthorized: As from `watch_many`.
+        """
+        from ._show import show  # not with the package: most programs show nothing
+
+        return await show(self, runs, self._config.clock, timeout, interval)

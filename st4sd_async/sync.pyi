@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any, Self, overload
 
 import pydantic
+from matplotlib.axes import Axes
 
 from st4sd_async._auth import Secret
 from st4sd_async._client import _Keep
@@ -974,6 +975,8 @@ class Run:
     ``client.run(rest_uid)`` makes the handle again, in this process or another.
     """
 
+    def _repr_html_(self) -> str: ...
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None: ...
     @property
     def client(self) -> Client:
         """The client through which it is reached."""
@@ -1046,6 +1049,9 @@ class Run:
     def read_file(self, path: str | os.PathLike[str], *, limit: int = 33554432) -> bytes:
         """The content of one of its files: see `Client.read_file`."""
 
+    def show(self, *, timeout: float | None = None, interval: float | None = None) -> Status:
+        """Its final status, once it is over; until then it is shown: see `Client.show`."""
+
     def status(self) -> Status:
         """How it is doing now: see `Client.status`."""
 
@@ -1092,6 +1098,8 @@ class Batch:
     ) -> None:
         """Start nothing more, write down what becomes of what is in flight, close the journal."""
 
+    def _repr_html_(self) -> str: ...
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None: ...
     def add(self, launches: Iterable[Launch]) -> int:
         """
         Write launches into the journal, to be started by `run`; those that are there already are left as they are.
@@ -1157,6 +1165,28 @@ class Batch:
     @property
     def items(self) -> list[Item]:
         """All launches as they are now, in the order in which they were added."""
+
+    def plot(self, axes: Axes | None = None) -> Axes:
+        """
+        A time line of all launches, one below the other, in the order in which they were added.
+
+        Each bar is a time that this batch noted down when it happened, by the clock of this machine:
+
+        - *not started*: since it was added, or planned again;
+        - *in doubt*: sent, and not known whether it was started;
+        - *waiting*: since the service accepted its start, until its run was seen to begin;
+        - the colour of what it came to, or of *in progress*: since then, until the batch learned of the end.
+
+        Nothing is guessed. Where nobody saw the run begin, because it was quick or no process watched it then, there
+        is one paler bar from its start to its end. What was noted by an older version has no bars. The batch learns
+        of changes some time after they happened: see `Client.watch_many`. A cross is a launch that was refused.
+
+        Args:
+            axes: Where to draw; None: in a new figure of `matplotlib.pyplot`.
+
+        Raises:
+            ConfigError: matplotlib is not installed.
+        """
 
     def properties(self, names: Iterable[str] | None = None) -> Properties:
         """
@@ -1544,6 +1574,13 @@ class Client:
         Source: ``output/experiment.log`` in the run's directory.
         """
 
+    def open(self) -> Self:
+        """
+        Open it as ``with`` does, where blocks cannot be: in a notebook, whose cells share it; `close` it.
+
+            client = Client("https://st4sd.example", api_key="...").open()
+        """
+
     def output(self, run: _RunLike, name: str, path: str | None = None) -> Output:
         """
         The contents of a key-output: a file as it is, a folder as its zip archive.
@@ -1685,6 +1722,29 @@ class Client:
 
     def run(self, rest_uid: str) -> Run:
         """A handle on the instance with this rest-uid, without asking whether it exists."""
+
+    def show(
+        self, runs: Iterable[_RunLike], *, timeout: float | None = None, interval: float | None = None
+    ) -> list[Status]:
+        """
+        The final status of each of some runs, which are shown until all are over: in a table that stays in its place.
+
+        In a notebook it is the output of the cell, in a terminal its lower end (with rich, which the extra ``cli``
+        brings), elsewhere lines on standard error. Of more than a dozen runs those that are alike share a row.
+        Showing costs the service nothing: the runs are watched as by `watch_many`. Interrupting it, as with the
+        notebook's stop button, leaves the runs alone and says so.
+
+        Args:
+            runs: Runs or rest-uids.
+            timeout: Seconds for the whole wait, all runs together; None: for ever.
+            interval: Seconds between two looks; None: ``Config.poll_interval``.
+
+        Returns:
+            Their final statuses in the order given; one that was deleted meanwhile has ``is_deleted`` True.
+
+        Raises:
+            UnknownRun, WaitTimeout, Unauthorized: As from `watch_many`.
+        """
 
     def stage_inputs(self, files: Files, bucket: S3, *, prefix: str | None = None, allow_http: bool = False) -> Staged:
         """

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .._errors import St4sdError
+from .._shown import Shown
 
 
 @dataclass(frozen=True)
-class Download:
+class Download(Shown):
     """A file that is whole and on disk."""
 
     path: Path
@@ -23,7 +24,7 @@ class Download:
 
 
 @dataclass(frozen=True)
-class DownloadFailed:
+class DownloadFailed(Shown):
     """A file, or all files of a folder, that could not be had; nothing half of it is under the name."""
 
     path: Path

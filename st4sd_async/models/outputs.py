@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, field_validator
 
+from .._shown import Shown
 from ._base import Reply
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f/\\:*?\"<>|]")
 
 
-class KeyOutput(Reply):
+class KeyOutput(Shown, Reply):
     """
     A file or folder that the experiment's developer flagged as being of special interest.
 

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
+from .._shown import Shown
 from ._base import Entry, Reply
 from .interface import Interface
 
@@ -164,7 +165,7 @@ class Parameterisation(Reply):
     """To be chosen."""
 
 
-class Experiment(Entry):
+class Experiment(Shown, Entry):
     """
     A parameterised virtual experiment package in the service's registry.
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from math import inf, nan
 from typing import TYPE_CHECKING, Any, Self, TypeGuard
 
+from .._shown import Shown
+
 if TYPE_CHECKING:
     import pandas
 
@@ -31,7 +33,7 @@ def is_table(value: Any) -> TypeGuard[dict[str, list[Any]]]:
 
 
 @dataclass(frozen=True)
-class Properties:
+class Properties(Shown):
     """
     What one run measured, or several: a table with a row for each measurement.
 

@@ -10,6 +10,7 @@ from pydantic import AliasChoices, BeforeValidator, Field, PrivateAttr, field_va
 from .._errors import shorten
 from .._finality import is_final
 from .._hints import Hint, Reason, explain, with_lines
+from .._shown import Shown
 from ._base import Reply, Word
 from .outputs import KeyOutput
 from .packages import Experiment
@@ -105,7 +106,7 @@ class Meta(Reply):
     """Version of the orchestrator."""
 
 
-class Status(Reply):
+class Status(Shown, Reply):
     """
     How an instance is doing, at one moment.
 

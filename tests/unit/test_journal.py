@@ -74,7 +74,11 @@ async def test_all_that_was_saved_is_read_again(tmp_path: Path) -> None:
         gone={"demo-3"},
         seen={"demo-0": 1},
         baseline=7,
+        moments=second.moments,
     )
+    states = ["planned", "sending", "unknown", "planned", "sending", "started", "succeeded", "succeeded", "collected"]
+    assert [moment.state for key, moment in second.moments if key == "mol"] == states
+    assert [moment.since - NOW for key, moment in second.moments if key == "mol"] == [0, 1, 2, 3, 4, 5, 6, 7, 8]
     assert len(first.token) == 32
 
 

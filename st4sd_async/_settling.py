@@ -1,0 +1,124 @@
+"""What a user settles by hand in a batch: new attempts, doubts, and the end of what runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+import anyio
+
+from ._errors import St4sdError, UnknownRun
+from ._moves import BAD_ENDS, Proof, Row, State, ended, planned, started
+from ._resources.sightings import of_instance
+
+if TYPE_CHECKING:
+    from ._book import Book
+    from ._client import Client
+    from ._work import Work
+
+DELETERS = 4
+"""Runs that are deleted at the same time."""
+
+
+class Settling:
+    """The part of a batch that takes orders; see `Batch`."""
+
+    _book: Book
+    _client: Client
+    _work: Work | None
+    _errors: dict[str, Exception]
+
+    async def retry_failed(self) -> int:
+        """
+        Plan a new attempt at each launch that was refused, or whose run failed, was stopped or deleted.
+
+        The runs of earlier attempts stay as they are.
+
+        Returns:
+            How many; `run` starts them.
+        """
+        rows = self._rows(BAD_ENDS)
+        for row in rows:
+            await self._plan(row, Proof.ENDED)
+        return len(rows)
+
+    async def adopt(self, key: str, rest_uid: str) -> None:
+        """
+        Settle by hand that a launch in doubt was started, and is this run.
+
+        Raises:
+            UnknownRun: The service has no such run.
+            ValueError: The launch is not in doubt, or the run was started for something else.
+        """
+        row = self._book.doubt(key)
+        owner = self._book.owners.get(rest_uid)
+        if owner is not None:
+            raise ValueError(f"the run {rest_uid!r} is that of {owner!r}")
+        seen = of_instance(await self._client.instances.get(rest_uid))
+        if seen.package not in (None, row.package) or (seen.has_metadata and seen.token != self._book.token_of(row)):
+            raise ValueError(f"the run {rest_uid!r} was not started for {key!r}: its experiment or metadata is another")
+        await self._change(row, started(row, rest_uid, self._book.clock.wall()))
+
+    async def forget(self, key: str) -> None:
+        """
+        Settle by hand that a launch in doubt was not started, so that `run` starts it.
+
+        Raises:
+            ValueError: The launch is not in doubt.
+        """
+        await self._plan(self._book.doubt(key), Proof.BY_HAND)
+
+    async def cancel(self) -> int:
+        """
+        Start nothing more, and stop and delete what runs; what was not started stays planned.
+
+        A launch in doubt stays in doubt.
+
+        Returns:
+            How many runs were deleted.
+
+        Raises:
+            TransportError, APIError: Some could not be deleted; they are as they were, the others are deleted.
+        """
+        if self._work is not None:
+            self._work.stop()
+            await self._work.over()
+        rows, limiter = self._rows({State.STARTED}), anyio.CapacityLimiter(DELETERS)
+        errors: list[St4sdError] = []
+
+        async def delete(row: Row) -> None:
+            async with limiter:
+                try:
+                    await self._delete(row)
+                except St4sdError as error:  # raised below, when all others are deleted
+                    errors.append(error)
+
+        async with anyio.create_task_group() as tasks:
+            for row in rows:
+                tasks.start_soon(delete, row)
+        if errors:
+            raise errors[0]
+        return len(rows)
+
+    async def _delete(self, row: Row) -> None:
+        uid = row.rest_uid or ""
+        try:
+            await self._client.delete(uid)
+        except UnknownRun as error:
+            if not error.detail:
+                raise
+        await self._book.bury([uid])
+        await self._book.put(row, ended(row, State.DELETED, row.status, self._book.clock.wall()))
+
+    async def _plan(self, row: Row, proof: Proof) -> None:
+        await self._change(row, planned(row, proof, self._book.clock.wall()))
+
+    async def _change(self, was: Row, row: Row) -> None:
+        await self._book.put(was, row)
+        self._errors.pop(row.key, None)
+        if self._work is not None:
+            self._work.take([row])
+
+    def _rows(self, states: Iterable[State]) -> Sequence[Row]:
+        wanted = set(states)
+        return [row for row in self._book.rows.values() if row.state in wanted]

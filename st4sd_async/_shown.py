@@ -1,0 +1,24 @@
+"""How things show themselves in notebooks; what they say and how it looks is for `_cards` and `_repr`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class Shown:
+    """Something that notebooks show as HTML, and IPython in a terminal as text; `repr` stays what programs want."""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        # IPython prefers the __repr__ of a class, which dataclasses make, to what the class inherits.
+        cls._repr_pretty_ = Shown._repr_pretty_  # type: ignore[method-assign]  # to itself
+
+    def _repr_html_(self) -> str:
+        from ._repr import html  # not with the package: most programs show nothing
+
+        return html(self)
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        from ._repr import text
+
+        printer.text(text(self, is_short=len(printer.stack) > 1))

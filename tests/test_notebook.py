@@ -1,0 +1,97 @@
+"""The example notebook runs from top to bottom, in a real kernel; the kernel's interrupt leaves runs alone."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+import st4sd_async
+from st4sd_async.local import LocalServer
+
+NOTEBOOK = Path(st4sd_async.__file__).parent / "examples" / "runtime_api.ipynb"
+
+
+def executed(notebook: Any, folder: Path) -> Any:
+    resources = {"metadata": {"path": str(folder)}}
+    return NotebookClient(notebook, timeout=15, kernel_name="python3", resources=resources).execute()
+
+
+def outputs(notebook: Any, begin: str) -> list[Any]:
+    """What the cell that begins so has put out."""
+    (cell,) = [cell for cell in notebook.cells if cell.cell_type == "code" and cell.source.startswith(begin)]
+    return list(cell.outputs)
+
+
+@pytest.fixture(autouse=True)
+def nobody_at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever runs the tests may have settings of his own for kernels."""
+    for name in ("IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR"):
+        monkeypatch.setenv(name, str(tmp_path / name))
+
+
+@pytest.fixture
+def endless() -> Iterator[LocalServer]:
+    """A server whose time stands still, so that no run ever ends."""
+    with LocalServer(speed=0) as server:
+        yield server
+
+
+@pytest.mark.timeout(60)  # a kernel imports all of this anew, and other tests may be running
+def test_the_notebook_runs(tmp_path: Path) -> None:
+    """Without an error or a word on stderr; it comes without outputs, and what people come for is to be seen."""
+    notebook: Any = nbformat.read(NOTEBOOK, as_version=4)  # type: ignore[no-untyped-call]  # as it is there
+    assert all(not cell.outputs and cell.execution_count is None for cell in notebook.cells if "outputs" in cell)
+    for cell in notebook.cells:
+        cell.source = cell.source.replace("speed=4", "speed=40")
+
+    done = executed(notebook, tmp_path)
+
+    said = [output for cell in done.cells for output in cell.get("outputs", ()) if output.get("name") == "stderr"]
+    assert said == []
+    (shown,) = outputs(done, "status = await run.show()")
+    assert "Success" in shown.data["text/html"]
+    (failed,) = outputs(done, 'await client.push(server.example("fail"))')
+    assert "stage0.Boom" in failed.data["text/html"]
+    (plot,) = outputs(done, "batch.plot()")
+    assert "image/png" in plot.data
+    (table,) = outputs(done, "table = ")
+    assert len(re.findall("<tr", table.data["text/html"])) == 7
+    assert list((tmp_path / "results").glob("Folder/sub/b.bin"))
+
+
+def test_the_kernels_interrupt_ends_the_display_and_not_the_run(endless: LocalServer, tmp_path: Path) -> None:
+    """The cell ends, its output says that the run goes on, and so it does."""
+    connect = f"""
+        from st4sd_async import Client
+        client = await Client({endless.url!r}, api_key={endless.api_key!r}).open()
+        await client.push({endless.example("demo")!r})
+        run = await client.start("demo", {{"inputs": [{{"filename": "molecules.csv", "content": "smiles\\nCO"}}]}})
+    """
+    show = """
+        import os, signal, threading
+        threading.Timer(1.0, os.kill, [os.getpid(), signal.SIGINT]).start()
+        await run.show()
+    """
+    cells: list[Any] = [
+        nbformat.v4.new_code_cell(source, metadata=metadata)  # type: ignore[no-untyped-call]  # as it is there
+        for source, metadata in (
+            ("\n".join(map(str.strip, connect.splitlines())), {}),
+            ("\n".join(map(str.strip, show.splitlines())), {"tags": ["raises-exception"]}),
+            ("print(await run.status())", {}),
+        )
+    ]
+    notebook = nbformat.v4.new_notebook(cells=cells)  # type: ignore[no-untyped-call]
+
+    done = executed(notebook, tmp_path)
+
+    shown = [output for output in done.cells[1].outputs if output.output_type == "display_data"]
+    assert len(shown) == 1
+    assert "the runs go on" in shown[0].data["text/html"]
+    assert [output.ename for output in done.cells[1].outputs if output.output_type == "error"] == ["CancelledError"]
+    assert "no status yet" in done.cells[2].outputs[0].text

@@ -1,0 +1,175 @@
+"""The time line of a batch: what was noted becomes bars, and nothing else does."""
+
+from __future__ import annotations
+
+import sqlite3
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import matplotlib
+import pytest
+from matplotlib import pyplot
+from matplotlib.collections import PolyCollection
+
+from st4sd_async import Client, Config, ConfigError, Launch
+from st4sd_async._moves import State
+from st4sd_async._plot import PALER, Stretch, stretches
+from st4sd_async._records import Moment
+from tests.conftest import FakeClock
+
+matplotlib.use("Agg")
+
+NOW = 100.0
+RUNNING = "running"
+
+
+@pytest.fixture(autouse=True)
+def nothing_blocks() -> None:
+    """Drawing is no request: it looks for fonts, and whoever draws waits for that."""
+
+
+@pytest.fixture(autouse=True)
+def no_figure_stays() -> Iterator[None]:
+    yield
+    pyplot.close("all")
+
+
+def moments(*states: str, attempt: int = 1, begin: float = 0.0) -> list[Moment]:
+    """A state every ten seconds."""
+    return [Moment(attempt, str(state), begin + 10 * number) for number, state in enumerate(states)]
+
+
+@pytest.mark.parametrize(
+    ("noted", "bars"),
+    [
+        ([], []),
+        (moments(State.PLANNED), [("not started", 0, NOW)]),
+        (moments(State.PLANNED, State.SENDING), [("not started", 0, 10), ("waiting", 10, NOW)]),
+        (moments(State.STARTED, RUNNING), [("waiting", 0, 10), ("in progress", 10, NOW)]),
+        (moments(State.STARTED, RUNNING, State.SUCCEEDED), [("waiting", 0, 10), ("succeeded", 10, 20)]),
+        (
+            moments(State.STARTED, RUNNING, State.SUCCEEDED, State.COLLECTED),
+            [("waiting", 0, 10), ("succeeded", 10, 20)],
+        ),
+        (moments(State.STARTED, RUNNING, State.FAILED), [("waiting", 0, 10), ("failed", 10, 20)]),
+        (
+            moments(State.SENDING, State.UNKNOWN, State.UNKNOWN),
+            [("waiting", 0, 10), ("in doubt", 10, 20), ("in doubt", 20, NOW)],
+        ),
+        (moments(State.PLANNED, State.REFUSED), [("not started", 0, 10)]),
+        (moments(State.COLLECTED), []),
+    ],
+    ids=lambda value: " ".join(one.state for one in value) if value and isinstance(value[0], Moment) else "",
+)
+def test_moments_become_bars(noted: list[Moment], bars: list[tuple[str, float, float]]) -> None:
+    """Each lasts until the next one; what goes on lasts until now; what follows an end is no bar."""
+    assert stretches(noted, NOW) == [Stretch(*bar) for bar in bars]
+
+
+def test_where_nobody_saw_it_begin_the_bar_is_pale() -> None:
+    """It covers waiting and running, and says so."""
+    assert stretches(moments(State.STARTED, State.DELETED), NOW) == [Stretch("deleted", 0, 10, is_pale=True)]
+    assert stretches(moments(State.STARTED), NOW) == [Stretch("in progress", 0, NOW, is_pale=True)]
+
+
+def test_attempts_follow_each_other() -> None:
+    """Only the last one may go on."""
+    first = moments(State.STARTED, RUNNING, State.FAILED)
+    again = moments(State.PLANNED, State.STARTED, RUNNING, attempt=2, begin=30)
+
+    assert [(bar.meaning, bar.begin, bar.end) for bar in stretches([*again, *first], NOW)][-2:] == [
+        ("waiting", 0, 10),
+        ("failed", 10, 20),
+    ]
+    assert ("in progress", 50, NOW) in [(bar.meaning, bar.begin, bar.end) for bar in stretches([*first, *again], NOW)]
+
+
+def test_a_clock_that_was_set_back_draws_no_bar_backwards() -> None:
+    """Moments count in their order in time, and now is never before the last."""
+    late = [Moment(1, str(State.STARTED), NOW + 50)]
+
+    assert stretches(late, NOW) == []
+
+
+def client(clock: FakeClock) -> Client:
+    return Client("https://st4sd.example", config=Config(clock=clock))
+
+
+@pytest.mark.anyio
+async def test_a_batch_is_drawn(clock: FakeClock, tmp_path: Path) -> None:
+    """A lane for each launch, its key beside it; in given axes too; the keys are no formulas."""
+    async with client(clock).batch(tmp_path / "a.db") as batch:
+        await batch.add(Launch(f"C${n}$", "demo") for n in range(3))
+        clock.time += 60
+        axes = batch.plot()
+        _, own = pyplot.subplots()
+        assert batch.plot(own) is own
+    assert batch.plot() is not axes  # and when it is closed
+
+    assert [label.get_text() for label in axes.get_yticklabels()] == [rf"C\${n}\$" for n in range(3)]
+    (bars,) = [one for one in axes.collections if isinstance(one, PolyCollection)]
+    assert (bars.get_label(), len(bars.get_paths())) == ("not started", 3)
+    widths = [path.get_extents().width * 86400 for path in bars.get_paths()]
+    assert widths == pytest.approx([60.0] * 3, abs=0.01)
+    pyplot.savefig(tmp_path / "a.png")
+
+
+@pytest.mark.anyio
+async def test_thousands_are_drawn_in_a_few_strokes(clock: FakeClock, tmp_path: Path) -> None:
+    """Without a label each."""
+    async with client(clock).batch() as batch:
+        await batch.add(Launch(f"{n}", "demo") for n in range(2000))
+        clock.time += 60
+        axes = batch.plot()
+
+    assert len(axes.collections) == 1
+    assert "in the order" in axes.get_ylabel()
+
+
+@pytest.mark.anyio
+async def test_moments_survive_and_older_journals_have_none(clock: FakeClock, tmp_path: Path) -> None:
+    """A journal that was written before moments were is opened as ever, and shows what comes from then on."""
+    path = tmp_path / "a.db"
+    async with client(clock).batch(path) as batch:
+        await batch.add([Launch("C1", "demo")])
+    clock.time += 60
+    async with client(clock).batch(path) as batch:
+        kept = batch._book.moments["C1"]
+    with sqlite3.connect(path) as database:
+        database.execute("DROP TABLE moment")
+    database.close()
+    async with client(clock).batch(path) as batch:
+        await batch.add([Launch("C2", "demo")])
+        older = dict(batch._book.moments)
+        batch.plot()
+
+    assert kept == [Moment(1, "planned", 1000.0)]
+    assert older == {"C1": [], "C2": [Moment(1, "planned", 1060.0)]}
+
+
+@pytest.mark.anyio
+async def test_without_matplotlib_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch, clock: FakeClock) -> None:
+    """And nothing else of the batch is harmed."""
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+
+    async with client(clock).batch() as batch:
+        with pytest.raises(ConfigError, match=r'pip install "st4sd_async\[plot\]"'):
+            batch.plot()
+
+
+@pytest.mark.anyio
+async def test_the_legend_explains_pale_bars_and_crosses(clock: FakeClock) -> None:
+    """Each colour once, whether pale or not."""
+    async with client(clock).batch() as batch:
+        await batch.add([Launch("C1", "demo"), Launch("C2", "demo"), Launch("C3", "demo")])
+        batch._book.moments = {
+            "C1": moments(State.STARTED, State.SUCCEEDED),
+            "C2": moments(State.STARTED, RUNNING, State.SUCCEEDED),
+            "C3": moments(State.PLANNED, State.REFUSED),
+        }
+        legend = batch.plot().get_legend()
+
+    assert legend is not None
+    told = [entry.get_text() for entry in legend.get_texts()]
+    assert sorted(told) == sorted(["not started", "waiting", "succeeded", PALER, "refused"])

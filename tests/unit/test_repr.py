@@ -1,0 +1,313 @@
+"""What notebooks and terminals show of things: the important first, and nothing of the service's as markup."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from IPython.lib import pretty as printers
+
+from st4sd_async import (
+    Client,
+    Download,
+    DownloadError,
+    DownloadFailed,
+    Experiment,
+    Item,
+    KeyOutput,
+    Launch,
+    Properties,
+    Run,
+    Status,
+    UnknownExperiment,
+)
+from st4sd_async._cards import COLOURS, MOST_ROWS, Bar, Look, Table, Tone, bar_of, look_of, of_many, size_of
+from st4sd_async._portraits import MOST_MEASURED, card
+from st4sd_async._repr import html, html_of, plain, text, text_of
+
+HOSTILE = "</div></pre><script>alert(1)</script><img src=x onerror='alert(1)'>\"&lt; \x1b[31m\x00\u202e${x}"
+TAGS = {"div", "b", "span", "br", "details", "summary", "pre", "table", "thead", "tbody", "tr", "th", "td"}
+CLIENT = Client("https://st4sd.example")
+BOOM = "1 jobs failed unexpectedly.\\nJob: stage0.Boom. Returncode 3. Reason KnownIssue"
+
+
+def pretty(thing: Any) -> str:
+    """A thing as IPython prints it."""
+    return str(printers.pretty(thing))  # type: ignore[no-untyped-call]  # as it is there
+
+
+class Reader(HTMLParser):
+    """Reads HTML and fails on whatever could do more than show a text."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.texts: list[str] = []
+        self.open: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        assert tag in TAGS
+        for name, value in attrs:
+            assert name == "style"
+            assert re.fullmatch(r"[a-z0-9:;%#.,() -]*", value or "")
+            assert "url" not in (value or "")
+        if tag != "br":
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.texts.append(data)
+
+
+def read(source: str) -> str:
+    """The text in some HTML that is whole and harmless."""
+    reader = Reader()
+    reader.feed(source)
+    reader.close()
+    assert reader.open == []
+    return "\n".join(reader.texts)
+
+
+def status(state: str = "running", exit_status: str = "N/A", text: str = "", /, **more: Any) -> Status:
+    words = {"experiment-state": state, "exit-status": exit_status, "error-description": text, **more}
+    return Status.model_validate(words)
+
+
+def progressing(share: float) -> Status:
+    return status(**{"total-progress": share})
+
+
+def experiment() -> Experiment:
+    return Experiment.model_validate(
+        {
+            "base": {
+                "packages": [{"source": {"git": {"location": {"url": f"https://me:key@st4sd.example/{HOSTILE}"}}}}]
+            },
+            "metadata": {
+                "package": {"name": HOSTILE, "description": HOSTILE, "keywords": [HOSTILE]},
+                "registry": {"digest": HOSTILE, "tags": [HOSTILE], "inputs": [{"name": HOSTILE}]},
+            },
+            "parameterisation": {
+                "executionOptions": {"variables": [{"name": HOSTILE, "valueFrom": [{"value": HOSTILE}]}]},
+                "presets": {"variables": [{"name": "n", "value": HOSTILE}]},
+            },
+        }
+    )
+
+
+def item() -> Item:
+    return Item(HOSTILE, HOSTILE, "refused", 2, Run(HOSTILE, CLIENT), None, UnknownExperiment(HOSTILE), (Path("a"),))
+
+
+THINGS: dict[str, Callable[[], Any]] = {
+    "run": lambda: Run(HOSTILE, CLIENT),
+    "status": lambda: status(HOSTILE, HOSTILE, HOSTILE, stages=[HOSTILE], **{"current-stage": HOSTILE}),
+    "variables": lambda: status(meta={"userVariables": {"global": {HOSTILE: HOSTILE}}, "platform": HOSTILE}),
+    "experiment": experiment,
+    "key-output": lambda: KeyOutput.model_validate({"filename": HOSTILE, "filepath": HOSTILE, "description": HOSTILE}),
+    "properties": lambda: Properties((HOSTILE,), ((HOSTILE,),), {HOSTILE: UnknownExperiment(HOSTILE)}),
+    "download": lambda: Download(Path(HOSTILE), 3, "0" * 64, HOSTILE),
+    "failed download": lambda: DownloadFailed(Path(HOSTILE), HOSTILE, DownloadError(HOSTILE, HOSTILE)),
+    "item": item,
+}
+
+
+@pytest.mark.parametrize("make", THINGS.values(), ids=THINGS)
+def test_what_the_service_says_is_never_markup(make: Callable[[], Any]) -> None:
+    """Tags of ours only, with nothing but styles; all of the hostile text is text, and no terminal obeys it."""
+    thing = make()
+
+    assert "<script>alert(1)</script>" in read(thing._repr_html_())
+    shown = pretty(thing)
+    assert "<script>alert(1)</script>" in shown
+    assert all(char.isprintable() or char == "\n" for char in shown)
+
+
+async def shown_batch(key: str) -> tuple[str, str]:
+    async with CLIENT.batch() as batch:
+        await batch.add([Launch(key, "demo"), Launch("b", "demo")])
+        return batch._repr_html_(), pretty(batch)
+
+
+@pytest.mark.anyio
+async def test_a_batch_shows_its_keys_as_text() -> None:
+    """Keys come from tables that users were given by others."""
+    source, shown = await shown_batch(HOSTILE.replace("\0", ""))
+
+    assert "<script>alert(1)</script>" in read(source)
+    assert "2 launches" in read(source)
+    assert "2 planned" in shown
+    assert "\x1b" not in shown
+
+
+def test_credentials_in_the_address_of_a_package_are_not_shown() -> None:
+    """A git address may have a user and a password."""
+    assert "me:key" not in html(experiment())
+    assert "https://st4sd.example/" in read(html(experiment()))
+
+
+def test_the_failing_component_comes_before_all_else() -> None:
+    """What failed and why, then what to do, then the rest; all that the service said can be unfolded."""
+    failed = status("finished", "Failed", BOOM, **{"total-progress": 0.0})
+
+    said = read(html(failed))
+
+    order = ["Failed", "component failed: Job: stage0.Boom. Returncode 3", "its own files", "1 jobs failed", "state"]
+    places = [said.index(words) for words in order]
+    assert places == sorted(places)
+    assert COLOURS[Tone.BAD] in html(failed)
+    assert text(failed).splitlines()[:2] == [
+        "Failed",
+        "component failed: Job: stage0.Boom. Returncode 3. Reason KnownIssue",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("one", "word", "tone", "share"),
+    [
+        (progressing(0.4), "running", Tone.BUSY, 0.4),
+        (progressing(7.0), "running", Tone.BUSY, 1.0),
+        (progressing(float("nan")), "running", Tone.BUSY, 0.0),
+        (status("finished", "Success"), "Success", Tone.GOOD, 1.0),
+        (status("running", "Success"), "running", Tone.BUSY, 0.0),
+        (status("running", "Failed", BOOM), "Failed", Tone.BAD, None),
+        (status("failed", "").concluded(), "failed", Tone.BAD, None),
+        (status("finished", "Stopped"), "Stopped", Tone.QUIET, None),
+        (status("finished", "Success").concluded(deleted=True), "deleted", Tone.QUIET, None),
+        (status("unscheduled", "", "3 Insufficient cpu"), "unscheduled", Tone.WAITING, None),
+        (status("thawing"), "thawing", Tone.WAITING, None),
+        (Status.pending(), "no status yet", Tone.WAITING, None),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_a_status_has_a_word_a_colour_and_a_bar(one: Status, word: str, tone: Tone, share: float | None) -> None:
+    """The bar is left out where the 0 of the service says nothing."""
+    look, bar = look_of(one), bar_of(one)
+
+    assert (look.badge.word, look.badge.tone) == (word, tone)
+    assert (None if bar is None else bar.share) == share
+    if share is not None:
+        assert f"width:{share:.1%}" in html(one)
+
+
+@pytest.mark.parametrize("tone", Tone)
+def test_colours_are_readable_on_light_and_dark(tone: Tone) -> None:
+    """White on them, and they on white and on the page of a dark theme: 3.5 to 1 at least."""
+
+    def luminance(colour: str) -> float:
+        parts = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+        red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+        return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+    ours = luminance(COLOURS[tone])
+
+    assert 1.05 / (ours + 0.05) >= 4.4
+    assert (ours + 0.05) / (luminance("#111111") + 0.05) >= 3.5
+
+
+def test_a_run_is_a_handle_and_says_how_to_go_on() -> None:
+    """It knows no status, and showing it asks nobody."""
+    shown = read(html(Run("demo-1", CLIENT)))
+
+    assert "demo-1" in shown
+    assert "run.show()" in shown
+    assert "Client('https://st4sd.example/', not open)" in shown
+    assert pretty(Run("demo-1", CLIENT)).splitlines()[0] == "demo-1"
+
+
+def test_inside_a_list_each_thing_takes_one_line() -> None:
+    """Lists, and dictionaries as `outputs` gives, stay readable; `repr` stays for programs."""
+    output = KeyOutput.model_validate({"filename": "energies.csv", "final": "yes"})
+
+    assert pretty({"Energies": output}) == "{'Energies': <key-output energies.csv final>}"
+    lines = pretty([status("finished", "Failed", BOOM * 5)] * 2).splitlines()
+    assert len(lines) == 2
+    assert repr(Run("demo-1", CLIENT)) == "Run(id='demo-1')"
+
+
+def test_a_table_shows_some_rows_with_numbers_to_the_right() -> None:
+    """And says how many are missing; runs without any come first."""
+    table = Properties(("smiles", "energy"), (("CO", -1.25),) * 100, {"demo-1": DownloadError("a", "is lost")})
+
+    shown = html(table)
+
+    assert shown.count("<tr") == MOST_MEASURED + 1
+    assert shown.count("text-align:right") == MOST_MEASURED + 1
+    assert "and 80 more rows" in shown
+    assert "nothing of 1 run" in shown
+    assert "and 80 more rows" in text(table)
+
+
+@pytest.mark.parametrize(
+    ("size", "told"), [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (5_250_000, "5.2 MB"), (10**16, "10000.0 TB")]
+)
+def test_sizes_are_for_people(size: int, told: str) -> None:
+    """Three digits and a unit."""
+    assert size_of(size) == told
+
+
+def test_of_many_runs_those_that_are_alike_share_a_row() -> None:
+    """The worst first, with a count and an example; small, however many there are."""
+    failed, fine = look_of(status("finished", "Failed", BOOM)), look_of(status("finished", "Success"))
+    looks = {f"demo-{n}": failed if n % 3 == 1 else fine if n % 3 else Look() for n in range(9000)}
+
+    told = of_many(looks)
+
+    assert isinstance(told.table, Table)
+    assert [row[0] for row in told.table.rows] == ["3,000"] * 3
+    assert told.table.rows[0][2:] == ("demo-1", "Job: stage0.Boom. Returncode 3. Reason KnownIssue")
+    assert next((count, badge.word) for count, badge in told.parts) == (3000, "Success")
+    assert len(html_of(told)) < 6000
+    assert len(text_of(told).splitlines()) == 5
+
+
+def test_of_a_few_runs_each_has_a_row() -> None:
+    """In their order, with a bar for those that go on."""
+    looks = {f"demo-{n}": look_of(progressing(n / 10)) for n in range(MOST_ROWS)}
+
+    told = of_many(looks)
+
+    assert isinstance(told.table, Table)
+    assert [row[0] for row in told.table.rows] == list(looks)
+    assert told.table.rows[4][2] == Bar(0.4, Tone.BUSY)
+    assert of_many({}).table is None
+
+
+def test_more_groups_than_rows_are_counted() -> None:
+    """However different the reasons are."""
+    looks = {f"demo-{n}": look_of(status("finished", "Failed", f"Job: stage0.C{n}. Returncode 1")) for n in range(50)}
+
+    table = of_many(looks).table
+
+    assert isinstance(table, Table)
+    assert (len(table.rows), table.more) == (MOST_ROWS, "and 38 more runs")
+
+
+def test_long_texts_are_cut() -> None:
+    """A megabyte of an error does not become a megabyte of a notebook."""
+    endless = status("finished", "Failed", "Job: stage0.Boom. " + "very long " * 10_000)
+
+    assert len(html(endless)) < 8000
+    assert len(plain("x" * 5000)) == 600
+    assert plain("x" * 5000).endswith("\u2026")
+
+
+def test_a_refused_launch_shows_why() -> None:
+    """The class of the error, and its message."""
+    refused = Item("C1", "demo", "refused", 1, None, None, UnknownExperiment("there is none"), ())
+    failed = Item("C2", "demo", "failed", 1, Run("demo-1", CLIENT), status("finished", "Failed", BOOM), None, ())
+
+    assert "UnknownExperiment" in read(html(refused))
+    assert "there is none" in read(html(refused))
+    assert "component failed" in read(html(failed))
+
+
+def test_what_is_unknown_is_no_card() -> None:
+    """Somebody forgot to say what a new class is to show."""
+    with pytest.raises(TypeError, match="of object"):
+        card(object())

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any, TypeVar
+
+import pydantic
 
 from ._problems import Problem
 from .models import S3, FileContent, S3Store, StartOptions
@@ -12,6 +16,55 @@ NEEDED = ("accessKeyID", "secretAccessKey", "bucket", "endpoint")
 """What the service needs to know of a bucket."""
 DATASET = "dataset://"
 """How the address of a dataset begins."""
+
+P = TypeVar("P", S3, S3Store)
+
+_VISIBLE = re.compile(r"[!-~]*")
+_BUCKET_FIELDS = {
+    "accessKeyID": (_VISIBLE, "visible ASCII characters"),
+    "secretAccessKey": (_VISIBLE, "visible ASCII characters"),
+    "region": (_VISIBLE, "visible ASCII characters"),
+    "bucket": (re.compile(r"[\w.:-]+", re.ASCII), "letters, digits and any of - . _ :"),
+    "endpoint": (re.compile(r"[^\s?#\x00-\x1f\x7f]+"), "an address without blanks, '?' and '#'"),
+}
+"""Fields of a bucket to work with: what they may be, since each ends up in the line or a header of a request."""
+
+
+def bucket_of(given: S3 | Mapping[str, Any]) -> S3:
+    """A bucket in whichever form it was given; raises TypeError or ValueError, without its keys, for what is none."""
+    return _read(given, S3, "a bucket is a mapping or an S3")
+
+
+def store_of(given: S3Store | Mapping[str, Any]) -> S3Store:
+    """A place for key-outputs in whichever form it was given; raises as `bucket_of`."""
+    return _read(given, S3Store, "a store is an S3Store(credentials=S3(...)) or a mapping with 'credentials'")
+
+
+def _read(given: object, cls: type[P], wanted: str) -> P:
+    if isinstance(given, cls):
+        return given
+    if not isinstance(given, Mapping):
+        raise TypeError(f"{wanted}, not {type(given).__name__}")
+    try:
+        return cls.model_validate(dict(given))
+    except pydantic.ValidationError as error:
+        found = error.errors(include_input=False, include_url=False, include_context=False)
+    # Raised out here, because the error caught above holds the keys.
+    problems = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in found]
+    raise ValueError(f"this is no {'bucket' if cls is S3 else 'store'}: {'; '.join(problems)}")
+
+
+def unusable_fields(bucket: S3) -> list[str]:
+    """The fields of a bucket that no request can carry, each with what it may be; their values are not told."""
+    given = {name: getattr(bucket, name) for name in _BUCKET_FIELDS}
+    texts = {
+        name: one.get_secret_value() if isinstance(one, pydantic.SecretStr) else one for name, one in given.items()
+    }
+    return [
+        f"{name} must be {told}"
+        for name, (pattern, told) in _BUCKET_FIELDS.items()
+        if texts[name] and not pattern.fullmatch(texts[name])
+    ]
 
 
 def place_problems(start: StartOptions) -> Iterator[Problem]:

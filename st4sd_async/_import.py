@@ -156,7 +156,8 @@ class Imports:
 
         Raises:
             MissingRequirements: This deployment lacks something; nothing was pushed. What cannot be asked for, as
-                whether an image is public, is no error; of image registries there is a warning in the log.
+                whether an image is public, is no error; of image registries, and of credentials that come along, there
+                is a warning in the log.
             InvalidPackage: The service here cannot fetch the package or does not take it.
 
         All that `fetch_experiment` raises too. It may be repeated: the same content has the same digest, and no second
@@ -168,6 +169,8 @@ class Imports:
         for one in found.uncertain:
             if one.kind == "image registry":
                 log.warning("%s relies on the %s: if its images are not public, %s", found.identifier, one, one.advice)
+            elif one.kind == "credential":
+                log.warning("%s brings the %s along: if it should not, %s", found.identifier, one, one.advice)
         return await self.experiments.push(found.definition)
 
     async def _judged(self, requirements: list[Requirement]) -> tuple[Requirement, ...]:

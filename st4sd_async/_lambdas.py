@@ -11,6 +11,7 @@ import json
 import logging
 import sys
 from collections.abc import Mapping
+from difflib import get_close_matches
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -36,6 +37,8 @@ LIBRARIES = "st4sd-runtime-core"
 """The distribution that has the orchestrator's libraries."""
 DEFINITION = "lambdaFlowIR"
 """The field of a payload that holds the definition."""
+COMPONENTS = "components"
+"""The field that every definition has."""
 DSL_FIELDS = ("entrypoint", "workflows")
 """Fields that only a definition in DSL 2.0 has."""
 DSL_ADVICE = (
@@ -86,7 +89,9 @@ def _whole(definition: object, payload: Mapping[str, Any] | None) -> Any:
     """The payload of a definition and the rest."""
     is_payload = isinstance(definition, LambdaPayload)
     if isinstance(definition, Mapping):
-        is_payload = not is_dsl(definition) and "components" not in definition
+        is_payload = not is_dsl(definition) and COMPONENTS not in definition
+        if is_payload and DEFINITION not in definition:
+            _check_fields(definition)
     elif not isinstance(definition, str | Path | LambdaPayload):
         kinds = "a mapping, YAML, a Path or a LambdaPayload"
         raise TypeError(f"the definition of a lambda experiment is {kinds}, not {type(definition).__name__}")
@@ -95,6 +100,14 @@ def _whole(definition: object, payload: Mapping[str, Any] | None) -> Any:
     if is_payload or DEFINITION in (payload or {}):
         raise ValueError(f"there are two payloads: give the definition alone, without {DEFINITION!r}, or one payload")
     return {**(payload or {}), DEFINITION: definition}
+
+
+def _check_fields(definition: Mapping[Any, Any]) -> None:
+    """Raise an error if a mapping that passes for a payload looks like a definition whose fields are misspelt."""
+    meant = {name: get_close_matches(str(name), (COMPONENTS, *DSL_FIELDS), n=1) for name in definition}
+    problems = [Problem(str(name), f"did you mean {close[0]!r}?") for name, close in meant.items() if close]
+    if problems:
+        raise InvalidFlowIR.before_sending(problems)
 
 
 async def _read(definition: Mapping[str, Any] | str | Path) -> Mapping[str, Any]:

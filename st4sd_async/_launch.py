@@ -15,7 +15,7 @@ from typing import Any
 
 from ._errors import InvalidPayload, Problem, shorten
 from ._moves import METADATA_KEY, Row, State
-from ._payload import prepare
+from ._payload import no_payload, prepare
 from ._resources.registry import identifier_path
 from .models import Experiment, StartPayload
 
@@ -65,7 +65,7 @@ class Launch:
         except UnicodeEncodeError:
             raise ValueError(f"key must be a text that UTF-8 can write, not {self.key!r}") from None
         if not isinstance(self.payload, Mapping | StartPayload | None):
-            raise TypeError(f"payload must be a mapping, a StartPayload or None, not {type(self.payload).__name__}")
+            raise no_payload("payload must be a mapping, a StartPayload or None", self.payload)
         identifier_path(self.identifier)
 
     @property

@@ -81,13 +81,19 @@ def validated(payload: Mapping[str, Any] | StartOptions, cls: type[P]) -> P:
     if isinstance(payload, cls):
         return payload
     if not isinstance(payload, Mapping):
-        raise TypeError(f"a start payload is a mapping or a {cls.__name__}, not {type(payload).__name__}")
+        raise no_payload(f"a start payload is a mapping or a {cls.__name__}", payload)
     try:
         return cls.model_validate(dict(payload))
     except pydantic.ValidationError as error:
         found = error.errors(include_url=False, include_input=False, include_context=False)
     # Raised out here, because the error caught above holds the payload.
     raise InvalidPayload.before_sending(Problem(_where(one["loc"]), _what(one, cls)) for one in found)
+
+
+def no_payload(told: str, given: object) -> TypeError:
+    """The error for what is no payload, with the way from it to one if there is any."""
+    way = next((name for name in ("filled", "as_inputs") if callable(getattr(given, name, None))), "")
+    return TypeError(f"{told}, not {type(given).__name__}{way and f': call its .{way}()'}")
 
 
 def _where(location: tuple[int | str, ...]) -> str:

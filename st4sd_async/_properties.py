@@ -97,6 +97,8 @@ class Search:
             if isinstance(error, Unauthorized):
                 raise error
         await self._tell_columns(problems)
+        if not tables:
+            _check_names(problems)
         found = {one: tables[one] for one in rest_uids if one in tables}
         missing = {one: problems[one] for one in rest_uids if one in problems}
         return Properties.of_runs(found, missing, self.columns or ())
@@ -185,6 +187,20 @@ def nothing(rest_uid: str, status: Status, interface: Interface | None) -> str:
     elif not status.is_success:
         why = f"it did not succeed: {status}"
     return f"run {rest_uid!r} has no properties: {why}"
+
+
+def _check_names(problems: Mapping[str, St4sdError]) -> None:
+    """Raise an error if all runs that have properties lack the same ones, because then a name is misspelt."""
+    errors = [error for error in problems.values() if isinstance(error, UnknownProperty)]
+    names = [name for name in (errors[0].names if errors else ()) if all(name in one.names for one in errors)]
+    if len(errors) == 1 and names:
+        raise errors[0]
+    if not names:
+        return
+    error = UnknownProperty(f"none of the {len(errors)} runs that have properties measured {names}")
+    error.names = tuple(names)
+    _tell(error, dict.fromkeys(name for one in errors for name in one.known))
+    raise error
 
 
 def _tell(error: UnknownProperty, known: Iterable[str]) -> None:

@@ -60,7 +60,11 @@ class UnknownService(NotFound):
 
 
 class UnknownRuntimePolicy(NotFound):
-    """The service has no runtime policy of this name; nothing was started."""
+    """
+    The service has no runtime policy of this name; nothing was started.
+
+    Services of now answer 500 in its place, which leaves open what came of the start: `StartOutcomeUnknown`.
+    """
 
     @property
     def name(self) -> str:

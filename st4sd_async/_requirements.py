@@ -45,6 +45,19 @@ def requirements_of(definition: Mapping[str, Any], images: Iterable[str]) -> lis
     return list(found.values())
 
 
+def credentials_in(definition: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """
+    The credentials that a definition holds itself: the place and the text of each.
+
+    Source: the service's ``ve-base-package-source-git-security-oauth``, whose ``value`` stands beside ``valueFrom``.
+    """
+    for where, package in _packages(definition):
+        source = _part(package, "source")
+        for kind in source if isinstance(source, Mapping) else ():
+            yield from _values(_part(source, kind, "security"), f"{where}.source.{kind}.security")
+        yield from _values(_part(package, "dependencies"), f"{where}.dependencies")
+
+
 def judged(one: Requirement, pull_secrets: Mapping[str, Iterable[str]], datasets: Collection[str]) -> Requirement:
     """
     A requirement with the verdict whether it is met.
@@ -54,7 +67,7 @@ def judged(one: Requirement, pull_secrets: Mapping[str, Iterable[str]], datasets
         pull_secrets: The deployment's image pull secrets, name -> the registries that it opens.
         datasets: The deployment's datasets.
     """
-    if one.kind == "secret":
+    if one.kind in ("secret", "credential"):
         return one
     if one.kind == "dataset":
         return replace(one, is_met=one.name in datasets)
@@ -67,13 +80,30 @@ def judged(one: Requirement, pull_secrets: Mapping[str, Iterable[str]], datasets
 
 def _named(definition: Mapping[str, Any]) -> Iterator[Requirement]:
     """What the packages and the presets refer to by name."""
-    packages = _part(definition, "base", "packages")
-    for index, package in enumerate(packages if isinstance(packages, list) else ()):
-        where = f"base.packages.{index}"
+    for where, _ in credentials_in(definition):
+        yield Requirement("credential", where, (where,))
+    for where, package in _packages(definition):
         yield from _references(_part(package, "source"), f"{where}.source")
         registries = _part(package, "dependencies", "imageRegistries")
         yield from _pull_secrets(registries, f"{where}.dependencies.imageRegistries")
     yield from _references(_part(definition, "parameterisation", "presets"), "parameterisation.presets")
+
+
+def _packages(definition: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    packages = _part(definition, "base", "packages")
+    for index, package in enumerate(packages if isinstance(packages, list) else ()):
+        yield f"base.packages.{index}", package
+
+
+def _values(value: Any, where: str, *, is_inside: bool = False) -> Iterator[tuple[str, str]]:
+    """The texts that stand under a ``value``, however deep, with their places."""
+    if isinstance(value, list):
+        value = dict(enumerate(value))
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _values(inner, f"{where}.{key}", is_inside=is_inside or key == "value")
+    elif is_inside and isinstance(value, str) and value:
+        yield where, value
 
 
 def _pull_secrets(registries: Any, where: str) -> Iterator[Requirement]:

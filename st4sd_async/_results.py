@@ -300,7 +300,8 @@ class Results:
         Raises:
             NotReady: It is not over yet, or is not known to be.
             NotFound: It is over and measured none: its experiment does not, or it failed.
-            UnknownProperty: It measured some, but not all that ``names`` asks for; ``known`` names those it has.
+            UnknownProperty: It measured some, but not all that ``names`` asks for; ``known`` names those it has. Of
+                several it is raised if all that measured some lack the same name.
             UnknownRun: It is not there, and the datastore has no properties of it.
 
         Source: ``GET instances/{id}/properties`` of the runtime service, and ``POST documents/api/v1.0/query`` of the

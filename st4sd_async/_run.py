@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ._resources.datastore import PATIENCE
 from ._resources.gateways import MOST_BYTES
@@ -114,7 +114,7 @@ class Run(Shown):
         self,
         to: str | os.PathLike[str],
         *,
-        store: S3Store,
+        store: S3Store | Mapping[str, Any],
         names: str | Iterable[str] | None = None,
         strict: bool = False,
         allow_http: bool = False,

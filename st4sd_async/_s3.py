@@ -18,7 +18,7 @@ from urllib.parse import SplitResult
 
 from ._auth import is_loopback
 from ._config import Config, build_tls, split_address
-from ._elsewhere import NEEDED
+from ._elsewhere import NEEDED, unusable_fields
 from ._errors import ConfigError, DownloadError, S3Error
 from ._masking import masked
 from ._threads import in_thread
@@ -155,6 +155,9 @@ class Bucket:
             failure = self._failure(name, str(error)) if error.errno is None else S3Error(name, self.name, told)
         except ValueError:
             failure = S3Error(name, self.name, "no key can be called so: leave out empty parts, '.' and '..'")
+        except Exception as error:  # the library broke down, over what it was given or of itself
+            kind = type(error).__name__
+            failure = S3Error(name, self.name, f"obstore broke down ({kind}): is the endpoint an address?")
         raise failure
 
     def _failure(self, name: str, words: str) -> S3Error:
@@ -178,12 +181,15 @@ async def open_bucket(given: S3, config: Config, *, allow_http: bool) -> Bucket:
         allow_http: Whether files may travel in clear text to another machine.
 
     Raises:
-        ConfigError: It is not said how to reach it, the keys would travel in clear text, or the extra is missing.
+        ConfigError: It is not said how to reach it, or not so that a request can carry it, the keys would travel in
+            clear text, or the extra is missing.
     """
     missing = [name for name in NEEDED if not getattr(given, name)]
     if missing:
         told = "a dataset stands for a bucket in a payload only: " if given.dataset else ""
         raise ConfigError(f"{told}S3({', '.join(f'{name}=...' for name in missing)}) is needed to work with a bucket")
+    if unusable := unusable_fields(given):
+        raise ConfigError(f"this bucket cannot be worked with: {', '.join(unusable)}")
     endpoint = split_address(given.endpoint or "")
     if endpoint is None or "@" in endpoint.netloc:
         raise ConfigError("the endpoint of a bucket must look like https://s3.example, without user or password")

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from ._arrival import Headers, Target, filling
 from ._component_files import Outcome, each
 from ._downloads import output_folder
+from ._elsewhere import bucket_of, store_of
 from ._errors import ConfigError, DownloadError, NotReady, S3Error, St4sdError, UnknownOutput
 from ._ledger import Origin
 from ._progress import Work
@@ -24,8 +26,6 @@ from .models import S3, Download, DownloadFailed, FileContent, KeyOutput, S3Stor
 from .models.outputs import safe_name
 
 if TYPE_CHECKING:
-    import os
-
     from ._config import Config
     from ._resources.instances import Instances
 
@@ -48,7 +48,7 @@ class Staging:
     _config: Config
 
     async def stage_inputs(
-        self, files: Files, bucket: S3, *, prefix: str | None = None, allow_http: bool = False
+        self, files: Files, bucket: S3 | Mapping[str, Any], *, prefix: str | None = None, allow_http: bool = False
     ) -> Staged:
         """
         Upload local files to a bucket, for a start that takes them from there: the way in for what is over 1 MiB.
@@ -60,7 +60,8 @@ class Staging:
 
         Args:
             files: Paths; or the names that the experiment is to see -> paths.
-            bucket: Where to upload to. The service is given its keys too, when the payload is sent.
+            bucket: Where to upload to, as an `S3` or a mapping of its fields. The service is given its keys too, when
+                the payload is sent.
             prefix: Folder in the bucket, where files of the same names are replaced; None: a new one. A batch that is
                 to be continued needs one of its own, else its payloads name other files the next time.
             allow_http: Whether files may travel in clear text, to an endpoint with ``http://`` on another machine.
@@ -77,7 +78,7 @@ class Staging:
 
         Source: the container ``s3-fetch`` that the service puts in front of a run fetches each file by its key.
         """
-        named = _named(files)
+        bucket, named = bucket_of(bucket), _named(files)
         folder = f"{STAGED}/{uuid4().hex}" if prefix is None else _path(prefix, "prefix")
         storage = await open_bucket(bucket, self._config, allow_http=allow_http)
         await in_thread(_check_files, named.values())
@@ -106,7 +107,7 @@ class Staging:
         run: RunLike,
         to: str | os.PathLike[str],
         *,
-        store: S3Store,
+        store: S3Store | Mapping[str, Any],
         names: str | Iterable[str] | None = None,
         strict: bool = False,
         allow_http: bool = False,
@@ -120,7 +121,7 @@ class Staging:
             run: The run.
             to: Folder, made if need be, best one for each run: ``<to>/Energies/energies.csv``,
                 ``<to>/Folder/sub/b.bin``.
-            store: The ``s3Store`` that the run was started with.
+            store: The ``s3Store`` that the run was started with, as an `S3Store` or a mapping.
             names: Key-outputs; None: all there are by now.
             strict: Whether a file that cannot be had is an error, raised when all others are there.
             allow_http: Whether files may travel in clear text, to an endpoint with ``http://`` on another machine.
@@ -137,6 +138,7 @@ class Staging:
 
         Source: ``OutputToS3`` of st4sd-runtime-core, which uploads at the end of each stage.
         """
+        store = store_of(store)
         if store.credentials is None:
             raise ConfigError("S3Store(credentials=S3(...)) is needed to fetch what is in the bucket")
         rest_uid, folder = rest_uid_of(run), Path(to)
@@ -182,19 +184,31 @@ def _named(files: Files) -> dict[str, Path]:
     """Name -> file, of which no two have the same name."""
     if isinstance(files, str):
         raise TypeError(f"files are paths, or names and paths, not the text {files!r}: put it into a list")
-    given = [(name, Path(path)) for name, path in files.items()] if isinstance(files, Mapping) else []
-    given = given or [((path := Path(one)).name, path) for one in files]
+    if isinstance(files, bytes | os.PathLike) or not isinstance(files, Iterable):
+        raise TypeError(f"files are a list of paths, or names and paths, not {type(files).__name__}")
+    given = [(name, _file(path)) for name, path in files.items()] if isinstance(files, Mapping) else []
+    given = given or [((path := _file(one)).name, path) for one in files]
     twice = sorted(name for name, count in Counter(name for name, _ in given).items() if count > 1)
     if twice:
         raise ValueError(f"several files are called {twice}: give other names, as {{'name': path}}")
     for name, _ in given:
+        if not _path(name, "name"):
+            raise ValueError(f"the name {name!r} will not do: the experiment sees a file by its name")
         if "/" in _path(name, "name"):
             raise ValueError(f"the name {name!r} has a folder: the experiment sees names only")
     return dict(given)
 
 
+def _file(path: object) -> Path:
+    if not isinstance(path, str | os.PathLike):
+        raise TypeError(f"a file is named by a text or a Path, not by {type(path).__name__}")
+    return Path(path)
+
+
 def _path(text: str, what: str) -> str:
     """A path in a bucket without slashes at its ends."""
+    if not isinstance(text, str):
+        raise TypeError(f"the {what} is a text, not {type(text).__name__}")
     path = text.strip("/")
     try:
         return checked(path) if path else ""

@@ -1023,7 +1023,7 @@ class Run:
         self,
         to: str | os.PathLike[str],
         *,
-        store: S3Store,
+        store: S3Store | Mapping[str, Any],
         names: str | Iterable[str] | None = None,
         strict: bool = False,
         allow_http: bool = False,
@@ -1473,7 +1473,7 @@ class Client:
         run: _RunLike,
         to: str | os.PathLike[str],
         *,
-        store: S3Store,
+        store: S3Store | Mapping[str, Any],
         names: str | Iterable[str] | None = None,
         strict: bool = False,
         allow_http: bool = False,
@@ -1487,7 +1487,7 @@ class Client:
             run: The run.
             to: Folder, made if need be, best one for each run: ``<to>/Energies/energies.csv``,
                 ``<to>/Folder/sub/b.bin``.
-            store: The ``s3Store`` that the run was started with.
+            store: The ``s3Store`` that the run was started with, as an `S3Store` or a mapping.
             names: Key-outputs; None: all there are by now.
             strict: Whether a file that cannot be had is an error, raised when all others are there.
             allow_http: Whether files may travel in clear text, to an endpoint with ``http://`` on another machine.
@@ -1556,7 +1556,8 @@ class Client:
 
         Raises:
             MissingRequirements: This deployment lacks something; nothing was pushed. What cannot be asked for, as
-                whether an image is public, is no error; of image registries there is a warning in the log.
+                whether an image is public, is no error; of image registries, and of credentials that come along, there
+                is a warning in the log.
             InvalidPackage: The service here cannot fetch the package or does not take it.
 
         All that `fetch_experiment` raises too. It may be repeated: the same content has the same digest, and no second
@@ -1647,7 +1648,8 @@ class Client:
         Raises:
             NotReady: It is not over yet, or is not known to be.
             NotFound: It is over and measured none: its experiment does not, or it failed.
-            UnknownProperty: It measured some, but not all that ``names`` asks for; ``known`` names those it has.
+            UnknownProperty: It measured some, but not all that ``names`` asks for; ``known`` names those it has. Of
+                several it is raised if all that measured some lack the same name.
             UnknownRun: It is not there, and the datastore has no properties of it.
 
         Source: ``GET instances/{id}/properties`` of the runtime service, and ``POST documents/api/v1.0/query`` of the
@@ -1746,7 +1748,9 @@ class Client:
             UnknownRun, WaitTimeout, Unauthorized: As from `watch_many`.
         """
 
-    def stage_inputs(self, files: Files, bucket: S3, *, prefix: str | None = None, allow_http: bool = False) -> Staged:
+    def stage_inputs(
+        self, files: Files, bucket: S3 | Mapping[str, Any], *, prefix: str | None = None, allow_http: bool = False
+    ) -> Staged:
         """
         Upload local files to a bucket, for a start that takes them from there: the way in for what is over 1 MiB.
 
@@ -1757,7 +1761,8 @@ class Client:
 
         Args:
             files: Paths; or the names that the experiment is to see -> paths.
-            bucket: Where to upload to. The service is given its keys too, when the payload is sent.
+            bucket: Where to upload to, as an `S3` or a mapping of its fields. The service is given its keys too, when
+                the payload is sent.
             prefix: Folder in the bucket, where files of the same names are replaced; None: a new one. A batch that is
                 to be continued needs one of its own, else its payloads name other files the next time.
             allow_http: Whether files may travel in clear text, to an endpoint with ``http://`` on another machine.

@@ -12,6 +12,7 @@ from .._errors import Problem
 from .._problems import problems_in
 from .._refusals import InvalidDefinition
 from .._replies import Response
+from .._requirements import credentials_in
 from ..models import Experiment
 from ..models._base import Entry
 
@@ -58,6 +59,11 @@ def package_of(package: Mapping[str, Any] | Experiment) -> Mapping[str, Any]:
     if not isinstance(package, Mapping):
         raise TypeError(f"a package is a mapping or an Experiment, not {type(package).__name__}")
     return package
+
+
+def secrets_of(definition: Mapping[str, Any]) -> tuple[str, ...]:
+    """The texts in the definition of a package that must not come back in messages."""
+    return tuple(text for _, text in credentials_in(definition))
 
 
 def definition_body(what: str, definition: object, cls: type[InvalidDefinition] = InvalidDefinition) -> bytes:

@@ -9,6 +9,7 @@ from typing import Any
 import pydantic
 
 from .._call import Call, json_body, nothing, segment
+from .._elsewhere import bucket_of
 from .._errors import AlreadyExists, APIError
 from .._replies import Response
 from .._retry import Replay
@@ -41,24 +42,13 @@ def create_call(name: str, bucket: S3 | Mapping[str, Any]) -> Call[None]:
 
 def credentials_of(bucket: S3 | Mapping[str, Any]) -> dict[str, str]:
     """The fields that a dataset is created from; raises ValueError for those that are missing or too many."""
-    s3 = bucket if isinstance(bucket, S3) else _read(bucket)
+    s3 = bucket_of(bucket)
     given = {name: _plain(value) for name, value in s3.model_dump(exclude_none=True).items()}
     missing = [name for name in NEEDED if not given.get(name)]
     if missing or "dataset" in given:
         told = f"lacks {missing}" if missing else "is one itself ('dataset' is set)"
         raise ValueError(f"a dataset is made of {[*NEEDED, 'region']}: this bucket {told}")
     return {"region": "", **given}
-
-
-def _read(bucket: Mapping[str, Any]) -> S3:
-    if not isinstance(bucket, Mapping):
-        raise TypeError(f"a bucket is a mapping or an S3, not {type(bucket).__name__}")
-    try:
-        return S3.model_validate(dict(bucket))
-    except pydantic.ValidationError as error:
-        problems = [f"{one['loc'][0]}: {one['msg']}" for one in error.errors(include_input=False, include_url=False)]
-    # Raised out here, because the error caught above holds the keys.
-    raise ValueError(f"this is no bucket: {'; '.join(problems)}")
 
 
 def _plain(value: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,7 +11,7 @@ from .._errors import InvalidPackage, InvalidPayload, StartOutcomeUnknown, Unkno
 from .._replies import Response
 from .._retry import Replay
 from ..models import Experiment, ExperimentList, StartSkeleton
-from ._base import package_of, registered
+from ._base import package_of, registered, secrets_of
 from .registry import Registry, identifier_path, listed, shown
 
 PACKAGE_FIELDS = frozenset({"base", "metadata", "parameterisation"})
@@ -30,15 +31,16 @@ def get_call(identifier: str, params: Mapping[str, str] | None = None) -> Call[E
 
 def push_call(package: Mapping[str, Any] | Experiment) -> Call[Experiment]:
     """A package to add to the registry; the same content again gives the same digest, so it may be repeated."""
-    content = _body(package_of(package))
+    definition = package_of(package)
     return Call(
         "POST",
         "experiments/",
         model(Experiment, "result"),
         replay=Replay.REPEAT,
-        content=content,
+        content=_body(definition),
         is_long=True,
         wrong=InvalidPackage,
+        secrets=secrets_of(definition),
     )
 
 
@@ -64,7 +66,7 @@ def start_call(identifier: str, content: bytes, secrets: tuple[str, ...]) -> Cal
         missing=UnknownExperiment,
         wrong=InvalidPayload,
         secrets=secrets,
-        what=f"an instance of {identifier!r} was started",
+        what=f"an instance of {identifier!r} was started{_policy(content)}",
         doubt=StartOutcomeUnknown,
     )
 
@@ -193,6 +195,15 @@ def _body(definition: Mapping[str, Any]) -> bytes:
     if problem:
         raise InvalidPackage(f"the package was not sent: {problem}")
     return body
+
+
+def _policy(content: bytes) -> str:
+    """What to know of a start that a policy may rewrite, since the service breaks down over one it does not know."""
+    policy = json.loads(content).get("runtimePolicy") if b'"runtimePolicy"' in content else None
+    name = policy.get("name") if isinstance(policy, dict) else None
+    return (
+        f" (under the runtimePolicy {name[:60]!r}: the service answers 500 if it has none of that name)" if name else ""
+    )
 
 
 def _rest_uid(response: Response) -> str:

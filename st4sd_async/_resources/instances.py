@@ -23,6 +23,9 @@ _OUTPUTS: pydantic.TypeAdapter[dict[str, KeyOutput]] = pydantic.TypeAdapter(dict
 
 def instance_path(rest_uid: str) -> str:
     """The path of one instance."""
+    if not isinstance(rest_uid, str):
+        told = "use the client's verb of that name" if hasattr(rest_uid, "id") else "is an 'await' missing?"
+        raise TypeError(f"a rest-uid is a text, not {type(rest_uid).__name__}: give run.id, or {told}")
     return f"instances/{segment(rest_uid, 'a rest-uid')}"
 
 

@@ -112,7 +112,11 @@ class ImagePullSecrets(Group):
 
         Source: ``POST image-pull-secrets/{name}``. Whether the credentials are right is not checked.
         """
-        await self._send(create_call(name, server, username, password))
+        try:
+            await self._send(create_call(name, server, username, password))
+        except AlreadyExists as error:
+            error.advice = f"write it anew with client.image_pull_secrets.update({name!r}, ...)"
+            raise
 
     async def update(self, name: str, *, server: str, username: str, password: Password) -> None:
         """

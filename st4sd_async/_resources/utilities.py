@@ -9,7 +9,7 @@ from .._call import Call, model, nothing
 from .._refusals import InvalidDSL
 from .._retry import Replay
 from ..models import Experiment, GeneratedPackage
-from ._base import Group, definition_body, mapping, package_of
+from ._base import Group, definition_body, mapping, package_of, secrets_of
 
 
 def validate_call(dsl: Mapping[str, Any]) -> Call[None]:
@@ -22,7 +22,15 @@ def package_call(dsl: Mapping[str, Any], template: Mapping[str, Any] | Experimen
     """A DSL to make a package for."""
     known = {} if template is None else {"pvep": package_of(template)}
     content = definition_body("DSL", {"dsl": mapping("DSL", dsl), **known}, InvalidDSL)
-    return Call("POST", "utilities/pvep/", model(GeneratedPackage), content=content, is_long=True, wrong=InvalidDSL)
+    return Call(
+        "POST",
+        "utilities/pvep/",
+        model(GeneratedPackage),
+        content=content,
+        is_long=True,
+        wrong=InvalidDSL,
+        secrets=secrets_of(known.get("pvep", {})),
+    )
 
 
 def push_call(dsl: Mapping[str, Any], package: Mapping[str, Any] | Experiment) -> Call[Experiment]:
@@ -36,6 +44,7 @@ def push_call(dsl: Mapping[str, Any], package: Mapping[str, Any] | Experiment) -
         content=definition_body("DSL", content, InvalidDSL),
         is_long=True,
         wrong=InvalidDSL,
+        secrets=secrets_of(package_of(package)),
     )
 
 

@@ -7,20 +7,20 @@ from typing import Any, Literal
 
 from .packages import Experiment
 
-RequirementKind = Literal["dataset", "image pull secret", "image registry", "secret"]
+RequirementKind = Literal["credential", "dataset", "image pull secret", "image registry", "secret"]
 """What an experiment may rely on."""
 
 
 @dataclass(frozen=True)
 class Requirement:
-    """Something that an experiment relies on and that its definition does not bring along."""
+    """Something that an experiment relies on: what its definition does not bring along, or should not."""
 
     kind: RequirementKind
     """``dataset``: a bucket that the deployment knows by name. ``image pull secret``: one that the definition names.
     ``image registry``: where container images come from. ``secret``: a Secret of the cluster, with credentials for
-    git or S3."""
+    git or S3. ``credential``: one of those that the definition holds itself, so that it would come along."""
     name: str
-    """Its name; of an image registry the host."""
+    """Its name; of an image registry the host, of a credential its place in the definition."""
     where: tuple[str, ...] = ()
     """What relies on it: the places in the definition, as ``base.packages.0.source.dataset``; or the images."""
     server: str = ""
@@ -29,8 +29,9 @@ class Requirement:
     """
     True: the deployment has it. False: it does not.
 
-    None: it cannot be asked. That is so for a ``secret``, and for an ``image registry`` that no image pull secret
-    opens: its images may be public, or opened by something the service does not know of.
+    None: it cannot be asked. That is so for a ``secret``, for a ``credential``, which may be meant for the other
+    deployment only, and for an ``image registry`` that no image pull secret opens: its images may be public, or opened
+    by something the service does not know of.
     """
 
     @property
@@ -40,6 +41,8 @@ class Requirement:
             return f"client.datasets.create({self.name!r}, S3(...))"
         if self.kind == "secret":
             return f"ask the administrator of the cluster for the Secret {self.name!r}"
+        if self.kind == "credential":
+            return "replace it in .definition by one that is meant for this deployment, or leave it out, and push that"
         if self.kind == "image registry":
             return f"client.image_pull_secrets.create('a-name', server={self.name!r}, ...), unless they are public"
         return f"client.image_pull_secrets.create({self.name!r}, server={self.server or '...'!r}, ...)"

@@ -53,6 +53,8 @@ class GitSource(Reply):
     """Where it is."""
     version: str | None = None
     """Commit id that the service cloned."""
+    security: Any = Field(default=None, repr=False)
+    """How the service gets at it, as it came; a repr leaves it out, because there may be a token in it."""
 
 
 class Source(Reply):
@@ -60,6 +62,8 @@ class Source(Reply):
 
     git: GitSource | None = None
     """The package in git, None if it comes from elsewhere."""
+    s3: Any = Field(default=None, repr=False)
+    """The package in a bucket, as it came; a repr leaves it out, because there may be keys in it."""
 
 
 class BasePackage(Named):
@@ -67,6 +71,8 @@ class BasePackage(Named):
 
     source: Source | None = None
     """Where it comes from."""
+    dependencies: Any = Field(default=None, repr=False)
+    """What its images need, as it came; a repr leaves it out, because there may be a password in it."""
 
 
 class Base(Reply):
@@ -141,6 +147,8 @@ class Presets(Reply):
     """Variables with fixed values."""
     platform: str | None = None
     """The platform, if fixed."""
+    environment_variables: Any = Field(default=None, alias="environmentVariables", repr=False)
+    """Environment of the orchestrator, as it came; treated as secret, as that of a start is."""
 
 
 class ExecutionOptions(Reply):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, ConfigDict, Field, SecretStr
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, SecretStr
 
 from ._base import Payload
 
@@ -40,6 +40,13 @@ def _definition(value: Any) -> Any:
 
 Definition = Annotated[Mapping[str, Any] | str | Path, BeforeValidator(_definition)]
 """A definition: a mapping, YAML as a text, or the `Path` of a file of it."""
+
+
+def _stripped(value: SecretStr) -> SecretStr:
+    return SecretStr(value.get_secret_value().strip())
+
+
+_Key = Annotated[SecretStr, AfterValidator(_stripped)]
 
 
 class FileContent(Payload):
@@ -75,10 +82,10 @@ class FileContent(Payload):
 class S3(Payload):
     """A bucket to read from, or a Datashim dataset that stands for one."""
 
-    accessKeyID: SecretStr | None = None
-    """Access key id."""
-    secretAccessKey: SecretStr | None = None
-    """Secret access key."""
+    accessKeyID: _Key | None = None
+    """Access key id; blanks around it, as the line break at the end of a file, are no part of it."""
+    secretAccessKey: _Key | None = None
+    """Secret access key; likewise."""
     bucket: str | None = None
     """Name of the bucket."""
     endpoint: str | None = None

@@ -109,6 +109,18 @@ async def test_a_refused_start_tells_why(client: Client, server: LocalServer) ->
     assert await client.instances.list() == []
 
 
+async def test_a_start_under_a_policy_that_fails_says_so(client: Client, server: LocalServer) -> None:
+    """The service breaks down over a policy it does not know, which leaves open what came of the start."""
+    await client.push(server.example("demo"))
+
+    with pytest.raises(
+        StartOutcomeUnknown, match=r"'demo' was started \(under the runtimePolicy 'nope': .* is unknown"
+    ):
+        await client.start("demo", {**MOLECULES, "runtimePolicy": {"name": "nope"}})
+
+    assert await client.instances.list() == []
+
+
 async def test_a_start_whose_answer_is_lost_is_in_doubt_and_not_repeated(client: Client, server: LocalServer) -> None:
     """The instance exists once; the caller is told that it may."""
     await client.push(server.example("demo"))

@@ -28,6 +28,16 @@ WRONG: dict[str, tuple[Act, type[Exception], str]] = {
         ValueError,
         r"the identifier of an experiment must be a text that UTF-8 can write, not '\\ud800'",
     ),
+    "a run for its rest-uid": (
+        lambda client: client.instances.status(client.run("x")),  # type: ignore[arg-type] # on purpose
+        TypeError,
+        r"a rest-uid is a text, not Run: give run\.id, or use the client's verb of that name",
+    ),
+    "something else for a rest-uid": (
+        lambda client: client.instances.delete(5),  # type: ignore[arg-type] # on purpose
+        TypeError,
+        "a rest-uid is a text, not int",
+    ),
     "an output": (
         lambda client: client.instances.output("x", "y", f"a/{LONE}"),
         ValueError,

@@ -111,7 +111,7 @@ async def test_errors_of_image_pull_secrets_have_names(client: Client) -> None:
     secrets = client.image_pull_secrets
     await secrets.create("quay", **PULL)
 
-    with pytest.raises(AlreadyExists):
+    with pytest.raises(AlreadyExists, match=r"; write it anew with client.image_pull_secrets.update\('quay', \.\.\.\)"):
         await secrets.create("quay", **PULL)
     with pytest.raises(UnknownPullSecret, match=r"client.image_pull_secrets.list") as unknown:
         await secrets.get("ghost")

@@ -15,6 +15,7 @@ from st4sd_async import (
     Client,
     Config,
     DecodeError,
+    InvalidDSL,
     InvalidPackage,
     MissingRequirements,
     Requirement,
@@ -25,6 +26,7 @@ from st4sd_async import (
     UnknownExperiment,
 )
 from st4sd_async.local import Html, LocalServer, Reply
+from tests.client.definitions import DSL
 
 pytestmark = pytest.mark.anyio
 
@@ -229,6 +231,37 @@ async def test_an_image_that_may_be_public_is_only_warned_about(
     assert "relies on the image registry 'quay.example': if its images are not public, client.image_pull" in told[0]
     images = ("quay.example/a/b:1", "quay.example/a/c")
     assert found.requirements == (Requirement("image registry", "quay.example", images, is_met=True),)
+
+
+async def test_a_token_that_comes_along_is_warned_about_and_not_shown(
+    there: LocalServer, other: Client, client: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is in what is pushed, and in no text; a service that refuses the package and quotes it is masked."""
+    caplog.set_level(logging.DEBUG)
+    made = definition(there)
+    made["base"]["packages"][0]["source"]["git"]["security"] = {"oauth": {"value": "tok-0123456789"}}
+    there.faults.add("GET /experiments/*", shown({"entry": made, "problems": []}), times=2)
+    place = "base.packages.0.source.git.security.oauth.value"
+
+    found = await client.fetch_experiment(other, "demo")
+    pushed = await client.import_experiment(other, "demo")
+    for path in ("experiments", "internal-experiments", "utilities/pvep"):
+        there.faults.add(f"POST /{path}/", shown({"message": "what of tok-0123456789?"}, 400))
+    with pytest.raises(InvalidPackage) as refused:
+        await other.push(found.definition)
+    with pytest.raises(InvalidDSL) as internal:
+        await other.internal_experiments.push(DSL, found.definition)
+    with pytest.raises(InvalidDSL) as generated:
+        await other.utilities.package_for_dsl(DSL, found.definition)
+
+    assert found.uncertain == (Requirement("credential", place, (place,)),)
+    assert found.definition["base"] == made["base"]
+    told = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert [f"brings the credential {place!r} along" in one for one in told] == [True]
+    assert "tok-0123456789" not in f"{found} {pushed} {caplog.text}"
+    for error in (refused.value, internal.value, generated.value):
+        assert "what of [secret]?" in str(error)
+        assert "tok-0123456789" not in f"{error!r} {error.detail}"
 
 
 async def test_the_deployment_is_asked_only_if_there_is_need(

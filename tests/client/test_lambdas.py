@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+import re
 import signal
 import sys
 from importlib import metadata
@@ -244,6 +245,34 @@ async def test_what_cannot_be_read_is_told(
         await client.start_lambda(definition)
 
     assert [where for where, _ in caught.value.problems] == ["lambdaFlowIR"]
+
+
+@pytest.mark.parametrize(
+    ("definition", "told"),
+    [
+        ({"componets": FLOWIR["components"], "variables": {}}, "componets: did you mean 'components'?"),
+        ({"entrypont": {}, "worklows": []}, "entrypont: did you mean 'entrypoint'?"),
+    ],
+    ids=["FlowIR", "DSL"],
+)
+async def test_a_definition_with_a_misspelt_field_is_no_payload(
+    definition: dict[str, Any], told: str, server: LocalServer, client: Client
+) -> None:
+    """The error is about the definition that was meant."""
+    before = len(server.requests)
+
+    with pytest.raises(InvalidFlowIR, match=re.escape(told)):
+        await client.start_lambda(definition)
+
+    assert len(server.requests) == before
+
+
+async def test_a_payload_with_a_misspelt_field_is_one_still(client: Client) -> None:
+    """Its fields are told."""
+    with pytest.raises(InvalidPayload, match="did you mean 'lambdaFlowIR'") as caught:
+        await client.start_lambda({"lambdaFlowIr": FLOWIR})
+
+    assert not isinstance(caught.value, InvalidFlowIR)
 
 
 async def test_yaml_needs_its_library(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:

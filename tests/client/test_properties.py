@@ -178,11 +178,26 @@ async def test_unknown_columns_are_named_and_so_are_those_there_are(client: Clie
 
     with pytest.raises(UnknownProperty, match=r"did not measure \['zzz', 'gap'\]; it measured \['energy', ") as one:
         await run.properties(["energy", "zzz", "Gap"])
-    many = (await client.properties([run], ["zzz"])).problems[run.id]
+    with pytest.raises(UnknownProperty, match=r"did not measure \['zzz'\]; it measured \['energy', ") as many:
+        await client.properties([run, "ghost"], ["zzz"])
 
-    assert isinstance(many, UnknownProperty)
-    assert (one.value.names, many.names) == (("zzz", "gap"), ("zzz",))
-    assert one.value.known == many.known == there
+    assert (one.value.names, many.value.names) == (("zzz", "gap"), ("zzz",))
+    assert one.value.known == many.value.known == there
+
+
+async def test_a_column_that_no_run_has_is_an_error_of_all(client: Client, server: LocalServer) -> None:
+    """It is misspelt, unlike one that some have: each run may lack another."""
+    run, toy = await finished(client, server), await described(client, server, "toy", "input-id,gap\nCCO,2\n")
+
+    with pytest.raises(
+        UnknownProperty, match=r"none of the 2 runs that have properties measured \['energi'\]"
+    ) as error:
+        await client.properties([run, toy], ["Energi", "gap"])
+    found = await client.properties([run, toy], ["energy", "gap"])
+
+    assert error.value.names == ("energi",)
+    assert error.value.known == ("input-id", "smiles", "energy", "weight", "gap")
+    assert (list(found.problems), found.rows) == ([run.id, toy.id], ())
 
 
 async def test_an_unknown_column_is_told_even_if_nobody_knows_the_others(client: Client, server: LocalServer) -> None:

@@ -6,12 +6,20 @@ from typing import Any
 
 import pytest
 
-from st4sd_async import InvalidPayload, Launch
+from st4sd_async import S3, Draft, Experiment, InvalidPayload, Launch, Staged
 from st4sd_async._ends import folder_of
 from st4sd_async._launch import body, differences, digest, entry, needs
 from st4sd_async._moves import METADATA_KEY
+from st4sd_async._payload import prepare
 
 pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def draft() -> Draft:
+    """A draft of an experiment without inputs."""
+    return Draft(Experiment.model_validate({"metadata": {"registry": {"digest": "sha256x1"}}}))
+
 
 SECRETIVE: dict[str, Any] = {
     "variables": {"scale": 2},
@@ -93,6 +101,25 @@ def test_a_launch_that_will_not_do_is_refused_at_once(key: Any, experiment: Any,
     """Before anything is opened."""
     with pytest.raises(error, match="must be"):
         Launch(key, experiment)
+
+
+def test_a_launch_with_what_becomes_a_payload_says_how(draft: Draft) -> None:
+    """The error is the call to make."""
+    staged = Staged(S3(bucket="mine"), {})
+
+    with pytest.raises(TypeError, match=r"not Draft: call its \.filled\(\)"):
+        Launch("a", "demo", draft)  # type: ignore[arg-type] # on purpose
+    with pytest.raises(TypeError, match=r"not Staged: call its \.as_inputs\(\)"):
+        Launch("a", "demo", staged)  # type: ignore[arg-type] # on purpose
+
+
+async def test_a_start_with_what_becomes_a_payload_says_how(draft: Draft) -> None:
+    """As a launch does; what becomes none is only named."""
+    given: list[Any] = [draft, Staged(S3(bucket="mine"), {}), 3]
+    ways = [r"not Draft: call its \.filled\(\)", r"not Staged: call its \.as_inputs\(\)", "not int$"]
+    for one, way in zip(given, ways, strict=True):
+        with pytest.raises(TypeError, match=way):
+            await prepare(one)
 
 
 async def test_our_name_in_the_metadata_is_ours() -> None:

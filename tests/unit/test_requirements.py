@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from st4sd_async import Requirement
-from st4sd_async._requirements import judged, requirements_of
+from st4sd_async import Experiment, ImportedExperiment, Requirement
+from st4sd_async._requirements import credentials_in, judged, requirements_of
+from st4sd_async.models.packages import ExperimentList
 
 
 def named(definition: dict[str, Any], *images: str) -> list[tuple[str, str]]:
@@ -28,7 +29,8 @@ SECRET = {"valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}
     [
         (packages({"git": {"location": {"url": "https://git.example/a"}}}), []),
         (packages({"git": {"security": {"oauth": SECRET}}}), [("secret", "s")]),
-        (packages({"git": {"security": {"oauth": {"value": "in-clear"}}}}), []),
+        (packages({"git": {"security": {"oauth": {"value": "in-clear"}}}}),
+         [("credential", "base.packages.0.source.git.security.oauth.value")]),
         (packages({"dataset": {"location": {"dataset": "d"}, "security": {"dataset": "e"}}}),
          [("dataset", "d"), ("dataset", "e")]),
         (packages({"s3": {"security": {"credentials": {"valueFrom": {"secretName": "s"}}}}}), [("secret", "s")]),
@@ -134,6 +136,7 @@ def test_all_images_of_a_registry_must_be_open() -> None:
         (Requirement("image pull secret", "other", server="other.example"), False),
         (Requirement("image pull secret", "other", server="quay.example/group/sub"), True),
         (Requirement("secret", "d"), None),
+        (Requirement("credential", "d"), None),
     ],
     ids=str,
 )
@@ -149,9 +152,53 @@ def test_what_has_a_name_is_there_or_not(one: Requirement, is_met: bool | None) 
         (Requirement("image pull secret", "s"), "client.image_pull_secrets.create('s', server='...', ...)"),
         (Requirement("image registry", "r"),
          "client.image_pull_secrets.create('a-name', server='r', ...), unless they are public"),
+        (Requirement("credential", "base.packages.0.source.git.security.oauth.value"),
+         "replace it in .definition by one that is meant for this deployment, or leave it out, and push that"),
     ],
     ids=str,
 )  # fmt: skip
 def test_each_requirement_says_how_to_meet_it(one: Requirement, advice: str) -> None:
     """In a line to start from."""
     assert one.advice == advice
+
+
+TOKEN = "an-oauth-token"
+HOLDING: dict[str, Any] = packages(
+    {"git": {"location": {"url": "https://git.example/a"}, "security": {"oauth": {"value": TOKEN}}}},
+    {"s3": {"security": {"credentials": {"value": {"accessKeyID": TOKEN, "secretAccessKey": TOKEN}}}}},
+    {"dataset": {"location": {"dataset": "d"}, "security": {"dataset": "d"}}},
+    dependencies={"imageRegistries": [{"serverUrl": "quay.example", "security": {"value": TOKEN}}]},
+)
+PLACES = [
+    "base.packages.0.source.git.security.oauth.value",
+    "base.packages.0.dependencies.imageRegistries.0.security.value",
+    "base.packages.1.source.s3.security.credentials.value.accessKeyID",
+    "base.packages.1.source.s3.security.credentials.value.secretAccessKey",
+    "base.packages.1.dependencies.imageRegistries.0.security.value",
+    "base.packages.2.dependencies.imageRegistries.0.security.value",
+]
+"""Where it holds them."""
+
+
+def test_credentials_in_a_definition_are_found_and_told_without_their_values() -> None:
+    """Names of datasets are none."""
+    found = [one for one in requirements_of(HOLDING, []) if one.kind == "credential"]
+
+    assert list(credentials_in(HOLDING)) == [(place, TOKEN) for place in PLACES]
+    assert [one.name for one in found] == PLACES
+    assert TOKEN not in f"{found} {[one.advice for one in found]}"
+
+
+def test_credentials_in_a_definition_are_in_no_repr() -> None:
+    """But `raw`, which is what is pushed, and a changed copy keep them; so it is with a fixed environment."""
+    environment = [{"name": "A_TOKEN", "value": TOKEN}]
+    definition = {**HOLDING, "parameterisation": {"presets": {"environmentVariables": environment}}}
+    one = Experiment.model_validate(definition)
+    imported = ImportedExperiment("https://other.example", one, definition, tuple(requirements_of(definition, [])))
+    copy = one.model_copy(update={"metadata": one.metadata})
+
+    for shown in (one, [one], ExperimentList([one], [], definition), imported, copy, one.base, one.parameterisation):
+        assert TOKEN not in f"{shown} {shown!r}"
+    assert one.raw == definition
+    assert copy.raw["base"] == definition["base"]
+    assert copy.raw["parameterisation"] == definition["parameterisation"]

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, TypeVar
 
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
-
 from ._errors import APIError, ConnectFailed, DecodeError, RateLimited, ServerError, TransportError
 
 if TYPE_CHECKING:
+    from tenacity import RetryCallState
+
     from ._clock import Clock
 
 T = TypeVar("T")
@@ -136,6 +136,8 @@ async def repeated(
     def tell(state: RetryCallState) -> None:
         told = "%s: attempt %d failed, next in %.2f s: %s"
         log.info(told, what, state.attempt_number, state.upcoming_sleep, _error(state))
+
+    from tenacity import AsyncRetrying, retry_if_exception  # not with the package: where tornado is, it imports that
 
     retrying = AsyncRetrying(
         sleep=clock.sleep,

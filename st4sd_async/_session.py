@@ -244,6 +244,8 @@ _URL_MAP = Call("GET", "url-map/", _urls, rescue=_local)
 
 def _engine() -> Callable[[ssl.SSLContext], httpx.AsyncClient]:
     """What makes the HTTP client; imported with the first one, because it takes longer than all the rest."""
+    import tenacity  # noqa: F401 -- for `_retry`, which has no thread for that
+
     from ._transport import make_client
 
     return make_client

@@ -113,7 +113,8 @@ async def retry(here: Here, table: TableFile, journal: JournalFile = None, as_js
         count = await batch.retry_failed()
     if as_json:
         print_document({"planned": count})
-    say(f"{count} launches are planned anew; start them with the same command as before: {COMMAND} batch run {table}")
+    way = f"; start them with the same '{COMMAND} batch run {table} ...' as before" if count else ""
+    say(f"{count} launches are planned anew{way}")
 
 
 async def properties(

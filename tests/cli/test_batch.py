@@ -79,7 +79,7 @@ def test_the_journal_tells_what_became_of_the_launches(shell: Shell, table: Path
     assert (told.status, as_json.status) == (3, 3)
     assert [one["attempt"] for one in as_json.document] == [1, 1, 1]
     assert {row["key"] for row in measured.table} == {"one", "two"}
-    assert retried.said.startswith("1 launches are planned anew; start them with the same command as before")
+    assert retried.said.startswith("1 launches are planned anew; start them with the same 'st4sd-async batch run ")
     assert [row["state"] for row in shell("batch", "status", table).table] == ["succeeded", "succeeded", "planned"]
     assert shell("batch", "retry", table, "--json").document == {"planned": 0}
 

@@ -122,9 +122,9 @@ class Doubts:
         doubts = [doubt for doubt in self._book.doubts() if doubt.key not in settled]
         if not doubts or self._asked < self._quiet_until:
             return
-        self._quiet_until = self._asked + self._settle
-        wall = self._book.clock.wall()
-        ages = [self._book.moment_for(doubt, wall, self._asked) - doubt.since for doubt in doubts]
+        wall, now = self._book.clock.wall(), self._book.clock.now()
+        self._quiet_until = now + self._settle
+        ages = [self._book.moment_for(doubt, wall, now) - doubt.since for doubt in doubts]
         log.warning(
             "it is unknown whether %d of the starts arrived (%s): their runs are looked for, and what proves not to "
             "be there is started again, in %.0f s at the earliest; everything else goes on",

@@ -53,7 +53,7 @@ from ._errors import (
 )
 from ._import import GLOBAL_REGISTRY
 from ._item import Item
-from ._journal_errors import JournalCorrupt, JournalError, JournalLocked, NoCredentials
+from ._journal_errors import JournalCorrupt, JournalError, JournalLocked, LaunchConflict, NoCredentials
 from ._launch import Launch
 from ._progress import Progress, Step
 from ._refusals import (
@@ -168,6 +168,7 @@ __all__ = [
     "KeyOutput",
     "LambdaPayload",
     "Launch",
+    "LaunchConflict",
     "LocalDeployment",
     "MissingInputs",
     "MissingRequirements",

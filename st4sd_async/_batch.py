@@ -18,8 +18,8 @@ from ._ends import Collecting, collecting
 from ._errors import St4sdError
 from ._item import Item, item_of
 from ._journal import Journal
-from ._journal_errors import JournalError
-from ._launch import Entry, Launch, differences, entry
+from ._journal_errors import LaunchConflict
+from ._launch import Entry, Launch, differences, each, entry
 from ._moves import BAD_ENDS, Row, State, doubted, uncollected
 from ._pace import Pace
 from ._progress import Work as Bar
@@ -161,22 +161,18 @@ class Batch(Shown, Settling):
             How many are new.
 
         Raises:
-            JournalError: A key is there already with another experiment or payload; the text has the difference.
+            LaunchConflict: A key is there already with another experiment or payload; the text has the difference.
             InvalidPayload: A payload will not do. Launches before the one in question may have been added.
         """
         self._check_open()
-        if isinstance(launches, Launch):
-            raise TypeError(f"launches are an iterable of Launch: give [{launches!r}]")
         new: dict[str, Entry] = {}
         count = size = 0
-        for number, launch in enumerate(launches):
-            if not isinstance(launch, Launch):
-                raise TypeError(f"launches are an iterable of Launch, not of {type(launch).__name__}")
+        for number, launch in enumerate(each(launches)):
             given = await entry(launch, self._book.clock.wall())
             if number % PORTION == 0:
                 await anyio.lowlevel.checkpoint()
             if await self._is_known(given, new):
-                self._remember(given)
+                self._book.remember(launch.key, given.secrets)
                 continue
             new[launch.key] = given
             count, size = count + 1, size + len(given.content)
@@ -187,7 +183,7 @@ class Batch(Shown, Settling):
         return count
 
     async def _is_known(self, given: Entry, new: Mapping[str, Entry]) -> bool:
-        """Whether a launch is there already; raises `JournalError` if that is another one."""
+        """Whether a launch is there already; raises `LaunchConflict` if that is another one."""
         there = new.get(given.row.key)
         row = there.row if there else self._book.rows.get(given.row.key)
         if row is None:
@@ -196,19 +192,15 @@ class Batch(Shown, Settling):
             content = there.content if there else await self._journal.payload(row.payload)
             told = differences(row, content, given.row, given.content)
             where = "given twice, and the second" if there else f"in {self._journal.name} already, and this"
-            raise JournalError(f"{row.key!r} is {where} is another launch, which needs a key of its own: {told}")
+            raise LaunchConflict(f"{row.key!r} is {where} is another launch: {told}")
         return True
 
     async def _write(self, new: Mapping[str, Entry]) -> None:
         await self._book.add((one.row for one in new.values()), {one.row.payload: one.content for one in new.values()})
         for one in new.values():
-            self._remember(one)
+            self._book.remember(one.row.key, one.secrets)
         if self._work is not None:
             self._work.take(one.row for one in new.values())
-
-    def _remember(self, given: Entry) -> None:
-        if given.secrets:
-            self._book.secrets[given.row.key] = given.secrets
 
     async def run(
         self, outputs: Iterable[str] | None = None, to: str | os.PathLike[str] | None = None

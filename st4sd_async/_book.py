@@ -121,6 +121,11 @@ class Book:
         finally:
             self._moving.discard(was.key)
 
+    def remember(self, key: str, secrets: Secrets) -> None:
+        """Keep the credentials of a launch, if it has any, for this process."""
+        if secrets:
+            self.secrets[key] = secrets
+
     def note_running(self, key: str) -> None:
         """Note that a run was seen to begin just now; not sure to be on disk before its end is."""
         moment = Moment(self.rows[key].attempt, "running", self.clock.wall())

@@ -25,7 +25,7 @@ Everything this library raises on purpose.
         UnsafeArchive             an archive that may do harm when it is unpacked
       S3Error                     a bucket refused, broke off or could not be reached
       OutcomeUnknown -> StartOutcomeUnknown: it may or may not have happened
-      JournalError -> JournalLocked, JournalCorrupt, in `_journal_errors`: a batch cannot write down what it does
+      JournalError -> JournalLocked, JournalCorrupt, LaunchConflict, in `_journal_errors`: a journal cannot be used so
       NoCredentials               there too: a launch of a batch lacks what its journal does not keep
       RunFailed                   the run ended, not well
       RunDeleted                  the run was deleted while it was watched

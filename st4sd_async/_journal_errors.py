@@ -26,6 +26,12 @@ class JournalCorrupt(JournalError):
     advice = "restore a copy; with a new journal, first look for the runs of this one in client.instances.list()"
 
 
+class LaunchConflict(JournalError):
+    """A key is in the journal with another experiment or payload; that launch is left as it is."""
+
+    advice = "use another key; if that launch ended badly, retry_failed(corrected=...) starts it anew as this one"
+
+
 class NoCredentials(St4sdError):
     """A launch of a batch lacks its credentials, which a journal does not keep; it was not sent and stays planned."""
 

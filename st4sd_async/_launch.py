@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -85,6 +85,16 @@ class Entry:
     """What was left out."""
 
 
+def each(launches: Iterable[Launch]) -> Iterator[Launch]:
+    """The launches of a call; raises TypeError for what are none."""
+    if isinstance(launches, Launch):
+        raise TypeError(f"launches are an iterable of Launch: give [{launches!r}]")
+    for launch in launches:
+        if not isinstance(launch, Launch):
+            raise TypeError(f"launches are an iterable of Launch, not of {type(launch).__name__}")
+        yield launch
+
+
 async def entry(launch: Launch, now: float) -> Entry:
     """
     What the journal keeps of a launch.
@@ -150,7 +160,7 @@ def _leaves(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str,
         parts = value.items() if isinstance(value, dict) else enumerate(value)
         for name, inner in parts:
             yield from _leaves(inner, (*path, str(name)))
-    else:
+    elif path:
         yield path, value
 
 

@@ -53,7 +53,7 @@ class Proof(StrEnum):
     BY_HAND = "by hand"
     """The user says that it was not started."""
     ENDED = "ended"
-    """The attempt before is over or was refused, and the user asked for another."""
+    """The attempt before is over or was refused, and the user asked for another, maybe corrected."""
 
 
 ENDS = frozenset({State.SUCCEEDED, State.FAILED, State.STOPPED, State.DELETED, State.COLLECTED})
@@ -150,6 +150,11 @@ def planned(row: Row, proof: Proof, now: float) -> Row:
     if proof is Proof.ENDED:
         return Row(row.key, row.experiment, row.payload, attempt=row.attempt + 1, since=now, proof=proof)
     return replace(again, candidates=())
+
+
+def amended(row: Row, given: Row, now: float) -> Row:
+    """Another attempt at it may be made, with the experiment and the payload of another launch."""
+    return replace(planned(row, Proof.ENDED, now), experiment=given.experiment, payload=given.payload)
 
 
 def doubted(row: Row, why: str, now: float) -> Row:

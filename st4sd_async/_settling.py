@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import anyio
 
 from ._errors import St4sdError, UnknownRun
-from ._moves import BAD_ENDS, Proof, Row, State, ended, planned, started
+from ._launch import Launch, each, entry
+from ._moves import BAD_ENDS, Proof, Row, State, amended, ended, planned, started
 from ._resources.sightings import of_instance
 
 if TYPE_CHECKING:
@@ -28,18 +29,32 @@ class Settling:
     _work: Work | None
     _errors: dict[str, Exception]
 
-    async def retry_failed(self) -> int:
+    async def retry_failed(self, corrected: Iterable[Launch] = ()) -> int:
         """
         Plan a new attempt at each launch that was refused, or whose run failed, was stopped or deleted.
 
         The runs of earlier attempts stay as they are.
 
+        Args:
+            corrected: Launches whose new attempt has another experiment or payload than the one before, by their
+                keys. It may be the whole list that is added afterwards: those that did not end badly, or are not
+                there yet, are left to `add`.
+
         Returns:
             How many; `run` starts them.
+
+        Raises:
+            InvalidPayload: A payload will not do; nothing is planned.
         """
-        rows = self._rows(BAD_ENDS)
-        for row in rows:
-            await self._plan(row, Proof.ENDED)
+        rows = {row.key: row for row in self._rows(BAD_ENDS)}
+        given = {one.key: await entry(one, self._book.clock.wall()) for one in each(corrected) if one.key in rows}
+        await self._book.journal.add([], {one.row.payload: one.content for one in given.values()})
+        for key, row in rows.items():
+            if key in given:
+                self._book.remember(key, given[key].secrets)
+                await self._change(row, amended(row, given[key].row, self._book.clock.wall()))
+            else:
+                await self._plan(row, Proof.ENDED)
         return len(rows)
 
     async def adopt(self, key: str, rest_uid: str) -> None:

@@ -1114,7 +1114,7 @@ class Batch:
             How many are new.
 
         Raises:
-            JournalError: A key is there already with another experiment or payload; the text has the difference.
+            LaunchConflict: A key is there already with another experiment or payload; the text has the difference.
             InvalidPayload: A payload will not do. Launches before the one in question may have been added.
         """
 
@@ -1195,14 +1195,22 @@ class Batch:
         Runs that have none, or not yet, are in its ``problems``, by their rest-uids.
         """
 
-    def retry_failed(self) -> int:
+    def retry_failed(self, corrected: Iterable[Launch] = ...) -> int:
         """
         Plan a new attempt at each launch that was refused, or whose run failed, was stopped or deleted.
 
         The runs of earlier attempts stay as they are.
 
+        Args:
+            corrected: Launches whose new attempt has another experiment or payload than the one before, by their
+                keys. It may be the whole list that is added afterwards: those that did not end badly, or are not
+                there yet, are left to `add`.
+
         Returns:
             How many; `run` starts them.
+
+        Raises:
+            InvalidPayload: A payload will not do; nothing is planned.
         """
 
     def run(self, outputs: Iterable[str] | None = None, to: str | os.PathLike[str] | None = None) -> Generator[Item]:

@@ -36,6 +36,9 @@ TableFile = Annotated[
     Path,
     typer.Argument(metavar="TABLE", help="CSV with a header, or JSON lines (.jsonl); a launch in each line."),
 ]
+Default = Annotated[
+    str | None, typer.Argument(metavar="EXPERIMENT", help="What to start, where the table does not say.")
+]
 JournalFile = Annotated[
     Path | None,
     typer.Option("--journal", dir_okay=False, metavar="FILE", help="Where it is noted.  [default: TABLE.journal]"),
@@ -46,9 +49,7 @@ Key = Annotated[str, typer.Argument(metavar="KEY", help="Key of a launch in doub
 async def run(
     here: Here,
     table: TableFile,
-    experiment: Annotated[
-        str | None, typer.Argument(metavar="EXPERIMENT", help="What to start, where the table does not say.")
-    ] = None,
+    experiment: Default = None,
     outputs: Annotated[
         list[str] | None, typer.Option("--output", "-o", metavar="NAME", help="Download this key-output of each run.")
     ] = None,
@@ -103,14 +104,24 @@ async def status(here: Here, table: TableFile, journal: JournalFile = None, as_j
     return _exit(items)
 
 
-async def retry(here: Here, table: TableFile, journal: JournalFile = None, as_json: Json = False) -> None:
+async def retry(
+    here: Here,
+    table: TableFile,
+    experiment: Default = None,
+    is_corrected: Annotated[
+        bool, typer.Option("--corrected", help="With the experiments and payloads that the table has now.")
+    ] = False,
+    journal: JournalFile = None,
+    as_json: Json = False,
+) -> None:
     """
     Plan a new attempt at each launch that failed.
 
     That is one that was refused, or whose run failed, was stopped or deleted; 'batch run' starts them.
     """
+    launches = list(read_launches(table, experiment)) if is_corrected else []
     async with _opened(here, table, journal) as batch:
-        count = await batch.retry_failed()
+        count = await batch.retry_failed(launches)
     if as_json:
         print_document({"planned": count})
     way = f"; start them with the same '{COMMAND} batch run {table} ...' as before" if count else ""

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable
 
 from .._errors import InvalidPayload, StartOutcomeUnknown, UnknownExperiment, UnknownRun, shorten
-from .._journal_errors import JournalCorrupt
+from .._journal_errors import JournalCorrupt, LaunchConflict
 
 COMMAND = "st4sd-async"
 LONGEST_LINE = 300
@@ -19,6 +19,7 @@ _ADVICE: dict[type, str] = {
     InvalidPayload: f"see what a start takes with: {COMMAND} show EXPERIMENT",
     StartOutcomeUnknown: f"look for it before you start it again: {COMMAND} list runs",
     JournalCorrupt: f"restore a copy; with a new journal, first look for the runs of this one: {COMMAND} list runs",
+    LaunchConflict: f"use another key; if that launch ended badly: {COMMAND} batch retry TABLE --corrected",
 }
 """What to do next, where the library names methods of Python."""
 

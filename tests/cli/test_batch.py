@@ -84,6 +84,20 @@ def test_the_journal_tells_what_became_of_the_launches(shell: Shell, table: Path
     assert shell("batch", "retry", table, "--json").document == {"planned": 0}
 
 
+def test_a_refused_line_is_corrected_in_the_table(shell: Shell) -> None:
+    """The message says how, and the same command as before starts it."""
+    Path("x.jsonl").write_text('{"key": "it"}\n')
+    refused = shell("batch", "run", "x.jsonl", "dem0")
+
+    conflict = shell("batch", "run", "x.jsonl", "fail")
+    planned = shell("batch", "retry", "x.jsonl", "fail", "--corrected")
+    done = shell("batch", "run", "x.jsonl", "fail", "--json")
+
+    assert (refused.status, conflict.status, planned.status) == (3, 2, 0)
+    assert "if that launch ended badly: st4sd-async batch retry TABLE --corrected" in conflict.said
+    assert [(one["state"], one["attempt"]) for one in done.lines] == [("failed", 2)]
+
+
 async def leave_in_doubt(server: LocalServer) -> None:
     """A journal of a batch that was left while nobody knew whether its launch was started."""
     server.faults.add("POST /experiments/*/start", DropBefore())

@@ -13,7 +13,9 @@ import pytest
 from st4sd_async import (
     Batch,
     Client,
+    InvalidPayload,
     Launch,
+    LaunchConflict,
     MissingInputs,
     Run,
     RunDeleted,
@@ -83,6 +85,44 @@ async def test_a_refused_launch_fails_alone(client: Client, tmp_path: Path, capl
     assert "molecules.csv" in str(failures[0].error)
     assert (again, count) == ({}, 2)
     assert [item.attempt for item in retried.values()] == [2, 2]
+
+
+async def test_what_was_refused_is_corrected_under_its_key(client: Client, tmp_path: Path) -> None:
+    """On demand only, by the list that is added anyway; what is well, or not there yet, is as it was."""
+    bad, good = [Launch("mol 7", "dem0"), Launch("mol 8", "demo")], launches(2)
+    async with client.batch(tmp_path / "campaign.db") as batch:
+        await batch.add([*bad, *good])
+        await worked_off(batch)
+
+    mended = [launch(7), launch(8), *good, launch(9)]
+    async with client.batch(tmp_path / "campaign.db") as batch:
+        with pytest.raises(LaunchConflict, match=r"was 'dem0' and is 'demo'.* retry_failed\(corrected=...\) starts"):
+            await batch.add(mended)
+        counts = batch.counts
+        planned = await batch.retry_failed(corrected=mended)
+        new = await batch.add(mended)
+        items = await worked_off(batch)
+
+    assert (counts["refused"], counts["planned"], planned, new) == (2, 0, 2, 1)
+    assert {key: (item.state, item.attempt) for key, item in items.items()} == {
+        "mol 7": ("succeeded", 2),
+        "mol 8": ("succeeded", 2),
+        "mol 9": ("succeeded", 1),
+    }
+    assert await numbers(client) == {"0": 1, "1": 1, "7": 1, "8": 1, "9": 1}
+
+
+async def test_a_correction_that_will_not_do_plans_nothing(client: Client) -> None:
+    """Neither its launch nor another that failed."""
+    async with client.batch() as batch:
+        await batch.add([Launch("a", "dem0"), Launch("b", "dem0")])
+        await worked_off(batch)
+        with pytest.raises(InvalidPayload, match="'b' was not added"):
+            await batch.retry_failed([Launch("a", "demo"), Launch("b", "demo", {"variabels": {}})])
+        with pytest.raises(TypeError, match="iterable of Launch"):
+            await batch.retry_failed(Launch("a", "demo"))  # type: ignore[arg-type]
+
+        assert batch.counts["refused"] == 2
 
 
 async def test_a_failed_run_is_tried_again_on_demand_only(server: LocalServer, client: Client, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from st4sd_async._moves import (
     Proof,
     Row,
     State,
+    amended,
     doubted,
     ended,
     planned,
@@ -271,10 +272,13 @@ class Batch(RuleBasedStateMachine):
         self.rows[key] = ended(self.rows[key], state, None, self.now)
 
     @precondition(lambda self: self._in(*BAD_ENDS))
-    @rule(data=st.data())
-    def try_again(self, data: Any) -> None:
-        key = data.draw(st.sampled_from(self._in(*BAD_ENDS)))
-        self.rows[key] = planned(self.rows[key], Proof.ENDED, self.now)
+    @rule(data=st.data(), correct=st.booleans())
+    def try_again(self, data: Any, correct: bool) -> None:
+        """With the same payload, or with another, which may be of another experiment."""
+        row = self.rows[data.draw(st.sampled_from(self._in(*BAD_ENDS)))]
+        other = Row(row.key, data.draw(st.sampled_from(["demo", "other"])), "other payload")
+        again = amended(row, other, self.now) if correct else planned(row, Proof.ENDED, self.now)
+        self.rows[row.key] = again
 
     @invariant()
     def each_attempt_has_one_run_at_most(self) -> None:

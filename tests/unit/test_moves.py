@@ -65,6 +65,18 @@ def test_a_new_attempt_begins_afresh(state: State) -> None:
     assert token("j", "mol", again.attempt) != token("j", "mol", row.attempt)
 
 
+@pytest.mark.parametrize("state", sorted(State))
+def test_a_launch_is_corrected_only_once_it_is_over(state: State) -> None:
+    """Then another attempt has the other experiment and payload; what may still be started is never changed."""
+    given = Row("mol", "demo:2", "1")
+    if state in BAD_ENDS:
+        again = moves.amended(at(state), given, 9.0)
+        assert again == Row("mol", "demo:2", "1", attempt=2, since=9.0, proof=Proof.ENDED)
+    else:
+        with pytest.raises(ValueError, match="'mol' is"):
+            moves.amended(at(state), given, 9.0)
+
+
 def test_a_token_tells_nothing_and_is_never_the_same() -> None:
     """It may stand in metadata, where a colon may not; journals, keys and attempts differ."""
     tokens = [token(*parts) for parts in product(("j", "k"), ("a", "b", "a:1", "\u00fc\0"), (1, 2))]

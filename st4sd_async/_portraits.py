@@ -26,7 +26,7 @@ from ._cards import (
     tone_of,
     why,
 )
-from ._errors import shorten
+from ._errors import APIError, shorten
 from ._hints import Hint
 from ._item import Item
 from ._moves import BAD_ENDS, State
@@ -229,7 +229,9 @@ def _(batch: Batch) -> Card:
 
 def _trouble(item: Item) -> str:
     found = why(item.status) if item.status and item.state in BAD_ENDS else ""
-    return found or ("" if item.error is None else str(item.error))
+    # Where it is cut, the service's words should be left, not where the request went.
+    words = item.error.message if isinstance(item.error, APIError) else str(item.error or "")
+    return found or words
 
 
 def _assigned(values: Any) -> str:

@@ -265,16 +265,18 @@ async def test_waits_batches_and_downloads_have_bars(
     await shown.wait(runs)
     await shown.run(runs[0].id).download_outputs(tmp_path)
     async with shown.batch() as batch:
-        await batch.add([Launch("C1", "demo", INPUTS), Launch("C2", "fail")])
+        misspelt = {**INPUTS, "variables": {"scael": 2}}
+        await batch.add([Launch("C1", "demo", INPUTS), Launch("C2", "fail"), Launch("C3", "demo", misspelt)])
         async for _ in batch.run():
             pass
 
     assert "stage0.Boom" in batch._repr_html_()
+    assert "scael" in batch._repr_html_()
     said = capsys.readouterr().err
     assert "waiting for runs  ....................   0%  0 of 2 runs\n" in said
     assert "waiting for runs  #################### 100%  2 of 2 runs\n" in said
     assert "100%  2 of 2 key-outputs  " in said
-    assert "launches in a journal in memory  #################### 100%  2 of 2 launches\n" in said
+    assert "launches in a journal in memory  #################### 100%  3 of 3 launches\n" in said
 
 
 @pytest.mark.anyio

@@ -8,7 +8,11 @@ from collections.abc import AsyncGenerator, Callable, ItemsView, Iterator, KeysV
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
+import anyio
+
 from . import _batch, _client, _item, _run
+from ._call import Call
+from ._import import Source
 from ._loop import Stay
 from ._portal import Portal
 
@@ -197,6 +201,20 @@ class Client(Handle, of=_client.Client):
         for name, value in vars(target).items():
             if not name.startswith("_") and counterpart_of(type(value)):
                 setattr(self, name, self._shown(value))
+
+    def _taken(self, value: Any) -> Any:
+        if isinstance(value, Client) and value._portal is not self._portal:
+            return value._source()
+        return super()._taken(value)
+
+    def _source(self) -> Source:
+        """This client as a source of experiments for another one, which has an event loop of its own."""
+
+        async def send(call: Call[Any], /) -> Any:
+            sent = self._target._send(call)
+            return await anyio.to_thread.run_sync(self._portal.call, sent, abandon_on_cancel=True)
+
+        return Source(self._target._session.home.geturl(), send)
 
     def __enter__(self) -> Self:
         """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, unquote
 
@@ -187,12 +188,24 @@ class Imports:
             return []
 
 
-async def _fetched(send: Sender, source: str | Client, identifier: str | None) -> tuple[str, Experiment]:
+@dataclass(frozen=True)
+class Source:
+    """A client as a source of experiments."""
+
+    root: str
+    """The address of its deployment."""
+    send: Sender
+    """Sends to there."""
+
+
+async def _fetched(send: Sender, source: str | Client | Source, identifier: str | None) -> tuple[str, Experiment]:
     """Where an experiment comes from, and the experiment."""
     if isinstance(source, Imports):
+        source = Source(source._session.home.geturl(), source._send)
+    if isinstance(source, Source):
         if identifier is None:
             raise ValueError("name the experiment: a client as the source does not")
-        return source._session.home.geturl(), await source._send(get_call(identifier, WHOLE))
+        return source.root, await source.send(get_call(identifier, WHOLE))
     if not isinstance(source, str):
         raise TypeError(f"the source is the address of a registry or a Client, not {type(source).__name__}")
     root, name = located(source, identifier)

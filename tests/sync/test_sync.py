@@ -17,7 +17,16 @@ from typing import Any
 import pytest
 
 import st4sd_async
-from st4sd_async import Config, JournalLocked, Launch, St4sdError, Unauthorized, UnknownRun, WaitTimeout
+from st4sd_async import (
+    Config,
+    JournalLocked,
+    Launch,
+    St4sdError,
+    Unauthorized,
+    UnknownExperiment,
+    UnknownRun,
+    WaitTimeout,
+)
 from st4sd_async.local import LocalServer
 from st4sd_async.sync import Client, Item, Run
 
@@ -152,6 +161,20 @@ def test_what_is_wrong_with_arguments_is_told_at_once(sync_client: Client) -> No
         given: Any = [other.experiments]
         with pytest.raises(ValueError, match="belongs to another client"):
             sync_client.watch_many(given)
+
+
+def test_experiments_come_from_another_blocking_client(server: LocalServer, sync_client: Client) -> None:
+    """Each client goes on in its own event loop."""
+    with LocalServer() as there, connect(there) as other, connect(server) as unused:
+        fetched = other.fetch_experiment(sync_client, "demo")
+        known = other.import_experiment(sync_client, "demo", allow_missing=True)
+        with pytest.raises(UnknownExperiment):
+            other.fetch_experiment(unused, "nothing")
+        with pytest.raises(ValueError, match="name the experiment"):
+            other.fetch_experiment(sync_client)
+
+    assert fetched.source == f"{server.url}/"
+    assert (known.name, known.digest is None) == ("demo", False)
 
 
 def test_the_first_call_proves_the_login(server: LocalServer) -> None:

@@ -146,11 +146,11 @@ def may_carry_credentials(url: SplitResult, home: SplitResult, trusted_hosts: It
     host = url.hostname or ""
     if url.scheme != "https" and not is_loopback(host):
         return False
-    if _origin(url) == _origin(home):
+    if origin(url) == origin(home):
         return True
-    return any(trusted.lower() in (host, f"{host}:{_origin(url)[2]}") for trusted in trusted_hosts)
+    return any(trusted.lower() in (host, f"{host}:{origin(url)[2]}") for trusted in trusted_hosts)
 
 
-def _origin(url: SplitResult) -> tuple[str, str, int]:
+def origin(url: SplitResult) -> tuple[str, str, int]:
     """Scheme, host and port: what tells one server from another."""
     return url.scheme, url.hostname or "", url.port or (443 if url.scheme == "https" else 80)

@@ -48,6 +48,9 @@ PORTION = 1000
 HEAVY = 4 << 20
 """Characters of payloads after which they are written down, however few launches there are."""
 
+LEFT = "a batch was left with %s in %s: runs go on; %s"
+ENDED_BADLY = "%d launches ended badly before: batch.retry_failed() plans another attempt at them"
+
 
 @dataclass(frozen=True)
 class Deployment:
@@ -142,6 +145,13 @@ class Batch(Shown, Settling):
     def items(self) -> list[Item]:
         """All launches as they are now, in the order in which they were added."""
         return [self._item(row) for row in list(self._book.rows.values())]  # other threads may add some meanwhile
+
+    @property
+    def running(self) -> list[Item]:
+        """The launches whose runs `run` watches, with the newest status; one that was never seen yet is missing."""
+        seen = {} if self._work is None else dict(self._work.ends.statuses)
+        rows = [row for key in seen if (row := self._book.rows[key]).state is State.STARTED]
+        return [replace(self._item(row), status=seen[row.key]) for row in rows]
 
     def failures(self) -> list[Item]:
         """Those with an error: refused, failed, stopped, deleted, in doubt, or not all downloaded."""
@@ -264,7 +274,7 @@ class Batch(Shown, Settling):
         if before is not None:
             work.succeed(before)
         elif bad := len(self._rows(BAD_ENDS)):
-            log.warning("%d launches ended badly before: batch.retry_failed() plans another attempt at them", bad)
+            log.warning(ENDED_BADLY, bad)
         self._errors = work.errors
         work.take(self._book.rows.values())
         tasks.start_soon(work)
@@ -316,4 +326,4 @@ class Batch(Shown, Settling):
         left = {state: tally[state] for state in (State.PLANNED, State.UNKNOWN, State.SENDING, State.STARTED)}
         told = ", ".join(f"{count} {state}" for state, count in left.items() if count) or "everything settled"
         way = "run the same script again to go on" if self._journal.is_on_disk else "only batch.items knows of them now"
-        log.warning("a batch was left with %s in %s: runs go on; %s", told, self._journal.name, way)
+        log.warning(LEFT, told, self._journal.name, way)

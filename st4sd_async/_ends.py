@@ -100,6 +100,8 @@ class Ends:
     ) -> None:
         self._book, self._client, self._collecting = book, client, collecting
         self._begin, self._report = begin, report
+        self.statuses: dict[str, Status] = {}
+        """key -> the newest status, of launches whose runs are watched."""
         self._collectors = anyio.Semaphore(COLLECTORS)
 
     def is_settled(self, row: Row) -> bool:
@@ -114,6 +116,7 @@ class Ends:
         try:
             async with aclosing(self._client.watch_many(runs)) as changes:
                 async for run, status in changes:
+                    self.statuses[runs[run.id]] = status
                     if status.is_final:
                         self._begin(self._end, runs.pop(run.id), status)
                     elif status.hint and status.hint.reason in _BEFORE:
@@ -132,11 +135,13 @@ class Ends:
         elif isinstance(failure, UnknownRun) and failure.detail:
             await self._end(left[0], None)
         elif failure is not None and left:
+            self.statuses.pop(left[0], None)
             self._report(left[0], failure)
 
     async def _end(self, key: str, status: Status | None) -> None:
         """A run is over; without a status it is not there any more."""
         row, now = self._book.rows[key], self._book.clock.wall()
+        self.statuses.pop(key, None)
         if row.state is State.STARTED:
             state = _end_of(status)
             if state is State.DELETED and row.rest_uid:

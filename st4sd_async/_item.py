@@ -38,7 +38,11 @@ class Item(Shown):
     run: Run | None
     """The handle on its run; None if it has none, or it is not known."""
     status: Status | None
-    """The final status of its run, without ``meta``; None if it is not over, or was never seen."""
+    """
+    The final status of its run, without ``meta``; None if it is not over, or was never seen.
+
+    In `Batch.running` the newest.
+    """
     error: Exception | None
     """
     What went wrong; None if nothing did.

@@ -3,7 +3,7 @@ The journal of a batch: an SQLite file that knows what was planned, is being sen
 
 What `Journal.save` has returned from is on the disk. Nobody else can write while a journal is open, and
 a process that dies leaves no lock. Look into it, while no batch has it open, with
-``sqlite3 campaign.db 'SELECT key, state, rest_uid, error FROM item'``.
+``sqlite3 campaign.db 'SELECT key, state, rest_uid, error FROM item'``; else with `_glance`.
 """
 
 from __future__ import annotations
@@ -222,10 +222,7 @@ class Journal:
 
     def _facts(self, server: str) -> dict[str, str]:
         facts: dict[str, str] = dict(self._query("SELECT name, value FROM journal").fetchall())
-        if facts.get("format") != records.FORMAT:
-            raise JournalError(
-                f"{self.name} has format {facts.get('format')!r}, not {records.FORMAT!r}: update this package"
-            )
+        records.check_format(self.name, facts)
         if facts["server"] != server:
             told = f"{self.name} is of a batch at {facts['server']}, not at {server}: {records.ELSEWHERE}"
             raise JournalError(told.format(server))

@@ -14,6 +14,7 @@ from ._errors import (
     DecodeError,
     NotFound,
     NotReady,
+    RunFailed,
     ServerError,
     St4sdError,
     TransportError,
@@ -110,7 +111,7 @@ class Search:
             if is_table(table):
                 return self._checked(rest_uid, table)
             if not any(path.endswith(TABLE) for path in document.interface.output_files):
-                raise NotFound(nothing(rest_uid, document.status, document.interface))
+                raise nothing(rest_uid, document.status, document.interface)
         try:
             return await self._asked(rest_uid)
         except UnknownRun as error:
@@ -175,18 +176,20 @@ def verdict(refusal: APIError, run: Instance) -> APIError:
         return NotReady(f"run {run.id!r} has no properties yet: {status}", **facts)
     if isinstance(refusal, NotFound) or not status.is_success:
         interface = run.experiment.metadata.registry.interface if run.experiment else None
-        return NotFound(nothing(run.id, status, interface), **facts)
+        return nothing(run.id, status, interface, **facts)
     return refusal
 
 
-def nothing(rest_uid: str, status: Status, interface: Interface | None) -> str:
-    """Why a run that is over measured nothing; the interface is None if nobody knows it any more."""
+def nothing(rest_uid: str, status: Status, interface: Interface | None, /, **facts: Any) -> NotFound:
+    """Why a run that is over measured nothing, caused by its failure; the interface is None if nobody knows it."""
     why = "it succeeded, but the orchestrator could not measure any, as its output/experiment.log tells"
     if interface is not None and not interface.properties:
         why = "its experiment measures none"
     elif not status.is_success:
         why = f"it did not succeed: {status}"
-    return f"run {rest_uid!r} has no properties: {why}"
+    error = NotFound(f"run {rest_uid!r} has no properties: {why}", **facts)
+    error.__cause__ = None if status.is_success else RunFailed({rest_uid: status})
+    return error
 
 
 def _check_names(problems: Mapping[str, St4sdError]) -> None:

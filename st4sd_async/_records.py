@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from ._journal_errors import JournalCorrupt
+from ._journal_errors import JournalCorrupt, JournalError
 from ._moves import Proof, Row, State
 
 FORMAT = "1"
@@ -83,6 +83,13 @@ class Contents:
     """How many instances there were before the first send; None: nothing was sent yet."""
     moments: list[tuple[str, Moment]]
     """key and moment, of all that were noted."""
+
+
+def check_format(name: str, facts: Mapping[str, str]) -> None:
+    """Raise `JournalError` if a journal with these facts was written by another version of this package."""
+    found = facts.get("format")
+    if found != FORMAT:
+        raise JournalError(f"{name} has format {found!r}, not {FORMAT!r}: update this package")
 
 
 def saving(row: Row) -> list[Statement]:

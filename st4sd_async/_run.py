@@ -170,4 +170,4 @@ def several(runs: object) -> list[object]:
     """What was given as runs, one by one."""
     if isinstance(runs, Iterable) and not isinstance(runs, str):
         return list(runs)
-    raise TypeError(f"runs are an iterable of Run or rest-uids, not {runs!r}: for one run there is watch()")
+    raise TypeError(f"runs are an iterable of Run or rest-uids, not {runs!r}: give [run], or watch() it")

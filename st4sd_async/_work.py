@@ -36,7 +36,7 @@ class Work:
         self, book: Book, client: Client, starts: Starts, doubts: Doubts, collecting: Collecting | None, most: float
     ) -> None:
         self._book, self._client, self._starts, self._doubts = book, client, starts, doubts
-        self._ends = Ends(book, client, collecting, self._begin, self._report)
+        self.ends = Ends(book, client, collecting, self._begin, self._report)
         self._most = most
         self._open: set[str] = set()
         """Keys of launches that are not settled."""
@@ -98,7 +98,7 @@ class Work:
     def take(self, rows: Iterable[Row]) -> None:
         """Do what is left to do for these launches."""
         for row in rows:
-            is_open = not self._ends.is_settled(row)
+            is_open = not self.ends.is_settled(row)
             if is_open or row.state is State.COLLECTED:
                 self.errors.pop(row.key, None)  # what it came to before is not true any more
             if is_open:
@@ -162,7 +162,7 @@ class Work:
             if self._fresh:
                 self._once("gather", self._gather)
             while self._succeeded:
-                self._begin(self._ends.collect, self._succeeded.pop())
+                self._begin(self.ends.collect, self._succeeded.pop())
             if self._in_doubt():
                 self._once("settle", self._settle)
             await self._news.wait()
@@ -234,7 +234,7 @@ class Work:
     async def _gather(self) -> None:
         await self._book.clock.sleep(GATHER)
         keys, self._fresh = self._fresh, []
-        self._begin(self._ends.watch, keys)
+        self._begin(self.ends.watch, keys)
 
     def _report(self, key: str, error: Exception | None = None) -> None:
         """A launch is settled for now."""

@@ -955,7 +955,11 @@ class Item:
     run: Run | None
     """The handle on its run; None if it has none, or it is not known."""
     status: Status | None
-    """The final status of its run, without ``meta``; None if it is not over, or was never seen."""
+    """
+    The final status of its run, without ``meta``; None if it is not over, or was never seen.
+
+    In `Batch.running` the newest.
+    """
     error: Exception | None
     """
     What went wrong; None if nothing did.
@@ -1234,6 +1238,10 @@ class Batch:
             ValueError: One of ``outputs`` and ``to`` is missing; or ``to`` has files for keys that were never
                 started, those of another batch.
         """
+
+    @property
+    def running(self) -> list[Item]:
+        """The launches whose runs `run` watches, with the newest status; one that was never seen yet is missing."""
 
 class Client:
     """

@@ -67,6 +67,7 @@ LEVELS = {
     "_verdict": 0,
     "_lock": 0,
     "_records": 0,
+    "_glance": 1,
     "_journal": 3,
     "_book": 4,
     "_launch": 5,

@@ -65,8 +65,12 @@ def test_the_notebook_runs(tmp_path: Path) -> None:
     assert list((tmp_path / "results").glob("Folder/sub/b.bin"))
 
 
-def test_the_kernels_interrupt_ends_the_display_and_not_the_run(endless: LocalServer, tmp_path: Path) -> None:
-    """The cell ends, its output says that the run goes on, and so it does."""
+@pytest.mark.parametrize("error", ["CancelledError", "KeyboardInterrupt"], ids=["awaited", "blocking"])
+@pytest.mark.timeout(60)
+def test_the_kernels_interrupt_ends_the_display_and_not_the_run(
+    endless: LocalServer, tmp_path: Path, error: str
+) -> None:
+    """The cell ends, its output says that the run goes on, and so it does; with either client."""
     connect = f"""
         from st4sd_async import Client
         client = await Client({endless.url!r}, api_key={endless.api_key!r}).open()
@@ -78,8 +82,14 @@ def test_the_kernels_interrupt_ends_the_display_and_not_the_run(endless: LocalSe
         threading.Timer(1.0, os.kill, [os.getpid(), signal.SIGINT]).start()
         await run.show()
     """
+
+    def blocking(source: str) -> str:
+        return (
+            source.replace("st4sd_async import", "st4sd_async.sync import").replace(".open()", "").replace("await ", "")
+        )
+
     cells: list[Any] = [
-        nbformat.v4.new_code_cell(source, metadata=metadata)  # type: ignore[no-untyped-call]  # as it is there
+        nbformat.v4.new_code_cell(source if error == "CancelledError" else blocking(source), metadata=metadata)  # type: ignore[no-untyped-call]  # as it is there
         for source, metadata in (
             ("\n".join(map(str.strip, connect.splitlines())), {}),
             ("\n".join(map(str.strip, show.splitlines())), {"tags": ["raises-exception"]}),
@@ -93,5 +103,5 @@ def test_the_kernels_interrupt_ends_the_display_and_not_the_run(endless: LocalSe
     shown = [output for output in done.cells[1].outputs if output.output_type == "display_data"]
     assert len(shown) == 1
     assert "the runs go on" in shown[0].data["text/html"]
-    assert [output.ename for output in done.cells[1].outputs if output.output_type == "error"] == ["CancelledError"]
+    assert [output.ename for output in done.cells[1].outputs if output.output_type == "error"] == [error]
     assert "no status yet" in done.cells[2].outputs[0].text

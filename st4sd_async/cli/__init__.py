@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import os
 import sys
+from pathlib import Path
 
 NEEDED = ("typer", "rich")
 """The packages that the extra ``cli`` brings."""
@@ -18,6 +21,12 @@ def main() -> None:
             or the way to it failed, 4 a run may or may not have been started, 130 interrupted, 141 whoever read the
             output left.
     """
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by whoever began this process
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 -- as long as the process
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # What its encoding cannot say must not cost the rest.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         from ._app import app
     except ModuleNotFoundError as error:

@@ -12,6 +12,7 @@ import typer
 from . import _batching, _collecting, _demo, _experiments, _serve, _starting, _watching
 from ._connect import with_client
 from ._exits import EXITS, Exit, complain
+from ._words import logged
 
 
 def _typer(name: str, *, completion: bool) -> typer.Typer:
@@ -34,7 +35,8 @@ class Messages(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one."""
-        complain(self.format(record))
+        if told := logged(record):
+            complain(told)
 
 
 def _show_version(wanted: bool) -> None:

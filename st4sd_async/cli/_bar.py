@@ -12,8 +12,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from .._progress import Progress as Told
 from .._progress import Step
 from ._board import is_live
+from ._words import printable
 
-COLUMNS = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[more]}"))
+COLUMNS = (
+    TextColumn("{task.description}", markup=False),
+    BarColumn(),
+    MofNCompleteColumn(),
+    TextColumn("{task.fields[more]}", markup=False),
+)
 """What the line shows: the work, its bar, how much of it is done, and what came."""
 NOTHING = Step("", 0, 0, "", 0, False)
 """Where some work is before its first step."""
@@ -48,7 +54,7 @@ class Bar:
         count = len(self._steps)
         self._progress.update(
             self._task,
-            description=step.work if count == 1 else f"{step.unit} of {count} runs",
+            description=printable(step.work) if count == 1 else f"{step.unit} of {count} runs",
             completed=self._done,
             total=self._total,
             visible=True,

@@ -3,34 +3,28 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable
 from contextlib import aclosing
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from .._batch import MAX_RUNNING, Batch
-from .._errors import APIError, RunFailed, shorten
-from .._item import Item
-from ._board import Board, Rank, Row, Tally, is_live, shown
+from .._cards import counted
+from .._glance import glance
+from .._item import Item, item_of
+from .._journal_errors import JournalLocked
+from .._moves import State
+from ._board import Board, Tally, is_live, shown
 from ._collecting import Names, print_properties
 from ._connect import Here, Json
-from ._exits import Exit, Unusable, exit_of, say
+from ._exits import Exit, Unusable, say
+from ._launched import DETAILS, document_of, exit_status, print_launches, rank_of, running_row, settled_row
 from ._launches import read_launches
-from ._print import print_document, print_line, print_table
-from ._watching import why
-from ._words import COMMAND, told, way_back
-
-COLUMNS = ("key", "state", "attempt", "rest-uid", "exit-status", "files", "error")
-RANKS = {
-    "planned": Rank.WAITS,
-    "sending": Rank.GOES_ON,
-    "started": Rank.GOES_ON,
-    "succeeded": Rank.GOOD,
-    "collected": Rank.GOOD,
-}
-"""State of a launch -> what a row with it is about; the others are bad."""
+from ._print import print_document, print_line
+from ._words import COMMAND, way_back
 
 TableFile = Annotated[
     Path,
@@ -74,34 +68,44 @@ async def run(
     Killed at any moment, the same command goes on where it was. With --json a line for each launch that is settled.
     """
     launches = list(read_launches(table, experiment))  # all of it, so that a mistake in a line leaves no journal
-    here.ending.farewell = way_back("go on")
+    here.ending.farewell = f"the runs go on; {way_back('go on')}"
     async with here.client.batch(_journal(table, journal), max_running=most) as batch:
         new = await batch.add(launches)
-        say(f"{len(batch.items)} launches, {new} of them new, in {str(_journal(table, journal))!r}")
-        with shown(Board("launches", "key", ("rest-uid",), _tally(batch)), is_data_here=as_json) as show:
+        say(f"{counted(len(batch.items), 'launch')}, {new} of them new, in {str(_journal(table, journal))!r}")
+        here.ending.is_lasting = True
+        board = Board("launch", "key", DETAILS, _tally(batch), lambda: map(running_row, batch.running))
+        with shown(board, is_data_here=as_json) as show:
             async with aclosing(batch.run(outputs, to if outputs else None)) as settled:
                 async for item in settled:
-                    show(_row(item))
+                    show(settled_row(item))
                     if as_json:
-                        print_line(_document(item))
+                        print_line(document_of(item))
         items = batch.items
     if not as_json and not (is_live() and sys.stdout.isatty()):
-        print_table(COLUMNS, map(_cells, items))
+        print_launches(items)
     failed = sum(item.error is not None for item in items)
-    say(f"{len(items)} launches, {failed} of them failed")
-    return _exit(items)
+    say(f"{counted(len(items), 'launch')}, {failed} of them failed")
+    return exit_status(items)
 
 
 async def status(here: Here, table: TableFile, journal: JournalFile = None, as_json: Json = False) -> Exit:
-    """Tell what became of each launch, from the journal alone."""
-    async with _opened(here, table, journal) as batch:
-        counts, items = batch.counts, batch.items
+    """
+    Tell what became of each launch, from the journal alone.
+
+    While the batch runs, elsewhere, this is how far it is.
+    """
+    try:
+        async with _opened(here, table, journal) as batch:
+            items = batch.items
+    except JournalLocked:
+        items = await _glanced(here, _journal(table, journal))
     if as_json:
-        print_document([_document(item) for item in items])
+        print_document([document_of(item) for item in items])
     else:
-        print_table(COLUMNS, map(_cells, items))
-    say(", ".join(f"{count} {state}" for state, count in counts.items() if count) or "no launches")
-    return _exit(items)
+        print_launches(items)
+    counts = Counter(item.state for item in items)
+    say(", ".join(f"{counts[state]} {state}" for state in State if counts[state]) or "no launches")
+    return exit_status(items)
 
 
 async def retry(
@@ -170,50 +174,12 @@ def _opened(here: Here, table: Path, journal: Path | None) -> Batch:
     return here.client.batch(path)
 
 
+async def _glanced(here: Here, path: Path) -> list[Item]:
+    """The launches of a journal that another process has open."""
+    rows = await glance(path)
+    say(f"{str(path)!r} is in use: this is what was written down by now")
+    return [item_of(row, here.client.run(row.rest_uid) if row.rest_uid else None, None) for row in rows]
+
+
 def _tally(batch: Batch) -> Callable[[], Tally]:
-    return lambda: {(state, RANKS.get(state, Rank.BAD)): count for state, count in batch.counts.items()}
-
-
-def _row(item: Item) -> Row:
-    error = item.error
-    # Where a row is cut, the beginning should tell.
-    told_first = shorten(error.message) if isinstance(error, APIError) else _error(item)
-    # A launch that is in an end state with an error is bad, however good its run was.
-    rank = Rank.BAD if item.error is not None else RANKS.get(item.state, Rank.BAD)
-    return Row(item.key, item.state, rank, (str(item.run or "-"),), told_first or "")
-
-
-def _cells(item: Item) -> tuple[object, ...]:
-    exit_status = item.status.exit_status if item.status is not None else None
-    return item.key, item.state, item.attempt, item.run, exit_status, len(item.files) or None, _error(item)
-
-
-def _error(item: Item) -> str | None:
-    """What went wrong with a launch; of a run that failed, why."""
-    if isinstance(item.error, RunFailed) and item.status is not None:
-        return why(item.status)
-    return None if item.error is None else told(item.error)
-
-
-def _document(item: Item) -> dict[str, Any]:
-    return {
-        "key": item.key,
-        "experiment": item.experiment,
-        "state": item.state,
-        "attempt": item.attempt,
-        "rest-uid": None if item.run is None else item.run.id,
-        "exit-status": item.status.exit_status if item.status is not None else None,
-        "files": item.files,
-        "error": _error(item),
-    }
-
-
-def _exit(items: Iterable[Item]) -> Exit:
-    """How the command must end on account of launches."""
-    exits = (
-        # An earlier process may have met it: then the status of its answer is not known any more.
-        Exit.SERVICE if item.state == "refused" else exit_of(item.error)
-        for item in items
-        if item.error is not None
-    )
-    return max(exits, default=Exit.DONE)
+    return lambda: {(state, rank_of(state)): count for state, count in batch.counts.items()}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import IntEnum
@@ -15,15 +15,15 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from .._cards import counted
 from ._exits import say
+from ._print import GAP, taken
 from ._words import printable
 
 REFRESHES = 4
 """How often a second the board is drawn."""
 FEWEST_ROWS = 3
 """Rows that are shown however low the terminal is."""
-GAP = 2
-"""Blanks between two columns."""
 NARROW = 72
 """Columns of a terminal below which the details give way to the reasons."""
 SHORTEST_WHY = 16
@@ -43,6 +43,8 @@ class Rank(IntEnum):
 STYLES = {Rank.BAD: "red", Rank.STUCK: "yellow", Rank.GOES_ON: "cyan", Rank.WAITS: "dim", Rank.GOOD: "green"}
 SIGNS = {Rank.GOOD: "\N{FULL BLOCK}", Rank.BAD: "x", Rank.STUCK: "!", Rank.GOES_ON: "\N{MEDIUM SHADE}", Rank.WAITS: "."}
 """What the bar is made of, which must read without colours; in this order."""
+PLAIN = {**SIGNS, Rank.GOOD: "#", Rank.GOES_ON: "-"}
+"""The same where standard error has an encoding that may lack those."""
 
 
 @dataclass(frozen=True)
@@ -68,18 +70,27 @@ class Board:
     Rows by name.
 
     Args:
-        noun: What they are, as ``runs``.
+        noun: What each is, as ``run``.
         name: Header of their names.
         columns: Headers of the details.
         tally: Counts all there are, where there are more than rows.
+        passing: Rows that are there as long as this gives them; the others stay.
     """
 
-    def __init__(self, noun: str, name: str, columns: Sequence[str], tally: Callable[[], Tally] | None = None) -> None:
+    def __init__(
+        self,
+        noun: str,
+        name: str,
+        columns: Sequence[str],
+        tally: Callable[[], Tally] | None = None,
+        passing: Callable[[], Iterable[Row]] = tuple,
+    ) -> None:
         self._noun, self._name, self._columns = noun, name, columns
         self._rows: dict[str, Row] = {}
         self._changes: dict[str, int] = {}
         self._change = 0
-        self._tally = tally or self._counted
+        self._tally, self._passing = tally or self._counted, passing
+        self._signs = SIGNS if sys.stderr.encoding.lower().startswith("utf") else PLAIN
         self._began = time.monotonic()
 
     @property
@@ -103,31 +114,39 @@ class Board:
     def drawn(self, width: int, height: int) -> Group:
         """The board, made to fit."""
         tally = {what: count for what, count in self._tally().items() if count}
-        head = Text(f"{sum(tally.values())} {self._noun}, {self.elapsed}: ")
+        head = Text(f"{counted(sum(tally.values()), self._noun)}, {self.elapsed}: ")
         order = sorted(tally, key=lambda what: (what[1] is not Rank.GOOD, what[1], what[0]))
         parts = [Text(f"{tally[state, rank]} {state}", STYLES[rank]) for state, rank in order]
         head.append_text(Text(", ").join(parts))
         room = max(FEWEST_ROWS, height - 4 - len(head.wrap(Console(width=width), width)))
-        rows = list(self._rows.values())
+        rows = list({**self._rows, **{row.name: row for row in self._passing()}}.values())
         if len(rows) <= room:
-            return Group(head, _bar(tally, width), self._table(rows, width))
-        telling = sorted(rows, key=lambda row: (row.rank, -self._changes[row.name]))
+            return Group(head, _bar(tally, width, self._signs), self._table(rows, width))
+        telling = self._telling(rows, room)
         more = Text(_rest(telling[room - 1 :]), "dim", no_wrap=True, overflow="ellipsis")
-        return Group(head, _bar(tally, width), self._table(telling[: room - 1], width), more)
+        return Group(head, _bar(tally, width, self._signs), self._table(telling[: room - 1], width), more)
+
+    def _telling(self, rows: Sequence[Row], room: int) -> list[Row]:
+        """The most telling rows first, the newest of those that are alike; what is bad leaves half of the room."""
+        newest = sorted(rows, key=lambda row: (row.rank, -self._changes.get(row.name, 0)))
+        bad = [row for row in newest if row.rank is Rank.BAD]
+        others, rest = newest[len(bad) :], bad[max(1, room // 2) :]
+        alive = [row for row in others if row.rank is not Rank.GOOD]
+        return [*bad[: len(bad) - len(rest)], *alive, *rest, *others[len(alive) :]]
 
     def _table(self, rows: Sequence[Row], width: int) -> Table:
         columns = [self._name, "state", *(self._columns if width >= NARROW else ())]
         lines = [[*map(printable, (row.name, row.state, *row.details))][: len(columns)] for row in rows]
-        taken = sum(max(map(len, cells)) + GAP for cells in zip(columns, *lines, strict=True))
+        room = width - taken(columns, lines)
         table = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="bold")
         for column in columns:
             table.add_column(column, overflow="fold")
-        has_why = width - taken >= SHORTEST_WHY and any(row.why for row in rows)
+        has_why = room >= SHORTEST_WHY and any(row.why for row in rows)
         if has_why:
             table.add_column("why", no_wrap=True)
         for row, cells in zip(rows, lines, strict=True):
             why = Text(printable(row.why))
-            why.truncate(max(0, width - taken), overflow="ellipsis")
+            why.truncate(max(0, room), overflow="ellipsis" if self._signs is SIGNS else "crop")
             table.add_row(*map(Text, cells), *([why] if has_why else []), style=STYLES[row.rank])
         return table
 
@@ -137,13 +156,13 @@ def _rest(rows: Sequence[Row]) -> str:
     return f"... and {len(rows)} more: " + ", ".join(f"{count} {state}" for state, count in counts.items())
 
 
-def _bar(tally: Tally, width: int) -> Text:
+def _bar(tally: Tally, width: int, signs: Mapping[Rank, str]) -> Text:
     """A line with a part for each rank; what there is at all is seen."""
     counts = Counter[Rank]()
     for (_, rank), count in tally.items():
         counts[rank] += count
     total, bar = sum(counts.values()), Text(no_wrap=True, overflow="crop")
-    for rank, sign in SIGNS.items():
+    for rank, sign in signs.items():
         bar.append(sign * (max(1, width * counts[rank] // total) if counts[rank] else 0), STYLES[rank])
     return bar
 

@@ -76,7 +76,7 @@ class Attempt:
         return Exit.DONE if self.status is not None and self.status.is_success else Exit.RUN_FAILED
 
 
-Changed = Callable[[Attempt], None]
+Changed = Callable[[Attempt], object]
 """Told of every change of an attempt."""
 
 

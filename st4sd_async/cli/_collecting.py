@@ -112,9 +112,9 @@ async def download(
     good = [file for file in every if isinstance(file, Download)]
     if as_json:
         print_document([asdict(file) for file in good])
-    else:
+    elif good or not (worst or failed):
         rows = [(one.path, one.size, one.sha256, one.source) for one in good]
-        print_table(("file", "bytes", "sha256", "source"), rows, telling=2)
+        print_table(("file", "bytes", "sha256", "source"), rows, telling=(0, 1))
     return max([worst, *(exit_of(file.error) for file in failed)])
 
 
@@ -135,7 +135,7 @@ def print_properties(found: Properties, *, as_json: bool) -> Exit:
     complain_of(found.problems)
     if as_json:
         print_document(list(found))
-    else:
+    elif found or not found.problems:
         print_table(found.columns, found.rows)
     return max(map(exit_of, found.problems.values()), default=Exit.DONE)
 

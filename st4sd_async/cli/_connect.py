@@ -15,10 +15,11 @@ import anyio
 import pydantic
 import typer
 
+from .._auth import origin
 from .._client import Client
-from .._config import URL, Config, from_environment
-from .._errors import St4sdError
-from ._exits import Ending, Exit, Unusable, complain, ends_cleanly, exit_of
+from .._config import API_KEY, AUTH_TOKEN, URL, Config, from_environment, split_address
+from .._errors import ConfigError, St4sdError
+from ._exits import Ending, Exit, Unusable, complain, ends_cleanly, exit_of, silence
 from ._words import told
 
 P = ParamSpec("P")
@@ -63,7 +64,7 @@ class Connection:
         The client for it, not open yet.
 
         Raises:
-            ConfigError: A setting is missing or will not do.
+            ConfigError: A setting is missing or will not do, or the credentials there are belong elsewhere.
         """
         if self.context is not None:
             return Client.from_context(self.context, config=config)
@@ -73,7 +74,22 @@ class Connection:
             return Client(url, api_key=_secret(self.api_key_file, "API key"), config=settings)
         if self.auth_token_file is not None:
             return Client(url, auth_token=_secret(self.auth_token_file, "auth-token"), config=settings)
-        return Client(url, api_key=api_key, auth_token=auth_token, config=settings)
+        client = Client(url, api_key=api_key, auth_token=auth_token, config=settings)
+        if self.url and (api_key or auth_token):
+            _check_owner(API_KEY if api_key else AUTH_TOKEN, url, os.environ.get(URL))
+        return client
+
+
+def _check_owner(name: str, url: str, owner: str | None) -> None:
+    """Raise ConfigError if the environment says that its credential is that of another deployment."""
+    if not owner:
+        return
+    asked, meant = split_address(url), split_address(owner)
+    if asked is not None and meant is not None and origin(asked) == origin(meant):
+        return
+    way = f"give --api-key-file FILE, --auth-token-file FILE or --context NAME; or set {URL} to the address instead"
+    place = "an address that makes no sense" if meant is None else repr(meant.hostname)
+    raise ConfigError(f"{name} is not sent to {url!r}, because {URL} says that it is of {place}: {way}")
 
 
 def _secret(file: Path, what: str) -> Path | str:
@@ -106,8 +122,7 @@ def with_client(
             try:
                 status = asyncio.run(_call(here, verb, arguments))
             except BrokenPipeError:
-                # Whoever reads the output, as head, has enough. Nothing may be written any more, at exit either.
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                silence(sys.stdout)  # whoever reads the output, as head, has enough
                 status = Exit.CLOSED_PIPE
         raise typer.Exit(status or Exit.DONE)
 

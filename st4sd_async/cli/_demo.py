@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .._cards import counted
 from .._client import Client
-from ._campaign import Attempt, conduct, exit_status
-from ._display import Display, display_for
+from ._board import Board, shown
+from ._campaign import Attempt, Changed, conduct, exit_status
 from ._exits import Unusable, ends_cleanly, say
 from ._inputs import plan
 from ._print import print_document, print_table
-from ._report import document, table
+from ._report import DETAILS, document, row, table
 from ._server import EngineName, embedded
+from ._words import printable, told
 
 if TYPE_CHECKING:
     from ..local import LocalServer
@@ -55,9 +57,9 @@ def demo(
         say(f"starting an embedded ST4SD (engine {engine.value})")
         with embedded(engine, keep=keep) as server:
             package = _example(server)
-            say(f"experiment {EXPERIMENT!r}, {runs} run{'s' if runs > 1 else ''} at once, results go to {to}")
-            with display_for(attempts) as display:
-                experiment = asyncio.run(_campaign(server, package, attempts, to, display))
+            say(f"experiment {EXPERIMENT!r}, {counted(runs, 'run')} at once, results go to {to}")
+            with shown(Board("run", "run", DETAILS)) as show:
+                experiment = asyncio.run(_campaign(server, package, attempts, to, lambda attempt: show(row(attempt))))
         _report(engine, experiment, attempts, to, as_json=as_json)
     raise typer.Exit(exit_status(attempts))
 
@@ -71,10 +73,10 @@ def _example(server: LocalServer) -> dict[str, Any]:
 
 
 async def _campaign(
-    server: LocalServer, package: Mapping[str, Any], attempts: Sequence[Attempt], to: Path, display: Display
+    server: LocalServer, package: Mapping[str, Any], attempts: Sequence[Attempt], to: Path, changed: Changed
 ) -> Experiment:
     async with Client(server.url, api_key=server.api_key) as client:
-        return await conduct(client, package, attempts, to, display.changed)
+        return await conduct(client, package, attempts, to, changed)
 
 
 def _report(
@@ -83,9 +85,9 @@ def _report(
     """Print what was found, and on standard error what went wrong and where the files are."""
     for attempt in attempts:
         if attempt.error is not None:
-            say(f"{attempt.name}: {attempt.error}")
+            say(f"{attempt.name}: {told(attempt.error)}")
         elif attempt.status is not None and not attempt.status.is_success:
-            say(f"{attempt.name}: {attempt.status}")
+            say(f"{attempt.name}: {printable(str(attempt.status))}")
     say(f"{sum(len(attempt.files) for attempt in attempts)} files in {to}, a folder for each run")
     if as_json:
         print_document(document(engine.value, experiment, attempts))

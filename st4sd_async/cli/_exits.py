@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import IntEnum
 from types import FrameType
+from typing import TextIO
 
 import typer
 
@@ -59,7 +62,7 @@ def exit_of(error: BaseException) -> Exit:
     """
     if isinstance(error, StartOutcomeUnknown):
         return Exit.UNKNOWN_START
-    if isinstance(error, RunFailed | RunDeleted | WaitTimeout):
+    if isinstance(error, RunFailed | RunDeleted | WaitTimeout) or isinstance(error.__cause__, RunFailed):
         return Exit.RUN_FAILED
     if isinstance(error, ConfigError | JournalError | NoCredentials):
         return Exit.USAGE
@@ -71,8 +74,16 @@ def exit_of(error: BaseException) -> Exit:
 
 
 def say(text: str) -> None:
-    """Write a line to standard error."""
-    typer.echo(text, err=True)
+    """Write a line to standard error, if anybody reads it: nothing that is told ends what goes on."""
+    try:
+        typer.echo(text, err=True)
+    except OSError:
+        silence(sys.stderr)
+
+
+def silence(stream: TextIO) -> None:
+    """Let nothing be written any more that nobody reads, not even what is left of it at the exit of the interpreter."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def complain(text: str) -> None:
@@ -86,6 +97,10 @@ class Ending:
 
     farewell: str = "nothing is left running"
     """What is said after an interrupt: what goes on, and how to come back to it; "": nothing."""
+    is_lasting: bool = False
+    """Whether that holds, and is said, after an error too."""
+    experiment: str = ""
+    """What is to be started, for messages."""
 
 
 @contextmanager
@@ -110,7 +125,9 @@ def ends_cleanly(*, advice: str = "") -> Generator[Ending]:
         # Whoever reads the output has enough; the command line framework ends quietly.
         raise
     except (St4sdError, Unusable, OSError) as error:
-        raise _failed(told(error), exit_of(error)) from error
+        farewell = ending.farewell if ending.is_lasting else ""
+        message = "; ".join(filter(None, (told(error, ending.experiment), farewell)))
+        raise _failed(message, exit_of(error)) from error
     except ImportError as error:
         # A module that is broken, not missing, deserves its traceback.
         if "pip install" not in str(error):

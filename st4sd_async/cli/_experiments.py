@@ -17,10 +17,12 @@ from ._connect import Here, Json
 from ._exits import Unusable, complain, say
 from ._print import print_document, print_table
 from ._watching import COLUMNS, cells, document
-from ._words import COMMAND
+from ._words import COMMAND, gist, printable
 
 DIGEST = 14
 """Characters of a digest that tell it from others; --json and show have it whole."""
+TELLING = (0, 1, 2, 3, 5, 4)
+"""Columns of a list of runs in the order in which a terminal gets them: the reasons last, where they are cut."""
 
 
 class What(StrEnum):
@@ -92,7 +94,7 @@ async def _list_runs(here: Here, *, as_json: bool) -> None:
         print_document([{**document(one.id, one.status), "labels": one.labels} for one in instances])
         return
     rows = [(*cells(one.id, one.status), one.labels.get("st4sd-package-name")) for one in instances]
-    print_table((*COLUMNS, "experiment"), rows)
+    print_table((*COLUMNS, "experiment"), rows, telling=TELLING, gist=gist)
 
 
 async def show(
@@ -109,7 +111,7 @@ async def show(
     print_table(("what", "name", "to know"), _facts(known, draft))
     inputs = [f"--input {shlex.quote(name)}=FILE" for name in draft.inputs.allowed]
     values = [f"--variable {shlex.quote(name)}=VALUE" for name in draft.options]
-    say(f"\nstart it with: {' '.join([COMMAND, 'start', shlex.quote(experiment), *inputs, *values])}")
+    say(f"\nstart it with: {printable(' '.join([COMMAND, 'start', shlex.quote(experiment), *inputs, *values]))}")
 
 
 def _facts(known: Experiment, draft: Draft) -> list[tuple[str, str | None, str]]:

@@ -58,12 +58,12 @@ def read_launches(table: Path, experiment: str | None) -> Iterator[Launch]:
 
 def _objects(table: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
     """Line numbers and objects of a file with JSON lines."""
-    with table.open(encoding="utf-8-sig") as lines:
+    with table.open("rb") as lines:
         for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue
             try:
-                fields = json.loads(line)
+                fields = json.loads(line.decode("utf-8-sig"))
             except ValueError as error:
                 raise Unusable(f"{str(table)!r}, line {number} is no JSON: {error}") from error
             if not isinstance(fields, dict) or not set(fields) <= set(FIELDS):

@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Literal
 
 import typer
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from ._words import printable
+
+GAP = 2
+"""Blanks between two columns."""
 
 
 def print_document(content: Any) -> None:
@@ -38,7 +42,13 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, telling: int | None = None) -> None:
+def print_table(
+    columns: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    *,
+    telling: Sequence[int] | None = None,
+    gist: Callable[[str], str] | None = None,
+) -> None:
     """
     Write a table to standard output; None is an empty cell.
 
@@ -47,20 +57,45 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, tel
     Args:
         columns: Headers.
         rows: Cells.
-        telling: How many columns, from the left, a terminal gets; None: all.
+        telling: Indices of the columns that a terminal gets; None: all.
+        gist: Makes what begins with the important of a cell in the last column. With it a terminal gets one line
+            for each row, of whose last cell there is as much as fits; None: what does not fit is folded.
     """
-    texts = [["" if cell is None else printable(" ".join(str(cell).split())) for cell in row] for row in rows]
+    columns, *texts = (
+        ["" if cell is None else printable(" ".join(str(cell).split())) for cell in row] for row in [columns, *rows]
+    )
     if not sys.stdout.isatty():
         for line in [columns, *texts]:
             typer.echo("\t".join(line))
         return
-    drawn = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for number, column in enumerate(columns[:telling]):
-        cells = [line[number] for line in texts]
-        drawn.add_column(column, justify="right" if all(map(_is_number, cells)) else "left", overflow="fold")
-    for line in texts:
-        drawn.add_row(*map(Text, line[:telling]))
-    Console(highlight=False).print(drawn)
+    places = range(len(columns)) if telling is None else telling
+    lines = [[line[place] for place in places] for line in texts]
+    console = Console(highlight=False)
+    if gist is not None:
+        lines = [[*line[:-1], gist(line[-1])] for line in lines]
+    width = None if gist is None else console.width
+    console.print(_drawn([columns[place] for place in places], lines, width))
+
+
+def _drawn(columns: Sequence[str], lines: Sequence[Sequence[str]], width: int | None) -> Table:
+    """A table; where it has a width, each row is one line, of whose last cell there is as much as fits."""
+    drawn = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="bold")
+    for number, column in enumerate(columns):
+        side: Literal["left", "right"] = "right" if all(_is_number(line[number]) for line in lines) else "left"
+        overflow: Literal["fold", "ellipsis"] = "fold" if width is None else "ellipsis"
+        drawn.add_column(Text(column), justify=side, overflow=overflow, no_wrap=width is not None)
+    room = 0 if width is None else width - taken(columns[:-1], [line[:-1] for line in lines])
+    for line in lines:
+        cells = [*map(Text, line)]
+        if width is not None:
+            cells[-1].truncate(max(0, room), overflow="ellipsis")
+        drawn.add_row(*cells)
+    return drawn
+
+
+def taken(columns: Sequence[str], lines: Sequence[Sequence[str]]) -> int:
+    """How much of the width of a terminal columns take, with the gaps behind them."""
+    return sum(max(map(cell_len, cells)) + GAP for cells in zip(columns, *lines, strict=True))
 
 
 def _is_number(text: str) -> bool:

@@ -1,13 +1,27 @@
-"""What a campaign found: as a table for people and pipes, or as one JSON document."""
+"""A campaign: rows of a board while it goes on; then a table for people and pipes, or one JSON document."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import zip_longest
 from typing import Any
 
 from ..models import Experiment, Status
+from ._board import Rank, Row
 from ._campaign import Attempt
+from ._watching import row as row_of_run
+from ._words import told
+
+DETAILS = ("rest-uid", "progress")
+"""Columns of the board beside run and state."""
+
+
+def row(attempt: Attempt) -> Row:
+    """An attempt for a board."""
+    known = row_of_run(attempt.label, attempt.status or Status.pending())
+    told_of = replace(known, details=(attempt.rest_uid or "-", *known.details))
+    return told_of if attempt.error is None else replace(told_of, state="error", rank=Rank.BAD, why=told(attempt.error))
 
 
 def document(engine: str, experiment: Experiment, attempts: Sequence[Attempt]) -> dict[str, Any]:

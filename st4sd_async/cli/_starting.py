@@ -56,6 +56,7 @@ async def start(
     connection breaks at the wrong moment, the run may have been started or not: exit status 4.
     """
     content = _payload({} if payload is None else read_json(payload), inputs, data, variables, platform, metadata)
+    here.ending.experiment = experiment
     here.ending.farewell = f"the run may have been started: look with {COMMAND} list runs"
     run = await here.client.start(experiment, content)
     here.ending.farewell = f"the run goes on; come back with: {COMMAND} watch {run}"

@@ -39,7 +39,8 @@ async def status(here: Here, runs: RunIds, as_json: Json = False) -> Exit:
     With --json one list with an object for each run.
     """
     found, worst = await each(rest_uids(runs), here.client.status)
-    report(found.items(), as_json=as_json)
+    if found or as_json:
+        report(found.items(), as_json=as_json)
     return max(worst, exit_status(found.values()))
 
 
@@ -82,7 +83,7 @@ async def follow(
         tell: Told of each change.
     """
     last: dict[str, Status] = {}
-    board = Board("runs", "run", ("progress",))
+    board = Board("run", "run", ("progress",))
     for run in runs:
         board.put(Row(run, "not seen yet", Rank.WAITS, ("-",)))
     with shown(board, is_data_here=tell is not None) as show:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
+import re
 import shlex
 import sys
 from collections.abc import Iterable
 
+from .._batch import ENDED_BADLY, LEFT
 from .._errors import InvalidPayload, StartOutcomeUnknown, UnknownExperiment, UnknownRun, shorten
 from .._journal_errors import JournalCorrupt, LaunchConflict
 
@@ -16,12 +19,19 @@ LONGEST_LINE = 300
 _ADVICE: dict[type, str] = {
     UnknownExperiment: f"list what there is with: {COMMAND} list",
     UnknownRun: f"list what there is with: {COMMAND} list runs",
-    InvalidPayload: f"see what a start takes with: {COMMAND} show EXPERIMENT",
+    InvalidPayload: f"see what a start takes with: {COMMAND} show {{experiment}}",
     StartOutcomeUnknown: f"look for it before you start it again: {COMMAND} list runs",
     JournalCorrupt: f"restore a copy; with a new journal, first look for the runs of this one: {COMMAND} list runs",
     LaunchConflict: f"use another key; if that launch ended badly: {COMMAND} batch retry TABLE --corrected",
 }
 """What to do next, where the library names methods of Python."""
+_LOGGED = {
+    LEFT: "",
+    ENDED_BADLY: f"launches that ended badly before: %d; plan another attempt with: {COMMAND} batch retry TABLE",
+}
+"""What is said in place of what the library logs."""
+_TRIED = re.compile(r"[A-Z]+ \S+ was refused with \d+: ")
+"""How an error of the service begins."""
 
 
 def printable(text: str) -> str:
@@ -29,12 +39,23 @@ def printable(text: str) -> str:
     return "".join(character if character.isprintable() else " " for character in text)
 
 
-def told(error: BaseException) -> str:
-    """What to say of an error on one line."""
-    return printable(_told(error))
+def told(error: BaseException, experiment: str = "") -> str:
+    """What to say of an error on one line; ``experiment``: what was to be started."""
+    return printable(_told(error, shlex.quote(experiment) if experiment else "EXPERIMENT"))
 
 
-def _told(error: BaseException) -> str:
+def gist(text: str) -> str:
+    """The same without what was tried, for a line that is cut at its end."""
+    return _TRIED.sub("", text)
+
+
+def logged(record: logging.LogRecord) -> str:
+    """What to say of what the library logs; "" if the command has words of its own for it."""
+    words = _LOGGED.get(record.msg)
+    return printable(record.getMessage() if words is None else words and words % record.args)
+
+
+def _told(error: BaseException, experiment: str) -> str:
     text = str(error)
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return shorten(f"{str(error.filename)!r}: {error.strerror}")
@@ -43,7 +64,7 @@ def _told(error: BaseException) -> str:
     for cls in type(error).__mro__:
         advice = cls.__dict__.get("advice")
         if cls in _ADVICE and advice and text.endswith(advice):
-            text = text.removesuffix(advice) + _ADVICE[cls]
+            text = text.removesuffix(advice) + _ADVICE[cls].format(experiment=experiment)
     return shorten(text)
 
 

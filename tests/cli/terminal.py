@@ -18,11 +18,11 @@ CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
 class Terminal:
-    """The command in a terminal of 100 columns."""
+    """The command in a terminal, of 100 columns unless told otherwise."""
 
-    def __init__(self, command: Command, *arguments: str) -> None:
+    def __init__(self, command: Command, *arguments: str, width: int = 100) -> None:
         self._ours, theirs = pty.openpty()
-        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 100, 0, 0))
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, width, 0, 0))
         self.process = subprocess.Popen(
             [sys.executable, "-m", "st4sd_async", *arguments],
             cwd=command.folder,

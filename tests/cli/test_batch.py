@@ -42,9 +42,11 @@ def test_a_table_is_run_once_and_the_same_command_goes_on(shell: Shell, table: P
         ("three", "refused", ""),
     ]
     assert "Missing inputs: ['molecules.csv']" in first.table[2]["error"]
+    assert first.table[2]["error"].endswith("; see what a start takes with: st4sd-async show demo")
     assert first.said.startswith("3 launches, 3 of them new, in 'campaign/launches.csv.journal'\n")
     assert again.out == first.out
     assert again.said.startswith("3 launches, 0 of them new")
+    assert "launches that ended badly before: 1; plan another attempt with: st4sd-async batch retry" in again.said
     assert len(shell("list", "runs").table) == before + 2
     assert sorted(path.parent.parent.name for path in Path("files").rglob("energies.csv")) == ["one", "two"]
 
@@ -96,6 +98,19 @@ def test_a_refused_line_is_corrected_in_the_table(shell: Shell) -> None:
     assert (refused.status, conflict.status, planned.status) == (3, 2, 0)
     assert "if that launch ended badly: st4sd-async batch retry TABLE --corrected" in conflict.said
     assert [(one["state"], one["attempt"]) for one in done.lines] == [("failed", 2)]
+
+
+def test_a_batch_that_the_service_ends_says_how_to_go_on(shell: Shell, table: Path) -> None:
+    """One line, as after an interrupt."""
+    shell.server.faults.add("POST /experiments/*/start", Html(403), times=None)
+
+    done = shell("batch", "run", table, "demo")
+
+    assert done.status == 3
+    last = done.said.splitlines()[-1]
+    assert "was refused with 403" in last
+    assert "; the runs go on; go on with" in last
+    assert "a batch was left" not in done.said
 
 
 async def leave_in_doubt(server: LocalServer) -> None:
@@ -171,6 +186,7 @@ MISTAKES = [
         ("demo",),
         "must be an object with key, experiment, payload and no others",
     ),
+    ("x.jsonl", '{"key": "\udcff"}\n', ("demo",), "line 1 is no JSON: 'utf-8' codec"),
     ("x.jsonl", '{"key": 1}\n', ("demo",), "line 1: key must be a text"),
     ("x.jsonl", '{"key": "a", "payload": {"inptus": []}}\n', ("demo",), "did you mean 'inputs'?"),
 ]
@@ -182,7 +198,7 @@ def test_a_mistake_in_a_table_is_said_with_its_line(
 ) -> None:
     """Nothing is started, and there is one line on standard error."""
     if content is not None:
-        Path(name).write_text(content)
+        Path(name).write_text(content, "utf-8", "surrogateescape")
     before = posts(shell.server)
 
     done = shell("batch", "run", name, *arguments)
@@ -207,7 +223,7 @@ def test_tables_of_spreadsheets_are_read(shell: Shell) -> None:
 
 
 def test_a_journal_that_is_in_use_is_said(shell: Shell) -> None:
-    """While the batch runs elsewhere its journal cannot be read; nothing is started twice."""
+    """While the batch runs elsewhere, nothing is started twice."""
     Path("x.csv").write_text("key\na\n")
 
     elsewhere = Client(shell.server.url).batch("x.csv.journal")
@@ -216,3 +232,18 @@ def test_a_journal_that_is_in_use_is_said(shell: Shell) -> None:
 
     assert (done.status, done.out, done.said.count("\n")) == (2, "", 1)
     assert "leave the other batch" in done.said
+
+
+def test_a_batch_can_be_looked_at_while_it_runs(shell: Shell, table: Path) -> None:
+    """The states are those that were written down by now, and the one who runs it goes on."""
+    shell("batch", "run", table, "demo")
+
+    elsewhere = Client(shell.server.url).batch(f"{table}.journal")
+    with start_blocking_portal() as portal, portal.wrap_async_context_manager(elsewhere):
+        done, as_json = shell("batch", "status", table), shell("batch", "status", table, "--json")
+    later = shell("batch", "status", table)
+
+    assert (done.status, as_json.status) == (3, 3)
+    assert done.out == later.out
+    assert [one["state"] for one in as_json.document] == ["succeeded", "succeeded", "refused"]
+    assert done.said == f"'{table}.journal' is in use: this is what was written down by now\n{later.said}"

@@ -8,8 +8,11 @@ import pytest
 from rich.console import Console
 
 from st4sd_async.cli._board import Board, Rank, Row, line
+from st4sd_async.cli._print import print_table
 from st4sd_async.cli._watching import row
 from st4sd_async.models import Status
+
+from .terminal import CONTROL
 
 
 def drawn(board: Board, width: int = 100, height: int = 24, *, colour: bool = False) -> list[str]:
@@ -28,7 +31,7 @@ def drawn(board: Board, width: int = 100, height: int = 24, *, colour: bool = Fa
 
 def board_of(**counts: int) -> Board:
     """A board of runs: how many are in which rank, the names telling their ranks and numbers."""
-    board = Board("runs", "run", ("progress",))
+    board = Board("run", "run", ("progress",))
     for rank in Rank:
         for number in range(counts.get(rank.name.lower(), 0)):
             name = rank.name.lower()
@@ -50,11 +53,33 @@ def test_of_many_the_most_telling_are_shown_and_the_rest_is_counted() -> None:
     """What is bad comes first, then what is stuck, the newest first; nothing scrolls away."""
     lines = drawn(board_of(bad=3, stuck=2, goes_on=500, waits=5000, good=100), height=20)
 
-    assert lines[0].startswith("5605 runs, 0:00:00: 100 good, 3 bad, 2 stuck, 500 goes_on, 5000 waits")
+    assert lines[0].startswith("5,605 runs, 0:00:00: 100 good, 3 bad, 2 stuck, 500 goes_on, 5000 waits")
     names = [line.split()[0] for line in lines[3:-1]]
     assert names[:6] == ["bad-0002", "bad-0001", "bad-0000", "stuck-0001", "stuck-0000", "goes_on-0499"]
     assert lines[-1] == f"... and {5605 - len(names)} more: {505 - len(names)} goes_on, 5000 waits, 100 good"
     assert len(lines) <= 19
+
+
+BAD = [f"bad-{number}" for number in range(99, 89, -1)]
+
+
+def test_what_runs_now_is_there_as_long_as_it_runs() -> None:
+    """In the newest state, among what stays; many failures leave it half of the room."""
+    running = [Row("a", "running", Rank.GOES_ON, ("40%",)), Row("b", "unscheduled", Rank.WAITS, ("0%",))]
+    board = Board("launch", "key", ("progress",), passing=lambda: running)
+    board.put(Row("a", "unknown", Rank.BAD, ("-",)))
+    for number in range(100):
+        board.put(Row(f"bad-{number:02}", "failed", Rank.BAD, ("-",)))
+        board.put(Row(f"good-{number:02}", "succeeded", Rank.GOOD, ("-",)))
+
+    both = [line.split()[:2] for line in drawn(board, height=16)[3:-1]]
+    running.clear()
+    none = [line.split()[:2] for line in drawn(board, height=16)[3:-1]]
+
+    states = ["failed"] * 5 + ["running", "unscheduled"] + ["failed"] * 3
+    assert [state for _, state in both] == states
+    assert [name for name, _ in both] == [*BAD[:5], "a", "b", *BAD[5:8]]
+    assert none == [[name, "failed"] for name in BAD]
 
 
 @pytest.mark.parametrize("width", [36, 60, 72, 100, 200])
@@ -82,6 +107,18 @@ def test_the_bar_reads_without_colours() -> None:
 
     assert [sign for sign in "\u2588x!\u2592." if sign in bar] == list("\u2588x!\u2592.")
     assert bar.count("x") == bar.count("!") == 1
+
+
+def test_the_bar_reads_in_a_terminal_that_is_not_of_this_century(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is shown that its encoding has not."""
+    monkeypatch.setattr("sys.stderr", io.TextIOWrapper(io.BytesIO(), "ascii"))
+    board = board_of(bad=1, goes_on=1, good=1)
+    board.put(Row("cut", "bad", Rank.BAD, ("0%",), "why it is so " * 20))
+
+    lines = drawn(board)
+
+    assert all(line.isascii() for line in lines)
+    assert lines[1].strip("#").strip("-") == "x" * 50
 
 
 def test_colours_tell_the_ranks() -> None:
@@ -135,10 +172,33 @@ def test_a_run_that_ended_without_an_exit_status_failed() -> None:
 
 def test_what_a_server_says_gives_no_orders_to_the_terminal() -> None:
     """Control characters in names and reasons are blanks, in the table and in lines."""
-    board = Board("runs", "run", ())
+    board = Board("run", "run", ())
     hostile = Row("demo\x1b[2J", "failed", Rank.BAD, (), "why\x1b]0;title\x07\nand\tmore")
     board.put(hostile)
 
     for text in ("\n".join(drawn(board)), line(board, hostile)):
         assert not any(character in text for character in "\x1b\x07\t")
     assert "\n" not in line(board, hostile)
+
+
+def test_names_of_columns_give_no_orders_either(capsys: pytest.CaptureFixture[str]) -> None:
+    """A column of properties may have any name; brackets are no markup."""
+    columns, rows = ("[red]key", "x[/b]\x1b[2J"), [("a", "[/]")]
+
+    print_table(columns, rows)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.stdout", stream := Interactive())
+        print_table(columns, rows)
+
+    assert capsys.readouterr().out == "[red]key\tx[/b] [2J\na\t[/]\n"
+    assert [line.split() for line in CONTROL.sub("", stream.getvalue()).splitlines()] == [
+        ["[red]key", "x[/b]", "[2J"],
+        ["a", "[/]"],
+    ]
+
+
+class Interactive(io.StringIO):
+    """A terminal."""
+
+    def isatty(self) -> bool:
+        return True

@@ -11,11 +11,10 @@ import pytest
 
 from st4sd_async import Client, Config, RetryPolicy, ServerError, Status
 from st4sd_async.cli._campaign import Attempt, conduct, exit_status
-from st4sd_async.cli._display import cells
 from st4sd_async.cli._exits import Exit
 from st4sd_async.cli._inputs import MOLECULES, plan
 from st4sd_async.cli._print import print_document, print_table
-from st4sd_async.cli._report import document, table
+from st4sd_async.cli._report import document, row, table
 from st4sd_async.local import DropAfter, LocalServer, Reply
 from st4sd_async.models import Experiment
 
@@ -70,7 +69,8 @@ async def test_a_start_in_doubt_ends_with_4(server: LocalServer, tmp_path: Path)
     assert sorted(attempt.exit for attempt in attempts) == [Exit.DONE, Exit.UNKNOWN_START]
     assert exit_status(attempts) is Exit.UNKNOWN_START
     [doubtful] = [attempt for attempt in attempts if attempt.rest_uid is None]
-    assert cells(doubtful)[:2] == (doubtful.label, "error")
+    assert (row(doubtful).name, row(doubtful).state) == (doubtful.label, "error")
+    assert "st4sd-async list runs" in row(doubtful).why
 
 
 @pytest.mark.anyio
@@ -118,19 +118,19 @@ def test_each_run_has_inputs_of_its_own() -> None:
 @pytest.mark.parametrize(
     ("status", "shown"),
     [
-        (None, ("starting", "-", "0%")),
-        (Status.pending(), ("starting", "-", "0%")),
-        (Status.model_validate({"experiment-state": "unscheduled", "exit-status": ""}), ("unscheduled", "-", "0%")),
-        (Status.model_validate({"experiment-state": "running", "exit-status": "N/A"}), ("running", "N/A", "0%")),
-        (SUCCESS, ("finished", "Success", "100%")),
+        (None, ("pending", "0%")),
+        (Status.pending(), ("pending", "0%")),
+        (Status.model_validate({"experiment-state": "running", "exit-status": "N/A"}), ("running", "0%")),
+        (SUCCESS, ("succeeded", "100%")),
     ],
-    ids=["nothing yet", "pending", "unscheduled", "running", "finished"],
+    ids=["nothing yet", "pending", "running", "finished"],
 )
-def test_a_line_shows_how_a_run_is_doing(status: Status | None, shown: tuple[str, str, str]) -> None:
-    """State, exit-status and progress in the service's words."""
-    attempt = Attempt("run 1", {}, {}, status=status)
+def test_a_row_shows_how_a_run_is_doing(status: Status | None, shown: tuple[str, str]) -> None:
+    """As watch shows it, under a name that it keeps."""
+    before, after = Attempt("run 1", {}, {}, status=status), Attempt("run 1", {}, {}, "demo-1", status)
 
-    assert cells(attempt) == ("run 1", *shown, "0.0")
+    assert (row(before).name, row(before).state, row(before).details) == ("run 1", shown[0], ("-", shown[1]))
+    assert (row(after).name, row(after).details) == ("run 1", ("demo-1", shown[1]))
 
 
 def test_numbers_that_are_none_are_null_in_json(capsys: pytest.CaptureFixture[str]) -> None:

@@ -95,9 +95,23 @@ def test_runs_without_properties_are_said_and_the_others_are_there(shell: Shell,
 
     done = shell("properties", run, failed)
 
-    assert done.status == 3
+    assert done.status == 1
     assert {row["rest-uid"] for row in done.table} == {run}
     assert f"run {failed!r} has no properties" in done.said
+
+
+@pytest.mark.parametrize("words", [(), ("fail",)], ids=["one", "two"])
+def test_that_a_run_failed_is_told_by_the_exit_status_and_nothing_is_printed(
+    shell: Shell, words: tuple[str, ...]
+) -> None:
+    """Nothing was measured because of the run, not because of the service; there is no table without rows."""
+    runs = [shell.started("fail") for _ in ("", *words)]
+
+    done, as_json = shell("properties", *runs), shell("properties", *runs, "--json")
+
+    assert (done.status, as_json.status) == (1, 1)
+    assert done.out == ""
+    assert done.said.count("\n") == len(runs)
 
 
 def test_logs_are_those_of_the_run_or_of_its_components(shell: Shell, run: str) -> None:
@@ -142,7 +156,7 @@ def test_a_typical_mistake_is_one_clear_line(
     """What is wrong is said without a traceback, with what there is."""
     done = shell(*(run if one == "RUN" else one for one in arguments))
 
-    assert done.status == status
+    assert (done.status, done.out) == (status, "")
     assert told in done.said
     assert done.said.count("\n") == 1
 

@@ -11,6 +11,7 @@ import pytest
 from st4sd_async import Client
 from st4sd_async.cli._app import app
 from st4sd_async.cli._exits import EXITS
+from st4sd_async.local import LocalServer
 
 from .conftest import Shell, environment_of
 
@@ -42,6 +43,9 @@ MISTAKES = [
     (("--api-key-file", "-"), {}, 2, "api_key is empty"),
     (("--api-key-file", "nothing"), {}, 2, "the api_key file 'nothing' cannot be read"),
     ((), {"ST4SD_CA_FILE": "nothing.pem", "ST4SD_URL": "https://127.0.0.1:1"}, 2, "the CA file 'nothing.pem'"),
+    (("--url", "https://127.0.0.1:1"), {}, 2, "ST4SD_API_KEY is not sent to 'https://127.0.0.1:1', because ST4SD_URL"),
+    (("--url", "https://127.0.0.1:1"), {"ST4SD_API_KEY": "", "ST4SD_AUTH_TOKEN": "x"}, 2, "ST4SD_AUTH_TOKEN is not"),
+    (("--url", "https://127.0.0.1:1"), {"ST4SD_URL": "me:secret@x"}, 2, "of an address that makes no sense"),
 ]
 
 
@@ -67,6 +71,23 @@ def test_logins_of_stp_need_a_client_that_knows_them(shell: Shell) -> None:
 
     assert (done.status, done.out) == (2, "")
     assert hasattr(Client, "from_context") or "give --url and --auth-token-file" in done.said
+
+
+def test_a_credential_of_the_environment_stays_with_its_deployment(shell: Shell) -> None:
+    """--url may name the deployment that ST4SD_URL names, or any where it names none; another one is sent nothing."""
+    with LocalServer() as other:
+        same = shell("list", "--url", f"{shell.server.url}/rs")
+        free = shell("list", "--url", shell.server.url, ST4SD_URL="")
+        elsewhere = shell("list", "--url", other.url)
+        Path("key").write_text(other.api_key)
+        own = shell("list", "--url", other.url, "--api-key-file", "key")
+        asked = len(other.requests)
+
+    assert (same.status, free.status, own.status) == (0, 0, 0)
+    assert (elsewhere.status, elsewhere.out) == (2, "")
+    assert "give --api-key-file FILE" in elsewhere.said
+    assert shell.server.api_key not in elsewhere.said
+    assert asked == 2  # those of the one with a key of its own
 
 
 def test_requests_are_told_if_that_is_asked_for(shell: Shell) -> None:

@@ -53,7 +53,7 @@ def test_one_json_document_on_standard_output_follows_from_the_inputs(command: C
     assert found["engine"] == "simulator"
     assert found["experiment"].startswith("demo@sha256x")
     check_document(found, command, runs=2)
-    assert all(f"{run['rest-uid']}  finished  Success  100%" in done.stderr for run in found["runs"])
+    assert all(f"  succeeded  {run['rest-uid']}  100%" in done.stderr for run in found["runs"])
     assert command.left_behind() == []
 
 

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import io
+import json
+import logging
+import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,7 +19,9 @@ from rich.console import Console
 from rich.progress import Progress
 
 from st4sd_async import Client, Step
+from st4sd_async._batch import ENDED_BADLY, LEFT
 from st4sd_async.cli._bar import COLUMNS, Bar
+from st4sd_async.cli._words import logged
 from st4sd_async.local import Delay, LocalServer
 
 from .conftest import MOLECULES, Command, Shell, environment_of
@@ -68,6 +74,7 @@ def test_a_terminal_shows_many_runs_on_one_board(theirs: Command, shell: Shell, 
     assert f"{runs[-1]}  failed" in last
     assert "why" in last
     assert "... and 2" in last
+    assert "\u2588" in last
     assert "rest-uid" not in plain
     assert len(last.splitlines()) < 40
     assert terminal.shown.count("\x1b[?25l") == terminal.shown.count("\x1b[?25h") == 1
@@ -109,12 +116,52 @@ def test_a_batch_that_was_interrupted_goes_on(theirs: Command, shell: Shell) -> 
     again = shell("batch", "run", theirs.folder / "x.csv", "demo")
 
     assert (process.returncode, out) == (130, "")
-    assert said.endswith("st4sd-async: interrupted; go on with: st4sd-async batch run x.csv demo\n")
+    last = "st4sd-async: interrupted; the runs go on; go on with: st4sd-async batch run x.csv demo\n"
+    assert said.endswith(last)
+    assert said.count("go on") == last.count("go on")  # that is all that is said
     assert "Traceback" not in said
     assert journal.exists()
     assert again.status == 0, again.said
     assert [row["state"] for row in again.table] == ["succeeded", "succeeded"]
     assert len(shell("list", "runs").table) == before + 2
+
+
+def test_a_terminal_shows_which_launches_run_now(theirs: Command, shell: Shell, deadline: float) -> None:
+    """Below the counts, with the run, its state and what keeps it; at the end each launch that failed has one line."""
+    (theirs.folder / "x.csv").write_text("key,input:molecules.csv\ngood,molecules.csv\n[red]bad[/red],\n")
+    shell.server.outcome("demo", WAITING, times=1)
+    terminal = Terminal(theirs, "batch", "run", "x.csv", "demo")
+    terminal.read_until("no room", deadline)
+
+    shell.server.advance(1.0)
+    terminal.press(b"\x03")
+    status = terminal.end(deadline)
+
+    plain = CONTROL.sub("", terminal.shown)
+    assert status == 130
+    assert re.search(r"\d launches, 0:00:0\d: 1 refused, 1 started", plain)
+    assert re.search(r"key +state +rest-uid +stage +why", plain)
+    assert re.search(r"good +unscheduled +demo-[a-z0-9-]+ +- +no room", plain)
+    assert re.search(r"\[red\]bad\[/red\] +refused +- +- +Invalid experiment start payload", plain)
+
+
+@pytest.mark.parametrize("width", [100, 45])
+def test_a_terminal_has_one_line_for_each_launch(theirs: Command, shell: Shell, width: int, deadline: float) -> None:
+    """What went wrong begins with the words of the service, and is whole in JSON."""
+    table = theirs.folder / "x.csv"
+    table.write_text("key,input:molecules.csv\ngood,molecules.csv\nbad,\n")
+    shell("batch", "run", table, "demo")
+
+    terminal = Terminal(theirs, "batch", "status", "x.csv", width=width)
+    status = terminal.end(deadline)
+    as_json = shell("batch", "status", table, "--json")
+
+    lines = CONTROL.sub("", terminal.shown).splitlines()
+    assert status == 3
+    assert [line.split()[0] for line in lines] == ["key", "good", "bad", "1"]
+    assert max(map(len, lines)) <= width
+    assert width < 100 or "Invalid experiment start payload. Missing inputs: [" in lines[2]
+    assert as_json.document[1]["error"].endswith("st4sd-async show demo")
 
 
 def test_a_start_that_was_interrupted_may_have_happened(theirs: Command, shell: Shell) -> None:
@@ -142,6 +189,76 @@ def test_a_reader_that_leaves_is_no_error(theirs: Command, shell: Shell, argumen
 
     assert said == ""
     assert process.returncode == 141
+
+
+def test_a_list_of_runs_has_one_line_for_each_in_a_terminal(theirs: Command, shell: Shell, deadline: float) -> None:
+    """The reason is last, and cut."""
+    run = shell.started("fail")
+
+    terminal = Terminal(theirs, "list", "runs")
+
+    assert terminal.end(deadline) == 0
+    lines = CONTROL.sub("", terminal.shown).splitlines()
+    assert lines[0].split() == ["rest-uid", "experiment-state", "exit-status", "progress", "experiment", "why"]
+    (line,) = [line for line in lines if line.startswith(run)]
+    assert re.search("fail +component failed: a .*\u2026$", line.rstrip())
+    assert len(line) <= 100
+
+
+@pytest.mark.parametrize(
+    ("arguments", "closed", "status"), [("list", 1, 0), ("status nothing", 1, 3), ("watch nothing", 2, 3)]
+)
+def test_nobody_has_to_read_what_a_command_says(theirs: Command, arguments: str, closed: int, status: int) -> None:
+    """Where standard output or standard error is closed from the beginning, the exit status is the one that is due."""
+    line = f"{sys.executable} -m st4sd_async {arguments} {closed}>&-"
+
+    done = subprocess.run(["sh", "-c", line], env=theirs.environment(), capture_output=True, timeout=18, check=False)
+
+    assert (done.returncode, done.stdout) == (status, b"")
+    assert b"Traceback" not in done.stderr
+
+
+def test_a_reader_of_messages_that_leaves_changes_nothing(theirs: Command) -> None:
+    """The exit status is that of what went wrong."""
+    ours, others = os.pipe()
+    os.close(ours)
+
+    done = subprocess.run(
+        [sys.executable, "-m", "st4sd_async", "status", "nothing"],
+        env=theirs.environment(),
+        stderr=others,
+        timeout=18,
+        check=False,
+    )
+    os.close(others)
+
+    assert done.returncode == 3
+
+
+def test_what_an_encoding_cannot_say_does_not_cost_the_rest(theirs: Command, shell: Shell, deadline: float) -> None:
+    """The table is there in a terminal that is not of this century."""
+    definition = shell("show", "demo", "--json").document
+    del definition["metadata"]["registry"]
+    definition["metadata"]["package"] |= {"name": "energies", "description": "\u2211 [red]x[/red]"}
+    Path("p.json").write_text(json.dumps(definition))
+    shell("push", "p.json")
+    theirs.settings["PYTHONIOENCODING"] = "latin-1"
+
+    terminal = Terminal(theirs, "list")
+
+    assert terminal.end(deadline) == 0
+    assert "\\u2211 [red]x[/red]" in terminal.shown
+
+
+def test_what_the_library_logs_is_in_the_words_of_the_command_and_no_order_to_the_terminal() -> None:
+    """It may quote the service; of a batch that is left the command itself tells how to go on."""
+    quoting = logging.makeLogRecord({"msg": "without an answer: %s", "args": ("a\x1b[2J\n",)})
+    bad = logging.makeLogRecord({"msg": ENDED_BADLY, "args": (2,)})
+    left = logging.makeLogRecord({"msg": LEFT, "args": ("1 planned", "the journal 'x'", "run it again")})
+
+    assert logged(quoting) == "without an answer: a [2J "
+    assert logged(bad).endswith(": 2; plan another attempt with: st4sd-async batch retry TABLE")
+    assert logged(left) == ""
 
 
 def test_a_terminal_is_asked_before_runs_are_deleted(theirs: Command, shell: Shell, deadline: float) -> None:

@@ -19,9 +19,10 @@ def test_a_terminal_shows_all_runs_live_and_then_their_properties(command: Comma
     assert len(uids) == 2
     plain = CONTROL.sub("", terminal.shown)
     for uid in uids:
-        for state in ("Initialising", "running", "finished"):
-            assert re.search(rf"{uid} +{state} ", plain)
-    assert re.search(r"run +state +exit-status +progress +seconds", plain)
+        for state in ("running", "succeeded"):
+            assert re.search(rf"run \d +{state} +{uid} ", plain)
+    assert re.search(r"run +state +rest-uid +progress", plain)
+    assert "2 runs, 0:00:0" in plain
     assert "\x1b[1A" in terminal.shown  # back to the line above
     assert terminal.shown.count("\x1b[?25l") == terminal.shown.count("\x1b[?25h") == 1  # the cursor is given back
     assert re.search(r"rest-uid +scale +input-id +smiles +energy +weight", plain)
@@ -31,7 +32,7 @@ def test_a_terminal_shows_all_runs_live_and_then_their_properties(command: Comma
 def test_ctrl_c_ends_the_demo_and_leaves_nothing(command: Command, deadline: float) -> None:
     """Ctrl-C stops runs and server, gives the cursor back, says so without a traceback, and exits with 130."""
     terminal = Terminal(command, "demo", "--engine", "simulator", "--runs", "2")
-    terminal.read_until("Initialising", deadline)
+    terminal.read_until("running", deadline)
 
     terminal.press(b"\x03")
     status = terminal.end(deadline)

@@ -88,11 +88,16 @@ def test_an_unknown_run_does_not_hide_the_others(shell: Shell) -> None:
     assert done.said.count("\n") == 2
 
 
+def test_an_empty_list_is_still_json(shell: Shell) -> None:
+    """A program that reads JSON gets some."""
+    assert shell("status", "nothing", "--json").document == []
+
+
 def test_many_complaints_of_one_kind_are_counted(shell: Shell) -> None:
     """A wrong list of runs does not flood the terminal."""
     done = shell("status", *(f"nothing-{number}" for number in range(9)))
 
-    assert (done.status, done.table) == (3, [])
+    assert (done.status, done.out) == (3, "")
     assert done.said.splitlines()[-1] == "st4sd-async: ... and 4 more runs"
     assert done.said.count("\n") == 6
 

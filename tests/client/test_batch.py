@@ -147,14 +147,18 @@ async def test_a_failed_run_is_tried_again_on_demand_only(server: LocalServer, c
 
 
 async def test_cancel_deletes_what_runs_and_starts_nothing_more(server: LocalServer, client: Client) -> None:
-    """What was not started stays planned."""
+    """What was not started stays planned; what runs is there with its newest status until then."""
     server.outcome("demo", "stuck")
     async with client.batch(max_running=3) as batch:
         await batch.add(launches(5))
+        assert batch.running == []
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(worked_off, batch)
-            await until(lambda: batch.counts["started"] == 3)
+            await until(lambda: len(batch.running) == 3)
+            assert [item.state for item in batch.running] == ["started"] * 3
+            assert not any(item.status is None or item.status.is_final for item in batch.running)
             assert await batch.cancel() == 3
+        assert batch.running == []
         assert (batch.counts["deleted"], batch.counts["planned"]) == (3, 2)
         assert {type(item.error) for item in batch.failures()} == {RunDeleted}
 

@@ -358,7 +358,7 @@ async def test_what_cannot_be_watched_is_told(client: Client) -> None:
     """At once, and with the way out."""
     run = client.run("demo-1")
     for mistake in (run, "demo-1", None):
-        with pytest.raises(TypeError, match=r"for one run there is watch\(\)"):
+        with pytest.raises(TypeError, match=r"give \[run\], or watch\(\) it"):
             client.watch_many(mistake)  # type: ignore[arg-type] # on purpose
     with pytest.raises(ValueError, match="timeout"):
         client.watch_many([run], timeout=-1)

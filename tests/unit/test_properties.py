@@ -17,6 +17,7 @@ from st4sd_async import (
     NotFound,
     NotReady,
     Properties,
+    RunFailed,
     ServerError,
     Status,
     UnknownProperty,
@@ -247,8 +248,21 @@ def test_why_a_run_measured_nothing_is_said_as_far_as_it_is_known() -> None:
     """Without an interface only its end tells."""
     failed = Status.model_validate(FAILED)
 
-    assert nothing("a-1", failed, Interface()) == "run 'a-1' has no properties: its experiment measures none"
-    assert "it did not succeed: finished, Failed" in nothing("a-1", failed, None)
+    none, unknown = nothing("a-1", failed, Interface()), nothing("a-1", failed, None)
+
+    assert none.message == "run 'a-1' has no properties: its experiment measures none"
+    assert "it did not succeed: finished, Failed" in unknown.message
+
+
+def test_that_a_run_failed_is_the_cause_of_its_measuring_nothing() -> None:
+    """Whoever wants to know whether to look at the run or at the service sees it in the error."""
+    failed, succeeded = map(Status.model_validate, (FAILED, {**FAILED, "exit-status": "Success"}))
+
+    cause = nothing("a-1", failed, None).__cause__
+
+    assert isinstance(cause, RunFailed)
+    assert cause.failures == {"a-1": failed}
+    assert nothing("a-1", succeeded, None).__cause__ is None
 
 
 def test_an_unknown_property_is_a_kind_of_not_found() -> None:

@@ -13,7 +13,9 @@ from ._call import Call
 from ._config import Config, from_environment
 from ._contexts import from_context
 from ._downloads import Downloads
-from ._errors import APIError, DecodeError, TransportError
+from ._draft import Draft, settled
+from ._errors import APIError, DecodeError, InvalidPayload, TransportError
+from ._explained import explain
 from ._groups import Groups
 from ._import import Imports
 from ._lambdas import DSL_ADVICE, prepare_lambda
@@ -67,7 +69,7 @@ class Client(Groups, Waits, Results, Imports, Staging):
     refused, and `APIError` for whatever else the service refuses.
 
     Args:
-        url: Address of the deployment, with or without ``/rs`` at its end.
+        url: Address of the deployment; ``/rs`` and what follows it is left out.
         api_key: API key, sent as a bearer; wins over ``auth_token``.
         auth_token: Token from ``<url>/authorisation/token``, sent as a cookie.
         config: All other settings; None: the defaults of `Config`.
@@ -263,18 +265,22 @@ class Client(Groups, Waits, Results, Imports, Staging):
         """
         return await self.experiments.push(package)
 
-    async def start(self, experiment: str | Experiment, payload: Mapping[str, Any] | StartPayload | None = None) -> Run:
+    async def start(
+        self, experiment: str | Experiment | Draft, payload: Mapping[str, Any] | StartPayload | Draft | None = None
+    ) -> Run:
         """
         Start an instance of an experiment, at most once.
 
         The payload is checked before anything is sent, and sent as it is given; what it does not
-        say is left to the service. A start that may have arrived is never sent again.
+        say is left to the service. A start that may have arrived is never sent again. If the service refuses it
+        in words alone, the definition of the experiment is asked for, to tell which entry was meant.
 
         Args:
-            experiment: ``name`` (which means ``name:latest``), ``name:tag``, ``name@digest``, or an `Experiment`.
-            payload: Inputs, variables and the rest, as a mapping in the service's documented form or a
-                `StartPayload`; None: nothing of it. An input's ``content`` is text, UTF-8 bytes, a `Path` or a
-                pandas DataFrame.
+            experiment: ``name`` (which means ``name:latest``), ``name:tag``, ``name@digest``, an `Experiment`, or a
+                `Draft`, which brings its payload; ``payload`` is what else it is to say then, as in `Draft.filled`.
+            payload: Inputs, variables and the rest, as a mapping in the service's documented form, a
+                `StartPayload` or a `Draft`; None: nothing of it. An input's ``content`` is text, UTF-8 bytes, a
+                `Path` or a pandas DataFrame.
 
         Returns:
             The handle on the instance.
@@ -288,10 +294,13 @@ class Client(Groups, Waits, Results, Imports, Staging):
 
         Source: ``POST experiments/{identifier}/start`` of the runtime service.
         """
-        identifier = experiment.identifier if isinstance(experiment, Experiment) else experiment
-        prepared = await prepare(payload)
-        rest_uid = await self._send(experiments.start_call(identifier, prepared.content, prepared.secrets))
-        return Run(rest_uid, self)
+        identifier, said = settled(experiment, payload)
+        prepared = await prepare(said)
+        try:
+            return Run(await self._send(experiments.start_call(identifier, prepared.content, prepared.secrets)), self)
+        except InvalidPayload as error:
+            await explain(error, prepared, lambda: experiments.Experiments(self._send_once).get(identifier))
+            raise
 
     async def start_lambda(
         self,

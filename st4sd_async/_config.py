@@ -88,20 +88,23 @@ class Config:
 
 def build_home(url: str, credentials: Credentials) -> SplitResult:
     """
-    The root of a deployment, without ``/rs`` and with a slash at its end.
+    The root of a deployment, without ``/rs`` and what follows it, and with a slash at its end.
 
     Raises:
         ConfigError: It is no http(s) address, holds credentials, or would send credentials in clear text.
     """
     home = split_address(str(url))
     if home is None:
-        raise ConfigError(f"the url must look like https://st4sd.example, not {_without_user(url)!r}")
+        told = _without_user(url)
+        meant = f": did you mean 'https://{told}'?" if told and "://" not in told else ""
+        raise ConfigError(f"the url must look like https://st4sd.example, not {told!r}{meant}")
     if "@" in home.netloc:
         raise ConfigError("the url must not hold a user or password: give api_key or auth_token instead")
     if home.scheme == "http" and credentials and not is_loopback(home.hostname or ""):
         raise ConfigError(f"the url {home.geturl()!r} would send your credentials in clear text: use https://")
-    path = home.path.rstrip("/").removesuffix("/rs")
-    return home._replace(path=f"{path}/", query="", fragment="")
+    # Whoever copies an address from a browser has what follows the root too, as in /rs/experiments/.
+    path, _, _ = f"{home.path.rstrip('/')}/".partition("/rs/")
+    return home._replace(path=f"{path.rstrip('/')}/", query="", fragment="")
 
 
 def split_address(url: str) -> SplitResult | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any, Self, overload
 
 from ._errors import ExtraInputs, InvalidPayload, MissingInputs, Problem
 from ._payload import validated
+from ._spelling import instead, meant
 from .models import S3, Experiment, FileContent, Staged, StartPayload
 from .models.packages import Variable
 from .models.payloads import is_scalar
@@ -55,18 +55,10 @@ class Entries(MutableMapping[str, Any]):
     def _need(self, name: str, value: Any) -> None:
         where = f"{self._part}.{name}"
         if name not in self.allowed:
-            raise self._error.before_sending([Problem(where, self._instead(name))], [str(name)])
+            raise self._error.before_sending([Problem(where, instead(name, self.allowed))], [str(name)])
         wrong = self._check(name, value)
         if wrong:
             raise InvalidPayload.before_sending([Problem(where, wrong)], [name])
-
-    def _instead(self, name: str) -> str:
-        told = f"the experiment does not take it, only {sorted(self.allowed)}"
-        if not isinstance(name, str):
-            return f"{told}: its name is a text, not {name!r}"
-        folded = {known.casefold(): known for known in self.allowed}
-        close = difflib.get_close_matches(name.casefold(), folded, n=1)
-        return f"{told}: did you mean {folded[close[0]]!r}?" if close else told
 
     def __getitem__(self, name: str) -> Any:
         return self._values[name]
@@ -110,7 +102,7 @@ class Draft:
         draft = await client.payload("demo:latest")
         draft.inputs["molecules.csv"] = Path("molecules.csv")
         draft.variables["scale"] = 2
-        run = await client.start(draft.identifier, draft.filled())
+        run = await client.start(draft)
 
     A part may be set as a whole too, under the same checks: ``draft.variables = {"scale": 2}``. It is made from the
     definition of the experiment and belongs to exactly that version of it. Not safe to share between tasks while it
@@ -156,7 +148,7 @@ class Draft:
     def platform(self, name: str | None) -> None:
         if name is not None and name not in self.platforms:
             told = f"the experiment does not run on {name!r}, only on {list(self.platforms)}"
-            raise InvalidPayload.before_sending([Problem("platform", told)])
+            raise InvalidPayload.before_sending([Problem("platform", told + meant(str(name), self.platforms))])
         self._platform = name
 
     @property
@@ -222,6 +214,17 @@ class Draft:
     def __repr__(self) -> str:
         needed = f", needs {list(self.missing)}" if self.missing else ""
         return f"Draft({self.identifier!r}, {self.inputs}, {self.data}, {self.variables}{needed})"
+
+
+def settled(
+    experiment: str | Experiment | Draft, payload: Mapping[str, Any] | StartPayload | Draft | None
+) -> tuple[str, Mapping[str, Any] | StartPayload | None]:
+    """The identifier and the payload of a start, of which a draft may be either, or both."""
+    if isinstance(experiment, Draft):
+        payload = experiment.filled(payload)  # type: ignore[arg-type]  # it tells what will not do
+    elif isinstance(payload, Draft):
+        payload = payload.filled()
+    return experiment.identifier if isinstance(experiment, Experiment | Draft) else experiment, payload
 
 
 def _names(entries: list[Any]) -> tuple[str, ...]:

@@ -38,6 +38,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 from ._problems import Problem as Problem  # whoever catches an error finds what it holds beside it
 from ._problems import problems_in
@@ -114,6 +115,7 @@ class ConnectionLost(TransportError):
 class APIError(St4sdError):
     """The service, or the proxy in front of it, refused."""
 
+    situation = "was refused with {}"
     advice = ""
     """What to do next, where the situation tells."""
 
@@ -142,7 +144,7 @@ class APIError(St4sdError):
         super().__init__(message)
 
     def __str__(self) -> str:
-        tried = f"{self.method} {self.url} was refused with {self.status}: " if self.status else ""
+        tried = f"{self.method} {self.url} {self.situation.format(self.status)}: " if self.status else ""
         return "; ".join(part for part in (shorten(f"{tried}{self.message}").rstrip("."), self.advice) if part)
 
     def __repr__(self) -> str:
@@ -161,6 +163,8 @@ class Unauthorized(APIError):
 class NotFound(APIError):
     """The service does not know what was asked for."""
 
+    in_place_of_words = "the service does not know it"
+
 
 class UnknownExperiment(NotFound):
     """No experiment has this identifier."""
@@ -177,12 +181,15 @@ class UnknownExperiment(NotFound):
 class UnknownRun(NotFound):
     """No instance has this rest-uid; it never had, or was deleted."""
 
+    situation = "found no such run ({})"
+    in_place_of_words = "it was deleted already, or never was"
     advice = "list what there is with client.instances.list()"
 
     @property
     def rest_uid(self) -> str:
-        """The rest-uid, "" if the service does not repeat it."""
-        return str(self.detail.get("unknownRestUID") or self.detail.get("unknownInstanceId") or "")
+        """The rest-uid: the service's word, or the one that was asked for; "" if neither is there."""
+        asked = unquote(self.url.partition("/instances/")[2].partition("/")[0].partition("?")[0])
+        return str(self.detail.get("unknownRestUID") or self.detail.get("unknownInstanceId") or asked)
 
 
 class UnknownOutput(NotFound):
@@ -232,7 +239,7 @@ class InvalidPackage(BadRequest):
 class InvalidPayload(BadRequest):
     """The start payload will not do; nothing was started."""
 
-    advice = "client.experiments.start_skeleton(identifier) shows what a start takes"
+    advice = "client.payload(experiment) gives one to fill in, which knows what the experiment takes"
     remedy = ""
     """What to do about a file, where the service only names it."""
     problems: tuple[Problem, ...] = ()

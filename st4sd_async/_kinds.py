@@ -43,6 +43,7 @@ from ._refusals import (
     UnknownRelationship,
     UnknownRuntimePolicy,
 )
+from ._spelling import meant, refused
 
 # Which body key means what, in the order they are looked for. Source: error replies of the runtime
 # service, which tell situations apart by a key of the JSON body and not by the HTTP status.
@@ -136,8 +137,13 @@ def error_names(detail: Mapping[str, Any]) -> tuple[str, ...]:
 
 def error_problems(detail: Mapping[str, Any]) -> tuple[Problem, ...]:
     """What is wrong with a start payload, entry by entry, () if the refusal does not say."""
-    files = [Problem("inputs", cls.remedy.format(name)) for key, cls in _FILES for name in _files(detail, key)]
-    return tuple(files) or error_account(detail)
+    needed = _files(detail, "missingInputs")
+    files = [
+        Problem("inputs", cls.remedy.format(name) + (meant(name, needed) if cls is ExtraInputs else ""))
+        for key, cls in _FILES
+        for name in _files(detail, key)
+    ]
+    return tuple(files) or error_account(detail) or refused(str(detail.get("message", "")))
 
 
 def error_account(detail: Mapping[str, Any]) -> tuple[Problem, ...]:

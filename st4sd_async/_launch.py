@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ._draft import Draft, settled
 from ._errors import InvalidPayload, Problem, shorten
 from ._moves import METADATA_KEY, Row, State
 from ._payload import no_payload, prepare
@@ -39,18 +40,21 @@ class Launch:
 
     Launch("mol-1", "demo:latest", {"variables": {"scale": 2}})
     Launch(key="CCO / water", experiment=await client.push(package))
+    Launch("mol-2", draft)  # as it is filled in now
 
     Raises:
         ValueError, TypeError: A field will not do; the payload is checked when the launch is added.
+        MissingInputs: A draft lacks input files.
     """
 
     key: str
     """Your name for it, any text; within a journal it is started once, however often it is added."""
-    experiment: str | Experiment
-    """``name`` (which means ``name:latest``), ``name:tag``, ``name@digest``, or an `Experiment`."""
-    payload: Mapping[str, Any] | StartPayload | None = field(default=None, repr=False)
-    """As `Client.start` takes it. Credentials in it (keys of ``s3`` and ``s3Store``, all ``environmentVariables``)
-    are not written to the journal."""
+    experiment: str | Experiment | Draft
+    """``name`` (which means ``name:latest``), ``name:tag``, ``name@digest``, or an `Experiment`. A `Draft` becomes the
+    identifier and the payload that it is now."""
+    payload: Mapping[str, Any] | StartPayload | Draft | None = field(default=None, repr=False)
+    """As `Client.start` takes it; a `Draft` becomes the payload that it is now. Credentials in it (keys of ``s3`` and
+    ``s3Store``, all ``environmentVariables``) are not written to the journal."""
 
     def __post_init__(self) -> None:
         """Check what can be checked at once."""
@@ -58,6 +62,8 @@ class Launch:
             raise TypeError(f"key must be a text, not {self.key!r}")
         if not self.key or "\0" in self.key:
             raise ValueError(f"key must be a text that is not empty and holds no NUL, not {self.key!r}")
+        if isinstance(self.experiment, Draft) or isinstance(self.payload, Draft):
+            self._settle()
         if not isinstance(self.experiment, str | Experiment):
             raise TypeError(f"experiment must be an identifier or an Experiment, not {type(self.experiment).__name__}")
         try:
@@ -67,6 +73,12 @@ class Launch:
         if not isinstance(self.payload, Mapping | StartPayload | None):
             raise no_payload("payload must be a mapping, a StartPayload or None", self.payload)
         identifier_path(self.identifier)
+
+    def _settle(self) -> None:
+        """Take what drafts say now: they may be filled in anew for the next launch."""
+        identifier, payload = settled(self.experiment, self.payload)
+        object.__setattr__(self, "experiment", identifier)
+        object.__setattr__(self, "payload", payload)
 
     @property
     def identifier(self) -> str:
@@ -103,7 +115,7 @@ async def entry(launch: Launch, now: float) -> Entry:
         InvalidPayload: As `Client.start`; or the payload uses the name under which our key travels.
     """
     try:
-        prepared = await prepare(launch.payload)
+        prepared = await prepare(settled(launch.experiment, launch.payload)[1])
         body = json.loads(prepared.content)
         if METADATA_KEY in (body.get("metadata") or {}):
             where = f"metadata.{METADATA_KEY}"

@@ -11,12 +11,12 @@ import anyio
 
 from ._errors import APIError, DecodeError, UnknownRun
 from ._watch import concerns_all, survives
+from .models import Status
 
 if TYPE_CHECKING:
     from ._clock import Clock
     from ._snapshot import Watched
     from ._watch import Follower
-    from .models import Status
 
 log = logging.getLogger("st4sd_async")
 
@@ -52,7 +52,7 @@ LIST_SPARED = 10
 TROUBLE = 60.0
 """Seconds without an answer after which the log warns whoever watches, once."""
 
-LastWord = Callable[[str], Awaitable["Status | None"]]
+LastWord = Callable[[str], Awaitable[Status | None]]
 """Asks the datastore how a run ended; None: it does not know, or cannot be asked."""
 
 
@@ -178,10 +178,11 @@ class Looks:
             last_word = await self._last_word(watched.rest_uid)
         self.aside += self._clock.now() - began
         if last_word is None and watched.status is None:
-            self._give_up(watched, error)
-        else:
-            watched.delete(last_word)
-            self._tell(watched, self._clock.now(), is_news=True)
+            last_word = Status.pending(error.detail)
+            for follower in watched.followers:
+                follower.miss(error)
+        watched.delete(last_word)
+        self._tell(watched, self._clock.now(), is_news=True)
 
     def _is_lost(self, watched: Watched, error: Exception) -> bool:
         """Whether an error ends the watching of this run."""

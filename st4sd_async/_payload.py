@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,6 +14,7 @@ from ._call import LARGEST_BODY, json_body
 from ._elsewhere import name_problems, place_problems
 from ._errors import InputConflict, InvalidPayload, PayloadTooLarge, Problem
 from ._masking import unseen
+from ._spelling import close
 from .models import S3, FileContent, LambdaPayload, StartOptions, StartPayload
 
 P = TypeVar("P", bound=StartOptions)
@@ -92,8 +92,8 @@ def validated(payload: Mapping[str, Any] | StartOptions, cls: type[P]) -> P:
 
 def no_payload(told: str, given: object) -> TypeError:
     """The error for what is no payload, with the way from it to one if there is any."""
-    way = next((name for name in ("filled", "as_inputs") if callable(getattr(given, name, None))), "")
-    return TypeError(f"{told}, not {type(given).__name__}{way and f': call its .{way}()'}")
+    way = ": call its .as_inputs()" if hasattr(given, "as_inputs") else ""
+    return TypeError(f"{told}, not {type(given).__name__}{way}")
 
 
 def _where(location: tuple[int | str, ...]) -> str:
@@ -104,8 +104,8 @@ def _what(error: Any, cls: type[StartOptions]) -> str:
     if error["type"] != "extra_forbidden":
         return str(error["msg"]).removeprefix("Value error, ")
     known = _fields_at(error["loc"][:-1], cls)
-    close = difflib.get_close_matches(str(error["loc"][-1]), known, n=1)
-    return f"there is no such field, did you mean {close[0]!r}?" if close else f"there is no such field, only {known}"
+    other = close(str(error["loc"][-1]), known)
+    return f"there is no such field, did you mean {other!r}?" if other else f"there is no such field, only {known}"
 
 
 def _fields_at(location: tuple[int | str, ...], cls: type[StartOptions]) -> list[str]:
@@ -140,7 +140,8 @@ async def _content(where: str, file: FileContent, problems: list[Problem]) -> st
         if isinstance(value, bytes | bytearray):
             return bytes(value).decode("utf-8")
     except OSError as error:
-        problems.append(Problem(place, f"the file {str(file.content)!r} cannot be read: {error.strerror}"))
+        told = f"for {file.name!r}, the file {str(value)!r} cannot be read: {error.strerror}"
+        problems.append(Problem(place, told))
         return None
     except UnicodeDecodeError:
         problems.append(Problem(place, f"only text in UTF-8 can travel in a payload: {ELSEWHERE}"))

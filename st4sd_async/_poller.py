@@ -88,7 +88,7 @@ class Poller:
             interval: Seconds between two rounds; None: adaptive.
 
         Raises:
-            UnknownRun: One was never there.
+            UnknownRun: None of them is there, or was while it was watched.
             WaitTimeout: Not all are over in time.
             Unauthorized: The credentials were refused and could not be renewed.
         """

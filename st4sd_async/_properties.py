@@ -22,6 +22,7 @@ from ._errors import (
     UnknownProperty,
     UnknownRun,
 )
+from ._refusals import NoProperties
 from ._resources.documents import EXPERIMENT, REST_UID, properties_params
 from .models import Interface, Properties
 from .models.properties import INPUT_ID, is_table
@@ -180,14 +181,14 @@ def verdict(refusal: APIError, run: Instance) -> APIError:
     return refusal
 
 
-def nothing(rest_uid: str, status: Status, interface: Interface | None, /, **facts: Any) -> NotFound:
+def nothing(rest_uid: str, status: Status, interface: Interface | None, /, **facts: Any) -> NoProperties:
     """Why a run that is over measured nothing, caused by its failure; the interface is None if nobody knows it."""
     why = "it succeeded, but the orchestrator could not measure any, as its output/experiment.log tells"
     if interface is not None and not interface.properties:
         why = "its experiment measures none"
     elif not status.is_success:
         why = f"it did not succeed: {status}"
-    error = NotFound(f"run {rest_uid!r} has no properties: {why}", **facts)
+    error = NoProperties(f"run {rest_uid!r} has no properties: {why}", **facts)
     error.__cause__ = None if status.is_success else RunFailed({rest_uid: status})
     return error
 

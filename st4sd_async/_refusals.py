@@ -73,7 +73,7 @@ class UnknownRuntimePolicy(NotFound):
 
 
 class NoProperties(NotFound):
-    """The run is over and measured no properties: its experiment has no interface."""
+    """The run is over and measured no properties, and never will: its experiment has no interface, or it failed."""
 
     @property
     def columns(self) -> tuple[str, ...]:

@@ -23,9 +23,13 @@ from ._errors import (
 from ._kinds import error_account, error_class, error_names, error_problems, general_class
 from ._masking import Masking, masked
 from ._problems import told
+from ._spelling import QUESTION
 
 EXCERPT = 1 << 16
 """Bytes of a body that are looked at for a message; secrets are masked in them before any cut."""
+
+WRONG_ADDRESS = "no ST4SD service knows this address, check the url of the client"
+"""What a 404 means that is not in the words of the services."""
 
 REDIRECT = "x-refused-location"
 """Header under which the transport hands on where a redirect leads, which is told and never followed."""
@@ -91,7 +95,7 @@ def refusal(
         cls = wrong if is_told else general_class(response.status, detail)
     message = str(detail.get("message") or detail.get("reason") or "") or _in_place_of_words(response, secrets)
     if cls is missing and message.startswith("The browser (or proxy)"):
-        message = "the service does not know it"
+        message = missing.in_place_of_words
     error = cls(
         ": ".join(filter(None, (message, told(error_account(detail))))),
         status=response.status,
@@ -102,6 +106,7 @@ def refusal(
     )
     if isinstance(error, InvalidPayload):
         error.names, error.problems = error_names(detail), error_problems(detail)
+        error.advice = shorten(told(one for one in error.problems if QUESTION in one.what)) or error.advice
     if isinstance(error, UnknownOutput):
         error.name = str(detail.get("unknownOutput") or "")
     return error
@@ -135,16 +140,19 @@ def _in_place_of_words(response: Response, secrets: tuple[str, ...]) -> str:
     """What to tell of a reply that has no message of its own."""
     if 300 <= response.status < 400:
         where = masked(response.headers.get(REDIRECT, ""), secrets)
-        return f"a redirect to {where!r}, which is never followed: check the url of the deployment"
+        return f"a redirect to {where!r}, which is never followed: check the url of the client and the credentials"
     if response.status in (401, 403):
         return "the sign-in page: the credentials are missing, wrong or expired"
     if response.status == 413:
         return "the request is larger than the 1 MiB that the proxy lets through"
     if response.status in (502, 503, 504):
-        return "the proxy has no answer from the service, which is down or takes too long"
+        return "the proxy has no answer from the service, which is down, takes too long or is not at this address"
     if response.is_html:
-        return "a web page in place of a JSON message: no ST4SD service knows this address, check the url of the client"
-    return shorten(response.excerpt(secrets)) or "no message"
+        return f"a web page in place of a JSON message: {WRONG_ADDRESS}"
+    words = shorten(response.excerpt(secrets))
+    # Source: all that the services say in JSON has a message [29], but for the registry's "{}".
+    is_foreign = response.status == 404 and words.strip("{}")
+    return f"{words!r}: {WRONG_ADDRESS}" if is_foreign else words or "no message"
 
 
 def is_refused_by_proxy(error: APIError) -> bool:

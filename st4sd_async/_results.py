@@ -118,7 +118,8 @@ class Results:
             run: The run, or its location (``file://...``). Its documents are waited for as `Datastore.document` does.
                 Of a run that goes on, there are the files of the components that are over.
             to: Folder, made if need be, best one for each run: files go to ``<to>/stages/stage0/Compute/energies.csv``.
-            component: Expression for the names of components; or a reference, which is ``stage0.`` and the same.
+            component: Regular expression that needs to fit somewhere in the name of a component: ``"Comp"``,
+                ``"^Compute$"``; or a reference, which is ``stage0.`` and the same. None: all.
             stage: Index of the stage.
             filename: Expression that needs to fit somewhere in the absolute path of a file, or in its path below
                 the directory of its component: ``r"\.csv$"``, ``"^energies.csv$"``.
@@ -149,7 +150,7 @@ class Results:
         Args:
             run: The run, or its location (``file://...``).
             stage: Index of the stage.
-            component: Exact name.
+            component: Its exact name, as ``"Compute"``, and no expression.
             to: Folder for what is in the directory, made if need be; files of the same names are replaced.
             strict: Whether it is an error if it cannot be had.
 
@@ -217,12 +218,13 @@ class Results:
         Args:
             run: The run, or its location (``file://...``).
             filename: Expression for files, as in `download_files`.
-            component: Expression for the names of components; or a reference, which is ``stage0.`` and the same.
+            component: Regular expression that needs to fit somewhere in the name of a component: ``"Comp"``,
+                ``"^Compute$"``; or a reference, which is ``stage0.`` and the same. None: all.
             stage: Index of the stage.
 
         Returns:
             A `Table` for each file that fits, by stages and components; [] if none fits. One that could not be
-            fetched, or is no table, has a ``problem`` in place of its ``frame``, and the others are there.
+            fetched, or is no table, has a ``problem``, which its `Table.dataframe` raises, and the others are there.
 
         Raises:
             ImportError: pandas is not installed.
@@ -241,11 +243,13 @@ class Results:
 
         Args:
             run: The run, or its location (``file://...``).
-            component: Expression for the names of components, or a reference; None: all.
+            component: Regular expression that needs to fit somewhere in the name of a component: ``"Report"``,
+                ``"^(Compute|Report)$"``; or a reference, which is ``stage0.`` and the same. None: all.
             stage: Index of the stage.
 
         Raises:
-            NotFound, NotReady, UnknownRun: As `download_files`.
+            NotFound: No component is meant, which names those there are.
+            NotReady, UnknownRun: As `download_files`.
             St4sdError: A text could not be fetched.
 
         Source: ``POST files/api/v1.1`` of the gateway.
@@ -299,7 +303,7 @@ class Results:
 
         Raises:
             NotReady: It is not over yet, or is not known to be.
-            NotFound: It is over and measured none: its experiment does not, or it failed.
+            NoProperties: It is over and measured none, and never will: its experiment does not, or it failed.
             UnknownProperty: It measured some, but not all that ``names`` asks for; ``known`` names those it has. Of
                 several it is raised if all that measured some lack the same name.
             UnknownRun: It is not there, and the datastore has no properties of it.

@@ -159,11 +159,18 @@ RunLike = Run | str
 """A handle on a run, or its rest-uid."""
 
 
+ONE_RUN = "this takes one run, so call it for each, as with asyncio.gather; wait, watch_many and properties take many"
+"""What to do with several runs where one is due."""
+
+
 def rest_uid_of(run: object) -> str:
     """The rest-uid of what was given as a run."""
     if isinstance(run, Run | str):
         return str(run)
-    raise TypeError(f"a run is a Run or a rest-uid, not {type(run).__name__} (is an 'await' missing?)")
+    told = f"a run is a Run or a rest-uid, not {type(run).__name__}"
+    if isinstance(run, Iterable):
+        raise TypeError(f"{told}: {ONE_RUN}")
+    raise TypeError(f"{told} (is an 'await' missing?)")
 
 
 def several(runs: object) -> list[object]:

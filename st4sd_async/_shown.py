@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+LONGEST_REPR = 120
+"""Characters of a thing inside a list or a tuple; `model_dump` of a model has all of it."""
+
 
 class Shown:
-    """Something that notebooks show as HTML, and IPython in a terminal as text; `repr` stays what programs want."""
+    """Something that notebooks show as HTML, and IPython in a terminal as text; its `repr` is one line."""
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)

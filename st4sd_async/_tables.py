@@ -40,9 +40,9 @@ class Table:
 
         for table in await run.csv("energies"):
             print(table.document.reference, table.path)
-            print(table.frame.describe())
+            print(table.dataframe().describe())
 
-    A file that could not be fetched, or is no table, is here too: `problem` says why, and `frame` raises it.
+    A file that could not be fetched, or is no table, is here too: `problem` says why, and `dataframe` raises it.
     """
 
     document: ComponentDocument = field(repr=False)
@@ -52,11 +52,10 @@ class Table:
     source: str
     """Where it came from: ``file://<id of a gateway>/<absolute path>``."""
     problem: St4sdError | None = None
-    """Why there is no frame; None if there is one."""
+    """Why there is no DataFrame; None if there is one."""
     _frame: pandas.DataFrame | None = field(default=None, repr=False)
 
-    @property
-    def frame(self) -> pandas.DataFrame:
+    def dataframe(self) -> pandas.DataFrame:
         """
         The rows and columns; the same object each time.
 

@@ -10,9 +10,10 @@ a connection that broke after a POST was sent as a connect timeout, which a retr
 from __future__ import annotations
 
 import functools
+import ssl
 import urllib.request
 from collections.abc import AsyncIterator, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import aiohttp
 import httpx
@@ -20,9 +21,6 @@ import httpx
 from ._auth import is_loopback
 from ._errors import ConnectFailed, ConnectionLost, TimedOut, TransportError
 from ._replies import REDIRECT
-
-if TYPE_CHECKING:
-    import ssl
 
 CONNECT_TIMEOUT = 5.0
 """Seconds for a connection to be made, TLS included."""
@@ -32,6 +30,7 @@ IDLE_LIMIT = 2.0
 start in doubt."""
 
 SMALL = 1 << 16  # bytes; a body that is promised to be no longer is read before the reply is handed on
+NO_AUTHORITY = frozenset({2, 18, 19, 20, 21})  # what OpenSSL says of a certificate whose issuer it does not know
 AHEAD = 1 << 20  # bytes of a body that are received while somebody is busy with those before them
 
 
@@ -55,6 +54,17 @@ def _words(error: BaseException) -> str:
     return str(error) or type(error).__name__
 
 
+def _tls_words(error: Any) -> str:
+    """What is wrong with the certificate or the TLS of a server, and what to do."""
+    cause = getattr(error, "certificate_error", None) or error.os_error
+    if not isinstance(cause, ssl.SSLCertVerificationError):
+        return f"TLS will not do: {cause}; does this server speak https?"
+    advice = "use the name that it is for, or ask whoever runs the server"
+    if cause.verify_code in NO_AUTHORITY:
+        advice = "name the authority that signed it with Config(verify='ca.pem') or ST4SD_CA_FILE"
+    return f"the server's certificate will not do: {cause.verify_message.rstrip('.')}; {advice}"
+
+
 def translate(error: BaseException, method: str, url: str) -> TransportError:
     """
     Our error for one of the engine's.
@@ -62,12 +72,7 @@ def translate(error: BaseException, method: str, url: str) -> TransportError:
     Only a failure to connect proves that nothing was sent. Everything else may have arrived.
     """
     if isinstance(error, aiohttp.ClientConnectorCertificateError | aiohttp.ClientConnectorSSLError):
-        advice = "name the authority that signed it with Config(verify='ca.pem') or ST4SD_CA_FILE"
-        if "CERTIFICATE" not in str(error).upper():
-            advice = "does this server speak https?"
-        return ConnectFailed(
-            method, url, f"the server's certificate or TLS will not do ({error}); {advice}", permanent=True
-        )
+        return ConnectFailed(method, url, _tls_words(error), permanent=True)
     if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ClientProxyConnectionError):
         return ConnectFailed(method, url, _words(error))
     if isinstance(error, aiohttp.ConnectionTimeoutError):

@@ -59,9 +59,10 @@ class Waits:
 
         Thousands of runs cost the service little more than one: they are read from one list. Who reads
         slowly gets the newest status of each run and never a backlog. A run that was deleted ends with
-        its last known status, ``is_final`` and ``is_deleted`` True. The list shows neither a killed orchestrator
-        nor why a run waits: for that runs are asked one by one, three in a round, so that a killed one among
-        hundreds may take a hundred rounds to be found; a shorter ``interval`` finds it sooner.
+        its last known status, ``is_final`` and ``is_deleted`` True; if it was deleted before it was seen, or never
+        was, that is a pending one whose ``hint`` has the words of the service. The list shows neither a killed
+        orchestrator nor why a run waits: for that runs are asked one by one, three in a round, so that a killed one
+        among hundreds may take a hundred rounds to be found; a shorter ``interval`` finds it sooner.
 
         Args:
             runs: Runs or rest-uids, each taken once.
@@ -70,7 +71,7 @@ class Waits:
                 ``Config.poll_interval``.
 
         Raises:
-            UnknownRun: One is not there and was not while it was watched: mistyped, or deleted before.
+            UnknownRun: None of them is there, or was while it was watched: mistyped, deleted, or elsewhere.
             WaitTimeout: Not all are over in time. It has the last status of each, pending if nothing was heard of it,
                 and what the service answered with last as its cause if that was no answer.
             DecodeError: Answers make no sense from the first on, or for a minute.
@@ -119,11 +120,11 @@ class Waits:
             check: Whether a run that ended without Success is an error, raised when all have ended.
 
         Returns:
-            One status for a run, a list in the order given for several. Among several, one that was deleted
-            meanwhile has its last known status, with ``is_deleted`` True.
+            One status for a run, a list in the order given for several. Among several, one that was deleted has its
+            last known status, with ``is_deleted`` True: a pending one if it was not there from the beginning.
 
         Raises:
-            UnknownRun: One is not there.
+            UnknownRun: It is not there; of several: none is.
             RunDeleted: The only one was deleted meanwhile.
             RunFailed: ``check`` is True and not all ended with Success.
             WaitTimeout: Not all are over in time; they go on.

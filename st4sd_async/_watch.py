@@ -54,14 +54,25 @@ class Follower:
         self.wake = anyio.Event()
         """Set when there is something for him to do."""
         self._told: dict[str, Status] = {}
+        self._there = 0
+        """How many of his runs were there, or may be."""
 
     def join(self, watched: Watched) -> None:
         """Watch a run."""
         self.open[watched.rest_uid] = watched
         watched.followers[self] = None
+        self._there += 1
+
+    def miss(self, error: Exception) -> None:
+        """One of his runs was never there while it was watched, which ends it for him if none of them was."""
+        self._there -= 1
+        if self._there == 0:
+            self.end(error)
 
     def tell(self, watched: Watched, *, is_news: bool = True) -> bool:
         """Take note of a status, news or not; True if it is something to tell him."""
+        if self.error is not None:
+            return True  # that, and nothing after it
         rest_uid, told = watched.rest_uid, self._told.get(watched.rest_uid)
         if told is None or (is_news and rest_uid not in self.news):
             self.news[rest_uid] = None

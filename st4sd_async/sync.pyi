@@ -1339,12 +1339,13 @@ class Client:
         Args:
             run: The run, or its location (``file://...``).
             filename: Expression for files, as in `download_files`.
-            component: Expression for the names of components; or a reference, which is ``stage0.`` and the same.
+            component: Regular expression that needs to fit somewhere in the name of a component: ``"Comp"``,
+                ``"^Compute$"``; or a reference, which is ``stage0.`` and the same. None: all.
             stage: Index of the stage.
 
         Returns:
             A `Table` for each file that fits, by stages and components; [] if none fits. One that could not be
-            fetched, or is no table, has a ``problem`` in place of its ``frame``, and the others are there.
+            fetched, or is no table, has a ``problem``, which its `Table.dataframe` raises, and the others are there.
 
         Raises:
             ImportError: pandas is not installed.
@@ -1375,7 +1376,7 @@ class Client:
         Args:
             run: The run, or its location (``file://...``).
             stage: Index of the stage.
-            component: Exact name.
+            component: Its exact name, as ``"Compute"``, and no expression.
             to: Folder for what is in the directory, made if need be; files of the same names are replaced.
             strict: Whether it is an error if it cannot be had.
 
@@ -1411,7 +1412,8 @@ class Client:
             run: The run, or its location (``file://...``). Its documents are waited for as `Datastore.document` does.
                 Of a run that goes on, there are the files of the components that are over.
             to: Folder, made if need be, best one for each run: files go to ``<to>/stages/stage0/Compute/energies.csv``.
-            component: Expression for the names of components; or a reference, which is ``stage0.`` and the same.
+            component: Regular expression that needs to fit somewhere in the name of a component: ``"Comp"``,
+                ``"^Compute$"``; or a reference, which is ``stage0.`` and the same. None: all.
             stage: Index of the stage.
             filename: Expression that needs to fit somewhere in the absolute path of a file, or in its path below
                 the directory of its component: ``r"\.csv$"``, ``"^energies.csv$"``.
@@ -1663,7 +1665,7 @@ class Client:
 
         Raises:
             NotReady: It is not over yet, or is not known to be.
-            NotFound: It is over and measured none: its experiment does not, or it failed.
+            NoProperties: It is over and measured none, and never will: its experiment does not, or it failed.
             UnknownProperty: It measured some, but not all that ``names`` asks for; ``known`` names those it has. Of
                 several it is raised if all that measured some lack the same name.
             UnknownRun: It is not there, and the datastore has no properties of it.
@@ -1796,18 +1798,22 @@ class Client:
         Source: the container ``s3-fetch`` that the service puts in front of a run fetches each file by its key.
         """
 
-    def start(self, experiment: str | Experiment, payload: Mapping[str, Any] | StartPayload | None = None) -> Run:
+    def start(
+        self, experiment: str | Experiment | Draft, payload: Mapping[str, Any] | StartPayload | Draft | None = None
+    ) -> Run:
         """
         Start an instance of an experiment, at most once.
 
         The payload is checked before anything is sent, and sent as it is given; what it does not
-        say is left to the service. A start that may have arrived is never sent again.
+        say is left to the service. A start that may have arrived is never sent again. If the service refuses it
+        in words alone, the definition of the experiment is asked for, to tell which entry was meant.
 
         Args:
-            experiment: ``name`` (which means ``name:latest``), ``name:tag``, ``name@digest``, or an `Experiment`.
-            payload: Inputs, variables and the rest, as a mapping in the service's documented form or a
-                `StartPayload`; None: nothing of it. An input's ``content`` is text, UTF-8 bytes, a `Path` or a
-                pandas DataFrame.
+            experiment: ``name`` (which means ``name:latest``), ``name:tag``, ``name@digest``, an `Experiment`, or a
+                `Draft`, which brings its payload; ``payload`` is what else it is to say then, as in `Draft.filled`.
+            payload: Inputs, variables and the rest, as a mapping in the service's documented form, a
+                `StartPayload` or a `Draft`; None: nothing of it. An input's ``content`` is text, UTF-8 bytes, a
+                `Path` or a pandas DataFrame.
 
         Returns:
             The handle on the instance.
@@ -1886,11 +1892,13 @@ class Client:
 
         Args:
             run: The run, or its location (``file://...``).
-            component: Expression for the names of components, or a reference; None: all.
+            component: Regular expression that needs to fit somewhere in the name of a component: ``"Report"``,
+                ``"^(Compute|Report)$"``; or a reference, which is ``stage0.`` and the same. None: all.
             stage: Index of the stage.
 
         Raises:
-            NotFound, NotReady, UnknownRun: As `download_files`.
+            NotFound: No component is meant, which names those there are.
+            NotReady, UnknownRun: As `download_files`.
             St4sdError: A text could not be fetched.
 
         Source: ``POST files/api/v1.1`` of the gateway.
@@ -1914,11 +1922,11 @@ class Client:
             check: Whether a run that ended without Success is an error, raised when all have ended.
 
         Returns:
-            One status for a run, a list in the order given for several. Among several, one that was deleted
-            meanwhile has its last known status, with ``is_deleted`` True.
+            One status for a run, a list in the order given for several. Among several, one that was deleted has its
+            last known status, with ``is_deleted`` True: a pending one if it was not there from the beginning.
 
         Raises:
-            UnknownRun: One is not there.
+            UnknownRun: It is not there; of several: none is.
             RunDeleted: The only one was deleted meanwhile.
             RunFailed: ``check`` is True and not all ended with Success.
             WaitTimeout: Not all are over in time; they go on.
@@ -1943,11 +1951,11 @@ class Client:
             check: Whether a run that ended without Success is an error, raised when all have ended.
 
         Returns:
-            One status for a run, a list in the order given for several. Among several, one that was deleted
-            meanwhile has its last known status, with ``is_deleted`` True.
+            One status for a run, a list in the order given for several. Among several, one that was deleted has its
+            last known status, with ``is_deleted`` True: a pending one if it was not there from the beginning.
 
         Raises:
-            UnknownRun: One is not there.
+            UnknownRun: It is not there; of several: none is.
             RunDeleted: The only one was deleted meanwhile.
             RunFailed: ``check`` is True and not all ended with Success.
             WaitTimeout: Not all are over in time; they go on.
@@ -1979,9 +1987,10 @@ class Client:
 
         Thousands of runs cost the service little more than one: they are read from one list. Who reads
         slowly gets the newest status of each run and never a backlog. A run that was deleted ends with
-        its last known status, ``is_final`` and ``is_deleted`` True. The list shows neither a killed orchestrator
-        nor why a run waits: for that runs are asked one by one, three in a round, so that a killed one among
-        hundreds may take a hundred rounds to be found; a shorter ``interval`` finds it sooner.
+        its last known status, ``is_final`` and ``is_deleted`` True; if it was deleted before it was seen, or never
+        was, that is a pending one whose ``hint`` has the words of the service. The list shows neither a killed
+        orchestrator nor why a run waits: for that runs are asked one by one, three in a round, so that a killed one
+        among hundreds may take a hundred rounds to be found; a shorter ``interval`` finds it sooner.
 
         Args:
             runs: Runs or rest-uids, each taken once.
@@ -1990,7 +1999,7 @@ class Client:
                 ``Config.poll_interval``.
 
         Raises:
-            UnknownRun: One is not there and was not while it was watched: mistyped, or deleted before.
+            UnknownRun: None of them is there, or was while it was watched: mistyped, deleted, or elsewhere.
             WaitTimeout: Not all are over in time. It has the last status of each, pending if nothing was heard of it,
                 and what the service answered with last as its cause if that was no answer.
             DecodeError: Answers make no sense from the first on, or for a minute.

@@ -172,7 +172,7 @@ def same_table(theirs: Any, ours: Any) -> bool:
     (table,) = ours
     columns = {name: [str(cell) for cell in matrix.columnWithHeader(name)] for name in matrix.columnHeaders()}
     assert document == table.document.raw
-    return bool(columns == table.frame.astype(str).to_dict("list"))
+    return bool(columns == table.dataframe().astype(str).to_dict("list"))
 
 
 def same_output(theirs: Any, ours: Any) -> bool:

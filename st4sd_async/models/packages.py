@@ -6,7 +6,8 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
-from .._shown import Shown
+from .._errors import shorten
+from .._shown import LONGEST_REPR, Shown
 from ._base import Entry, Reply
 from .interface import Interface
 
@@ -206,6 +207,13 @@ class Experiment(Shown, Entry):
     def identifier(self) -> str:
         """``name@digest``: names exactly this content, whatever is pushed later."""
         return f"{self.name}@{self.digest}" if self.digest else str(self.name)
+
+    def __str__(self) -> str:
+        return self.identifier
+
+    def __repr__(self) -> str:
+        tags = f", tags={self.tags}" if self.tags else ""
+        return shorten(f"{type(self).__name__}({self.identifier!r}{tags})", LONGEST_REPR)
 
 
 class ExperimentList(list[Experiment]):

@@ -80,7 +80,14 @@ class FileContent(Payload):
 
 
 class S3(Payload):
-    """A bucket to read from, or a Datashim dataset that stands for one."""
+    """
+    A bucket to read from, or a Datashim dataset that stands for one.
+
+        S3(bucket="mine", endpoint="https://s3.example", accessKeyID="...", secretAccessKey="...")
+        S3(dataset="mine")     and nothing beside it
+
+    The keys are in no repr and no message; ``endpoint`` is the URL of the S3 service, ``region`` None if it has none.
+    """
 
     accessKeyID: _Key | None = None
     """Access key id; blanks around it, as the line break at the end of a file, are no part of it."""
@@ -103,6 +110,8 @@ class S3Store(Payload):
     A file becomes ``<bucketPath>/<its own name>``, a folder ``<bucketPath>/<its own name>/...``. So another run that
     uploads to the same folder replaces what the first one did: give each its own, or use ``%(instanceDir)s`` in it.
     What cannot be uploaded is left out, and only the log of the orchestrator says so.
+
+        S3Store(credentials=S3(bucket="mine", ...), bucketPath="campaign/%(instanceDir)s")
     """
 
     credentials: S3 | None = None

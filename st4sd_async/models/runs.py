@@ -10,7 +10,7 @@ from pydantic import AliasChoices, BeforeValidator, Field, PrivateAttr, field_va
 from .._errors import shorten
 from .._finality import is_final
 from .._hints import Hint, Reason, explain, with_lines
-from .._shown import Shown
+from .._shown import LONGEST_REPR, Shown
 from ._base import Reply, Word
 from .outputs import KeyOutput
 from .packages import Experiment
@@ -193,15 +193,15 @@ class Status(Shown, Reply):
 
     @property
     def is_deleted(self) -> bool:
-        """Whether the instance was deleted; this is its last known status then."""
+        """Whether the instance was deleted, or is not known to the service; this is its last known status then."""
         return self._deleted
 
     @property
     def hint(self) -> Hint | None:
         """Why it does not run, and what to do about it; None while it runs as it should, and after Success."""
-        if self.is_deleted:
-            return Hint(Reason.DELETED, self.error_description)
         text = self.error_description or self._in_place_of_a_status
+        if self.is_deleted:
+            return Hint(Reason.DELETED, text)
         return explain(self.experiment_state, self.exit_status, self.stage_state, text)
 
     @property
@@ -215,6 +215,9 @@ class Status(Shown, Reply):
         told = (self.hint.gist if self.hint else self.error_description) if self.error_description else None
         why = f": {shorten(told, LONGEST_WHY)}" if told else ""
         return shorten(f"{'deleted, last seen ' if self.is_deleted else ''}{state}{exit_status}{why}")
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({shorten(str(self), LONGEST_REPR - 10)!r})"
 
 
 def _facts(raw: Mapping[str, Any]) -> dict[str, Any]:
@@ -239,6 +242,9 @@ class Instance(Reply):
     """Labels of the instance: rest-uid, workflow, name and digest of the experiment."""
     experiment: Experiment | None = None
     """The experiment's definition; None if it was deleted since."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.id!r}, {self.status!r})"
 
     @property
     def property_table(self) -> dict[str, list[Any]] | None:

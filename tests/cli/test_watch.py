@@ -83,7 +83,7 @@ def test_an_unknown_run_does_not_hide_the_others(shell: Shell) -> None:
 
     assert done.status == 3
     assert [row["rest-uid"] for row in done.table] == [run]
-    assert "instances/nothing/status was refused with 404" in done.said
+    assert "instances/nothing/status found no such run (404)" in done.said
     assert "a rest-uid must be a text without slashes, not 'a/b'" in done.said
     assert done.said.count("\n") == 2
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
@@ -198,6 +199,15 @@ async def test_what_is_no_run_is_told(client: Client) -> None:
     coroutine.close()
 
 
+async def test_several_runs_where_one_is_due_are_told_so(client: Client, tmp_path: Path) -> None:
+    """With the way to do it, and which verbs take several."""
+    runs: Any = [client.run("demo-1"), client.run("demo-2")]
+    with pytest.raises(TypeError, match=r"not list: this takes one run, so call it for each, as with asyncio\.gather"):
+        await client.download_outputs(runs, tmp_path)
+    with pytest.raises(TypeError, match=r"not tuple: this takes one run.*; wait, watch_many and properties take many"):
+        await client.status(tuple(runs))  # type: ignore[arg-type] # on purpose
+
+
 async def test_waiting_for_many(client: Client, server: LocalServer) -> None:
     """A list in the order given, one error for all that failed, raised when all have ended."""
     await client.push(server.example("demo"))
@@ -253,8 +263,10 @@ async def test_among_many_a_deleted_run_ends_as_deleted(client: Client, server: 
         (True, True, False),
         (True, False, True),
     ]
+    again, ghost = await client.wait([stays, "ghost-1"], timeout=10)
+    assert (again.is_success, ghost.is_deleted, ghost.is_pending) == (True, True, True)
     with pytest.raises(UnknownRun):
-        await client.wait([stays, "ghost-1"], timeout=10)
+        await client.wait(["ghost-1", "ghost-2"], timeout=10)
 
 
 OUTCOMES = {

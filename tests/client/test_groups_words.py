@@ -105,7 +105,7 @@ async def test_a_payload_that_does_not_fit_says_where(
 
     assert type(error) is InvalidPayload
     assert error.problems == (problem,)
-    assert f"Invalid start payload: {': '.join(filter(None, problem))}; client.experiments" in str(error)
+    assert f"Invalid start payload: {': '.join(filter(None, problem))}; client.payload" in str(error)
 
 
 async def test_a_conflict_names_its_files(server: LocalServer, client: Client) -> None:
@@ -136,8 +136,9 @@ async def test_files_that_lack_and_files_too_many_are_told_together(server: Loca
     assert error.names == ("a.csv",)
     assert error.problems == (
         Problem("inputs", "add the file 'a.csv', which the experiment needs"),
-        Problem("inputs", "leave out the file 'b.csv', which the experiment does not take"),
+        Problem("inputs", "leave out the file 'b.csv', which the experiment does not take: did you mean 'a.csv'?"),
     )
+    assert str(error).endswith("which the experiment does not take: did you mean 'a.csv'?")
 
 
 async def test_a_query_that_makes_no_sense_says_where(server: LocalServer, client: Client) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from st4sd_async import Client, Draft, InvalidPayload, UnknownExperiment
+from st4sd_async import Client, Draft, InvalidPayload, Launch, MissingInputs, UnknownExperiment
 from st4sd_async._payload import prepare
-from st4sd_async.local import LocalServer
+from st4sd_async.local import Html, LocalServer
 from tests.local.helpers import definition
 
 pytestmark = pytest.mark.anyio
@@ -70,6 +72,121 @@ async def test_a_draft_sends_what_one_would_write_by_hand(server: LocalServer, c
 
     assert (await prepare(filled)).content == (await prepare(by_hand)).content
     assert len({run.id for run in runs}) == 3
+
+
+MOLECULES = [{"filename": "molecules.csv", "content": "smiles\nCO\n"}]
+
+
+async def test_what_a_plain_payload_misspells_is_told_entry_by_entry(server: LocalServer, client: Client) -> None:
+    """The definition of the experiment is asked for after such a refusal, and never otherwise."""
+    server.describe("toy", inputs=["molecules.csv"], data=["d.txt"], variables={"scale": "1", "n": "1"})
+    options = {
+        "variables": [{"name": "scale"}, {"name": "n", "valueFrom": [{"value": "1"}, {"value": "2"}]}],
+        "data": [{"name": "d.txt"}],
+        "platform": ["gpu", "default"],
+    }
+    await client.push(definition("toy", options))
+    before = len(server.requests)
+
+    await client.start("toy", {"inputs": MOLECULES, "variables": {"scale": 2}})
+    good = len(server.requests)
+    with pytest.raises(InvalidPayload) as caught:
+        await client.start(
+            "toy",
+            {
+                "inputs": [{"filename": "molecule.csv", "content": "x"}],
+                "data": [{"filename": "e.txt", "content": "x"}],
+                "variables": {"scael": 2, "n": 3, "scale": 1},
+                "platform": "gpo",
+            },
+        )
+
+    told = dict(caught.value.problems)
+    assert good - before == 1
+    assert list(told) == ["variables.scael", "variables.n", "inputs.molecule.csv", "data.e.txt", "platform"]
+    assert told["variables.scael"].endswith("only ['n', 'scale']: did you mean 'scale'?")
+    assert told["inputs.molecule.csv"].endswith("did you mean 'molecules.csv'?")
+    assert told["platform"].endswith("only on ['gpu', 'default']: did you mean 'gpu'?")
+    assert "variables.scael: the experiment does not take it" in str(caught.value)
+    assert len(server.requests) - good == 2
+
+
+async def test_a_refusal_stays_what_it_is_if_nobody_can_tell_what_was_meant(
+    server: LocalServer, client: Client
+) -> None:
+    """The hint is lost, and nothing else; the definition is asked for once."""
+    await client.push(server.example("demo"))
+    server.faults.add("GET /experiments/demo", Html(502))
+    before = len(server.requests)
+
+    with pytest.raises(InvalidPayload, match="Payload sets variable scael = 2") as caught:
+        await client.start("demo", {"inputs": MOLECULES, "variables": {"scael": 2}})
+
+    assert caught.value.problems == (("variables.scael", "the experiment does not take it"),)
+    assert "client.payload(experiment)" in str(caught.value)
+    assert len(server.requests) - before == 2
+
+
+async def test_what_a_misspelt_payload_holds_in_secret_is_not_told(server: LocalServer, client: Client) -> None:
+    """A value may be a secret of the environment too."""
+    server.describe("toy", variables={"n": "1"})
+    await client.push(definition("toy", {"variables": [{"name": "n", "valueFrom": [{"value": "1"}]}]}))
+
+    with pytest.raises(InvalidPayload) as caught:
+        await client.start("toy", {"variables": {"n": "xyzzy-plugh"}, "environmentVariables": {"KEY": "xyzzy-plugh"}})
+
+    assert "xyzzy" not in f"{caught.value}{caught.value.problems}{caught.value.detail}"
+    assert [problem.where for problem in caught.value.problems] == ["variables.n"]
+
+
+async def test_a_draft_is_taken_wherever_a_payload_is(server: LocalServer, client: Client) -> None:
+    """In place of the experiment, or of the payload; a launch keeps what it says at that moment."""
+    await client.push(server.example("demo"))
+    draft = await client.payload("demo")
+    with pytest.raises(MissingInputs, match=r"molecules\.csv"):
+        await client.start(draft)
+    with pytest.raises(MissingInputs, match=r"molecules\.csv"):
+        Launch("none", draft)
+    draft.inputs["molecules.csv"] = "smiles\nCO\n"
+    launches = []
+    for scale in (3, 4):
+        draft.variables["scale"] = scale
+        launches.append(Launch(f"mol {scale}", "demo", draft))
+    draft.variables["scale"] = 5
+
+    runs = [await client.start(draft), await client.start("demo", draft)]
+    runs.append(await client.start(draft, {"metadata": {"a": "b"}}))
+    await server.advance(100)
+    metas = [status.meta for status in await client.wait(runs)]
+
+    assert [meta.variables["global"]["scale"] for meta in metas if meta] == ["5", "5", "5"]
+    assert metas[2] is not None
+    assert metas[2].user_metadata["a"] == "b"
+    assert [launch.payload.variables for launch in launches] == [{"scale": 3}, {"scale": 4}]  # type: ignore[union-attr]
+    assert Launch("other", draft).identifier == draft.identifier
+    async with client.batch() as batch:
+        await batch.add(launches)
+        assert [item.key async for item in batch.run()] == ["mol 3", "mol 4"]
+    with pytest.raises(TypeError, match="what else there is to say is a mapping, not Draft"):
+        await client.start(draft, draft)
+
+
+async def test_a_file_that_is_not_there_is_told_before_anything_is_sent(
+    server: LocalServer, client: Client, tmp_path: Path
+) -> None:
+    """With the input that it is for, since the two seldom have one name."""
+    await client.push(server.example("demo"))
+    draft = await client.payload("demo")
+    draft.inputs["molecules.csv"] = tmp_path / "nothing.csv"
+    before = len(server.requests)
+
+    with pytest.raises(InvalidPayload) as caught:
+        await client.start(draft)
+
+    (problem,) = caught.value.problems
+    assert problem.what.startswith(f"for 'molecules.csv', the file '{tmp_path}")
+    assert "nothing.csv' cannot be read: No such file" in str(caught.value)
+    assert len(server.requests) == before
 
 
 async def test_a_draft_without_anything_to_fill_in_is_a_payload(server: LocalServer, client: Client) -> None:

@@ -13,7 +13,7 @@ import pytest
 from st4sd_async import (
     Client,
     Config,
-    NotFound,
+    NoProperties,
     NotReady,
     Properties,
     RetryPolicy,
@@ -130,13 +130,13 @@ async def test_never_after_a_failure(client: Client, server: LocalServer, outcom
     """It says how the run ended, whoever was asked."""
     run = await finished(client, server, outcome)
 
-    with pytest.raises(NotFound, match=words) as one:
+    with pytest.raises(NoProperties, match=words) as one:
         await run.properties()
     many = await client.properties([run])
 
-    assert type(one.value) is NotFound
-    assert type(many.problems[run.id]) is NotFound
-    with pytest.raises(NotFound, match=words):
+    assert type(one.value) is NoProperties
+    assert type(many.problems[run.id]) is NoProperties
+    with pytest.raises(NoProperties, match=words):
         raise many.problems[run.id]
 
 
@@ -146,9 +146,9 @@ async def test_never_if_the_experiment_measures_nothing(client: Client, server: 
     blank = await finished(client, server, inputs=[{"filename": "molecules.csv", "content": "index,smiles\n"}])
 
     for run, words in ((nothing, "its experiment measures none"), (blank, "the orchestrator could not measure any")):
-        with pytest.raises(NotFound, match=words):
+        with pytest.raises(NoProperties, match=words):
             await run.properties()
-        with pytest.raises(NotFound, match=words):
+        with pytest.raises(NoProperties, match=words):
             await client.properties([run], strict=True)
 
 
@@ -236,7 +236,7 @@ async def test_a_run_deleted_too_early_is_unknown(client: Client, server: LocalS
     with pytest.raises(UnknownRun, match="the datastore heard of it last: running"):
         await stuck.properties()
     await server.advance(100)
-    with pytest.raises(NotFound, match=r"it did not succeed: .*Stopped"):
+    with pytest.raises(NoProperties, match=r"it did not succeed: .*Stopped"):
         await stopped.properties()
 
 
@@ -274,7 +274,7 @@ async def test_many_runs_are_one_table(client: Client, server: LocalServer) -> N
     assert found.rows[0] == (toy.id, "CCO", 2, nan, nan, nan)
     assert found.rows[1] == (good[2].id, "CCCC", nan, "CCCC", -6.0, 48.044)
     kinds = {run: type(problem) for run, problem in found.problems.items()}
-    assert list(kinds.items()) == [(waiting.id, NotReady), ("ghost", UnknownRun), (failed.id, NotFound)]
+    assert list(kinds.items()) == [(waiting.id, NotReady), ("ghost", UnknownRun), (failed.id, NoProperties)]
     assert found.dataframe()["energy"].isna().sum() == 1 + 5
 
 
@@ -286,7 +286,7 @@ async def test_hundreds_of_runs_take_a_few_requests(client: Client, server: Loca
     found = await client.properties(runs)
 
     assert list(found.problems) == runs
-    assert {type(problem) for problem in found.problems.values()} == {NotFound}
+    assert {type(problem) for problem in found.problems.values()} == {NoProperties}
     assert asked(server, before) == ["query"] * 2
 
 
@@ -309,7 +309,7 @@ async def test_strict_raises_the_first_problem(client: Client, server: LocalServ
 
     with pytest.raises(UnknownRun):
         await client.properties([run, "ghost", failed], strict=True)
-    with pytest.raises(NotFound, match="did not succeed"):
+    with pytest.raises(NoProperties, match="did not succeed"):
         await client.properties([failed, "ghost"], strict=True)
     assert len(await client.properties([run], strict=True)) == 3
 

@@ -85,10 +85,10 @@ async def test_tables_are_frames_with_their_documents(run: Run, client: Client, 
     assert isinstance(one.document, ComponentDocument)
     assert (one.problem, one.path) == (None, found[0].path)
     assert one.source == f"{one.document.instance}/{one.path}"
-    assert one.frame["smiles"].tolist() == ["CCO", "NAN", "CCCC"]
-    assert one.frame["energy"].tolist()[::2] == [-4.5, -6.0]
-    assert math.isnan(one.frame["energy"][1])
-    assert one.frame is one.frame
+    assert one.dataframe()["smiles"].tolist() == ["CCO", "NAN", "CCCC"]
+    assert one.dataframe()["energy"].tolist()[::2] == [-4.5, -6.0]
+    assert math.isnan(one.dataframe()["energy"][1])
+    assert one.dataframe() is one.dataframe()
     assert [table.path for table in await run.csv(component="stage0.Compute")] == [table.path for table in found]
     assert [table.source for table in await client.csv(f"{one.document.instance}/", "ENERGIES|energies")] == [
         one.source
@@ -105,9 +105,9 @@ async def test_one_bad_file_does_not_lose_the_others(run: Run, scratch: Path) ->
 
     assert isinstance(bad.problem, DecodeError)
     with pytest.raises(DecodeError, match=r"energies\.csv was answered with .*Expected 2 fields in line 3.*'a,b 1,2"):
-        _ = bad.frame
+        bad.dataframe()
     assert bad.path == "stages/stage0/Compute/energies.csv"
-    assert good.frame["smiles"].tolist() == ["CCO", "NAN", "CCCC"]
+    assert good.dataframe()["smiles"].tolist() == ["CCO", "NAN", "CCCC"]
     assert left_in(scratch) == []
 
 
@@ -122,7 +122,7 @@ async def test_a_file_that_cannot_be_fetched_is_reported(run: Run, server: Local
     assert (bad.path, len(good)) == ("stages/stage0/Compute/back\\slash.csv", 2)
     assert isinstance(bad.problem, DownloadError)
     with pytest.raises(DownloadError, match="cannot have that name here"):
-        _ = bad.frame
+        bad.dataframe()
     assert [type(table.problem) for table in lost] == [ServerError]
     with pytest.raises(ServerError):
         await run.stdout("Compute")
@@ -173,6 +173,7 @@ async def test_components_are_heard(run: Run, client: Client, server: LocalServe
         "stage1.Report": False,
     }
     assert list(await run.stdout(stage=1)) == list(await run.stdout("stage1.Report")) == ["stage1.Report"]
+    assert list(await run.stdout("omp")) == list(await run.stdout("^(Compute|Nope)$")) == ["stage0.Compute"]
     assert await failed.stdout() == {"stage0.Boom": "about to fail\n"}
     assert list(await client.stdout((await run.document()).instance)) == ["stage0.Compute", "stage1.Report"]
 

@@ -18,6 +18,7 @@ from st4sd_async import (
     Reason,
     Run,
     RunDeleted,
+    RunFailed,
     ServerError,
     Status,
     Unauthorized,
@@ -249,8 +250,27 @@ async def test_a_run_deleted_by_someone_else_ends(client: Client, server: LocalS
     for statuses in seen.values():
         assert [status.is_deleted for status in statuses] == [False, True]
         assert statuses[-1].is_final
-    with pytest.raises(UnknownRun):
+    with pytest.raises(UnknownRun) as caught:
         await client.wait(runs)
+    assert caught.value.rest_uid in seen
+
+
+async def test_a_run_deleted_before_it_was_seen_leaves_the_others_alone(client: Client, server: LocalServer) -> None:
+    """It has its place in the list, as one that was deleted a moment later."""
+    gone, other = await start(client, server, "stuck"), await start(client, server, "success")
+    await client.delete(gone)
+    await server.advance(100)
+
+    first, second = await client.wait([gone, other])
+
+    assert (first.is_deleted, first.is_pending, second.is_success) == (True, True, True)
+    with pytest.raises(RunFailed) as caught:
+        await client.wait([gone, other], check=True)
+    assert list(caught.value.failures) == [gone.id]
+    assert f"{gone.id}: deleted, last seen no status yet" in str(caught.value)
+    with pytest.raises(UnknownRun) as single:
+        await gone.wait()
+    assert single.value.rest_uid == gone.id
 
 
 async def test_a_service_that_is_away_is_waited_for(client: Client, server: LocalServer) -> None:

@@ -39,7 +39,7 @@ async def test_tables_are_the_same(finished: Finished, client: Client) -> None:
 
     assert {table.path.rpartition("/")[2] for table in found} >= {"energies.csv", "molecules.csv"}
     ours = [
-        (table.document.reference, {name: texts(column) for name, column in table.frame.to_dict("list").items()})
+        (table.document.reference, {name: texts(column) for name, column in table.dataframe().to_dict("list").items()})
         for table in found
     ]
     assert sorted(map(repr, ours)) == sorted(map(repr, expected))

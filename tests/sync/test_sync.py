@@ -138,7 +138,7 @@ def test_a_batch_that_is_entered_again(quick_client: Client, tmp_path: Path) -> 
 
 def test_errors_come_as_they_are(sync_client: Client) -> None:
     """The class, the message and the way of the asynchronous client, and little of how it got from there to here."""
-    with pytest.raises(UnknownRun, match="nope/status was refused") as caught:
+    with pytest.raises(UnknownRun, match="nope/status found no such run") as caught:
         sync_client.status("nope")
 
     files = [Path(frame.filename).name for frame in traceback.extract_tb(caught.value.__traceback__)]

@@ -65,6 +65,9 @@ async def token() -> str:
 async def verbs(client: Client) -> None:
     assert_type(await client.push({}), Experiment)
     run = assert_type(await client.start("demo", {"variables": {"scale": 2}}), Run)
+    draft = await client.payload("demo")
+    assert_type(await client.start(draft), Run)
+    assert_type(await client.start("demo", draft), Run)
     status = assert_type(await client.status(run), Status)
     assert_type(status.experiment_state, ExperimentState | None)
     assert_type(status.exit_status, ExitStatus | None)

@@ -52,13 +52,16 @@ def test_a_config_cannot_be_changed() -> None:
         ("https://st4sd.example/rs", "https://st4sd.example/"),
         ("https://st4sd.example/rs/", "https://st4sd.example/"),
         ("https://host.example/st4sd/rs/", "https://host.example/st4sd/"),
+        ("https://st4sd.example/rs/experiments/", "https://st4sd.example/"),
+        ("https://host.example/st4sd/rs/instances/x-1?a=b", "https://host.example/st4sd/"),
+        ("https://st4sd.example/rs/#/experiments", "https://st4sd.example/"),
         ("https://host.example/papers", "https://host.example/papers/"),
         ("http://127.0.0.1:5000?x#y", "http://127.0.0.1:5000/"),
         ("http://[::1]:5000", "http://[::1]:5000/"),
     ],
 )
 def test_the_address_may_end_in_rs_or_not(url: str, home: str) -> None:
-    """Both forms are in use."""
+    """Both forms are in use, and that of a page of the service."""
     assert build_home(url, KEY).geturl() == home
 
 
@@ -69,6 +72,14 @@ def test_what_is_no_address_is_refused(url: str) -> None:
     """The message shows how an address looks."""
     with pytest.raises(ConfigError, match=r"must look like https://st4sd\.example"):
         build_home(url, NONE)
+
+
+def test_an_address_without_a_scheme_is_asked_back() -> None:
+    """What was meant is known, but not that it is."""
+    with pytest.raises(ConfigError, match=r"not 'st4sd\.example/rs': did you mean 'https://st4sd\.example/rs'\?"):
+        build_home("st4sd.example/rs", NONE)
+    with pytest.raises(ConfigError, match=r"not 'ftp://st4sd\.example'$"):
+        build_home("ftp://st4sd.example", NONE)
 
 
 def test_an_address_with_a_password_is_refused_unseen() -> None:

@@ -6,19 +6,13 @@ from typing import Any
 
 import pytest
 
-from st4sd_async import S3, Draft, Experiment, InvalidPayload, Launch, Staged
+from st4sd_async import S3, InvalidPayload, Launch, Staged
 from st4sd_async._ends import folder_of
 from st4sd_async._launch import body, differences, digest, entry, needs
 from st4sd_async._moves import METADATA_KEY
 from st4sd_async._payload import prepare
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-def draft() -> Draft:
-    """A draft of an experiment without inputs."""
-    return Draft(Experiment.model_validate({"metadata": {"registry": {"digest": "sha256x1"}}}))
 
 
 SECRETIVE: dict[str, Any] = {
@@ -103,20 +97,18 @@ def test_a_launch_that_will_not_do_is_refused_at_once(key: Any, experiment: Any,
         Launch(key, experiment)
 
 
-def test_a_launch_with_what_becomes_a_payload_says_how(draft: Draft) -> None:
+def test_a_launch_with_what_becomes_a_payload_says_how() -> None:
     """The error is the call to make."""
     staged = Staged(S3(bucket="mine"), {})
 
-    with pytest.raises(TypeError, match=r"not Draft: call its \.filled\(\)"):
-        Launch("a", "demo", draft)  # type: ignore[arg-type] # on purpose
     with pytest.raises(TypeError, match=r"not Staged: call its \.as_inputs\(\)"):
         Launch("a", "demo", staged)  # type: ignore[arg-type] # on purpose
 
 
-async def test_a_start_with_what_becomes_a_payload_says_how(draft: Draft) -> None:
+async def test_a_start_with_what_becomes_a_payload_says_how() -> None:
     """As a launch does; what becomes none is only named."""
-    given: list[Any] = [draft, Staged(S3(bucket="mine"), {}), 3]
-    ways = [r"not Draft: call its \.filled\(\)", r"not Staged: call its \.as_inputs\(\)", "not int$"]
+    given: list[Any] = [Staged(S3(bucket="mine"), {}), 3]
+    ways = [r"not Staged: call its \.as_inputs\(\)", "not int$"]
     for one, way in zip(given, ways, strict=True):
         with pytest.raises(TypeError, match=way):
             await prepare(one)

@@ -179,6 +179,29 @@ def test_an_experiment_tells_its_name_digest_tags_and_identifier() -> None:
     assert Experiment().identifier == "None"
 
 
+def test_replies_are_one_line_inside_of_a_list() -> None:
+    """What a scientist reads at a glance; all of it is a call away, and what the service said does no harm."""
+    digest = f"sha256x{'0' * 56}"
+    definition = {"metadata": {"package": {"name": "demo"}, "registry": {"digest": digest, "tags": ["latest"]}}}
+    experiment = Experiment.model_validate(definition)
+    status = Status.model_validate({"experiment-state": "finished", "exit-status": "Success", "meta": {"pid": 2}})
+    failed = Status.model_validate(
+        {"experiment-state": "failed", "exit-status": "Failed", "error-description": "no\nroom \x1b[31m" * 99}
+    )
+    instance = Instance.model_validate({"id": "demo-1", "status": status, "experiment": experiment})
+
+    assert repr([status]) == "[Status('finished, Success')]"
+    assert repr(experiment) == f"Experiment('demo@{digest}', tags=['latest'])"
+    assert str(experiment) == f"demo@{digest}"
+    assert repr(instance) == "Instance('demo-1', Status('finished, Success'))"
+    assert repr(Status.pending()) == "Status('no status yet')"
+    assert repr(failed).startswith("Status('failed, Failed: ")
+    assert len(repr(failed)) <= 130
+    assert repr(failed).isprintable()
+    assert status.model_dump()["meta"]["pid"] == 2
+    assert experiment.model_dump()["metadata"]["package"]["name"] == "demo"
+
+
 def test_secrets_of_a_payload_stay_out_of_its_repr() -> None:
     """Whoever prints a payload prints no key, no environment and no file."""
     payload = StartPayload(

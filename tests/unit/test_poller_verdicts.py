@@ -205,12 +205,30 @@ async def test_a_last_word_that_hangs_holds_up_nobody_for_long(count: int) -> No
     assert max(one.moment for one in told if one.rest_uid == "lost") <= 21 + LAST_WORD + 2
 
 
-async def test_a_run_that_is_unknown_ends_the_watching_of_those_who_asked_for_it() -> None:
-    """Others go on."""
+async def test_a_run_that_is_unknown_ends_as_deleted_and_the_others_go_on() -> None:
+    """It makes no difference whether it was gone before the first look or after it."""
+    service = crowd(3, 50)
+    poll = poller(service)
+    some = Watcher(service, poll, ["run-0", "gone", "run-1"], interval=60)
+
+    async with watching(some):
+        await until(service, 5)
+        gone = some.of("gone")[0].status
+        await until(service, 200)
+
+    assert some.error is None
+    assert set(some.ends) == {"run-0", "run-1", "gone"}
+    assert (gone.is_final, gone.is_deleted, gone.is_pending, gone.is_success) == (True, True, True, False)
+    assert "gone" in str(gone.hint)
+    assert_nothing_is_left(poll)
+
+
+async def test_whoever_asks_for_nothing_but_unknown_runs_is_told_so() -> None:
+    """Then they are mistyped, or elsewhere; others go on."""
     service = crowd(3, 50)
     poll = poller(service)
     right = Watcher(service, poll, ["run-0", "run-1"], interval=60)
-    groups = (["run-0", "typo"], ["typo"], ["typo", "other typo"])
+    groups = (["typo"], ["typo", "other typo"])
     wrong = [Watcher(service, poll, group, interval=60) for group in groups]
 
     async with watching(right):

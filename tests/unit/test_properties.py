@@ -14,6 +14,7 @@ from st4sd_async import (
     DecodeError,
     Instance,
     Interface,
+    NoProperties,
     NotFound,
     NotReady,
     Properties,
@@ -198,7 +199,7 @@ def test_what_cannot_be_a_name_is_refused(names: Any, error: type[Exception]) ->
 
 
 Refused = tuple[int, type[APIError], dict[str, Any]]
-NONE: Refused = (404, NotFound, {"unknownProperties": ["*"]})
+NONE: Refused = (404, NoProperties, {"unknownProperties": ["*"]})
 INCOMPLETE: Refused = (400, NotReady, {})
 BROKEN: Refused = (500, ServerError, {})
 
@@ -206,20 +207,20 @@ BROKEN: Refused = (500, ServerError, {})
 @pytest.mark.parametrize(
     ("refused", "status", "interface", "error", "words"),
     [
-        pytest.param(NONE, SUCCESS, {}, NotFound, "its experiment measures none", id="measures none"),
-        pytest.param(NONE, FAILED, {}, NotFound, "its experiment measures none", id="failed and measures none"),
-        pytest.param(NONE, FAILED, MEASURING, NotFound, "did not succeed: finished, Failed: .*broke", id="failed"),
-        pytest.param(NONE, SUCCESS, MEASURING, NotFound, "the orchestrator could not", id="could not measure"),
-        pytest.param(NONE, SUCCESS, None, NotFound, "the orchestrator could not", id="experiment deleted since"),
+        pytest.param(NONE, SUCCESS, {}, NoProperties, "its experiment measures none", id="measures none"),
+        pytest.param(NONE, FAILED, {}, NoProperties, "its experiment measures none", id="failed and measures none"),
+        pytest.param(NONE, FAILED, MEASURING, NoProperties, "did not succeed: finished, Failed: .*broke", id="failed"),
+        pytest.param(NONE, SUCCESS, MEASURING, NoProperties, "the orchestrator could not", id="could not measure"),
+        pytest.param(NONE, SUCCESS, None, NoProperties, "the orchestrator could not", id="experiment deleted since"),
         pytest.param(
             NONE, {**SUCCESS, "exit-status": "N/A"}, MEASURING, NotReady, "has no properties yet", id="ending"
         ),
         pytest.param(INCOMPLETE, None, MEASURING, NotReady, "yet: no status yet", id="no status"),
         pytest.param(INCOMPLETE, RUNNING, MEASURING, NotReady, "yet: running, N/A", id="running"),
-        pytest.param(INCOMPLETE, FAILED, MEASURING, NotFound, "did not succeed", id="failed at set-up"),
+        pytest.param(INCOMPLETE, FAILED, MEASURING, NoProperties, "did not succeed", id="failed at set-up"),
         pytest.param(INCOMPLETE, SUCCESS, MEASURING, NotReady, "said the service", id="status not synced"),
         pytest.param(BROKEN, None, MEASURING, NotReady, "yet: no status yet", id="500 without a status"),
-        pytest.param(BROKEN, FAILED, MEASURING, NotFound, "did not succeed", id="500 after a failure"),
+        pytest.param(BROKEN, FAILED, MEASURING, NoProperties, "did not succeed", id="500 after a failure"),
         pytest.param(BROKEN, SUCCESS, MEASURING, ServerError, "said the service", id="500 after success"),
     ],
 )

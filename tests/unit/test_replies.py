@@ -130,9 +130,14 @@ def test_a_refusal_is_told_by_the_key_in_its_body(status: int, body: dict[str, A
     [
         (reply(403, b"<html>Log In</html>", html=True), "the sign-in page"),
         (reply(404, b"<html>Not Found</html>", html=True), "no ST4SD service knows this address"),
+        (reply(404, b"404 page not found"), "'404 page not found': no ST4SD service knows this address, check the url"),
+        (reply(404, {"detail": "Not Found"}), "no ST4SD service knows this address, check the url of the client"),
+        (reply(404, b""), "no message"),
+        (reply(404, {}), "was refused with 404: {}"),
         (reply(413, b"<html>", html=True), "1 MiB"),
         (reply(502, b"<html>", html=True), "no answer from the service"),
-        (reply(308, b"<html>", html=True, **{REDIRECT: "http://elsewhere/"}), "http://elsewhere/"),
+        (reply(308, b"<html>", html=True, **{REDIRECT: "http://elsewhere/"}), "http://elsewhere/', which is never"),
+        (reply(302, b"", html=True, **{REDIRECT: "https://login/"}), "check the url of the client and the credentials"),
         (reply(500, b"boom"), "boom"),
         (reply(500, b""), "no message"),
         (reply(500, ["boom"]), "boom"),
@@ -237,17 +242,62 @@ def test_a_400_without_a_key_means_what_the_call_says() -> None:
     """A start that is refused in words alone has a bad payload, a push a bad package."""
     body = {"message": "Invalid request. Payload sets variable nope = 1 for which there is no rule."}
 
-    with pytest.raises(InvalidPayload, match="start_skeleton"):
+    with pytest.raises(InvalidPayload, match=r"client\.payload\(experiment\)"):
         decipher(experiments.start_call("demo", b"{}", ()), URL, reply(400, body))
     with pytest.raises(InvalidPackage):
         decipher(experiments.push_call({}), URL, reply(400, body))
+
+
+FORBIDDEN = "for which parameterisation.executionOptions.variables has no rule."
+NOT_ITS_DATA = "Payload overrides data files which are not specified in parameterisation.executionOptions.data."
+OVER_PRESETS = "Payload overrides workflow variables of parameterisation.presets"
+WORDS = [
+    (f"Invalid request. Payload sets variable a.b = x = 1 {FORBIDDEN}", ["variables.a.b"]),
+    (
+        "Invalid request. Payload variable n = 5 does not have an allowed value. Valid choices are [{'value': '1'}]",
+        ["variables.n"],
+    ),
+    (f"{OVER_PRESETS}: n, m - experiment start payload is invalid", ["variables.n", "variables.m"]),
+    (f"Invalid request. {NOT_ITS_DATA} Filenames are ['a b.csv', 'c']", ["data.a b.csv", "data.c"]),
+    (
+        "Invalid request. Payload overrides data files specified in parameterisation.presets.data. Filenames are ['d']",
+        ["data.d"],
+    ),
+    ("Invalid request. Payload overrides parameterisation.executionOptions.platform=['gpu', 'cpu']", ["platform"]),
+    ("Invalid request. Payload overrides parameterisation.presets.platform=gpu", ["platform"]),
+    ("Invalid request. Whatever else there is to say", []),
+]
+
+
+@pytest.mark.parametrize(("message", "entries"), WORDS, ids=lambda value: str(value)[17:50])
+def test_a_payload_that_is_refused_in_words_has_its_entries(message: str, entries: list[str]) -> None:
+    """Where the service names the entry in a sentence and nowhere else."""
+    with pytest.raises(InvalidPayload) as caught:
+        decipher(experiments.start_call("demo", b"{}", ()), URL, reply(400, {"message": message}))
+
+    assert [problem.where for problem in caught.value.problems] == entries
+    assert all(problem.what for problem in caught.value.problems)
+
+
+def test_an_input_too_many_may_be_the_one_that_is_missing() -> None:
+    """Both are in the same refusal, so a misspelt name is found without asking again."""
+    body = {"missingInputs": ["molecules.csv", "b.txt"], "extraInputs": ["Molecule.csv", "zzz"], "message": "m"}
+    call = experiments.start_call("demo", b"{}", ())
+
+    with pytest.raises(MissingInputs) as caught:
+        decipher(call, URL, reply(400, body))
+
+    told = [problem.what for problem in caught.value.problems]
+    assert told[2].endswith("'Molecule.csv', which the experiment does not take: did you mean 'molecules.csv'?")
+    assert told[3] == "leave out the file 'zzz', which the experiment does not take"
+    assert "did you mean 'molecules.csv'?" in str(caught.value)
 
 
 def test_a_generic_refusal_is_told_in_words_that_fit() -> None:
     """The service answers 400 in a web framework's words when there is nothing to delete."""
     body = {"message": "The browser (or proxy) sent a request that this server could not understand."}
 
-    with pytest.raises(UnknownRun, match="refused with 400: the service does not know it; list what there is"):
+    with pytest.raises(UnknownRun, match=r"found no such run \(400\): it was deleted already, or never was; list what"):
         decipher(instances.delete_call("a-1"), URL, reply(400, body))
 
 

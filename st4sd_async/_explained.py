@@ -1,0 +1,58 @@
+"""Why a start was refused, entry by entry, where the service says it in words alone: the experiment knows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import suppress
+from typing import Any
+
+from ._draft import Draft, Entries
+from ._errors import APIError, DecodeError, InvalidPayload, Problem, TransportError, shorten
+from ._masking import masked
+from ._payload import Prepared
+from ._problems import told
+from ._spelling import refused
+from .models import Experiment, FileContent
+
+LONGEST_ADVICE = 300
+"""Characters of what is told of the entries in a message; `InvalidPayload.problems` has all of it."""
+
+
+async def explain(error: InvalidPayload, prepared: Prepared, experiment: Callable[[], Awaitable[Experiment]]) -> None:
+    """
+    Tell in a refusal which entries of the payload the experiment does not take, and which may have been meant.
+
+    Args:
+        error: The refusal; left as it is unless it is in words that name an entry, and if nothing more can be told.
+        prepared: The payload that was refused.
+        experiment: Asks for the definition of the experiment.
+    """
+    if not refused(error.message):
+        return
+    with suppress(APIError, TransportError, DecodeError, ValueError):
+        draft = Draft(await experiment())
+        found = [
+            Problem(*(masked(text, prepared.secrets) for text in one))
+            for one in _unfit(draft, json.loads(prepared.content))
+        ]
+        if found:
+            error.problems, error.advice = tuple(found), shorten(told(found), LONGEST_ADVICE)
+
+
+def _unfit(draft: Draft, body: Mapping[str, Any]) -> Iterator[Problem]:
+    """What of a payload does not go into the draft of one."""
+    entries: list[tuple[Entries, str, Any]] = [
+        (draft.variables, name, value) for name, value in (body.get("variables") or {}).items()
+    ]
+    for part, files in ((draft.inputs, body.get("inputs")), (draft.data, body.get("data"))):
+        entries += [(part, file.name or "", file) for file in map(FileContent.model_validate, files or ())]
+    for part, name, value in entries:
+        try:
+            part[name] = value
+        except InvalidPayload as error:
+            yield from error.problems
+    try:
+        draft.platform = body.get("platform")
+    except InvalidPayload as error:
+        yield from error.problems

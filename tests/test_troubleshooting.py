@@ -1,0 +1,203 @@
+"""The README's table of mistakes: each message comes so from a service, and each way out leads out."""
+
+from __future__ import annotations
+
+import re
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+
+from st4sd_async import (
+    Client,
+    Config,
+    ConnectFailed,
+    DecodeError,
+    InvalidPayload,
+    MissingInputs,
+    PayloadTooLarge,
+    RetryPolicy,
+    Unauthorized,
+    UnknownExperiment,
+    UnknownOutput,
+)
+from st4sd_async.local import LocalServer
+
+from .faults.raw import RawServer, reply
+from .test_readme import TEXT
+
+pytestmark = pytest.mark.anyio
+
+MOLECULES = {"filename": "molecules.csv", "content": "smiles\nCO\n"}
+GOOD = {"inputs": [MOLECULES]}
+KEY = "fake-key-0001"
+HASTY = Config(retry=RetryPolicy(attempts=1))
+WEB_PAGE = reply(200, "<html>It works!</html>", media="text/html")
+
+
+def rows() -> dict[str, list[str]]:
+    """Mistake -> the messages that the README shows for it."""
+    table = TEXT.split("| mistake | what you see | the way out |")[1].split("\n\n")[0].splitlines()[2:]
+    return {mistake.strip(): re.findall("`([^`]+)`", seen) for _, mistake, seen, *_ in (row.split("|") for row in table)}
+
+
+ROWS = rows()
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[LocalServer]:
+    """A service whose time stands still."""
+    async with LocalServer(speed=0) as running:
+        yield running
+
+
+@pytest.fixture
+async def client(server: LocalServer) -> AsyncIterator[Client]:
+    async with Client(server.url, api_key=server.api_key) as opened:
+        await opened.push(server.example("demo"))
+        yield opened
+
+
+async def wrong_url(client: Client, server: LocalServer, folder: Path) -> list[str]:
+    """Nobody there, or somebody else; with the right one it works."""
+    async with RawServer([WEB_PAGE]) as other:
+        with pytest.raises(DecodeError) as stranger:
+            async with Client(other.url, config=HASTY) as lost:
+                await lost.status("demo-1")
+    with pytest.raises(ConnectFailed) as nobody:
+        async with Client(other.url, config=HASTY) as lost:
+            await lost.status("demo-1")
+    return [told(nobody.value), told(stranger.value)]
+
+
+async def expired_token(client: Client, server: LocalServer, folder: Path) -> list[str]:
+    """An open client goes on when the file has a new one."""
+    key = folder / "st4sd.key"
+    key.write_text("expired")
+    lasting = Client(server.url, api_key=key)
+    with pytest.raises(Unauthorized) as met:
+        async with lasting:
+            await lasting.start("demo", GOOD)
+    key.write_text(server.api_key)
+    async with Client(server.url, api_key=key) as again:
+        await again.start("demo", GOOD)
+    return [told(met.value)]
+
+
+async def wrong_CA(client: Client, server: LocalServer, folder: Path) -> list[str]:  # noqa: N802 -- as in the table
+    """Naming the authority is the way out; turning the check off is not needed."""
+    authority, context = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    authority.cert_pem.write_to_path(str(folder / "ca.pem"))
+    async with RawServer([reply(200, {}), reply(200, "demo-1")], tls=context) as private:
+        with pytest.raises(ConnectFailed) as met:
+            async with Client(private.url, api_key=KEY, config=HASTY) as refused:
+                await refused.start("demo")
+        async with Client(private.url, api_key=KEY, config=Config(verify=folder / "ca.pem")) as trusting:
+            await trusting.start("demo")
+    return [told(met.value)]
+
+
+async def unknown_experiment(client: Client, server: LocalServer, folder: Path) -> list[str]:
+    """The list has those that there are."""
+    with pytest.raises(UnknownExperiment) as met:
+        await client.start("dem0", GOOD)
+    assert [one.name for one in await client.experiments.list()] == ["demo"]
+    return [told(met.value)]
+
+
+async def missing_input(client: Client, server: LocalServer, folder: Path) -> list[str]:
+    """A draft knows what is missing."""
+    with pytest.raises(MissingInputs) as met:
+        await client.start("demo", {})
+    draft = await client.payload("demo")
+    assert list(draft.missing) == ["molecules.csv"]
+    draft.inputs["molecules.csv"] = "smiles\nCO\n"
+    await client.start("demo", draft)
+    return [told(met.value)]
+
+
+async def misspelt_variable(client: Client, server: LocalServer, folder: Path) -> list[str]:
+    """The error has the name that was meant."""
+    with pytest.raises(InvalidPayload) as met:
+        await client.start("demo", {**GOOD, "variables": {"scael": 2}})
+    assert [where for where, _ in met.value.problems] == ["variables.scael"]
+    await client.start("demo", {**GOOD, "variables": {"scale": 2}})
+    return [told(met.value)]
+
+
+async def empty_file(client: Client, server: LocalServer, folder: Path) -> list[str]:
+    """A line break will do."""
+    with pytest.raises(InvalidPayload) as met:
+        await client.start("demo", {"inputs": [{"filename": "molecules.csv", "content": ""}]})
+    await client.start("demo", {"inputs": [{"filename": "molecules.csv", "content": "\n"}]})
+    return [told(met.value)]
+
+
+async def big_file(client: Client, server: LocalServer, folder: Path) -> list[str]:
+    """What goes round by a bucket is tested with the buckets."""
+    with pytest.raises(PayloadTooLarge) as met:
+        await client.start("demo", {"inputs": [{"filename": "molecules.csv", "content": "x" * (1 << 20)}]})
+    return [told(met.value)]
+
+
+async def output_not_there_yet(client: Client, server: LocalServer, folder: Path) -> list[str]:
+    """It is when the run is over."""
+    run = await client.start("demo", GOOD)
+    with pytest.raises(UnknownOutput) as met:
+        await run.output("Energies")
+    await server.advance(60)
+    await run.wait()
+    assert (await run.output("Energies")).text()
+    return [told(met.value)]
+
+
+async def cluster_full(client: Client, server: LocalServer, folder: Path) -> list[str]:
+    """It starts when there is room."""
+    server.outcome("demo", "unscheduled")
+    run = await client.start("demo", GOOD)
+    await server.advance(1)
+    hint = (await run.status()).hint
+    await server.advance(60)
+    assert (await run.wait()).is_success
+    return [f"status.hint: {hint}"]
+
+
+def told(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
+MISTAKES: list[Callable[[Client, LocalServer, Path], Awaitable[list[str]]]] = [
+    wrong_url,
+    expired_token,
+    wrong_CA,
+    unknown_experiment,
+    missing_input,
+    misspelt_variable,
+    empty_file,
+    big_file,
+    output_not_there_yet,
+    cluster_full,
+]
+
+
+@pytest.mark.parametrize("mistake", MISTAKES, ids=lambda mistake: mistake.__name__)
+async def test_the_message_is_as_the_readme_shows_it(
+    mistake: Callable[..., Awaitable[list[str]]], client: Client, server: LocalServer, tmp_path: Path
+) -> None:
+    """Word for word, but for what stands for itself as an ellipsis."""
+    shown = ROWS[mistake.__name__.replace("_", " ")]
+
+    met = await mistake(client, server, tmp_path)
+
+    assert len(shown) == len(met)
+    for message, error in zip(shown, met, strict=True):
+        assert re.fullmatch(".*".join(map(re.escape, message.split("\u2026"))), error, re.DOTALL), error
+
+
+def test_each_mistake_of_the_table_is_made() -> None:
+    """The ten most likely ones."""
+    assert list(ROWS) == [mistake.__name__.replace("_", " ") for mistake in MISTAKES]

@@ -9,11 +9,12 @@ Push virtual experiments, start them, watch their runs and collect what they pro
             print(status)
 """
 
+from typing import TYPE_CHECKING
+
+from . import _later
 from ._bars import ProgressBars
-from ._batch import Batch
 from ._client import Client
 from ._config import Config
-from ._draft import Draft
 from ._errors import (
     AlreadyExists,
     APIError,
@@ -52,9 +53,7 @@ from ._errors import (
     WaitTimeout,
 )
 from ._import import GLOBAL_REGISTRY
-from ._item import Item
 from ._journal_errors import JournalCorrupt, JournalError, JournalLocked, LaunchConflict, NoCredentials
-from ._launch import Launch
 from ._progress import Progress, Step
 from ._refusals import (
     CannotUntagLatest,
@@ -84,38 +83,60 @@ from ._refusals import (
 from ._retry import RetryPolicy
 from ._run import Run
 from ._tables import Table
-from .models import (
-    S3,
-    ComponentDocument,
-    ComponentReport,
-    Download,
-    DownloadFailed,
-    ExitStatus,
-    Experiment,
-    ExperimentDocument,
-    ExperimentState,
-    FileContent,
-    Hint,
-    ImportedExperiment,
-    Instance,
-    Interface,
-    KeyOutput,
-    LambdaPayload,
-    Output,
-    Properties,
-    Reason,
-    Relationship,
-    RelationshipPayload,
-    Requirement,
-    S3Store,
-    Staged,
-    StageState,
-    StartPayload,
-    Status,
-    StatusReport,
-    UserMetadata,
-    Volume,
-)
+
+if TYPE_CHECKING:
+    from ._batch import Batch
+    from ._draft import Draft
+    from ._item import Item
+    from ._launch import Launch
+    from .models import (
+        S3,
+        ComponentDocument,
+        ComponentReport,
+        Download,
+        DownloadFailed,
+        ExitStatus,
+        Experiment,
+        ExperimentDocument,
+        ExperimentState,
+        FileContent,
+        Hint,
+        ImportedExperiment,
+        Instance,
+        Interface,
+        KeyOutput,
+        LambdaPayload,
+        Output,
+        Properties,
+        Reason,
+        Relationship,
+        RelationshipPayload,
+        Requirement,
+        S3Store,
+        Staged,
+        StageState,
+        StartPayload,
+        Status,
+        StatusReport,
+        UserMetadata,
+        Volume,
+    )
+else:
+    __getattr__, __dir__ = _later.later(
+        __name__,
+        {
+            "._batch": "Batch",
+            "._draft": "Draft",
+            "._item": "Item",
+            "._launch": "Launch",
+            ".models": (
+                "ComponentDocument ComponentReport Download DownloadFailed ExitStatus Experiment ExperimentDocument "
+                "ExperimentState FileContent Hint ImportedExperiment Instance Interface KeyOutput LambdaPayload "
+                "Output Properties Reason Relationship RelationshipPayload Requirement S3 S3Store StageState Staged "
+                "StartPayload Status StatusReport UserMetadata Volume"
+            ),
+        },
+    )
 
 __all__ = [
     "GLOBAL_REGISTRY",

@@ -41,8 +41,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("st4sd_async")
 
-MAX_RUNNING = 200
-"""Runs in progress at once, unless told otherwise."""
 PORTION = 1000
 """Launches that are written down together when they are added."""
 HEAVY = 4 << 20

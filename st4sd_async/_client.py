@@ -8,28 +8,24 @@ from dataclasses import replace
 from enum import Enum
 from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar
 
-from ._batch import MAX_RUNNING, Batch, Deployment
 from ._call import Call
 from ._config import Config, from_environment
-from ._contexts import from_context
 from ._downloads import Downloads
-from ._draft import Draft, settled
 from ._errors import APIError, DecodeError, InvalidPayload, TransportError
-from ._explained import explain
 from ._groups import Groups
 from ._import import Imports
-from ._lambdas import DSL_ADVICE, prepare_lambda
+from ._pace import MAX_RUNNING
 from ._payload import Prepared, prepare
 from ._poller import Poller
 from ._refusals import InvalidFlowIR
-from ._resources import datastore, documents, experiments, gateways, instances, sightings
+from ._resources import datastore, documents, experiments, gateways, instances
 from ._results import Results
 from ._retry import RetryPolicy
 from ._run import Run, RunLike, rest_uid_of
 from ._session import Session, Take
 from ._staging import Staging
 from ._waits import Waits
-from .models import Experiment, LambdaPayload, StartPayload, Status
+from .models import Experiment
 
 if TYPE_CHECKING:
     import os
@@ -37,8 +33,11 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from ._auth import Secret
+    from ._batch import Batch
+    from ._draft import Draft
     from ._progress import Progress
     from ._verdict import Sighting
+    from .models import LambdaPayload, StartPayload, Status
 
 T = TypeVar("T")
 
@@ -143,6 +142,8 @@ class Client(Groups, Waits, Results, Imports, Staging):
         Source: ``stp_settings.json`` and ``stp_contexts.json`` in the application folder of ``stp``, or where
         ``STP_SETTINGS_FILE`` and ``STP_CONTEXTS_FILE`` say.
         """
+        from ._contexts import from_context
+
         url, auth_token, settings = from_context(name, config)
         return cls(url, auth_token=auth_token, config=settings)
 
@@ -294,11 +295,15 @@ class Client(Groups, Waits, Results, Imports, Staging):
 
         Source: ``POST experiments/{identifier}/start`` of the runtime service.
         """
+        from ._draft import settled
+
         identifier, said = settled(experiment, payload)
         prepared = await prepare(said)
         try:
             return Run(await self._send(experiments.start_call(identifier, prepared.content, prepared.secrets)), self)
         except InvalidPayload as error:
+            from ._explained import explain
+
             await explain(error, prepared, lambda: experiments.Experiments(self._send_once).get(identifier))
             raise
 
@@ -334,6 +339,8 @@ class Client(Groups, Waits, Results, Imports, Staging):
 
         Source: ``POST experiments/lambda/start`` of the runtime service.
         """
+        from ._lambdas import DSL_ADVICE, prepare_lambda
+
         prepared, is_dsl = await prepare_lambda(definition, payload, validate=validate)
         try:
             return Run(await self._send(experiments.lambda_call(prepared.content, prepared.secrets)), self)
@@ -351,6 +358,8 @@ class Client(Groups, Waits, Results, Imports, Staging):
             max_running: How many runs may be in progress at once, so that the cluster is not flooded; None: any
                 number.
         """
+        from ._batch import Batch, Deployment
+
         url = self._session.home.geturl()
         return Batch(Deployment(self, url, self._config, self._start_once, self._sighted), path, max_running)
 
@@ -359,7 +368,9 @@ class Client(Groups, Waits, Results, Imports, Staging):
         return await self._send_once(replace(call, is_paced=True))
 
     async def _sighted(self) -> dict[str, Sighting]:
-        return await self._send_once(sightings.sightings_call())
+        from ._resources.sightings import sightings_call
+
+        return await self._send_once(sightings_call())
 
     async def status(self, run: RunLike) -> Status:
         """

@@ -8,7 +8,7 @@ asked for again; what does not come even then is looked for in the archive of th
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
-from typing import NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import anyio
 
@@ -19,7 +19,10 @@ from ._pile import Pile
 from ._resources.gateways import MOST_FILES, SCHEME, Location, component_call, files_call
 from ._workspace import Place, Writer
 from ._zip import Hostile, checked
-from .models import ComponentDocument, Download, DownloadFailed
+from .models import Download, DownloadFailed
+
+if TYPE_CHECKING:
+    from .models import ComponentDocument
 
 T = TypeVar("T")
 Outcome = Download | DownloadFailed

@@ -39,7 +39,7 @@ EXTRA = 'install it with: pip install "st4sd_async[keyring]"'
 class _Settings(pydantic.BaseModel):
     """The settings of ``stp``; what else there is in them is none of our business."""
 
-    model_config = pydantic.ConfigDict(hide_input_in_errors=True)
+    model_config = pydantic.ConfigDict(defer_build=True, hide_input_in_errors=True)
 
     default_context: str | None = None
 
@@ -47,7 +47,7 @@ class _Settings(pydantic.BaseModel):
 class _Context(pydantic.BaseModel):
     """One login."""
 
-    model_config = pydantic.ConfigDict(hide_input_in_errors=True)
+    model_config = pydantic.ConfigDict(defer_build=True, hide_input_in_errors=True)
 
     url: pydantic.AnyHttpUrl
 
@@ -55,7 +55,7 @@ class _Context(pydantic.BaseModel):
 class _Contexts(pydantic.BaseModel):
     """All logins; each is read when it is wanted, so that a broken one does not spoil the others."""
 
-    model_config = pydantic.ConfigDict(hide_input_in_errors=True)
+    model_config = pydantic.ConfigDict(defer_build=True, hide_input_in_errors=True)
 
     entries: dict[str, dict[str, Any]] = {}
 

@@ -32,7 +32,7 @@ from ._resources.gateways import MOST_BYTES, SCHEME, Location, component_call, d
 from ._resources.instances import filename_in, output_file_call, where_to_look
 from ._threads import in_thread
 from ._workspace import Writer, free
-from .models import ComponentDocument, Download, DownloadFailed, KeyOutput
+from .models import Download, DownloadFailed
 from .models.outputs import safe_name
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from ._resources.datastore import Datastore
     from ._resources.gateways import Gateways
     from ._resources.instances import Instances
+    from .models import ComponentDocument, KeyOutput
 
 SLACK = 1 << 16
 """Bytes by which an archive may be larger than the one file in it."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from ._draft import Draft
 from ._resources.anything import request_call
 from ._resources.datasets import Datasets
 from ._resources.deployment import Deployment
@@ -17,6 +16,7 @@ from .models import Experiment
 
 if TYPE_CHECKING:
     from ._config import Config
+    from ._draft import Draft
     from ._resources._base import Sender
     from ._resources.experiments import Experiments
     from ._session import Session
@@ -61,6 +61,8 @@ class Groups:
         Source: ``GET experiments/{identifier}``. It says what the start skeleton says, which may show what
         the service was asked for other experiments before.
         """
+        from ._draft import Draft
+
         known = await self.experiments.get(experiment) if isinstance(experiment, str) else experiment
         if not isinstance(known, Experiment):
             raise TypeError(f"an experiment is named by a text or an Experiment, not {type(known).__name__}")

@@ -48,7 +48,9 @@ class Kept(NamedTuple):
     """Nanoseconds since 1970."""
 
 
-_LINE: pydantic.TypeAdapter[tuple[Origin, list[Kept]]] = pydantic.TypeAdapter(tuple[Origin, list[Kept]])
+_LINE: pydantic.TypeAdapter[tuple[Origin, list[Kept]]] = pydantic.TypeAdapter(
+    tuple[Origin, list[Kept]], config=pydantic.ConfigDict(defer_build=True)
+)
 
 
 class Ledger:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from math import inf
 
+MAX_RUNNING = 200
+"""Runs in progress at once, unless told otherwise."""
 MOST = 64
 """Starts in flight that are never exceeded."""
 STEADY = 2.0

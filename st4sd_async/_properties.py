@@ -24,13 +24,13 @@ from ._errors import (
 )
 from ._refusals import NoProperties
 from ._resources.documents import EXPERIMENT, REST_UID, properties_params
-from .models import Interface, Properties
+from .models import Properties
 from .models.properties import INPUT_ID, is_table
 
 if TYPE_CHECKING:
     from ._resources.datastore import Datastore
     from ._resources.instances import Instances
-    from .models import ExperimentDocument, Instance, Status
+    from .models import ExperimentDocument, Instance, Interface, Status
 
 RUNS_AT_ONCE = 500
 """Runs whose documents are read together: the datastore opens a file of each, and the proxy gives up after 60 s."""

@@ -11,16 +11,18 @@ from typing import TYPE_CHECKING
 
 import anyio
 
+from . import models
 from ._csv import AS_TEXT, read_table
 from ._errors import DecodeError, St4sdError
 from ._resources.gateways import SCHEME, location
 from ._threads import in_thread
-from .models import ComponentDocument, Download, DownloadFailed, StatusReport
+from .models import DownloadFailed
 
 if TYPE_CHECKING:
     import pandas
 
     from ._results import Results
+    from .models import ComponentDocument, Download, StatusReport
 
 CSV_FILES = r"\.csv$"
 """Expression for the files that are tables."""
@@ -96,7 +98,7 @@ async def status_report(client: Results, run: str) -> StatusReport:
     """How the components of a run are doing; see `Client.status_report`."""
     content = await client.read_file(run, REPORT)
     try:
-        return StatusReport.parse(content)
+        return models.StatusReport.parse(content)
     except ValueError as error:
         raise _undecodable(f"{run}/{REPORT}", error, content) from None
 

@@ -6,7 +6,6 @@ import re
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import trustme
@@ -41,7 +40,9 @@ WEB_PAGE = reply(200, "<html>It works!</html>", media="text/html")
 def rows() -> dict[str, list[str]]:
     """Mistake -> the messages that the README shows for it."""
     table = TEXT.split("| mistake | what you see | the way out |")[1].split("\n\n")[0].splitlines()[2:]
-    return {mistake.strip(): re.findall("`([^`]+)`", seen) for _, mistake, seen, *_ in (row.split("|") for row in table)}
+    return {
+        mistake.strip(): re.findall("`([^`]+)`", seen) for _, mistake, seen, *_ in (row.split("|") for row in table)
+    }
 
 
 ROWS = rows()
@@ -87,7 +88,7 @@ async def expired_token(client: Client, server: LocalServer, folder: Path) -> li
     return [told(met.value)]
 
 
-async def wrong_CA(client: Client, server: LocalServer, folder: Path) -> list[str]:  # noqa: N802 -- as in the table
+async def wrong_CA(client: Client, server: LocalServer, folder: Path) -> list[str]:
     """Naming the authority is the way out; turning the check off is not needed."""
     authority, context = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("127.0.0.1").configure_cert(context)

@@ -19,6 +19,9 @@ from ..models._base import Entry
 T = TypeVar("T")
 E = TypeVar("E", bound=Entry)
 
+AT_FIRST_USE = pydantic.ConfigDict(defer_build=True)
+"""When what checks a type is built, so that the import is quick."""
+
 
 class Sender(Protocol):
     """Sends a call and returns what its reply means."""

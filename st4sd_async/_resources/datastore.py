@@ -6,15 +6,18 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from math import inf
 from typing import TYPE_CHECKING, Any
 
+from .. import models
 from .._errors import APIError, DecodeError, NotFound, NotReady, TransportError, Unauthorized, UnknownRun
 from .._schedule import GROWTH, QUICKEST
-from ..models import ComponentDocument, ExperimentDocument, Status, UserMetadata
+from ..models import Status
 from . import documents
 from ._base import Group, Sender
-from .documents import COMPONENT, EXPERIMENT, USER_METADATA, About, Query, filters
+from .documents import COMPONENT, EXPERIMENT, USER_METADATA, Query, filters
 
 if TYPE_CHECKING:
     from .._clock import Clock
+    from ..models import ComponentDocument, ExperimentDocument, UserMetadata
+    from .documents import About
 
 PATIENCE = 30.0
 """Seconds for which the documents of a run are looked for again."""
@@ -108,7 +111,7 @@ class Datastore(Group):
         """
         wanted = filters(EXPERIMENT, query, rest_uid=rest_uid, instance=instance)
         params = documents.properties_params(include_properties, stringify_nan=stringify_nan)
-        return await self._send(documents.documents_call(await self._root(), ExperimentDocument, wanted, params))
+        return await self._send(documents.documents_call(await self._root(), models.ExperimentDocument, wanted, params))
 
     async def components(
         self,
@@ -139,7 +142,7 @@ class Datastore(Group):
             if not runs:
                 return []
             wanted["instance"] = runs[-1].instance
-        return await self._send(documents.documents_call(await self._root(), ComponentDocument, wanted))
+        return await self._send(documents.documents_call(await self._root(), models.ComponentDocument, wanted))
 
     async def user_metadata(
         self, *, instance: str | None = None, rest_uid: str | None = None, query: Query | None = None
@@ -153,7 +156,7 @@ class Datastore(Group):
             query: More to match, as ``{"campaign": "first"}``.
         """
         wanted = filters(USER_METADATA, query, rest_uid=rest_uid, instance=instance)
-        return await self._send(documents.documents_call(await self._root(), UserMetadata, wanted))
+        return await self._send(documents.documents_call(await self._root(), models.UserMetadata, wanted))
 
     async def tag(self, about: Iterable[About], tags: Mapping[str, Any]) -> list[UserMetadata]:
         """
@@ -194,7 +197,7 @@ class Datastore(Group):
             raise NotFound(f"the tags were not written: the datastore has no {missing[0][1]} of {missing[0][0]!r}")
         for call in documents.upsert_calls(base, (changed[key] for key in order)):
             await self._send(call)
-        return [UserMetadata.model_validate(changed[instance, USER_METADATA]) for instance in instances]
+        return [models.UserMetadata.model_validate(changed[instance, USER_METADATA]) for instance in instances]
 
     async def document(self, rest_uid: str, *, timeout: float = PATIENCE) -> ExperimentDocument:
         """

@@ -10,6 +10,8 @@ from .._refusals import NoToken, UnknownService
 from .._replies import Response
 from ._base import Group
 
+# Not AT_FIRST_USE: with the first of all, pydantic looks for plugins in the files of every installed package, for which
+# no event loop should wait.
 _URLS: pydantic.TypeAdapter[dict[str, str]] = pydantic.TypeAdapter(dict[str, str])
 
 

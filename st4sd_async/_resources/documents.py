@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pydantic
 
+from .. import models
 from .._call import LARGEST_BODY, Call, json_body
 from .._errors import NotFound
 from .._replies import Response
 from .._retry import Replay
-from ..models import ComponentDocument, Document, ExperimentDocument, Status, UserMetadata
+
+if TYPE_CHECKING:
+    from ..models import ComponentDocument, Document, ExperimentDocument, Status, UserMetadata
+
+    About = Document | Mapping[str, Any]
+    """A document, which tells what run it is about."""
 
 SERVICE = "cdb-rest"
 """Name of the datastore among the services."""
@@ -28,12 +34,10 @@ ROOM = LARGEST_BODY - 1000
 
 _REFERENCE = re.compile(r"stage([0-9]+)\.(.*)", re.DOTALL)
 
-D = TypeVar("D", ExperimentDocument, ComponentDocument, UserMetadata)
+D = TypeVar("D", "ExperimentDocument", "ComponentDocument", "UserMetadata")
 T = TypeVar("T")
 Query = Mapping[str, Any]
 """A filter of MongoDB: a text is the text itself, ``{"$regex": ...}`` an expression; keys lead down with dots."""
-About = Document | Mapping[str, Any]
-"""A document, which tells what run it is about."""
 
 
 def root(services: Mapping[str, str]) -> str:
@@ -149,7 +153,7 @@ def _descriptors(response: Response) -> list[dict[str, Any]]:
 
 
 def _final(response: Response) -> Status | None:
-    found = [ExperimentDocument.model_validate(document).status for document in _descriptors(response)]
+    found = [models.ExperimentDocument.model_validate(document).status for document in _descriptors(response)]
     return next((status for status in found if status.is_final), None)
 
 
@@ -162,7 +166,7 @@ def instances_of(documents: Iterable[About]) -> list[str]:
 
 
 def _instance(document: About) -> str:
-    if not isinstance(document, Mapping | Document):
+    if not isinstance(document, Mapping | models.Document):
         told = "as client.datastore.user_metadata(rest_uid=...) finds it"
         raise TypeError(f"what is tagged is a document, {told}, not {type(document).__name__}")
     instance = document.get("instance") if isinstance(document, Mapping) else document.instance

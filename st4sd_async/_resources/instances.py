@@ -14,11 +14,11 @@ from .._replies import Response
 from .._retry import Replay
 from ..models import Instance, KeyOutput, Output, Status
 from ..models.properties import is_table
-from ._base import Group
+from ._base import AT_FIRST_USE, Group
 from .documents import properties_params
 
-_INSTANCES: pydantic.TypeAdapter[list[Instance]] = pydantic.TypeAdapter(list[Instance])
-_OUTPUTS: pydantic.TypeAdapter[dict[str, KeyOutput]] = pydantic.TypeAdapter(dict[str, KeyOutput])
+_INSTANCES: pydantic.TypeAdapter[list[Instance]] = pydantic.TypeAdapter(list[Instance], config=AT_FIRST_USE)
+_OUTPUTS: pydantic.TypeAdapter[dict[str, KeyOutput]] = pydantic.TypeAdapter(dict[str, KeyOutput], config=AT_FIRST_USE)
 
 
 def instance_path(rest_uid: str) -> str:

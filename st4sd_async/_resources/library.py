@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from .. import models
 from .._call import Call, nothing, segment
 from .._errors import APIError
 from .._problems import problems_in
 from .._refusals import InvalidGraph, UnknownGraph
 from .._replies import Response
 from .._retry import Replay
-from ..models import LibraryGraphs
 from ._base import Group, definition_body, flags
+
+if TYPE_CHECKING:
+    from ..models import LibraryGraphs
 
 
 def graph_path(name: str) -> str:
@@ -155,4 +158,4 @@ def _listed(response: Response) -> LibraryGraphs:
             graphs.append(dict(graph))
         else:
             problems.append({"location": ["entries", index], "message": "cannot be read: it has no graph"})
-    return LibraryGraphs(graphs, problems_in(problems), body)
+    return models.LibraryGraphs(graphs, problems_in(problems), body)

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import pydantic
 
+from .. import models
 from .._call import Call, is_writable, model, nothing, segment
 from .._errors import NotFound, UnknownExperiment
 from .._refusals import InvalidDSL, InvalidQuery, UnknownRelationship
 from .._replies import Response
 from .._retry import Replay
-from ..models import Experiment, ExperimentList, History, Inheritance
+from ..models import Experiment, ExperimentList
 from ._base import Group, definition_body, mapping
+
+if TYPE_CHECKING:
+    from ..models import History, Inheritance
 
 Side = Literal["input", "output"]
 """The two graphs of a relationship."""
@@ -71,7 +75,7 @@ def history_call(name: str) -> Call[History]:
     """The versions of an experiment; the service gives empty lists for a name it does not know."""
     if isinstance(name, str) and (":" in name or "@" in name):
         raise ValueError(f"the history is that of a name, without tag and digest, not of {name!r}")
-    return Call("GET", f"{identifier_path(name)}/history", model(History), missing=UnknownExperiment)
+    return Call("GET", f"{identifier_path(name)}/history", model(models.History), missing=UnknownExperiment)
 
 
 def dsl_call(identifier: str) -> Call[dict[str, Any]]:
@@ -90,7 +94,7 @@ def dsl_text_call(identifier: str) -> Call[str]:
 def inheritance_call(identifier: str) -> Call[Inheritance]:
     """Where the variables of an experiment with several base packages have their values from."""
     path = f"{identifier_path(identifier)}/package-inheritance"
-    return Call("GET", path, model(Inheritance, "result"), is_long=True, missing=UnknownExperiment)
+    return Call("GET", path, model(models.Inheritance, "result"), is_long=True, missing=UnknownExperiment)
 
 
 def query_call(

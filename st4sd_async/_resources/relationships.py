@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import pydantic
 
+from .. import models
 from .._call import Call, model, nothing, segment
 from .._errors import APIError
 from .._problems import problems_in
 from .._refusals import InvalidQuery, InvalidRelationship, UnknownRelationship
 from .._replies import Response
 from .._retry import Replay
-from ..models import Relationship, RelationshipList, RelationshipPayload, Synthesis, SynthesisPreview
 from ..models.packages import Parameterisation
 from ._base import Group, checked_definition, definition_body, mapping, registered, without_nulls
+
+if TYPE_CHECKING:
+    from ..models import Relationship, RelationshipList, RelationshipPayload, Synthesis, SynthesisPreview
 
 DslVersion = Literal["2.0.0_0.1.0", "1"]
 """Versions of the DSL that a preview comes in; ``"1"`` is FlowIR."""
@@ -43,17 +46,17 @@ def list_call(*, nulls: bool = False) -> Call[RelationshipList]:
 
 def get_call(identifier: str) -> Call[Relationship]:
     """One relationship."""
-    return Call("GET", relationship_path(identifier), registered(Relationship), missing=UnknownRelationship)
+    return Call("GET", relationship_path(identifier), registered(models.Relationship), missing=UnknownRelationship)
 
 
 def push_call(relationship: Mapping[str, Any] | Relationship | RelationshipPayload) -> Call[Relationship]:
     """A relationship to store, in place of one of the same name."""
-    given = without_nulls(relationship.raw) if isinstance(relationship, Relationship) else relationship
-    checked = checked_definition("relationship", given, RelationshipPayload, InvalidRelationship)
+    given = without_nulls(relationship.raw) if isinstance(relationship, models.Relationship) else relationship
+    checked = checked_definition("relationship", given, models.RelationshipPayload, InvalidRelationship)
     return Call(
         "POST",
         "relationships/",
-        model(Relationship, "entry"),
+        model(models.Relationship, "entry"),
         replay=Replay.REPEAT,
         content=definition_body("relationship", checked, InvalidRelationship),
         is_long=True,
@@ -77,7 +80,7 @@ def synthesize_call(
     return Call(
         "POST",
         f"{relationship_path(identifier)}synthesize/{segment(name, 'the name of an experiment')}/",
-        model(Synthesis),
+        model(models.Synthesis),
         replay=Replay.REPEAT,
         content=definition_body("parameterisation", content, InvalidRelationship),
         is_long=True,
@@ -95,7 +98,7 @@ def preview_call(identifier: str, dsl_version: DslVersion, platform: str | None)
     return Call(
         "GET",
         f"{relationship_path(identifier)}preview/synthesize/dsl/",
-        model(SynthesisPreview),
+        model(models.SynthesisPreview),
         params=params,
         is_long=True,
         missing=UnknownRelationship,
@@ -268,7 +271,7 @@ def _listed(response: Response) -> RelationshipList:
     body = response.json()
     problems = list(body.get("problems") or [])
     entries = _readable(body["entries"], problems)
-    return RelationshipList(entries, problems_in(problems), body)
+    return models.RelationshipList(entries, problems_in(problems), body)
 
 
 def _readable(found: Any, problems: list[Any]) -> list[Relationship]:
@@ -278,7 +281,7 @@ def _readable(found: Any, problems: list[Any]) -> list[Relationship]:
     entries = []
     for entry in found:
         try:
-            entries.append(Relationship.model_validate(entry))
+            entries.append(models.Relationship.model_validate(entry))
         except pydantic.ValidationError as error:
             name = entry.get("identifier") if isinstance(entry, dict) else None
             told = f"cannot be read: {error.error_count()} fields are not as documented"
@@ -289,4 +292,4 @@ def _readable(found: Any, problems: list[Any]) -> list[Relationship]:
 def _found(response: Response) -> RelationshipList:
     body: dict[str, Any] = {"entries": response.json()}
     problems: list[Any] = []
-    return RelationshipList(_readable(body["entries"], problems), problems_in(problems), body)
+    return models.RelationshipList(_readable(body["entries"], problems), problems_in(problems), body)

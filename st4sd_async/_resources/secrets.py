@@ -11,10 +11,12 @@ from .._errors import AlreadyExists, APIError, Conflict
 from .._refusals import NameTaken, UnknownPullSecret
 from .._replies import Response
 from .._retry import Replay
-from ._base import Group
+from ._base import AT_FIRST_USE, Group
 
-_REGISTRIES: pydantic.TypeAdapter[dict[str, list[str]]] = pydantic.TypeAdapter(dict[str, list[str]])
-_NAMES: pydantic.TypeAdapter[list[str]] = pydantic.TypeAdapter(list[str])
+_REGISTRIES: pydantic.TypeAdapter[dict[str, list[str]]] = pydantic.TypeAdapter(
+    dict[str, list[str]], config=AT_FIRST_USE
+)
+_NAMES: pydantic.TypeAdapter[list[str]] = pydantic.TypeAdapter(list[str], config=AT_FIRST_USE)
 
 Password = str | pydantic.SecretStr
 """A password or a token."""

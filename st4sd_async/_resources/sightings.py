@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic_core import SchemaValidator, core_schema
 
@@ -12,8 +12,10 @@ from .._finality import is_final
 from .._moves import METADATA_KEY
 from .._replies import Response
 from .._verdict import Sighting
-from ..models import Instance, Status, UserMetadata
-from .documents import Query
+
+if TYPE_CHECKING:
+    from ..models import Instance, Status, UserMetadata
+    from .documents import Query
 
 _FIELD = core_schema.typed_dict_field(core_schema.any_schema(), required=False)
 _ITEM = core_schema.typed_dict_schema({"id": _FIELD, "status": _FIELD, "k8s-labels": _FIELD})

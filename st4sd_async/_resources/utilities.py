@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from .. import models
 from .._call import Call, model, nothing
 from .._refusals import InvalidDSL
 from .._retry import Replay
-from ..models import Experiment, GeneratedPackage
+from ..models import Experiment
 from ._base import Group, definition_body, mapping, package_of, secrets_of
+
+if TYPE_CHECKING:
+    from ..models import GeneratedPackage
 
 
 def validate_call(dsl: Mapping[str, Any]) -> Call[None]:
@@ -25,7 +29,7 @@ def package_call(dsl: Mapping[str, Any], template: Mapping[str, Any] | Experimen
     return Call(
         "POST",
         "utilities/pvep/",
-        model(GeneratedPackage),
+        model(models.GeneratedPackage),
         content=content,
         is_long=True,
         wrong=InvalidDSL,

@@ -11,12 +11,13 @@ from typing import Annotated
 
 import typer
 
-from .._batch import MAX_RUNNING, Batch
+from .._batch import Batch
 from .._cards import counted
 from .._glance import glance
 from .._item import Item, item_of
 from .._journal_errors import JournalLocked
 from .._moves import State
+from .._pace import MAX_RUNNING
 from ._board import Board, Tally, is_live, shown
 from ._collecting import Names, print_properties
 from ._connect import Here, Json

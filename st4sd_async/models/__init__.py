@@ -1,63 +1,99 @@
 """The shapes of what is sent to the service and what it replies."""
 
-from .._hints import Hint, Reason
-from ._base import Payload, Reply, Word
-from .datastore import (
-    ComponentDocument,
-    ComponentState,
-    Document,
-    DocumentMeta,
-    DocumentOutput,
-    DocumentStatus,
-    ExperimentDocument,
-    UserMetadata,
-)
-from .downloads import Download, DownloadFailed
-from .imports import ImportedExperiment, Requirement
-from .interface import InputSpec, Interface, PropertySpec
-from .outputs import KeyOutput, Output
-from .packages import Experiment, ExperimentList, StartSkeleton
-from .payloads import (
-    S3,
-    FileContent,
-    LambdaPayload,
-    OrchestratorResources,
-    RuntimePolicy,
-    S3Store,
-    Staged,
-    StartOptions,
-    StartPayload,
-    Volume,
-    VolumeType,
-)
-from .properties import Properties
-from .registry import Change, GeneratedPackage, History, LibraryGraphs, TaggedVersion, UntaggedVersion
-from .relationships import (
-    Graph,
-    GraphPayload,
-    Inheritance,
-    InheritedValue,
-    InheritedVariable,
-    Links,
-    LinksPayload,
-    MergePolicy,
-    OverriddenValue,
-    ParameterLink,
-    ParameterLinkPayload,
-    Relationship,
-    RelationshipList,
-    RelationshipPayload,
-    ResultLink,
-    ResultLinkPayload,
-    Symbol,
-    SymbolPayload,
-    Synthesis,
-    SynthesisPreview,
-    Transform,
-    TransformPayload,
-)
-from .reports import ComponentReport, StatusReport
-from .runs import ExitStatus, ExperimentState, Instance, Meta, StageState, Status
+from typing import TYPE_CHECKING
+
+from .. import _later
+
+if TYPE_CHECKING:
+    from .._hints import Hint, Reason
+    from ._base import Payload, Reply, Word
+    from .datastore import (
+        ComponentDocument,
+        ComponentState,
+        Document,
+        DocumentMeta,
+        DocumentOutput,
+        DocumentStatus,
+        ExperimentDocument,
+        UserMetadata,
+    )
+    from .downloads import Download, DownloadFailed
+    from .imports import ImportedExperiment, Requirement
+    from .interface import InputSpec, Interface, PropertySpec
+    from .outputs import KeyOutput, Output
+    from .packages import Experiment, ExperimentList, StartSkeleton
+    from .payloads import (
+        S3,
+        FileContent,
+        LambdaPayload,
+        OrchestratorResources,
+        RuntimePolicy,
+        S3Store,
+        Staged,
+        StartOptions,
+        StartPayload,
+        Volume,
+        VolumeType,
+    )
+    from .properties import Properties
+    from .registry import Change, GeneratedPackage, History, LibraryGraphs, TaggedVersion, UntaggedVersion
+    from .relationships import (
+        Graph,
+        GraphPayload,
+        Inheritance,
+        InheritedValue,
+        InheritedVariable,
+        Links,
+        LinksPayload,
+        MergePolicy,
+        OverriddenValue,
+        ParameterLink,
+        ParameterLinkPayload,
+        Relationship,
+        RelationshipList,
+        RelationshipPayload,
+        ResultLink,
+        ResultLinkPayload,
+        Symbol,
+        SymbolPayload,
+        Synthesis,
+        SynthesisPreview,
+        Transform,
+        TransformPayload,
+    )
+    from .reports import ComponentReport, StatusReport
+    from .runs import ExitStatus, ExperimentState, Instance, Meta, StageState, Status
+else:
+    __getattr__, __dir__ = _later.later(
+        __name__,
+        {
+            ".._hints": "Hint Reason",
+            "._base": "Payload Reply Word",
+            ".datastore": (
+                "ComponentDocument ComponentState Document DocumentMeta DocumentOutput DocumentStatus "
+                "ExperimentDocument UserMetadata"
+            ),
+            ".downloads": "Download DownloadFailed",
+            ".imports": "ImportedExperiment Requirement",
+            ".interface": "InputSpec Interface PropertySpec",
+            ".outputs": "KeyOutput Output",
+            ".packages": "Experiment ExperimentList StartSkeleton",
+            ".payloads": (
+                "FileContent LambdaPayload OrchestratorResources RuntimePolicy S3 S3Store Staged StartOptions "
+                "StartPayload Volume VolumeType"
+            ),
+            ".properties": "Properties",
+            ".registry": "Change GeneratedPackage History LibraryGraphs TaggedVersion UntaggedVersion",
+            ".relationships": (
+                "Graph GraphPayload Inheritance InheritedValue InheritedVariable Links LinksPayload MergePolicy "
+                "OverriddenValue ParameterLink ParameterLinkPayload Relationship RelationshipList "
+                "RelationshipPayload ResultLink ResultLinkPayload Symbol SymbolPayload Synthesis SynthesisPreview "
+                "Transform TransformPayload"
+            ),
+            ".reports": "ComponentReport StatusReport",
+            ".runs": "ExitStatus ExperimentState Instance Meta StageState Status",
+        },
+    )
 
 __all__ = [
     "S3",

@@ -111,13 +111,13 @@ class ExperimentDocument(Document):
 
     name: str = ""
     """Name of the experiment's package."""
-    metadata: DocumentMeta = DocumentMeta()
+    metadata: DocumentMeta = Field(default_factory=DocumentMeta)
     """What the orchestrator says of itself, what the run was started with, and its tags."""
-    status: DocumentStatus = DocumentStatus()
+    status: DocumentStatus = Field(default_factory=DocumentStatus)
     """How the run was doing when the document was written."""
     outputs: Annotated[dict[str, DocumentOutput], BeforeValidator(_mappings)] = Field(default={}, alias="output")
     """Key-outputs by name."""
-    interface: Interface = Interface()
+    interface: Interface = Field(default_factory=Interface)
     """What the experiment says of its inputs and properties, and what came of it; blank if it has no interface."""
 
     @property

@@ -74,7 +74,7 @@ class Interface(Tolerant):
 
     description: str = ""
     """What the experiment does."""
-    input_spec: InputSpec = Field(default=InputSpec(), alias="inputSpec")
+    input_spec: InputSpec = Field(default_factory=InputSpec, alias="inputSpec")
     """Where the ids of its inputs come from."""
     properties: Annotated[list[PropertySpec], BeforeValidator(_entries)] = Field(default=[], alias="propertiesSpec")
     """What it measures."""

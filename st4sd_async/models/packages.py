@@ -126,9 +126,9 @@ class RegistryMetadata(Reply):
     """Key-outputs."""
     platforms: _Strings = []
     """Platforms that the package knows."""
-    defaults: Annotated[Defaults, _Dict] = Field(default=Defaults(), alias="executionOptionsDefaults")
+    defaults: Annotated[Defaults, _Dict] = Field(default_factory=Defaults, alias="executionOptionsDefaults")
     """What a start has that does not choose."""
-    interface: Annotated[Interface, _Dict] = Interface()
+    interface: Annotated[Interface, _Dict] = Field(default_factory=Interface)
     """What it says of its inputs and measured properties; blank if it has no interface."""
 
 

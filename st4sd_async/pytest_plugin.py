@@ -1,18 +1,7 @@
 """
 Fixtures for the tests of applications that use `st4sd_async`, which need no cluster.
 
-    import pytest
-
-    @pytest.fixture
-    def anyio_backend():
-        return "asyncio"
-
-    @pytest.mark.anyio
-    async def test_my_application(st4sd_server, st4sd_client):
-        experiment = await st4sd_client.push(st4sd_server.example("demo"))
-        run = await st4sd_client.start(experiment, {"inputs": [{"filename": "molecules.csv", "content": "CO"}]})
-        st4sd_server.advance(60)
-        assert (await run.wait()).is_success
+Examples are in ``docs/testing.md``.
 
 pytest imports this module, and with it the package, in every run on a machine where the package is installed, but none
 of its extras before a fixture is used. Where that is too much: ``-p no:st4sd_async``.

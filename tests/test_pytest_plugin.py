@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import textwrap
+import re
 import tomllib
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from st4sd_async import pytest_plugin as plugin
 pytest_plugins = ["pytester"]
 
 ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "st4sd_async" / "docs" / "testing.md"
 PLUGINS = ["-p", "anyio", "-p", "st4sd_async.pytest_plugin", "-p", "no:cacheprovider", "-W", "error"]
 
 SCOPE = "asyncio_default_fixture_loop_scope=function"  # without it, pytest-asyncio warns
@@ -38,13 +39,13 @@ def application(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> p
 
 
 def test_the_example_runs(application: pytest.Pytester) -> None:
-    """The lines of the docstring are a test that passes; so are blocking ones beside it, and nothing warns."""
-    example = textwrap.dedent((plugin.__doc__ or "").split("\n\n", 1)[1].split("\n\npytest imports")[0])
-    application.makepyfile(example + BLOCKING)
+    """Those of the page are tests that pass; so are blocking ones beside them, and nothing warns."""
+    first, second = re.findall("```python\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
+    application.makepyfile(first + second + BLOCKING)
 
-    application.runpytest_subprocess(*PLUGINS).assert_outcomes(passed=3)
+    application.runpytest_subprocess(*PLUGINS).assert_outcomes(passed=4)
 
-    assert len([line for line in example.splitlines() if line.strip()]) <= 11
+    assert len([line for line in first.splitlines() if line.strip()]) <= 11
 
 
 @pytest.mark.skipif(importlib.util.find_spec("pytest_asyncio") is None, reason="pytest-asyncio is not installed")

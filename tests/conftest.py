@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
@@ -10,9 +11,14 @@ import anyio
 import pandas  # noqa: F401 -- imported here, because an import under the guard counts as blocking
 import pytest
 from blockbuster import BlockBuster, blockbuster_ctx
+from hypothesis import HealthCheck, settings
 
 from st4sd_async import Client, Config
 from st4sd_async.local import LocalServer
+
+# Neither the machine's speed nor chance decides: `--hypothesis-profile=default` looks for examples of its own.
+settings.register_profile("steady", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("steady")
 
 
 class FakeClock:
@@ -55,6 +61,14 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(autouse=True)
+def ctrl_c_is_heard() -> Iterator[None]:
+    """By the processes that tests start too: what runs in the background of a script begins with it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture(autouse=True)
 def nothing_blocks(request: pytest.FixtureRequest) -> Iterator[BlockBuster | None]:
     """Fail when the library blocks the event loop; servers and their threads are not looked at."""
     if "anyio_backend" not in request.fixturenames:
@@ -80,5 +94,5 @@ async def client(server: LocalServer) -> AsyncIterator[Client]:
 
 @pytest.fixture
 def deadline() -> float:
-    """A moment, on the monotonic clock, after which a test has hung."""
-    return time.monotonic() + 15
+    """A moment, on the monotonic clock, after which a test has hung that may take a minute."""
+    return time.monotonic() + 50

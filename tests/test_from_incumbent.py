@@ -20,7 +20,10 @@ from st4sd_async import Client, Config, DownloadFailed, models
 from st4sd_async.local import LocalServer
 from tests.client.definitions import LAMBDA, push_both, relationship
 
-pytestmark = [pytest.mark.filterwarnings("ignore")]  # those of the incumbent and of what it imports
+pytestmark = [
+    pytest.mark.filterwarnings("ignore"),  # those of the incumbent and of what it imports
+    pytest.mark.timeout(60),  # which takes seconds, and on a busy machine many
+]
 
 PAGE = Path(st4sd_async.__file__).with_name("docs") / "from_experiment_rest_api.md"
 TEXT = PAGE.read_text("utf-8")

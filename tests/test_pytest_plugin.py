@@ -14,6 +14,8 @@ from st4sd_async import pytest_plugin as plugin
 
 pytest_plugins = ["pytester"]
 
+pytestmark = pytest.mark.timeout(60)  # processes that import all of it anew, on a machine that may be busy
+
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "st4sd_async" / "docs" / "testing.md"
 PLUGINS = ["-p", "anyio", "-p", "st4sd_async.pytest_plugin", "-p", "no:cacheprovider", "-W", "error"]

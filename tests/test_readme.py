@@ -25,6 +25,7 @@ def compiled(source: str) -> CodeType:
     return code
 
 
+@pytest.mark.timeout(60)  # many runs, on a machine that may be busy
 @pytest.mark.anyio
 async def test_every_block_of_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As in a notebook, one after the other; only the made-up address and key are replaced."""

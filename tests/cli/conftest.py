@@ -42,7 +42,7 @@ class Command:
         kept = {name: os.environ[name] for name in names if name in os.environ}
         return {**kept, "PYTHONPATH": str(SOURCES), "TMPDIR": str(self.temporary), **self.settings, **more}
 
-    def __call__(self, *arguments: str, timeout: float = 18, **environment: str) -> subprocess.CompletedProcess[str]:
+    def __call__(self, *arguments: str, timeout: float = 50, **environment: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", "st4sd_async", *arguments],
             cwd=self.folder,

@@ -58,4 +58,4 @@ class Terminal:
         """The exit status."""
         self.read_until(None, deadline)
         os.close(self._ours)
-        return self.process.wait(5)
+        return self.process.wait(15)

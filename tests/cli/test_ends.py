@@ -30,6 +30,8 @@ from st4sd_async.cli._exits import Exit, Unusable, ends_cleanly, exit_of
 
 from .conftest import Command
 
+pytestmark = pytest.mark.timeout(60)  # processes that import all of it anew, on a machine that may be busy
+
 WITHOUT = """
 import sys
 
@@ -83,7 +85,7 @@ def test_a_missing_package_is_named_with_the_extra_that_brings_it(command: Comma
         env=command.environment(),
         capture_output=True,
         text=True,
-        timeout=18,
+        timeout=50,
         check=False,
     )
 
@@ -118,7 +120,7 @@ def test_a_missing_orchestrator_is_said_with_the_way_around(command: Command, tm
         env=command.environment(PATH=str(tmp_path / "bin"), PYTHONPATH=folders),
         capture_output=True,
         text=True,
-        timeout=18,
+        timeout=50,
         check=False,
     )
 

@@ -28,6 +28,8 @@ from .conftest import MOLECULES, Command, Shell, environment_of
 from .terminal import CONTROL, Terminal
 from .test_watch import WAITING, start
 
+pytestmark = pytest.mark.timeout(60)  # processes that import all of it anew, on a machine that may be busy
+
 FOR_EVER = 1e6
 """How many times longer than usual a run takes that does not end before it is told to."""
 
@@ -68,7 +70,7 @@ def test_a_terminal_shows_many_runs_on_one_board(theirs: Command, shell: Shell, 
     status = terminal.end(deadline)
 
     plain = CONTROL.sub("", terminal.shown)
-    last = plain[plain.rindex("61 runs, 0:00:0") :]
+    last = plain[plain.rindex("61 runs, 0:0") :]
     assert status == 1
     assert "60 succeeded, 1 failed" in last
     assert f"{runs[-1]}  failed" in last
@@ -110,7 +112,7 @@ def test_a_batch_that_was_interrupted_goes_on(theirs: Command, shell: Shell) -> 
         while " succeeded " not in process.stderr.readline():
             pass
         process.send_signal(signal.SIGINT)
-        out, said = process.communicate(timeout=15)
+        out, said = process.communicate(timeout=40)
     journal = theirs.folder / "x.csv.journal"
     shell.server.advance(10 * FOR_EVER)
     again = shell("batch", "run", theirs.folder / "x.csv", "demo")
@@ -166,12 +168,12 @@ def test_a_terminal_has_one_line_for_each_launch(theirs: Command, shell: Shell, 
 
 def test_a_start_that_was_interrupted_may_have_happened(theirs: Command, shell: Shell) -> None:
     """Whoever interrupts a start on its way is told that it may be there, and how to look."""
-    shell.server.faults.add("POST /experiments/*/start", Delay(1.0))
+    shell.server.faults.add("POST /experiments/*/start", Delay(5.0))
     with begun(theirs, "start", "demo", "-i", "molecules.csv") as process:
         while ("POST", "/rs/experiments/demo/start") not in shell.server.requests[-1:]:
             time.sleep(0.01)
         process.send_signal(signal.SIGINT)
-        out, said = process.communicate(timeout=15)
+        out, said = process.communicate(timeout=40)
 
     assert (process.returncode, out) == (130, "")
     assert said == "st4sd-async: interrupted; the run may have been started: look with st4sd-async list runs\n"

@@ -54,10 +54,10 @@ def test_a_wait_that_takes_too_long_is_no_success(shell: Shell) -> None:
     """After --timeout the exit status is 1, and standard error has the line to come back with."""
     run = start(shell, WAITING)
 
-    done = shell("watch", run, *QUICK, "--timeout", "0.1")
+    done = shell("watch", run, *QUICK, "--timeout", "1")
 
     assert done.status == 1
-    told = f"1 of 1 runs are not over after 0.1 s and go on; come back with: st4sd-async watch {run}\n"
+    told = f"1 of 1 runs are not over after 1 s and go on; come back with: st4sd-async watch {run}\n"
     assert done.said.endswith(told)
     assert [row["experiment-state"] for row in done.table] == ["unscheduled"]
 

@@ -68,6 +68,8 @@ async def test_what_is_waited_for_in_silence_is_told_once(
 ) -> None:
     """Which starts, what is done about them, and how long that takes at least."""
     server.faults.add(START, DropBefore(), times=3)
+    server.faults.add("GET /instances/$", Delay(0.0))
+    server.faults.add("GET /instances/$", Delay(0.2))  # the first look for them, which so finds all three in doubt
     async with client.batch() as batch:
         await batch.add(launches(3))
         items = await worked_off(batch)

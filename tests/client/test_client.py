@@ -27,6 +27,7 @@ from st4sd_async import (
     WaitTimeout,
 )
 from st4sd_async.local import DropAfter, Html, LocalServer
+from tests.client.batches import until
 from tests.client.definitions import MOLECULES
 
 pytestmark = pytest.mark.anyio
@@ -254,8 +255,8 @@ async def test_among_many_a_deleted_run_ends_as_deleted(client: Client, server: 
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(wait)
-        await gone.status()
-        await anyio.sleep(0.05)
+        # Both were seen once they are asked for again.
+        await until(lambda: server.traffic["GET /instances/*/status"].requests > 2)
         await gone.delete()
         await server.advance(120)
 

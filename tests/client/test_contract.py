@@ -13,7 +13,7 @@ from st4sd_async.local import LocalServer
 pytestmark = pytest.mark.anyio
 
 ENGINES = [
-    "simulator",
+    pytest.param("simulator", marks=pytest.mark.timeout(60)),
     pytest.param("elaunch", marks=[pytest.mark.slow, pytest.mark.timeout(120)]),
 ]
 

@@ -25,7 +25,7 @@ from st4sd_async import (
 from st4sd_async.local import DropAfter, LocalServer
 from tests.client.definitions import LAMBDA
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]  # the orchestrator's library is slow to import
 
 INPUTS = {"inputs": [{"filename": "molecules.csv", "content": "smiles\nCO\nNAN\n"}]}
 

@@ -6,6 +6,7 @@ from tests.unit.archives import Entry, build
 
 from .gateways import archive, zipped
 from .raw import Answer, close, cut, head, never, raw, reply, reset, sign_in
+from .tools import PATIENCE, SILENCE
 
 
 def damaged(members: list[tuple[str, bytes]]) -> bytes:
@@ -68,5 +69,12 @@ BROKEN = {
     ),
 }
 """What a gateway does instead of sending files; None: it does not listen."""
+
+
+def patience(broken: str) -> float:
+    """Seconds after which silence is given up: soon only where there is nothing else to come."""
+    return 2 * SILENCE if "silent" in broken else PATIENCE
+
+
 HARMLESS = {"the empty archive": {"component"}}
 """Verbs to which it is an answer like others."""

@@ -1,4 +1,4 @@
-"""A user's script that works off a batch, to be killed at any moment: url, key, journal, folder, how many."""
+"""A user's script with a batch, to be killed at any moment: url, key, journal, folder, how many, patience."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 
 from st4sd_async import Client, Config, Launch
 
-SETTLE = 0.8
+SETTLE = 2.0
 """Longer than any request of the test is on its way."""
 
 
@@ -26,9 +26,9 @@ def launches(count: int) -> list[Launch]:
     ]
 
 
-async def main(url: str, key: str, journal: str, folder: str, count: int) -> None:
+async def main(url: str, key: str, journal: str, folder: str, count: int, patience: float) -> None:
     """Go on with the batch until it is done."""
-    config = Config(settle=SETTLE, poll_interval=0.05, grace=0.5, timeout=0.5)
+    config = Config(settle=SETTLE, poll_interval=0.05, grace=0.5, timeout=patience)
     async with Client(url, api_key=key, config=config) as client:
         print("ready", flush=True)  # noqa: T201 -- tells the test that it may be killed
         async with client.batch(journal, max_running=None) as batch:
@@ -39,5 +39,5 @@ async def main(url: str, key: str, journal: str, folder: str, count: int) -> Non
 
 
 if __name__ == "__main__":
-    url, key, journal, folder, count = sys.argv[1:]
-    asyncio.run(main(url, key, journal, folder, int(count)))
+    url, key, journal, folder, count, patience = sys.argv[1:]
+    asyncio.run(main(url, key, journal, folder, int(count), float(patience)))

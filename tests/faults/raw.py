@@ -235,8 +235,8 @@ class RawServer:
         return len(self._open)
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        """Wait at most 5 s until something about this server holds."""
-        async with asyncio.timeout(5):
+        """Wait at most 15 s until something about this server holds."""
+        async with asyncio.timeout(15):
             while not condition():
                 self._changed.clear()
                 await self._changed.wait()

@@ -30,6 +30,8 @@ SPEED = 20.0
 """Virtual seconds in a second: metadata shows 50 ms after a start, a run takes 250 ms."""
 LONGEST = 1.0
 """Seconds after which a process is killed at the latest."""
+HASTE, PATIENCE = 1.0, 20.0
+"""Seconds after which a process takes a request for lost: before some are answered, or after all."""
 START = "POST /experiments/*/start"
 FAULTS: list[tuple[str, Fault]] = [
     (START, DropBefore()),
@@ -39,7 +41,7 @@ FAULTS: list[tuple[str, Fault]] = [
     (START, Reply(429, {"Retry-After": "0.1"})),
     (START, Html(502)),
     (START, Delay(0.3)),
-    (START, Delay(0.7)),
+    (START, Delay(HASTE + 0.3)),
     ("GET /instances/$", ShortList(0.3)),
     ("GET /instances/$", Html(502)),
     ("GET /instances/*/status", Html(504)),
@@ -48,8 +50,8 @@ FAULTS: list[tuple[str, Fault]] = [
 ]
 
 
-def _spawn(server: LocalServer, folder: Path) -> subprocess.Popen[str]:
-    words = [server.url, server.api_key, str(folder / "campaign.db"), str(folder / "results"), str(KEYS)]
+def _spawn(server: LocalServer, folder: Path, patience: float) -> subprocess.Popen[str]:
+    words = [server.url, server.api_key, str(folder / "campaign.db"), str(folder / "results"), str(KEYS), str(patience)]
     root = str(Path(st4sd_async.__file__).parents[1])
     child = subprocess.Popen(
         [sys.executable, crash_child.__file__, *words],
@@ -88,7 +90,7 @@ def _instances(server: LocalServer) -> list[dict[str, Any]]:
     return found
 
 
-@pytest.mark.timeout(30 + 4 * KILLS)
+@pytest.mark.timeout(60 + 20 * KILLS)
 def test_a_batch_that_is_killed_again_and_again_starts_everything_once(tmp_path: Path) -> None:
     """Whenever it dies and whatever goes wrong: in the end every key has one run, and its results are there."""
     dice = random.Random(5)
@@ -98,7 +100,7 @@ def test_a_batch_that_is_killed_again_and_again_starts_everything_once(tmp_path:
         while True:
             for match, fault in dice.choices(FAULTS, k=6):
                 server.faults.add(match, fault)
-            child = _spawn(server, tmp_path)
+            child = _spawn(server, tmp_path, HASTE)
             # Once there were enough kills, a process may come to the end. One that does before is followed by others:
             # who opens a journal in which everything is settled may be killed too.
             if kills < KILLS:
@@ -120,26 +122,26 @@ def test_a_batch_that_is_killed_again_and_again_starts_everything_once(tmp_path:
     print(json.dumps({"kills": kills, "keys": KEYS, "runs": len(instances)}))  # noqa: T201 -- the figures
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(120)
 def test_ctrl_c_ends_a_batch_within_seconds_and_the_same_script_goes_on(tmp_path: Path) -> None:
     """No new start; those in flight are written down and not in doubt; the last words say how to go on."""
     with LocalServer(speed=SPEED, slots=10 * KEYS) as server:
         _push(server)
         server.faults.add(START, Delay(0.3), times=None)
-        child = _spawn(server, tmp_path)
+        child = _spawn(server, tmp_path, PATIENCE)
         while not server.traffic[START].requests:
             time.sleep(0.001)
         child.send_signal(signal.SIGINT)
         began = time.monotonic()
-        _, words = child.communicate(timeout=20)
+        _, words = child.communicate(timeout=40)
         took, sent = time.monotonic() - began, server.traffic[START].requests
         server.faults.clear()
         with closing(sqlite3.connect(tmp_path / "campaign.db")) as journal:
             states = Counter(state for (state,) in journal.execute("SELECT state FROM item"))
-        _, rest = _spawn(server, tmp_path).communicate(timeout=30)
+        _, rest = _spawn(server, tmp_path, PATIENCE).communicate(timeout=60)
         instances = _instances(server)
 
-    assert took < 3
+    assert took < 10
     assert states == {"started": sent, "planned": KEYS - sent}
     assert f"a batch was left with {KEYS - sent} planned, {sent} started in the journal" in words
     assert "run the same script again to go on" in words

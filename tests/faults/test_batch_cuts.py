@@ -62,7 +62,7 @@ async def _live(client: Client, journal: Mortal) -> bool:
     return True
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(120)
 @pytest.mark.parametrize("is_last_written", [True, False], ids=["after", "before"])
 async def test_a_death_at_any_commit_starts_nothing_twice(tmp_path: Path, is_last_written: bool) -> None:
     """Commit by commit: whoever goes on with what is on disk brings every launch to exactly one run."""

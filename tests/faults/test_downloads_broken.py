@@ -11,16 +11,16 @@ from st4sd_async import Client, DownloadFailed, RetryPolicy
 from st4sd_async.local import CutBody, DropAfter, DropBefore, Html, LocalServer, Reply
 from st4sd_async.local._faults import Fault
 
-from .answers import BROKEN, HARMLESS
+from .answers import BROKEN, HARMLESS, patience
 from .gateways import archive, asked, failed, files_in, forward, gateway, register, when, whole, zipped
 from .raw import RawServer, close, never, sign_in
 from .scenes import COMPUTE, Scene, staged
 from .scenes import scene as scene
 from .scenes import server as server
 from .scenes import shared as shared
-from .tools import SILENCE, settings
+from .tools import settings
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]  # large files, on a machine that may be busy
 
 
 @pytest.mark.parametrize("verb", ["files", "component"])
@@ -29,7 +29,7 @@ async def test_a_gateway_that_fails_leaves_nothing_half(
     server: LocalServer, verb: str, broken: str, tmp_path: Path
 ) -> None:
     """Each file is whole or failed with an error of ours; when the gateway is well again, the same call completes."""
-    async with staged(server, tmp_path, timeout=SILENCE) as scene:
+    async with staged(server, tmp_path, timeout=patience(broken)) as scene:
         if verb == "files":
             for number in range(8):
                 scene.write(f"{number}.txt", b"%d\n" % number * 99)
@@ -59,7 +59,7 @@ async def test_what_breaks_once_is_made_good_in_the_same_call(
     server: LocalServer, verb: str, broken: str, tmp_path: Path
 ) -> None:
     """Nobody who calls notices."""
-    async with staged(server, tmp_path, timeout=SILENCE) as scene:
+    async with staged(server, tmp_path, timeout=patience(broken)) as scene:
         scene.write("a.txt", b"a" * 9999)
         answer = BROKEN[broken]
         assert answer
@@ -162,7 +162,7 @@ async def test_several_unreadable_files_among_many(scene: Scene) -> None:
 
 async def test_one_file_at_which_the_gateway_falls_silent(server: LocalServer, tmp_path: Path) -> None:
     """It fails, all others are there."""
-    async with staged(server, tmp_path, timeout=SILENCE) as scene:
+    async with staged(server, tmp_path, timeout=patience("silent")) as scene:
         for number in range(20):
             scene.write(f"{number}.txt")
         scene.write("bad.txt")

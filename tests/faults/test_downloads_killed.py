@@ -25,11 +25,17 @@ from .gateways import asked, files_in, finished, forward, gateway, instance_of, 
 from .raw import RawServer
 from .tools import settings
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]  # twenty deaths, on a machine that is busy
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(240)]  # twenty deaths, on a machine that is busy
 
 KILLS = 20
 """How often a process dies in each test."""
 ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """The loop of everybody: other processes have their own time."""
+    return "asyncio"
 
 
 @dataclass

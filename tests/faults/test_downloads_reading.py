@@ -13,14 +13,13 @@ import pytest
 from st4sd_async import DownloadError, St4sdError
 from st4sd_async.local import LocalServer
 
-from .answers import BROKEN
+from .answers import BROKEN, patience
 from .gateways import archive, gateway, register
 from .raw import RawServer, close
 from .scenes import COMPUTE, Scene, assert_ours_or_system, staged
 from .scenes import scene as scene
 from .scenes import server as server
 from .scenes import shared as shared
-from .tools import SILENCE
 
 pytestmark = pytest.mark.anyio
 
@@ -43,7 +42,7 @@ async def test_an_archive_of_more_than_was_asked_for_does_not_fill_the_memory(sc
 @pytest.mark.parametrize("broken", BROKEN)
 async def test_a_file_is_not_read_from_a_broken_answer(server: LocalServer, broken: str, tmp_path: Path) -> None:
     """What comes is whole, or an error of ours comes."""
-    async with staged(server, tmp_path, timeout=SILENCE) as scene:
+    async with staged(server, tmp_path, timeout=patience(broken)) as scene:
         content = scene.write("a.txt", b"abc\n" * 500).read_bytes()
         answer = BROKEN[broken]
         async with RawServer([answer or close()], listening=answer is not None) as bad:

@@ -247,7 +247,7 @@ async def test_cancellation_passes_at_once(operation: str, answer: Answer, how: 
         took = time.monotonic() - began
 
     assert len(server.requests) == 1
-    assert took < 2
+    assert took < 10
 
 
 async def test_a_deadline_around_several_attempts_holds() -> None:
@@ -261,7 +261,7 @@ async def test_a_deadline_around_several_attempts_holds() -> None:
             await client.instances.list()
 
     assert scope.cancelled_caught
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 10
     assert 1 < len(server.requests) < 20
 
 

@@ -23,7 +23,7 @@ def server() -> Iterator[LocalServer]:
 def web(server: LocalServer) -> Iterator[httpx.Client]:
     """A client of its runtime service."""
     headers = {"Authorization": f"Bearer {server.api_key}"}
-    with httpx.Client(base_url=f"{server.url}/rs", headers=headers, timeout=10, verify=False) as client:
+    with httpx.Client(base_url=f"{server.url}/rs", headers=headers, timeout=30, verify=False) as client:
         yield client
 
 

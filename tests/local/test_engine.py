@@ -86,7 +86,7 @@ def launch(package: dict[str, Any], rest_uid: str = "demo-abcdef-12345678", **ch
 
 def wait(engine: ElaunchEngine, rest_uid: str, condition: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
     """The first status that fulfils the condition."""
-    deadline = time.monotonic() + 50
+    deadline = time.monotonic() + 100
     while time.monotonic() < deadline:
         status = engine.status(rest_uid)
         if status is not None and condition(status):
@@ -113,7 +113,7 @@ def wait_for_sleep(engine: ElaunchEngine, rest_uid: str) -> int:
 
 def group_is_gone(pid: int) -> bool:
     """Whether no process of the group is left, waiting for it a little."""
-    for _ in range(200):  # the orchestrator itself may need 3 s after its last words
+    for _ in range(600):  # the orchestrator itself may need 3 s after its last words
         try:
             os.killpg(pid, 0)
         except ProcessLookupError:
@@ -225,7 +225,7 @@ def test_closed_engine_starts_nothing(engine: ElaunchEngine, examples: Examples)
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 def test_results_follow_from_inputs_and_variables(engine: ElaunchEngine, examples: Examples, tmp_path: Path) -> None:
     """Two runs at once give what their inputs say, even of one column, and that file by file as the quick execution."""
     definition = examples.definition("demo")
@@ -286,7 +286,7 @@ def test_results_follow_from_inputs_and_variables(engine: ElaunchEngine, example
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 def test_failures_are_told_as_recorded(tmp_path: Path, examples: Examples) -> None:
     """A failing component is finished/failed/Failed with its error, a bad option a failed set-up; both stay."""
     keep = tmp_path / "kept"
@@ -322,7 +322,7 @@ def test_failures_are_told_as_recorded(tmp_path: Path, examples: Examples) -> No
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 def test_second_run_waits_for_the_only_slot_and_delete_frees_it(
     tmp_path: Path, package: Callable[[str], dict[str, Any]]
 ) -> None:
@@ -347,7 +347,7 @@ def test_second_run_waits_for_the_only_slot_and_delete_frees_it(
     pid = wait_for_sleep(engine, "long-abcdef-bbbbbbbb")
     before = time.monotonic()
     engine.close()
-    assert time.monotonic() - before < 5
+    assert time.monotonic() - before < 15
     assert group_is_gone(pid)
     directory = engine.directory("long-abcdef-bbbbbbbb")
     assert directory is not None
@@ -357,7 +357,7 @@ def test_second_run_waits_for_the_only_slot_and_delete_frees_it(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 def test_killed_orchestrator_is_seen_in_detail_only(
     engine: ElaunchEngine, package: Callable[[str], dict[str, Any]]
 ) -> None:
@@ -378,7 +378,7 @@ def test_killed_orchestrator_is_seen_in_detail_only(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 def test_documents_tell_of_a_run_that_goes_on_and_is_stopped(
     engine: ElaunchEngine, package: Callable[[str], dict[str, Any]]
 ) -> None:

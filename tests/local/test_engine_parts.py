@@ -133,7 +133,7 @@ def test_children_that_take_too_long_are_killed() -> None:
     with pytest.raises(subprocess.TimeoutExpired):
         Children().run(["sh", "-c", "sleep 30 & wait"], timeout=0.05)
 
-    assert time.monotonic() - before < 5
+    assert time.monotonic() - before < 15
 
 
 def test_closing_ends_children_and_refuses_more() -> None:
@@ -146,7 +146,7 @@ def test_closing_ends_children_and_refuses_more() -> None:
         time.sleep(0.01)
 
     children.close()
-    thread.join(5)
+    thread.join(15)
 
     assert codes == [-9]
     with pytest.raises(GitFailed, match="git cannot be started: closed"):

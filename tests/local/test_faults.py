@@ -172,14 +172,15 @@ def test_a_delayed_request_is_handled_although_the_client_gave_up(
 ) -> None:
     """A client that times out cannot know that its request is handled later."""
     push()
-    server.faults.add("POST /experiments/*/start", Delay(0.04))
+    server.faults.add("POST /experiments/*/start", Delay(0.3))
 
     with pytest.raises(httpx.ReadTimeout):
-        web.post("/experiments/toy/start", json={}, timeout=0.02)
+        web.post("/experiments/toy/start", json={}, timeout=httpx.Timeout(5, read=0.02))
 
     deadline = time.monotonic() + 5
     while not instances(web):
         assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def test_faults_end_when_they_are_cleared(server: LocalServer, web: httpx.Client) -> None:

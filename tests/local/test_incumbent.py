@@ -10,7 +10,10 @@ import pytest
 from st4sd_async.local import LocalServer
 from tests.local.helpers import MOLECULES
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # those of the client and of what it imports
+pytestmark = [
+    pytest.mark.filterwarnings("ignore"),  # those of the incumbent and of what it imports
+    pytest.mark.timeout(60),  # which takes seconds, and on a busy machine many
+]
 
 
 @pytest.fixture

@@ -13,7 +13,10 @@ from st4sd_async import S3, Client
 from st4sd_async.local import LocalServer
 from tests.client.definitions import LAMBDA, relationship
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # those of the incumbent and of what it imports
+pytestmark = [
+    pytest.mark.filterwarnings("ignore"),  # those of the incumbent and of what it imports
+    pytest.mark.timeout(60),  # which takes seconds, and on a busy machine many
+]
 
 T = TypeVar("T")
 PULL = {"username": "somebody", "password": "a-password"}

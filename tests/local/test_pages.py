@@ -17,7 +17,7 @@ BACKEND = "/registry-ui/backend/experiments"
 @pytest.fixture
 def pages(server: LocalServer) -> Iterator[httpx.Client]:
     """Somebody who is signed in."""
-    with httpx.Client(base_url=server.url, headers={"Authorization": f"Bearer {server.api_key}"}) as client:
+    with httpx.Client(base_url=server.url, headers={"Authorization": f"Bearer {server.api_key}"}, timeout=30) as client:
         yield client
 
 

@@ -310,8 +310,8 @@ def test_leaving_does_not_wait_for_clients() -> None:
                 assert not waiting.done()
             begin = time.monotonic()
 
-        assert time.monotonic() - begin < 5
-        assert isinstance(waiting.exception(5), httpx.TransportError)
+        assert time.monotonic() - begin < 15
+        assert isinstance(waiting.exception(15), httpx.TransportError)
 
 
 def test_a_server_can_be_entered_again() -> None:

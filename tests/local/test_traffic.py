@@ -111,14 +111,15 @@ def test_faulted_requests_count_what_was_sent(
 def test_nothing_is_sent_to_who_has_gone(server: LocalServer, web: httpx.Client, push: Any) -> None:
     """A client that gave up is handled and sent nothing."""
     push()
-    server.faults.add("POST /experiments/*/start", Delay(0.04))
+    server.faults.add("POST /experiments/*/start", Delay(0.3))
 
     with pytest.raises(httpx.ReadTimeout):
-        web.post("/experiments/toy/start", json={}, timeout=0.01)
+        web.post("/experiments/toy/start", json={}, timeout=httpx.Timeout(5, read=0.01))
 
     limit = time.monotonic() + 5
     while not server.traffic["POST /experiments/*/start"].seconds:
         assert time.monotonic() < limit
+        time.sleep(0.01)
     web.get("/url-map/")
     assert server.traffic["POST /experiments/*/start"].sent == 0
 

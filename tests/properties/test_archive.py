@@ -29,6 +29,8 @@ NUMBERS = (0, 1, 2, 7, 8, 9, 0x7F, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0xFFFFFFFE,
 EVIL = ("../", "/", "\\", "C:", "\0", "./", "//", "é", ".", "A", "a.txt", "data")
 
 
+pytestmark = pytest.mark.timeout(120)  # thousands of archives
+
 SEEDS = [
     made_by_a_server(CONTENTS),
     made_by_python(CONTENTS),

@@ -296,4 +296,4 @@ class Batch(RuleBasedStateMachine):
 Batch.TestCase.settings = settings(
     max_examples=400, stateful_step_count=30, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
-TestStartOnce = pytest.mark.timeout(60)(Batch.TestCase)
+TestStartOnce = pytest.mark.timeout(180)(Batch.TestCase)

@@ -7,6 +7,7 @@ from collections import Counter
 from typing import Any, NamedTuple
 
 import anyio
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -204,6 +205,7 @@ def assert_asked_little(world: World, service: Service) -> None:
         assert len(asked) <= 1 + max(FEW, len(world.lives))
 
 
+@pytest.mark.timeout(120)
 @settings(
     max_examples=120, derandomize=True, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow]
 )

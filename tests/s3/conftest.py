@@ -60,7 +60,7 @@ def storage(s3_url: str) -> Iterator[Storage]:
     """A new bucket."""
     # To strangers the service shows nothing of what others made; who it is it does not check.
     somebody = f"AWS4-HMAC-SHA256 Credential={KEY_ID}/20260101/us-east-1/s3/aws4_request, SignedHeaders=, Signature="
-    with httpx.Client(base_url=s3_url, timeout=10, headers={"Authorization": somebody}) as web:
+    with httpx.Client(base_url=s3_url, timeout=30, headers={"Authorization": somebody}) as web:
         storage = Storage(s3_url, f"bucket-{uuid4().hex}", web)
         web.put(f"/{storage.name}").raise_for_status()
         yield storage

@@ -12,7 +12,7 @@ from st4sd_async.local import LocalServer
 from tests.local.helpers import definition
 from tests.s3.tools import DEMO, KEY_ID, MOLECULES, SECRET, Storage, demo, ended
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]  # the service is slow where the machine is
 
 
 async def test_fifty_files_go_in_and_the_key_outputs_come_back(
@@ -190,6 +190,7 @@ async def test_a_lambda_takes_its_data_from_a_bucket_and_uploads_to_a_dataset(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(120)
 async def test_the_orchestrator_itself_lays_them_out_alike(storage: Storage, tmp_path: Path) -> None:
     """A real run takes its input from a bucket, and uploads to where the simulator does."""
     store = storage.store("out/%(instanceDir)s")
@@ -199,7 +200,7 @@ async def test_the_orchestrator_itself_lays_them_out_alike(storage: Storage, tmp
             await client.push(server.example("demo"))
             staged = await client.stage_inputs([tmp_path / "molecules.csv"], storage.s3())
             run = await client.start("demo", {**staged.as_inputs(), "s3Store": store})
-            await run.wait(timeout=15, interval=0.1, check=True)
+            await run.wait(timeout=90, interval=0.1, check=True)
             real = await client.fetch_s3_outputs(run, tmp_path / "real", store=store, strict=True)
             directory = server.directory(run.id)
             assert directory is not None

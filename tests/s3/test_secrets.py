@@ -16,7 +16,7 @@ from tests.faults.marks import logged, outcome, told
 from tests.faults.raw import Exchange, RawServer, head
 from tests.s3.tools import KEY_ID, MOLECULES, SECRET, Storage, demo
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]  # the service is slow where the machine is
 
 MARKS = (KEY_ID[:8], SECRET[:8])
 

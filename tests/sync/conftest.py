@@ -34,11 +34,9 @@ def sync_client(server: LocalServer) -> Iterator[Client]:
 @pytest.fixture
 def quick_client() -> Iterator[Client]:
     """On a server whose time runs, for batches."""
-    with LocalServer(speed=FACTOR) as running:
-        config = Config(settle=30.0, poll_interval=1.0, clock=QuickClock())
-        with Client(running.url, api_key=running.api_key, config=config) as opened:
-            opened.push(running.example("demo"))
-            yield opened
+    with LocalServer(speed=FACTOR) as running, hasty(running) as opened:
+        opened.push(running.example("demo"))
+        yield opened
 
 
 @pytest.fixture(autouse=True)
@@ -47,12 +45,18 @@ def no_thread_is_left() -> Iterator[None]:
     yield
     left = loops()
     for thread in left:
-        thread.join(2)
+        thread.join(10)
     assert not loops()
 
 
 def connect(server: LocalServer) -> Client:
     return Client(server.url, api_key=server.api_key, config=Config(poll_interval=0.02))
+
+
+def hasty(server: LocalServer) -> Client:
+    """Whose pauses are short."""
+    config = Config(settle=30.0, poll_interval=1.0, clock=QuickClock())
+    return Client(server.url, api_key=server.api_key, config=config)
 
 
 def loops() -> list[threading.Thread]:

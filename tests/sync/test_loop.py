@@ -87,7 +87,7 @@ def test_a_loop_that_is_left_before_it_begins_ends() -> None:
     loop = Loop(manager)
     loop.leave()
     loop.start()
-    loop.join(5)
+    loop.join(15)
 
     assert not loops()
     with pytest.raises(St4sdError, match="closed"):

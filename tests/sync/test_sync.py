@@ -30,7 +30,7 @@ from st4sd_async import (
 from st4sd_async.local import LocalServer
 from st4sd_async.sync import Client, Item, Run
 
-from .conftest import FILES, connect, loops
+from .conftest import FILES, connect, hasty, loops
 
 
 def test_a_run_from_its_start_to_its_end(server: LocalServer, sync_client: Client, tmp_path: Path) -> None:
@@ -110,16 +110,21 @@ def test_a_batch(quick_client: Client, tmp_path: Path) -> None:
         next(batch.run())
 
 
-def test_leaving_the_loop_of_a_batch_starts_nothing_more(quick_client: Client) -> None:
+def test_leaving_the_loop_of_a_batch_starts_nothing_more(server: LocalServer) -> None:
     """The generator is closed at once, whoever else may know it; the next pass goes on."""
-    with quick_client.batch(max_running=1) as batch:
+    over = [(0.0, {"experiment-state": "finished", "exit-status": "Success"})]
+    with hasty(server) as client, client.batch(max_running=1) as batch:
+        client.push(server.example("demo"))
+        server.outcome("demo", over, times=1)
         batch.add(launches(3))
         for _ in batch.run():
             break
-        count = len(quick_client.instances.list())
-        time.sleep(0.05)  # in which the next one would be started and end
-        assert len(quick_client.instances.list()) == count < 3
+        count = len(client.instances.list())
+        server.advance(60)
+        time.sleep(0.05)  # in which the next one would be started, or seen to be over
+        assert len(client.instances.list()) == count < 3
 
+        server.outcome("demo", over)
         stream = batch.run()
         next(stream)
         stream.close()
@@ -225,7 +230,7 @@ def test_a_client_that_nobody_has_any_more_is_closed(server: LocalServer) -> Non
     (thread,) = loops()
     del run
     gc.collect()
-    thread.join(5)
+    thread.join(15)
     assert not loops()
 
 

@@ -137,6 +137,7 @@ def test_a_file_that_another_run_replaced_is_not_that_of_the_first(tmp_path: Pat
     assert ledger.complete(origin("a")) == []
 
 
+@pytest.mark.timeout(60)
 @settings(max_examples=60, deadline=None)
 @given(cut=st.integers(0, 10_000), junk=st.binary(max_size=40))
 def test_a_torn_tail_hides_only_what_was_torn(cut: int, junk: bytes) -> None:
@@ -158,6 +159,7 @@ def test_a_torn_tail_hides_only_what_was_torn(cut: int, junk: bytes) -> None:
         assert known(target, origin("c")) == ["c"]
 
 
+@pytest.mark.timeout(60)
 @settings(max_examples=60, deadline=None)
 @given(
     st.lists(
@@ -199,6 +201,7 @@ def test_whatever_stands_in_the_file_is_read(lines: list[bytes]) -> None:
 
 
 @given(st.lists(st.sampled_from("ab"), max_size=12))
+@pytest.mark.timeout(60)
 @settings(max_examples=40, deadline=None)
 def test_two_writers_may_take_turns(turns: list[str]) -> None:
     """Whatever the order in which two processes add lines, both their files are known to a third."""

@@ -258,6 +258,7 @@ CELLS = st.text(st.characters(exclude_characters=";\n", exclude_categories=["Cs"
 VALUES = st.sampled_from(["None", "N/A", "", "0", "-9", "99999999999999999999", "nan", "inf", "1e300", "2026-11-22"])
 
 
+@pytest.mark.timeout(60)
 @given(st.lists(st.fixed_dictionaries(dict.fromkeys(REPEATING + COMPONENT, CELLS | VALUES)), max_size=4))
 def test_any_cells_come_back(rows: list[dict[str, str]]) -> None:
     """What was written is in `raw`, and no cell breaks the typed fields, the table or the frame."""

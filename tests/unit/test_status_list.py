@@ -37,6 +37,7 @@ def expected(body: bytes) -> dict[str, Any]:
     return {item["id"]: item.get("status") for item in json.loads(body) if isinstance(item.get("id"), str)}
 
 
+@pytest.mark.timeout(60)
 @given(st.lists(st.tuples(items, st.sampled_from([None, (",", ":")]), st.sampled_from([None, 1])), max_size=4))
 def test_it_reads_what_json_says(lists: list[tuple[list[Any], Any, int | None]]) -> None:
     """However the list is written, whatever stands in it, and whatever was read from it before."""

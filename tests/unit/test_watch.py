@@ -187,7 +187,7 @@ async def test_a_request_is_cut_to_the_time_left() -> None:
     with pytest.raises(WaitTimeout):
         await follow(service, timeout=0.02)
 
-    assert 0.02 <= time.monotonic() - began < 1
+    assert 0.02 <= time.monotonic() - began < 5
 
 
 async def test_the_pace_is_quick_after_a_change_and_slow_when_nothing_moves() -> None:

@@ -18,14 +18,14 @@ from ._ends import Collecting, collecting
 from ._errors import St4sdError
 from ._item import Item, item_of
 from ._journal import Journal
-from ._journal_errors import LaunchConflict
+from ._journal_errors import JournalError, LaunchConflict
 from ._launch import Entry, Launch, differences, each, entry
 from ._moves import BAD_ENDS, Row, State, doubted, uncollected
 from ._pace import Pace
 from ._progress import Work as Bar
 from ._settling import Settling
 from ._shown import Shown
-from ._starts import Start, Starts
+from ._starts import Definition, Start, Starts
 from ._threads import in_thread
 from ._work import Work
 
@@ -58,6 +58,7 @@ class Deployment:
     url: str
     config: Config
     start: Start
+    definition: Definition
     listing: Listing
 
 
@@ -170,6 +171,7 @@ class Batch(Shown, Settling):
 
         Raises:
             LaunchConflict: A key is there already with another experiment or payload; the text has the difference.
+            JournalError: Two of these have one key, and are not the same; or the journal cannot be written.
             InvalidPayload: A payload will not do. Launches before the one in question may have been added.
         """
         self._check_open()
@@ -191,16 +193,17 @@ class Batch(Shown, Settling):
         return count
 
     async def _is_known(self, given: Entry, new: Mapping[str, Entry]) -> bool:
-        """Whether a launch is there already; raises `LaunchConflict` if that is another one."""
+        """Whether a launch is there already; raises `JournalError` if that is another one."""
         there = new.get(given.row.key)
         row = there.row if there else self._book.rows.get(given.row.key)
         if row is None:
             return False
-        if (row.experiment, row.payload) != (given.row.experiment, given.row.payload):
+        if not given.is_as(row):
             content = there.content if there else await self._journal.payload(row.payload)
             told = differences(row, content, given.row, given.content)
-            where = "given twice, and the second" if there else f"in {self._journal.name} already, and this"
-            raise LaunchConflict(f"{row.key!r} is {where} is another launch: {told}")
+            if there:
+                raise JournalError(f"{row.key!r} is given twice, and the second is another launch: {told}")
+            raise LaunchConflict(f"{row.key!r} is in {self._journal.name} already, and this is another launch: {told}")
         return True
 
     async def _write(self, new: Mapping[str, Entry]) -> None:
@@ -266,7 +269,7 @@ class Batch(Shown, Settling):
             # It was sent, and what came of it could not be written.
             await self._book.put(row, doubted(row, "the outcome could not be written down", self._book.clock.wall()))
         config = self._deployment.config
-        starts = Starts(self._book, self._deployment.start, self._pace)
+        starts = Starts(self._book, self._deployment.start, self._pace, self._deployment.definition)
         doubts = Doubts(self._book, self._client, self._deployment.listing, config.settle)
         self._work = work = Work(self._book, self._client, starts, doubts, collecting, self._most)
         if before is not None:

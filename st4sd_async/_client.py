@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from enum import Enum
+from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar
 
 from ._call import Call
@@ -304,7 +305,7 @@ class Client(Groups, Waits, Results, Imports, Staging):
         except InvalidPayload as error:
             from ._explained import explain
 
-            await explain(error, prepared, lambda: experiments.Experiments(self._send_once).get(identifier))
+            await explain(error, prepared, partial(self._definition, identifier))
             raise
 
     async def start_lambda(
@@ -361,11 +362,15 @@ class Client(Groups, Waits, Results, Imports, Staging):
         from ._batch import Batch, Deployment
 
         url = self._session.home.geturl()
-        return Batch(Deployment(self, url, self._config, self._start_once, self._sighted), path, max_running)
+        parts = (self._start_once, self._definition, self._sighted)
+        return Batch(Deployment(self, url, self._config, *parts), path, max_running)
 
     async def _start_once(self, identifier: str, prepared: Prepared) -> str:
         call = experiments.start_call(identifier, prepared.content, prepared.secrets)
         return await self._send_once(replace(call, is_paced=True))
+
+    async def _definition(self, identifier: str) -> Experiment:
+        return await experiments.Experiments(self._send_once).get(identifier)
 
     async def _sighted(self) -> dict[str, Sighting]:
         from ._resources.sightings import sightings_call

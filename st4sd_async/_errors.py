@@ -280,7 +280,7 @@ class InputConflict(InvalidPayload):
 class PayloadTooLarge(InvalidPayload):
     """The request is over the 1 MiB that the proxy lets through."""
 
-    advice = "bring big files through S3, a dataset or a volume"
+    advice = "client.stage_inputs brings big files through a bucket; a dataset or a volume will do too"
 
 
 class NotReady(BadRequest):
@@ -380,14 +380,14 @@ class RunFailed(St4sdError):
 
 
 class RunDeleted(St4sdError):
-    """A run was deleted while it was watched."""
+    """A run was deleted, before or while it was watched."""
 
     def __init__(self, rest_uid: str, last_status: Status | None) -> None:
         self.rest_uid = rest_uid
         """Id of the run."""
         self.last_status = last_status
         """The datastore's last word, or the last status seen; None if there never was one."""
-        super().__init__(f"run {rest_uid!r} was deleted while it was watched; last status: {last_status}")
+        super().__init__(f"run {rest_uid!r} was deleted; last status: {last_status}")
 
 
 class WaitTimeout(St4sdError, TimeoutError):

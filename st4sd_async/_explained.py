@@ -19,23 +19,30 @@ LONGEST_ADVICE = 300
 """Characters of what is told of the entries in a message; `InvalidPayload.problems` has all of it."""
 
 
-async def explain(error: InvalidPayload, prepared: Prepared, experiment: Callable[[], Awaitable[Experiment]]) -> None:
+async def explain(
+    error: InvalidPayload, prepared: Prepared, experiment: Callable[[], Awaitable[Experiment | None]]
+) -> None:
     """
     Tell in a refusal which entries of the payload the experiment does not take, and which may have been meant.
 
     Args:
         error: The refusal; left as it is unless it is in words that name an entry, and if nothing more can be told.
         prepared: The payload that was refused.
-        experiment: Asks for the definition of the experiment.
+        experiment: Asks for the definition of the experiment; None: it is not to be had.
     """
     if not refused(error.message):
         return
     with suppress(APIError, TransportError, DecodeError, ValueError):
-        draft = Draft(await experiment())
-        found = [
-            Problem(*(masked(text, prepared.secrets) for text in one))
-            for one in _unfit(draft, json.loads(prepared.content))
-        ]
+        known = await experiment()
+        draft = None if known is None else Draft(known)
+        found = (
+            []
+            if draft is None
+            else [
+                Problem(*(masked(text, prepared.secrets) for text in one))
+                for one in _unfit(draft, json.loads(prepared.content))
+            ]
+        )
         if found:
             error.problems, error.advice = tuple(found), shorten(told(found), LONGEST_ADVICE)
 

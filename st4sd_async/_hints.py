@@ -65,7 +65,7 @@ _ADVICE = {
     Reason.COMPONENT_FAILED: "a component ended with an error; its own files tell more",
     Reason.STOPPED: "it was told to stop before it was done",
     Reason.NO_EXIT_STATUS: "it ended, and the service does not say how; if it stays so, look at its outputs",
-    Reason.DELETED: "somebody deleted it; the service knows no more of it",
+    Reason.DELETED: "the service has no such run: it was deleted, or its rest-uid is mistyped",
     Reason.UNKNOWN: "the service says what this client does not know; a newer version may",
 }
 _OUT_OF_MEMORY = re.compile("OOMKilled", re.IGNORECASE)

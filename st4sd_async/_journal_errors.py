@@ -29,7 +29,7 @@ class JournalCorrupt(JournalError):
 class LaunchConflict(JournalError):
     """A key is in the journal with another experiment or payload; that launch is left as it is."""
 
-    advice = "use another key; if that launch ended badly, retry_failed(corrected=...) starts it anew as this one"
+    advice = "use another key, or have that one corrected, if it failed or was not sent: retry_failed(corrected=...)"
 
 
 class NoCredentials(St4sdError):

@@ -96,6 +96,10 @@ class Entry:
     secrets: Secrets
     """What was left out."""
 
+    def is_as(self, row: Row) -> bool:
+        """Whether it is the launch of this row."""
+        return (row.experiment, row.payload) == (self.row.experiment, self.row.payload)
+
 
 def each(launches: Iterable[Launch]) -> Iterator[Launch]:
     """The launches of a call; raises TypeError for what are none."""

@@ -119,6 +119,11 @@ class Row:
         """Name of the experiment's package."""
         return self.experiment.partition("@")[0].partition(":")[0]
 
+    @property
+    def is_unsent(self) -> bool:
+        """Whether it waits for its first sending in this attempt."""
+        return self.state is State.PLANNED and self.opening == 0
+
     def is_settled(self, request: str | None) -> bool:
         """Whether nothing is left to do, if this is to be downloaded (None: nothing)."""
         if self.state is State.COLLECTED:
@@ -153,8 +158,9 @@ def planned(row: Row, proof: Proof, now: float) -> Row:
 
 
 def amended(row: Row, given: Row, now: float) -> Row:
-    """Another attempt at it may be made, with the experiment and the payload of another launch."""
-    return replace(planned(row, Proof.ENDED, now), experiment=given.experiment, payload=given.payload)
+    """It takes the experiment and the payload of another launch, for another attempt or for one not sent yet."""
+    fresh = row if row.is_unsent else planned(row, Proof.ENDED, now)
+    return replace(fresh, experiment=given.experiment, payload=given.payload)
 
 
 def doubted(row: Row, why: str, now: float) -> Row:

@@ -219,7 +219,7 @@ def _check_size(body: bytes, contents: Mapping[str, str]) -> None:
     if len(body) <= LARGEST_BODY:
         return
     biggest = max(contents, key=lambda where: len(contents[where]), default="payload")
-    told = f"{len(body)} bytes in all are more than the {LARGEST_BODY} that the proxy lets through"
+    told = f"the payload is over the {LARGEST_BODY} bytes that the proxy lets through"
     raise PayloadTooLarge.before_sending([Problem(f"{biggest}.content", told)])
 
 

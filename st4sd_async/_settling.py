@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 from ._errors import St4sdError, UnknownRun
-from ._launch import Launch, each, entry
+from ._launch import Entry, Launch, each, entry
 from ._moves import BAD_ENDS, Proof, Row, State, amended, ended, planned, started
 from ._resources.sightings import of_instance
 
@@ -37,17 +37,25 @@ class Settling:
 
         Args:
             corrected: Launches whose new attempt has another experiment or payload than the one before, by their
-                keys. It may be the whole list that is added afterwards: those that did not end badly, or are not
-                there yet, are left to `add`.
+                keys; also of those that are planned and were not sent yet, unless `run` is at work. It may be the
+                whole list that is added afterwards: all others are left to `add`.
 
         Returns:
-            How many; `run` starts them.
+            How many, with those that are planned as before but corrected; `run` starts them.
 
         Raises:
             InvalidPayload: A payload will not do; nothing is planned.
         """
         rows = {row.key: row for row in self._rows(BAD_ENDS)}
-        given = {one.key: await entry(one, self._book.clock.wall()) for one in each(corrected) if one.key in rows}
+        is_idle = self._work is None or self._work.is_over
+        given: dict[str, Entry] = {}
+        for launch in each(corrected):
+            row = self._book.rows.get(launch.key)
+            if row is None or not (row.state in BAD_ENDS or (is_idle and row.is_unsent)):
+                continue
+            one = await entry(launch, self._book.clock.wall())
+            if row.key in rows or not one.is_as(row):
+                rows[row.key], given[row.key] = row, one
         await self._book.journal.add([], {one.row.payload: one.content for one in given.values()})
         for key, row in rows.items():
             if key in given:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 from math import inf
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ from ._errors import (
     TimedOut,
     Unauthorized,
 )
+from ._explained import explain
 from ._journal_errors import JournalCorrupt, NoCredentials
 from ._moves import Proof, Row, doubted, planned, refused, sending, started
 from ._payload import Prepared, prepare
@@ -29,6 +31,7 @@ from ._retry import may_have_arrived
 if TYPE_CHECKING:
     from ._book import Book
     from ._pace import Pace
+    from .models import Experiment
 
 CLOSING = 5.0
 """Seconds that starts in flight are given to be answered when the batch is left early."""
@@ -37,6 +40,7 @@ OVERLOADED = frozenset({429, 502, 503, 504})
 STOPPED = "the batch was left before the answer came"
 
 Start = Callable[[str, Prepared], Awaitable[str]]
+Definition = Callable[[str], Awaitable["Experiment"]]
 """Sends a start of an experiment, once; gives the rest-uid."""
 
 
@@ -70,9 +74,13 @@ def ends_all(error: Exception) -> bool:
 class Starts:
     """Sends launches at a pace; those in flight are shielded against cancellation until they are written down."""
 
-    def __init__(self, book: Book, start: Start, pace: Pace) -> None:
+    def __init__(self, book: Book, start: Start, pace: Pace, definition: Definition) -> None:
         self._book = book
         self._start = start
+        self._definition = definition
+        self._known: dict[str, Experiment | None] = {}
+        """Identifier -> the experiment, if a launch of it was refused and it could be had."""
+        self._asking = anyio.Lock()
         self._patiences: set[anyio.CancelScope] = set()
         self._deadline = inf
         self.pace = pace
@@ -128,6 +136,9 @@ class Starts:
             finally:
                 self._patiences.discard(patience)
         self._note(began, failure)
+        if isinstance(failure, InvalidPayload):
+            with anyio.move_on_after(CLOSING):
+                await explain(failure, prepared, partial(self._experiment, row.experiment))
         if failure is not None:
             await book.put(row, after(row, failure, clock.wall()))
         elif rest_uid:
@@ -135,6 +146,14 @@ class Starts:
         else:
             await book.put(row, doubted(row, STOPPED, clock.wall()))
         return failure
+
+    async def _experiment(self, identifier: str) -> Experiment | None:
+        """An experiment of which launches were refused, asked for once, however many they are."""
+        async with self._asking:
+            if identifier not in self._known:
+                self._known[identifier] = None
+                self._known[identifier] = await self._definition(identifier)
+        return self._known[identifier]
 
     def _note(self, began: float, failure: Exception | None) -> None:
         now = self._book.clock.now()

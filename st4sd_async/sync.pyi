@@ -1119,6 +1119,7 @@ class Batch:
 
         Raises:
             LaunchConflict: A key is there already with another experiment or payload; the text has the difference.
+            JournalError: Two of these have one key, and are not the same; or the journal cannot be written.
             InvalidPayload: A payload will not do. Launches before the one in question may have been added.
         """
 
@@ -1207,11 +1208,11 @@ class Batch:
 
         Args:
             corrected: Launches whose new attempt has another experiment or payload than the one before, by their
-                keys. It may be the whole list that is added afterwards: those that did not end badly, or are not
-                there yet, are left to `add`.
+                keys; also of those that are planned and were not sent yet, unless `run` is at work. It may be the
+                whole list that is added afterwards: all others are left to `add`.
 
         Returns:
-            How many; `run` starts them.
+            How many, with those that are planned as before but corrected; `run` starts them.
 
         Raises:
             InvalidPayload: A payload will not do; nothing is planned.

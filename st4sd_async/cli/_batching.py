@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections import Counter
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from .._batch import Batch
 from .._cards import counted
 from .._glance import glance
 from .._item import Item, item_of
-from .._journal_errors import JournalLocked
+from .._journal_errors import JournalLocked, LaunchConflict
 from .._moves import State
 from .._pace import MAX_RUNNING
 from ._board import Board, Tally, is_live, shown
@@ -25,7 +26,7 @@ from ._exits import Exit, Unusable, say
 from ._launched import DETAILS, document_of, exit_status, print_launches, rank_of, running_row, settled_row
 from ._launches import read_launches
 from ._print import print_document, print_line
-from ._words import COMMAND, way_back
+from ._words import COMMAND, told, way_back
 
 TableFile = Annotated[
     Path,
@@ -71,7 +72,10 @@ async def run(
     launches = list(read_launches(table, experiment))  # all of it, so that a mistake in a line leaves no journal
     here.ending.farewell = f"the runs go on; {way_back('go on')}"
     async with here.client.batch(_journal(table, journal), max_running=most) as batch:
-        new = await batch.add(launches)
+        try:
+            new = await batch.add(launches)
+        except LaunchConflict as error:
+            raise Unusable(told(error, experiment or "").replace(" TABLE ", f" {shlex.quote(str(table))} ")) from error
         say(f"{counted(len(batch.items), 'launch')}, {new} of them new, in {str(_journal(table, journal))!r}")
         here.ending.is_lasting = True
         board = Board("launch", "key", DETAILS, _tally(batch), lambda: map(running_row, batch.running))

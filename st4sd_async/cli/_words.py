@@ -9,20 +9,22 @@ import sys
 from collections.abc import Iterable
 
 from .._batch import ENDED_BADLY, LEFT
-from .._errors import InvalidPayload, StartOutcomeUnknown, UnknownExperiment, UnknownRun, shorten
+from .._errors import InvalidPayload, PayloadTooLarge, StartOutcomeUnknown, UnknownExperiment, UnknownRun, shorten
 from .._journal_errors import JournalCorrupt, LaunchConflict
 
 COMMAND = "st4sd-async"
+CORRECT = f"{COMMAND} batch retry TABLE {{experiment}} --corrected"
 LONGEST_LINE = 300
 """Characters of a command line that is worth repeating."""
 
 _ADVICE: dict[type, str] = {
     UnknownExperiment: f"list what there is with: {COMMAND} list",
     UnknownRun: f"list what there is with: {COMMAND} list runs",
+    PayloadTooLarge: "bring big files through a bucket, a dataset or a volume",
     InvalidPayload: f"see what a start takes with: {COMMAND} show {{experiment}}",
     StartOutcomeUnknown: f"look for it before you start it again: {COMMAND} list runs",
     JournalCorrupt: f"restore a copy; with a new journal, first look for the runs of this one: {COMMAND} list runs",
-    LaunchConflict: f"use another key; if that launch ended badly: {COMMAND} batch retry TABLE --corrected",
+    LaunchConflict: f"use another key, or have that one corrected, if it failed or was not sent: {CORRECT}",
 }
 """What to do next, where the library names methods of Python."""
 _LOGGED = {

@@ -96,7 +96,7 @@ def test_a_refused_line_is_corrected_in_the_table(shell: Shell) -> None:
     done = shell("batch", "run", "x.jsonl", "fail", "--json")
 
     assert (refused.status, conflict.status, planned.status) == (3, 2, 0)
-    assert "if that launch ended badly: st4sd-async batch retry TABLE --corrected" in conflict.said
+    assert conflict.said.endswith("st4sd-async batch retry x.jsonl fail --corrected\n")
     assert [(one["state"], one["attempt"]) for one in done.lines] == [("failed", 2)]
 
 

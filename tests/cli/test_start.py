@@ -73,7 +73,7 @@ MISTAKES = [
     (("demo", "-i", "molecules.csv", "-m", "who=a:b"), 2, "hold no colon"),
     (("demo", "-i", "nothing.csv"), 2, "'nothing.csv' cannot be read: No such file or directory"),
     (("demo", "-i", "empty.csv"), 2, "refuses an empty file"),
-    (("demo", "-i", "big.csv"), 2, "more than the 1048576"),
+    (("demo", "-i", "big.csv"), 2, "over the 1048576"),
     (("demo", "--payload", "molecules.csv"), 2, "holds no JSON"),
     (("",), 2, "the identifier of an experiment"),
 ]

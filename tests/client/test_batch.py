@@ -97,7 +97,7 @@ async def test_what_was_refused_is_corrected_under_its_key(client: Client, tmp_p
 
     mended = [launch(7), launch(8), *good, launch(9)]
     async with client.batch(tmp_path / "campaign.db") as batch:
-        with pytest.raises(LaunchConflict, match=r"was 'dem0' and is 'demo'.* retry_failed\(corrected=...\) starts"):
+        with pytest.raises(LaunchConflict, match=r"was 'dem0' and is 'demo'.* retry_failed\(corrected=...\)$"):
             await batch.add(mended)
         counts = batch.counts
         planned = await batch.retry_failed(corrected=mended)
@@ -111,6 +111,44 @@ async def test_what_was_refused_is_corrected_under_its_key(client: Client, tmp_p
         "mol 9": ("succeeded", 1),
     }
     assert await numbers(client) == {"0": 1, "1": 1, "7": 1, "8": 1, "9": 1}
+
+
+async def test_what_was_planned_anew_as_it_was_can_still_be_corrected(client: Client, tmp_path: Path) -> None:
+    """Until it is sent; what is sent already cannot, nor what is planned while the batch works."""
+    async with client.batch(tmp_path / "campaign.db") as batch:
+        await batch.add([Launch("mol 0", "dem0"), Launch("mol 1", "dem0")])
+        await worked_off(batch)
+        assert await batch.retry_failed() == 2
+        assert await batch.retry_failed([launch(0)]) == 1
+        assert await batch.retry_failed([launch(0)]) == 0
+        items = await worked_off(batch)
+        with pytest.raises(LaunchConflict):
+            await batch.add([launch(0, variables={"scale": 3})])
+
+        assert await batch.retry_failed([launch(0, variables={"scale": 3}), launch(1)]) == 1
+        last = await worked_off(batch)
+
+    assert {key: (item.state, item.attempt) for key, item in items.items()} == {
+        "mol 0": ("succeeded", 2),
+        "mol 1": ("refused", 2),
+    }
+    assert [(item.key, item.state, item.attempt) for item in last.values()] == [("mol 1", "succeeded", 3)]
+    assert await numbers(client) == once(2)
+
+
+async def test_a_misspelt_entry_is_told_with_what_was_meant(server: LocalServer, client: Client) -> None:
+    """As by a single start; the experiment is asked for once, however many are refused; later processes say it too."""
+    bad = [launch(number, variables={"scael": number}) for number in range(12)]
+    before = server.traffic["GET /experiments/*"].requests
+    async with client.batch() as batch:
+        await batch.add([*bad, launch(12)])
+        items = await worked_off(batch)
+        told = str(batch.items[0].error)
+
+    assert "did you mean 'scale'?" in told
+    assert all("did you mean 'scale'?" in str(items[one.key].error) for one in bad)
+    assert items["mol 12"].state == "succeeded"
+    assert server.traffic["GET /experiments/*"].requests == before + 1
 
 
 async def test_a_correction_that_will_not_do_plans_nothing(client: Client) -> None:

@@ -133,7 +133,7 @@ def test_a_deleted_run_says_so_whatever_it_did_before() -> None:
     failed = status_of(("failed", "", ""), NOT_CLONED).concluded(deleted=True)
 
     assert running.hint == Hint(Reason.DELETED, None)
-    assert str(running.hint) == "deleted: somebody deleted it; the service knows no more of it"
+    assert str(running.hint) == "deleted: the service has no such run: it was deleted, or its rest-uid is mistyped"
     assert failed.hint == Hint(Reason.DELETED, NOT_CLONED.strip())
 
 

@@ -66,10 +66,16 @@ def test_a_new_attempt_begins_afresh(state: State) -> None:
 
 
 @pytest.mark.parametrize("state", sorted(State))
-def test_a_launch_is_corrected_only_once_it_is_over(state: State) -> None:
-    """Then another attempt has the other experiment and payload; what may still be started is never changed."""
+def test_a_launch_is_corrected_only_before_it_is_sent_or_once_it_is_over(state: State) -> None:
+    """It has the other experiment and payload then; what may have been sent in this attempt is never changed."""
     given = Row("mol", "demo:2", "1")
-    if state in BAD_ENDS:
+    if state is State.PLANNED:
+        sent = replace(at(state), opening=3, proof=Proof.NOT_SENT)
+        again = moves.amended(at(state), given, 9.0)
+        assert (again.experiment, again.payload, again.attempt, again.proof) == ("demo:2", "1", 1, None)
+        with pytest.raises(ValueError, match="'mol' is planned and cannot become planned"):
+            moves.amended(sent, given, 9.0)
+    elif state in BAD_ENDS:
         again = moves.amended(at(state), given, 9.0)
         assert again == Row("mol", "demo:2", "1", attempt=2, since=9.0, proof=Proof.ENDED)
     else:

@@ -224,7 +224,7 @@ async def test_more_than_a_mebibyte_names_the_biggest_entry(tmp_path: Path) -> N
     fits = {"inputs": [{"filename": "a", "content": "x" * (LARGEST_BODY - frame)}]}
 
     assert len((await prepare(fits)).content) == LARGEST_BODY
-    with pytest.raises(PayloadTooLarge, match=r"inputs\[1\]\.content.*bring big files through S3"):
+    with pytest.raises(PayloadTooLarge, match=r"inputs\[1\]\.content.*client.stage_inputs brings big files"):
         await prepare({"inputs": [FILE, {"filename": "b", "content": big}]})
 
 

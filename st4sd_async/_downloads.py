@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
+import logging
 import re
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from functools import partial
 from hashlib import sha256
@@ -43,6 +44,8 @@ if TYPE_CHECKING:
     from ._resources.gateways import Gateways
     from ._resources.instances import Instances
     from .models import ComponentDocument, KeyOutput
+
+log = logging.getLogger("st4sd_async")
 
 SLACK = 1 << 16
 """Bytes by which an archive may be larger than the one file in it."""
@@ -196,6 +199,8 @@ class Downloads:
         if any(not isinstance(name, str) for name in names or ()):
             raise TypeError(f"the names of key-outputs are texts, not {names!r}")
         entries = await self._instances.outputs(rest_uid)
+        if names is None and not (entries and all(entry.final for entry in entries.values())):
+            await self._warn(rest_uid, entries)
         wanted = list(dict.fromkeys(entries if names is None else names))
         outcomes: dict[str, Sequence[Outcome]] = {}
 
@@ -209,6 +214,14 @@ class Downloads:
         async with self._filling(to, f"key-outputs of {rest_uid}", len(wanted), "key-outputs") as target:
             await each(fetch, wanted, self._workers)
         return [outcome for name in wanted for outcome in outcomes[name]]
+
+    async def _warn(self, rest_uid: str, entries: Iterable[str]) -> None:
+        """Say that these key-outputs may not be all, if the run is not over."""
+        told = "run %r is not over (%s): it has %s by now, others may come; wait for its end and call again"
+        with suppress(St4sdError):  # what is there can be had all the same
+            status = await self._instances.status(rest_uid)
+            if not status.is_final:
+                log.warning(told, rest_uid, status, list(entries))
 
     async def _output(
         self, target: Target, rest_uid: str, name: str, entries: Mapping[str, KeyOutput], *, unpack: bool

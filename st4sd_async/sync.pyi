@@ -1449,7 +1449,7 @@ class Client:
             run: The run.
             to: Folder, made if need be, best one for each run: ``<to>/Energies/energies.csv``,
                 ``<to>/Folder/results.zip``.
-            names: Key-outputs, None: all there are by now.
+            names: Key-outputs, None: all there are by now; if the run is not over, the log has a warning.
             unpack: Whether folders are unpacked: ``<to>/Folder/sub/b.bin``.
             strict: Whether a key-output that cannot be had is an error, raised when all others are there.
 
@@ -1586,6 +1586,8 @@ class Client:
     def log(self, run: _RunLike) -> str:
         """
         What the orchestrator of a run logged by now; what is not UTF-8 is replaced.
+
+        Waited for like all that the datastore locates, which learns of a run 10 to 20 s after it began or ended.
 
         Raises:
             NotFound: There is none: not yet, or not any more, as of a deleted run.

@@ -108,6 +108,23 @@ async def test_there_may_be_no_outputs_yet(client: Client, server: LocalServer, 
         await client.download_outputs("ghost-abcdefgh", tmp_path)
 
 
+async def test_that_there_may_be_more_is_told(
+    client: Client, server: LocalServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of a run that goes on, if all were asked for; whether or not there are some, and the status may be missing."""
+    run = await running(client, server)
+    await run.download_outputs(tmp_path)
+    await run.download_outputs(tmp_path, ["Energies"])
+    server.faults.add("GET /instances/*/status", Reply(400), times=1)
+    await run.download_outputs(tmp_path)
+    over = await finished(client, server)
+    await over.download_outputs(tmp_path / "over")
+
+    told = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert [text.split(" is not over")[0] for text in told] == [f"run {run.id!r}"]
+    assert "others may come; wait for its end and call again" in told[0]
+
+
 @pytest.mark.parametrize("unpack", [False, True])
 async def test_outputs_that_are_there_are_not_fetched_again(
     client: Client, server: LocalServer, tmp_path: Path, unpack: bool

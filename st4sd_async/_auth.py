@@ -78,7 +78,8 @@ class Credential:
         # Tokens are pasted from a page that shows them in quotes.
         text = value.strip().strip("\"'") if isinstance(value, str) else ""
         if not text or not text.isascii() or not text.isprintable() or ";" in text or " " in text:
-            raise ConfigError(f"{self.name} is empty or holds characters that no credential has")
+            source = f"the {self.name} file {str(self._source)!r}" if isinstance(self._source, Path) else self.name
+            raise ConfigError(f"{source} is empty or holds characters that no credential has")
         if text not in self.known:
             self.known.append(text)
         return text

@@ -96,7 +96,7 @@ def build_home(url: str, credentials: Credentials) -> SplitResult:
     home = split_address(str(url))
     if home is None:
         told = _without_user(url)
-        meant = f": did you mean 'https://{told}'?" if told and "://" not in told else ""
+        meant = f": did you mean 'https://{told}'?" if isinstance(url, str) and told and "://" not in told else ""
         raise ConfigError(f"the url must look like https://st4sd.example, not {told!r}{meant}")
     if "@" in home.netloc:
         raise ConfigError("the url must not hold a user or password: give api_key or auth_token instead")

@@ -101,6 +101,8 @@ def _where(location: tuple[int | str, ...]) -> str:
 
 
 def _what(error: Any, cls: type[StartOptions]) -> str:
+    if error["type"] == "list_type" and error["loc"][-1] in FILES:
+        return 'files are a list, as in [{"filename": "molecules.csv", "content": "..."}]'
     if error["type"] != "extra_forbidden":
         return str(error["msg"]).removeprefix("Value error, ")
     known = _fields_at(error["loc"][:-1], cls)

@@ -40,6 +40,9 @@ async def test_a_file_is_read_again_each_time(tmp_path: Path) -> None:
     assert await credential.value() == "second"
     assert await credential.renewed("first") == "second"
     assert await credential.renewed("second") is None
+    file.write_text("")
+    with pytest.raises(ConfigError, match="the api_key file '.*key' is empty"):
+        await credential.value()
 
 
 @pytest.mark.anyio

@@ -95,7 +95,8 @@ WRONG: list[tuple[str, dict[str, Any], str, str]] = [
         "volumes[0].type.pvc",
         "there is no such field",
     ),
-    ("wrong type", {"inputs": "nope"}, "inputs", "valid list"),
+    ("wrong type", {"inputs": "nope"}, "inputs", "files are a list, as in [{"),
+    ("files by name", {"data": {"a.csv": "x"}}, "data", "files are a list, as in [{"),
     ("empty content", {"inputs": [{"filename": "a", "content": ""}]}, "inputs[0].content", "refuses an empty file"),
     (
         "empty bytes",

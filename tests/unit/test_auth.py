@@ -41,7 +41,7 @@ async def test_a_file_is_read_again_each_time(tmp_path: Path) -> None:
     assert await credential.renewed("first") == "second"
     assert await credential.renewed("second") is None
     file.write_text("")
-    with pytest.raises(ConfigError, match="the api_key file '.*key' is empty"):
+    with pytest.raises(ConfigError, match=r"the api_key file '.*key' is empty"):
         await credential.value()
 
 

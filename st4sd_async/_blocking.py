@@ -233,6 +233,19 @@ class Client(Handle, of=_client.Client):
         """Close the connections. Runs go on."""
         self.close()
 
+    def open(self) -> Self:
+        """
+        Open the connections now, as ``with`` does; the first call of any other method does so too.
+
+        Returns:
+            This client; if it is open already, nothing else happens.
+
+        Raises:
+            Unauthorized, DecodeError: As ``with``.
+            St4sdError: It was closed.
+        """
+        return self.__enter__()
+
     def close(self) -> None:
         """
         Close the connections, of clients made by `with_options` too; runs go on.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ._cards import COLOURS, Tone
 from ._errors import ConfigError
@@ -157,7 +157,9 @@ def _label(axes: Axes, keys: Sequence[str]) -> None:
     here = datetime.now(UTC).astimezone().tzinfo
     locator = AutoDateLocator(tz=here)  # type: ignore[no-untyped-call]  # as it is there
     axes.xaxis.set_major_locator(locator)
-    axes.xaxis.set_major_formatter(ConciseDateFormatter(locator, tz=here))  # type: ignore[no-untyped-call]
+    formatter: Any = ConciseDateFormatter(locator, tz=here)  # type: ignore[no-untyped-call]
+    formatter.formats[5] = "%H:%M:%S.%f"  # bare seconds would not be known for what they are
+    axes.xaxis.set_major_formatter(formatter)
     axes.set_ylim(max(len(keys), 1) - 0.5, -0.5)
     if len(keys) <= MOST_NAMED:
         # A dollar sign would begin a formula.

@@ -177,7 +177,8 @@ def _(file: DownloadFailed) -> Card:
 
 
 def _failed(told: Card, error: Exception) -> Card:
-    return replace(told, alert=type(error).__name__, advice=str(error))
+    words = error.message if isinstance(error, APIError) else str(error)
+    return replace(told, alert=f"{type(error).__name__}: {shorten(words)}", advice=str(error))
 
 
 _TONES = {

@@ -49,6 +49,7 @@ HEADERS = (
 JSON_TYPE = (b"Content-Type", b"application/json")
 """Sent with a body."""
 
+NOT_OPEN = "this client is not open: use it inside 'async with Client(...) as client:', or call 'await client.open()'"
 WORDS = ("application/json", "text/html")
 """Types of what the services and their proxies say; files and archives come under others."""
 
@@ -158,9 +159,13 @@ class Session:
         try:
             return await repeated(attempt, policy=config.retry, replay=call.replay, clock=config.clock, what=what)
         except (TransportError, APIError, DecodeError) as error:
-            if call.replay is not Replay.ONCE or not may_have_arrived(error):
-                raise
-            raise call.doubt(call.what, str(error)) from error
+            failure: St4sdError = error
+        if call.replay is Replay.ONCE and may_have_arrived(failure):
+            doubt = call.doubt(call.what, str(failure))
+            doubt.__cause__, failure = failure.with_traceback(None), doubt
+        log.debug("%s failed", what, exc_info=failure)
+        # Those who read it in a notebook would have to find the message below a hundred lines of engines' insides.
+        raise failure.with_traceback(None)
 
     async def _authorised(self, call: Call[T], url: str, config: Config, take: Take[T] | None) -> T:
         """One attempt, and another with a new credential if the sign-in proxy refused the first."""
@@ -189,7 +194,7 @@ class Session:
         silence = LONG_SILENCE if call.is_long and config.timeout == DEFAULT_SILENCE else config.timeout
         async with self._turn(call, take):
             if self._http is None:
-                raise St4sdError("this client is not open: use it inside 'async with Client(...) as client:'")
+                raise St4sdError(NOT_OPEN)
             import httpx  # not with the package, but there once a client is open
 
             from ._transport import parsed

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 from ._cards import Bar, Card, Look, Table, Tone, counted, look_of, of_many, size_of
+from ._errors import UnknownRun
 from ._portraits import of_run
 from ._run import rest_uid_of, several
 from ._screens import PAUSE, Screen, screen_here
@@ -46,7 +47,8 @@ async def show(
                 failure = error
             tasks.cancel_scope.cancel()
     finally:
-        view.close()
+        # Of those that are nowhere nothing goes on.
+        view.close(note="" if isinstance(failure, UnknownRun) else GOODBYE)
     if failure is not None:
         raise failure
     return [view.statuses[rest_uid] for rest_uid in order]
@@ -84,10 +86,10 @@ class View:
         told = of_many(self._looks)
         return told if self.statuses else replace(told, table=None)
 
-    def close(self) -> None:
+    def close(self, note: str = GOODBYE) -> None:
         """Draw a last time, with a word on runs that are not over."""
         is_over = all(rest_uid in self.statuses and self.statuses[rest_uid].is_final for rest_uid in self._looks)
-        self._draw(self.card if is_over else replace(self.card, notes=(GOODBYE,)))
+        self._draw(self.card if is_over else replace(self.card, notes=(note,) if note else ()))
         if self._screen is not None:
             self._screen.close()
 

@@ -1598,9 +1598,14 @@ class Client:
 
     def open(self) -> Self:
         """
-        Open it as ``with`` does, where blocks cannot be: in a notebook, whose cells share it; `close` it.
+        Open the connections now, as ``with`` does; the first call of any other method does so too.
 
-            client = Client("https://st4sd.example", api_key="...").open()
+        Returns:
+            This client; if it is open already, nothing else happens.
+
+        Raises:
+            Unauthorized, DecodeError: As ``with``.
+            St4sdError: It was closed.
         """
 
     def output(self, run: _RunLike, name: str, path: str | None = None) -> Output:

@@ -117,7 +117,7 @@ CEILINGS = {
     "_auth": 160,
     "_batch": 340,
     "_settling": 160,
-    "_blocking": 320,
+    "_blocking": 340,
     "_book": 180,
     "_call": 180,
     "_client": 400,

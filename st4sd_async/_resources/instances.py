@@ -12,6 +12,7 @@ from .._call import Call, model, nothing, segment, subpath
 from .._errors import APIError, UnknownRun
 from .._replies import Response
 from .._retry import Replay
+from .._spelling import meant
 from ..models import Instance, KeyOutput, Output, Status
 from ..models.properties import is_table
 from ._base import AT_FIRST_USE, Group
@@ -227,4 +228,4 @@ def where_to_look(name: str, path: str | None, known: Iterable[str], *, is_over:
     if path is not None and name in known:
         return f"the key-output is there, but has no {path!r} in it: output(run, {name!r}) gives all of it"
     more = "the run is over, so there will be no others" if is_over else "others may come until the run is over"
-    return f"the run has {sorted(known)}, and {more}"
+    return f"the run has {sorted(known)}, and {more}{meant(name, known)}"

@@ -166,6 +166,8 @@ async def test_results_of_a_run(client: Client, server: LocalServer, tmp_path: P
         await run.output("Nope")
     assert (unknown.value.name, set(unknown.value.known)) == ("Nope", {"Energies", "Folder"})
     assert "the run is over, so there will be no others" in str(unknown.value)
+    with pytest.raises(UnknownOutput, match="did you mean 'Energies'"):
+        await run.output("Energie")
     with pytest.raises(UnknownOutput) as nothing:
         await run.output("Folder", "none.txt")
     assert nothing.value.name == "Folder"

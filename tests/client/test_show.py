@@ -113,6 +113,7 @@ async def test_what_ends_the_waiting_comes_as_it_is(
 
     with pytest.raises(UnknownRun):
         await client.show(["demo-unknown"])
+    assert GOODBYE not in capsys.readouterr().err
     with pytest.raises(WaitTimeout):
         await run.show(timeout=0)
     assert GOODBYE in capsys.readouterr().err

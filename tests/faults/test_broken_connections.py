@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import traceback
 
 import aiohttp
 import pytest
@@ -139,6 +140,19 @@ async def test_a_refused_connection_proves_that_nothing_was_sent(operation: str,
     assert caught.value.attempts == 2
     assert len(clock.slept) == 1
     assert_ours(caught.value)
+
+
+async def test_the_insides_of_engines_are_in_no_traceback(clock: FakeClock, caplog: pytest.LogCaptureFixture) -> None:
+    """Only the short way from the caller to the session; the log has all of it for who looks into defects."""
+    async with RawServer([], listening=False) as server, connect(server.url, clock) as client:
+        with caplog.at_level("DEBUG", "st4sd_async"), pytest.raises(ConnectFailed) as caught:
+            await client.start("demo")
+
+    frames = traceback.extract_tb(caught.value.__traceback__)
+    assert len(frames) < 10
+    assert all("site-packages" not in frame.filename for frame in frames)
+    (logged,) = [record for record in caplog.records if record.exc_info and record.levelname == "DEBUG"]
+    assert "_transport.py" in "".join(traceback.format_exception(*logged.exc_info))  # type: ignore[misc]
 
 
 @pytest.mark.parametrize("operation", ["list", "start"])

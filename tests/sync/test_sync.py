@@ -149,7 +149,7 @@ def test_errors_come_as_they_are(sync_client: Client) -> None:
     files = [Path(frame.filename).name for frame in traceback.extract_tb(caught.value.__traceback__)]
     assert files[0] == "test_sync.py"
     assert sum(name in ("_blocking.py", "_portal.py", "_loop.py") for name in files) <= 4
-    assert files[-1] == "_call.py"
+    assert files[-1] == "_session.py"
     assert not {"from_thread.py", "_base.py", "_asyncio.py"} & set(files)
     assert caught.value.__context__ is caught.value.__cause__ is None
 
@@ -195,6 +195,19 @@ def test_the_first_call_proves_the_login(server: LocalServer) -> None:
     with client as same:
         assert same is client
         assert list(client.experiments.list()) == []
+
+
+def test_a_client_may_be_opened_in_a_cell_of_its_own(server: LocalServer) -> None:
+    """It is the client that comes back, open; a second time does nothing, and a closed one stays closed."""
+    client = connect(server)
+
+    opened = client.open()
+
+    assert opened is client.open() is client
+    assert repr(client) == f"Client('{server.url}/', open)"
+    client.close()
+    with pytest.raises(St4sdError, match="this client is closed"):
+        client.open()
 
 
 def test_a_closed_client_says_so(server: LocalServer) -> None:

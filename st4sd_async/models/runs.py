@@ -211,10 +211,12 @@ class Status(Shown, Reply):
 
     def __str__(self) -> str:
         state = str(self.experiment_state or "") or "no status yet"
-        exit_status = f", {self.exit_status}" if self.exit_status else ""
+        is_running = self.experiment_state == ExperimentState.RUNNING and self.exit_status == ExitStatus.NOT_AVAILABLE
+        word = self.current_stage if is_running and self.current_stage else self.exit_status
+        then = f", {word}" if word else ""
         told = (self.hint.gist if self.hint else self.error_description) if self.error_description else None
         why = f": {shorten(told, LONGEST_WHY)}" if told else ""
-        return shorten(f"{'deleted, last seen ' if self.is_deleted else ''}{state}{exit_status}{why}")
+        return shorten(f"{'deleted, last seen ' if self.is_deleted else ''}{state}{then}{why}")
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({shorten(str(self), LONGEST_REPR - 10)!r})"

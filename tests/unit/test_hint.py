@@ -144,6 +144,14 @@ def test_the_hint_does_not_depend_on_the_verdict() -> None:
     assert status.concluded().hint == status.hint
 
 
+def test_a_running_status_tells_its_stage() -> None:
+    """That is what changes meanwhile; with an exit-status it tells that."""
+    words = {"experiment-state": "running", "stage-state": "running", "current-stage": "stage1"}
+
+    assert str(Status.model_validate({**words, "exit-status": "N/A"})) == "running, stage1"
+    assert str(Status.model_validate({**words, "exit-status": "Success"})) == "running, Success"
+
+
 @pytest.mark.parametrize(
     ("words", "text", "line"),
     [

@@ -122,9 +122,11 @@ class Book:
             self._moving.discard(was.key)
 
     def remember(self, key: str, secrets: Secrets) -> None:
-        """Keep the credentials of a launch, if it has any, for this process."""
+        """Keep the credentials of a launch for this process, in place of those that it had."""
         if secrets:
             self.secrets[key] = secrets
+        else:
+            self.secrets.pop(key, None)
 
     def note_running(self, key: str) -> None:
         """Note that a run was seen to begin just now; not sure to be on disk before its end is."""

@@ -136,6 +136,19 @@ async def test_what_was_planned_anew_as_it_was_can_still_be_corrected(client: Cl
     assert await numbers(client) == once(2)
 
 
+async def test_a_correction_may_leave_out_the_credentials(client: Client) -> None:
+    """Those of the payload before are forgotten with it."""
+    bucket = {"accessKeyID": "a", "secretAccessKey": "b", "bucket": "c", "endpoint": "https://s3.example"}
+    async with client.batch() as batch:
+        await batch.add([launch(0, s3=bucket, environmentVariables={"A": "b"}, variables={"scael": 2})])
+        refused = await worked_off(batch)
+        await batch.retry_failed([launch(0)])
+        items = await worked_off(batch)
+
+    assert refused["mol 0"].state == "refused"
+    assert (items["mol 0"].state, items["mol 0"].attempt) == ("succeeded", 2)
+
+
 async def test_a_misspelt_entry_is_told_with_what_was_meant(server: LocalServer, client: Client) -> None:
     """As by a single start; the experiment is asked for once, however many are refused; later processes say it too."""
     bad = [launch(number, variables={"scael": number}) for number in range(12)]

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Any
+from urllib.parse import unquote
 
 from .models.imports import Requirement, RequirementKind
 
@@ -15,6 +16,9 @@ DOCKER_HUB = "docker.io"
 
 _HUB_HOSTS = ("index.docker.io", "registry-1.docker.io")
 """Other names of it."""
+
+_LOGIN = re.compile(r"\w+://(?P<user>[^/:@]*)(?::(?P<password>[^/@]*))?@")
+"""What stands before the host of an address."""
 
 _REFERENCES: Mapping[str, tuple[RequirementKind, str]] = {
     "dataset": ("dataset", ""),
@@ -55,6 +59,7 @@ def credentials_in(definition: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         source = _part(package, "source")
         for kind in source if isinstance(source, Mapping) else ():
             yield from _values(_part(source, kind, "security"), f"{where}.source.{kind}.security")
+            yield from _in_address(_part(source, kind, "location", "url"), f"{where}.source.{kind}.location.url")
         yield from _values(_part(package, "dependencies"), f"{where}.dependencies")
 
 
@@ -104,6 +109,13 @@ def _values(value: Any, where: str, *, is_inside: bool = False) -> Iterator[tupl
             yield from _values(inner, f"{where}.{key}", is_inside=is_inside or key == "value")
     elif is_inside and isinstance(value, str) and value:
         yield where, value
+
+
+def _in_address(url: Any, where: str) -> Iterator[tuple[str, str]]:
+    """The password of an address, or the token that stands alone in its place."""
+    found = _LOGIN.match(url) if isinstance(url, str) else None
+    if found and (secret := found["password"] or found["user"]) != "git":
+        yield where, unquote(secret)
 
 
 def _pull_secrets(registries: Any, where: str) -> Iterator[Requirement]:

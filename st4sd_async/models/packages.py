@@ -37,8 +37,8 @@ class Variable(Named):
 class GitLocation(Reply):
     """Where a package is in git."""
 
-    url: str | None = None
-    """Address of the repository."""
+    url: str | None = Field(default=None, repr=False)
+    """Address of the repository; a repr leaves it out, because there may be a token in it."""
     branch: str | None = None
     """Branch, unless a tag or a commit is named."""
     tag: str | None = None

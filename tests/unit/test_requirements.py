@@ -165,6 +165,9 @@ def test_each_requirement_says_how_to_meet_it(one: Requirement, advice: str) -> 
 TOKEN = "an-oauth-token"
 HOLDING: dict[str, Any] = packages(
     {"git": {"location": {"url": "https://git.example/a"}, "security": {"oauth": {"value": TOKEN}}}},
+    {"git": {"location": {"url": f"https://git:{TOKEN}@git.example/a"}}},
+    {"git": {"location": {"url": f"https://{TOKEN}@git.example/a"}}},
+    {"git": {"location": {"url": "ssh://git@git.example/a"}}},
     {"s3": {"security": {"credentials": {"value": {"accessKeyID": TOKEN, "secretAccessKey": TOKEN}}}}},
     {"dataset": {"location": {"dataset": "d"}, "security": {"dataset": "d"}}},
     dependencies={"imageRegistries": [{"serverUrl": "quay.example", "security": {"value": TOKEN}}]},
@@ -172,10 +175,15 @@ HOLDING: dict[str, Any] = packages(
 PLACES = [
     "base.packages.0.source.git.security.oauth.value",
     "base.packages.0.dependencies.imageRegistries.0.security.value",
-    "base.packages.1.source.s3.security.credentials.value.accessKeyID",
-    "base.packages.1.source.s3.security.credentials.value.secretAccessKey",
+    "base.packages.1.source.git.location.url",
     "base.packages.1.dependencies.imageRegistries.0.security.value",
+    "base.packages.2.source.git.location.url",
     "base.packages.2.dependencies.imageRegistries.0.security.value",
+    "base.packages.3.dependencies.imageRegistries.0.security.value",
+    "base.packages.4.source.s3.security.credentials.value.accessKeyID",
+    "base.packages.4.source.s3.security.credentials.value.secretAccessKey",
+    "base.packages.4.dependencies.imageRegistries.0.security.value",
+    "base.packages.5.dependencies.imageRegistries.0.security.value",
 ]
 """Where it holds them."""
 

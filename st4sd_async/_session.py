@@ -159,13 +159,13 @@ class Session:
         try:
             return await repeated(attempt, policy=config.retry, replay=call.replay, clock=config.clock, what=what)
         except (TransportError, APIError, DecodeError) as error:
-            failure: St4sdError = error
-        if call.replay is Replay.ONCE and may_have_arrived(failure):
-            doubt = call.doubt(call.what, str(failure))
-            doubt.__cause__, failure = failure.with_traceback(None), doubt
+            failure = error
         log.debug("%s failed", what, exc_info=failure)
         # Those who read it in a notebook would have to find the message below a hundred lines of engines' insides.
-        raise failure.with_traceback(None)
+        failure = failure.with_traceback(None)
+        if call.replay is Replay.ONCE and may_have_arrived(failure):
+            raise call.doubt(call.what, str(failure)) from failure
+        raise failure
 
     async def _authorised(self, call: Call[T], url: str, config: Config, take: Take[T] | None) -> T:
         """One attempt, and another with a new credential if the sign-in proxy refused the first."""

@@ -155,6 +155,17 @@ async def test_the_insides_of_engines_are_in_no_traceback(clock: FakeClock, capl
     assert "_transport.py" in "".join(traceback.format_exception(*logged.exc_info))  # type: ignore[misc]
 
 
+async def test_a_doubt_leaves_its_cause_in_the_log(clock: FakeClock, caplog: pytest.LogCaptureFixture) -> None:
+    """With the way through the engine, which is not in the traceback of the error."""
+    async with RawServer([reset()]) as server, connect(server.url, clock) as client:
+        with caplog.at_level("DEBUG", "st4sd_async"), pytest.raises(StartOutcomeUnknown) as caught:
+            await client.start("demo")
+
+    assert isinstance(caught.value.__cause__, ConnectionLost)
+    (logged,) = [record for record in caplog.records if record.exc_info and record.levelname == "DEBUG"]
+    assert "_transport.py" in "".join(traceback.format_exception(*logged.exc_info))  # type: ignore[misc]
+
+
 @pytest.mark.parametrize("operation", ["list", "start"])
 async def test_an_unknown_host_proves_that_nothing_was_sent(operation: str) -> None:
     """A name that does not exist is a failed connection, not a doubt."""

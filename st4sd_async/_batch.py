@@ -202,7 +202,9 @@ class Batch(Shown, Settling):
             content = there.content if there else await self._journal.payload(row.payload)
             told = differences(row, content, given.row, given.content)
             if there:
-                raise JournalError(f"{row.key!r} is given twice, and the second is another launch: {told}")
+                raise JournalError(
+                    f"{row.key!r} is given twice, and the second, another launch, needs its own key: {told}"
+                )
             raise LaunchConflict(f"{row.key!r} is in {self._journal.name} already, and this is another launch: {told}")
         return True
 

@@ -116,6 +116,7 @@ class APIError(St4sdError):
     """The service, or the proxy in front of it, refused."""
 
     situation = "was refused with {}"
+    """What became of the request, with room for the HTTP status."""
     advice = ""
     """What to do next, where the situation tells."""
 
@@ -164,6 +165,7 @@ class NotFound(APIError):
     """The service does not know what was asked for."""
 
     in_place_of_words = "the service does not know it"
+    """What to say where the service says nothing of use."""
 
 
 class UnknownExperiment(NotFound):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
 from ._draft import Draft, Entries
-from ._errors import APIError, DecodeError, InvalidPayload, Problem, TransportError, shorten
+from ._errors import InvalidPayload, Problem, shorten
 from ._masking import masked
 from ._payload import Prepared
 from ._problems import told
@@ -32,19 +32,15 @@ async def explain(
     """
     if not refused(error.message):
         return
-    with suppress(APIError, TransportError, DecodeError, ValueError):
+    with suppress(Exception):  # whatever goes wrong with the hint, the refusal must be told
         known = await experiment()
-        draft = None if known is None else Draft(known)
-        found = (
-            []
-            if draft is None
-            else [
-                Problem(*(masked(text, prepared.secrets) for text in one))
-                for one in _unfit(draft, json.loads(prepared.content))
-            ]
-        )
+        found = [] if known is None else _masked(_unfit(Draft(known), json.loads(prepared.content)), prepared.secrets)
         if found:
             error.problems, error.advice = tuple(found), shorten(told(found), LONGEST_ADVICE)
+
+
+def _masked(problems: Iterable[Problem], secrets: tuple[str, ...]) -> list[Problem]:
+    return [Problem(*(masked(text, secrets) for text in one)) for one in problems]
 
 
 def _unfit(draft: Draft, body: Mapping[str, Any]) -> Iterator[Problem]:

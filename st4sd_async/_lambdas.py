@@ -11,7 +11,6 @@ import json
 import logging
 import sys
 from collections.abc import Mapping
-from difflib import get_close_matches
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -26,6 +25,7 @@ from ._errors import ConfigError, Problem, shorten
 from ._masking import unseen
 from ._payload import Prepared, prepare, validated
 from ._refusals import InvalidFlowIR
+from ._spelling import QUESTION, close
 from ._threads import in_thread
 from .models import LambdaPayload
 
@@ -104,8 +104,8 @@ def _whole(definition: object, payload: Mapping[str, Any] | None) -> Any:
 
 def _check_fields(definition: Mapping[Any, Any]) -> None:
     """Raise an error if a mapping that passes for a payload looks like a definition whose fields are misspelt."""
-    meant = {name: get_close_matches(str(name), (COMPONENTS, *DSL_FIELDS), n=1) for name in definition}
-    problems = [Problem(str(name), f"did you mean {close[0]!r}?") for name, close in meant.items() if close]
+    meant = {name: close(str(name), (COMPONENTS, *DSL_FIELDS)) for name in definition}
+    problems = [Problem(str(name), f"{QUESTION} {other!r}?") for name, other in meant.items() if other]
     if problems:
         raise InvalidFlowIR.before_sending(problems)
 

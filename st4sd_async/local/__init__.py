@@ -7,6 +7,7 @@ from __future__ import annotations
 from st4sd_async.local._engines import AcceptedStart, Engine, PackageFacts, PackageProblem
 from st4sd_async.local._faults import (
     BadJson,
+    BreakOff,
     CutBody,
     Delay,
     DropAfter,
@@ -23,6 +24,7 @@ from st4sd_async.local._traffic import Cost, Traffic
 __all__ = [
     "AcceptedStart",
     "BadJson",
+    "BreakOff",
     "Cost",
     "CutBody",
     "Delay",

@@ -14,7 +14,19 @@ from http.cookies import CookieError, SimpleCookie
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
-from st4sd_async.local._faults import BadJson, CutBody, Delay, DropAfter, DropBefore, Fault, Html, Reply, ShortList
+from st4sd_async.local._faults import (
+    BadJson,
+    BreakOff,
+    CutBody,
+    Delay,
+    DropAfter,
+    DropBefore,
+    Fault,
+    Html,
+    Reply,
+    ShortList,
+    shorten,
+)
 from st4sd_async.local._http import HTML, Answer, Request, Router, proxy_page, reply, sign_in
 
 if TYPE_CHECKING:
@@ -97,8 +109,8 @@ class Application:
         if isinstance(fault, BadJson):
             whole = answer.body if answer.stream is None else b"".join(answer.stream)
             return replace(answer, body=whole[: len(whole) // 2], stream=None)
-        if isinstance(fault, ShortList) and answer.status == 200:
-            return replace(answer, body=fault.shorten(answer.body))
+        if isinstance(fault, ShortList | BreakOff) and answer.status == 200:
+            return replace(answer, body=shorten(answer.body, fault))
         return answer
 
     def _answer(self, request: Request) -> Answer:

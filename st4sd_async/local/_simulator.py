@@ -110,6 +110,11 @@ class Simulator:
                 run = self._add(launch, course, now - age, real - timedelta(seconds=age))
                 run.begun = run.started
 
+    def launches(self) -> list[AcceptedStart]:
+        """What all runs were started with, deleted ones and those that were there from the beginning included."""
+        with self._lock:
+            return [run.launch for run in self._runs.values()]
+
     def _next_plan(self, launch: AcceptedStart) -> _Plan | None:
         plans = self._plans.get(launch.package["metadata"]["package"]["name"])
         if not plans:

@@ -13,7 +13,7 @@ from st4sd_async.local._descriptions import Description
 from st4sd_async.local._simulator import Simulator
 
 if TYPE_CHECKING:
-    from st4sd_async.local._engines import Engine
+    from st4sd_async.local._engines import AcceptedStart, Engine
     from st4sd_async.local._runtime import Runtime
     from st4sd_async.local._scripts import Row
 
@@ -107,6 +107,16 @@ class Steering:
         simulator.populate(launches, outcome)
         self._runtime.adopt(launches)
         return [launch.rest_uid for launch in launches]
+
+    @property
+    def started(self) -> list[AcceptedStart]:
+        """
+        Everything that was ever started, in that order, whether or not it was answered, shown, or deleted since.
+
+        Raises:
+            RuntimeError: The engine is not the simulator.
+        """
+        return self._simulator("started").launches()
 
     def describe(
         self,

@@ -10,6 +10,7 @@ import pytest
 
 from st4sd_async.local import (
     BadJson,
+    BreakOff,
     CutBody,
     Delay,
     DropAfter,
@@ -155,6 +156,43 @@ def test_a_short_list_lacks_ids_or_a_share(missing: Any) -> None:
         ShortList(missing)
 
 
+def test_a_short_list_may_lack_other_items_each_time(server: LocalServer, web: httpx.Client, push: Any) -> None:
+    """A share at random is about that share, and no two answers need lack the same items."""
+    push()
+    uids = server.populate("toy", 40)
+    server.faults.add("GET /instances/", ShortList(0.5, at_random=True), times=10)
+
+    answers = [[item["id"] for item in web.get("/instances/").json()] for _ in range(10)]
+
+    assert all(answer == [uid for uid in uids if uid in answer] for answer in answers)
+    assert len(set(map(tuple, answers))) > 1
+    assert 100 < sum(map(len, answers)) < 300
+
+
+@pytest.mark.parametrize(("at", "left"), [(2, 2), (0, 0), (4, 4), ("ghost", 5), (0.5, 2), (0.0, 0), (1.0, 5)])
+def test_a_list_breaks_off_at_one_item(server: LocalServer, web: httpx.Client, push: Any, at: Any, left: int) -> None:
+    """Everything behind it is missing too, with status 200, for as long as the item is there."""
+    push()
+    uids = server.populate("toy", 5)
+    fault = BreakOff(uids[at] if isinstance(at, int) else at)
+    server.faults.add("GET /instances/$", fault, times=None)
+
+    broken = web.get("/instances/")
+
+    assert (broken.status_code, broken.headers["content-length"]) == (200, str(len(broken.content)))
+    assert [item["id"] for item in broken.json()] == uids[:left]
+    if isinstance(at, int):
+        web.delete(f"/instances/{uids[at]}")
+        assert len(web.get("/instances/").json()) == 4
+
+
+@pytest.mark.parametrize("at", [-0.1, 1.1])
+def test_a_list_breaks_off_at_an_id_or_a_share(at: float) -> None:
+    """Shares beyond 0 and 1 are mistakes."""
+    with pytest.raises(ValueError, match="at must be an id or a share from 0 to 1, not"):
+        BreakOff(at)
+
+
 def test_a_delay_comes_before_the_handling(server: LocalServer, web: httpx.Client, push: Any) -> None:
     """The answer comes later, or the client gives up; the request is handled all the same."""
     push()
@@ -228,6 +266,43 @@ def test_earlier_faults_are_used_up_first() -> None:
     assert [faults.take("GET", "/x") for _ in range(4)] == [Html(502), Html(502), Html(504), None]
 
 
+def test_a_fault_may_come_by_turns() -> None:
+    """Every third request is hit, until it has hit as many as it should; what it spares is left to the next fault."""
+    faults = Faults()
+    faults.add("GET /", Html(503), times=2, every=3)
+    faults.add("GET /", Html(504), every=2)
+
+    hit = [getattr(faults.take("GET", "/x"), "status", None) for _ in range(8)]
+
+    assert hit == [None, 504, 503, None, None, 503, None, None]
+    assert faults.hits == {"GET / Html": 3}
+
+
+def test_a_fault_may_come_by_chance() -> None:
+    """About as often as it should."""
+    faults = Faults()
+    faults.add("GET /", Html(), times=None, chance=0.2)
+    faults.add("GET /", DropAfter(), times=None, chance=0.0)
+
+    hits = sum(faults.take("GET", "/x") is not None for _ in range(1000))
+
+    assert 100 < hits < 320
+    assert faults.hits == {"GET / Html": hits}
+
+
+def test_faults_are_forgotten_by_their_match() -> None:
+    """Those that were planted for another one stay, and what was hit is still counted."""
+    faults = Faults()
+    faults.add("GET /a", Html(502), times=None)
+    faults.add("GET /", Html(504), times=None)
+    faults.take("GET", "/a")
+
+    faults.clear("GET /a")
+
+    assert faults.take("GET", "/a") == Html(504)
+    assert faults.hits == {"GET /a Html": 1, "GET / Html": 1}
+
+
 @pytest.mark.parametrize("match", ["/instances/", "GET", "GET instances", ""])
 def test_matches_of_another_form_are_refused(match: str) -> None:
     """A match needs a method and a path."""
@@ -239,3 +314,10 @@ def test_faults_for_no_request_are_refused() -> None:
     """A fault happens at least once."""
     with pytest.raises(ValueError, match="times must be at least 1"):
         Faults().add("GET /", Html(), times=0)
+
+
+@pytest.mark.parametrize("turns", [{"every": 0}, {"chance": -0.1}, {"chance": 1.1}])
+def test_turns_and_chances_out_of_range_are_refused(turns: dict[str, Any]) -> None:
+    """A fault that could never be is a mistake."""
+    with pytest.raises(ValueError, match="must be"):
+        Faults().add("GET /", Html(), **turns)

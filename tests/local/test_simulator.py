@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from st4sd_async.local import LocalServer
+from st4sd_async.local import DropAfter, LocalServer
 from st4sd_async.local._sequences import SEQUENCES
 from tests.local.helpers import definition, start
 
@@ -327,3 +327,19 @@ def test_time_does_not_go_back(server: LocalServer) -> None:
     """The clock refuses to be set back."""
     with pytest.raises(ValueError, match="time only goes forward"):
         server.advance(-1)
+
+
+def test_the_server_knows_all_that_it_ever_started(server: LocalServer, web: httpx.Client, push: Any) -> None:
+    """In its order: the answered, the unanswered, the deleted and the populated."""
+    push()
+    first = start(web, metadata={"number": "1"})
+    server.faults.add("POST /experiments/*/start", DropAfter())
+    with pytest.raises(httpx.TransportError):
+        web.post("/experiments/toy/start", json={"metadata": {"number": "2"}})
+    web.delete(f"/instances/{first}")
+    (old,) = server.populate("toy", 1)
+
+    started = server.started
+
+    assert [one.metadata.get("number") for one in started] == ["1", "2", None]
+    assert (started[0].rest_uid, started[2].rest_uid) == (first, old)

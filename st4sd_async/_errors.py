@@ -32,12 +32,15 @@ Everything this library raises on purpose.
       WaitTimeout                 the wait ended, the runs go on
 
 Nothing here holds a credential, a request body or an exception of the HTTP engine.
+
+Every error can be pickled and copied, with its text, notes and attributes; `St4sdError` sees to it.
 """
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 from urllib.parse import unquote
 
 from ._problems import Problem as Problem  # whoever catches an error finds what it holds beside it
@@ -45,6 +48,8 @@ from ._problems import problems_in
 
 if TYPE_CHECKING:
     from .models import Status
+
+E = TypeVar("E", bound="St4sdError")
 
 LONGEST_MESSAGE = 500  # characters; longer words of a server are cut in the middle
 
@@ -56,7 +61,38 @@ def shorten(text: str, limit: int = LONGEST_MESSAGE) -> str:
 
 
 class St4sdError(Exception):
-    """Root of everything this library raises on purpose."""
+    """
+    Root of everything this library raises on purpose.
+
+    Safe to pickle and to copy, so that an error raised in a worker process arrives as it was: class, text, notes and
+    attributes. As with every exception, cause, context and traceback do not travel. An attribute that a program added
+    and that cannot be pickled, such as a lock or a `Client`, arrives as its `repr`; a copy keeps it.
+    """
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restored, (type(self), self.args), {name: _portable(value) for name, value in vars(self).items()}
+
+    def __copy__(self) -> Self:
+        copied = _restored(type(self), self.args)
+        notes = {name: list(value) for name, value in vars(self).items() if name == "__notes__"}
+        vars(copied).update(vars(self) | notes)
+        return copied
+
+
+def _restored(cls: type[E], arguments: tuple[object, ...]) -> E:
+    """An error without its attributes; `__init__` is not called, because it makes its text from other arguments."""
+    error = cls.__new__(cls)
+    error.args = arguments
+    return error
+
+
+def _portable(value: object) -> object:
+    """The value, or its `repr` if it cannot be pickled."""
+    try:
+        pickle.dumps(value)
+    except Exception:  # each type refuses in its own way
+        return repr(value)
+    return value
 
 
 class ConfigError(St4sdError, ValueError):

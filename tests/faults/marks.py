@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import pickle
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -51,9 +52,11 @@ def leaks(text: str) -> set[str]:
 
 
 def told(root: object) -> str:
-    """All that printing an object, and everything that hangs on it, can show; bytes in letters too."""
+    """All that printing an object, and everything that hangs on it, can show; bytes and pickled errors in letters."""
+    pickled = pickle.dumps(root) if isinstance(root, BaseException) else b""
     return "\n".join(
-        value.decode("latin-1") if isinstance(value, bytes) else f"{value!s}\n{value!r}" for value in reachable(root)
+        value.decode("latin-1") if isinstance(value, bytes) else f"{value!s}\n{value!r}"
+        for value in (*reachable(root), pickled)
     )
 
 

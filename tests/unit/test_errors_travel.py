@@ -1,0 +1,152 @@
+"""Errors survive pickle, copy and deepcopy, and so cross the boundary of a process."""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import inspect
+import pickle
+import pkgutil
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from typing import Any
+
+import pytest
+
+import st4sd_async
+from st4sd_async import St4sdError, Status
+
+NEEDS_ITS_OWN_PROGRAM = ("__main__", "local.examples", "local._inspection", "pytest_plugin")
+"""Modules that are no part of the library when they are imported."""
+
+STATUS = Status(experiment_state="finished", exit_status="Failed")
+BY_ANNOTATION: dict[str, Any] = {
+    "str": "some text",
+    "str | None": "some text",
+    "int": 3,
+    "int | None": 503,
+    "float": 1.5,
+    "float | None": 1.5,
+    "bool": True,
+    "bool | None": False,
+    "Iterable[str]": ("one", "two"),
+    "Mapping[str, Any] | None": {"message": "no", "problems": ["first", {"message": "second"}]},
+    "Mapping[str, Status]": {"demo-abcdef-12345678": STATUS},
+    "Status | None": STATUS,
+}
+"""What the parameters of constructors are given; a new kind of parameter needs a line here."""
+
+
+def _tree(root: type[St4sdError]) -> Iterator[type[St4sdError]]:
+    yield root
+    for child in root.__subclasses__():
+        yield from _tree(child)
+
+
+def _classes() -> list[type[St4sdError]]:
+    """Every class of the tree, in whatever module of the package it is."""
+    for module in pkgutil.walk_packages(st4sd_async.__path__, "st4sd_async."):
+        if not any(part in module.name for part in NEEDS_ITS_OWN_PROGRAM):
+            importlib.import_module(module.name)
+    found = {cls.__qualname__: cls for cls in _tree(St4sdError) if cls.__module__.startswith("st4sd_async")}
+    return [found[name] for name in sorted(found)]
+
+
+def _make(cls: type[St4sdError]) -> St4sdError:
+    """An instance with all that it can have, and with what is added to errors on their way."""
+    try:
+        parameters = inspect.signature(cls).parameters.values()
+    except ValueError:  # that of BaseException takes anything
+        error = cls("some text")
+    else:
+        values = {one.name: BY_ANNOTATION[str(one.annotation)] for one in parameters}
+        by_place = [values.pop(one.name) for one in parameters if one.kind is one.POSITIONAL_OR_KEYWORD]
+        error = cls(*by_place, **values)
+    error.attempts = 7  # type: ignore[attr-defined]
+    error.advice = "do this"  # type: ignore[attr-defined]
+    error.names = ("a", "b")  # type: ignore[attr-defined]
+    error.add_note("first note")
+    error.add_note("second note")
+    return error
+
+
+def _pickled(error: St4sdError) -> St4sdError:
+    returned = pickle.loads(pickle.dumps(error))
+    assert isinstance(returned, St4sdError)
+    return returned
+
+
+@pytest.mark.parametrize("carry", [_pickled, copy.copy, copy.deepcopy], ids=["pickle", "copy", "deepcopy"])
+@pytest.mark.parametrize("cls", _classes(), ids=lambda cls: cls.__name__)
+def test_every_error_survives_with_text_notes_and_attributes(
+    cls: type[St4sdError], carry: Callable[[St4sdError], St4sdError]
+) -> None:
+    """Whatever class of the tree it is, an error that was pickled or copied equals the first one, a second time too."""
+    error = _make(cls)
+
+    returned = carry(carry(error))
+
+    assert type(returned) is cls
+    assert returned is not error
+    assert (str(returned), repr(returned), returned.args) == (str(error), repr(error), error.args)
+    assert vars(returned) == vars(error)
+    assert returned.__notes__ == ["first note", "second note"]
+    assert isinstance(returned, TimeoutError) == isinstance(error, TimeoutError)
+
+
+def test_a_note_on_a_copy_is_not_on_the_first() -> None:
+    """A copy has a list of notes of its own."""
+    error = _make(St4sdError)
+
+    copy.copy(error).add_note("third note")
+
+    assert error.__notes__ == ["first note", "second note"]
+
+
+def test_the_cause_stays_behind() -> None:
+    """As with all exceptions of Python, cause, context and traceback do not travel."""
+    error = _make(St4sdError)
+    error.__cause__ = OSError("reset")
+
+    assert _pickled(error).__cause__ is None
+
+
+def test_an_attribute_that_cannot_travel_arrives_as_its_repr() -> None:
+    """What a program attached to an error, as a lock, never keeps the error from arriving; a copy keeps it."""
+    error = _make(St4sdError)
+    lock = error.lock = threading.Lock()  # type: ignore[attr-defined]
+
+    arrived = _pickled(error)
+
+    assert vars(arrived) == {**vars(error), "lock": repr(lock)}
+    assert vars(copy.copy(error))["lock"] is lock
+    assert vars(copy.deepcopy(error))["lock"] == repr(lock)
+
+
+def raise_it(error: St4sdError) -> None:
+    """What a worker does."""
+    raise error
+
+
+@pytest.mark.parametrize(
+    "name", ["ConnectFailed", "InvalidPayload", "JournalLocked", "RunFailed", "StartOutcomeUnknown", "WaitTimeout"]
+)
+def test_an_error_raised_in_a_worker_process_arrives(name: str, workers: ProcessPoolExecutor) -> None:
+    """The pool gives it to the caller as it was raised, and goes on to work."""
+    error = _make(next(cls for cls in _classes() if cls.__name__ == name))
+
+    with pytest.raises(type(error)) as caught:
+        workers.submit(raise_it, error).result()
+
+    assert str(caught.value) == str(error)
+    assert caught.value.__notes__ == error.__notes__
+    assert workers.submit(abs, -1).result() == 1
+
+
+@pytest.fixture(scope="module")
+def workers() -> Iterator[ProcessPoolExecutor]:
+    """A pool of one process."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        yield pool

@@ -162,7 +162,7 @@ def test_the_frame_has_the_names_of_the_service() -> None:
     assert list(frame.columns[:8]) == ["stage", *COMPONENT, "engine.rowid"]
     assert frame["stage"].tolist() == [0, 1, 1]
     assert frame["lastTaskExitCode"].tolist() == [3, pandas.NA, 3]
-    assert frame["lastTaskRunTime"].iloc[0] == pandas.Timedelta(days=1, seconds=3.5)
+    assert frame["lastTaskRunTime"].iloc[0] == timedelta(days=1, seconds=3.5)
     assert frame["runDate"].iloc[0] == pandas.Timestamp("2026-11-22 17:56:47", tz="UTC")
     assert frame["isAlive"].tolist() == [False, False, True]
     assert frame["numberTaskLaunches"].isna().tolist() == [True, True, False]

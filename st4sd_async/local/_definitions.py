@@ -194,15 +194,6 @@ def _check_file(file: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _check_payload(payload: Mapping[str, Any]) -> str | None:
-    for name, value in payload["metadata"].items():
-        if ":" in name:
-            return f"The name of userMetadata {name} contains illegal ':'"
-        if ":" in str(value):
-            return f"The value of userMetadata {name} (\"{value}\") contains illegal ':'"
-    return None
-
-
 _FILES = ListOf(
     _model(
         "OldFileContent",
@@ -245,7 +236,6 @@ _S3 = _model(
 
 PAYLOAD = _model(
     "DeprecatedExperimentStartPayload",
-    _check_payload,
     inputs=Slot(_FILES, []),
     data=Slot(_FILES, []),
     volumes=Slot(_VOLUMES, []),

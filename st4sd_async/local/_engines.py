@@ -92,11 +92,12 @@ class AcceptedStart:
 
     @property
     def all_metadata(self) -> dict[str, str]:
-        """The user's metadata and what the service adds to it."""
+        """The user's metadata, its names cut at a colon as the orchestrator does it, and what the service adds."""
+        users = dict(f"{name}:{value}".split(":", 1) for name, value in self.metadata.items())
         uid = self.rest_uid
         if self.flowir is not None:
-            return {**self.metadata, **self.labels}
-        return {**self.metadata, "rest-uid": uid, "workflow": uid, "experiment-id": self.identifier, **self.labels}
+            return {**users, **self.labels}
+        return {**users, "rest-uid": uid, "workflow": uid, "experiment-id": self.identifier, **self.labels}
 
     @property
     def all_variables(self) -> dict[str, str]:

@@ -213,7 +213,7 @@ class StartOptions(Payload):
     """``dataset://name/path`` to upload key-outputs to. As its source says, the service does so for lambda experiments;
     for others it takes this and uploads nothing."""
     metadata: Mapping[str, Scalar] | None = None
-    """Names and values kept with the instance and found again in ``status.meta.user_metadata``; no colons."""
+    """Names and values kept with the instance and found again in ``status.meta.user_metadata``; names hold no colon."""
 
 
 class StartPayload(StartOptions):

@@ -212,8 +212,8 @@ def test_a_mistake_in_a_table_is_said_with_its_line(
 def test_tables_of_spreadsheets_are_read(shell: Shell) -> None:
     """Semicolons, a byte order mark, quotes and blank lines do no harm; all kinds of columns go where they belong."""
     Path("molecules.csv").write_text(MOLECULES)
-    head = "\ufeffkey;experiment;platform;input:molecules.csv;metadata:who;variable:scale;data:weights.csv"
-    Path("x.csv").write_text(f'{head}\n"CCO; water";demo;default; molecules.csv ;me;2;\n;;;;;;\n', "utf-8")
+    head = "\ufeffkey;experiment;platform;input:molecules.csv;metadata:at;variable:scale;data:weights.csv"
+    Path("x.csv").write_text(f'{head}\n"CCO; water";demo;default; molecules.csv ;10:30;2;\n;;;;;;\n', "utf-8")
 
     done = shell("batch", "run", "x.csv")
 

@@ -31,7 +31,7 @@ async def test_the_contract_runs_as_written(engine: str, capsys: pytest.CaptureF
                 {
                     "inputs": [{"filename": "molecules.csv", "content": "smiles\nCO\nCCO\n"}],
                     "variables": {"scale": 2},
-                    "metadata": {"campaign": "first"},
+                    "metadata": {"campaign": "first", "source": "https://lab.example:8443/42"},
                 },
             )
             async for status in client.watch(run):
@@ -57,6 +57,7 @@ async def test_the_contract_runs_as_written(engine: str, capsys: pytest.CaptureF
     assert "finished Success 1.0" in capsys.readouterr().out
     assert status.meta is not None
     assert status.meta.user_metadata["campaign"] == "first"
+    assert status.meta.user_metadata["source"] == "https://lab.example:8443/42"
     assert status.meta.variables["global"]["scale"] == "2"
     assert {"Energies", "Folder"} <= set(outputs)
     assert isinstance(outputs["Energies"], KeyOutput)

@@ -58,7 +58,7 @@ REFUSED: dict[str, Any] = {
     "environment as a text": changed(environmentVariables="PASSWORD=QENVXG"),
     "half a character in the environment": changed(environmentVariables={"PASSWORD": "QENVXG\ud800"}),
     "two stores": changed(datasetStoreURI="dataset://x/y"),
-    "a colon": changed(metadata={"a": "b:c"}),
+    "a colon": changed(metadata={"a:b": "c"}),
     "empty": changed(inputs=[{"filename": "x", "content": ""}]),
     "too large": changed(inputs=[{"filename": "x", "content": INPUT * 300}]),
     "no file": changed(inputs=[{"filename": "x", "content": Path("nowhere.csv")}]),

@@ -217,7 +217,6 @@ REFUSED_STARTS: list[tuple[str, Any, int, dict[str, Any]]] = [
         {"invalidStartPayload": "inputs\n  Input should be a valid list"},
     ),
     ("unknown field", {"bogus": 1}, 400, {"invalidStartPayload": "bogus\n  Extra inputs are not permitted"}),
-    ("colon", {"metadata": {"a": "b:c"}}, 400, {"invalidStartPayload": "contains illegal ':'"}),
     ("missing", {}, 400, {"missingInputs": ["in.csv"], "message": "Missing inputs: ['in.csv']."}),
     (
         "extra",

@@ -343,3 +343,15 @@ def test_the_server_knows_all_that_it_ever_started(server: LocalServer, web: htt
 
     assert [one.metadata.get("number") for one in started] == ["1", "2", None]
     assert (started[0].rest_uid, started[2].rest_uid) == (first, old)
+
+
+def test_metadata_is_kept_as_the_orchestrator_keeps_it(web: httpx.Client, server: LocalServer, push: Any) -> None:
+    """A colon in a value stays; a name is cut at its colon and the rest goes before the value."""
+    push("toy")
+    rest_uid = start(web, metadata={"when": "10:30", "a:b": "c"})
+    server.advance(100)
+
+    kept = web.get(f"/instances/{rest_uid}").json()["status"]["meta"]["userMetadata"]
+
+    assert (kept["when"], kept["a"]) == ("10:30", "b:c")
+    assert "a:b" not in kept

@@ -138,7 +138,6 @@ WRONG: list[tuple[str, dict[str, Any], str, str]] = [
         "inputs[0]",
         "exclude",
     ),
-    ("colon in a value", {"metadata": {"when": "10:30"}}, "metadata.when", "no colon"),
     ("colon in a name", {"metadata": {"a:b": "c"}}, "metadata.a:b", "no colon"),
     ("two stores", {"s3Store": {}, "datasetStoreURI": "dataset://d"}, "s3Store", "exclude each other"),
     (
@@ -204,7 +203,7 @@ async def test_what_is_wrong_is_told_entry_by_entry(payload: dict[str, Any], whe
 async def test_all_problems_are_told_at_once() -> None:
     """Nobody should have to mend a payload in ten attempts."""
     with pytest.raises(InvalidPayload) as caught:
-        await prepare({"inputs": [{"filename": "a"}, {"filename": "b", "content": ""}], "metadata": {"x": ":"}})
+        await prepare({"inputs": [{"filename": "a"}, {"filename": "b", "content": ""}], "metadata": {"x:": ""}})
 
     assert len(caught.value.problems) == 3
 

@@ -44,6 +44,8 @@ class Call(Generic[T]):
     """Query parameters."""
     content: bytes | None = field(default=None, repr=False)
     """JSON body."""
+    due: str = "JSON"
+    """What a good reply is, for the message about one that is something else."""
     is_long: bool = False
     """Whether the service takes its time for this."""
     missing: type[NotFound] = NotFound
@@ -152,7 +154,7 @@ def decipher(call: Call[T], url: str, response: Response, secrets: tuple[str, ..
         if rescued is None:
             raise error
         return rescued
-    problem, path = "something that is not the JSON it should be (is this ST4SD?)", ""
+    problem, path = f"something that is not the {call.due.split()[-1]} it should be (is this ST4SD?)", ""
     try:
         return call.decode(response)
     except pydantic.ValidationError as error:
@@ -160,7 +162,9 @@ def decipher(call: Call[T], url: str, response: Response, secrets: tuple[str, ..
         problem, path = first["msg"], ".".join(str(part) for part in first["loc"])
     except (ValueError, TypeError, KeyError, AttributeError):
         if response.is_html:
-            problem = "a web page where JSON is due (is the url that of an ST4SD deployment, and the login good?)"
+            problem = (
+                f"a web page where {call.due} is due (is the url that of an ST4SD deployment, and the login good?)"
+            )
     # Raised here and not above, because the errors caught there hold what was read.
     # The keys of an object are the server's words too.
     path = masked(path, hidden)

@@ -31,6 +31,13 @@ EXCERPT = 1 << 16
 WRONG_ADDRESS = "no ST4SD service knows this address, check the url of the client"
 """What a 404 means that is not in the words of the services."""
 
+FILES = frozenset({"application/octet-stream", "application/zip", "application/.zip"})
+"""
+Types under which the services send files and archives. A proxy's page, or the JSON of a refusal, has another.
+
+Source: the runtime service sends a file, a folder and a zip file so; the gateway sends archives as ``application/zip``.
+"""
+
 REDIRECT = "x-refused-location"
 """Header under which the transport hands on where a redirect leads, which is told and never followed."""
 
@@ -49,7 +56,7 @@ class Response:
     @property
     def is_html(self) -> bool:
         """Whether it is a page for people: the proxy's, the sign-in page, or a documentation page."""
-        return self.headers.get("content-type", "").startswith("text/html")
+        return self.headers.get("content-type", "").lower().startswith("text/html")
 
     def excerpt(self, secrets: tuple[str, ...]) -> str:
         """The beginning of the body as text for a message, its secrets masked."""
@@ -58,6 +65,11 @@ class Response:
     def json(self) -> Any:
         """The body as JSON, the bare word NaN included; raises ValueError if it is not."""
         return pydantic_core.from_json(self.body)
+
+
+def is_file(headers: Mapping[str, str]) -> bool:
+    """Whether a body is a file or an archive, by its type."""
+    return headers.get("content-type", "").partition(";")[0].strip().lower() in FILES
 
 
 def refusal(

@@ -60,6 +60,7 @@ class Results:
         Raises:
             UnknownRun: The run is not there.
             UnknownOutput: It has no such key-output, not yet, or no such file in it; ``known`` names those it has.
+            DecodeError: Something else came in place of a file, such as the web page of a proxy.
 
         Source: ``GET instances/{id}/outputs/{name}`` of the runtime service, which reads it whole into its
         memory: an output of gigabytes is likely to end in a time-out.

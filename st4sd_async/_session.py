@@ -16,7 +16,7 @@ from ._auth import Credentials, Secret, may_carry_credentials
 from ._call import DEFAULT_SILENCE, LONG_SILENCE, Call, decipher
 from ._config import Config, build_home, build_tls, split_address
 from ._errors import APIError, DecodeError, NotFound, St4sdError, TransportError, Unauthorized
-from ._replies import Response, is_refused_by_proxy
+from ._replies import Response, is_file, is_refused_by_proxy
 from ._retry import Replay, may_have_arrived, repeated
 from ._version import VERSION
 
@@ -50,8 +50,6 @@ JSON_TYPE = (b"Content-Type", b"application/json")
 """Sent with a body."""
 
 NOT_OPEN = "this client is not open: use it inside 'async with Client(...) as client:', or call 'await client.open()'"
-WORDS = ("application/json", "text/html")
-"""Types of what the services and their proxies say; files and archives come under others."""
 
 
 class Session:
@@ -135,8 +133,8 @@ class Session:
         """
         Send a call and return what ``take`` makes of the body, of which little is in memory at a time.
 
-        Repeated as `send` does, and also when the body breaks off. Words in place of a file, in JSON or HTML, are
-        understood as `send` understands them. Bodies have a bound of their own (``Config.downloads``), so that
+        Repeated as `send` does, and also when the body breaks off. A body that is no file by its type is understood
+        as `send` understands it. Bodies have a bound of their own (``Config.downloads``), so that
         nothing else waits for them.
         """
         return await self._carried_out(call, config, take)
@@ -208,7 +206,7 @@ class Session:
             if take is not None:
                 body = cast("AsyncGenerator[bytes]", reply.aiter_bytes())
                 async with aclosing(reply), aclosing(body) as pieces:
-                    if reply.is_success and not reply.headers.get("content-type", "").startswith(WORDS):
+                    if reply.is_success and is_file(reply.headers):
                         return await take(reply.headers, pieces)
                     await reply.aread()
         return self._understood(call, url, Response(reply.status_code, reply.headers, reply.content))

@@ -705,6 +705,7 @@ class _Instances:
             UnknownOutput: There is no such key-output, not yet, or no such file in it.
             NotAFolder: ``path`` is given, and the key-output is a file.
             OutsideOfFolder: ``path`` leads out of it.
+            DecodeError: Something else came in place of a file, such as the web page of a proxy.
 
         Source: ``GET instances/{id}/outputs/{name}``.
         """
@@ -1620,6 +1621,7 @@ class Client:
         Raises:
             UnknownRun: The run is not there.
             UnknownOutput: It has no such key-output, not yet, or no such file in it; ``known`` names those it has.
+            DecodeError: Something else came in place of a file, such as the web page of a proxy.
 
         Source: ``GET instances/{id}/outputs/{name}`` of the runtime service, which reads it whole into its
         memory: an output of gigabytes is likely to end in a time-out.

@@ -99,13 +99,13 @@ def component_call(base: str, instance: Location, stage: int, component: str) ->
         raise ValueError("no archive")
 
     params = _component(instance, stage, component)
-    return Call("GET", "experiment/download", decode, params=params, is_long=True, base=base)
+    return Call("GET", "experiment/download", decode, due="an archive", params=params, is_long=True, base=base)
 
 
 def files_call(base: str, instance: Location, paths: Iterable[str]) -> Call[Any]:
     """The archive of some files of an instance, to be streamed: each has its absolute path, some may be left out."""
     content = json_body({str(instance): list(paths)})
-    return Call("POST", "files/api/v1.1", _no_archive, content=content, is_long=True, base=base)
+    return Call("POST", "files/api/v1.1", _no_archive, due="an archive", content=content, is_long=True, base=base)
 
 
 def _component(instance: Location, stage: int, component: str) -> dict[str, str]:

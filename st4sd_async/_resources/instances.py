@@ -10,7 +10,7 @@ import pydantic
 
 from .._call import Call, model, nothing, segment, subpath
 from .._errors import APIError, UnknownRun
-from .._replies import Response
+from .._replies import Response, is_file
 from .._retry import Replay
 from .._spelling import meant
 from ..models import Instance, KeyOutput, Output, Status
@@ -56,12 +56,12 @@ def output_call(rest_uid: str, name: str, path: str | None) -> Call[Output]:
     where = _output_path(rest_uid, name)
     if path is not None:
         where = f"{where}/{subpath(path)}"
-    return Call("GET", where, lambda response: _output(name, response), is_long=True, missing=UnknownRun)
+    return Call("GET", where, lambda response: _output(name, response), due="a file", is_long=True, missing=UnknownRun)
 
 
 def output_file_call(rest_uid: str, name: str) -> Call[Any]:
     """The contents of a key-output, to be streamed."""
-    return Call("GET", _output_path(rest_uid, name), _no_file, is_long=True, missing=UnknownRun)
+    return Call("GET", _output_path(rest_uid, name), _no_file, due="a file", is_long=True, missing=UnknownRun)
 
 
 def _output_path(rest_uid: str, name: str) -> str:
@@ -156,6 +156,7 @@ class Instances(Group):
             UnknownOutput: There is no such key-output, not yet, or no such file in it.
             NotAFolder: ``path`` is given, and the key-output is a file.
             OutsideOfFolder: ``path`` leads out of it.
+            DecodeError: Something else came in place of a file, such as the web page of a proxy.
 
         Source: ``GET instances/{id}/outputs/{name}``.
         """
@@ -212,7 +213,9 @@ def _no_file(response: Response) -> None:
 
 
 def _output(name: str, response: Response) -> Output:
-    media_type = response.headers.get("content-type", "").split(";")[0] or "application/octet-stream"
+    if not is_file(response.headers):
+        raise ValueError("words in place of a file")
+    media_type = response.headers["content-type"].partition(";")[0].strip().lower()
     filename = filename_in(response.headers.get("content-disposition", "")) or name
     return Output(name=name, filename=filename, content=response.body, media_type=media_type)
 

@@ -82,7 +82,8 @@ def test_properties_keep_nan() -> None:
 )
 def test_the_name_of_an_output_is_read_though_it_is_not_escaped(header: str, name: str) -> None:
     """The service escapes neither quotes nor UTF-8."""
-    response = Response(200, httpx.Headers([(b"content-disposition", header.encode())]), b"x")
+    headers = [(b"content-type", b"application/octet-stream"), (b"content-disposition", header.encode())]
+    response = Response(200, httpx.Headers(headers), b"x")
 
     assert decipher(instances.output_call("a-1", "Energies", None), URL, response).filename == name
 

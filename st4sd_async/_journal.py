@@ -24,7 +24,7 @@ import anyio.to_thread
 
 from . import _records as records
 from ._journal_errors import JournalCorrupt, JournalError, JournalLocked
-from ._lock import FileLock
+from ._lock import FileLock, LocksUnsupported
 from ._moves import Row, State, doubted
 from ._records import Contents, Moment, Statement
 
@@ -34,6 +34,8 @@ CACHE = "cache_size = -4096"
 """What SQLite keeps in memory: KiB, as a number below 0."""
 FULL_SYNC = ("synchronous = FULL", "fullfsync = ON")
 """What is written is on the disk itself, on macOS too."""
+NO_LOCKS = "there are no file locks here: put it on a local disk of Linux or macOS, or on a file system with flock"
+"""What to do if a journal cannot be locked: two batches could start its launches at the same time."""
 DIED = "the process that sent it ended before the outcome was recorded"
 """Why a launch is in doubt that was found being sent."""
 
@@ -185,6 +187,8 @@ class Journal:
             return FileLock(path)
         except BlockingIOError:
             raise JournalLocked(f"{self.name} is open elsewhere") from None
+        except LocksUnsupported as error:
+            raise JournalError(f"{self.name} cannot be locked: {NO_LOCKS} ({error.strerror})") from None
         except OSError as error:
             raise JournalError(f"{self.name} cannot be opened: {error.strerror}") from None
 

@@ -2,34 +2,81 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
+import weakref
+from contextlib import suppress
 from pathlib import Path
 
 try:
     import fcntl
-except ImportError:  # pragma: no cover -- Windows, where SQLite's own lock is of this kind already
+except ImportError:  # pragma: no cover -- Windows
     fcntl = None  # type: ignore[assignment] # a module everywhere else
+
+UNSUPPORTED = frozenset({errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP})
+"""What flock fails with on a file system that has no locks, such as some network file systems."""
+
+_held: weakref.WeakSet[FileLock] = weakref.WeakSet()
+
+
+class LocksUnsupported(OSError):
+    """The system, or the file system that the file is on, has no file locks."""
 
 
 class FileLock:
     """
-    An exclusive lock on a file that is made if it is not there.
+    An exclusive lock on a regular file, which is created if it is missing.
 
-    SQLite's locks are lost when anything in the same process opens and closes the file, if only to copy it.
-    This one is not.
+    SQLite's locks are lost if anything in the same process opens and closes the file, for instance to copy it.
+    This lock is not. It is the process's own: a forked child does not have it, and does not keep it.
     """
 
     def __init__(self, path: Path) -> None:
-        """Take it; raises BlockingIOError if another has it, and OSError if the file cannot be opened."""
-        # Payloads are nobody else's business.
-        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        """
+        Take the lock.
+
+        Raises:
+            BlockingIOError: Another process, or another lock in this process, has it.
+            LocksUnsupported: There are no file locks here.
+            OSError: The file cannot be opened, or is not a regular file.
+        """
+        # Payloads are private. A FIFO must not block.
+        self.descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NONBLOCK", 0), 0o600)
         try:
-            if fcntl is not None:
-                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not stat.S_ISREG(os.fstat(self.descriptor).st_mode):
+                raise OSError(errno.EINVAL, "not a regular file")
+            _lock(self.descriptor)
         except BaseException:
-            os.close(self._descriptor)
+            os.close(self.descriptor)
             raise
+        _held.add(self)
 
     def release(self) -> None:
-        """Let it go."""
-        os.close(self._descriptor)
+        """Release the lock."""
+        _held.discard(self)
+        descriptor, self.descriptor = self.descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+
+def _lock(descriptor: int) -> None:
+    if fcntl is None:
+        raise LocksUnsupported(errno.ENOSYS, "this system has no file locks")
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in UNSUPPORTED:
+            raise LocksUnsupported(error.errno, error.strerror) from None
+        raise
+
+
+def _drop_after_fork() -> None:
+    """Close the descriptors that a child got: a lock lasts until the last copy of its descriptor is closed."""
+    for lock in list(_held):
+        with suppress(OSError):
+            lock.release()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_drop_after_fork)

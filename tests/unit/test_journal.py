@@ -13,7 +13,7 @@ from typing import Any
 import anyio
 import pytest
 
-from st4sd_async import JournalCorrupt, JournalError, JournalLocked, _moves
+from st4sd_async import JournalCorrupt, JournalError, JournalLocked, _lock, _moves
 from st4sd_async._journal import DIED, Journal
 from st4sd_async._moves import Proof, Row, State
 from st4sd_async._records import Contents
@@ -282,6 +282,14 @@ async def test_a_file_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:
     """As in a folder that is not there."""
     with pytest.raises(JournalError, match="cannot be opened: No such file or directory"):
         await contents(tmp_path / "none" / "a.db")
+
+
+async def test_a_file_system_without_locks_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here as on a system without `fcntl`; it is not said to be locked."""
+    monkeypatch.setattr(_lock, "fcntl", None)
+    with pytest.raises(JournalError, match="cannot be locked: there are no file locks here: put it on") as caught:
+        await contents(tmp_path / "a.db")
+    assert not isinstance(caught.value, JournalLocked)
 
 
 async def test_a_payload_that_is_missing_is_damage(tmp_path: Path) -> None:

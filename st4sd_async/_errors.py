@@ -43,6 +43,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 from urllib.parse import unquote
 
+from ._printable import one_line, printable
 from ._problems import Problem as Problem  # whoever catches an error finds what it holds beside it
 from ._problems import problems_in
 
@@ -55,8 +56,8 @@ LONGEST_MESSAGE = 500  # characters; longer words of a server are cut in the mid
 
 
 def shorten(text: str, limit: int = LONGEST_MESSAGE) -> str:
-    """The text on one line, its middle replaced by an ellipsis if it is longer than ``limit`` characters."""
-    line = " ".join(text.split())
+    """Return the text on one printable line; an ellipsis replaces its middle beyond ``limit`` characters."""
+    line = printable(" ".join(text.split()))
     return line if len(line) <= limit else f"{line[: limit * 2 // 3]} [...] {line[-(limit // 3 - 7) :]}"
 
 
@@ -67,7 +68,16 @@ class St4sdError(Exception):
     Safe to pickle and to copy, so that an error raised in a worker process arrives as it was: class, text, notes and
     attributes. As with every exception, cause, context and traceback do not travel. An attribute that a program added
     and that cannot be pickled, such as a lock or a `Client`, arrives as its `repr`; a copy keeps it.
+
+    Its text is one line without control characters, whatever a server said; the attributes have it as it came.
     """
+
+    def __str__(self) -> str:
+        return one_line(self._text())
+
+    def _text(self) -> str:
+        """Return the message; a class that composes it overrides this and not ``__str__``."""
+        return super().__str__()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _restored, (type(self), self.args), {name: _portable(value) for name, value in vars(self).items()}
@@ -120,7 +130,7 @@ class TransportError(St4sdError):
         """Method and address of the request."""
         return f"{self.method} {self.url}"
 
-    def __str__(self) -> str:
+    def _text(self) -> str:
         tries = f" (attempt {self.attempts})" if self.attempts > 1 else ""
         return shorten(f"{self.request} {self.situation}{tries}: {self.reason}")
 
@@ -180,7 +190,7 @@ class APIError(St4sdError):
         """How many attempts were made in all."""
         super().__init__(message)
 
-    def __str__(self) -> str:
+    def _text(self) -> str:
         tried = f"{self.method} {self.url} {self.situation.format(self.status)}: " if self.status else ""
         return "; ".join(part for part in (shorten(f"{tried}{self.message}").rstrip("."), self.advice) if part)
 

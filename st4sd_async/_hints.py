@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from ._errors import shorten
 from ._finality import IMAGE_PULL
+from ._printable import printable
 
 LONGEST_LINE = 200
 """Characters of a hint on one line."""
@@ -128,8 +129,7 @@ class Hint(NamedTuple):
     @property
     def gist(self) -> str:
         """The part of the text that matters, on one line; "" if there is none."""
-        printable = "".join(char if char.isprintable() else " " for char in self.text or "")
-        line = " ".join(printable.split())
+        line = printable(" ".join((self.text or "").split()))
         found = _GIST.get(self.reason, _WHOLE).search(line)
         return found[1] or "" if found else line
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ._cards import COLOURS, Tone
 from ._errors import ConfigError
 from ._moves import ENDS, State
+from ._printable import one_line
 from ._records import Moment
 
 if TYPE_CHECKING:
@@ -176,5 +177,5 @@ def _label(axes: Axes, keys: Sequence[str]) -> None:
 
 
 def _short(key: str) -> str:
-    line = "".join(one if one.isprintable() else " " for one in key)
+    line = one_line(key)
     return line if len(line) <= LONGEST_KEY else f"{line[: LONGEST_KEY - 1]}\u2026"

@@ -168,8 +168,8 @@ class InvalidFlowIR(InvalidPayload):
 
     advice = ""
 
-    def __str__(self) -> str:
-        return shorten(": ".join(filter(None, (super().__str__(), _first(self.detail, "flowirErrors")))))
+    def _text(self) -> str:
+        return shorten(": ".join(filter(None, (super()._text(), _first(self.detail, "flowirErrors")))))
 
     @property
     def errors(self) -> str:
@@ -192,9 +192,9 @@ class InaccessibleRegistries(InvalidPayload):
 class InvalidDefinition(BadRequest):
     """What was sent describes something that cannot be."""
 
-    def __str__(self) -> str:
+    def _text(self) -> str:
         more = told(problem for problem in self.problems if problem.what not in self.message)
-        return shorten(": ".join(filter(None, (super().__str__(), more))))
+        return shorten(": ".join(filter(None, (super()._text(), more))))
 
     @property
     def problems(self) -> tuple[Problem, ...]:

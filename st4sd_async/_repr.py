@@ -14,6 +14,7 @@ from itertools import count
 
 from ._cards import COLOURS, Badge, Bar, Card, Cell, Table
 from ._portraits import card
+from ._printable import printable
 
 LONGEST_TITLE, LONGEST_TEXT = 200, 600
 """Characters of a title, and of any other text but the service's own words."""
@@ -35,8 +36,8 @@ def text(thing: object, *, is_short: bool = False) -> str:
 
 
 def plain(words: str, longest: int = LONGEST_TEXT) -> str:
-    """Words on one line, without what terminals and browsers take for commands."""
-    line = " ".join("".join(one if one.isprintable() else " " for one in words).split())
+    """Return words on one line, without what terminals and browsers take for commands."""
+    line = printable(" ".join(words.split()))
     return line if len(line) <= longest else f"{line[: longest - 1]}\u2026"
 
 

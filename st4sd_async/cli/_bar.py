@@ -9,10 +9,10 @@ from rich.console import Console
 from rich.filesize import decimal
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+from .._printable import one_line
 from .._progress import Progress as Told
 from .._progress import Step
 from ._board import is_live
-from ._words import printable
 
 COLUMNS = (
     TextColumn("{task.description}", markup=False),
@@ -54,7 +54,7 @@ class Bar:
         count = len(self._steps)
         self._progress.update(
             self._task,
-            description=printable(step.work) if count == 1 else f"{step.unit} of {count} runs",
+            description=one_line(step.work) if count == 1 else f"{step.unit} of {count} runs",
             completed=self._done,
             total=self._total,
             visible=True,

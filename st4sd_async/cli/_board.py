@@ -16,9 +16,9 @@ from rich.table import Table
 from rich.text import Text
 
 from .._cards import counted
+from .._printable import one_line
 from ._exits import say
 from ._print import GAP, taken
-from ._words import printable
 
 REFRESHES = 4
 """How often a second the board is drawn."""
@@ -116,7 +116,7 @@ class Board:
         tally = {what: count for what, count in self._tally().items() if count}
         head = Text(f"{counted(sum(tally.values()), self._noun)}, {self.elapsed}: ")
         order = sorted(tally, key=lambda what: (what[1] is not Rank.GOOD, what[1], what[0]))
-        parts = [Text(f"{tally[state, rank]} {state}", STYLES[rank]) for state, rank in order]
+        parts = [Text(f"{tally[state, rank]} {one_line(state)}", STYLES[rank]) for state, rank in order]
         head.append_text(Text(", ").join(parts))
         room = max(FEWEST_ROWS, height - 4 - len(head.wrap(Console(width=width), width)))
         rows = list({**self._rows, **{row.name: row for row in self._passing()}}.values())
@@ -136,7 +136,7 @@ class Board:
 
     def _table(self, rows: Sequence[Row], width: int) -> Table:
         columns = [self._name, "state", *(self._columns if width >= NARROW else ())]
-        lines = [[*map(printable, (row.name, row.state, *row.details))][: len(columns)] for row in rows]
+        lines = [[*map(one_line, (row.name, row.state, *row.details))][: len(columns)] for row in rows]
         room = width - taken(columns, lines)
         table = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="bold")
         for column in columns:
@@ -145,7 +145,7 @@ class Board:
         if has_why:
             table.add_column("why", no_wrap=True)
         for row, cells in zip(rows, lines, strict=True):
-            why = Text(printable(row.why))
+            why = Text(one_line(row.why))
             why.truncate(max(0, room), overflow="ellipsis" if self._signs is SIGNS else "crop")
             table.add_row(*map(Text, cells), *([why] if has_why else []), style=STYLES[row.rank])
         return table
@@ -153,7 +153,7 @@ class Board:
 
 def _rest(rows: Sequence[Row]) -> str:
     counts = Counter(row.state for row in rows)
-    return f"... and {len(rows)} more: " + ", ".join(f"{count} {state}" for state, count in counts.items())
+    return f"... and {len(rows)} more: " + ", ".join(f"{count} {one_line(state)}" for state, count in counts.items())
 
 
 def _bar(tally: Tally, width: int, signs: Mapping[Rank, str]) -> Text:
@@ -199,4 +199,4 @@ def is_live() -> bool:
 
 def line(board: Board, row: Row) -> str:
     """What to say of a row without a terminal."""
-    return printable("  ".join(filter(None, (board.elapsed, row.name, row.state, *row.details, row.why))))
+    return one_line("  ".join(filter(None, (board.elapsed, row.name, row.state, *row.details, row.why))))

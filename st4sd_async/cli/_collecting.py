@@ -9,12 +9,13 @@ from typing import Annotated
 
 import typer
 
+from .._printable import one_line
 from ..models import Download, DownloadFailed, Properties
 from ..models.outputs import safe_name
 from ._bar import bar
 from ._connect import Here, Json, RunIds, complain_of, each, rest_uids
 from ._exits import Exit, Unusable, complain, exit_of
-from ._print import print_document, print_table
+from ._print import print_document, print_table, print_text
 from ._words import COMMAND, told, way_back
 
 MOMENT = "%Y-%m-%d %H:%M:%S"
@@ -68,7 +69,10 @@ async def _print_output(here: Here, run: str, name: str, path: str | None) -> No
     output = await here.client.output(run, name, path)
     if output.is_folder and sys.stdout.isatty():
         raise Unusable(f"{name!r} is a folder, which comes as a zip: {COMMAND} download {run} --name {name} --unpack")
-    typer.echo(output.content, nl=False)
+    if sys.stdout.isatty():
+        print_text(output.content.decode("utf-8", "surrogateescape"), end="")
+    else:
+        typer.echo(output.content, nl=False)
 
 
 async def download(
@@ -159,8 +163,8 @@ async def logs(
         return
     for what, text in texts.items():
         if len(texts) > 1:
-            typer.echo(f"==> {what} <==")
-        typer.echo(text, nl=text[-1:] not in ("", "\n"))
+            print_text(f"==> {one_line(what)} <==")
+        print_text(text, end="" if text[-1:] in ("", "\n") else "\n")
 
 
 async def delete(
@@ -181,5 +185,5 @@ async def delete(
         print_document(list(found))
     else:
         for run in found:
-            typer.echo(run)
+            print_text(run)
     return worst

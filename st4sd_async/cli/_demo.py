@@ -18,7 +18,7 @@ from ._inputs import plan
 from ._print import print_document, print_table
 from ._report import DETAILS, document, row, table
 from ._server import EngineName, embedded
-from ._words import printable, told
+from ._words import told
 
 if TYPE_CHECKING:
     from ..local import LocalServer
@@ -87,7 +87,7 @@ def _report(
         if attempt.error is not None:
             say(f"{attempt.name}: {told(attempt.error)}")
         elif attempt.status is not None and not attempt.status.is_success:
-            say(f"{attempt.name}: {printable(str(attempt.status))}")
+            say(f"{attempt.name}: {attempt.status}")
     say(f"{sum(len(attempt.files) for attempt in attempts)} files in {to}, a folder for each run")
     if as_json:
         print_document(document(engine.value, experiment, attempts))

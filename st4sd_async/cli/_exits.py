@@ -25,6 +25,7 @@ from .._errors import (
     WaitTimeout,
 )
 from .._journal_errors import JournalError, NoCredentials
+from .._printable import LAYOUT, printable
 from ._words import told
 
 ENDING_SIGNALS = ("SIGTERM", "SIGHUP")
@@ -74,9 +75,9 @@ def exit_of(error: BaseException) -> Exit:
 
 
 def say(text: str) -> None:
-    """Write a line to standard error, if anybody reads it: nothing that is told ends what goes on."""
+    """Write printable text to standard error; a closed stream is no error, because the work goes on."""
     try:
-        typer.echo(text, err=True)
+        typer.echo(printable(text, LAYOUT), err=True)
     except OSError:
         silence(sys.stderr)
 

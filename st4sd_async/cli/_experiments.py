@@ -12,12 +12,13 @@ from typing import Annotated, Any
 import typer
 
 from .._draft import Draft
+from .._printable import one_line
 from ..models import Experiment
 from ._connect import Here, Json
 from ._exits import Unusable, complain, say
-from ._print import print_document, print_table
+from ._print import print_document, print_table, print_text
 from ._watching import COLUMNS, cells, document
-from ._words import COMMAND, gist, printable
+from ._words import COMMAND, gist
 
 DIGEST = 14
 """Characters of a digest that tell it from others; --json and show have it whole."""
@@ -50,8 +51,9 @@ async def push(
     if as_json:
         print_document(experiment.raw)
     else:
-        typer.echo(experiment.identifier)
-        say(f"tagged {', '.join(experiment.tags)}; see what a start takes with: {COMMAND} show {experiment.name}")
+        print_text(experiment.identifier)
+        name = shlex.quote(str(experiment.name))
+        say(one_line(f"tagged {', '.join(experiment.tags)}; see what a start takes with: {COMMAND} show {name}"))
 
 
 async def list_(
@@ -111,7 +113,7 @@ async def show(
     print_table(("what", "name", "to know"), _facts(known, draft))
     inputs = [f"--input {shlex.quote(name)}=FILE" for name in draft.inputs.allowed]
     values = [f"--variable {shlex.quote(name)}=VALUE" for name in draft.options]
-    say(f"\nstart it with: {printable(' '.join([COMMAND, 'start', shlex.quote(experiment), *inputs, *values]))}")
+    say(f"\nstart it with: {one_line(' '.join([COMMAND, 'start', shlex.quote(experiment), *inputs, *values]))}")
 
 
 def _facts(known: Experiment, draft: Draft) -> list[tuple[str, str | None, str]]:

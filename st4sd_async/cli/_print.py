@@ -1,4 +1,4 @@
-"""Data on standard output: a table for people and pipes, or JSON."""
+"""Data on standard output: texts, tables and JSON; exact in a pipe or file, printable in a terminal."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ._words import printable
+from .._printable import LAYOUT, printable, printable_json
 
 GAP = 2
 """Blanks between two columns."""
@@ -22,12 +22,21 @@ GAP = 2
 
 def print_document(content: Any) -> None:
     """Write one JSON document to standard output; numbers that are none are null, times and paths are texts."""
-    typer.echo(_json(content, indent=2))
+    _print_json(_json(content, indent=2))
 
 
 def print_line(content: Mapping[str, Any]) -> None:
     """Write one JSON document on a line of its own, at once."""
-    typer.echo(_json(content))
+    _print_json(_json(content))
+
+
+def print_text(text: str, *, end: str = "\n") -> None:
+    """Write a text of one or more lines to standard output."""
+    typer.echo((printable(text, LAYOUT) if sys.stdout.isatty() else text) + end, nl=False)
+
+
+def _print_json(document: str) -> None:
+    typer.echo(printable_json(document) if sys.stdout.isatty() else document)
 
 
 def _json(content: Any, indent: int | None = None) -> str:

@@ -12,7 +12,7 @@ from ..models import Status
 from ._connect import Here, Json
 from ._exits import Exit, Unusable
 from ._experiments import read_json
-from ._print import print_document
+from ._print import print_document, print_text
 from ._watching import Interval, Timeout, document, exit_status, follow
 from ._words import COMMAND
 
@@ -61,7 +61,7 @@ async def start(
     run = await here.client.start(experiment, content)
     here.ending.farewell = f"the run goes on; come back with: {COMMAND} watch {run}"
     if not as_json:
-        typer.echo(run.id)
+        print_text(run.id)
     last: dict[str, Status] = {}
     if watch:
         last = await follow(here, [run.id], timeout, interval, None)

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from .._batch import ENDED_BADLY, LEFT
 from .._errors import InvalidPayload, PayloadTooLarge, StartOutcomeUnknown, UnknownExperiment, UnknownRun, shorten
 from .._journal_errors import JournalCorrupt, LaunchConflict
+from .._printable import one_line
 
 COMMAND = "st4sd-async"
 CORRECT = f"{COMMAND} batch retry TABLE {{experiment}} --corrected"
@@ -36,14 +37,9 @@ _TRIED = re.compile(r"[A-Z]+ \S+ was refused with \d+: ")
 """How an error of the service begins."""
 
 
-def printable(text: str) -> str:
-    """A text without what a terminal would take for orders."""
-    return "".join(character if character.isprintable() else " " for character in text)
-
-
 def told(error: BaseException, experiment: str = "") -> str:
     """What to say of an error on one line; ``experiment``: what was to be started."""
-    return printable(_told(error, shlex.quote(experiment) if experiment else "EXPERIMENT"))
+    return one_line(_told(error, shlex.quote(experiment) if experiment else "EXPERIMENT"))
 
 
 def gist(text: str) -> str:
@@ -54,7 +50,7 @@ def gist(text: str) -> str:
 def logged(record: logging.LogRecord) -> str:
     """What to say of what the library logs; "" if the command has words of its own for it."""
     words = _LOGGED.get(record.msg)
-    return printable(record.getMessage() if words is None else words and words % record.args)
+    return one_line(record.getMessage() if words is None else words and words % record.args)
 
 
 def _told(error: BaseException, experiment: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Self
 
@@ -16,6 +16,8 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+
+from .._printable import printable
 
 if TYPE_CHECKING:
     from .._errors import Problem
@@ -43,6 +45,10 @@ class Reply(BaseModel):
             # As `model._raw = value`, in a tenth of the time: lists have thousands of these.
             model.__pydantic_private__["_raw"] = value
         return model
+
+    def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
+        # The values are written by `repr`, which escapes; the names of unknown fields are the server's words too.
+        return [(name and printable(name), value) for name, value in super().__repr_args__()]
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """As pydantic's; `raw` of a copy with other values has these, since it is what goes back to a service."""

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field
 
 from .._errors import shorten
+from .._printable import one_line
 from .._shown import LONGEST_REPR, Shown
 from ._base import Entry, Reply
 from .interface import Interface
@@ -209,7 +210,7 @@ class Experiment(Shown, Entry):
         return f"{self.name}@{self.digest}" if self.digest else str(self.name)
 
     def __str__(self) -> str:
-        return self.identifier
+        return one_line(self.identifier)
 
     def __repr__(self) -> str:
         tags = f", tags={self.tags}" if self.tags else ""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from math import inf, nan
 from typing import TYPE_CHECKING, Any, Self, TypeGuard
 
+from .._printable import one_line
 from .._shown import Shown
 
 if TYPE_CHECKING:
@@ -129,15 +130,15 @@ class Properties(Shown):
         return pandas.DataFrame({name: self.column(name) for name in self.columns})
 
     def __str__(self) -> str:
-        shown = [self.columns, *([str(value) for value in row] for row in self.rows[:SHOWN_ROWS])]
+        shown = [[one_line(str(value)) for value in row] for row in (self.columns, *self.rows[:SHOWN_ROWS])]
         widths = [max(map(len, cells)) for cells in zip(*shown, strict=True)]
         lines = ["  ".join(map(str.ljust, line, widths)).rstrip() for line in shown]
         more = [f"... and {len(self) - SHOWN_ROWS} more rows"] if len(self) > SHOWN_ROWS else []
-        return "\n".join([*lines, *more, *(f"{run}: {why}" for run, why in self.problems.items())])
+        return "\n".join([*lines, *more, *(one_line(f"{run}: {why}") for run, why in self.problems.items())])
 
     def __repr__(self) -> str:
         problems = f", {len(self.problems)} without any" if self.problems else ""
-        return f"<Properties: {len(self)} rows of {', '.join(self.columns)}{problems}>"
+        return f"<Properties: {len(self)} rows of {one_line(', '.join(self.columns))}{problems}>"
 
 
 def _with_numbers(column: Sequence[Any]) -> list[Any]:

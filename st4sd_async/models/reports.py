@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
+from .._printable import printable
 from ._base import Tolerant
 from .datastore import ComponentState, _Moment
 
@@ -197,7 +198,7 @@ class StatusReport:
         if not names:
             return "no component has such columns" if self.rows else "no component has been reported on yet"
         rows = sorted(self.rows, key=lambda row: row.state is not ComponentState.FAILED)
-        lines = [names, *([_shown(row.raw.get(name, "")) for name in names] for row in rows)]
+        lines = [[*map(_shown, names)], *([_shown(row.raw.get(name, "")) for name in names] for row in rows)]
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
         return "\n".join(
             "  ".join(map(str.ljust, line, widths)).rstrip()  # a width for each cell
@@ -296,5 +297,5 @@ def _fitted(cells: list[str], header: list[str]) -> list[str]:
 
 
 def _shown(cell: Any) -> str:
-    """A cell on one line, without anything that could steer a terminal."""
-    return "".join(letter if letter.isprintable() else "?" for letter in " ".join(str(cell).split()))
+    """Return a cell on one printable line."""
+    return printable(" ".join(str(cell).split()))

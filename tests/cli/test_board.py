@@ -190,9 +190,9 @@ def test_names_of_columns_give_no_orders_either(capsys: pytest.CaptureFixture[st
         patch.setattr("sys.stdout", stream := Interactive())
         print_table(columns, rows)
 
-    assert capsys.readouterr().out == "[red]key\tx[/b] [2J\na\t[/]\n"
+    assert capsys.readouterr().out == "[red]key\tx[/b]\\x1b[2J\na\t[/]\n"
     assert [line.split() for line in CONTROL.sub("", stream.getvalue()).splitlines()] == [
-        ["[red]key", "x[/b]", "[2J"],
+        ["[red]key", r"x[/b]\x1b[2J"],
         ["a", "[/]"],
     ]
 

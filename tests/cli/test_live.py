@@ -258,7 +258,7 @@ def test_what_the_library_logs_is_in_the_words_of_the_command_and_no_order_to_th
     bad = logging.makeLogRecord({"msg": ENDED_BADLY, "args": (2,)})
     left = logging.makeLogRecord({"msg": LEFT, "args": ("1 planned", "the journal 'x'", "run it again")})
 
-    assert logged(quoting) == "without an answer: a [2J "
+    assert logged(quoting) == r"without an answer: a\x1b[2J"
     assert logged(bad).endswith(": 2; plan another attempt with: st4sd-async batch retry TABLE")
     assert logged(left) == ""
 

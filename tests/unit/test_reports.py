@@ -152,7 +152,7 @@ def test_a_table_cannot_steer_the_terminal() -> None:
     """What is not for print is replaced, and a row is a line."""
     report = parse({"0": {"engine": tables({**FAILED, "state": "\x1b[2Jbad\tnews\nhere"})}})
 
-    assert report.table(["state"]) == "state\n?[2Jbad news here"
+    assert report.table(["state"]) == "state\n\\x1b[2Jbad news here"
 
 
 def test_the_frame_has_the_names_of_the_service() -> None:

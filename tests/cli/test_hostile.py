@@ -1,0 +1,69 @@
+"""What a hostile service sends reaches the terminal as text, and a pipe as it is."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import pytest
+
+from st4sd_async._printable import LAYOUT, printable
+from st4sd_async.local import LocalServer, Reply
+
+from .conftest import Command, Shell, environment_of
+from .terminal import CONTROL, Terminal
+
+pytestmark = pytest.mark.timeout(60)  # processes that import all of it anew, on a machine that may be busy
+
+ORDERS = "\x1b[2J\x1b]0;owned\x07\x9b31m\x7f\u202eexe.\u2066[red]\x00"
+"""Texts that a terminal, a reader or a markup language may take for commands."""
+JSON = {"Content-Type": "application/json"}
+
+
+def answer(server: LocalServer, path: str, body: object, status: int = 200) -> None:
+    """Let the server give this answer from now on."""
+    server.faults.add(path, Reply(status, JSON, json.dumps(body).encode()))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("status", "demo-1"), ("status", "demo-1", "--json"), ("list", "runs"), ("list", "--all", "--json"), ("outputs", "demo-1")],
+    ids=" ".join,
+)
+def test_a_terminal_gets_no_orders(arguments: tuple[str, ...], command: Command, shell: Shell, deadline: float) -> None:
+    """Neither in a table nor in JSON."""
+    command.settings.update(environment_of(shell.server))
+    status = {"experiment-state": f"odd{ORDERS}", "exit-status": "N/A", "error-description": ORDERS}
+    answer(shell.server, "GET /rs/instances/demo-1/status", status)
+    answer(shell.server, "GET /rs/instances/", [{"id": "demo-1", "status": status}])
+    answer(shell.server, "GET /rs/instances/demo-1/outputs", {ORDERS: {"description": ORDERS, "filepath": ORDERS}})
+    answer(shell.server, "GET /rs/experiments/", {"entries": [{"metadata": {"package": {"name": ORDERS}}}]})
+
+    terminal = Terminal(command, *arguments)
+    terminal.end(time.monotonic() + 50)
+
+    shown = terminal.shown.replace("\r\n", "\n")
+    styled = CONTROL.sub(lambda found: "" if found[0].endswith("m") else found[0], shown)  # our own bold headers
+    assert printable(styled, LAYOUT) == styled
+    assert "owned" in shown
+    assert r"\x1b[2J" in shown or r"\u001b[2J" in shown
+
+
+def test_a_refusal_gives_no_orders_to_a_terminal(shell: Shell) -> None:
+    """Standard error is printable, wherever it goes."""
+    answer(shell.server, "GET /rs/instances/demo-1/status", {"message": ORDERS}, 400)
+
+    done = shell("status", "demo-1")
+
+    assert printable(done.said, LAYOUT) == done.said
+    assert r"\x1b[2J" in done.said
+
+
+def test_json_in_a_pipe_is_exact(shell: Shell) -> None:
+    """A program gets the characters that the service sent."""
+    answer(shell.server, "GET /rs/instances/demo-1/outputs", {"a": {"description": ORDERS}})
+
+    done = shell("outputs", "demo-1", "--json")
+
+    assert done.document == {"a": {"description": ORDERS}}
+    assert "\u202e" in done.out

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ipaddress
 import logging
 import os
+import re
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -28,8 +30,15 @@ GRACE = 60.0
 SETTLE = 180.0
 """Seconds after which a start that left no trace counts as never made; longer than any proxy waits."""
 
+LONGEST_HOST = 253
+"""Characters of the longest name that DNS has."""
+_LABEL = re.compile(r"[A-Za-z0-9_-]{1,63}")
+_IPV4 = re.compile(r"[0-9.]+")
+
 URL, API_KEY, AUTH_TOKEN, CA_FILE = "ST4SD_URL", "ST4SD_API_KEY", "ST4SD_AUTH_TOKEN", "ST4SD_CA_FILE"
 """Environment variables that `Client.from_env` reads."""
+KEY_LOG = "SSLKEYLOGFILE"
+"""Environment variable that names where `ssl` writes the keys of connections."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,8 +67,8 @@ class Config:
     settle: float = SETTLE
     """Seconds after which a start that left no trace counts as never made."""
     verify: bool | str | Path | ssl.SSLContext = True
-    """Which certificates to trust: True, the usual ones (``SSL_CERT_FILE`` is heeded); a file, the authority in it;
-    an `ssl.SSLContext`, what that says; False, any, which lets others read your credentials."""
+    """Which certificates to trust: True, the usual ones, or those of ``SSL_CERT_FILE`` or ``SSL_CERT_DIR``; a file, the
+    authority in it; an `ssl.SSLContext`, what that says; False, any, which lets others read your credentials."""
     trusted_hosts: tuple[str, ...] = ()
     """Hosts beside the deployment's own, as ``name`` or ``name:port``, that may be sent the credentials."""
     validate: bool = True
@@ -97,7 +106,7 @@ def build_home(url: str, credentials: Credentials) -> SplitResult:
     if home is None:
         told = _without_user(url)
         meant = f": did you mean 'https://{told}'?" if isinstance(url, str) and told and "://" not in told else ""
-        raise ConfigError(f"the url must look like https://st4sd.example, not {told!r}{meant}")
+        raise ConfigError(f"the url (or {URL}) must look like https://st4sd.example, not {told!r}{meant}")
     if "@" in home.netloc:
         raise ConfigError("the url must not hold a user or password: give api_key or auth_token instead")
     if home.scheme == "http" and credentials and not is_loopback(home.hostname or ""):
@@ -111,9 +120,28 @@ def split_address(url: str) -> SplitResult | None:
     """The parts of an http(s) address, None if it is none; it may hold a user and a password."""
     try:
         parts = urlsplit(url.strip())
-        return parts if parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 else None
+        is_address = parts.scheme in ("http", "https") and parts.port != 0 and is_host(parts.hostname or "")
     except ValueError:
         return None
+    return parts if is_address else None
+
+
+def is_host(name: str) -> bool:
+    """Whether a host can have this name: an IP address, or labels that DNS allows, in any script."""
+    if not name.isascii():
+        import httpx  # which translates such names
+
+        try:
+            name = httpx.URL(scheme="https", host=name).raw_host.decode()
+        except httpx.InvalidURL:
+            return False
+    try:
+        if ":" in name or _IPV4.fullmatch(name):
+            return bool(ipaddress.ip_address(name))
+    except ValueError:
+        return False
+    labels = name.removesuffix(".").split(".")
+    return len(name) <= LONGEST_HOST and all(_LABEL.fullmatch(label) for label in labels)
 
 
 def _without_user(url: str) -> str:
@@ -125,24 +153,43 @@ def build_tls(verify: bool | str | Path | ssl.SSLContext) -> ssl.SSLContext:
     The TLS context for ``Config.verify``; reads files, so call it in a worker thread.
 
     Raises:
-        ConfigError: The file is missing or holds no certificate.
+        ConfigError: The file is missing or holds no certificate; the message names the setting.
     """
     if isinstance(verify, ssl.SSLContext):
         return verify
-    if verify is True:
-        import httpx
-
-        return httpx.create_ssl_context()
     if verify is False:
         log.warning("TLS is not verified (Config.verify is False): anybody on the way can read your credentials")
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         return context
+    named = f"the CA file {str(verify)!r} (Config.verify or {CA_FILE})"
+    setting = _usual_authorities() if verify is True else named
     try:
-        return ssl.create_default_context(cafile=str(verify))
-    except OSError as error:
+        if verify is not True:
+            return ssl.create_default_context(cafile=str(verify))
+        import httpx
+
+        return httpx.create_ssl_context()
+    except (OSError, ValueError) as error:
         reason = str(error)
-    raise ConfigError(f"the CA file {str(verify)!r} (Config.verify or {CA_FILE}) cannot be used: {reason}")
+        if getattr(error, "filename", None) == os.environ.get(KEY_LOG, ""):
+            setting = f"the file of the environment variable {KEY_LOG}"
+    raise ConfigError(f"{setting} cannot be used: {reason}")
+
+
+def _usual_authorities() -> str:
+    """
+    What names the authorities that are trusted by default.
+
+    Raises:
+        ConfigError: It names no folder, which OpenSSL would pass over in silence.
+    """
+    if file := os.environ.get("SSL_CERT_FILE"):
+        return f"the CA file {file!r} (environment variable SSL_CERT_FILE)"
+    folders = os.environ.get("SSL_CERT_DIR", "")
+    if folders and not any(Path(folder).is_dir() for folder in folders.split(os.pathsep)):
+        raise ConfigError(f"there is no folder {folders!r} (environment variable SSL_CERT_DIR)")
+    return f"the CA folder {folders!r} (environment variable SSL_CERT_DIR)" if folders else "the CA file of certifi"
 
 
 def from_environment(

@@ -22,6 +22,7 @@ from ._version import VERSION
 
 if TYPE_CHECKING:
     import ssl
+    from urllib.parse import SplitResult
 
     import httpx
 
@@ -91,7 +92,7 @@ class Session:
         make_client = await anyio.to_thread.run_sync(_engine)
         self._limit(self._config)
         self._services = None
-        self._http = await self._stack.enter_async_context(make_client(tls))
+        self._http = await self._stack.enter_async_context(make_client(tls, self.home))
 
     async def close(self) -> None:
         """Close all connections; what is in flight ends with an error."""
@@ -245,7 +246,7 @@ _URL_MAP = Call("GET", "url-map/", _urls, rescue=_local)
 """The cheapest request that answers JSON. Source: ``GET url-map/`` of the runtime service."""
 
 
-def _engine() -> Callable[[ssl.SSLContext], httpx.AsyncClient]:
+def _engine() -> Callable[[ssl.SSLContext, SplitResult], httpx.AsyncClient]:
     """What makes the HTTP client; imported with the first one, because it takes longer than all the rest."""
     import tenacity  # noqa: F401 -- for `_retry`, which has no thread for that
 

@@ -11,15 +11,15 @@ from __future__ import annotations
 
 import functools
 import ssl
-import urllib.request
 from collections.abc import AsyncIterator, Iterable
 from typing import Any
+from urllib.parse import SplitResult
 
 import aiohttp
 import httpx
 
-from ._auth import is_loopback
 from ._errors import ConnectFailed, ConnectionLost, TimedOut, TransportError
+from ._proxies import Proxies
 from ._replies import REDIRECT
 
 CONNECT_TIMEOUT = 5.0
@@ -65,22 +65,32 @@ def _tls_words(error: Any) -> str:
     return f"the server's certificate will not do: {cause.verify_message.rstrip('.')}; {advice}"
 
 
+def not_connected(error: BaseException, method: str, url: str, *, is_proxied: bool = False) -> ConnectFailed:
+    """
+    Our error for one of the engine's that came before there was a connection, so that nothing was sent.
+
+    A proxy that refuses or garbles the tunnel has seen which host was asked for, and nothing of the request.
+    """
+    if isinstance(error, aiohttp.ClientConnectorCertificateError | aiohttp.ClientConnectorSSLError):
+        return ConnectFailed(method, url, _tls_words(error), permanent=True)
+    by = "the proxy of this machine's environment: " if is_proxied else ""
+    if isinstance(error, UnicodeError | aiohttp.InvalidURL | aiohttp.NonHttpUrlClientError):
+        return ConnectFailed(method, url, f"{by}this is no address that can be asked", permanent=True)
+    if isinstance(error, aiohttp.ClientHttpProxyError):
+        return ConnectFailed(method, url, f"{by}it refused ({error.status})")
+    if isinstance(error, TimeoutError):
+        return ConnectFailed(method, url, f"{by}no connection within {CONNECT_TIMEOUT:g} s")
+    return ConnectFailed(method, url, f"{by}{_words(error)}")
+
+
 def translate(error: BaseException, method: str, url: str) -> TransportError:
     """
     Our error for one of the engine's.
 
     Only a failure to connect proves that nothing was sent. Everything else may have arrived.
     """
-    if isinstance(error, aiohttp.ClientConnectorCertificateError | aiohttp.ClientConnectorSSLError):
-        return ConnectFailed(method, url, _tls_words(error), permanent=True)
-    if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ClientProxyConnectionError):
-        return ConnectFailed(method, url, _words(error))
-    if isinstance(error, aiohttp.ConnectionTimeoutError):
-        return ConnectFailed(method, url, f"no connection within {CONNECT_TIMEOUT:g} s")
-    if isinstance(error, aiohttp.ClientHttpProxyError):
-        return ConnectFailed(method, url, f"the proxy of this machine's environment refused ({error.status})")
-    if isinstance(error, aiohttp.InvalidURL | aiohttp.NonHttpUrlClientError):
-        return ConnectFailed(method, url, "this is no address that can be asked", permanent=True)
+    if isinstance(error, UNSENT):
+        return not_connected(error, method, url)
     if isinstance(error, TimeoutError):
         return TimedOut(method, url, "silence for longer than Config.timeout")
     if isinstance(error, aiohttp.ClientPayloadError):
@@ -88,6 +98,15 @@ def translate(error: BaseException, method: str, url: str) -> TransportError:
     return ConnectionLost(method, url, _words(error))
 
 
+UNSENT = (
+    aiohttp.ClientConnectorError,
+    aiohttp.ClientConnectorCertificateError,
+    aiohttp.ClientHttpProxyError,
+    aiohttp.ConnectionTimeoutError,
+    aiohttp.InvalidURL,
+    aiohttp.NonHttpUrlClientError,
+)
+"""Errors of the engine that come before the first byte of a request."""
 ENGINE_ERRORS = (aiohttp.ClientError, OSError)  # a time-out is an OSError
 
 
@@ -130,6 +149,20 @@ class _Body(httpx.AsyncByteStream):
         self._reply.close()
 
 
+class _Connector(aiohttp.TCPConnector):
+    """A connection pool that tells why no connection was made: whatever it was, the request was not sent."""
+
+    async def connect(
+        self, req: aiohttp.ClientRequest, traces: list[Any], timeout: aiohttp.ClientTimeout
+    ) -> aiohttp.connector.Connection:
+        """Return a connection for a request, through a tunnel where a proxy is in between; raises `ConnectFailed`."""
+        try:
+            return await super().connect(req, traces, timeout)
+        except (*ENGINE_ERRORS, UnicodeError) as error:  # asyncio says by the latter that there can be no such host
+            failure = not_connected(error, req.method, str(req.url), is_proxied=req.proxy is not None)
+        raise failure
+
+
 class Engine(httpx.AsyncBaseTransport):
     """
     Sends requests over aiohttp and raises our own `TransportError`, which holds nothing of the request.
@@ -138,16 +171,16 @@ class Engine(httpx.AsyncBaseTransport):
     never used again. Cookies are not kept, redirects not followed, requests not repeated.
     """
 
-    def __init__(self, tls: ssl.SSLContext) -> None:
+    def __init__(self, tls: ssl.SSLContext, proxies: Proxies) -> None:
         # No limit of connections: the session bounds what is in flight, and a request must not die of queueing.
-        connector = aiohttp.TCPConnector(limit=0, ssl=tls, keepalive_timeout=IDLE_LIMIT)
+        connector = _Connector(limit=0, ssl=tls, keepalive_timeout=IDLE_LIMIT)
         self._client = aiohttp.ClientSession(
             connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),
             middlewares=(_never_resend,),
             skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
         )
-        self._proxies = urllib.request.getproxies()
+        self._proxies = proxies
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send one request and return its reply with the body still to be read."""
@@ -160,7 +193,7 @@ class Engine(httpx.AsyncBaseTransport):
                 data=request.content or None,
                 allow_redirects=False,
                 timeout=aiohttp.ClientTimeout(connect=CONNECT_TIMEOUT, sock_read=silence),
-                proxy=self._proxy(request.url),
+                proxy=self._proxies.find(request.url.scheme, request.url.host),
                 read_bufsize=AHEAD,
             )
             headers, length = _kept(reply.raw_headers), reply.content_length
@@ -176,17 +209,21 @@ class Engine(httpx.AsyncBaseTransport):
         """Close all connections."""
         await self._client.close()
 
-    def _proxy(self, url: httpx.URL) -> str | None:
-        """The proxy that the environment names for this address; none for this machine itself."""
-        if not self._proxies or is_loopback(url.host) or urllib.request.proxy_bypass(url.host):
-            return None
-        found: Any = self._proxies.get(url.scheme) or self._proxies.get("all")
-        return found if found is None or "://" in found else f"http://{found}"
 
+def make_client(tls: ssl.SSLContext, home: SplitResult) -> httpx.AsyncClient:
+    """
+    An HTTP client over the engine; cookies that it is sent never leave it, because requests are made by hand.
 
-def make_client(tls: ssl.SSLContext) -> httpx.AsyncClient:
-    """An HTTP client over the engine; cookies that it is sent never leave it, because requests are made by hand."""
-    return httpx.AsyncClient(transport=Engine(tls), follow_redirects=False, trust_env=False)
+    Args:
+        tls: Which certificates to trust.
+        home: The root of the deployment.
+
+    Raises:
+        ConfigError: The proxy that the environment names for the deployment cannot be used.
+    """
+    proxies = Proxies()
+    proxies.find(home.scheme, home.hostname or "")
+    return httpx.AsyncClient(transport=Engine(tls, proxies), follow_redirects=False, trust_env=False)
 
 
 # The same runs are asked for again and again, and to parse an address takes as long as all else that a request needs.

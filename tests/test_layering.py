@@ -43,6 +43,7 @@ LEVELS = {
     "_kinds": 1,
     "_replies": 1,
     "_retry": 1,
+    "_proxies": 1,
     "_session": 2,
     "_transport": 2,
     "_resources": 3,

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from st4sd_async import Client, ConnectFailed, St4sdError, StartOutcomeUnknown
+from st4sd_async import Client, ConfigError, ConnectFailed, St4sdError, StartOutcomeUnknown
 
-from .raw import Answer, RawServer, close, raw, reply, reset
-from .tools import assert_ours, connect, reachable, settings
+from .raw import Answer, RawServer, close, never, raw, reply, reset
+from .tools import SILENCE, assert_ours, connect, reachable, settings
 
 pytestmark = pytest.mark.anyio
 
@@ -29,10 +29,29 @@ def behind(monkeypatch: pytest.MonkeyPatch) -> Any:
     return put
 
 
-@pytest.mark.parametrize("status", [403, 407, 502, 503])
-async def test_a_tunnel_that_is_refused_proves_that_nothing_was_sent(status: int, behind: Any) -> None:
-    """The proxy saw who was asked for, not what was asked."""
-    async with RawServer([reply(status, b"no", media="text/html")]) as proxy:
+TUNNEL = b"HTTP/1.1 200 Connection established\r\n\r\n"
+NO_TUNNEL: dict[str, Answer] = {
+    **{f"{status}": reply(status, b"no", media="text/html") for status in (302, 403, 407, 502, 503)},
+    "closed": close(),
+    "reset": reset(),
+    "silent": never(),
+    "not HTTP": raw(b"SSH-2.0-OpenSSH_9.9\r\n\r\n"),
+    "a page without an end": raw(b"HTTP/1.1 403 Forbidden\r\n\r\n<html>"),
+    "half an answer": raw(b"HTTP/1.1 200 Conn"),
+    "a header too long": raw(b"HTTP/1.1 200 OK\r\nX: " + b"x" * 20_000 + b"\r\n\r\n"),
+    "a tunnel that is closed": raw(TUNNEL),
+    "a tunnel with no TLS in it": raw(TUNNEL + b"HTTP/1.1 400 Bad Request\r\n\r\n"),
+}
+"""What a proxy does in place of a tunnel."""
+
+
+@pytest.mark.parametrize("answer", NO_TUNNEL.values(), ids=NO_TUNNEL)
+async def test_a_tunnel_that_is_refused_or_garbled_proves_that_nothing_was_sent(
+    answer: Answer, behind: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The proxy saw who was asked for, not what was asked: no start is in doubt, and none is left out of a retry."""
+    monkeypatch.setattr("st4sd_async._transport.CONNECT_TIMEOUT", SILENCE)
+    async with RawServer([answer]) as proxy:
         behind(proxy)
         async with Client(HOME, api_key=KEY, config=settings()) as client:
             with pytest.raises(ConnectFailed) as caught:
@@ -41,6 +60,56 @@ async def test_a_tunnel_that_is_refused_proves_that_nothing_was_sent(status: int
     assert caught.value.sent is False
     assert set(proxy.methods) == {"CONNECT"}
     assert_ours(caught.value)
+
+
+UNUSABLE = {
+    "socks": (f"socks5://user:{PASSWORD}@127.0.0.1:1080", "socks5:// is not supported, only http:// and https:// are"),
+    "not Latin-1": (f"http://user:{PASSWORD}\u2603@127.0.0.1:1080", "may only hold characters of Latin-1"),
+    "not Latin-1, quoted": (f"http://user:{PASSWORD}%E2%98%83@127.0.0.1:1080", "may only hold characters of Latin-1"),
+    "a colon in the user": (f"http://us%3Aer:{PASSWORD}@127.0.0.1:1080", "its user may hold no colon"),
+    "unquoted": (f"http://user:{PASSWORD}#1@127.0.0.1:1080", "it is no url; special characters in a password"),
+    "no port": (f"http://user:{PASSWORD}@127.0.0.1:99999", "it is no url"),
+    "no host": (f"http://user:{PASSWORD}@a..b:3128", "it names no possible host"),
+    "another no host": (f"user:{PASSWORD}@\u2603.net:3128", "it names no possible host"),
+}
+"""Proxies that cannot be used, and what is wrong with them."""
+
+
+@pytest.mark.parametrize("variable", ["https_proxy", "HTTPS_PROXY", "all_proxy"])
+@pytest.mark.parametrize(("address", "problem"), UNUSABLE.values(), ids=UNUSABLE)
+async def test_a_proxy_that_cannot_be_used_is_named_and_not_quoted(
+    address: str, problem: str, variable: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Opening the client says which environment variable is wrong, and how, without the password."""
+    monkeypatch.setenv(variable, address)
+    client = Client(HOME, api_key=KEY, config=settings())
+
+    with pytest.raises(ConfigError) as caught:
+        await client.open()
+
+    assert f"environment variable {variable} " in str(caught.value)
+    assert problem in str(caught.value)
+    told = " ".join(f"{one!s} {one!r}" for one in reachable(caught.value))
+    assert not any(secret in told for secret in (PASSWORD, KEY, "1080"))
+
+
+async def test_a_proxy_that_is_not_needed_is_not_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One for other hosts may be of any kind."""
+    monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:1")
+    monkeypatch.setenv("NO_PROXY", "st4sd.invalid")
+
+    async with Client(HOME, config=settings()):
+        pass
+
+
+@pytest.mark.parametrize("given", ["api_key", "auth_token"])
+async def test_a_credential_that_no_header_can_hold_is_refused_unquoted(given: str) -> None:
+    """Characters beyond ASCII are no part of a key or a token; the setting is named."""
+    secret: Any = {given: f"{KEY}\u2603"}
+    with pytest.raises(ConfigError, match=given) as caught:
+        Client(HOME, **secret)
+
+    assert KEY not in " ".join(f"{one!s} {one!r}" for one in reachable(caught.value))
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import ssl
 from pathlib import Path
 from typing import Any
@@ -66,12 +67,31 @@ def test_the_address_may_end_in_rs_or_not(url: str, home: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["", "st4sd.example", "ftp://st4sd.example", "https://", "http://[::1", "https://a:99999"]
+    "url",
+    [
+        *("", "st4sd.example", "ftp://st4sd.example", "https://", "http://[::1", "https://a:99999"),
+        *("https://a..b", "https://.a", "https://a b", "https://a%20b", "https://1.2.3.4.5", "https://[::1%]"),
+        *("https://\u2603.net", "https://a\u2603", f"https://{'a' * 70}.example", "https://" + "abc." * 64),
+    ],
+    ids=lambda url: ascii(url)[:30],
 )
 def test_what_is_no_address_is_refused(url: str) -> None:
     """The message shows how an address looks."""
     with pytest.raises(ConfigError, match=r"must look like https://st4sd\.example"):
         build_home(url, NONE)
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        *("a", "a.b.", "a_b.example", "A-b.Example:8443", "10.0.0.1", "[2001:db8::1]:443", "xn--bcher-kva.example"),
+        *("b\u00fccher.example", "\u4f8b\u3048.example", f"{'a' * 63}.example"),
+    ],
+    ids=lambda host: ascii(host)[:30],
+)
+def test_hosts_that_can_be_are_accepted(host: str) -> None:
+    """Numbers, names with and without a final dot, other scripts."""
+    assert build_home(f"https://{host}", KEY).geturl() == f"https://{host}/"
 
 
 def test_an_address_without_a_scheme_is_asked_back() -> None:
@@ -110,6 +130,58 @@ def test_a_ca_file_is_trusted_alone(tmp_path: Path) -> None:
     for bad in (tmp_path / "missing.pem", tmp_path):
         with pytest.raises(ConfigError, match=r"the CA file .* \(Config.verify or ST4SD_CA_FILE\) cannot be used"):
             build_tls(bad)
+
+
+@pytest.mark.parametrize("bad", ["missing", "empty", "folder"])
+def test_a_bad_ssl_cert_file_is_named(bad: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The variable, its value and the reason."""
+    (tmp_path / "empty").touch()
+    (tmp_path / "folder").mkdir()
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / bad))
+
+    with pytest.raises(ConfigError) as caught:
+        build_tls(True)
+
+    named = f"the CA file {str(tmp_path / bad)!r} (environment variable SSL_CERT_FILE) cannot be used: "
+    assert str(caught.value).startswith(named)
+    assert len(str(caught.value)) > len(named)
+
+
+@pytest.mark.parametrize("bad", ["missing", "file", "missing:file"])
+def test_a_bad_ssl_cert_dir_is_named(bad: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenSSL would trust nothing and say nothing; one folder of several is enough."""
+    (tmp_path / "file").touch()
+    given = os.pathsep.join(str(tmp_path / name) for name in bad.split(":"))
+    monkeypatch.setenv("SSL_CERT_DIR", given)
+
+    with pytest.raises(ConfigError) as caught:
+        build_tls(True)
+    monkeypatch.setenv("SSL_CERT_DIR", f"{given}{os.pathsep}{tmp_path}")
+    build_tls(True)
+
+    assert str(caught.value) == f"there is no folder {given!r} (environment variable SSL_CERT_DIR)"
+
+
+def test_a_bad_file_for_the_keys_of_connections_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody would look for it in the certificates."""
+    monkeypatch.setenv("SSLKEYLOGFILE", str(tmp_path / "missing" / "keys"))
+
+    with pytest.raises(ConfigError, match=r"environment variable SSLKEYLOGFILE cannot be used: .* No such file"):
+        build_tls(True)
+
+
+@pytest.mark.anyio
+async def test_a_client_with_a_bad_ssl_cert_file_is_not_opened(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It says so before anything is sent, and can be opened when that is mended."""
+    client = Client("https://127.0.0.1:1", config=Config(validate=False))
+    monkeypatch.setenv("SSL_CERT_FILE", "/nowhere/ca.pem")
+
+    with pytest.raises(ConfigError, match="SSL_CERT_FILE"):
+        await client.open()
+    monkeypatch.delenv("SSL_CERT_FILE")
+
+    async with client:
+        pass
 
 
 def test_verification_is_off_only_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:

@@ -70,6 +70,10 @@ class Call(Generic[T]):
     """Whether whoever sends it bounds how many are in flight, in place of the session."""
 
 
+class Unexpected(ValueError):
+    """A reply is not what was promised; its text holds nothing of the reply."""
+
+
 def segment(text: str, what: str) -> str:
     """One path segment, quoted; ``what`` names it in the error for a text that cannot be one."""
     if not isinstance(text, str) or not text.strip() or text in (".", "..") or "/" in text:
@@ -160,6 +164,8 @@ def decipher(call: Call[T], url: str, response: Response, secrets: tuple[str, ..
     except pydantic.ValidationError as error:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         problem, path = first["msg"], ".".join(str(part) for part in first["loc"])
+    except Unexpected as error:
+        problem = str(error)
     except (ValueError, TypeError, KeyError, AttributeError):
         if response.is_html:
             problem = (

@@ -200,8 +200,9 @@ class Session:
 
             began = time.perf_counter()
             target = parsed(f"{url}?{urlencode(call.params)}" if call.params else url)
-            limits = {"timeout": {"read": silence}}
-            request = httpx.Request(call.method, target, headers=headers, content=call.content, extensions=limits)
+            # The answer to an earlier request must never be taken for that to a start, so that has its own connection.
+            manner = {"timeout": {"read": silence}, "fresh": call.replay is Replay.ONCE}
+            request = httpx.Request(call.method, target, headers=headers, content=call.content, extensions=manner)
             reply = await self._http.send(request, stream=take is not None)
             log.debug("%s %s: %d in %.0f ms", call.method, url, reply.status_code, 1000 * (time.perf_counter() - began))
             if take is not None:

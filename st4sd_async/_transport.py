@@ -9,11 +9,14 @@ a connection that broke after a POST was sent as a connect timeout, which a retr
 
 from __future__ import annotations
 
+import asyncio
 import functools
+import select
 import ssl
 from collections.abc import AsyncIterator, Iterable
 from typing import Any
 from urllib.parse import SplitResult
+from weakref import WeakSet
 
 import aiohttp
 import httpx
@@ -163,30 +166,77 @@ class _Connector(aiohttp.TCPConnector):
         raise failure
 
 
+class _CheckedConnector(_Connector):
+    """
+    A connection pool that closes a connection on which bytes arrived before a request was sent.
+
+    aiohttp looks for such bytes when a connection goes back to the pool, and not when it is taken out again.
+    """
+
+    def __init__(self, tls: ssl.SSLContext) -> None:
+        super().__init__(limit=0, ssl=tls, keepalive_timeout=IDLE_LIMIT)
+        self._used: WeakSet[asyncio.BaseProtocol] = WeakSet()
+
+    async def connect(
+        self, req: aiohttp.ClientRequest, traces: list[Any], timeout: aiohttp.ClientTimeout
+    ) -> aiohttp.connector.Connection:
+        """Return a new connection, or one from the pool without unread bytes."""
+        while True:
+            connection = await super().connect(req, traces, timeout)
+            protocol = connection.protocol
+            assert protocol is not None
+            if protocol not in self._used:
+                # Not checked: the session tickets of TLS 1.3 may still be unread in a new connection.
+                self._used.add(protocol)
+                return connection
+            if not protocol.should_close and not _is_readable(connection.transport):
+                return connection
+            connection.close()
+
+
+def _is_readable(transport: asyncio.Transport | None) -> bool:
+    """Return whether the socket of a connection holds unread bytes, or its end or an error."""
+    descriptor = -1 if transport is None else transport.get_extra_info("socket").fileno()
+    if descriptor < 0:  # closed
+        return True
+    if not hasattr(select, "poll"):  # pragma: no cover -- Windows, where select() knows any number of a socket
+        return bool(select.select([descriptor], [], [], 0)[0])
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(0))
+
+
+def _make_session(connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(
+        connector=connector,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        middlewares=(_never_resend,),
+        skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
+    )
+
+
 class Engine(httpx.AsyncBaseTransport):
     """
     Sends requests over aiohttp and raises our own `TransportError`, which holds nothing of the request.
 
-    Make it inside a running event loop. A connection that was idle for more than two seconds is
-    never used again. Cookies are not kept, redirects not followed, requests not repeated.
+    Make it inside a running event loop. A connection that was idle for more than two seconds, or on which bytes
+    arrived between two requests, is never used again. A request with the extension ``fresh`` gets a connection of its
+    own: only there no answer to an earlier request can arrive while it is in flight. Cookies are not kept, redirects
+    not followed, requests not repeated.
     """
 
     def __init__(self, tls: ssl.SSLContext, proxies: Proxies) -> None:
         # No limit of connections: the session bounds what is in flight, and a request must not die of queueing.
-        connector = _Connector(limit=0, ssl=tls, keepalive_timeout=IDLE_LIMIT)
-        self._client = aiohttp.ClientSession(
-            connector=connector,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            middlewares=(_never_resend,),
-            skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
-        )
+        self._pooled = _make_session(_CheckedConnector(tls))
+        self._fresh = _make_session(_Connector(limit=0, ssl=tls, force_close=True))
         self._proxies = proxies
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send one request and return its reply with the body still to be read."""
         url, silence = str(request.url), request.extensions["timeout"]["read"]
+        session = self._fresh if request.extensions["fresh"] else self._pooled
         try:
-            reply = await self._client.request(
+            reply = await session.request(
                 request.method,
                 url,
                 headers=request.headers.multi_items(),
@@ -207,7 +257,8 @@ class Engine(httpx.AsyncBaseTransport):
 
     async def aclose(self) -> None:
         """Close all connections."""
-        await self._client.close()
+        await self._pooled.close()
+        await self._fresh.close()
 
 
 def make_client(tls: ssl.SSLContext, home: SplitResult) -> httpx.AsyncClient:

@@ -93,7 +93,7 @@ async def wrong_CA(client: Client, server: LocalServer, folder: Path) -> list[st
     authority, context = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("127.0.0.1").configure_cert(context)
     authority.cert_pem.write_to_path(str(folder / "ca.pem"))
-    async with RawServer([reply(200, {}), reply(200, "demo-1")], tls=context) as private:
+    async with RawServer([reply(200, {}), reply(200, "demo-c52cd4-00000001")], tls=context) as private:
         with pytest.raises(ConnectFailed) as met:
             async with Client(private.url, api_key=KEY, config=HASTY) as refused:
                 await refused.start("demo")

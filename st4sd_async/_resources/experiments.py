@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from .._call import LARGEST_BODY, Call, json_body, model, nothing
+from .._call import LARGEST_BODY, Call, Unexpected, json_body, model, nothing
 from .._errors import InvalidPackage, InvalidPayload, StartOutcomeUnknown, UnknownExperiment
 from .._replies import Response
+from .._rest_uid import check_rest_uid, is_of_package, is_rest_uid
 from .._retry import Replay
 from ..models import Experiment, ExperimentList, StartSkeleton
 from ._base import package_of, registered, secrets_of
@@ -60,7 +61,7 @@ def start_call(identifier: str, content: bytes, secrets: tuple[str, ...]) -> Cal
     return Call(
         "POST",
         f"{identifier_path(identifier)}/start",
-        _rest_uid,
+        _rest_uid_of(identifier, content),
         replay=Replay.ONCE,
         content=content,
         missing=UnknownExperiment,
@@ -199,15 +200,35 @@ def _body(definition: Mapping[str, Any]) -> bytes:
 
 def _policy(content: bytes) -> str:
     """What to know of a start that a policy may rewrite, since the service breaks down over one it does not know."""
-    policy = json.loads(content).get("runtimePolicy") if b'"runtimePolicy"' in content else None
+    policy = _runtime_policy(content)
     name = policy.get("name") if isinstance(policy, dict) else None
     return (
         f" (under the runtimePolicy {name[:60]!r}: the service answers 500 if it has none of that name)" if name else ""
     )
 
 
+def _runtime_policy(content: bytes) -> Any:
+    return json.loads(content).get("runtimePolicy") if b'"runtimePolicy"' in content else None
+
+
 def _rest_uid(response: Response) -> str:
     rest_uid = response.json()
-    if not isinstance(rest_uid, str) or not rest_uid:
-        raise ValueError("no rest-uid")
-    return rest_uid
+    if isinstance(rest_uid, str) and not is_rest_uid(rest_uid):
+        raise Unexpected("a text that is no rest-uid")
+    return check_rest_uid(rest_uid)
+
+
+def _rest_uid_of(identifier: str, content: bytes) -> Callable[[Response], str]:
+    """Return a decoder for the answer to a start, which refuses the id of another package."""
+    # Source: a runtime policy may choose another package [48].
+    if _runtime_policy(content):
+        return _rest_uid
+    package = identifier.partition("@")[0].partition(":")[0]
+
+    def decode(response: Response) -> str:
+        rest_uid = _rest_uid(response)
+        if not is_of_package(rest_uid, package):
+            raise Unexpected(f"an id that is not that of an instance of {package!r}")
+        return rest_uid
+
+    return decode

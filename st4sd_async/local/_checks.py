@@ -24,6 +24,7 @@ POLICIES = ("prefer-surrogate", "random-canary-surrogate")
 """Runtime policies that the service knows; without relationships they run the experiment itself."""
 _ALPHABET = string.digits + string.ascii_lowercase
 _SUFFIX = 8
+_DASHED = str.maketrans(" _", "--")
 _DIGEST_DIGITS = 6
 
 
@@ -69,9 +70,13 @@ def launch(definition: Mapping[str, Any], value: Any) -> AcceptedStart:
 
 
 def new_rest_uid(name: str, digest: str) -> str:
-    """A new id of an instance: name, six digits of the digest, eight random characters."""
+    """
+    Return a new id of an instance: the name, six digits of the digest, eight random characters.
+
+    Source: the runtime service, which puts dashes in place of spaces and underscores.
+    """
     digits = digest.partition("x")[2][:_DIGEST_DIGITS]
-    return f"{name}-{digits}-{''.join(secrets.choice(_ALPHABET) for _ in range(_SUFFIX))}"
+    return f"{name.translate(_DASHED)}-{digits}-{''.join(secrets.choice(_ALPHABET) for _ in range(_SUFFIX))}"
 
 
 def _read(value: Any) -> dict[str, Any]:

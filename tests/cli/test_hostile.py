@@ -27,7 +27,13 @@ def answer(server: LocalServer, path: str, body: object, status: int = 200) -> N
 
 @pytest.mark.parametrize(
     "arguments",
-    [("status", "demo-1"), ("status", "demo-1", "--json"), ("list", "runs"), ("list", "--all", "--json"), ("outputs", "demo-1")],
+    [
+        ("status", "demo-1"),
+        ("status", "demo-1", "--json"),
+        ("list", "runs"),
+        ("list", "--all", "--json"),
+        ("outputs", "demo-1"),
+    ],
     ids=" ".join,
 )
 def test_a_terminal_gets_no_orders(arguments: tuple[str, ...], command: Command, shell: Shell, deadline: float) -> None:

@@ -254,8 +254,8 @@ class RawServer:
         number, self.connections = self.connections, self.connections + 1
         try:
             await self._serve(number, reader, writer)
-        except (OSError, asyncio.IncompleteReadError):
-            pass
+        except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            pass  # a cancelled handler would be reported as an unhandled exception
         finally:
             self._open.discard(writer)
             self._tasks.discard(task)

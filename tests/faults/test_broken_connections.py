@@ -116,17 +116,18 @@ async def test_a_kept_connection_that_breaks_under_a_change_is_not_repeated_belo
 
 
 @pytest.mark.parametrize("answer", [close(), reset()], ids=["closed", "reset"])
-async def test_a_kept_connection_that_breaks_under_a_start_leaves_it_in_doubt(answer: Answer) -> None:
-    """A start on a connection that served before is sent once, too."""
-    answers = [reply(200, "demo-1"), answer, reply(200, "demo-2")]
+async def test_a_start_that_breaks_after_others_is_in_doubt(answer: Answer) -> None:
+    """It has a connection of its own, so that nothing left over from an earlier request can reach it; sent once."""
+    answers = [reply(200, []), reply(200, "demo-c52cd4-00000001"), answer, reply(200, "demo-c52cd4-00000002")]
     async with RawServer(answers) as server, connect(server.url) as client:
+        await client.instances.list()
         await client.start("demo")
         with pytest.raises(StartOutcomeUnknown) as caught:
             await client.start("demo")
 
     assert isinstance(caught.value.__cause__, ConnectionLost)
-    assert server.methods == ["POST", "POST"]
-    assert server.requests[1].connection == server.requests[0].connection
+    assert server.methods == ["GET", "POST", "POST"]
+    assert [seen.connection for seen in server.requests] == [0, 1, 2]
 
 
 @pytest.mark.parametrize("operation", ["list", "start"])

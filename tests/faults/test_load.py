@@ -108,7 +108,7 @@ async def test_a_client_of_which_half_was_cancelled_is_usable() -> None:
 async def test_an_answer_that_was_not_wanted_any_more_reaches_nobody_else() -> None:
     """The connection of a cancelled request is not used again: its late answer would be taken for another's."""
     release = asyncio.Event()
-    answers = [after(release, reply(200, "demo-of-the-first")), reply(200, "demo-of-the-second")]
+    answers = [after(release, reply(200, "first-c52cd4-00000001")), reply(200, "second-c52cd4-00000002")]
     async with RawServer(answers) as server, connect(server.url) as client:
         first = asyncio.create_task(client.start("first"))
         await server.until(lambda: len(server.requests) == 1)
@@ -117,7 +117,7 @@ async def test_an_answer_that_was_not_wanted_any_more_reaches_nobody_else() -> N
         release.set()
         run = await client.start("second")
 
-    assert run.id == "demo-of-the-second"
+    assert run.id == "second-c52cd4-00000002"
     assert server.requests[0].connection != server.requests[1].connection
 
 

@@ -71,7 +71,7 @@ async def test_no_secret_in_a_refusal_of_our_own(
 ) -> None:
     """A payload that is not even sent is refused without being quoted."""
     async with (
-        RawServer([reply(200, "demo-1")]) as server,
+        RawServer([reply(200, "demo-c52cd4-00000001")]) as server,
         Client(server.url, api_key=KEY, config=settings(clock)) as client,
     ):
         error = await outcome(lambda: client.start("demo", given))

@@ -155,7 +155,7 @@ ROUNDS: list[Any] = [
         pytest.param(_instead_of(part), id=f"not HTTP: {part}")
         for part in ("status", "reason", "header", "length", "chunk", "coding")
     ),
-    pytest.param(reply(200, "demo-1"), id="success"),
+    pytest.param(reply(200, "demo-c52cd4-00000001"), id="success"),
     pytest.param(reply(404, {"message": "no"}), id="404"),
     pytest.param(close(), id="closed"),
     pytest.param(reset(), id="reset"),
@@ -183,10 +183,10 @@ async def test_no_secret_in_anything_that_is_told(
             operations: list[Callable[[], Awaitable[Any]]] = [
                 lambda: client.start("demo", payload()),
                 lambda: client.push(package),
-                lambda: client.status("demo-1"),
-                lambda: client.outputs("demo-1"),
-                lambda: client.output("demo-1", "Energies"),
-                lambda: client.delete("demo-1"),
+                lambda: client.status("demo-c52cd4-00000001"),
+                lambda: client.outputs("demo-c52cd4-00000001"),
+                lambda: client.output("demo-c52cd4-00000001", "Energies"),
+                lambda: client.delete("demo-c52cd4-00000001"),
             ]
             errors = [await outcome(operation) for operation in operations]
             assert leaks(f"{client!r} {client} {config!r} {client.run('demo-1')!r}") == set()
@@ -213,7 +213,7 @@ async def test_no_secret_in_the_notes_of_a_slow_event_loop(
     loop.set_debug(True)
     loop.slow_callback_duration = 0
     async with (
-        RawServer([reply(200, "demo-1")]) as server,
+        RawServer([reply(200, "demo-c52cd4-00000001")]) as server,
         Client(server.url, api_key=source, config=settings()) as client,
     ):
         await client.start("demo", given)
@@ -226,7 +226,7 @@ async def test_no_secret_in_the_notes_of_a_slow_event_loop(
 async def test_secrets_did_reach_the_service() -> None:
     """The rounds above hide nothing that was not there: the payload arrives with all of it, under a credential."""
     async with (
-        RawServer([reply(200, "demo-1")]) as server,
+        RawServer([reply(200, "demo-c52cd4-00000001")]) as server,
         Client(server.url, api_key=KEY, config=settings()) as client,
     ):
         await client.start("demo", payload())

@@ -51,9 +51,9 @@ DOUBTFUL = [
     *(pytest.param(_failure(status), id=str(status)) for status in (500, 501, 502, 503, 504, 507, 520, 524, 408)),
     pytest.param(reply(503, {"message": "busy"}, retry_after="1"), id="503 with Retry-After"),
     pytest.param(reply(500, {"message": "cannot create the ConfigMap"}), id="500 with a message"),
-    pytest.param(reply(200, b"demo-1"), id="200 not JSON"),
+    pytest.param(reply(200, b"demo-c52cd4-00000001"), id="200 not JSON"),
     pytest.param(reply(200, b"\xff\xfe\x00"), id="200 not text"),
-    pytest.param(reply(200, {"uid": "demo-1"}), id="200 another shape"),
+    pytest.param(reply(200, {"uid": "demo-c52cd4-00000001"}), id="200 another shape"),
     pytest.param(reply(200, b'""'), id="200 empty id"),
     pytest.param(reply(200, SIGN_IN, media="text/html"), id="200 a page"),
     pytest.param(reply(204, b""), id="204"),
@@ -88,19 +88,19 @@ async def test_other_calls_that_create_are_sent_once_too(answer: Answer) -> None
 
 async def test_a_start_is_repeated_while_nobody_listens(clock: FakeClock) -> None:
     """A refused connection proves that nothing was sent; once somebody listens, the start is made, once."""
-    async with RawServer([reply(200, "demo-1")], listening=False) as server:
+    async with RawServer([reply(200, "demo-c52cd4-00000001")], listening=False) as server:
         clock.meanwhile = server.listen
         async with connect(server.url, clock, retry=PATIENT) as client:
             run = await client.start("demo")
 
-    assert run.id == "demo-1"
+    assert run.id == "demo-c52cd4-00000001"
     assert server.methods == ["POST"]
     assert len(clock.slept) == 1
 
 
 async def test_a_start_that_breaks_after_refused_connections_is_in_doubt(clock: FakeClock) -> None:
     """What was proven for an earlier attempt is not taken for proven of the last."""
-    async with RawServer([close(), reply(200, "demo-1")], listening=False) as server:
+    async with RawServer([close(), reply(200, "demo-c52cd4-00000001")], listening=False) as server:
         clock.meanwhile = server.listen
         async with connect(server.url, clock, retry=PATIENT) as client:
             with pytest.raises(StartOutcomeUnknown):
@@ -114,13 +114,13 @@ async def test_a_start_refused_at_the_door_is_sent_again_with_a_new_credential(n
     """The sign-in page proves that the service never saw the start: the provider is asked, the start made once more."""
     given = iter(["fake-old", "fake-new"])
     async with (
-        RawServer([sign_in(), reply(200, "demo-1")]) as server,
+        RawServer([sign_in(), reply(200, "demo-c52cd4-00000001")]) as server,
         Client(server.url, config=settings(), **{name: lambda: next(given)}) as client,
     ):
         run = await client.start("demo", {"variables": {"scale": 2}})
 
     header = "authorization" if name == "api_key" else "cookie"
-    assert run.id == "demo-1"
+    assert run.id == "demo-c52cd4-00000001"
     assert [seen.headers[header].split("=")[-1].split(" ")[-1] for seen in server.requests] == ["fake-old", "fake-new"]
     assert server.requests[0].body == server.requests[1].body
 
@@ -129,7 +129,7 @@ async def test_a_start_that_breaks_with_the_new_credential_is_in_doubt() -> None
     """Only the refused attempt is proven absent; the one with the new credential may have arrived."""
     given = iter(["fake-old", "fake-new"])
     async with (
-        RawServer([sign_in(), close(), reply(200, "demo-1")]) as server,
+        RawServer([sign_in(), close(), reply(200, "demo-c52cd4-00000001")]) as server,
         Client(server.url, api_key=lambda: next(given), config=settings(retry=PATIENT)) as client,
     ):
         with pytest.raises(StartOutcomeUnknown):
@@ -154,7 +154,7 @@ async def test_a_start_refused_twice_is_not_sent_a_third_time() -> None:
 async def test_a_start_refused_at_the_door_is_not_repeated_with_the_same_credential() -> None:
     """Where the provider has nothing else to give, asking again is pointless."""
     async with (
-        RawServer([sign_in(), reply(200, "demo-1")]) as server,
+        RawServer([sign_in(), reply(200, "demo-c52cd4-00000001")]) as server,
         Client(server.url, api_key=lambda: "fake-same", config=settings(retry=PATIENT)) as client,
     ):
         with pytest.raises(Unauthorized):
@@ -167,7 +167,7 @@ async def test_a_start_that_the_service_itself_forbids_is_not_repeated() -> None
     """A 403 with a JSON message comes from behind the door, where it may not be asked twice."""
     given = iter(["fake-old", "fake-new"])
     async with (
-        RawServer([reply(403, {"message": "not yours"}), reply(200, "demo-1")]) as server,
+        RawServer([reply(403, {"message": "not yours"}), reply(200, "demo-c52cd4-00000001")]) as server,
         Client(server.url, api_key=lambda: next(given), config=settings(retry=PATIENT)) as client,
     ):
         with pytest.raises(Unauthorized):
@@ -178,11 +178,11 @@ async def test_a_start_that_the_service_itself_forbids_is_not_repeated() -> None
 
 async def test_a_start_waits_the_seconds_it_is_asked_to(clock: FakeClock) -> None:
     """429 with Retry-After means not started, come again: that is done after that time, not earlier."""
-    answers = [reply(429, {"message": "slow down"}, retry_after="7"), reply(200, "demo-1")]
+    answers = [reply(429, {"message": "slow down"}, retry_after="7"), reply(200, "demo-c52cd4-00000001")]
     async with RawServer(answers) as server, connect(server.url, clock, retry=PATIENT) as client:
         run = await client.start("demo")
 
-    assert run.id == "demo-1"
+    assert run.id == "demo-c52cd4-00000001"
     assert server.methods == ["POST", "POST"]
     assert clock.slept == [7.0]
 
@@ -190,7 +190,7 @@ async def test_a_start_waits_the_seconds_it_is_asked_to(clock: FakeClock) -> Non
 async def test_a_start_waits_until_the_date_it_is_given(clock: FakeClock) -> None:
     """Retry-After may be a date; what is left until then is waited."""
     date = format_datetime(datetime.now(UTC) + timedelta(seconds=30), usegmt=True)
-    answers = [reply(429, {"message": "slow down"}, retry_after=date), reply(200, "demo-1")]
+    answers = [reply(429, {"message": "slow down"}, retry_after=date), reply(200, "demo-c52cd4-00000001")]
     async with RawServer(answers) as server, connect(server.url, clock, retry=PATIENT) as client:
         await client.start("demo")
 
@@ -236,7 +236,7 @@ async def test_a_start_that_was_refused_is_not_repeated(
 @pytest.mark.parametrize("status", [300, 301, 302, 303, 304, 307, 308])
 async def test_a_redirected_start_is_an_error_and_not_followed(status: int) -> None:
     """A redirect would turn a start into a GET, or send it elsewhere: nobody follows it, nobody repeats it."""
-    async with RawServer([reply(200, "demo-1")]) as elsewhere:
+    async with RawServer([reply(200, "demo-c52cd4-00000001")]) as elsewhere:
         lead = head(status, {"Location": f"{elsewhere.url}/rs/experiments/demo/start", "Content-Length": "0"})
         async with RawServer([raw(lead)]) as server, connect(server.url, retry=PATIENT) as client:
             with pytest.raises(APIError) as caught:
@@ -250,7 +250,7 @@ async def test_a_redirected_start_is_an_error_and_not_followed(status: int) -> N
 async def test_a_start_after_the_kept_connection_was_closed_succeeds() -> None:
     """A connection that the server has closed meanwhile is not the one that a start is sent on."""
     async with (
-        RawServer([then_close(reply(200, [])), reply(200, "demo-1")]) as server,
+        RawServer([then_close(reply(200, [])), reply(200, "demo-c52cd4-00000001")]) as server,
         connect(server.url) as client,
     ):
         await client.instances.list()
@@ -258,7 +258,7 @@ async def test_a_start_after_the_kept_connection_was_closed_succeeds() -> None:
         await anyio.sleep(0.02)
         run = await client.start("demo")
 
-    assert run.id == "demo-1"
+    assert run.id == "demo-c52cd4-00000001"
     assert server.methods == ["GET", "POST"]
     assert [seen.connection for seen in server.requests] == [0, 1]
 
@@ -266,7 +266,7 @@ async def test_a_start_after_the_kept_connection_was_closed_succeeds() -> None:
 async def test_no_start_is_sent_on_a_connection_that_was_idle_for_two_seconds() -> None:
     """Proxies close idle connections, and a start may not meet that moment: idle ones are left alone."""
     async with (
-        RawServer([reply(200, []), *[reply(200, [])] * 3, reply(200, "demo-1")]) as server,
+        RawServer([reply(200, []), *[reply(200, [])] * 3, reply(200, "demo-c52cd4-00000001")]) as server,
         connect(server.url) as client,
     ):
         async with anyio.create_task_group() as tasks:
@@ -287,7 +287,7 @@ async def test_no_start_is_sent_on_a_connection_that_was_idle_for_two_seconds() 
 async def test_a_cancelled_start_was_sent_once() -> None:
     """Cancelling a start that waits for its answer sends nothing more."""
     async with (
-        RawServer([never(), reply(200, "demo-1")]) as server,
+        RawServer([never(), reply(200, "demo-c52cd4-00000001")]) as server,
         connect(server.url) as client,
         anyio.create_task_group() as tasks,
     ):

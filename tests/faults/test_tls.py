@@ -33,7 +33,7 @@ def authority() -> trustme.CA:
 def _server(authority: trustme.CA, *names: str) -> RawServer:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert(*(names or ("127.0.0.1",))).configure_cert(context)
-    return RawServer([reply(200, "demo-1")], tls=context)
+    return RawServer([reply(200, "demo-c52cd4-00000001")], tls=context)
 
 
 async def _start(server: RawServer, verify: Any, clock: FakeClock) -> str:
@@ -82,7 +82,7 @@ async def test_a_named_authority_is_accepted(
     verify = {"text": str(file), "path": file, "context": ssl.create_default_context(cafile=str(file))}[form]
 
     async with _server(authority) as server:
-        assert await _start(server, verify, clock) == "demo-1"
+        assert await _start(server, verify, clock) == "demo-c52cd4-00000001"
 
     assert server.requests[0].headers["authorization"] == f"Bearer {KEY}"
 

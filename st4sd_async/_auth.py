@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import ipaddress
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,14 +12,20 @@ from urllib.parse import SplitResult
 
 import anyio
 
-from ._errors import ConfigError
-from ._masking import MASK, unseen
+from ._errors import ConfigError, shorten
+from ._masking import MASK, is_quoted, masked, unseen
 
 Secret = str | Path | Callable[[], str] | Callable[[], Awaitable[str]]
 """A credential, a file that holds it, or something that provides it."""
 
 COOKIE = "oauth-proxy"
 """Name of the cookie that carries an auth-token."""
+
+SOURCE_TIMEOUT = 120.0
+"""Seconds for a file or provider to give a credential; a keyring may ask the user to unlock it."""
+
+LONGEST_REASON = 250
+"""Characters of what a provider raises that a message quotes."""
 
 
 class Credential:
@@ -29,9 +35,10 @@ class Credential:
     A provider is asked once, and again only after the service has refused what it gave.
     """
 
-    def __init__(self, name: str, source: Secret) -> None:
+    def __init__(self, name: str, source: Secret, timeout: float = SOURCE_TIMEOUT) -> None:
         self.name = name
         self._source = source
+        self._timeout = timeout
         self._value: str | None = None
         self.known: list[str] = []
         """All values given out so far, for masking."""
@@ -41,15 +48,23 @@ class Credential:
         self._fixed = self._checked(source) if isinstance(source, str) else None
 
     async def value(self) -> str:
-        """The credential; raises `ConfigError` if its file or provider gives none."""
+        """
+        The credential.
+
+        Raises:
+            ConfigError: Its file or provider gives none. The cause is what the provider raised, unless that quotes
+                a credential.
+        """
         if self._fixed is not None:
             return self._fixed
-        if isinstance(self._source, Path):
-            return self._checked(await unseen(partial(self._read, self._source)))
-        async with self._lock:
-            if self._value is None:
-                self._value = self._checked(await self._ask())
-            return self._value
+        with anyio.move_on_after(self._timeout):
+            if isinstance(self._source, Path):
+                return self._checked(await unseen(partial(self._read, self._source), abandon=True))
+            async with self._lock:
+                if self._value is None:
+                    self._value = self._checked(await self._ask())
+                return self._value
+        raise ConfigError(f"{self._origin} gave no credential within {self._timeout:g} s")
 
     async def renewed(self, refused: str) -> str | None:
         """A credential other than the refused one; None if there is none to be had."""
@@ -64,21 +79,34 @@ class Credential:
             return path.read_text("utf-8")
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or "not a text file"
-        raise ConfigError(f"the {self.name} file {str(path)!r} cannot be read: {reason}")
+        raise ConfigError(f"{self._origin} cannot be read: {reason}")
 
     async def _ask(self) -> Any:
         provider: Any = self._source
-        # A plain function may block (a keyring, a vault), so it is called off the event loop.
-        if inspect.iscoroutinefunction(provider):
-            return await provider()
-        answer = await unseen(provider)
-        return await answer if inspect.isawaitable(answer) else answer
+        try:
+            # A plain function may block (a keyring, a vault), so it is called off the event loop.
+            if inspect.iscoroutinefunction(provider):
+                return await provider()
+            answer = await unseen(provider, abandon=True)
+            return await answer if inspect.isawaitable(answer) else answer
+        except Exception as error:  # a provider may raise anything
+            failure = error
+        told = shorten(masked(f"{type(failure).__name__}: {failure}", self.known), LONGEST_REASON)
+        cause = None if any(is_quoted(text, self.known) for text in _texts(failure)) else failure
+        raise ConfigError(f"{self._origin} failed with {told}") from cause
+
+    @property
+    def _origin(self) -> str:
+        """What gives the credential, for messages."""
+        if isinstance(self._source, Path):
+            return f"the {self.name} file {str(self._source)!r}"
+        return f"the provider of {self.name}"
 
     def _checked(self, value: Any) -> str:
         # Tokens are pasted from a page that shows them in quotes.
         text = value.strip().strip("\"'") if isinstance(value, str) else ""
         if not text or not text.isascii() or not text.isprintable() or ";" in text or " " in text:
-            source = f"the {self.name} file {str(self._source)!r}" if isinstance(self._source, Path) else self.name
+            source = self._origin if isinstance(self._source, Path) else self.name
             raise ConfigError(f"{source} is empty or holds characters that no credential has")
         if text not in self.known:
             self.known.append(text)
@@ -86,6 +114,13 @@ class Credential:
 
     def __repr__(self) -> str:
         return f"Credential({self.name!r}, {MASK})"
+
+
+def _texts(error: BaseException | None) -> Iterator[str]:
+    """What an exception and those that led to it say."""
+    while error is not None:
+        yield f"{error!r} {error} {getattr(error, '__notes__', '')}"
+        error = error.__cause__ or error.__context__
 
 
 class Credentials:
@@ -109,6 +144,11 @@ class Credentials:
     async def renewed(self, refused: str) -> str | None:
         """A credential other than the refused one; None if there is none to be had."""
         return await self._chosen.renewed(refused) if self._chosen else None
+
+    @property
+    def is_proven(self) -> bool:
+        """Whether the one in use was ever given."""
+        return bool(self._chosen and self._chosen.known)
 
     def headers(self, value: str | None) -> list[tuple[bytes, bytes]]:
         """The header that carries a credential: a bearer for a key, a cookie for a token."""

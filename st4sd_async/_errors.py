@@ -7,6 +7,7 @@ Everything this library raises on purpose.
         ConnectFailed             nothing was sent: refused, unknown host, certificate, connect timeout
         TimedOut                  the service was silent for too long
         ConnectionLost            the connection broke after the request may have been sent
+        CredentialUnavailable     nothing was sent: the file or provider of the credential gave none; a ConfigError too
       APIError                    the service (or the proxy in front of it) refused
         Unauthorized              the sign-in page, 401, 403
         NotFound -> UnknownExperiment, UnknownRun, UnknownOutput, UnknownProperty, and in `_refusals`:
@@ -113,6 +114,8 @@ class TransportError(St4sdError):
     """No usable reply came."""
 
     situation = "got no usable reply"
+    permanent = False
+    """Whether another attempt must end alike, as with a refused certificate."""
 
     def __init__(self, method: str, url: str, reason: str, *, sent: bool | None = None) -> None:
         self.method, self.url = method, url
@@ -143,7 +146,22 @@ class ConnectFailed(TransportError):
     def __init__(self, method: str, url: str, reason: str, *, permanent: bool = False) -> None:
         super().__init__(method, url, reason, sent=False)
         self.permanent = permanent
-        """Whether another attempt must end alike, as with a refused certificate."""
+
+
+class CredentialUnavailable(TransportError, ConfigError):
+    """
+    Nothing was sent: the credential's file cannot be read, or its provider failed or gave none.
+
+    Tried again for as long as a service that cannot be reached, because a file may be about to be rewritten, and a
+    vault be restarting. A file or provider that never gave a credential fails at once: it is more likely wrong.
+    ``__cause__`` is what the provider raised, unless that quotes a credential.
+    """
+
+    situation = "was not sent, for lack of a credential"
+
+    def __init__(self, method: str, url: str, reason: str, *, permanent: bool = False) -> None:
+        super().__init__(method, url, reason, sent=False)
+        self.permanent = permanent
 
 
 class TimedOut(TransportError):

@@ -86,14 +86,18 @@ class Masking:
         return value
 
 
-async def unseen(function: Callable[[], T]) -> T:
+async def unseen(function: Callable[[], T], *, abandon: bool = False) -> T:
     """
     What a blocking function returns, called in a worker thread, where the result may be a secret.
 
     In debug mode asyncio logs the arguments of slow callbacks, the results of threads among them.
+
+    Args:
+        function: The function.
+        abandon: Whether the thread is left alone if the caller is cancelled; else cancellation waits for it.
     """
     result: list[T] = []
-    await anyio.to_thread.run_sync(lambda: result.append(function()))
+    await anyio.to_thread.run_sync(lambda: result.append(function()), abandon_on_cancel=abandon)
     return result[0]
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, TypeVar
 
-from ._errors import APIError, ConnectFailed, DecodeError, RateLimited, ServerError, TransportError
+from ._errors import APIError, DecodeError, RateLimited, ServerError, TransportError
 
 if TYPE_CHECKING:
     from tenacity import RetryCallState
@@ -72,7 +72,7 @@ def may_have_arrived(error: Exception) -> bool:
 
 def decide(replay: Replay, error: BaseException) -> bool:
     """Whether a call that ended with this error is worth another attempt, limits aside."""
-    if isinstance(error, ConnectFailed):
+    if isinstance(error, TransportError) and error.sent is False:
         return not error.permanent
     if isinstance(error, RateLimited):
         return replay is not Replay.ONCE or error.retry_after is not None

@@ -15,7 +15,16 @@ import anyio.to_thread
 from ._auth import Credentials, Secret, may_carry_credentials
 from ._call import DEFAULT_SILENCE, LONG_SILENCE, Call, decipher
 from ._config import Config, build_home, build_tls, split_address
-from ._errors import APIError, DecodeError, NotFound, St4sdError, TransportError, Unauthorized
+from ._errors import (
+    APIError,
+    ConfigError,
+    CredentialUnavailable,
+    DecodeError,
+    NotFound,
+    St4sdError,
+    TransportError,
+    Unauthorized,
+)
 from ._replies import Response, is_file, is_refused_by_proxy
 from ._retry import Replay, may_have_arrived, repeated
 from ._version import VERSION
@@ -168,17 +177,29 @@ class Session:
 
     async def _authorised(self, call: Call[T], url: str, config: Config, take: Take[T] | None) -> T:
         """One attempt, and another with a new credential if the sign-in proxy refused the first."""
-        secret = await self.credentials.value() if self._is_trusted(call.base or self._runtime) else None
+        secret = None
+        if self._is_trusted(call.base or self._runtime):
+            secret = await self._credential(self.credentials.value(), call, url)
         try:
             return await self._once(call, url, secret, config, take)
         except Unauthorized as error:
             refusal = error
         if secret is not None and is_refused_by_proxy(refusal):
-            renewed = await self.credentials.renewed(secret)
+            renewed = await self._credential(self.credentials.renewed(secret), call, url)
             if renewed is not None:
                 log.info("%s %s was refused: trying once more with a new credential", call.method, url)
                 return await self._once(call, url, renewed, config, take)
         raise refusal
+
+    async def _credential(self, source: Awaitable[str | None], call: Call[T], url: str) -> str | None:
+        """The credential for a call; if there is none to be had, that is an error of this call, which was not sent."""
+        try:
+            return await source
+        except ConfigError as error:
+            # What never gave one is more likely wrong than away for a moment.
+            is_wrong = not self.credentials.is_proven
+            failure, cause = CredentialUnavailable(call.method, url, str(error), permanent=is_wrong), error.__cause__
+        raise failure from cause
 
     def _is_trusted(self, base: str) -> bool:
         """Whether credentials may go to the service with this root."""

@@ -14,6 +14,7 @@ from ._errors import (
     APIError,
     ConfigError,
     ConnectFailed,
+    CredentialUnavailable,
     InvalidPayload,
     RateLimited,
     ServerError,
@@ -57,17 +58,17 @@ def after(row: Row, error: Exception, now: float) -> Row:
 
 
 def is_trouble(error: BaseException | None) -> bool:
-    """Whether an error tells that the service gets more than it can bear."""
+    """Whether an error tells to send less: the service gets more than it can bear, or nothing can be sent now."""
     if isinstance(error, StartOutcomeUnknown):
         return is_trouble(error.__cause__)
     if isinstance(error, RateLimited | ServerError):
         return error.status in OVERLOADED
-    return isinstance(error, ConnectFailed | TimedOut)
+    return isinstance(error, ConnectFailed | CredentialUnavailable | TimedOut)
 
 
 def ends_all(error: Exception) -> bool:
     """Whether an error concerns all launches, and does not pass by itself."""
-    if isinstance(error, ConnectFailed):
+    if isinstance(error, ConnectFailed | CredentialUnavailable):
         return error.permanent
     return isinstance(error, Unauthorized | ConfigError) or not isinstance(error, St4sdError)
 

@@ -138,7 +138,7 @@ def survives(error: Exception, *, is_proven: bool) -> bool:
             "sign in" nor what JSON says passes too.
     """
     if isinstance(error, TransportError):
-        return not getattr(error, "permanent", False)
+        return not error.permanent
     if isinstance(error, ServerError | RateLimited):
         return True
     if isinstance(error, APIError):

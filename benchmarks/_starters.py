@@ -15,6 +15,7 @@ import json
 import sys
 import time
 from collections.abc import AsyncGenerator, Iterator
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from _downloaders import peak
@@ -146,13 +147,12 @@ async def collect(task: Task, result: Result) -> None:
 
     journal, now = Journal(task["journal"]), time.time()
     contents = await journal.open(f"{task['url']}/", now)
-    runs = [
-        started(sending(row, contents.opening, now), f"demo-c52cd4-{index:08}", now)
-        for index, row in enumerate(contents.rows)
-    ]
-    await journal.save(*runs)
+    sent = [sending(row, contents.opening, now) for row in contents.rows]
+    runs = [started(row, f"demo-c52cd4-{index:08}", now) for index, row in enumerate(sent)]
     over = [ended(row, State.SUCCEEDED, json.dumps(STATUS), now) for row in runs]
-    await journal.save(*(collected(row, REQUEST, [f"/results/{row.key}/energies.csv"], now) for row in over))
+    last = [collected(row, REQUEST, [f"/results/{row.key}/energies.csv"], now) for row in over]
+    for before, after in pairwise([contents.rows, sent, runs, over, last]):
+        await journal.save(*zip(before, after, strict=True))
     await journal.close()
     result["done"] = len(over)
 

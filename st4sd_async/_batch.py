@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Self
 
 import anyio
@@ -91,6 +92,7 @@ class Batch(Shown, Settling):
         self._errors: dict[str, Exception] = {}
         self._work: Work | None = None
         self._tasks: anyio.abc.TaskGroup | None = None
+        self._beginning = anyio.Lock()
 
     async def __aenter__(self) -> Self:
         """
@@ -160,6 +162,7 @@ class Batch(Shown, Settling):
         """
         Write launches into the journal, to be started by `run`; those that are there already are left as they are.
 
+        A key is started once, however often and by however many tasks it is added, while `run` works too.
         Contents of files are read now. Credentials in payloads, and all ``environmentVariables``, are not written
         down: add the launches again in each process that is to start them.
 
@@ -185,12 +188,11 @@ class Batch(Shown, Settling):
                 self._book.remember(launch.key, given.secrets)
                 continue
             new[launch.key] = given
-            count, size = count + 1, size + len(given.content)
+            size += len(given.content)
             if len(new) == PORTION or size > HEAVY:
-                await self._write(new)
+                count += await self._write(new)
                 new, size = {}, 0
-        await self._write(new)
-        return count
+        return count + await self._write(new)
 
     async def _is_known(self, given: Entry, new: Mapping[str, Entry]) -> bool:
         """Whether a launch is there already; raises `JournalError` if that is another one."""
@@ -208,12 +210,19 @@ class Batch(Shown, Settling):
             raise LaunchConflict(f"{row.key!r} is in {self._journal.name} already, and this is another launch: {told}")
         return True
 
-    async def _write(self, new: Mapping[str, Entry]) -> None:
-        await self._book.add((one.row for one in new.values()), {one.row.payload: one.content for one in new.values()})
-        for one in new.values():
-            self._book.remember(one.row.key, one.secrets)
-        if self._work is not None:
-            self._work.take(one.row for one in new.values())
+    async def _write(self, new: Mapping[str, Entry]) -> int:
+        """Write launches down; returns how many, without those that another task has added meanwhile."""
+
+        def take(row: Row) -> None:
+            self._book.remember(row.key, new[row.key].secrets)
+            self._take(row)
+
+        rows, payloads = [one.row for one in new.values()], {one.row.payload: one.content for one in new.values()}
+        written = await self._book.add(rows, payloads, take)
+        for key in new.keys() - written:
+            await self._is_known(new[key], {})
+            self._book.remember(key, new[key].secrets)
+        return len(written)
 
     async def run(
         self, outputs: Iterable[str] | None = None, to: str | os.PathLike[str] | None = None
@@ -242,8 +251,7 @@ class Batch(Shown, Settling):
         if wanted is not None:
             await in_thread(wanted.refuse_strangers, self._book, [row.key for row in self._rows({State.PLANNED})])
             for row in await in_thread(wanted.missing, self._rows({State.COLLECTED})):
-                gone = uncollected(row, "DownloadError", "files were removed since", self._book.clock.wall())
-                await self._book.put(row, gone)
+                await self._book.move(row.key, partial(self._uncollected, row))
         request = wanted.request if wanted else None
         total = sum(not row.is_settled(request) for row in self._book.rows.values())
         with Bar(self._deployment.config.progress, f"launches in {self._journal.name}", total, "launches") as bar:
@@ -255,6 +263,10 @@ class Batch(Shown, Settling):
             finally:
                 work.stop()
 
+    def _uncollected(self, row: Row, now: Row) -> Row | None:
+        gone = uncollected(row, "DownloadError", "files were removed since", self._book.clock.wall())
+        return gone if now is row else None  # else another task has moved it meanwhile
+
     def _check_open(self) -> anyio.abc.TaskGroup:
         if self._tasks is None:
             way = "use it inside 'async with client.batch(...) as batch:', which is 'with' if the client blocks"
@@ -262,6 +274,10 @@ class Batch(Shown, Settling):
         return self._tasks
 
     async def _begin(self, collecting: Collecting | None) -> Work:
+        async with self._beginning:  # two passes at once would start everything twice
+            return await self._begin_alone(collecting)
+
+    async def _begin_alone(self, collecting: Collecting | None) -> Work:
         tasks = self._check_open()
         while (before := self._work) is not None and not before.is_over:
             # Whoever broke off his loop may not have closed it yet, so this is no error of whoever comes now.
@@ -269,7 +285,7 @@ class Batch(Shown, Settling):
             await before.over()
         for row in self._rows({State.SENDING}):
             # It was sent, and what came of it could not be written.
-            await self._book.put(row, doubted(row, "the outcome could not be written down", self._book.clock.wall()))
+            await self._book.move(row.key, self._doubted)
         config = self._deployment.config
         starts = Starts(self._book, self._deployment.start, self._pace, self._deployment.definition)
         doubts = Doubts(self._book, self._client, self._deployment.listing, config.settle)
@@ -282,6 +298,11 @@ class Batch(Shown, Settling):
         work.take(self._book.rows.values())
         tasks.start_soon(work)
         return work
+
+    def _doubted(self, row: Row) -> Row | None:
+        if row.state is not State.SENDING:
+            return None
+        return doubted(row, "the outcome could not be written down", self._book.clock.wall())
 
     def plot(self, axes: Axes | None = None) -> Axes:
         """

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
+
+import anyio
 
 from ._errors import shorten
 from ._journal_errors import JournalError
@@ -43,8 +45,10 @@ class Book:
         """key -> when it came into which state, as far as that was noted."""
         self._doubted: dict[str, float] = {}
         """key -> since when it is in doubt, by the clock that does not jump, if that began in this process."""
-        self._moving: set[str] = set()
-        """Keys of launches that are being written."""
+        self._moving: dict[str, anyio.Event] = {}
+        """key -> what is set when nobody writes the launch any more, if it is being written."""
+        self._claims: dict[str, str] = {}
+        """rest-uid -> key, of runs that are being given to launches."""
 
     async def open(self, server: str) -> None:
         """Open the journal and learn what it holds; the errors are those of `Journal.open`."""
@@ -105,21 +109,59 @@ class Book:
         """What the run of a launch carries in its metadata."""
         return token(self._token, row.key, row.attempt)
 
-    async def put(self, was: Row, row: Row) -> None:
+    def owner_of(self, rest_uid: str) -> str | None:
+        """Return the key of the launch that owns a run, or is being given it; None if there is none."""
+        return self.owners.get(rest_uid) or self._claims.get(rest_uid)
+
+    async def put(self, was: Row, row: Row, then: Callable[[Row], None] | None = None) -> None:
         """
-        Write a launch in place of what it was; it counts once it is on disk.
+        Write a launch in place of what it was; it counts once it is on disk, whoever is cancelled meanwhile.
+
+        Args:
+            was: What it was.
+            row: What it becomes.
+            then: Called with it as soon as it counts.
 
         Raises:
-            JournalError: It cannot be written; or it is not any more what it was, because somebody else moved it.
+            JournalError: It cannot be written; or it is not any more what it was, because somebody else moved it; or
+                its run belongs to another launch.
         """
-        if self.rows.get(was.key) is not was or was.key in self._moving:
+        if self.is_moving(was):
             raise JournalError(f"{was.key!r} is not {was.state} any more: somebody else has moved it")
-        self._moving.add(was.key)
+        claim = row.rest_uid if row.state is State.STARTED else None
+        if claim is not None and (owner := self.owner_of(claim)) is not None:
+            raise JournalError(f"the run {claim!r} is that of {owner!r}, and cannot be that of {row.key!r} as well")
+        done = self._moving[was.key] = anyio.Event()
+        if claim is not None:
+            self._claims[claim] = row.key
         try:
-            await self.journal.save(row)
-            self._take(row)
+            await self.journal.save((was, row), then=lambda: self._take([row], then))
         finally:
-            self._moving.discard(was.key)
+            del self._moving[was.key]
+            self._claims.pop(claim or "", None)
+            done.set()
+
+    async def move(
+        self, key: str, transition: Callable[[Row], Row | None], then: Callable[[Row], None] | None = None
+    ) -> Row | None:
+        """
+        Move a launch by what it is when nobody else is moving it.
+
+        Args:
+            key: Its key.
+            transition: Gives what it becomes, None if it is to stay.
+            then: Called with it as soon as that counts.
+
+        Returns:
+            What it became; None if it stayed.
+        """
+        while (moving := self._moving.get(key)) is not None:
+            await moving.wait()
+        was = self.rows[key]
+        row = transition(was)
+        if row is not None:
+            await self.put(was, row, then)
+        return row
 
     def remember(self, key: str, secrets: Secrets) -> None:
         """Keep the credentials of a launch for this process, in place of those that it had."""
@@ -138,37 +180,76 @@ class Book:
         """Whether a launch is not, or soon will not be, what it was."""
         return self.rows.get(row.key) is not row or row.key in self._moving
 
-    async def add(self, rows: Iterable[Row], payloads: Mapping[str, str]) -> None:
-        """Write new launches."""
-        new = list(rows)
-        await self.journal.add(new, payloads)
-        for row in new:
-            self._take(row)
+    async def add(
+        self, rows: Iterable[Row], payloads: Mapping[str, str], then: Callable[[Row], None] | None = None
+    ) -> set[str]:
+        """
+        Write those of some launches that are new; they count once they are on disk, whoever is cancelled meanwhile.
+
+        Args:
+            rows: The launches. One that is there, or that another call is just writing, stays as that has it.
+            payloads: Their payloads by digest.
+            then: Called with each as soon as it counts.
+
+        Returns:
+            The keys of those that were written.
+        """
+        given, written = {row.key: row for row in rows}, set[str]()
+        while missing := [key for key in given if key not in self.rows]:
+            mine = [key for key in missing if key not in self._moving]
+            if not mine:
+                await self._moving[missing[0]].wait()
+                continue
+            done = anyio.Event()
+            self._moving.update(dict.fromkeys(mine, done))
+            new = [given[key] for key in mine]
+            try:
+                await self.journal.add(new, payloads, lambda new=new: self._take(new, then))  # type: ignore[misc]
+            finally:
+                for key in mine:
+                    del self._moving[key]
+                done.set()
+            written.update(mine)
+        return written
 
     async def see(self, rest_uids: Iterable[str]) -> None:
-        """Note what is there before anything is sent in this opening."""
+        """
+        Note what a list shows, so that later lists are expected to show it.
+
+        The first list of an opening shows what is there before anything is sent. What later ones show is there
+        before anything is sent in the next opening.
+        """
         there = list(rest_uids)
         first = len(there) if self.baseline is None else None
-        # Only what is new can be mistaken later for one that was started after now.
+        opening = self.opening + self.has_looked
         fresh = [uid for uid in there if uid not in self.seen and uid not in self.owners]
-        await self.journal.see(fresh, self.opening, first)
-        self.seen.update(dict.fromkeys(fresh, self.opening))
+        if fresh or first is not None:
+            await self.journal.see(fresh, opening, first)
+        self.seen.update(dict.fromkeys(fresh, opening))
         self.baseline = len(there) if self.baseline is None else self.baseline
         self.has_looked = True
 
     async def bury(self, rest_uids: Iterable[str]) -> None:
-        """Note that runs were seen to be deleted."""
-        dead = [uid for uid in rest_uids if uid in self.owners and uid not in self.gone]
+        """Note that instances were seen to be deleted: runs of launches, and others that a list showed."""
+        dead = [uid for uid in rest_uids if (uid in self.owners or uid in self.seen) and uid not in self.gone]
         if dead:
             await self.journal.bury(dead)
             self.gone.update(dead)
 
-    def _take(self, row: Row) -> None:
+    def _take(self, rows: Iterable[Row], then: Callable[[Row], None] | None) -> None:
+        for row in rows:
+            self._replace(row)
+            if then is not None:
+                then(row)
+
+    def _replace(self, row: Row) -> None:
         before = self.rows.get(row.key)
         if before is None:
             self._names.setdefault(row.key.casefold(), row.key)
         else:
             self.tally[before.state] -= 1
+            if before.rest_uid is not None and before.state is State.STARTED and row.rest_uid is None:
+                self.owners.pop(before.rest_uid, None)
         self.tally[row.state] += 1
         if row.state is State.UNKNOWN and (before is None or before.state is not State.UNKNOWN):
             self._doubted[row.key] = self.clock.now()

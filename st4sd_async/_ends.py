@@ -140,15 +140,20 @@ class Ends:
 
     async def _end(self, key: str, status: Status | None) -> None:
         """A run is over; without a status it is not there any more."""
-        row, now = self._book.rows[key], self._book.clock.wall()
+        row = self._book.rows[key]
         self.statuses.pop(key, None)
         if row.state is State.STARTED:
             state = _end_of(status)
             if state is State.DELETED and row.rest_uid:
                 await self._book.bury([row.rest_uid])
             secrets = map(str, self._book.secrets.get(key, {}).values())
-            was, row = row, ended(row, state, None if status is None else told(status, secrets), now)
-            await self._book.put(was, row)
+            last = None if status is None else told(status, secrets)
+
+            def over(now: Row) -> Row | None:
+                # Another task may have deleted it meanwhile.
+                return ended(now, state, last, self._book.clock.wall()) if now.state is State.STARTED else None
+
+            row = await self._book.move(key, over) or self._book.rows[key]
         if row.state is State.SUCCEEDED and self._collecting:
             await self.collect(key)
         else:

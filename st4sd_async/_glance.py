@@ -38,9 +38,8 @@ def _read(path: Path) -> list[Row]:
     name = f"the journal {str(path)!r}"
     try:
         with copied(path, name) as copy, closing(sqlite3.connect(copy)) as database:
-            records.check_format(name, dict(database.execute("SELECT name, value FROM journal")))
-            found = database.execute(f"SELECT {', '.join(records.COLUMNS)} FROM item ORDER BY rowid")
-            return [records.read(values) for values in found]
+            number = records.format_of(name, dict(database.execute("SELECT name, value FROM journal")))
+            return [records.read(number, values) for values in database.execute(records.selecting(number))]
     except sqlite3.Error as error:
         problem = f"{name} cannot be read while it is open elsewhere: {error}"
     raise JournalError(problem)

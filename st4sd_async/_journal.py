@@ -8,12 +8,15 @@ a process that dies leaves no lock. Look into it, while no batch has it open, wi
 
 from __future__ import annotations
 
+import ctypes
 import os
 import secrets
 import sqlite3
 import threading
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import closing, suppress
+import weakref
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from copy import copy
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -24,9 +27,12 @@ import anyio.to_thread
 
 from . import _records as records
 from ._journal_errors import JournalCorrupt, JournalError, JournalLocked
+from ._journal_file import check_file
 from ._lock import FileLock, LocksUnsupported
-from ._moves import Row, State, doubted
+from ._moves import Row, State, disowned, doubted
 from ._records import Contents, Moment, Statement
+from ._rest_uid import is_rest_uid
+from ._threads import in_thread
 
 T = TypeVar("T")
 
@@ -40,12 +46,53 @@ DIED = "the process that sent it ended before the outcome was recorded"
 """Why a launch is in doubt that was found being sent."""
 
 
-@dataclass
-class _Group:
-    """Statements that share one commit."""
+class _Stale(Exception):
+    """A launch is not what it was expected to be."""
 
-    statements: list[Statement] = field(default_factory=list)
-    is_written: bool = False
+
+_LOCKED = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
+_TROUBLE = frozenset(
+    {
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_INTERRUPT,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_NOLFS,
+        sqlite3.SQLITE_NOMEM,
+        sqlite3.SQLITE_PERM,
+        sqlite3.SQLITE_PROTOCOL,
+        sqlite3.SQLITE_READONLY,
+    }
+)
+"""SQLite's codes for what is wrong with the machine; all others tell of a file that is not what we wrote."""
+_DAMAGE = frozenset({sqlite3.SQLITE_IOERR_SHORT_READ, sqlite3.SQLITE_IOERR_CORRUPTFS})
+
+
+@dataclass(eq=False)
+class _Write:
+    """What one task writes: all of it, or nothing."""
+
+    statements: list[Statement]
+    then: Callable[[], None] | None = None
+    """Called in the event loop once it is on the disk, before anything else can happen there."""
+    error: Exception | None = None
+
+
+@dataclass(eq=False)
+class _Group:
+    """Writes that share one commit."""
+
+    writes: list[_Write] = field(default_factory=list)
+    is_over: bool = False
+    failure: JournalError | None = None
+    """Why nothing of it was written."""
+
+    def settle(self) -> None:
+        """Make known what was written."""
+        for write in self.writes:
+            then, write.then = write.then, None
+            if then is not None and write.error is None and self.failure is None:
+                then()
 
 
 class Journal:
@@ -74,63 +121,124 @@ class Journal:
         """
         Lock and read the journal of a batch at this server; make it if there is none.
 
-        What was being sent when the process died that had it open is in doubt from now on.
+        One of an older format is brought to the newest, in the transaction that reads it. What was being sent when
+        the process died that had it open is in doubt from now on.
 
         Raises:
             JournalLocked: Another batch has it open.
             JournalCorrupt: It is damaged.
-            JournalError: It belongs to another server, is none, is too new, or the file cannot be made.
+            JournalError: It belongs to another server, is none, is too new, or the file cannot be made or locked.
         """
-        return await self._do(partial(self._open, server, now))
+        try:
+            return await self._do(partial(self._open, server, now), is_waited_for=True)
+        except BaseException:  # it may be open by now, if this was cancelled
+            await self.close()
+            raise
 
     async def close(self) -> None:
         """Let it go; what was saved stays."""
         with anyio.CancelScope(shield=True):
-            await self._do(self._close)
+            await self._do(self._close, is_waited_for=True)
 
-    async def save(self, *rows: Row) -> None:
-        """Write launches as they are now; those that were started own their runs."""
-        await self._write(statement for row in rows for statement in records.saving(row))
+    async def save(self, *changed: tuple[Row, Row], then: Callable[[], None] | None = None) -> None:
+        """
+        Write launches in place of what they were, all or none; one that was started owns its run.
 
-    async def add(self, rows: Iterable[Row], payloads: Mapping[str, str]) -> None:
-        """Write new launches, and the payloads that they name by digest."""
+        Args:
+            changed: Of each what the journal has, and what it becomes by one of the transitions of `_moves`.
+            then: Called once it is on the disk, even if this is cancelled.
+
+        Raises:
+            JournalError: The journal has something else, another launch owns the run, or it cannot be written.
+        """
+        await self._write((statement for was, row in changed for statement in records.moving(was, row)), then)
+
+    async def add(
+        self, rows: Iterable[Row], payloads: Mapping[str, str], then: Callable[[], None] | None = None
+    ) -> None:
+        """
+        Write new launches, and the payloads that they name by digest; nothing if one of their keys is there.
+
+        Raises:
+            JournalError: A key is there, or they cannot be written.
+        """
         kept = [(records.KEEP, item) for item in payloads.items()]
-        await self._write([*kept, *(statement for row in rows for statement in records.saving(row))])
+        await self._write([*kept, *(statement for row in rows for statement in records.adding(row))], then)
 
     def note(self, key: str, moment: Moment) -> None:
         """Have a moment written together with what is saved next; it is not worth a commit."""
-        self._group.statements.append(records.noting(key, moment))
+        self._group.writes.append(_Write([records.noting(key, moment)]))
 
     async def see(self, rest_uids: Iterable[str], opening: int, baseline: int | None) -> None:
-        """Note which instances are there before anything is sent in this opening, and how many before the first."""
+        """
+        Note which instances a list shows.
+
+        Args:
+            rest_uids: Their ids; those that were noted before stay as they are.
+            opening: The first opening in which they were there before anything was sent.
+            baseline: How many there were before the first send; None means unchanged.
+        """
         first = [] if baseline is None else [(records.SET, ("baseline", str(baseline)))]
         await self._write([*((records.SEE, (uid, opening)) for uid in rest_uids), *first])
 
     async def bury(self, rest_uids: Iterable[str]) -> None:
-        """Note that runs were seen to be deleted."""
-        await self._write((records.BURY, (uid,)) for uid in rest_uids)
+        """Note that instances were seen to be deleted, runs of this journal or others that it has seen."""
+        await self._write([(sql, (uid,)) for uid in rest_uids for sql in records.GONE])
 
     async def payload(self, digest: str) -> str:
-        """The payload with this digest; raises `JournalCorrupt` if it is not there."""
+        """The payload with this digest; raises `JournalCorrupt` if it is not there, or not what it was."""
         found = await self._do(lambda: self._query("SELECT content FROM payload WHERE digest = ?", digest).fetchone())
         if found is None:
             raise JournalCorrupt(f"{self.name} lacks the payload {digest!r}")
-        return str(found[0])
+        (content,) = found
+        if not isinstance(content, str) or records.digest(content) != digest:
+            raise JournalCorrupt(f"{self.name} is damaged: the payload {digest!r} is not what it was")
+        return content
 
-    async def _write(self, statements: Iterable[Statement]) -> None:
-        """Have statements written; those that come while others are being written share the next commit."""
-        group = self._group
-        group.statements += statements
-        # Not to be cancelled: whoever begins to write must know whether it was written. It takes milliseconds.
+    async def _write(self, statements: Iterable[Statement], then: Callable[[], None] | None = None) -> None:
+        """
+        Have statements written; those that come while others are being written share the next commit.
+
+        Whoever begins to write must know whether it was written, so cancelling takes effect when it is over. It
+        takes milliseconds. A scope does not shield against ``Task.cancel()``, which therefore waits as well.
+        """
+        write, group = _Write(list(statements), then), self._group
+        group.writes.append(write)
+        cancelled: BaseException | None = None
         with anyio.CancelScope(shield=True):
-            async with self._lock:
-                if not group.is_written:
-                    self._group = _Group()
-                    await self._do(partial(self._commit, group.statements))
-                    group.is_written = True
+            while not group.is_over:
+                try:
+                    async with self._lock:
+                        await self._commit(group)
+                except anyio.get_cancelled_exc_class() as error:
+                    cancelled = error
+        group.settle()
+        if (failure := group.failure or write.error) is not None:
+            raise copy(failure)
+        if cancelled is not None:
+            raise cancelled
 
-    async def _do(self, work: Callable[[], T]) -> T:
+    async def _commit(self, group: _Group) -> None:
+        if group.is_over:
+            return
+        if self._group is group:
+            self._group = _Group()
         try:
+            await self._do(partial(self._write_down, group))
+        except JournalError as error:
+            group.failure, group.is_over = error, True
+
+    async def _do(self, work: Callable[[], T], *, is_waited_for: bool = False) -> T:
+        """
+        What some work gives, done in the journal's thread.
+
+        Args:
+            work: The work.
+            is_waited_for: Whether ``Task.cancel()``, too, waits for its end.
+        """
+        try:
+            if is_waited_for:
+                return await in_thread(self._alone, work)
             return await anyio.to_thread.run_sync(self._alone, work, limiter=self._one)
         except sqlite3.Error as error:
             failure = self._translated(error)
@@ -142,45 +250,82 @@ class Journal:
             return work()
 
     def _translated(self, error: sqlite3.Error) -> JournalError:
-        if "locked" in str(error):
+        code = getattr(error, "sqlite_errorcode", None)
+        primary = None if code is None else code & 0xFF
+        if primary in _LOCKED:
             return JournalLocked(f"{self.name} is open elsewhere")
-        is_broken = not isinstance(error, sqlite3.OperationalError | sqlite3.ProgrammingError)
-        problem = f"{self.name} cannot be used: {error}"
-        return JournalCorrupt(problem) if is_broken or "malformed" in str(error) else JournalError(problem)
+        if isinstance(error, sqlite3.ProgrammingError) or (primary in _TROUBLE and code not in _DAMAGE):
+            return JournalError(f"{self.name} cannot be used: {error}")
+        return JournalCorrupt(f"{self.name} is damaged: {error}")
 
     def _query(self, sql: str, *values: Any) -> sqlite3.Cursor:
         if self._database is None:
             raise JournalError(f"{self.name} is not open: use the batch inside 'async with client.batch(...):'")
         return self._database.execute(sql, values)
 
-    def _commit(self, statements: Iterable[Statement]) -> None:
+    def _write_down(self, group: _Group) -> None:
+        if group.is_over:
+            return
         self._query("BEGIN IMMEDIATE")
         try:
-            for sql, values in statements:
-                self._query(sql, *values)
+            for write in group.writes:
+                self._apply(write)
             self._query("COMMIT")
         except BaseException:
             with suppress(sqlite3.Error):
                 self._query("ROLLBACK")
             raise
+        group.is_over = True
+
+    def _apply(self, write: _Write) -> None:
+        """Write all of it or nothing, whatever else is in the same commit."""
+        self._query("SAVEPOINT one")
+        try:
+            for statement in write.statements:
+                self._execute(*statement)
+        except (sqlite3.IntegrityError, _Stale) as error:
+            write.error = JournalError(f"{self.name} does not allow what was to be written: {error}")
+            self._query("ROLLBACK TO one")
+        self._query("RELEASE one")
+
+    def _execute(self, sql: str, values: Sequence[Any]) -> None:
+        changed = self._query(sql, *values).rowcount
+        if sql is records.UPDATE and changed != 1:
+            key, state, attempt = values[-3:]
+            raise _Stale(f"{key!r} is not {state} in attempt {attempt} any more")
 
     def _open(self, server: str, now: float) -> Contents:
         self._path = self._path and self._path.absolute()  # whatever the working directory becomes
         is_new = self._path is not None and not self._path.exists()
         self._file = None if self._path is None else self._locked(self._path)
         try:
-            target = ":memory:" if self._path is None else self._path
-            self._database = sqlite3.connect(target, timeout=0, isolation_level=None, check_same_thread=False)
-            # Exclusive locking needs no shared memory, so that a journal may lie on a network's file system.
-            for setting in ("locking_mode = EXCLUSIVE", "journal_mode = WAL", *FULL_SYNC, CACHE):
-                self._query(f"PRAGMA {setting}")
-            contents = self._begin(server, now)
+            contents = self._connect(server, now)
+        except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
+            self._close()
+            problem = f"{self.name} is damaged: {error}"
         except BaseException:
             self._close()
             raise
-        if is_new and self._path is not None:
-            _sync_folder(self._path.parent)
-        return contents
+        else:
+            if is_new and self._path is not None:
+                _sync_folder(self._path.parent)
+            _open_journals.add(self)
+            return contents
+        raise JournalCorrupt(problem)
+
+    def _connect(self, server: str, now: float) -> Contents:
+        if self._path is not None:
+            check_file(self._path, self.name)  # before SQLite may write to it
+        target = ":memory:" if self._path is None else self._path
+        is_empty = self._path is None or not self._path.stat().st_size
+        self._database = sqlite3.connect(target, timeout=0, isolation_level=None, check_same_thread=False)
+        # Exclusive locking needs no shared memory, so that a journal may lie on a network's file system.
+        self._query("PRAGMA locking_mode = EXCLUSIVE")
+        if is_empty:
+            self._query(f"PRAGMA application_id = {records.APPLICATION}")
+        for setting in ("journal_mode = WAL", *FULL_SYNC, CACHE):
+            self._query(f"PRAGMA {setting}")
+        return self._begin(server, now)
 
     def _locked(self, path: Path) -> FileLock:
         try:
@@ -193,6 +338,7 @@ class Journal:
             raise JournalError(f"{self.name} cannot be opened: {error.strerror}") from None
 
     def _close(self) -> None:
+        _open_journals.discard(self)
         database, self._database = self._database, None
         file, self._file = self._file, None
         try:
@@ -202,62 +348,138 @@ class Journal:
             if file is not None:
                 file.release()
 
+    def _abandon(self) -> None:
+        """Leave the journal to the process that this one was forked from."""
+        if self._database is not None:
+            # To close the connection here would remove the log that the other process writes to. So it never is.
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._database))
+        self._database = self._file = None
+
     def _begin(self, server: str, now: float) -> Contents:
         """Make the tables or check them, count the opening, and doubt what was being sent."""
         self._query("BEGIN IMMEDIATE")
-        tables = {name for (name,) in self._query("SELECT name FROM sqlite_schema WHERE type = 'table'")}
-        if not tables:
-            for statement in records.TABLES.split(";"):
-                self._query(statement)
-            made = {"format": records.FORMAT, "server": server, "token": secrets.token_hex(16), "opening": "0"}
-            for item in made.items():
-                self._query(records.SET, *item)
-        elif "journal" not in tables:
-            raise JournalError(f"{self.name} is no journal but another database: give another path")
-        self._query(records.MOMENTS)
-        facts = self._facts(server)
-        if (problem := self._query("PRAGMA quick_check(item)").fetchone()[0]) != "ok":
+        if self._query("SELECT count(*) FROM sqlite_schema").fetchone() == (0,):
+            self._make(server)
+        elif (problem := self._query("PRAGMA integrity_check(1)").fetchone()[0]) != "ok":
             raise JournalCorrupt(f"{self.name} is damaged: {problem}")
+        number, facts = self._facts(server)
+        self._query(records.MOMENTS)
+        rows = [records.read(number, values) for values in self._query(records.selecting(number)).fetchall()]
+        if number < records.FORMAT:
+            self._upgrade(facts, rows)
+        self._refuse_transitions()
         opening = int(facts["opening"]) + 1
         self._query(records.SET, "opening", str(opening))
-        contents = self._read(facts, opening, now)
+        contents = self._read(facts, opening, rows, now)
         self._query("COMMIT")
         return contents
 
-    def _facts(self, server: str) -> dict[str, str]:
+    def _make(self, server: str) -> None:
+        for statement in records.TABLES.split(";"):
+            self._query(statement)
+        token = secrets.token_hex(16)
+        made = {"server": server, "token": token, "opening": "0", **_marks(token)}
+        for item in made.items():
+            self._query(records.SET, *item)
+        self._mark()
+
+    def _upgrade(self, facts: dict[str, str], rows: Iterable[Row]) -> None:
+        """Bring the tables of an older format to the newest."""
+        for statement in records.FROM_FORMAT_1:
+            self._query(statement)
+        for row in rows:
+            self._query("UPDATE item SET checksum = ? WHERE key = ?", records.checksum(*records.written(row)), row.key)
+        for item in _marks(facts["token"]).items():
+            self._query(records.SET, *item)
+        self._mark()
+
+    def _mark(self) -> None:
+        """Have the file's header say what it is."""
+        self._query(f"PRAGMA application_id = {records.APPLICATION}")
+        self._query(f"PRAGMA user_version = {records.FORMAT}")
+
+    def _refuse_transitions(self) -> None:
+        """Have SQLite refuse what no transition of `_moves` leads to."""
+        there = dict(self._query("SELECT name, sql FROM sqlite_schema WHERE type = 'trigger'").fetchall())
+        for name in there.keys() - records.TRIGGERS.keys():
+            raise JournalCorrupt(f"{self.name} has the trigger {name!r}, which is none of a journal")
+        for name, sql in records.TRIGGERS.items():
+            if there.get(name) != sql:
+                self._query(f"DROP TRIGGER IF EXISTS {name}")
+                self._query(sql)
+
+    def _facts(self, server: str) -> tuple[int, dict[str, str]]:
         facts: dict[str, str] = dict(self._query("SELECT name, value FROM journal").fetchall())
-        records.check_format(self.name, facts)
+        number = records.format_of(self.name, facts)
+        marks = [self._query(f"PRAGMA {name}").fetchone()[0] for name in ("user_version", "application_id")]
+        if number > 1 and marks != [number, records.APPLICATION]:
+            raise JournalCorrupt(f"{self.name} is damaged: its header says {marks}, and it has format {number}")
+        if number > 1 and facts["check"] != _marks(facts["token"])["check"]:
+            raise JournalCorrupt(f"{self.name} is damaged: its token is not what it was")
         if facts["server"] != server:
             told = f"{self.name} is of a batch at {facts['server']}, not at {server}: {records.ELSEWHERE}"
             raise JournalError(told.format(server))
-        return facts
+        return number, facts
 
-    def _read(self, facts: Mapping[str, str], opening: int, now: float) -> Contents:
-        with closing(self._query(f"SELECT {', '.join(records.COLUMNS)} FROM item ORDER BY rowid")) as found:
-            rows = [records.read(values) for values in found]
-        for index, row in enumerate(rows):
-            if row.state is State.SENDING:
-                rows[index] = doubted(row, DIED, now)
-            elif row.state is State.UNKNOWN and row.since > now:
-                # The clock was wrong then: nobody can wait for that moment to come.
-                rows[index] = replace(row, since=now)
-            if rows[index] is not row:
-                for sql, values in records.saving(rows[index]):
-                    self._query(sql, *values)
+    def _read(self, facts: Mapping[str, str], opening: int, rows: list[Row], now: float) -> Contents:
         runs = self._query("SELECT rest_uid, key, gone FROM run").fetchall()
+        owners = {uid: key for uid, key, _ in runs if is_rest_uid(uid)}
+        for index, was in enumerate(rows):
+            row = _resumed(was, owners, now)
+            if (row.state, row.since) != (was.state, was.since):
+                for statement in records.moving(was, row):
+                    self._execute(*statement)
+            rows[index] = row
         moments = self._query("SELECT key, attempt, state, since FROM moment ORDER BY since")
-        seen = dict(self._query("SELECT rest_uid, opening FROM seen").fetchall())
+        seen = self._query("SELECT rest_uid, opening, gone FROM seen").fetchall()
         baseline = facts.get("baseline")
         return Contents(
             token=facts["token"],
             opening=opening,
             rows=rows,
-            owners={uid: key for uid, key, _ in runs},
-            gone={uid for uid, _, gone in runs if gone},
-            seen=seen,
+            owners=owners,
+            gone={uid for uid, _, gone in (*runs, *seen) if gone},
+            seen={uid: int(first) for uid, first, _ in seen if is_rest_uid(uid)},
             baseline=None if baseline is None else int(baseline),
             moments=[records.noted(values) for values in moments],
         )
+
+
+def _marks(token: str) -> dict[str, str]:
+    """What a journal of the newest format says of itself."""
+    return {"format": str(records.FORMAT), "check": str(records.checksum(token))}
+
+
+def _resumed(row: Row, owners: Mapping[str, str], now: float) -> Row:
+    """What becomes of a launch when its journal is opened."""
+    if row.state is State.SENDING:
+        return doubted(row, DIED, now)
+    if row.state is State.UNKNOWN and row.since > now:
+        # The clock was wrong then: nobody can wait for that moment to come.
+        row = replace(row, since=now)
+    if row.state is State.STARTED and (row.rest_uid is None or owners.get(row.rest_uid) != row.key):
+        return disowned(row, f"the journal had the run {row.rest_uid!r} for it, which is {_whose(row, owners)}", now)
+    if row.rest_uid is not None and not is_rest_uid(row.rest_uid):
+        row = replace(row, rest_uid=None)
+    return replace(row, candidates=tuple(filter(is_rest_uid, row.candidates)))
+
+
+def _whose(row: Row, owners: Mapping[str, str]) -> str:
+    owner = owners.get(row.rest_uid or "")
+    return "no rest-uid" if owner is None else f"that of {owner!r}"
+
+
+_open_journals: weakref.WeakSet[Journal] = weakref.WeakSet()
+
+
+def _abandon_after_fork() -> None:
+    for journal in list(_open_journals):
+        journal._abandon()
+    _open_journals.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_abandon_after_fork)
 
 
 def _sync_folder(folder: Path) -> None:

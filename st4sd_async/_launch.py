@@ -7,7 +7,6 @@ brings them so; that they were renewed meanwhile is no change of the launch.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from ._draft import Draft, settled
 from ._errors import InvalidPayload, Problem, shorten
 from ._moves import METADATA_KEY, Row, State
 from ._payload import no_payload, prepare
+from ._records import digest
 from ._resources.registry import identifier_path
 from .models import Experiment, StartPayload
 
@@ -130,11 +130,6 @@ async def entry(launch: Launch, now: float) -> Entry:
     secrets = {path: value for path, value in _leaves(body) if _is_secret(path)}
     content = json.dumps(_with(body, dict.fromkeys(secrets, WITHHELD)), sort_keys=True, ensure_ascii=False)
     return Entry(Row(launch.key, launch.identifier, digest(content), State.PLANNED, since=now), content, secrets)
-
-
-def digest(content: str) -> str:
-    """What the journal calls a payload."""
-    return hashlib.sha256(content.encode()).hexdigest()
 
 
 def needs(content: str) -> bool:

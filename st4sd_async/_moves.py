@@ -3,6 +3,7 @@ The life of a launch in a batch, as pure moves from row to row: what may follow 
 
     planned -> sending -> started -> succeeded -> collected
                   |          |-> failed, stopped, deleted
+                  |          |-> unknown, if its run turns out to be another launch's
                   |-> refused (or from planned, if it is refused here)
                   |-> planned, on the proof that nothing was started
                   |-> unknown -> started (found), planned (on proof), unknown (cannot be told)
@@ -65,7 +66,7 @@ MOVES: dict[State, frozenset[State]] = {
     State.PLANNED: frozenset({State.SENDING, State.REFUSED, State.STARTED}),
     State.SENDING: frozenset({State.PLANNED, State.UNKNOWN, State.REFUSED, State.STARTED}),
     State.UNKNOWN: frozenset({State.PLANNED, State.UNKNOWN, State.STARTED}),
-    State.STARTED: ENDS - {State.COLLECTED},
+    State.STARTED: ENDS - {State.COLLECTED} | {State.UNKNOWN},
     State.SUCCEEDED: frozenset({State.SUCCEEDED, State.COLLECTED}),
     State.COLLECTED: frozenset({State.SUCCEEDED, State.COLLECTED}),
     **dict.fromkeys(BAD_ENDS, frozenset({State.PLANNED})),
@@ -107,6 +108,8 @@ class Row:
     """What that error said."""
     candidates: tuple[str, ...] = ()
     """rest-uids that may be its run, while that is unknown."""
+    never_executed: tuple[str, ...] = ()
+    """rest-uids of instances that may have been its run, and had executed nothing when they were last asked for."""
     files: tuple[str, ...] = ()
     """What was downloaded."""
     request: str | None = None
@@ -166,6 +169,11 @@ def amended(row: Row, given: Row, now: float) -> Row:
 def doubted(row: Row, why: str, now: float) -> Row:
     """It may have been started at any time until now."""
     return replace(_moved(row, State.UNKNOWN, now), error_class="StartOutcomeUnknown", error=why, candidates=())
+
+
+def disowned(row: Row, why: str, now: float) -> Row:
+    """Its run is not its own: it is in doubt again."""
+    return replace(doubted(row, why, now), rest_uid=None)
 
 
 def suspected(row: Row, candidates: Sequence[str]) -> Row:

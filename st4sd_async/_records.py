@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Mapping, Sequence
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from ._journal_errors import JournalCorrupt, JournalError
-from ._moves import Proof, Row, State
+from ._moves import BAD_ENDS, MOVES, PROOFS, Proof, Row, State
 
-FORMAT = "1"
-"""Version of the tables below."""
+FORMAT = 2
+"""Version of the tables below, which is also SQLite's ``user_version`` of the file."""
+FORMATS = (1, FORMAT)
+"""Those that can be read; a batch brings an older one to the newest."""
+APPLICATION = 0x73743464
+"""SQLite's ``application_id`` of journals since format 2: "st4d"."""
 
 TABLES = """
 CREATE TABLE journal (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -20,37 +26,81 @@ CREATE TABLE payload (digest TEXT PRIMARY KEY, content TEXT NOT NULL);
 CREATE TABLE item (
     key TEXT PRIMARY KEY, experiment TEXT NOT NULL, payload TEXT NOT NULL, state TEXT NOT NULL,
     attempt INTEGER NOT NULL, opening INTEGER NOT NULL, since TEXT NOT NULL, rest_uid TEXT, status TEXT,
-    error_class TEXT, error TEXT, candidates TEXT NOT NULL, files TEXT NOT NULL, request TEXT, proof TEXT
+    error_class TEXT, error TEXT, candidates TEXT NOT NULL, never_executed TEXT NOT NULL DEFAULT '[]',
+    files TEXT NOT NULL, request TEXT, proof TEXT, checksum INTEGER
 );
 CREATE TABLE run (rest_uid TEXT PRIMARY KEY, key TEXT NOT NULL, attempt INTEGER NOT NULL, gone TEXT) WITHOUT ROWID;
-CREATE TABLE seen (rest_uid TEXT PRIMARY KEY, opening INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE seen (rest_uid TEXT PRIMARY KEY, opening INTEGER NOT NULL, gone TEXT) WITHOUT ROWID;
 """
+TABLE_NAMES = frozenset({"journal", "payload", "item", "run", "seen"})
 MOMENTS = """
 CREATE TABLE IF NOT EXISTS moment (
     key TEXT, attempt INTEGER, state TEXT, since TEXT, PRIMARY KEY (key, attempt, state, since)
 ) WITHOUT ROWID
 """
 """A table that journals may lack, because it came later: when launches came into which state."""
-COLUMNS = tuple(Row.__slots__)
-"""Those of ``item``: a launch field by field."""
-SAVE = (
-    f"INSERT INTO item ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))}) ON CONFLICT (key) DO UPDATE "
-    f"SET {', '.join(f'{name} = excluded.{name}' for name in COLUMNS)}"
+FROM_FORMAT_1 = (
+    "ALTER TABLE item ADD COLUMN never_executed TEXT NOT NULL DEFAULT '[]'",
+    "ALTER TABLE item ADD COLUMN checksum INTEGER",
+    "ALTER TABLE seen ADD COLUMN gone TEXT",
 )
-OWN = "INSERT INTO run VALUES (?, ?, ?, NULL) ON CONFLICT DO UPDATE SET key = excluded.key, attempt = excluded.attempt"
-BURY = "UPDATE run SET gone = 'yes' WHERE rest_uid = ?"
-SEE = "INSERT OR IGNORE INTO seen VALUES (?, ?)"
+"""What brings the tables of format 1 to format 2."""
+COLUMNS = tuple(Row.__slots__)
+"""Those of ``item``: a launch field by field; ``checksum`` comes last."""
+LATER = frozenset({"never_executed"})
+"""Columns that format 1 lacks."""
+INSERT = f"INSERT INTO item ({', '.join(COLUMNS)}, checksum) VALUES ({', '.join('?' * len(COLUMNS))}, ?)"
+"""Writes a new launch; it fails if the key is there."""
+UPDATE = (
+    f"UPDATE item SET {', '.join(f'{name} = ?' for name in COLUMNS)}, checksum = ? "
+    "WHERE key = ? AND state = ? AND attempt = ?"
+)
+"""Moves a launch that is still what it was; it must change one row."""
+OWN = "INSERT INTO run VALUES (?, ?, ?, NULL)"
+"""Gives a run its owner; it fails if the run has one."""
+DISOWN = "DELETE FROM run WHERE rest_uid = ? AND key = ?"
+GONE = tuple(f"UPDATE {table} SET gone = 'yes' WHERE rest_uid = ?" for table in ("run", "seen"))
+SEE = "INSERT OR IGNORE INTO seen VALUES (?, ?, NULL)"
 NOTE = "INSERT OR IGNORE INTO moment VALUES (?, ?, ?, ?)"
 SET = "INSERT OR REPLACE INTO journal VALUES (?, ?)"
+KEEP = "INSERT OR IGNORE INTO payload VALUES (?, ?)"
 ELSEWHERE = (
     "give another path; but if it is the same service under a new address, tell the journal: "
     "sqlite3 FILE \"UPDATE journal SET value = '{}' WHERE name = 'server'\""
 )
 """What to do with the journal of a batch at another server."""
-KEEP = "INSERT OR IGNORE INTO payload VALUES (?, ?)"
 
 Statement = tuple[str, Sequence[Any]]
 """SQL, and the values for its question marks."""
+
+
+def _listed(words: Iterable[str]) -> str:
+    return ", ".join(f"'{word}'" for word in sorted(words))
+
+
+def _refusing(name: str, when: str, condition: str = "") -> str:
+    unless = f" WHEN ({condition}) IS NOT TRUE" if condition else ""
+    return f"CREATE TRIGGER {name} BEFORE {when}{unless} BEGIN SELECT RAISE(ABORT, 'transition not permitted'); END"
+
+
+_MOVES = _listed(f"{before} {after}" for before, some in MOVES.items() for after in some if after is not State.PLANNED)
+_PROOFS = _listed(f"{before} {proof}" for before, some in PROOFS.items() for proof in some if proof is not Proof.ENDED)
+_SAME = "NEW.attempt = OLD.attempt AND NEW.experiment = OLD.experiment AND NEW.payload = OLD.payload"
+_OWNED = "EXISTS (SELECT 1 FROM run WHERE rest_uid = NEW.rest_uid AND key = NEW.key AND attempt = NEW.attempt)"
+_MOVED = f"""NEW.key = OLD.key AND (
+    OLD.state || ' ' || NEW.state IN ({_MOVES}) AND {_SAME} AND (NEW.state <> 'started' OR {_OWNED})
+    OR NEW.state = 'planned' AND OLD.state || ' ' || NEW.proof IN ({_PROOFS}) AND {_SAME}
+    OR NEW.state = 'planned' AND NEW.proof = '{Proof.ENDED}' AND OLD.state IN ({_listed(BAD_ENDS)})
+        AND NEW.attempt = OLD.attempt + 1 AND NEW.opening = 0
+    OR NEW.state = 'planned' AND OLD.state = 'planned' AND OLD.opening = 0 AND NEW.opening = 0
+        AND NEW.attempt = OLD.attempt)"""
+TRIGGERS = {
+    "item_is_new": _refusing("item_is_new", "INSERT ON item", "NEW.state = 'planned' AND NEW.opening = 0"),
+    "item_moves": _refusing("item_moves", "UPDATE ON item", _MOVED),
+    "item_stays": _refusing("item_stays", "DELETE ON item"),
+    "run_keeps_its_owner": _refusing("run_keeps_its_owner", "UPDATE OF rest_uid, key, attempt ON run"),
+}
+"""name -> what lets nothing happen to launches and runs but the transitions of `_moves`, whoever writes."""
 
 
 class Moment(NamedTuple):
@@ -76,7 +126,7 @@ class Contents:
     owners: dict[str, str]
     """rest-uid -> key, of all runs that it ever started."""
     gone: set[str]
-    """Those of them that were seen to be deleted."""
+    """rest-uids of instances that were seen to be deleted: of its own, and of those that it has seen."""
     seen: dict[str, int]
     """rest-uid -> the first opening in which it was there before anything was sent."""
     baseline: int | None
@@ -85,17 +135,61 @@ class Contents:
     """key and moment, of all that were noted."""
 
 
-def check_format(name: str, facts: Mapping[str, str]) -> None:
-    """Raise `JournalError` if a journal with these facts was written by another version of this package."""
-    found = facts.get("format")
-    if found != FORMAT:
-        raise JournalError(f"{name} has format {found!r}, not {FORMAT!r}: update this package")
+def format_of(name: str, facts: Mapping[str, str]) -> int:
+    """
+    Return the format of a journal with these facts.
+
+    Raises:
+        JournalError: A newer version of this package wrote it.
+        JournalCorrupt: There is no such format.
+    """
+    found = facts.get("format", "")
+    number = int(found) if found.isascii() and found.isdigit() else 0
+    if number > FORMAT:
+        raise JournalError(f"{name} has format {found!r}, which is newer than {FORMAT}: update this package")
+    if number not in FORMATS:
+        raise JournalCorrupt(f"{name} is damaged: it has the format {found!r}")
+    return number
 
 
-def saving(row: Row) -> list[Statement]:
-    """What writes a launch; one that was started owns its run."""
-    owning: list[Statement] = [(OWN, (row.rest_uid, row.key, row.attempt))] if row.state is State.STARTED else []
-    return [*owning, (SAVE, written(row)), noting(row.key, Moment(row.attempt, row.state, row.since))]
+def digest(content: str) -> str:
+    """Return what the journal calls a payload."""
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
+def checksum(*values: Any) -> int:
+    """Return a checksum of texts and numbers: damage shows, which SQLite does not look for."""
+    return zlib.crc32(json.dumps(values).encode())
+
+
+def columns_of(number: int) -> list[str]:
+    """Return the columns of ``item`` in a format, but for the checksum."""
+    return [name for name in COLUMNS if number >= FORMAT or name not in LATER]
+
+
+def selecting(number: int) -> str:
+    """Return the SQL that reads all launches from a journal of a format."""
+    columns = [*columns_of(number), *(["checksum"] if number >= FORMAT else [])]
+    return f"SELECT {', '.join(columns)} FROM item ORDER BY rowid"
+
+
+def adding(row: Row) -> list[Statement]:
+    """Return what writes a new launch."""
+    return [(INSERT, _with_checksum(row)), _noting_state(row)]
+
+
+def moving(was: Row, row: Row) -> list[Statement]:
+    """Return what moves a launch; one that is started owns its run, and one whose run is taken back does not."""
+    owning: list[Statement] = []
+    if row.state is State.STARTED:
+        owning = [(OWN, (row.rest_uid, row.key, row.attempt))]
+    elif was.state is State.STARTED and row.rest_uid is None:
+        owning = [(DISOWN, (was.rest_uid, was.key))]
+    return [*owning, (UPDATE, (*_with_checksum(row), was.key, str(was.state), was.attempt)), _noting_state(row)]
+
+
+def _noting_state(row: Row) -> Statement:
+    return noting(row.key, Moment(row.attempt, row.state, row.since))
 
 
 def noting(key: str, moment: Moment) -> Statement:
@@ -116,19 +210,50 @@ def _written_time(moment: float) -> str:
 def written(row: Row) -> tuple[Any, ...]:
     """A launch as the table has it: moments as ISO texts, lists as JSON."""
     values = {name: getattr(row, name) for name in COLUMNS}
+    values["state"], values["proof"] = str(row.state), None if row.proof is None else str(row.proof)
     values["since"] = _written_time(row.since)
-    values["candidates"], values["files"] = json.dumps(row.candidates), json.dumps(row.files)
+    for name in _LISTS:
+        values[name] = json.dumps(values[name])
     return tuple(values.values())
 
 
-def read(values: Sequence[Any]) -> Row:
-    """The launch that the table has so; raises `JournalCorrupt` if it makes no sense."""
+_LISTS = ("candidates", "never_executed", "files")
+
+
+def _with_checksum(row: Row) -> tuple[Any, ...]:
+    values = written(row)
+    return *values, checksum(*values)
+
+
+def read(number: int, values: Sequence[Any]) -> Row:
+    """The launch that a table of a format has so; raises `JournalCorrupt` if it makes no sense."""
+    columns = columns_of(number)
     try:
-        row = dict(zip(COLUMNS, values, strict=True))
-        row["state"], row["proof"] = State(row["state"]), None if row["proof"] is None else Proof(row["proof"])
-        row["since"] = datetime.fromisoformat(row["since"]).timestamp()
-        row["candidates"], row["files"] = tuple(json.loads(row["candidates"])), tuple(json.loads(row["files"]))
-        return Row(**row)
-    except (ValueError, TypeError) as error:
+        if number >= FORMAT and checksum(*values[:-1]) != values[-1]:
+            raise ValueError("its checksum is another")
+        return _row(dict(zip(columns, values[: len(columns)], strict=True)))
+    except (ValueError, TypeError, OverflowError, OSError, RecursionError) as error:
         problem = f"the journal has an entry {values[0]!r} that cannot be read: {error}"
     raise JournalCorrupt(problem)
+
+
+def _row(row: dict[str, Any]) -> Row:
+    for name in ("key", "experiment", "payload", "since"):
+        _check(name, row[name], str)
+    for name in ("rest_uid", "status", "error_class", "error", "request"):
+        _check(name, row[name], str, type(None))
+    for name in ("attempt", "opening"):
+        _check(name, row[name], int)
+    row["state"], row["proof"] = State(row["state"]), None if row["proof"] is None else Proof(row["proof"])
+    row["since"] = datetime.fromisoformat(row["since"]).timestamp()
+    for name in _LISTS:
+        row[name] = tuple(_check(name, one, str) for one in json.loads(row.get(name, "[]")))
+    if row["status"] is not None:
+        _check("status", json.loads(row["status"]), dict)
+    return Row(**row)
+
+
+def _check(name: str, value: Any, *kinds: type) -> Any:
+    if not isinstance(value, kinds):
+        raise TypeError(f"{name} is {value!r}")
+    return value

@@ -46,24 +46,34 @@ class Settling:
         Raises:
             InvalidPayload: A payload will not do; nothing is planned.
         """
-        rows = {row.key: row for row in self._rows(BAD_ENDS)}
-        is_idle = self._work is None or self._work.is_over
         given: dict[str, Entry] = {}
         for launch in each(corrected):
             row = self._book.rows.get(launch.key)
-            if row is None or not (row.state in BAD_ENDS or (is_idle and row.is_unsent)):
-                continue
-            one = await entry(launch, self._book.clock.wall())
-            if row.key in rows or not one.is_as(row):
-                rows[row.key], given[row.key] = row, one
+            if row is not None and self._is_open_to_correction(row):
+                given[launch.key] = await entry(launch, self._book.clock.wall())
         await self._book.journal.add([], {one.row.payload: one.content for one in given.values()})
-        for key, row in rows.items():
-            if key in given:
-                self._book.remember(key, given[key].secrets)
-                await self._change(row, amended(row, given[key].row, self._book.clock.wall()))
-            else:
-                await self._plan(row, Proof.ENDED)
-        return len(rows)
+        bad = [row.key for row in self._rows(BAD_ENDS)]
+        return sum([await self._retry(key, given.get(key)) for key in dict.fromkeys([*bad, *given])])
+
+    def _is_open_to_correction(self, row: Row) -> bool:
+        is_idle = self._work is None or self._work.is_over
+        return row.state in BAD_ENDS or (is_idle and row.is_unsent)
+
+    async def _retry(self, key: str, given: Entry | None) -> bool:
+        """Plan a launch anew, or correct it, unless somebody else has done that; returns whether it was done."""
+
+        def again(row: Row) -> Row | None:
+            if given is not None and self._is_open_to_correction(row):
+                is_new = row.state in BAD_ENDS or not given.is_as(row)
+                return amended(row, given.row, self._book.clock.wall()) if is_new else None
+            return planned(row, Proof.ENDED, self._book.clock.wall()) if row.state in BAD_ENDS else None
+
+        def remember(row: Row) -> None:
+            if given is not None:
+                self._book.remember(key, given.secrets)
+            self._take(row)
+
+        return await self._book.move(key, again, remember) is not None
 
     async def adopt(self, key: str, rest_uid: str) -> None:
         """
@@ -71,16 +81,26 @@ class Settling:
 
         Raises:
             UnknownRun: The service has no such run.
-            ValueError: The launch is not in doubt, or the run was started for something else.
+            ValueError: The launch is not in doubt, or the run was started for something else or is another launch's.
         """
         row = self._book.doubt(key)
-        owner = self._book.owners.get(rest_uid)
-        if owner is not None:
-            raise ValueError(f"the run {rest_uid!r} is that of {owner!r}")
+        self._check_free(rest_uid)
         seen = of_instance(await self._client.instances.get(rest_uid))
         if seen.package not in (None, row.package) or (seen.has_metadata and seen.token != self._book.token_of(row)):
             raise ValueError(f"the run {rest_uid!r} was not started for {key!r}: its experiment or metadata is another")
-        await self._change(row, started(row, rest_uid, self._book.clock.wall()))
+
+        def adopted(_: Row) -> Row:
+            # Another task may have settled it meanwhile, or given the run to another launch.
+            doubt = self._book.doubt(key)
+            self._check_free(rest_uid)
+            return started(doubt, rest_uid, self._book.clock.wall())
+
+        await self._book.move(key, adopted, self._take)
+
+    def _check_free(self, rest_uid: str) -> None:
+        owner = self._book.owner_of(rest_uid)
+        if owner is not None:
+            raise ValueError(f"the run {rest_uid!r} is that of {owner!r}")
 
     async def forget(self, key: str) -> None:
         """
@@ -89,7 +109,11 @@ class Settling:
         Raises:
             ValueError: The launch is not in doubt.
         """
-        await self._plan(self._book.doubt(key), Proof.BY_HAND)
+        self._book.doubt(key)
+        by_hand = Proof.BY_HAND
+        await self._book.move(
+            key, lambda _: planned(self._book.doubt(key), by_hand, self._book.clock.wall()), self._take
+        )
 
     async def cancel(self) -> int:
         """
@@ -131,13 +155,16 @@ class Settling:
             if not error.detail:
                 raise
         await self._book.bury([uid])
-        await self._book.put(row, ended(row, State.DELETED, row.status, self._book.clock.wall()))
 
-    async def _plan(self, row: Row, proof: Proof) -> None:
-        await self._change(row, planned(row, proof, self._book.clock.wall()))
+        def deleted(now: Row) -> Row | None:
+            # Another pass of `run` may have seen the end of its run already.
+            is_running = now.state is State.STARTED and now.rest_uid == uid
+            return ended(now, State.DELETED, now.status, self._book.clock.wall()) if is_running else None
 
-    async def _change(self, was: Row, row: Row) -> None:
-        await self._book.put(was, row)
+        await self._book.move(row.key, deleted)
+
+    def _take(self, row: Row) -> None:
+        """Have a launch worked on that was just written."""
         self._errors.pop(row.key, None)
         if self._work is not None:
             self._work.take([row])

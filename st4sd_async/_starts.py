@@ -22,11 +22,13 @@ from ._errors import (
     StartOutcomeUnknown,
     TimedOut,
     Unauthorized,
+    shorten,
 )
 from ._explained import explain
-from ._journal_errors import JournalCorrupt, NoCredentials
+from ._journal_errors import NoCredentials
 from ._moves import Proof, Row, doubted, planned, refused, sending, started
 from ._payload import Prepared, prepare
+from ._rest_uid import is_rest_uid
 from ._retry import may_have_arrived
 
 if TYPE_CHECKING:
@@ -105,7 +107,8 @@ class Starts:
         try:
             prepared = await self._prepared(row)
         except InvalidPayload as error:
-            await self._book.put(row, refused(row, type(error).__name__, str(error), self._book.clock.wall()))
+            no = refused(row, type(error).__name__, str(error), self._book.clock.wall())
+            await self._book.move(key, lambda now: no if now is row else None)
             return error
         sent: list[Exception | None] = []
         with anyio.CancelScope(shield=True):
@@ -114,21 +117,21 @@ class Starts:
 
     async def _prepared(self, row: Row) -> Prepared:
         content, secrets = await self._book.journal.payload(row.payload), self._book.secrets.get(row.key, {})
-        if launches.digest(content) != row.payload:
-            raise JournalCorrupt(f"{self._book.journal.name} is damaged: the payload of {row.key!r} is not what it was")
         if not secrets and launches.needs(content):
             raise NoCredentials(row.key)
         return await prepare(launches.body(content, secrets, self._book.token_of(row)))
 
     async def _send(self, row: Row, prepared: Prepared) -> Exception | None:
         book, clock = self._book, self._book.clock
+        if book.is_moving(row):
+            return None  # it was corrected meanwhile, or is just being
         was, row = row, sending(row, book.opening, clock.wall())
         await book.put(was, row)
         if self._deadline < inf:
             # The batch is being left, and this was not sent yet.
             await book.put(row, planned(row, Proof.NOT_SENT, clock.wall()))
             return None
-        began, rest_uid, failure = clock.now(), "", None
+        began, rest_uid, failure = clock.now(), None, None
         with anyio.CancelScope() as patience:
             self._patiences.add(patience)
             try:
@@ -143,11 +146,21 @@ class Starts:
                 await explain(failure, prepared, partial(self._experiment, row.experiment))
         if failure is not None:
             await book.put(row, after(row, failure, clock.wall()))
-        elif rest_uid:
-            await book.put(row, started(row, rest_uid, clock.wall()))
         else:
-            await book.put(row, doubted(row, STOPPED, clock.wall()))
+            await book.put(row, self._answered(row, rest_uid))
         return failure
+
+    def _answered(self, row: Row, rest_uid: str | None) -> Row:
+        """What becomes of a launch by the answer to its start; None means that there was none."""
+        now = self._book.clock.wall()
+        if rest_uid is None:
+            return doubted(row, STOPPED, now)
+        if not is_rest_uid(rest_uid):
+            return doubted(row, f"the answer is no rest-uid: {shorten(ascii(rest_uid), 80)}", now)
+        owner = self._book.owner_of(rest_uid)
+        if owner is not None:
+            return doubted(row, f"the answer is the run {rest_uid!r}, which is that of {owner!r}", now)
+        return started(row, rest_uid, now)
 
     async def _experiment(self, identifier: str) -> Experiment | None:
         """An experiment of which launches were refused, asked for once, however many they are."""

@@ -40,7 +40,8 @@ class Work:
         self._most = most
         self._open: set[str] = set()
         """Keys of launches that are not settled."""
-        self._planned: deque[str] = deque()
+        self._planned: dict[str, None] = {}
+        """Keys of launches to be sent, in their order."""
         self._flying: set[str] = set()
         self._fresh: list[str] = []
         """Keys of launches whose runs are not watched yet."""
@@ -108,12 +109,12 @@ class Work:
     def _route(self, row: Row) -> None:
         """Hand an open launch to who is next."""
         if row.state is State.PLANNED:
-            self._planned.append(row.key)
+            self._planned.setdefault(row.key)
         elif row.state is State.STARTED:
             self._fresh.append(row.key)
         elif row.state is State.UNKNOWN:
             self._doubts.renew()
-        else:
+        elif row.state in (State.SUCCEEDED, State.COLLECTED):
             self._succeeded.append(row.key)
         self._news.set()
 
@@ -182,7 +183,8 @@ class Work:
         now, pace = self._book.clock.now(), self._starts.pace
         running = self._book.tally[State.STARTED] + len(self._flying) + self._in_doubt()
         for _ in range(int(min(pace.room(len(self._flying), now), self._most - running, len(self._planned)))):
-            key = self._planned.popleft()
+            key = next(iter(self._planned))
+            del self._planned[key]
             self._flying.add(key)
             self._begin(self._start, key)
         if self._planned and pace.resume > now:
@@ -193,7 +195,7 @@ class Work:
         try:
             for row in await self._doubts.before_sending():
                 if row.key in self._planned:
-                    self._planned.remove(row.key)
+                    del self._planned[row.key]
                     self._route(row)
         except (APIError, TransportError, DecodeError) as error:
             if not survives(error, is_proven=True):
@@ -205,6 +207,8 @@ class Work:
     async def _start(self, key: str) -> None:
         failure: Exception | None = None
         try:
+            if self._book.rows[key].state is not State.PLANNED:
+                return
             failure = await self._starts.send(key)
         except NoCredentials as error:
             self._report(key, error)

@@ -1109,6 +1109,7 @@ class Batch:
         """
         Write launches into the journal, to be started by `run`; those that are there already are left as they are.
 
+        A key is started once, however often and by however many tasks it is added, while `run` works too.
         Contents of files are read now. Credentials in payloads, and all ``environmentVariables``, are not written
         down: add the launches again in each process that is to start them.
 
@@ -1130,7 +1131,7 @@ class Batch:
 
         Raises:
             UnknownRun: The service has no such run.
-            ValueError: The launch is not in doubt, or the run was started for something else.
+            ValueError: The launch is not in doubt, or the run was started for something else or is another launch's.
         """
 
     def cancel(self) -> int:

@@ -74,6 +74,7 @@ LEVELS = {
     "_lock": 0,
     "_records": 0,
     "_glance": 1,
+    "_journal_file": 1,
     "_journal": 3,
     "_book": 4,
     "_launch": 5,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +34,10 @@ class Mortal(Journal):
         self.left = commits
         self._is_last_written = is_last_written
 
-    def _commit(self, statements: Iterable[Any]) -> None:
+    def _write_down(self, group: Any) -> None:
         self.left -= 1
         if self.left > 0 or (self.left == 0 and self._is_last_written):
-            super()._commit(statements)
+            super()._write_down(group)
         if self.left <= 0:
             raise Died
 

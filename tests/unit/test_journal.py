@@ -6,7 +6,8 @@ import shutil
 import sqlite3
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
+from contextlib import closing
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,13 @@ import pytest
 from st4sd_async import JournalCorrupt, JournalError, JournalLocked, _lock, _moves
 from st4sd_async._journal import DIED, Journal
 from st4sd_async._moves import Proof, Row, State
-from st4sd_async._records import Contents
+from st4sd_async._records import Contents, digest
 
 pytestmark = pytest.mark.anyio
 
 SERVER = "https://st4sd.example/"
 NOW = 1_700_000_000.25
+EMPTY = digest("{}")
 
 
 async def opened(path: Path | None, now: float = NOW) -> tuple[Journal, Contents]:
@@ -55,12 +57,12 @@ def life() -> Iterator[Row]:
 async def test_all_that_was_saved_is_read_again(tmp_path: Path) -> None:
     """Launches in their order, payloads, runs, what was there before."""
     journal, first = await opened(tmp_path / "a.db")
-    await journal.add([row("b"), row("a\n\u00fc"), row("mol")], {"digest": "{}"})
-    for state in life():
-        await journal.save(state)
+    await journal.add([row("b"), row("a\n\u00fc"), row("mol")], {EMPTY: "{}"})
+    for change in pairwise([row(), *life()]):
+        await journal.save(change)
     await journal.see(["demo-0"], 1, 7)
     await journal.bury(["demo-3"])
-    assert await journal.payload("digest") == "{}"
+    assert await journal.payload(EMPTY) == "{}"
     await journal.close()
 
     second = await contents(tmp_path / "a.db")
@@ -85,7 +87,8 @@ async def test_all_that_was_saved_is_read_again(tmp_path: Path) -> None:
 async def test_what_was_being_sent_is_in_doubt_from_the_opening_on(tmp_path: Path) -> None:
     """And stays so since then, however often it is opened."""
     journal, _ = await opened(tmp_path / "a.db")
-    await journal.add([_moves.sending(row(), 1, NOW)], {})
+    await journal.add([row()], {})
+    await journal.save((row(), _moves.sending(row(), 1, NOW)))
     await journal.close()
 
     second, third = await contents(tmp_path / "a.db", NOW + 100), await contents(tmp_path / "a.db", NOW + 500)
@@ -111,8 +114,8 @@ async def test_a_death_after_any_commit_loses_nothing(tmp_path: Path) -> None:
     journal, _ = await opened(tmp_path / "a.db")
     await journal.add([row()], {"digest": "{}"})
 
-    for number, state in enumerate(life()):
-        await journal.save(state)
+    for number, (before, state) in enumerate(pairwise([row(), *life()])):
+        await journal.save((before, state))
         there = await anyio.to_thread.run_sync(copy, tmp_path / "a.db", tmp_path / str(number))
         found = (await contents(there, NOW + 50)).rows
         expected = _moves.doubted(state, DIED, NOW + 50) if state.state is State.SENDING else state
@@ -125,8 +128,8 @@ async def test_a_torn_write_is_a_write_that_never_was(tmp_path: Path) -> None:
     journal, _ = await opened(tmp_path / "a.db")
     states = [row(), *life()]
     await journal.add(states[:1], {"digest": "{}"})
-    for state in states[1:]:
-        await journal.save(state)
+    for change in pairwise(states):
+        await journal.save(change)
     size = (await anyio.Path(tmp_path / "a.db-wal").stat()).st_size
 
     whole = [_moves.doubted(one, DIED, NOW + 99) if one.state is State.SENDING else one for one in states]
@@ -151,7 +154,7 @@ async def test_tasks_that_save_together_share_commits(tmp_path: Path) -> None:
 
     async with anyio.create_task_group() as tasks:
         for number in range(100):
-            tasks.start_soon(journal.save, _moves.sending(row(str(number)), 1, NOW))
+            tasks.start_soon(journal.save, (row(str(number)), _moves.sending(row(str(number)), 1, NOW)))
     await journal.close()
 
     assert 1 <= len(commits) <= 3
@@ -172,13 +175,13 @@ async def test_who_is_cancelled_while_he_saves_has_saved(tmp_path: Path) -> None
 async def test_a_journal_in_memory_is_like_any_other() -> None:
     """And gone when it is closed."""
     journal, found = await opened(None)
-    await journal.add([row()], {"digest": "{}"})
+    await journal.add([row()], {EMPTY: "{}"})
 
-    assert await journal.payload("digest") == "{}"
+    assert await journal.payload(EMPTY) == "{}"
     assert (found.opening, journal.is_on_disk) == (1, False)
     await journal.close()
     with pytest.raises(JournalError, match="a journal in memory is not open"):
-        await journal.save(row())
+        await journal.save((row(), _moves.sending(row(), 1, NOW)))
 
 
 async def test_whoever_reads_a_journal_with_another_tool_locks_it_too(tmp_path: Path) -> None:
@@ -256,10 +259,13 @@ async def test_a_damaged_journal_is_an_error_that_says_so(tmp_path: Path, where:
 @pytest.mark.parametrize(
     ("sql", "error", "told"),
     [
-        ("UPDATE journal SET value = '9' WHERE name = 'format'", JournalError, "has format '9', not '1': update"),
-        ("DROP TABLE journal", JournalError, "is no journal but another database"),
-        ("UPDATE item SET state = 'lost'", JournalCorrupt, "entry 'mol' that cannot be read"),
-        ("UPDATE item SET since = 'yesterday'", JournalCorrupt, "entry 'mol' that cannot be read"),
+        ("UPDATE journal SET value = '9' WHERE name = 'format'", JournalError, "has format '9', which is newer than 2"),
+        ("UPDATE journal SET value = '0' WHERE name = 'format'", JournalCorrupt, "damaged: it has the format '0'"),
+        ("UPDATE journal SET value = 'x' WHERE name = 'token'", JournalCorrupt, "its token is not what it was"),
+        ("PRAGMA user_version = 1", JournalCorrupt, "its header says"),
+        ("DROP TABLE journal", JournalCorrupt, "no such table: journal"),
+        ("DROP TRIGGER item_moves; UPDATE item SET state = 'lost'", JournalCorrupt, "entry 'mol' that cannot be read"),
+        ("DROP TRIGGER item_moves; UPDATE item SET attempt = 2", JournalCorrupt, "its checksum is another"),
     ],
 )
 async def test_what_makes_no_sense_is_refused(tmp_path: Path, sql: str, error: type[Exception], told: str) -> None:
@@ -270,8 +276,8 @@ async def test_what_makes_no_sense_is_refused(tmp_path: Path, sql: str, error: t
 
     def change() -> None:
         database = sqlite3.connect(tmp_path / "a.db", isolation_level=None)
-        database.execute(sql)
-        database.close()
+        with closing(database):
+            database.executescript(sql)
 
     await anyio.to_thread.run_sync(change)
     with pytest.raises(error, match=told):
@@ -304,8 +310,15 @@ async def test_an_attempt_at_a_launch_adds_a_run(tmp_path: Path) -> None:
     """Runs of earlier attempts stay the launch's."""
     journal, _ = await opened(tmp_path / "a.db")
     await journal.add([row()], {})
+    was = row()
     for uid in ("demo-1", "demo-2"):
-        await journal.save(replace(row(), state=State.STARTED, rest_uid=uid))
+        sent = _moves.sending(was, 1, NOW)
+        run = _moves.started(sent, uid, NOW)
+        bad = _moves.ended(run, State.FAILED, "{}", NOW)
+        again = _moves.planned(bad, Proof.ENDED, NOW)
+        for change in pairwise([was, sent, run, bad, again]):
+            await journal.save(change)
+        was = again
     await journal.close()
 
     assert (await contents(tmp_path / "a.db")).owners == {"demo-1": "mol", "demo-2": "mol"}

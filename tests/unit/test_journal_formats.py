@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
+import sqlite3
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
+import anyio
 import pytest
 
 from st4sd_async._book import Book
@@ -106,3 +111,67 @@ def test_the_token_of_a_launch_never_changes(key: str, attempt: int) -> None:
     """A run that an earlier version started is recognized by it, so both its name and its derivation are for ever."""
     assert METADATA_KEY == "st4sd-async-key"
     assert token(TOKEN, key, attempt) == TOKENS[key]
+
+
+def old_look(path: Path) -> tuple[str, list[Any]]:
+    """What the version that wrote format 1 reads of a journal: its format and all launches."""
+    with closing(sqlite3.connect(path)) as database:
+        ((found,),) = database.execute("SELECT value FROM journal WHERE name = 'format'")
+        columns = [column[1] for column in database.execute("PRAGMA table_info(item)")]
+        return found, [columns, database.execute("SELECT * FROM item ORDER BY rowid").fetchall()]
+
+
+def killed(path: Path, size: int, folder: Path) -> Path:
+    """The files as a kill leaves them when so many bytes of the log are written."""
+    folder.mkdir()
+    shutil.copyfile(path, folder / path.name)
+    log = path.with_name(f"{path.name}-wal").read_bytes()
+    (folder / f"{path.name}-wal").write_bytes(log[:size])
+    return folder / path.name
+
+
+async def test_a_journal_of_format_1_is_brought_to_format_2_in_one_transaction(tmp_path: Path) -> None:
+    """Wherever the process is killed, the file is a journal of one format or of the other, with all its launches."""
+    path = await anyio.to_thread.run_sync(copied, FORMAT_1, tmp_path)
+    before = await anyio.to_thread.run_sync(old_look, path)
+    journal = Journal(path)
+    await journal.open(SERVER, 0.0)
+    size = (await anyio.Path(f"{path}-wal").stat()).st_size
+
+    formats = []
+    for cut in (*range(0, size, 4096 // 2), size):
+        looked_at = await anyio.to_thread.run_sync(killed, path, cut, tmp_path / f"{cut} looked at")
+        copy = await anyio.to_thread.run_sync(killed, path, cut, tmp_path / str(cut))
+        found = await anyio.to_thread.run_sync(old_look, looked_at)
+        formats.append(found[0])
+        if found[0] == "1":
+            assert found == before
+        book = Book(Journal(copy), SystemClock())
+        await book.open(SERVER)
+        await book.journal.close()
+        assert {key: row.state for key, row in book.rows.items()} == {**STATES, "sending": State.UNKNOWN}
+    await journal.close()
+
+    assert formats == sorted(formats)
+    assert set(formats) == {"1", "2"}
+
+
+async def test_a_journal_is_migrated_once(tmp_path: Path) -> None:
+    """And says in its header what it is, so that another program's file is never taken for one."""
+    path = await anyio.to_thread.run_sync(copied, FORMAT_1, tmp_path)
+    for _ in range(2):
+        book = Book(Journal(path), SystemClock())
+        await book.open(SERVER)
+        await book.see(["demo-1"])
+        await book.see(["demo-2"])
+        await book.bury(["demo-1", "demo-3", "stuck-49a7f7-dejjcksn"])
+        await book.journal.close()
+
+    with closing(sqlite3.connect(path)) as database:
+        marks = [database.execute(f"PRAGMA {name}").fetchone()[0] for name in ("user_version", "application_id")]
+        seen = dict(database.execute("SELECT rest_uid, gone FROM seen WHERE rest_uid LIKE 'demo-%'").fetchall())
+    assert marks == [2, 0x73743464]
+    assert seen == {"demo-1": "yes", "demo-2": None}
+    assert {"demo-1", "stuck-49a7f7-dejjcksn"} < book.gone
+    assert "demo-3" not in book.gone
+    assert (book.seen["demo-1"], book.seen["demo-2"]) == (10, 11)

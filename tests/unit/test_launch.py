@@ -8,9 +8,10 @@ import pytest
 
 from st4sd_async import S3, InvalidPayload, Launch, Staged
 from st4sd_async._ends import folder_of
-from st4sd_async._launch import body, differences, digest, entry, needs
+from st4sd_async._launch import body, differences, entry, needs
 from st4sd_async._moves import METADATA_KEY
 from st4sd_async._payload import prepare
+from st4sd_async._records import digest
 
 pytestmark = pytest.mark.anyio
 

@@ -245,7 +245,12 @@ class Client(Groups, Waits, Results, Imports, Staging):
         return gateways.root(await self._session.services(self._config))
 
     def run(self, rest_uid: str) -> Run:
-        """A handle on the instance with this rest-uid, without asking whether it exists."""
+        """
+        Return a handle on the instance with this rest-uid, without asking whether it exists.
+
+        Raises:
+            ValueError: The text does not have the form of a rest-uid: letters, digits, dashes, dots, underscores.
+        """
         instances.instance_path(rest_uid)
         return Run(rest_uid, self)
 

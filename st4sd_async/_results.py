@@ -11,8 +11,8 @@ from . import _tables
 from ._errors import APIError, TransportError, UnknownOutput
 from ._properties import Search, wanted
 from ._resources.gateways import MOST_BYTES
-from ._resources.instances import instance_path, where_to_look
-from ._run import RunLike, rest_uid_of, several
+from ._resources.instances import where_to_look
+from ._run import RunLike, place_of, rest_uid_of, several
 from .models import Download, DownloadFailed
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ class Results:
 
         Source: ``POST files/api/v1.1`` of the gateway.
         """
-        return await self._downloads.read(rest_uid_of(run), path, limit)
+        return await self._downloads.read(place_of(run), path, limit)
 
     async def download_files(
         self,
@@ -136,7 +136,7 @@ class Results:
 
         Source: ``POST files/api/v1.1`` and ``GET experiment/download`` of the gateway.
         """
-        found = await self._downloads.files(rest_uid_of(run), Path(to), component, stage, filename)
+        found = await self._downloads.files(place_of(run), Path(to), component, stage, filename)
         return judged(found, strict=strict)
 
     async def download_component(
@@ -164,7 +164,7 @@ class Results:
 
         Source: ``GET experiment/download`` of the gateway.
         """
-        return judged(await self._downloads.component(rest_uid_of(run), stage, component, Path(to)), strict=strict)
+        return judged(await self._downloads.component(place_of(run), stage, component, Path(to)), strict=strict)
 
     async def download_outputs(
         self,
@@ -233,7 +233,7 @@ class Results:
 
         Source: ``POST files/api/v1.1`` of the gateway.
         """
-        return await _tables.tables(self, rest_uid_of(run), filename, component=component, stage=stage)
+        return await _tables.tables(self, place_of(run), filename, component=component, stage=stage)
 
     async def stdout(self, run: RunLike, component: str | None = None, *, stage: int | None = None) -> dict[str, str]:
         """
@@ -255,7 +255,7 @@ class Results:
 
         Source: ``POST files/api/v1.1`` of the gateway.
         """
-        return await _tables.printed(self, rest_uid_of(run), component=component, stage=stage)
+        return await _tables.printed(self, place_of(run), component=component, stage=stage)
 
     async def log(self, run: RunLike) -> str:
         """
@@ -269,7 +269,7 @@ class Results:
 
         Source: ``output/experiment.log`` in the run's directory.
         """
-        return await _tables.log(self, rest_uid_of(run))
+        return await _tables.log(self, place_of(run))
 
     async def status_report(self, run: RunLike) -> StatusReport:
         """
@@ -282,7 +282,7 @@ class Results:
 
         Source: ``output/status_details.json`` in the run's directory.
         """
-        return await _tables.status_report(self, rest_uid_of(run))
+        return await _tables.status_report(self, place_of(run))
 
     async def properties(
         self, run: RunLike | Iterable[RunLike], names: Iterable[str] | None = None, *, strict: bool = False
@@ -317,8 +317,6 @@ class Results:
         search = Search(self.instances, self.datastore, wanted(names))
         is_one = isinstance(run, str) or not isinstance(run, Iterable)
         order = list(dict.fromkeys(rest_uid_of(one) for one in ([run] if is_one else several(run))))
-        for rest_uid in order:
-            instance_path(rest_uid)  # tells now what cannot be one
         if is_one:
             return await search.of_run(order[0])
         found = await search.of_runs(order)

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ._resources.datastore import PATIENCE
-from ._resources.gateways import MOST_BYTES
+from ._resources.gateways import MOST_BYTES, SCHEME
+from ._rest_uid import check_rest_uid
 from ._shown import Shown
 from ._tables import CSV_FILES
 
@@ -164,7 +165,23 @@ ONE_RUN = "this takes one run, so call it for each, as with asyncio.gather; wait
 
 
 def rest_uid_of(run: object) -> str:
-    """The rest-uid of what was given as a run."""
+    """
+    Return the rest-uid of what was given as a run.
+
+    Raises:
+        ValueError: It does not have the form of one.
+        TypeError: It is neither a Run nor a text.
+    """
+    return check_rest_uid(_text_of(run))
+
+
+def place_of(run: object) -> str:
+    """Return the rest-uid of a run, or the ``file://`` uri of its directory if that was given; raise as above."""
+    text = _text_of(run)
+    return text if text.startswith(SCHEME) else check_rest_uid(text)
+
+
+def _text_of(run: object) -> str:
     if isinstance(run, Run | str):
         return str(run)
     told = f"a run is a Run or a rest-uid, not {type(run).__name__}"

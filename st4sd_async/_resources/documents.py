@@ -12,6 +12,7 @@ from .. import models
 from .._call import LARGEST_BODY, Call, json_body
 from .._errors import NotFound
 from .._replies import Response
+from .._rest_uid import check_rest_uid
 from .._retry import Replay
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def filters(
     stage, name = _place(stage, component)
     wanted: dict[str, Any] = {"type": kind}
     if rest_uid is not None:
-        wanted[REST_UID[kind]] = _text("rest_uid", rest_uid)
+        wanted[REST_UID[kind]] = check_rest_uid(_text("rest_uid", rest_uid))
     if instance is not None:
         wanted["instance"] = _expression("instance", instance)
     if name is not None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import builtins
+import logging
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pydantic
 
 from .._call import Call, model, nothing, segment, subpath
-from .._errors import APIError, UnknownRun
+from .._errors import APIError, UnknownRun, shorten
 from .._replies import Response, is_file
+from .._rest_uid import check_rest_uid
 from .._retry import Replay
 from .._spelling import meant
 from ..models import Instance, KeyOutput, Output, Status
@@ -18,21 +20,22 @@ from ..models.properties import is_table
 from ._base import AT_FIRST_USE, Group
 from .documents import properties_params
 
-_INSTANCES: pydantic.TypeAdapter[list[Instance]] = pydantic.TypeAdapter(list[Instance], config=AT_FIRST_USE)
+log = logging.getLogger("st4sd_async")
+
 _OUTPUTS: pydantic.TypeAdapter[dict[str, KeyOutput]] = pydantic.TypeAdapter(dict[str, KeyOutput], config=AT_FIRST_USE)
 
 
 def instance_path(rest_uid: str) -> str:
-    """The path of one instance."""
+    """Return the path of one instance; raise ValueError for what is not a rest-uid."""
     if not isinstance(rest_uid, str):
         told = "use the client's verb of that name" if hasattr(rest_uid, "id") else "is an 'await' missing?"
         raise TypeError(f"a rest-uid is a text, not {type(rest_uid).__name__}: give run.id, or {told}")
-    return f"instances/{segment(rest_uid, 'a rest-uid')}"
+    return f"instances/{check_rest_uid(rest_uid)}"
 
 
 def list_call() -> Call[list[Instance]]:
     """All instances."""
-    return Call("GET", "instances/", lambda response: _INSTANCES.validate_python(response.json()))
+    return Call("GET", "instances/", _readable)
 
 
 def get_call(rest_uid: str, params: Mapping[str, str] | None = None) -> Call[Instance]:
@@ -99,7 +102,8 @@ class Instances(Group):
         All instances, in no particular order; [] if there are none.
 
         About 2 to 5 KB each, all in one reply. The service leaves out what it fails to read, and does
-        not look at the cluster: a status in the list never shows waiting or start-up failures.
+        not look at the cluster: a status in the list never shows waiting or start-up failures. An item that cannot
+        be read, as one whose id is not a rest-uid, is left out, with one WARNING in the log.
 
         Source: ``GET instances/``.
         """
@@ -193,6 +197,23 @@ class Instances(Group):
         Source: ``DELETE instances/{id}``.
         """
         await self._send(delete_call(rest_uid))
+
+
+def _readable(response: Response) -> builtins.list[Instance]:
+    """The instances in the list; one that cannot be read does not hide the others."""
+    items, found, problems = response.json(), [], []
+    if not isinstance(items, list):
+        raise ValueError("no list of instances")
+    for item in items:
+        try:
+            found.append(Instance.model_validate(item))
+        except pydantic.ValidationError as error:
+            first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+            problems.append(f"{'.'.join(map(str, first['loc']))}: {first['msg']}")
+    if problems:
+        told = "left out %d of %d instances in the list of the service, which cannot be read; the first: %s"
+        log.warning(told, len(problems), len(items), shorten(problems[0]))
+    return found
 
 
 def _pending(error: APIError) -> Status | None:

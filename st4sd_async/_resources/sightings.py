@@ -11,6 +11,7 @@ from .._call import Call
 from .._finality import is_final
 from .._moves import METADATA_KEY
 from .._replies import Response
+from .._rest_uid import is_rest_uid
 from .._verdict import Sighting
 
 if TYPE_CHECKING:
@@ -19,7 +20,9 @@ if TYPE_CHECKING:
 
 _FIELD = core_schema.typed_dict_field(core_schema.any_schema(), required=False)
 _ITEM = core_schema.typed_dict_schema({"id": _FIELD, "status": _FIELD, "k8s-labels": _FIELD})
-_read = SchemaValidator(core_schema.list_schema(_ITEM)).validate_json
+_read = SchemaValidator(
+    core_schema.list_schema(core_schema.with_default_schema(_ITEM, default={}, on_error="default"))
+).validate_json
 """Of each item what tells whose it is; the definition of its experiment, which is most of it, is skipped."""
 
 _PACKAGE = "st4sd-package-name"
@@ -32,7 +35,7 @@ def sightings_call() -> Call[dict[str, Sighting]]:
 
 
 def _listed(response: Response) -> dict[str, Sighting]:
-    found = (_item(item) for item in _read(response.body) if isinstance(item.get("id"), str))
+    found = (_item(item) for item in _read(response.body) if is_rest_uid(item.get("id")))
     return {sighting.rest_uid: sighting for sighting in found}
 
 

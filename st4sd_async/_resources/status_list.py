@@ -9,11 +9,14 @@ from pydantic_core import SchemaValidator, core_schema
 
 from .._call import Call
 from .._replies import Response
+from .._rest_uid import is_rest_uid
 
 _FIELD = core_schema.typed_dict_field(core_schema.any_schema(), required=False)
 _ITEM = core_schema.typed_dict_schema({"id": _FIELD, "status": _FIELD})
 _read_item = SchemaValidator(_ITEM).validate_json
-_read_items = SchemaValidator(core_schema.list_schema(_ITEM)).validate_json
+_read_items = SchemaValidator(
+    core_schema.list_schema(core_schema.with_default_schema(_ITEM, default={}, on_error="default"))
+).validate_json
 """Of each item the id and the status, as they are; the rest, which is most of it, is skipped."""
 
 _HEAD, _SEAM, _TAIL = b'[{"id": ', b'}, {"id": ', b"}]"
@@ -33,14 +36,18 @@ class StatusList:
         """Hash of an item's bytes -> what was read from it."""
 
     def call(self) -> Call[dict[str, Any]]:
-        """The statuses as the list has them: rest-uid -> the raw status, None if there is none."""
+        """
+        Return the statuses as the list has them: rest-uid -> the raw status, None if there is none.
+
+        An item without a rest-uid, or that is not an object, is left out: no run can be asked for by it.
+        """
         return Call("GET", "instances/", self._read, is_long=True)
 
     def _read(self, response: Response) -> dict[str, Any]:
         items = self._pieced(response.body.strip())
         if items is None:
             items = _read_items(response.body)
-        return {item["id"]: item.get("status") for item in items if isinstance(item.get("id"), str)}
+        return {item["id"]: item.get("status") for item in items if is_rest_uid(item.get("id"))}
 
     def _pieced(self, body: bytes) -> list[dict[str, Any]] | None:
         """The items, read one by one; None if the body is written in another way."""

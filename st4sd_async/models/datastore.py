@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, ConfigDict, Field, field_validator
 
+from .._rest_uid import is_rest_uid
 from ._base import Tolerant, Word
 from .interface import Interface
 from .outputs import KeyOutput
@@ -58,6 +59,10 @@ def _moment(value: Any) -> datetime | None:
     except (TypeError, ValueError):
         return None
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def _rest_uid(value: Any) -> str | None:
+    return value if is_rest_uid(value) else None
 
 
 _Moment = Annotated[datetime | None, BeforeValidator(_moment)]
@@ -122,8 +127,8 @@ class ExperimentDocument(Document):
 
     @property
     def rest_uid(self) -> str | None:
-        """The run's rest-uid; None if it was not started by the runtime service."""
-        return _text(self.metadata.user_metadata.get("rest-uid"))
+        """The run's rest-uid; None if it has none, as without the runtime service, or if the text is not a rest-uid."""
+        return _rest_uid(self.metadata.user_metadata.get("rest-uid"))
 
     @property
     def property_table(self) -> dict[str, list[Any]] | None:
@@ -175,8 +180,8 @@ class UserMetadata(Document):
 
     model_config = ConfigDict(populate_by_name=False)  # the user's own keys may be spelt like our fields
 
-    rest_uid: str | None = Field(default=None, alias="rest-uid")
-    """The run's rest-uid; None if it was not started by the runtime service."""
+    rest_uid: Annotated[str | None, BeforeValidator(_rest_uid)] = Field(default=None, alias="rest-uid")
+    """The run's rest-uid; None if it has none, as without the runtime service, or if the text is not a rest-uid."""
     experiment_id: str | None = Field(default=None, alias="experiment-id")
     """The experiment, as ``name@digest``."""
     package_name: str | None = Field(default=None, alias="st4sd-package-name")
@@ -188,7 +193,3 @@ class UserMetadata(Document):
     def metadata(self) -> dict[str, Any]:
         """All of the document but what every document has: name -> value, texts unless a tag is something else."""
         return {name: value for name, value in self.raw.items() if name not in Document.model_fields}
-
-
-def _text(value: Any) -> str | None:
-    return value if isinstance(value, str) else None

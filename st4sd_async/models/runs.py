@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Self
 
-from pydantic import AliasChoices, BeforeValidator, Field, PrivateAttr, field_validator, model_validator
+from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, PrivateAttr, field_validator, model_validator
 
 from .._errors import shorten
 from .._finality import is_final
 from .._hints import Hint, Reason, explain, with_lines
+from .._rest_uid import check_rest_uid
 from .._shown import LONGEST_REPR, Shown
 from ._base import Reply, Word
 from .outputs import KeyOutput
@@ -234,8 +235,8 @@ class Instance(Reply):
     consults the cluster: it shows neither waiting nor start-up failures, `Client.status` does.
     """
 
-    id: str
-    """The rest-uid."""
+    id: Annotated[str, AfterValidator(check_rest_uid)]
+    """The rest-uid; an instance whose id does not have the form of one is not read."""
     status: Status = Field(default_factory=Status.pending)
     """How it is doing; pending when the service has no status."""
     outputs: Annotated[dict[str, KeyOutput], BeforeValidator(_mapping)] = {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, unquote
@@ -57,9 +58,16 @@ def registry_call(root: str, identifier: str) -> Call[Experiment]:
 
 def _entry(response: Response) -> Experiment:
     found = Experiment.model_validate(response.json()["entry"])
-    if not found.name:
+    if not found.name or not _is_definition(found.raw):
         raise ValueError("no experiment")
     return found
+
+
+def _is_definition(raw: Mapping[str, Any]) -> bool:
+    """Return whether what a registry showed has the shape of a definition: it is pushed as it came."""
+    parts = [raw.get("base"), raw.get("metadata"), raw.get("parameterisation", {})]
+    packages = raw["base"].get("packages") if isinstance(parts[0], dict) else None
+    return all(isinstance(one, dict) for one in [*parts, *(packages if isinstance(packages, list) else [None])])
 
 
 def located(source: str, identifier: str | None) -> tuple[str, str]:

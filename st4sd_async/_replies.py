@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -27,6 +28,15 @@ from ._spelling import QUESTION
 
 EXCERPT = 1 << 16
 """Bytes of a body that are looked at for a message; secrets are masked in them before any cut."""
+
+ODD = ("number out of range", "hex escape")
+"""What the quick reader of JSON says of valid JSON that it does not read."""
+
+MOST_DIGITS = 4300
+"""Digits of a whole number that Python reads."""
+
+DEEPEST = 200
+"""Levels of a JSON value, as many as the quick reader allows."""
 
 WRONG_ADDRESS = "no ST4SD service knows this address, check the url of the client"
 """What a 404 means that is not in the words of the services."""
@@ -63,13 +73,48 @@ class Response:
         return masked(self.body[:EXCERPT].decode("utf-8", "replace"), secrets)[:LONGEST_MESSAGE]
 
     def json(self) -> Any:
-        """The body as JSON, the bare word NaN included; raises ValueError if it is not."""
-        return pydantic_core.from_json(self.body)
+        """
+        Return the body as JSON, the bare word NaN included.
+
+        Half a surrogate pair is kept as it is, and a whole number of thousands of digits is infinite: neither hides
+        the rest.
+
+        Raises:
+            ValueError: It is not JSON, or nested too deeply.
+        """
+        try:
+            return pydantic_core.from_json(self.body)
+        except ValueError as error:
+            if not any(odd in str(error) for odd in ODD):
+                raise
+        try:
+            found = json.loads(self.body.decode(), parse_int=_whole)
+        except RecursionError:
+            raise ValueError("nested too deeply") from None
+        _check_depth(found)
+        return found
 
 
 def is_file(headers: Mapping[str, str]) -> bool:
     """Whether a body is a file or an archive, by its type."""
     return headers.get("content-type", "").partition(";")[0].strip().lower() in FILES
+
+
+def _whole(digits: str) -> int | float:
+    return int(digits) if len(digits) <= MOST_DIGITS else float(digits)
+
+
+def _check_depth(value: Any) -> None:
+    level = [value]
+    for _ in range(DEEPEST):
+        level = [item for one in level for item in _inside(one)]
+        if not level:
+            return
+    raise ValueError("nested too deeply")
+
+
+def _inside(value: Any) -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
 
 
 def refusal(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, nullcontext
@@ -256,7 +257,16 @@ def _urls(response: Response) -> dict[str, str]:
     found = response.json()
     if not isinstance(found, dict):
         raise ValueError("not a map of services")
-    return {str(name): str(url) for name, url in found.items() if split_address(str(url))}
+    urls = {str(name): url for name, url in found.items() if isinstance(url, str) and split_address(url)}
+    return {name: url for name, url in urls.items() if not holds_user(name, url)}
+
+
+def holds_user(name: str, url: str) -> bool:
+    """Return whether the address of a service holds a user or a password; then log it without the address."""
+    if "@" not in re.split(r"[/?#]", url.partition("://")[2], maxsplit=1)[0]:
+        return False
+    log.warning("left out the service %r: its address in url-map/ holds a user or password; tell who runs it", name)
+    return True
 
 
 def _local(error: APIError) -> dict[str, str] | None:

@@ -48,6 +48,12 @@ def registered(cls: type[E]) -> Callable[[Response], E]:
     return decode
 
 
+def complaints(body: Mapping[str, Any]) -> list[Any]:
+    """Return what the service says is wrong, in a reply that has ``problems``; [] if that is not a list."""
+    found = body.get("problems")
+    return list(found) if isinstance(found, list) else []
+
+
 def mapping(what: str, value: object) -> Mapping[str, Any]:
     """A value that is to be a mapping; raises TypeError if it is none."""
     if not isinstance(value, Mapping):

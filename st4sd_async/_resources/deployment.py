@@ -8,6 +8,8 @@ from .._call import Call, segment
 from .._errors import APIError
 from .._refusals import NoToken, UnknownService
 from .._replies import Response
+from .._session import holds_user
+from ..models._lenient import lenient
 from ._base import Group
 
 # Not AT_FIRST_USE: with the first of all, pydantic looks for plugins in the files of every installed package, for which
@@ -17,7 +19,7 @@ _URLS: pydantic.TypeAdapter[dict[str, str]] = pydantic.TypeAdapter(dict[str, str
 
 def services_call() -> Call[dict[str, str]]:
     """Where all services are."""
-    return Call("GET", "url-map/", lambda response: _URLS.validate_python(response.json()))
+    return Call("GET", "url-map/", _services)
 
 
 def service_call(name: str) -> Call[str]:
@@ -42,6 +44,8 @@ class Deployment(Group):
     async def services(self) -> dict[str, str]:
         """
         Where the services are, as the deployment tells it: name -> address without a slash at its end.
+
+        An address that holds a user or a password is left out, with a WARNING in the log.
 
         Raises:
             LocalDeployment: The service runs without a cluster, and there are no others.
@@ -80,6 +84,11 @@ class Deployment(Group):
 
 def _told(message: str) -> type[APIError] | None:
     return NoToken if message == "Exception while retrieving token" else None
+
+
+def _services(response: Response) -> dict[str, str]:
+    found = lenient(_URLS.validate_python, response.json())
+    return {name: url for name, url in found.items() if not holds_user(name, url)}
 
 
 def _text(response: Response) -> str:

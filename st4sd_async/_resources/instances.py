@@ -16,6 +16,7 @@ from .._rest_uid import check_rest_uid
 from .._retry import Replay
 from .._spelling import meant
 from ..models import Instance, KeyOutput, Output, Status
+from ..models._lenient import lenient
 from ..models.properties import is_table
 from ._base import AT_FIRST_USE, Group
 from .documents import properties_params
@@ -51,7 +52,7 @@ def status_call(rest_uid: str) -> Call[Status]:
 def outputs_call(rest_uid: str) -> Call[dict[str, KeyOutput]]:
     """The key-outputs that exist by now."""
     path = f"{instance_path(rest_uid)}/outputs"
-    return Call("GET", path, lambda response: _OUTPUTS.validate_python(response.json()), missing=UnknownRun)
+    return Call("GET", path, lambda response: lenient(_OUTPUTS.validate_python, response.json()), missing=UnknownRun)
 
 
 def output_call(rest_uid: str, name: str, path: str | None) -> Call[Output]:
@@ -103,7 +104,8 @@ class Instances(Group):
 
         About 2 to 5 KB each, all in one reply. The service leaves out what it fails to read, and does
         not look at the cluster: a status in the list never shows waiting or start-up failures. An item that cannot
-        be read, as one whose id is not a rest-uid, is left out, with one WARNING in the log.
+        be read, as one whose id is not a rest-uid, is left out, with one WARNING in the log; if none
+        can be read, that is a DecodeError.
 
         Source: ``GET instances/``.
         """
@@ -210,6 +212,8 @@ def _readable(response: Response) -> builtins.list[Instance]:
         except pydantic.ValidationError as error:
             first = error.errors(include_url=False, include_input=False, include_context=False)[0]
             problems.append(f"{'.'.join(map(str, first['loc']))}: {first['msg']}")
+    if items and not found:
+        raise ValueError("no list of instances")
     if problems:
         told = "left out %d of %d instances in the list of the service, which cannot be read; the first: %s"
         log.warning(told, len(problems), len(items), shorten(problems[0]))

@@ -12,7 +12,7 @@ from .._problems import problems_in
 from .._refusals import InvalidGraph, UnknownGraph
 from .._replies import Response
 from .._retry import Replay
-from ._base import Group, definition_body, flags
+from ._base import Group, complaints, definition_body, flags
 
 if TYPE_CHECKING:
     from ..models import LibraryGraphs
@@ -150,7 +150,7 @@ def _under(key: str) -> Callable[[Response], dict[str, Any]]:
 
 def _listed(response: Response) -> LibraryGraphs:
     body = response.json()
-    graphs, problems = [], list(body.get("problems") or [])
+    graphs, problems = [], complaints(body)
     # What cannot be read must not hide the others.
     for index, entry in enumerate(body["entries"]):
         graph = entry.get("graph") if isinstance(entry, Mapping) else None

@@ -14,7 +14,7 @@ from .._refusals import InvalidDSL, InvalidQuery, UnknownRelationship
 from .._replies import Response
 from .._retry import Replay
 from ..models import Experiment, ExperimentList
-from ._base import Group, definition_body, mapping
+from ._base import Group, complaints, definition_body, mapping
 
 if TYPE_CHECKING:
     from ..models import History, Inheritance
@@ -131,7 +131,7 @@ def _told(message: str) -> type[NotFound] | None:
 def listed(response: Response) -> ExperimentList:
     """The experiments in a reply that has ``entries`` and ``problems``."""
     body = response.json()
-    entries, problems = [], list(body.get("problems") or [])
+    entries, problems = [], complaints(body)
     for entry in body["entries"]:
         # The service returns invalid entries as they are; one of them must not hide the others.
         try:

@@ -16,7 +16,7 @@ from .._refusals import InvalidQuery, InvalidRelationship, UnknownRelationship
 from .._replies import Response
 from .._retry import Replay
 from ..models.packages import Parameterisation
-from ._base import Group, checked_definition, definition_body, mapping, registered, without_nulls
+from ._base import Group, checked_definition, complaints, definition_body, mapping, registered, without_nulls
 
 if TYPE_CHECKING:
     from ..models import Relationship, RelationshipList, RelationshipPayload, Synthesis, SynthesisPreview
@@ -269,7 +269,7 @@ def _expression(what: str, text: str | None) -> str | None:
 
 def _listed(response: Response) -> RelationshipList:
     body = response.json()
-    problems = list(body.get("problems") or [])
+    problems = complaints(body)
     entries = _readable(body["entries"], problems)
     return models.RelationshipList(entries, problems_in(problems), body)
 

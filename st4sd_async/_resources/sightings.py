@@ -13,6 +13,7 @@ from .._moves import METADATA_KEY
 from .._replies import Response
 from .._rest_uid import is_rest_uid
 from .._verdict import Sighting
+from .status_list import objects
 
 if TYPE_CHECKING:
     from ..models import Instance, Status, UserMetadata
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 _FIELD = core_schema.typed_dict_field(core_schema.any_schema(), required=False)
 _ITEM = core_schema.typed_dict_schema({"id": _FIELD, "status": _FIELD, "k8s-labels": _FIELD})
 _read = SchemaValidator(
-    core_schema.list_schema(core_schema.with_default_schema(_ITEM, default={}, on_error="default"))
+    core_schema.list_schema(core_schema.with_default_schema(_ITEM, default=None, on_error="default"))
 ).validate_json
 """Of each item what tells whose it is; the definition of its experiment, which is most of it, is skipped."""
 
@@ -35,8 +36,8 @@ def sightings_call() -> Call[dict[str, Sighting]]:
 
 
 def _listed(response: Response) -> dict[str, Sighting]:
-    found = (_item(item) for item in _read(response.body) if is_rest_uid(item.get("id")))
-    return {sighting.rest_uid: sighting for sighting in found}
+    found = objects(_read(response.body))
+    return {item["id"]: _item(item) for item in found if is_rest_uid(item.get("id"))}
 
 
 def _item(item: Mapping[str, Any]) -> Sighting:

@@ -15,12 +15,20 @@ _FIELD = core_schema.typed_dict_field(core_schema.any_schema(), required=False)
 _ITEM = core_schema.typed_dict_schema({"id": _FIELD, "status": _FIELD})
 _read_item = SchemaValidator(_ITEM).validate_json
 _read_items = SchemaValidator(
-    core_schema.list_schema(core_schema.with_default_schema(_ITEM, default={}, on_error="default"))
+    core_schema.list_schema(core_schema.with_default_schema(_ITEM, default=None, on_error="default"))
 ).validate_json
-"""Of each item the id and the status, as they are; the rest, which is most of it, is skipped."""
+"""Of each item the id and the status, as they are, None for what is no object; the rest, most of it, is skipped."""
 
 _HEAD, _SEAM, _TAIL = b'[{"id": ', b'}, {"id": ', b"}]"
 """How the service begins, joins and ends its items. The quotes in a seam cannot stand inside a JSON text."""
+
+
+def objects(items: list[dict[str, Any] | None]) -> list[dict[str, Any]]:
+    """Return the items that are objects, None standing for another; raise ValueError if there are only others."""
+    found = [item for item in items if item is not None]
+    if items and not found:
+        raise ValueError("no list of instances")
+    return found
 
 
 class StatusList:
@@ -39,7 +47,8 @@ class StatusList:
         """
         Return the statuses as the list has them: rest-uid -> the raw status, None if there is none.
 
-        An item without a rest-uid, or that is not an object, is left out: no run can be asked for by it.
+        An item without a rest-uid, or that is not an object, is left out: no run can be asked for by it. If none is
+        an object, it is not the list.
         """
         return Call("GET", "instances/", self._read, is_long=True)
 
@@ -47,14 +56,14 @@ class StatusList:
         items = self._pieced(response.body.strip())
         if items is None:
             items = _read_items(response.body)
-        return {item["id"]: item.get("status") for item in items if is_rest_uid(item.get("id"))}
+        return {item["id"]: item.get("status") for item in objects(items) if is_rest_uid(item.get("id"))}
 
-    def _pieced(self, body: bytes) -> list[dict[str, Any]] | None:
+    def _pieced(self, body: bytes) -> list[dict[str, Any] | None] | None:
         """The items, read one by one; None if the body is written in another way."""
         if not (body.startswith(_HEAD) and body.endswith(_TAIL)):
             return None
         known: dict[int, dict[str, Any]] = {}
-        items = []
+        items: list[dict[str, Any] | None] = []
         for piece in _pieces(body):
             fingerprint = hash(piece)
             item = self._known.get(fingerprint)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pydantic import (
     BaseModel,
@@ -18,13 +18,19 @@ from pydantic import (
 )
 
 from .._printable import printable
+from ._lenient import lenient
 
 if TYPE_CHECKING:
     from .._errors import Problem
 
 
 class Reply(BaseModel):
-    """Something the service said: frozen, tolerant of what is new, and with the original at hand."""
+    """
+    Something the service said: frozen, tolerant of what is new, and with the original at hand.
+
+    A field that cannot be read has its default, and an item of a list that cannot be read is left out; `raw` has them
+    as they came. Only a field without a default has to be right.
+    """
 
     model_config = ConfigDict(
         defer_build=True,  # at the first use: it is a third of the time that the import of the package takes
@@ -35,12 +41,14 @@ class Reply(BaseModel):
         protected_namespaces=(),
     )
 
+    _vital: ClassVar[frozenset[str]] = frozenset()
+    """Fields, as the service names them, that have to be right if they are there."""
     _raw: Any = PrivateAttr(default=None)
 
     @model_validator(mode="wrap")
     @classmethod
     def _keep_raw(cls, value: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
-        model = handler(value)
+        model = lenient(handler, value, cls._vital)
         if isinstance(value, Mapping) and model.__pydantic_private__ is not None:
             # As `model._raw = value`, in a tenth of the time: lists have thousands of these.
             model.__pydantic_private__["_raw"] = value

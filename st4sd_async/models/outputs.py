@@ -20,6 +20,7 @@ from ._base import Reply
 if TYPE_CHECKING:
     import pandas
 
+_VERSION = re.compile(r"[0-9]{1,18}")
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f/\\:*?\"<>|]")
 
 
@@ -50,7 +51,7 @@ class KeyOutput(Shown, Reply):
     @field_validator("version", mode="before")
     @classmethod
     def _number(cls, value: Any) -> Any:
-        return int(value) if str(value).isdigit() else None
+        return int(value) if isinstance(value, int | str) and _VERSION.fullmatch(str(value)) else None
 
     @field_validator("final", "production", mode="before")
     @classmethod
@@ -60,13 +61,15 @@ class KeyOutput(Shown, Reply):
     @field_validator("created", mode="before")
     @classmethod
     def _moment(cls, value: Any) -> Any:
-        return _moment(str(value)) if value else None
+        return _moment(str(value)) if isinstance(value, str | int | float) and value else None
 
 
 def _moment(text: str) -> datetime | None:
     """A time as the servers write it: seconds since 1970, or ``2026-11-22T100522.972908``; None if neither."""
     try:
         return datetime.fromtimestamp(float(text), UTC)
+    except (OverflowError, OSError):  # a time that no calendar has
+        return None
     except ValueError:
         pass
     for form in ("%Y-%m-%dT%H%M%S.%f", "%Y-%m-%d %H:%M:%S.%f"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import BeforeValidator, Field
 
@@ -181,6 +181,8 @@ class Experiment(Shown, Entry):
 
     Source: ``experiments/`` of the runtime service.
     """
+
+    _vital: ClassVar[frozenset[str]] = frozenset({"base", "metadata", "parameterisation"})
 
     base: Annotated[Base, _Dict] = Field(default_factory=Base)
     """The packages underneath."""

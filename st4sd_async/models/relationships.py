@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import BeforeValidator, Field
 
@@ -96,6 +96,8 @@ class Relationship(Entry):
 
     Source: ``relationships/`` of the runtime service.
     """
+
+    _vital: ClassVar[frozenset[str]] = frozenset({"transform"})
 
     identifier: str
     """Its name."""

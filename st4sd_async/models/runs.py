@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, PrivateAttr, field_validator, model_validator
 
@@ -117,6 +117,9 @@ class Status(Shown, Reply):
 
     Source: ``GET instances/{id}/status`` of the runtime service.
     """
+
+    # Without one of these it would say that the run is pending or about to end, so it is an error instead.
+    _vital: ClassVar[frozenset[str]] = frozenset({"experiment-state", "exit-status"})
 
     experiment_state: ExperimentState | None = Field(default=None, alias="experiment-state")
     """Where the instance is in its life."""

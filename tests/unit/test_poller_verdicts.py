@@ -228,7 +228,7 @@ async def test_whoever_asks_for_nothing_but_unknown_runs_is_told_so() -> None:
     service = crowd(3, 50)
     poll = poller(service)
     right = Watcher(service, poll, ["run-0", "run-1"], interval=60)
-    groups = (["typo"], ["typo", "other typo"])
+    groups = (["typo"], ["typo", "other-typo"])
     wrong = [Watcher(service, poll, group, interval=60) for group in groups]
 
     async with watching(right):

@@ -443,6 +443,8 @@ class _Deployment:
         """
         Where the services are, as the deployment tells it: name -> address without a slash at its end.
 
+        An address that holds a user or a password is left out, with a WARNING in the log.
+
         Raises:
             LocalDeployment: The service runs without a cluster, and there are no others.
 
@@ -687,7 +689,9 @@ class _Instances:
         All instances, in no particular order; [] if there are none.
 
         About 2 to 5 KB each, all in one reply. The service leaves out what it fails to read, and does
-        not look at the cluster: a status in the list never shows waiting or start-up failures.
+        not look at the cluster: a status in the list never shows waiting or start-up failures. An item that cannot
+        be read, as one whose id is not a rest-uid, is left out, with one WARNING in the log; if none
+        can be read, that is a DecodeError.
 
         Source: ``GET instances/``.
         """
@@ -1752,7 +1756,12 @@ class Client:
         """
 
     def run(self, rest_uid: str) -> Run:
-        """A handle on the instance with this rest-uid, without asking whether it exists."""
+        """
+        Return a handle on the instance with this rest-uid, without asking whether it exists.
+
+        Raises:
+            ValueError: The text does not have the form of a rest-uid: letters, digits, dashes, dots, underscores.
+        """
 
     def show(
         self, runs: Iterable[_RunLike], *, timeout: float | None = None, interval: float | None = None

@@ -157,7 +157,7 @@ async def test_a_journal_can_be_read_by_people(client: Client, tmp_path: Path) -
         run = (await worked_off(batch))["mol 0"].run
 
     def read() -> Any:
-        with sqlite3.connect(tmp_path / "campaign.db") as database:
+        with contextlib.closing(sqlite3.connect(tmp_path / "campaign.db")) as database:
             return database.execute(
                 "SELECT key, state, rest_uid, since, content FROM item JOIN payload ON payload.digest = item.payload"
             ).fetchall()

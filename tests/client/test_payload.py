@@ -166,7 +166,7 @@ async def test_a_draft_is_taken_wherever_a_payload_is(server: LocalServer, clien
     assert Launch("other", draft).identifier == draft.identifier
     async with client.batch() as batch:
         await batch.add(launches)
-        assert [item.key async for item in batch.run()] == ["mol 3", "mol 4"]
+        assert {item.key async for item in batch.run()} == {"mol 3", "mol 4"}
     with pytest.raises(TypeError, match="what else there is to say is a mapping, not Draft"):
         await client.start(draft, draft)
 

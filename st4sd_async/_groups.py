@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from ._errors import DecodeError
 from ._resources.anything import request_call
 from ._resources.datasets import Datasets
 from ._resources.deployment import Deployment
+from ._resources.experiments import get_call
 from ._resources.library import Library
 from ._resources.relationships import Relationships
 from ._resources.secrets import ImagePullSecrets
 from ._resources.utilities import InternalExperiments, Utilities
+from ._session import RUNTIME
 from .models import Experiment
 
 if TYPE_CHECKING:
@@ -56,6 +59,7 @@ class Groups:
 
         Raises:
             UnknownExperiment: There is no such experiment.
+            DecodeError: The service told nothing of what its registry knows of the experiment.
             ValueError: An `Experiment` that came without what the registry knows of it (``with_registry=False``).
 
         Source: ``GET experiments/{identifier}``. It says what the start skeleton says, which may show what
@@ -66,6 +70,9 @@ class Groups:
         known = await self.experiments.get(experiment) if isinstance(experiment, str) else experiment
         if not isinstance(known, Experiment):
             raise TypeError(f"an experiment is named by a text or an Experiment, not {type(known).__name__}")
+        if isinstance(experiment, str) and not known.metadata.registry.digest:
+            problem, path = "an experiment without what its registry knows of it", get_call(experiment).path
+            raise DecodeError("GET", f"{self.url}{RUNTIME}{path}", problem, path="metadata.registry")
         return Draft(known)
 
     @property

@@ -30,7 +30,7 @@ from .models.properties import INPUT_ID, is_table
 if TYPE_CHECKING:
     from ._resources.datastore import Datastore
     from ._resources.instances import Instances
-    from .models import ExperimentDocument, Instance, Interface, Status
+    from .models import ExperimentDocument, Instance, Status
 
 RUNS_AT_ONCE = 500
 """Runs whose documents are read together: the datastore opens a file of each, and the proxy gives up after 60 s."""
@@ -112,7 +112,7 @@ class Search:
             if is_table(table):
                 return self._checked(rest_uid, table)
             if not any(path.endswith(TABLE) for path in document.interface.output_files):
-                raise nothing(rest_uid, document.status, document.interface)
+                raise nothing(rest_uid, document.status, document.interface.measures)
         try:
             return await self._asked(rest_uid)
         except UnknownRun as error:
@@ -176,18 +176,28 @@ def verdict(refusal: APIError, run: Instance) -> APIError:
     if not status.is_final:
         return NotReady(f"run {run.id!r} has no properties yet: {status}", **facts)
     if isinstance(refusal, NotFound) or not status.is_success:
-        interface = run.experiment.metadata.registry.interface if run.experiment else None
-        return nothing(run.id, status, interface, **facts)
+        registry = run.experiment.metadata.registry if run.experiment else None
+        return nothing(run.id, status, registry.measures if registry else None, **facts)
     return refusal
 
 
-def nothing(rest_uid: str, status: Status, interface: Interface | None, /, **facts: Any) -> NoProperties:
-    """Why a run that is over measured nothing, caused by its failure; the interface is None if nobody knows it."""
-    why = "it succeeded, but the orchestrator could not measure any, as its output/experiment.log tells"
-    if interface is not None and not interface.properties:
-        why = "its experiment measures none"
-    elif not status.is_success:
+def nothing(rest_uid: str, status: Status, measures: bool | None, /, **facts: Any) -> NoProperties:
+    """
+    Why a run that is over measured nothing, caused by its failure.
+
+    Args:
+        rest_uid: The run.
+        status: Its final status.
+        measures: Whether its experiment measures properties; None if that is unknown.
+        facts: About the refusal, if there was one.
+    """
+    if not status.is_success:
         why = f"it did not succeed: {status}"
+    elif measures is False:
+        why = "its experiment measures none"
+    else:
+        may = "" if measures else "its experiment may measure none, or "
+        why = f"it succeeded, but {may}the orchestrator could not measure any, as its output/experiment.log tells"
     error = NoProperties(f"run {rest_uid!r} has no properties: {why}", **facts)
     error.__cause__ = None if status.is_success else RunFailed({rest_uid: status})
     return error

@@ -48,6 +48,9 @@ Types under which the services send files and archives. A proxy's page, or the J
 Source: the runtime service sends a file, a folder and a zip file so; the gateway sends archives as ``application/zip``.
 """
 
+MISLEADING = ("The browser (or proxy)", "Invalid internal experiment payload")
+"""How messages begin with which the services say of something that is not there that the request was wrong."""
+
 REDIRECT = "x-refused-location"
 """Header under which the transport hands on where a redirect leads, which is told and never followed."""
 
@@ -144,14 +147,15 @@ def refusal(
     detail = _detail(response, secrets)
     cls = error_class(response.status, detail)
     if cls is None and telling is not None:
-        cls = telling(str(detail.get("message") or ""))
+        words = (str(detail.get(key) or "") for key in ("message", "problem"))
+        cls = next(filter(None, map(telling, words)), None)
     if cls is None and detail and response.status in missing_on:
         cls = missing
     if cls is None:
         is_told = response.status == 400 and wrong is not BadRequest
         cls = wrong if is_told else general_class(response.status, detail)
     message = str(detail.get("message") or detail.get("reason") or "") or _in_place_of_words(response, secrets)
-    if cls is missing and message.startswith("The browser (or proxy)"):
+    if cls is missing and message.startswith(MISLEADING):
         message = missing.in_place_of_words
     error = cls(
         ": ".join(filter(None, (message, told(error_account(detail))))),

@@ -218,7 +218,7 @@ class _Library:
         Delete a graph; what was built from it stays.
 
         Raises:
-            UnknownGraph: There is none.
+            UnknownGraph: There is none. A library that is kept in a bucket does not say so: there it is no error.
 
         Source: ``DELETE library/{name}/``.
         """
@@ -1652,6 +1652,7 @@ class Client:
 
         Raises:
             UnknownExperiment: There is no such experiment.
+            DecodeError: The service told nothing of what its registry knows of the experiment.
             ValueError: An `Experiment` that came without what the registry knows of it (``with_registry=False``).
 
         Source: ``GET experiments/{identifier}``. It says what the start skeleton says, which may show what

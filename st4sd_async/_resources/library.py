@@ -130,7 +130,7 @@ class Library(Group):
         Delete a graph; what was built from it stays.
 
         Raises:
-            UnknownGraph: There is none.
+            UnknownGraph: There is none. A library that is kept in a bucket does not say so: there it is no error.
 
         Source: ``DELETE library/{name}/``.
         """
@@ -138,7 +138,8 @@ class Library(Group):
 
 
 def _told(message: str) -> type[APIError] | None:
-    return UnknownGraph if message == "Graph does not exist" else None
+    """In memory; and in a bucket, where the words are those of S3."""
+    return UnknownGraph if message == "Graph does not exist" or "(NoSuchKey)" in message else None
 
 
 def _under(key: str) -> Callable[[Response], dict[str, Any]]:

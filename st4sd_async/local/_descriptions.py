@@ -111,8 +111,9 @@ class Results:
 
     def interface(self, launch: AcceptedStart, *, measured: bool) -> dict[str, Any]:
         """The interface of a package, and what came of it in a run: the input ids, and the files that hold results."""
-        interface = dict(launch.package["metadata"]["registry"]["interface"])
         described, example = self._described_as(launch.package), self._example(launch.package)
+        registry = launch.package["metadata"]["registry"]  # which lost it if there are several platforms
+        interface = dict(described.interface if described else registry["interface"])
         ids = self._examples.input_ids(example, launch) if example else None
         files = ["output/input-ids.json"] if ids is not None else []
         if measured and (ids is not None or (described and described.properties is not None)):

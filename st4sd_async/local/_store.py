@@ -141,7 +141,8 @@ def register(definition: Definition, facts: PackageFacts) -> None:
         "digest": digest(definition),
         "tags": [],
         "timesExecuted": 0,
-        "interface": copy.deepcopy(dict(facts.interface)),
+        # The service loses it when it merges platforms, although runs have it.
+        "interface": copy.deepcopy(dict(facts.interface)) if len(facts.platforms) < 2 else {},
         "inputs": [{"name": name} for name in facts.inputs],
         "data": [{"name": name} for name in facts.data],
         "containerImages": [],

@@ -67,7 +67,8 @@ class Interface(Tolerant):
     """
     What an experiment says of its inputs and properties; of a run, also what came of that.
 
-    Blank, with an empty `raw`, if the experiment has no interface.
+    Blank, with an empty `raw`, if the experiment has no interface. The registry also shows a blank one for each
+    package with several platforms, whatever its runs measure.
 
     Source: st4sd-runtime-core, ``experiment/model/frontends/flowir.py`` (``type_flowir_interface_structure``).
     """
@@ -86,6 +87,12 @@ class Interface(Tolerant):
     """input id -> the files that belong to it, of a run whose inputs have such files."""
     output_files: _Texts = Field(default=[], alias="outputFiles")
     """What the orchestrator made of it in a run, as ``output/properties.csv``: paths inside the instance."""
+
+    @property
+    def measures(self) -> bool | None:
+        """Whether runs measure properties; None if the interface is blank, which may mean that it is not known."""
+        is_known = any(name in self.raw for name in ("description", "inputSpec", "propertiesSpec"))
+        return bool(self.properties) if is_known else None
 
     @property
     def property_names(self) -> list[str]:

@@ -130,7 +130,12 @@ class RegistryMetadata(Reply):
     defaults: Annotated[Defaults, _Dict] = Field(default_factory=Defaults, alias="executionOptionsDefaults")
     """What a start has that does not choose."""
     interface: Annotated[Interface, _Dict] = Field(default_factory=Interface)
-    """What it says of its inputs and measured properties; blank if it has no interface."""
+    """What it says of its inputs and measured properties; blank if it has no interface, or several platforms."""
+
+    @property
+    def measures(self) -> bool | None:
+        """Whether runs measure properties; None if the registry does not know, as with several platforms."""
+        return False if self.interface.measures is None and len(self.platforms) == 1 else self.interface.measures
 
 
 class Metadata(Reply):

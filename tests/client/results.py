@@ -7,7 +7,7 @@ The fixtures are not those of all tests: a file that wants ``client`` imports th
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Awaitable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -100,10 +100,11 @@ async def described(client: Client, server: LocalServer, **outputs: bytes | dict
     return await ended(client, server, "toy")
 
 
-async def ended(client: Client, server: LocalServer, name: str) -> Run:
-    """A finished run of an experiment that was described to the server."""
+async def ended(client: Client, server: LocalServer, name: str, platforms: Sequence[str] = ()) -> Run:
+    """A finished run of an experiment that was described to the server, with these platforms to choose from."""
     location = {"url": f"https://git.example/{name}.git", "tag": "1"}
-    package = {"base": {"packages": [{"source": {"git": {"location": location}}}]}, "parameterisation": {}}
+    options = {"executionOptions": {"platform": list(platforms)}}
+    package = {"base": {"packages": [{"source": {"git": {"location": location}}}]}, "parameterisation": options}
     await client.push({**package, "metadata": {"package": {"name": name}}})
     run = await client.start(name)
     await server.advance(100)

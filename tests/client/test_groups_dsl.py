@@ -186,7 +186,7 @@ async def test_a_graph_that_makes_no_sense_is_refused(graph: Any, what: str, cli
 
 
 async def test_errors_of_the_library_have_names(server: LocalServer, client: Client) -> None:
-    """There already, not there, switched off, and nobody knows."""
+    """There already, not there, in memory or in a bucket, switched off, and nobody knows."""
     await client.library.add(DSL)
 
     with pytest.raises(GraphExists, match="delete that one first") as exists:
@@ -194,6 +194,15 @@ async def test_errors_of_the_library_have_names(server: LocalServer, client: Cli
     for call in (client.library.get("ghost"), client.library.delete("ghost")):
         with pytest.raises(UnknownGraph, match=r"client.library.list"):
             await call
+    words = "Unable to get Graph under library/ghost/dsl.yaml due to An error occurred (NoSuchKey)"
+    bucket = json.dumps({"problem": words, "message": "Invalid internal experiment payload"}).encode()
+    server.faults.add("GET /library/ghost/", Reply(400, {"Content-Type": "application/json"}, bucket))
+    with pytest.raises(UnknownGraph, match=r"the service does not know it; list what there is"):
+        await client.library.get("ghost")
+    broken = b'{"problem": "Unable to get Graph: no workflow", "message": "Invalid internal experiment payload"}'
+    server.faults.add("GET /library/ghost/", Reply(400, {"Content-Type": "application/json"}, broken))
+    with pytest.raises(InvalidGraph):
+        await client.library.get("ghost")
     told = b'{"message": "Graph Library is disabled - contact the administrator of this ST4SD deployment"}'
     server.faults.add("GET /library/", Reply(400, {"Content-Type": "application/json"}, told))
     with pytest.raises(Disabled, match="ask the administrator"):

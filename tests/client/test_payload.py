@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from st4sd_async import Client, Draft, InvalidPayload, Launch, MissingInputs, UnknownExperiment
+from st4sd_async import Client, DecodeError, Draft, InvalidPayload, Launch, MissingInputs, UnknownExperiment
 from st4sd_async._payload import prepare
-from st4sd_async.local import Html, LocalServer
+from st4sd_async.local import Html, LocalServer, Reply
 from tests.local.helpers import definition
 
 pytestmark = pytest.mark.anyio
@@ -137,6 +139,20 @@ async def test_what_a_misspelt_payload_holds_in_secret_is_not_told(server: Local
 
     assert "xyzzy" not in f"{caught.value}{caught.value.problems}{caught.value.detail}"
     assert [problem.where for problem in caught.value.problems] == ["variables.n"]
+
+
+@pytest.mark.parametrize("entry", [{}, {"metadata": {}}, {"metadata": {"registry": None}}], ids=str)
+async def test_a_reply_without_what_the_registry_knows_is_an_error_of_ours(
+    entry: dict[str, Any], server: LocalServer, client: Client
+) -> None:
+    """It says what is missing in which reply."""
+    body = json.dumps({"entry": entry, "problems": []}).encode()
+    server.faults.add("GET /experiments/*", Reply(200, {"Content-Type": "application/json"}, body))
+
+    with pytest.raises(DecodeError, match=r"without what its registry knows of it at 'metadata.registry'") as caught:
+        await client.payload("demo")
+
+    assert caught.value.url == f"{client.url}rs/experiments/demo"
 
 
 async def test_a_draft_is_taken_wherever_a_payload_is(server: LocalServer, client: Client) -> None:

@@ -152,6 +152,42 @@ async def test_never_if_the_experiment_measures_nothing(client: Client, server: 
             await client.properties([run], strict=True)
 
 
+@pytest.mark.parametrize("outcome", ["component-failure", "setup-failure", "stopped"])
+async def test_a_failed_run_has_no_properties_because_it_failed(
+    client: Client, server: LocalServer, outcome: str
+) -> None:
+    """Also if its experiment would not have measured any."""
+    server.describe("nothing", interface={"description": "measures nothing"})
+    server.outcome("nothing", outcome)
+    run = await ended(client, server, "nothing")
+
+    for one in (run.properties(), client.properties([run], strict=True)):
+        with pytest.raises(NoProperties, match="it did not succeed") as caught:
+            await one
+        assert "measures none" not in str(caught.value)
+
+
+async def test_an_unknown_interface_is_not_taken_for_an_empty_one(client: Client, server: LocalServer) -> None:
+    """The registry shows none of a package with several platforms, whose runs may measure properties nevertheless."""
+    server.describe("many", interface={"propertiesSpec": [{"name": "energy"}]}, properties="input-id,energy\nCO,2\n")
+    measured = await ended(client, server, "many", platforms=["cpu", "gpu"])
+    server.describe("blank", interface={"propertiesSpec": [{"name": "energy"}]})
+    blank = await ended(client, server, "blank", platforms=["cpu", "gpu"])
+    server.describe("one")
+    nothing = await ended(client, server, "one")
+
+    registry = (await client.experiments.get("many")).metadata.registry
+    assert (registry.interface.raw, registry.measures) == ({}, None)
+    assert (await measured.properties()).rows == (("CO", 2),)
+    assert len(await client.properties([measured])) == 1
+    for one in (blank.properties(), client.properties([blank], strict=True)):
+        with pytest.raises(NoProperties, match="the orchestrator could not measure any") as caught:
+            await one
+        assert "its experiment measures none" not in str(caught.value)
+    with pytest.raises(NoProperties, match="its experiment measures none"):
+        await nothing.properties()
+
+
 async def test_a_run_that_may_still_come_up_is_not_given_up(client: Client, server: LocalServer) -> None:
     """One reply does not prove that a container which failed before the start is the end."""
     run = await finished(client, server, "init-failure")

@@ -13,7 +13,6 @@ from st4sd_async import (
     APIError,
     DecodeError,
     Instance,
-    Interface,
     NoProperties,
     NotFound,
     NotReady,
@@ -27,6 +26,7 @@ from st4sd_async._call import decipher
 from st4sd_async._properties import nothing, verdict, wanted
 from st4sd_async._replies import Response
 from st4sd_async._resources import instances
+from st4sd_async.models.packages import RegistryMetadata
 from st4sd_async.models.properties import is_table
 
 TABLE: dict[str, list[Any]] = {
@@ -198,6 +198,7 @@ def test_what_cannot_be_a_name_is_refused(names: Any, error: type[Exception]) ->
         wanted(names)
 
 
+NOTHING: dict[str, Any] = {"description": "measures nothing"}
 Refused = tuple[int, type[APIError], dict[str, Any]]
 NONE: Refused = (404, NoProperties, {"unknownProperties": ["*"]})
 INCOMPLETE: Refused = (400, NotReady, {})
@@ -207,8 +208,9 @@ BROKEN: Refused = (500, ServerError, {})
 @pytest.mark.parametrize(
     ("refused", "status", "interface", "error", "words"),
     [
-        pytest.param(NONE, SUCCESS, {}, NoProperties, "its experiment measures none", id="measures none"),
-        pytest.param(NONE, FAILED, {}, NoProperties, "its experiment measures none", id="failed and measures none"),
+        pytest.param(NONE, SUCCESS, NOTHING, NoProperties, "its experiment measures none", id="measures none"),
+        pytest.param(NONE, SUCCESS, {}, NoProperties, "may measure none, or the orchestrator", id="unknown"),
+        pytest.param(NONE, FAILED, NOTHING, NoProperties, "did not succeed: finished", id="failed and measures none"),
         pytest.param(NONE, FAILED, MEASURING, NoProperties, "did not succeed: finished, Failed: .*broke", id="failed"),
         pytest.param(NONE, SUCCESS, MEASURING, NoProperties, "the orchestrator could not", id="could not measure"),
         pytest.param(NONE, SUCCESS, None, NoProperties, "the orchestrator could not", id="experiment deleted since"),
@@ -246,13 +248,33 @@ def test_a_refusal_and_the_state_of_the_run_say_why_there_is_nothing(
 
 
 def test_why_a_run_measured_nothing_is_said_as_far_as_it_is_known() -> None:
-    """Without an interface only its end tells."""
-    failed = Status.model_validate(FAILED)
+    """A failure is reason enough; else that nothing is measured is said only where it is known."""
+    failed, succeeded = map(Status.model_validate, (FAILED, {**FAILED, "exit-status": "Success"}))
 
-    none, unknown = nothing("a-1", failed, Interface()), nothing("a-1", failed, None)
+    assert all("it did not succeed: finished, Failed" in nothing("a-1", failed, one).message for one in (False, None))
+    assert nothing("a-1", succeeded, False).message == "run 'a-1' has no properties: its experiment measures none"
+    assert "it succeeded, but the orchestrator could not measure any" in nothing("a-1", succeeded, True).message
+    assert "it succeeded, but its experiment may measure none, or" in nothing("a-1", succeeded, None).message
 
-    assert none.message == "run 'a-1' has no properties: its experiment measures none"
-    assert "it did not succeed: finished, Failed" in unknown.message
+
+@pytest.mark.parametrize(
+    ("registry", "measures"),
+    [
+        ({"platforms": ["default"], "interface": {}}, False),
+        ({"platforms": ["default"], "interface": {"propertyTable": {}}}, False),
+        ({"platforms": ["default", "gpu"], "interface": {}}, None),
+        ({"platforms": ["default", "gpu"], "interface": {"propertyTable": {}}}, None),
+        ({"interface": {}}, None),
+        ({}, None),
+        ({"platforms": ["default", "gpu"], "interface": {"description": "measures nothing"}}, False),
+        ({"platforms": ["default", "gpu"], "interface": {"propertiesSpec": [{"name": "energy"}]}}, True),
+    ],
+)
+def test_a_blank_interface_says_nothing_if_there_are_several_platforms(
+    registry: dict[str, Any], measures: bool | None
+) -> None:
+    """The registry loses it when it merges platforms."""
+    assert RegistryMetadata.model_validate(registry).measures is measures
 
 
 def test_that_a_run_failed_is_the_cause_of_its_measuring_nothing() -> None:

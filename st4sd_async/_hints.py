@@ -105,7 +105,7 @@ _UNEXPECTED = "Unexpected exception reached top level"
 # The names of the containers are those that the operator of the cluster (st4sd-runtime-k8s) gives them.
 _FAILURES = (
     (IMAGE_PULL, Reason.UNSCHEDULABLE),
-    (re.compile(r"(?:git-sync|s3-package)\S* failed"), Reason.PACKAGE_NOT_FETCHED),
+    (re.compile(r"(?:git-sync|s3-package)(?:(?!git-sync|s3-package)\S)* failed"), Reason.PACKAGE_NOT_FETCHED),
     (re.compile(r"s3-fetch failed"), Reason.INPUTS_NOT_FETCHED),
     (re.compile(r"elaunch-primary|exitCode", re.IGNORECASE), Reason.ORCHESTRATOR_KILLED),
     (re.compile(r"\S"), Reason.SETUP_FAILED),

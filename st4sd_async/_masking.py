@@ -11,9 +11,8 @@ from __future__ import annotations
 import html
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
-from urllib.parse import unquote
 
 import anyio.to_thread
 
@@ -35,7 +34,10 @@ LONGEST_KEY = 200
 """Letters and digits; what is longer is no key but a file, whose words may well stand in a message too."""
 
 _QUOTED_VALUE = re.compile(r"input_value=.*?(?:, input_type=|$)", re.DOTALL)
-_ESCAPE = re.compile(r"\\+(?:u([0-9a-fA-F]{4})|x([0-9a-fA-F]{2})|[nrtabfv0])")
+_ESCAPE = re.compile(r"(?<!\\)\\++(?:u([0-9a-fA-F]{4})|x([0-9a-fA-F]{2})|[nrtabfv0])")
+_LONG_REFERENCE = re.compile(r"&#(?:0++([1-9][0-9]{0,6})(?![0-9])|[0-9]{8,})")
+"""A character of HTML with zeros before its number, or one whose number `html.unescape` may refuse to read."""
+_PERCENT = re.compile(r"(?:%[0-9a-fA-F]{2})+")
 _NOT_BARE = re.compile(r"[^A-Za-z0-9]+")
 
 
@@ -73,7 +75,8 @@ class Masking:
         for form in self._forms:
             text = text.replace(form, MASK)
         bare = _bare(text) if self._pieces else ""
-        return WITHHELD if any(_windows(bare, length) & found for length, found in self._pieces.items()) else text
+        is_shown = any(not found.isdisjoint(_windows(bare, length)) for length, found in self._pieces.items())
+        return WITHHELD if is_shown else text
 
     def deep(self, value: Any) -> Any:
         """A JSON value with the secrets kept out of all its texts."""
@@ -109,25 +112,30 @@ def masked(text: str, secrets: Iterable[str]) -> str:
 def _bare(text: str) -> str:
     """The ASCII letters and digits of a text, with all quoting undone: others are quoted in too many ways."""
     plain = _ESCAPE.sub(lambda found: chr(int(found[1] or found[2], 16)) if found[1] or found[2] else " ", text)
-    return _NOT_BARE.sub("", html.unescape(unquote(plain)))
+    plain = _PERCENT.sub(lambda found: bytes.fromhex(found[0].replace("%", "")).decode("utf-8", "replace"), plain)
+    plain = _LONG_REFERENCE.sub(lambda found: f"&#{found[1]}" if found[1] else " ", plain)
+    return _NOT_BARE.sub("", html.unescape(plain))
 
 
-def _windows(bare: str, length: int) -> set[str]:
-    return {bare[start : start + length] for start in range(len(bare) - length + 1)}
+def _windows(bare: str, length: int) -> Iterator[str]:
+    return (bare[start : start + length] for start in range(len(bare) - length + 1))
 
 
 def _common(bare: str, secrets: Iterable[str]) -> dict[int, set[str]]:
     """The pieces of secrets that stand in a text, both bare, by their length."""
-    found: dict[int, set[str]] = {}
-    windows: dict[int, set[str]] = {}
+    by_length: dict[int, list[str]] = {}
     for secret in secrets:
-        if len(secret) < SHORTEST_PIECE:
-            continue
-        length = min(len(secret), PIECE if len(secret) <= LONGEST_KEY else PIECE_OF_A_FILE)
-        if length not in windows:
-            windows[length] = _windows(bare, length)
-        here = windows[length]
-        pieces = {piece for at in range(len(secret) - length + 1) if (piece := secret[at : at + length]) in here}
+        if len(secret) >= SHORTEST_PIECE:
+            length = min(len(secret), PIECE if len(secret) <= LONGEST_KEY else PIECE_OF_A_FILE)
+            by_length.setdefault(length, []).append(secret)
+    found: dict[int, set[str]] = {}
+    for length, those in by_length.items():
+        windows = (piece for secret in those for piece in _windows(secret, length))
+        # A set takes a hundred times the memory of what it is made of, so it is made of the shorter side.
+        if len(bare) <= sum(map(len, those)):
+            pieces = set(_windows(bare, length)).intersection(windows)
+        else:
+            pieces = set(windows).intersection(_windows(bare, length))
         if pieces:
-            found.setdefault(length, set()).update(pieces)
+            found[length] = pieces
     return found

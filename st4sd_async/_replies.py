@@ -26,8 +26,11 @@ from ._masking import Masking, masked
 from ._problems import told
 from ._spelling import QUESTION
 
-EXCERPT = 1 << 16
-"""Bytes of a body that are looked at for a message; secrets are masked in them before any cut."""
+KEPT_WHOLE = 1 << 16
+"""Bytes of a refusal whose texts are kept whole; those of a longer one are cut once they are masked."""
+
+SEARCHED = 1 << 18
+"""Bytes of a body in which secrets are looked for, which takes a second for about 1 MB. What is longer is left out."""
 
 ODD = ("number out of range", "hex escape")
 """What the quick reader of JSON says of valid JSON that it does not read."""
@@ -73,7 +76,11 @@ class Response:
 
     def excerpt(self, secrets: tuple[str, ...]) -> str:
         """The beginning of the body as text for a message, its secrets masked."""
-        return masked(self.body[:EXCERPT].decode("utf-8", "replace"), secrets)[:LONGEST_MESSAGE]
+        words = masked(self.body[:SEARCHED].decode("utf-8", "replace"), secrets)
+        if len(self.body) > SEARCHED:
+            # A secret may have been cut in two there, and its first half not be known for one.
+            words = words[:-LONGEST_MESSAGE]
+        return words[:LONGEST_MESSAGE]
 
     def json(self) -> Any:
         """
@@ -181,15 +188,30 @@ def _detail(response: Response, secrets: tuple[str, ...]) -> dict[str, Any]:
         return {}
     if not isinstance(body, dict):
         return {}
-    if len(response.body) > EXCERPT:
-        body = _clipped(body)
+    body = _searchable(body, [SEARCHED])
     masking = Masking(pydantic_core.to_json(body).decode("utf-8", "replace"), secrets)
     found: dict[str, Any] = masking.deep(body)
-    return found
+    return _clipped(found) if len(response.body) > KEPT_WHOLE else found
+
+
+def _searchable(value: Any, room: list[int]) -> Any:
+    """
+    A JSON value without the texts that are too long to look for secrets in them.
+
+    They are left out as a whole: a cut could leave half of a secret, which nothing tells from other words.
+    """
+    if isinstance(value, str) and len(value) > room[0]:
+        value = f"[{len(value)} characters, too many to be shown]"
+    if isinstance(value, dict):
+        return {_searchable(key, room): _searchable(item, room) for key, item in value.items() if room[0] > 0}
+    if isinstance(value, list):
+        return [_searchable(item, room) for item in value if room[0] > 0]
+    room[0] -= len(value) if isinstance(value, str) else 1
+    return value
 
 
 def _clipped(value: Any) -> Any:
-    """A JSON value whose long texts are cut, for a body that is too large to be kept."""
+    """A masked JSON value whose long texts are cut, for a body that is too large to be kept."""
     if isinstance(value, str):
         return value[:LONGEST_MESSAGE]
     if isinstance(value, list):

@@ -1,0 +1,123 @@
+"""Words of a server take time in proportion to their length, whatever they are."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import pytest
+
+from st4sd_async._hints import explain
+from st4sd_async._kinds import error_problems
+from st4sd_async._masking import MASK, WITHHELD, masked
+from st4sd_async._problems import problems_in
+from st4sd_async._spelling import refused
+
+SECRETS = [
+    "S3-secret/abczz1234567Xy",
+    "abcdefgh",
+    "\n".join(f"row {number} of a private file" for number in range(500)),
+]
+
+HOSTILE = {
+    "backslashes": "\\",
+    "percent signs": "%",
+    "escaped percent signs": "%25",
+    "ampersands": "&",
+    "nested entities": "&amp;",
+    "a number without end": "1",
+    "references": "&#65;",
+    "quoted values": "input_value=",
+    "quotes": "\"'",
+    "half of a secret": "S3-secret/abczz",
+    "a secret": "S3-secret/abczz1234567Xy ",
+    "letters": "a",
+    "escapes": "\\u0041",
+}
+
+
+def seconds(function: Callable[[str], object], text: str) -> float:
+    """The least of two times, of which a busy machine spoils one."""
+    times = []
+    for _ in range(2):
+        began = time.process_time()
+        function(text)
+        times.append(time.process_time() - began)
+    return min(times)
+
+
+def assert_linear(function: Callable[[str], object], make: Callable[[int], str], size: int) -> None:
+    """Ten times the length takes about ten times as long; what is quadratic takes a hundred times."""
+    small = max(seconds(function, make(size // 10)), 0.002)
+    assert seconds(function, make(size)) / small < 35
+
+
+@pytest.mark.parametrize("piece", HOSTILE.values(), ids=HOSTILE.keys())
+@pytest.mark.parametrize("start", ["", "&#", "&#x", "%"], ids=["alone", "reference", "hexadecimal", "percent"])
+def test_masking_is_linear(piece: str, start: str) -> None:
+    """Also where each character could be the first of a quotation."""
+
+    def make(size: int) -> str:
+        return start + piece * (size // len(piece))
+
+    assert_linear(lambda text: masked(text, SECRETS), make, 300_000)
+
+
+@pytest.mark.parametrize("piece", ["\\", "%", "&amp;", "input_value=", "\"'"])
+def test_masking_bears_ten_megabytes(piece: str) -> None:
+    """The secret behind them is found."""
+    text = piece * (10_000_000 // len(piece)) + SECRETS[0]
+    began = time.process_time()
+
+    result = masked(text, SECRETS)
+
+    assert time.process_time() - began < 20
+    assert MASK in result or result == WITHHELD
+    assert "1234567Xy" not in result
+
+
+@pytest.mark.parametrize("quoted", ["&#{};", "&#0000000{};", "&#{}"])
+def test_a_quotation_by_numbers_is_seen(quoted: str) -> None:
+    """Numbers that Python refuses to read because they are too long are no reason to fail."""
+    text = "&#" + "9" * 5000 + "; " + "".join(quoted.format(ord(char)) for char in SECRETS[0])
+
+    assert masked(text, SECRETS) == WITHHELD
+
+
+WORDS = {
+    "a variable": ("Payload sets variable ", "x = "),
+    "variables": ("", "Payload sets variable x = "),
+    "a value": ("Payload variable ", "x = "),
+    "a workflow": ("", "Payload overrides workflow variables of x: "),
+    "files": ("", "Payload overrides data files x. Filenames are ["),
+    "a platform": ("", "Payload overrides parameterisation.a"),
+    "line ends": ("", "Payload overrides workflow variables of x: \n"),
+    "problems": ("1 validation error for x\n", "  a [type="),
+    "lines": ("", "\n  "),
+    "digits": ("", "1"),
+}
+
+
+@pytest.mark.parametrize(("start", "piece"), WORDS.values(), ids=WORDS.keys())
+def test_what_a_refusal_says_is_understood_in_linear_time(start: str, piece: str) -> None:
+    """Each rule looks at each character a bounded number of times."""
+
+    def read(text: str) -> None:
+        refused(text)
+        problems_in(text)
+        error_problems({"message": text, "reason": f"Input and Data files with conflicting names: {text}"})
+
+    assert_linear(read, lambda size: f"{start}{piece * (size // len(piece))}\n.", 200_000)
+
+
+@pytest.mark.parametrize("piece", ["git-sync", "s3-package-", "nodes are available: ", "Job: ", " preemption:"])
+def test_a_reason_is_found_in_linear_time(piece: str) -> None:
+    """Of a run that failed, and of one that waits."""
+
+    def read(text: str) -> None:
+        for state in ("failed", "unscheduled"):
+            hint = explain(state, "", "", text)
+            assert hint is not None
+            str(hint)
+
+    assert_linear(read, lambda size: piece * (size // len(piece)), 200_000)

@@ -1,0 +1,72 @@
+"""Secrets are masked before a text is cut, so that no cut leaves half of one."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+import pytest
+
+from st4sd_async._errors import LONGEST_MESSAGE
+from st4sd_async._masking import MASK, WITHHELD
+from st4sd_async._replies import KEPT_WHOLE, SEARCHED, Response, refusal
+
+SECRET = "Zq7XKpW41vTn02bHsd9R"
+"""A key; five letters of it are more than chance."""
+
+
+def refused(body: bytes, *secrets: str) -> str:
+    """All that an error shows of a refusal."""
+    error = refusal(Response(400, {"content-type": "application/json"}, body), "POST", "http://x", secrets=secrets)
+    return f"{error}{error.message}{error.detail}"
+
+
+def leaks(text: str) -> bool:
+    return any(SECRET[at : at + 5] in text for at in range(len(SECRET) - 4))
+
+
+@pytest.mark.parametrize("at", range(LONGEST_MESSAGE - len(SECRET), LONGEST_MESSAGE))
+@pytest.mark.parametrize("filler", [10, KEPT_WHOLE])
+def test_a_long_text_is_cut_once_it_is_masked(at: int, filler: int) -> None:
+    """Wherever the secret stands beside the cut, and however long the rest is."""
+    body: dict[str, Any] = {"message": f"{'-' * at}{SECRET}{'-' * 600}", "other": "." * filler}
+
+    assert not leaks(refused(json.dumps(body).encode(), SECRET))
+
+
+@pytest.mark.parametrize("shown", range(1, len(SECRET)))
+@pytest.mark.parametrize("is_json", [True, False])
+def test_the_bound_of_the_search_leaves_no_half(shown: int, is_json: bool) -> None:
+    """A body is so long that only its beginning is searched, and that ends inside a secret."""
+    content = "\n".join(f"row {number} of a private file" for number in range(10_000))
+    prefix = '{"message": "' if is_json else ""
+    begun = (prefix + json.dumps(content)[1:-1]).encode()
+    body = begun + b"-" * (SEARCHED - len(begun) - shown) + SECRET.encode() + b"." * 100
+    body += b'"}' if is_json else b""
+
+    text = refused(body, SECRET, content)
+
+    assert not leaks(text)
+    assert "private file" not in text
+
+
+def test_a_text_that_is_too_long_to_be_searched_is_left_out() -> None:
+    """Its length is told, and the words beside it are there."""
+    text = refused(json.dumps({"problem": "x" * (SEARCHED + 1), "message": f"no {SECRET}"}).encode(), SECRET)
+
+    assert f"no {MASK}" in text
+    assert f"[{SEARCHED + 1} characters, too many to be shown]" in text
+
+
+@pytest.mark.parametrize("body", [[["\\" * 50] * 200_000], {"message": "\\" * 10_000_000}, {"a" * 1_000_000: "%" * 9}])
+def test_the_event_loop_is_not_stopped_by_a_refusal(body: Any) -> None:
+    """Of 10 MB, of which most is never searched for secrets."""
+    data = json.dumps({"message": "no", "more": body}).encode()
+    began = time.process_time()
+
+    text = refused(data, SECRET, "abcdefgh")
+
+    assert time.process_time() - began < 2
+    assert WITHHELD not in text
+    assert "no" in text

@@ -1,0 +1,247 @@
+"""A key is started once, however often and by however many tasks or threads it is added."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from st4sd_async import Batch, Client, Config, Launch, LaunchConflict, Run, St4sdError
+from st4sd_async.local import Delay, DropAfter, DropBefore, LocalServer
+from st4sd_async.sync import Client as BlockingClient
+
+from .batches import START, QuickClock, launch, launches, numbers, once, until, worked_off
+from .batches import client as client
+from .batches import server as server
+
+pytestmark = pytest.mark.anyio
+
+
+def with_file(number: int, file: Path) -> Launch:
+    """A launch that takes a while to add, because its input is read from a file."""
+    inputs = [{"filename": "molecules.csv", "content": file}]
+    return Launch(f"mol {number}", "demo", {"inputs": inputs, "metadata": {"number": number}})
+
+
+async def added_again(batch: Batch, file: Path, calls: list[int], seed: int) -> None:
+    """Add the same launches again and again, in portions and in another order each time."""
+    order = random.Random(seed)
+    for _ in range(15):
+        some = order.sample(range(30), order.choice([1, 3, 30]))
+        calls.append(await batch.add([with_file(number, file) for number in some]))
+        await anyio.sleep(order.choice([0.0, 0.003, 0.01]))
+
+
+@pytest.mark.parametrize("is_on_disk", [True, False], ids=["on disk", "in memory"])
+async def test_a_key_that_many_tasks_add_is_started_once(
+    server: LocalServer, client: Client, tmp_path: Path, is_on_disk: bool
+) -> None:
+    """While `run` works, while answers are lost, and while other calls are still reading their files."""
+    server.faults.add(START, Delay(0.01), times=10)
+    server.faults.add(START, DropBefore(), times=2)
+    server.faults.add(START, DropAfter(), times=2)
+    file = tmp_path / "molecules.csv"
+    await anyio.Path(file).write_text("smiles\nCO\n")
+    calls: list[int] = []
+    async with client.batch(tmp_path / "campaign.db" if is_on_disk else None) as batch:
+        await batch.add([launch(30)])
+        async with anyio.create_task_group() as tasks:
+            for seed in range(10):
+                tasks.start_soon(added_again, batch, file, calls, seed)
+            items = await worked_off(batch)
+        items |= await worked_off(batch)
+        counts = batch.counts
+
+    assert sum(calls) == 30
+    assert (len(items), counts["succeeded"]) == (31, 31)
+    assert await numbers(client) == once(31)
+
+
+async def test_of_two_launches_under_one_key_one_is_started(server: LocalServer, client: Client) -> None:
+    """The other call gets a `LaunchConflict`, whichever comes first, and the pass goes on."""
+    outcomes: list[Any] = []
+
+    async def add(batch: Batch, scale: int) -> None:
+        try:
+            outcomes.append(await batch.add([launch(0, variables={"scale": scale})]))
+        except LaunchConflict as error:
+            outcomes.append(error)
+
+    async with client.batch() as batch:
+        await batch.add([launch(1)])
+        async with anyio.create_task_group() as tasks:
+            for scale in range(8):
+                tasks.start_soon(add, batch, scale)
+            await worked_off(batch)
+        await worked_off(batch)
+        assert batch.counts["succeeded"] == 2
+
+    assert [one for one in outcomes if isinstance(one, int)] == [1]
+    assert sum("variables.scale was" in str(one) for one in outcomes) == 7
+    assert server.traffic[START].requests == 2
+
+
+async def test_threads_of_the_blocking_client_start_a_key_once(server: LocalServer, client: Client) -> None:
+    """While another thread is in the loop over `run`."""
+    config = Config(settle=30.0, poll_interval=1.0, grace=5.0, clock=QuickClock())
+
+    def work() -> tuple[int, int]:
+        blocking = BlockingClient(server.url, api_key=server.api_key, config=config)
+        with blocking, blocking.batch() as batch, ThreadPoolExecutor(6) as threads:
+            batch.add(launches(1))
+            calls = [threads.submit(batch.add, launches(20)) for _ in range(12)]
+            told = [item.key for item in batch.run()]
+            added = sum(call.result() for call in calls)
+            told += [item.key for item in batch.run()]
+        assert sorted(told) == sorted(one.key for one in launches(20))
+        return added, len(told)
+
+    assert await anyio.to_thread.run_sync(work) == (19, 20)
+    assert await numbers(client) == once(20)
+
+
+async def test_passes_that_begin_together_start_a_key_once(server: LocalServer, client: Client) -> None:
+    """One of them takes over from the others, which say so."""
+    server.faults.add(START, Delay(0.02), times=None)
+    told: list[str] = []
+    errors: list[St4sdError] = []
+
+    async def run(batch: Batch) -> None:
+        try:
+            told.extend([item.key async for item in batch.run()])
+        except St4sdError as error:
+            errors.append(error)
+
+    async with client.batch() as batch:
+        await batch.add(launches(12))
+        async with anyio.create_task_group() as tasks:
+            for _ in range(4):
+                tasks.start_soon(run, batch)
+        await worked_off(batch)
+
+    assert {str(error) for error in errors} <= {"another run() of this batch took over"}
+    assert sorted(told) == sorted(one.key for one in launches(12))
+    assert await numbers(client) == once(12)
+
+
+async def test_an_add_that_is_cancelled_was_done_or_was_not(client: Client, tmp_path: Path) -> None:
+    """By `Task.cancel()`, which no scope shields against: memory is what is on disk, and adding again works."""
+    async with client.batch(tmp_path / "campaign.db") as batch:
+        for number in range(40):
+            task = asyncio.ensure_future(batch.add([launch(number)]))
+            for _ in range(number % 20):
+                await asyncio.sleep(0.0002)
+            task.cancel()
+            await asyncio.wait([task])
+        await batch.add(launches(40))
+        await worked_off(batch)
+
+    assert await numbers(client) == once(40)
+
+
+async def doubtful(server: LocalServer, batch: Batch, count: int = 1) -> Run:
+    """Have launches be in doubt, one of which made a run that nothing tells apart."""
+    server.outcome("demo", "setup-failure", times=1)
+    server.faults.add(START, DropAfter())
+    for _ in range(count - 1):
+        server.faults.add(START, DropBefore())
+    await batch.add(launches(count))
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(worked_off, batch)
+        await until(lambda: batch.counts["unknown"] == count)
+        tasks.cancel_scope.cancel()
+    instances = await batch._client.instances.list()
+    return batch._client.run(instances[0].id)
+
+
+async def test_a_run_is_adopted_once_by_tasks_that_adopt_it_together(server: LocalServer, client: Client) -> None:
+    """For one launch or for two: the others are refused as if they came later."""
+    errors: list[ValueError] = []
+
+    async def adopt(batch: Batch, key: str, run: Run) -> None:
+        try:
+            await batch.adopt(key, run.id)
+        except ValueError as error:
+            errors.append(error)
+
+    async with client.batch() as batch:
+        run = await doubtful(server, batch, 2)
+        async with anyio.create_task_group() as tasks:
+            for key in ("mol 0", "mol 0", "mol 1"):
+                tasks.start_soon(adopt, batch, key, run)
+        owners = [item.key for item in batch.items if item.run == run]
+        counts = batch.counts
+
+    assert len(owners) == 1
+    assert (len(errors), counts["started"], counts["unknown"]) == (2, 1, 1)
+    assert all("is that of 'mol" in str(error) or "is not in doubt but started" in str(error) for error in errors)
+
+
+async def test_a_doubt_is_forgotten_once(server: LocalServer, client: Client) -> None:
+    """By tasks that forget it together, while a pass looks for it."""
+    errors: list[ValueError] = []
+
+    async def forget(batch: Batch) -> None:
+        try:
+            await batch.forget("mol 0")
+        except ValueError as error:
+            errors.append(error)
+
+    async with client.batch() as batch:
+        await doubtful(server, batch)
+        async with anyio.create_task_group() as tasks:
+            for _ in range(3):
+                tasks.start_soon(forget, batch)
+            items = await worked_off(batch)
+        items |= await worked_off(batch)
+
+    assert len(errors) == 2
+    assert items["mol 0"].state == "succeeded"
+    assert server.traffic[START].requests == 2
+
+
+async def test_new_attempts_that_are_planned_together_are_planned_once(server: LocalServer, client: Client) -> None:
+    """With corrections and without, while a pass begins; each is sent once."""
+    counts: list[int] = []
+
+    async def retry(batch: Batch, *corrected: Launch) -> None:
+        counts.append(await batch.retry_failed(corrected))
+
+    async with client.batch() as batch:
+        await batch.add([Launch(f"mol {number}", "dem0") for number in range(4)])
+        await worked_off(batch)
+        requests = server.traffic[START].requests
+        async with anyio.create_task_group() as tasks:
+            for _ in range(3):
+                tasks.start_soon(retry, batch, *launches(4))
+            await anyio.sleep(0.005)
+            items = await worked_off(batch)
+        items |= await worked_off(batch)
+
+    assert sum(counts) == 4
+    assert {(item.state, item.attempt) for item in items.values()} == {("succeeded", 2)}
+    assert server.traffic[START].requests == requests + 4
+    assert await numbers(client) == once(4)
+
+
+async def test_cancelling_while_another_pass_sees_the_ends_breaks_neither(server: LocalServer, client: Client) -> None:
+    """What was deleted is deleted, whoever writes it down first."""
+    server.outcome("demo", "stuck")
+    async with client.batch() as batch:
+        await batch.add(launches(6))
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(worked_off, batch)
+            await until(lambda: batch.counts["started"] == 6)
+            tasks.cancel_scope.cancel()
+        server.faults.add("DELETE /instances/*", Delay(0.05), times=None)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(batch.cancel)
+            tasks.start_soon(batch.cancel)
+            await anyio.sleep(0.01)
+            await worked_off(batch)
+        assert batch.counts["deleted"] == 6

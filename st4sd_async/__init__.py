@@ -58,6 +58,7 @@ from ._journal_errors import JournalCorrupt, JournalError, JournalLocked, Launch
 from ._progress import Progress, Step
 from ._refusals import (
     CannotUntagLatest,
+    DigestMismatch,
     Disabled,
     GraphExists,
     InaccessibleRegistries,
@@ -157,6 +158,7 @@ __all__ = [
     "ConnectionLost",
     "CredentialUnavailable",
     "DecodeError",
+    "DigestMismatch",
     "Disabled",
     "Download",
     "DownloadError",

@@ -16,7 +16,7 @@ Everything this library raises on purpose.
         Conflict -> AlreadyExists -> GraphExists; NameTaken
         BadRequest -> InvalidPackage, NotReady, InvalidPayload, and in `_refusals`: CannotUntagLatest,
             NotAFolder, OutsideOfFolder, Disabled, LocalDeployment, InvalidDefinition
-          InvalidPackage -> InvalidName, MissingRequirements
+          InvalidPackage -> InvalidName, MissingRequirements, DigestMismatch
           InvalidPayload -> MissingInputs, ExtraInputs, InputConflict, PayloadTooLarge, InvalidFlowIR,
             InaccessibleRegistries
           InvalidDefinition -> InvalidRelationship, InvalidDSL -> InvalidGraph; InvalidQuery

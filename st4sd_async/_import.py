@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-from urllib.parse import SplitResult, unquote
+from urllib.parse import SplitResult, unquote, urlsplit
 
+from ._auth import is_loopback, origin
 from ._call import Call
 from ._config import split_address
-from ._errors import APIError, BadRequest, NotFound, Unauthorized, UnknownExperiment
-from ._refusals import MissingRequirements
+from ._errors import APIError, BadRequest, DecodeError, NotFound, TransportError, Unauthorized, UnknownExperiment
+from ._refusals import DigestMismatch, MissingRequirements
 from ._replies import Response
 from ._requirements import judged, requirements_of
 from ._resources.experiments import Experiments, get_call
-from ._resources.registry import identifier_path
+from ._resources.registry import identifier_path, is_tag
 from .models import Experiment
 from .models.imports import ImportedExperiment, Requirement
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from ._resources._base import Sender
     from ._resources.datasets import Datasets
     from ._resources.secrets import ImagePullSecrets
+    from ._session import Session
 
 GLOBAL_REGISTRY = "https://registry.st4sd.res.ibm.com"
 """The public registry of the ST4SD project. Source: the help of ``stp package import``."""
@@ -40,6 +42,9 @@ WHOLE = {"outputFormat": "json", "hideMetadataRegistry": "n", "hideNone": "y", "
 
 BETA = ("connections", "includePaths", "output", "interface")
 """Fields of ``base`` that a service without them refuses, so that they are left out when they say nothing."""
+
+LATEST = "latest"
+"""The tag that every push moves."""
 
 BLANK = "{}"
 """What a registry puts in the place of the service's words."""
@@ -58,7 +63,7 @@ def registry_call(root: str, identifier: str) -> Call[Experiment]:
 
 def _entry(response: Response) -> Experiment:
     found = Experiment.model_validate(response.json()["entry"])
-    if not found.name or not _is_definition(found.raw):
+    if not found.name:
         raise ValueError("no experiment")
     return found
 
@@ -121,8 +126,11 @@ class Imports:
     image_pull_secrets: ImagePullSecrets
     """Credentials for container registries."""
     _send: Sender
+    _session: Session
 
-    async def fetch_experiment(self, source: str | Client, identifier: str | None = None) -> ImportedExperiment:
+    async def fetch_experiment(
+        self, source: str | Client, identifier: str | None = None, *, allow_http: bool = False
+    ) -> ImportedExperiment:
         """
         An experiment of another registry, and what it relies on that this deployment may not have.
 
@@ -134,30 +142,54 @@ class Imports:
                 deployment.
             identifier: ``name`` (which means ``name:latest``), ``name:tag`` or ``name@digest``; None: the
                 experiment that the page at the address is about.
+            allow_http: Whether a registry on another machine may be asked over plain http, where anybody on the way
+                can change the answer.
 
         Raises:
             UnknownExperiment: The registry has none; the global one goes on saying so for 10 minutes.
             Unauthorized: The registry is private: give a client of it as the source.
-            DecodeError: The address is not that of a registry, or what is there is no experiment.
-            ValueError: The address is none, or nothing names the experiment.
+            DecodeError: The address is not that of a registry, what is there is no experiment, or it is another one
+                than was asked for: its name, or its digest if ``name@digest`` was given.
+            ValueError: The address is none, or plain http without ``allow_http``, or nothing names the experiment.
 
         Source: ``GET registry-ui/backend/experiments/{identifier}`` of a registry, or ``GET experiments/{identifier}``
         of a client's runtime service; then ``GET image-pull-secrets/`` and ``GET datasets/`` here, if there is need.
         """
-        root, found = await _fetched(self._send, source, identifier)
+        root, name = _source_of(source, identifier)
+        home = self._session.home
+        if is_plain(root) and not allow_http and origin(urlsplit(root)) != origin(home):
+            raise ValueError(
+                f"the registry {root!r} is on another machine and asked over plain http, where anybody on the way can "
+                "change the answer: use https://, or say allow_http=True"
+            )
+        found = await _fetched(self._send, source, root, name)
         definition = definition_of(found)
         images = [image.name or "" for image in found.metadata.registry.container_images]
         requirements = requirements_of(definition, images)
-        return ImportedExperiment(root, found, definition, await self._judged(requirements))
+        return ImportedExperiment(root, found, definition, await self._judged(requirements), name)
 
     async def import_experiment(
-        self, source: str | Client, identifier: str | None = None, *, allow_missing: bool = False
+        self,
+        source: str | Client,
+        identifier: str | None = None,
+        *,
+        allow_missing: bool = False,
+        allow_http: bool = False,
     ) -> Experiment:
         """
         Fetch an experiment of another registry and push it here, with its tags, if this deployment has what it needs.
 
+        It is pushed without tags, its digest is compared, and then it is tagged: with the tag that was asked for, and
+        those of its definition that the other registry shows for it. Tags of the same name here move to it. A push
+        always moves ``latest``.
+
+        Only ``name@digest`` says which content is meant. If the registry here finds another digest in what was
+        pushed, ``latest`` and all other tags are put back and the content is deleted; a start of ``name:latest`` in
+        between would use it. Without a digest the other registry decides what comes, and a different digest here,
+        as of a branch that moved, is a WARNING in the log.
+
         Args:
-            source, identifier: As for `fetch_experiment`.
+            source, identifier, allow_http: As for `fetch_experiment`.
             allow_missing: Whether to push it even if this deployment lacks something that it relies on.
 
         Returns:
@@ -167,12 +199,13 @@ class Imports:
             MissingRequirements: This deployment lacks something; nothing was pushed. What cannot be asked for, as
                 whether an image is public, is no error; of image registries, and of credentials that come along, there
                 is a warning in the log.
+            DigestMismatch: The content is not that of the digest that was asked for.
             InvalidPackage: The service here cannot fetch the package or does not take it.
 
         All that `fetch_experiment` raises too. It may be repeated: the same content has the same digest, and no second
         entry.
         """
-        found = await self.fetch_experiment(source, identifier)
+        found = await self.fetch_experiment(source, identifier, allow_http=allow_http)
         if found.missing and not allow_missing:
             raise MissingRequirements.before_pushing(found.identifier, found.missing)
         for one in found.uncertain:
@@ -180,7 +213,42 @@ class Imports:
                 log.warning("%s relies on the %s: if its images are not public, %s", found.identifier, one, one.advice)
             elif one.kind == "credential":
                 log.warning("%s brings the %s along: if it should not, %s", found.identifier, one, one.advice)
-        return await self.experiments.push(found.definition)
+        return await self._pushed(found)
+
+    async def _pushed(self, found: ImportedExperiment) -> Experiment:
+        """Push an experiment without tags, compare its digest, and tag it."""
+        name, tag, pin = parts_of(found.asked)
+        history = await self.experiments.history(name)
+        before = {one.tag: one.digest for one in history.tags}
+        tags = tags_of(found.definition, {*found.experiment.tags, tag})
+        found.definition["metadata"]["package"]["tags"] = []
+        pushed = await self.experiments.push(found.definition)
+        if pin and pushed.digest != pin:
+            known = {*before.values(), *(one.digest for one in history.untagged)}
+            await self._put_back(name, pushed.digest, before, is_known=pushed.digest in known)
+            raise DigestMismatch.of(found.asked, pushed.digest)
+        if found.experiment.digest not in (None, pushed.digest):
+            told = "%s was imported from %s, which shows the digest %s: the content differs, as of a branch that moved"
+            log.warning(told, pushed.identifier, found.source, found.experiment.digest)
+        kept = [one for one, digest in before.items() if digest == pushed.digest]
+        wanted = list(dict.fromkeys([*kept, *tags, *([tag] if tag else []), LATEST]))
+        if wanted == [LATEST]:
+            return pushed
+        await self.experiments.tag(pushed.identifier, wanted)
+        return await self.experiments.get(pushed.identifier)
+
+    async def _put_back(self, name: str, digest: str | None, before: Mapping[str, str], *, is_known: bool) -> None:
+        """Undo a push: the tags of a name as they were, and the content gone unless it was there before."""
+        moved = {before[LATEST], digest} if LATEST in before else {digest}
+        try:
+            for one in sorted(moved - {None}, key=lambda one: one == digest):
+                tags = [tag for tag, owner in before.items() if owner == one]
+                if tags:
+                    await self.experiments.tag(f"{name}@{one}", tags)
+            if digest and not is_known:
+                await self.experiments.delete(f"{name}@{digest}")
+        except (APIError, TransportError, DecodeError) as error:
+            log.warning("%s@%s is still the latest of %s and should not be: %s", name, digest, name, error)
 
     async def _judged(self, requirements: list[Requirement]) -> tuple[Requirement, ...]:
         """The requirements with their verdicts; the deployment is asked only for lists that matter."""
@@ -206,22 +274,61 @@ class Source:
     """Sends to there."""
 
 
-async def _fetched(send: Sender, source: str | Client | Source, identifier: str | None) -> tuple[str, Experiment]:
-    """Where an experiment comes from, and the experiment."""
-    if isinstance(source, Imports):
-        source = Source(source._session.home.geturl(), source._send)
-    if isinstance(source, Source):
-        if identifier is None:
-            raise ValueError("name the experiment: a client as the source does not")
-        return source.root, await source.send(get_call(identifier, WHOLE))
-    if not isinstance(source, str):
+def _source_of(source: str | Client | Source, identifier: str | None) -> tuple[str, str]:
+    """Return the root of a registry or deployment, and the identifier of an experiment in it."""
+    if isinstance(source, str):
+        return located(source, identifier)
+    if not isinstance(source, Imports | Source):
         raise TypeError(f"the source is the address of a registry or a Client, not {type(source).__name__}")
-    root, name = located(source, identifier)
+    if identifier is None:
+        raise ValueError("name the experiment: a client as the source does not")
+    return source.root if isinstance(source, Source) else source._session.home.geturl(), identifier
+
+
+async def _fetched(send: Sender, source: str | Client | Source, root: str, identifier: str) -> Experiment:
+    """Return an experiment of a registry or deployment, if it is the one that was asked for."""
+    if isinstance(source, str):
+        call = registry_call(root, identifier)
+    else:
+        call, send = get_call(identifier, WHOLE), source.send if isinstance(source, Source) else source._send
     try:
-        return root, await send(registry_call(root, name))
+        found = await send(call)
     except APIError as error:
-        refusal = error
-    raise _explained(refusal, root, name)
+        refusal = _explained(error, root, identifier) if isinstance(source, str) else error
+    else:
+        _check_asked(found, identifier, f"{call.base or root}{call.path}")
+        return found
+    raise refusal
+
+
+def _check_asked(found: Experiment, identifier: str, url: str) -> None:
+    """Raise DecodeError if an experiment is not the one that was asked for, or is no definition."""
+    name, _, digest = parts_of(identifier)
+    if not _is_definition(found.raw):
+        raise DecodeError("GET", url, "something that is not the JSON it should be: a definition without its parts")
+    if found.name != name:
+        raise DecodeError("GET", url, f"the experiment {found.name!r} in place of {name!r}")
+    if digest and found.digest != digest:
+        raise DecodeError("GET", url, f"the digest {found.digest!r} in place of {digest!r}")
+
+
+def parts_of(identifier: str) -> tuple[str, str, str]:
+    """Return the name, the tag and the digest of an identifier; "" for what it does not say."""
+    name, _, digest = identifier.partition("@")
+    name, _, tag = name.partition(":")
+    return name, tag, digest
+
+
+def tags_of(definition: Mapping[str, Any], shown: Collection[str]) -> list[str]:
+    """Return the tags that a definition asks for, as far as they were shown; ``latest`` moves by itself."""
+    tags = definition["metadata"]["package"].get("tags")
+    return [tag for tag in (tags if isinstance(tags, list) else []) if tag in shown and is_tag(tag) and tag != LATEST]
+
+
+def is_plain(root: str) -> bool:
+    """Return whether what is asked at this address passes other machines in clear text."""
+    parts = urlsplit(root)
+    return parts.scheme == "http" and not is_loopback(parts.hostname or "")
 
 
 def _explained(error: APIError, root: str, identifier: str) -> APIError:

@@ -163,6 +163,23 @@ class MissingRequirements(InvalidPackage):
         return error
 
 
+class DigestMismatch(InvalidPackage):
+    """The content of an imported experiment is not that of the digest that was asked for; it was not kept."""
+
+    advice = "the package may have moved, or the registry may be lying: look at it with client.fetch_experiment(...)"
+    expected: str = ""
+    """The digest that was asked for."""
+    found: str = ""
+    """The digest of the content, "" if the registry here did not say."""
+
+    @classmethod
+    def of(cls, asked: str, found: str | None) -> Self:
+        """Make the error for an experiment, asked for as ``name@digest``."""
+        error = cls(f"{asked} was not kept: the digest of its content is {found}")
+        error.expected, error.found = asked.partition("@")[2], found or ""
+        return error
+
+
 class InvalidFlowIR(InvalidPayload):
     """The definition of a lambda experiment will not do; nothing was started."""
 

@@ -1470,7 +1470,9 @@ class Client:
         first: one of gigabytes is likely to end in a time-out, and then `download_component` has it.
         """
 
-    def fetch_experiment(self, source: str | Client, identifier: str | None = None) -> ImportedExperiment:
+    def fetch_experiment(
+        self, source: str | Client, identifier: str | None = None, *, allow_http: bool = False
+    ) -> ImportedExperiment:
         """
         An experiment of another registry, and what it relies on that this deployment may not have.
 
@@ -1482,12 +1484,15 @@ class Client:
                 deployment.
             identifier: ``name`` (which means ``name:latest``), ``name:tag`` or ``name@digest``; None: the
                 experiment that the page at the address is about.
+            allow_http: Whether a registry on another machine may be asked over plain http, where anybody on the way
+                can change the answer.
 
         Raises:
             UnknownExperiment: The registry has none; the global one goes on saying so for 10 minutes.
             Unauthorized: The registry is private: give a client of it as the source.
-            DecodeError: The address is not that of a registry, or what is there is no experiment.
-            ValueError: The address is none, or nothing names the experiment.
+            DecodeError: The address is not that of a registry, what is there is no experiment, or it is another one
+                than was asked for: its name, or its digest if ``name@digest`` was given.
+            ValueError: The address is none, or plain http without ``allow_http``, or nothing names the experiment.
 
         Source: ``GET registry-ui/backend/experiments/{identifier}`` of a registry, or ``GET experiments/{identifier}``
         of a client's runtime service; then ``GET image-pull-secrets/`` and ``GET datasets/`` here, if there is need.
@@ -1567,13 +1572,27 @@ class Client:
         """
 
     def import_experiment(
-        self, source: str | Client, identifier: str | None = None, *, allow_missing: bool = False
+        self,
+        source: str | Client,
+        identifier: str | None = None,
+        *,
+        allow_missing: bool = False,
+        allow_http: bool = False,
     ) -> Experiment:
         """
         Fetch an experiment of another registry and push it here, with its tags, if this deployment has what it needs.
 
+        It is pushed without tags, its digest is compared, and then it is tagged: with the tag that was asked for, and
+        those of its definition that the other registry shows for it. Tags of the same name here move to it. A push
+        always moves ``latest``.
+
+        Only ``name@digest`` says which content is meant. If the registry here finds another digest in what was
+        pushed, ``latest`` and all other tags are put back and the content is deleted; a start of ``name:latest`` in
+        between would use it. Without a digest the other registry decides what comes, and a different digest here,
+        as of a branch that moved, is a WARNING in the log.
+
         Args:
-            source, identifier: As for `fetch_experiment`.
+            source, identifier, allow_http: As for `fetch_experiment`.
             allow_missing: Whether to push it even if this deployment lacks something that it relies on.
 
         Returns:
@@ -1583,6 +1602,7 @@ class Client:
             MissingRequirements: This deployment lacks something; nothing was pushed. What cannot be asked for, as
                 whether an image is public, is no error; of image registries, and of credentials that come along, there
                 is a warning in the log.
+            DigestMismatch: The content is not that of the digest that was asked for.
             InvalidPackage: The service here cannot fetch the package or does not take it.
 
         All that `fetch_experiment` raises too. It may be repeated: the same content has the same digest, and no second

@@ -11,7 +11,7 @@ from st4sd_async import _errors, _journal_errors, _refusals, models
 NAMES = [
     "APIError", "AlreadyExists", "BadRequest", "Batch", "CannotUntagLatest", "Client",
     "ComponentDocument", "ComponentReport", "Config", "ConfigError", "Conflict", "ConnectFailed",
-    "ConnectionLost", "CredentialUnavailable", "DecodeError", "Disabled", "Download", "DownloadError",
+    "ConnectionLost", "CredentialUnavailable", "DecodeError", "DigestMismatch", "Disabled", "Download", "DownloadError",
     "DownloadFailed", "Draft", "ExitStatus", "Experiment", "ExperimentDocument", "ExperimentState",
     "ExtraInputs", "FileContent", "GLOBAL_REGISTRY", "GraphExists", "Hint", "ImportedExperiment",
     "InaccessibleRegistries", "InputConflict", "Instance", "Interface", "InvalidDSL",

@@ -66,9 +66,14 @@ def tag_call(identifier: str, tags: Iterable[str]) -> Call[None]:
 
 
 def _tag(tag: str) -> str:
-    if not isinstance(tag, str) or not tag.strip() or "," in tag or not is_writable(tag):
+    if not is_tag(tag):
         raise ValueError(f"a tag is a text without commas, not {tag!r}")
     return tag
+
+
+def is_tag(value: Any) -> bool:
+    """Return whether the service takes a value as a tag."""
+    return isinstance(value, str) and bool(value.strip()) and "," not in value and is_writable(value)
 
 
 def history_call(name: str) -> Call[History]:

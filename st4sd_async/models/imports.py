@@ -70,6 +70,8 @@ class ImportedExperiment:
     with there included. A branch or tag in it may lead to another content by now."""
     requirements: tuple[Requirement, ...]
     """What it relies on; () if on nothing."""
+    asked: str = field(default="", compare=False)
+    """What was asked for: ``name``, ``name:tag`` or ``name@digest``."""
 
     @property
     def identifier(self) -> str:

@@ -15,6 +15,7 @@ from st4sd_async import (
     Client,
     Config,
     DecodeError,
+    DigestMismatch,
     InvalidDSL,
     InvalidPackage,
     MissingRequirements,
@@ -417,3 +418,140 @@ async def test_a_source_that_is_not_open_is_told(client: Client, there: LocalSer
     """As any other use of such a client."""
     with pytest.raises(St4sdError, match="not open"):
         await client.fetch_experiment(Client(there.url, api_key=there.api_key), "demo")
+
+
+async def lying(there: LocalServer, other: Client, told: str, **changes: Any) -> None:
+    """Let the registry show `demo`, changed in its name or digest, whatever is asked for."""
+    entry = (await other.experiments.get(told)).raw
+    metadata = entry["metadata"]
+    package = {**metadata["package"], **changes.get("package", {})}
+    registry = {**metadata["registry"], **changes.get("registry", {})}
+    entry = {**entry, "metadata": {**metadata, "package": package, "registry": registry}}
+    there.faults.add("GET /registry-ui/*", shown({"entry": entry}), None)
+
+
+async def tags(client: Client, name: str = "demo") -> dict[str, str]:
+    """The tags of an experiment here, with the digests that they lead to."""
+    return {one.tag: one.digest for one in (await client.experiments.history(name)).tags}
+
+
+async def test_an_import_pushes_what_was_asked_for(there: LocalServer, other: Client, client: Client) -> None:
+    """A registry that answers with another experiment cannot move tags of that one here."""
+    mine = await client.push(definition(there, "1.0"))
+    await other.push({**definition(there, "1.0", "2.0"), "parameterisation": {}})
+    await lying(there, other, "demo")
+    before = await tags(client)
+
+    with pytest.raises(DecodeError, match="the experiment 'demo' in place of 'harmless'"):
+        await client.import_experiment(there.url, "harmless")
+    with pytest.raises(DecodeError, match="the experiment 'demo' in place of 'harmless'"):
+        await client.fetch_experiment(there.url, "harmless")
+
+    assert await tags(client) == before == {"1.0": mine.digest, "latest": mine.digest}
+
+
+async def test_a_client_as_a_source_is_believed_no_more(there: LocalServer, other: Client, client: Client) -> None:
+    """Its deployment may be broken or hostile too."""
+    await other.push(definition(there))
+    entry = (await other.experiments.get("demo")).raw
+    there.faults.add("GET /rs/experiments/harmless", shown({"entry": entry}))
+
+    with pytest.raises(DecodeError, match="the experiment 'demo' in place of 'harmless'"):
+        await client.import_experiment(other, "harmless")
+
+    assert await client.experiments.list() == []
+
+
+async def test_a_digest_is_compared_before_anything_is_pushed(
+    there: LocalServer, other: Client, client: Client
+) -> None:
+    """With what the registry itself says of the experiment."""
+    original = await other.push(definition(there))
+    await lying(there, other, "demo")
+
+    with pytest.raises(DecodeError, match="in place of 'sha256xother'"):
+        await client.import_experiment(there.url, "demo@sha256xother")
+
+    assert await client.experiments.list() == []
+    assert (await client.import_experiment(there.url, original.identifier)).digest == original.digest
+
+
+@pytest.mark.parametrize("known", ["nothing", "another version", "the content, tagged", "the content, untagged"])
+async def test_a_content_that_is_not_that_of_the_digest_is_not_kept(
+    known: str, there: LocalServer, other: Client, client: Client
+) -> None:
+    """A registry that shows the digest beside another content is found out, and all tags are as they were."""
+    if known == "the content, tagged":
+        await client.push(definition(there, "evil", "kept"))
+    elif known == "the content, untagged":
+        await client.push(definition(there))
+    if known != "nothing":
+        await client.push({**definition(there, "1.0", "stable"), "parameterisation": {}})
+    await other.push(definition(there, "stable"))
+    await lying(there, other, "demo", registry={"digest": "sha256xpinned"})
+    before, count = await tags(client), len(await client.experiments.list())
+
+    with pytest.raises(DigestMismatch) as caught:
+        await client.import_experiment(there.url, "demo@sha256xpinned")
+
+    assert (caught.value.expected, caught.value.found) == (
+        "sha256xpinned",
+        (await other.experiments.get("demo")).digest,
+    )
+    assert await tags(client) == before
+    assert len(await client.experiments.list()) == count
+
+
+async def test_only_tags_that_are_shown_or_asked_for_are_moved(
+    there: LocalServer, other: Client, client: Client
+) -> None:
+    """A definition may ask for any; those that the registry does not show, and what is no tag, are left out."""
+    mine = await client.push(definition(there, "stable", "prod"))
+    await other.push({**definition(there, "1.0"), "parameterisation": {}})
+    await lying(there, other, "demo", package={"tags": ["stable", "1.0", "a,b", "\ud800", 5, ""]})
+
+    found = await client.import_experiment(there.url, "demo:2.0")
+
+    moved = {"1.0": found.digest, "2.0": found.digest, "latest": found.digest}
+    assert await tags(client) == {"stable": mine.digest, "prod": mine.digest, **moved}
+    assert set(found.tags) == set(moved)
+
+
+async def test_a_repeated_import_keeps_tags_of_ones_own(there: LocalServer, other: Client, client: Client) -> None:
+    """Those that were given to the same content here."""
+    await other.push(definition(there, "1.0"))
+    first = await client.import_experiment(there.url, "demo")
+    await client.experiments.tag(first.identifier, [*first.tags, "mine"])
+
+    again = await client.import_experiment(there.url, "demo")
+
+    assert again.digest == first.digest
+    assert set(again.tags) == {"1.0", "latest", "mine"}
+
+
+async def test_a_content_that_differs_without_a_digest_is_warned_about(
+    there: LocalServer, other: Client, client: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As of a branch that moved: the other registry shows another digest than the one here finds."""
+    await other.push(definition(there))
+    await lying(there, other, "demo", registry={"digest": "sha256xelse"})
+
+    with caplog.at_level(logging.WARNING, "st4sd_async"):
+        found = await client.import_experiment(there.url, "demo")
+
+    assert f"{found.identifier} was imported from {there.url}/, which shows the digest sha256xelse" in caplog.text
+
+
+@pytest.mark.parametrize("source", ["http://registry.example", "http://10.0.0.7:8080/registry-ui/experiment/demo"])
+async def test_a_registry_over_plain_http_on_another_machine_is_refused_unless_allowed(
+    source: str, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before anything is sent; what is on this machine needs no word."""
+    with pytest.raises(ValueError, match=r"plain http.*https://.*allow_http=True"):
+        await client.import_experiment(source, "demo")
+    with pytest.raises(ValueError, match="plain http"):
+        await client.fetch_experiment(source, "demo")
+
+    quick = client.with_options(timeout=0.2, retry=RetryPolicy(attempts=1))
+    with pytest.raises(St4sdError):  # it was asked, and does not answer
+        await quick.fetch_experiment("http://registry.invalid", "demo", allow_http=True)

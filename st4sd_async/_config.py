@@ -25,6 +25,8 @@ CONCURRENCY = 8
 """Requests in flight: the service answers about 100 a second whatever their number."""
 DOWNLOADS = 4
 """Bodies under way: each keeps a thread of the service busy until it is made."""
+MAX_BODY_BYTES = 256 << 20
+"""Longest body of a reply that is read into memory, in bytes: a list of 50,000 runs fits."""
 GRACE = 60.0
 """Seconds that a half-final pair of experiment-state and exit-status must stand still to count as the end."""
 SETTLE = 180.0
@@ -58,6 +60,9 @@ class Config:
     timeout: float = DEFAULT_SILENCE
     """Longest silence of one request in seconds, not its whole time. While it is the default, pushes and downloads
     are given 60 s."""
+    max_body_bytes: int = MAX_BODY_BYTES
+    """Longest body of a reply that is read into memory, in bytes, at least 1: JSON, error messages, and what
+    `Client.output` returns. A longer one is a `DecodeError`. Downloads to files have no such bound."""
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     """How patiently a request is repeated where that is safe."""
     poll_interval: float | None = None
@@ -79,7 +84,7 @@ class Config:
     """Where time comes from; tests bring their own."""
 
     def __post_init__(self) -> None:
-        for name in ("concurrency", "downloads"):
+        for name in ("concurrency", "downloads", "max_body_bytes"):
             number = getattr(self, name)
             if not isinstance(number, int) or number < 1:
                 raise ConfigError(f"{name} must be a whole number of at least 1, not {number!r}")

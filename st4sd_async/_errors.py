@@ -369,8 +369,8 @@ class DecodeError(St4sdError):
         """HTTP method, and where it was sent."""
         self.path, self.body = path, shorten(body)
         """First field that is wrong, "" if it is the whole, and what came, at most 500 characters of it."""
-        where = f" at {path!r}" if path else ""
-        super().__init__(shorten(f"{method} {url} was answered with {problem}{where}: {self.body!r}"))
+        where, shown = f" at {path!r}" if path else "", f": {self.body!r}" if self.body else ""
+        super().__init__(shorten(f"{method} {url} was answered with {problem}{where}{shown}"))
 
 
 class DownloadError(St4sdError):

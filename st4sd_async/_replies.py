@@ -57,6 +57,9 @@ MISLEADING = ("The browser (or proxy)", "Invalid internal experiment payload")
 REDIRECT = "x-refused-location"
 """Header under which the transport hands on where a redirect leads, which is told and never followed."""
 
+UNREAD = "x-unread-body"
+"""Header under which the transport tells why it did not read the body of a refusal."""
+
 
 @dataclass(frozen=True)
 class Response:
@@ -230,6 +233,8 @@ def _in_place_of_words(response: Response, secrets: tuple[str, ...]) -> str:
         return "the request is larger than the 1 MiB that the proxy lets through"
     if response.status in (502, 503, 504):
         return "the proxy has no answer from the service, which is down, takes too long or is not at this address"
+    if UNREAD in response.headers:
+        return response.headers[UNREAD]
     if response.is_html:
         return f"a web page in place of a JSON message: {WRONG_ADDRESS}"
     words = shorten(response.excerpt(secrets))

@@ -26,7 +26,7 @@ from ._errors import (
     TransportError,
     Unauthorized,
 )
-from ._replies import Response, is_file, is_refused_by_proxy
+from ._replies import Response, is_refused_by_proxy
 from ._retry import Replay, may_have_arrived, repeated
 from ._version import VERSION
 
@@ -223,14 +223,19 @@ class Session:
             began = time.perf_counter()
             target = parsed(f"{url}?{urlencode(call.params)}" if call.params else url)
             # The answer to an earlier request must never be taken for that to a start, so that has its own connection.
-            manner = {"timeout": {"read": silence}, "fresh": call.replay is Replay.ONCE}
+            manner = {
+                "timeout": {"read": silence},
+                "fresh": call.replay is Replay.ONCE,
+                "streamed": take is not None,
+                "largest": config.max_body_bytes,
+            }
             request = httpx.Request(call.method, target, headers=headers, content=call.content, extensions=manner)
             reply = await self._http.send(request, stream=take is not None)
             log.debug("%s %s: %d in %.0f ms", call.method, url, reply.status_code, 1000 * (time.perf_counter() - began))
             if take is not None:
                 body = cast("AsyncGenerator[bytes]", reply.aiter_bytes())
                 async with aclosing(reply), aclosing(body) as pieces:
-                    if reply.is_success and is_file(reply.headers):
+                    if "streamed" in reply.extensions:
                         return await take(reply.headers, pieces)
                     await reply.aread()
         return self._understood(call, url, Response(reply.status_code, reply.headers, reply.content))

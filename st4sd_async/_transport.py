@@ -13,7 +13,8 @@ import asyncio
 import functools
 import select
 import ssl
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, Iterable
+from contextlib import aclosing
 from typing import Any
 from urllib.parse import SplitResult
 from weakref import WeakSet
@@ -21,9 +22,9 @@ from weakref import WeakSet
 import aiohttp
 import httpx
 
-from ._errors import ConnectFailed, ConnectionLost, TimedOut, TransportError
+from ._errors import ConnectFailed, ConnectionLost, DecodeError, TimedOut, TransportError
 from ._proxies import Proxies
-from ._replies import REDIRECT
+from ._replies import REDIRECT, UNREAD, is_file
 
 CONNECT_TIMEOUT = 5.0
 """Seconds for a connection to be made, TLS included."""
@@ -34,6 +35,14 @@ start in doubt."""
 
 SMALL = 1 << 16  # bytes; a body that is promised to be no longer is read before the reply is handed on
 NO_AUTHORITY = frozenset({2, 18, 19, 20, 21})  # what OpenSSL says of a certificate whose issuer it does not know
+ENCODINGS = (
+    "gzip",
+    "x-gzip",
+    "deflate",
+    "compress",
+    "br",
+    "zstd",
+)  # those that a message names: a header may say anything
 AHEAD = 1 << 20  # bytes of a body that are received while somebody is busy with those before them
 
 
@@ -117,11 +126,20 @@ def _kept(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
     """
     The headers of a reply as httpx may see them.
 
-    The engine has undone the encoding already; and httpx follows a ``Location`` so far that it
-    parses it, which fails for a bad one with an error that holds the request.
+    httpx follows a ``Location`` so far that it parses it, which fails for a bad one with an error that holds the
+    request.
     """
     renamed = {b"location": REDIRECT.encode()}
     return [(renamed.get(name.lower(), name), value) for name, value in headers if name.lower() != b"content-encoding"]
+
+
+def _refused_encoding(reply: aiohttp.ClientResponse) -> str:
+    """Return what is wrong with the encoding of a body, "" if nothing: 1 MB of gzip can become 2 GB."""
+    encodings = ", ".join(reply.headers.getall("Content-Encoding", ())).lower()
+    if encodings in ("", "identity"):
+        return ""
+    named = f"the encoding {encodings}" if encodings in ENCODINGS else "an encoding"
+    return f"a body in {named}, which was not asked for"
 
 
 def _shows_its_end(reply: aiohttp.ClientResponse) -> bool:
@@ -137,7 +155,7 @@ class _Body(httpx.AsyncByteStream):
         self._reply = reply
         self._where = method, url
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
+    async def __aiter__(self) -> AsyncGenerator[bytes]:
         failure: TransportError = ConnectionLost(*self._where, "the answer tells no length, so it may be cut short")
         try:
             async for chunk in self._reply.content.iter_any():
@@ -150,6 +168,23 @@ class _Body(httpx.AsyncByteStream):
 
     async def aclose(self) -> None:
         self._reply.close()
+
+
+async def _whole(reply: aiohttp.ClientResponse, body: _Body, largest: int) -> bytes | None:
+    """Return the whole body of a reply; None if it is longer than it may be, of which no more is read than that."""
+    length = reply.content_length
+    if length is not None and length <= min(SMALL, largest):
+        return await reply.read()
+    if length is not None and length > largest:
+        return None
+    pieces, size = [], 0
+    async with aclosing(body), aclosing(aiter(body)) as arriving:
+        async for piece in arriving:
+            pieces.append(piece)
+            size += len(piece)
+            if size > largest:
+                return None
+    return b"".join(pieces)
 
 
 class _Connector(aiohttp.TCPConnector):
@@ -210,6 +245,7 @@ def _make_session(connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(
         connector=connector,
         cookie_jar=aiohttp.DummyCookieJar(),
+        auto_decompress=False,
         middlewares=(_never_resend,),
         skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
     )
@@ -232,9 +268,21 @@ class Engine(httpx.AsyncBaseTransport):
         self._proxies = proxies
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send one request and return its reply with the body still to be read."""
-        url, silence = str(request.url), request.extensions["timeout"]["read"]
-        session = self._fresh if request.extensions["fresh"] else self._pooled
+        """
+        Send one request and return its reply.
+
+        The body is read already, unless the extension ``streamed`` allows to leave that to the caller and it is a file:
+        then the reply has this extension too. A body that is refused is the end of a good reply; of a bad one the
+        status still counts.
+
+        Raises:
+            TransportError: No usable reply came.
+            DecodeError: The body of a good reply is longer than the extension ``largest``, or in an encoding that was
+                not asked for.
+        """
+        url, extensions = str(request.url), request.extensions
+        session = self._fresh if extensions["fresh"] else self._pooled
+        failure: TransportError | DecodeError
         try:
             reply = await session.request(
                 request.method,
@@ -242,14 +290,24 @@ class Engine(httpx.AsyncBaseTransport):
                 headers=request.headers.multi_items(),
                 data=request.content or None,
                 allow_redirects=False,
-                timeout=aiohttp.ClientTimeout(connect=CONNECT_TIMEOUT, sock_read=silence),
+                timeout=aiohttp.ClientTimeout(connect=CONNECT_TIMEOUT, sock_read=extensions["timeout"]["read"]),
                 proxy=self._proxies.find(request.url.scheme, request.url.host),
                 read_bufsize=AHEAD,
             )
-            headers, length = _kept(reply.raw_headers), reply.content_length
-            if length is not None and length <= SMALL:
-                return httpx.Response(reply.status, headers=headers, content=await reply.read())
-            return httpx.Response(reply.status, headers=headers, stream=_Body(reply, request.method, url))
+            headers, is_good = _kept(reply.raw_headers), 200 <= reply.status < 300
+            problem, body = _refused_encoding(reply), _Body(reply, request.method, url)
+            if not problem and is_good and extensions["streamed"] and is_file(reply.headers):
+                return httpx.Response(reply.status, headers=headers, stream=body, extensions={"streamed": True})
+            content = None if problem else await _whole(reply, body, extensions["largest"])
+            if content is not None:
+                return httpx.Response(reply.status, headers=headers, content=content)
+            await body.aclose()
+            problem = problem or f"more than {extensions['largest']} bytes (Config.max_body_bytes)"
+            if not is_good:
+                return httpx.Response(
+                    reply.status, headers=[*headers, (UNREAD.encode(), problem.encode())], content=b""
+                )
+            failure = DecodeError(request.method, url, problem)
         except ENGINE_ERRORS as error:
             failure = translate(error, request.method, url)
         # Raised out here, because the engine's errors hold the headers of the request.

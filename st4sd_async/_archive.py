@@ -18,7 +18,8 @@ from typing import BinaryIO, NamedTuple
 from zipfile import ZIP_STORED, BadZipFile
 
 from ._errors import DownloadError, UnsafeArchive
-from ._workspace import Part, Place, Workspace, Writer
+from ._names import unreserved
+from ._workspace import Part, Place, Workspace, Writer, free
 from ._zip import Hostile, Limits, Packed, plan
 
 PIECE = 1 << 18  # bytes that are unpacked at a time
@@ -49,7 +50,8 @@ def extract(archive: Path, target: Path, *, limits: Limits = LIMITS) -> list[Mem
 
     Args:
         archive: The zip file.
-        target: Folder, made if need be. No link below it is followed; nobody else may change it meanwhile.
+        target: Folder, made if need be. No link below it is followed. What would have a name that begins with
+            ``.st4sd-`` gets one that begins with ``_.st4sd-``.
         limits: What is too much.
 
     Returns:
@@ -60,21 +62,19 @@ def extract(archive: Path, target: Path, *, limits: Limits = LIMITS) -> list[Mem
         DownloadError: The archive is cut or damaged and nothing of it was unpacked, or the target cannot take it:
             no room, a link, a folder where a file belongs.
     """
-    with _told(str(archive), _size(archive)):
-        archive.open("rb").close()  # before the target is made
-        with Workspace(target) as space:
-            parts, folders = unpack(archive, space, limits=limits)
-            space.place(parts, folders)
+    with _told(str(archive), _size(archive)), archive.open("rb") as file, Workspace(target) as space:
+        parts, folders = unpack(file, space, name=str(archive), limits=limits)
+        space.place(parts, folders)
     return [Member(part.place.path, part.size, part.sha256) for part in parts]
 
 
 def unpack(
-    archive: Path,
+    archive: BinaryIO,
     space: Workspace,
     *,
+    name: str,
     limits: Limits = LIMITS,
-    place: Callable[[str], Place | None] = Place,
-    name: str | None = None,
+    place: Callable[[str], Place | None] = free,
 ) -> tuple[list[Part], list[str]]:
     """
     Unpack an archive into files that have not their names yet, and tell which folders it has.
@@ -82,17 +82,18 @@ def unpack(
     Args:
         archive: The zip file.
         space: Where the files are to be.
+        name: What errors call the archive.
         limits: What is too much.
         place: Tells where a member belongs; None leaves it out.
-        name: What errors call the archive; None: its path.
 
     Raises:
         UnsafeArchive, DownloadError: As `extract`; there may be files in the workspace.
     """
-    with _told(name or str(archive), _size(archive)), archive.open("rb") as file:
-        files, folders = plan(file, limits)
+    with _told(name, archive.seek(0, os.SEEK_END)):
+        files, folders = plan(archive, limits)
         chosen = [(packed, where) for packed in files if (where := place(packed.path)) is not None]
-        return [_unpack(file, packed, where, space.new()) for packed, where in chosen], folders
+        parts = [_unpack(archive, packed, where, space.new()) for packed, where in chosen]
+        return parts, list(map(unreserved, folders))
 
 
 def content(archive: BinaryIO, path: str, limit: int) -> bytes | None:
@@ -134,9 +135,9 @@ def _size(archive: Path) -> int:
     return archive.stat().st_size if archive.is_file() else 0
 
 
-def _unpack(file: BinaryIO, packed: Packed, place: Place, part: Path) -> Part:
+def _unpack(file: BinaryIO, packed: Packed, place: Place, writer: Writer) -> Part:
     """Write a member's content to a new file."""
-    with Writer(part) as writer:
+    with writer:
         for piece in _content(file, packed):
             writer.write([piece])
         return writer.finish(place)

@@ -50,7 +50,7 @@ class Target:
         self.folder = folder
         self.work = work
         self._secrets = secrets
-        self._ledger = Ledger(folder)
+        self._ledger = Ledger(space.root)
         self._space = space
         self._stream = stream
 
@@ -77,11 +77,10 @@ class Target:
         old = {path for origin, _ in arrived if origin for path in self._ledger.untouched(origin.source)}
         noted = [(origin, parts) for origin, parts in arrived if origin is not None]
         for other in self._ledger.of_others(noted):
-            log.warning("%s: what came from %s is replaced by files of the same names", self.folder, other)
+            log.warning("%s: what came from %r is replaced by files of the same names", self.folder, other)
         self._ledger.note(noted)
         self._space.place([part for _, parts in arrived for part in parts], folders)
-        for path in old.difference(part.place.path for _, parts in arrived for part in parts):
-            (self.folder / path).unlink(missing_ok=True)
+        self._space.clear(old.difference(part.place.path for _, parts in arrived for part in parts))
         return [self._download(*part.place, part.size, part.sha256) for _, parts in arrived for part in parts]
 
     def _download(self, path: str, source: str, size: int, sha256: str, *_: object) -> Download:
@@ -89,7 +88,7 @@ class Target:
 
     def unpack(self, writer: Writer, name: str, place: Callable[[str], Place | None]) -> tuple[list[Part], list[str]]:
         """The files of an archive that has come, which is removed, and its folders. Blocks."""
-        archive, secrets = writer.finish(Place("")).file, self._secrets()
+        archive, secrets = writer.finish(Place("")), self._secrets()
 
         def checked(path: str) -> Place | None:
             if is_quoted(path, secrets):
@@ -97,9 +96,10 @@ class Target:
             return place(path)
 
         try:
-            return unpack(archive, self._space, name=name, place=checked)
+            with self._space.read(archive) as file:
+                return unpack(file, self._space, name=name, place=checked)
         finally:
-            archive.unlink()
+            self._space.remove(archive)
 
     async def fetch(self, call: Any, name: str, use: Callable[[Writer, Headers], T], *, once: bool = False) -> T:
         """
@@ -121,7 +121,7 @@ class Target:
 
     async def _fetch(self, call: Any, name: str, use: Callable[[Writer, Headers], T], *, once: bool) -> T:
         with _told(name):
-            writer = await in_thread(Writer, self._space.new())
+            writer = await in_thread(self._space.new)
             with writer:
                 headers: Headers = await self._stream(call, partial(self._save, writer), once=once)
                 return await in_thread(use, writer, headers)

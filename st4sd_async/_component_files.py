@@ -17,7 +17,7 @@ from ._errors import ConnectionLost, DownloadError, NotFound, PayloadTooLarge, S
 from ._ledger import Origin
 from ._pile import Pile
 from ._resources.gateways import MOST_FILES, SCHEME, Location, component_call, files_call
-from ._workspace import Place, Writer
+from ._workspace import Place, Writer, free
 from ._zip import Hostile, checked
 from .models import Download, DownloadFailed
 
@@ -50,13 +50,17 @@ def chosen(
     """
     The files of components whose paths fit, by their sources, or why one cannot be stored.
 
-    A path fits as a whole or from the directory of the component on.
+    A path fits as a whole or from the directory of the component on. Of two that lead to one place the second is none.
     """
+    owners: dict[str, str] = {}
     for document in documents:
         for path in document.files:
             if fits(path) or fits(path.removeprefix(f"{document.location}/")):
                 source = f"{SCHEME}{instance.gateway}{path}"
-                yield source, _wanted(instance, path, source)
+                found = _wanted(instance, path, source)
+                if isinstance(found, Wanted) and owners.setdefault(found.place.path, path) != path:
+                    found = DownloadError(path, f"would be in the same place as {owners[found.place.path]!r}")
+                yield source, found
 
 
 def _wanted(instance: Location, path: str, source: str) -> Wanted | DownloadError:
@@ -64,7 +68,7 @@ def _wanted(instance: Location, path: str, source: str) -> Wanted | DownloadErro
     if inside == path:
         return DownloadError(path, f"is not in the directory of its run, {instance}")
     try:
-        return Wanted(path, Place(checked(inside), source))
+        return Wanted(path, free(checked(inside), source))
     except Hostile as problem:
         return DownloadError(path, f"cannot have that name here: {problem}")
 

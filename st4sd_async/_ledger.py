@@ -11,17 +11,17 @@ import os
 import stat
 from collections.abc import Iterable
 from contextlib import suppress
-from pathlib import Path
 from typing import NamedTuple
 
 import pydantic
 
-from ._workspace import PREFIX, Part
+from ._directory import Directory, Tree
+from ._names import PREFIX, unreserved
+from ._workspace import Part
 from ._zip import Hostile, checked
 
 NAME = f"{PREFIX}downloads.jsonl"
-APPEND = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0)
-APPEND |= getattr(os, "O_NOFOLLOW", 0)  # a link would lead out of the folder
+APPEND = os.O_WRONLY | os.O_APPEND | os.O_CREAT
 
 
 class Origin(NamedTuple):
@@ -56,16 +56,18 @@ _LINE: pydantic.TypeAdapter[tuple[Origin, list[Kept]]] = pydantic.TypeAdapter(
 class Ledger:
     """The lines of one folder, in the hidden file ``.st4sd-downloads.jsonl``; several processes may add to it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Directory) -> None:
+        """
+        Read the lines that are there.
+
+        Raises:
+            OSError: What has the name of the file is none, but a link or a named pipe.
+        """
         self._folder = folder
         self._known: dict[str, tuple[str, list[Kept]]] = {}
         self._owners: dict[str, str] = {}
         """path -> where the file came from that got this name last."""
-        try:
-            lines = (folder / NAME).read_bytes().split(b"\n")
-        except FileNotFoundError:
-            lines = []
-        for line in lines:
+        for line in _content(folder).split(b"\n"):
             with suppress(ValueError):  # a line that a crash has torn, or that is not ours
                 self._learn(*_LINE.validate_json(line))
 
@@ -77,12 +79,12 @@ class Ledger:
         """The files that came from there, if all of them are there as they were; [] if not."""
         stamp, kept = self._known.get(origin.source, ("", []))
         is_ours = stamp == origin.stamp and all(self._owners[one.path] == origin.source for one in kept)
-        return kept if is_ours and all(map(self._is_there, kept)) else []
+        return kept if is_ours and len(self._there(kept)) == len(kept) else []
 
     def untouched(self, source: str) -> set[str]:
         """The paths of files that came from there last, in whatever version, and are as they were."""
         _, kept = self._known.get(source, ("", []))
-        return {one.path for one in kept if self._owners[one.path] == source and self._is_there(one)}
+        return {one.path for one in self._there(one for one in kept if self._owners[one.path] == source)}
 
     def of_others(self, arrived: Iterable[tuple[Origin, Iterable[Part]]]) -> set[str]:
         """Where other files came from that are in the places of these, and are as they were."""
@@ -90,22 +92,44 @@ class Ledger:
         others = {self._owners[path] for path, source in places.items() if self._owners.get(path, source) != source}
         return {one for one in others if self.untouched(one)}
 
-    def _is_there(self, kept: Kept) -> bool:
-        try:
-            found = os.lstat(f"{self._folder}/{checked(kept.path)}")
-        except (OSError, ValueError, Hostile):
-            return False
-        return stat.S_ISREG(found.st_mode) and (found.st_size, found.st_mtime_ns) == (kept.size, kept.modified)
+    def _there(self, kept: Iterable[Kept]) -> list[Kept]:
+        """Those of some files that are as they were; what is behind a link is not."""
+        with Tree(self._folder) as tree:
+            return [one for one in kept if _is_there(tree, one)]
 
     def note(self, arrived: Iterable[tuple[Origin, Iterable[Part]]]) -> None:
         """Write down what is whole and about to get its name."""
         lines = [b""]  # so that a line that was torn stays alone
         for origin, parts in arrived:
-            files = [Kept(*part.place, part.size, part.sha256, part.file.stat().st_mtime_ns) for part in parts]
+            files = [Kept(*part.place, part.size, part.sha256, part.modified) for part in parts]
             self._learn(origin, files)
             lines.append(_LINE.dump_json((origin, files)))
-        handle = os.open(self._folder / NAME, APPEND, 0o666)
+        handle = self._folder.open_file(NAME, APPEND)
         try:
+            if os.fstat(handle).st_nlink > 1:  # it may be a file of the user elsewhere, or belong to a backup
+                lines.insert(0, _content(self._folder))
+                self._folder.remove(NAME)
+                os.close(handle)
+                handle = self._folder.open_file(NAME, APPEND)
             os.write(handle, b"\n".join([*lines, b""]))
         finally:
             os.close(handle)
+
+
+def _content(folder: Directory) -> bytes:
+    try:
+        handle = folder.open_file(NAME, os.O_RDONLY)
+    except FileNotFoundError:
+        return b""
+    with os.fdopen(handle, "rb") as file:
+        return file.read()
+
+
+def _is_there(tree: Tree, kept: Kept) -> bool:
+    try:
+        if unreserved(checked(kept.path)) != kept.path:
+            return False
+        found = tree.stat(kept.path)
+    except (OSError, ValueError, Hostile):
+        return False
+    return stat.S_ISREG(found.st_mode) and (found.st_size, found.st_mtime_ns) == (kept.size, kept.modified)

@@ -1,32 +1,35 @@
 """
 Files that are not whole yet, and how they get their names; everything here blocks.
 
-They wait in a folder ``.st4sd-*.part`` of the target. Who works in it holds a lock on it, so that what a killed
-process left behind can be told from what another one is at, and is removed by the next that works there.
+They wait in a folder ``.st4sd-*.part`` of the target. A process that works in it holds a lock on it, so what a killed
+process left behind can be distinguished from the work of another, and is removed by the next one that works there. On
+a file system without such locks nothing is removed.
 """
 
 from __future__ import annotations
 
 import os
-import shutil
-import stat
-from collections.abc import Callable, Iterable, Iterator
+import secrets
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from hashlib import sha256
 from itertools import accumulate, chain, count
 from pathlib import Path
-from tempfile import mkdtemp
-from typing import NamedTuple, Self
+from typing import BinaryIO, NamedTuple, Self
+
+from ._directory import HAS_DESCRIPTORS, Directory, Tree
+from ._names import PREFIX, is_reserved, unreserved
 
 try:
     import fcntl
-except ImportError:  # pragma: no cover -- on Windows nothing can be told, so nothing is removed
+except ImportError:  # pragma: no cover -- on Windows nothing can be locked, so nothing is removed
     fcntl = None  # type: ignore[assignment] # a module everywhere else
 
-PREFIX, SUFFIX = ".st4sd-", ".part"
-"""Of names in a target that are not for downloads."""
+SUFFIX = ".part"
+"""Of names that begin with `PREFIX`: folders for what is not whole."""
 SYNCED = 1 << 20  # bytes; smaller files share one sync of a folder
-NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+ATTEMPTS = 100
+"""Folders that are made before it is clear that another process takes all of them away."""
 
 
 class Place(NamedTuple):
@@ -38,9 +41,9 @@ class Place(NamedTuple):
     """Where it came from, as it is noted."""
 
 
-def free(path: str, source: str) -> Place:
-    """A place of that path, or of one beside it if the name is not for downloads."""
-    return Place(f"_{path}" if path.startswith(PREFIX) else path, source)
+def free(path: str, source: str = "") -> Place:
+    """A place of that path, or of one beside it if a name in it is not for downloads."""
+    return Place(unreserved(path), source)
 
 
 class Part(NamedTuple):
@@ -48,20 +51,23 @@ class Part(NamedTuple):
 
     place: Place
     """Where it belongs."""
-    file: Path
-    """Where it is."""
+    name: str
+    """Its name in the workspace."""
     size: int
     """Bytes."""
     sha256: str
     """Of what was written, in hexadecimal."""
+    modified: int
+    """When it was written, in nanoseconds since 1970."""
 
 
 class Writer:
     """A new file that is being written, from a beginning that may come again."""
 
-    def __init__(self, file: Path) -> None:
-        self._file = file
-        self._out: int | None = os.open(file, NEW, 0o666)
+    def __init__(self, folder: Directory, name: str) -> None:
+        self._folder = folder
+        self._name = name
+        self._out: int | None = folder.create(name)
         self._digest = sha256()
         self.size = 0
         """Bytes that were written."""
@@ -87,7 +93,8 @@ class Writer:
     def finish(self, place: Place) -> Part:
         """Close the file, which is whole."""
         self.close()
-        return Part(place, self._file, self.size, self._digest.hexdigest())
+        modified = self._folder.stat(self._name).st_mtime_ns  # some file systems set it when a file is closed
+        return Part(place, self._name, self.size, self._digest.hexdigest(), modified)
 
     def close(self) -> None:
         """Close the file, whole or not."""
@@ -105,45 +112,60 @@ class Writer:
 class Workspace:
     """A folder of the target for files that are not whole; it is removed at the end, and the target made if need be."""
 
-    def __init__(self, target: Path) -> None:
-        self._target = target
+    def __init__(self, target: Path, *, uses_descriptors: bool = HAS_DESCRIPTORS) -> None:
+        self._path = target
+        self._uses_descriptors = uses_descriptors
         self._names = count()
         self._has_moved = False
-        self._folder: Path | None = None
-        self._lock: int | None = None
+        self._root: Directory | None = None
+        self._folder: Directory | None = None
+        self._name = ""
+
+    @property
+    def root(self) -> Directory:
+        """The target, while the workspace is entered."""
+        assert self._root is not None, "it is not entered"
+        return self._root
 
     def __enter__(self) -> Self:
-        self._target.mkdir(parents=True, exist_ok=True)
-        for entry in self._target.glob(f"{PREFIX}*{SUFFIX}"):
-            _remove_if_left_behind(entry)
-        while self._folder is None:
-            folder = Path(mkdtemp(SUFFIX, PREFIX, self._target))
-            self._lock = _open(folder)
-            if fcntl is not None and self._lock is not None:
-                fcntl.flock(self._lock, fcntl.LOCK_EX)
-            if folder.exists():
-                self._folder = folder
-            else:  # it was taken for left behind before it was locked
-                self._close()
+        self._path.mkdir(parents=True, exist_ok=True)
+        self._root = Directory.open(str(self._path), uses_descriptors=self._uses_descriptors)
+        try:
+            for name in self._root.names():
+                if name.startswith(PREFIX) and name.endswith(SUFFIX):
+                    _remove_if_left_behind(self._root, name)
+            self._name, self._folder = _made(self._root)
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._has_moved and self._lock is not None:
-            with suppress(OSError):  # not all file systems can; it brings all moves out of the folder to disk
-                os.fsync(self._lock)
         if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
-        self._close()
+            if self._has_moved:
+                self._folder.sync()  # it brings all moves out of the folder to disk
+            self.root.remove_tree(self._name)
+            self._folder.close()
+        if self._root is not None:
+            self._root.close()
+        self._folder = self._root = None
 
-    def _close(self) -> None:
-        if self._lock is not None:
-            os.close(self._lock)
-        self._lock = None
-
-    def new(self) -> Path:
-        """Where another file may be written."""
+    @property
+    def _inside(self) -> Directory:
         assert self._folder is not None, "it is not entered"
-        return self._folder / str(next(self._names))
+        return self._folder
+
+    def new(self) -> Writer:
+        """Begin another file."""
+        return Writer(self._inside, str(next(self._names)))
+
+    def read(self, part: Part) -> BinaryIO:
+        """Open a file that has not its name yet."""
+        return os.fdopen(self._inside.open_file(part.name, os.O_RDONLY), "rb")
+
+    def remove(self, part: Part) -> None:
+        """Remove a file that is not to get a name."""
+        self._inside.remove(part.name)
 
     def place(self, parts: Iterable[Part], folders: Iterable[str] = ()) -> None:
         """
@@ -152,41 +174,39 @@ class Workspace:
         Large ones are synced to disk one by one; the others share one sync of a folder.
 
         Raises:
-            OSError: Something else is in the way of one of them, or a link; then none was moved.
+            OSError: Something else is in the way of one of them, or a link, or the name is not for downloads, or two
+                of them have the same; then none was moved.
         """
         parts = list(parts)
         inner = dict.fromkeys([*folders, *(part.place.path.rpartition("/")[0] for part in parts)])
         needed = dict.fromkeys(folder for path in inner for folder in _chain(path))
-        folders_in_the_way = (self._other(path, stat.S_ISDIR) for path in needed)
-        files_in_the_way = (self._other(part.place.path) for part in parts)
-        if obstacle := next(filter(None, chain(folders_in_the_way, files_in_the_way)), None):
-            raise FileExistsError(obstacle)
-        for path in needed:
-            (self._target / path).mkdir(exist_ok=True)
-        for part in parts:
-            if part.size >= SYNCED:
-                _sync(part.file)
-            os.replace(part.file, f"{self._target}/{part.place.path}")  # noqa: PTH105 -- a path object takes as long as the move
+        with Tree(self.root) as tree:
+            reserved = (_reserved(path) for path in chain(needed, (part.place.path for part in parts)))
+            in_the_way = (tree.obstacle(path, is_folder=True) for path in needed)
+            files_in_the_way = (tree.obstacle(part.place.path) for part in parts)
+            if problem := next(filter(None, chain([_twice(parts)], reserved, in_the_way, files_in_the_way)), None):
+                raise FileExistsError(problem)
+            for path in needed:
+                tree.make(path)
+            for part in parts:
+                if part.size >= SYNCED:
+                    _sync(self._inside, part.name)
+                self._inside.move(part.name, *tree.parent(part.place.path))
         self._has_moved = self._has_moved or bool(parts)
+
+    def clear(self, paths: Iterable[str]) -> None:
+        """Remove files below the target; what is behind a link stays."""
+        with Tree(self.root) as tree:
+            for path in paths:
+                with suppress(FileNotFoundError, NotADirectoryError):
+                    folder, name = tree.parent(path)
+                    folder.remove(name)
 
     def obstacles(self, paths: Iterable[str]) -> dict[str, str]:
         """What in the target is in the way of files, of those of them that something is."""
-        folders: dict[str, str | None] = {"": None}
-        found = {}
-        for path in paths:
-            folder = path.rpartition("/")[0]
-            if folder not in folders:
-                others = (self._other(one, stat.S_ISDIR) for one in _chain(folder))
-                folders[folder] = next(filter(None, others), None)
-            if obstacle := folders[folder] or self._other(path):
-                found[path] = obstacle
-        return found
-
-    def _other(self, path: str, is_right: Callable[[int], bool] = stat.S_ISREG) -> str | None:
-        with suppress(FileNotFoundError):
-            if not is_right(os.lstat(f"{self._target}/{path}").st_mode):
-                return f"{path!r} is in the target already, as a link or something else"
-        return None
+        with Tree(self.root) as tree:
+            found = {path: _reserved(path) or tree.obstacle(path) for path in paths}
+        return {path: obstacle for path, obstacle in found.items() if obstacle}
 
 
 def _chain(path: str) -> Iterator[str]:
@@ -194,30 +214,68 @@ def _chain(path: str) -> Iterator[str]:
     return accumulate(path.split("/"), "{}/{}".format) if path else iter(())
 
 
-def _sync(file: Path) -> None:
-    handle = os.open(file, os.O_RDWR)
+def _reserved(path: str) -> str | None:
+    """Why a path is not for downloads, if it is not; see `free`."""
+    is_free = path.isascii() and "st4sd" not in path.lower()
+    if is_free or not any(map(is_reserved, path.split("/"))):
+        return None
+    return f"{path!r} has a name that begins with {PREFIX!r}, which is not for downloads"
+
+
+def _twice(parts: Iterable[Part]) -> str | None:
+    """What is wrong if two files belong to the same place."""
+    seen: set[str] = set()
+    for part in parts:
+        if part.place.path in seen:
+            return f"two files would be {part.place.path!r}"
+        seen.add(part.place.path)
+    return None
+
+
+def _sync(folder: Directory, name: str) -> None:
+    handle = folder.open_file(name, os.O_RDWR)
     try:
         os.fsync(handle)
     finally:
         os.close(handle)
 
 
-def _open(folder: Path) -> int | None:
-    """A handle on a folder, where the system has such."""
-    with suppress(OSError):
-        return os.open(folder, os.O_RDONLY)
-    return None
+def _made(root: Directory) -> tuple[str, Directory]:
+    """A new folder for what is not whole, locked if the file system has locks."""
+    for _ in range(ATTEMPTS):
+        name = f"{PREFIX}{secrets.token_hex(4)}{SUFFIX}"
+        with suppress(FileExistsError, FileNotFoundError):
+            root.make(name, 0o700)
+            folder = root.child(name)
+            # Before it was locked it may have been taken for left behind.
+            if _lock(folder) is not False and _is_same(root, name, folder):
+                return name, folder
+            folder.close()
+    raise FileExistsError(f"{root.path!r}: another process removes the folders for what is not whole")
 
 
-def _remove_if_left_behind(folder: Path) -> None:
-    """Remove the folder of somebody who is no more."""
-    handle = _open(folder)
-    if fcntl is None or handle is None:
-        return
+def _is_same(root: Directory, name: str, folder: Directory) -> bool:
+    """Whether an open folder still has its name."""
+    with suppress(FileNotFoundError):
+        return folder.descriptor is None or os.path.samestat(root.stat(name), os.fstat(folder.descriptor))
+    return False
+
+
+def _lock(folder: Directory) -> bool | None:
+    """Whether a folder is locked now; None if that cannot be had here. It does not wait."""
+    if fcntl is None or folder.descriptor is None:
+        return None
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        shutil.rmtree(folder, ignore_errors=True)
-    except OSError:  # somebody works there
-        pass
-    finally:
-        os.close(handle)
+        fcntl.flock(folder.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # the file system has no locks, as some network disks
+        return None
+    return True
+
+
+def _remove_if_left_behind(root: Directory, name: str) -> None:
+    """Remove the folder of a process that has ended; a link or a file of such a name stays."""
+    with suppress(OSError), root.child(name) as folder:
+        if _lock(folder):
+            root.remove_tree(name)

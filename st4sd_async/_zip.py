@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from itertools import accumulate
 from operator import attrgetter
 from typing import BinaryIO, NamedTuple
-from unicodedata import normalize
 from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile, ZipInfo
+
+from ._names import folded
 
 LARGEST_DIRECTORY = 1 << 26  # bytes
 LONGEST_NAME, LONGEST_PART = 1000, 255  # bytes of a name and of each part of it, as file systems take them
@@ -34,6 +35,7 @@ BAD_NAMES = {
     "a part that is empty, '.' or '..'": re.compile(r"(^|/)\.{0,2}(/|$)"),
     "a drive letter or a backslash": re.compile(r"^[A-Za-z]:|\\"),
     "a control character": re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]"),
+    "half of a character": re.compile(r"[\ud800-\udfff]"),
 }
 # Elsewhere these are names like others, and results have them: aux.dat, 10:30.log
 BAD_NAMES_ON_WINDOWS = {
@@ -115,16 +117,12 @@ def _check_kind(info: ZipInfo, is_folder: bool) -> None:
 def _claim(claims: dict[str, tuple[str, bool]], path: str, is_folder: bool) -> None:
     """Note a path and the folders above it, under names that are equal where some file system takes them for equal."""
     folder = path.rpartition("/")[0]
-    is_known = claims.get(_folded(folder)) == (folder, True)  # and so are those above it
+    is_known = claims.get(folded(folder)) == (folder, True)  # and so are those above it
     for spelling in [path] if is_known else accumulate(path.split("/"), "{}/{}".format):
         claim = (spelling, is_folder or spelling != path)
-        known = claims.setdefault(_folded(spelling), claim)
+        known = claims.setdefault(folded(spelling), claim)
         if known is not claim and (known != claim or not claim[1]):
             raise Hostile(f"its members {known[0]!r} and {spelling!r} would be in the same place")
-
-
-def _folded(path: str) -> str:
-    return path.lower() if path.isascii() else normalize("NFD", path).casefold()
 
 
 def _directory(file: BinaryIO, limits: Limits) -> tuple[list[ZipInfo], int]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, field_validator
 
+from .._names import safe_name
 from .._shown import Shown
 from ._base import Reply
 
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     import pandas
 
 _VERSION = re.compile(r"[0-9]{1,18}")
-_UNSAFE = re.compile(r"[\x00-\x1f\x7f/\\:*?\"<>|]")
 
 
 class KeyOutput(Shown, Reply):
@@ -155,7 +155,8 @@ class Output:
         Unpack the archive of a folder key-output into a directory, and return the files' paths.
 
         Nothing is written outside of the directory, which is made if it is missing, and nothing at all unless the
-        whole archive proves good; then files of the same names are replaced.
+        whole archive proves good; then files of the same names are replaced. A name that begins with ``.st4sd-``,
+        which downloads use for files of their own, gets a ``_`` in front.
 
         Raises:
             UnsafeArchive: A name leads elsewhere, or the contents are not what the archive says of them.
@@ -171,12 +172,3 @@ class Output:
             archive = Path(scratch, "output.zip")
             archive.write_bytes(self.content)
             return [folder / member.path for member in extract(archive, folder)]
-
-
-def safe_name(name: str, *, otherwise: str) -> str:
-    """A file name without separators, control characters or meaning to the system; ``otherwise`` if none is left."""
-    for candidate in (re.split(r"[/\\]", name)[-1], otherwise):
-        cleaned = _UNSAFE.sub("_", candidate).strip().rstrip(".")
-        if cleaned and not set(cleaned) <= {".", "_"}:
-            return cleaned[:200]
-    return "output"

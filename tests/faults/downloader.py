@@ -22,7 +22,7 @@ from typing import NoReturn
 import st4sd_async._transport  # noqa: F401 -- else each child imports it anew
 from st4sd_async import Client, Config
 
-from .gateways import LEDGER, is_part
+from .gateways import LEDGER
 
 ACTIONS = {"open", "os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.truncate", "shutil.rmtree", "socket.connect"}
 """What Python tells before it does it; a file that is replaced counts as renamed."""
@@ -38,12 +38,16 @@ async def download(url: str, run: str, target: Path) -> None:
         await client.download_outputs(run, target / "outputs", unpack=True, strict=True)
 
 
-def is_half(target: Path, path: object, _: object, flags: object) -> bool:
-    """Whether a file is opened to be written under its final name, where a death would leave half of it."""
+def is_half(path: object, _: object, flags: object) -> bool:
+    """
+    Whether a file is opened to be written under its final name, where a death would leave half of it.
+
+    Files in a target are opened by their names in an open folder, those that are not whole have numbers.
+    """
     if not isinstance(path, str | os.PathLike) or not isinstance(flags, int) or not flags & (os.O_WRONLY | os.O_RDWR):
         return False
-    below = Path(path).parts[len(target.parts) :]
-    return Path(path).is_relative_to(target) and below[-1] != LEDGER and not any(map(is_part, below))
+    name = os.fspath(path)
+    return name != LEDGER and not name.isdigit()
 
 
 def child(url: str, run: str, target: Path, moment: int) -> NoReturn:
@@ -53,7 +57,7 @@ def child(url: str, run: str, target: Path, moment: int) -> NoReturn:
 
     def hook(event: str, facts: tuple[object, ...]) -> None:
         nonlocal reached
-        if event == "open" and is_half(target, *facts):
+        if event == "open" and is_half(*facts):
             os._exit(3)
         if event in ACTIONS:
             reached = next(actions)

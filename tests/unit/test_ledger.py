@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import threading
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,12 +14,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from st4sd_async._directory import Directory
 from st4sd_async._ledger import NAME, Kept, Ledger, Origin
-from st4sd_async._workspace import Part, Place, Workspace, Writer
+from st4sd_async._workspace import Part, Place, Workspace
 
 GATEWAY = "file://cluster/workdir/demo.instance"
 DIGEST = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
 """Of ``abc``."""
+
+
+def opened(folder: Path) -> Ledger:
+    """The ledger of a folder, which is closed with it."""
+    directory = Directory.open(str(folder))
+    ledger = Ledger(directory)
+    weakref.finalize(ledger, directory.close)
+    return ledger
 
 
 def arrive(folder: Path, ledger: Ledger, origin: Origin, *paths: str, content: bytes = b"abc") -> None:
@@ -26,7 +36,7 @@ def arrive(folder: Path, ledger: Ledger, origin: Origin, *paths: str, content: b
     with Workspace(folder) as space:
         parts = []
         for path in paths:
-            with Writer(space.new()) as writer:
+            with space.new() as writer:
                 writer.write([content])
                 parts.append(writer.finish(Place(path, f"{GATEWAY}/{path}")))
         ledger.note([(origin, parts)])
@@ -40,18 +50,18 @@ def origin(name: str, stamp: str = "") -> Origin:
 
 def known(folder: Path, asked: Origin) -> list[str]:
     """The paths that a later process knows to be there."""
-    return [kept.path for kept in Ledger(folder).complete(asked)]
+    return [kept.path for kept in opened(folder).complete(asked)]
 
 
 def test_files_that_came_are_known_to_this_and_later_processes(tmp_path: Path) -> None:
     """With their sizes, sources and checksums; an empty or missing ledger knows nothing."""
-    here = Ledger(tmp_path)
+    here = opened(tmp_path)
     assert here.complete(origin("a/b.txt")) == []
 
     arrive(tmp_path, here, origin("a"), "a/b.txt", "a/ü 1.txt")
 
     modified = (tmp_path / "a/b.txt").stat().st_mtime_ns
-    (first, second) = Ledger(tmp_path).complete(origin("a"))
+    (first, second) = opened(tmp_path).complete(origin("a"))
     assert here.complete(origin("a")) == [first, second]
     assert first == Kept("a/b.txt", f"{GATEWAY}/a/b.txt", 3, DIGEST, modified)
     assert second.path == "a/ü 1.txt"
@@ -60,7 +70,7 @@ def test_files_that_came_are_known_to_this_and_later_processes(tmp_path: Path) -
 
 def test_the_source_and_the_stamp_must_be_the_same(tmp_path: Path) -> None:
     """Another version, another way to store it, another run: it is fetched again."""
-    arrive(tmp_path, Ledger(tmp_path), origin("a", "version 1"), "a")
+    arrive(tmp_path, opened(tmp_path), origin("a", "version 1"), "a")
 
     assert known(tmp_path, origin("a", "version 1")) == ["a"]
     assert known(tmp_path, origin("a", "version 2")) == known(tmp_path, origin("a")) == []
@@ -88,7 +98,7 @@ CHANGES: dict[str, Callable[[Path], object]] = {
 @pytest.mark.parametrize("change", CHANGES.values(), ids=list(CHANGES))
 def test_what_is_not_as_it_was_is_not_there(tmp_path: Path, change: Callable[[Path], object]) -> None:
     """All that came together with a changed file is fetched again, other things are not."""
-    ledger = Ledger(tmp_path)
+    ledger = opened(tmp_path)
     arrive(tmp_path, ledger, origin("two"), "sub/a", "b")
     arrive(tmp_path, ledger, origin("one"), "c")
 
@@ -102,16 +112,16 @@ def test_what_is_not_as_it_was_is_not_there(tmp_path: Path, change: Callable[[Pa
 def test_what_was_noted_and_got_no_name_is_not_there(tmp_path: Path) -> None:
     """Whoever was killed in between fetches it again."""
     with Workspace(tmp_path) as space:
-        with Writer(space.new()) as writer:
+        with space.new() as writer:
             part = writer.finish(Place("a", f"{GATEWAY}/a"))
-        Ledger(tmp_path).note([(origin("a"), [part])])
+        opened(tmp_path).note([(origin("a"), [part])])
 
     assert known(tmp_path, origin("a")) == []
 
 
 def test_the_last_word_counts(tmp_path: Path) -> None:
     """A later download of the same is known, also by another stamp."""
-    ledger = Ledger(tmp_path)
+    ledger = opened(tmp_path)
     for stamp, path in (("1", "a"), ("2", "b"), ("3", "c")):
         arrive(tmp_path, ledger, origin("x", stamp), path)
 
@@ -121,16 +131,17 @@ def test_the_last_word_counts(tmp_path: Path) -> None:
 
 def test_a_file_that_another_run_replaced_is_not_that_of_the_first(tmp_path: Path) -> None:
     """Even if it has the same length, and both were written within one tick of the file system's clock."""
-    ledger, theirs = Ledger(tmp_path), Origin("file://cluster/workdir/other.instance/a")
+    ledger, theirs = opened(tmp_path), Origin("file://cluster/workdir/other.instance/a")
     arrive(tmp_path, ledger, origin("a"), "a")
     modified = (tmp_path / "a").stat().st_mtime_ns
     with Workspace(tmp_path) as space:
-        with Writer(space.new()) as writer:
+        with space.new() as writer:
             writer.write([b"xyz"])
             part = writer.finish(Place("a", theirs.source))
-        os.utime(part.file, ns=(modified, modified))
+        part = part._replace(modified=modified)
         ledger.note([(theirs, [part])])
         space.place([part])
+    os.utime(tmp_path / "a", ns=(modified, modified))
 
     assert known(tmp_path, theirs) == ["a"]
     assert known(tmp_path, origin("a")) == []
@@ -144,7 +155,7 @@ def test_a_torn_tail_hides_only_what_was_torn(cut: int, junk: bytes) -> None:
     """Wherever a crash cut the file, and whatever it left there: lines before it count, and those written after it."""
     with TemporaryDirectory() as folder:
         target = Path(folder)
-        ledger = Ledger(target)
+        ledger = opened(target)
         arrive(target, ledger, origin("a"), "a")
         arrive(target, ledger, origin("b"), "b", "b2")
         whole = (target / NAME).read_bytes()
@@ -152,7 +163,7 @@ def test_a_torn_tail_hides_only_what_was_torn(cut: int, junk: bytes) -> None:
         cut = first + cut % (len(whole) - first)
         (target / NAME).write_bytes(whole[:cut] + junk)
 
-        arrive(target, Ledger(target), origin("c"), "c")
+        arrive(target, opened(target), origin("c"), "c")
 
         assert known(target, origin("a")) == ["a"]
         assert known(target, origin("b")) in ([], ["b", "b2"])
@@ -194,9 +205,9 @@ def test_whatever_stands_in_the_file_is_read(lines: list[bytes]) -> None:
     with TemporaryDirectory() as folder:
         target = Path(folder)
         (target / NAME).write_bytes(b"\n".join(lines) + b"\n")
-        arrive(target, Ledger(target), origin("a"), "a")
+        arrive(target, opened(target), origin("a"), "a")
 
-        assert Ledger(target).complete(Origin("s")) == []
+        assert opened(target).complete(Origin("s")) == []
         assert known(target, origin("a")) == ["a"]
 
 
@@ -207,12 +218,12 @@ def test_two_writers_may_take_turns(turns: list[str]) -> None:
     """Whatever the order in which two processes add lines, both their files are known to a third."""
     with TemporaryDirectory() as folder:
         target = Path(folder)
-        writers = {"a": Ledger(target), "b": Ledger(target)}
+        writers = {"a": opened(target), "b": opened(target)}
         names = [f"{who}{number}" for number, who in enumerate(turns)]
         for name in names:
             arrive(target, writers[name[0]], origin(name), name)
 
-        third = Ledger(target)
+        third = opened(target)
 
         assert [third.complete(origin(name))[0].path for name in names] == names
 
@@ -223,7 +234,7 @@ def test_many_threads_write_whole_lines(tmp_path: Path) -> None:
     ready = threading.Barrier(len(paths))
 
     def write(who: int) -> None:
-        ledger = Ledger(tmp_path)
+        ledger = opened(tmp_path)
         ready.wait()
         arrive(tmp_path, ledger, origin(str(who)), *paths[who])
 
@@ -248,7 +259,8 @@ def test_nothing_outside_of_the_folder_is_believed(tmp_path: Path) -> None:
     outside, folder = tmp_path / "outside", tmp_path / "folder"
     folder.mkdir()
     outside.write_bytes(b"abc")
-    part = Part(Place("../outside", f"{GATEWAY}/a"), outside, 3, DIGEST)
-    Ledger(folder).note([(origin("a"), [part])])
+    for path in ("../outside", str(outside), f"/{outside}", "."):
+        part = Part(Place(path, f"{GATEWAY}/a"), "0", 3, DIGEST, outside.stat().st_mtime_ns)
+        opened(folder).note([(origin("a"), [part])])
 
-    assert known(folder, origin("a")) == []
+        assert known(folder, origin("a")) == []

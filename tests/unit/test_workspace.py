@@ -17,7 +17,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from st4sd_async._workspace import PREFIX, SUFFIX, SYNCED, Part, Place, Workspace, Writer
+from st4sd_async._directory import Directory
+from st4sd_async._names import PREFIX
+from st4sd_async._workspace import SUFFIX, SYNCED, Part, Place, Workspace, Writer
 
 WORKER = """
 import sys
@@ -25,7 +27,7 @@ from pathlib import Path
 from st4sd_async._workspace import Workspace
 
 with Workspace(Path(sys.argv[1])) as space:
-    space.new().write_bytes(b"half")
+    space.new().write([b"half"])
     print(flush=True)
     sys.stdin.read()
 """
@@ -47,7 +49,7 @@ def working(target: Path) -> Iterator[subprocess.Popen[str]]:
 
 def part(space: Workspace, path: str, content: bytes = b"abc") -> Part:
     """A whole file that has no name yet."""
-    with Writer(space.new()) as writer:
+    with space.new() as writer:
         writer.write([content])
         return writer.finish(Place(path))
 
@@ -67,11 +69,11 @@ def test_it_is_made_and_removed_with_all_that_is_in_it(tmp_path: Path) -> None:
     target = tmp_path / "a" / "b"
 
     with Workspace(target) as space:
-        first, second = space.new(), space.new()
-        first.write_bytes(b"half")
-        assert first != second
-        assert first.parent == second.parent
-        assert [first.parent.name] == workspaces(target)
+        with space.new() as first, space.new() as second:
+            first.write([b"half"])
+            second.write([b"other"])
+        (folder,) = workspaces(target)
+        assert tree(target / folder) == {"0": b"half", "1": b"other"}
 
     assert list(target.iterdir()) == []
 
@@ -81,7 +83,7 @@ def test_it_is_removed_after_an_error_too(tmp_path: Path) -> None:
 
     def fail() -> None:
         with Workspace(tmp_path) as space:
-            space.new().write_bytes(b"half")
+            space.new().write([b"half"])
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
@@ -99,8 +101,10 @@ def test_what_a_killed_process_left_is_removed_by_the_next(tmp_path: Path) -> No
         process.wait()
     assert [content for path, content in tree(tmp_path).items() if path.startswith(PREFIX)] == [b"half"]
 
-    with Workspace(tmp_path) as space:
-        assert workspaces(tmp_path) == [space.new().parent.name]
+    left = workspaces(tmp_path)
+    with Workspace(tmp_path):
+        assert len(workspaces(tmp_path)) == 1
+        assert workspaces(tmp_path) != left
 
     assert workspaces(tmp_path) == []
     assert sorted(path.name for path in tmp_path.iterdir()) == [".st4sd-notes", "results.part"]
@@ -191,7 +195,7 @@ def test_a_target_that_is_a_file_is_an_error(tmp_path: Path) -> None:
 
 def test_a_writer_tells_size_and_checksum(tmp_path: Path) -> None:
     """Of what came after the last beginning."""
-    with Writer(tmp_path / "0") as writer:
+    with Directory.open(str(tmp_path)) as folder, Writer(folder, "0") as writer:
         writer.write([b"something that was cut", b" short"])
         writer.restart()
         assert writer.size == 0
@@ -199,7 +203,7 @@ def test_a_writer_tells_size_and_checksum(tmp_path: Path) -> None:
         whole = writer.finish(Place("x", "there"))
 
     digest = hashlib.sha256(b"abc").hexdigest()
-    assert whole == Part(Place("x", "there"), tmp_path / "0", 3, digest)
+    assert whole == Part(Place("x", "there"), "0", 3, digest, (tmp_path / "0").stat().st_mtime_ns)
     assert (tmp_path / "0").read_bytes() == b"abc"
 
 
@@ -207,8 +211,8 @@ def test_a_writer_takes_no_file_that_is_there(tmp_path: Path) -> None:
     """It would be somebody else's."""
     (tmp_path / "0").write_bytes(b"1")
 
-    with pytest.raises(FileExistsError):
-        Writer(tmp_path / "0")
+    with Directory.open(str(tmp_path)) as folder, pytest.raises(FileExistsError):
+        Writer(folder, "0")
 
 
 def test_files_get_their_names_and_folders(tmp_path: Path) -> None:

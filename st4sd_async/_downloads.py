@@ -8,7 +8,6 @@ import re
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from functools import partial
-from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +26,7 @@ from ._errors import (
     UnknownOutput,
 )
 from ._ledger import Origin
+from ._names import folder_name, folder_names, safe_name
 from ._progress import Work
 from ._resources.documents import COMPONENT, filters
 from ._resources.gateways import MOST_BYTES, SCHEME, Location, component_call, directory, files_call, location
@@ -34,7 +34,6 @@ from ._resources.instances import filename_in, output_file_call, where_to_look
 from ._threads import in_thread
 from ._workspace import Writer, free
 from .models import Download, DownloadFailed
-from .models.outputs import safe_name
 
 if TYPE_CHECKING:
     import os
@@ -202,13 +201,15 @@ class Downloads:
         if names is None and not (entries and all(entry.final for entry in entries.values())):
             await self._warn(rest_uid, entries)
         wanted = list(dict.fromkeys(entries if names is None else names))
+        folders = folder_names(entries)
         outcomes: dict[str, Sequence[Outcome]] = {}
 
         async def fetch(name: str) -> None:
+            folder = folders.get(name) or folder_name(name)
             try:
-                outcomes[name] = await self._output(target, rest_uid, name, entries, unpack=unpack)
+                outcomes[name] = await self._output(target, rest_uid, name, folder, entries, unpack=unpack)
             except St4sdError as error:
-                outcomes[name] = [DownloadFailed(to / output_folder(name), f"{rest_uid}/outputs/{name}", error)]
+                outcomes[name] = [DownloadFailed(to / folder, f"{rest_uid}/outputs/{name}", error)]
             target.work.finish()
 
         async with self._filling(to, f"key-outputs of {rest_uid}", len(wanted), "key-outputs") as target:
@@ -224,12 +225,12 @@ class Downloads:
                 log.warning(told, rest_uid, status, list(entries))
 
     async def _output(
-        self, target: Target, rest_uid: str, name: str, entries: Mapping[str, KeyOutput], *, unpack: bool
+        self, target: Target, rest_uid: str, name: str, folder: str, entries: Mapping[str, KeyOutput], *, unpack: bool
     ) -> list[Download]:
-        """One key-output, in a folder of its name."""
+        """One key-output, in its folder."""
         if name not in entries:
             raise await self._unknown(rest_uid, name, entries)
-        entry, folder, source = entries[name], output_folder(name), f"{rest_uid}/outputs/{name}"
+        entry, source = entries[name], f"{rest_uid}/outputs/{name}"
         stamp = f"version {entry.version} of {entry.created}"
         as_file, packed, unpacked = (Origin(source + form, stamp) for form in ("", " packed", " unpacked"))
 
@@ -279,12 +280,6 @@ def _settled(target: Target, files: Mapping[str, Wanted | DownloadError]) -> dic
     outcomes |= {source: known[0] for source in files if (known := target.known(Origin(source)))}
     missing = (file.place for file in files.values() if isinstance(file, Wanted) and file.place.source not in outcomes)
     return outcomes | {one.source: one for one in target.blocked(missing)}
-
-
-def output_folder(name: str) -> str:
-    """The folder for a key-output; two of them never have the same."""
-    folder = safe_name(name, otherwise="output")
-    return folder if folder == name else f"{folder}-{sha256(name.encode()).hexdigest()[:8]}"
 
 
 async def _collect(path: str, limit: int, _: Headers, pieces: AsyncIterator[bytes]) -> bytes | None:

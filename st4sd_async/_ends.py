@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -19,6 +18,7 @@ from ._hints import Reason
 from ._item import told
 from ._ledger import NAME as DOWNLOADS
 from ._moves import Row, State, collected, ended, uncollected
+from ._names import marked
 from ._starts import ends_all
 
 if TYPE_CHECKING:
@@ -75,16 +75,17 @@ def collecting(outputs: Iterable[str] | None, to: str | os.PathLike[str] | None)
 
 def folder_of(key: str, *, has_twin: bool) -> str:
     """
-    The name of the folder for the files of a launch: its key, if that will do anywhere, else one made of it.
+    Return the name of the folder for the files of a launch: its key if that can be a name anywhere, or one made of it.
+
+    No two keys have the same; a name that was made of a key cannot be a key that stays as it is.
 
     Args:
         key: The key.
-        has_twin: Whether another one has a name already that some systems would not tell from this key.
+        has_twin: Whether another one has a name already that some systems would not distinguish from this key.
     """
     if _PLAIN.fullmatch(key) and not has_twin:
         return key
-    readable = re.sub(r"[^A-Za-z0-9_-]+", "-", key).strip("-")[:60]
-    return f"{readable or 'key'}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
+    return marked(re.sub(r"[^A-Za-z0-9_-]+", "-", key).strip("-")[:60] or "key", key)
 
 
 class Ends:

@@ -11,19 +11,18 @@ from uuid import uuid4
 
 from ._arrival import Headers, Target, filling
 from ._component_files import Outcome, each
-from ._downloads import output_folder
 from ._elsewhere import bucket_of, store_of
 from ._errors import ConfigError, DownloadError, NotReady, S3Error, St4sdError, UnknownOutput
 from ._ledger import Origin
+from ._names import folder_name, folder_names, safe_name, unreserved
 from ._progress import Work
 from ._results import judged
 from ._run import RunLike, rest_uid_of
 from ._s3 import Entry, open_bucket
 from ._threads import in_thread
-from ._workspace import Writer, free
+from ._workspace import Place, Writer
 from ._zip import Hostile, checked
 from .models import S3, Download, DownloadFailed, FileContent, KeyOutput, S3Store, Staged
-from .models.outputs import safe_name
 
 if TYPE_CHECKING:
     from ._config import Config
@@ -156,12 +155,12 @@ class Staging:
                 found[name] = [error]
 
         await each(look, wanted, self._config.downloads)
-        items = [(name, one) for name in wanted for one in found[name]]
+        folders = {name: folder_name(name) for name in wanted} | folder_names(entries)
+        items = _items([(folders[name], one) for name in wanted for one in found[name]], root, bucket.name)
         outcomes: dict[int, Outcome] = {}
 
         async def fetch(index: int) -> None:
-            name, entry = items[index]
-            outcomes[index] = await _fetched(target, bucket.name, root, name, entry)
+            outcomes[index] = await _fetched(target, *items[index])
             target.work.finish()
 
         work = Work(self._config.progress, f"key-outputs of {rest_uid} in {bucket.name}", len(items), "files")
@@ -241,26 +240,45 @@ def _filename(entry: KeyOutput) -> str:
     return PurePosixPath(entry.filepath or "").name or entry.filename or ""
 
 
-async def _fetched(target: Target, bucket: str, root: str, name: str, entry: Entry | St4sdError) -> Outcome:
-    """What becomes of one file of a key-output."""
-    folder = output_folder(name)
+def _items(
+    found: Iterable[tuple[str, Entry | St4sdError]], root: str, bucket: str
+) -> list[tuple[Place, Entry | St4sdError]]:
+    """Where the objects of key-outputs belong, given with their folders, or why one of them cannot be had."""
+    items = [(*_place(folder, one, root), one) for folder, one in found]
+    count = Counter(path for path, _, _ in items)
+    told = "there are several objects for this file: give them other keys, or remove all but one"
+    return [
+        (
+            Place(path, f"s3://{bucket}/{root if isinstance(one, St4sdError) else one.key}"),
+            problem or (S3Error(one.key, bucket, told) if isinstance(one, Entry) and count[path] > 1 else one),
+        )
+        for path, problem, one in items
+    ]
+
+
+def _place(folder: str, entry: Entry | St4sdError, root: str) -> tuple[str, DownloadError | None]:
+    """A file is in the folder of its key-output by its name, what is in a folder by its path there."""
     if isinstance(entry, St4sdError):
-        return DownloadFailed(target.folder / folder, f"s3://{bucket}/{root}", entry)
-    source = f"s3://{bucket}/{entry.key}"
-    origin = Origin(source, entry.version)
+        return folder, None
     inside = entry.key.removeprefix(f"{root}/" if root else "")
-    # A file is in the folder of its key-output by its name, what is in a folder by its path there.
     path = inside.partition("/")[2] or safe_name(inside, otherwise=folder)
+    try:
+        return f"{folder}/{unreserved(checked(path))}", None
+    except Hostile as problem:
+        return folder, DownloadError(entry.key, f"cannot have that name here: {problem}")
+
+
+async def _fetched(target: Target, place: Place, entry: Entry | St4sdError) -> Outcome:
+    """What becomes of one file of a key-output."""
+    path = target.folder / place.path
+    if isinstance(entry, St4sdError):
+        return DownloadFailed(path, place.source, entry)
+    origin = Origin(place.source, entry.version)
 
     def use(writer: Writer, _: Headers) -> list[Download]:
-        part = writer.finish(free(f"{folder}/{checked(path)}", source))
-        return target.store([(origin, [part])])
+        return target.store([(origin, [writer.finish(place)])])
 
     try:
-        checked(path)
-        return (await in_thread(target.known, origin) or await target.fetch(entry, source, use))[0]
-    except Hostile as problem:
-        error: St4sdError = DownloadError(entry.key, f"cannot have that name here: {problem}")
-    except St4sdError as problem:
-        error = problem
-    return DownloadFailed(target.folder / folder, source, error)
+        return (await in_thread(target.known, origin) or await target.fetch(entry, place.source, use))[0]
+    except St4sdError as error:
+        return DownloadFailed(path, place.source, error)

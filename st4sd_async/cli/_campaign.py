@@ -14,9 +14,9 @@ import anyio
 
 from .._client import Client
 from .._errors import St4sdError
+from .._names import folder_name
 from .._run import Run
 from ..models import Experiment, Status
-from ..models.outputs import safe_name
 from ._exits import Exit, exit_of
 
 INTERVAL = 0.3
@@ -130,7 +130,7 @@ async def _one(
 
 async def _collect(run: Run, attempt: Attempt, to: Path) -> None:
     """Save the key-outputs of a run that is over and, if it ended well, read the properties it must have."""
-    folder = to / safe_name(run.id, otherwise="run")
+    folder = to / folder_name(run.id)
 
     async def save(name: str) -> None:
         output = await run.output(name)

@@ -9,9 +9,9 @@ from typing import Annotated
 
 import typer
 
+from .._names import folder_name
 from .._printable import one_line
 from ..models import Download, DownloadFailed, Properties
-from ..models.outputs import safe_name
 from ._bar import bar
 from ._connect import Here, Json, RunIds, complain_of, each, rest_uids
 from ._exits import Exit, Unusable, complain, exit_of
@@ -103,7 +103,7 @@ async def download(
         client = here.client.with_options(progress=progress)
 
         async def fetch(run: str) -> list[Download | DownloadFailed]:
-            folder = to / safe_name(run, otherwise="run")
+            folder = to / folder_name(run)
             if not is_components:
                 return await client.download_outputs(run, folder, names, unpack=unpack)
             return await client.download_files(run, folder, component=component, stage=stage, filename=files)

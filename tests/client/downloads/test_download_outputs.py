@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import unicodedata
 import zipfile
 from datetime import UTC, datetime
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -238,3 +240,77 @@ async def test_packed_and_unpacked_outputs_are_known_beside_each_other(
         await run.download_outputs(tmp_path, unpack=unpack)
 
     assert await asked(server, OUTPUT, run.download_outputs(tmp_path, unpack=False)) == 0
+
+
+LIKE_A_REPLACEMENT = {f"a_b-{sha256(b'a:b').hexdigest()[:8]}": b"2", f"a_b~{sha256(b'a:b').hexdigest()[:12]}": b"3"}
+"""Names that look as if they had been made of ``a:b``."""
+
+
+@pytest.mark.parametrize(
+    "outputs",
+    [
+        {"a:b": b"1", "a_b": b"4", **LIKE_A_REPLACEMENT},
+        {"Energies": b"1", "energies": b"2", "ENERGIES": b"3"},
+        {"\u00e9": b"1", "e\u0301": b"2"},
+        {"漢" * 83: b"1", "漢" * 82: b"2"},
+    ],
+    ids=["replacements", "case", "Unicode forms", "long"],
+)
+async def test_each_output_has_a_folder_of_its_own_on_every_disk(
+    client: Client, server: LocalServer, tmp_path: Path, outputs: dict[str, Any]
+) -> None:
+    """Also on one that is blind to case, and whatever a name looks like; asked for alone it has the same."""
+    run = await described(client, server, **outputs)
+
+    found = whole(await run.download_outputs(tmp_path))
+
+    assert [one.path.read_bytes() for one in found] == list(outputs.values())
+    folders = [one.path.relative_to(tmp_path).parts[0] for one in found]
+    assert len({unicodedata.normalize("NFD", one.casefold()) for one in folders}) == len(outputs)
+    for name, one in zip(outputs, found, strict=True):
+        assert await run.download_outputs(tmp_path, name) == [one]
+
+
+ANY_NAMES = {
+    "300 bytes": "漢" * 100,
+    "255 letters": "x" * 255,
+    "line feed": "a\nWARNING forged",
+    "escape": "a\x1b[2Jb",
+    "bidirectional": "a\u202eb",
+    "C1": "a\x85b",
+    "ours": ".st4sd-x",
+}
+
+
+@pytest.mark.parametrize("name", ANY_NAMES.values(), ids=list(ANY_NAMES))
+async def test_an_output_of_any_name_can_be_stored(
+    client: Client, server: LocalServer, tmp_path: Path, name: str
+) -> None:
+    """Its folder has a name that every disk takes and every terminal shows."""
+    entries = {name: {"filename": f"{name}.csv", "filepath": "stages/stage1/Compute/x", "version": "1"}}
+    body = json.dumps(entries).encode()
+    server.faults.add("GET /instances/*/outputs$", Reply(200, JSON, body), times=None)
+    lead = {"Content-Type": "application/octet-stream", "Content-Disposition": 'attachment; filename="x"'}
+    server.faults.add(OUTPUT, Reply(200, lead, b"content"), times=None)
+    run = await finished(client, server)
+
+    (found,) = whole(await run.download_outputs(tmp_path))
+
+    assert found.path.read_bytes() == b"content"
+    assert str(found.path.relative_to(tmp_path)).isprintable()
+
+
+async def test_a_name_of_an_output_forges_no_line_of_the_log(
+    client: Client, server: LocalServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The warning about files that are replaced, by those of another run, is one line."""
+    entries = {"a\nWARNING forged": {"filename": "x", "filepath": "x", "version": "1"}}
+    lead = {"Content-Type": "application/octet-stream", "Content-Disposition": 'attachment; filename="x"'}
+    server.faults.add("GET /instances/*/outputs$", Reply(200, JSON, json.dumps(entries).encode()), times=None)
+    server.faults.add(OUTPUT, Reply(200, lead, b"content"), times=None)
+
+    for run in (await finished(client, server), await finished(client, server)):
+        whole(await run.download_outputs(tmp_path))
+
+    (record,) = [one for one in caplog.records if "is replaced" in one.getMessage()]
+    assert record.getMessage().isprintable()

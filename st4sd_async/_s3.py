@@ -109,8 +109,12 @@ class Bucket:
 
         await self._asked(str(file), upload)
 
-    async def find(self, key: str) -> list[Entry]:
-        """The object of that key, or those in the folder of that name, by their keys; [] if there are neither."""
+    async def find(self, key: str) -> list[Entry | S3Error]:
+        """
+        The object of that key, or those in the folder of that name, by their keys; [] if there are neither.
+
+        An object that is not in the folder, although the service lists it there, is an error in its place.
+        """
         try:
             return [_entry(await self._asked(key, lambda: self._api.head_async(self._store, key)))]
         except S3Error as error:
@@ -120,7 +124,13 @@ class Bucket:
         found: list[Entry] = []
         while batch := await self._asked(key, lambda: anext(batches, None)):
             found += map(_entry, batch)
-        return sorted(found)
+        return [self._inside(key, entry) for entry in sorted(found)]
+
+    def _inside(self, folder: str, entry: Entry) -> Entry | S3Error:
+        inside = f"{folder.strip('/')}/"
+        if inside == "/" or entry.key.startswith(inside):
+            return entry
+        return S3Error(entry.key, self.name, f"the service lists it in {folder!r}, where it is not: it was not fetched")
 
     async def stream(self, call: Any, take: Take[T], /, *, once: bool = False) -> T:
         """
@@ -128,7 +138,7 @@ class Bucket:
 
         Raises:
             S3Error: It cannot be had.
-            DownloadError: Less came, or more, than was promised.
+            DownloadError: Less came, or more, than was promised; what is too much is not handed on.
         """
         entry: Entry = call
         found = await self._asked(entry.key, lambda: self._api.get_async(self._store, entry.key))
@@ -138,6 +148,8 @@ class Bucket:
         size = 0
         while piece := await self._asked(entry.key, lambda: anext(body, None)):
             size += len(piece)
+            if size > entry.size:
+                raise DownloadError(entry.key, f"{entry.size} bytes were promised and more came", received=size)
             yield bytes(piece)
         if size != entry.size:
             raise DownloadError(entry.key, f"{entry.size} bytes were promised and {size} came", received=size)

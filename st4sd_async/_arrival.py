@@ -77,7 +77,7 @@ class Target:
         old = {path for origin, _ in arrived if origin for path in self._ledger.untouched(origin.source)}
         noted = [(origin, parts) for origin, parts in arrived if origin is not None]
         for other in self._ledger.of_others(noted):
-            log.warning("%s: what came from %r is replaced by files of the same names", self.folder, other)
+            log.warning("%s: what came from %s is replaced by files of the same names", self.folder, other)
         self._ledger.note(noted)
         self._space.place([part for _, parts in arrived for part in parts], folders)
         self._space.clear(old.difference(part.place.path for _, parts in arrived for part in parts))

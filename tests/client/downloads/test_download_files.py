@@ -396,4 +396,4 @@ async def test_files_of_another_run_are_not_replaced_without_a_word(
     await second.download_files(tmp_path, filename="energies")
 
     (record,) = caplog.records
-    assert f"what came from '{uri(server, first)}" in record.getMessage()
+    assert f"what came from {uri(server, first)}" in record.getMessage()

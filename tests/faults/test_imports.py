@@ -17,6 +17,8 @@ KEY, TOKEN = "fake-key-0001", "fake-token-0002"
 CREDENTIALS = [pytest.param({"api_key": KEY}, id="key"), pytest.param({"auth_token": TOKEN}, id="token")]
 ENTRY = {"base": {"packages": []}, "metadata": {"package": {"name": "demo"}}, "parameterisation": {}}
 
+HISTORY: dict[str, Any] = {"tags": [], "untagged": []}
+
 
 def _is_clean(seen: Seen) -> bool:
     """Whether a request holds no credential anywhere."""
@@ -28,7 +30,9 @@ async def test_a_registry_is_asked_what_its_pages_ask_and_sent_no_credentials(gi
     """It is another origin, if only by its port; what is pushed goes home with them."""
     async with (
         RawServer([reply(200, {"entry": ENTRY, "problems": []})]) as registry,
-        RawServer([reply(200, {"result": ENTRY})]) as server,
+        RawServer(
+            [reply(200, HISTORY), reply(200, {"result": ENTRY}), reply(), reply(200, {"entry": ENTRY})]
+        ) as server,
         Client(server.url, config=settings(), **given) as client,
     ):
         await client.import_experiment(registry.url, "demo:1.0")
@@ -38,8 +42,11 @@ async def test_a_registry_is_asked_what_its_pages_ask_and_sent_no_credentials(gi
     assert [(seen.method, seen.path, _is_clean(seen)) for seen in registry.requests] == [
         ("GET", f"{path}?{query}", True)
     ]
-    assert [(seen.method, seen.path, _is_clean(seen)) for seen in server.requests] == [
-        ("POST", "/rs/experiments/", False)
+    assert [(seen.method, seen.path.partition("?")[0], _is_clean(seen)) for seen in server.requests] == [
+        ("GET", "/rs/experiments/demo/history", False),
+        ("POST", "/rs/experiments/", False),
+        ("PUT", "/rs/experiments/demo/tag", False),
+        ("GET", "/rs/experiments/demo", False),
     ]
 
 
@@ -65,12 +72,12 @@ async def test_each_deployment_is_sent_its_own_credentials() -> None:
     """A client as the source asks for itself."""
     async with (
         RawServer([reply(200, {"entry": ENTRY, "problems": []})]) as there,
-        RawServer([reply(200, {"result": ENTRY})]) as here,
+        RawServer([reply(200, HISTORY), reply(200, {"result": ENTRY})]) as here,
         Client(there.url, api_key="key-of-there", config=settings()) as other,
         Client(here.url, api_key="key-of-here", config=settings()) as client,
     ):
         await client.import_experiment(other, "demo")
 
     assert [seen.headers["authorization"] for seen in there.requests] == ["Bearer key-of-there"]
-    assert [seen.headers["authorization"] for seen in here.requests] == ["Bearer key-of-here"]
+    assert [seen.headers["authorization"] for seen in here.requests] == ["Bearer key-of-here"] * 2
     assert there.requests[0].path.startswith("/rs/experiments/demo?outputFormat=json")

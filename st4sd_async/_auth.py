@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import SplitResult
+from urllib.parse import SplitResult, urlsplit
 
 import anyio
 
@@ -182,14 +182,33 @@ def may_carry_credentials(url: SplitResult, home: SplitResult, trusted_hosts: It
     Args:
         url: Where a request goes.
         home: The address the user gave for the deployment.
-        trusted_hosts: Hosts (``name`` or ``name:port``) that the user vouches for.
+        trusted_hosts: Hosts that the user vouches for: ``name``, ``name:port``, ``[::1]`` or ``[::1]:port``.
     """
     host = url.hostname or ""
     if url.scheme != "https" and not is_loopback(host):
         return False
     if origin(url) == origin(home):
         return True
-    return any(trusted.lower() in (host, f"{host}:{origin(url)[2]}") for trusted in trusted_hosts)
+    return any(_is_meant(trusted, url) for trusted in trusted_hosts)
+
+
+def _is_meant(trusted: str, url: SplitResult) -> bool:
+    """Return whether a host that the user vouches for is that of an address; without a port, any port is meant."""
+    text = trusted if trusted.startswith("[") or trusted.count(":") < 2 else f"[{trusted}]"
+    try:
+        meant = urlsplit(f"//{text}")
+        port = meant.port
+    except ValueError:
+        return False
+    is_host = meant.netloc == text and _same_host(meant.hostname or "", url.hostname or "")
+    return is_host and port in (None, origin(url)[2])
+
+
+def _same_host(one: str, other: str) -> bool:
+    try:
+        return ipaddress.ip_address(one) == ipaddress.ip_address(other)
+    except ValueError:
+        return one == other != ""
 
 
 def origin(url: SplitResult) -> tuple[str, str, int]:

@@ -75,7 +75,7 @@ class Config:
     """Which certificates to trust: True, the usual ones, or those of ``SSL_CERT_FILE`` or ``SSL_CERT_DIR``; a file, the
     authority in it; an `ssl.SSLContext`, what that says; False, any, which lets others read your credentials."""
     trusted_hosts: tuple[str, ...] = ()
-    """Hosts beside the deployment's own, as ``name`` or ``name:port``, that may be sent the credentials."""
+    """Hosts beside the deployment's own that may be sent the credentials: ``name``, ``name:port``, ``[::1]:port``."""
     validate: bool = True
     """Whether entering the client proves the login with one request."""
     progress: Progress | None = field(default=None, compare=False)

@@ -19,6 +19,7 @@ LEVELS = {
     "_journal_errors": 0,
     "_clock": 0,
     "_finality": 0,
+    "_formulas": 0,
     "_printable": 0,
     "_problems": 0,
     "_spelling": 0,

@@ -20,7 +20,7 @@ from .._journal_errors import JournalLocked, LaunchConflict
 from .._moves import State
 from .._pace import MAX_RUNNING
 from ._board import Board, Tally, is_live, shown
-from ._collecting import Names, print_properties
+from ._collecting import Formulas, Names, print_properties
 from ._connect import Here, Json
 from ._exits import Exit, Unusable, say
 from ._launched import DETAILS, document_of, exit_status, print_launches, rank_of, running_row, settled_row
@@ -138,12 +138,17 @@ async def retry(
 
 
 async def properties(
-    here: Here, table: TableFile, names: Names = None, journal: JournalFile = None, as_json: Json = False
+    here: Here,
+    table: TableFile,
+    names: Names = None,
+    has_formulas: Formulas = False,
+    journal: JournalFile = None,
+    as_json: Json = False,
 ) -> Exit:
     """Print what the runs measured, as one table."""
     async with _opened(here, table, journal) as batch:
         found = await batch.properties(names)
-    return print_properties(found, as_json=as_json)
+    return print_properties(found, as_json=as_json, has_formulas=has_formulas)
 
 
 async def adopt(

@@ -28,6 +28,13 @@ Component = Annotated[
 ]
 Stage = Annotated[int | None, typer.Option(min=0, metavar="N", help="Components of this stage.")]
 Names = Annotated[list[str] | None, typer.Option("--name", "-n", metavar="NAME", help="Only these.")]
+Formulas = Annotated[
+    bool,
+    typer.Option(
+        "--formulas",
+        help="Leave cells as they are in a pipe or file, those too that a spreadsheet computes: =1+1, not '=1+1.",
+    ),
+]
 Folder = Annotated[
     Path, typer.Option("--to", file_okay=False, metavar="DIR", help="Folder, which gets a folder for each run.")
 ]
@@ -122,25 +129,26 @@ async def download(
     return max([worst, *(exit_of(file.error) for file in failed)])
 
 
-async def properties(here: Here, runs: RunIds, names: Names = None, as_json: Json = False) -> Exit:
+async def properties(
+    here: Here, runs: RunIds, names: Names = None, has_formulas: Formulas = False, as_json: Json = False
+) -> Exit:
     """
     Print what runs measured, as one table.
 
     With --json a list with an object for each row; what was not measured is null.
     """
     order = rest_uids(runs)
-    return print_properties(
-        await here.client.properties(order[0] if len(order) == 1 else order, names), as_json=as_json
-    )
+    found = await here.client.properties(order[0] if len(order) == 1 else order, names)
+    return print_properties(found, as_json=as_json, has_formulas=has_formulas)
 
 
-def print_properties(found: Properties, *, as_json: bool) -> Exit:
+def print_properties(found: Properties, *, as_json: bool, has_formulas: bool) -> Exit:
     """Print a table of properties, and say which runs have none."""
     complain_of(found.problems)
     if as_json:
         print_document(list(found))
     elif found or not found.problems:
-        print_table(found.columns, found.rows)
+        print_table(found.columns, found.rows, is_spreadsheet=not has_formulas)
     return max(map(exit_of, found.problems.values()), default=Exit.DONE)
 
 

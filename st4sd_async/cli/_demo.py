@@ -38,7 +38,10 @@ def demo(
         Path, typer.Option(file_okay=False, metavar="DIR", help="Where the key-outputs go, one folder a run.")
     ] = Path("results"),
     keep: Annotated[
-        Path | None, typer.Option(file_okay=False, metavar="DIR", help="Leave the instance directories here.")
+        Path | None,
+        typer.Option(
+            file_okay=False, metavar="DIR", help="Leave the instance directories here, for your eyes only (mode 0700)."
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")] = False,
 ) -> None:
@@ -92,4 +95,4 @@ def _report(
     if as_json:
         print_document(document(engine.value, experiment, attempts))
     else:
-        print_table(*table(attempts))
+        print_table(*table(attempts), is_spreadsheet=True)

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from .._formulas import neutral
 from .._printable import LAYOUT, printable, printable_json
 
 GAP = 2
@@ -57,6 +58,7 @@ def print_table(
     *,
     telling: Sequence[int] | None = None,
     gist: Callable[[str], str] | None = None,
+    is_spreadsheet: bool = False,
 ) -> None:
     """
     Write a table to standard output; None is an empty cell.
@@ -69,13 +71,14 @@ def print_table(
         telling: Indices of the columns that a terminal gets; None: all.
         gist: Makes what begins with the important of a cell in the last column. With it a terminal gets one line
             for each row, of whose last cell there is as much as fits; None: what does not fit is folded.
+        is_spreadsheet: Whether a pipe or file gets an apostrophe before cells that a spreadsheet would compute.
     """
     columns, *texts = (
         ["" if cell is None else printable(" ".join(str(cell).split())) for cell in row] for row in [columns, *rows]
     )
     if not sys.stdout.isatty():
         for line in [columns, *texts]:
-            typer.echo("\t".join(line))
+            typer.echo("\t".join(map(neutral, line) if is_spreadsheet else line))
         return
     places = range(len(columns)) if telling is None else telling
     lines = [[line[place] for place in places] for line in texts]

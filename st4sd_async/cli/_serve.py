@@ -33,7 +33,10 @@ def serve(
     tls: Annotated[bool, typer.Option("--tls", help="Serve https, with a throw-away authority.")] = False,
     port: Annotated[int, typer.Option(min=0, max=65535, metavar="N", help="Where to listen; 0: on any free port.")] = 0,
     keep: Annotated[
-        Path | None, typer.Option(file_okay=False, metavar="DIR", help="Leave the instance directories here.")
+        Path | None,
+        typer.Option(
+            file_okay=False, metavar="DIR", help="Leave the instance directories here, for your eyes only (mode 0700)."
+        ),
     ] = None,
     slots: Annotated[
         int | None,

@@ -79,7 +79,8 @@ class LocalServer(Steering):
             speed: Virtual seconds of the simulator in a real second; 0: only `advance` moves the time.
             slots: How many instances run at once, at least 1, while the others are unscheduled; None: 2, or
                 100 simulated ones.
-            keep: Where instance directories go and stay; None: they are removed with the server.
+            keep: Where instance directories go and stay; it is made readable for its owner only (mode 0700). None:
+                they are removed with the server.
             token_lifetime: Seconds until `auth_token` is refused, virtual ones with the simulator;
                 None: never. API keys do not expire.
             open_registry: Whether anybody may look into the registry (``/registry-ui/``), as into the global one,
@@ -167,6 +168,9 @@ class LocalServer(Steering):
         return self
 
     def _make_engine(self, folder: Path, examples: Examples) -> Engine:
+        if self._keep is not None:
+            self._keep.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._keep.chmod(0o700)  # it may have been there, and the umask may have taken more away
         if self._engine_kind == "simulator":
             instances = self._keep or folder / "instances"
             results = Results(examples, folder / "results")

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import json
+import stat
 import time
+from pathlib import Path
 
 import pytest
 
 from st4sd_async._printable import LAYOUT, printable
 from st4sd_async.local import LocalServer, Reply
 
-from .conftest import Command, Shell, environment_of
+from .conftest import Command, Done, Shell, environment_of
 from .terminal import CONTROL, Terminal
 
 pytestmark = pytest.mark.timeout(60)  # processes that import all of it anew, on a machine that may be busy
 
 ORDERS = "\x1b[2J\x1b]0;owned\x07\x9b31m\x7f\u202eexe.\u2066[red]\x00"
 """Texts that a terminal, a reader or a markup language may take for commands."""
+GOOD = "demo-abcdef-01234567"
 JSON = {"Content-Type": "application/json"}
 
 
@@ -73,3 +76,32 @@ def test_json_in_a_pipe_is_exact(shell: Shell) -> None:
 
     assert done.document == {"a": {"description": ORDERS}}
     assert "\u202e" in done.out
+
+
+def test_a_table_of_properties_computes_nothing_in_a_spreadsheet(shell: Shell, tmp_path: Path) -> None:
+    """Headers included; ``--formulas`` gives the cells as they are, and JSON always has."""
+    table = {"input-id": ["=1+1", "C"], "energy": [-1.5, "@SUM(A1)"], "=cmd": ["\t+1+1", "-2"]}
+    paths = [f"GET /rs/instances/{GOOD}", f"GET /rs/instances/{GOOD}/properties"]
+
+    def asked(*arguments: str) -> Done:
+        for path in paths:
+            answer(shell.server, path, table)
+        done = shell("properties", GOOD, *arguments)
+        shell.server.faults.clear()
+        return done
+
+    assert asked().out == "input-id\tenergy\t'=cmd\n'=1+1\t-1.5\t'+1+1\nC\t'@SUM(A1)\t-2\n"
+    assert asked("--formulas").out == "input-id\tenergy\t=cmd\n=1+1\t-1.5\t+1+1\nC\t@SUM(A1)\t-2\n"
+    assert asked("--json").document[0] == {"input-id": "=1+1", "energy": -1.5, "=cmd": "\t+1+1"}
+
+
+@pytest.mark.parametrize("existing", [False, True])
+def test_a_folder_that_is_kept_is_for_its_owner_only(existing: bool, tmp_path: Path) -> None:
+    """Inputs and results of runs are in it, and other users of the machine may be curious."""
+    keep = tmp_path / "a" / "kept"
+    if existing:
+        keep.mkdir(parents=True)
+        keep.chmod(0o755)
+
+    with LocalServer(keep=keep):
+        assert stat.S_IMODE(keep.stat().st_mode) == 0o700

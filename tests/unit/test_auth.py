@@ -143,6 +143,14 @@ HOME = "https://st4sd.example/"
         ("http://127.0.0.1:5001/x", "http://127.0.0.1:5000/", (), False),
         ("http://127.0.0.1:5001/x", "http://127.0.0.1:5000/", ("127.0.0.1:5001",), True),
         ("http://10.0.0.1/x", "http://10.0.0.1/", (), False),
+        ("https://[::1]:8443/x", HOME, ("[::1]:8443",), True),
+        ("https://[::1]:8444/x", HOME, ("[::1]:8443",), False),
+        ("https://[::1]:8443/x", HOME, ("[::1]",), True),
+        ("https://[::1]:8443/x", HOME, ("::1",), True),
+        ("https://[2001:DB8::1]/x", HOME, ("2001:db8:0::1",), True),
+        ("https://[2001:db8::1]/x", HOME, ("[2001:db8::1]:443",), True),
+        ("https://[::1]:8443/x", HOME, ("::1:8443",), False),  # an address of its own
+        ("https://other.example/x", HOME, ("other.example:odd", "[::1", "", "other.example/x", ":443"), False),
     ],
 )
 def test_credentials_go_to_the_deployment_only(url: str, home: str, trusted: tuple[str, ...], allowed: bool) -> None:

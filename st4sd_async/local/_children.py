@@ -13,6 +13,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
+from st4sd_async.local._guard import Guard
+
 
 class Run(Protocol):
     """Runs a command to its end and captures what it writes."""
@@ -35,8 +37,14 @@ class Children:
     ``Children().run`` is a `Run`. After ``close()`` none is left and none can be started.
     """
 
-    def __init__(self) -> None:
-        """Nothing runs yet."""
+    def __init__(self, guard: Guard | None = None) -> None:
+        """
+        Nothing runs yet.
+
+        Args:
+            guard: What kills them if this process is killed; None: nobody does.
+        """
+        self._guard = guard
         self._alive: set[subprocess.Popen[bytes]] = set()
         self._closed = False
         self._lock = threading.Lock()
@@ -69,11 +77,15 @@ class Children:
                 start_new_session=True,
             )
             self._alive.add(process)
+        if self._guard is not None:
+            self._guard.kill(process.pid)
         with process:
             try:
                 stdout, stderr = process.communicate(timeout=timeout)
             finally:
                 _kill(process)
+                if self._guard is not None:
+                    self._guard.spare(process.pid)
                 with self._lock:
                     self._alive.discard(process)
         return subprocess.CompletedProcess(command, process.returncode, stdout, stderr)

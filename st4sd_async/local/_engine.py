@@ -8,6 +8,7 @@ for resources, a failed clone, a killed container) is worded here, as the servic
 from __future__ import annotations
 
 import atexit
+import glob
 import threading
 from collections import deque
 from collections.abc import Collection, Mapping
@@ -18,6 +19,7 @@ from st4sd_async.local._checkouts import Checkouts
 from st4sd_async.local._children import Children
 from st4sd_async.local._engine_run import Execution
 from st4sd_async.local._engines import AcceptedStart, PackageFacts
+from st4sd_async.local._guard import Guard
 from st4sd_async.local._orchestrator import find_orchestrator
 
 SLOTS = 2
@@ -35,10 +37,13 @@ class ElaunchEngine:
     Runs experiments with the orchestrator, a few at once, in the order of their starts.
 
     Safe to share between threads. Each run has a folder named after its id with the instance directory in
-    it. Close the engine: what still runs then is killed.
+    it. Close the engine: what still runs then is killed. If this process is killed instead, all runs are killed
+    within seconds.
     """
 
-    def __init__(self, folder: Path, *, slots: int = SLOTS, keep: Path | None = None) -> None:
+    def __init__(
+        self, folder: Path, *, slots: int = SLOTS, keep: Path | None = None, scratch: Path | None = None
+    ) -> None:
         """
         Find the orchestrator; nothing is started.
 
@@ -46,6 +51,7 @@ class ElaunchEngine:
             folder: For checkouts and runs; made if missing, never removed here.
             slots: How many runs at once; at least 1.
             keep: Where the folders of the runs go instead, to outlive `folder`.
+            scratch: A folder that is removed if this process is killed; None: nothing is removed.
 
         Raises:
             ImportError: st4sd-runtime-core is not installed.
@@ -54,7 +60,10 @@ class ElaunchEngine:
         if slots < 1:
             raise ValueError(f"slots must be at least 1, not {slots!r}")
         self._orchestrator = find_orchestrator()
-        self._children = Children()
+        self._guard = Guard()
+        if scratch is not None:
+            self._guard.remove(glob.escape(str(scratch.absolute())))
+        self._children = Children(self._guard)
         self._checkouts = Checkouts(folder.absolute() / "packages", self._orchestrator, self._children.run)
         # The orchestrator resolves links in the paths that it reports.
         self._runs_folder = (keep or folder / "runs").resolve()
@@ -80,7 +89,7 @@ class ElaunchEngine:
         """
         folder = self._runs_folder / launch.rest_uid
         folder.mkdir(parents=True, exist_ok=True)
-        run = Execution(launch, folder, self._children.run)
+        run = Execution(launch, folder, self._children.run, self._guard)
         with self._lock:
             if self._closed:
                 raise RuntimeError(f"the engine is closed, it cannot start {launch.rest_uid!r}")
@@ -140,6 +149,7 @@ class ElaunchEngine:
             run.stop(CLOSE_GRACE)
         for thread in threads.values():
             thread.join(CLOSE_GRACE + JOIN_TIMEOUT)
+        self._guard.close()
         atexit.unregister(self.close)
 
     def _fill_slots(self) -> None:

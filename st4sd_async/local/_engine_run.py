@@ -23,6 +23,7 @@ from st4sd_async.local._children import Run
 from st4sd_async.local._documents import GATEWAY, Registration, experiment, identity, user_metadata
 from st4sd_async.local._engines import AcceptedStart, PackageProblem
 from st4sd_async.local._git import GitFailed
+from st4sd_async.local._guard import Guard
 from st4sd_async.local._orchestrator import (
     MONITOR,
     Orchestrator,
@@ -38,6 +39,8 @@ LOOK_INTERVAL = 0.1
 """Seconds between two looks at a process that runs."""
 REPORT_LAG = 10.0
 """Seconds until components that have not ended are looked at for the datastore; its reporter takes as long."""
+WHEN_GUARDED = ("/bin/sh", "-c", 'read go && exec "$@" < /dev/null', "sh")
+"""Begins a command line that waits for a line of input, so that nothing runs of which the guard does not know."""
 META_ATTEMPTS = 10
 """How often to try to read what the orchestrator wrote about a run; the first may come too early."""
 
@@ -45,7 +48,7 @@ META_ATTEMPTS = 10
 class Execution:
     """One accepted start; waits until somebody calls `execute`."""
 
-    def __init__(self, launch: AcceptedStart, folder: Path, run: Run) -> None:
+    def __init__(self, launch: AcceptedStart, folder: Path, run: Run, guard: Guard) -> None:
         """
         Note the start; nothing is written yet.
 
@@ -53,6 +56,7 @@ class Execution:
             launch: The start.
             folder: The folder of this run alone.
             run: Runs helper processes.
+            guard: Ends the run if this process is killed.
         """
         stamp = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H%M%S.%f")
         self.name = instance_name(launch, stamp)
@@ -60,6 +64,7 @@ class Execution:
         self._launch = launch
         self._folder = folder
         self._run = run
+        self._guard = guard
         self._process: subprocess.Popen[bytes] | None = None
         self._stopped = False
         self._kill_at: float | None = None
@@ -178,18 +183,23 @@ class Execution:
     def _spawn(self, orchestrator: Orchestrator, package: Path) -> subprocess.Popen[bytes] | None:
         """Start the orchestrator in a process group of its own; None if the run was stopped before."""
         line = command(orchestrator, self._launch, self.name, package, self._folder)
+        self._guard.remove(files.shadows(self.name))
         with self._lock, (self._folder / "elaunch.log").open("wb") as log:
             if self._stopped:
                 return None
             self._process = subprocess.Popen(
-                line,
+                [*WHEN_GUARDED, *line],
                 cwd=self._folder,
                 env=environment(orchestrator, self._launch, self.name, self._folder),
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
+            self._guard.kill(self._process.pid)
+            if self._process.stdin is not None:
+                self._process.stdin.write(b"go\n")
+                self._process.stdin.close()
         return self._process
 
     def _follow(self, process: subprocess.Popen[bytes], orchestrator: Orchestrator) -> None:
@@ -206,6 +216,7 @@ class Execution:
                 late = math.inf
                 self._read_components(orchestrator)
         end_group(process)
+        self._guard.spare(process.pid)
         if instance := self.directory():
             files.settle(instance)
         files.remove_shadows(self.name)

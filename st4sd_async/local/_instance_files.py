@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import getpass
+import glob
 import json
 import re
 import shutil
@@ -208,12 +209,19 @@ def settle(instance: Path) -> None:
         shutil.copytree(shadow, output, dirs_exist_ok=True)
 
 
+def shadows(name: str) -> str:
+    """The pattern of the folders that an orchestrator has elsewhere while it runs; `name` is the instance's."""
+    try:
+        user = getpass.getuser()
+    except (OSError, KeyError):  # nobody with this number is known
+        user = "*"
+    return f"/tmp/chpc-{user}-shadow/{name}-*.shadow"  # the orchestrator ignores TMPDIR here
+
+
 def remove_shadows(name: str) -> None:
     """Remove what an orchestrator that was stopped or killed left elsewhere; `name` is the instance's."""
-    # The orchestrator ignores TMPDIR here.
-    with contextlib.suppress(OSError, KeyError):
-        for shadow in Path(f"/tmp/chpc-{getpass.getuser()}-shadow").glob(f"{name}-*.shadow"):
-            shutil.rmtree(shadow, ignore_errors=True)
+    for shadow in glob.glob(shadows(name)):  # noqa: PTH207 -- absolute
+        shutil.rmtree(shadow, ignore_errors=True)
 
 
 def _as_text(value: Any) -> Any:

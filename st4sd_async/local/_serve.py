@@ -178,7 +178,7 @@ class LocalServer(Steering):
         if self._engine_kind == "elaunch":
             from st4sd_async.local._engine import ElaunchEngine
 
-            return ElaunchEngine(folder, slots=self._slots, keep=self._keep)
+            return ElaunchEngine(folder, slots=self._slots, keep=self._keep, scratch=folder)
         return self._engine_kind
 
     def _listen(self, engine: Engine, threads: ThreadPoolExecutor, folder: Path, stack: ExitStack) -> int:

@@ -19,6 +19,7 @@ from st4sd_async.local._documents import TYPES
 from st4sd_async.local._engine_run import Execution
 from st4sd_async.local._engines import AcceptedStart, PackageProblem
 from st4sd_async.local._git import GitFailed, git
+from st4sd_async.local._guard import Guard
 from st4sd_async.local._orchestrator import Orchestrator
 
 COMMIT = "0" * 40
@@ -75,11 +76,13 @@ class Stage:
         self._orchestrator = Orchestrator(sys.executable, str(folder / "elaunch.py"))
         self._checkouts = Checkouts(folder / "packages", self._orchestrator, Children().run)
         (folder / "packages" / COMMIT / "demo").mkdir(parents=True)
-        self.run = Execution(launch, self.folder, Children().run)
+        self._guard = Guard()
+        self.run = Execution(launch, self.folder, Children().run, self._guard)
 
     def execute(self) -> None:
         """Run to the end."""
         self.run.execute(self._orchestrator, self._checkouts)
+        self._guard.close()
 
 
 def report(step: object, *documents: dict[str, Any]) -> str:

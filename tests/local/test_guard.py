@@ -1,0 +1,185 @@
+"""What a process that is killed with -9 started in its turn ends, and its folders are removed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from st4sd_async.local._children import Children
+from st4sd_async.local._git import git
+from st4sd_async.local._guard import Guard, Orders
+from tests.local.test_engine import LONG
+
+SECONDS = 15.0
+"""Within which all must be over; it takes two on a machine that has time."""
+
+OWNER = """
+import os, subprocess, sys, time
+from pathlib import Path
+from st4sd_async.local._guard import Guard
+
+guard, folder = Guard(), Path(sys.argv[1])
+guard.remove(str(folder / "scr*"))
+for name in ("scratch", "other"):
+    (folder / name).mkdir()
+sleeping = subprocess.Popen(["sh", "-c", "sleep 100 & sleep 100"], start_new_session=True)
+guard.kill(sleeping.pid)
+spared = subprocess.Popen(["sleep", "100"], start_new_session=True)
+guard.kill(spared.pid)
+guard.spare(spared.pid)
+heir = os.fork() if "fork" in sys.argv else 1
+if heir == 0:
+    time.sleep(100)
+if "close" in sys.argv:
+    guard.close()
+print(sleeping.pid, spared.pid, heir, flush=True)
+time.sleep(100)
+"""
+
+SERVER = """
+import sys, time, httpx
+from st4sd_async.local import LocalServer
+
+with LocalServer(engine="elaunch") as server:
+    web = httpx.Client(base_url=server.url + "/rs", headers={"Authorization": f"Bearer {server.api_key}"}, timeout=60)
+    package = {"source": {"git": {"location": {"url": sys.argv[1], "branch": "main"}}}}
+    definition = {"base": {"packages": [package]}, "metadata": {"package": {"name": "long"}}}
+    web.post("/experiments/", json=definition).raise_for_status()
+    rest_uid = web.post("/experiments/long/start", json={}).json()
+    while not (meta := (web.get(f"/instances/{rest_uid}").json()["status"].get("meta") or {})):
+        time.sleep(0.1)
+    while not (server.directory(rest_uid) / "stages/stage0/Sleep/out.stdout").exists():
+        time.sleep(0.1)
+    print(meta["pid"], rest_uid, flush=True)
+    time.sleep(200)
+"""
+
+
+def is_alive(group: int) -> bool:
+    """Whether a process group has a member that is more than dead and not yet waited for."""
+    for file in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            state, _, its_group = file.read_text().rpartition(")")[2].split()[:3]
+            if int(its_group) == group and state != "Z":
+                return True
+    return False
+
+
+def eventually(condition: Callable[[], bool]) -> bool:
+    """Whether something comes to hold in time."""
+    deadline = time.monotonic() + SECONDS
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+@pytest.fixture
+def killed() -> Iterator[Callable[..., list[str]]]:
+    """Run a program until it prints a line, kill it, and give the words of that line."""
+    owners: list[subprocess.Popen[str]] = []
+
+    def run(program: str, *arguments: str, **environment: str) -> list[str]:
+        owner = subprocess.Popen(
+            [sys.executable, "-c", program, *arguments],
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, **environment},
+        )
+        owners.append(owner)
+        assert owner.stdout is not None
+        words = owner.stdout.readline().split()
+        owner.kill()
+        return words
+
+    yield run
+    for owner in owners:
+        owner.kill()
+        owner.communicate()
+
+
+@pytest.mark.parametrize("how", ["kill", "fork"])
+def test_what_a_killed_process_had_guarded_ends(how: str, tmp_path: Path, killed: Callable[..., list[str]]) -> None:
+    """With all its children, also while a forked child holds the pipe; what has ended is left alone."""
+    sleeping, spared, heir = map(int, killed(OWNER, str(tmp_path), how))
+
+    try:
+        assert eventually(lambda: not (tmp_path / "scratch").exists())
+        assert not is_alive(sleeping)
+        assert is_alive(spared)
+        assert (tmp_path / "other").exists()
+    finally:
+        os.killpg(spared, signal.SIGKILL)
+        if how == "fork":
+            os.kill(heir, signal.SIGKILL)
+
+
+def test_a_guard_that_is_closed_removes_nothing(tmp_path: Path, killed: Callable[..., list[str]]) -> None:
+    """What is left then is killed all the same."""
+    sleeping, spared, _ = map(int, killed(OWNER, str(tmp_path), "close"))
+    os.killpg(spared, signal.SIGKILL)
+
+    assert eventually(lambda: not is_alive(sleeping))
+    assert (tmp_path / "scratch").exists()
+
+
+def test_a_guard_that_was_killed_is_not_missed(tmp_path: Path) -> None:
+    """Orders to it do no harm, nor do those after its end."""
+    guard = Guard()
+    guard.close()
+    guard.kill(1)
+    guard = Guard()
+    guard.remove(str(tmp_path))
+    process = guard._process
+    assert process is not None
+    process.kill()
+    process.wait()
+
+    guard.spare(1)
+    guard.close()
+    guard.close()
+
+    assert tmp_path.exists()
+
+
+def test_orders_are_followed(tmp_path: Path) -> None:
+    """Groups are killed and folders removed, each as far as they are there."""
+    (tmp_path / "a.shadow").mkdir()
+    sleeping = subprocess.Popen(["sleep", "100"], start_new_session=True)
+    orders = Orders()
+    for line in (f'{{"kill": {sleeping.pid}}}', '{"kill": 1}', '{"spare": 1}', f'{{"remove": "{tmp_path}/*.shadow"}}'):
+        orders.take(line.encode())
+
+    orders.carry_out()
+
+    assert sleeping.wait() == -signal.SIGKILL
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+def test_an_engine_whose_owner_was_killed_leaves_nothing(tmp_path: Path, killed: Callable[..., list[str]]) -> None:
+    """Its experiment stops within seconds, and the temporary directory is as it was."""
+    repository, temporary = tmp_path / "long", tmp_path / "temporary"
+    (repository / "conf").mkdir(parents=True)
+    temporary.mkdir()
+    (repository / "conf" / "flowir_package.yaml").write_text(LONG)
+    for arguments in (("init", "--quiet", "--initial-branch=main"), ("add", "--all"), ("commit", "--quiet", "-mx")):
+        git(*arguments, folder=repository, run=Children().run, timeout=10)
+
+    pid, rest_uid = killed(SERVER, repository.as_uri(), TMPDIR=str(temporary))
+    began = time.monotonic()
+
+    assert eventually(lambda: not is_alive(int(pid)) and not list(temporary.iterdir()))
+    assert time.monotonic() - began < SECONDS
+    stem = rest_uid.rpartition("-")[0]
+    assert eventually(lambda: not list(Path("/tmp").glob(f"chpc-*-shadow/{stem}-*.shadow")))

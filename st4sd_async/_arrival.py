@@ -114,8 +114,8 @@ class Target:
                 return await self._fetch(call, name, use, once=once)
             except DownloadError as error:
                 failure = error
-            if isinstance(failure, UnsafeArchive):
-                break
+            if isinstance(failure, UnsafeArchive) or isinstance(failure.__cause__, FileExistsError):
+                break  # the next one would be the same, or in the way of the same
         assert failure is not None
         raise without(failure, self._secrets())
 

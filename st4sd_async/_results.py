@@ -115,6 +115,9 @@ class Results:
         was is not fetched again, which the hidden file ``.st4sd-downloads.jsonl`` of the folder is for. What
         a gateway leaves out because it is too large comes with the archive of its whole component.
 
+        The folder may be a link. Links in it are not followed: a file that belongs behind one is a `DownloadFailed`.
+        A name that begins with ``.st4sd-`` gets a ``_`` in front.
+
         Args:
             run: The run, or its location (``file://...``). Its documents are waited for as `Datastore.document` does.
                 Of a run that goes on, there are the files of the components that are over.
@@ -179,6 +182,8 @@ class Results:
         Fetch key-outputs, several at once, each into a folder of its name.
 
         Interrupted or repeated, it goes on as `download_files` does; a newer version of a key-output is fetched.
+        A name that cannot be a folder everywhere, or differs from another one only in case, gets a digest, as
+        ``a_b~`` and 12 hexadecimal digits. Ordinary names (letters, digits, ``.``, ``_``, ``-``) do not.
 
         Args:
             run: The run.

@@ -7,6 +7,7 @@ import fcntl
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -207,7 +208,7 @@ while not os.path.exists({str(stop)!r}):
     with subprocess.Popen([sys.executable, "-c", hostile]) as process:
         try:
             while not ready.exists():
-                pass
+                time.sleep(0.01)
             for _ in range(20):
                 with suppress(OSError), Workspace(target) as space, space.new() as writer:
                     writer.write([b"1"])

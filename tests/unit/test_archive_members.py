@@ -101,6 +101,13 @@ def test_windows_takes_names_that_only_look_so(name: str) -> None:
     assert checked(name, windows=True) == name
 
 
+@pytest.mark.parametrize("name", ["\udcff", "a/b\ud800.csv", "\udfff/x"])
+def test_a_name_that_is_no_text_is_refused(name: str) -> None:
+    """As a document may have it, of a file whose name is not UTF-8; it is no `UnicodeEncodeError`."""
+    with pytest.raises(Hostile, match="half of a character"):
+        checked(name)
+
+
 COLLISIONS = {
     "duplicate": ("/a", "/a"),
     "with and without a slash": ("/a", "a"),

@@ -131,3 +131,12 @@ def test_a_folder_is_named_by_a_key_that_will_do_and_else_by_something_like_it(k
     assert name.replace("-", "").replace("~", "").isalnum()
     assert folder_of("Mol-1.a", has_twin=False) == "Mol-1.a"
     assert folder_of("Mol-1.a", has_twin=True) != "Mol-1.a"
+
+
+def test_no_key_can_be_chosen_so_that_it_shares_the_folder_of_another() -> None:
+    """Also one that is called like the folder, as it is now and as it was before."""
+    folder = folder_of("a:b", has_twin=False)
+    keys = ["a:b", "a-b", folder, folder.replace("~", "-"), folder_of(folder, has_twin=False)]
+
+    assert len({folder_of(key, has_twin=False).casefold() for key in keys}) == len(keys)
+    assert folder_of(folder.replace("~", "-"), has_twin=False) == folder.replace("~", "-")

@@ -11,7 +11,20 @@ import pytest
 
 from st4sd_async import Client, Download, DownloadError, DownloadFailed, Run
 from st4sd_async.local import LocalServer, Reply
-from tests.client.results import COMPUTE, DEMO, JSON, described, directory, failures, finished, listed, tree
+from tests.client.results import (
+    ARCHIVE,
+    COMPUTE,
+    DEMO,
+    FILES,
+    JSON,
+    OUTPUT,
+    described,
+    directory,
+    failures,
+    finished,
+    listed,
+    tree,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -76,16 +89,18 @@ async def test_a_newer_version_deletes_nothing_behind_a_link(
 async def test_a_folder_that_became_a_link_is_a_clear_failure(
     client: Client, server: LocalServer, tmp_path: Path, verb: str
 ) -> None:
-    """What is behind it stays as it is, what is elsewhere stays too, and the message says what to do."""
+    """What is behind it stays as it is, so does the rest; the message says what to do; nothing is fetched twice."""
     target, inner = tmp_path / "target", INNER[verb]
     run = await finished(client, server)
     first = await download(verb, run, target)
     outside = moved(target / inner, tmp_path / "disk/moved")
     inside = {path: data for path, data in tree(target).items() if not path.startswith(f"{inner}/")}
 
+    before = sum(server.traffic[kind].requests for kind in (FILES, ARCHIVE, OUTPUT))
     second = await download(verb, run, target)
 
     assert failures(first) == []
+    assert sum(server.traffic[kind].requests for kind in (FILES, ARCHIVE, OUTPUT)) - before <= 1
     failed = failures(second)
     assert failed
     for one in failed:

@@ -74,7 +74,12 @@ class Batch(Shown, Settling):
             print(batch.counts)
 
     The same script, run again after any death, goes on where it was. Nothing is started twice: a launch whose
-    outcome is unknown is looked for, and started again only if it is proven that it was not.
+    outcome is unknown is looked for, and started again only if it is proven that it was not. The proof takes
+    `Config.settle` seconds, in which at least five lists of instances show everything that earlier lists showed, the
+    datastore answers, and no instance is there that may be its run. An instance that ended before it executed
+    anything is no obstacle; it is in `Item.never_executed`. What cannot be proven in three times that time is
+    reported as `StartOutcomeUnknown`. One gap remains: if each list of the service has broken off before the new run
+    since the journal was made, and the run waits in a queue all that time, nothing shows it, and it is started again.
 
     For the tasks of one event loop. Leaving the block starts nothing more and waits a few seconds for
     the answers to what is in flight. Runs go on.
@@ -231,9 +236,9 @@ class Batch(Shown, Settling):
         Start what was not started, watch what runs, settle what is in doubt, and yield each launch as it is settled.
 
         What an earlier process settled is not yielded again; `items` has it. One in doubt is yielded with
-        `StartOutcomeUnknown` if it cannot be told, and looked for again by the next pass. Launches may be added
-        meanwhile. Leaving the loop starts nothing more, and the runs go on. The service may be away for any time.
-        Another pass ends this one.
+        `StartOutcomeUnknown` if it cannot be told, and looked for again by the next pass. One may be yielded twice: an adopted run that turns out to be that of another launch is taken back, and both
+        launches are in doubt again. Launches may be added meanwhile. Leaving the loop starts nothing more, and the
+        runs go on. The service may be away for any time. Another pass ends this one.
 
         Args:
             outputs: Key-outputs to download of runs that succeed; None: nothing.
@@ -288,7 +293,7 @@ class Batch(Shown, Settling):
             await self._book.move(row.key, self._doubted)
         config = self._deployment.config
         starts = Starts(self._book, self._deployment.start, self._pace, self._deployment.definition)
-        doubts = Doubts(self._book, self._client, self._deployment.listing, config.settle)
+        doubts = Doubts(self._book, self._client, self._deployment.listing, config)
         self._work = work = Work(self._book, self._client, starts, doubts, collecting, self._most)
         if before is not None:
             work.succeed(before)

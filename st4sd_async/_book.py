@@ -44,7 +44,7 @@ class Book:
         self.moments: dict[str, list[Moment]] = {}
         """key -> when it came into which state, as far as that was noted."""
         self._doubted: dict[str, float] = {}
-        """key -> since when it is in doubt, by the clock that does not jump, if that began in this process."""
+        """key of each launch in doubt -> since when this process knows that, by the monotonic clock."""
         self._moving: dict[str, anyio.Event] = {}
         """key -> what is set when nobody writes the launch any more, if it is being written."""
         self._claims: dict[str, str] = {}
@@ -64,19 +64,18 @@ class Book:
         self._names: dict[str, str] = {}
         for key in self.rows:
             self._names.setdefault(key.casefold(), key)
-        self._doubted = {row.key: now for row in contents.rows if row.state is State.UNKNOWN and row.since == wall}
+        self._doubted = {row.key: now for row in contents.rows if row.state is State.UNKNOWN}
         self.has_looked = False
         """Whether it is noted what was there before anything was sent in this opening."""
 
     @property
     def known(self) -> Known:
         """What is known of instances."""
-        return Known(self.owners, self.seen)
+        return Known(self.owners, self.seen, self.gone)
 
-    @property
-    def alive(self) -> list[str]:
-        """rest-uids of the runs that were started and not seen deleted."""
-        return [uid for uid in self.owners if uid not in self.gone]
+    def expected(self) -> list[str]:
+        """The rest-uids that a list must show now: all that were shown or started, and are not known to be gone."""
+        return [uid for uid in {**self.seen, **self.owners} if uid not in self.gone]
 
     def has_twin(self, key: str) -> bool:
         """Whether a launch that was added before has the same key but for small and capital letters."""
@@ -84,7 +83,11 @@ class Book:
 
     def doubts(self) -> list[Row]:
         """The launches of which it is unknown whether they were started."""
-        return [row for row in self.rows.values() if row.state is State.UNKNOWN]
+        return [self.rows[key] for key in self._doubted]
+
+    def doubted_at(self, doubt: Row) -> float:
+        """When this process learned that a launch is in doubt, by the monotonic clock."""
+        return self._doubted[doubt.key]
 
     def doubt(self, key: str) -> Row:
         """That of them with this key; raises ValueError if there is none."""
@@ -94,16 +97,6 @@ class Book:
         told = f"the batch has no launch {key!r}" if row is None else f"{key!r} is not in doubt but {row.state}"
         others = f"in doubt: {named(self.doubts())}" if self.doubts() else "none is in doubt"
         raise ValueError(f"{told}; {others}")
-
-    def moment_for(self, row: Row, wall: float, now: float) -> float:
-        """
-        The moment by which a launch in doubt is judged, given that of both clocks.
-
-        The wall clock goes on while no process runs, but may be set: a doubt that began in this process
-        is not older than the other clock says.
-        """
-        began = self._doubted.get(row.key)
-        return wall if began is None else min(wall, row.since + now - began)
 
     def token_of(self, row: Row) -> str:
         """What the run of a launch carries in its metadata."""
@@ -213,21 +206,27 @@ class Book:
         return written
 
     async def see(self, rest_uids: Iterable[str]) -> None:
+        """Note what the list before anything is sent in this opening shows."""
+        there = list(rest_uids)
+        await self._expect(there, len(there) if self.baseline is None else None)
+        self.baseline = len(there) if self.baseline is None else self.baseline
+        self.has_looked = True
+
+    async def show(self, rest_uids: Iterable[str]) -> None:
+        """Note what any other list shows."""
+        await self._expect(rest_uids, None)
+
+    async def _expect(self, rest_uids: Iterable[str], baseline: int | None) -> None:
         """
         Note what a list shows, so that later lists are expected to show it.
 
-        The first list of an opening shows what is there before anything is sent. What later ones show is there
-        before anything is sent in the next opening.
+        What is there after something was sent is there before anything is sent in the next opening.
         """
-        there = list(rest_uids)
-        first = len(there) if self.baseline is None else None
         opening = self.opening + self.has_looked
-        fresh = [uid for uid in there if uid not in self.seen and uid not in self.owners]
-        if fresh or first is not None:
-            await self.journal.see(fresh, opening, first)
+        fresh = [uid for uid in rest_uids if uid not in self.seen and uid not in self.owners]
+        if fresh or baseline is not None:
+            await self.journal.see(fresh, opening, baseline)
         self.seen.update(dict.fromkeys(fresh, opening))
-        self.baseline = len(there) if self.baseline is None else self.baseline
-        self.has_looked = True
 
     async def bury(self, rest_uids: Iterable[str]) -> None:
         """Note that instances were seen to be deleted: runs of launches, and others that a list showed."""
@@ -251,7 +250,9 @@ class Book:
             if before.rest_uid is not None and before.state is State.STARTED and row.rest_uid is None:
                 self.owners.pop(before.rest_uid, None)
         self.tally[row.state] += 1
-        if row.state is State.UNKNOWN and (before is None or before.state is not State.UNKNOWN):
+        if row.state is not State.UNKNOWN:
+            self._doubted.pop(row.key, None)
+        elif before is None or before.state is not State.UNKNOWN:
             self._doubted[row.key] = self.clock.now()
         self.rows[row.key] = row
         self.moments.setdefault(row.key, []).append(Moment(row.attempt, row.state, row.since))

@@ -70,7 +70,8 @@ class Config:
     grace: float = GRACE
     """Seconds that one final field of two must stand unchanged to count as the end of a run."""
     settle: float = SETTLE
-    """Seconds after which a start that left no trace counts as never made."""
+    """Seconds for which a start must leave no trace to count as never made: see `Batch`. Twice that where the
+    deployment has no datastore. Longer than any proxy waits, since a request that was queued may still be handled."""
     verify: bool | str | Path | ssl.SSLContext = True
     """Which certificates to trust: True, the usual ones, or those of ``SSL_CERT_FILE`` or ``SSL_CERT_DIR``; a file, the
     authority in it; an `ssl.SSLContext`, what that says; False, any, which lets others read your credentials."""

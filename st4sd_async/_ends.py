@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING
 
 import anyio
 
+from ._doubts import is_misplaced, take_back
 from ._errors import St4sdError, UnknownRun
 from ._hints import Reason
 from ._item import told
 from ._ledger import NAME as DOWNLOADS
-from ._moves import Row, State, collected, ended, uncollected
+from ._moves import METADATA_KEY, Row, State, collected, ended, uncollected
 from ._names import marked
 from ._starts import ends_all
 
@@ -98,9 +99,10 @@ class Ends:
         collecting: Collecting | None,
         begin: Callable[..., None],
         report: Callable[..., None],
+        take: Callable[[Iterable[Row]], None],
     ) -> None:
         self._book, self._client, self._collecting = book, client, collecting
-        self._begin, self._report = begin, report
+        self._begin, self._report, self._take = begin, report, take
         self.statuses: dict[str, Status] = {}
         """key -> the newest status, of launches whose runs are watched."""
         self._collectors = anyio.Semaphore(COLLECTORS)
@@ -117,7 +119,13 @@ class Ends:
         try:
             async with aclosing(self._client.watch_many(runs)) as changes:
                 async for run, status in changes:
-                    self.statuses[runs[run.id]] = status
+                    key = runs.get(run.id)
+                    if key is None or self._book.rows[key].rest_uid != run.id:
+                        continue  # it was taken back
+                    if token := self._misplaced(key, run.id, status):
+                        self._begin(self._take_back, runs.pop(run.id), run.id, token)
+                        continue
+                    self.statuses[key] = status
                     if status.is_final:
                         self._begin(self._end, runs.pop(run.id), status)
                     elif status.hint and status.hint.reason in _BEFORE:
@@ -129,15 +137,25 @@ class Ends:
             if ends_all(error):
                 raise
             failure = error
-        left = list(runs.values())
+        left = [key for rest_uid, key in runs.items() if self._book.rows[key].rest_uid == rest_uid]
         if failure is not None and len(left) > 1:
             for half in (left[: len(left) // 2], left[len(left) // 2 :]):
                 self._begin(self.watch, half)
-        elif isinstance(failure, UnknownRun) and failure.detail:
+        elif left and isinstance(failure, UnknownRun) and failure.detail:
             await self._end(left[0], None)
         elif failure is not None and left:
             self.statuses.pop(left[0], None)
             self._report(left[0], failure)
+
+    def _misplaced(self, key: str, rest_uid: str, status: Status) -> str | None:
+        """The token that a run carries, if it is that of another launch."""
+        carried = status.meta.user_metadata.get(METADATA_KEY) if status.meta else None
+        is_others = isinstance(carried, str) and is_misplaced(self._book, self._book.rows[key], rest_uid, carried)
+        return carried if is_others else None
+
+    async def _take_back(self, key: str, rest_uid: str, token: str) -> None:
+        self.statuses.pop(key, None)
+        self._take(await take_back(self._book, key, rest_uid, token))
 
     async def _end(self, key: str, status: Status | None) -> None:
         """A run is over; without a status it is not there any more."""

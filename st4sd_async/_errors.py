@@ -428,8 +428,10 @@ class StartOutcomeUnknown(OutcomeUnknown):
     def __init__(self, what: str, reason: str, *, key: str | None = None, candidates: Iterable[str] = ()) -> None:
         if key is not None:
             self.key, self.candidates = key, tuple(candidates)
-            named = shorten(" or ".join(map(repr, self.candidates)) or "one that you know of", 100)
-            self.advice = f"if it is {named}: batch.adopt({key[:40]!r}, rest_uid); if none: batch.forget({key[:40]!r})"
+            named, own = shorten(" or ".join(map(repr, self.candidates)), 100), repr(key[:40])
+            idle = f"it may be {named}: delete those that executed nothing and run again; " if named else ""
+            yours = "you know whose one is" if named else "you know its run"
+            self.advice = f"{idle}if {yours}: batch.adopt({own}, rest_uid); if there is none: batch.forget({own})"
         super().__init__(what, reason)
 
 

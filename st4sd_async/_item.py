@@ -53,6 +53,11 @@ class Item(Shown):
     """
     files: tuple[Path, ...]
     """Paths of what was downloaded; () if nothing was, or nothing was asked for."""
+    never_executed: tuple[str, ...] = ()
+    """
+    rest-uids of instances that may come from a start of this launch whose answer was lost, and that ended or were
+    deleted before they executed anything; () if there are none. They may be deleted.
+    """
 
 
 def item_of(row: Row, run: Run | None, error: Exception | None) -> Item:
@@ -66,7 +71,8 @@ def item_of(row: Row, run: Run | None, error: Exception | None) -> Item:
     """
     status = None if row.status is None else _status(row)
     problem, files = error or _error(row, status), tuple(map(Path, row.files))
-    return Item(row.key, row.experiment, str(row.state), row.attempt, run, status, problem, files)
+    idle = tuple(uid for uid in row.never_executed if uid not in row.candidates)
+    return Item(row.key, row.experiment, str(row.state), row.attempt, run, status, problem, files, idle)
 
 
 def told(status: Status, secrets: Iterable[str]) -> str:

@@ -23,6 +23,10 @@ METADATA_KEY = "st4sd-async-key"
 """Name under which our token travels in a payload's ``metadata``."""
 
 
+_HASH = "sha256x"
+"""What the digest of a package begins with."""
+
+
 class State(StrEnum):
     """Where a launch is."""
 
@@ -45,7 +49,7 @@ class State(StrEnum):
 
 
 class Proof(StrEnum):
-    """Why a launch may be sent although it was sent, or about to be, before."""
+    """Why a launch may go back: be sent although it was sent, or about to be, before; or be in doubt again."""
 
     NOT_SENT = "not sent"
     """No connection was made, or the door or a limit turned the request away."""
@@ -55,6 +59,8 @@ class Proof(StrEnum):
     """The user says that it was not started."""
     ENDED = "ended"
     """The attempt before is over or was refused, and the user asked for another, maybe corrected."""
+    NOT_ITS_RUN = "not its run"
+    """What it had as its run carries the token of another launch, or is no run at all."""
 
 
 ENDS = frozenset({State.SUCCEEDED, State.FAILED, State.STOPPED, State.DELETED, State.COLLECTED})
@@ -115,12 +121,18 @@ class Row:
     request: str | None = None
     """What was to be downloaded when that was done."""
     proof: Proof | None = None
-    """Why it was planned again."""
+    """Why it went back."""
 
     @property
     def package(self) -> str:
         """Name of the experiment's package."""
         return self.experiment.partition("@")[0].partition(":")[0]
+
+    @property
+    def version(self) -> str | None:
+        """The characters of the package's digest that are in the ids of its instances; None if it is not known."""
+        _, _, digest = self.experiment.partition("@")
+        return digest.removeprefix(_HASH)[:6].lower() if digest.startswith(_HASH) else None
 
     @property
     def is_unsent(self) -> bool:
@@ -144,6 +156,8 @@ def _moved(row: Row, state: State, now: float, proof: Proof | None = None) -> Ro
         raise ValueError(f"{row.key!r} is {row.state} and cannot become {state}")
     if state is State.PLANNED and proof not in PROOFS[row.state]:
         raise ValueError(f"{row.key!r} is {row.state}: {proof!r} is no proof that it may be sent again")
+    if row.state is State.STARTED and state is State.UNKNOWN and proof is not Proof.NOT_ITS_RUN:
+        raise ValueError(f"{row.key!r} is {row.state}: {proof!r} is no proof that its run is not its own")
     return replace(row, state=state, since=now, proof=proof)
 
 
@@ -173,12 +187,14 @@ def doubted(row: Row, why: str, now: float) -> Row:
 
 def disowned(row: Row, why: str, now: float) -> Row:
     """Its run is not its own: it is in doubt again."""
-    return replace(doubted(row, why, now), rest_uid=None)
+    moved = _moved(row, State.UNKNOWN, now, Proof.NOT_ITS_RUN)
+    return replace(moved, rest_uid=None, error_class="StartOutcomeUnknown", error=why, candidates=())
 
 
-def suspected(row: Row, candidates: Sequence[str]) -> Row:
+def suspected(row: Row, candidates: Sequence[str], never_executed: Sequence[str] = ()) -> Row:
     """It is still in doubt, and these may be its run."""
-    return replace(_moved(row, State.UNKNOWN, row.since), candidates=tuple(candidates))
+    moved = _moved(row, State.UNKNOWN, row.since)
+    return replace(moved, candidates=tuple(candidates), never_executed=tuple(never_executed))
 
 
 def refused(row: Row, error_class: str, error: str, now: float) -> Row:

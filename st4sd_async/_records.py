@@ -89,6 +89,7 @@ _SAME = "NEW.attempt = OLD.attempt AND NEW.experiment = OLD.experiment AND NEW.p
 _OWNED = "EXISTS (SELECT 1 FROM run WHERE rest_uid = NEW.rest_uid AND key = NEW.key AND attempt = NEW.attempt)"
 _MOVED = f"""NEW.key = OLD.key AND (
     OLD.state || ' ' || NEW.state IN ({_MOVES}) AND {_SAME} AND (NEW.state <> 'started' OR {_OWNED})
+        AND (OLD.state <> 'started' OR NEW.state <> 'unknown' OR NEW.proof = '{Proof.NOT_ITS_RUN}')
     OR NEW.state = 'planned' AND OLD.state || ' ' || NEW.proof IN ({_PROOFS}) AND {_SAME}
     OR NEW.state = 'planned' AND NEW.proof = '{Proof.ENDED}' AND OLD.state IN ({_listed(BAD_ENDS)})
         AND NEW.attempt = OLD.attempt + 1 AND NEW.opening = 0

@@ -9,8 +9,9 @@ MAX_LENGTH = 253
 """Characters that a rest-uid may have: it names objects in Kubernetes, and 253 is the limit there."""
 
 _PATTERN = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{MAX_LENGTH - 1}}}")
-_TAIL = re.compile(r"-[0-9a-z]{6}-[0-9a-z]{8}")
+_TAIL = re.compile(r"-([0-9a-z]{6})-[0-9a-z]{8}")
 """Six characters of the digest of the experiment, and eight random ones."""
+_AT_THE_END = re.compile(rf"{_TAIL.pattern}\Z")
 _DASHED = str.maketrans({" ": "-", "_": "-"})
 
 
@@ -58,3 +59,13 @@ def is_of_package(rest_uid: str, package: str) -> bool:
     prefix = package.translate(_DASHED).lower()
     name = rest_uid.lower()
     return name.startswith(prefix) and _TAIL.fullmatch(rest_uid, len(prefix)) is not None
+
+
+def version_of(rest_uid: str) -> str | None:
+    """
+    Return the six characters in a rest-uid that tell the version of its package; None if it has another form.
+
+    Source: as of `is_of_package`.
+    """
+    found = _AT_THE_END.search(rest_uid)
+    return found and found[1]

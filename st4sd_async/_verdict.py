@@ -1,20 +1,32 @@
 """
-Was it started? A pure verdict on what was seen of the service after a start whose outcome is unknown.
+Was it started? A pure verdict on what the service showed after a start whose outcome is unknown.
 
-Never guess: absence is believed only after the settle window, of a list that shows what it must show,
-and while no instance is there that may be the one.
+Absence is proven, never assumed. A piece of evidence is a look whose list showed every instance that it must show,
+in which the datastore answered, and that showed no open candidate: an instance that may be the run. The start is
+absent if the evidence spans a settle window. Other looks count for nothing, and reset nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Set
+from dataclasses import dataclass, field
+from functools import cached_property
 from math import inf
 
 from ._moves import Row
+from ._rest_uid import is_of_package, version_of
 
 PATIENCE = 3
-"""Settle windows that a candidate, or a list that proves something, is waited for."""
+"""Settle windows after which a launch that is still in doubt is reported."""
+
+PIECES = 5
+"""Pieces of evidence that a settle window takes at least."""
+
+LONGEST_GAP = 0.5
+"""Share of the settle window that the time between two pieces of evidence counts for at most."""
+
+ROUNDING = 1e-5
+"""Share of the window that may be missing: a sum of moments is not exact."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,13 +35,20 @@ class Sighting:
 
     rest_uid: str
     package: str | None
-    """Name of its package; None: it cannot be told."""
+    """Name of its package; None means unknown."""
     token: str | None = None
-    """What it carries of ours in its metadata."""
+    """The token in its metadata; None means that it has none."""
     has_metadata: bool = False
-    """Whether it has metadata: without, it may be anybody's."""
+    """Whether it has metadata: without, it may be the run of any launch."""
     is_over: bool = False
-    """Whether it has ended, so that no metadata will come."""
+    """Whether a request for it showed that it has ended, by the rules of `_finality`."""
+    has_executed: bool | None = None
+    """
+    Whether it has executed a component.
+
+    False: a request for it showed neither stages nor metadata, and the datastore answered that it has no document
+    of it. None means unknown.
+    """
 
 
 @dataclass(frozen=True)
@@ -40,6 +59,8 @@ class Known:
     """rest-uid -> the key that started it."""
     seen: Mapping[str, int]
     """rest-uid -> the first opening in which it was there before anything was sent."""
+    gone: Set[str] = frozenset()
+    """rest-uids of instances that a request for them showed to be deleted."""
 
 
 @dataclass(frozen=True)
@@ -47,11 +68,85 @@ class Look:
     """One look at the service."""
 
     at: float
-    """When the list was asked for, in seconds of the wall clock."""
+    """When the list was asked for, in seconds of the monotonic clock of this process."""
     sightings: Mapping[str, Sighting]
     """rest-uid -> what was seen of it, in the list or elsewhere."""
     is_evidence: bool
-    """Whether what the list does not show is not there."""
+    """Whether the list showed every instance that it must show, and the datastore answered."""
+    _without: dict[tuple[str, str | None, bool], list[str]] = field(default_factory=dict, repr=False, compare=False)
+
+    @cached_property
+    def tokens(self) -> Mapping[str, list[str]]:
+        """token -> the rest-uids of the instances that carry it."""
+        found: dict[str, list[str]] = {}
+        for uid, seen in self.sightings.items():
+            if seen.token is not None:
+                found.setdefault(seen.token, []).append(uid)
+        return found
+
+    @cached_property
+    def _anonymous(self) -> list[Sighting]:
+        return [seen for seen in self.sightings.values() if not seen.has_metadata]
+
+    def without_metadata(self, package: str, version: str | None, *, has_policy: bool) -> list[str]:
+        """The instances without metadata that may be of a package and version; the same list at each call."""
+        wanted = package, version, has_policy
+        if wanted not in self._without:
+            self._without[wanted] = [seen.rest_uid for seen in self._anonymous if _may_be_of(seen, *wanted)]
+        return self._without[wanted]
+
+
+def _may_be_of(seen: Sighting, package: str, version: str | None, has_policy: bool) -> bool:
+    """Return whether an instance may be of a package; False only if its id and its label agree that it is not."""
+    if has_policy:
+        return True  # the service may have chosen any other package
+    its = version_of(seen.rest_uid)
+    if version is not None and its is not None and its != version:
+        return False
+    if is_of_package(seen.rest_uid, package):
+        return True
+    return its is None if seen.package is None else seen.package == package
+
+
+@dataclass
+class Window:
+    """The settle window of one doubt: the evidence that this process has collected."""
+
+    length: float
+    """Seconds that the evidence must span."""
+    began: float
+    """When the doubt began in this process; no earlier look counts."""
+    pieces: int = 0
+    """Pieces of evidence."""
+    _looks: int = 0
+    _last: float = 0.0
+    _span: float = 0.0
+    """Seconds from the first piece to the last, long gaps cut."""
+
+    def take(self, at: float, *, is_evidence: bool) -> None:
+        """Take note of a look."""
+        self._looks += 1
+        if not is_evidence or at < self.began:
+            return
+        if self.pieces:
+            self._span += min(max(0.0, at - self._last), self.length * LONGEST_GAP)
+        self._last = at
+        self.pieces += 1
+
+    @property
+    def missing(self) -> float:
+        """Seconds that the evidence does not span yet."""
+        missing = self.length - self._span
+        return missing if missing > self.length * ROUNDING else 0.0
+
+    @property
+    def is_proof(self) -> bool:
+        """Whether the evidence proves absence."""
+        return self.pieces >= PIECES and self.missing == 0
+
+    def has_lasted(self, windows: float, now: float) -> bool:
+        """Return whether the doubt is at least so many windows old, and was looked into at all."""
+        return self._looks >= PIECES and now - self.began >= windows * self.length
 
 
 @dataclass(frozen=True)
@@ -63,7 +158,10 @@ class Found:
 
 @dataclass(frozen=True)
 class Absent:
-    """It was not started, and never will be."""
+    """It was not started, and never will be; or its run was over before it executed anything."""
+
+    never_executed: tuple[str, ...] = ()
+    """rest-uids of instances that may have been its run, and never executed anything."""
 
 
 @dataclass(frozen=True)
@@ -71,79 +169,82 @@ class Wait:
     """It cannot be told yet."""
 
     candidates: tuple[str, ...] = ()
+    """rest-uids of instances that may be its run."""
+    never_executed: tuple[str, ...] = ()
+    """rest-uids of instances that are, or were, candidates and had executed nothing when last asked for."""
 
 
 @dataclass(frozen=True)
-class CannotTell:
+class CannotTell(Wait):
     """It cannot be told, now or later."""
 
-    candidates: tuple[str, ...] = ()
+
+Verdict = Found | Absent | Wait
 
 
-Verdict = Found | Absent | Wait | CannotTell
-
-
-def is_evidence(shown: Iterable[str], alive: Iterable[str], baseline: int) -> bool:
+def candidates(doubt: Row, look: Look, known: Known, *, has_policy: bool = False) -> tuple[str, ...]:
     """
-    Whether a list is to be believed about what it does not show: the service leaves out what it fails to read.
+    Return the instances that may be the run of a launch in doubt.
+
+    They are of its package and version, have no metadata, are owned by no launch, and were not there before it was
+    sent. A candidate that the look does not show stays one.
 
     Args:
-        shown: rest-uids in the list.
-        alive: rest-uids of the runs that the journal started and has not seen deleted.
-        baseline: How long the list was before the journal's first send.
+        doubt: The launch.
+        look: What was seen.
+        known: What the journal knows.
+        has_policy: Whether the payload has a runtime policy, which may choose another package.
     """
-    listed, started = set(shown), set(alive)
-    return started <= listed if started else len(listed) >= baseline
+    listed = look.without_metadata(doubt.package, doubt.version, has_policy=has_policy)
+    found = [uid for uid in listed if known.seen.get(uid, inf) > doubt.opening]
+    missing = [uid for uid in doubt.candidates if uid not in look.sightings]
+    return tuple(dict.fromkeys(uid for uid in (*found, *missing) if uid not in known.owners))
 
 
-def candidates(doubt: Row, look: Look, known: Known) -> tuple[str, ...]:
-    """The instances that may be the one: of its package, of nobody, without metadata, and not there before."""
-    found = {
-        uid: None
-        for uid, seen in look.sightings.items()
-        if not seen.has_metadata
-        and seen.package in (None, doubt.package)
-        and uid not in known.owners
-        and known.seen.get(uid, inf) > doubt.opening
-    }
-    # One that was a candidate and is gone never showed whose it was.
-    for uid in doubt.candidates:
-        if uid not in look.sightings and uid not in known.owners:
-            found[uid] = None
-    return tuple(found)
-
-
-def judge(doubt: Row, token: str, look: Look, known: Known, waited: Mapping[str, float], settle: float) -> Verdict:
+def judge(doubt: Row, token: str, look: Look, known: Known, window: Window, *, has_policy: bool = False) -> Verdict:
     """
-    The verdict on one launch.
+    Return the verdict on one launch in doubt.
 
     Args:
         doubt: The launch, whose state is ``unknown``.
-        token: What its run carries.
+        token: The token that its run carries.
         look: What was seen now.
         known: What the journal knows.
-        waited: rest-uid -> how many seconds ago it was first seen to be a candidate; and under "" how many
-            seconds ago the first look was that was answered.
-        settle: The settle window in seconds.
+        window: The evidence so far, to which this look is added.
+        has_policy: Whether the payload has a runtime policy.
     """
-    ours = [uid for uid, seen in look.sightings.items() if seen.token == token and uid not in known.owners]
+    ours = [uid for uid in look.tokens.get(token, ()) if uid not in known.owners]
     if len(ours) == 1:
         return Found(ours[0])
     if ours:
-        return CannotTell(tuple(ours))
-    possible = candidates(doubt, look, known)
-    if look.at - doubt.since < settle:
-        return Wait(possible)
-    patience = PATIENCE * settle
-    if possible:
-        hopeful = [uid for uid in possible if not _is_over(uid, look) and waited.get(uid, 0.0) < patience]
-        return Wait(possible) if hopeful else CannotTell(possible)
-    if look.is_evidence:
-        return Absent()
-    return Wait() if waited.get("", 0.0) < patience else CannotTell()
+        return CannotTell(tuple(ours), doubt.never_executed)
+    possible = candidates(doubt, look, known, has_policy=has_policy)
+    idle = tuple(uid for uid in dict.fromkeys((*doubt.never_executed, *possible)) if _is_idle(uid, doubt, look))
+    blocking = tuple(uid for uid in possible if not (uid in idle and _is_over(uid, look, known)))
+    window.take(look.at, is_evidence=look.is_evidence and not blocking)
+    if not blocking and look.is_evidence and window.is_proof:
+        return Absent(idle)
+    # One that executed something and ended without metadata will never show whose it was.
+    is_lost = any(_is_over(uid, look, known) and _has_executed(uid, idle, look) for uid in blocking)
+    if window.has_lasted(1 if is_lost else PATIENCE, look.at):
+        return CannotTell(blocking, idle)
+    return Wait(blocking, idle)
 
 
-def _is_over(uid: str, look: Look) -> bool:
-    """Whether a candidate has ended; one that only the list fails to show may still be there."""
+def _is_over(uid: str, look: Look, known: Known) -> bool:
     seen = look.sightings.get(uid)
-    return look.is_evidence if seen is None else seen.is_over
+    return uid in known.gone if seen is None else seen.is_over
+
+
+def _is_idle(uid: str, doubt: Row, look: Look) -> bool:
+    """Return whether an instance had executed nothing when it was last asked for."""
+    seen = look.sightings.get(uid)
+    if seen is None or (seen.has_executed is None and not seen.has_metadata):
+        return uid in doubt.never_executed
+    return seen.has_executed is False
+
+
+def _has_executed(uid: str, idle: Collection[str], look: Look) -> bool:
+    """Return whether an instance executed something, or is gone and may have."""
+    seen = look.sightings.get(uid)
+    return uid not in idle if seen is None else seen.has_executed is True

@@ -36,7 +36,7 @@ class Work:
         self, book: Book, client: Client, starts: Starts, doubts: Doubts, collecting: Collecting | None, most: float
     ) -> None:
         self._book, self._client, self._starts, self._doubts = book, client, starts, doubts
-        self.ends = Ends(book, client, collecting, self._begin, self._report)
+        self.ends = Ends(book, client, collecting, self._begin, self._report, self.take)
         self._most = most
         self._open: set[str] = set()
         """Keys of launches that are not settled."""
@@ -172,7 +172,7 @@ class Work:
         """How many launches are in doubt and may still be settled."""
         if not self._book.tally[State.UNKNOWN]:
             return 0
-        return sum(self._book.rows[key].state is State.UNKNOWN for key in self._open)
+        return sum(doubt.key in self._open for doubt in self._book.doubts())
 
     def _start_some(self) -> None:
         if not self._planned:
@@ -182,21 +182,22 @@ class Work:
             return
         now, pace = self._book.clock.now(), self._starts.pace
         running = self._book.tally[State.STARTED] + len(self._flying) + self._in_doubt()
-        for _ in range(int(min(pace.room(len(self._flying), now), self._most - running, len(self._planned)))):
+        room = min(pace.room(len(self._flying), now), self._most - running)
+        while self._planned and room >= 1:
             key = next(iter(self._planned))
             del self._planned[key]
-            self._flying.add(key)
-            self._begin(self._start, key)
+            # One may have been found started since it came to wait here, and even be planned again.
+            if self._book.rows[key].state is State.PLANNED and key not in self._flying:
+                self._flying.add(key)
+                self._begin(self._start, key)
+                room -= 1
         if self._planned and pace.resume > now:
             self._once("pause", lambda: self._book.clock.sleep(pace.resume - now))
 
     async def _look(self) -> None:
         """See what is there before anything is sent."""
         try:
-            for row in await self._doubts.before_sending():
-                if row.key in self._planned:
-                    del self._planned[row.key]
-                    self._route(row)
+            self.take(await self._doubts.before_sending())
         except (APIError, TransportError, DecodeError) as error:
             if not survives(error, is_proven=True):
                 raise
@@ -230,14 +231,13 @@ class Work:
             await self._doubts.pause()
             for row, verdict in await self._doubts.settle():
                 if verdict is None:
-                    self._open.add(row.key)
-                    self._route(row)
+                    self.take([row])
                 elif row.key in self._open:
                     self._report(row.key)
 
     async def _gather(self) -> None:
         await self._book.clock.sleep(GATHER)
-        keys, self._fresh = self._fresh, []
+        keys, self._fresh = [key for key in self._fresh if self._book.rows[key].state is State.STARTED], []
         self._begin(self.ends.watch, keys)
 
     def _report(self, key: str, error: Exception | None = None) -> None:

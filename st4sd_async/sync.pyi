@@ -975,6 +975,11 @@ class Item:
     """
     files: tuple[Path, ...]
     """Paths of what was downloaded; () if nothing was, or nothing was asked for."""
+    never_executed: tuple[str, ...]
+    """
+    rest-uids of instances that may come from a start of this launch whose answer was lost, and that ended or were
+    deleted before they executed anything; () if there are none. They may be deleted.
+    """
 
 class Run:
     """
@@ -1229,9 +1234,9 @@ class Batch:
         Start what was not started, watch what runs, settle what is in doubt, and yield each launch as it is settled.
 
         What an earlier process settled is not yielded again; `items` has it. One in doubt is yielded with
-        `StartOutcomeUnknown` if it cannot be told, and looked for again by the next pass. Launches may be added
-        meanwhile. Leaving the loop starts nothing more, and the runs go on. The service may be away for any time.
-        Another pass ends this one.
+        `StartOutcomeUnknown` if it cannot be told, and looked for again by the next pass. One may be yielded twice: an adopted run that turns out to be that of another launch is taken back, and both
+        launches are in doubt again. Launches may be added meanwhile. Leaving the loop starts nothing more, and the
+        runs go on. The service may be away for any time. Another pass ends this one.
 
         Args:
             outputs: Key-outputs to download of runs that succeed; None: nothing.

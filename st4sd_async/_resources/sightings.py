@@ -44,13 +44,19 @@ def _item(item: Mapping[str, Any]) -> Sighting:
     status = _mapping(item.get("status"))
     package = _text(_mapping(item.get("k8s-labels")).get(_PACKAGE))
     metadata = _mapping(_mapping(status.get("meta")).get("userMetadata"))
-    return _sighting(item["id"], package, metadata, (status.get("experiment-state"), status.get("exit-status")))
+    return Sighting(item["id"], package, _text(metadata.get(METADATA_KEY)), bool(metadata))
 
 
 def of_status(rest_uid: str, package: str | None, status: Status) -> Sighting:
-    """What an instance shows when it is asked for by itself."""
+    """
+    What an instance shows when it is asked for by itself.
+
+    Only the datastore can say that it has not executed anything, and only time that one is over which has one final
+    field of two.
+    """
     metadata = status.meta.user_metadata if status.meta else {}
-    return _sighting(rest_uid, package, metadata, status.pair)
+    token, has_executed = _text(metadata.get(METADATA_KEY)), True if status.stages else None
+    return Sighting(rest_uid, package, token, bool(metadata), is_final(status.pair), has_executed)
 
 
 def of_instance(instance: Instance) -> Sighting:
@@ -71,13 +77,6 @@ def of_documents(found: Iterable[UserMetadata]) -> dict[str, Sighting]:
         for one in found
         if one.rest_uid
     }
-
-
-def _sighting(rest_uid: str, package: str | None, metadata: Mapping[str, Any], pair: tuple[Any, Any]) -> Sighting:
-    state, exit_status = (_text(word) for word in pair)
-    # A failed init container leaves no exit-status, and may be repaired: to wait for it is left to the user.
-    is_over = is_final((state, exit_status)) or (state or "").casefold() == "failed"
-    return Sighting(rest_uid, package, _text(metadata.get(METADATA_KEY)), bool(metadata), is_over)
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

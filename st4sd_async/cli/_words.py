@@ -68,10 +68,11 @@ def _told(error: BaseException, experiment: str) -> str:
 
 def _way_out(key: str, candidates: Iterable[str]) -> str:
     """How to settle a launch in doubt."""
-    name, found = shlex.quote(key), " or ".join(candidates) or "one that you know of"
-    return (
-        f"if it is {found}: {COMMAND} batch adopt TABLE {name} REST-UID; if none: {COMMAND} batch forget TABLE {name}"
-    )
+    name, found = shlex.quote(key), " or ".join(candidates)
+    idle = f"it may be {found}: {COMMAND} delete RUN those that executed nothing, and run again; " if found else ""
+    yours = "you know whose one is" if found else "you know its run"
+    adopt, forget = f"{COMMAND} batch adopt TABLE {name} REST-UID", f"{COMMAND} batch forget TABLE {name}"
+    return f"{idle}if {yours}: {adopt}; if there is none: {forget}"
 
 
 def way_back(what: str = "come back") -> str:

@@ -137,7 +137,7 @@ def test_a_launch_in_doubt_is_settled_by_hand(shell: Shell, settled: str) -> Non
 
     assert told.status == 4
     assert told.table[0]["state"] == "unknown"
-    assert "st4sd-async batch adopt TABLE it REST-UID; if none: st4sd-async batch forget TABLE it" in told.out
+    assert "st4sd-async batch adopt TABLE it REST-UID; if there is none: st4sd-async batch forget TABLE" in told.out
     assert (done.status, done.out) == (0, "")
     state = {"adopt": "started", "forget": "planned"}[settled]
     assert [row["state"] for row in shell("batch", "status", "x.jsonl").table] == [state]

@@ -96,9 +96,17 @@ async def test_a_short_list_proves_nothing(server: LocalServer, client: Client) 
     assert await numbers(client) == once(5)
 
 
+SPENT = [
+    (0.0, None),
+    (0.5, {"experiment-state": "running", "exit-status": "N/A", "stages": ["stage0"], "meta": None}),
+    (1.0, {"experiment-state": "finished", "exit-status": "Failed", "stages": ["stage0"], "meta": None}),
+]
+"""A run that executes something and ends without ever having metadata, so that nothing shows whose it is."""
+
+
 async def doubtful(server: LocalServer, batch: Batch) -> StartOutcomeUnknown:
-    """Have the first launch fail at set-up, so that nothing shows whose run it is, and its answer be lost."""
-    server.outcome("demo", "setup-failure", times=1)
+    """Have the first launch never show whose run it is, and its answer be lost."""
+    server.outcome("demo", SPENT, times=1)
     server.faults.add(START, DropAfter())
     await batch.add([launch(0)])
     item = (await worked_off(batch))["mol 0"]
@@ -118,7 +126,8 @@ async def test_what_cannot_be_told_is_reported_and_blocks_nothing_else(
 
     (instance,) = [one.id for one in await client.instances.list() if one.status.meta is None]
     assert (error.key, error.candidates) == ("mol 0", (instance,))
-    assert f"if it is {instance!r}: batch.adopt('mol 0', rest_uid); if none: batch.forget('mol 0')" in str(error)
+    assert f"it may be {instance!r}: delete those that executed nothing and run again" in str(error)
+    assert "if you know whose one is: batch.adopt('mol 0', rest_uid); if there is none: batch.forget('mol" in str(error)
     assert items["mol 1"].state == "succeeded"
     assert isinstance(items["mol 0"].error, StartOutcomeUnknown)
     assert (counts["unknown"], counts["succeeded"]) == (1, 1)
@@ -221,7 +230,7 @@ async def test_lists_that_never_prove_anything_end_in_a_report(server: LocalServ
     error = items["mol 2"].error
     assert isinstance(error, StartOutcomeUnknown)
     assert error.candidates == ()
-    assert "if it is one that you know of: batch.adopt('mol 2', rest_uid)" in str(error)
+    assert "if you know its run: batch.adopt('mol 2', rest_uid); if there is none: batch.forget('mol 2')" in str(error)
     assert server.traffic[START].requests == 3
 
 
@@ -230,7 +239,7 @@ async def test_candidates_block_their_own_package_only(server: LocalServer, clie
     definition = server.example("demo")
     definition["metadata"]["package"]["name"] = "other"
     await client.push(definition)
-    server.outcome("demo", "setup-failure", times=1)
+    server.outcome("demo", SPENT, times=1)
     server.faults.add(START, DropAfter())
     server.faults.add(START, DropBefore())
     async with client.batch() as batch:

@@ -10,7 +10,7 @@ import pytest
 from st4sd_async import JournalError
 from st4sd_async._book import Book
 from st4sd_async._journal import Journal
-from st4sd_async._moves import Proof, Row, State, doubted, planned, refused, sending
+from st4sd_async._moves import Proof, Row, State, doubted, planned, refused, sending, started, suspected
 
 pytestmark = pytest.mark.anyio
 
@@ -55,24 +55,27 @@ async def in_doubt(book: Book) -> Row:
     return doubt
 
 
-async def test_a_clock_that_is_set_does_not_end_a_settle_window(tmp_path: Path, hands: TwoClocks) -> None:
-    """A jump of the wall clock is no time that a request could not have survived."""
+async def test_the_age_of_a_doubt_is_counted_by_the_monotonic_clock(tmp_path: Path, hands: TwoClocks) -> None:
+    """A wall clock that is set makes it neither older nor younger."""
     book = await opened(tmp_path / "a.db", hands)
     doubt = await in_doubt(book)
+    began = hands.now()
 
     hands.time += 10.0
     hands.set_by += 3600.0
+    await book.put(doubt, suspect := suspected(doubt, ["demo-1"]))
 
-    assert book.moment_for(doubt, hands.wall(), hands.now()) == doubt.since + 10.0
-    hands.set_by -= 7200.0
-    assert book.moment_for(doubt, hands.wall(), hands.now()) < doubt.since
+    assert book.doubted_at(suspect) == began
+    assert book.doubts() == [suspect]
+    await book.put(suspect, planned(suspect, Proof.ABSENT, hands.wall()))
+    assert book.doubts() == []
     await book.journal.close()
 
 
-async def test_time_between_two_processes_counts_for_a_doubt_that_was_noted(tmp_path: Path, hands: TwoClocks) -> None:
-    """And for one that was found being sent it begins with the opening."""
+async def test_a_doubt_of_an_earlier_process_is_as_old_as_this_process(tmp_path: Path, hands: TwoClocks) -> None:
+    """Be it in doubt already, or found being sent."""
     book = await opened(tmp_path / "a.db", hands)
-    doubt = await in_doubt(book)
+    await in_doubt(book)
     other = Row("other", "demo", "0")
     await book.add([other], {})
     await book.put(other, sending(other, 1, hands.wall()))
@@ -83,9 +86,41 @@ async def test_time_between_two_processes_counts_for_a_doubt_that_was_noted(tmp_
     again = await opened(tmp_path / "a.db", hands)
     hands.time += 1.0
 
-    assert again.moment_for(again.rows["mol"], hands.wall(), hands.now()) - doubt.since > 3500.0
-    found = again.rows["other"]
-    assert again.moment_for(found, hands.wall() + 9999.0, hands.now()) == found.since + 1.0
+    assert [again.doubted_at(doubt) for doubt in again.doubts()] == [5.0, 5.0]
+    await again.journal.close()
+
+
+async def test_lists_are_expected_to_show_what_any_list_showed(tmp_path: Path, hands: TwoClocks) -> None:
+    """And what was started; but not what is known to be gone. The next process expects the same."""
+    book = await opened(tmp_path / "a.db", hands)
+    await book.see(["old-1", "old-2"])
+    doubt = await in_doubt(book)
+    await book.put(doubt, started(doubt, "demo-1", hands.wall()))
+    await book.show(["old-1", "demo-1", "later-1", "later-2"])
+    assert set(book.expected()) == {"old-1", "old-2", "demo-1", "later-1", "later-2"}
+
+    await book.bury(["old-2", "later-1"])
+    await book.journal.close()
+    again = await opened(tmp_path / "a.db", hands)
+
+    assert set(again.expected()) == {"old-1", "demo-1", "later-2"}
+    assert again.known.gone == {"old-2", "later-1"}
+    await again.journal.close()
+
+
+async def test_what_a_later_list_shows_was_there_before_what_the_next_process_sends(
+    tmp_path: Path, hands: TwoClocks
+) -> None:
+    """But it may be the run of what was sent in this process; a list before anything was sent may not."""
+    book = await opened(tmp_path / "a.db", hands)
+    await book.show(["early"])
+    await book.see(["early", "first"])
+    await book.show(["early", "first", "later"])
+    await book.journal.close()
+    again = await opened(tmp_path / "a.db", hands)
+
+    assert again.opening == 2
+    assert again.seen == {"early": 1, "first": 1, "later": 2}
     await again.journal.close()
 
 

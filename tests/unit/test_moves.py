@@ -20,7 +20,7 @@ def at(state: State) -> Row:
 
 MAKERS: dict[State, Any] = {
     State.SENDING: lambda row: moves.sending(row, 3, 2.0),
-    State.UNKNOWN: lambda row: moves.doubted(row, "lost", 2.0),
+    State.UNKNOWN: lambda row: (moves.disowned if row.state is State.STARTED else moves.doubted)(row, "lost", 2.0),
     State.REFUSED: lambda row: moves.refused(row, "BadRequest", "no", 2.0),
     State.STARTED: lambda row: moves.started(row, "demo-1", 2.0),
     **{
@@ -120,6 +120,26 @@ SETTLED = [
 def test_what_is_left_to_do(state: State, had: str | None, request_: str | None, is_settled: bool) -> None:
     """By state, and by what was downloaded and is asked for."""
     assert replace(at(state), request=had).is_settled(request_) is is_settled
+
+
+def test_a_launch_that_has_a_run_is_in_doubt_again_only_if_it_is_not_its_own() -> None:
+    """It loses the run, keeps the reason, and is of the same attempt."""
+    has_run = moves.started(moves.sending(ROW, 1, 2.0), "demo-1", 3.0)
+    with pytest.raises(ValueError, match="no proof that its run is not its own"):
+        moves.doubted(has_run, "lost", 4.0)
+
+    again = moves.disowned(has_run, "it is another's", 4.0)
+    assert (again.state, again.rest_uid, again.error) == (State.UNKNOWN, None, "it is another's")
+    assert (again.attempt, again.proof) == (1, Proof.NOT_ITS_RUN)
+
+
+def test_what_may_have_been_its_run_and_executed_nothing_stays_named() -> None:
+    """Through the next start, until another attempt is asked for."""
+    suspected = moves.suspected(at(State.UNKNOWN), ["demo-1"], ["demo-2"])
+    sent = moves.sending(moves.planned(suspected, Proof.ABSENT, 6.0), 2, 7.0)
+    assert moves.started(sent, "demo-3", 8.0).never_executed == ("demo-2",)
+    failed = moves.ended(moves.started(sent, "demo-3", 8.0), State.FAILED, None, 9.0)
+    assert moves.planned(failed, Proof.ENDED, 9.0).never_executed == ()
 
 
 def test_a_doubt_keeps_its_beginning_and_loses_its_candidates_with_the_doubt() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from st4sd_async._rest_uid import check_rest_uid, is_of_package, is_rest_uid
+from st4sd_async._rest_uid import check_rest_uid, is_of_package, is_rest_uid, version_of
 
 
 @pytest.mark.parametrize("good", ["demo-abcdef-01234567", "a", "A.b_c-1", "x" * 253, "toxicity.v2-0a1b2c-zzzzzzzz"])
@@ -42,3 +42,17 @@ def test_what_could_leave_a_folder_or_a_command_is_none(bad: object) -> None:
 def test_an_id_names_its_package(rest_uid: str, package: str, expected: bool) -> None:
     """Name, six characters of the digest, eight random ones."""
     assert is_of_package(rest_uid, package) is expected
+
+
+@pytest.mark.parametrize(
+    ("rest_uid", "expected"),
+    [
+        ("demo-abcdef-01234567", "abcdef"),
+        ("my-demo-012345-abcdefgh-abcdef-01234567", "abcdef"),
+        ("demo-1", None),
+        ("demo-abcdef-01234567\n", None),
+    ],
+)
+def test_an_id_tells_the_version_of_its_package(rest_uid: str, expected: str | None) -> None:
+    """The first six characters of the digest; an id of another form tells none."""
+    assert version_of(rest_uid) == expected

@@ -1,0 +1,388 @@
+"""Absence is proven, not assumed: what a batch does while the service shows less than there is."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import anyio
+import pytest
+
+from st4sd_async import Batch, Client, Item, StartOutcomeUnknown
+from st4sd_async._doubts import AT_ONCE
+from st4sd_async.local import BadJson, BreakOff, Delay, DropAfter, DropBefore, Html, LocalServer, Reply, ShortList
+from st4sd_async.local._faults import Fault
+from tests.client.batches import START, QuickClock, connect, launch, launches, until, worked_off
+from tests.client.batches import client as client
+from tests.client.batches import server as server
+
+pytestmark = pytest.mark.anyio
+
+LIST, DATASTORE = "GET /instances/$", "POST /ds-mongodb-proxy/*"
+SETTLE = 30.0
+"""Seconds of the settle window, in the time of the client's clock and of the server."""
+DAY = 24 * 3600.0
+QUEUED = [(0.0, None)]
+"""A run that waits for ever."""
+LATE = [
+    (0.0, None),
+    (2 * SETTLE, {"experiment-state": "running", "exit-status": "N/A"}),
+    (2 * SETTLE + 2, {"experiment-state": "finished", "exit-status": "Success"}),
+]
+"""A run that is queued for two settle windows."""
+UNSHOWN = [
+    (0.0, None),
+    (0.5, {"experiment-state": "running", "exit-status": "N/A", "stages": ["stage0"], "meta": None}),
+    (1.0, {"experiment-state": "running", "exit-status": "N/A", "stages": ["stage0"], "meta": None}),
+]
+"""A run that executes something and never has metadata."""
+
+
+class SetClock(QuickClock):
+    """A quick clock whose wall clock can be set."""
+
+    ahead = 0.0
+
+    def wall(self) -> float:
+        return super().wall() + self.ahead
+
+
+@asynccontextmanager
+async def in_doubt(server: LocalServer, batch: Batch) -> AsyncIterator[dict[str, Item]]:
+    """A batch at work whose first launch is in doubt; what it yields is there at the end of the block."""
+    items: dict[str, Item] = {}
+
+    async def work() -> None:
+        items.update(await worked_off(batch, within=30))
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(work)
+        await until(lambda: batch.counts["unknown"] > 0)
+        yield items
+
+
+def starts(server: LocalServer) -> int:
+    return server.traffic[START].requests
+
+
+def is_unknown(item: Item) -> bool:
+    return (item.state, type(item.error)) == ("unknown", StartOutcomeUnknown)
+
+
+async def test_a_doubt_of_an_earlier_process_gets_no_credit(server: LocalServer, tmp_path: Path) -> None:
+    """Two lists lack its run, a day later by the wall clock: that does not prove that there is none."""
+    path, clock = tmp_path / "campaign.db", SetClock()
+    server.outcome("demo", LATE, times=1)
+    server.faults.add(START, DropAfter())
+    async with connect(server, clock=clock) as client:
+        await client.push(server.example("demo"))
+        async with client.batch(path) as batch:
+            await batch.add([launch()])
+            with anyio.CancelScope() as scope:
+                async with in_doubt(server, batch):
+                    scope.cancel()
+    clock.ahead = DAY
+    server.faults.add(LIST, ShortList(1.0), times=2)
+
+    async with connect(server, clock=clock) as client, client.batch(path) as batch:
+        (item,) = (await worked_off(batch, within=30)).values()
+
+    assert (item.state, starts(server)) == ("succeeded", 1)
+
+
+async def test_a_wall_clock_that_is_set_proves_nothing(server: LocalServer) -> None:
+    """A window is counted by the monotonic clock."""
+    clock = SetClock()
+    server.outcome("demo", LATE, times=1)
+    server.faults.add(START, DropAfter())
+    async with connect(server, clock=clock) as client, client.batch() as batch:
+        await client.push(server.example("demo"))
+        await batch.add([launch()])
+        async with in_doubt(server, batch) as items:
+            server.faults.add(LIST, ShortList(1.0), times=2)
+            clock.ahead = DAY
+
+    assert (items["mol 0"].state, starts(server)) == ("succeeded", 1)
+
+
+@pytest.mark.parametrize("reopens", [False, True], ids=["same process", "next process"])
+async def test_a_list_that_breaks_off_for_good_while_the_run_is_queued_starts_nothing_twice(
+    server: LocalServer, client: Client, tmp_path: Path, reopens: bool
+) -> None:
+    """It shows all runs of the batch, but not what an earlier list showed of others: the launch is unknown."""
+    path = tmp_path / "campaign.db"
+    async with client.batch(path) as batch:
+        await batch.add([launch()])
+        await worked_off(batch)
+    (other,) = server.populate("demo", 1)
+    server.outcome("demo", QUEUED)
+    server.faults.add(START, DropAfter())
+    async with client.batch(path) as batch:
+        await batch.add([launch(1)])
+        with anyio.CancelScope() as scope:
+            async with in_doubt(server, batch) as items:
+                server.faults.add(LIST, BreakOff(other), times=None)
+                if reopens:
+                    scope.cancel()
+    if reopens:
+        async with client.batch(path) as batch:
+            items = await worked_off(batch, within=30)
+
+    assert is_unknown(items["mol 1"])
+    assert starts(server) == 2
+
+
+async def test_what_a_later_list_showed_must_be_in_the_lists_of_the_next_process(
+    server: LocalServer, client: Client, tmp_path: Path
+) -> None:
+    """The journal keeps what each list showed, not only the first of each process."""
+    path = tmp_path / "campaign.db"
+    server.faults.add(START, DropBefore())
+    async with client.batch(path) as batch:
+        await batch.add([launch()])
+        async with in_doubt(server, batch):
+            (other,) = server.populate("demo", 1)
+    server.outcome("demo", QUEUED)
+    server.faults.add(START, DropAfter())
+    server.faults.add(LIST, ShortList({other}))
+    async with client.batch(path) as batch:
+        await batch.add([launch(1)])
+        async with in_doubt(server, batch) as items:
+            server.faults.add(LIST, ShortList({other, server.started[-1].rest_uid}), times=None)
+
+    assert is_unknown(items["mol 1"])
+    assert starts(server) == 3
+
+
+AWAY: list[tuple[str, Fault]] = [
+    (DATASTORE, Reply(503)),
+    (DATASTORE, Html(502)),
+    (DATASTORE, BadJson()),
+    (LIST, Reply(503)),
+    (LIST, BadJson()),
+    (LIST, ShortList(1.0)),
+]
+
+
+@pytest.mark.parametrize(("where", "fault"), AWAY, ids=str)
+async def test_a_service_that_stays_away_ends_in_a_report(
+    server: LocalServer, client: Client, where: str, fault: Fault
+) -> None:
+    """A look that shows nothing, or whose datastore does not answer, is no evidence; `run` ends after three windows."""
+    server.populate("demo", 1)
+    server.faults.add(START, DropBefore())
+    async with client.batch() as batch:
+        await batch.add([launch()])
+        began = client._config.clock.now()
+        async with in_doubt(server, batch) as items:
+            server.faults.add(where, fault, times=None)
+        took = client._config.clock.now() - began
+
+    assert is_unknown(items["mol 0"])
+    assert starts(server) == 1
+    assert took >= 3 * SETTLE
+
+
+async def test_a_datastore_that_is_back_lets_the_window_go_on(server: LocalServer, client: Client) -> None:
+    """What it did not answer counts for nothing, and resets nothing."""
+    server.faults.add(START, DropBefore())
+    server.faults.add(DATASTORE, Reply(503), times=None, every=2)
+    async with client.batch() as batch:
+        await batch.add([launch()])
+        items = await worked_off(batch, within=30)
+
+    assert (items["mol 0"].state, starts(server)) == ("succeeded", 2)
+
+
+async def test_a_deployment_without_a_datastore_waits_twice_the_window(server: LocalServer) -> None:
+    """There is one witness fewer."""
+    json = {"Content-Type": "application/json"}
+    server.faults.add(
+        "GET /url-map/$", Reply(200, json, b'{"consumable-computing": "https://x.example/rs"}'), times=None
+    )
+    server.faults.add(START, DropBefore())
+    async with connect(server) as client, client.batch() as batch:
+        await client.push(server.example("demo"))
+        await batch.add([launch()])
+        began = client._config.clock.now()
+        async with in_doubt(server, batch):
+            await until(lambda: starts(server) == 2)
+            took = client._config.clock.now() - began
+
+    assert 2 * SETTLE <= took < 3 * SETTLE
+
+
+async def test_an_unrelated_failed_run_blocks_nothing(server: LocalServer, client: Client) -> None:
+    """It failed at set-up: it executed nothing, so it may even be that of the lost start; the item names it."""
+    server.faults.add(START, DropBefore(), times=2)
+    async with client.batch() as batch:
+        await batch.add(launches(2))
+        async with in_doubt(server, batch) as items:
+            server.outcome("demo", "setup-failure", times=1)
+            stranger = await client.start("demo", launch(7).payload)
+
+    assert {item.state for item in items.values()} == {"succeeded"}
+    assert {item.never_executed for item in items.values()} == {(stranger.id,)}
+    assert starts(server) == 5
+
+
+async def test_a_run_whose_init_container_failed_blocks_nothing_after_the_grace(
+    server: LocalServer, client: Client
+) -> None:
+    """It never has an exit-status, so only time says that it is over; the list shows nothing of that."""
+    server.faults.add(START, DropBefore())
+    async with client.batch() as batch:
+        await batch.add([launch()])
+        async with in_doubt(server, batch) as items:
+            server.outcome("demo", "init-failure", times=1)
+            stranger = await client.start("demo", launch(7).payload)
+
+    assert (items["mol 0"].state, items["mol 0"].never_executed) == ("succeeded", (stranger.id,))
+
+
+async def test_a_candidate_that_may_have_executed_is_named_once_for_all_doubts_with_the_ways_out(
+    server: LocalServer, client: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In one line of the log, and in the error of each; nothing is started again."""
+    server.faults.add(START, DropBefore(), times=3)
+    async with client.batch() as batch:
+        await batch.add(launches(3))
+        async with in_doubt(server, batch) as items:
+            server.outcome("demo", UNSHOWN, times=1)
+            stranger = await client.start("demo", launch(7).payload)
+
+    told = [record.getMessage() for record in caplog.records if stranger.id in record.getMessage()]
+    assert len(told) == 1
+    assert "3 of the starts" in told[0]
+    assert "'mol 0', 'mol 1', 'mol 2'" in told[0]
+    for item in items.values():
+        assert is_unknown(item)
+        assert isinstance(item.error, StartOutcomeUnknown)
+        assert item.error.candidates == (stranger.id,)
+        assert "delete those that executed nothing" in str(item.error)
+        assert f"batch.adopt({item.key!r}, rest_uid)" in str(item.error)
+    assert starts(server) == 4
+
+
+@pytest.mark.parametrize("reopens", [False, True], ids=["same process", "next process"])
+async def test_a_candidate_that_never_executed_blocks_nothing_once_it_is_deleted(
+    server: LocalServer, client: Client, tmp_path: Path, reopens: bool
+) -> None:
+    """One that waits for ever, such as a killed service leaves behind: that is the first way out."""
+    path = tmp_path / "campaign.db"
+    server.faults.add(START, DropBefore())
+    async with client.batch(path) as batch:
+        await batch.add([launch()])
+        async with in_doubt(server, batch) as items:
+            server.outcome("demo", QUEUED, times=1)
+            stranger = await client.start("demo", launch(7).payload)
+        assert is_unknown(items["mol 0"])
+        await client.delete(stranger)
+        if not reopens:
+            items = await worked_off(batch)
+    if reopens:
+        async with client.batch(path) as batch:
+            items = await worked_off(batch)
+
+    assert (items["mol 0"].state, items["mol 0"].never_executed) == ("succeeded", (stranger.id,))
+    assert starts(server) == 3
+
+
+async def test_a_candidate_that_executed_something_blocks_when_it_is_deleted(
+    server: LocalServer, client: Client
+) -> None:
+    """It may have been the run of the lost start: that is not to be executed again."""
+    server.faults.add(START, DropBefore())
+    async with client.batch() as batch:
+        await batch.add([launch()])
+        async with in_doubt(server, batch) as items:
+            server.outcome("demo", UNSHOWN, times=1)
+            stranger = await client.start("demo", launch(7).payload)
+        await client.delete(stranger)
+        items = await worked_off(batch)
+
+    assert is_unknown(items["mol 0"])
+    assert starts(server) == 2
+
+
+async def test_an_adopted_run_that_carries_another_token_is_taken_back(server: LocalServer, client: Client) -> None:
+    """Both launches are in doubt again, with the reason, and each finds its own."""
+    server.outcome("demo", LATE)
+    server.faults.add(START, DropAfter(), times=2)
+    async with client.batch() as batch:
+        await batch.add(launches(2))
+        async with in_doubt(server, batch) as items:
+            await until(lambda: batch.counts["unknown"] == 2)
+            runs = {one.metadata["number"]: one.rest_uid for one in server.started}
+            await batch.adopt("mol 0", runs["1"])
+
+    assert {key: str(item.run) for key, item in items.items()} == {"mol 0": runs["0"], "mol 1": runs["1"]}
+    assert {item.state for item in items.values()} == {"succeeded"}
+    assert starts(server) == 2
+
+
+async def test_a_run_that_is_taken_back_when_nothing_else_is_in_doubt_says_why(
+    server: LocalServer, client: Client, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The watch sees it; the journal keeps the reason and forgets the owner."""
+    server.outcome("demo", LATE)
+    server.faults.add(START, DropAfter(), times=2)
+    path = tmp_path / "campaign.db"
+    async with client.batch(path) as batch:
+        await batch.add(launches(2))
+        with anyio.CancelScope() as scope:
+            async with in_doubt(server, batch):
+                await until(lambda: batch.counts["unknown"] == 2)
+                runs = {one.metadata["number"]: one.rest_uid for one in server.started}
+                await batch.adopt("mol 0", runs["1"])
+                await batch.adopt("mol 1", runs["0"])
+                scope.cancel()
+    async with client.batch(path) as batch:
+        items = await worked_off(batch)
+
+    assert {key: str(item.run) for key, item in items.items()} == {"mol 0": runs["0"], "mol 1": runs["1"]}
+    assert starts(server) == 2
+    told = [record.getMessage() for record in caplog.records if "carries the token" in record.getMessage()]
+    assert f"the run {runs['1']!r} of 'mol 0' carries the token of 'mol 1'" in told[0]
+
+
+STATUS_OF_OLD = "GET /instances/old-*/status"
+NOT_FOUND = Reply(404, {"Content-Type": "application/json"}, b'{"message": "there is no such workflow instance"}')
+
+
+async def populate_old(server: LocalServer, client: Client, count: int) -> list[str]:
+    """Instances of a package of their own."""
+    await client.push({**server.example("demo"), "metadata": {"package": {"name": "old", "tags": ["latest"]}}})
+    return server.populate("old", count)
+
+
+async def test_thousands_of_deleted_instances_are_confirmed_in_portions(server: LocalServer, client: Client) -> None:
+    """Looks stay bounded, absence is proven in the end, and other launches go on meanwhile."""
+    old = await populate_old(server, client, 1000)
+    server.faults.add(START, DropBefore())
+    async with client.batch() as batch:
+        await batch.add([launch()])
+        async with in_doubt(server, batch) as items:
+            server.faults.add(LIST, ShortList(set(old)), times=None)
+            server.faults.add(STATUS_OF_OLD, NOT_FOUND, times=None)
+            await batch.add([launch(number) for number in range(1, 20)])
+            await until(lambda: batch.counts["succeeded"] == 19)
+            assert batch.counts["unknown"] == 1
+
+    assert items["mol 0"].state == "succeeded"
+    assert server.faults.hits[f"{STATUS_OF_OLD} Reply"] == 1000
+
+
+async def test_lists_that_show_nothing_cost_little(server: LocalServer, client: Client) -> None:
+    """One missing instance that proves to be there is enough to know a list for a bad one."""
+    await populate_old(server, client, 1000)
+    server.faults.add(START, DropBefore())
+    server.faults.add(STATUS_OF_OLD, Delay(0.0), times=None)
+    async with client.batch() as batch:
+        await batch.add([launch()])
+        async with in_doubt(server, batch) as items:
+            server.faults.add(LIST, ShortList(1.0), times=3)
+
+    assert items["mol 0"].state == "succeeded"
+    assert 3 <= server.faults.hits[f"{STATUS_OF_OLD} Delay"] <= 3 * AT_ONCE

@@ -45,6 +45,8 @@ class Work:
         self._flying: set[str] = set()
         self._fresh: list[str] = []
         """Keys of launches whose runs are not watched yet."""
+        self._unwatched: set[str] = set()
+        """Keys of launches that were reported although their runs go on: these keep no others from starting."""
         self._succeeded: list[str] = []
         """Keys of launches whose files are still to be downloaded."""
         self._busy: set[str] = set()
@@ -104,6 +106,7 @@ class Work:
                 self.errors.pop(row.key, None)  # what it came to before is not true any more
             if is_open:
                 self._open.add(row.key)
+                self._unwatched.discard(row.key)
                 self._route(row)
 
     def _route(self, row: Row) -> None:
@@ -181,7 +184,7 @@ class Work:
             self._once("look", self._look)
             return
         now, pace = self._book.clock.now(), self._starts.pace
-        running = self._book.tally[State.STARTED] + len(self._flying) + self._in_doubt()
+        running = self._book.tally[State.STARTED] - len(self._unwatched) + len(self._flying) + self._in_doubt()
         room = min(pace.room(len(self._flying), now), self._most - running)
         while self._planned and room >= 1:
             key = next(iter(self._planned))
@@ -244,6 +247,8 @@ class Work:
         """A launch is settled for now."""
         if error is not None:
             self.errors[key] = error
+        if self._book.rows[key].state is State.STARTED:
+            self._unwatched.add(key)
         self._open.discard(key)
         self._results.append(key)
         self._told.set()

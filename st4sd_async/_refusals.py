@@ -73,7 +73,7 @@ class UnknownRuntimePolicy(NotFound):
 
 
 class NoProperties(NotFound):
-    """The run is over and measured no properties, and never will: its experiment has no interface, or it failed."""
+    """The run is over and measured no properties, and never will; the message says why, as far as that is known."""
 
     @property
     def columns(self) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from st4sd_async import Client, ConfigError, ConnectFailed, St4sdError, StartOutcomeUnknown
+from st4sd_async import Client, ConfigError, ConnectFailed, St4sdError, StartOutcomeUnknown, _transport
 
 from .raw import Answer, RawServer, close, never, raw, reply, reset
 from .tools import SILENCE, assert_ours, connect, reachable, settings
@@ -50,7 +50,7 @@ async def test_a_tunnel_that_is_refused_or_garbled_proves_that_nothing_was_sent(
     answer: Answer, behind: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The proxy saw who was asked for, not what was asked: no start is in doubt, and none is left out of a retry."""
-    monkeypatch.setattr("st4sd_async._transport.CONNECT_TIMEOUT", SILENCE)
+    monkeypatch.setattr(_transport, "CONNECT_TIMEOUT", SILENCE)
     async with RawServer([answer]) as proxy:
         behind(proxy)
         async with Client(HOME, api_key=KEY, config=settings()) as client:

@@ -17,7 +17,7 @@ from ._call import DEFAULT_SILENCE
 from ._clock import Clock, SystemClock
 from ._errors import ConfigError
 from ._progress import Progress
-from ._retry import RetryPolicy
+from ._retry import RetryPolicy, check_seconds
 
 log = logging.getLogger("st4sd_async")
 
@@ -89,13 +89,11 @@ class Config:
             number = getattr(self, name)
             if not isinstance(number, int) or number < 1:
                 raise ConfigError(f"{name} must be a whole number of at least 1, not {number!r}")
-        for name in ("timeout", "poll_interval"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise ConfigError(f"{name} must be a number of seconds above 0, not {value!r}")
+        check_seconds("timeout", self.timeout, above=True)
+        if self.poll_interval is not None:
+            check_seconds("poll_interval", self.poll_interval, above=True)
         for name in ("grace", "settle"):
-            if not getattr(self, name) >= 0:
-                raise ConfigError(f"{name} must be a number of seconds, not {getattr(self, name)!r}")
+            check_seconds(name, getattr(self, name))
         if isinstance(self.trusted_hosts, str):
             raise ConfigError(f"trusted_hosts must be a sequence of hosts, not the text {self.trusted_hosts!r}")
         object.__setattr__(self, "trusted_hosts", tuple(self.trusted_hosts))

@@ -123,7 +123,7 @@ class TransportError(St4sdError):
         self.reason = reason
         """What the network said."""
         self.sent = sent
-        """False: proven never sent. None: it may have arrived."""
+        """False: proven never sent. None: it may have arrived. True: it did, because its answer began."""
         self.attempts = 1
         """How many attempts were made in all."""
         super().__init__(method, url, reason)
@@ -142,6 +142,11 @@ class ConnectFailed(TransportError):
     """Nothing was sent: the connection was refused, or the host, its name or its certificate would not do."""
 
     situation = "could not connect (is the url right, can this machine reach it?)"
+
+    is_unresolved = False
+    """Whether the name of the host does not resolve."""
+    is_silent = False
+    """Whether there was neither a connection nor a refusal: the host may not be there, or a firewall in between."""
 
     def __init__(self, method: str, url: str, reason: str, *, permanent: bool = False) -> None:
         super().__init__(method, url, reason, sent=False)

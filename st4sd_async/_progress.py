@@ -8,6 +8,9 @@ from typing import Protocol
 
 log = logging.getLogger("st4sd_async")
 
+SECONDS = "seconds"
+"""The unit of a wait for a service that is away."""
+
 
 @dataclass(frozen=True)
 class Step:
@@ -20,7 +23,8 @@ class Step:
     total: int
     """How many there are."""
     unit: str
-    """What they are: ``files``, ``key-outputs``, ``components``, ``runs``, ``launches``."""
+    """What they are: ``files``, ``key-outputs``, ``components``, ``runs``, ``launches``; or ``seconds``, of which
+    ``done`` have been waited, and ``total`` will be at most, for a service that is away."""
     received: int
     """Bytes that came so far, or were sent to a bucket; what had to be asked for twice counts twice."""
     is_over: bool

@@ -8,14 +8,26 @@ import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import Enum
+from math import inf
 from typing import TYPE_CHECKING, TypeVar
 
-from ._errors import APIError, DecodeError, RateLimited, ServerError, TransportError
+from ._errors import (
+    APIError,
+    ConfigError,
+    ConnectFailed,
+    ConnectionLost,
+    DecodeError,
+    RateLimited,
+    ServerError,
+    TransportError,
+)
+from ._outage import Outage, Waiting
 
 if TYPE_CHECKING:
     from tenacity import RetryCallState
 
     from ._clock import Clock
+    from ._progress import Progress
 
 T = TypeVar("T")
 
@@ -25,20 +37,52 @@ RETRIED_STATUSES = frozenset({408, 429, 502, 503, 504})
 """HTTP statuses that may pass."""
 
 
+UNREACHED = 10.0
+"""Seconds for which a host is asked again that was not reached: patience is for one that answered or refused."""
+CUTS = 5
+"""Attempts that may end with an answer that is cut short: the service is there, and asking again costs it the whole."""
+ENDLESS = frozenset({"total", "longest_retry_after"})
+"""Times of a policy that may be infinite."""
+
+
+def check_seconds(name: str, value: object, *, above: bool = False, or_forever: bool = False) -> None:
+    """
+    Check a setting that is a number of seconds.
+
+    Args:
+        name: The setting, for the message.
+        value: Its value.
+        above: Whether it must be above 0, and not 0.
+        or_forever: Whether it may be infinite.
+
+    Raises:
+        ConfigError: It is negative, NaN, infinite or no number.
+    """
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if is_number and value >= 0 and not (above and value == 0) and (or_forever or value < inf):  # type: ignore[operator]
+        return
+    raise ConfigError(f"{name} must be a number of seconds{' above 0' if above else ''}, not {value!r}")
+
+
 @dataclass(frozen=True, kw_only=True)
 class RetryPolicy:
     """
-    How patiently a request is repeated; both limits always hold.
+    How a request is repeated; both limits always hold.
 
-    RetryPolicy()               up to 5 attempts within 120 s
+    RetryPolicy()               for up to 120 s, however many attempts: outlasts a service that restarts for 60 s
+    RetryPolicy(total=10)       for up to 10 s
     RetryPolicy(attempts=1)     never repeat anything
     RetryPolicy(first_wait=1)   the first pause is at most 1 s, each next at most twice as long
+
+    A host whose name does not resolve, or that never answered and is silent, is given up after 10 s. An answer that
+    is cut short is asked for 5 times. After 5 s of waiting there is a warning in the log, once for all calls that
+    wait, and ``Config.progress`` is told.
     """
 
-    attempts: int = 5
-    """Attempts in all, at least 1."""
+    attempts: int | None = None
+    """Attempts in all, at least 1; None means as many as begin within ``total``."""
     total: float = 120.0
-    """Seconds from the first attempt after which no other begins."""
+    """Seconds from the first attempt after which no other begins; may be infinite."""
     first_wait: float = 0.2
     """Longest first pause in seconds; the next ones double. Pauses are drawn between 0 and that."""
     longest_wait: float = 10.0
@@ -47,8 +91,12 @@ class RetryPolicy:
     """Longest pause in seconds that the service may ask for by ``Retry-After``."""
 
     def __post_init__(self) -> None:
-        if self.attempts < 1 or min(self.total, self.first_wait, self.longest_wait, self.longest_retry_after) < 0:
-            raise ValueError(f"a retry policy needs at least 1 attempt and no negative times: {self!r}")
+        if self.attempts is not None and not (isinstance(self.attempts, int) and self.attempts >= 1):
+            told = f"attempts must be a whole number of at least 1 or None, not {self.attempts!r}"
+            raise ConfigError(f"a retry policy needs limits that make sense: {told}")
+        for name in ("total", "first_wait", "longest_wait", "longest_retry_after"):
+            told = f"a retry policy needs limits that make sense: {name}"
+            check_seconds(told, getattr(self, name), or_forever=name in ENDLESS)
 
 
 class Replay(Enum):
@@ -97,11 +145,39 @@ def pause(policy: RetryPolicy, attempt: int, error: BaseException | None) -> flo
     return random.uniform(0, bound)
 
 
+def patience(policy: RetryPolicy, error: BaseException | None, *, has_answered: bool) -> float:
+    """
+    Seconds from the first attempt after which no other begins, given how the last one ended.
+
+    A host whose name does not resolve is mistyped, or this machine is offline; so is one that is silent, unless it has
+    answered before. One that refuses a connection, and a proxy that answers 502 or 503, say that the service restarts.
+    """
+    if isinstance(error, ConnectFailed) and (error.is_unresolved or (error.is_silent and not has_answered)):
+        return min(policy.total, UNREACHED)
+    return policy.total
+
+
 async def repeated(
-    operation: Callable[[int], Awaitable[T]], *, policy: RetryPolicy, replay: Replay, clock: Clock, what: str
+    operation: Callable[[int], Awaitable[T]],
+    *,
+    policy: RetryPolicy,
+    replay: Replay,
+    clock: Clock,
+    what: str,
+    outage: Outage,
+    progress: Progress | None = None,
 ) -> T:
     """
     Await ``operation(attempt)`` until it succeeds, must not be repeated, or the policy's limits are reached.
+
+    Args:
+        operation: Makes one attempt.
+        policy: The limits.
+        replay: What repeating it would do.
+        clock: Where time comes from.
+        what: The request, for the log.
+        outage: What is known of the service that it is sent to.
+        progress: What is told of a long wait.
 
     Raises:
         St4sdError: The last error, with ``attempts`` set. Cancellation passes at once.
@@ -114,7 +190,7 @@ async def repeated(
         if policy.attempts == first or not decide(replay, error):
             raise
         failure = error
-    attempts = itertools.count(first)
+    attempts, cuts = itertools.count(first), 0
 
     async def attempt() -> T:
         number = next(attempts)
@@ -129,13 +205,21 @@ async def repeated(
     def wait(state: RetryCallState) -> float:
         return pause(policy, state.attempt_number, _error(state))
 
+    def left(state: RetryCallState) -> float:
+        return patience(policy, _error(state), has_answered=outage.has_answered)
+
     def stop(state: RetryCallState) -> bool:
-        late = clock.now() - began + (state.upcoming_sleep or 0.0) > policy.total
-        return state.attempt_number >= policy.attempts or late
+        nonlocal cuts
+        error = _error(state)
+        cuts += isinstance(error, ConnectionLost) and error.sent is True
+        if cuts >= CUTS or (policy.attempts is not None and state.attempt_number >= policy.attempts):
+            return True
+        return clock.now() - began + state.upcoming_sleep > left(state)
 
     def tell(state: RetryCallState) -> None:
         told = "%s: attempt %d failed, next in %.2f s: %s"
         log.info(told, what, state.attempt_number, state.upcoming_sleep, _error(state))
+        waiting.pause(state.upcoming_sleep, left(state), _error(state))
 
     from tenacity import AsyncRetrying, retry_if_exception  # not with the package: where tornado is, it imports that
 
@@ -147,7 +231,8 @@ async def repeated(
         before_sleep=tell,
         reraise=True,
     )
-    return await retrying(attempt)
+    with Waiting(outage, progress, clock, began) as waiting:
+        return await retrying(attempt)
 
 
 def _error(state: RetryCallState) -> BaseException | None:

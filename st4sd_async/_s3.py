@@ -32,6 +32,8 @@ T = TypeVar("T")
 DEFAULT_REGION = "us-east-1"  # what services without regions expect in a signature
 CONNECT_TIMEOUT = 5.0  # seconds
 WHOLE_TIMEOUT = timedelta(days=7)  # for one request: a large file may take long, and silence has its own limit
+ATTEMPTS = 5  # where the policy sets no number: a bucket is not restarted with the service
+LONGEST_TOTAL = 7 * 86400.0  # seconds for all attempts, where the policy says that they may go on for ever
 BLOCK = 1 << 20  # bytes that are read from disk at once
 SMALLEST_PART = 8 << 20  # bytes; a file of more is sent in parts, of which there may be 10,000
 MOST_PARTS = 9_000
@@ -230,7 +232,8 @@ def _open(given: S3, endpoint: SplitResult, config: Config) -> Bucket:
         "timeout": WHOLE_TIMEOUT,
         **_trust(config.verify),
     }
-    retry = {"max_retries": config.retry.attempts - 1, "retry_timeout": timedelta(seconds=config.retry.total)}
+    attempts, total = config.retry.attempts or ATTEMPTS, min(config.retry.total, LONGEST_TOTAL)
+    retry = {"max_retries": attempts - 1, "retry_timeout": timedelta(seconds=total)}
     store = make(
         given.bucket,
         endpoint=endpoint.geturl().rstrip("/"),

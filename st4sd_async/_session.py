@@ -26,8 +26,9 @@ from ._errors import (
     TransportError,
     Unauthorized,
 )
+from ._outage import Outage
 from ._replies import Response, is_refused_by_proxy
-from ._retry import Replay, may_have_arrived, repeated
+from ._retry import RETRIED_STATUSES, Replay, may_have_arrived, repeated
 from ._version import VERSION
 
 if TYPE_CHECKING:
@@ -76,6 +77,7 @@ class Session:
         self.home = build_home(url, self.credentials)
         self._runtime = f"{self.home.geturl()}{RUNTIME}"
         self._trusted: dict[str, bool] = {}
+        self._outages: dict[str, Outage] = {}
         self.token_page = f"{self.home.geturl()}authorisation/token"
         self._config = config
         self._limit(config)
@@ -151,8 +153,8 @@ class Session:
         return await self._carried_out(call, config, take)
 
     async def _carried_out(self, call: Call[T], config: Config, take: Take[T] | None) -> T:
-        url = (call.base or self._runtime) + call.path
-        in_doubt = False
+        base = call.base or self._runtime
+        url, outage, in_doubt = base + call.path, self._outages.get(base) or self._outage(base), False
 
         async def attempt(number: int) -> T:
             nonlocal in_doubt
@@ -166,7 +168,15 @@ class Session:
 
         what = f"{call.method} {url}"
         try:
-            return await repeated(attempt, policy=config.retry, replay=call.replay, clock=config.clock, what=what)
+            return await repeated(
+                attempt,
+                policy=config.retry,
+                replay=call.replay,
+                clock=config.clock,
+                what=what,
+                outage=outage,
+                progress=config.progress,
+            )
         except (TransportError, APIError, DecodeError) as error:
             failure = error
         log.debug("%s failed", what, exc_info=failure)
@@ -202,6 +212,10 @@ class Session:
             failure, cause = CredentialUnavailable(call.method, url, str(error), permanent=is_wrong), error.__cause__
         raise failure from cause
 
+    def _outage(self, base: str) -> Outage:
+        """What is known of the service with this root."""
+        return self._outages.setdefault(base, Outage(base))
+
     def _is_trusted(self, base: str) -> bool:
         """Whether credentials may go to the service with this root."""
         if base not in self._trusted:
@@ -231,6 +245,8 @@ class Session:
             }
             request = httpx.Request(call.method, target, headers=headers, content=call.content, extensions=manner)
             reply = await self._http.send(request, stream=take is not None)
+            outage = self._outages[call.base or self._runtime]
+            outage.replied(is_away=reply.status_code in RETRIED_STATUSES)
             log.debug("%s %s: %d in %.0f ms", call.method, url, reply.status_code, 1000 * (time.perf_counter() - began))
             if take is not None:
                 body = cast("AsyncGenerator[bytes]", reply.aiter_bytes())

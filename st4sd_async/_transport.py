@@ -10,6 +10,7 @@ a connection that broke after a POST was sent as a connect timeout, which a retr
 from __future__ import annotations
 
 import asyncio
+import errno
 import functools
 import select
 import ssl
@@ -77,6 +78,10 @@ def _tls_words(error: Any) -> str:
     return f"the server's certificate will not do: {cause.verify_message.rstrip('.')}; {advice}"
 
 
+NOBODY_THERE = frozenset({errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN, errno.ETIMEDOUT})
+"""Errors of the operating system that say that no host was reached; a refusal comes from one."""
+
+
 def not_connected(error: BaseException, method: str, url: str, *, is_proxied: bool = False) -> ConnectFailed:
     """
     Our error for one of the engine's that came before there was a connection, so that nothing was sent.
@@ -90,9 +95,11 @@ def not_connected(error: BaseException, method: str, url: str, *, is_proxied: bo
         return ConnectFailed(method, url, f"{by}this is no address that can be asked", permanent=True)
     if isinstance(error, aiohttp.ClientHttpProxyError):
         return ConnectFailed(method, url, f"{by}it refused ({error.status})")
-    if isinstance(error, TimeoutError):
-        return ConnectFailed(method, url, f"{by}no connection within {CONNECT_TIMEOUT:g} s")
-    return ConnectFailed(method, url, f"{by}{_words(error)}")
+    words = f"no connection within {CONNECT_TIMEOUT:g} s" if isinstance(error, TimeoutError) else _words(error)
+    failure = ConnectFailed(method, url, f"{by}{words}")
+    failure.is_unresolved = isinstance(error, aiohttp.ClientConnectorDNSError)
+    failure.is_silent = isinstance(error, TimeoutError) or getattr(error, "errno", None) in NOBODY_THERE
+    return failure
 
 
 def translate(error: BaseException, method: str, url: str) -> TransportError:
@@ -106,7 +113,7 @@ def translate(error: BaseException, method: str, url: str) -> TransportError:
     if isinstance(error, TimeoutError):
         return TimedOut(method, url, "silence for longer than Config.timeout")
     if isinstance(error, aiohttp.ClientPayloadError):
-        return ConnectionLost(method, url, "the answer was cut short")
+        return ConnectionLost(method, url, "the answer was cut short", sent=True)
     return ConnectionLost(method, url, _words(error))
 
 
@@ -156,7 +163,8 @@ class _Body(httpx.AsyncByteStream):
         self._where = method, url
 
     async def __aiter__(self) -> AsyncGenerator[bytes]:
-        failure: TransportError = ConnectionLost(*self._where, "the answer tells no length, so it may be cut short")
+        no_end = "the answer tells no length, so it may be cut short"
+        failure: TransportError = ConnectionLost(*self._where, no_end, sent=True)
         try:
             async for chunk in self._reply.content.iter_any():
                 yield chunk

@@ -10,8 +10,8 @@ from rich.filesize import decimal
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from .._printable import one_line
+from .._progress import SECONDS, Step
 from .._progress import Progress as Told
-from .._progress import Step
 from ._board import is_live
 
 COLUMNS = (
@@ -45,7 +45,9 @@ class Bar:
         self._task = progress.add_task("", total=None, visible=False, more="")
 
     def __call__(self, step: Step, /) -> None:
-        """Move it by what is new of some work."""
+        """Move it by what is new of some work; of a service that is waited for there is a warning already."""
+        if step.unit == SECONDS:
+            return
         before = self._steps.get(step.work, NOTHING)
         self._steps[step.work] = step
         self._done += step.done - before.done

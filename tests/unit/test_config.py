@@ -30,7 +30,9 @@ def test_the_defaults_are_those_documented() -> None:
 @pytest.mark.parametrize(
     "options",
     [{"concurrency": 0}, {"concurrency": 1.5}, {"timeout": 0}, {"timeout": -1}, {"poll_interval": 0}, {"grace": -1},
-     {"settle": -1}, {"trusted_hosts": "a.example"}, {"timeout": float("nan")}],
+     {"settle": -1}, {"trusted_hosts": "a.example"}, {"timeout": float("nan")}, {"timeout": float("inf")},
+     {"timeout": None}, {"timeout": "5"},
+     {"poll_interval": float("nan")}, {"grace": float("nan")}, {"grace": True}, {"settle": float("inf")}],
     ids=str,
 )  # fmt: skip
 def test_a_setting_that_makes_no_sense_is_named(options: dict[str, Any]) -> None:

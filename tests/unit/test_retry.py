@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import anyio
 import pytest
 
@@ -17,6 +19,7 @@ from st4sd_async import (
     Unauthorized,
     UnknownRun,
 )
+from st4sd_async._outage import Outage
 from st4sd_async._retry import Replay, decide, may_have_arrived, pause, repeated
 from tests.conftest import FakeClock
 
@@ -86,13 +89,23 @@ def test_the_service_may_ask_for_a_pause_up_to_a_cap() -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{"attempts": 0}, {"total": -1}, {"first_wait": -0.1}, {"longest_wait": -1}, {"longest_retry_after": -1}],
+    [{"attempts": 0}, {"total": -1}, {"first_wait": -0.1}, {"longest_wait": -1}, {"longest_retry_after": -1},
+     *({name: math.nan} for name in ("attempts", "total", "first_wait", "longest_wait", "longest_retry_after")),
+     {"attempts": 2.5}, {"attempts": math.inf}, {"first_wait": math.inf}, {"longest_wait": math.inf}, {"total": "5"}],
     ids=str,
-)
+)  # fmt: skip
 def test_a_policy_that_makes_no_sense_is_refused(options: dict[str, float]) -> None:
-    """At least one attempt, and no time runs backwards."""
-    with pytest.raises(ValueError, match="a retry policy needs"):
+    """At least one attempt, no time that runs backwards or is no number; the message names the setting."""
+    with pytest.raises(ValueError, match=f"a retry policy needs limits that make sense: {next(iter(options))} must be"):
         RetryPolicy(**options)  # type: ignore[arg-type] # a table of both kinds
+
+
+def test_a_policy_may_have_no_end() -> None:
+    """Whoever wants to wait for ever may, and may let the service say for how long."""
+    policy = RetryPolicy(total=math.inf, longest_retry_after=math.inf)
+
+    assert policy.attempts is None
+    assert pause(policy, 1, RateLimited("m", retry_after=1e6)) == 1e6
 
 
 class Failing:
@@ -111,7 +124,8 @@ class Failing:
 
 async def run(operation: Failing, clock: FakeClock, *, replay: Replay = Replay.READ, **policy: float) -> str:
     settings = RetryPolicy(**policy)  # type: ignore[arg-type] # numbers of both kinds
-    return await repeated(operation, policy=settings, replay=replay, clock=clock, what="GET x")
+    outage = Outage("http://x/")
+    return await repeated(operation, policy=settings, replay=replay, clock=clock, what="GET x", outage=outage)
 
 
 @pytest.mark.anyio
@@ -186,7 +200,8 @@ async def test_cancellation_passes_at_once(clock: FakeClock) -> None:
         await anyio.sleep_forever()
 
     with anyio.move_on_after(0.02) as scope:
-        await repeated(hang, policy=RetryPolicy(), replay=Replay.READ, clock=clock, what="GET x")
+        policy, outage = RetryPolicy(), Outage("http://x/")
+        await repeated(hang, policy=policy, replay=Replay.READ, clock=clock, what="GET x", outage=outage)
 
     assert scope.cancelled_caught
     assert attempts == 1

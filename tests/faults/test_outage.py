@@ -1,0 +1,341 @@
+"""A service that is away for a minute is waited for, and the user sees it."""
+
+from __future__ import annotations
+
+import logging
+import random
+import socket
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
+
+import aiohttp
+import anyio
+import pytest
+
+from st4sd_async import (
+    APIError,
+    Client,
+    Config,
+    ConnectFailed,
+    ConnectionLost,
+    RetryPolicy,
+    ServerError,
+    Step,
+)
+from st4sd_async._outage import Outage
+from st4sd_async._retry import Replay, repeated
+from st4sd_async._transport import not_connected
+from st4sd_async.local import Html, LocalServer
+from tests.client.batches import FACTOR, launches, numbers, once, worked_off
+from tests.client.batches import connect as connect_quickly
+from tests.conftest import FakeClock
+
+from .raw import Answer, Exchange, RawServer, cut, reply
+from .tools import StandingClock, connect
+
+pytestmark = pytest.mark.anyio
+
+RESTART = 60.0
+"""Seconds for which a service is away that is restarted."""
+RUN = "demo-abcdef-12345678"
+PACKAGE = {"result": {"base": {}, "metadata": {"package": {"name": "demo"}, "registry": {}}, "parameterisation": {}}}
+CALLS: dict[str, tuple[Callable[[Client], Awaitable[Any]], Any]] = {
+    "read": (lambda client: client.instances.list(), []),
+    "push": (lambda client: client.push({"metadata": {"package": {"name": "demo"}}}), PACKAGE),
+    "tag": (lambda client: client.experiments.tag("demo", ["latest"]), {}),
+    "delete": (lambda client: client.delete(RUN), "OK"),
+    "open": (lambda client: client._session.services(client._config), {}),
+}
+"""Calls that may be repeated, and a good answer to each."""
+
+
+class Meanwhile(FakeClock):
+    """Time that passes at once, and in which something happens at one moment."""
+
+    def __init__(self, after: float, event: Callable[[], Awaitable[None]] | None = None) -> None:
+        super().__init__()
+        self.moment, self._event = self.time + after, event
+
+    @property
+    def has_come(self) -> bool:
+        """Whether the moment has passed."""
+        return self.time >= self.moment
+
+    async def sleep(self, seconds: float) -> None:
+        await super().sleep(seconds)
+        if self.has_come and self._event is not None:
+            event, self._event = self._event, None
+            await event()
+
+
+def away(status: int, clock: Meanwhile, then: Answer, **headers: str) -> Answer:
+    """Answer with the proxy's page until the moment has come, then as the service does."""
+
+    async def answer(exchange: Exchange) -> None:
+        page = reply(status, b"<html>no backend</html>", media="text/html", **headers)
+        await (then if clock.has_come else page)(exchange)
+
+    return answer
+
+
+def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """What the user was warned of."""
+    return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+@pytest.fixture(autouse=True)
+def steady_pauses() -> Iterator[None]:
+    """The same pauses in each run."""
+    state = random.getstate()
+    random.seed(1)
+    yield
+    random.setstate(state)
+
+
+@pytest.mark.parametrize("call", CALLS)
+async def test_a_call_outlasts_a_minute_of_refused_connections(call: str) -> None:
+    """With the settings that nobody changed."""
+    verb, answer = CALLS[call]
+    server = RawServer([reply(200, answer)], listening=False)
+    clock = Meanwhile(RESTART, server.listen)
+    async with server, connect(server.url, clock, retry=RetryPolicy()) as client:
+        await verb(client)
+
+    assert len(server.requests) == 1
+    assert clock.has_come
+
+
+@pytest.mark.parametrize("status", [502, 503])
+@pytest.mark.parametrize("call", CALLS)
+async def test_a_call_outlasts_a_minute_of_a_proxy_without_a_backend(call: str, status: int) -> None:
+    """As above; and what is asked of the proxy meanwhile is little."""
+    clock = Meanwhile(RESTART)
+    verb, answer = CALLS[call]
+    async with (
+        RawServer([away(status, clock, reply(200, answer))]) as server,
+        connect(server.url, clock, retry=RetryPolicy()) as client,
+    ):
+        await verb(client)
+
+    assert 8 < len(server.requests) < 40
+
+
+async def test_a_call_outlasts_a_minute_that_it_is_asked_to_wait() -> None:
+    """By Retry-After, again and again."""
+    clock = Meanwhile(RESTART)
+    async with (
+        RawServer([away(503, clock, reply(200, []), retry_after="59")]) as server,
+        connect(server.url, clock, retry=RetryPolicy()) as client,
+    ):
+        assert await client.instances.list() == []
+
+    assert clock.slept == [59, 59]
+
+
+async def test_a_start_outlasts_refused_connections_and_is_sent_once() -> None:
+    """What was refused was not sent."""
+    server = RawServer([reply(200, RUN)], listening=False)
+    clock = Meanwhile(RESTART, server.listen)
+    async with server, connect(server.url, clock, retry=RetryPolicy()) as client:
+        assert str(await client.start("demo")) == RUN
+
+    assert server.methods == ["POST"]
+
+
+async def test_a_client_is_opened_while_the_service_restarts() -> None:
+    """So a batch script may begin at any time."""
+    server = RawServer([reply(200, {"cdb-rest": "https://st4sd.example/ds"})], listening=False)
+    clock = Meanwhile(RESTART, server.listen)
+    async with server, Client(server.url, config=Config(clock=clock)):
+        assert len(server.requests) == 1
+
+
+async def test_a_batch_script_begins_while_the_service_restarts() -> None:
+    """Opened in the middle of a spell of 503 and worked off, each launch started once."""
+    with LocalServer(speed=FACTOR, slots=1000) as server:
+        async with connect_quickly(server) as opened:
+            await opened.push(server.example("demo"))
+        server.faults.add("* /", Html(503), times=9)
+        async with connect_quickly(server) as client, client.batch() as batch:
+            await batch.add(launches(4))
+            items = await worked_off(batch)
+
+            assert all(item.error is None for item in items.values())
+            assert await numbers(client) == once(4)
+
+
+@pytest.mark.parametrize("seed", range(100))
+async def test_a_minute_is_outlasted_whatever_the_jitter(seed: int) -> None:
+    """Certainly, and not only probably: nothing but the time ends it. And it ends in time if the service stays away."""
+    random.seed(seed)
+    for end in (RESTART, 1e9):
+        clock, attempts = Meanwhile(end), 0
+
+        async def operation(number: int, clock: Meanwhile = clock) -> str:
+            nonlocal attempts
+            attempts = number
+            if not clock.has_come:
+                raise ConnectFailed("GET", "http://x/y", "Connection refused")
+            return "done"
+
+        policy, outage = RetryPolicy(), Outage("http://x/")
+        given = {"policy": policy, "replay": Replay.READ, "clock": clock, "what": "GET x", "outage": outage}
+        if end == RESTART:
+            assert await repeated(operation, **given) == "done"  # type: ignore[arg-type]
+        else:
+            with pytest.raises(ConnectFailed) as caught:
+                await repeated(operation, **given)  # type: ignore[arg-type]
+            assert 110 <= clock.time - 1000 <= 120
+            assert caught.value.attempts == attempts < 60
+
+
+async def test_a_permanent_error_is_told_at_once(clock: FakeClock) -> None:
+    """However patient the policy."""
+    answers = [reply(status, {"message": "no"}) for status in (400, 401, 403, 404, 409, 500)]
+    async with RawServer(answers) as server, connect(server.url, clock, retry=RetryPolicy()) as client:
+        for _ in answers:
+            with pytest.raises(APIError):
+                await client.instances.list()
+
+    assert clock.slept == []
+
+
+async def test_a_name_that_does_not_resolve_is_given_up_after_10_s(
+    clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Patience is for a host that answered or a port that refused."""
+
+    def resolve(*_: object, **__: object) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    async with connect("http://st4sd.example", clock, retry=RetryPolicy()) as client:
+        with pytest.raises(ConnectFailed) as caught:
+            await client.instances.list()
+
+    assert caught.value.is_unresolved
+    assert caught.value.attempts > 1
+    assert clock.time - 1000 <= 10
+
+
+@pytest.mark.parametrize("has_answered", [False, True])
+async def test_a_silent_host_is_waited_for_if_it_has_answered_before(has_answered: bool) -> None:
+    """A node that is replaced drops packets for a while; an address at which nothing ever was is mistyped."""
+    clock, outage = Meanwhile(RESTART), Outage("http://x/")
+    outage.has_answered = has_answered
+
+    async def operation(_: int) -> str:
+        if not clock.has_come:
+            raise not_connected(aiohttp.ConnectionTimeoutError(), "GET", "http://x/y")
+        return "done"
+
+    work = repeated(
+        operation, policy=RetryPolicy(), replay=Replay.READ, clock=clock, what="GET http://x/y", outage=outage
+    )
+    if has_answered:
+        assert await work == "done"
+    else:
+        with pytest.raises(ConnectFailed, match="no connection within"):
+            await work
+        assert clock.time - 1000 <= 10
+
+
+async def test_an_answer_that_is_cut_each_time_is_not_fetched_for_minutes(clock: FakeClock) -> None:
+    """The service is there; five attempts are enough to say so."""
+    async with RawServer([cut()]) as server, connect(server.url, clock, retry=RetryPolicy()) as client:
+        with pytest.raises(ConnectionLost, match="cut short") as caught:
+            await client.instances.list()
+
+    assert caught.value.attempts == len(server.requests) == 5
+
+
+async def test_many_calls_that_wait_warn_once(caplog: pytest.LogCaptureFixture) -> None:
+    """By the fifth second, saying what is waited for and why; and `Config.progress` shows it until it is over."""
+    steps: list[tuple[float, Step]] = []
+    server = RawServer([reply(200, [])], listening=False)
+    clock = Meanwhile(RESTART, server.listen)
+
+    def progress(step: Step) -> None:
+        steps.append((clock.time - 1000, step))
+
+    async with (
+        server,
+        connect(server.url, clock, retry=RetryPolicy(), progress=progress) as client,
+        anyio.create_task_group() as tasks,
+    ):
+        for _ in range(100):
+            tasks.start_soon(client.instances.list)
+
+    (warning,) = warnings(caplog)
+    assert warning.startswith(f"waiting for {server.url}/rs/, since ")
+    assert "up to 120 s in all: GET" in warning
+    assert "could not connect" in warning
+    assert {step.work for _, step in steps} == {f"waiting for {server.url}/rs/"}
+    assert {(step.unit, step.total) for _, step in steps} == {("seconds", 120)}
+    assert steps[0][0] <= 5
+    assert [step.done for _, step in steps] == sorted(step.done for _, step in steps)
+    assert steps[-1][1].is_over
+
+
+async def test_each_outage_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    """The second is another one, because the service answered in between; and a short spell is none."""
+    clock = Meanwhile(RESTART)
+    async with (
+        RawServer([away(503, clock, reply(200, []))]) as server,
+        connect(server.url, clock, retry=RetryPolicy()) as client,
+    ):
+        await client.instances.list()
+        assert len(warnings(caplog)) == 1
+        clock.moment = clock.time + 1
+        await client.instances.list()
+        assert len(warnings(caplog)) == 1
+        clock.moment = clock.time + RESTART
+        await client.instances.list()
+        assert len(warnings(caplog)) == 2
+        clock.moment = clock.time + 1e9
+        for _ in range(3):
+            with pytest.raises(ServerError):
+                await client.instances.list()
+
+    assert len(warnings(caplog)) == 3
+
+
+async def test_a_long_wait_ends_at_once_when_it_is_cancelled() -> None:
+    """And shows nothing any more."""
+    steps: list[Step] = []
+    async with (
+        RawServer([reply(503, {"message": "busy"}, retry_after="60")]) as server,
+        connect(server.url, StandingClock(), retry=RetryPolicy(), progress=steps.append) as client,
+    ):
+        began = time.monotonic()
+        with anyio.move_on_after(0.3) as scope:
+            await client.instances.list()
+
+    assert scope.cancelled_caught
+    assert time.monotonic() - began < 5
+    assert [step.is_over for step in steps] == [False, False, True]
+
+
+async def test_a_short_outage_in_real_time_is_outlasted() -> None:
+    """A port that refuses for some tenths of a second."""
+    server = RawServer([reply(200, [])], listening=False)
+    client = Client(server.url, config=Config(validate=False, retry=RetryPolicy(total=20, longest_wait=0.05)))
+    async with server, client, anyio.create_task_group() as tasks:
+
+        async def restart() -> None:
+            for _ in range(8):
+                await anyio.sleep(0.05)
+            await server.listen()
+
+        tasks.start_soon(restart)
+        assert await client.instances.list() == []
+
+
+def test_a_refusal_is_told_from_silence() -> None:
+    """By what the operating system says."""
+    for code, is_silent in ((111, False), (104, False), (113, True), (101, True), (110, True)):
+        error: Any = aiohttp.ClientConnectorError(
+            aiohttp.client_reqrep.ConnectionKey("x", 80, False, True, None, None, None), OSError(code, "words")
+        )
+        assert not_connected(error, "GET", "http://x").is_silent is is_silent

@@ -13,6 +13,7 @@ import anyio
 import anyio.abc
 import anyio.lowlevel
 
+from ._binding import LoopBinding
 from ._book import Book
 from ._doubts import Doubts, Listing
 from ._ends import Collecting, collecting
@@ -98,6 +99,7 @@ class Batch(Shown, Settling):
         self._work: Work | None = None
         self._tasks: anyio.abc.TaskGroup | None = None
         self._beginning = anyio.Lock()
+        self._binding: LoopBinding | None = None
 
     async def __aenter__(self) -> Self:
         """
@@ -109,7 +111,9 @@ class Batch(Shown, Settling):
             JournalError: It belongs to another server, or cannot be opened.
         """
         if self._tasks is not None:
+            self._check_open()
             raise St4sdError("this batch is open already")
+        self._binding = LoopBinding("batch")
         await self._book.open(self._deployment.url)
         self._tasks = await anyio.create_task_group().__aenter__()
         return self
@@ -254,6 +258,7 @@ class Batch(Shown, Settling):
             ValueError: One of ``outputs`` and ``to`` is missing; or ``to`` has files for keys that were never
                 started, those of another batch.
         """
+        self._check_open()
         wanted = await in_thread(collecting, outputs, to)
         if wanted is not None:
             await in_thread(wanted.refuse_strangers, self._book, [row.key for row in self._rows({State.PLANNED})])
@@ -275,9 +280,10 @@ class Batch(Shown, Settling):
         return gone if now is row else None  # else another task has moved it meanwhile
 
     def _check_open(self) -> anyio.abc.TaskGroup:
-        if self._tasks is None:
+        if self._tasks is None or self._binding is None:
             way = "use it inside 'async with client.batch(...) as batch:', which is 'with' if the client blocks"
             raise St4sdError(f"this batch is not open: {way}")
+        self._binding.check()
         return self._tasks
 
     async def _begin(self, collecting: Collecting | None) -> Work:

@@ -63,10 +63,11 @@ class Client(Groups, Waits, Results, Imports, Staging):
             run = await client.start("demo:latest", {"variables": {"scale": 2}})
             status = await run.wait(check=True)
 
-    Nothing touches the network before ``async with``; entering proves the login. All methods may be
-    awaited from many tasks of one event loop at once. Besides what each method names, all raise
-    `TransportError` when the service cannot be reached, `Unauthorized` when the credentials are
-    refused, and `APIError` for whatever else the service refuses.
+    Nothing touches the network before ``async with``; entering proves the login. All methods may be awaited from many
+    tasks at once, of the asyncio event loop in which the client was opened. In another event loop, and in a process
+    that was forked meanwhile, they raise `St4sdError` and send nothing. They wait for a service that restarts, for as
+    long as ``Config.retry`` says. Besides what each method names, all raise `TransportError` when the service cannot
+    be reached, `Unauthorized` when the credentials are refused, and `APIError` for whatever else the service refuses.
 
     Args:
         url: Address of the deployment; ``/rs`` and what follows it is left out.
@@ -95,7 +96,7 @@ class Client(Groups, Waits, Results, Imports, Staging):
     def _bind(self, session: Session, config: Config) -> None:
         self._session = session
         self._config = config
-        self._poller = Poller(self._send_once, self._last_word, config)
+        self._poller = Poller(self._send_once, self._last_word, config, session.check)
         self._bind_groups(self._send)
         self.experiments = experiments.Experiments(self._send)
         """The registry of experiments."""

@@ -64,7 +64,7 @@ class Config:
     """Longest body of a reply that is read into memory, in bytes, at least 1: JSON, error messages, and what
     `Client.output` returns. A longer one is a `DecodeError`. Downloads to files have no such bound."""
     retry: RetryPolicy = field(default_factory=RetryPolicy)
-    """How patiently a request is repeated where that is safe."""
+    """For how long a request is repeated where that is safe; by default it outlasts a service that restarts."""
     poll_interval: float | None = None
     """Seconds between two looks at a watched run; None: quick after a start or a change, 30 s when nothing moves."""
     grace: float = GRACE
@@ -80,7 +80,8 @@ class Config:
     validate: bool = True
     """Whether entering the client proves the login with one request."""
     progress: Progress | None = field(default=None, compare=False)
-    """What is told how far downloads, waits and batches are, as a `ProgressBars`; None: nothing."""
+    """What is told how far downloads, waits and batches are, and for how long a service that is away has been waited
+    for, as a `ProgressBars`; None: nothing."""
     clock: Clock = field(default_factory=SystemClock, repr=False, compare=False)
     """Where time comes from; tests bring their own."""
 

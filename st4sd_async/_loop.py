@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import os
 import threading
 from collections.abc import Coroutine
 from contextlib import AbstractAsyncContextManager, suppress
@@ -117,6 +118,7 @@ class Loop:
         self._stays: list[Stay] = []
         self._is_up = threading.Event()
         self._is_left = self._is_exiting = False
+        self._process = os.getpid()
         self.error: Exception | None = None
         """What went wrong when the client was closed."""
 
@@ -161,6 +163,11 @@ class Loop:
         """Whether this is the thread."""
         return self._thread.ident == threading.get_ident()
 
+    @property
+    def is_forked(self) -> bool:
+        """Whether this process was forked from that of the thread, which then is not here."""
+        return os.getpid() != self._process
+
     def leave(self, *, exiting: bool = False) -> None:
         """
         Close everything soon; waits for nothing, so that the garbage collector may call it, in any thread.
@@ -170,13 +177,13 @@ class Loop:
         """
         self._is_exiting = exiting
         self._is_left = True
-        if self._native is not None:
+        if self._native is not None and not self.is_forked:
             with suppress(RuntimeError):  # it is over already
                 self._native.call_soon_threadsafe(self._leaving.set)
 
     def join(self, timeout: float | None = None) -> None:
         """Return when everything is closed."""
-        if self._thread.ident is not None:
+        if self._thread.ident is not None and not self.is_forked:
             self._thread.join(timeout)
 
     def close(self) -> None:

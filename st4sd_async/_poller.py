@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from math import inf
@@ -54,7 +54,15 @@ class Poller:
     unless the service has so many other instances that asking for each run costs it less.
     """
 
-    def __init__(self, send: Sender, last_word: LastWord, config: Config) -> None:
+    def __init__(self, send: Sender, last_word: LastWord, config: Config, check: Callable[[], None]) -> None:
+        """
+        Args:
+            send: Sends a request, once.
+            last_word: Asks the datastore how a deleted run ended.
+            config: Settings.
+            check: Raises an error if requests cannot be sent from here.
+        """
+        self._check = check
         self._grace = config.grace
         self._clock = config.clock
         self._runs: dict[str, Watched] = {}
@@ -92,6 +100,7 @@ class Poller:
             WaitTimeout: Not all are over in time.
             Unauthorized: The credentials were refused and could not be renewed.
         """
+        self._check()
         follower = Follower(Deadline(timeout, self._clock), interval)
         self._join(follower, runs)
         try:
@@ -131,6 +140,7 @@ class Poller:
     async def _next(self, follower: Follower) -> tuple[str, Status]:
         try:
             while not follower.news:
+                self._check()
                 follower.check(self._looks.trouble)
                 await self._turns.wait(follower, partial(self._work, follower))
         finally:

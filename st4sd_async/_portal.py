@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from contextlib import AbstractAsyncContextManager, suppress
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
+from ._binding import FORKED
 from ._errors import St4sdError
 from ._loop import CLOSED, PATIENCE, Loop, Stay
 
@@ -28,7 +30,7 @@ class Portal:
 
     def __init__(self, client: AbstractAsyncContextManager[Any]) -> None:
         self._client = client
-        self._lock = threading.RLock()
+        self._lock, self._process = threading.RLock(), os.getpid()
         self._loop: Loop | None = None
         self._is_closed = False
         self.known: WeakValueDictionary[int, Any] = WeakValueDictionary()
@@ -42,8 +44,12 @@ class Portal:
             St4sdError: It was closed, or this is the thread of the loop.
         """
         loop = self._loop
+        if loop is not None and loop.is_forked:
+            raise St4sdError(f"this client was {FORKED}: make one of its own in the new process")
         if loop is not None and loop.is_here:
             raise St4sdError(INSIDE)
+        if self._process != os.getpid():  # a thread that held the lock is not in this process
+            self._lock, self._process = threading.RLock(), os.getpid()
         with self._lock:
             if self._is_closed:
                 raise St4sdError(CLOSED)
@@ -64,6 +70,8 @@ class Portal:
 
     def close(self) -> None:
         """Break off what other threads wait for, leave what was entered, close the client; no error if it is closed."""
+        if self._loop is not None and self._loop.is_forked:
+            return  # nothing of it is in this process
         if self._loop is not None and self._loop.is_here:
             raise St4sdError(INSIDE)
         with self._lock:
@@ -93,7 +101,7 @@ class Portal:
         finally:
             loop = self._loop
             # In the loop's own thread, where the garbage collector may be the one who closes, the loop sees to it.
-            if loop is not None and not loop.is_here:
+            if loop is not None and not loop.is_here and not loop.is_forked:
                 with suppress(St4sdError):  # it was closed meanwhile, and the stream with it
                     loop.call(stream.aclose(), PATIENCE)
 
@@ -103,8 +111,8 @@ class Portal:
         return self.call(loop.enter(manager))
 
     def exit(self, stay: Stay) -> None:
-        """Leave it; done already if the client was closed meanwhile."""
-        if self._loop is not None:
+        """Leave it; done already if the client was closed meanwhile, and never done in a forked process."""
+        if self._loop is not None and not self._loop.is_forked:
             self.call(self._loop.exit(stay))
 
 

@@ -14,6 +14,7 @@ import anyio
 import anyio.to_thread
 
 from ._auth import Credentials, Secret, may_carry_credentials
+from ._binding import LoopBinding
 from ._call import DEFAULT_SILENCE, LONG_SILENCE, Call, decipher
 from ._config import Config, build_home, build_tls, split_address
 from ._errors import (
@@ -82,6 +83,7 @@ class Session:
         self._config = config
         self._limit(config)
         self._http: httpx.AsyncClient | None = None
+        self._binding: LoopBinding | None = None
         self._services: dict[str, str] | None = None
         self.gateways: dict[str, tuple[str, float]] = {}
         """id of a gateway -> its root, and when the registry told it."""
@@ -97,20 +99,41 @@ class Session:
         return self._http is not None
 
     async def open(self) -> None:
-        """Make ready to send; no request is sent."""
+        """Make ready to send; no request is sent. Raises `St4sdError` if it is open, or this is no asyncio."""
         if self.is_open:
+            self.check()
             raise St4sdError("this client is open already")
+        binding = LoopBinding("client")
         tls = await anyio.to_thread.run_sync(build_tls, self._config.verify)
         make_client = await anyio.to_thread.run_sync(_engine)
         self._limit(self._config)
         self._services = None
+        self._binding = binding
         self._http = await self._stack.enter_async_context(make_client(tls, self.home))
 
     async def close(self) -> None:
-        """Close all connections; what is in flight ends with an error."""
-        self._http = None
+        """
+        Close all connections; what is in flight ends with an error.
+
+        In a forked process they are left alone: the first one still uses them.
+
+        Raises:
+            St4sdError: It was opened in another event loop, which goes on.
+        """
+        binding = self._binding
+        if binding is not None and binding.is_forked:
+            _abandoned.append(self._stack.pop_all())
+        elif binding is not None and not binding.is_over:
+            binding.check()
+        self._http = self._binding = None
         with anyio.CancelScope(shield=True):
             await self._stack.aclose()
+
+    def check(self) -> None:
+        """Raise `St4sdError` unless this client is open in this event loop and process."""
+        if self._http is None or self._binding is None:
+            raise St4sdError(NOT_OPEN)
+        self._binding.check()
 
     async def services(self, config: Config) -> dict[str, str]:
         """
@@ -153,6 +176,7 @@ class Session:
         return await self._carried_out(call, config, take)
 
     async def _carried_out(self, call: Call[T], config: Config, take: Take[T] | None) -> T:
+        self.check()
         base = call.base or self._runtime
         url, outage, in_doubt = base + call.path, self._outages.get(base) or self._outage(base), False
 
@@ -269,6 +293,9 @@ class Session:
             error.token_page, error.advice = self.token_page, f"get a new token at {self.token_page}"
             raise
 
+
+_abandoned: list[AsyncExitStack] = []
+"""Connections of the process from which this one was forked: to destroy them here would take them away there."""
 
 _DONE = Response(200, {}, b"")
 """What a repeated delete that finds nothing is taken for: the earlier one did it."""

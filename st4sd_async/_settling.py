@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import anyio
@@ -28,6 +28,8 @@ class Settling:
     _client: Client
     _work: Work | None
     _errors: dict[str, Exception]
+    _check_open: Callable[[], object]
+    """Raises an error unless the batch can be used here."""
 
     async def retry_failed(self, corrected: Iterable[Launch] = ()) -> int:
         """
@@ -46,6 +48,7 @@ class Settling:
         Raises:
             InvalidPayload: A payload will not do; nothing is planned.
         """
+        self._check_open()
         given: dict[str, Entry] = {}
         for launch in each(corrected):
             row = self._book.rows.get(launch.key)
@@ -83,6 +86,7 @@ class Settling:
             UnknownRun: The service has no such run.
             ValueError: The launch is not in doubt, or the run was started for something else or is another launch's.
         """
+        self._check_open()
         row = self._book.doubt(key)
         self._check_free(rest_uid)
         seen = of_instance(await self._client.instances.get(rest_uid))
@@ -109,6 +113,7 @@ class Settling:
         Raises:
             ValueError: The launch is not in doubt.
         """
+        self._check_open()
         self._book.doubt(key)
         by_hand = Proof.BY_HAND
         await self._book.move(
@@ -127,6 +132,7 @@ class Settling:
         Raises:
             TransportError, APIError: Some could not be deleted; they are as they were, the others are deleted.
         """
+        self._check_open()
         if self._work is not None:
             self._work.stop()
             await self._work.over()

@@ -45,6 +45,7 @@ LEVELS = {
     "_config": 1,
     "_kinds": 1,
     "_replies": 1,
+    "_binding": 1,
     "_outage": 1,
     "_retry": 1,
     "_proxies": 1,

@@ -253,7 +253,7 @@ class Told(NamedTuple):
 
 def poller(service: Service, grace: float = 60.0) -> Poller:
     """A poller that asks this service."""
-    return Poller(service, service.last_word, Config(clock=service.clock, grace=grace))
+    return Poller(service, service.last_word, Config(clock=service.clock, grace=grace), lambda: None)
 
 
 class Watcher:

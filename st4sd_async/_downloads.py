@@ -29,7 +29,16 @@ from ._ledger import Origin
 from ._names import folder_name, folder_names, safe_name
 from ._progress import Work
 from ._resources.documents import COMPONENT, filters
-from ._resources.gateways import MOST_BYTES, SCHEME, Location, component_call, directory, files_call, location
+from ._resources.gateways import (
+    MOST_BYTES,
+    SCHEME,
+    Location,
+    component_call,
+    directory,
+    files_call,
+    location,
+    location_in,
+)
 from ._resources.instances import filename_in, output_file_call, where_to_look
 from ._threads import in_thread
 from ._workspace import Writer, free
@@ -81,7 +90,7 @@ class Downloads:
         if where not in self._locations:
             known = await self._datastore.user_metadata(rest_uid=where)
             document = known[-1] if known else await self._datastore.document(where)
-            self._locations[where] = location(document.instance)
+            self._locations[where] = location_in(document)
         return self._locations[where]
 
     async def _gateway(self, instance: Location) -> str:
@@ -162,7 +171,7 @@ class Downloads:
         if rest_uid is None:  # then nobody knows when it is over
             return location(where)
         document = await self._datastore.document(rest_uid)
-        instance = location(document.instance)
+        instance = location_in(document)
         if document.status.is_final:
             self._final[where] = instance
         return instance

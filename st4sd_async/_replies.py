@@ -192,7 +192,7 @@ def _detail(response: Response, secrets: tuple[str, ...]) -> dict[str, Any]:
     if not isinstance(body, dict):
         return {}
     body = _searchable(body, [SEARCHED])
-    masking = Masking(pydantic_core.to_json(body).decode("utf-8", "replace"), secrets)
+    masking = Masking(json.dumps(body, ensure_ascii=False), secrets)
     found: dict[str, Any] = masking.deep(body)
     return _clipped(found) if len(response.body) > KEPT_WHOLE else found
 

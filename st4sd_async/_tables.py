@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +14,7 @@ import anyio
 from . import models
 from ._csv import AS_TEXT, read_table
 from ._errors import DecodeError, St4sdError
-from ._resources.gateways import SCHEME, location
+from ._resources.gateways import SCHEME, location, location_in
 from ._threads import in_thread
 from .models import DownloadFailed
 
@@ -76,7 +76,7 @@ async def tables(client: Results, run: str, filename: str, *, component: str | N
     async with _scratch() as folder:
         files = await client.download_files(run, folder, component=component, stage=stage, filename=filename)
         owners = await _owners(client, run)
-        return [await in_thread(_table, file, owners[file.source]) for file in files]
+        return [await in_thread(_table, file, _owner(owners, file.source)) for file in files]
 
 
 async def printed(client: Results, run: str, *, component: str | None, stage: int | None) -> dict[str, str]:
@@ -86,7 +86,7 @@ async def printed(client: Results, run: str, *, component: str | None, stage: in
         owners = await _owners(client, run)
         contents = [await in_thread(file.path.read_bytes) for file in files]
     texts = (content.decode("utf-8", "replace") for content in contents)
-    return {owners[file.source].reference: text for file, text in zip(files, texts, strict=True)}
+    return {_owner(owners, file.source).reference: text for file, text in zip(files, texts, strict=True)}
 
 
 async def log(client: Results, run: str) -> str:
@@ -110,10 +110,15 @@ async def _owners(client: Results, run: str) -> dict[str, ComponentDocument]:
     else:
         documents = await client.datastore.components(rest_uid=run)
     return {
-        f"{SCHEME}{location(document.instance).gateway}{file}": document
-        for document in documents
-        for file in document.files
+        f"{SCHEME}{location_in(document).gateway}{file}": document for document in documents for file in document.files
     }
+
+
+def _owner(owners: Mapping[str, ComponentDocument], source: str) -> ComponentDocument:
+    """Return the component that has a file; raise DecodeError if the datastore does not name it any longer."""
+    if source not in owners:
+        raise DecodeError("POST", "documents/api/v1.0/query", f"no component that has the file {source!r}")
+    return owners[source]
 
 
 @asynccontextmanager

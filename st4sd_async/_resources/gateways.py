@@ -18,6 +18,7 @@ from .documents import hello_call
 
 if TYPE_CHECKING:
     from .._clock import Clock
+    from ..models import Document
 
 SERVICE = "cdb-gateway-registry"
 """Name of the registry among the services."""
@@ -69,6 +70,15 @@ def location(uri: str) -> Location:
     return Location(gateway, f"{slash}{path}".rstrip("/"))
 
 
+def location_in(document: Document) -> Location:
+    """Return the location of the run that a document is about; raise DecodeError if the document names none."""
+    try:
+        return location(document.instance)
+    except ValueError as error:
+        problem = str(error)
+    raise DecodeError("POST", "documents/api/v1.0/query", problem, path="instance", body=document.instance)
+
+
 def root(services: Mapping[str, str]) -> str:
     """The root of the registry; raises `NotFound` if it is not among the services."""
     if SERVICE not in services:
@@ -113,13 +123,15 @@ def _component(instance: Location, stage: int, component: str) -> dict[str, str]
 
 
 def _hosts(response: Response) -> dict[str, str]:
-    hosts = {str(name): str(entry["host"]) for name, entry in response.json().items()}
+    found = response.json()
+    hosts = {name: str(entry.get("host")) for name, entry in found.items() if isinstance(entry, dict)}
     for name, host in hosts.items():
         if "@" in host:  # not told, because it may hold a password
             raise APIError(f"the registry has an address of gateway {name!r} that cannot be used: tell who runs it")
-        if split_address(host) is None:
-            raise ValueError("an address that is none")
-    return hosts
+    usable = {name: host for name, host in hosts.items() if split_address(host) is not None}
+    if found and not usable:
+        raise ValueError("no addresses")
+    return usable
 
 
 def _flag(response: Response) -> bool:

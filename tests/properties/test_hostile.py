@@ -1,0 +1,388 @@
+"""
+Whatever texts a service sends, through every field of every reply.
+
+All that is printed, logged, raised, rendered and written is looked at: there are only errors of this package, no
+control characters, and nothing outside the target of a download.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import traceback
+import types
+import typing
+import zipfile
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
+from datetime import datetime
+from itertools import cycle
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+from unicodedata import category
+
+import anyio
+import pydantic
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from st4sd_async import (
+    APIError,
+    Client,
+    Download,
+    DownloadFailed,
+    Item,
+    Output,
+    Properties,
+    Requirement,
+    RetryPolicy,
+    St4sdError,
+    Status,
+    StatusReport,
+    Step,
+    _errors,
+    _journal_errors,
+    _refusals,
+    models,
+)
+from st4sd_async._hints import explain
+from st4sd_async._printable import LAYOUT, printable
+from st4sd_async._repr import html_of, text_of
+from st4sd_async._screens import Lines
+from st4sd_async._show import steps_card
+from st4sd_async._shown import Shown
+from st4sd_async.models._base import Reply
+from tests.faults.raw import Exchange, RawServer, reply
+from tests.faults.tools import settings as quick
+
+RUN = "demo-abcdef-01234567"
+EVERY_CATEGORY = "".join({category(chr(code)): chr(code) for code in range(0x10FFFF)}.values())
+FIXED = [
+    "", " ", "\0", "\n", "\x1b[2J", "\x1b]52;c;aGk=\x07", "\x9b31m", "\x7f", "a\r\nb", "\u202egpj.exe", "\u2028",
+    "\ud800",
+    "../../.ssh/authorized_keys", "/etc/passwd", "..", ".", "a/b", "a\\b", "C:\\x", "-rf", "--help", "$(reboot)", "~",
+    "file://gw/../../x", "file://gw/a", "http://user:pass-word@x", ".st4sd-downloads.jsonl", "nul", "[red]x[/red]",
+    "<img src=x onerror=alert(1)>", "{}", "%s%n", "{0}", "=1+1", "x" * 5000, "\u5206" * 300, "\U0001f9ea", "1e400",
+    "9" * 5000, EVERY_CATEGORY,
+]  # fmt: skip
+TEXTS = st.sampled_from(FIXED) | st.text(st.characters(exclude_categories=()), max_size=30)
+SOURCES = st.lists(TEXTS, min_size=1, max_size=12)
+
+for _name in models.__all__:
+    getattr(models, _name)  # a class that is not imported is no subclass yet
+
+
+def classes(root: type[Any]) -> list[type[Any]]:
+    """A class and all below it."""
+    return [root, *(one for child in root.__subclasses__() for one in classes(child))]
+
+
+REPLIES = sorted(classes(Reply), key=lambda cls: f"{cls.__module__}{cls.__qualname__}")
+
+
+def filled(cls: type[pydantic.BaseModel], source: Iterator[str]) -> dict[str, Any]:
+    """What a service may send for a model: a text from the source in every place, and a field of a strange name."""
+    found: dict[str, Any] = {next(source): next(source)}
+    for name, field in cls.model_fields.items():
+        alias = field.validation_alias or field.alias or name
+        key = alias if isinstance(alias, str) else str(typing.cast("pydantic.AliasChoices", alias).choices[0])
+        found[key] = RUN if (cls.__name__, name) == ("Instance", "id") else value_for(field.annotation, source)
+    return found
+
+
+def value_for(kind: Any, source: Iterator[str]) -> Any:
+    """A value of a type of a field, made of texts."""
+    origin, inside = typing.get_origin(kind), [one for one in typing.get_args(kind) if one is not type(None)]
+    if origin in (typing.Union, types.UnionType, typing.Annotated):
+        return value_for(inside[0], source)
+    if origin in (list, tuple):
+        return [value_for(inside[0] if inside else str, source) for _ in range(2)]
+    if origin is dict or kind is dict:
+        return {next(source): value_for(inside[1] if inside else str, source) for _ in range(2)}
+    if isinstance(kind, type) and issubclass(kind, pydantic.BaseModel):
+        return filled(kind, source)
+    if isinstance(kind, type) and issubclass(kind, int | float | bool | datetime) and next(source) < "m":
+        return 1
+    return next(source) if isinstance(kind, type) else {next(source): [next(source)]}
+
+
+def is_harmless(text: str) -> bool:
+    """Whether a terminal shows a text as it is."""
+    return printable(text, LAYOUT) == text
+
+
+def check_shown(thing: Any) -> None:
+    """Look at every way in which a thing is shown."""
+    texts = [repr(thing), str([thing]), f"{thing!r}"]
+    if not isinstance(thing, pydantic.BaseModel) or not isinstance(thing, str):
+        texts += [str(thing), f"{thing}"]
+    if isinstance(thing, Shown):
+        pretty = Printer()
+        thing._repr_pretty_(pretty, cycle=False)
+        html = thing._repr_html_()
+        texts += [html, *pretty.texts]
+        assert "<img" not in html
+        assert "<script" not in html
+    assert [text for text in texts if not is_harmless(text)] == []
+
+
+class Printer:
+    """What IPython gives to an object that is to print itself."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+        self.stack: list[Any] = []
+
+    def text(self, text: str) -> None:
+        self.texts.append(text)
+
+
+@pytest.mark.parametrize("cls", REPLIES, ids=lambda cls: cls.__name__)
+@settings(max_examples=25)
+@given(texts=SOURCES)
+def test_every_field_of_every_reply_is_shown_without_orders(cls: type[Any], texts: list[str]) -> None:
+    """In its text, its repr, its HTML; and a reply that is refused is refused as such."""
+    try:
+        thing = cls.model_validate(filled(cls, cycle(texts)))
+    except pydantic.ValidationError:
+        return
+
+    check_shown(thing)
+    for name in cls.model_fields:
+        repr(getattr(thing, name))
+    if isinstance(thing, Status):
+        for shown in (thing, thing.concluded(deleted=True)):
+            check_shown(shown)
+            assert is_harmless(f"{shown.hint}")
+
+
+@settings(max_examples=60)
+@given(texts=SOURCES)
+def test_all_that_is_made_of_replies_is_shown_without_orders(texts: list[str]) -> None:
+    """Tables, files, requirements, launches, reports, reasons, progress."""
+    source = cycle(texts)
+    error = St4sdError(next(source))
+    status = Status.model_construct(error_description=next(source))
+    column = [next(source), 1.5, None, [next(source)]]
+    one = Properties.of_run({next(source): column})
+    many = Properties.of_runs({RUN: one}, {RUN: error}, [next(source)])
+    path = Path(next(source).replace("\0", "") or "x")
+    cells = "; ".join(["rowid", "reference", next(source)]) + "\n" + "; ".join(["0", next(source), next(source)])
+    report = json.dumps({"0": {"engine": {"componentStates": cells, "engineStates": ""}}})
+    item = Item(next(source), next(source), "failed", 1, None, status, error, (path,))
+
+    for thing in (
+        one, many, item, replace(item, status=None),
+        Download(path, 1, next(source), next(source)), DownloadFailed(path, next(source), error),
+        Output(next(source), next(source), b"", next(source)),
+        Requirement("dataset", next(source), (next(source),), next(source)),
+        explain(next(source), next(source), next(source), next(source)),
+    ):  # fmt: skip
+        check_shown(thing)
+    parsed = StatusReport.parse(report)
+    assert is_harmless(str(parsed))
+    assert is_harmless(repr(parsed))
+    card = steps_card([Step(next(source), 1, 2, next(source), 3, False)])
+    assert is_harmless(text_of(card) + html_of(card))
+
+
+def errors_of(source: Iterator[str]) -> Iterator[BaseException]:
+    """An error of each class of the tree, made of texts."""
+    for cls in classes(St4sdError):
+        if issubclass(cls, APIError):
+            detail = {
+                key: next(source) for key in ("message", "problem", "flowirErrors", "unknownRestUID", "graphName")
+            }
+            error = cls(next(source), status=400, method="GET", url=f"http://x/{next(source)}", detail=detail)
+            error.advice = next(source)
+            yield error
+    yield from (cls("GET", next(source), next(source)) for cls in classes(_errors.TransportError))
+    yield _errors.DecodeError("GET", next(source), next(source), path=next(source), body=next(source))
+    yield from (
+        cls(next(source), next(source)) for cls in classes(_errors.DownloadError) + classes(_errors.OutcomeUnknown)
+    )
+    yield _errors.S3Error(next(source), next(source), next(source))
+    status = Status.model_validate({"experiment-state": next(source), "error-description": next(source)})
+    yield from (
+        _errors.RunFailed({RUN: status}),
+        _errors.RunDeleted(RUN, status),
+        _errors.WaitTimeout(1, {RUN: status}),
+    )
+    yield _journal_errors.JournalError(next(source))
+
+
+@settings(max_examples=40)
+@given(texts=SOURCES)
+def test_every_error_is_raised_without_orders(texts: list[str]) -> None:
+    """Its text is one line; its repr and a traceback are harmless too."""
+    assert _refusals  # whose classes are in the tree
+
+    for error in errors_of(cycle(texts)):
+        assert str(error).isprintable() or printable(str(error)) == str(error)
+        assert is_harmless(repr(error))
+        assert is_harmless("".join(traceback.format_exception(error)))
+
+
+def zipped(source: Iterator[str]) -> bytes:
+    """An archive whose names are texts."""
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
+        for name in dict.fromkeys(next(source).encode("utf-8", "replace").decode() for _ in range(4)):
+            archive.writestr(zipfile.ZipInfo(name or "x"), b"content")
+    return content.getvalue()
+
+
+def body_for(path: str, base: str, source: Iterator[str]) -> Any:
+    """What a hostile service answers: in the right shape, made of texts."""
+    where = path.partition("?")[0].removeprefix("/rs/").strip("/")
+    place = f"/{next(source)}"
+    instance = f"file://gw{place}"
+    by_beginning: dict[str, Callable[[], Any]] = {
+        "url-map": lambda: {
+            "cdb-rest": f"{base}/ds",
+            "cdb-gateway-registry": f"{base}/reg",
+            next(source): next(source),
+        },
+        "ds/documents": lambda: {
+            "document-descriptors": [
+                {
+                    **filled(kind, source),
+                    "type": kind_name,
+                    "instance": instance,
+                    "files": [f"{instance[9:]}/{next(source)}"],
+                }
+                for kind, kind_name in (
+                    (models.ExperimentDocument, "experiment"),
+                    (models.ComponentDocument, "component"),
+                    (models.UserMetadata, "user-metadata"),
+                )
+            ]
+        },
+        "reg/gateways": lambda: {"gw": {"host": f"{base}/gw"}, next(source): {"host": next(source)}},
+        "gw": lambda: zipped(source),
+        f"instances/{RUN}/status": lambda: filled(models.Status, source),
+        f"instances/{RUN}/outputs/": lambda: zipped(source),
+        f"instances/{RUN}/outputs": lambda: {next(source): filled(models.KeyOutput, source) for _ in range(3)},
+        f"instances/{RUN}/properties": lambda: {next(source): [next(source)], "input-id": [next(source)]},
+        f"instances/{RUN}": lambda: filled(models.Instance, source),
+        "instances": lambda: [{**filled(models.Instance, source), "id": one} for one in (next(source), RUN)],
+        "experiments/demo/history": lambda: filled(models.History, source),
+        "experiments/demo": lambda: {"entry": filled(models.Experiment, source), "problems": [next(source)]},
+        "experiments": lambda: {"entries": [filled(models.Experiment, source)], "problems": [next(source)]},
+        "relationships": lambda: {"entries": [filled(models.Relationship, source)], "problems": [next(source)]},
+        "library": lambda: {"entries": [{"graph": {next(source): next(source)}}], "problems": [next(source)]},
+        "datasets": lambda: [next(source)],
+        "image-pull-secrets": lambda: {next(source): [next(source)]},
+    }
+    return next((made() for beginning, made in by_beginning.items() if where.startswith(beginning)), {})
+
+
+Verb = Callable[[Client, Path], Awaitable[Any]]
+VERBS: list[Verb] = [
+    lambda client, to: client.status(RUN),
+    lambda client, to: client.wait(RUN, timeout=0.05),
+    lambda client, to: client.instances.list(),
+    lambda client, to: client.instances.get(RUN),
+    lambda client, to: client.outputs(RUN),
+    lambda client, to: client.output(RUN, "x"),
+    lambda client, to: client.properties(RUN),
+    lambda client, to: client.properties([RUN]),
+    lambda client, to: client.experiments.list(),
+    lambda client, to: client.experiments.get("demo"),
+    lambda client, to: client.experiments.history("demo"),
+    lambda client, to: client.fetch_experiment(client, "demo"),
+    lambda client, to: client.payload("demo"),
+    lambda client, to: client.relationships.list(),
+    lambda client, to: client.library.list(),
+    lambda client, to: client.datasets.list(),
+    lambda client, to: client.image_pull_secrets.list(),
+    lambda client, to: client.deployment.services(),
+    lambda client, to: client.datastore.experiments(rest_uid=RUN),
+    lambda client, to: client.datastore.document(RUN, timeout=0.05),
+    lambda client, to: client.datastore.components(instance="x"),
+    lambda client, to: client.read_file(RUN, "x"),
+    lambda client, to: client.csv(RUN),
+    lambda client, to: client.stdout(RUN),
+    lambda client, to: client.status_report(RUN),
+    lambda client, to: client.download_outputs(RUN, to),
+    lambda client, to: client.download_outputs(RUN, to, unpack=True),
+    lambda client, to: client.download_files(RUN, to),
+    lambda client, to: client.download_component(RUN, 0, "x", to),
+]
+
+
+async def ask_everything(texts: list[str], target: Path, problem: Any) -> list[Any]:
+    """What all verbs give, or the errors that they raise."""
+    source = cycle(texts)
+    server: RawServer
+
+    async def answer(exchange: Exchange) -> None:
+        if problem is not None:
+            await reply(problem, {"message": next(source), next(source): next(source)})(exchange)
+            return
+        body = body_for(exchange.seen.path, server.url, source)
+        media = "application/zip" if isinstance(body, bytes) else "application/json"
+        name = next(source).encode("ascii", "ignore").decode().replace("\r", "").replace("\n", "").replace("\0", "")
+        await reply(200, body, media=media, content_disposition=f'attachment; filename="{name}"')(exchange)
+
+    found = []
+    async with (
+        RawServer([answer]) as server,
+        Client(server.url, config=quick(retry=RetryPolicy(attempts=1))) as client,
+    ):
+        for verb in VERBS:
+            try:
+                found.append(await verb(client, target))
+            except St4sdError as error:
+                found.append(error)
+    return found
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("problem", [None, 400, 404, 500], ids=["answers", "400", "404", "500"])
+def test_a_hostile_service_meets_only_our_errors_and_reaches_nothing(
+    problem: int | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Over a socket, through every verb that reads; everything is logged."""
+    caplog.set_level(logging.DEBUG, "st4sd_async")
+
+    @settings(max_examples=12)
+    @given(texts=SOURCES)
+    def attack(texts: list[str]) -> None:
+        caplog.clear()
+        with TemporaryDirectory() as folder:
+            target, aside = Path(folder, "a", "target"), Path(folder, "a", "aside")
+            target.mkdir(parents=True)
+            aside.write_text("mine")
+
+            found = anyio.run(ask_everything, texts, target, problem)
+
+            outside = {path for path in Path(folder).rglob("*") if target not in (path, *path.parents)}
+            assert outside == {target.parent, aside}
+            assert aside.read_text() == "mine"
+            assert not [
+                path for path in target.rglob("*") if path.is_symlink() or not (path.is_file() or path.is_dir())
+            ]
+        for one in found:
+            for thing in one if isinstance(one, list) else [one]:
+                if isinstance(thing, St4sdError):
+                    assert is_harmless(str(thing) + repr(thing) + "".join(traceback.format_exception(thing)))
+                elif not isinstance(thing, str):
+                    assert is_harmless(repr(thing))
+        ours = [record for record in caplog.records if record.name == "st4sd_async"]
+        assert all(is_harmless(record.getMessage() + (record.exc_text or "")) for record in ours)
+
+    attack()
+
+
+def test_progress_on_standard_error_gives_no_orders(capsys: pytest.CaptureFixture[str]) -> None:
+    """Where there is no terminal that can be drawn in."""
+    lines = Lines()
+
+    for text in FIXED:
+        lines.draw(steps_card([Step(text, 1, 2, text, 3, False)]))
+
+    assert is_harmless(capsys.readouterr().err)

@@ -40,7 +40,7 @@ def _read(path: Path) -> list[Row]:
         with copied(path, name) as copy, closing(sqlite3.connect(copy)) as database:
             number = records.format_of(name, dict(database.execute("SELECT name, value FROM journal")))
             return [records.read(number, values) for values in database.execute(records.selecting(number))]
-    except sqlite3.Error as error:
+    except (sqlite3.Error, ValueError, TypeError) as error:
         problem = f"{name} cannot be read while it is open elsewhere: {error}"
     raise JournalError(problem)
 

@@ -19,6 +19,7 @@ from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import filterfalse
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -366,7 +367,7 @@ class Journal:
         self._query(records.MOMENTS)
         rows = [records.read(number, values) for values in self._query(records.selecting(number)).fetchall()]
         if number < records.FORMAT:
-            self._upgrade(facts, rows)
+            rows = self._upgraded(facts, rows, now)
         self._refuse_transitions()
         opening = int(facts["opening"]) + 1
         self._query(records.SET, "opening", str(opening))
@@ -383,15 +384,23 @@ class Journal:
             self._query(records.SET, *item)
         self._mark()
 
-    def _upgrade(self, facts: dict[str, str], rows: Iterable[Row]) -> None:
-        """Bring the tables of an older format to the newest."""
+    def _upgraded(self, facts: dict[str, str], rows: Iterable[Row], now: float) -> list[Row]:
+        """Bring the tables of an older format, which took ids as they came, to the newest; returns the launches."""
         for statement in records.FROM_FORMAT_1:
             self._query(statement)
-        for row in rows:
-            self._query("UPDATE item SET checksum = ? WHERE key = ?", records.checksum(*records.written(row)), row.key)
+        for table in ("run", "seen"):
+            ids = [uid for (uid,) in self._query(f"SELECT rest_uid FROM {table}")]
+            for uid in filterfalse(is_rest_uid, ids):
+                self._query(f"DELETE FROM {table} WHERE rest_uid = ?", uid)
+        owners = dict(self._query("SELECT rest_uid, key FROM run").fetchall())
+        upgraded = []
+        for was in rows:
+            upgraded.append(row := _with_own_run(was, owners, now))
+            self._execute(*records.rewriting(was, row))
         for item in _marks(facts["token"]).items():
             self._query(records.SET, *item)
         self._mark()
+        return upgraded
 
     def _mark(self) -> None:
         """Have the file's header say what it is."""
@@ -421,17 +430,36 @@ class Journal:
             raise JournalError(told.format(server))
         return number, facts
 
+    def _check_runs(self, owners: Mapping[str, str], rows: Iterable[Row]) -> None:
+        """Check that runs and launches belong together; raises ValueError if they do not."""
+        keys = set()
+        for row in rows:
+            keys.add(row.key)
+            if row.state is State.STARTED or row.rest_uid is not None:
+                _check_id(row.rest_uid)
+                if owners.get(row.rest_uid or "") != row.key:
+                    raise ValueError(f"the run {row.rest_uid!r} of {row.key!r} is not its own")
+            for uid in row.candidates:
+                _check_id(uid)
+        for uid, key in owners.items():
+            _check_id(uid)
+            if key not in keys:
+                raise ValueError(f"the run {uid!r} is that of {key!r}, which is no launch")
+
     def _read(self, facts: Mapping[str, str], opening: int, rows: list[Row], now: float) -> Contents:
         runs = self._query("SELECT rest_uid, key, gone FROM run").fetchall()
-        owners = {uid: key for uid, key, _ in runs if is_rest_uid(uid)}
+        owners = {uid: key for uid, key, _ in runs}
+        self._check_runs(owners, rows)
         for index, was in enumerate(rows):
-            row = _resumed(was, owners, now)
+            row = _resumed(was, now)
             if (row.state, row.since) != (was.state, was.since):
                 for statement in records.moving(was, row):
                     self._execute(*statement)
             rows[index] = row
         moments = self._query("SELECT key, attempt, state, since FROM moment ORDER BY since")
         seen = self._query("SELECT rest_uid, opening, gone FROM seen").fetchall()
+        for uid, _, _ in seen:
+            _check_id(uid)
         baseline = facts.get("baseline")
         return Contents(
             token=facts["token"],
@@ -439,7 +467,7 @@ class Journal:
             rows=rows,
             owners=owners,
             gone={uid for uid, _, gone in (*runs, *seen) if gone},
-            seen={uid: int(first) for uid, first, _ in seen if is_rest_uid(uid)},
+            seen={uid: int(first) for uid, first, _ in seen},
             baseline=None if baseline is None else int(baseline),
             moments=[records.noted(values) for values in moments],
         )
@@ -450,23 +478,29 @@ def _marks(token: str) -> dict[str, str]:
     return {"format": str(records.FORMAT), "check": str(records.checksum(token))}
 
 
-def _resumed(row: Row, owners: Mapping[str, str], now: float) -> Row:
+def _resumed(row: Row, now: float) -> Row:
     """What becomes of a launch when its journal is opened."""
     if row.state is State.SENDING:
         return doubted(row, DIED, now)
     if row.state is State.UNKNOWN and row.since > now:
         # The clock was wrong then: nobody can wait for that moment to come.
-        row = replace(row, since=now)
-    if row.state is State.STARTED and (row.rest_uid is None or owners.get(row.rest_uid) != row.key):
-        return disowned(row, f"the journal had the run {row.rest_uid!r} for it, which is {_whose(row, owners)}", now)
-    if row.rest_uid is not None and not is_rest_uid(row.rest_uid):
-        row = replace(row, rest_uid=None)
-    return replace(row, candidates=tuple(filter(is_rest_uid, row.candidates)))
+        return replace(row, since=now)
+    return row
 
 
-def _whose(row: Row, owners: Mapping[str, str]) -> str:
-    owner = owners.get(row.rest_uid or "")
-    return "no rest-uid" if owner is None else f"that of {owner!r}"
+def _with_own_run(row: Row, owners: Mapping[str, str], now: float) -> Row:
+    """What becomes of a launch of an older journal, which may have another's run, or as a run what is no rest-uid."""
+    owner = None if row.rest_uid is None else owners.get(row.rest_uid)
+    if row.state is State.STARTED and owner != row.key:
+        whose = "no rest-uid" if owner is None else f"that of {owner!r}"
+        row = disowned(row, f"the journal had the run {row.rest_uid!r} for it, which is {whose}", now)
+    candidates = tuple(filter(is_rest_uid, row.candidates))
+    return replace(row, rest_uid=row.rest_uid if owner == row.key else None, candidates=candidates)
+
+
+def _check_id(value: Any) -> None:
+    if not is_rest_uid(value):
+        raise ValueError(f"it has {value!r} where a rest-uid is due")
 
 
 _open_journals: weakref.WeakSet[Journal] = weakref.WeakSet()

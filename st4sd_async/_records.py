@@ -144,7 +144,7 @@ def format_of(name: str, facts: Mapping[str, str]) -> int:
         JournalError: A newer version of this package wrote it.
         JournalCorrupt: There is no such format.
     """
-    found = facts.get("format", "")
+    found = str(facts.get("format"))
     number = int(found) if found.isascii() and found.isdigit() else 0
     if number > FORMAT:
         raise JournalError(f"{name} has format {found!r}, which is newer than {FORMAT}: update this package")
@@ -186,7 +186,12 @@ def moving(was: Row, row: Row) -> list[Statement]:
         owning = [(OWN, (row.rest_uid, row.key, row.attempt))]
     elif was.state is State.STARTED and row.rest_uid is None:
         owning = [(DISOWN, (was.rest_uid, was.key))]
-    return [*owning, (UPDATE, (*_with_checksum(row), was.key, str(was.state), was.attempt)), _noting_state(row)]
+    return [*owning, rewriting(was, row), _noting_state(row)]
+
+
+def rewriting(was: Row, row: Row) -> Statement:
+    """Return what writes a launch in place of what it was."""
+    return UPDATE, (*_with_checksum(row), was.key, str(was.state), was.attempt)
 
 
 def _noting_state(row: Row) -> Statement:

@@ -1,0 +1,192 @@
+"""Opening a journal: cancelled, forked, and of a path where something else is."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sqlite3
+import sys
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import anyio
+import pytest
+
+from st4sd_async import JournalCorrupt, JournalError, JournalLocked
+from st4sd_async._journal import Journal
+from st4sd_async._moves import Row, sending
+
+pytestmark = pytest.mark.anyio
+
+SERVER = "https://st4sd.example/"
+
+
+async def is_free(path: Path) -> bool:
+    journal = Journal(path)
+    try:
+        await journal.open(SERVER, 1.0)
+    except JournalLocked:
+        return False
+    await journal.close()
+    return True
+
+
+async def test_a_cancelled_opening_leaves_the_journal_free(tmp_path: Path) -> None:
+    """By `Task.cancel()` at any moment, and by a scope."""
+    path = tmp_path / "campaign.db"
+    for number in range(60):
+        journal = Journal(path)
+        task = asyncio.ensure_future(journal.open(SERVER, 1.0))
+        for _ in range(number % 12):
+            await asyncio.sleep(0)
+        await asyncio.sleep(number / 12_000)
+        task.cancel()
+        await asyncio.wait([task])
+        if not task.cancelled():
+            await journal.close()  # it had ended before
+        assert await is_free(path), number
+    journal = Journal(path)
+    with anyio.move_on_after(0):
+        await journal.open(SERVER, 1.0)
+    await journal.close()
+    assert await is_free(path)
+
+
+FORKING = f"""
+import asyncio, gc, os, signal, sys
+from st4sd_async._journal import Journal
+from st4sd_async._moves import Row, sending
+
+async def main(path, how):
+    journal = Journal(path)
+    await journal.open({SERVER!r}, 1.0)
+    await journal.add([Row("mol", "demo", "0", since=1.0)], {{}})
+    child = os.fork()
+    if child == 0:
+        if how == "lives":
+            os.close(1)
+            signal.pause()
+        if how == "closes":
+            journal._close()
+        del journal
+        gc.collect()
+        os._exit(0)
+    if how != "lives":
+        os.waitpid(child, 0)
+    row = Row("mol", "demo", "0", since=1.0)
+    await journal.save((row, sending(row, 1, 1.0)))
+    print(child, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system cannot fork")
+@pytest.mark.parametrize("how", ["lives", "closes", "drops it"])
+async def test_a_forked_child_neither_keeps_a_journal_nor_harms_it(tmp_path: Path, how: str) -> None:
+    """Whether it goes on or ends before its parent, which is killed after it has written once more."""
+    path = tmp_path / "campaign.db"
+    parent = await anyio.run_process([sys.executable, "-c", FORKING, str(path), how], check=False, stderr=None)
+    assert parent.returncode == -signal.SIGKILL
+    journal = Journal(path)
+    try:
+        found = await journal.open(SERVER, 2.0)
+        await journal.close()
+    finally:
+        if how == "lives":
+            os.kill(int(parent.stdout), signal.SIGKILL)
+
+    assert [(row.key, row.state) for row in found.rows] == [("mol", "unknown")]
+
+
+def snapshot(path: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in path.parent.iterdir() if file.is_file()}
+
+
+def of_another_program(path: Path, mode: str) -> sqlite3.Connection:
+    """Its database, which it has open."""
+    database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    database.execute(f"PRAGMA journal_mode = {mode}")
+    database.execute("CREATE TABLE journal (id INTEGER PRIMARY KEY, text TEXT)")
+    database.execute("INSERT INTO journal (text) VALUES ('dear diary')")
+    return database
+
+
+@pytest.mark.parametrize("mode", ["DELETE", "WAL"])
+@pytest.mark.parametrize("is_open", [False, True], ids=["closed", "open"])
+async def test_the_database_of_another_program_is_left_untouched(tmp_path: Path, mode: str, is_open: bool) -> None:
+    """Byte for byte, its journal mode and its log included; its program goes on."""
+    path = tmp_path / "diary.db"
+    database = await anyio.to_thread.run_sync(of_another_program, path, mode)
+    if not is_open:
+        await anyio.to_thread.run_sync(database.close)
+    before = await anyio.to_thread.run_sync(snapshot, path)
+
+    with pytest.raises(JournalError, match="is no journal but another database: give another path"):
+        await Journal(path).open(SERVER, 1.0)
+
+    assert await anyio.to_thread.run_sync(snapshot, path) == before
+    if is_open:
+        await anyio.to_thread.run_sync(database.execute, "INSERT INTO journal (text) VALUES ('more')")
+        await anyio.to_thread.run_sync(database.close)
+    with closing(sqlite3.connect(path)) as again:
+        assert again.execute("PRAGMA journal_mode").fetchone() == (mode.lower(),)
+        assert again.execute("SELECT count(*) FROM journal").fetchone() == (2 if is_open else 1,)
+
+
+OTHERS: dict[str, tuple[Callable[[Path], object], type[JournalError], str]] = {
+    "a text": (lambda path: path.write_text("key,scale\n" * 99), JournalCorrupt, "is no SQLite file"),
+    "a short text": (lambda path: path.write_text("a"), JournalCorrupt, "is no SQLite file"),
+    "the beginning of a database": (lambda path: path.write_bytes(b"SQLite format 3\0"), JournalCorrupt, "no SQLite"),
+    "a folder": (Path.mkdir, JournalError, "Is a directory"),
+    "a FIFO": (os.mkfifo, JournalError, "not a regular file"),
+    "a link to nowhere": (lambda path: path.symlink_to("none/none"), JournalError, "No such file or directory"),
+}
+
+
+@pytest.mark.parametrize("what", OTHERS)
+async def test_what_is_no_database_is_refused_and_left_untouched(tmp_path: Path, what: str) -> None:
+    """With what it is; nothing blocks, and nothing is left beside it."""
+    make, error, told = OTHERS[what]
+    path = tmp_path / "campaign.db"
+    await anyio.to_thread.run_sync(make, path)
+    before = await anyio.to_thread.run_sync(snapshot, path)
+
+    with anyio.fail_after(5), pytest.raises(error, match=told):
+        await Journal(path).open(SERVER, 1.0)
+
+    assert await anyio.to_thread.run_sync(snapshot, path) == before
+
+
+async def test_an_empty_file_becomes_a_journal(tmp_path: Path) -> None:
+    """As one that was made for a temporary name; and so does a database without anything in it."""
+    (empty, bare) = tmp_path / "empty.db", tmp_path / "bare.db"
+    await anyio.Path(empty).touch()
+    with closing(sqlite3.connect(bare)) as database:
+        database.execute("PRAGMA journal_mode = WAL")
+
+    assert await is_free(empty)
+    assert await is_free(bare)
+
+
+async def test_a_journal_that_was_killed_at_birth_is_opened(tmp_path: Path) -> None:
+    """All of it is in its log then."""
+    journal = Journal(tmp_path / "a.db")
+    await journal.open(SERVER, 1.0)
+    row = Row("mol", "demo", "0", since=1.0)
+    await journal.add([row], {})
+    await journal.save((row, sending(row, 1, 1.0)))
+    copy = tmp_path / "copy"
+    await anyio.Path(copy).mkdir()
+    for suffix in ("", "-wal"):
+        data = await anyio.Path(tmp_path / f"a.db{suffix}").read_bytes()
+        await anyio.Path(copy / f"a.db{suffix}").write_bytes(data)
+    await journal.close()
+
+    again = Journal(copy / "a.db")
+    found = await again.open(SERVER, 2.0)
+    await again.close()
+    assert [(one.key, one.state) for one in found.rows] == [("mol", "unknown")]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self, overload
 
-from ._errors import ExtraInputs, InvalidPayload, MissingInputs, Problem
+from ._errors import ExtraInputs, InvalidPackage, InvalidPayload, MissingInputs, Problem
 from ._payload import validated
 from ._spelling import instead, meant
 from .models import S3, Experiment, FileContent, Staged, StartPayload
@@ -123,7 +123,7 @@ class Draft:
         options = parameterisation.execution_options
         if not registry.digest:
             told = f"{experiment.name!r} came without what the registry knows of it, its inputs among it"
-            raise ValueError(f"{told}: get it from the registry, with_registry=True")
+            raise InvalidPackage(f"{told}: get it from the registry, with_registry=True")
         self.identifier = experiment.identifier
         """``name@digest`` of the experiment."""
         defaults = {known.name: known for known in registry.defaults.variables}

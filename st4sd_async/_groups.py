@@ -60,7 +60,7 @@ class Groups:
         Raises:
             UnknownExperiment: There is no such experiment.
             DecodeError: The service told nothing of what its registry knows of the experiment.
-            ValueError: An `Experiment` that came without what the registry knows of it (``with_registry=False``).
+            InvalidPackage: An `Experiment` that came without what the registry knows of it (``with_registry=False``).
 
         Source: ``GET experiments/{identifier}``. It says what the start skeleton says, which may show what
         the service was asked for other experiments before.

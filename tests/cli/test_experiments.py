@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from st4sd_async.local import Html
+from st4sd_async.local import Html, Reply
 
 from .conftest import Shell
 
@@ -85,6 +85,17 @@ def test_what_a_start_takes_is_shown_with_the_line_to_type(shell: Shell) -> None
     assert facts >= {("key-output", "Energies"), ("platform", "default")}
     assert done.said == "\nstart it with: st4sd-async start demo --input molecules.csv=FILE --variable scale=VALUE\n"
     assert shell("show", "demo", "--json").document["metadata"]["package"]["name"] == "demo"
+
+
+def test_an_experiment_without_what_the_registry_knows_is_one_clear_line(shell: Shell) -> None:
+    """Nothing can be said of a start then."""
+    body = b'{"entry": {"metadata": {"package": {"name": "demo"}}}, "problems": []}'
+    shell.server.faults.add("GET /experiments/demo", Reply(200, {"Content-Type": "application/json"}, body))
+
+    done = shell("show", "demo")
+
+    assert (done.status, done.out, done.said.count("\n")) == (2, "", 1)
+    assert "'demo' came without what the registry knows of it" in done.said
 
 
 def test_an_unknown_experiment_says_how_to_find_the_others(shell: Shell) -> None:

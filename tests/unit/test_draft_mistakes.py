@@ -9,7 +9,16 @@ from typing import Any
 
 import pytest
 
-from st4sd_async import Draft, Experiment, ExtraInputs, FileContent, InvalidPayload, St4sdError, StartPayload
+from st4sd_async import (
+    Draft,
+    Experiment,
+    ExtraInputs,
+    FileContent,
+    InvalidPackage,
+    InvalidPayload,
+    St4sdError,
+    StartPayload,
+)
 from tests.unit.test_draft import experiment
 
 SECRET = "a-very-secret-key"
@@ -162,7 +171,9 @@ def test_a_draft_needs_what_the_registry_knows(hidden: Callable[[dict[str, Any]]
     known: dict[str, Any] = {"metadata": {"package": {"name": "demo"}, "registry": {"digest": "sha256xabc"}}}
     hidden(known)
 
-    with pytest.raises(ValueError, match=r"'demo' came without what the registry knows .*: get it .* with_registry"):
+    with pytest.raises(
+        InvalidPackage, match=r"'demo' came without what the registry knows .*: get it .* with_registry"
+    ):
         Draft(Experiment.model_validate(known))
 
 

@@ -26,6 +26,7 @@ import httpx
 from ._errors import ConnectFailed, ConnectionLost, DecodeError, TimedOut, TransportError
 from ._proxies import Proxies
 from ._replies import REDIRECT, UNREAD, is_file
+from ._retry import RETRIED_STATUSES
 
 CONNECT_TIMEOUT = 5.0
 """Seconds for a connection to be made, TLS included."""
@@ -94,7 +95,8 @@ def not_connected(error: BaseException, method: str, url: str, *, is_proxied: bo
     if isinstance(error, UnicodeError | aiohttp.InvalidURL | aiohttp.NonHttpUrlClientError):
         return ConnectFailed(method, url, f"{by}this is no address that can be asked", permanent=True)
     if isinstance(error, aiohttp.ClientHttpProxyError):
-        return ConnectFailed(method, url, f"{by}it refused ({error.status})")
+        is_final = error.status < 500 and error.status not in RETRIED_STATUSES
+        return ConnectFailed(method, url, f"{by}it refused ({error.status})", permanent=is_final)
     words = f"no connection within {CONNECT_TIMEOUT:g} s" if isinstance(error, TimeoutError) else _words(error)
     failure = ConnectFailed(method, url, f"{by}{words}")
     failure.is_unresolved = isinstance(error, aiohttp.ClientConnectorDNSError)

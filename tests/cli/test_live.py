@@ -9,6 +9,7 @@ import logging
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -98,6 +99,25 @@ def test_ctrl_c_leaves_runs_alone_and_says_how_to_come_back(theirs: Command, she
     assert "Traceback" not in terminal.shown
     assert "\x1b[?25h" in terminal.shown
     assert shell("status", run).status == 0
+
+
+def test_ctrl_c_ends_a_wait_for_a_service_that_is_away(command: Command) -> None:
+    """After some seconds the command says what it waits for and why; then an interrupt ends it at once."""
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))  # and does not listen
+        command.settings["ST4SD_URL"] = url = f"http://127.0.0.1:{nobody.getsockname()[1]}"
+        with begun(command, "list", "runs") as process:
+            assert process.stderr
+            said = process.stderr.readline()
+            began = time.monotonic()
+            process.send_signal(signal.SIGINT)
+            out, last = process.communicate(timeout=40)
+            took = time.monotonic() - began
+
+    assert said.startswith(f"st4sd-async: waiting for {url}/rs/, since ")
+    assert "Connect call failed" in said or "refused" in said
+    assert (process.returncode, out, last) == (130, "", "st4sd-async: interrupted\n")
+    assert took < 5
 
 
 def test_a_batch_that_was_interrupted_goes_on(theirs: Command, shell: Shell) -> None:

@@ -201,6 +201,21 @@ async def test_a_permanent_error_is_told_at_once(clock: FakeClock) -> None:
     assert clock.slept == []
 
 
+@pytest.mark.parametrize("status", [302, 403, 407])
+async def test_a_proxy_that_refuses_for_good_is_told_at_once(
+    status: int, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that finds nobody behind it, with 502 or 503, is waited for."""
+    async with RawServer([reply(status, b"no", media="text/html")]) as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", proxy.url)
+        async with connect("https://st4sd.invalid", clock, retry=RetryPolicy()) as client:
+            with pytest.raises(ConnectFailed, match=f"it refused .{status}.") as caught:
+                await client.instances.list()
+
+    assert caught.value.permanent
+    assert clock.slept == []
+
+
 async def test_a_name_that_does_not_resolve_is_given_up_after_10_s(
     clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:

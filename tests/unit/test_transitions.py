@@ -48,7 +48,13 @@ def put(database: sqlite3.Connection, row: Row) -> None:
         database.execute(sql)
 
 
+TAKEN_BACK = (State.STARTED, State.UNKNOWN)
+"""The only transition but those to ``planned`` that takes a proof."""
+
+
 def is_permitted(before: State, after: State, proof: Proof | None) -> bool:
+    if (before, after) == TAKEN_BACK:
+        return proof is Proof.NOT_ITS_RUN
     if after is not State.PLANNED:
         return after in MOVES[before]
     return proof in PROOFS.get(before, ()) and after in MOVES[before]
@@ -69,7 +75,7 @@ def test_sqlite_permits_the_transitions_of_the_table_only(
 ) -> None:
     """Each other is refused, with each proof and without."""
     for proof in (None, *Proof):
-        if after is not State.PLANNED and proof is not None:
+        if after is not State.PLANNED and proof is not None and (before, after) != TAKEN_BACK:
             continue
         database.executescript("".join(f"DROP TRIGGER IF EXISTS {name};" for name in records.TRIGGERS))
         database.executescript("DELETE FROM item; DELETE FROM run;")

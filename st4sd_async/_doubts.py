@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 import anyio
 
 from ._book import named
-from ._errors import APIError, DecodeError, NotFound, TransportError, UnknownRun, shorten
+from ._errors import APIError, DecodeError, NotFound, St4sdError, TransportError, UnknownRun, shorten
 from ._finality import Judge
 from ._moves import Proof, Row, State, disowned, planned, started, suspected
 from ._resources.sightings import documents_of, of_documents, of_status
@@ -50,6 +50,12 @@ PORTION = 5000
 LONGEST_NAMES = 2000
 """Characters for the candidates that the log names."""
 
+CANNOT_TELL = (
+    "it cannot be told whether %d of the starts arrived (%s), because each may be one of the instances %s: "
+    "delete those that executed nothing, client.delete(rest_uid), or batch.adopt(key, rest_uid) where you know "
+    "whose one is; then run again"
+)
+
 T = TypeVar("T")
 Listing = Callable[[], Awaitable[dict[str, Sighting]]]
 """Reads the list of instances."""
@@ -69,6 +75,10 @@ class Doubts:
         self._has_datastore = True
         self._judges: dict[str, Judge] = {}
         """rest-uid -> whether a candidate is over, by what requests for it showed."""
+        self._ended: dict[str, Sighting] = {}
+        """rest-uid -> what a request for a candidate showed that is over."""
+        self._final: set[str] = set()
+        """Those of them of which one reply proved that: there is no more to ask."""
         self._asked: dict[str, float] = {}
         """rest-uid -> when a candidate was asked for last."""
         self._policies: dict[str, bool] = {}
@@ -192,16 +202,16 @@ class Doubts:
         uids = dict.fromkeys(uid for _, verdict in new for uid in verdict.candidates)
         if uids:
             log.warning(
-                "it cannot be told whether %d of the starts arrived (%s), because each may be one of the instances %s: "
-                "delete those that executed nothing, client.delete(rest_uid), or batch.adopt(key, rest_uid) where you "
-                "know whose one is; then run again",
+                CANNOT_TELL,
                 *(len(new), named(row for row, _ in new), shorten(", ".join(map(repr, uids)), LONGEST_NAMES)),
             )
 
     async def _learn_policy(self, doubt: Row) -> None:
         if doubt.payload not in self._policies:
-            content = json.loads(await self._book.journal.payload(doubt.payload))
-            self._policies[doubt.payload] = bool(content.get("runtimePolicy"))
+            content = await self._book.journal.payload(doubt.payload)
+            self._policies[doubt.payload] = '"runtimePolicy"' in content and bool(
+                json.loads(content).get("runtimePolicy")
+            )
 
     def _verdict(self, doubt: Row, look: Look) -> Verdict:
         known, window, has_policy = self._book.known, self._windows[doubt.key], self._policies[doubt.payload]
@@ -290,7 +300,7 @@ class Doubts:
                 if error.detail:
                     gone.append(uid)
                     return
-            except (APIError, TransportError, DecodeError):
+            except (St4sdError, ValueError):
                 pass  # one that cannot be asked for may be there
             is_short = True
 
@@ -298,19 +308,24 @@ class Doubts:
         await self._book.bury(gone)
         return len(gone) == len(missing)
 
-    async def _singly(self, wanted: Iterable[str], listed: Mapping[str, Sighting]) -> dict[str, Sighting]:
-        """What candidates show when they are asked for: the list never tells that one failed before it began."""
-        found: dict[str, Sighting] = {}
+    async def _singly(self, wanted: Collection[str], listed: Mapping[str, Sighting]) -> dict[str, Sighting]:
+        """What candidates show when they are asked for: the list never shows that one failed before it began."""
+        found = {uid: self._ended[uid] for uid in wanted if uid in self._ended}
 
         async def ask(uid: str) -> None:
             self._asked[uid] = self._book.clock.now()
-            with suppress(APIError, TransportError, DecodeError):
+            with suppress(St4sdError, ValueError):  # ValueError: what the list calls an id is none
                 status = await self._client.status(uid)
                 judged = self._judges.setdefault(uid, Judge(self._grace))
                 is_over = judged.is_over(status.pair, self._book.clock.now(), status.error_description)
                 found[uid] = replace(of_status(uid, listed[uid].package, status), is_over=is_over)
+                self._ended.pop(uid, None)
+                if is_over:
+                    self._ended[uid] = found[uid]
+                if status.is_final:
+                    self._final.add(uid)
 
-        await _for_each(list(wanted)[:SINGLY], ask)
+        await _for_each([uid for uid in wanted if uid not in self._final][:SINGLY], ask)
         return found
 
     async def _documented(self, doubts: Iterable[Row], wanted: Iterable[str]) -> dict[str, Sighting] | None:
@@ -327,7 +342,7 @@ class Doubts:
             if error.status is not None:
                 return None
             self._has_datastore = False
-        except (APIError, TransportError, DecodeError) as error:
+        except St4sdError as error:
             log.info("the datastore cannot tell what became of starts: %s", error)
             return None
         return None if patience.cancelled_caught else found

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterable
 
 from .._batch import ENDED_BADLY, LEFT
+from .._doubts import CANNOT_TELL
 from .._errors import InvalidPayload, PayloadTooLarge, StartOutcomeUnknown, UnknownExperiment, UnknownRun, shorten
 from .._journal_errors import JournalCorrupt, LaunchConflict
 from .._printable import one_line
@@ -30,6 +31,9 @@ _ADVICE: dict[type, str] = {
 """What to do next, where the library names methods of Python."""
 _LOGGED = {
     LEFT: "",
+    CANNOT_TELL: "it cannot be told whether %d of the starts arrived (%s), because each may be one of the instances "
+    f"%s: {COMMAND} delete RUN those that executed nothing, or {COMMAND} batch adopt TABLE KEY RUN where you know "
+    "whose one is; then run again",
     ENDED_BADLY: f"launches that ended badly before: %d; plan another attempt with: {COMMAND} batch retry TABLE",
 }
 """What is said in place of what the library logs."""

@@ -10,7 +10,7 @@ import anyio
 import pytest
 
 from st4sd_async import Batch, Client, Item, StartOutcomeUnknown
-from st4sd_async._doubts import AT_ONCE
+from st4sd_async._doubts import AT_ONCE, SINGLY
 from st4sd_async.local import BadJson, BreakOff, Delay, DropAfter, DropBefore, Html, LocalServer, Reply, ShortList
 from st4sd_async.local._faults import Fault
 from tests.client.batches import START, QuickClock, connect, launch, launches, until, worked_off
@@ -225,6 +225,18 @@ async def test_an_unrelated_failed_run_blocks_nothing(server: LocalServer, clien
     assert {item.state for item in items.values()} == {"succeeded"}
     assert {item.never_executed for item in items.values()} == {(stranger.id,)}
     assert starts(server) == 5
+
+
+async def test_hundreds_of_unrelated_failed_runs_block_nothing(server: LocalServer, client: Client) -> None:
+    """More than are asked for in one look."""
+    server.faults.add(START, DropBefore())
+    async with client.batch() as batch:
+        await batch.add([launch()])
+        async with in_doubt(server, batch) as items:
+            strangers = server.populate("demo", 2 * SINGLY + 50, "setup-failure")
+
+    assert items["mol 0"].state == "succeeded"
+    assert set(items["mol 0"].never_executed) == set(strangers)
 
 
 async def test_a_run_whose_init_container_failed_blocks_nothing_after_the_grace(

@@ -167,8 +167,9 @@ class Client(Handle, of=_client.Client):
 
     Entering proves the login. Without ``with``, the first call does, and `close` is there for the end; what nobody
     closes is closed when it is not used any more, or at the exit of the interpreter. Ctrl-C, or whatever else
-    interrupts the thread that waits, breaks off what it waits for, and the client can be used as before; a start
-    that is broken off may have arrived, as after `StartOutcomeUnknown`.
+    interrupts the thread that waits, breaks off what it waits for, and the client can be used as before. A start
+    that is broken off after it was sent may have arrived: it waits up to a second for the answer, and a warning in the
+    log and a note on the exception give the rest-uid, or say how to look for the instance.
 
     Args:
         url: Address of the deployment, with or without ``/rs`` at its end.

@@ -283,6 +283,11 @@ class Client(Groups, Waits, Results, Imports, Staging):
         say is left to the service. A start that may have arrived is never sent again. If the service refuses it
         in words alone, the definition of the experiment is asked for, to tell which entry was meant.
 
+        A start that is cancelled after it was sent (`asyncio.timeout`, a failing sibling in a task group, a cancel
+        scope, Ctrl-C) may have arrived. It waits up to a second for the answer, logs a warning, and adds a note to the
+        `asyncio.CancelledError`: the rest-uid, or how to look for the instance. A `TimeoutError` of `asyncio.timeout`
+        or `asyncio.wait_for` has that error as its ``__cause__``. A task group drops it, so only the log is left.
+
         Args:
             experiment: ``name`` (which means ``name:latest``), ``name:tag``, ``name@digest``, an `Experiment`, or a
                 `Draft`, which brings its payload; ``payload`` is what else it is to say then, as in `Draft.filled`.
@@ -322,7 +327,7 @@ class Client(Groups, Waits, Results, Imports, Staging):
         validate: bool | None = None,
     ) -> Run:
         """
-        Start an experiment that is in no registry, at most once.
+        Start an experiment that is in no registry, at most once; if it is cancelled, see `start`.
 
         With the extra ``engine`` the orchestrator's own libraries check the definition before anything is sent, in a
         process of their own, which takes about half a second, and turn DSL into FlowIR, which is all that the service

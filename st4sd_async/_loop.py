@@ -6,7 +6,7 @@ import asyncio
 import atexit
 import os
 import threading
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable
 from contextlib import AbstractAsyncContextManager, suppress
 from contextvars import Context
 from typing import Any, Generic, TypeVar
@@ -18,6 +18,7 @@ from anyio.from_thread import BlockingPortal
 from ._errors import St4sdError
 
 T = TypeVar("T")
+E = TypeVar("E", bound=BaseException)
 
 PATIENCE = 5.0
 """Seconds that are waited for work to end that was cancelled, and at the exit of the interpreter."""
@@ -26,6 +27,13 @@ GLANCE = 0.25
 CLOSED = "this client is closed: make another one, or keep the work inside its 'with' block"
 
 _loops: set[Loop] = set()
+
+
+def _with_notes(error: E, notes: Iterable[str]) -> E:
+    """Return an error with more notes."""
+    for note in notes:
+        error.add_note(note)
+    return error
 
 
 class Call(Generic[T]):
@@ -38,6 +46,8 @@ class Call(Generic[T]):
         self._scope: anyio.CancelScope | None = None
         self._is_cancelled = False
         self.is_over = threading.Event()
+        self.notes: list[str] = []
+        """What there is to say of work that was cancelled."""
         self.is_forgotten = False
         """Whether nobody is to be told, because the interpreter ends."""
 
@@ -46,7 +56,11 @@ class Call(Generic[T]):
             with anyio.CancelScope() as self._scope:
                 if self._is_cancelled:
                     self._scope.cancel()
-                self._values.append(await self._work)
+                try:
+                    self._values.append(await self._work)
+                except asyncio.CancelledError as error:
+                    self.notes = getattr(error, "__notes__", [])
+                    raise
         except Exception as error:  # raised by `result`, where the frame of this method would tell nothing
             self._error = error.with_traceback(error.__traceback__ and error.__traceback__.tb_next)
         finally:
@@ -68,8 +82,9 @@ class Call(Generic[T]):
         error, self._error = self._error, None
         if error is None and self._values:
             return self._values.pop()
+        error = error or _with_notes(St4sdError(CLOSED), self.notes)
         try:
-            raise error or St4sdError(CLOSED)
+            raise error
         finally:
             del error  # it knows this frame
 
@@ -206,10 +221,11 @@ class Loop:
             self._begin(call)
             while not call.is_over.wait(GLANCE if timeout is None else timeout) and timeout is None:
                 pass
-        except BaseException:
+        except BaseException as error:
             if not self._is_left and self._native is not None:
                 self._native.call_soon_threadsafe(call.cancel)
                 call.is_over.wait(PATIENCE)
+            _with_notes(error, call.notes)
             raise
         return call
 

@@ -16,6 +16,7 @@ import anyio.to_thread
 from ._auth import Credentials, Secret, may_carry_credentials
 from ._binding import LoopBinding
 from ._call import DEFAULT_SILENCE, LONG_SILENCE, Call, decipher
+from ._cancellation import in_flight, reported
 from ._config import Config, build_home, build_tls, split_address
 from ._errors import (
     APIError,
@@ -162,8 +163,15 @@ class Session:
             APIError: The service refused.
             DecodeError: The reply is not what was promised.
             OutcomeUnknown: The call may have been carried out, and must not be repeated.
+            CancelledError: It was cancelled; if it may have been carried out, and must not be repeated, after up to a
+                second, with a note that says so.
         """
-        return await self._carried_out(call, config, None)
+        self.check()
+        work = self._carried_out(call, config, None)
+        # A batch writes down what becomes of its starts, and lets nobody cancel them.
+        if call.replay is not Replay.ONCE or call.is_paced:
+            return await work
+        return await reported(work, call, self._url(call), config.clock)
 
     async def stream(self, call: Call[T], take: Take[T], config: Config) -> T:
         """
@@ -173,12 +181,12 @@ class Session:
         as `send` understands it. Bodies have a bound of their own (``Config.downloads``), so that
         nothing else waits for them.
         """
+        self.check()
         return await self._carried_out(call, config, take)
 
     async def _carried_out(self, call: Call[T], config: Config, take: Take[T] | None) -> T:
-        self.check()
         base = call.base or self._runtime
-        url, outage, in_doubt = base + call.path, self._outages.get(base) or self._outage(base), False
+        url, outage, in_doubt = self._url(call), self._outages.get(base) or self._outage(base), False
 
         async def attempt(number: int) -> T:
             nonlocal in_doubt
@@ -209,6 +217,9 @@ class Session:
         if call.replay is Replay.ONCE and may_have_arrived(failure):
             raise call.doubt(call.what, str(failure)) from failure
         raise failure
+
+    def _url(self, call: Call[Any]) -> str:
+        return (call.base or self._runtime) + call.path
 
     async def _authorised(self, call: Call[T], url: str, config: Config, take: Take[T] | None) -> T:
         """One attempt, and another with a new credential if the sign-in proxy refused the first."""
@@ -268,7 +279,8 @@ class Session:
                 "largest": config.max_body_bytes,
             }
             request = httpx.Request(call.method, target, headers=headers, content=call.content, extensions=manner)
-            reply = await self._http.send(request, stream=take is not None)
+            with in_flight():
+                reply = await self._http.send(request, stream=take is not None)
             outage = self._outages[call.base or self._runtime]
             outage.replied(is_away=reply.status_code in RETRIED_STATUSES)
             log.debug("%s %s: %d in %.0f ms", call.method, url, reply.status_code, 1000 * (time.perf_counter() - began))

@@ -23,6 +23,7 @@ from weakref import WeakSet
 import aiohttp
 import httpx
 
+from ._cancellation import mark_sent
 from ._errors import ConnectFailed, ConnectionLost, DecodeError, TimedOut, TransportError
 from ._proxies import Proxies
 from ._replies import REDIRECT, UNREAD, is_file
@@ -211,6 +212,21 @@ class _Connector(aiohttp.TCPConnector):
         raise failure
 
 
+class _OwnConnector(_Connector):
+    """Makes a connection for each request, and notes that the request is about to be written."""
+
+    def __init__(self, tls: ssl.SSLContext) -> None:
+        super().__init__(limit=0, ssl=tls, force_close=True)
+
+    async def connect(
+        self, req: aiohttp.ClientRequest, traces: list[Any], timeout: aiohttp.ClientTimeout
+    ) -> aiohttp.connector.Connection:
+        """Return a new connection."""
+        connection = await super().connect(req, traces, timeout)
+        mark_sent()
+        return connection
+
+
 class _CheckedConnector(_Connector):
     """
     A connection pool that closes a connection on which bytes arrived before a request was sent.
@@ -274,7 +290,7 @@ class Engine(httpx.AsyncBaseTransport):
     def __init__(self, tls: ssl.SSLContext, proxies: Proxies) -> None:
         # No limit of connections: the session bounds what is in flight, and a request must not die of queueing.
         self._pooled = _make_session(_CheckedConnector(tls))
-        self._fresh = _make_session(_Connector(limit=0, ssl=tls, force_close=True))
+        self._fresh = _make_session(_OwnConnector(tls))
         self._proxies = proxies
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:

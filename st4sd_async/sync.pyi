@@ -1271,8 +1271,9 @@ class Client:
 
     Entering proves the login. Without ``with``, the first call does, and `close` is there for the end; what nobody
     closes is closed when it is not used any more, or at the exit of the interpreter. Ctrl-C, or whatever else
-    interrupts the thread that waits, breaks off what it waits for, and the client can be used as before; a start
-    that is broken off may have arrived, as after `StartOutcomeUnknown`.
+    interrupts the thread that waits, breaks off what it waits for, and the client can be used as before. A start
+    that is broken off after it was sent may have arrived: it waits up to a second for the answer, and a warning in the
+    log and a note on the exception give the rest-uid, or say how to look for the instance.
 
     Args:
         url: Address of the deployment, with or without ``/rs`` at its end.
@@ -1861,6 +1862,11 @@ class Client:
         say is left to the service. A start that may have arrived is never sent again. If the service refuses it
         in words alone, the definition of the experiment is asked for, to tell which entry was meant.
 
+        A start that is cancelled after it was sent (`asyncio.timeout`, a failing sibling in a task group, a cancel
+        scope, Ctrl-C) may have arrived. It waits up to a second for the answer, logs a warning, and adds a note to the
+        `asyncio.CancelledError`: the rest-uid, or how to look for the instance. A `TimeoutError` of `asyncio.timeout`
+        or `asyncio.wait_for` has that error as its ``__cause__``. A task group drops it, so only the log is left.
+
         Args:
             experiment: ``name`` (which means ``name:latest``), ``name:tag``, ``name@digest``, an `Experiment`, or a
                 `Draft`, which brings its payload; ``payload`` is what else it is to say then, as in `Draft.filled`.
@@ -1889,7 +1895,7 @@ class Client:
         validate: bool | None = None,
     ) -> Run:
         """
-        Start an experiment that is in no registry, at most once.
+        Start an experiment that is in no registry, at most once; if it is cancelled, see `start`.
 
         With the extra ``engine`` the orchestrator's own libraries check the definition before anything is sent, in a
         process of their own, which takes about half a second, and turn DSL into FlowIR, which is all that the service

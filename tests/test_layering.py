@@ -42,6 +42,7 @@ LEVELS = {
     "_workspace": 0,
     "_auth": 1,
     "_call": 1,
+    "_cancellation": 1,
     "_config": 1,
     "_kinds": 1,
     "_replies": 1,

@@ -106,6 +106,25 @@ def test_ctrl_c_breaks_off_what_is_waited_for(
     assert len(server.requests) == count
 
 
+@pytest.mark.parametrize(("delay", "is_known"), [(0.5, True), (10, False)])
+def test_ctrl_c_during_a_start_says_what_became_of_it(
+    server: LocalServer, sync_client: Client, caplog: pytest.LogCaptureFixture, delay: float, is_known: bool
+) -> None:
+    """The note on the interrupt and the warning in the log have the rest-uid, or how to look for the instance."""
+    server.faults.add("POST /experiments/*/start", Delay(delay))
+
+    with pytest.raises(KeyboardInterrupt) as caught, interrupted(server, signal.SIGINT):
+        sync_client.start("demo", {"inputs": FILES})
+
+    (note,) = caught.value.__notes__
+    assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == [note]
+    if is_known:
+        (instance,) = sync_client.instances.list()
+        assert note.startswith(f"an instance of 'demo' was started: {instance.id!r}, which goes on")
+    else:
+        assert "look for it in client.instances.list()" in note
+
+
 def test_ctrl_c_while_it_is_opened(server: LocalServer) -> None:
     """Nothing is left of the attempt, and another one may follow."""
     server.faults.add("GET /url-map/", Delay(10))

@@ -88,7 +88,7 @@ class RetryPolicy:
     longest_wait: float = 10.0
     """Longest pause in seconds."""
     longest_retry_after: float = 60.0
-    """Longest pause in seconds that the service may ask for by ``Retry-After``."""
+    """Longest pause in seconds that the service may ask for by ``Retry-After``; may be infinite."""
 
     def __post_init__(self) -> None:
         if self.attempts is not None and not (isinstance(self.attempts, int) and self.attempts >= 1):

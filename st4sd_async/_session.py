@@ -109,8 +109,8 @@ class Session:
         make_client = await anyio.to_thread.run_sync(_engine)
         self._limit(self._config)
         self._services = None
-        self._binding = binding
         self._http = await self._stack.enter_async_context(make_client(tls, self.home))
+        self._binding = binding
 
     async def close(self) -> None:
         """

@@ -67,6 +67,18 @@ def test_a_pipe_with_a_reader_gets_nothing(directory: Directory) -> None:
         os.close(reader)
 
 
+@pytest.mark.parametrize("flags", [os.O_RDONLY, os.O_WRONLY | os.O_APPEND | os.O_CREAT])
+def test_a_device_is_not_opened_for_work(directory: Directory, flags: int) -> None:
+    """One that gives zeros without end, which takes rights to make."""
+    try:
+        os.mknod(Path(directory.path) / "x", stat.S_IFCHR | 0o600, os.makedev(1, 5))
+    except PermissionError:
+        pytest.skip("no right to make a device")
+
+    with pytest.raises(OSError, match=r"'x' is in the target already, as a device|Permission denied"):
+        directory.open_file("x", flags)
+
+
 @pytest.mark.parametrize("name", ["", ".", "..", "../outside", "a/b", "/etc"])
 def test_a_name_is_that_of_an_entry(directory: Directory, name: str) -> None:
     """It leads nowhere else."""

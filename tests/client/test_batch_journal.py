@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import dataclasses
 import sqlite3
@@ -29,6 +30,17 @@ async def test_a_journal_has_one_writer(client: Client, tmp_path: Path) -> None:
             await client.batch(path).__aenter__()
     async with client.batch(path):
         pass
+
+
+async def test_a_batch_whose_opening_is_cancelled_leaves_its_journal_free(client: Client, tmp_path: Path) -> None:
+    """Whoever was called off at any moment can open it at once again."""
+    path = tmp_path / "campaign.db"
+    for number in range(30):
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(number / 4000), client.batch(path) as batch:
+                await batch.add([launch(number)])
+        async with client.batch(path):
+            pass
 
 
 async def test_a_journal_belongs_to_one_server(client: Client, tmp_path: Path) -> None:

@@ -1,0 +1,116 @@
+"""However many tasks write launches at the same time, and whoever is cancelled: memory is what is on the disk."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import anyio
+import pytest
+
+from st4sd_async import JournalError
+from st4sd_async._book import Book
+from st4sd_async._clock import SystemClock
+from st4sd_async._journal import Journal
+from st4sd_async._moves import BAD_ENDS, Proof, Row, State, doubted, ended, planned, refused, sending, started
+
+pytestmark = pytest.mark.anyio
+
+SERVER = "https://st4sd.example/"
+KEYS = [f"mol {number}" for number in range(12)]
+NOW = 2.0
+
+
+class Tasks:
+    """Tasks that add launches and move them on, each by what it saw a while ago or sees now."""
+
+    def __init__(self, book: Book, seed: int) -> None:
+        self.book, self.dice = book, random.Random(seed)
+        self.sent: Counter[tuple[str, int]] = Counter()
+        """key and attempt -> how often it was sent without a proof that it may be sent again."""
+        self.added: Counter[str] = Counter()
+
+    async def add(self) -> None:
+        rows = [Row(key, "demo", "0", since=1.0) for key in self.dice.sample(KEYS, self.dice.randrange(1, 6))]
+        await asyncio.sleep(self.dice.random() / 2000)  # as if it read files
+        await self.book.add(rows, {"0": "{}"}, lambda row: self.added.update([row.key]))
+
+    async def send(self) -> None:
+        if not self.book.rows:
+            return
+        was = self.book.rows[self.dice.choice([*self.book.rows])]
+        if was.state is not State.PLANNED:
+            return
+        await asyncio.sleep(self.dice.random() / 2000)  # as if it read the payload
+        await self.book.put(was, sending(was, self.book.opening, NOW), self._count)
+
+    def _count(self, row: Row) -> None:
+        self.sent[row.key, row.attempt] += 1
+
+    async def move(self) -> None:
+        if self.book.rows:
+            await self.book.move(self.dice.choice([*self.book.rows]), self._next)
+
+    def _next(self, row: Row) -> Row | None:
+        lucky = self.dice.random() < 0.5
+        if row.state is State.SENDING:
+            uid = f"demo-{self.dice.randrange(30)}"
+            return started(row, uid, NOW) if lucky else doubted(row, "lost", NOW)
+        if row.state is State.UNKNOWN and lucky:
+            self.sent[row.key, row.attempt] -= 1
+            return planned(row, Proof.ABSENT, NOW)
+        if row.state is State.STARTED:
+            return ended(row, State.FAILED if lucky else State.SUCCEEDED, "{}", NOW)
+        if row.state in BAD_ENDS and lucky:
+            return planned(row, Proof.ENDED, NOW)
+        if row.state is State.PLANNED and self.dice.random() < 0.1:
+            return refused(row, "BadRequest", "no", NOW)
+        return None
+
+    async def one(self) -> None:
+        for _ in range(12):
+            try:
+                await self.dice.choice([self.add, self.send, self.send, self.move, self.move])()
+            except JournalError as error:
+                assert "any more" in str(error) or "is that of" in str(error)  # noqa: PT017 -- others are not expected
+
+
+async def some_are_cancelled(tasks: list[asyncio.Task[None]], dice: random.Random) -> None:
+    while not all(task.done() for task in tasks):
+        await asyncio.sleep(0.002)
+        dice.choice(tasks).cancel()
+
+
+@pytest.mark.parametrize("seed", range(12))
+async def test_memory_is_what_is_on_the_disk(tmp_path: Path, seed: int) -> None:
+    """No launch is sent twice without proof, none is added twice, and no run has two owners."""
+    path = tmp_path / "campaign.db"
+    book = Book(Journal(path), SystemClock())
+    await book.open(SERVER)
+    work = Tasks(book, seed)
+    tasks = [asyncio.ensure_future(work.one()) for _ in range(25)]
+    with anyio.fail_after(30):
+        if seed % 2:
+            await some_are_cancelled(tasks, random.Random(seed))
+        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+    await book.journal.close()
+
+    journal = Journal(path)
+    contents = await journal.open(SERVER, NOW)
+    await journal.close()
+    there = {row.key: row for row in contents.rows}
+    expected = {
+        key: doubted(row, there[key].error or "", NOW) if row.state is State.SENDING else row
+        for key, row in book.rows.items()
+    }
+    assert not [one for one in outcomes if isinstance(one, Exception)]
+    assert {key: replace(row, since=NOW) for key, row in there.items()} == {
+        key: replace(row, since=NOW) for key, row in expected.items()
+    }
+    assert contents.owners == book.owners
+    assert Counter(row.state for row in book.rows.values()) == +book.tally
+    assert set(work.added.values()) <= {1}
+    assert set(work.sent.values()) <= {0, 1}

@@ -12,6 +12,7 @@ import pydantic_core
 
 from ._errors import APIError, BadRequest, DecodeError, NotFound, OutcomeUnknown
 from ._masking import masked
+from ._printable import is_writable
 from ._replies import Response, refusal
 from ._retry import Replay
 
@@ -95,11 +96,6 @@ def _quoted(text: str, what: str, safe: str) -> str:
     if not is_writable(text):
         raise ValueError(f"{what} must be a text that UTF-8 can write, not {text!r}")
     return quote(text, safe=safe)
-
-
-def is_writable(text: str) -> bool:
-    """Whether UTF-8 can write a text; it cannot write half of a surrogate pair."""
-    return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def json_body(value: Any) -> bytes:

@@ -44,7 +44,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 from urllib.parse import unquote
 
-from ._printable import one_line, printable
+from ._printable import LAYOUT, one_line, printable
 from ._problems import Problem as Problem  # whoever catches an error finds what it holds beside it
 from ._problems import problems_in
 
@@ -75,6 +75,10 @@ class St4sdError(Exception):
 
     def __str__(self) -> str:
         return one_line(self._text())
+
+    def add_note(self, note: str, /) -> None:
+        """Add a text that a traceback shows below the message; control characters in it are escaped too."""
+        super().add_note(printable(note, LAYOUT))
 
     def _text(self) -> str:
         """Return the message; a class that composes it overrides this and not ``__str__``."""

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import unicodedata
 from collections.abc import Callable
 from typing import Any
 
 LOGGER = "st4sd_async"
 """Name of the logger of this package."""
+_HALF = re.compile("[\ud800-\udfff]")
 LAYOUT = "\n\t"
 """Characters that may be kept where a text of several lines is printed as it is laid out."""
 
@@ -39,6 +41,16 @@ def printable(text: str, keep: str = "") -> str:
 def printable_json(document: str) -> str:
     """Return a JSON document that means the same and is printable: JSON's own escapes replace what does not print."""
     return _escaped(document, LAYOUT, lambda character: json.dumps(character)[1:-1])
+
+
+def writable(text: str) -> str:
+    """Return a text that every encoding of Unicode can write: only half surrogate pairs are replaced by escapes."""
+    return text if is_writable(text) else _HALF.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
+def is_writable(text: str) -> bool:
+    """Return whether every encoding of Unicode can write a text; none can write half of a surrogate pair."""
+    return text.isascii() or _HALF.search(text) is None
 
 
 def one_line(text: str) -> str:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import pydantic
 
 from .. import models
-from .._call import Call, is_writable, model, nothing, segment
+from .._call import Call, model, nothing, segment
 from .._errors import NotFound, UnknownExperiment
+from .._printable import is_writable
 from .._refusals import InvalidDSL, InvalidQuery, UnknownRelationship
 from .._replies import Response
 from .._retry import Replay

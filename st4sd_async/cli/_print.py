@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from .._formulas import neutral
-from .._printable import LAYOUT, printable, printable_json
+from .._printable import LAYOUT, printable, printable_json, writable
 
 GAP = 2
 """Blanks between two columns."""
@@ -33,11 +33,11 @@ def print_line(content: Mapping[str, Any]) -> None:
 
 def print_text(text: str, *, end: str = "\n") -> None:
     """Write a text of one or more lines to standard output."""
-    typer.echo((printable(text, LAYOUT) if sys.stdout.isatty() else text) + end, nl=False)
+    typer.echo((printable(text, LAYOUT) if sys.stdout.isatty() else writable(text)) + end, nl=False)
 
 
 def _print_json(document: str) -> None:
-    typer.echo(printable_json(document) if sys.stdout.isatty() else document)
+    typer.echo(printable_json(document) if sys.stdout.isatty() else writable(document))  # half a pair alike in both
 
 
 def _json(content: Any, indent: int | None = None) -> str:

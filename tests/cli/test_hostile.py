@@ -78,6 +78,19 @@ def test_json_in_a_pipe_is_exact(shell: Shell) -> None:
     assert "\u202e" in done.out
 
 
+def test_half_a_surrogate_pair_can_be_written(shell: Shell) -> None:
+    """No encoding has it, so an escape stands for it, which JSON reads as what was sent."""
+    answer(shell.server, "GET /rs/instances/demo-1/outputs", {"a": {"description": "\ud800"}})
+    answer(shell.server, "GET /rs/instances/demo-1/outputs", {"a": {"description": "\ud800"}})
+
+    done = shell("outputs", "demo-1", "--json")
+    table = shell("outputs", "demo-1")
+
+    assert (done.status, table.status) == (0, 0)
+    assert done.document == {"a": {"description": "\ud800"}}
+    assert r"\ud800" in table.out
+
+
 def test_a_table_of_properties_computes_nothing_in_a_spreadsheet(shell: Shell, tmp_path: Path) -> None:
     """Headers included; ``--formulas`` gives the cells as they are, and JSON always has."""
     table = {"input-id": ["=1+1", "C"], "energy": [-1.5, "@SUM(A1)"], "=cmd": ["\t+1+1", "-2"]}

@@ -84,7 +84,9 @@ def test_the_text_of_an_error_holds_no_control_characters() -> None:
     error.advice = "do\x07\nthis"
 
     assert str(error) == r"GET https://x/\x9b was refused with 400: no\x1b[2J\u202e; do\x07 this"
+    error.add_note("from \x1b[2J\nand more")
     assert repr(error).isprintable()
+    assert error.__notes__ == ["from \\x1b[2J\nand more"]
     assert error.message == "no\x1b[2J\u202e"
 
 

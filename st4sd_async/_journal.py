@@ -355,6 +355,7 @@ class Journal:
             # To close the connection here would remove the log that the other process writes to. So it never is.
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._database))
         self._database = self._file = None
+        self._turn = threading.Lock()  # a thread that the child does not have may hold the other
 
     def _begin(self, server: str, now: float) -> Contents:
         """Make the tables or check them, count the opening, and doubt what was being sent."""
@@ -370,7 +371,8 @@ class Journal:
             rows = self._upgraded(facts, rows, now)
         self._refuse_transitions()
         opening = int(facts["opening"]) + 1
-        self._query(records.SET, "opening", str(opening))
+        for item in (("opening", str(opening)), ("server check", str(records.checksum(server)))):
+            self._query(records.SET, *item)
         contents = self._read(facts, opening, rows, now)
         self._query("COMMIT")
         return contents
@@ -426,8 +428,11 @@ class Journal:
         if number > 1 and facts["check"] != _marks(facts["token"])["check"]:
             raise JournalCorrupt(f"{self.name} is damaged: its token is not what it was")
         if facts["server"] != server:
-            told = f"{self.name} is of a batch at {facts['server']}, not at {server}: {records.ELSEWHERE}"
-            raise JournalError(told.format(server))
+            told = f"{self.name} is of a batch at {facts['server']}, not at {server}: {records.ELSEWHERE}".format(
+                server
+            )
+            is_as_written = facts.get("server check") in (None, str(records.checksum(facts["server"])))
+            raise (JournalError if is_as_written else JournalCorrupt)(told)
         return number, facts
 
     def _check_runs(self, owners: Mapping[str, str], rows: Iterable[Row]) -> None:

@@ -262,6 +262,11 @@ async def test_a_damaged_journal_is_an_error_that_says_so(tmp_path: Path, where:
         ("UPDATE journal SET value = '9' WHERE name = 'format'", JournalError, "has format '9', which is newer than 2"),
         ("UPDATE journal SET value = '0' WHERE name = 'format'", JournalCorrupt, "damaged: it has the format '0'"),
         ("UPDATE journal SET value = 'x' WHERE name = 'token'", JournalCorrupt, "its token is not what it was"),
+        (
+            "UPDATE journal SET value = 'http://x' WHERE name = 'server'",
+            JournalCorrupt,
+            "is of a batch at http://x, not",
+        ),
         ("PRAGMA user_version = 1", JournalCorrupt, "its header says"),
         ("DROP TABLE journal", JournalCorrupt, "no such table: journal"),
         ("DROP TRIGGER item_moves; UPDATE item SET state = 'lost'", JournalCorrupt, "entry 'mol' that cannot be read"),

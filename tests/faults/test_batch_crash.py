@@ -8,21 +8,19 @@ import random
 import signal
 import sqlite3
 import subprocess
-import sys
 import time
 from collections import Counter
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
-import httpx
 import pytest
 
-import st4sd_async
 from st4sd_async.local import Delay, DropAfter, DropBefore, Html, LocalServer, Reply, ShortList
 from st4sd_async.local._faults import Fault
 
 from . import crash_child
+from .processes import instances as found
+from .processes import push, spawn
 
 KILLS, KEYS = (int(word) for word in os.environ.get("BATCH_KILLS_X_KEYS", "8x40").split("x"))
 """``BATCH_KILLS_X_KEYS=100x300`` is the full form."""
@@ -52,17 +50,7 @@ FAULTS: list[tuple[str, Fault]] = [
 
 def _spawn(server: LocalServer, folder: Path, patience: float) -> subprocess.Popen[str]:
     words = [server.url, server.api_key, str(folder / "campaign.db"), str(folder / "results"), str(KEYS), str(patience)]
-    root = str(Path(st4sd_async.__file__).parents[1])
-    child = subprocess.Popen(
-        [sys.executable, crash_child.__file__, *words],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": root},
-    )
-    assert child.stdout is not None
-    assert child.stdout.readline() == "ready\n", child.communicate()[1]
-    return child
+    return spawn(crash_child.__file__, *words)
 
 
 def _kill(child: subprocess.Popen[str], server: LocalServer, dice: random.Random) -> bool:
@@ -78,25 +66,13 @@ def _kill(child: subprocess.Popen[str], server: LocalServer, dice: random.Random
     return child.returncode < 0
 
 
-def _push(server: LocalServer) -> None:
-    headers = {"Authorization": f"Bearer {server.api_key}"}
-    definition = server.example("demo")
-    httpx.post(f"{server.url}/rs/experiments/", json=definition, headers=headers, trust_env=False).raise_for_status()
-
-
-def _instances(server: LocalServer) -> list[dict[str, Any]]:
-    headers = {"Authorization": f"Bearer {server.api_key}"}
-    found: list[dict[str, Any]] = httpx.get(f"{server.url}/rs/instances/", headers=headers, trust_env=False).json()
-    return found
-
-
 @pytest.mark.timeout(60 + 20 * KILLS)
 def test_a_batch_that_is_killed_again_and_again_starts_everything_once(tmp_path: Path) -> None:
     """Whenever it dies and whatever goes wrong: in the end every key has one run, and its results are there."""
     dice = random.Random(5)
     kills = 0
     with LocalServer(speed=SPEED, slots=10 * KEYS) as server:
-        _push(server)
+        push(server)
         while True:
             # Those that a process did not meet would pile up, until one meets nothing else in all its attempts.
             server.faults.clear()
@@ -112,7 +88,7 @@ def test_a_batch_that_is_killed_again_and_again_starts_everything_once(tmp_path:
             assert child.returncode == 0, words
             break
         server.faults.clear()
-        instances = _instances(server)
+        instances = found(server)
 
     numbers = Counter(one["status"]["meta"]["userMetadata"]["number"] for one in instances)
     assert kills == KILLS
@@ -128,7 +104,7 @@ def test_a_batch_that_is_killed_again_and_again_starts_everything_once(tmp_path:
 def test_ctrl_c_ends_a_batch_within_seconds_and_the_same_script_goes_on(tmp_path: Path) -> None:
     """No new start; those in flight are written down and not in doubt; the last words say how to go on."""
     with LocalServer(speed=SPEED, slots=10 * KEYS) as server:
-        _push(server)
+        push(server)
         server.faults.add(START, Delay(0.3), times=None)
         child = _spawn(server, tmp_path, PATIENCE)
         while not server.traffic[START].requests:
@@ -141,7 +117,7 @@ def test_ctrl_c_ends_a_batch_within_seconds_and_the_same_script_goes_on(tmp_path
         with closing(sqlite3.connect(tmp_path / "campaign.db")) as journal:
             states = Counter(state for (state,) in journal.execute("SELECT state FROM item"))
         _, rest = _spawn(server, tmp_path, PATIENCE).communicate(timeout=60)
-        instances = _instances(server)
+        instances = found(server)
 
     assert took < 10
     assert states == {"started": sent, "planned": KEYS - sent}

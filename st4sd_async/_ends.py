@@ -113,7 +113,8 @@ class Ends:
 
     async def watch(self, keys: Sequence[str]) -> None:
         """Watch runs to their ends; one that cannot be watched is found by halving."""
-        runs = {self._book.rows[key].rest_uid or "": key for key in keys}
+        # One that was taken back meanwhile has none.
+        runs = {uid: key for key in keys if (uid := self._book.rows[key].rest_uid) is not None}
         waiting: set[str] = set()
         failure: St4sdError | None = None
         try:
@@ -127,7 +128,7 @@ class Ends:
                         continue
                     self.statuses[key] = status
                     if status.is_final:
-                        self._begin(self._end, runs.pop(run.id), status)
+                        self._begin(self._end, runs.pop(run.id), run.id, status)
                     elif status.hint and status.hint.reason in _BEFORE:
                         waiting.add(run.id)
                     elif run.id in waiting:
@@ -137,15 +138,15 @@ class Ends:
             if ends_all(error):
                 raise
             failure = error
-        left = [key for rest_uid, key in runs.items() if self._book.rows[key].rest_uid == rest_uid]
+        left = [(key, uid) for uid, key in runs.items() if self._book.rows[key].rest_uid == uid]
         if failure is not None and len(left) > 1:
             for half in (left[: len(left) // 2], left[len(left) // 2 :]):
-                self._begin(self.watch, half)
+                self._begin(self.watch, [key for key, _ in half])
         elif left and isinstance(failure, UnknownRun) and failure.detail:
-            await self._end(left[0], None)
+            await self._end(*left[0], None)
         elif failure is not None and left:
-            self.statuses.pop(left[0], None)
-            self._report(left[0], failure)
+            self.statuses.pop(left[0][0], None)
+            self._report(left[0][0], failure)
 
     def _misplaced(self, key: str, rest_uid: str, status: Status) -> str | None:
         """The token that a run carries, if it is that of another launch."""
@@ -157,22 +158,27 @@ class Ends:
         self.statuses.pop(key, None)
         self._take(await take_back(self._book, key, rest_uid, token))
 
-    async def _end(self, key: str, status: Status | None) -> None:
+    async def _end(self, key: str, rest_uid: str, status: Status | None) -> None:
         """A run is over; without a status it is not there any more."""
         row = self._book.rows[key]
+        if row.rest_uid != rest_uid:
+            return  # it was taken back
         self.statuses.pop(key, None)
         if row.state is State.STARTED:
             state = _end_of(status)
-            if state is State.DELETED and row.rest_uid:
-                await self._book.bury([row.rest_uid])
+            if state is State.DELETED:
+                await self._book.bury([rest_uid])
             secrets = map(str, self._book.secrets.get(key, {}).values())
             last = None if status is None else told(status, secrets)
 
             def over(now: Row) -> Row | None:
-                # Another task may have deleted it meanwhile.
-                return ended(now, state, last, self._book.clock.wall()) if now.state is State.STARTED else None
+                # Another task may have deleted it meanwhile, or taken it back.
+                is_its = now.state is State.STARTED and now.rest_uid == rest_uid
+                return ended(now, state, last, self._book.clock.wall()) if is_its else None
 
             row = await self._book.move(key, over) or self._book.rows[key]
+            if row.rest_uid != rest_uid:
+                return
         if row.state is State.SUCCEEDED and self._collecting:
             await self.collect(key)
         else:

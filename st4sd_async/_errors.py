@@ -127,7 +127,7 @@ class TransportError(St4sdError):
         self.reason = reason
         """What the network said."""
         self.sent = sent
-        """False: proven never sent. None: it may have arrived. True: it did, because its answer began."""
+        """False: proven never sent. None: it may have arrived."""
         self.attempts = 1
         """How many attempts were made in all."""
         super().__init__(method, url, reason)
@@ -183,6 +183,8 @@ class ConnectionLost(TransportError):
     """The connection broke after the request may have arrived, or the reply was cut short."""
 
     situation = "lost the connection"
+    is_cut = False
+    """Whether the reply had begun, and was cut short."""
 
 
 class APIError(St4sdError):

@@ -211,7 +211,7 @@ async def repeated(
     def stop(state: RetryCallState) -> bool:
         nonlocal cuts
         error = _error(state)
-        cuts += isinstance(error, ConnectionLost) and error.sent is True
+        cuts += isinstance(error, ConnectionLost) and error.is_cut
         if cuts >= CUTS or (policy.attempts is not None and state.attempt_number >= policy.attempts):
             return True
         return clock.now() - began + state.upcoming_sleep > left(state)

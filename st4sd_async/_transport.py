@@ -116,7 +116,9 @@ def translate(error: BaseException, method: str, url: str) -> TransportError:
     if isinstance(error, TimeoutError):
         return TimedOut(method, url, "silence for longer than Config.timeout")
     if isinstance(error, aiohttp.ClientPayloadError):
-        return ConnectionLost(method, url, "the answer was cut short", sent=True)
+        lost = ConnectionLost(method, url, "the answer was cut short")
+        lost.is_cut = True
+        return lost
     return ConnectionLost(method, url, _words(error))
 
 
@@ -166,8 +168,7 @@ class _Body(httpx.AsyncByteStream):
         self._where = method, url
 
     async def __aiter__(self) -> AsyncGenerator[bytes]:
-        no_end = "the answer tells no length, so it may be cut short"
-        failure: TransportError = ConnectionLost(*self._where, no_end, sent=True)
+        failure: TransportError = ConnectionLost(*self._where, "the answer tells no length, so it may be cut short")
         try:
             async for chunk in self._reply.content.iter_any():
                 yield chunk
@@ -175,6 +176,8 @@ class _Body(httpx.AsyncByteStream):
                 return
         except ENGINE_ERRORS as error:
             failure = translate(error, *self._where)
+        if isinstance(failure, ConnectionLost):
+            failure.is_cut = True
         raise failure
 
     async def aclose(self) -> None:

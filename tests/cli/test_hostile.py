@@ -78,6 +78,18 @@ def test_json_in_a_pipe_is_exact(shell: Shell) -> None:
     assert "\u202e" in done.out
 
 
+@pytest.mark.parametrize("run", ["../../.ssh", "a b", "a/b", "\x1b[2J", ".ssh"], ids=ascii)
+@pytest.mark.parametrize("verb", ["status", "watch", "outputs", "download", "properties", "logs", "delete"])
+def test_what_is_not_a_rest_uid_is_wrong_usage(verb: str, run: str, shell: Shell, tmp_path: Path) -> None:
+    """Nothing is asked for by it, and no folder has its name."""
+    done = shell(verb, run)
+
+    assert (done.status, done.out) == (2, "")
+    assert "not a rest-uid" in done.said
+    assert printable(done.said, LAYOUT) == done.said
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_half_a_surrogate_pair_can_be_written(shell: Shell) -> None:
     """No encoding has it, so an escape stands for it, which JSON reads as what was sent."""
     answer(shell.server, "GET /rs/instances/demo-1/outputs", {"a": {"description": "\ud800"}})

@@ -153,7 +153,7 @@ def test_what_is_news_and_what_is_believed(course: list[Step], run: Watched) -> 
         assert (told, words(run)) == (is_news, shown)
 
 
-@pytest.mark.parametrize("entry", [5, "odd", [1], {"experiment-state": 7}], ids=repr)
+@pytest.mark.parametrize("entry", [5, "odd", [1], {"experiment-state": 7}, {"exit-status": []}], ids=repr)
 def test_an_entry_that_cannot_be_read_changes_nothing(entry: Any, run: Watched) -> None:
     """It says so, and what was known holds."""
     run.take_entry(status(RUNNING), 1.0)

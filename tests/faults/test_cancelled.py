@@ -11,10 +11,11 @@ from collections.abc import Awaitable, Callable
 import anyio
 import pytest
 
-from st4sd_async import Client, RetryPolicy
+from st4sd_async import Client, Launch, RetryPolicy
 from st4sd_async._call import Call, nothing
 from st4sd_async._cancellation import ANSWER_WAIT
 from st4sd_async._retry import Replay
+from st4sd_async.local import Delay, LocalServer
 
 from .raw import Answer, RawServer, after, close, never, reply, sign_in
 from .tools import StandingClock, connect, settings
@@ -315,6 +316,23 @@ async def test_a_read_that_is_cancelled_ends_at_once(caplog: pytest.LogCaptureFi
 
     assert time.monotonic() - began < ANSWER_WAIT / 2
     assert notes_of(caught.value) == warnings_in(caplog) == []
+
+
+async def test_a_batch_that_is_left_early_says_it_in_its_journal_alone(
+    server: LocalServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The start is written down as one in doubt; there is no second report of it."""
+    server.faults.add("POST /experiments/*/start", Delay(60))
+    async with Client(server.url, api_key=server.api_key) as client:
+        await client.push(server.example("demo"))
+        async with client.batch() as batch:
+            await batch.add([Launch("one", "demo", {"inputs": [{"filename": "molecules.csv", "content": "CO"}]})])
+            with anyio.move_on_after(0.3):
+                async for _ in batch.run():
+                    pass
+        assert batch.counts["unknown"] == 1
+
+    assert not [one for one in warnings_in(caplog) if "cancelled" in one]
 
 
 async def test_no_task_and_no_connection_is_left() -> None:

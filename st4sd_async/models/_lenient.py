@@ -7,6 +7,8 @@ from typing import Any, TypeVar
 
 import pydantic
 
+from .._printable import is_writable
+
 T = TypeVar("T")
 Place = tuple[int | str, ...]
 """Keys and indices that lead to a part of a value."""
@@ -32,7 +34,9 @@ def lenient(read: Callable[[Any], T], value: Any, vital: Collection[str] = ()) -
     try:
         return read(value)
     except pydantic.ValidationError as error:
-        first, last = error, error
+        first = last = error
+    if isinstance(value, dict) and not all(map(is_writable, value)):  # no model takes such a name of a field
+        return lenient(read, {name: part for name, part in value.items() if is_writable(name)}, vital)
     for _ in range(ROUNDS):
         places = {_reached(value, one["loc"]) for one in last.errors(include_url=False, include_context=False)}
         if () in places or any(place[0] in vital for place in places if len(place) == 1):

@@ -58,8 +58,8 @@ class Config:
     downloads: int = DOWNLOADS
     """Files and archives on their way at once, beside the requests, at least 1."""
     timeout: float = DEFAULT_SILENCE
-    """Longest silence of one request in seconds, not its whole time. While it is the default, pushes and downloads
-    are given 60 s."""
+    """Longest silence of one request in seconds, not its whole time, which may be ten times as long; a file that is
+    downloaded may take any time. While it is the default, pushes and downloads are given 60 s."""
     max_body_bytes: int = MAX_BODY_BYTES
     """Longest body of a reply that is read into memory, in bytes, at least 1: JSON, error messages, and what
     `Client.output` returns. A longer one is a `DecodeError`. Downloads to files have no such bound."""

@@ -36,6 +36,10 @@ IDLE_LIMIT = 2.0
 """Seconds that a connection may lie idle and still be used: a server that closes it at that moment would leave a
 start in doubt."""
 
+MAX_READ_TIMEOUTS = 10
+"""How many times the read timeout a reply may take that is read into memory: one that arrives byte by byte never ends.
+A file that is streamed may take any time."""
+
 SMALL = 1 << 16  # bytes; a body that is promised to be no longer is read before the reply is handed on
 NO_AUTHORITY = frozenset({2, 18, 19, 20, 21})  # what OpenSSL says of a certificate whose issuer it does not know
 ENCODINGS = (
@@ -310,24 +314,28 @@ class Engine(httpx.AsyncBaseTransport):
                 not asked for.
         """
         url, extensions = str(request.url), request.extensions
-        session = self._fresh if extensions["fresh"] else self._pooled
+        session, silence = self._fresh if extensions["fresh"] else self._pooled, extensions["timeout"]["read"]
+        limit_seconds = MAX_READ_TIMEOUTS * silence
+        limit = asyncio.timeout(limit_seconds)
         failure: TransportError | DecodeError
         try:
-            reply = await session.request(
-                request.method,
-                url,
-                headers=request.headers.multi_items(),
-                data=request.content or None,
-                allow_redirects=False,
-                timeout=aiohttp.ClientTimeout(connect=CONNECT_TIMEOUT, sock_read=extensions["timeout"]["read"]),
-                proxy=self._proxies.find(request.url.scheme, request.url.host),
-                read_bufsize=AHEAD,
-            )
-            headers, is_good = _kept(reply.raw_headers), 200 <= reply.status < 300
-            problem, body = _refused_encoding(reply), _Body(reply, request.method, url)
-            if not problem and is_good and extensions["streamed"] and is_file(reply.headers):
-                return httpx.Response(reply.status, headers=headers, stream=body, extensions={"streamed": True})
-            content = None if problem else await _whole(reply, body, extensions["largest"])
+            async with limit:
+                reply = await session.request(
+                    request.method,
+                    url,
+                    headers=request.headers.multi_items(),
+                    data=request.content or None,
+                    allow_redirects=False,
+                    timeout=aiohttp.ClientTimeout(connect=CONNECT_TIMEOUT, sock_read=silence),
+                    proxy=self._proxies.find(request.url.scheme, request.url.host),
+                    read_bufsize=AHEAD,
+                )
+                headers, is_good = _kept(reply.raw_headers), 200 <= reply.status < 300
+                problem, body = _refused_encoding(reply), _Body(reply, request.method, url)
+                if not problem and is_good and extensions["streamed"] and is_file(reply.headers):
+                    limit.reschedule(None)
+                    return httpx.Response(reply.status, headers=headers, stream=body, extensions={"streamed": True})
+                content = None if problem else await _whole(reply, body, extensions["largest"])
             if content is not None:
                 return httpx.Response(reply.status, headers=headers, content=content)
             await body.aclose()
@@ -339,6 +347,11 @@ class Engine(httpx.AsyncBaseTransport):
             failure = DecodeError(request.method, url, problem)
         except ENGINE_ERRORS as error:
             failure = translate(error, request.method, url)
+            if limit.expired():
+                words = (
+                    f"the answer took more than {limit_seconds:g} s in all ({MAX_READ_TIMEOUTS} times Config.timeout)"
+                )
+                failure = TimedOut(request.method, url, words)
         # Raised out here, because the engine's errors hold the headers of the request.
         raise failure
 

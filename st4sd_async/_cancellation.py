@@ -37,6 +37,8 @@ class _Sending:
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
         self.is_in_flight = False
+        self.is_cancelled = False
+        """Whether the call was cancelled: then no request of it is sent again."""
         self.sent_at: float | None = None
         """Wall time at which the last one got its connection; None if none was sent."""
 
@@ -52,19 +54,27 @@ def mark_sent() -> None:
 
 @contextmanager
 def in_flight() -> Iterator[None]:
-    """A block that sends one request; once it was answered or failed, none is in flight."""
+    """
+    A block that sends one request; once it was answered or failed, none is in flight.
+
+    Raises:
+        CancelledError: The call was cancelled while it waited for the answer to an earlier request.
+    """
+    sending = _sending.get()
+    if sending is not None and sending.is_cancelled:
+        raise asyncio.CancelledError
     try:
         yield
     except asyncio.CancelledError:
         raise
     except BaseException:
-        _mark_over()
+        _mark_over(sending)
         raise
-    _mark_over()
+    _mark_over(sending)
 
 
-def _mark_over() -> None:
-    if sending := _sending.get():
+def _mark_over(sending: _Sending | None) -> None:
+    if sending is not None:
         sending.is_in_flight = False
 
 
@@ -73,7 +83,7 @@ async def reported(work: Coroutine[Any, Any, T], call: Call[T], url: str, clock:
     Return what a call gives that must not be repeated, and report what is known of it if it is cancelled.
 
     If nothing was sent, it is cancelled at once and without a word. Otherwise it waits up to `ANSWER_WAIT` for the
-    answer, however often it is cancelled. Calls that are cancelled together wait together.
+    answer, however often it is cancelled, and sends nothing more. Calls that are cancelled together wait together.
 
     Args:
         work: Carries out the call.
@@ -88,13 +98,14 @@ async def reported(work: Coroutine[Any, Any, T], call: Call[T], url: str, clock:
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError as error:
-        was_in_flight = sending.is_in_flight
-        if was_in_flight:
+        sending.is_cancelled = True
+        if sending.is_in_flight:
             await _wait(task, ANSWER_WAIT)
         task.cancel()
         await _wait(task)
-        is_known = was_in_flight or not task.cancelled()
-        if is_known and sending.sent_at is not None and (report := _report(task, call, url, sending.sent_at)):
+        # If it was cancelled between two requests, the answer to the first says that nothing was done.
+        is_reported = sending.is_in_flight or not task.cancelled()
+        if is_reported and sending.sent_at is not None and (report := _report(task, call, url, sending.sent_at)):
             log.warning("%s", report)
             error.add_note(report)
         raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import itertools
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -237,6 +238,26 @@ async def test_a_start_that_is_refused_within_the_second_says_nothing(
         with pytest.raises(asyncio.CancelledError) as caught:
             await task
 
+    assert notes_of(caught.value) == warnings_in(caplog) == []
+
+
+@pytest.mark.parametrize("answer", [reply(429, {"message": "slow down"}, retry_after="0"), sign_in()])
+async def test_a_start_that_is_cancelled_is_not_sent_again(answer: Answer, caplog: pytest.LogCaptureFixture) -> None:
+    """Nor with a new credential, whatever the answer to what was sent allows: nobody wants the instance any more."""
+    release = asyncio.Event()
+    keys = itertools.count()
+    async with RawServer([after(release, answer), reply(200, UID)]) as server:
+        config = settings(retry=RetryPolicy(first_wait=0))
+        async with Client(server.url, api_key=lambda: f"key-{next(keys):020}", config=config) as client:
+            task = asyncio.create_task(client.start("demo"))
+            await _sent(server)
+            task.cancel()
+            await asyncio.sleep(0.02)
+            release.set()
+            with pytest.raises(asyncio.CancelledError) as caught:
+                await task
+
+    assert server.methods == ["POST"]
     assert notes_of(caught.value) == warnings_in(caplog) == []
 
 

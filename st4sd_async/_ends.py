@@ -19,7 +19,7 @@ from ._hints import Reason
 from ._item import told
 from ._ledger import NAME as DOWNLOADS
 from ._moves import METADATA_KEY, Row, State, collected, ended, uncollected
-from ._names import marked
+from ._names import is_device, marked
 from ._starts import ends_all
 
 if TYPE_CHECKING:
@@ -27,8 +27,7 @@ if TYPE_CHECKING:
     from ._client import Client
     from .models import Status
 
-_DEVICE = r"(?i:aux|con|nul|prn|com[0-9]|lpt[0-9])(?:\.|$)"
-_PLAIN = re.compile(rf"(?!{_DEVICE})[A-Za-z0-9](?:[A-Za-z0-9._-]{{0,98}}[A-Za-z0-9])?")
+_PLAIN = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,98}[A-Za-z0-9])?")
 _BEFORE = frozenset({Reason.PENDING, Reason.INITIALISING, Reason.UNSCHEDULED, Reason.UNSCHEDULABLE})
 """Why a run has not begun."""
 COLLECTORS = 4
@@ -84,7 +83,7 @@ def folder_of(key: str, *, has_twin: bool) -> str:
         key: The key.
         has_twin: Whether another one has a name already that some systems would not distinguish from this key.
     """
-    if _PLAIN.fullmatch(key) and not has_twin:
+    if _PLAIN.fullmatch(key) and not has_twin and not is_device(key):
         return key
     return marked(re.sub(r"[^A-Za-z0-9_-]+", "-", key).strip("-")[:60] or "key", key)
 

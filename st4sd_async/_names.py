@@ -15,21 +15,32 @@ from unicodedata import category, normalize
 
 PREFIX = ".st4sd-"
 """Of names in a target that are not for downloads."""
+_SHORT_PREFIX = "st4sd-~"
+"""Of the second name, as ``ST4SD-~1.JSO``, that file systems of Windows give to a file whose name has `PREFIX`."""
 MARK = "~"
 """Stands before the digest in a name that was replaced."""
 DIGEST_LENGTH = 12
+"""Hexadecimal digits of a digest that distinguishes names of the user, or of one key-output."""
+LONG_DIGEST_LENGTH = 32
+"""The same if another person may choose all names: of 12 digits, two texts with the same are found in a minute."""
 LONGEST = 200
 """Bytes of a name in UTF-8. File systems take 255, and programs add suffixes."""
 LONGEST_SUFFIX = 20
 """Bytes of a suffix like ``.csv`` that is kept if a name is cut."""
 
 _UNSAFE = re.compile(r"[/\\:*?\"<>|]")
-_DEVICE = re.compile(r"(?i)(?:aux|con|nul|prn|com[0-9]|lpt[0-9])(?:\.|$)")
+DEVICE = r"(?i:aux|con|nul|prn|con(?:in|out)\$|(?:com|lpt)[0-9¹²³]) *(?:[./]|$)"
+"""The beginning of a name that Windows takes for that of a device, whatever its suffix."""
+_VARIANTS = frozenset(map(chr, (0x34F, *range(0x180B, 0x180E), *range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0))))
+"""Characters that choose a variant of the one before them, and have no width."""
 
 
 def folded(path: str) -> str:
     """Return a text that is equal for two paths if some file system does not distinguish them."""
-    return path.lower() if path.isascii() else normalize("NFD", path).casefold()
+    if path.isascii():
+        return path.lower()
+    visible = "".join(one for one in path if category(one) != "Cf" and one not in _VARIANTS)
+    return normalize("NFD", normalize("NFD", visible).casefold())
 
 
 def is_reserved(name: str) -> bool:
@@ -37,7 +48,7 @@ def is_reserved(name: str) -> bool:
     if not name.isascii():
         # Some fold compatibility characters and skip those that have no width.
         name = "".join(one for one in normalize("NFKD", name) if category(one) not in ("Cf", "Mn"))
-    return name.casefold().startswith(PREFIX)
+    return name.casefold().startswith((PREFIX, _SHORT_PREFIX))
 
 
 def unreserved(path: str) -> str:
@@ -51,7 +62,8 @@ def safe_name(name: str, *, otherwise: str) -> str:
     """
     Return the last part of a path as the name of a file that can be written anywhere.
 
-    Separators and characters without a picture become ``_``. A name that is too long is cut and gets a digest.
+    Separators and characters without a picture become ``_``. A name that is too long is cut and gets a digest, the name
+    of a device gets a ``_`` in front.
 
     Args:
         name: A name or path from a server.
@@ -60,7 +72,7 @@ def safe_name(name: str, *, otherwise: str) -> str:
     for candidate in (re.split(r"[/\\]", name)[-1], otherwise):
         cleaned = _cleaned(candidate)
         if cleaned and not set(cleaned) <= {".", "_"}:
-            return unreserved(cleaned if _length(cleaned) <= LONGEST else _cut(cleaned, candidate))
+            return _no_device(unreserved(cleaned if _length(cleaned) <= LONGEST else _cut(cleaned, candidate)))
     return "output"
 
 
@@ -79,9 +91,12 @@ def folder_name(text: str, *, has_twin: bool = False) -> str:
         and _cleaned(text) == text
         and not set(text) <= {".", "_"}
         and not is_reserved(text)
-        and not _DEVICE.match(text)
+        and not is_device(text)
     )
-    return text if is_plain else marked(_shortened(_cleaned(text).strip("."), LONGEST - DIGEST_LENGTH - 1), text)
+    if is_plain:
+        return text
+    readable = _shortened(_cleaned(text).strip("."), LONGEST - LONG_DIGEST_LENGTH - 2)
+    return _no_device(unreserved(marked(readable, text, LONG_DIGEST_LENGTH)))
 
 
 def folder_names(texts: Iterable[str]) -> dict[str, str]:
@@ -91,9 +106,18 @@ def folder_names(texts: Iterable[str]) -> dict[str, str]:
     return {text: folder_name(text, has_twin=count[folded(text)] > 1) for text in texts}
 
 
-def marked(readable: str, text: str) -> str:
+def marked(readable: str, text: str, digits: int = DIGEST_LENGTH) -> str:
     """Return a name that replaces a text: something readable and a digest of the text."""
-    return f"{readable or 'output'}{MARK}{_digest(text)}"
+    return f"{readable or 'output'}{MARK}{_digest(text)[:digits]}"
+
+
+def is_device(name: str) -> bool:
+    """Return whether Windows takes a name for that of a device."""
+    return re.match(DEVICE, name) is not None
+
+
+def _no_device(name: str) -> str:
+    return f"_{name}" if is_device(name) else name
 
 
 def _cleaned(text: str) -> str:
@@ -120,4 +144,4 @@ def _length(text: str) -> int:
 
 
 def _digest(text: str) -> str:
-    return sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:DIGEST_LENGTH]
+    return sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

@@ -18,7 +18,7 @@ from operator import attrgetter
 from typing import BinaryIO, NamedTuple
 from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
-from ._names import folded
+from ._names import DEVICE, folded
 
 LARGEST_DIRECTORY = 1 << 26  # bytes
 LONGEST_NAME, LONGEST_PART = 1000, 255  # bytes of a name and of each part of it, as file systems take them
@@ -39,7 +39,7 @@ BAD_NAMES = {
 }
 # Elsewhere these are names like others, and results have them: aux.dat, 10:30.log
 BAD_NAMES_ON_WINDOWS = {
-    "the name of a device": re.compile(r"(?i)(^|/)(con|prn|aux|nul|con(in|out)\$|(com|lpt)[0-9¹²³]) *([./]|$)"),
+    "the name of a device": re.compile(f"(?:^|/){DEVICE}"),
     "what Windows does not take": re.compile(r'[<>:"|?*]|[. ](/|$)'),
 }
 

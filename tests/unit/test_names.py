@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
+from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -12,7 +13,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from st4sd_async._names import folded, folder_name, folder_names, is_reserved, safe_name, unreserved
+from st4sd_async._names import folded, folder_name, folder_names, is_device, is_reserved, safe_name, unreserved
 
 TEXTS = st.text(max_size=120) | st.text("ab:/_~.-AB \x1b\u202e\ud800漢é", max_size=12)
 """All of Unicode, lone surrogates included."""
@@ -26,7 +27,24 @@ def test_an_ordinary_name_stays_as_it_is(name: str) -> None:
     assert folder_name(name) == name
 
 
-SEPARATED = ["a:b", "a/b", "a\\b", "..", ".", "...", "", "_", "a ", " a", "a.", "aux", "NUL.txt", "a~b"]
+SEPARATED = [
+    "a:b",
+    "a/b",
+    "a\\b",
+    "..",
+    ".",
+    "...",
+    "",
+    "_",
+    "a ",
+    " a",
+    "a.",
+    "aux",
+    "NUL.txt",
+    "com¹",
+    "con .x",
+    "a~b",
+]
 UNPRINTABLE = ["a\nb", "a\x1bb", "a\x9bb", "a\u202eb", "a\u2028b", "a\u200bb", "\ud800"]
 LONG = ["x" * 201, "漢" * 100]
 OURS = [".st4sd-downloads.jsonl", ".ST4SD-x.part"]
@@ -37,9 +55,10 @@ def test_any_other_name_is_replaced(name: str) -> None:
     """By one that is printable, ends in a digest, and can be written."""
     made = folder_name(name)
 
-    assert re.search(r"~[0-9a-f]{12}$", made)
+    assert re.search(r"~[0-9a-f]{32}$", made)
     assert made.isprintable()
     assert not is_reserved(made)
+    assert not is_device(made)
     with TemporaryDirectory() as folder:
         (Path(folder) / made).mkdir()
         assert os.listdir(folder) == [made]  # noqa: PTH208 -- names are all there is to see
@@ -84,6 +103,37 @@ def test_no_two_names_share_a_folder_anywhere(names: list[str]) -> None:
         assert not is_reserved(one)
 
 
+def test_a_server_cannot_choose_two_names_with_one_digest() -> None:
+    """These two have the same first 12 digits, and were found in three minutes."""
+    names = ["a::*:::***:**::****:******:", "a:*:*:::**::::*:*::***:*::*"]
+    first, second = (sha256(name.encode()).hexdigest() for name in names)
+    assert first[:12] == second[:12]
+
+    assert len(set(folder_names(names).values())) == 2
+
+
+@pytest.mark.parametrize("name", ["CON", "con.txt", "Aux .csv", "nul", "COM\u00b9.log", "conin$", "LPT1.a.b"])
+def test_a_file_is_not_called_like_a_device(name: str) -> None:
+    """Windows would write to the device, whatever the suffix."""
+    assert safe_name(name, otherwise="x") == f"_{name}"
+    assert not is_device(folder_name(name))
+
+
+@pytest.mark.parametrize("name", ["console", "conx.txt", "com", "com10", "auxiliary.csv", "x.con", "nul_"])
+def test_other_names_are_no_devices(name: str) -> None:
+    """They stay as they are."""
+    assert safe_name(name, otherwise="x") == folder_name(name) == name
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [("ab", "AB"), ("\u00e9", "e\u0301"), ("ß", "SS"), ("a\u200db", "ab"), ("a\u00adb", "AB"), ("x\ufe0f", "X")],
+)
+def test_names_that_a_disk_does_not_distinguish_fold_to_one(first: str, second: str) -> None:
+    """By case, Unicode form, and characters without width, which some file systems skip."""
+    assert folded(first) == folded(second)
+
+
 @settings(max_examples=300)
 @given(TEXTS, TEXTS)
 @example("漢" * 100 + ".csv", "x")
@@ -118,6 +168,7 @@ RESERVED = [
     ".st\u200b4sd-x",  # a space without width
     ".st4\u0301sd-x",  # an accent that some systems drop
     ".\U0001d494t4sd-x",  # a mathematical s
+    "ST4SD-~1.JSO",  # the second name that Windows gives to our files
 ]
 
 

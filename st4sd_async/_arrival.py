@@ -54,14 +54,15 @@ class Target:
         self._space = space
         self._stream = stream
 
-    def known(self, origin: Origin | None) -> list[Download]:
-        """The files from there, if all of them are here already; [] if not. Blocks."""
-        return [self._download(*one) for one in self._ledger.complete(origin)] if origin else []
+    def known(self, origins: Sequence[Origin]) -> dict[str, list[Download]]:
+        """Files by the sources of which all are here already. Blocks."""
+        complete = zip(origins, self._ledger.complete(origins), strict=True)
+        return {origin.source: [self._download(*one) for one in kept] for origin, kept in complete if kept}
 
-    def blocked(self, places: Iterable[Place]) -> list[DownloadFailed]:
-        """Those files that cannot be stored, because something else is there. Blocks."""
+    def blocked(self, places: Iterable[Place], known: Iterable[str] = ()) -> list[DownloadFailed]:
+        """Those files that cannot be stored, because something else is there, or one of these known paths. Blocks."""
         sources = {place.path: place.source for place in places}
-        found = self._space.obstacles(sources)
+        found = self._space.obstacles(sources, known)
         paths = {path: self.folder / path for path in found}
         return [
             DownloadFailed(paths[path], sources[path], DownloadError(str(paths[path]), obstacle))
@@ -74,13 +75,16 @@ class Target:
 
         What an older version had and this one has not is removed, unless somebody has changed it.
         """
-        old = {path for origin, _ in arrived if origin for path in self._ledger.untouched(origin.source)}
         noted = [(origin, parts) for origin, parts in arrived if origin is not None]
+        old = [kept for origin, _ in noted for kept in self._ledger.latest(origin.source)]
         for other in self._ledger.of_others(noted):
             log.warning("%s: what came from %s is replaced by files of the same names", self.folder, other)
         self._ledger.note(noted)
         self._space.place([part for _, parts in arrived for part in parts], folders)
-        self._space.clear(old.difference(part.place.path for _, parts in arrived for part in parts))
+        new = {part.place.path for _, parts in arrived for part in parts}
+        # Looked at now, because a disk that ignores case may have taken a new file for an old one.
+        gone = self._ledger.untouched(one for one in old if one.path not in new)
+        self._space.clear(one.path for one in gone)
         return [self._download(*part.place, part.size, part.sha256) for _, parts in arrived for part in parts]
 
     def _download(self, path: str, source: str, size: int, sha256: str, *_: object) -> Download:

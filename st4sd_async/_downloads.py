@@ -193,7 +193,8 @@ class Downloads:
 
         async with self._filling(to, f"stage{stage}.{component} of {where}", 1, "components") as target:
             try:
-                return [*(await in_thread(target.known, origin) or await target.fetch(call, source, use))]
+                known = await in_thread(target.known, [origin]) if origin else {}
+                return [*(known.get(source, []) or await target.fetch(call, source, use))]
             except NotFound as error:
                 error.advice = f"the run has {sorted(one.reference for one in documents)}"
                 return [DownloadFailed(to, source, error)]
@@ -252,14 +253,12 @@ class Downloads:
             part = writer.finish(free(f"{folder}/{safe_name(told, otherwise=folder)}", source))
             return target.store([(packed if is_zip(headers) else as_file, [part])])
 
-        def known() -> list[Download]:
-            if entry.version is None:  # nothing would tell this one from the next
-                return []
-            return target.known(as_file) or target.known(unpacked if unpack else packed)
-
         try:
             call = output_file_call(rest_uid, name)
-            return await in_thread(known) or await target.fetch(call, source, use)
+            # Without a version nothing distinguishes this one from the next.
+            origins = [as_file, unpacked if unpack else packed] if entry.version is not None else []
+            known = await in_thread(target.known, origins)
+            return next(iter(known.values()), []) or await target.fetch(call, source, use)
         except ValueError as error:
             raise DownloadError(source, f"cannot be asked for: {error}") from None
         except ServerError as error:
@@ -286,9 +285,11 @@ def _settled(target: Target, files: Mapping[str, Wanted | DownloadError]) -> dic
     outcomes: dict[str, Outcome] = {
         source: DownloadFailed(target.folder, source, error) for source, error in bad.items()
     }
-    outcomes |= {source: known[0] for source in files if (known := target.known(Origin(source)))}
-    missing = (file.place for file in files.values() if isinstance(file, Wanted) and file.place.source not in outcomes)
-    return outcomes | {one.source: one for one in target.blocked(missing)}
+    outcomes |= {source: known[0] for source, known in target.known(list(map(Origin, files))).items()}
+    wanted = {source: file.place for source, file in files.items() if isinstance(file, Wanted)}
+    known = [place.path for source, place in wanted.items() if source in outcomes]
+    missing = [place for source, place in wanted.items() if source not in outcomes]
+    return outcomes | {one.source: one for one in target.blocked(missing, known)}
 
 
 async def _collect(path: str, limit: int, _: Headers, pieces: AsyncIterator[bytes]) -> bytes | None:

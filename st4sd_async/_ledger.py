@@ -7,6 +7,7 @@ names as they were then: whoever was killed in between, or changed one of them, 
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Iterable
@@ -22,6 +23,8 @@ from ._zip import Hostile, checked
 
 NAME = f"{PREFIX}downloads.jsonl"
 APPEND = os.O_WRONLY | os.O_APPEND | os.O_CREAT
+LARGEST = 1 << 28
+"""Bytes of a file that is read: a million downloads. Another user may leave one of any size."""
 
 
 class Origin(NamedTuple):
@@ -61,7 +64,7 @@ class Ledger:
         Read the lines that are there.
 
         Raises:
-            OSError: What has the name of the file is none, but a link or a named pipe.
+            OSError: What has the name of the file is none, but a link or a named pipe; or it is too large.
         """
         self._folder = folder
         self._known: dict[str, tuple[str, list[Kept]]] = {}
@@ -75,27 +78,31 @@ class Ledger:
         self._known[origin.source] = origin.stamp, kept
         self._owners.update(dict.fromkeys((one.path for one in kept), origin.source))
 
-    def complete(self, origin: Origin) -> list[Kept]:
-        """The files that came from there, if all of them are there as they were; [] if not."""
+    def complete(self, origins: Iterable[Origin]) -> list[list[Kept]]:
+        """The files of each origin, if all of them are there as they were; [] if not."""
+        with Tree(self._folder) as tree:
+            return [self._complete(tree, origin) for origin in origins]
+
+    def _complete(self, tree: Tree, origin: Origin) -> list[Kept]:
         stamp, kept = self._known.get(origin.source, ("", []))
         is_ours = stamp == origin.stamp and all(self._owners[one.path] == origin.source for one in kept)
-        return kept if is_ours and len(self._there(kept)) == len(kept) else []
+        return kept if is_ours and all(_is_there(tree, one) for one in kept) else []
 
-    def untouched(self, source: str) -> set[str]:
-        """The paths of files that came from there last, in whatever version, and are as they were."""
+    def latest(self, source: str) -> list[Kept]:
+        """The files that came from there last, in whatever version, and were not replaced by others."""
         _, kept = self._known.get(source, ("", []))
-        return {one.path for one in self._there(one for one in kept if self._owners[one.path] == source)}
+        return [one for one in kept if self._owners[one.path] == source]
+
+    def untouched(self, kept: Iterable[Kept]) -> list[Kept]:
+        """Those of some files that are there as they were; what is behind a link is not."""
+        with Tree(self._folder) as tree:
+            return [one for one in kept if _is_there(tree, one)]
 
     def of_others(self, arrived: Iterable[tuple[Origin, Iterable[Part]]]) -> set[str]:
         """Where other files came from that are in the places of these, and are as they were."""
         places = {part.place.path: origin.source for origin, parts in arrived for part in parts}
         others = {self._owners[path] for path, source in places.items() if self._owners.get(path, source) != source}
-        return {one for one in others if self.untouched(one)}
-
-    def _there(self, kept: Iterable[Kept]) -> list[Kept]:
-        """Those of some files that are as they were; what is behind a link is not."""
-        with Tree(self._folder) as tree:
-            return [one for one in kept if _is_there(tree, one)]
+        return {one for one in others if self.untouched(self.latest(one))}
 
     def note(self, arrived: Iterable[tuple[Origin, Iterable[Part]]]) -> None:
         """Write down what is whole and about to get its name."""
@@ -122,6 +129,8 @@ def _content(folder: Directory) -> bytes:
     except FileNotFoundError:
         return b""
     with os.fdopen(handle, "rb") as file:
+        if os.fstat(handle).st_size > LARGEST:
+            raise OSError(errno.EFBIG, f"it has more than {LARGEST} bytes: remove it", NAME)
         return file.read()
 
 

@@ -160,11 +160,14 @@ class Staging:
         outcomes: dict[int, Outcome] = {}
 
         async def fetch(index: int) -> None:
-            outcomes[index] = await _fetched(target, *items[index])
+            place, entry = items[index]
+            outcomes[index] = blocked.get(place.source) or await _fetched(target, place, entry)
             target.work.finish()
 
         work = Work(self._config.progress, f"key-outputs of {rest_uid} in {bucket.name}", len(items), "files")
+        places = [place for place, one in items if isinstance(one, Entry)]
         async with filling(folder, bucket.stream, tuple, work) as target:
+            blocked = {one.source: one for one in await in_thread(target.blocked, places)}
             await each(fetch, range(len(items)), self._config.downloads)
         return judged([outcomes[index] for index in range(len(items))], strict=strict)
 
@@ -279,6 +282,7 @@ async def _fetched(target: Target, place: Place, entry: Entry | St4sdError) -> O
         return target.store([(origin, [writer.finish(place)])])
 
     try:
-        return (await in_thread(target.known, origin) or await target.fetch(entry, place.source, use))[0]
+        known = await in_thread(target.known, [origin])
+        return (known.get(place.source, []) or await target.fetch(entry, place.source, use))[0]
     except St4sdError as error:
         return DownloadFailed(path, place.source, error)

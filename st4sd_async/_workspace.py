@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple, Self
 
 from ._directory import HAS_DESCRIPTORS, Directory, Tree
-from ._names import PREFIX, is_reserved, unreserved
+from ._names import PREFIX, folded, is_reserved, unreserved
 
 try:
     import fcntl
@@ -178,13 +178,16 @@ class Workspace:
                 of them have the same; then none was moved.
         """
         parts = list(parts)
-        inner = dict.fromkeys([*folders, *(part.place.path.rpartition("/")[0] for part in parts)])
+        paths = [part.place.path for part in parts]
+        inner = dict.fromkeys([*folders, *(path.rpartition("/")[0] for path in paths)])
         needed = dict.fromkeys(folder for path in inner for folder in _chain(path))
         with Tree(self.root) as tree:
-            reserved = (_reserved(path) for path in chain(needed, (part.place.path for part in parts)))
+            twice = (f"{path!r} would be a file and a folder" for path in paths if path in needed)
+            reserved = map(_reserved, chain(needed, paths))
             in_the_way = (tree.obstacle(path, is_folder=True) for path in needed)
-            files_in_the_way = (tree.obstacle(part.place.path) for part in parts)
-            if problem := next(filter(None, chain([_twice(parts)], reserved, in_the_way, files_in_the_way)), None):
+            files_in_the_way = map(tree.obstacle, paths)
+            twins = self._twins(paths).values()
+            if problem := next(filter(None, chain(twins, twice, reserved, in_the_way, files_in_the_way)), None):
                 raise FileExistsError(problem)
             for path in needed:
                 tree.make(path)
@@ -202,11 +205,38 @@ class Workspace:
                     folder, name = tree.parent(path)
                     folder.remove(name)
 
-    def obstacles(self, paths: Iterable[str]) -> dict[str, str]:
-        """What in the target is in the way of files, of those of them that something is."""
+    def obstacles(self, paths: Iterable[str], known: Iterable[str] = ()) -> dict[str, str]:
+        """What is in the way of files, of those of them that something is; there may be others of known paths."""
+        paths = list(paths)
         with Tree(self.root) as tree:
             found = {path: _reserved(path) or tree.obstacle(path) for path in paths}
-        return {path: obstacle for path, obstacle in found.items() if obstacle}
+        twins = self._twins([*known, *paths])
+        return {path: problem for path, obstacle in found.items() if (problem := obstacle or twins.get(path))}
+
+    def _twins(self, paths: Iterable[str]) -> dict[str, str]:
+        """What is wrong with those paths that the file system takes for an earlier one."""
+        groups: dict[str, list[str]] = {}
+        for path in paths:
+            groups.setdefault(folded(path), []).append(path)
+        similar = [path for group in groups.values() if len(group) > 1 for path in group]
+        found: dict[str, str] = {}
+        if not similar:
+            return found
+        # Only the file system knows what it distinguishes, so it is asked for folders of such names.
+        earlier: dict[tuple[int, int], str] = {}
+        name = str(next(self._names))
+        self._inside.make(name)
+        with self._inside.child(name) as folder, Tree(folder) as tree:
+            for path in similar:
+                with suppress(OSError):  # what cannot be a name is told when it is to be one
+                    for one in _chain(path):
+                        tree.make(one)
+                    made = tree.stat(path)
+                    if first := earlier.get(at := (made.st_dev, made.st_ino)):
+                        found[path] = f"{path!r} would be in the same place as {first!r}"
+                    earlier.setdefault(at, path)
+        self._inside.remove_tree(name)
+        return found
 
 
 def _chain(path: str) -> Iterator[str]:
@@ -220,16 +250,6 @@ def _reserved(path: str) -> str | None:
     if is_free or not any(map(is_reserved, path.split("/"))):
         return None
     return f"{path!r} has a name that begins with {PREFIX!r}, which is not for downloads"
-
-
-def _twice(parts: Iterable[Part]) -> str | None:
-    """What is wrong if two files belong to the same place."""
-    seen: set[str] = set()
-    for part in parts:
-        if part.place.path in seen:
-            return f"two files would be {part.place.path!r}"
-        seen.add(part.place.path)
-    return None
 
 
 def _sync(folder: Directory, name: str) -> None:

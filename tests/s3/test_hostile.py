@@ -13,6 +13,7 @@ import pytest
 
 from st4sd_async import Client, Download, DownloadFailed, Run, S3Store
 from st4sd_async.local import LocalServer
+from tests.faults.blind import blind as blind
 from tests.faults.raw import Answer, Exchange, RawServer, head
 from tests.s3.tools import Storage, demo
 
@@ -139,6 +140,24 @@ async def test_two_keys_for_one_file_are_an_error(
     errors = [str(one.error) for one in found if isinstance(one, DownloadFailed)]
     assert len(errors) == 2
     assert all("there are several objects for this file" in error for error in errors)
+
+
+@pytest.mark.usefixtures("blind")
+async def test_of_keys_that_the_disk_does_not_distinguish_the_second_is_a_failure(
+    client: Client, server: LocalServer, storage: Storage, tmp_path: Path
+) -> None:
+    """It names the first, which is there, and it is not asked for; so it is the next time."""
+    run = await demo(client, server, None)
+    contents = {f"{ROOT}/Sub/x": b"1", f"{ROOT}/good": b"2", f"{ROOT}/sub/X": b"3"}
+    answer = bucket([(key, 1) for key in contents], contents)
+
+    for expected in (["good", "x"], []):
+        found, asked = await fetched(client, run, storage, tmp_path, answer, names="Folder")
+
+        assert [type(one) for one in found] == [Download, Download, DownloadFailed]
+        assert "'Folder/sub/X' would be in the same place as 'Folder/Sub/x'" in str(found[-1].error)
+        assert sorted(path.rpartition("/")[2] for path in asked) == expected
+    assert (tmp_path / "folder/sub/x").read_bytes() == b"1"
 
 
 async def test_a_key_of_ours_gets_another_name(

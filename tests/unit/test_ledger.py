@@ -50,19 +50,19 @@ def origin(name: str, stamp: str = "") -> Origin:
 
 def known(folder: Path, asked: Origin) -> list[str]:
     """The paths that a later process knows to be there."""
-    return [kept.path for kept in opened(folder).complete(asked)]
+    return [kept.path for kept in opened(folder).complete([asked])[0]]
 
 
 def test_files_that_came_are_known_to_this_and_later_processes(tmp_path: Path) -> None:
     """With their sizes, sources and checksums; an empty or missing ledger knows nothing."""
     here = opened(tmp_path)
-    assert here.complete(origin("a/b.txt")) == []
+    assert here.complete([origin("a/b.txt")]) == [[]]
 
     arrive(tmp_path, here, origin("a"), "a/b.txt", "a/ü 1.txt")
 
     modified = (tmp_path / "a/b.txt").stat().st_mtime_ns
-    (first, second) = opened(tmp_path).complete(origin("a"))
-    assert here.complete(origin("a")) == [first, second]
+    ((first, second),) = opened(tmp_path).complete([origin("a")])
+    assert here.complete([origin("a")]) == [[first, second]]
     assert first == Kept("a/b.txt", f"{GATEWAY}/a/b.txt", 3, DIGEST, modified)
     assert second.path == "a/ü 1.txt"
     assert (tmp_path / NAME).read_text("utf-8").count("\n") == 2
@@ -104,7 +104,7 @@ def test_what_is_not_as_it_was_is_not_there(tmp_path: Path, change: Callable[[Pa
 
     change(tmp_path / "sub/a")
 
-    assert ledger.complete(origin("two")) == []
+    assert ledger.complete([origin("two")]) == [[]]
     assert known(tmp_path, origin("two")) == []
     assert known(tmp_path, origin("one")) == ["c"]
 
@@ -145,7 +145,7 @@ def test_a_file_that_another_run_replaced_is_not_that_of_the_first(tmp_path: Pat
 
     assert known(tmp_path, theirs) == ["a"]
     assert known(tmp_path, origin("a")) == []
-    assert ledger.complete(origin("a")) == []
+    assert ledger.complete([origin("a")]) == [[]]
 
 
 @pytest.mark.timeout(60)
@@ -207,7 +207,7 @@ def test_whatever_stands_in_the_file_is_read(lines: list[bytes]) -> None:
         (target / NAME).write_bytes(b"\n".join(lines) + b"\n")
         arrive(target, opened(target), origin("a"), "a")
 
-        assert opened(target).complete(Origin("s")) == []
+        assert opened(target).complete([Origin("s")]) == [[]]
         assert known(target, origin("a")) == ["a"]
 
 
@@ -225,7 +225,7 @@ def test_two_writers_may_take_turns(turns: list[str]) -> None:
 
         third = opened(target)
 
-        assert [third.complete(origin(name))[0].path for name in names] == names
+        assert [kept.path for (kept,) in third.complete(map(origin, names))] == names
 
 
 def test_many_threads_write_whole_lines(tmp_path: Path) -> None:

@@ -145,6 +145,20 @@ async def test_the_target_itself_may_be_a_link(client: Client, server: LocalServ
     assert tree(tmp_path / "disk") == tree(tmp_path / "target") != {}
 
 
+async def test_a_manifest_without_end_is_a_clear_error(client: Client, server: LocalServer, tmp_path: Path) -> None:
+    """Another user may leave a file of 200 GB that takes no room; it does not have to fit into memory."""
+    run = await finished(client, server)
+    manifest = tmp_path / ".st4sd-downloads.jsonl"
+    manifest.touch()
+    os.truncate(manifest, 200 << 30)
+
+    for verb in VERBS:
+        with pytest.raises(DownloadError, match="it has more than 268435456 bytes: remove it"):
+            await download(verb, run, tmp_path)
+
+    assert listed(tmp_path) == [manifest.name]
+
+
 async def test_a_manifest_names_no_file_elsewhere(client: Client, server: LocalServer, tmp_path: Path) -> None:
     """A line with an absolute path, or one that leads up, neither passes for a download nor has a file deleted."""
     target, precious = tmp_path / "target", tmp_path / "precious"

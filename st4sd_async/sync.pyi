@@ -1462,7 +1462,7 @@ class Client:
 
         Interrupted or repeated, it goes on as `download_files` does; a newer version of a key-output is fetched.
         A name that cannot be a folder everywhere, or differs from another one only in case, gets a digest, as
-        ``a_b~`` and 12 hexadecimal digits. Ordinary names (letters, digits, ``.``, ``_``, ``-``) do not.
+        ``a_b~`` and 32 hexadecimal digits. Ordinary names (letters, digits, ``.``, ``_``, ``-``) do not.
 
         Args:
             run: The run.

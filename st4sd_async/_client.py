@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from ._batch import Batch
     from ._draft import Draft
     from ._progress import Progress
-    from ._verdict import Sighting
+    from ._verdict import Listed
     from .models import LambdaPayload, StartPayload, Status
 
 T = TypeVar("T")
@@ -383,7 +383,7 @@ class Client(Groups, Waits, Results, Imports, Staging):
     async def _definition(self, identifier: str) -> Experiment:
         return await experiments.Experiments(self._send_once).get(identifier)
 
-    async def _sighted(self) -> dict[str, Sighting]:
+    async def _sighted(self) -> Listed:
         from ._resources.sightings import sightings_call
 
         return await self._send_once(sightings_call())

@@ -18,7 +18,7 @@ from ._finality import Judge
 from ._moves import Proof, Row, State, disowned, planned, started, suspected
 from ._resources.sightings import documents_of, of_documents, of_status
 from ._schedule import GROWTH, QUICKEST
-from ._verdict import PIECES, Absent, CannotTell, Found, Look, Sighting, Verdict, Window, candidates, judge
+from ._verdict import PIECES, Absent, CannotTell, Found, Listed, Look, Sighting, Verdict, Window, candidates, judge
 from ._watch import survives
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ CANNOT_TELL = (
 )
 
 T = TypeVar("T")
-Listing = Callable[[], Awaitable[dict[str, Sighting]]]
+Listing = Callable[[], Awaitable[Listed]]
 """Reads the list of instances."""
 
 
@@ -111,7 +111,7 @@ class Doubts:
             St4sdError: The list cannot be read, and the journal never saw one.
         """
         try:
-            there = await self._listing()
+            there = (await self._listing()).sightings
         except (APIError, TransportError, DecodeError) as error:
             if self._book.baseline is None:
                 raise
@@ -247,7 +247,7 @@ class Doubts:
         nothing = Look(at, {}, is_evidence=False)
         try:
             with anyio.move_on_after(LONGEST_LIST) as patience:
-                listed = await self._listing()
+                reply = await self._listing()
             if patience.cancelled_caught:
                 return nothing
         except Exception as error:  # raised again unless it passes by itself
@@ -255,6 +255,7 @@ class Doubts:
                 raise
             log.info("what became of %d starts cannot be told yet: %s", len(doubts), error)
             return nothing
+        listed = reply.sightings
         await self._book.show(listed)
         is_complete = await self._is_complete(listed, expected)
         wanted = self._candidates(doubts, Look(at, listed, is_evidence=False))
@@ -268,7 +269,7 @@ class Doubts:
             for uid, seen in asked.items():
                 if uid not in documents and not seen.has_metadata and seen.has_executed is None:
                     found[uid] = replace(seen, has_executed=False)
-        return Look(at, found, is_complete and documents is not None)
+        return Look(at, found, is_complete and reply.is_readable and documents is not None)
 
     def _candidates(self, doubts: Iterable[Row], look: Look) -> list[str]:
         """All candidates, first those that were not asked for longest."""
@@ -337,7 +338,10 @@ class Doubts:
                 for begin in range(0, len(words), PORTION):
                     portion = words[begin : begin + PORTION]
                     query = documents_of([one for one, _ in portion if one], [uid for _, uid in portion if uid])
-                    found.update(of_documents(await self._client.datastore.user_metadata(query=query)))
+                    documents = await self._client.datastore.user_metadata(query=query)
+                    if not all(one.rest_uid for one in documents):
+                        return None  # one that does not say whose it is may be that of the run
+                    found.update(of_documents(documents))
         except NotFound as error:
             if error.status is not None:
                 return None

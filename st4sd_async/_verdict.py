@@ -52,6 +52,16 @@ class Sighting:
 
 
 @dataclass(frozen=True)
+class Listed:
+    """What the list of instances shows."""
+
+    sightings: Mapping[str, Sighting]
+    """rest-uid -> what it shows of that instance."""
+    is_readable: bool = True
+    """Whether all its items could be read: one that has no rest-uid may be any instance."""
+
+
+@dataclass(frozen=True)
 class Known:
     """What the journal knows of instances."""
 

@@ -12,7 +12,7 @@ from .._finality import is_final
 from .._moves import METADATA_KEY
 from .._replies import Response
 from .._rest_uid import is_rest_uid
-from .._verdict import Sighting
+from .._verdict import Listed, Sighting
 from .status_list import objects
 
 if TYPE_CHECKING:
@@ -30,14 +30,15 @@ _PACKAGE = "st4sd-package-name"
 """Where labels and metadata have the name of the package."""
 
 
-def sightings_call() -> Call[dict[str, Sighting]]:
-    """All instances, as far as it may be told whose they are: rest-uid -> what was seen."""
+def sightings_call() -> Call[Listed]:
+    """Return what the list of instances shows of each, as far as it tells whose they are."""
     return Call("GET", "instances/", _listed, is_long=True)
 
 
-def _listed(response: Response) -> dict[str, Sighting]:
-    found = objects(_read(response.body))
-    return {item["id"]: _item(item) for item in found if is_rest_uid(item.get("id"))}
+def _listed(response: Response) -> Listed:
+    items = _read(response.body)
+    readable = [item for item in objects(items) if is_rest_uid(item.get("id"))]
+    return Listed({item["id"]: _item(item) for item in readable}, is_readable=len(readable) == len(items))
 
 
 def _item(item: Mapping[str, Any]) -> Sighting:

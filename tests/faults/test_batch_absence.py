@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -416,3 +417,23 @@ async def test_lists_that_show_nothing_cost_little(server: LocalServer, client: 
 
     assert items["mol 0"].state == "succeeded"
     assert 3 <= server.faults.hits[f"{STATUS_OF_OLD} Delay"] <= 3 * AT_ONCE
+
+
+@pytest.mark.parametrize(
+    "item", [{"id": "a b", "status": None}, {"status": None}, 7], ids=["odd id", "no id", "number"]
+)
+async def test_a_list_with_an_item_that_cannot_be_read_proves_nothing(
+    server: LocalServer, client: Client, item: object
+) -> None:
+    """That item may be the run."""
+    (other,) = server.populate("demo", 1)
+    server.outcome("demo", QUEUED)
+    server.faults.add(START, DropAfter())
+    body = json.dumps([{"id": other, "status": {"meta": {"userMetadata": {"a": "b"}}}}, item]).encode()
+    async with client.batch() as batch:
+        await batch.add([launch()])
+        async with in_doubt(server, batch) as items:
+            server.faults.add(LIST, Reply(200, {"Content-Type": "application/json"}, body), times=None)
+
+    assert is_unknown(items["mol 0"])
+    assert starts(server) == 1

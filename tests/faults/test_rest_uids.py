@@ -73,7 +73,8 @@ def test_the_poller_and_a_batch_see_only_rest_uids() -> None:
     assert list(StatusList().call().decode(response(items()))) == [GOOD]
     assert list(StatusList().call().decode(response(items()[:-3]))) == [GOOD]
     assert list(StatusList().call().decode(compact)) == [GOOD]
-    assert list(sightings_call().decode(response(items()))) == [GOOD]
+    listed = sightings_call().decode(response(items()))
+    assert (list(listed.sightings), listed.is_readable) == ([GOOD], False)
     assert list(of_documents(documents)) == [GOOD]
 
 

@@ -169,14 +169,18 @@ def _told(name: str) -> Iterator[None]:
 
 
 @asynccontextmanager
-async def filling(folder: Path, stream: Streamer, secrets: Secrets, work: Work) -> AsyncIterator[Target]:
+async def filling(
+    folder: Path, stream: Streamer, secrets: Secrets, work: Work, *, is_chosen: bool = True
+) -> AsyncIterator[Target]:
     """
     A folder that is being filled, made if need be; what was not whole is removed from it in the end.
+
+    It may be a link if the user chose it, and not only the folder that it is in.
 
     Raises:
         DownloadError: There can be no such folder.
     """
-    space = Workspace(folder)
+    space = Workspace(folder, is_chosen=is_chosen)
     try:
         with _told(str(folder)):
             await in_thread(space.__enter__)

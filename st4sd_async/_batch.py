@@ -251,6 +251,7 @@ class Batch(Shown, Settling):
             to: Folder for them, which gets a folder for each key. It has the key for a name; one with other
                 characters than letters, digits and ``.``, ``_``, ``-``, or one that differs from another key only
                 by capitals, gets a name that begins like it and goes on with a hash. `Item.files` has the paths.
+                The folder may be a link; one in place of the folder of a key is not followed.
 
         Raises:
             Unauthorized: The credentials were refused and could not be renewed.

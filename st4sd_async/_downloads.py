@@ -131,13 +131,20 @@ class Downloads:
         return NotFound(f"{told}; run.components() lists the files of the components that are over")
 
     async def files(
-        self, where: str, to: Path, component: str | None, stage: int | None, filename: str | None
+        self,
+        where: str,
+        to: Path,
+        component: str | None,
+        stage: int | None,
+        filename: str | None,
+        *,
+        is_chosen: bool = True,
     ) -> list[Outcome]:
-        """Files of components."""
+        """Files of components; `filling` says when a folder is chosen."""
         filters(COMPONENT, component=component, stage=stage, filename=filename)  # for what makes no sense
         instance, documents = await self._documents(where, component, stage)
         files = dict(chosen(instance, documents, re.compile(filename or "").search))
-        async with self._filling(to, f"files of {where}", len(files), "files") as target:
+        async with self._filling(to, f"files of {where}", len(files), "files", is_chosen=is_chosen) as target:
             outcomes = await in_thread(_settled, target, files)
             target.work.finish(len(outcomes))
             missing = [file for source, file in files.items() if isinstance(file, Wanted) and source not in outcomes]
@@ -203,8 +210,10 @@ class Downloads:
             finally:
                 target.work.finish()
 
-    async def outputs(self, rest_uid: str, to: Path, names: Sequence[str] | None, *, unpack: bool) -> list[Outcome]:
-        """Key-outputs."""
+    async def outputs(
+        self, rest_uid: str, to: Path, names: Sequence[str] | None, *, unpack: bool, is_chosen: bool = True
+    ) -> list[Outcome]:
+        """Key-outputs; `filling` says when a folder is chosen."""
         if any(not isinstance(name, str) for name in names or ()):
             raise TypeError(f"the names of key-outputs are texts, not {names!r}")
         entries = await self._instances.outputs(rest_uid)
@@ -222,7 +231,8 @@ class Downloads:
                 outcomes[name] = [DownloadFailed(to / folder, f"{rest_uid}/outputs/{name}", error)]
             target.work.finish()
 
-        async with self._filling(to, f"key-outputs of {rest_uid}", len(wanted), "key-outputs") as target:
+        work = f"key-outputs of {rest_uid}"
+        async with self._filling(to, work, len(wanted), "key-outputs", is_chosen=is_chosen) as target:
             await each(fetch, wanted, self._workers)
         return [outcome for name in wanted for outcome in outcomes[name]]
 
@@ -275,8 +285,11 @@ class Downloads:
             error.advice = where_to_look(name, None, known, is_over=is_over)
         return error
 
-    def _filling(self, to: Path, what: str, total: int, unit: str) -> AbstractAsyncContextManager[Target]:
-        return filling(to, self._stream, self._secrets, Work(self._progress, what, total, unit))
+    def _filling(
+        self, to: Path, what: str, total: int, unit: str, *, is_chosen: bool = True
+    ) -> AbstractAsyncContextManager[Target]:
+        work = Work(self._progress, what, total, unit)
+        return filling(to, self._stream, self._secrets, work, is_chosen=is_chosen)
 
 
 def _settled(target: Target, files: Mapping[str, Wanted | DownloadError]) -> dict[str, Outcome]:
@@ -290,6 +303,16 @@ def _settled(target: Target, files: Mapping[str, Wanted | DownloadError]) -> dic
     known = [place.path for source, place in wanted.items() if source in outcomes]
     missing = [place for source, place in wanted.items() if source not in outcomes]
     return outcomes | {one.source: one for one in target.blocked(missing, known)}
+
+
+def judged(found: list[Outcome], *, strict: bool) -> list[Outcome]:
+    """The same, unless one of them failed and that is an error."""
+    failed = [one for one in found if isinstance(one, DownloadFailed)]
+    if strict and failed:
+        error = failed[0].error
+        error.add_note(f"{len(failed)} of {len(found)} downloads failed, this one from {failed[0].source}")
+        raise error
+    return found
 
 
 async def _collect(path: str, limit: int, _: Headers, pieces: AsyncIterator[bytes]) -> bytes | None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 from ._doubts import is_misplaced, take_back
+from ._downloads import judged
 from ._errors import St4sdError, UnknownRun
 from ._hints import Reason
 from ._item import told
@@ -190,7 +191,10 @@ class Ends:
         async with self._collectors:
             try:
                 folder = collecting.folder(self._book, key)
-                files = await self._client.download_outputs(row.rest_uid or "", folder, collecting.names, strict=True)
+                found = await self._client._downloads.outputs(
+                    row.rest_uid or "", folder, collecting.names, unpack=False, is_chosen=False
+                )
+                files = judged(found, strict=True)
             except Exception as error:  # reported with the item
                 if row.state is State.SUCCEEDED:  # else it still has what was asked for before
                     await self._book.put(row, uncollected(row, type(error).__name__, str(error), clock.wall()))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import _tables
+from ._downloads import judged
 from ._errors import APIError, TransportError, UnknownOutput
 from ._properties import Search, wanted
 from ._resources.gateways import MOST_BYTES
@@ -328,13 +329,3 @@ class Results:
         if strict and found.problems:
             raise next(iter(found.problems.values()))
         return found
-
-
-def judged(found: list[Download | DownloadFailed], *, strict: bool) -> list[Download | DownloadFailed]:
-    """The same, unless one of them failed and that is an error."""
-    failed = [one for one in found if isinstance(one, DownloadFailed)]
-    if strict and failed:
-        error = failed[0].error
-        error.add_note(f"{len(failed)} of {len(found)} downloads failed, this one from {failed[0].source}")
-        raise error
-    return found

@@ -11,12 +11,12 @@ from uuid import uuid4
 
 from ._arrival import Headers, Target, filling
 from ._component_files import Outcome, each
+from ._downloads import judged
 from ._elsewhere import bucket_of, store_of
 from ._errors import ConfigError, DownloadError, NotReady, S3Error, St4sdError, UnknownOutput
 from ._ledger import Origin
 from ._names import folder_name, folder_names, safe_name, unreserved
 from ._progress import Work
-from ._results import judged
 from ._run import RunLike, rest_uid_of
 from ._s3 import Entry, open_bucket
 from ._threads import in_thread

@@ -110,10 +110,17 @@ class Writer:
 
 
 class Workspace:
-    """A folder of the target for files that are not whole; it is removed at the end, and the target made if need be."""
+    """
+    A folder of the target for files that are not whole; it is removed at the end, and the target made if need be.
 
-    def __init__(self, target: Path, *, uses_descriptors: bool = HAS_DESCRIPTORS) -> None:
+    Args:
+        target: The target.
+        is_chosen: Whether the user named the target itself, which may be a link then, and not only the folder of it.
+    """
+
+    def __init__(self, target: Path, *, is_chosen: bool = True, uses_descriptors: bool = HAS_DESCRIPTORS) -> None:
         self._path = target
+        self._is_chosen = is_chosen
         self._uses_descriptors = uses_descriptors
         self._names = count()
         self._has_moved = False
@@ -128,8 +135,7 @@ class Workspace:
         return self._root
 
     def __enter__(self) -> Self:
-        self._path.mkdir(parents=True, exist_ok=True)
-        self._root = Directory.open(str(self._path), uses_descriptors=self._uses_descriptors)
+        self._root = self._opened()
         try:
             for name in self._root.names():
                 if name.startswith(PREFIX) and name.endswith(SUFFIX):
@@ -149,6 +155,19 @@ class Workspace:
         if self._root is not None:
             self._root.close()
         self._folder = self._root = None
+
+    def _opened(self) -> Directory:
+        chosen = self._path if self._is_chosen else self._path.parent
+        chosen.mkdir(parents=True, exist_ok=True)
+        opened = Directory.open(str(chosen), uses_descriptors=self._uses_descriptors)
+        if self._is_chosen:
+            return opened
+        with opened, Tree(opened) as tree:
+            name = self._path.name
+            tree.make(name)
+            if problem := tree.obstacle(name, is_folder=True):
+                raise FileExistsError(problem)
+            return opened.child(name)
 
     @property
     def _inside(self) -> Directory:

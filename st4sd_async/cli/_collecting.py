@@ -110,10 +110,11 @@ async def download(
         client = here.client.with_options(progress=progress)
 
         async def fetch(run: str) -> list[Download | DownloadFailed]:
-            folder = to / folder_name(run)
+            folder = to / folder_name(run)  # which the user did not name, so it is not followed if it is a link
+            downloads = client._downloads
             if not is_components:
-                return await client.download_outputs(run, folder, names, unpack=unpack)
-            return await client.download_files(run, folder, component=component, stage=stage, filename=files)
+                return await downloads.outputs(run, folder, names, unpack=unpack, is_chosen=False)
+            return await downloads.files(run, folder, component, stage, files, is_chosen=False)
 
         found, worst = await each(rest_uids(runs), fetch)
     every = [file for one in found.values() for file in one]

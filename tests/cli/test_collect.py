@@ -60,6 +60,23 @@ def test_key_outputs_are_downloaded_and_listed(shell: Shell, run: str) -> None:
         assert (str(len(content)), hashlib.sha256(content).hexdigest()) == (row["bytes"], row["sha256"])
 
 
+@pytest.mark.parametrize("options", [(), ("--files", "csv")], ids=["key-outputs", "files of components"])
+def test_a_link_in_place_of_the_folder_of_a_run_is_not_followed(
+    shell: Shell, run: str, options: tuple[str, ...]
+) -> None:
+    """The user named the folder that it is in."""
+    elsewhere = Path("elsewhere")
+    elsewhere.mkdir()
+    Path("here").mkdir()
+    Path("here", run).symlink_to(elsewhere.absolute())
+
+    done = shell("download", run, "--to", "here", *options)
+
+    assert done.status
+    assert f"'{run}' is in the target already, as a symbolic link" in done.said
+    assert list(elsewhere.iterdir()) == []
+
+
 def test_one_key_output_is_unpacked(shell: Shell, run: str) -> None:
     """--name chooses, --unpack makes files of a folder, and results/ is where they go."""
     done = shell("download", run, "--name", "Folder", "--unpack", "--json")

@@ -56,7 +56,27 @@ async def test_a_folder_has_the_name_of_its_key(client: Client, tmp_path: Path) 
 
     names = [items[key].files[0].relative_to(tmp_path / "results").parts[0] for key in keys]
     assert names[0] == "C2H5OH"
-    assert [name[:-12] for name in names[1:]] == ["c2h5oh-", "CCO-water-"]
+    assert [name[:-12] for name in names[1:]] == ["c2h5oh~", "CCO-water~"]
+
+
+async def test_a_link_in_place_of_the_folder_of_a_key_is_not_followed(client: Client, tmp_path: Path) -> None:
+    """The user chose the folder for all keys, which may be a link; one in it is an error, and is told how to mend."""
+    results, disk, elsewhere = tmp_path / "results", tmp_path / "disk", tmp_path / "elsewhere"
+    disk.mkdir()
+    elsewhere.mkdir()
+    results.symlink_to(disk)
+    (disk / "mol-0").symlink_to(elsewhere)
+    async with client.batch(tmp_path / "campaign.db") as batch:
+        await batch.add(Launch(key, "demo", launch().payload) for key in ("mol-0", "mol-1"))
+        items = await worked_off(batch, outputs=["Energies"], to=results)
+        (disk / "mol-0").unlink()
+        (again,) = (await worked_off(batch, outputs=["Energies"], to=results)).values()
+
+    refused, good = items["mol-0"], items["mol-1"]
+    assert "'mol-0' is in the target already, as a symbolic link" in str(refused.error)
+    assert list(elsewhere.iterdir()) == []
+    assert good.files == (results / "mol-1/Energies/energies.csv",)
+    assert again.files == (results / "mol-0/Energies/energies.csv",)
 
 
 async def test_files_of_another_batch_are_not_replaced(server: LocalServer, client: Client, tmp_path: Path) -> None:

@@ -135,14 +135,13 @@ def pause(policy: RetryPolicy, attempt: int, error: BaseException | None) -> flo
     """
     Seconds to wait after the attempt with this number (counted from 1).
 
-    The service's ``Retry-After`` is honoured up to the policy's cap; otherwise the pause is drawn
-    evenly between 0 and a bound that doubles, so that many clients do not come back together.
+    The pause is drawn evenly between 0 and a bound that doubles, so that many clients do not come back together. A
+    longer ``Retry-After`` of the service is honoured up to the policy's cap; a shorter one is not, because a service
+    that always asks for 0 s would be sent requests without a pause.
     """
-    asked = getattr(error, "retry_after", None)
-    if asked is not None:
-        return min(float(asked), policy.longest_retry_after)
     bound = min(policy.longest_wait, policy.first_wait * 2.0 ** min(attempt - 1, 30))
-    return random.uniform(0, bound)
+    drawn, asked = random.uniform(0, bound), getattr(error, "retry_after", None)
+    return drawn if asked is None else max(drawn, min(float(asked), policy.longest_retry_after))
 
 
 def patience(policy: RetryPolicy, error: BaseException | None, *, has_answered: bool) -> float:

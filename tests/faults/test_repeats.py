@@ -184,16 +184,38 @@ async def test_the_whole_time_is_bounded(clock: FakeClock) -> None:
 
 
 @pytest.mark.parametrize("status", [429, 503])
-@pytest.mark.parametrize(("asked", "paused"), [("0", 0.0), ("2.5", 2.5), ("30", 30.0), ("86400", 60.0), ("-5", 0.0)])
+@pytest.mark.parametrize(("asked", "paused"), [("2.5", 2.5), ("30", 30.0), ("86400", 60.0)])
 async def test_what_the_service_asks_to_wait_is_waited_up_to_a_cap(
     status: int, asked: str, paused: float, clock: FakeClock
 ) -> None:
-    """Retry-After replaces the drawn pause, but a day is not waited."""
+    """A longer Retry-After replaces the drawn pause, but a day is not waited."""
     answers = [reply(status, {"message": "busy"}, retry_after=asked), reply(200, [])]
     async with RawServer(answers) as server, connect(server.url, clock) as client:
         await client.instances.list()
 
     assert clock.slept == [paused]
+
+
+@pytest.mark.parametrize("asked", ["0", "-5", "Thu, 01 Jan 1970 00:00:00 GMT"])
+async def test_a_service_that_asks_for_no_pause_is_spared_all_the_same(asked: str, clock: FakeClock) -> None:
+    """Two minutes of it are a few dozen requests, and not as many as the network carries."""
+    answers = [*[reply(503, {"message": "busy"}, retry_after=asked)] * 300, reply(200, [])]
+    async with RawServer(answers) as server, connect(server.url, clock, retry=RetryPolicy()) as client:
+        with pytest.raises(ServerError):
+            await client.instances.list()
+
+    assert 10 < len(server.requests) < 60
+
+
+async def test_a_start_is_not_sent_again_for_a_retry_after_that_is_no_number(clock: FakeClock) -> None:
+    """It asks for nothing."""
+    answers = [reply(429, {"message": "busy"}, retry_after="nan")]
+    async with RawServer(answers) as server, connect(server.url, clock, retry=RetryPolicy()) as client:
+        with pytest.raises(RateLimited) as caught:
+            await client.start("demo")
+
+    assert caught.value.retry_after is None
+    assert server.methods == ["POST"]
 
 
 @pytest.mark.parametrize("asked", ["soon", "", "inf", "nan", "Fri, 99 Foo 1999", "1e999"])

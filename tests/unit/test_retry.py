@@ -87,6 +87,15 @@ def test_the_service_may_ask_for_a_pause_up_to_a_cap() -> None:
     assert pause(policy, 1, RateLimited("m", retry_after=3600)) == 60
 
 
+def test_a_service_that_asks_for_no_pause_is_not_sent_requests_without_one() -> None:
+    """``Retry-After: 0`` shortens no pause: the number of attempts has no bound of its own."""
+    policy, error = RetryPolicy(first_wait=0.2, longest_wait=10), RateLimited("m", retry_after=0.0)
+
+    waited = [sum(pause(policy, attempt, error) for attempt in range(1, 41)) for _ in range(20)]
+
+    assert min(waited) > 60
+
+
 @pytest.mark.parametrize(
     "options",
     [{"attempts": 0}, {"total": -1}, {"first_wait": -0.1}, {"longest_wait": -1}, {"longest_retry_after": -1},

@@ -133,12 +133,13 @@ def split_address(url: str) -> SplitResult | None:
 
 def is_host(name: str) -> bool:
     """Whether a host can have this name: an IP address, or labels that DNS allows, in any script."""
-    if not name.isascii():
-        import httpx  # which translates such names
+    if not name.isascii() or name.lower().startswith("xn--"):
+        import httpx  # which translates such names, in both directions
 
         try:
-            name = httpx.URL(scheme="https", host=name).raw_host.decode()
-        except httpx.InvalidURL:
+            url = httpx.URL(scheme="https", host=name)
+            name, _ = url.raw_host.decode(), url.host
+        except (httpx.InvalidURL, UnicodeError):
             return False
     try:
         if ":" in name or _IPV4.fullmatch(name):

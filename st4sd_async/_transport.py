@@ -30,7 +30,7 @@ from ._replies import REDIRECT, UNREAD, is_file
 from ._retry import RETRIED_STATUSES
 
 CONNECT_TIMEOUT = 5.0
-"""Seconds for a connection to be made, TLS included."""
+"""Longest time in seconds for a connection to be made, TLS included."""
 
 IDLE_LIMIT = 2.0
 """Seconds that a connection may lie idle and still be used: a server that closes it at that moment would leave a
@@ -102,7 +102,9 @@ def not_connected(error: BaseException, method: str, url: str, *, is_proxied: bo
     if isinstance(error, aiohttp.ClientHttpProxyError):
         is_final = error.status < 500 and error.status not in RETRIED_STATUSES
         return ConnectFailed(method, url, f"{by}it refused ({error.status})", permanent=is_final)
-    words = f"no connection within {CONNECT_TIMEOUT:g} s" if isinstance(error, TimeoutError) else _words(error)
+    words = (
+        f"no connection in time (at most {CONNECT_TIMEOUT:g} s)" if isinstance(error, TimeoutError) else _words(error)
+    )
     failure = ConnectFailed(method, url, f"{by}{words}")
     failure.is_unresolved = isinstance(error, aiohttp.ClientConnectorDNSError)
     failure.is_silent = isinstance(error, TimeoutError) or getattr(error, "errno", None) in NOBODY_THERE
@@ -317,6 +319,8 @@ class Engine(httpx.AsyncBaseTransport):
         session, silence = self._fresh if extensions["fresh"] else self._pooled, extensions["timeout"]["read"]
         limit_seconds = MAX_READ_TIMEOUTS * silence
         limit = asyncio.timeout(limit_seconds)
+        # The shorter of the two, because only a failure to connect proves that nothing was sent.
+        connect = min(CONNECT_TIMEOUT, limit_seconds / 2)
         failure: TransportError | DecodeError
         try:
             async with limit:
@@ -326,7 +330,7 @@ class Engine(httpx.AsyncBaseTransport):
                     headers=request.headers.multi_items(),
                     data=request.content or None,
                     allow_redirects=False,
-                    timeout=aiohttp.ClientTimeout(connect=CONNECT_TIMEOUT, sock_read=silence),
+                    timeout=aiohttp.ClientTimeout(connect=connect, sock_read=silence),
                     proxy=self._proxies.find(request.url.scheme, request.url.host),
                     read_bufsize=AHEAD,
                 )

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from st4sd_async import Client, RetryPolicy, StartOutcomeUnknown, TimedOut
+from st4sd_async import Client, ConnectFailed, RetryPolicy, StartOutcomeUnknown, TimedOut
 
 from .raw import Answer, Exchange, RawServer, head, reply
 from .tools import connect
@@ -61,6 +61,22 @@ async def test_an_answer_that_never_ends_is_given_up(
         await server.until(lambda: server.open_connections == 0)
 
     assert len(server.requests) == 1
+
+
+async def test_a_connection_that_is_not_made_in_time_proves_that_nothing_was_sent() -> None:
+    """However short the read timeout: the bound on the whole answer is not reached before there is a connection."""
+
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()  # the handshake of TLS never comes
+        writer.close()
+
+    silent = await asyncio.start_server(accept, "127.0.0.1", 0)
+    url = f"https://127.0.0.1:{silent.sockets[0].getsockname()[1]}"
+    async with silent, connect(url, timeout=SILENCE, retry=RetryPolicy(attempts=1)) as client:
+        with pytest.raises(ConnectFailed, match="no connection in time") as caught:
+            await client.start("demo")
+
+    assert caught.value.sent is False
 
 
 async def test_a_file_may_take_any_time(tmp_path: Path) -> None:

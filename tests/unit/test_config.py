@@ -74,6 +74,7 @@ def test_the_address_may_end_in_rs_or_not(url: str, home: str) -> None:
         *("", "st4sd.example", "ftp://st4sd.example", "https://", "http://[::1", "https://a:99999"),
         *("https://a..b", "https://.a", "https://a b", "https://a%20b", "https://1.2.3.4.5", "https://[::1%]"),
         *("https://\u2603.net", "https://a\u2603", f"https://{'a' * 70}.example", "https://" + "abc." * 64),
+        *("https://xn--.net", "https://XN--a.net"),
     ],
     ids=lambda url: ascii(url)[:30],
 )

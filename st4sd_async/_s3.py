@@ -10,11 +10,13 @@ from __future__ import annotations
 import os
 import re
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, TypeVar
 from urllib.parse import SplitResult
+
+import anyio
 
 from ._auth import is_loopback
 from ._config import Config, build_tls, split_address
@@ -38,6 +40,7 @@ BLOCK = 1 << 20  # bytes that are read from disk at once
 SMALLEST_PART = 8 << 20  # bytes; a file of more is sent in parts, of which there may be 10,000
 MOST_PARTS = 9_000
 PARTS_AT_ONCE = 2  # of one file, each held in memory
+MOST_LISTED = 1 << 18  # objects in one folder: a service may list others without end
 
 _CODE = re.compile(r"<Code>(\w{1,64})</Code>")
 _STATUS = re.compile(r"status code: (\d{3})")
@@ -74,12 +77,12 @@ class Entry(NamedTuple):
 class Bucket:
     """A bucket to work with; several tasks may at once."""
 
-    def __init__(self, name: str, store: Any, secrets: tuple[str, ...]) -> None:
+    def __init__(self, name: str, store: Any, secrets: tuple[str, ...], patience: float) -> None:
         import obstore
 
         self.name = name
         """Its name."""
-        self._store, self._secrets = store, secrets
+        self._store, self._secrets, self._patience = store, secrets, patience
         self._api: Any = obstore
 
     async def put(self, key: str, file: Path, sent: Callable[[int], None]) -> None:
@@ -116,6 +119,9 @@ class Bucket:
         The object of that key, or those in the folder of that name, by their keys; [] if there are neither.
 
         An object that is not in the folder, although the service lists it there, is an error in its place.
+
+        Raises:
+            S3Error: It cannot be known, or the list does not end.
         """
         try:
             return [_entry(await self._asked(key, lambda: self._api.head_async(self._store, key)))]
@@ -124,9 +130,18 @@ class Bucket:
                 raise
         batches = self._api.list(self._store, prefix=key)
         found: list[Entry] = []
-        while batch := await self._asked(key, lambda: anext(batches, None)):
+        while batch := await self._listed(key, batches):
             found += map(_entry, batch)
-        return [self._inside(key, entry) for entry in sorted(found)]
+            if len(found) > MOST_LISTED:
+                raise S3Error(key, self.name, f"the service lists more than {MOST_LISTED} objects in it")
+        folders = _folders(key, found)
+        return [self._inside(key, one) for one in sorted(found) if one.size or one.key not in folders]
+
+    async def _listed(self, key: str, batches: Any) -> Any:
+        """The next objects of a list; a service may answer with empty pages without end."""
+        with anyio.move_on_after(self._patience):
+            return await self._asked(key, lambda: anext(batches, None))
+        raise S3Error(key, self.name, f"the list of what is in it brought nothing for {self._patience:g} s")
 
     def _inside(self, folder: str, entry: Entry) -> Entry | S3Error:
         inside = f"{folder.strip('/')}/"
@@ -245,7 +260,7 @@ def _open(given: S3, endpoint: SplitResult, config: Config) -> Bucket:
         skip_signature=False,
         virtual_hosted_style_request=False,
     )
-    return Bucket(given.bucket or "", store, tuple(secrets))
+    return Bucket(given.bucket or "", store, tuple(secrets), attempts * config.timeout + total)
 
 
 def _trust(verify: bool | str | Path | ssl.SSLContext) -> dict[str, Any]:
@@ -254,6 +269,21 @@ def _trust(verify: bool | str | Path | ssl.SSLContext) -> dict[str, Any]:
         return {} if verify else {"allow_invalid_certificates": True}
     known = build_tls(verify).get_ca_certs(binary_form=True)
     return {"root_certificate": "".join(map(ssl.DER_cert_to_PEM_cert, known))}
+
+
+def _folders(key: str, entries: Iterable[Entry]) -> set[str]:
+    """
+    The folders of which a list has something, and that which was asked for.
+
+    Consoles note a folder as an empty object whose key ends in a slash, which obstore leaves out. It is no file.
+    """
+    folders = {key.strip("/")}
+    for entry in entries:
+        folder = entry.key.rpartition("/")[0]
+        while folder and folder not in folders:
+            folders.add(folder)
+            folder = folder.rpartition("/")[0]
+    return folders
 
 
 def _entry(found: Any) -> Entry:

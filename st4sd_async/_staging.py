@@ -230,6 +230,8 @@ def _key(rest_uid: str, root: str, name: str, entries: Mapping[str, KeyOutput], 
         unknown = UnknownOutput(f"run {rest_uid!r} has no key-output {name!r}, only {sorted(entries)}")
         unknown.name, unknown.known = name, tuple(entries)
         raise unknown
+    if not _filename(entries[name]):  # else its key would be that of the folder of all
+        raise S3Error(root, bucket, f"the service does not name the file of the key-output {name!r}")
     keys = {one: f"{root}/{_filename(entry)}".removeprefix("/") for one, entry in entries.items()}
     others = sorted(one for one, key in keys.items() if key == keys[name] and one != name)
     if others:

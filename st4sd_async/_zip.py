@@ -22,6 +22,7 @@ from ._names import DEVICE, folded
 
 LARGEST_DIRECTORY = 1 << 26  # bytes
 LONGEST_NAME, LONGEST_PART = 1000, 255  # bytes of a name and of each part of it, as file systems take them
+MOST_PARTS = 100  # of a name: each folder on the way is open while files are moved
 
 # Of the format's sections 4.3.7, 4.3.14 with 4.3.15, and 4.3.16; x is what is not looked at
 LOCAL = struct.Struct("<4s2x2H4x3L2H")  # mark, flags, method, CRC, size packed, size, lengths of name and extra field
@@ -100,6 +101,8 @@ def checked(name: str, *, windows: bool = os.name == "nt") -> str:
         length > LONGEST_PART < max(len(part.encode()) for part in path.split("/"))
     ):
         raise Hostile(f"the name of its member {name!r} is too long")
+    if path.count("/") >= MOST_PARTS:
+        raise Hostile(f"the name of its member {name!r} has more than {MOST_PARTS} parts")
     return path
 
 

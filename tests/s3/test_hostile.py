@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,8 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from st4sd_async import Client, Download, DownloadFailed, Run, S3Store
-from st4sd_async.local import LocalServer
+from st4sd_async import Client, Download, DownloadFailed, RetryPolicy, Run, S3Store, _s3
+from st4sd_async.local import LocalServer, Reply
 from tests.faults.blind import blind as blind
 from tests.faults.raw import Answer, Exchange, RawServer, head
 from tests.s3.tools import Storage, demo
@@ -22,6 +23,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]  # the service is slow
 ROOT = "workflow_instances/results"
 """The folder of the demo's second key-output."""
 STAMP = {"ETag": '"1"', "Last-Modified": "Sun, 22 Nov 2026 10:00:00 GMT"}
+JSON = {"Content-Type": "application/json"}
 Listing = Sequence[tuple[str, int]]
 
 
@@ -174,6 +176,72 @@ async def test_a_key_of_ours_gets_another_name(
     assert again == found
     places = {one.path.relative_to(tmp_path / "Folder").as_posix() for one in found if "Folder" in one.path.parts}
     assert places == {"_.st4sd-downloads.jsonl", "_.ST4SD-x.part/y", "sub/b.bin", "summary.json"}
+
+
+@pytest.mark.parametrize("size", [100, 0], ids=["objects", "empty pages"])
+async def test_a_list_without_end_is_an_error(
+    client: Client,
+    server: LocalServer,
+    storage: Storage,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    size: int,
+) -> None:
+    """Of memory and of time no more is taken than some."""
+    monkeypatch.setattr(_s3, "MOST_LISTED", 1000)
+    hasty = client.with_options(timeout=1, retry=RetryPolicy(attempts=1, total=1))
+
+    async def answer(exchange: Exchange) -> None:
+        if "list-type" not in exchange.seen.path:
+            await exchange.send(head(404, {"Content-Length": "0"}))
+            return
+        more = b"<IsTruncated>true</IsTruncated><NextContinuationToken>x</NextContinuationToken>"
+        body = listing([(f"{ROOT}/{number}", 1) for number in range(size)])
+        body = body.replace(b"<IsTruncated>false</IsTruncated>", more)
+        await exchange.send(head(200, {"Content-Length": str(len(body)), "Content-Type": "application/xml"}) + body)
+
+    run = await demo(client, server, None)
+    found, asked = await fetched(hasty, run, storage, tmp_path, answer, names="Folder")
+
+    (failed,) = found
+    assert isinstance(failed, DownloadFailed)
+    told = "lists more than 1000 objects" if size else "brought nothing for 2 s"
+    assert told in str(failed.error)
+    assert asked == []
+
+
+async def test_folders_that_a_console_noted_are_no_files(
+    client: Client, server: LocalServer, storage: Storage, tmp_path: Path
+) -> None:
+    """Empty objects whose keys end in a slash; an empty file is one."""
+    run = await demo(client, server, storage.store())
+    for key in ("", "sub/", "sub/empty"):
+        storage.put(f"{ROOT}/{key}", b"")
+
+    found = await client.fetch_s3_outputs(run, tmp_path, store=storage.store(), names="Folder", strict=True)
+
+    assert [one.path.relative_to(tmp_path / "Folder").as_posix() for one in found] == [
+        "sub/b.bin",
+        "sub/empty",
+        "summary.json",
+    ]
+
+
+@pytest.mark.parametrize("path", ["", "/", None])
+async def test_a_key_output_without_a_file_is_not_the_folder_of_all(
+    client: Client, server: LocalServer, storage: Storage, tmp_path: Path, path: str | None
+) -> None:
+    """What other runs have uploaded there is not fetched."""
+    run = await demo(client, server, None)
+    entries = {"Folder": {"filename": "", "filepath": path}}
+    server.faults.add("GET /instances/*/outputs$", Reply(200, JSON, json.dumps(entries).encode()))
+    key = "workflow_instances/of another run"
+    answer = bucket([(key, 1)], {key: b"1"})
+
+    (failed,), asked = await fetched(client, run, storage, tmp_path, answer)
+
+    assert "the service does not name the file of the key-output 'Folder'" in str(failed.error)
+    assert (asked, files(tmp_path)) == ([], [])
 
 
 @pytest.mark.parametrize("folder", ["a b", "100%", "ü#?&+=", "漢字", "a~b*'()!"])

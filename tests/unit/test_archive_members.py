@@ -34,6 +34,7 @@ BAD_NAMES = {
     "next line": "/a\x85b",
     "line separator": "/a\u2028b",
     "long": "/" + "/".join(["a" * 99] * 10 + ["b"]),
+    "deep": "/" + "/".join(["a"] * 101),
     "long part": "/" + "a" * 256,
     "long part in bytes": "/" + "ü" * 128,
 }
@@ -52,6 +53,7 @@ def test_a_name_that_could_lead_astray_is_refused(target: Path, name: str) -> No
     "name",
     [
         "/" + "/".join(["a" * 99] * 10),
+        "/" + "/".join(["a"] * 100),
         "/" + "a" * 255,
         "/...",
         "/a..b/.c",
@@ -116,6 +118,7 @@ COLLISIONS = {
     "sharp s": ("/straße", "/STRASSE"),
     "composed and decomposed": ("/\u00fc", "/u\u0308"),
     "composed capital": ("/\u00dc", "/u\u0308"),
+    "characters without width": ("/a\u200db", "/a\u00adb"),
     "order of accents": ("/q\u0307\u0323", "/q\u0323\u0307"),
     "order of an accent that folds to a letter": ("/\u03b1\u0345\u0301", "/\u03b1\u0301\u0345"),
     "file, then folder": ("/a", "/a/b"),

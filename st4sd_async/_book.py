@@ -249,6 +249,7 @@ class Book:
             self.tally[before.state] -= 1
             if before.rest_uid is not None and before.state is State.STARTED and row.rest_uid is None:
                 self.owners.pop(before.rest_uid, None)
+                self.seen.setdefault(before.rest_uid, self.opening + 1)
         self.tally[row.state] += 1
         if row.state is not State.UNKNOWN:
             self._doubted.pop(row.key, None)

@@ -399,6 +399,8 @@ class Journal:
         for was in rows:
             upgraded.append(row := _with_own_run(was, owners, now))
             self._execute(*records.rewriting(was, row))
+            for uid in row.candidates:  # a list showed them, which this format did not keep
+                self._execute(records.EXPECT, (uid,))
         for item in _marks(facts["token"]).items():
             self._query(records.SET, *item)
         self._mark()

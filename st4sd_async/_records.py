@@ -59,6 +59,8 @@ UPDATE = (
 OWN = "INSERT INTO run VALUES (?, ?, ?, NULL)"
 """Gives a run its owner; it fails if the run has one."""
 DISOWN = "DELETE FROM run WHERE rest_uid = ? AND key = ?"
+EXPECT = "INSERT OR IGNORE INTO seen SELECT ?, value + 1, NULL FROM journal WHERE name = 'opening'"
+"""Notes an instance that is there as one that lists must show."""
 GONE = tuple(f"UPDATE {table} SET gone = 'yes' WHERE rest_uid = ?" for table in ("run", "seen"))
 SEE = "INSERT OR IGNORE INTO seen VALUES (?, ?, NULL)"
 NOTE = "INSERT OR IGNORE INTO moment VALUES (?, ?, ?, ?)"
@@ -185,7 +187,7 @@ def moving(was: Row, row: Row) -> list[Statement]:
     if row.state is State.STARTED:
         owning = [(OWN, (row.rest_uid, row.key, row.attempt))]
     elif was.state is State.STARTED and row.rest_uid is None:
-        owning = [(DISOWN, (was.rest_uid, was.key))]
+        owning = [(DISOWN, (was.rest_uid, was.key)), (EXPECT, (was.rest_uid,))]
     return [*owning, rewriting(was, row), _noting_state(row)]
 
 

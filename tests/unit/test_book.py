@@ -10,7 +10,7 @@ import pytest
 from st4sd_async import JournalError
 from st4sd_async._book import Book
 from st4sd_async._journal import Journal
-from st4sd_async._moves import Proof, Row, State, doubted, planned, refused, sending, started, suspected
+from st4sd_async._moves import Proof, Row, State, disowned, doubted, planned, refused, sending, started, suspected
 
 pytestmark = pytest.mark.anyio
 
@@ -105,6 +105,21 @@ async def test_lists_are_expected_to_show_what_any_list_showed(tmp_path: Path, h
 
     assert set(again.expected()) == {"old-1", "demo-1", "later-2"}
     assert again.known.gone == {"old-2", "later-1"}
+    await again.journal.close()
+
+
+async def test_lists_are_expected_to_show_a_run_that_was_taken_back(tmp_path: Path, hands: TwoClocks) -> None:
+    """It is there, whoever owns it; and it may be the run of anything that was sent until now."""
+    book = await opened(tmp_path / "a.db", hands)
+    doubt = await in_doubt(book)
+    await book.put(doubt, own := started(doubt, "demo-1", hands.wall()))
+
+    await book.put(own, disowned(own, "it is another's", hands.wall()))
+
+    assert (book.expected(), book.seen) == (["demo-1"], {"demo-1": 2})
+    await book.journal.close()
+    again = await opened(tmp_path / "a.db", hands)
+    assert (again.expected(), again.seen) == (["demo-1"], {"demo-1": 2})
     await again.journal.close()
 
 

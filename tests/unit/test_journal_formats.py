@@ -86,6 +86,7 @@ async def test_a_journal_of_format_1_is_read_in_full(tmp_path: Path) -> None:
         "planned, ended": 2,
     }
     assert rows["unknown, candidates"].candidates == ("doubtful-49a7f7-1ycsd6aq",)
+    assert "doubtful-49a7f7-1ycsd6aq" in book.expected()
     assert rows["collected"].files == ("/tmp/campaign/results/collected/Energies/energies.csv",)
     assert (book.owners, book.gone) == (OWNERS, {"stuck-49a7f7-8yqit8kp", "stuck-49a7f7-fgeoynn2"})
     assert (book.opening, book.baseline) == (10, 2)

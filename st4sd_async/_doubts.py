@@ -120,15 +120,17 @@ class Doubts:
             self._book.has_looked = True
             return []
         carried = {seen.token: uid for uid, seen in there.items() if seen.token and uid not in self._book.owners}
-        planned_ones = [row for row in self._book.rows.values() if row.state is State.PLANNED] if carried else []
-        found = []
-        for row in planned_ones:
+        planned_keys = [row.key for row in self._book.rows.values() if row.state is State.PLANNED] if carried else []
+
+        def recognized(row: Row) -> Row | None:
+            # Another task may have given the run to another launch, or this launch another attempt.
             uid = carried.get(self._book.token_of(row))
-            if uid is not None:
-                found.append(started(row, uid, self._book.clock.wall()))
-                await self._book.put(row, found[-1])
+            is_free = row.state is State.PLANNED and uid is not None and self._book.owner_of(uid) is None
+            return started(row, uid, self._book.clock.wall()) if uid is not None and is_free else None
+
+        found = [await self._book.move(key, recognized) for key in planned_keys]
         await self._book.see(there)
-        return found
+        return [row for row in found if row is not None]
 
     async def settle(self) -> list[tuple[Row, CannotTell | None]]:
         """
@@ -169,6 +171,8 @@ class Doubts:
             raise errors[0]
         self._tell({row.key for row, _ in settled})
         self._report([(row, verdict) for row, verdict in settled if verdict is not None])
+        # Another task may have settled one by hand meanwhile.
+        settled = [(row, verdict) for row, verdict in settled if verdict is None or self._book.rows[row.key] is row]
         return settled
 
     def _window(self, doubt: Row) -> Window:
@@ -222,7 +226,9 @@ class Doubts:
         if self._book.is_moving(doubt):
             return doubt
         if isinstance(verdict, Found):
-            row = started(doubt, verdict.rest_uid, now)
+            # An answer may be giving the run to another launch just now, which gives it back when it shows its token.
+            is_free = self._book.owner_of(verdict.rest_uid) is None
+            row = started(doubt, verdict.rest_uid, now) if is_free else doubt
         elif isinstance(verdict, Absent):
             row = planned(replace(doubt, never_executed=verdict.never_executed), Proof.ABSENT, now)
         elif (verdict.candidates, verdict.never_executed) != (doubt.candidates, doubt.never_executed):

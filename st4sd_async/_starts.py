@@ -160,6 +160,8 @@ class Starts:
         owner = self._book.owner_of(rest_uid)
         if owner is not None:
             return doubted(row, f"the answer is the run {rest_uid!r}, which is that of {owner!r}", now)
+        if self._book.seen.get(rest_uid, inf) <= row.opening:
+            return doubted(row, f"the answer is the run {rest_uid!r}, which was there before it was sent", now)
         return started(row, rest_uid, now)
 
     async def _experiment(self, identifier: str) -> Experiment | None:

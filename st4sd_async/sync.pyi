@@ -1236,8 +1236,9 @@ class Batch:
         What an earlier process settled is not yielded again; `items` has it. One in doubt is yielded with
         `StartOutcomeUnknown` if it cannot be told, and looked for again by the next pass. So is one whose run cannot
         be read for a minute: it is yielded with `DecodeError`, stays ``started``, and no longer counts as running.
-        One may be yielded twice: an adopted run that turns out to be that of another launch is taken back, and both
-        launches are in doubt again. Launches may be added meanwhile. Leaving the loop starts nothing more, and the
+        One may be yielded twice: after `StartOutcomeUnknown`, if its outcome is found while others are looked for; and
+        if an adopted run turns out to be that of another launch, is taken back, and both launches are in doubt again.
+        Launches may be added meanwhile. Leaving the loop starts nothing more, and the
         runs go on. The service may be away for any time. Another pass ends this one.
 
         Args:

@@ -13,7 +13,11 @@ import pytest
 from st4sd_async import Client, Config, StartOutcomeUnknown
 from st4sd_async._book import Book
 from st4sd_async._clock import SystemClock
+from st4sd_async._doubts import Doubts
 from st4sd_async._journal import Journal
+from st4sd_async._moves import Row, doubted, sending, started
+from st4sd_async._records import digest
+from st4sd_async._verdict import Listed, Sighting
 from st4sd_async.local import LocalServer, Reply, ShortList
 
 from ..journals import FORMAT_1, copied
@@ -65,6 +69,52 @@ async def test_two_answers_with_one_id_in_the_same_moment_give_it_to_one_launch_
 
     assert {item.state for item in items} == {"succeeded"}
     assert len({str(item.run) for item in items} | {uid}) == 5
+
+
+async def test_an_answer_with_the_id_of_a_run_that_was_there_before_is_a_doubt(
+    server: LocalServer, client: Client
+) -> None:
+    """It cannot be the run of this start, and the launch finds its own."""
+    (stranger,) = server.populate("demo", 1)
+    server.faults.add(START, Reply(200, JSON, json.dumps(stranger).encode(), handled=True))
+    async with client.batch() as batch:
+        await batch.add([launch()])
+        (item,) = (await worked_off(batch)).values()
+
+    assert (item.state, str(item.run)) == ("succeeded", server.started[-1].rest_uid)
+    assert server.traffic[START].requests == 1
+
+
+async def test_a_run_that_is_found_while_another_launch_is_given_it_stays_with_that_one(
+    client: Client, tmp_path: Path
+) -> None:
+    """The answer to another start has its id, and is just being written down."""
+    payload = digest("{}")
+    book = Book(Journal(tmp_path / "campaign.db"), SystemClock())
+    await book.open("http://127.0.0.1/")
+    await book.add([Row(key, "demo", payload) for key in ("found", "answered")], {payload: "{}"})
+    await book.show(["demo-1"])
+    for key in ("found", "answered"):
+        await book.put(book.rows[key], sending(book.rows[key], 1, 1.0))
+    await book.put(book.rows["found"], doubted(book.rows["found"], "lost", 1.0))
+    answered = book.rows["answered"]
+
+    async with anyio.create_task_group() as tasks:
+
+        async def listing() -> Listed:
+            book.journal._turn.acquire()  # the disk is slow
+            tasks.start_soon(book.put, answered, started(answered, "demo-1", 2.0))
+            its = book.token_of(book.rows["found"])
+            return Listed({"demo-1": Sighting("demo-1", "demo", its, has_metadata=True)})
+
+        try:
+            settled = await Doubts(book, client, listing, client._config).settle()
+        finally:
+            book.journal._turn.release()
+
+    assert settled == []
+    assert (book.rows["found"].state, book.owners) == ("unknown", {"demo-1": "answered"})
+    await book.journal.close()
 
 
 @pytest.mark.parametrize("answer", NONSENSE, ids=lambda answer: repr(answer)[:12])

@@ -77,6 +77,8 @@ class Doubts:
         """rest-uid -> whether a candidate is over, by what requests for it showed."""
         self._ended: dict[str, Sighting] = {}
         """rest-uid -> what a request for a candidate showed that is over."""
+        self._executed: set[str] = set()
+        """rest-uids of candidates that a request showed to have executed something; a later status may hide it."""
         self._final: set[str] = set()
         """Those of them of which one reply proved that: there is no more to ask."""
         self._asked: dict[str, float] = {}
@@ -169,10 +171,10 @@ class Doubts:
                     tasks.start_soon(conclude, doubt)
         if errors:
             raise errors[0]
-        self._tell({row.key for row, _ in settled})
-        self._report([(row, verdict) for row, verdict in settled if verdict is not None])
         # Another task may have settled one by hand meanwhile.
         settled = [(row, verdict) for row, verdict in settled if verdict is None or self._book.rows[row.key] is row]
+        self._tell({row.key for row, _ in settled})
+        self._report([(row, verdict) for row, verdict in settled if verdict is not None])
         return settled
 
     def _window(self, doubt: Row) -> Window:
@@ -230,7 +232,7 @@ class Doubts:
             is_free = self._book.owner_of(verdict.rest_uid) is None
             row = started(doubt, verdict.rest_uid, now) if is_free else doubt
         elif isinstance(verdict, Absent):
-            row = planned(replace(doubt, never_executed=verdict.never_executed), Proof.ABSENT, now)
+            row = planned(suspected(doubt, (), verdict.never_executed), Proof.ABSENT, now)
         elif (verdict.candidates, verdict.never_executed) != (doubt.candidates, doubt.never_executed):
             row = suspected(doubt, verdict.candidates, verdict.never_executed)
         if row is not doubt:
@@ -273,7 +275,9 @@ class Doubts:
                 found[uid] = seen
         if documents is not None:
             for uid, seen in asked.items():
-                if uid not in documents and not seen.has_metadata and seen.has_executed is None:
+                # Without a datastore nothing shows that it executes something later, unless it is over.
+                is_told = self._has_datastore or seen.is_over
+                if is_told and uid not in documents and not seen.has_metadata and seen.has_executed is None:
                     found[uid] = replace(seen, has_executed=False)
         return Look(at, found, is_complete and reply.is_readable and documents is not None)
 
@@ -326,6 +330,10 @@ class Doubts:
                 judged = self._judges.setdefault(uid, Judge(self._grace))
                 is_over = judged.is_over(status.pair, self._book.clock.now(), status.error_description)
                 found[uid] = replace(of_status(uid, listed[uid].package, status), is_over=is_over)
+                if found[uid].has_executed:
+                    self._executed.add(uid)
+                elif uid in self._executed:
+                    found[uid] = replace(found[uid], has_executed=True)
                 self._ended.pop(uid, None)
                 if is_over:
                     self._ended[uid] = found[uid]

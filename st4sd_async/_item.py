@@ -71,8 +71,7 @@ def item_of(row: Row, run: Run | None, error: Exception | None) -> Item:
     """
     status = None if row.status is None else _status(row)
     problem, files = error or _error(row, status), tuple(map(Path, row.files))
-    idle = tuple(uid for uid in row.never_executed if uid not in row.candidates)
-    return Item(row.key, row.experiment, str(row.state), row.attempt, run, status, problem, files, idle)
+    return Item(row.key, row.experiment, str(row.state), row.attempt, run, status, problem, files, row.unexecuted)
 
 
 def told(status: Status, secrets: Iterable[str]) -> str:

@@ -135,6 +135,11 @@ class Row:
         return digest.removeprefix(_HASH)[:6].lower() if digest.startswith(_HASH) else None
 
     @property
+    def unexecuted(self) -> tuple[str, ...]:
+        """The instances in ``never_executed`` that are over; one that is a candidate may still begin."""
+        return tuple(uid for uid in self.never_executed if uid not in self.candidates)
+
+    @property
     def is_unsent(self) -> bool:
         """Whether it waits for its first sending in this attempt."""
         return self.state is State.PLANNED and self.opening == 0
@@ -171,7 +176,7 @@ def planned(row: Row, proof: Proof, now: float) -> Row:
     again = _moved(row, State.PLANNED, now, proof)
     if proof is Proof.ENDED:
         return Row(row.key, row.experiment, row.payload, attempt=row.attempt + 1, since=now, proof=proof)
-    return replace(again, candidates=())
+    return replace(again, candidates=(), never_executed=row.unexecuted)
 
 
 def amended(row: Row, given: Row, now: float) -> Row:
@@ -205,7 +210,8 @@ def refused(row: Row, error_class: str, error: str, now: float) -> Row:
 def started(row: Row, rest_uid: str, now: float) -> Row:
     """It has this run."""
     moved = _moved(row, State.STARTED, now)
-    return replace(moved, rest_uid=rest_uid, error_class=None, error=None, candidates=())
+    others = tuple(uid for uid in row.unexecuted if uid != rest_uid)
+    return replace(moved, rest_uid=rest_uid, error_class=None, error=None, candidates=(), never_executed=others)
 
 
 def ended(row: Row, state: State, status: str | None, now: float) -> Row:

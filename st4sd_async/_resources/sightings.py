@@ -9,6 +9,7 @@ from pydantic_core import SchemaValidator, core_schema
 
 from .._call import Call
 from .._finality import is_final
+from .._hints import Reason
 from .._moves import METADATA_KEY
 from .._replies import Response
 from .._rest_uid import is_rest_uid
@@ -25,6 +26,20 @@ _read = SchemaValidator(
     core_schema.list_schema(core_schema.with_default_schema(_ITEM, default=None, on_error="default"))
 ).validate_json
 """Of each item what tells whose it is; the definition of its experiment, which is most of it, is skipped."""
+
+_BEFORE_COMPONENTS = frozenset(
+    {
+        Reason.PENDING,
+        Reason.INITIALISING,
+        Reason.UNSCHEDULED,
+        Reason.UNSCHEDULABLE,
+        Reason.SETUP_FAILED,
+        Reason.PACKAGE_NOT_FETCHED,
+        Reason.INPUTS_NOT_FETCHED,
+        Reason.NO_EXIT_STATUS,
+    }
+)
+"""Reasons that leave open whether a component was executed; all others imply that the orchestrator ran."""
 
 _PACKAGE = "st4sd-package-name"
 """Where labels and metadata have the name of the package."""
@@ -53,11 +68,25 @@ def of_status(rest_uid: str, package: str | None, status: Status) -> Sighting:
     What an instance shows when it is asked for by itself.
 
     Only the datastore can say that it has not executed anything, and only time that one is over which has one final
-    field of two.
+    field of two. A status that the service makes up for a run whose own status it cannot read never has stages, so
+    the other words count too.
     """
     metadata = status.meta.user_metadata if status.meta else {}
-    token, has_executed = _text(metadata.get(METADATA_KEY)), True if status.stages else None
-    return Sighting(rest_uid, package, token, bool(metadata), is_final(status.pair), has_executed)
+    return Sighting(
+        rest_uid,
+        package,
+        token=_text(metadata.get(METADATA_KEY)),
+        has_metadata=bool(metadata),
+        is_over=is_final(status.pair),
+        has_executed=True if _shows_execution(status) else None,
+    )
+
+
+def _shows_execution(status: Status) -> bool:
+    """Return whether a status says that a component was executed, or may have been."""
+    if status.stages or status.total_progress or status.experiment_state == "finished":
+        return True
+    return status.hint is None or status.hint.reason not in _BEFORE_COMPONENTS
 
 
 def of_instance(instance: Instance) -> Sighting:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
 
-from st4sd_async import Batch, Client, Item, StartOutcomeUnknown
+from st4sd_async import Batch, Client, Item, StartOutcomeUnknown, UnknownRun
 from st4sd_async._doubts import AT_ONCE, SINGLY
 from st4sd_async.local import BadJson, BreakOff, Delay, DropAfter, DropBefore, Html, LocalServer, Reply, ShortList
 from st4sd_async.local._faults import Fault
+from st4sd_async.local._instance_files import FROM_CLUSTER
 from tests.client.batches import START, QuickClock, connect, launch, launches, until, worked_off
 from tests.client.batches import client as client
 from tests.client.batches import server as server
@@ -38,6 +40,12 @@ UNSHOWN = [
     (1.0, {"experiment-state": "running", "exit-status": "N/A", "stages": ["stage0"], "meta": None}),
 ]
 """A run that executes something and never has metadata."""
+UNSCHEDULED = {**FROM_CLUSTER, "experiment-state": "unscheduled"}
+KILLED = {"error-description": "elaunch-primary exitCode: 137, reason: OOMKilled"}
+JSON = {"Content-Type": "application/json"}
+NO_DATASTORE = Reply(200, JSON, b'{"consumable-computing": "https://x.example/rs"}')
+"""An url-map that names no datastore."""
+NO_DOCUMENTS = Reply(200, JSON, b'{"document-descriptors": []}')
 
 
 class SetClock(QuickClock):
@@ -198,10 +206,7 @@ async def test_a_datastore_that_is_back_lets_the_window_go_on(server: LocalServe
 
 async def test_a_deployment_without_a_datastore_waits_twice_the_window(server: LocalServer) -> None:
     """There is one witness fewer."""
-    json = {"Content-Type": "application/json"}
-    server.faults.add(
-        "GET /url-map/$", Reply(200, json, b'{"consumable-computing": "https://x.example/rs"}'), times=None
-    )
+    server.faults.add("GET /url-map/$", NO_DATASTORE, times=None)
     server.faults.add(START, DropBefore())
     async with connect(server) as client, client.batch() as batch:
         await client.push(server.example("demo"))
@@ -333,6 +338,95 @@ async def test_a_candidate_that_executed_something_blocks_when_it_is_deleted(
         items = await worked_off(batch)
 
     assert is_unknown(items["mol 0"])
+    assert starts(server) == 2
+
+
+MAY_HAVE_EXECUTED: dict[str, str | list[tuple[float, dict[str, Any] | None]]] = {
+    "no status of its own": "monitor-stuck",
+    "killed before the first status": [(0.0, None), (1.0, {**FROM_CLUSTER, "experiment-state": "Failed", **KILLED})],
+    "evicted": [*UNSHOWN, (2.0, UNSCHEDULED), (SETTLE / 2, {**FROM_CLUSTER, "experiment-state": "failed"})],
+}
+"""Courses of runs whose last status has no stages and no metadata, of which the datastore has no document."""
+
+
+@pytest.mark.parametrize("course", MAY_HAVE_EXECUTED.values(), ids=MAY_HAVE_EXECUTED)
+async def test_a_run_that_may_have_executed_something_is_not_made_again(
+    server: LocalServer, client: Client, course: Any
+) -> None:
+    """The service makes up a status that never has stages if it cannot read that of the run."""
+    server.outcome("demo", course, times=1)
+    server.faults.add(START, DropAfter())
+    async with client.batch() as batch:
+        await batch.add([launch()])
+        async with in_doubt(server, batch) as items:
+            pass
+
+    assert is_unknown(items["mol 0"])
+    assert starts(server) == 1
+
+
+async def test_without_a_datastore_a_queued_candidate_blocks_when_it_is_deleted(
+    server: LocalServer, tmp_path: Path
+) -> None:
+    """Nothing shows whether it executed something before that."""
+    server.faults.add("GET /url-map/$", NO_DATASTORE, times=None)
+    server.outcome("demo", QUEUED, times=1)
+    server.faults.add(START, DropAfter())
+    async with connect(server) as client:
+        await client.push(server.example("demo"))
+        for _ in range(2):
+            async with client.batch(tmp_path / "campaign.db") as batch:
+                await batch.add([launch()])
+                items = await worked_off(batch, within=30)
+            assert is_unknown(items["mol 0"])
+            with suppress(UnknownRun):
+                await client.delete(server.started[0].rest_uid)
+
+    assert starts(server) == 1
+
+
+async def test_without_a_datastore_an_unrelated_failed_run_blocks_nothing(server: LocalServer) -> None:
+    """Its status says that it failed at set-up, and it is over."""
+    server.faults.add("GET /url-map/$", NO_DATASTORE, times=None)
+    server.faults.add(START, DropBefore())
+    async with connect(server) as client, client.batch() as batch:
+        await client.push(server.example("demo"))
+        await batch.add([launch()])
+        async with in_doubt(server, batch) as items:
+            (stranger,) = server.populate("demo", 1, "setup-failure")
+
+    assert (items["mol 0"].state, items["mol 0"].never_executed) == ("succeeded", (stranger,))
+
+
+async def test_a_run_that_is_found_is_not_among_those_that_never_executed(server: LocalServer, client: Client) -> None:
+    """It had executed nothing while it was queued; whoever clears up must not delete it."""
+    server.outcome("demo", LATE, times=1)
+    server.faults.add(START, DropAfter())
+    async with client.batch() as batch:
+        await batch.add([launch()])
+        async with in_doubt(server, batch) as items:
+            (stranger,) = server.populate("demo", 1, "setup-failure")
+
+    assert (items["mol 0"].state, items["mol 0"].never_executed) == ("succeeded", (stranger,))
+    assert starts(server) == 1
+
+
+async def test_a_run_that_is_taken_back_must_be_in_later_lists(server: LocalServer, client: Client) -> None:
+    """No launch owns it then, and a list that lacks it proves nothing."""
+    server.outcome("demo", LATE)
+    server.faults.add(START, DropAfter(), times=2)
+    async with client.batch() as batch:
+        await batch.add(launches(2))
+        async with in_doubt(server, batch) as items:
+            await until(lambda: batch.counts["unknown"] == 2)
+            runs = {one.metadata["number"]: one.rest_uid for one in server.started}
+            server.faults.add(DATASTORE, NO_DOCUMENTS, times=None)
+            await batch.adopt("mol 0", runs["1"])
+            await batch.adopt("mol 1", runs["0"])
+            await until(lambda: batch.counts["unknown"] == 2)
+            server.faults.add(LIST, ShortList(set(runs.values())), times=None)
+
+    assert all(is_unknown(item) for item in items.values())
     assert starts(server) == 2
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
+from typing import TYPE_CHECKING
 
 from ._errors import St4sdError
+
+if TYPE_CHECKING:
+    import asyncio
 
 FORKED = "opened before this process was forked from another one, whose connections it must not use"
 
@@ -57,6 +60,8 @@ class LoopBinding:
 
 
 def _running() -> asyncio.AbstractEventLoop | None:
+    import asyncio  # not with the package: it takes a tenth of the time
+
     try:
         return asyncio.get_running_loop()
     except RuntimeError:

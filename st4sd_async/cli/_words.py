@@ -53,7 +53,7 @@ def gist(text: str) -> str:
 
 def logged(record: logging.LogRecord) -> str:
     """What to say of what the library logs; "" if the command has words of its own for it."""
-    words = _LOGGED.get(record.msg)
+    words = "" if getattr(record, "is_outcome_unknown", False) else _LOGGED.get(record.msg)
     return one_line(record.getMessage() if words is None else words and words % record.args)
 
 

@@ -199,6 +199,20 @@ def test_a_start_that_was_interrupted_may_have_happened(theirs: Command, shell: 
     assert said == "st4sd-async: interrupted; the run may have been started: look with st4sd-async list runs\n"
 
 
+def test_a_start_that_is_answered_after_it_was_interrupted_names_its_run(theirs: Command, shell: Shell) -> None:
+    """The answer is waited for, because the run is there."""
+    shell.server.faults.add("POST /experiments/*/start", Delay(0.5))
+    before = len(shell.server.requests)
+    with begun(theirs, "start", "demo", "-i", "molecules.csv") as process:
+        while ("POST", "/rs/experiments/demo/start") not in shell.server.requests[before:]:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        out, said = process.communicate(timeout=40)
+
+    assert (process.returncode, out) == (130, "")
+    assert f"an instance of 'demo' was started: '{shell.server.started[-1].rest_uid}', which goes on" in said
+
+
 @pytest.mark.parametrize("arguments", [("list", "runs"), ("outputs", "RUN", "Energies")], ids=" ".join)
 def test_a_reader_that_leaves_is_no_error(theirs: Command, shell: Shell, arguments: tuple[str, ...]) -> None:
     """As in ``| head -1``: no word, and the exit status of a command whose reader left."""

@@ -95,9 +95,9 @@ async def test_what_is_not_there_is_an_error_for_both(finished: Finished, client
 
     with pytest.raises(NoPropertyError):
         finished.api.cdb_get_property_names(fail)
-    with pytest.raises(NotFound, match="its experiment measures none"):
+    with pytest.raises(NotFound, match="it did not succeed: finished, Failed"):
         await client.properties(finished.runs["fail"])
-    with pytest.raises(NotFound, match="its experiment measures none"):
+    with pytest.raises(NotFound, match="it did not succeed: finished, Failed"):
         await client.properties([finished.runs["fail"]], strict=True)
 
 

@@ -62,7 +62,8 @@ class Target:
     def blocked(self, places: Iterable[Place], known: Iterable[str] = ()) -> list[DownloadFailed]:
         """Those files that cannot be stored, because something else is there, or one of these known paths. Blocks."""
         sources = {place.path: place.source for place in places}
-        found = self._space.obstacles(sources, known)
+        with _told(str(self.folder)):
+            found = self._space.obstacles(sources, known)
         paths = {path: self.folder / path for path in found}
         return [
             DownloadFailed(paths[path], sources[path], DownloadError(str(paths[path]), obstacle))

@@ -207,13 +207,15 @@ class Tree:
         return folder.stat(name)
 
     def obstacle(self, path: str, *, is_folder: bool = False) -> str | None:
-        """Return what is wrong if something else is there than a file, or a folder, or if its folder is a link."""
+        """Return what is wrong if something else is there than a file, or a folder, or if it cannot be looked at."""
         try:
             mode = self.stat(path).st_mode
         except FileNotFoundError:
             return None
         except NotADirectoryError as error:
             return str(error)
+        except OSError as error:  # as a name that is too long, or a folder of another user
+            return f"{path!r} cannot be in the target: {error.strerror}"
         return _obstacle(path, mode, stat.S_IFDIR if is_folder else stat.S_IFREG)
 
     def make(self, path: str) -> None:

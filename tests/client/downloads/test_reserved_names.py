@@ -65,6 +65,20 @@ async def test_of_files_of_components(
     assert before[0].path.is_file()
 
 
+async def test_a_name_that_is_too_long_for_the_disk_is_a_failure_of_its_file(
+    client: Client, server: LocalServer, tmp_path: Path
+) -> None:
+    """With a ``_`` in front it has 256 bytes; the other files are there."""
+    run = await finished(client, server)
+    leave(server, run, f"{COMPUTE}/{'.st4sd-'.ljust(255, 'x')}")
+
+    found = await run.download_files(tmp_path, component="Compute")
+
+    (failed,) = failures(found)
+    assert "File name too long" in str(failed.error)
+    assert len(whole([one for one in found if one is not failed])) > 1
+
+
 @NAMES
 async def test_of_the_directory_of_a_component(client: Client, server: LocalServer, tmp_path: Path, name: str) -> None:
     """Neither the manifest nor a file in a folder like ours is lost."""

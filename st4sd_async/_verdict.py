@@ -223,14 +223,16 @@ def judge(doubt: Row, token: str, look: Look, known: Known, window: Window, *, h
         window: The evidence so far, to which this look is added.
         has_policy: Whether the payload has a runtime policy.
     """
-    ours = [uid for uid in look.tokens.get(token, ()) if uid not in known.owners]
-    if len(ours) == 1:
-        return Found(ours[0])
-    if ours:
-        return CannotTell(tuple(ours), doubt.never_executed)
+    ours = look.tokens.get(token, [])
+    free = [uid for uid in ours if uid not in known.owners]
+    if len(free) == 1:
+        return Found(free[0])
+    if free:
+        return CannotTell(tuple(free), doubt.never_executed)
     possible = candidates(doubt, look, known, has_policy=has_policy)
     idle = tuple(uid for uid in dict.fromkeys((*doubt.never_executed, *possible)) if _is_idle(uid, doubt, look))
-    blocking = tuple(uid for uid in possible if not (uid in idle and _is_over(uid, look, known)))
+    # One of ours that another launch owns was started all the same.
+    blocking = (*ours, *(uid for uid in possible if not (uid in idle and _is_over(uid, look, known))))
     window.take(look.at, is_evidence=look.is_evidence and not blocking)
     if not blocking and look.is_evidence and window.is_proof:
         return Absent(idle)

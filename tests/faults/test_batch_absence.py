@@ -472,6 +472,23 @@ async def test_a_run_that_is_taken_back_when_nothing_else_is_in_doubt_says_why(
     assert any(f"the run {run!r} of {key!r} carries the token of {other!r}" in told for key, other, run in pairs)
 
 
+async def test_a_start_whose_run_another_launch_owns_is_not_made_again(server: LocalServer, client: Client) -> None:
+    """It was adopted by mistake, and ended before its metadata showed whose it is."""
+    end = {"experiment-state": "finished", "exit-status": "Success"}
+    server.outcome("demo", [(0.0, None), (SETTLE / 3, {**end, "meta": None}), (2 * SETTLE / 3, end)])
+    server.faults.add(START, DropAfter(), times=2)
+    async with client.batch() as batch:
+        await batch.add(launches(2))
+        async with in_doubt(server, batch) as items:
+            await until(lambda: batch.counts["unknown"] == 2)
+            runs = {one.metadata["number"]: one.rest_uid for one in server.started}
+            await batch.adopt("mol 0", runs["1"])
+
+    assert items["mol 0"].state == "succeeded"
+    assert is_unknown(items["mol 1"])
+    assert starts(server) == 2
+
+
 STATUS_OF_OLD = "GET /instances/old-*/status"
 NOT_FOUND = Reply(404, {"Content-Type": "application/json"}, b'{"message": "there is no such workflow instance"}')
 

@@ -155,7 +155,13 @@ def test_runs_that_the_journal_owns_are_no_candidates() -> None:
     """They are other launches'."""
     owned = Known({"demo-1": "other"}, {})
     assert verdict(EVERY_30_S, bare(), known=owned) == Absent()
-    assert verdict(EVERY_30_S, ours(), known=owned) == Absent()
+
+
+def test_an_instance_that_carries_the_token_was_started_whoever_owns_it() -> None:
+    """A launch may own the run of another by mistake, or an id may come back: that proves no absence."""
+    owned = Known({"demo-1": "other"}, {}, {"demo-1"})
+    assert verdict(EVERY_30_S, ours(), known=owned) == Wait(IDLE)
+    assert verdict(THREE_WINDOWS, ours(), known=owned) == CannotTell(IDLE)
 
 
 @pytest.mark.parametrize(("opening", "expected"), [(1, Absent()), (2, Absent()), (3, Wait(IDLE, IDLE))])

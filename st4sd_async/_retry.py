@@ -144,16 +144,14 @@ def pause(policy: RetryPolicy, attempt: int, error: BaseException | None) -> flo
     return drawn if asked is None else max(drawn, min(float(asked), policy.longest_retry_after))
 
 
-def patience(policy: RetryPolicy, error: BaseException | None, *, has_answered: bool) -> float:
+def is_unreached(error: BaseException | None, *, has_answered: bool) -> bool:
     """
-    Seconds from the first attempt after which no other begins, given how the last one ended.
+    Return whether an attempt ended without a sign of the service.
 
     A host whose name does not resolve is mistyped, or this machine is offline; so is one that is silent, unless it has
     answered before. One that refuses a connection, and a proxy that answers 502 or 503, say that the service restarts.
     """
-    if isinstance(error, ConnectFailed) and (error.is_unresolved or (error.is_silent and not has_answered)):
-        return min(policy.total, UNREACHED)
-    return policy.total
+    return isinstance(error, ConnectFailed) and (error.is_unresolved or (error.is_silent and not has_answered))
 
 
 async def repeated(
@@ -190,6 +188,7 @@ async def repeated(
             raise
         failure = error
     attempts, cuts = itertools.count(first), 0
+    unreached: float | None = began  # since when; None if the last attempt reached the service
 
     async def attempt() -> T:
         number = next(attempts)
@@ -204,21 +203,26 @@ async def repeated(
     def wait(state: RetryCallState) -> float:
         return pause(policy, state.attempt_number, _error(state))
 
-    def left(state: RetryCallState) -> float:
-        return patience(policy, _error(state), has_answered=outage.has_answered)
+    def patience() -> float:
+        """Seconds from the first attempt after which no other begins, given how the last ones ended."""
+        return policy.total if unreached is None else min(policy.total, unreached - began + UNREACHED)
 
     def stop(state: RetryCallState) -> bool:
-        nonlocal cuts
+        nonlocal cuts, unreached
         error = _error(state)
+        if not is_unreached(error, has_answered=outage.has_answered):
+            unreached = None
+        elif unreached is None:
+            unreached = clock.now()
         cuts += isinstance(error, ConnectionLost) and error.is_cut
         if cuts >= CUTS or (policy.attempts is not None and state.attempt_number >= policy.attempts):
             return True
-        return clock.now() - began + state.upcoming_sleep > left(state)
+        return clock.now() - began + state.upcoming_sleep > patience()
 
     def tell(state: RetryCallState) -> None:
         told = "%s: attempt %d failed, next in %.2f s: %s"
         log.info(told, what, state.attempt_number, state.upcoming_sleep, _error(state))
-        waiting.pause(state.upcoming_sleep, left(state), _error(state))
+        waiting.pause(state.upcoming_sleep, patience(), _error(state))
 
     from tenacity import AsyncRetrying, retry_if_exception  # not with the package: where tornado is, it imports that
 

@@ -234,6 +234,32 @@ async def test_a_name_that_does_not_resolve_is_given_up_after_10_s(
     assert clock.time - 1000 <= 10
 
 
+@pytest.mark.parametrize("returns_after", [5.0, RESTART])
+async def test_a_name_that_no_longer_resolves_is_given_10_s_of_its_own(returns_after: float) -> None:
+    """Names may come and go while a cluster restarts: what was waited before counts for the service, not for them."""
+    away, clock = 30.0, Meanwhile(30.0 + returns_after)
+    unresolved: list[float] = []
+
+    async def operation(_: int) -> str:
+        if clock.has_come:
+            return "done"
+        failure = ConnectFailed("GET", "http://x/y", "Name or service not known")
+        failure.is_unresolved = clock.time - 1000 > away
+        unresolved.extend([clock.time] * failure.is_unresolved)
+        raise failure
+
+    work = repeated(
+        operation, policy=RetryPolicy(), replay=Replay.READ, clock=clock, what="GET x", outage=Outage("http://x/")
+    )
+    if returns_after < 10:
+        assert await work == "done"
+        assert unresolved
+    else:
+        with pytest.raises(ConnectFailed, match="Name or service not known"):
+            await work
+        assert clock.time - unresolved[0] <= 10
+
+
 @pytest.mark.parametrize("has_answered", [False, True])
 async def test_a_silent_host_is_waited_for_if_it_has_answered_before(has_answered: bool) -> None:
     """A node that is replaced drops packets for a while; an address at which nothing ever was is mistyped."""

@@ -59,11 +59,11 @@ class Target:
         complete = zip(origins, self._ledger.complete(origins), strict=True)
         return {origin.source: [self._download(*one) for one in kept] for origin, kept in complete if kept}
 
-    def blocked(self, places: Iterable[Place], known: Iterable[str] = ()) -> list[DownloadFailed]:
-        """Those files that cannot be stored, because something else is there, or one of these known paths. Blocks."""
+    def blocked(self, places: Iterable[Place]) -> list[DownloadFailed]:
+        """Those files that cannot be stored, because something else is there, or belongs there. Blocks."""
         sources = {place.path: place.source for place in places}
         with _told(str(self.folder)):
-            found = self._space.obstacles(sources, known)
+            found = self._space.obstacles(sources, self._ledger.similar(sources))
         paths = {path: self.folder / path for path in found}
         return [
             DownloadFailed(paths[path], sources[path], DownloadError(str(paths[path]), obstacle))

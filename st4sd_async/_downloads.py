@@ -299,10 +299,8 @@ def _settled(target: Target, files: Mapping[str, Wanted | DownloadError]) -> dic
         source: DownloadFailed(target.folder, source, error) for source, error in bad.items()
     }
     outcomes |= {source: known[0] for source, known in target.known(list(map(Origin, files))).items()}
-    wanted = {source: file.place for source, file in files.items() if isinstance(file, Wanted)}
-    known = [place.path for source, place in wanted.items() if source in outcomes]
-    missing = [place for source, place in wanted.items() if source not in outcomes]
-    return outcomes | {one.source: one for one in target.blocked(missing, known)}
+    missing = (file.place for file in files.values() if isinstance(file, Wanted) and file.place.source not in outcomes)
+    return outcomes | {one.source: one for one in target.blocked(missing)}
 
 
 def judged(found: list[Outcome], *, strict: bool) -> list[Outcome]:

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import pydantic
 
 from ._directory import Directory, Tree
-from ._names import PREFIX, unreserved
+from ._names import PREFIX, folded, unreserved
 from ._workspace import Part
 from ._zip import Hostile, checked
 
@@ -97,6 +97,15 @@ class Ledger:
         """Those of some files that are there as they were; what is behind a link is not."""
         with Tree(self._folder) as tree:
             return [one for one in kept if _is_there(tree, one)]
+
+    def similar(self, paths: Iterable[str]) -> list[str]:
+        """Other files that are there as they were, and that some file system takes for one of these."""
+        paths = set(paths)
+        forms = set(map(folded, paths))
+        if not forms:
+            return []
+        others = (one for source in self._known for one in self.latest(source) if one.path not in paths)
+        return [one.path for one in self.untouched(one for one in others if folded(one.path) in forms)]
 
     def of_others(self, arrived: Iterable[tuple[Origin, Iterable[Part]]]) -> set[str]:
         """Where other files came from that are in the places of these, and are as they were."""

@@ -225,7 +225,7 @@ class Workspace:
                     folder.remove(name)
 
     def obstacles(self, paths: Iterable[str], known: Iterable[str] = ()) -> dict[str, str]:
-        """What is in the way of files, of those of them that something is; there may be others of known paths."""
+        """What is in the way of files, of those of them that something is; files of the known paths are there."""
         paths = list(paths)
         with Tree(self.root) as tree:
             found = {path: _reserved(path) or tree.obstacle(path) for path in paths}

@@ -65,6 +65,27 @@ async def test_of_files_of_components_the_second_is_a_failure(
     assert requests == 0
 
 
+@pytest.mark.usefixtures("blind")
+async def test_what_an_earlier_call_fetched_is_not_replaced(
+    client: Client, server: LocalServer, tmp_path: Path
+) -> None:
+    """Until it is removed."""
+    run = await finished(client, server)
+    await leave(client, server, run, "Data.csv", "data.csv")
+
+    async def download(name: str) -> list[Download | DownloadFailed]:
+        return await run.download_files(tmp_path, component="Compute", filename=f"^{name}$")
+
+    first, refused = await download("Data.csv"), await download("data.csv")
+    file = tmp_path / COMPUTE.casefold() / "data.csv"
+    before = file.read_text()
+    file.unlink()
+    second = await download("data.csv")
+
+    assert [type(one) for one in (*first, *refused, *second)] == [Download, DownloadFailed, Download]
+    assert (before, file.read_text()) == ("Data.csv", "data.csv")
+
+
 async def test_on_a_disk_that_distinguishes_them_all_are_there(
     client: Client, server: LocalServer, tmp_path: Path
 ) -> None:

@@ -430,7 +430,10 @@ class OutcomeUnknown(St4sdError):
 class StartOutcomeUnknown(OutcomeUnknown):
     """An instance may or may not have been started; it was not tried again."""
 
-    advice = "look for it in client.instances.list(), by the metadata you gave it, before you start it again"
+    advice = (
+        "look for it in client.instances.list() before you start it again; "
+        "once it runs, its status.meta.user_metadata there is the metadata you gave it"
+    )
     key: str | None = None
     """Key of the launch in its batch; None outside of a batch."""
     candidates: tuple[str, ...] = ()

@@ -80,10 +80,31 @@ async def test_a_time_out_says_that_the_start_may_have_arrived(caplog: pytest.Lo
     (note,) = notes_of(caught.value.__cause__)
     assert isinstance(caught.value.__cause__, asyncio.CancelledError)
     assert note.startswith(UNKNOWN)
-    assert "no answer came within 1 s; look for it in client.instances.list(), by the metadata you gave it" in note
+    assert "no answer came within 1 s; look for it in client.instances.list() before you start it again" in note
     assert warnings_in(caplog) == [note]
     assert ANSWER_WAIT < took < 0.3 + SECOND
     assert server.methods == ["POST"]
+
+
+async def test_the_list_that_the_note_names_has_the_metadata_of_the_run() -> None:
+    """The note names the attribute that has them, and when."""
+    async with LocalServer() as server, Client(server.url, api_key=server.api_key) as client:
+        experiment = await client.push(server.example("demo"))
+        files = [{"filename": "molecules.csv", "content": "smiles\nCO\n"}]
+        server.faults.add("POST /experiments/*/start", Delay(1.5))
+        with pytest.raises(TimeoutError) as caught:
+            async with asyncio.timeout(0.05):
+                await client.start(experiment, {"inputs": files, "metadata": {"mine": "yes"}})
+
+        async with asyncio.timeout(10):
+            while not server.started:  # noqa: ASYNC110 -- the server tells nobody
+                await asyncio.sleep(0.05)
+        await server.advance(60)
+        found = [item for item in await client.instances.list() if item.status.meta]
+
+    (note,) = notes_of(caught.value.__cause__)
+    assert "once it runs, its status.meta.user_metadata there is the metadata you gave it" in note
+    assert [item.status.meta.user_metadata["mine"] for item in found if item.status.meta] == ["yes"]
 
 
 async def test_wait_for_says_so_too(caplog: pytest.LogCaptureFixture) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import os
 import secrets
+import shlex
 import sqlite3
 import threading
 import weakref
@@ -430,11 +431,10 @@ class Journal:
         if number > 1 and facts["check"] != _marks(facts["token"])["check"]:
             raise JournalCorrupt(f"{self.name} is damaged: its token is not what it was")
         if facts["server"] != server:
-            told = f"{self.name} is of a batch at {facts['server']}, not at {server}: {records.ELSEWHERE}".format(
-                server
-            )
-            is_as_written = facts.get("server check") in (None, str(records.checksum(facts["server"])))
-            raise (JournalError if is_as_written else JournalCorrupt)(told)
+            told = f"{self.name} is of a batch at {facts['server']}, not at {server}"
+            if facts.get("server check") not in (None, str(records.checksum(facts["server"]))):
+                raise JournalCorrupt(told)
+            raise JournalError(told, records.ELSEWHERE.format(shlex.quote(str(self._path)), server))
         return number, facts
 
     def _check_runs(self, owners: Mapping[str, str], rows: Iterable[Row]) -> None:

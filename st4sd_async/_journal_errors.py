@@ -10,7 +10,9 @@ class JournalError(St4sdError):
 
     advice = ""
 
-    def __init__(self, problem: str) -> None:
+    def __init__(self, problem: str, advice: str = "") -> None:
+        if advice:
+            self.advice = advice  # never cut, as a command to type may not be
         super().__init__("; ".join(part for part in (shorten(problem, LONGEST_MESSAGE - 150), self.advice) if part))
 
 

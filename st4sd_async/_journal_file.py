@@ -35,7 +35,7 @@ def check_file(path: Path, name: str) -> None:
     if not header and not has_log:
         return
     if not header.startswith(MAGIC) or path.stat().st_size < SMALLEST or max(header[18:20]) > 2:
-        raise JournalCorrupt(f"{name} is no SQLite file")
+        raise JournalCorrupt(f"{name} is no SQLite file: give another path if it is not a journal")
     if int.from_bytes(header[68:72], "big") == APPLICATION:
         return
     tables = _tables(path)

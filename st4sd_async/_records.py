@@ -68,7 +68,7 @@ SET = "INSERT OR REPLACE INTO journal VALUES (?, ?)"
 KEEP = "INSERT OR IGNORE INTO payload VALUES (?, ?)"
 ELSEWHERE = (
     "give another path; but if it is the same service under a new address, tell the journal: "
-    "sqlite3 FILE \"UPDATE journal SET value = '{}' WHERE name = 'server'\""
+    "sqlite3 {} \"UPDATE journal SET value = '{}' WHERE name = 'server'\""
 )
 """What to do with the journal of a batch at another server."""
 

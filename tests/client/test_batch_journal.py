@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import shlex
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -54,13 +55,30 @@ async def test_a_journal_belongs_to_one_server(client: Client, tmp_path: Path) -
     ) as caught:
         await other.batch(tmp_path / "campaign.db").__aenter__()
 
-    sql = str(caught.value).partition('sqlite3 FILE "')[2].removesuffix('"')
+    program, file, sql = shlex.split(str(caught.value).partition("tell the journal: ")[2])
+    assert (program, file) == ("sqlite3", str(tmp_path / "campaign.db"))
     with contextlib.closing(sqlite3.connect(tmp_path / "campaign.db")) as database:
         database.execute(sql)
         database.commit()
     offline = Config(validate=False)
     async with Client("https://other.example", config=offline) as moved, moved.batch(tmp_path / "campaign.db"):
         pass
+
+
+async def test_the_command_for_a_moved_server_is_whole_whatever_the_path(client: Client, tmp_path: Path) -> None:
+    """It can be pasted into a shell: the path is quoted, and nothing of it is cut."""
+    path = tmp_path / ("my campaign " * 15) / "molecules.db"
+    path.parent.mkdir()
+    async with client.batch(path):
+        pass
+    other = Client(f"https://{'a-long-name.' * 8}example")
+
+    with pytest.raises(JournalError) as caught:
+        await other.batch(path).__aenter__()
+
+    command = shlex.split(str(caught.value).partition("tell the journal: ")[2])
+    assert command[:2] == ["sqlite3", str(path)]
+    assert command[2] == f"UPDATE journal SET value = '{other.url}' WHERE name = 'server'"
 
 
 async def test_a_known_key_with_another_payload_is_an_error_that_shows_the_difference(

@@ -138,7 +138,11 @@ async def test_the_database_of_another_program_is_left_untouched(tmp_path: Path,
 
 
 OTHERS: dict[str, tuple[Callable[[Path], object], type[JournalError], str]] = {
-    "a text": (lambda path: path.write_text("key,scale\n" * 99), JournalCorrupt, "is no SQLite file"),
+    "a text": (
+        lambda path: path.write_text("key,scale\n" * 99),
+        JournalCorrupt,
+        "no SQLite file: give another path if it is not a journal; restore a copy",
+    ),
     "a short text": (lambda path: path.write_text("a"), JournalCorrupt, "is no SQLite file"),
     "the beginning of a database": (lambda path: path.write_bytes(b"SQLite format 3\0"), JournalCorrupt, "no SQLite"),
     "a folder": (Path.mkdir, JournalError, "Is a directory"),

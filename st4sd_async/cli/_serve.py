@@ -48,7 +48,8 @@ def serve(
 
     Its registry has the example experiments. Prints the settings to connect with as shell
     commands; another shell that has run them can use Client.from_env(). The key is random
-    and of no use elsewhere.
+    and of no use elsewhere. A server that is started again has another key and no runs,
+    also with --keep, which keeps only files.
     """
     with ends_cleanly():
         server = embedded(engine, keep=keep, slots=slots, tls=tls, port=port)

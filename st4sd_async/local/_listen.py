@@ -117,7 +117,12 @@ class Listener:
         # With the protocol named, asyncio turns off the delay of small packets, which is 40 ms a reply.
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self._socket.bind((HOST, port))
+        try:
+            self._socket.bind((HOST, port))
+        except OSError as error:
+            self._socket.close()
+            problem = f"cannot listen on {HOST}:{port}: {error.strerror}; choose another port, or 0 for a free one"
+            raise OSError(error.errno, problem) from error
         self.port: int = self._socket.getsockname()[1]
         options: dict[str, Any] = {"ssl_certfile": str(certificate)} if certificate else {}
         config = uvicorn.Config(

@@ -79,8 +79,8 @@ class LocalServer(Steering):
             speed: Virtual seconds of the simulator in a real second; 0: only `advance` moves the time.
             slots: How many instances run at once, at least 1, while the others are unscheduled; None: 2, or
                 100 simulated ones.
-            keep: Where instance directories go and stay; it is made readable for its owner only (mode 0700). None:
-                they are removed with the server.
+            keep: Where instance directories go and stay; it is made readable for its owner only (mode 0700). Only
+                files stay: a server that is started again has no runs. None: they are removed with the server.
             token_lifetime: Seconds until `auth_token` is refused, virtual ones with the simulator;
                 None: never. API keys do not expire.
             open_registry: Whether anybody may look into the registry (``/registry-ui/``), as into the global one,
@@ -135,7 +135,12 @@ class LocalServer(Steering):
         self._access.renew()
 
     def example(self, name: str) -> dict[str, Any]:
-        """The definition of an example experiment, ready to be pushed: "demo" succeeds, "fail" fails."""
+        """
+        The definition of an example experiment, ready to be pushed: "demo" succeeds, "fail" fails.
+
+        Raises:
+            RuntimeError: The server was not entered.
+        """
         if self._examples is None:
             raise RuntimeError("enter the server first: its examples are made when it starts")
         return self._examples.definition(name)
@@ -152,7 +157,12 @@ class LocalServer(Steering):
         return self._engine.directory(rest_uid)
 
     def __enter__(self) -> Self:
-        """Serve."""
+        """
+        Serve.
+
+        Raises:
+            OSError: It cannot listen on ``port``, which may be in use.
+        """
         with ExitStack() as stack:
             scratch = tempfile.TemporaryDirectory(prefix="st4sd-", ignore_cleanup_errors=True)
             folder = Path(stack.enter_context(scratch))
@@ -211,7 +221,12 @@ class LocalServer(Steering):
         self._resources.close()
 
     async def __aenter__(self) -> Self:
-        """Serve."""
+        """
+        Serve.
+
+        Raises:
+            OSError: It cannot listen on ``port``, which may be in use.
+        """
         from starlette.concurrency import run_in_threadpool
 
         return await run_in_threadpool(self.__enter__)

@@ -94,3 +94,15 @@ def test_the_printed_snippet_is_python(command: Command) -> None:
     body = "\n".join(f"    {line}" for line in snippet.splitlines())
     compile(f"async def main():\n{body}\n", "snippet", "exec")
     assert Path(snippet.partition("verify='")[2].partition("'")[0]).name == "ca.pem"
+
+
+def test_a_port_that_is_in_use_is_named(command: Command) -> None:
+    """The command ends at once, and says which port and what to do."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = command("serve", "--port", str(port))
+
+    assert done.returncode == 2
+    assert f"127.0.0.1:{port}" in done.stderr
+    assert "choose another port, or 0 for a free one" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import ssl
 import time
@@ -38,6 +39,19 @@ async def test_serves_asynchronously() -> None:
         assert reply.json() == server.auth_token
         with pytest.raises(httpx.ConnectError):
             await client.get(server.url)
+
+
+def test_a_port_that_is_in_use_is_named(server: LocalServer) -> None:
+    """The error says which port, and what to do."""
+    port = int(server.url.rpartition(":")[2])
+
+    with (
+        pytest.raises(OSError, match=f"127.0.0.1:{port}.*another port, or 0 for a free one") as caught,
+        LocalServer(port=port),
+    ):
+        pass
+
+    assert caught.value.errno == errno.EADDRINUSE
 
 
 def test_tls_is_trusted_through_its_own_authority() -> None:

@@ -21,6 +21,7 @@ from ._item import told
 from ._ledger import NAME as DOWNLOADS
 from ._moves import METADATA_KEY, Row, State, collected, ended, uncollected
 from ._names import is_device, marked
+from ._rest_uid import check_rest_uid
 from ._starts import ends_all
 
 if TYPE_CHECKING:
@@ -192,7 +193,7 @@ class Ends:
             try:
                 folder = collecting.folder(self._book, key)
                 found = await self._client._downloads.outputs(
-                    row.rest_uid or "", folder, collecting.names, unpack=False, is_chosen=False
+                    check_rest_uid(row.rest_uid), folder, collecting.names, unpack=False, is_chosen=False
                 )
                 files = judged(found, strict=True)
             except Exception as error:  # reported with the item

@@ -11,6 +11,7 @@ import typer
 
 from .._names import folder_name
 from .._printable import one_line
+from .._run import place_of, rest_uid_of
 from ..models import Download, DownloadFailed, Properties
 from ._bar import bar
 from ._connect import Here, Json, RunIds, complain_of, each, rest_uids
@@ -113,8 +114,8 @@ async def download(
             folder = to / folder_name(run)  # which the user did not name, so it is not followed if it is a link
             downloads = client._downloads
             if not is_components:
-                return await downloads.outputs(run, folder, names, unpack=unpack, is_chosen=False)
-            return await downloads.files(run, folder, component, stage, files, is_chosen=False)
+                return await downloads.outputs(rest_uid_of(run), folder, names, unpack=unpack, is_chosen=False)
+            return await downloads.files(place_of(run), folder, component, stage, files, is_chosen=False)
 
         found, worst = await each(rest_uids(runs), fetch)
     every = [file for one in found.values() for file in one]

@@ -61,6 +61,17 @@ def test_key_outputs_are_downloaded_and_listed(shell: Shell, run: str) -> None:
 
 
 @pytest.mark.parametrize("options", [(), ("--files", "csv")], ids=["key-outputs", "files of components"])
+@pytest.mark.parametrize("text", ["../../.ssh", "a b", "/etc", "-x/y", "a?b=c"])
+def test_what_is_no_rest_uid_is_not_downloaded(shell: Shell, text: str, options: tuple[str, ...]) -> None:
+    """Nothing is asked for, and no folder is made for it."""
+    done = shell("download", "--to", "here", *options, "--", text)
+
+    assert done.status
+    assert "rest-uid" in done.said
+    assert not Path("here").exists()
+
+
+@pytest.mark.parametrize("options", [(), ("--files", "csv")], ids=["key-outputs", "files of components"])
 def test_a_link_in_place_of_the_folder_of_a_run_is_not_followed(
     shell: Shell, run: str, options: tuple[str, ...]
 ) -> None:

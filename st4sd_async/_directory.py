@@ -113,10 +113,10 @@ class Directory:
         except FileNotFoundError:
             raise
         except OSError as error:  # as if it were a link, or a pipe that nobody reads
-            refuse_others(name, self.stat(name).st_mode, error)
+            _refuse_others(name, self.stat(name).st_mode, error)
             raise
         try:
-            refuse_others(name, os.fstat(handle).st_mode)
+            _refuse_others(name, os.fstat(handle).st_mode)
         except OSError:
             os.close(handle)
             raise
@@ -225,7 +225,7 @@ class Tree:
             folder.make(name)
 
 
-def refuse_others(name: str, mode: int, cause: OSError | None = None) -> None:
+def _refuse_others(name: str, mode: int, cause: OSError | None = None) -> None:
     """Raise FileExistsError unless a mode is that of a regular file."""
     if problem := _obstacle(name, mode, stat.S_IFREG):
         raise FileExistsError(problem) from cause

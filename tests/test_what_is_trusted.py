@@ -43,6 +43,10 @@ PROOFS = {
     "replace the files in which this package keeps account": [
         "unit/test_names.py::test_our_names_are_reserved_however_they_are_spelled"
     ],
+    "have one key-output replace another": [
+        "unit/test_names.py::test_a_server_cannot_choose_two_names_with_one_digest",
+        "unit/test_names.py::test_no_two_names_share_a_folder_anywhere",
+    ],
     "fill your memory with an answer": [
         f"{BOUNDED}test_a_body_without_end_is_cut_at_the_bound",
         f"{BOUNDED}test_a_packed_bomb_takes_no_memory",
@@ -60,6 +64,7 @@ PROOFS = {
     # a gateway
     "decide what is in a file": ["unit/test_workspace.py::test_a_writer_tells_size_and_checksum"],
     "leave out files": ["faults/test_downloads_broken.py::test_one_unreadable_file_among_many"],
+    "fill the disk that you download to": ["faults/test_downloads_hostile.py::test_no_room"],
     "get your credentials if it is on another host": [
         "faults/test_downloads_credentials.py::test_a_gateway_elsewhere_is_sent_credentials_only_if_it_is_trusted"
     ],
@@ -84,6 +89,7 @@ PROOFS = {
     "send more than the size": ["s3/test_hostile.py::test_a_body_is_cut_at_the_size_that_was_promised"],
     "name a key that leads out": ["s3/test_errors.py::test_a_hostile_key_never_leads_out_of_the_folder"],
     "have an object written": ["s3/test_hostile.py::test_a_key_that_is_not_in_the_folder_is_refused"],
+    "keep a call busy with a list": ["s3/test_hostile.py::test_a_list_without_end_is_an_error"],
     # other users
     "read downloaded files": ["test_what_is_trusted.py::test_downloads_have_the_mode_of_the_umask_and_journals_do_not"],
     "stop a download": [
@@ -98,6 +104,8 @@ PROOFS = {
     "redirect a download by a link": [
         "client/downloads/test_links.py::test_a_folder_that_became_a_link_is_a_clear_failure",
         "unit/test_directory.py::test_a_folder_that_is_swapped_for_a_link_again_and_again_leads_nowhere",
+        "client/test_batch_results.py::test_a_link_in_place_of_the_folder_of_a_key_is_not_followed",
+        "cli/test_collect.py::test_a_link_in_place_of_the_folder_of_a_run_is_not_followed",
     ],
     # the user
     "Give `name@digest`": [f"{IMPORT}test_a_content_that_is_not_that_of_the_digest_is_not_kept"],

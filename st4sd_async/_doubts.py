@@ -121,16 +121,23 @@ class Doubts:
             log.info("going on without a look at what is there: %s", error)
             self._book.has_looked = True
             return []
-        carried = {seen.token: uid for uid, seen in there.items() if seen.token and uid not in self._book.owners}
-        planned_keys = [row.key for row in self._book.rows.values() if row.state is State.PLANNED] if carried else []
+        waiting = [row for row in self._book.rows.values() if row.state is State.PLANNED]
+        # The token of a new journal is new too, so there is nothing to be found.
+        documents = await self._documented(waiting, ()) if self._book.opening > 1 and waiting else None
+        carried = {
+            seen.token: uid
+            for uid, seen in (*(documents or {}).items(), *there.items())
+            if seen.token and uid not in self._book.owners
+        }
 
         def recognized(row: Row) -> Row | None:
             # Another task may have given the run to another launch, or this launch another attempt.
             uid = carried.get(self._book.token_of(row))
-            is_free = row.state is State.PLANNED and uid is not None and self._book.owner_of(uid) is None
-            return started(row, uid, self._book.clock.wall()) if uid is not None and is_free else None
+            if row.state is not State.PLANNED or uid is None or self._book.owner_of(uid) is not None:
+                return None
+            return started(row, uid, self._book.clock.wall())
 
-        found = [await self._book.move(key, recognized) for key in planned_keys]
+        found = [await self._book.move(row.key, recognized) for row in waiting] if carried else []
         await self._book.see(there)
         return [row for row in found if row is not None]
 

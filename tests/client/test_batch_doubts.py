@@ -203,6 +203,29 @@ async def test_an_old_copy_of_a_journal_starts_nothing_again(client: Client, tmp
     assert await numbers(client) == once(5)
 
 
+async def test_an_old_copy_of_a_journal_makes_no_deleted_run_again(
+    server: LocalServer, client: Client, tmp_path: Path
+) -> None:
+    """The list shows them no longer, and the datastore still does."""
+    path, copy = tmp_path / "campaign.db", tmp_path / "copy.db"
+    async with client.batch(path) as batch:
+        await batch.add(launches(2))
+    await anyio.to_thread.run_sync(shutil.copy, path, copy)
+    async with client.batch(path) as batch:
+        runs = [item.run for item in (await worked_off(batch)).values()]
+        with anyio.fail_after(15):
+            while len(await client.datastore.user_metadata()) < len(runs):  # noqa: ASYNC110 -- nobody tells
+                await anyio.sleep(0.01)
+        for run in runs:
+            assert run is not None
+            await run.delete()
+    async with client.batch(copy) as batch:
+        items = await worked_off(batch)
+
+    assert {item.state for item in items.values()} == {"deleted"}
+    assert server.traffic[START].requests == 2
+
+
 async def test_a_run_is_found_in_the_datastore_alone(server: LocalServer, client: Client) -> None:
     """The list may fail to show it for ever."""
     server.faults.add(START, DropAfter())

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from ._errors import APIError, DecodeError, UnknownRun
+from ._outage import WARN_AFTER
 from ._watch import concerns_all, survives
 from .models import Status
 
@@ -48,9 +49,6 @@ LIST_ATTEMPTS = 3
 
 LIST_SPARED = 10
 """For how many rounds it is left out then."""
-
-TROUBLE = 60.0
-"""Seconds without an answer after which the log warns whoever watches, once."""
 
 LastWord = Callable[[str], Awaitable[Status | None]]
 """Asks the datastore how a run ended; None: it does not know, or cannot be asked."""
@@ -224,6 +222,7 @@ class Looks:
         if self._silent_since is None:
             self._silent_since = now
         log.info("watching goes on after: %s", error)
-        if now - self._silent_since >= TROUBLE:
+        silence = now - self._silent_since
+        if silence >= WARN_AFTER:
             self._silent_since = inf
-            log.warning("still watching, but without an answer for %.0f s: %s", TROUBLE, error)
+            log.warning("still watching, but without an answer for %.0f s: %s", silence, error)

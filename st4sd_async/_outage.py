@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("st4sd_async")
 
 WARN_AFTER = 5.0
-"""Seconds of waiting after which the user is warned."""
+"""Seconds of waiting, or of watching without an answer, after which the user is warned once."""
 
 
 class Outage:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
+import re
 import socket
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -23,16 +24,16 @@ from st4sd_async import (
     ServerError,
     Step,
 )
-from st4sd_async._outage import Outage
+from st4sd_async._outage import WARN_AFTER, Outage
 from st4sd_async._retry import Replay, repeated
 from st4sd_async._transport import not_connected
-from st4sd_async.local import Html, LocalServer
+from st4sd_async.local import Html, LocalServer, Reply
 from tests.client.batches import FACTOR, launches, numbers, once, worked_off
 from tests.client.batches import connect as connect_quickly
 from tests.conftest import FakeClock
 
 from .raw import Answer, Exchange, RawServer, cut, reply
-from .tools import StandingClock, connect
+from .tools import StandingClock, connect, settings
 
 pytestmark = pytest.mark.anyio
 
@@ -380,3 +381,41 @@ def test_a_refusal_is_told_from_silence() -> None:
             aiohttp.client_reqrep.ConnectionKey("x", 80, False, True, None, None, None), OSError(code, "words")
         )
         assert not_connected(error, "GET", "http://x").is_silent is is_silent
+
+
+async def test_a_watch_warns_once_within_ten_seconds_and_goes_on(caplog: pytest.LogCaptureFixture) -> None:
+    """As a call does: who only watches is told that the service is away, and for how long it was silent."""
+    async with LocalServer(speed=0) as server:
+
+        async def back() -> None:
+            server.faults.clear()
+            await server.advance(60)
+
+        clock = Meanwhile(RESTART, back)
+        async with Client(server.url, api_key=server.api_key, config=settings(clock)) as client:
+            await client.push(server.example("demo"))
+            run = await client.start("demo", {"inputs": [{"filename": "molecules.csv", "content": "smiles\nCO\n"}]})
+            statuses = []
+            async for status in client.watch(run):
+                statuses.append(status)
+                if len(statuses) == 1:
+                    server.faults.add("* /", Reply(503), times=None)
+
+    assert statuses[-1].is_success
+    (warning,) = warnings(caplog)
+    silence = re.match(r"still watching, but without an answer for (\d+) s: GET .* with 503", warning)
+    assert silence, warning
+    assert WARN_AFTER <= int(silence[1]) <= 10
+
+
+async def test_a_watch_does_not_warn_of_what_is_over_within_seconds(caplog: pytest.LogCaptureFixture) -> None:
+    """One failed answer between good ones is nobody's concern."""
+    async with LocalServer(speed=0) as server:
+        config = settings(Meanwhile(RESTART, lambda: server.advance(60)))
+        async with Client(server.url, api_key=server.api_key, config=config) as client:
+            await client.push(server.example("demo"))
+            run = await client.start("demo", {"inputs": [{"filename": "molecules.csv", "content": "smiles\nCO\n"}]})
+            server.faults.add("GET /instances/*/status", Reply(503), times=None, every=2)
+            assert (await run.wait()).is_success
+
+    assert warnings(caplog) == []

@@ -102,10 +102,10 @@ class Ledger:
         """Other files that are there as they were, and that some file system takes for one of these."""
         paths = set(paths)
         forms = set(map(folded, paths))
-        if not forms:
-            return []
-        others = (one for source in self._known for one in self.latest(source) if one.path not in paths)
-        return [one.path for one in self.untouched(one for one in others if folded(one.path) in forms)]
+        others = {path for path in self._owners if forms and path not in paths and folded(path) in forms}
+        sources = {self._owners[path] for path in others}
+        kept = (one for source in sources for one in self.latest(source) if one.path in others)
+        return [one.path for one in self.untouched(kept)]
 
     def of_others(self, arrived: Iterable[tuple[Origin, Iterable[Part]]]) -> set[str]:
         """Where other files came from that are in the places of these, and are as they were."""

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import inspect
 import ipaddress
+import logging
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
+from weakref import WeakSet
 
 import anyio
 
 from ._errors import ConfigError, shorten
 from ._masking import MASK, is_quoted, masked, unseen
+from ._printable import LOGGER
 
 Secret = str | Path | Callable[[], str] | Callable[[], Awaitable[str]]
 """A credential, a file that holds it, or something that provides it."""
@@ -43,6 +46,7 @@ class Credential:
         self.known: list[str] = []
         """All values given out so far, for masking."""
         self._lock = anyio.Lock()
+        _in_use.add(self)
         if not (isinstance(source, str | Path) or callable(source)):
             raise ConfigError(f"{name} must be a string, a pathlib.Path or a callable, not {type(source).__name__}")
         self._fixed = self._checked(source) if isinstance(source, str) else None
@@ -114,6 +118,25 @@ class Credential:
 
     def __repr__(self) -> str:
         return f"Credential({self.name!r}, {MASK})"
+
+
+_in_use: WeakSet[Credential] = WeakSet()
+"""All credentials of this process."""
+
+
+class SecretsFilter(logging.Filter):
+    """Mask credentials in the arguments of a log record: a service may quote what it was sent in any text."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Return True: every record is logged."""
+        secrets = [value for one in list(_in_use) for value in one.known]
+        if secrets and isinstance(record.args, tuple):
+            record.args = tuple(masked(one, secrets) if isinstance(one, str) else one for one in record.args)
+        return True
+
+
+# After the filter that makes the arguments printable, and texts of all that are no numbers.
+logging.getLogger(LOGGER).addFilter(SecretsFilter())
 
 
 def _texts(error: BaseException | None) -> Iterator[str]:

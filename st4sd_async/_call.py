@@ -168,6 +168,6 @@ def decipher(call: Call[T], url: str, response: Response, secrets: tuple[str, ..
                 f"a web page where {call.due} is due (is the url that of an ST4SD deployment, and the login good?)"
             )
     # Raised here and not above, because the errors caught there hold what was read.
-    # The keys of an object are the server's words too.
-    path = masked(path, hidden)
+    # The keys of an object are the server's words too, and what a model says of a value may quote it.
+    problem, path = masked(problem, hidden), masked(path, hidden)
     raise DecodeError(call.method, url, problem, path=path, body=response.excerpt(hidden))

@@ -322,7 +322,7 @@ def parts_of(identifier: str) -> tuple[str, str, str]:
 def tags_of(definition: Mapping[str, Any], shown: Collection[str]) -> list[str]:
     """Return the tags that a definition asks for, as far as they were shown; ``latest`` moves by itself."""
     tags = definition["metadata"]["package"].get("tags")
-    return [tag for tag in (tags if isinstance(tags, list) else []) if tag in shown and is_tag(tag) and tag != LATEST]
+    return [tag for tag in (tags if isinstance(tags, list) else []) if is_tag(tag) and tag in shown and tag != LATEST]
 
 
 def is_plain(root: str) -> bool:

@@ -508,7 +508,7 @@ async def test_only_tags_that_are_shown_or_asked_for_are_moved(
     """A definition may ask for any; those that the registry does not show, and what is no tag, are left out."""
     mine = await client.push(definition(there, "stable", "prod"))
     await other.push({**definition(there, "1.0"), "parameterisation": {}})
-    await lying(there, other, "demo", package={"tags": ["stable", "1.0", "a,b", "\ud800", 5, ""]})
+    await lying(there, other, "demo", package={"tags": ["stable", "1.0", "a,b", "\ud800", 5, "", ["1.0"], {}]})
 
     found = await client.import_experiment(there.url, "demo:2.0")
 

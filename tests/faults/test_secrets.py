@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 import pytest
 
-from st4sd_async import BadRequest, Client, RetryPolicy
+from st4sd_async import BadRequest, Client, DecodeError, RetryPolicy
 
 from .marks import KEY, MARKS, PAYLOAD, TOKEN, changed, leaks, logged, outcome, payload, told
 from .raw import Answer, Exchange, RawServer, close, cut, head, never, raw, reply, reset
@@ -277,3 +277,36 @@ async def test_a_credential_that_was_replaced_stays_hidden() -> None:
 
     assert len(first) == 2
     assert leaks(told(error)) == set()
+
+
+QUOTED = [f"x {KEY}", f"{'y' * 60} {KEY}"]
+"""Texts that are no rest-uid: the second is cut in a message before the key ends."""
+LISTED = "demo-c52cd4-00000001"
+
+
+@pytest.mark.parametrize("text", QUOTED, ids=["whole", "cut"])
+async def test_a_warning_about_a_reply_quotes_no_credential(text: str, caplog: pytest.LogCaptureFixture) -> None:
+    """What cannot be read in a good reply is named in the log, and may be what the service was sent."""
+    answers = [
+        reply(200, [{"id": text, "status": {}}, {"id": LISTED, "status": {}}]),
+        reply(200, {text: "https://user:password@x.example/", "good": "https://x.example/"}),
+    ]
+    async with RawServer(answers) as server, Client(server.url, api_key=KEY, config=settings()) as client:
+        assert [one.id for one in await client.instances.list()] == [LISTED]
+        assert await client._session.services(client._config) == {"good": "https://x.example/"}
+
+    assert [record.getMessage()[:8] for record in caplog.records if record.levelname == "WARNING"] == ["left out"] * 2
+    assert not leaks(caplog.text)
+
+
+@pytest.mark.parametrize("text", QUOTED, ids=["whole", "cut"])
+async def test_what_a_model_says_of_a_value_quotes_no_credential(text: str) -> None:
+    """A check of a field may show the value that it refuses."""
+    async with (
+        RawServer([reply(200, {"id": text, "status": {}})]) as server,
+        Client(server.url, api_key=KEY, config=settings()) as client,
+    ):
+        with pytest.raises(DecodeError) as caught:
+            await client.instances.get(LISTED)
+
+    assert not leaks(told(caught.value))

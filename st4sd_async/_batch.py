@@ -81,6 +81,7 @@ class Batch(Shown, Settling):
     anything is no obstacle; it is in `Item.never_executed`. What cannot be proven in three times that time is
     reported as `StartOutcomeUnknown`. One gap remains: if each list of the service has broken off before the new run
     since the journal was made, and the run waits in a queue all that time, nothing shows it, and it is started again.
+    An older copy of a journal has the same gap: a run that it does not know is not recognised while it is queued.
 
     For the tasks of one event loop. Leaving the block starts nothing more and waits a few seconds for
     the answers to what is in flight. Runs go on.

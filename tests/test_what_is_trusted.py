@@ -110,6 +110,7 @@ PROOFS = {
     # the user
     "Give `name@digest`": [f"{IMPORT}test_a_content_that_is_not_that_of_the_digest_is_not_kept"],
     "Keep certificates verified": ["faults/test_tls.py::test_not_checking_works_and_warns_once"],
+    "Set `umask 077`": ["test_what_is_trusted.py::test_downloads_have_the_mode_of_the_umask_and_journals_do_not"],
     "Put a rest-uid in quotes": ["faults/test_rest_uids.py::test_examples_quote_the_rest_uid_in_a_shell"],
 }
 """How a statement begins -> the tests that show that it is true; a file stands for all tests in it."""

@@ -105,7 +105,8 @@ class Instances(Group):
         About 2 to 5 KB each, all in one reply. The service leaves out what it fails to read, and does
         not look at the cluster: a status in the list never shows waiting or start-up failures. An item that cannot
         be read, as one whose id is not a rest-uid, is left out, with one WARNING in the log; if none
-        can be read, that is a DecodeError.
+        can be read, that is a DecodeError. ``status.meta.user_metadata`` of an item is the ``metadata`` that it was
+        started with, once it runs.
 
         Source: ``GET instances/``.
         """

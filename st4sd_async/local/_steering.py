@@ -61,11 +61,21 @@ class Steering:
         The run gives its slot back at the last row with an experiment-state and an exit-status that are
         final; its key-outputs are there while the exit-status is "Success".
 
+        The outcomes with a name:
+
+        - "success": the run ends well after 5 s. "state-first": the same, but the experiment-state is final first.
+        - "component-failure": a component exits with an error. "stopped": the orchestrator is stopped by a signal.
+        - "setup-failure": the orchestrator refuses its arguments. "init-failure": the package cannot be cloned.
+        - "unscheduled": the cluster is full for 3 s, then the run succeeds.
+        - "image-pull": pulling an image fails twice, then the run succeeds. "unschedulable": the cluster gives up
+          pulling an image, which is repaired after 3 s, then the run succeeds.
+        - "killed": the orchestrator is killed. "killed-after-failure": after a component failed.
+        - "monitor-stuck": no status is reported before the run ends well after 5 s.
+        - "stuck": a component never ends.
+
         Args:
             experiment: The name of the experiment.
-            outcome: "success" (5 s), "state-first", "component-failure", "setup-failure", "unscheduled",
-                "init-failure", "killed", "image-pull", "unschedulable", "killed-after-failure",
-                "monitor-stuck", "stuck" or "stopped"; or the rows of a life.
+            outcome: One of these names; or the rows of a life.
             times: For how many starts, after those that were planned so before; None: for all others.
             stretch: How many times longer than usual the run takes.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 from typing import Any
 
 import httpx
@@ -355,3 +357,10 @@ def test_metadata_is_kept_as_the_orchestrator_keeps_it(web: httpx.Client, server
 
     assert (kept["when"], kept["a"]) == ("10:30", "b:c")
     assert "a:b" not in kept
+
+
+def test_each_outcome_with_a_name_is_described() -> None:
+    """So that a user of `help` can choose one."""
+    described = re.findall(r'"([a-z-]+)": ', inspect.getdoc(LocalServer.outcome) or "")
+
+    assert sorted(set(described) - {"experiment-state", "exit-status"}) == sorted(SEQUENCES)

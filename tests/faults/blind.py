@@ -8,6 +8,24 @@ from unicodedata import normalize
 
 import pytest
 
+from st4sd_async import _directory
+
+
+class BlindDisk:
+    """The module `os` on such a disk, as far as work from an open folder goes."""
+
+    def __getattr__(self, verb: str) -> Any:
+        real = getattr(os, verb)
+        if verb not in ("open", "lstat", "mkdir", "replace", "unlink"):
+            return real
+
+        def act(*arguments: Any, **more: Any) -> Any:
+            if more.get("dir_fd", more.get("src_dir_fd")) is not None:
+                arguments = tuple(fold(one) if isinstance(one, str) else one for one in arguments)
+            return real(*arguments, **more)
+
+        return act
+
 
 def fold(name: str) -> str:
     """The name that such a disk looks for."""
@@ -16,17 +34,5 @@ def fold(name: str) -> str:
 
 @pytest.fixture
 def blind(monkeypatch: pytest.MonkeyPatch) -> None:
-    """All that is done from an open folder is done on such a disk; only the system's functions are replaced."""
-
-    def on_disk(verb: str) -> None:
-        real = getattr(os, verb)
-
-        def act(*arguments: Any, **more: Any) -> Any:
-            if any(more.get(one) is not None for one in ("dir_fd", "src_dir_fd")):
-                arguments = tuple(fold(one) if isinstance(one, str) else one for one in arguments)
-            return real(*arguments, **more)
-
-        monkeypatch.setattr(os, verb, act)
-
-    for verb in ("open", "lstat", "mkdir", "replace", "unlink"):
-        on_disk(verb)
+    """Downloads go to such a disk. Only the system's functions are replaced."""
+    monkeypatch.setattr(_directory, "os", BlindDisk())

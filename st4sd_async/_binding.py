@@ -28,7 +28,7 @@ class LoopBinding:
         self._what = what
         loop = _running()
         if loop is None:
-            raise St4sdError(f"{what} needs a running asyncio event loop: trio and others will not do")
+            raise St4sdError(f"{what} needs a running asyncio event loop; trio is not supported")
         self._loop, self._process = loop, os.getpid()
 
     @property

@@ -77,11 +77,11 @@ def _tls_words(error: Any) -> str:
     """What is wrong with the certificate or the TLS of a server, and what to do."""
     cause = getattr(error, "certificate_error", None) or error.os_error
     if not isinstance(cause, ssl.SSLCertVerificationError):
-        return f"TLS will not do: {cause}; does this server speak https?"
+        return f"the TLS handshake failed: {cause}; does this server speak https?"
     advice = "use the name that it is for, or ask whoever runs the server"
     if cause.verify_code in NO_AUTHORITY:
         advice = "name the authority that signed it with Config(verify='ca.pem') or ST4SD_CA_FILE"
-    return f"the server's certificate will not do: {cause.verify_message.rstrip('.')}; {advice}"
+    return f"certificate verification failed: {cause.verify_message.rstrip('.')}; {advice}"
 
 
 NOBODY_THERE = frozenset({errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN, errno.ETIMEDOUT})
@@ -98,7 +98,7 @@ def not_connected(error: BaseException, method: str, url: str, *, is_proxied: bo
         return ConnectFailed(method, url, _tls_words(error), permanent=True)
     by = "the proxy of this machine's environment: " if is_proxied else ""
     if isinstance(error, UnicodeError | aiohttp.InvalidURL | aiohttp.NonHttpUrlClientError):
-        return ConnectFailed(method, url, f"{by}this is no address that can be asked", permanent=True)
+        return ConnectFailed(method, url, f"{by}invalid URL", permanent=True)
     if isinstance(error, aiohttp.ClientHttpProxyError):
         is_final = error.status < 500 and error.status not in RETRIED_STATUSES
         return ConnectFailed(method, url, f"{by}it refused ({error.status})", permanent=is_final)

@@ -138,10 +138,10 @@ def test_a_client_without_asyncio_says_what_it_needs() -> None:
     """As under trio, where no asyncio event loop runs; driven by hand here, as trio would."""
     client = Client("https://st4sd.example", api_key="fake-key-0001")
 
-    with pytest.raises(St4sdError, match=r"client needs a running asyncio event loop: trio"):
+    with pytest.raises(St4sdError, match=r"client needs a running asyncio event loop; trio"):
         client.__aenter__().send(None)
 
-    with pytest.raises(St4sdError, match=r"batch needs a running asyncio event loop: trio"):
+    with pytest.raises(St4sdError, match=r"batch needs a running asyncio event loop; trio"):
         client.batch().__aenter__().send(None)
 
 

@@ -54,7 +54,7 @@ async def test_an_unknown_authority_is_refused_by_default(authority: trustme.CA,
     assert caught.value.sent is False
     assert caught.value.attempts == 1
     assert str(caught.value).endswith(
-        "the server's certificate will not do: unable to get local issuer certificate; "
+        "certificate verification failed: unable to get local issuer certificate; "
         "name the authority that signed it with Config(verify='ca.pem') or ST4SD_CA_FILE"
     )
     assert_ours(caught.value)
@@ -114,7 +114,7 @@ async def test_a_certificate_for_another_host_is_refused(
     assert server.requests == []
     assert clock.slept == []
     assert caught.value.attempts == 1
-    assert "certificate will not do: " in str(caught.value)
+    assert "certificate verification failed: " in str(caught.value)
     assert str(caught.value).endswith("; use the name that it is for, or ask whoever runs the server")
     assert_ours(caught.value)
 

@@ -29,14 +29,18 @@ class Outage:
         """Root of the service."""
         self.has_answered = False
         """Whether the service has answered before."""
-        self._waiting = 0
-        self._is_warned = self._is_shown = False
+        self.waiting = 0
+        """How many calls wait for the service now."""
+        self.is_warned = False
+        """Whether this outage was logged."""
+        self.is_shown = False
+        """Whether the progress of one of these calls is shown."""
 
     def replied(self, *, is_away: bool) -> None:
         """A reply has come; ``is_away`` if it says that the service is away, else the next outage is another one."""
         self.has_answered = True
-        if not is_away and not self._waiting:
-            self._is_warned = False
+        if not is_away and not self.waiting:
+            self.is_warned = False
 
 
 class Waiting:
@@ -53,17 +57,17 @@ class Waiting:
         self._stack = ExitStack()
 
     def __enter__(self) -> Waiting:
-        self._outage._waiting += 1
+        self._outage.waiting += 1
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: TracebackType | BaseException | None) -> None:
         outage = self._outage
-        outage._waiting -= 1
+        outage.waiting -= 1
         if self._work is not None:
-            outage._is_shown = False
+            outage.is_shown = False
         self._stack.close()
-        if kind is None and outage._is_warned and not outage._waiting:
-            outage._is_warned = False
+        if kind is None and outage.is_warned and not outage.waiting:
+            outage.is_warned = False
             log.info("%s answers again after %.0f s", outage.where, self._clock.now() - self._began)
 
     def pause(self, seconds: float, patience: float, error: BaseException | None) -> None:
@@ -78,12 +82,12 @@ class Waiting:
         outage, waited = self._outage, self._clock.now() - self._began
         if waited + seconds < WARN_AFTER:
             return
-        if not outage._is_warned:
-            outage._is_warned = True
+        if not outage.is_warned:
+            outage.is_warned = True
             told = "waiting for %s, since %.0f s and for up to %.0f s in all: %s"
             log.warning(told, outage.where, waited, patience, error)
-        if not outage._is_shown and self._progress is not None and isfinite(patience):
-            outage._is_shown = True
+        if not outage.is_shown and self._progress is not None and isfinite(patience):
+            outage.is_shown = True
             self._work = Work(self._progress, f"waiting for {outage.where}", round(patience), SECONDS)
             self._stack.enter_context(self._work)
         if self._work is not None:

@@ -344,7 +344,7 @@ async def test_a_candidate_that_executed_something_blocks_when_it_is_deleted(
 MAY_HAVE_EXECUTED: dict[str, str | list[tuple[float, dict[str, Any] | None]]] = {
     "no status of its own": "monitor-stuck",
     "killed before the first status": [(0.0, None), (1.0, {**FROM_CLUSTER, "experiment-state": "Failed", **KILLED})],
-    "evicted": [*UNSHOWN, (2.0, UNSCHEDULED), (SETTLE / 2, {**FROM_CLUSTER, "experiment-state": "failed"})],
+    "evicted": [*UNSHOWN, (SETTLE / 2, UNSCHEDULED), (SETTLE, {**FROM_CLUSTER, "experiment-state": "failed"})],
 }
 """Courses of runs whose last status has no stages and no metadata, of which the datastore has no document."""
 

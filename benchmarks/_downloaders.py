@@ -78,10 +78,10 @@ async def ours(task: Task, folder: Path, result: Result) -> None:
 
 async def _arrive(client: Client, folder: Path, result: Result) -> None:
     """The way of a key-output to disk, digest included, up to where it would be synced and get its name."""
-    from st4sd_async._arrival import filling
-    from st4sd_async._progress import Work
-    from st4sd_async._resources.instances import output_call
-    from st4sd_async._workspace import Place
+    from st4sd_async._api.instances import output_call
+    from st4sd_async._results.target import filling
+    from st4sd_async._results.workspace import Place
+    from st4sd_async._util.progress import Work
 
     async with filling(folder / "to", client._stream, tuple, Work(None, "body", 1, "key-outputs")) as target:
         with timed(result):

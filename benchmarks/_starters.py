@@ -142,8 +142,8 @@ async def add(task: Task, result: Result) -> None:
 
 async def collect(task: Task, result: Result) -> None:
     """Write into a journal that all its launches were started, have succeeded, and left a file."""
-    from st4sd_async._journal import Journal
-    from st4sd_async._moves import State, collected, ended, sending, started
+    from st4sd_async._batch.journal import Journal
+    from st4sd_async._batch.state import State, collected, ended, sending, started
 
     journal, now = Journal(task["journal"]), time.time()
     contents = await journal.open(f"{task['url']}/", now)

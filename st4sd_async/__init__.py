@@ -11,10 +11,9 @@ Push virtual experiments, start them, watch their runs and collect what they pro
 
 from typing import TYPE_CHECKING
 
-from . import _later
-from ._bars import ProgressBars
 from ._client import Client
 from ._config import Config
+from ._display.bars import ProgressBars
 from ._errors import (
     AlreadyExists,
     APIError,
@@ -53,9 +52,9 @@ from ._errors import (
     UnsafeArchive,
     WaitTimeout,
 )
+from ._http.retry import RetryPolicy
 from ._import import GLOBAL_REGISTRY
 from ._journal_errors import JournalCorrupt, JournalError, JournalLocked, LaunchConflict, NoCredentials
-from ._progress import Progress, Step
 from ._refusals import (
     CannotUntagLatest,
     DigestMismatch,
@@ -82,15 +81,16 @@ from ._refusals import (
     UnknownRuntimePolicy,
     UnknownService,
 )
-from ._retry import RetryPolicy
+from ._results.tables import Table
 from ._run import Run
-from ._tables import Table
+from ._util import lazy as _later
+from ._util.progress import Progress, Step
 
 if TYPE_CHECKING:
-    from ._batch import Batch
-    from ._draft import Draft
-    from ._item import Item
-    from ._launch import Launch
+    from ._batch.batch import Batch
+    from ._batch.item import Item
+    from ._batch.launch import Launch
+    from ._payload.draft import Draft
     from .models import (
         S3,
         ComponentDocument,

@@ -9,23 +9,23 @@ from enum import Enum
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar
 
-from ._call import Call
+from ._api import datastore, documents, experiments, gateways, instances
+from ._batch.limiter import MAX_RUNNING
+from ._client_groups import Groups
+from ._client_results import Results
+from ._client_staging import Staging
+from ._client_waits import Waits
 from ._config import Config, from_environment
-from ._downloads import Downloads
 from ._errors import APIError, DecodeError, InvalidPayload, TransportError
-from ._groups import Groups
+from ._http.call import Call
+from ._http.retry import RetryPolicy
+from ._http.session import Session, Take
 from ._import import Imports
-from ._pace import MAX_RUNNING
-from ._payload import Prepared, prepare
-from ._poller import Poller
+from ._payload.prepare import Prepared, prepare
 from ._refusals import InvalidFlowIR
-from ._resources import datastore, documents, experiments, gateways, instances
-from ._results import Results
-from ._retry import RetryPolicy
+from ._results.downloads import Downloads
 from ._run import Run, RunLike, rest_uid_of
-from ._session import Session, Take
-from ._staging import Staging
-from ._waits import Waits
+from ._watch.poller import Poller
 from .models import Experiment
 
 if TYPE_CHECKING:
@@ -33,11 +33,11 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
-    from ._auth import Secret
-    from ._batch import Batch
-    from ._draft import Draft
-    from ._progress import Progress
-    from ._verdict import Listed
+    from ._batch.batch import Batch
+    from ._batch.reconcile_rules import Listed
+    from ._http.credentials import Secret
+    from ._payload.draft import Draft
+    from ._util.progress import Progress
     from .models import LambdaPayload, StartPayload, Status
 
 T = TypeVar("T")
@@ -144,7 +144,7 @@ class Client(Groups, Waits, Results, Imports, Staging):
         Source: ``stp_settings.json`` and ``stp_contexts.json`` in the application folder of ``stp``, or where
         ``STP_SETTINGS_FILE`` and ``STP_CONTEXTS_FILE`` say.
         """
-        from ._contexts import from_context
+        from ._http.contexts import from_context
 
         url, auth_token, settings = from_context(name, config)
         return cls(url, auth_token=auth_token, config=settings)
@@ -307,14 +307,14 @@ class Client(Groups, Waits, Results, Imports, Staging):
 
         Source: ``POST experiments/{identifier}/start`` of the runtime service.
         """
-        from ._draft import settled
+        from ._payload.draft import settled
 
         identifier, said = settled(experiment, payload)
         prepared = await prepare(said)
         try:
             return Run(await self._send(experiments.start_call(identifier, prepared.content, prepared.secrets)), self)
         except InvalidPayload as error:
-            from ._explained import explain
+            from ._payload.explained import explain
 
             await explain(error, prepared, partial(self._definition, identifier))
             raise
@@ -351,7 +351,7 @@ class Client(Groups, Waits, Results, Imports, Staging):
 
         Source: ``POST experiments/lambda/start`` of the runtime service.
         """
-        from ._lambdas import DSL_ADVICE, prepare_lambda
+        from ._payload.lambdas import DSL_ADVICE, prepare_lambda
 
         prepared, is_dsl = await prepare_lambda(definition, payload, validate=validate)
         try:
@@ -370,7 +370,7 @@ class Client(Groups, Waits, Results, Imports, Staging):
             max_running: How many runs may be in progress at once, so that the cluster is not flooded; None: any
                 number.
         """
-        from ._batch import Batch, Deployment
+        from ._batch.batch import Batch, Deployment
 
         url = self._session.home.geturl()
         parts = (self._start_once, self._definition, self._sighted)
@@ -384,7 +384,7 @@ class Client(Groups, Waits, Results, Imports, Staging):
         return await experiments.Experiments(self._send_once).get(identifier)
 
     async def _sighted(self) -> Listed:
-        from ._resources.sightings import sightings_call
+        from ._api.sightings import sightings_call
 
         return await self._send_once(sightings_call())
 

@@ -12,12 +12,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
 
-from ._auth import Credentials, is_loopback
-from ._call import DEFAULT_SILENCE
-from ._clock import Clock, SystemClock
 from ._errors import ConfigError
-from ._progress import Progress
-from ._retry import RetryPolicy, check_seconds
+from ._http.call import DEFAULT_SILENCE
+from ._http.credentials import Credentials, is_loopback
+from ._http.retry import RetryPolicy, check_seconds
+from ._util.clock import Clock, SystemClock
+from ._util.progress import Progress
 
 log = logging.getLogger("st4sd_async")
 

@@ -44,9 +44,9 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 from urllib.parse import unquote
 
-from ._printable import LAYOUT, one_line, printable
-from ._problems import Problem as Problem  # whoever catches an error finds what it holds beside it
-from ._problems import problems_in
+from ._util.printable import LAYOUT, one_line, printable
+from ._util.problems import Problem as Problem  # whoever catches an error finds what it holds beside it
+from ._util.problems import problems_in
 
 if TYPE_CHECKING:
     from .models import Status

@@ -9,24 +9,24 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, unquote, urlsplit
 
-from ._auth import is_loopback, origin
-from ._call import Call
+from ._api.experiments import Experiments, get_call
+from ._api.registry import identifier_path, is_tag
 from ._config import split_address
 from ._errors import APIError, BadRequest, DecodeError, NotFound, TransportError, Unauthorized, UnknownExperiment
+from ._http.call import Call
+from ._http.credentials import is_loopback, origin
+from ._http.responses import Response
 from ._refusals import DigestMismatch, MissingRequirements
-from ._replies import Response
-from ._requirements import judged, requirements_of
-from ._resources.experiments import Experiments, get_call
-from ._resources.registry import identifier_path, is_tag
 from .models import Experiment
 from .models.imports import ImportedExperiment, Requirement
+from .models.requirements import judged, requirements_of
 
 if TYPE_CHECKING:
+    from ._api._base import Sender
+    from ._api.datasets import Datasets
+    from ._api.secrets import ImagePullSecrets
     from ._client import Client
-    from ._resources._base import Sender
-    from ._resources.datasets import Datasets
-    from ._resources.secrets import ImagePullSecrets
-    from ._session import Session
+    from ._http.session import Session
 
 GLOBAL_REGISTRY = "https://registry.st4sd.res.ibm.com"
 """The public registry of the ST4SD project. Source: the help of ``stp package import``."""

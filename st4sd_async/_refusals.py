@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Self
 
 from ._errors import AlreadyExists, BadRequest, Conflict, InvalidPackage, InvalidPayload, NotFound, Problem, shorten
-from ._problems import problems_in, problems_quoted, told
+from ._util.problems import problems_in, problems_quoted, told
 
 if TYPE_CHECKING:
     from .models.imports import Requirement

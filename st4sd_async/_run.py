@@ -6,17 +6,17 @@ from collections.abc import AsyncGenerator, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from ._resources.datastore import PATIENCE
-from ._resources.gateways import MOST_BYTES, SCHEME
-from ._rest_uid import check_rest_uid
-from ._shown import Shown
-from ._tables import CSV_FILES
+from ._api.datastore import PATIENCE
+from ._api.gateways import MOST_BYTES, SCHEME
+from ._render.shown import Shown
+from ._results.tables import CSV_FILES
+from .models.rest_uid import check_rest_uid
 
 if TYPE_CHECKING:
     import os
 
     from ._client import Client
-    from ._tables import Table
+    from ._results.tables import Table
     from .models import (
         ComponentDocument,
         Download,

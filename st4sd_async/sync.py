@@ -12,6 +12,6 @@ Everything else, as errors, models, `Config` and `Launch`, is that of `st4sd_asy
 and editors what is made here when it is imported; tests/sync/stub.py writes it.
 """
 
-from ._blocking import Batch, Client, Item, Run
+from ._sync.facade import Batch, Client, Item, Run
 
 __all__ = ["Batch", "Client", "Item", "Run"]

@@ -15,19 +15,19 @@ from typing import Any, Self, overload
 import pydantic
 from matplotlib.axes import Axes
 
-from st4sd_async._auth import Secret
+from st4sd_async._api.documents import About, Query
+from st4sd_async._api.registry import Side
+from st4sd_async._api.relationships import DslVersion
+from st4sd_async._api.secrets import Password
+from st4sd_async._batch.launch import Launch
 from st4sd_async._client import _Keep
+from st4sd_async._client_staging import Files
 from st4sd_async._config import Config
-from st4sd_async._draft import Draft
-from st4sd_async._launch import Launch
-from st4sd_async._progress import Progress
-from st4sd_async._resources.documents import About, Query
-from st4sd_async._resources.registry import Side
-from st4sd_async._resources.relationships import DslVersion
-from st4sd_async._resources.secrets import Password
-from st4sd_async._retry import RetryPolicy
-from st4sd_async._staging import Files
-from st4sd_async._tables import Table
+from st4sd_async._http.credentials import Secret
+from st4sd_async._http.retry import RetryPolicy
+from st4sd_async._payload.draft import Draft
+from st4sd_async._results.tables import Table
+from st4sd_async._util.progress import Progress
 from st4sd_async.models import (
     S3,
     ComponentDocument,

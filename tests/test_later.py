@@ -17,11 +17,12 @@ from typing import Any
 import pytest
 
 import st4sd_async
-from st4sd_async import _later, models
+from st4sd_async import models
+from st4sd_async._util import lazy as _later
 
 LATER = [
     *("_batch", "_book", "_doubts", "_draft", "_item", "_journal", "_launch", "_moves", "_starts", "_verdict", "_work"),
-    *("_contexts", "_lambdas", "_resources.sightings", "_transport"),
+    *("_http.contexts", "_payload.lambdas", "_api.sightings", "_http.engine"),
     *("models.datastore", "models.registry", "models.relationships", "models.reports"),
 ]
 """Modules that most scripts do without, or not at once."""
@@ -99,7 +100,7 @@ def test_a_name_is_looked_up_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """From then on it is an attribute as any other."""
     package = ModuleType("here")
     monkeypatch.setitem(sys.modules, "here", package)
-    get, _ = _later.later("here", {"st4sd_async._launch": "Launch"})
+    get, _ = _later.later("here", {"st4sd_async._batch.launch": "Launch"})
 
     assert "Launch" not in vars(package)
     assert get("Launch") is st4sd_async.Launch is vars(package)["Launch"]

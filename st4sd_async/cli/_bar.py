@@ -9,9 +9,9 @@ from rich.console import Console
 from rich.filesize import decimal
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from .._printable import one_line
-from .._progress import SECONDS, Step
-from .._progress import Progress as Told
+from .._util.printable import one_line
+from .._util.progress import SECONDS, Step
+from .._util.progress import Progress as Told
 from ._board import is_live
 
 COLUMNS = (

@@ -12,13 +12,13 @@ from typing import Annotated
 
 import typer
 
-from .._batch import Batch
-from .._cards import counted
-from .._glance import glance
-from .._item import Item, item_of
+from .._batch.batch import Batch
+from .._batch.item import Item, item_of
+from .._batch.journal_snapshot import glance
+from .._batch.limiter import MAX_RUNNING
+from .._batch.state import State
 from .._journal_errors import JournalLocked, LaunchConflict
-from .._moves import State
-from .._pace import MAX_RUNNING
+from .._render.cards import counted
 from ._board import Board, Tally, is_live, shown
 from ._collecting import Formulas, Names, print_properties
 from ._connect import Here, Json

@@ -15,8 +15,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from .._cards import counted
-from .._printable import one_line
+from .._render.cards import counted
+from .._util.printable import one_line
 from ._exits import say
 from ._print import GAP, taken
 

@@ -14,8 +14,8 @@ import anyio
 
 from .._client import Client
 from .._errors import St4sdError
-from .._names import folder_name
 from .._run import Run
+from .._util.file_names import folder_name
 from ..models import Experiment, Status
 from ._exits import Exit, exit_of
 

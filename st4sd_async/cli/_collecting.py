@@ -9,9 +9,9 @@ from typing import Annotated
 
 import typer
 
-from .._names import folder_name
-from .._printable import one_line
 from .._run import place_of, rest_uid_of
+from .._util.file_names import folder_name
+from .._util.printable import one_line
 from ..models import Download, DownloadFailed, Properties
 from ._bar import bar
 from ._connect import Here, Json, RunIds, complain_of, each, rest_uids

@@ -15,10 +15,10 @@ import anyio
 import pydantic
 import typer
 
-from .._auth import origin
 from .._client import Client
 from .._config import API_KEY, AUTH_TOKEN, URL, Config, from_environment, split_address
 from .._errors import ConfigError, St4sdError
+from .._http.credentials import origin
 from ._exits import Ending, Exit, Unusable, complain, ends_cleanly, exit_of, silence
 from ._words import told
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .._cards import counted
 from .._client import Client
+from .._render.cards import counted
 from ._board import Board, shown
 from ._campaign import Attempt, Changed, conduct, exit_status
 from ._exits import Unusable, ends_cleanly, say

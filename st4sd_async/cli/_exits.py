@@ -25,7 +25,7 @@ from .._errors import (
     WaitTimeout,
 )
 from .._journal_errors import JournalError, NoCredentials
-from .._printable import LAYOUT, printable
+from .._util.printable import LAYOUT, printable
 from ._words import told
 
 ENDING_SIGNALS = ("SIGTERM", "SIGHUP")

@@ -11,8 +11,8 @@ from typing import Annotated, Any
 
 import typer
 
-from .._draft import Draft
-from .._printable import one_line
+from .._payload.draft import Draft
+from .._util.printable import one_line
 from ..models import Experiment
 from ._connect import Here, Json
 from ._exits import Unusable, complain, say

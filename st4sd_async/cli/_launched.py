@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
+from .._batch.item import Item
 from .._errors import RunFailed
-from .._item import Item
 from ..models import Status
 from ._board import Rank, Row
 from ._exits import Exit, exit_of

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from .._launch import Launch
+from .._batch.launch import Launch
 from ._exits import Unusable
 
 FILES = {"input": "inputs", "data": "data"}

@@ -14,8 +14,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from .._formulas import neutral
-from .._printable import LAYOUT, printable, printable_json, writable
+from .._util.printable import LAYOUT, printable, printable_json, writable
+from ._formulas import neutral
 
 GAP = 2
 """Blanks between two columns."""

@@ -10,8 +10,8 @@ from typing import Annotated, Any
 import typer
 
 from .._errors import WaitTimeout
-from .._hints import Reason
 from ..models import Status
+from ..models.hints import Reason
 from ._board import Board, Rank, Row, is_live, shown
 from ._connect import Here, Json, RunIds, each, rest_uids
 from ._exits import Exit, complain

@@ -8,11 +8,11 @@ import shlex
 import sys
 from collections.abc import Iterable
 
-from .._batch import ENDED_BADLY, LEFT
-from .._doubts import CANNOT_TELL
+from .._batch.batch import ENDED_BADLY, LEFT
+from .._batch.reconciler import CANNOT_TELL
 from .._errors import InvalidPayload, PayloadTooLarge, StartOutcomeUnknown, UnknownExperiment, UnknownRun, shorten
 from .._journal_errors import JournalCorrupt, LaunchConflict
-from .._printable import one_line
+from .._util.printable import one_line
 
 COMMAND = "st4sd-async"
 CORRECT = f"{COMMAND} batch retry TABLE {{experiment}} --corrected"

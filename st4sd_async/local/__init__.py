@@ -4,8 +4,8 @@ An embedded ST4SD for tests, demos and users without a cluster: `LocalServer`, a
 
 from __future__ import annotations
 
-from st4sd_async.local._engines import AcceptedStart, Engine, PackageFacts, PackageProblem
-from st4sd_async.local._faults import (
+from st4sd_async.local.engine.interface import AcceptedStart, Engine, PackageFacts, PackageProblem
+from st4sd_async.local.http.faults import (
     BadJson,
     BreakOff,
     CutBody,
@@ -18,8 +18,8 @@ from st4sd_async.local._faults import (
     Reply,
     ShortList,
 )
-from st4sd_async.local._serve import LocalServer
-from st4sd_async.local._traffic import Cost, Traffic
+from st4sd_async.local.http.traffic import Cost, Traffic
+from st4sd_async.local.server import LocalServer
 
 __all__ = [
     "AcceptedStart",

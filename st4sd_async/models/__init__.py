@@ -2,10 +2,9 @@
 
 from typing import TYPE_CHECKING
 
-from .. import _later
+from .._util import lazy as _later
 
 if TYPE_CHECKING:
-    from .._hints import Hint, Reason
     from ._base import Payload, Reply, Word
     from .datastore import (
         ComponentDocument,
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
         UserMetadata,
     )
     from .downloads import Download, DownloadFailed
+    from .hints import Hint, Reason
     from .imports import ImportedExperiment, Requirement
     from .interface import InputSpec, Interface, PropertySpec
     from .outputs import KeyOutput, Output

@@ -17,7 +17,7 @@ from pydantic import (
     model_validator,
 )
 
-from .._printable import printable
+from .._util.printable import printable
 from ._lenient import lenient
 
 if TYPE_CHECKING:

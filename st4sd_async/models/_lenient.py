@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import pydantic
 
-from .._printable import is_writable
+from .._util.printable import is_writable
 
 T = TypeVar("T")
 Place = tuple[int | str, ...]

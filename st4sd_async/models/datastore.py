@@ -8,10 +8,10 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, ConfigDict, Field, field_validator
 
-from .._rest_uid import is_rest_uid
 from ._base import Tolerant, Word
 from .interface import Interface
 from .outputs import KeyOutput
+from .rest_uid import is_rest_uid
 from .runs import Meta, Status
 
 

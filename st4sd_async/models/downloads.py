@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .._errors import St4sdError
-from .._shown import Shown
+from .._render.shown import Shown
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, field_validator
 
-from .._names import safe_name
-from .._shown import Shown
+from .._render.shown import Shown
+from .._util.file_names import safe_name
 from ._base import Reply
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ class Output:
             ImportError: pandas is not installed.
             ValueError: The key-output is a folder, or not a table.
         """
-        from .._csv import AS_TEXT, read_table
+        from .._util.csv_reader import AS_TEXT, read_table
 
         self._check_file()
         try:
@@ -163,7 +163,7 @@ class Output:
             DownloadError: The archive is cut short or damaged, or something in the directory is in the way.
             ValueError: The key-output is a file: `save` it.
         """
-        from .._archive import extract  # not with the package: most programs unpack nothing
+        from .._results.archive import extract  # not with the package: most programs unpack nothing
 
         if not self.is_folder:
             raise ValueError(f"key-output {self.name!r} is a file, not a folder: save() writes it")

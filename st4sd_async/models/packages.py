@@ -7,8 +7,8 @@ from typing import Annotated, Any, ClassVar
 from pydantic import BeforeValidator, Field
 
 from .._errors import shorten
-from .._printable import one_line
-from .._shown import LONGEST_REPR, Shown
+from .._render.shown import LONGEST_REPR, Shown
+from .._util.printable import one_line
 from ._base import Entry, Reply
 from .interface import Interface
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from math import inf, nan
 from typing import TYPE_CHECKING, Any, Self, TypeGuard
 
-from .._printable import one_line
-from .._shown import Shown
+from .._render.shown import Shown
+from .._util.printable import one_line
 
 if TYPE_CHECKING:
     import pandas

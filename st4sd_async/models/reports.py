@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
-from .._printable import printable
+from .._util.printable import printable
 from ._base import Tolerant
 from .datastore import ComponentState, _Moment
 

@@ -8,13 +8,13 @@ from typing import Annotated, Any, ClassVar, Self
 from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, PrivateAttr, field_validator, model_validator
 
 from .._errors import shorten
-from .._finality import is_final
-from .._hints import Hint, Reason, explain, with_lines
-from .._rest_uid import check_rest_uid
-from .._shown import LONGEST_REPR, Shown
+from .._render.shown import LONGEST_REPR, Shown
 from ._base import Reply, Word
+from .finality import is_final
+from .hints import Hint, Reason, explain, with_lines
 from .outputs import KeyOutput
 from .packages import Experiment
+from .rest_uid import check_rest_uid
 
 _IN_PLACE = ("warning", "message")
 """Keys of what the service says in place of a status."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from st4sd_async._printable import LAYOUT, printable
+from st4sd_async._util.printable import LAYOUT, printable
 from st4sd_async.local import LocalServer, Reply
 
 from .conftest import Command, Done, Shell, environment_of

@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from st4sd_async import Client, Step
-from st4sd_async._batch import ENDED_BADLY, LEFT
+from st4sd_async._batch.batch import ENDED_BADLY, LEFT
 from st4sd_async.cli._bar import COLUMNS, Bar
 from st4sd_async.cli._words import logged
 from st4sd_async.local import Delay, LocalServer

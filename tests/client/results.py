@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from st4sd_async import Client, Config, Download, DownloadFailed, RetryPolicy, Run
-from st4sd_async._ledger import NAME
-from st4sd_async._resources.documents import upsert_calls
+from st4sd_async._api.documents import upsert_calls
+from st4sd_async._results.manifest import NAME
 from st4sd_async.local import LocalServer
 from tests.conftest import FakeClock
 

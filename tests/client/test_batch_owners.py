@@ -11,13 +11,13 @@ import anyio
 import pytest
 
 from st4sd_async import Client, Config, StartOutcomeUnknown
-from st4sd_async._book import Book
-from st4sd_async._clock import SystemClock
-from st4sd_async._doubts import Doubts
-from st4sd_async._journal import Journal
-from st4sd_async._moves import Row, doubted, sending, started
-from st4sd_async._records import digest
-from st4sd_async._verdict import Listed, Sighting
+from st4sd_async._batch.journal import Journal
+from st4sd_async._batch.reconcile_rules import Listed, Sighting
+from st4sd_async._batch.reconciler import Doubts
+from st4sd_async._batch.records import digest
+from st4sd_async._batch.state import Row, doubted, sending, started
+from st4sd_async._batch.store import Book
+from st4sd_async._util.clock import SystemClock
 from st4sd_async.local import LocalServer, Reply, ShortList
 
 from ..journals import FORMAT_1, copied

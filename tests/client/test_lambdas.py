@@ -17,7 +17,7 @@ import anyio
 import pytest
 
 from st4sd_async import Client, ConfigError, InvalidFlowIR, InvalidPayload, LambdaPayload, Problem
-from st4sd_async._lambdas import CHECKS_AT_ONCE, prepare_lambda
+from st4sd_async._payload.lambdas import CHECKS_AT_ONCE, prepare_lambda
 from st4sd_async.local import LocalServer
 from tests.client.definitions import DSL, LAMBDA
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from st4sd_async import Client, DecodeError, Draft, InvalidPayload, Launch, MissingInputs, UnknownExperiment
-from st4sd_async._payload import prepare
+from st4sd_async._payload.prepare import prepare
 from st4sd_async.local import Html, LocalServer, Reply
 from tests.local.helpers import definition
 

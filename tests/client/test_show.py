@@ -14,10 +14,10 @@ from IPython.core.interactiveshell import InteractiveShell
 from rich.console import Console
 
 from st4sd_async import Client, Launch, ProgressBars, Run, Status, Step, UnknownRun, WaitTimeout
-from st4sd_async._cards import Bar, Tone, look_of, of_many
-from st4sd_async._portraits import of_run
-from st4sd_async._screens import Lines, Notebook, Terminal, screen_here
-from st4sd_async._show import GOODBYE, View, steps_card
+from st4sd_async._display.screens import Lines, Notebook, Terminal, screen_here
+from st4sd_async._display.show import GOODBYE, View, steps_card
+from st4sd_async._render.cards import Bar, Tone, look_of, of_many
+from st4sd_async._render.portraits import of_run
 from st4sd_async.local import LocalServer
 from tests.conftest import FakeClock
 

@@ -26,7 +26,7 @@ from st4sd_async import (
     Table,
     UnknownRun,
 )
-from st4sd_async._csv import AS_TEXT, read_table
+from st4sd_async._util.csv_reader import AS_TEXT, read_table
 from st4sd_async.local import Delay, Html, LocalServer
 from tests.client.results import FILES, INPUTS, ServersClock
 from tests.client.results import clock as clock

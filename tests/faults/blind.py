@@ -8,7 +8,7 @@ from unicodedata import normalize
 
 import pytest
 
-from st4sd_async import _directory
+from st4sd_async._results import directory as _directory
 
 
 class BlindDisk:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from st4sd_async import Batch, Client, Config, Item, Launch
-from st4sd_async._clock import SystemClock
+from st4sd_async._util.clock import SystemClock
 
 ADDERS = 3
 """Tasks that add the same launches."""

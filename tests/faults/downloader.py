@@ -19,7 +19,7 @@ import traceback
 from pathlib import Path
 from typing import NoReturn
 
-import st4sd_async._transport  # noqa: F401 -- else each child imports it anew
+import st4sd_async._http.engine  # noqa: F401 -- else each child imports it anew
 from st4sd_async import Client, Config
 
 from .gateways import LEDGER

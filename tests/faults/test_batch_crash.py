@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from st4sd_async.local import Delay, DropAfter, DropBefore, Html, LocalServer, Reply, ShortList
-from st4sd_async.local._faults import Fault
+from st4sd_async.local.http.faults import Fault
 
 from . import crash_child
 from .processes import instances as found

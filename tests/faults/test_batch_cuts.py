@@ -9,11 +9,11 @@ import anyio
 import pytest
 
 from st4sd_async import Batch, Client
-from st4sd_async._batch import Deployment
-from st4sd_async._book import Book
-from st4sd_async._journal import Journal
+from st4sd_async._batch.batch import Deployment
+from st4sd_async._batch.journal import Journal
+from st4sd_async._batch.store import Book
 from st4sd_async.local import DropAfter, DropBefore, LocalServer, Reply
-from st4sd_async.local._faults import Fault
+from st4sd_async.local.http.faults import Fault
 from tests.client.batches import FACTOR, START, connect, launches, numbers, once, worked_off
 
 pytestmark = pytest.mark.anyio

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from st4sd_async import APIError, Client, Config, ConfigError, DecodeError, ServerError, StartOutcomeUnknown
-from st4sd_async._call import Call, nothing
-from st4sd_async._retry import Replay
+from st4sd_async._http.call import Call, nothing
+from st4sd_async._http.retry import Replay
 
 from .raw import Answer, Exchange, RawServer, head, raw, reply
 from .tools import assert_ours, connect

@@ -18,8 +18,8 @@ from st4sd_async import (
     TimedOut,
     TransportError,
 )
-from st4sd_async._call import Call, nothing
-from st4sd_async._transport import translate
+from st4sd_async._http.call import Call, nothing
+from st4sd_async._http.engine import translate
 from tests.conftest import FakeClock
 
 from .raw import Answer, Exchange, RawServer, close, cut, cut_chunk, head, never, raw, reply, reset
@@ -153,7 +153,7 @@ async def test_the_insides_of_engines_are_in_no_traceback(clock: FakeClock, capl
     assert len(frames) < 10
     assert all("site-packages" not in frame.filename for frame in frames)
     (logged,) = [record for record in caplog.records if record.exc_info and record.levelname == "DEBUG"]
-    assert "_transport.py" in "".join(traceback.format_exception(*logged.exc_info))  # type: ignore[misc]
+    assert "engine.py" in "".join(traceback.format_exception(*logged.exc_info))  # type: ignore[misc]
 
 
 async def test_a_doubt_leaves_its_cause_in_the_log(clock: FakeClock, caplog: pytest.LogCaptureFixture) -> None:
@@ -164,7 +164,7 @@ async def test_a_doubt_leaves_its_cause_in_the_log(clock: FakeClock, caplog: pyt
 
     assert isinstance(caught.value.__cause__, ConnectionLost)
     (logged,) = [record for record in caplog.records if record.exc_info and record.levelname == "DEBUG"]
-    assert "_transport.py" in "".join(traceback.format_exception(*logged.exc_info))  # type: ignore[misc]
+    assert "engine.py" in "".join(traceback.format_exception(*logged.exc_info))  # type: ignore[misc]
 
 
 @pytest.mark.parametrize("operation", ["list", "start"])

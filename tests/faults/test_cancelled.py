@@ -13,9 +13,9 @@ import anyio
 import pytest
 
 from st4sd_async import Client, Launch, RetryPolicy
-from st4sd_async._call import Call, nothing
-from st4sd_async._cancellation import ANSWER_WAIT
-from st4sd_async._retry import Replay
+from st4sd_async._http.call import Call, nothing
+from st4sd_async._http.cancellation import ANSWER_WAIT
+from st4sd_async._http.retry import Replay
 from st4sd_async.local import Delay, LocalServer
 
 from .raw import Answer, RawServer, after, close, never, reply, sign_in

@@ -22,7 +22,7 @@ from st4sd_async import (
     TransportError,
     WaitTimeout,
 )
-from st4sd_async._auth import Credential
+from st4sd_async._http.credentials import Credential
 from st4sd_async.local import LocalServer
 from tests.client.batches import FACTOR, launches, numbers, once, worked_off
 from tests.client.batches import connect as connect_quickly

@@ -12,8 +12,8 @@ import anyio
 import pytest
 
 from st4sd_async import APIError, Client, ConfigError, Unauthorized
-from st4sd_async._auth import may_carry_credentials
-from st4sd_async._call import Call, nothing
+from st4sd_async._http.call import Call, nothing
+from st4sd_async._http.credentials import may_carry_credentials
 
 from .raw import SIGN_IN, Exchange, RawServer, Seen, head, raw, reply, sign_in
 from .tools import assert_ours, settings

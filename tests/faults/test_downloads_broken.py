@@ -9,7 +9,7 @@ import pytest
 
 from st4sd_async import Client, DownloadFailed, RetryPolicy
 from st4sd_async.local import CutBody, DropAfter, DropBefore, Html, LocalServer, Reply
-from st4sd_async.local._faults import Fault
+from st4sd_async.local.http.faults import Fault
 
 from .answers import BROKEN, HARMLESS, patience
 from .gateways import archive, asked, failed, files_in, forward, gateway, register, when, whole, zipped

@@ -14,9 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from st4sd_async import DownloadError, _workspace
-from st4sd_async._names import PREFIX
-from st4sd_async._workspace import SUFFIX, Workspace
+from st4sd_async import DownloadError
+from st4sd_async._results import workspace as _workspace
+from st4sd_async._results.workspace import SUFFIX, Workspace
+from st4sd_async._util.file_names import PREFIX
 
 from .gateways import LEDGER, failed, files_in, leftovers, whole
 from .scenes import Scene

@@ -24,9 +24,9 @@ from st4sd_async import (
     ServerError,
     Step,
 )
-from st4sd_async._outage import WARN_AFTER, Outage
-from st4sd_async._retry import Replay, repeated
-from st4sd_async._transport import not_connected
+from st4sd_async._http.engine import not_connected
+from st4sd_async._http.outage import WARN_AFTER, Outage
+from st4sd_async._http.retry import Replay, repeated
 from st4sd_async.local import Html, LocalServer, Reply
 from tests.client.batches import FACTOR, launches, numbers, once, worked_off
 from tests.client.batches import connect as connect_quickly

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from st4sd_async import S3, Client, Config, ConfigError, FileContent, InvalidPayload, S3Store, StartPayload
-from st4sd_async._auth import Credential, Credentials
-from st4sd_async._resources import experiments
+from st4sd_async._api import experiments
+from st4sd_async._http.credentials import Credential, Credentials
 from tests.conftest import FakeClock
 
 from .marks import DATA, INPUT, KEY, PAYLOAD, TOKEN, changed, leaks, logged, outcome, payload, told

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from st4sd_async import Client, ConfigError, ConnectFailed, St4sdError, StartOutcomeUnknown, _transport
+from st4sd_async import Client, ConfigError, ConnectFailed, St4sdError, StartOutcomeUnknown
+from st4sd_async._http import engine as _transport
 
 from .raw import Answer, RawServer, close, never, raw, reply, reset
 from .tools import SILENCE, assert_ours, connect, reachable, settings

@@ -20,8 +20,8 @@ from st4sd_async import (
     UnknownExperiment,
     UnknownRun,
 )
-from st4sd_async._call import Call, nothing
-from st4sd_async._retry import Replay
+from st4sd_async._http.call import Call, nothing
+from st4sd_async._http.retry import Replay
 from tests.conftest import FakeClock
 
 from .raw import Answer, RawServer, close, cut, head, never, raw, reply, reset

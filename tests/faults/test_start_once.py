@@ -21,8 +21,8 @@ from st4sd_async import (
     StartOutcomeUnknown,
     Unauthorized,
 )
-from st4sd_async._call import Call, nothing
-from st4sd_async._retry import Replay
+from st4sd_async._http.call import Call, nothing
+from st4sd_async._http.retry import Replay
 from tests.conftest import FakeClock
 
 from .raw import SIGN_IN, Answer, RawServer, close, cut, cut_chunk, head, never, raw, reply, reset, sign_in, then_close

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from st4sd_async.local._checks import launch
-from st4sd_async.local._definitions import DEFINITION, PAYLOAD
-from st4sd_async.local._engines import AcceptedStart, PackageFacts
-from st4sd_async.local._http import Abort
-from st4sd_async.local._schema import Invalid, read
-from st4sd_async.local._store import register
+from st4sd_async.local.engine.interface import AcceptedStart, PackageFacts
+from st4sd_async.local.http.messages import Abort
+from st4sd_async.local.runtime.checks import launch
+from st4sd_async.local.runtime.definitions import DEFINITION, PAYLOAD
+from st4sd_async.local.runtime.schema import Invalid, read
+from st4sd_async.local.runtime.store import register
 from tests.local.helpers import definition
 
 FACTS = PackageFacts("0" * 40, data=("a.txt", "b.txt"), variables={"default": {"n": "1"}, "big": {"n": "2"}})

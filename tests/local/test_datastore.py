@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from st4sd_async.local import LocalServer
-from st4sd_async.local._simulator import DATASTORE_LAG
+from st4sd_async.local.simulator.simulator import DATASTORE_LAG
 from tests.local.helpers import MOLECULES, UNREADABLE, start
 
 QUERY = "/ds-mongodb-proxy/documents/api/v1.0/query"

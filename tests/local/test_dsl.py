@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from st4sd_async.local._dsl import InvalidDsl, parse, validated
-from st4sd_async.local._dsl_schema import without_defaults
+from st4sd_async.local.runtime.dsl import InvalidDsl, parse, validated
+from st4sd_async.local.runtime.dsl_schema import without_defaults
 from tests.client.definitions import DSL
 
 Change = Callable[[dict[str, Any]], Any]

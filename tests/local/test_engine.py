@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
-from st4sd_async.local import _instance_files as files
-from st4sd_async.local._children import Children
-from st4sd_async.local._engine import ElaunchEngine
-from st4sd_async.local._engines import AcceptedStart, PackageProblem
-from st4sd_async.local._examples import Examples
-from st4sd_async.local._git import git
+from st4sd_async.local.engine import instance_files as files
+from st4sd_async.local.engine.children import Children
+from st4sd_async.local.engine.elaunch import ElaunchEngine
+from st4sd_async.local.engine.git import git
+from st4sd_async.local.engine.interface import AcceptedStart, PackageProblem
+from st4sd_async.local.examples.examples import Examples
 
 FINAL = {"finished", "failed", "Failed"}
 LONG = """

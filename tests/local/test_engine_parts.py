@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from st4sd_async.local import _instance_files as files
-from st4sd_async.local._children import Children
-from st4sd_async.local._engine import ElaunchEngine
-from st4sd_async.local._engines import AcceptedStart
-from st4sd_async.local._git import GitFailed, git
-from st4sd_async.local._orchestrator import Orchestrator, command, find_orchestrator
+from st4sd_async.local.engine import instance_files as files
+from st4sd_async.local.engine.children import Children
+from st4sd_async.local.engine.elaunch import ElaunchEngine
+from st4sd_async.local.engine.git import GitFailed, git
+from st4sd_async.local.engine.interface import AcceptedStart
+from st4sd_async.local.engine.orchestrator import Orchestrator, command, find_orchestrator
 
 
 def test_slots_below_one_are_refused(tmp_path: Path) -> None:

@@ -12,15 +12,15 @@ from typing import Any
 
 import pytest
 
-from st4sd_async.local import _instance_files as files
-from st4sd_async.local._checkouts import Checkouts, _checked_platforms
-from st4sd_async.local._children import Children
-from st4sd_async.local._documents import TYPES
-from st4sd_async.local._engine_run import Execution
-from st4sd_async.local._engines import AcceptedStart, PackageProblem
-from st4sd_async.local._git import GitFailed, git
-from st4sd_async.local._guard import Guard
-from st4sd_async.local._orchestrator import Orchestrator
+from st4sd_async.local.datastore.documents import TYPES
+from st4sd_async.local.engine import instance_files as files
+from st4sd_async.local.engine.checkouts import Checkouts, _checked_platforms
+from st4sd_async.local.engine.children import Children
+from st4sd_async.local.engine.execution import Execution
+from st4sd_async.local.engine.git import GitFailed, git
+from st4sd_async.local.engine.guard import Guard
+from st4sd_async.local.engine.interface import AcceptedStart, PackageProblem
+from st4sd_async.local.engine.orchestrator import Orchestrator
 
 COMMIT = "0" * 40
 METADATA = {"package": {"name": "demo"}, "registry": {"interface": {}}}

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from st4sd_async.local._children import Children
-from st4sd_async.local._engine import ElaunchEngine
-from st4sd_async.local._engines import AcceptedStart
-from st4sd_async.local._examples import Examples
-from st4sd_async.local._git import git
+from st4sd_async.local.engine.children import Children
+from st4sd_async.local.engine.elaunch import ElaunchEngine
+from st4sd_async.local.engine.git import git
+from st4sd_async.local.engine.interface import AcceptedStart
+from st4sd_async.local.examples.examples import Examples
 
 MOLECULES = "id,smiles\n0,CCO\n1,c1ccccc1\n2,[Xe]\n"
 

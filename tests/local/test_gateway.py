@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from st4sd_async.local import BadJson, CutBody, Delay, LocalServer
-from st4sd_async.local._archives import zipped
+from st4sd_async.local.http.archives import zipped
 from tests.local.helpers import start
 
 BROKEN = (500, {"message": "Internal Server Error"})

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from st4sd_async.local._children import Children
-from st4sd_async.local._git import git
-from st4sd_async.local._guard import Guard, Orders
+from st4sd_async.local.engine.children import Children
+from st4sd_async.local.engine.git import git
+from st4sd_async.local.engine.guard import Guard, Orders
 from tests.local.test_engine import LONG
 
 SECONDS = 15.0
@@ -24,7 +24,7 @@ SECONDS = 15.0
 OWNER = """
 import os, subprocess, sys, time
 from pathlib import Path
-from st4sd_async.local._guard import Guard
+from st4sd_async.local.engine.guard import Guard
 
 guard, folder = Guard(), Path(sys.argv[1])
 guard.remove(str(folder / "scr*"))

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from st4sd_async.local import LocalServer
-from st4sd_async.local._instance_files import FROM_CLUSTER, NO_STATUS
+from st4sd_async.local.engine.instance_files import FROM_CLUSTER, NO_STATUS
 from tests.local.helpers import start
 
 RUNNING: dict[str, Any] = {

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from st4sd_async.local import DropAfter, LocalServer
-from st4sd_async.local._sequences import SEQUENCES
+from st4sd_async.local.simulator.sequences import SEQUENCES
 from tests.local.helpers import definition, start
 
 NOTHING = "nothing"

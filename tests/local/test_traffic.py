@@ -11,8 +11,8 @@ import httpx
 import pytest
 
 from st4sd_async.local import BadJson, Cost, CutBody, Delay, DropAfter, DropBefore, Html, LocalServer, Reply, Traffic
-from st4sd_async.local._http import proxy_page
-from st4sd_async.local._traffic import Log
+from st4sd_async.local.http.messages import proxy_page
+from st4sd_async.local.http.traffic import Log
 from tests.local.helpers import start
 
 

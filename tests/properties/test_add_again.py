@@ -17,12 +17,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from st4sd_async import Batch, Client, Config, ConnectFailed, InvalidPayload, Launch, StartOutcomeUnknown
-from st4sd_async._batch import Deployment
-from st4sd_async._book import Book
-from st4sd_async._moves import METADATA_KEY, Proof, State, ended, planned, started, token
-from st4sd_async._pace import Pace
-from st4sd_async._payload import Prepared
-from st4sd_async._starts import Starts
+from st4sd_async._batch.batch import Deployment
+from st4sd_async._batch.limiter import Pace
+from st4sd_async._batch.sender import Starts
+from st4sd_async._batch.state import METADATA_KEY, Proof, State, ended, planned, started, token
+from st4sd_async._batch.store import Book
+from st4sd_async._payload.prepare import Prepared
 
 URL = "https://st4sd.example"
 KEYS = tuple("abcd")

@@ -12,10 +12,10 @@ import anyio
 import pytest
 
 from st4sd_async import JournalError
-from st4sd_async._book import Book
-from st4sd_async._clock import SystemClock
-from st4sd_async._journal import Journal
-from st4sd_async._moves import BAD_ENDS, Proof, Row, State, doubted, ended, planned, refused, sending, started
+from st4sd_async._batch.journal import Journal
+from st4sd_async._batch.state import BAD_ENDS, Proof, Row, State, doubted, ended, planned, refused, sending, started
+from st4sd_async._batch.store import Book
+from st4sd_async._util.clock import SystemClock
 
 pytestmark = pytest.mark.anyio
 

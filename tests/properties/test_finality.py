@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from st4sd_async import ExitStatus, ExperimentState, Status
-from st4sd_async._finality import Judge
-from st4sd_async._hints import LONGEST_LINE, explain
+from st4sd_async.models.finality import Judge
+from st4sd_async.models.hints import LONGEST_LINE, explain
 
 GRACE = 60.0
 SLACK = 1e-4

@@ -48,13 +48,13 @@ from st4sd_async import (
     _refusals,
     models,
 )
-from st4sd_async._hints import explain
-from st4sd_async._printable import LAYOUT, printable
-from st4sd_async._repr import html_of, text_of
-from st4sd_async._screens import Lines
-from st4sd_async._show import steps_card
-from st4sd_async._shown import Shown
+from st4sd_async._display.screens import Lines
+from st4sd_async._display.show import steps_card
+from st4sd_async._render.render import html_of, text_of
+from st4sd_async._render.shown import Shown
+from st4sd_async._util.printable import LAYOUT, printable
 from st4sd_async.models._base import Reply
+from st4sd_async.models.hints import explain
 from tests.faults.raw import Exchange, RawServer, reply
 from tests.faults.tools import settings as quick
 

@@ -9,7 +9,7 @@ import anyio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from st4sd_async._payload import prepare
+from st4sd_async._payload.prepare import prepare
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20)
 plain = texts.filter(lambda text: ":" not in text)

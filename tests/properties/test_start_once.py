@@ -11,7 +11,19 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from st4sd_async._moves import (
+from st4sd_async._batch.reconcile_rules import (
+    Absent,
+    Found,
+    Known,
+    Look,
+    Sighting,
+    Verdict,
+    Wait,
+    Window,
+    candidates,
+    judge,
+)
+from st4sd_async._batch.state import (
     BAD_ENDS,
     Proof,
     Row,
@@ -27,7 +39,6 @@ from st4sd_async._moves import (
     suspected,
     token,
 )
-from st4sd_async._verdict import Absent, Found, Known, Look, Sighting, Verdict, Wait, Window, candidates, judge
 
 SETTLE = 180.0
 KEYS = ("a", "b", "c")

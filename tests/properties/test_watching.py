@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from st4sd_async import ConnectFailed, ConnectionLost, UnknownRun
-from st4sd_async._looks import FEW
+from st4sd_async._watch.status_reader import FEW
 from tests.unit.service import (
     FAILED,
     GONE,

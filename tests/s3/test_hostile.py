@@ -12,7 +12,8 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from st4sd_async import Client, Download, DownloadFailed, RetryPolicy, Run, S3Store, _s3
+from st4sd_async import Client, Download, DownloadFailed, RetryPolicy, Run, S3Store
+from st4sd_async._results import buckets as _s3
 from st4sd_async.local import LocalServer, Reply
 from tests.faults.blind import blind as blind
 from tests.faults.raw import Answer, Exchange, RawServer, head

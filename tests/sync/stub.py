@@ -23,8 +23,12 @@ from pathlib import Path
 from typing import Any
 
 import st4sd_async
-from st4sd_async import _blocking, _client, _groups, _item, _results, sync
-from st4sd_async._blocking import Handle, blocking_type
+from st4sd_async import _client, sync
+from st4sd_async import _client_groups as _groups
+from st4sd_async import _client_results as _results
+from st4sd_async._batch import item as _item
+from st4sd_async._sync import facade as _blocking
+from st4sd_async._sync.facade import Handle, blocking_type
 
 STUB = Path(st4sd_async.__file__).with_name("sync.pyi")
 HEAD = '''\
@@ -129,7 +133,7 @@ class Stub:
 
     def typed(self, annotation: Any, source: Callable[..., Any]) -> str:
         """An annotation, whose names are imported from where its module has them."""
-        known = origins(source.__module__ if source.__module__ != sync.__name__ else "st4sd_async._blocking")
+        known = origins(source.__module__ if source.__module__ != sync.__name__ else "st4sd_async._sync.facade")
         tree = ast.parse(str(annotation), mode="eval")
         for node in ast.walk(tree):
             if isinstance(node, ast.Name) and node.id in RENAMED:

@@ -11,8 +11,8 @@ import anyio.lowlevel
 import pytest
 
 from st4sd_async import St4sdError
-from st4sd_async._loop import CLOSED, Call, Loop, _leave
-from st4sd_async._portal import Portal
+from st4sd_async._sync.loop import CLOSED, Call, Loop, _leave
+from st4sd_async._sync.portal import Portal
 
 from .conftest import loops
 

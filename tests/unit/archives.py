@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from st4sd_async import DownloadError
-from st4sd_async._archive import Member, extract
-from st4sd_async._zip import Limits
+from st4sd_async._results.archive import Member, extract
+from st4sd_async._results.unsafe_zip import Limits
 
 LINES = b"energy 1.25 eV\n" * 40
 DEFLATED, STORED = zipfile.ZIP_DEFLATED, zipfile.ZIP_STORED

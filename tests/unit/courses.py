@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from st4sd_async._finality import GRACES_FOR_IMAGES
+from st4sd_async.models.finality import GRACES_FOR_IMAGES
 
 GRACE = 60.0
 FOR_EVER = 3 * GRACES_FOR_IMAGES * GRACE

@@ -13,10 +13,10 @@ import anyio
 import anyio.lowlevel
 
 from st4sd_async import Config, Status, TimedOut
-from st4sd_async._call import DEFAULT_SILENCE, Call, decipher
-from st4sd_async._clock import Clock
-from st4sd_async._poller import Poller
-from st4sd_async._replies import Response
+from st4sd_async._http.call import DEFAULT_SILENCE, Call, decipher
+from st4sd_async._http.responses import Response
+from st4sd_async._util.clock import Clock
+from st4sd_async._watch.poller import Poller
 
 T = TypeVar("T")
 

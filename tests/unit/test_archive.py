@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from st4sd_async._archive import PIECE, Member, extract
-from st4sd_async._zip import Limits, plan
+from st4sd_async._results.archive import PIECE, Member, extract
+from st4sd_async._results.unsafe_zip import Limits, plan
 
 from .archives import (
     DEFLATED,

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from st4sd_async import DownloadError, UnsafeArchive
-from st4sd_async._archive import extract
-from st4sd_async._zip import Limits
+from st4sd_async._results.archive import extract
+from st4sd_async._results.unsafe_zip import Limits
 
 from .archives import (
     DEFLATED,

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from st4sd_async import UnsafeArchive
-from st4sd_async._zip import Hostile, checked
+from st4sd_async._results.unsafe_zip import Hostile, checked
 
 from .archives import LINES, STORED, UTF_8, Entry, build, refused, tree, unpack
 from .archives import target as target

@@ -9,7 +9,7 @@ import anyio
 import pytest
 
 from st4sd_async import ConfigError
-from st4sd_async._auth import Credential, Credentials, is_loopback, may_carry_credentials
+from st4sd_async._http.credentials import Credential, Credentials, is_loopback, may_carry_credentials
 
 
 @pytest.mark.anyio

@@ -8,9 +8,9 @@ import anyio
 import pytest
 
 from st4sd_async import JournalError
-from st4sd_async._book import Book
-from st4sd_async._journal import Journal
-from st4sd_async._moves import Proof, Row, State, disowned, doubted, planned, refused, sending, started, suspected
+from st4sd_async._batch.journal import Journal
+from st4sd_async._batch.state import Proof, Row, State, disowned, doubted, planned, refused, sending, started, suspected
+from st4sd_async._batch.store import Book
 
 pytestmark = pytest.mark.anyio
 

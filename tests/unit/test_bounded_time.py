@@ -7,11 +7,11 @@ from collections.abc import Callable
 
 import pytest
 
-from st4sd_async._hints import explain
-from st4sd_async._kinds import error_problems
-from st4sd_async._masking import MASK, WITHHELD, masked
-from st4sd_async._problems import problems_in
-from st4sd_async._spelling import refused
+from st4sd_async._http.error_mapping import error_problems
+from st4sd_async._util.did_you_mean import refused
+from st4sd_async._util.problems import problems_in
+from st4sd_async._util.redact import MASK, WITHHELD, masked
+from st4sd_async.models.hints import explain
 
 SECRETS = [
     "S3-secret/abczz1234567Xy",

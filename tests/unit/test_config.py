@@ -11,8 +11,8 @@ import pytest
 import trustme
 
 from st4sd_async import Client, Config, ConfigError, RetryPolicy
-from st4sd_async._auth import Credentials
 from st4sd_async._config import build_home, build_tls, from_environment
+from st4sd_async._http.credentials import Credentials
 
 NONE, KEY = Credentials(None, None), Credentials("key", None)
 

@@ -15,7 +15,7 @@ import pytest
 import typer
 
 from st4sd_async import Client, Config, ConfigError
-from st4sd_async._contexts import Login, application_folder, from_context
+from st4sd_async._http.contexts import Login, application_folder, from_context
 from tests.keyrings import URL, MemoryKeyring, in_use, write
 
 TOKEN = "fake-token-of-a-context"

@@ -14,9 +14,9 @@ from st4sd_async import (
     DecodeError,
     Status,
 )
-from st4sd_async._call import decipher, segment, subpath
-from st4sd_async._replies import Response, parse_retry_after
-from st4sd_async._resources import experiments, instances, registry
+from st4sd_async._api import experiments, instances, registry
+from st4sd_async._http.call import decipher, segment, subpath
+from st4sd_async._http.responses import Response, parse_retry_after
 
 from .made_replies import URL, reply
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from st4sd_async._directory import Directory, Tree
-from st4sd_async._workspace import Part, Place, Workspace
+from st4sd_async._results.directory import Directory, Tree
+from st4sd_async._results.workspace import Part, Place, Workspace
 
 pytestmark = pytest.mark.timeout(20)  # what waits for the other end of a FIFO waits for ever
 

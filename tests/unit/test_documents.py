@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from st4sd_async import ComponentDocument, DecodeError, ExitStatus, ExperimentDocument, NotFound, Status, UserMetadata
-from st4sd_async._call import Call, decipher
-from st4sd_async._replies import Response
-from st4sd_async._resources import documents
-from st4sd_async._resources.documents import filters
+from st4sd_async._api import documents
+from st4sd_async._api.documents import filters
+from st4sd_async._http.call import Call, decipher
+from st4sd_async._http.responses import Response
 from st4sd_async.models import ComponentState
 
 INSTANCE = "file://example-cluster/tmp/workdir/demo-c52cd4-2026-11-22T100507.603242.instance"

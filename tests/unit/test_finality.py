@@ -8,7 +8,7 @@ from itertools import product
 import pytest
 
 from st4sd_async import Status
-from st4sd_async._finality import GRACES_FOR_IMAGES, Judge, Pair, is_final
+from st4sd_async.models.finality import GRACES_FOR_IMAGES, Judge, Pair, is_final
 
 from .courses import COURSES, FOR_EVER, GRACE, NO_IMAGE, NO_POD, NO_STATUS, NOT_CLONED, Course, Moment
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from st4sd_async import DecodeError, ServerError, Status
-from st4sd_async._finality import Judge
-from st4sd_async._snapshot import Watched
-from st4sd_async._watch import Deadline, Follower
+from st4sd_async._watch.subscription import Deadline, Follower
+from st4sd_async._watch.watched_run import Watched
+from st4sd_async.models.finality import Judge
 from tests.conftest import FakeClock
 
 from .watches import RUN

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from st4sd_async._formulas import neutral
+from st4sd_async.cli._formulas import neutral
 
 
 @pytest.mark.parametrize(

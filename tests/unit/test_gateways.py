@@ -10,10 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from st4sd_async._call import Call, decipher
-from st4sd_async._errors import DecodeError, NotFound
-from st4sd_async._replies import Response
-from st4sd_async._resources.gateways import (
+from st4sd_async._api.gateways import (
     Location,
     component_call,
     exists_call,
@@ -22,6 +19,9 @@ from st4sd_async._resources.gateways import (
     resolve_call,
     root,
 )
+from st4sd_async._errors import DecodeError, NotFound
+from st4sd_async._http.call import Call, decipher
+from st4sd_async._http.responses import Response
 
 DEMO = Location("cluster", "/workdir/demo.instance")
 BASE = "https://st4sd.example/ds-gateway/"

@@ -9,10 +9,11 @@ from pathlib import Path
 import anyio
 import pytest
 
-from st4sd_async import JournalError, _moves
-from st4sd_async._glance import glance
-from st4sd_async._journal import Journal
-from st4sd_async._moves import Row, State
+from st4sd_async import JournalError
+from st4sd_async._batch import state as _moves
+from st4sd_async._batch.journal import Journal
+from st4sd_async._batch.journal_snapshot import glance
+from st4sd_async._batch.state import Row, State
 
 pytestmark = pytest.mark.anyio
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from st4sd_async import Hint, Instance, Reason, Status
-from st4sd_async._hints import LONGEST_LINE, explain
+from st4sd_async.models.hints import LONGEST_LINE, explain
 
 from .reasons import BOOM, CASES, NO_POD, NO_ROOM, NOT_CLONED, Case
 

@@ -14,10 +14,12 @@ from typing import Any
 import anyio
 import pytest
 
-from st4sd_async import JournalCorrupt, JournalError, JournalLocked, _lock, _moves
-from st4sd_async._journal import DIED, Journal
-from st4sd_async._moves import Proof, Row, State
-from st4sd_async._records import Contents, digest
+from st4sd_async import JournalCorrupt, JournalError, JournalLocked
+from st4sd_async._batch import state as _moves
+from st4sd_async._batch.journal import DIED, Journal
+from st4sd_async._batch.records import Contents, digest
+from st4sd_async._batch.state import Proof, Row, State
+from st4sd_async._util import file_lock as _lock
 
 pytestmark = pytest.mark.anyio
 
@@ -200,7 +202,7 @@ async def test_a_journal_stays_locked_when_its_file_is_copied(tmp_path: Path) ->
     journal, _ = await opened(tmp_path / "a.db")
     await anyio.to_thread.run_sync(copy, tmp_path / "a.db", tmp_path / "copy")
     code = (
-        "import asyncio, sys; from st4sd_async._journal import Journal; "
+        "import asyncio, sys; from st4sd_async._batch.journal import Journal; "
         f"asyncio.run(Journal(sys.argv[1]).open({SERVER!r}, 0.0))"
     )
     found = await anyio.run_process([sys.executable, "-c", code, str(tmp_path / "a.db")], check=False)

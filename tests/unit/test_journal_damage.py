@@ -11,11 +11,12 @@ from pathlib import Path
 import anyio
 import pytest
 
-from st4sd_async import JournalCorrupt, JournalError, _moves
-from st4sd_async._glance import glance
-from st4sd_async._journal import Journal
-from st4sd_async._moves import Row, State
-from st4sd_async._records import Contents, digest
+from st4sd_async import JournalCorrupt, JournalError
+from st4sd_async._batch import state as _moves
+from st4sd_async._batch.journal import Journal
+from st4sd_async._batch.journal_snapshot import glance
+from st4sd_async._batch.records import Contents, digest
+from st4sd_async._batch.state import Row, State
 
 from ..journals import FORMAT_1
 

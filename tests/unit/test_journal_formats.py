@@ -11,11 +11,11 @@ from typing import Any
 import anyio
 import pytest
 
-from st4sd_async._book import Book
-from st4sd_async._clock import SystemClock
-from st4sd_async._glance import glance
-from st4sd_async._journal import Journal
-from st4sd_async._moves import METADATA_KEY, Proof, State, token
+from st4sd_async._batch.journal import Journal
+from st4sd_async._batch.journal_snapshot import glance
+from st4sd_async._batch.state import METADATA_KEY, Proof, State, token
+from st4sd_async._batch.store import Book
+from st4sd_async._util.clock import SystemClock
 
 from ..journals import FORMAT_1, copied
 

@@ -15,8 +15,8 @@ import anyio
 import pytest
 
 from st4sd_async import JournalCorrupt, JournalError, JournalLocked
-from st4sd_async._journal import Journal
-from st4sd_async._moves import Row, sending
+from st4sd_async._batch.journal import Journal
+from st4sd_async._batch.state import Row, sending
 
 pytestmark = pytest.mark.anyio
 
@@ -56,8 +56,8 @@ async def test_a_cancelled_opening_leaves_the_journal_free(tmp_path: Path) -> No
 
 FORKING = f"""
 import asyncio, gc, os, signal, sys
-from st4sd_async._journal import Journal
-from st4sd_async._moves import Row, sending
+from st4sd_async._batch.journal import Journal
+from st4sd_async._batch.state import Row, sending
 
 async def main(path, how):
     journal = Journal(path)

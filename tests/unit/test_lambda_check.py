@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from st4sd_async._lambda_check import checked
-from st4sd_async.local._lambda import flowir_problems
+from st4sd_async._payload.lambda_check import checked
+from st4sd_async.local.runtime.lambdas import flowir_problems
 from tests.client.definitions import DSL, LAMBDA
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of the libraries and of what they import

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from st4sd_async import S3, InvalidPayload, Launch, Staged
-from st4sd_async._ends import folder_of
-from st4sd_async._launch import body, differences, entry, needs
-from st4sd_async._moves import METADATA_KEY
-from st4sd_async._payload import prepare
-from st4sd_async._records import digest
+from st4sd_async._batch.collector import folder_of
+from st4sd_async._batch.launch import body, differences, entry, needs
+from st4sd_async._batch.records import digest
+from st4sd_async._batch.state import METADATA_KEY
+from st4sd_async._payload.prepare import prepare
 
 pytestmark = pytest.mark.anyio
 

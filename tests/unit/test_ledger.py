@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from st4sd_async._directory import Directory
-from st4sd_async._ledger import NAME, Kept, Ledger, Origin
-from st4sd_async._workspace import Part, Place, Workspace
+from st4sd_async._results.directory import Directory
+from st4sd_async._results.manifest import NAME, Kept, Ledger, Origin
+from st4sd_async._results.workspace import Part, Place, Workspace
 
 GATEWAY = "file://cluster/workdir/demo.instance"
 DIGEST = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from st4sd_async import _lock
-from st4sd_async._lock import FileLock, LocksUnsupported
+from st4sd_async._util import file_lock as _lock
+from st4sd_async._util.file_lock import FileLock, LocksUnsupported
 
 
 def test_a_lock_is_exclusive_until_it_is_released(tmp_path: Path) -> None:
@@ -28,7 +28,7 @@ def test_a_lock_is_exclusive_until_it_is_released(tmp_path: Path) -> None:
 FORKING = """
 import os, signal, sys
 from pathlib import Path
-from st4sd_async._lock import FileLock
+from st4sd_async._util.file_lock import FileLock
 lock = FileLock(Path(sys.argv[1]))
 child = os.fork()
 if child == 0:

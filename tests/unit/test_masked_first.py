@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from st4sd_async._errors import LONGEST_MESSAGE
-from st4sd_async._masking import MASK, WITHHELD
-from st4sd_async._replies import KEPT_WHOLE, SEARCHED, Response, refusal
+from st4sd_async._http.responses import KEPT_WHOLE, SEARCHED, Response, refusal
+from st4sd_async._util.redact import MASK, WITHHELD
 
 SECRET = "Zq7XKpW41vTn02bHsd9R"
 """A key; five letters of it are more than chance."""

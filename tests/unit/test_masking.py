@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from st4sd_async._masking import MASK, WITHHELD, Masking, masked
+from st4sd_async._util.redact import MASK, WITHHELD, Masking, masked
 
 SECRET = 'S3-sécret/"ab=c\nzz1234567Xy'
 

@@ -20,7 +20,7 @@ from st4sd_async import (
     StartPayload,
     Status,
 )
-from st4sd_async._names import safe_name
+from st4sd_async._util.file_names import safe_name
 
 FINISHED = {
     "experiment-state": "finished",

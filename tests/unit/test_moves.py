@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from st4sd_async import _moves as moves
-from st4sd_async._moves import BAD_ENDS, MOVES, PROOFS, Proof, Row, State, token
+from st4sd_async._batch import state as moves
+from st4sd_async._batch.state import BAD_ENDS, MOVES, PROOFS, Proof, Row, State, token
 
 ROW = Row("mol", "demo:latest", "0", since=1.0)
 

@@ -13,7 +13,15 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from st4sd_async._names import folded, folder_name, folder_names, is_device, is_reserved, safe_name, unreserved
+from st4sd_async._util.file_names import (
+    folded,
+    folder_name,
+    folder_names,
+    is_device,
+    is_reserved,
+    safe_name,
+    unreserved,
+)
 
 TEXTS = st.text(max_size=120) | st.text("ab:/_~.-AB \x1b\u202e\ud800漢é", max_size=12)
 """All of Unicode, lone surrogates included."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from st4sd_async._pace import FIRST_PAUSE, LONGEST_PAUSE, MOST, Pace
+from st4sd_async._batch.limiter import FIRST_PAUSE, LONGEST_PAUSE, MOST, Pace
 
 
 def test_it_begins_where_it_is_told_to() -> None:

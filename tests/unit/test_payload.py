@@ -11,8 +11,8 @@ import pandas
 import pytest
 
 from st4sd_async import InputConflict, InvalidPayload, PayloadTooLarge, StartPayload
-from st4sd_async._call import LARGEST_BODY
-from st4sd_async._payload import prepare
+from st4sd_async._http.call import LARGEST_BODY
+from st4sd_async._payload.prepare import prepare
 
 pytestmark = pytest.mark.anyio
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from st4sd_async._pile import Pile
+from st4sd_async._results.batch_sizer import Pile
 
 ROOM, MOST = 32, 10
 """What one answer of the simulated gateway holds: a size, and a number of files."""

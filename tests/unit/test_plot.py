@@ -13,9 +13,9 @@ from matplotlib import pyplot
 from matplotlib.collections import PolyCollection
 
 from st4sd_async import Client, Config, ConfigError, Launch
-from st4sd_async._moves import State
-from st4sd_async._plot import PALER, Stretch, stretches
-from st4sd_async._records import Moment
+from st4sd_async._batch.records import Moment
+from st4sd_async._batch.state import State
+from st4sd_async._display.timeline import PALER, Stretch, stretches
 from tests.conftest import FakeClock
 
 matplotlib.use("Agg")

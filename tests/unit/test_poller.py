@@ -11,9 +11,9 @@ import anyio
 import pytest
 
 from st4sd_async import ConnectionLost, TimedOut, WaitTimeout
-from st4sd_async._looks import ENOUGH, FEW, LIST_ATTEMPTS, LIST_SHARE, LIST_SPARED, PARALLEL
-from st4sd_async._poller import BESIDE
-from st4sd_async._schedule import LEISURE, LONGEST_REST, QUICKEST, SLOWEST
+from st4sd_async._watch.poller import BESIDE
+from st4sd_async._watch.schedule import LEISURE, LONGEST_REST, QUICKEST, SLOWEST
+from st4sd_async._watch.status_reader import ENOUGH, FEW, LIST_ATTEMPTS, LIST_SHARE, LIST_SPARED, PARALLEL
 from tests.unit.service import RUNNING, SUCCESS, Life, Watcher, follow, jump, page, poller, reply
 
 from .watches import anyio_backend as anyio_backend

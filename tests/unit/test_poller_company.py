@@ -9,8 +9,8 @@ import anyio
 import pytest
 
 from st4sd_async import WaitTimeout
-from st4sd_async._looks import FEW
-from st4sd_async._poller import BESIDE
+from st4sd_async._watch.poller import BESIDE
+from st4sd_async._watch.status_reader import FEW
 from tests.unit.service import FAILED, LIST, NULLS, RUNNING, SUCCESS, Life, Service, Watcher, assert_well_told, poller
 
 from .watches import anyio_backend as anyio_backend

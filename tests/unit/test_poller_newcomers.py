@@ -8,8 +8,8 @@ import anyio
 import pytest
 
 from st4sd_async import TimedOut
-from st4sd_async._poller import BESIDE
-from st4sd_async._schedule import JITTER, LEISURE, QUICKEST
+from st4sd_async._watch.poller import BESIDE
+from st4sd_async._watch.schedule import JITTER, LEISURE, QUICKEST
 from tests.unit.service import NULLS, RUNNING, SUCCESS, Life, Service, Watcher, page, poller, reply
 
 from .watches import A_FEW, crowd, kept, until, watching

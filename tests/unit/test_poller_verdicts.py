@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from st4sd_async import DecodeError, UnknownRun, WaitTimeout
-from st4sd_async._looks import FEW, LAST_WORD, LIST_SPARED, UNREADABLE
-from st4sd_async._poller import BESIDE
+from st4sd_async._watch.poller import BESIDE
+from st4sd_async._watch.status_reader import FEW, LAST_WORD, LIST_SPARED, UNREADABLE
 from tests.unit.service import (
     GONE,
     KILLED,

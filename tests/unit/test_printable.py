@@ -11,7 +11,7 @@ import pytest
 
 from st4sd_async import APIError, St4sdError, _errors, _journal_errors, _refusals
 from st4sd_async._errors import shorten
-from st4sd_async._printable import LAYOUT, one_line, printable, printable_json
+from st4sd_async._util.printable import LAYOUT, one_line, printable, printable_json
 
 DANGEROUS = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 EVERY = "".join(map(chr, range(sys.maxunicode + 1)))

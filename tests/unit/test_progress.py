@@ -7,7 +7,7 @@ import logging
 import pytest
 
 from st4sd_async import Progress, Step
-from st4sd_async._progress import Work
+from st4sd_async._util.progress import Work
 
 
 def test_steps_tell_how_far_it_is() -> None:

@@ -22,10 +22,10 @@ from st4sd_async import (
     Status,
     UnknownProperty,
 )
-from st4sd_async._call import decipher
-from st4sd_async._properties import nothing, verdict, wanted
-from st4sd_async._replies import Response
-from st4sd_async._resources import instances
+from st4sd_async._api import instances
+from st4sd_async._http.call import decipher
+from st4sd_async._http.responses import Response
+from st4sd_async._results.properties import nothing, verdict, wanted
 from st4sd_async.models.packages import RegistryMetadata
 from st4sd_async.models.properties import is_table
 

@@ -41,10 +41,10 @@ from st4sd_async import (
     UnknownRun,
     UnknownRuntimePolicy,
 )
-from st4sd_async._call import decipher
-from st4sd_async._problems import problems_in
-from st4sd_async._replies import REDIRECT, Response, is_refused_by_proxy, refusal
-from st4sd_async._resources import experiments, instances
+from st4sd_async._api import experiments, instances
+from st4sd_async._http.call import decipher
+from st4sd_async._http.responses import REDIRECT, Response, is_refused_by_proxy, refusal
+from st4sd_async._util.problems import problems_in
 
 from .made_replies import URL, reply
 

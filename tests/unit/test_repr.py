@@ -25,9 +25,9 @@ from st4sd_async import (
     Status,
     UnknownExperiment,
 )
-from st4sd_async._cards import COLOURS, MOST_ROWS, Bar, Look, Table, Tone, bar_of, look_of, of_many, size_of
-from st4sd_async._portraits import MOST_MEASURED, card
-from st4sd_async._repr import html, html_of, plain, text, text_of
+from st4sd_async._render.cards import COLOURS, MOST_ROWS, Bar, Look, Table, Tone, bar_of, look_of, of_many, size_of
+from st4sd_async._render.portraits import MOST_MEASURED, card
+from st4sd_async._render.render import html, html_of, plain, text, text_of
 
 HOSTILE = "</div></pre><script>alert(1)</script><img src=x onerror='alert(1)'>\"&lt; \x1b[31m\x00\u202e${x}"
 TAGS = {"div", "b", "span", "br", "details", "summary", "pre", "table", "thead", "tbody", "tr", "th", "td"}

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from st4sd_async import Experiment, ImportedExperiment, Requirement
-from st4sd_async._requirements import credentials_in, judged, requirements_of
 from st4sd_async.models.packages import ExperimentList
+from st4sd_async.models.requirements import credentials_in, judged, requirements_of
 
 
 def named(definition: dict[str, Any], *images: str) -> list[tuple[str, str]]:

@@ -19,8 +19,8 @@ from st4sd_async import (
     Unauthorized,
     UnknownRun,
 )
-from st4sd_async._outage import Outage
-from st4sd_async._retry import Replay, decide, may_have_arrived, pause, repeated
+from st4sd_async._http.outage import Outage
+from st4sd_async._http.retry import Replay, decide, may_have_arrived, pause, repeated
 from tests.conftest import FakeClock
 
 UNSENT = ConnectFailed("POST", "http://x", "refused")

@@ -6,7 +6,7 @@ from math import inf
 
 import pytest
 
-from st4sd_async._schedule import (
+from st4sd_async._watch.schedule import (
     GROWTH,
     JITTER,
     LEISURE,

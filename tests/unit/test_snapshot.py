@@ -9,8 +9,8 @@ import pydantic
 import pytest
 
 from st4sd_async import Status
-from st4sd_async._finality import Judge
-from st4sd_async._snapshot import Watched, choose
+from st4sd_async._watch.watched_run import Watched, choose
+from st4sd_async.models.finality import Judge
 from tests.unit.service import FAILED, KILLED, NULLS, RUNNING, SUCCESS, status
 
 GRACE = 60.0

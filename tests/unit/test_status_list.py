@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from st4sd_async import DecodeError
-from st4sd_async._call import decipher
-from st4sd_async._replies import Response
-from st4sd_async._resources.status_list import StatusList
+from st4sd_async._api.status_list import StatusList
+from st4sd_async._http.call import decipher
+from st4sd_async._http.responses import Response
 
 SEAM = '}, {"id": '
 values = st.recursive(

@@ -13,10 +13,11 @@ from typing import Any
 import anyio
 import pytest
 
-from st4sd_async import JournalError, _moves
-from st4sd_async import _records as records
-from st4sd_async._journal import Journal
-from st4sd_async._moves import BAD_ENDS, MOVES, PROOFS, Proof, Row, State
+from st4sd_async import JournalError
+from st4sd_async._batch import records
+from st4sd_async._batch import state as _moves
+from st4sd_async._batch.journal import Journal
+from st4sd_async._batch.state import BAD_ENDS, MOVES, PROOFS, Proof, Row, State
 
 pytestmark = pytest.mark.anyio
 

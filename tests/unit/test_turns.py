@@ -11,8 +11,8 @@ import anyio
 import pytest
 
 from st4sd_async import ServerError, St4sdError, WaitTimeout
-from st4sd_async._turns import Turns
-from st4sd_async._watch import Deadline, Follower
+from st4sd_async._watch.leader_election import Turns
+from st4sd_async._watch.subscription import Deadline, Follower
 from tests.unit.service import HASTY, LoopClock
 
 pytestmark = pytest.mark.anyio

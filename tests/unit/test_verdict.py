@@ -8,8 +8,19 @@ from typing import Any
 
 import pytest
 
-from st4sd_async._moves import Row, State
-from st4sd_async._verdict import Absent, CannotTell, Found, Known, Look, Sighting, Verdict, Wait, Window, judge
+from st4sd_async._batch.reconcile_rules import (
+    Absent,
+    CannotTell,
+    Found,
+    Known,
+    Look,
+    Sighting,
+    Verdict,
+    Wait,
+    Window,
+    judge,
+)
+from st4sd_async._batch.state import Row, State
 
 SETTLE = 180.0
 BEGAN = 1000.0

@@ -9,8 +9,8 @@ import anyio
 import pytest
 
 from st4sd_async import ConnectFailed, Status, WaitTimeout
-from st4sd_async._clock import SystemClock
-from st4sd_async._schedule import QUICKEST, SLOWEST
+from st4sd_async._util.clock import SystemClock
+from st4sd_async._watch.schedule import QUICKEST, SLOWEST
 from tests.conftest import FakeClock
 from tests.unit.courses import COURSES, FOR_EVER, Course
 from tests.unit.service import (

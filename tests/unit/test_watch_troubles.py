@@ -21,9 +21,9 @@ from st4sd_async import (
     Unauthorized,
     UnknownRun,
 )
-from st4sd_async._looks import LAST_WORD, UNREADABLE
-from st4sd_async._schedule import LONGEST_REST
-from st4sd_async._watch import concerns_all, survives
+from st4sd_async._watch.schedule import LONGEST_REST
+from st4sd_async._watch.status_reader import LAST_WORD, UNREADABLE
+from st4sd_async._watch.subscription import concerns_all, survives
 from tests.unit.service import GONE, NULLS, RUNNING, SILENCE, SUCCESS, Told, follow, page, reply
 
 from .watches import LONGEST_PAUSE, RUN, alone

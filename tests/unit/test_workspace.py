@@ -17,14 +17,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from st4sd_async._directory import Directory
-from st4sd_async._names import PREFIX
-from st4sd_async._workspace import SUFFIX, SYNCED, Part, Place, Workspace, Writer
+from st4sd_async._results.directory import Directory
+from st4sd_async._results.workspace import SUFFIX, SYNCED, Part, Place, Workspace, Writer
+from st4sd_async._util.file_names import PREFIX
 
 WORKER = """
 import sys
 from pathlib import Path
-from st4sd_async._workspace import Workspace
+from st4sd_async._results.workspace import Workspace
 
 with Workspace(Path(sys.argv[1])) as space:
     space.new().write([b"half"])

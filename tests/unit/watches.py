@@ -11,8 +11,8 @@ from typing import Any
 import anyio
 import pytest
 
-from st4sd_async._poller import Poller
-from st4sd_async._schedule import JITTER, SLOWEST
+from st4sd_async._watch.poller import Poller
+from st4sd_async._watch.schedule import JITTER, SLOWEST
 from tests.unit.service import HASTY, RUNNING, SUCCESS, Life, Service, Watcher
 
 RUN = "demo-1"

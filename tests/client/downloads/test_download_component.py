@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from st4sd_async import Client, DownloadFailed, NotFound, St4sdError
-from st4sd_async._ledger import NAME
+from st4sd_async._results.manifest import NAME
 from st4sd_async.local import BadJson, CutBody, Html, LocalServer
 from tests.client.results import (
     ARCHIVE,

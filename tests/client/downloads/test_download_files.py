@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from st4sd_async import Client, DownloadError, DownloadFailed, NotFound, NotReady, Run
-from st4sd_async._ledger import NAME
+from st4sd_async._results.manifest import NAME
 from st4sd_async.local import CutBody, LocalServer
 from tests.client.results import (
     ARCHIVE,

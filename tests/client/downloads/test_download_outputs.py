@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from st4sd_async import Client, DownloadFailed, ServerError, UnknownOutput, UnknownRun
-from st4sd_async._ledger import NAME
+from st4sd_async._results.manifest import NAME
 from st4sd_async.local import Html, LocalServer, Reply
 from tests.client.results import (
     DEMO,

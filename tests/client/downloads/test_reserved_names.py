@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from st4sd_async import Client, Download, Output, Run
-from st4sd_async._ledger import NAME
+from st4sd_async._results.manifest import NAME
 from st4sd_async.local import LocalServer
 from tests.client.results import COMPUTE, described, directory, failures, finished, tree, upsert, whole
 

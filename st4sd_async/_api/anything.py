@@ -1,0 +1,68 @@
+"""Requests that no other group has a method for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+from urllib.parse import quote
+
+from .._errors import PayloadTooLarge, Problem
+from .._http.call import LARGEST_BODY, Call, json_body
+from .._http.retry import Replay
+from .._refusals import UnknownService
+
+REPLAYS = {"GET": Replay.READ, "PUT": Replay.REPEAT, "DELETE": Replay.DELETE, "POST": Replay.ONCE}
+"""What repeating a request would do, as far as its method tells."""
+SECRET_FIELDS = {"accessKeyID", "environmentVariables", "password", "secretAccessKey"}
+"""Fields of bodies whose values must not come back in messages."""
+
+
+def request_call(
+    method: str,
+    path: str,
+    params: Mapping[str, Any] | None,
+    json: Any,
+    services: Mapping[str, str],
+    service: str | None,
+) -> Call[Any]:
+    """A request to a service, the runtime service if none is named; gives the JSON of the reply."""
+    verb = method.upper()
+    if verb not in REPLAYS:
+        raise ValueError(f"method must be one of {sorted(REPLAYS)}, not {method!r}")
+    if service is not None and service not in services:
+        raise UnknownService(f"this deployment has no service {service!r}, only {sorted(services)}")
+    content = None if json is None else json_body(json)
+    if content is not None and len(content) > LARGEST_BODY:
+        told = f"{len(content)} bytes are more than the {LARGEST_BODY} that the proxy lets through"
+        raise PayloadTooLarge.before_sending([Problem("json", told)])
+    return Call(
+        verb,
+        relative(path),
+        lambda response: response.json(),
+        replay=REPLAYS[verb],
+        params={name: str(value) for name, value in (params or {}).items()},
+        content=content,
+        is_long=True,
+        secrets=tuple(_secrets(json)),
+        what=f"{verb} {path} was carried out",
+        base=None if service is None else services[service],
+    )
+
+
+def _secrets(value: Any, *, is_secret: bool = False) -> Iterator[str]:
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            yield from _secrets(inner, is_secret=is_secret or name in SECRET_FIELDS)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _secrets(inner, is_secret=is_secret)
+    elif is_secret and value is not None:
+        yield str(value)
+
+
+def relative(path: str) -> str:
+    """A path below a service, quoted; raises ValueError for one that leads elsewhere or holds a query."""
+    below = path.removeprefix("/")
+    if not below.strip() or "//" in path or {".", ".."} & set(below.split("/")) or {"?", "#"} & set(below):
+        raise ValueError(f"path is relative to the service, as 'experiments/', its query in params, not {path!r}")
+    return quote(below, safe="/:@%")

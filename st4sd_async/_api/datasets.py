@@ -1,0 +1,100 @@
+"""S3 buckets that the deployment knows by name: ``datasets/`` of the runtime service."""
+
+from __future__ import annotations
+
+import builtins
+from collections.abc import Mapping
+from typing import Any
+
+import pydantic
+
+from .._errors import AlreadyExists, APIError
+from .._http.call import Call, json_body, nothing, segment
+from .._http.responses import Response
+from .._http.retry import Replay
+from .._payload.places import bucket_of
+from ..models import S3
+from ._base import Group
+
+NEEDED = ("accessKeyID", "secretAccessKey", "bucket", "endpoint")
+"""What a dataset needs of a bucket."""
+
+
+def list_call() -> Call[list[str]]:
+    """The names of all datasets."""
+    return Call("GET", "datasets/", _names)
+
+
+def create_call(name: str, bucket: S3 | Mapping[str, Any]) -> Call[None]:
+    """A dataset to create, once: whether a second one is refused is up to the cluster."""
+    content = credentials_of(bucket)
+    return Call(
+        "POST",
+        f"datasets/s3/{segment(name, 'the name of a dataset')}",
+        nothing,
+        replay=Replay.ONCE,
+        content=json_body(content),
+        telling=_told,
+        secrets=(content["accessKeyID"], content["secretAccessKey"]),
+        what=f"the dataset {name!r} was created",
+    )
+
+
+def credentials_of(bucket: S3 | Mapping[str, Any]) -> dict[str, str]:
+    """The fields that a dataset is created from; raises ValueError for those that are missing or too many."""
+    s3 = bucket_of(bucket)
+    given = {name: _plain(value) for name, value in s3.model_dump(exclude_none=True).items()}
+    missing = [name for name in NEEDED if not given.get(name)]
+    if missing or "dataset" in given:
+        told = f"lacks {missing}" if missing else "is one itself ('dataset' is set)"
+        raise ValueError(f"a dataset is made of {[*NEEDED, 'region']}: this bucket {told}")
+    return {"region": "", **given}
+
+
+def _plain(value: Any) -> str:
+    return value.get_secret_value() if isinstance(value, pydantic.SecretStr) else str(value)
+
+
+class Datasets(Group):
+    """
+    Datasets: S3 buckets that starts may read from or write to by a name, without credentials in the payload.
+
+    All methods raise `TransportError`, `Unauthorized` or another `APIError` when the service cannot be asked or
+    refuses; a deployment without Datashim answers `BadRequest`. There is no endpoint that deletes a dataset.
+    """
+
+    async def list(self) -> builtins.list[str]:
+        """
+        The names of all datasets, in no particular order; [] if there are none.
+
+        Source: ``GET datasets/``.
+        """
+        return await self._send(list_call())
+
+    async def create(self, name: str, bucket: S3 | Mapping[str, Any]) -> None:
+        """
+        Create a dataset that stands for a bucket; it takes about 30 s until it can be used.
+
+        Args:
+            name: Lower-case letters, digits and dashes.
+            bucket: ``accessKeyID``, ``secretAccessKey``, ``bucket``, ``endpoint`` and, if there is one, ``region``.
+
+        Raises:
+            AlreadyExists: There is one of this name.
+            OutcomeUnknown: The connection or the service broke when it may have been created.
+            ValueError: The bucket lacks something; nothing was sent.
+
+        Source: ``POST datasets/s3/{name}``.
+        """
+        await self._send(create_call(name, bucket))
+
+
+def _told(message: str) -> type[APIError] | None:
+    return AlreadyExists if "already exists" in message else None
+
+
+def _names(response: Response) -> list[str]:
+    found = response.json()
+    if not isinstance(found, list):
+        raise ValueError("no list")
+    return [str(name) for name in found]

@@ -1,0 +1,102 @@
+"""What a deployment consists of, and who is signed in: ``url-map/`` and ``authorisation/`` of the runtime service."""
+
+from __future__ import annotations
+
+import pydantic
+
+from .._errors import APIError
+from .._http.call import Call, segment
+from .._http.responses import Response
+from .._http.session import holds_user
+from .._refusals import NoToken, UnknownService
+from ..models._lenient import lenient
+from ._base import Group
+
+# Not AT_FIRST_USE: with the first of all, pydantic looks for plugins in the files of every installed package, for which
+# no event loop should wait.
+_URLS: pydantic.TypeAdapter[dict[str, str]] = pydantic.TypeAdapter(dict[str, str])
+
+
+def services_call() -> Call[dict[str, str]]:
+    """Where all services are."""
+    return Call("GET", "url-map/", _services)
+
+
+def service_call(name: str) -> Call[str]:
+    """Where one service is."""
+    path = f"url-map/{segment(name, 'the name of a service')}"
+    return Call("GET", path, _text, missing=UnknownService)
+
+
+def token_call() -> Call[pydantic.SecretStr]:
+    """The token of whoever asks."""
+    return Call("GET", "authorisation/token", _token, telling=_told)
+
+
+class Deployment(Group):
+    """
+    What there is to know about the deployment itself.
+
+    All methods raise `TransportError`, `Unauthorized` or another `APIError` when the service cannot
+    be asked or refuses.
+    """
+
+    async def services(self) -> dict[str, str]:
+        """
+        Where the services are, as the deployment tells it: name -> address without a slash at its end.
+
+        An address that holds a user or a password is left out, with a WARNING in the log.
+
+        Raises:
+            LocalDeployment: The service runs without a cluster, and there are no others.
+
+        Source: ``GET url-map/``.
+        """
+        return await self._send(services_call())
+
+    async def service(self, name: str) -> str:
+        """
+        Where one service is.
+
+        Args:
+            name: ``consumable-computing`` for the runtime service, ``cdb-rest`` for the datastore, or
+                ``cdb-gateway-registry`` for the registry of its gateways.
+
+        Raises:
+            UnknownService: There is no service of this name.
+            LocalDeployment: The service runs without a cluster, and there are no others.
+
+        Source: ``GET url-map/{name}``.
+        """
+        return await self._send(service_call(name))
+
+    async def token(self) -> pydantic.SecretStr:
+        """
+        The token that this client is signed in with, as the service sees it.
+
+        Raises:
+            NoToken: This client is signed in with an API key.
+
+        Source: ``GET authorisation/token``.
+        """
+        return await self._send(token_call())
+
+
+def _told(message: str) -> type[APIError] | None:
+    return NoToken if message == "Exception while retrieving token" else None
+
+
+def _services(response: Response) -> dict[str, str]:
+    found = lenient(_URLS.validate_python, response.json())
+    return {name: url for name, url in found.items() if not holds_user(name, url)}
+
+
+def _text(response: Response) -> str:
+    found = response.json()
+    if not isinstance(found, str):
+        raise ValueError("no text")
+    return found
+
+
+def _token(response: Response) -> pydantic.SecretStr:
+    return pydantic.SecretStr(_text(response))

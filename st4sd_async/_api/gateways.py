@@ -1,0 +1,243 @@
+"""Gateways, which have the files of runs, and the registry that knows where they are."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import anyio
+
+from .._config import split_address
+from .._errors import APIError, DecodeError, NotFound, TransportError, Unauthorized
+from .._http.call import Call, json_body, segment
+from .._http.responses import Response
+from ._base import Group, Sender
+from .documents import hello_call
+
+if TYPE_CHECKING:
+    from .._util.clock import Clock
+    from ..models import Document
+
+SERVICE = "cdb-gateway-registry"
+"""Name of the registry among the services."""
+AGE = 600.0
+"""Seconds for which it is believed where a gateway is."""
+MOST_BYTES = 32 << 20
+"""Bytes of all files that a gateway puts into one answer."""
+MOST_FILES = 1000
+"""Files that a gateway puts into one answer."""
+SCHEME = "file://"
+
+
+@dataclass(frozen=True)
+class Location:
+    """Where the directory of an instance is."""
+
+    gateway: str
+    """Id of its gateway."""
+    path: str
+    """Absolute path there, without a slash at its end."""
+
+    def __str__(self) -> str:
+        return f"{SCHEME}{self.gateway}{self.path}"
+
+    def absolute(self, path: str | os.PathLike[str]) -> str:
+        """The absolute path of a file whose path is given so or relative; raises ValueError if it is not inside."""
+        path = os.fspath(path)
+        inside = path.removeprefix(f"{self.path}/") if path.startswith("/") else path
+        if any(part in ("", ".", "..") for part in inside.split("/")):
+            raise ValueError(
+                f"the path of a file is relative to the instance, or begins with {self.path!r}, not {path!r}"
+            )
+        return f"{self.path}/{inside}"
+
+
+def directory(stage: int, component: str) -> str:
+    """The path of a component's working directory in that of its instance; raises ValueError for what is none."""
+    if not isinstance(stage, int) or stage < 0:
+        raise ValueError(f"stage is a whole number from 0, not {stage!r}")
+    segment(component, "the name of a component")
+    return f"stages/stage{stage}/{component}"
+
+
+def location(uri: str) -> Location:
+    """The location that a uri names; raises ValueError if it is none."""
+    gateway, slash, path = uri.removeprefix(SCHEME).partition("/")
+    if not uri.startswith(SCHEME) or not gateway or not path.strip("/"):
+        raise ValueError(f"the uri of an instance is file://<id of a gateway>/<path>, not {uri!r}")
+    return Location(gateway, f"{slash}{path}".rstrip("/"))
+
+
+def location_in(document: Document) -> Location:
+    """Return the location of the run that a document is about; raise DecodeError if the document names none."""
+    try:
+        return location(document.instance)
+    except ValueError as error:
+        problem = str(error)
+    raise DecodeError("POST", "documents/api/v1.0/query", problem, path="instance", body=document.instance)
+
+
+def root(services: Mapping[str, str]) -> str:
+    """The root of the registry; raises `NotFound` if it is not among the services."""
+    if SERVICE not in services:
+        raise NotFound(f"this deployment has no gateways: its url-map/ names {sorted(services)} and not {SERVICE!r}")
+    return services[SERVICE]
+
+
+def resolve_call(base: str, ids: Iterable[str]) -> Call[dict[str, str]]:
+    """The addresses of gateways by their ids; those that the registry does not know are missing."""
+    return Call("POST", "gateways/api/v1.0/unique_ids", _hosts, content=json_body(list(ids)), base=base)
+
+
+def exists_call(base: str, instance: Location, stage: int, component: str) -> Call[bool]:
+    """Whether a component has a working directory."""
+    return Call("GET", "experiment/", _flag, params=_component(instance, stage, component), base=base)
+
+
+def component_call(base: str, instance: Location, stage: int, component: str) -> Call[Any]:
+    """The archive of a component's working directory, to be streamed; in its place may come that there is none."""
+    what = f"component stage{stage}.{component} of {instance}"
+
+    def decode(response: Response) -> None:
+        said = response.json()
+        if said is False:
+            raise NotFound(f"the gateway {instance.gateway!r} does not know the instance {instance}")
+        if said == "":
+            raise NotFound(f"there is no directory of {what}")
+        raise ValueError("no archive")
+
+    params = _component(instance, stage, component)
+    return Call("GET", "experiment/download", decode, due="an archive", params=params, is_long=True, base=base)
+
+
+def files_call(base: str, instance: Location, paths: Iterable[str]) -> Call[Any]:
+    """The archive of some files of an instance, to be streamed: each has its absolute path, some may be left out."""
+    content = json_body({str(instance): list(paths)})
+    return Call("POST", "files/api/v1.1", _no_archive, due="an archive", content=content, is_long=True, base=base)
+
+
+def _component(instance: Location, stage: int, component: str) -> dict[str, str]:
+    return {"experiment": instance.path, "stage": str(stage), "component": component}
+
+
+def _hosts(response: Response) -> dict[str, str]:
+    found = response.json()
+    hosts = {name: str(entry.get("host")) for name, entry in found.items() if isinstance(entry, dict)}
+    for name, host in hosts.items():
+        if "@" in host:  # not told, because it may hold a password
+            raise APIError(f"the registry has an address of gateway {name!r} that cannot be used: tell who runs it")
+    usable = {name: host for name, host in hosts.items() if split_address(host) is not None}
+    if found and not usable:
+        raise ValueError("no addresses")
+    return usable
+
+
+def _flag(response: Response) -> bool:
+    said = response.json()
+    if said not in ("True", "False", False, True):
+        raise ValueError("neither True nor False")
+    return str(said) == "True"
+
+
+def _no_archive(response: Response) -> None:
+    raise ValueError("no archive")
+
+
+class Gateways(Group):
+    """
+    Where the files of runs are: each run's at one gateway, which its documents name by an id.
+
+    All methods raise `NotFound` for a gateway that nobody registered, and `TransportError` or another `APIError` when
+    the registry or the gateway cannot be asked or refuses. A gateway at another host than the deployment's is asked
+    without credentials, unless ``Config.trusted_hosts`` names it.
+    """
+
+    def __init__(
+        self,
+        send: Sender,
+        registry: Callable[[], Awaitable[str]],
+        reached: Callable[[str], str],
+        known: dict[str, tuple[str, float]],
+        clock: Clock,
+    ) -> None:
+        super().__init__(send)
+        self._registry = registry
+        self._reached = reached
+        self._known = known
+        self._clock = clock
+        self._asked = 0
+        """How many times the registry has answered."""
+        self._unknown: dict[str, int] = {}
+        """id -> in which answer it was missing."""
+        self._lock = anyio.Lock()
+
+    async def resolve(self, ids: Iterable[str]) -> dict[str, str]:
+        """
+        The addresses of gateways by their ids, in the order given, each with a slash at its end.
+
+        Those that are not known for at most ten minutes are asked for in one request, however many tasks
+        want them.
+
+        Raises:
+            NotFound: The registry does not know one; the message names it.
+
+        Source: ``POST gateways/api/v1.0/unique_ids`` of the registry.
+        """
+        wanted = dict.fromkeys([ids] if isinstance(ids, str) else ids)
+        asked = self._asked
+        if self._missing(wanted):
+            async with self._lock:
+                if missing := [name for name in self._missing(wanted) if self._unknown.get(name, -1) < asked]:
+                    await self._ask(missing)
+        if missing := self._missing(wanted):
+            told = f"nobody registered the gateway(s) {missing}, so that their files cannot be reached"
+            raise NotFound(f"{told}: ask who runs the deployment")
+        return {name: self._known[name][0] for name in wanted}
+
+    async def _ask(self, ids: Iterable[str]) -> None:
+        found = await self._send(resolve_call(await self._registry(), ids))
+        now = self._clock.now()
+        self._known.update({name: (self._reached(host), now) for name, host in found.items()})
+        self._unknown.update({name: self._asked for name in ids if name not in found})
+        self._asked += 1
+
+    def _missing(self, wanted: Iterable[str]) -> list[str]:
+        oldest = self._clock.now() - AGE
+        return [name for name in wanted if name not in self._known or self._known[name][1] < oldest]
+
+    async def is_healthy(self, gateway: str | None = None) -> bool:
+        """
+        Whether the registry answers, or a gateway; False if it cannot be reached or fails.
+
+        Args:
+            gateway: Its id, as documents have it; None: the registry itself.
+
+        Raises:
+            Unauthorized: The credentials were refused, which says nothing about the gateway.
+
+        Source: ``GET hello/`` of the registry and of each gateway.
+        """
+        base = await self._registry() if gateway is None else (await self.resolve([gateway]))[gateway]
+        try:
+            return await self._send(hello_call(base))
+        except Unauthorized:
+            raise
+        except (APIError, TransportError, DecodeError):
+            return False
+
+    async def has_component(self, instance: str, stage: int, component: str) -> bool:
+        """
+        Whether a component has a working directory at its gateway; False also if the run is unknown there.
+
+        Args:
+            instance: The ``instance`` of a document.
+            stage: Index of the stage.
+            component: The exact name.
+
+        Source: ``GET experiment/`` of the gateway.
+        """
+        where = location(instance)
+        base = (await self.resolve([where.gateway]))[where.gateway]
+        return await self._send(exists_call(base, where, stage, component))

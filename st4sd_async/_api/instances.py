@@ -1,0 +1,260 @@
+"""Executions of experiments: ``instances/`` of the runtime service."""
+
+from __future__ import annotations
+
+import builtins
+import logging
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import pydantic
+
+from .._errors import APIError, UnknownRun, shorten
+from .._http.call import Call, model, nothing, segment, subpath
+from .._http.responses import Response, is_file
+from .._http.retry import Replay
+from .._util.did_you_mean import meant
+from ..models import Instance, KeyOutput, Output, Status
+from ..models._lenient import lenient
+from ..models.properties import is_table
+from ..models.rest_uid import check_rest_uid
+from ._base import AT_FIRST_USE, Group
+from .documents import properties_params
+
+log = logging.getLogger("st4sd_async")
+
+_OUTPUTS: pydantic.TypeAdapter[dict[str, KeyOutput]] = pydantic.TypeAdapter(dict[str, KeyOutput], config=AT_FIRST_USE)
+
+
+def instance_path(rest_uid: str) -> str:
+    """Return the path of one instance; raise ValueError for what is not a rest-uid."""
+    if not isinstance(rest_uid, str):
+        told = "use the client's verb of that name" if hasattr(rest_uid, "id") else "is an 'await' missing?"
+        raise TypeError(f"a rest-uid is a text, not {type(rest_uid).__name__}: give run.id, or {told}")
+    return f"instances/{check_rest_uid(rest_uid)}"
+
+
+def list_call() -> Call[list[Instance]]:
+    """All instances."""
+    return Call("GET", "instances/", _readable)
+
+
+def get_call(rest_uid: str, params: Mapping[str, str] | None = None) -> Call[Instance]:
+    """All the service keeps of one instance."""
+    return Call("GET", instance_path(rest_uid), model(Instance), params=params, missing=UnknownRun)
+
+
+def status_call(rest_uid: str) -> Call[Status]:
+    """The status of one instance; "no status yet" is a pending one."""
+    return Call("GET", f"{instance_path(rest_uid)}/status", model(Status), missing=UnknownRun, rescue=_pending)
+
+
+def outputs_call(rest_uid: str) -> Call[dict[str, KeyOutput]]:
+    """The key-outputs that exist by now."""
+    path = f"{instance_path(rest_uid)}/outputs"
+    return Call("GET", path, lambda response: lenient(_OUTPUTS.validate_python, response.json()), missing=UnknownRun)
+
+
+def output_call(rest_uid: str, name: str, path: str | None) -> Call[Output]:
+    """The contents of a key-output, or of a file or folder in it."""
+    where = _output_path(rest_uid, name)
+    if path is not None:
+        where = f"{where}/{subpath(path)}"
+    return Call("GET", where, lambda response: _output(name, response), due="a file", is_long=True, missing=UnknownRun)
+
+
+def output_file_call(rest_uid: str, name: str) -> Call[Any]:
+    """The contents of a key-output, to be streamed."""
+    return Call("GET", _output_path(rest_uid, name), _no_file, due="a file", is_long=True, missing=UnknownRun)
+
+
+def _output_path(rest_uid: str, name: str) -> str:
+    return f"{instance_path(rest_uid)}/outputs/{segment(name, 'the name of a key-output')}"
+
+
+def properties_call(rest_uid: str, params: Mapping[str, str] | None = None) -> Call[dict[str, list[Any]]]:
+    """The measured properties, column by column."""
+    path = f"{instance_path(rest_uid)}/properties"
+    return Call("GET", path, _columns, params=params, is_long=True, missing=UnknownRun)
+
+
+def delete_call(rest_uid: str) -> Call[None]:
+    """An instance to stop and delete. The service answers 400 for one it does not know."""
+    return Call(
+        "DELETE",
+        instance_path(rest_uid),
+        nothing,
+        replay=Replay.DELETE,
+        missing=UnknownRun,
+        missing_on=(400, 404),
+    )
+
+
+class Instances(Group):
+    """
+    Executions of experiments, by rest-uid.
+
+    All methods raise `UnknownRun` for an instance that is not there, and `TransportError`,
+    `Unauthorized` or another `APIError` when the service cannot be asked or refuses.
+    """
+
+    async def list(self) -> builtins.list[Instance]:
+        """
+        All instances, in no particular order; [] if there are none.
+
+        About 2 to 5 KB each, all in one reply. The service leaves out what it fails to read, and does
+        not look at the cluster: a status in the list never shows waiting or start-up failures. An item that cannot
+        be read, as one whose id is not a rest-uid, is left out, with one WARNING in the log; if none
+        can be read, that is a DecodeError. ``status.meta.user_metadata`` of an item is the ``metadata`` that it was
+        started with, once it runs.
+
+        Source: ``GET instances/``.
+        """
+        return await self._send(list_call())
+
+    async def get(
+        self, rest_uid: str, *, include_properties: Iterable[str] | None = None, stringify_nan: bool = False
+    ) -> Instance:
+        """
+        All the service keeps of one instance: status, key-outputs, labels, the experiment's definition.
+
+        Args:
+            rest_uid: The instance.
+            include_properties: Columns of measured properties in any case, ``["*"]`` for all, None for none. They are
+                in ``property_table``, always with ``input-id``; a column that was not measured is left out.
+            stringify_nan: Whether missing numbers come as the text ``NaN`` and not as floats.
+
+        Raises:
+            NotReady: Properties were asked for, and the instance still runs.
+            NoProperties: Properties were asked for, and the experiment measures none.
+            ServerError: Properties were asked for, and there is no status yet.
+
+        Source: ``GET instances/{id}``.
+        """
+        params = properties_params(include_properties, stringify_nan=stringify_nan)
+        return await self._send(get_call(rest_uid, params))
+
+    async def status(self, rest_uid: str) -> Status:
+        """
+        The status of one instance; pending, with every field None, while the service has none.
+
+        Source: ``GET instances/{id}/status``.
+        """
+        return await self._send(status_call(rest_uid))
+
+    async def outputs(self, rest_uid: str) -> dict[str, KeyOutput]:
+        """
+        The key-outputs that exist by now, by name; {} before there are any.
+
+        Source: ``GET instances/{id}/outputs``.
+        """
+        return await self._send(outputs_call(rest_uid))
+
+    async def output(self, rest_uid: str, name: str, path: str | None = None) -> Output:
+        """
+        The contents of a key-output: a file as it is, a folder as its zip archive.
+
+        Args:
+            rest_uid: The instance.
+            name: The key-output.
+            path: A file or folder inside of it, as ``"sub/b.bin"``; None: all of it.
+
+        Raises:
+            UnknownOutput: There is no such key-output, not yet, or no such file in it.
+            NotAFolder: ``path`` is given, and the key-output is a file.
+            OutsideOfFolder: ``path`` leads out of it.
+            DecodeError: Something else came in place of a file, such as the web page of a proxy.
+
+        Source: ``GET instances/{id}/outputs/{name}``.
+        """
+        return await self._send(output_call(rest_uid, name, path))
+
+    async def properties(
+        self, rest_uid: str, *, include_properties: Iterable[str] | None = None, stringify_nan: bool = False
+    ) -> dict[str, builtins.list[Any]]:
+        """
+        The properties that the instance measured: column name -> values, rows sorted by ``input-id``.
+
+        What could not be measured is NaN. Column names are lower-case. `Client.properties` makes a table of it.
+
+        Args:
+            rest_uid: The instance.
+            include_properties: Columns in any case, and ``input-id`` with them; None: all. One that was not
+                measured is left out.
+            stringify_nan: Whether missing numbers come as the text ``"NaN"`` and not as floats.
+
+        Raises:
+            NotReady: It still runs, or its status is not complete yet.
+            ServerError: It has no status yet.
+            NoProperties: It is over and measured none.
+
+        Source: ``GET instances/{id}/properties``.
+        """
+        params = properties_params(include_properties, stringify_nan=stringify_nan)
+        return await self._send(properties_call(rest_uid, params))
+
+    async def delete(self, rest_uid: str) -> None:
+        """
+        Stop an instance and delete it; its files stay. Returns before it is dead.
+
+        Source: ``DELETE instances/{id}``.
+        """
+        await self._send(delete_call(rest_uid))
+
+
+def _readable(response: Response) -> builtins.list[Instance]:
+    """The instances in the list; one that cannot be read does not hide the others."""
+    items, found, problems = response.json(), [], []
+    if not isinstance(items, list):
+        raise ValueError("no list of instances")
+    for item in items:
+        try:
+            found.append(Instance.model_validate(item))
+        except pydantic.ValidationError as error:
+            first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+            problems.append(f"{'.'.join(map(str, first['loc']))}: {first['msg']}")
+    if items and not found:
+        raise ValueError("no list of instances")
+    if problems:
+        told = "left out %d of %d instances in the list of the service, which cannot be read; the first: %s"
+        log.warning(told, len(problems), len(items), shorten(problems[0]))
+    return found
+
+
+def _pending(error: APIError) -> Status | None:
+    if error.status == 400 and "does not have a status yet" in error.message:
+        return Status.pending(error.detail)
+    return None
+
+
+def _columns(response: Response) -> dict[str, list[Any]]:
+    table = response.json()
+    if not is_table(table):
+        raise ValueError("no table of properties")
+    return table
+
+
+def _no_file(response: Response) -> None:
+    raise ValueError("words in place of a file")
+
+
+def _output(name: str, response: Response) -> Output:
+    if not is_file(response.headers):
+        raise ValueError("words in place of a file")
+    media_type = response.headers["content-type"].partition(";")[0].strip().lower()
+    filename = filename_in(response.headers.get("content-disposition", "")) or name
+    return Output(name=name, filename=filename, content=response.body, media_type=media_type)
+
+
+def filename_in(disposition: str) -> str:
+    """The name in a Content-Disposition header, in which the service escapes neither quotes nor UTF-8."""
+    _, _, name = disposition.partition('filename="')
+    return name.rpartition('"')[0]
+
+
+def where_to_look(name: str, path: str | None, known: Iterable[str], *, is_over: bool) -> str:
+    """What to do when a key-output is not there."""
+    if path is not None and name in known:
+        return f"the key-output is there, but has no {path!r} in it: output(run, {name!r}) gives all of it"
+    more = "the run is over, so there will be no others" if is_over else "others may come until the run is over"
+    return f"the run has {sorted(known)}, and {more}{meant(name, known)}"

@@ -1,0 +1,295 @@
+"""Relationships between experiments: ``relationships/`` and ``query/relationships/`` of the runtime service."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import pydantic
+
+from .. import models
+from .._errors import APIError
+from .._http.call import Call, model, nothing, segment
+from .._http.responses import Response
+from .._http.retry import Replay
+from .._refusals import InvalidQuery, InvalidRelationship, UnknownRelationship
+from .._util.problems import problems_in
+from ..models.packages import Parameterisation
+from ._base import Group, checked_definition, complaints, definition_body, mapping, registered, without_nulls
+
+if TYPE_CHECKING:
+    from ..models import Relationship, RelationshipList, RelationshipPayload, Synthesis, SynthesisPreview
+
+DslVersion = Literal["2.0.0_0.1.0", "1"]
+"""Versions of the DSL that a preview comes in; ``"1"`` is FlowIR."""
+
+
+def relationship_path(identifier: str) -> str:
+    """The path of one relationship."""
+    return f"relationships/{segment(identifier, 'the identifier of a relationship')}/"
+
+
+def _not_there(identifier: str) -> Callable[[str], type[APIError] | None]:
+    """The service answers 400 with the bare identifier where it knows no such relationship to make something of."""
+
+    def telling(message: str) -> type[APIError] | None:
+        return UnknownRelationship if message in (identifier, f"Invalid payload, reason: {identifier}") else None
+
+    return telling
+
+
+def list_call(*, nulls: bool = False) -> Call[RelationshipList]:
+    """All relationships."""
+    return Call("GET", "relationships/", _listed, params={"hideNone": "n"} if nulls else None)
+
+
+def get_call(identifier: str) -> Call[Relationship]:
+    """One relationship."""
+    return Call("GET", relationship_path(identifier), registered(models.Relationship), missing=UnknownRelationship)
+
+
+def push_call(relationship: Mapping[str, Any] | Relationship | RelationshipPayload) -> Call[Relationship]:
+    """A relationship to store, in place of one of the same name."""
+    given = without_nulls(relationship.raw) if isinstance(relationship, models.Relationship) else relationship
+    checked = checked_definition("relationship", given, models.RelationshipPayload, InvalidRelationship)
+    return Call(
+        "POST",
+        "relationships/",
+        model(models.Relationship, "entry"),
+        replay=Replay.REPEAT,
+        content=definition_body("relationship", checked, InvalidRelationship),
+        is_long=True,
+        wrong=InvalidRelationship,
+    )
+
+
+def delete_call(identifier: str) -> Call[None]:
+    """A relationship to delete."""
+    path = relationship_path(identifier)
+    return Call("DELETE", path, nothing, replay=Replay.DELETE, missing=UnknownRelationship)
+
+
+def synthesize_call(
+    identifier: str, name: str, parameterisation: Mapping[str, Any] | Parameterisation | None, *, generate: bool
+) -> Call[Synthesis]:
+    """An experiment to make and store; the same again gives the same digest, so it may be repeated."""
+    options = {} if generate else {"options": {"generateParameterisation": False}}
+    given = parameterisation.raw if isinstance(parameterisation, Parameterisation) else parameterisation
+    content = {"parameterisation": {} if given is None else mapping("parameterisation", given), **options}
+    return Call(
+        "POST",
+        f"{relationship_path(identifier)}synthesize/{segment(name, 'the name of an experiment')}/",
+        model(models.Synthesis),
+        replay=Replay.REPEAT,
+        content=definition_body("parameterisation", content, InvalidRelationship),
+        is_long=True,
+        missing=UnknownRelationship,
+        wrong=InvalidRelationship,
+        telling=_not_there(identifier),
+    )
+
+
+def preview_call(identifier: str, dsl_version: DslVersion, platform: str | None) -> Call[SynthesisPreview]:
+    """What a synthesis would give."""
+    if dsl_version not in (versions := get_args(DslVersion)):
+        raise ValueError(f"dsl_version is one of {versions}, not {dsl_version!r}")
+    params = {"dslVersion": dsl_version, **({"platform": platform} if platform else {})}
+    return Call(
+        "GET",
+        f"{relationship_path(identifier)}preview/synthesize/dsl/",
+        model(models.SynthesisPreview),
+        params=params,
+        is_long=True,
+        missing=UnknownRelationship,
+        wrong=InvalidRelationship,
+        telling=_not_there(identifier),
+    )
+
+
+def query_call(identifier: str | None, input_graph: str | None, output_graph: str | None) -> Call[RelationshipList]:
+    """The relationships whose identifiers match."""
+    graphs = {
+        "inputGraph": _expression("input_graph", input_graph),
+        "outputGraph": _expression("output_graph", output_graph),
+    }
+    transform = {name: {"identifier": text} for name, text in graphs.items() if text}
+    own = _expression("identifier", identifier)
+    query = {**({"identifier": own} if own else {}), **({"transform": transform} if transform else {})}
+    if not query:
+        raise ValueError("name an expression for at least one identifier; list() gives all relationships")
+    return Call(
+        "POST",
+        "query/relationships/",
+        _found,
+        content=definition_body("query", query, InvalidQuery),
+        wrong=InvalidQuery,
+    )
+
+
+class Relationships(Group):
+    """
+    Relationships: an input graph, such as a surrogate, that may take the place of an output graph.
+
+    All methods raise `TransportError`, `Unauthorized` or another `APIError` when the service cannot
+    be asked or refuses.
+    """
+
+    async def list(self, *, nulls: bool = False) -> RelationshipList:
+        """
+        All relationships.
+
+        Args:
+            nulls: Whether ``raw`` has fields without a value too.
+
+        Returns:
+            A list; its ``problems`` tells what is wrong with entries, and which of them could not be read.
+
+        Source: ``GET relationships/``.
+        """
+        return await self._send(list_call(nulls=nulls))
+
+    async def get(self, identifier: str) -> Relationship:
+        """
+        One relationship; its ``problems`` tells what is wrong with it.
+
+        Raises:
+            UnknownRelationship: There is none.
+
+        Source: ``GET relationships/{identifier}/``.
+        """
+        return await self._send(get_call(identifier))
+
+    async def push(self, relationship: Mapping[str, Any] | Relationship | RelationshipPayload) -> Relationship:
+        """
+        Store a relationship, in place of one of the same name.
+
+        Args:
+            relationship: ``identifier`` and ``transform``, whose two graphs name experiments of the registry, in the
+                service's documented form or as a `RelationshipPayload`; or a relationship got from a registry.
+
+        Returns:
+            The relationship as stored, with the links and base packages that the service found itself.
+
+        Raises:
+            InvalidRelationship: It will not do, an experiment is not there, or no sound experiment would come of it;
+                ``problems`` tells why.
+
+        Source: ``POST relationships/``, which tries the synthesis and so takes seconds.
+        """
+        return await self._send(push_call(relationship))
+
+    async def delete(self, identifier: str) -> None:
+        """
+        Delete a relationship; what was synthesized from it stays.
+
+        Raises:
+            UnknownRelationship: There is none.
+
+        Source: ``DELETE relationships/{identifier}/``.
+        """
+        await self._send(delete_call(identifier))
+
+    async def synthesize(
+        self,
+        identifier: str,
+        name: str,
+        parameterisation: Mapping[str, Any] | Parameterisation | None = None,
+        *,
+        generate: bool = True,
+    ) -> Synthesis:
+        """
+        Make an experiment in which the input graph takes the place of the output graph, and push it.
+
+        Args:
+            identifier: The relationship.
+            name: Name of the new experiment; it gets the tag ``latest``.
+            parameterisation: ``presets`` and ``executionOptions``, which win over what is generated, or those of an
+                experiment; None: nothing.
+            generate: Whether the rest of the parameterisation is taken from the output graph's experiment and made up
+                from the variables there are.
+
+        Raises:
+            UnknownRelationship: There is no such relationship.
+            UnknownExperiment: An experiment that it names is gone.
+            InvalidRelationship: No sound experiment comes of it; ``problems`` tells why.
+
+        Source: ``POST relationships/{identifier}/synthesize/{name}/``, which reads two packages and so takes seconds.
+        """
+        return await self._send(synthesize_call(identifier, name, parameterisation, generate=generate))
+
+    async def preview(
+        self, identifier: str, *, dsl_version: DslVersion = "2.0.0_0.1.0", platform: str | None = None
+    ) -> SynthesisPreview:
+        """
+        What `synthesize` would give; nothing is stored.
+
+        Args:
+            identifier: The relationship.
+            dsl_version: ``"1"`` for FlowIR.
+            platform: The platform to show, None for the one that both experiments have; today's service shows that
+                whatever is asked for.
+
+        Raises:
+            UnknownRelationship: There is no such relationship.
+            InvalidRelationship: No sound experiment would come of it.
+
+        Source: ``GET relationships/{identifier}/preview/synthesize/dsl/``.
+        """
+        return await self._send(preview_call(identifier, dsl_version, platform))
+
+    async def query(
+        self, *, identifier: str | None = None, input_graph: str | None = None, output_graph: str | None = None
+    ) -> RelationshipList:
+        """
+        The relationships that match all of the expressions; [] if none does.
+
+        Args:
+            identifier: Regular expression that fits the beginning of the relationship's identifier.
+            input_graph: The same for the experiment of the input graph: ``"ani-surrogate:"`` finds all its tags.
+            output_graph: The same for the experiment of the output graph.
+
+        Raises:
+            ValueError: None is named, or one is no regular expression.
+
+        Source: ``POST query/relationships/``.
+        """
+        return await self._send(query_call(identifier, input_graph, output_graph))
+
+
+def _expression(what: str, text: str | None) -> str | None:
+    if not isinstance(text, str | None):
+        raise TypeError(f"{what} is a text, a regular expression, not {text!r}")
+    try:
+        re.compile(text or "")
+    except re.error as error:
+        raise ValueError(f"{what} is no regular expression: {text!r}: {error}") from None
+    return text
+
+
+def _listed(response: Response) -> RelationshipList:
+    body = response.json()
+    problems = complaints(body)
+    entries = _readable(body["entries"], problems)
+    return models.RelationshipList(entries, problems_in(problems), body)
+
+
+def _readable(found: Any, problems: list[Any]) -> list[Relationship]:
+    """The entries that can be read; what is wrong with the others is added to the problems."""
+    if not isinstance(found, list):
+        raise ValueError("no list")
+    entries = []
+    for entry in found:
+        try:
+            entries.append(models.Relationship.model_validate(entry))
+        except pydantic.ValidationError as error:
+            name = entry.get("identifier") if isinstance(entry, dict) else None
+            told = f"cannot be read: {error.error_count()} fields are not as documented"
+            problems.append({"identifier": name or "", "problem": told})
+    return entries
+
+
+def _found(response: Response) -> RelationshipList:
+    body: dict[str, Any] = {"entries": response.json()}
+    problems: list[Any] = []
+    return models.RelationshipList(_readable(body["entries"], problems), problems_in(problems), body)

@@ -1,0 +1,151 @@
+"""Credentials for container registries: ``image-pull-secrets/`` of the runtime service."""
+
+from __future__ import annotations
+
+import builtins
+
+import pydantic
+
+from .._errors import AlreadyExists, APIError, Conflict
+from .._http.call import Call, json_body, nothing, segment
+from .._http.responses import Response
+from .._http.retry import Replay
+from .._refusals import NameTaken, UnknownPullSecret
+from ._base import AT_FIRST_USE, Group
+
+_REGISTRIES: pydantic.TypeAdapter[dict[str, list[str]]] = pydantic.TypeAdapter(
+    dict[str, list[str]], config=AT_FIRST_USE
+)
+_NAMES: pydantic.TypeAdapter[list[str]] = pydantic.TypeAdapter(list[str], config=AT_FIRST_USE)
+
+Password = str | pydantic.SecretStr
+"""A password or a token."""
+
+
+def secret_path(name: str) -> str:
+    """The path of one image pull secret."""
+    return f"image-pull-secrets/{segment(name, 'the name of an image pull secret')}"
+
+
+def list_call() -> Call[dict[str, list[str]]]:
+    """All image pull secrets."""
+    return Call("GET", "image-pull-secrets/", lambda response: _REGISTRIES.validate_python(response.json()))
+
+
+def get_call(name: str) -> Call[list[str]]:
+    """The registries of one; the service answers 500 for one that it does not know."""
+    return Call("GET", secret_path(name), _names, missing=UnknownPullSecret, telling=_not_there)
+
+
+def _written(name: str, server: str, username: str, password: Password) -> tuple[bytes, tuple[str, ...]]:
+    """The body that makes or changes one, and the texts in it that must not come back in messages."""
+    word = password.get_secret_value() if isinstance(password, pydantic.SecretStr) else password
+    given = {"server": server, "username": username, "password": word}
+    for what, text in given.items():
+        if not isinstance(text, str) or not text:
+            raise ValueError(f"the image pull secret {name!r} needs a {what}, a text that is not empty")
+    return json_body(given), (word,)
+
+
+def create_call(name: str, server: str, username: str, password: Password) -> Call[None]:
+    """An image pull secret to create, once."""
+    content, secrets = _written(name, server, username, password)
+    return Call(
+        "POST",
+        secret_path(name),
+        nothing,
+        replay=Replay.ONCE,
+        content=content,
+        telling=_there,
+        secrets=secrets,
+        what=f"the image pull secret {name!r} was created",
+    )
+
+
+def update_call(name: str, server: str, username: str, password: Password) -> Call[None]:
+    """An image pull secret to write, be it there or not."""
+    content, secrets = _written(name, server, username, password)
+    path = secret_path(name)
+    return Call("PUT", path, nothing, replay=Replay.REPEAT, content=content, secrets=secrets)
+
+
+class ImagePullSecrets(Group):
+    """
+    Image pull secrets: with them, runs may use images of private container registries.
+
+    A new one is used within two minutes. Nobody can read a password back. All methods raise `TransportError`,
+    `Unauthorized` or another `APIError` when the service cannot be asked or refuses. There is no endpoint that
+    deletes one.
+    """
+
+    async def list(self) -> dict[str, builtins.list[str]]:
+        """
+        All image pull secrets: name -> the registries that it opens; {} if there are none.
+
+        Source: ``GET image-pull-secrets/``, which leaves out those that it cannot read.
+        """
+        return await self._send(list_call())
+
+    async def get(self, name: str) -> builtins.list[str]:
+        """
+        The registries that an image pull secret opens.
+
+        Raises:
+            UnknownPullSecret: There is none of this name, or not yet.
+
+        Source: ``GET image-pull-secrets/{name}``.
+        """
+        return await self._send(get_call(name))
+
+    async def create(self, name: str, *, server: str, username: str, password: Password) -> None:
+        """
+        Create an image pull secret.
+
+        Args:
+            name: Lower-case letters, digits and dashes.
+            server: The registry, without ``https://``: a host, or a host and a path.
+            username: Who pulls.
+            password: Password or token; kept out of messages.
+
+        Raises:
+            AlreadyExists: There is one of this name: use `update`.
+            NameTaken: A Secret of this name is something else.
+            OutcomeUnknown: The connection or the service broke when it may have been created.
+
+        Source: ``POST image-pull-secrets/{name}``. Whether the credentials are right is not checked.
+        """
+        try:
+            await self._send(create_call(name, server, username, password))
+        except AlreadyExists as error:
+            error.advice = f"write it anew with client.image_pull_secrets.update({name!r}, ...)"
+            raise
+
+    async def update(self, name: str, *, server: str, username: str, password: Password) -> None:
+        """
+        Write an image pull secret anew, or create it if it is not there.
+
+        A Secret of this name that is something else gets these credentials beside what it has.
+
+        Args:
+            name: Lower-case letters, digits and dashes.
+            server: The registry; it replaces all that the secret opened before.
+            username: Who pulls.
+            password: Password or token; kept out of messages.
+
+        Source: ``PUT image-pull-secrets/{name}``. Whether the credentials are right is not checked.
+        """
+        await self._send(update_call(name, server, username, password))
+
+
+def _not_there(message: str) -> type[APIError] | None:
+    return UnknownPullSecret if "404 Not Found" in message else None
+
+
+def _there(message: str) -> type[Conflict] | None:
+    if "conflicts with existing Secret" in message:
+        return NameTaken
+    return AlreadyExists if "already exists" in message else None
+
+
+def _names(response: Response) -> list[str]:
+    return _NAMES.validate_python(response.json())

@@ -1,0 +1,126 @@
+"""Experiments that are written as DSL 2.0: ``utilities/`` and ``internal-experiments/`` of the runtime service."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from .. import models
+from .._http.call import Call, model, nothing
+from .._http.retry import Replay
+from .._refusals import InvalidDSL
+from ..models import Experiment
+from ._base import Group, definition_body, mapping, package_of, secrets_of
+
+if TYPE_CHECKING:
+    from ..models import GeneratedPackage
+
+
+def validate_call(dsl: Mapping[str, Any]) -> Call[None]:
+    """A DSL to check."""
+    content = definition_body("DSL", dsl, InvalidDSL)
+    return Call("POST", "utilities/dsl/", nothing, content=content, is_long=True, wrong=InvalidDSL)
+
+
+def package_call(dsl: Mapping[str, Any], template: Mapping[str, Any] | Experiment | None) -> Call[GeneratedPackage]:
+    """A DSL to make a package for."""
+    known = {} if template is None else {"pvep": package_of(template)}
+    content = definition_body("DSL", {"dsl": mapping("DSL", dsl), **known}, InvalidDSL)
+    return Call(
+        "POST",
+        "utilities/pvep/",
+        model(models.GeneratedPackage),
+        content=content,
+        is_long=True,
+        wrong=InvalidDSL,
+        secrets=secrets_of(known.get("pvep", {})),
+    )
+
+
+def push_call(dsl: Mapping[str, Any], package: Mapping[str, Any] | Experiment) -> Call[Experiment]:
+    """A DSL to store, and the package around it; the same again gives the same digest."""
+    content = {"workflow": {"dsl": mapping("DSL", dsl)}, "pvep": package_of(package)}
+    return Call(
+        "POST",
+        "internal-experiments/",
+        model(Experiment, "result"),
+        replay=Replay.REPEAT,
+        content=definition_body("DSL", content, InvalidDSL),
+        is_long=True,
+        wrong=InvalidDSL,
+        secrets=secrets_of(package_of(package)),
+    )
+
+
+class Utilities(Group):
+    """
+    Help for those who write experiments as DSL 2.0; nothing is stored.
+
+    All methods raise `TransportError`, `Unauthorized` or another `APIError` when the service cannot
+    be asked or refuses.
+    """
+
+    async def validate_dsl(self, dsl: Mapping[str, Any]) -> None:
+        """
+        Check a DSL; no error means that it makes sense.
+
+        Args:
+            dsl: ``entrypoint``, ``workflows`` and ``components``.
+
+        Raises:
+            InvalidDSL: It does not make sense; ``problems`` tells where and why.
+
+        Source: ``POST utilities/dsl/``.
+        """
+        await self._send(validate_call(dsl))
+
+    async def package_for_dsl(
+        self, dsl: Mapping[str, Any], template: Mapping[str, Any] | Experiment | None = None
+    ) -> GeneratedPackage:
+        """
+        Make the parameterised package that fits a DSL.
+
+        Args:
+            dsl: ``entrypoint``, ``workflows`` and ``components``.
+            template: A package whose name, description and parameterisation are kept as far as they fit; None: the
+                package is called ``anonymous`` and leaves nothing to choose.
+
+        Returns:
+            The package, with all its inputs, outputs and variables under ``metadata.registry``, and what became of the
+            template.
+
+        Raises:
+            InvalidDSL: The DSL or the template does not make sense; ``problems`` tells where and why.
+
+        Source: ``POST utilities/pvep/``.
+        """
+        return await self._send(package_call(dsl, template))
+
+
+class InternalExperiments(Group):
+    """
+    Experiments whose definition the deployment itself keeps, in place of a repository.
+
+    All methods raise `TransportError`, `Unauthorized` or another `APIError` when the service cannot
+    be asked or refuses.
+    """
+
+    async def push(self, dsl: Mapping[str, Any], package: Mapping[str, Any] | Experiment) -> Experiment:
+        """
+        Store a DSL, and push the package around it, in place of the last ones of its name.
+
+        Args:
+            dsl: ``entrypoint``, ``workflows`` and ``components``.
+            package: The package, with at least ``metadata.package.name``; its base packages do not count.
+                `Utilities.package_for_dsl` makes one.
+
+        Returns:
+            The experiment as the registry has it, ready to be started.
+
+        Raises:
+            InvalidDSL: The DSL or the package does not make sense; ``problems`` tells where and why.
+            Disabled: The deployment keeps no definitions.
+
+        Source: ``POST internal-experiments/``.
+        """
+        return await self._send(push_call(dsl, package))

@@ -1,0 +1,1 @@
+"""Live displays for notebooks, terminals and pipes, progress bars, and plots."""

@@ -1,0 +1,142 @@
+"""Runs, shown while they go on; and bars for whatever else takes its time."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable
+from contextlib import aclosing
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import anyio
+
+from .._errors import UnknownRun
+from .._render.cards import Bar, Card, Look, Table, Tone, counted, look_of, of_many, size_of
+from .._render.portraits import of_run
+from .._run import rest_uid_of, several
+from .screens import PAUSE, Screen, screen_here
+
+if TYPE_CHECKING:
+    from .._client_waits import Waits
+    from .._run import RunLike
+    from .._util.clock import Clock
+    from .._util.progress import Step
+    from ..models import Status
+
+log = logging.getLogger("st4sd_async")
+
+GOODBYE = "not shown any more, and not over: the runs go on; show() comes back to them"
+
+
+async def show(
+    client: Waits, runs: Iterable[RunLike], clock: Clock, timeout: float | None, interval: float | None
+) -> list[Status]:
+    """The final statuses of runs, which are shown until then; see `Client.show`."""
+    order = [rest_uid_of(run) for run in several(runs)]
+    changes = client.watch_many(order, timeout=timeout, interval=interval)
+    view, failure = View(order, screen_here()), None
+    try:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(view.keep_drawing, clock)
+            try:
+                async with aclosing(changes):
+                    async for run, status in changes:
+                        view.take(run.id, status)
+            except Exception as error:  # else it would come in a group
+                failure = error
+            tasks.cancel_scope.cancel()
+    finally:
+        # Of those that are nowhere nothing goes on.
+        view.close(note="" if isinstance(failure, UnknownRun) else GOODBYE)
+    if failure is not None:
+        raise failure
+    return [view.statuses[rest_uid] for rest_uid in order]
+
+
+class View:
+    """What is shown of some runs, and where."""
+
+    def __init__(self, rest_uids: Iterable[str], screen: Screen) -> None:
+        self._looks = dict.fromkeys(rest_uids, Look())
+        self.statuses: dict[str, Status] = {}
+        """rest-uid -> the newest status."""
+        self._screen: Screen | None = screen
+        self._news = anyio.Event()
+        self._news.set()
+
+    def take(self, rest_uid: str, status: Status) -> None:
+        """Take note of a status."""
+        self.statuses[rest_uid], self._looks[rest_uid] = status, look_of(status)
+        self._news.set()
+
+    async def keep_drawing(self, clock: Clock) -> None:
+        """Draw whenever there are news, but not all the time."""
+        while self._screen is not None:
+            await self._news.wait()
+            self._news = anyio.Event()
+            self._draw(self.card)
+            await clock.sleep(self._screen.pause if self._screen else 0.0)
+
+    @property
+    def card(self) -> Card:
+        """What is to be shown now."""
+        if len(self._looks) == len(self.statuses) == 1:
+            return of_run(*next(iter(self.statuses.items())))
+        told = of_many(self._looks)
+        return told if self.statuses else replace(told, table=None)
+
+    def close(self, note: str = GOODBYE) -> None:
+        """Draw a last time, with a word on runs that are not over."""
+        is_over = all(rest_uid in self.statuses and self.statuses[rest_uid].is_final for rest_uid in self._looks)
+        self._draw(self.card if is_over else replace(self.card, notes=(note,) if note else ()))
+        if self._screen is not None:
+            self._screen.close()
+
+    def _draw(self, told: Card) -> None:
+        try:
+            if self._screen is not None:
+                self._screen.draw(told)
+        except Exception:  # whatever is wrong with the display, the runs are watched
+            log.warning("the runs are not shown any more", exc_info=True)
+            self._screen = None
+
+
+class Steps:
+    """Draws works while any of them goes on."""
+
+    def __init__(self) -> None:
+        self._screen: Screen | None = None
+        self._steps: dict[str, Step] = {}
+        self._drawn = 0.0
+
+    def take(self, step: Step) -> None:
+        """Draw it, if it is the last of its work or enough time has passed."""
+        self._steps[step.work] = step
+        self._screen = self._screen or screen_here()
+        if step.is_over or time.monotonic() - self._drawn >= PAUSE:
+            self._screen.draw(steps_card(self._steps.values()))
+            self._drawn = time.monotonic()
+        if all(one.is_over for one in self._steps.values()):
+            self._screen.close()
+            self._screen, self._steps = None, {}
+
+
+def steps_card(steps: Iterable[Step]) -> Card:
+    """What to say of works that go on or have just ended."""
+    rows = tuple(
+        (
+            one.work,
+            _bar(one),
+            f"{one.done:,} of {one.total:,} {one.unit}",
+            size_of(one.received) if one.received else "",
+        )
+        for one in steps
+    )
+    return Card(counted(len(rows), "task"), table=Table(("", "", "done", "received"), rows))
+
+
+def _bar(step: Step) -> Bar:
+    is_whole = step.done >= step.total
+    tone = (Tone.GOOD if is_whole else Tone.BAD) if step.is_over else Tone.BUSY
+    return Bar(1.0 if is_whole else step.done / step.total, tone)

@@ -1,0 +1,1 @@
+"""One HTTP request: connections, credentials, retries, and errors. Only this package imports httpx and aiohttp."""

@@ -1,0 +1,1 @@
+"""What a start sends: reading, checking and serialising payloads, without network access."""

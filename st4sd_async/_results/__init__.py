@@ -1,0 +1,1 @@
+"""What runs leave behind: downloads, archives, tables, properties and buckets. Files are written only here."""

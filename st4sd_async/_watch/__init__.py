@@ -1,0 +1,1 @@
+"""Waiting for runs: one poller for all subscribers of a client."""

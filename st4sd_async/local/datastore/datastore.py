@@ -1,0 +1,151 @@
+"""
+The routes of the datastore's proxy: documents about instances that outlive them.
+
+Queries are those of MongoDB. To look into few documents of many instances, those are left out before that
+a query names by their ids, their paths or the type of the document.
+
+Source:
+    st4sd-datastore, ``drivers/mongo_proxy.py``; st4sd-runtime-core, ``experiment/service/db.py`` (``Mongo``).
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from st4sd_async.local.datastore.documents import EXPERIMENT, TYPES, identity, instance_uri
+from st4sd_async.local.datastore.gateway import find_instance
+from st4sd_async.local.engine.interface import Engine
+from st4sd_async.local.http.messages import Answer, Broken, Request, Route, Slash, reply
+from st4sd_async.local.runtime.measured import read_properties
+
+Document = dict[str, Any]
+UID_KEYS = ("metadata.userMetadata.rest-uid", "rest-uid")
+"""What a query calls the id of an instance, in a document about the experiment and about the metadata."""
+
+
+class Datastore:
+    """The handlers of the proxy, and what was written through it. Safe to use from any thread."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._lock = threading.Lock()
+        self._written: dict[tuple[Any, ...], tuple[Document | None, Document]] = {}
+        """identity -> what the engine said when a document was written, and that document."""
+
+    def routes(self) -> list[Route]:
+        """The routes."""
+        path = "/ds-mongodb-proxy/documents/api/v1.0"
+        return [
+            Route(f"{path}/query", Slash.NEVER, POST=self.query),
+            Route(f"{path}/upsert", Slash.NEVER, POST=self.upsert),
+            Route(f"{path}/may-insert", Slash.NEVER, POST=self.may_insert),
+        ]
+
+    def query(self, request: Request) -> Answer:
+        """The documents that match, with a table of properties in those about experiments if that is asked for."""
+        stringify, columns = request.flag("stringifyNaN"), request.query.get("includeProperties")
+        found = self._find(request.any_json())
+        if columns is not None:
+            found = [self._with_properties(document, columns.lower(), stringify) for document in found]
+        return reply({"document-descriptors": found})
+
+    def upsert(self, request: Request) -> Answer:
+        """Write documents, each instead of that with the same identity."""
+        try:
+            documents = {identity(document): document for document in request.any_json()["documents"]}
+        except (KeyError, TypeError) as error:
+            raise Broken from error
+        self._write(documents)
+        return reply("OK")
+
+    def may_insert(self, request: Request) -> Answer:
+        """Write a document, if it may replace others or a query finds none."""
+        try:
+            payload = request.any_json()
+            document, query, update = payload["doc"], payload["query"], payload["update"]
+            key = identity(document)
+        except (KeyError, TypeError) as error:
+            raise Broken from error
+        written = bool(update) or not self._find(query)
+        if written:
+            self._write({key: document})
+        return reply({"updated": written})
+
+    def _write(self, documents: Mapping[tuple[Any, ...], Document]) -> None:
+        locations = {instance_uri(location): uid for location, uid in self._engine.locations().items()}
+        for key, document in documents.items():
+            known = self._engine.documents(locations.get(document["instance"], ""), [document["type"]])
+            base = next((one for one in known if identity(one) == key), None)
+            with self._lock:
+                self._written[key] = (base, document)
+
+    def _find(self, query: Any) -> list[Document]:
+        """The documents that match a query; `Broken` if it is none."""
+        if not isinstance(query, Mapping):
+            raise Broken
+        applies = _matcher()
+        types = [kind for kind in TYPES if "type" not in query or applies({"type": query["type"]}, {"type": kind})]
+        documents = self._documents(self._candidates(query), types)
+        return [document for document in documents if applies(query, document)]
+
+    def _candidates(self, query: Mapping[str, Any]) -> Iterable[str]:
+        """The ids of the instances whose documents may match."""
+        for key in UID_KEYS:
+            wanted = query.get(key)
+            if isinstance(wanted, str):
+                return [wanted]
+            if isinstance(wanted, Mapping) and isinstance(wanted.get("$in"), list):
+                return [uid for uid in wanted["$in"] if isinstance(uid, str)]
+        locations, wanted = self._engine.locations(), query.get("instance")
+        if isinstance(wanted, str):
+            pattern = f"^{re.escape(wanted)}$"
+        elif isinstance(wanted, Mapping) and list(wanted) == ["$regex"]:
+            pattern = wanted["$regex"]
+        else:
+            return locations.values()
+        try:
+            fits = re.compile(pattern).search
+        except (TypeError, re.error) as error:
+            raise Broken from error
+        return [uid for location, uid in locations.items() if fits(instance_uri(location))]
+
+    def _documents(self, uids: Iterable[str], types: Collection[str]) -> Iterator[Document]:
+        """The documents about instances as they were written last, and those that nobody but a client knows."""
+        with self._lock:
+            written = dict(self._written)
+        for uid in uids:
+            for document in self._engine.documents(uid, types):
+                base, newer = written.get(identity(document), (None, document))
+                # What the orchestrator has reported anew since then replaces what was written.
+                yield newer if base == document else document
+        yield from (document for base, document in written.values() if base is None)
+
+    def _with_properties(self, document: Document, columns: str, stringify: bool) -> Document:
+        """A document with the measured properties, if it is about an experiment that measures some."""
+        interface = document.get("interface") or {}
+        tables = [path for path in interface.get("outputFiles") or () if Path(path).name == "properties.csv"]
+        instance = find_instance(self._engine, document["instance"])
+        if document["type"] != EXPERIMENT or len(tables) != 1 or instance is None:
+            return document
+        try:
+            table = read_properties(instance / tables[0], columns, stringify=stringify, infinity=True)
+        except OSError:
+            return document
+        return {**document, "interface": {**interface, "propertyTable": table}}
+
+
+def _matcher() -> Callable[[Mapping[str, Any], Document], bool]:
+    """Tells whether a query of MongoDB fits a document; made when it is needed, as the import takes 0.3 s."""
+    from mongomock.filtering import filter_applies
+
+    def applies(query: Mapping[str, Any], document: Document) -> bool:
+        try:
+            return bool(filter_applies(query, document))  # type: ignore[no-untyped-call]  # has no types
+        except Exception as error:  # there are many kinds, and the service foresees none
+            raise Broken from error
+
+    return applies

@@ -1,0 +1,1 @@
+"""The example experiments that come with the embedded ST4SD."""

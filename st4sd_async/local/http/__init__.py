@@ -1,0 +1,1 @@
+"""The HTTP side of the embedded ST4SD: a loopback listener, messages, routes and planted faults."""

@@ -1,0 +1,196 @@
+"""
+The experiments that were pushed: definitions by digest, and the tags that point at them.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import threading
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from st4sd_async.local.engine.interface import PackageFacts
+
+DIGEST_LENGTH = 63
+"""Characters of a digest: what fits into a label of Kubernetes."""
+TIME_FORMAT = "%Y-%m-%dT%H:%M:%S.%f%z"
+Definition = dict[str, Any]
+
+
+class UnknownDefinition(Exception):
+    """No experiment has this identifier."""
+
+
+class LatestNeeded(Exception):
+    """The tag ``latest`` cannot be taken away."""
+
+
+class Store:
+    """
+    The definitions of one server, in the order of their first push. Safe to use from any thread.
+
+    What goes in and out is copied; an identifier is ``name``, ``name:tag`` or ``name@digest``.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._entries: dict[tuple[str, str], Definition] = {}
+
+    def push(self, definition: Definition) -> None:
+        """Keep a complete definition; its tags and ``latest`` now point at it and at nothing else."""
+        name, registry = definition["metadata"]["package"]["name"], definition["metadata"]["registry"]
+        tags = list(definition["metadata"]["package"]["tags"])
+        registry["tags"] = tags if "latest" in tags else [*tags, "latest"]
+        with self._lock:
+            self._untag(name, registry["tags"])
+            self._entries[name, registry["digest"]] = copy.deepcopy(definition)
+
+    def get(self, identifier: str) -> Definition | None:
+        """The definition with an identifier, None if there is none."""
+        with self._lock:
+            key = self._find(identifier)
+            return copy.deepcopy(self._entries[key]) if key else None
+
+    def all(self) -> list[Definition]:
+        """All definitions, those without a tag included."""
+        with self._lock:
+            return copy.deepcopy(list(self._entries.values()))
+
+    def delete(self, identifier: str) -> int:
+        """How many definitions were deleted: one or none."""
+        with self._lock:
+            key = self._find(identifier)
+            if key is None:
+                return 0
+            del self._entries[key]
+            return 1
+
+    def retag(self, identifier: str, tags: list[str]) -> None:
+        """
+        Replace the tags of a definition; others lose these tags.
+
+        Raises:
+            UnknownDefinition: No such definition.
+            LatestNeeded: It is the latest, and the new tags say it is not.
+        """
+        with self._lock:
+            key = self._find(identifier)
+            if key is None:
+                raise UnknownDefinition(identifier)
+            metadata = self._entries[key]["metadata"]
+            if "latest" in metadata["registry"]["tags"] and "latest" not in tags:
+                raise LatestNeeded(identifier)
+            self._untag(key[0], tags)
+            metadata["registry"]["tags"] = list(tags)
+            metadata["package"]["tags"] = list(tags)
+
+    def count_execution(self, name: str, digest: str) -> None:
+        """Note that an instance of a definition was started."""
+        with self._lock:
+            entry = self._entries.get((name, digest))
+            if entry is not None:
+                entry["metadata"]["registry"]["timesExecuted"] += 1
+
+    def history(self, name: str) -> dict[str, Any]:
+        """The tags of a name and its untagged digests, once for each tag they were pushed with."""
+        tags: list[dict[str, Any]] = []
+        untagged: list[dict[str, Any]] = []
+        for definition in self.all():
+            if definition["metadata"]["package"]["name"] == name:
+                _trace(definition["metadata"], tags, untagged)
+        return {"tags": tags, "untagged": untagged}
+
+    def _find(self, identifier: str) -> tuple[str, str] | None:
+        name, at, digest = identifier.partition("@")
+        if at:
+            return (name, digest) if (name, digest) in self._entries else None
+        name, _, tag = identifier.partition(":")
+        for key, entry in self._entries.items():
+            if key[0] == name and (tag or "latest") in entry["metadata"]["registry"]["tags"]:
+                return key
+        return None
+
+    def _untag(self, name: str, tags: list[str]) -> None:
+        for key, entry in self._entries.items():
+            if key[0] == name:
+                registry = entry["metadata"]["registry"]
+                registry["tags"] = [tag for tag in registry["tags"] if tag not in tags]
+
+
+def _trace(metadata: Mapping[str, Any], tags: list[dict[str, Any]], untagged: list[dict[str, Any]]) -> None:
+    registry = metadata["registry"]
+    executed = {"timesExecuted": registry["timesExecuted"], "createdOn": registry["createdOn"]}
+    tags.extend({"tag": tag, "head": registry["digest"], **executed} for tag in registry["tags"])
+    if not registry["tags"]:
+        pushed = metadata["package"]["tags"]
+        pushed = pushed if "latest" in pushed else [*pushed, "latest"]
+        untagged.extend({"digest": registry["digest"], **executed, "originalTag": tag} for tag in pushed)
+
+
+def register(definition: Definition, facts: PackageFacts) -> None:
+    """Write into a definition what the registry knows about it: version, digest, defaults, names of files."""
+    for kind in ("git", "dataset"):
+        source = definition["base"]["packages"][0]["source"].get(kind)
+        if source is not None:
+            source["version"] = facts.version
+    definition["metadata"]["registry"] = {
+        "createdOn": datetime.now(UTC).strftime(TIME_FORMAT),
+        "digest": digest(definition),
+        "tags": [],
+        "timesExecuted": 0,
+        # The service loses it when it merges platforms, although runs have it.
+        "interface": copy.deepcopy(dict(facts.interface)) if len(facts.platforms) < 2 else {},
+        "inputs": [{"name": name} for name in facts.inputs],
+        "data": [{"name": name} for name in facts.data],
+        "containerImages": [],
+        "executionOptionsDefaults": {"variables": _defaults(definition["parameterisation"], facts)},
+        "platforms": list(facts.platforms),
+        "output": [{"name": name} for name in sorted(facts.outputs)],
+        "applicationDependencies": {platform: [] for platform in facts.platforms},
+    }
+
+
+def digest(definition: Mapping[str, Any]) -> str:
+    """The digest of what a definition does: not its name, tags, description or maintainer."""
+    content = {"base": definition["base"], "parameterisation": definition["parameterisation"]}
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return f"sha256x{hashlib.sha256(text.encode()).hexdigest()}"[:DIGEST_LENGTH]
+
+
+def _defaults(parameterisation: Mapping[str, Any], facts: PackageFacts) -> list[dict[str, Any]]:
+    """The default of each variable on each platform: those that the definition sets win."""
+    options, presets = parameterisation["executionOptions"], parameterisation["presets"]
+    platforms = [presets["platform"]] if presets.get("platform") else options["platform"]
+    common = facts.variables.get("default", {})
+    defaults: dict[str, dict[str, str]] = {}
+    for option in options["variables"]:
+        name = option["name"]
+        known = {platform: facts.variables.get(platform, {}) for platform in platforms or facts.platforms}
+        values = {platform: {**common, **own}.get(name) for platform, own in known.items()}
+        defaults[name] = {platform: str(value) for platform, value in values.items() if value is not None}
+    for option in [*options["variables"], *presets["variables"]]:
+        value = preset_value(option)
+        if value:
+            defaults[option["name"]] = dict.fromkeys(platforms or ["default"], value)
+    for platform in dict.fromkeys([*(platforms or facts.platforms), "default"]):
+        for name, value in facts.variables.get(platform, {}).items():
+            defaults.setdefault(name, {}).setdefault(platform, str(value))
+    return [
+        {
+            "name": name,
+            "valueFrom": [{"value": value, "platform": platform} for platform, value in values.items()],
+        }
+        for name, values in defaults.items()
+    ]
+
+
+def preset_value(option: Mapping[str, Any]) -> str | None:
+    """The value an option has if nobody sets it: its own, else the first of its choices, else None."""
+    if option.get("value") is not None:
+        return str(option["value"])
+    choices = option.get("valueFrom")
+    first = choices[0].get("value") if isinstance(choices, list) and choices else None
+    return None if first is None else str(first)

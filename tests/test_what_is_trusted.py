@@ -26,7 +26,7 @@ PROOFS = {
     "receive your API key": [f"{CREDENTIALS}test_a_key_is_a_bearer_a_token_a_cookie_and_the_key_wins"],
     "say anything about runs": ["properties/test_hostile.py::test_every_field_of_every_reply_is_shown_without_orders"],
     "refuse, stay silent": ["faults/test_repeats.py::test_the_whole_time_is_bounded", HOSTILE],
-    "put any word into a message": ["unit/test_printable.py::test_the_text_of_an_error_holds_no_control_characters"],
+    "put any word into a message": ["util/test_printable.py::test_the_text_of_an_error_holds_no_control_characters"],
     "give you an id that leaves a folder": [
         "faults/test_rest_uids.py::test_no_verb_takes_what_is_not_a_rest_uid",
         "faults/test_rest_uids.py::test_a_bad_item_of_the_list_is_left_out_with_one_warning",
@@ -35,17 +35,17 @@ PROOFS = {
     "have an answer taken for the answer": ["faults/test_surplus_answers.py::test_no_start_gets_the_answer_to_another"],
     "send orders to your terminal": [
         "cli/test_hostile.py::test_a_terminal_gets_no_orders",
-        "unit/test_printable.py::test_a_log_record_is_one_line_and_holds_no_control_characters",
+        "util/test_printable.py::test_a_log_record_is_one_line_and_holds_no_control_characters",
         "properties/test_hostile.py::test_every_field_of_every_reply_is_shown_without_orders",
     ],
     "hide the rest of a reply": ["faults/test_odd_fields.py::"],
-    "write, replace or delete anything outside": [HOSTILE, "client/downloads/test_links.py::"],
+    "write, replace or delete anything outside": [HOSTILE, "results/downloads/test_links.py::"],
     "replace the files in which this package keeps account": [
-        "unit/test_names.py::test_our_names_are_reserved_however_they_are_spelled"
+        "util/test_file_names.py::test_our_names_are_reserved_however_they_are_spelled"
     ],
     "have one key-output replace another": [
-        "unit/test_names.py::test_a_server_cannot_choose_two_names_with_one_digest",
-        "unit/test_names.py::test_no_two_names_share_a_folder_anywhere",
+        "util/test_file_names.py::test_a_server_cannot_choose_two_names_with_one_digest",
+        "util/test_file_names.py::test_no_two_names_share_a_folder_anywhere",
     ],
     "fill your memory with an answer": [
         f"{BOUNDED}test_a_body_without_end_is_cut_at_the_bound",
@@ -59,17 +59,17 @@ PROOFS = {
     "show your credentials in an error": ["faults/test_secrets.py::test_no_secret_in_anything_that_is_told"],
     "have a formula computed": [
         "cli/test_hostile.py::test_a_table_of_properties_computes_nothing_in_a_spreadsheet",
-        "unit/test_formulas.py::",
+        "cli/test_formulas.py::",
     ],
     # a gateway
-    "decide what is in a file": ["unit/test_workspace.py::test_a_writer_tells_size_and_checksum"],
+    "decide what is in a file": ["results/test_workspace.py::test_a_writer_tells_size_and_checksum"],
     "leave out files": ["faults/test_downloads_broken.py::test_one_unreadable_file_among_many"],
     "fill the disk that you download to": ["faults/test_downloads_hostile.py::test_no_room"],
     "get your credentials if it is on another host": [
         "faults/test_downloads_credentials.py::test_a_gateway_elsewhere_is_sent_credentials_only_if_it_is_trusted"
     ],
     "send you elsewhere": ["faults/test_downloads_credentials.py::test_a_redirect_of_a_gateway_is_not_followed"],
-    "unpack anything outside": ["unit/test_archive_hostile.py::", "unit/test_archive_target.py::"],
+    "unpack anything outside": ["results/test_archive_hostile.py::", "results/test_archive_target.py::"],
     # another registry
     "decide what an experiment contains": [f"{IMPORT}test_a_content_that_differs_without_a_digest_is_warned_about"],
     "move tags of the experiment": [f"{IMPORT}test_only_tags_that_are_shown_or_asked_for_are_moved"],
@@ -85,11 +85,11 @@ PROOFS = {
         f"{IMPORT}test_a_registry_over_plain_http_on_another_machine_is_refused_unless_allowed"
     ],
     # a bucket
-    "decide what is in the objects": ["s3/test_round_trip.py::"],
-    "send more than the size": ["s3/test_hostile.py::test_a_body_is_cut_at_the_size_that_was_promised"],
-    "name a key that leads out": ["s3/test_errors.py::test_a_hostile_key_never_leads_out_of_the_folder"],
-    "have an object written": ["s3/test_hostile.py::test_a_key_that_is_not_in_the_folder_is_refused"],
-    "keep a call busy with a list": ["s3/test_hostile.py::test_a_list_without_end_is_an_error"],
+    "decide what is in the objects": ["results/s3/test_round_trip.py::"],
+    "send more than the size": ["results/s3/test_hostile.py::test_a_body_is_cut_at_the_size_that_was_promised"],
+    "name a key that leads out": ["results/s3/test_errors.py::test_a_hostile_key_never_leads_out_of_the_folder"],
+    "have an object written": ["results/s3/test_hostile.py::test_a_key_that_is_not_in_the_folder_is_refused"],
+    "keep a call busy with a list": ["results/s3/test_hostile.py::test_a_list_without_end_is_an_error"],
     # other users
     "read downloaded files": ["test_what_is_trusted.py::test_downloads_have_the_mode_of_the_umask_and_journals_do_not"],
     "stop a download": [
@@ -98,13 +98,13 @@ PROOFS = {
     ],
     "read the journal of a batch": [
         "test_what_is_trusted.py::test_downloads_have_the_mode_of_the_umask_and_journals_do_not",
-        "client/test_batch_journal.py::test_credentials_are_never_written_down",
+        "batch/test_batch_journal.py::test_credentials_are_never_written_down",
     ],
     "read a folder that `serve --keep`": ["cli/test_hostile.py::test_a_folder_that_is_kept_is_for_its_owner_only"],
     "redirect a download by a link": [
-        "client/downloads/test_links.py::test_a_folder_that_became_a_link_is_a_clear_failure",
-        "unit/test_directory.py::test_a_folder_that_is_swapped_for_a_link_again_and_again_leads_nowhere",
-        "client/test_batch_results.py::test_a_link_in_place_of_the_folder_of_a_key_is_not_followed",
+        "results/downloads/test_links.py::test_a_folder_that_became_a_link_is_a_clear_failure",
+        "results/test_directory.py::test_a_folder_that_is_swapped_for_a_link_again_and_again_leads_nowhere",
+        "batch/test_batch_results.py::test_a_link_in_place_of_the_folder_of_a_key_is_not_followed",
         "cli/test_collect.py::test_a_link_in_place_of_the_folder_of_a_run_is_not_followed",
     ],
     # the user

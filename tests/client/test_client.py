@@ -27,7 +27,7 @@ from st4sd_async import (
     WaitTimeout,
 )
 from st4sd_async.local import DropAfter, Html, LocalServer
-from tests.client.batches import until
+from tests.batch.batches import until
 from tests.client.definitions import MOLECULES
 
 pytestmark = pytest.mark.anyio

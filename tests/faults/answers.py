@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.unit.archives import Entry, build
+from tests.results.archives import Entry, build
 
 from .gateways import archive, zipped
 from .raw import Answer, close, cut, head, never, raw, reply, reset, sign_in

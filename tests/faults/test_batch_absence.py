@@ -16,9 +16,9 @@ from st4sd_async._batch.reconciler import AT_ONCE, MISSED, SINGLY
 from st4sd_async.local import BadJson, BreakOff, Delay, DropAfter, DropBefore, Html, LocalServer, Reply, ShortList
 from st4sd_async.local.engine.instance_files import FROM_CLUSTER
 from st4sd_async.local.http.faults import Fault
-from tests.client.batches import START, QuickClock, connect, launch, launches, until, worked_off
-from tests.client.batches import client as client
-from tests.client.batches import server as server
+from tests.batch.batches import START, QuickClock, connect, launch, launches, until, worked_off
+from tests.batch.batches import client as client
+from tests.batch.batches import server as server
 
 pytestmark = pytest.mark.anyio
 

@@ -14,7 +14,7 @@ from st4sd_async._batch.journal import Journal
 from st4sd_async._batch.store import Book
 from st4sd_async.local import DropAfter, DropBefore, LocalServer, Reply
 from st4sd_async.local.http.faults import Fault
-from tests.client.batches import FACTOR, START, connect, launches, numbers, once, worked_off
+from tests.batch.batches import FACTOR, START, connect, launches, numbers, once, worked_off
 
 pytestmark = pytest.mark.anyio
 

@@ -8,9 +8,9 @@ import pytest
 
 from st4sd_async import Client, DecodeError
 from st4sd_async.local import BadJson, LocalServer
-from tests.client.batches import START, launches, numbers, once, worked_off
-from tests.client.batches import client as client
-from tests.client.batches import server as server
+from tests.batch.batches import START, launches, numbers, once, worked_off
+from tests.batch.batches import client as client
+from tests.batch.batches import server as server
 
 pytestmark = pytest.mark.anyio
 

@@ -24,8 +24,8 @@ from st4sd_async import (
 )
 from st4sd_async._http.credentials import Credential
 from st4sd_async.local import LocalServer
-from tests.client.batches import FACTOR, launches, numbers, once, worked_off
-from tests.client.batches import connect as connect_quickly
+from tests.batch.batches import FACTOR, launches, numbers, once, worked_off
+from tests.batch.batches import connect as connect_quickly
 from tests.conftest import FakeClock
 
 from .raw import RawServer, reply

@@ -13,7 +13,7 @@ import pytest
 
 from st4sd_async import Client, DownloadFailed, Run, St4sdError
 from st4sd_async.local import LocalServer, Reply
-from tests.unit.archives import Entry, build
+from tests.results.archives import Entry, build
 
 from .gateways import another, archive, gateway, register
 from .marks import KEY, TOKEN, leaks, logged, outcome, told

@@ -28,8 +28,8 @@ from st4sd_async._http.engine import not_connected
 from st4sd_async._http.outage import WARN_AFTER, Outage
 from st4sd_async._http.retry import Replay, repeated
 from st4sd_async.local import Html, LocalServer, Reply
-from tests.client.batches import FACTOR, launches, numbers, once, worked_off
-from tests.client.batches import connect as connect_quickly
+from tests.batch.batches import FACTOR, launches, numbers, once, worked_off
+from tests.batch.batches import connect as connect_quickly
 from tests.conftest import FakeClock
 
 from .raw import Answer, Exchange, RawServer, cut, reply

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from st4sd_async import DownloadError
 from st4sd_async._results.archive import extract
 from st4sd_async._results.unsafe_zip import Hostile, checked
-from tests.unit.archives import DEFLATED, LINES, STORED, UTF_8, Entry, build, made_by_a_server, made_by_python, tree
+from tests.results.archives import DEFLATED, LINES, STORED, UTF_8, Entry, build, made_by_a_server, made_by_python, tree
 
 Mutation = Callable[[bytearray, random.Random], bytes]
 

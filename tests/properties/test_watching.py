@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from st4sd_async import ConnectFailed, ConnectionLost, UnknownRun
 from st4sd_async._watch.status_reader import FEW
-from tests.unit.service import (
+from tests.watch.service import (
     FAILED,
     GONE,
     KILLED,

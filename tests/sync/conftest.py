@@ -11,7 +11,7 @@ from st4sd_async import Config
 from st4sd_async.local import LocalServer
 from st4sd_async.sync import Client
 
-from ..client.batches import FACTOR, QuickClock
+from ..batch.batches import FACTOR, QuickClock
 
 FILES = [{"filename": "molecules.csv", "content": "smiles\nCO\n"}]
 """What the example needs."""

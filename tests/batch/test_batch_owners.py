@@ -1,0 +1,207 @@
+"""A rest-uid has one owner, and what is no rest-uid has none."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import anyio
+import pytest
+
+from st4sd_async import Client, Config, StartOutcomeUnknown
+from st4sd_async._batch.journal import Journal
+from st4sd_async._batch.reconcile_rules import Listed, Sighting
+from st4sd_async._batch.reconciler import Doubts
+from st4sd_async._batch.records import digest
+from st4sd_async._batch.state import Row, doubted, sending, started
+from st4sd_async._batch.store import Book
+from st4sd_async._util.clock import SystemClock
+from st4sd_async.local import LocalServer, Reply, ShortList
+
+from .batches import START, launch, launches, numbers, once, worked_off
+from .batches import client as client
+from .batches import server as server
+from .journals import FORMAT_1, copied
+
+pytestmark = pytest.mark.anyio
+
+JSON = {"Content-Type": "application/json"}
+NONSENSE = ["../../x", "", 7, None, "demo/1", "-rf", "x" * 300, ["demo-1"], "demo-1\n"]
+
+
+async def test_an_answer_with_the_id_of_another_launch_is_a_doubt(
+    server: LocalServer, client: Client, tmp_path: Path
+) -> None:
+    """The run stays the first one's, and the second launch finds its own."""
+    async with client.batch(tmp_path / "campaign.db") as batch:
+        await batch.add([launch(0)])
+        first = (await worked_off(batch))["mol 0"].run
+        for handled in (True, False):
+            server.faults.add(START, Reply(200, JSON, json.dumps(str(first)).encode(), handled=handled))
+        await batch.add(launches(3))
+        items = await worked_off(batch)
+        everything = {item.key: item for item in batch.items}
+
+    assert everything["mol 0"].run == first
+    assert {item.state for item in everything.values()} == {"succeeded"}
+    assert len({item.run for item in everything.values()}) == 3
+    assert set(items) == {"mol 1", "mol 2"}
+    assert await numbers(client) == once(3)
+    async with client.batch(tmp_path / "campaign.db") as batch:
+        assert {item.key: item.run for item in batch.items} == {key: item.run for key, item in everything.items()}
+
+
+async def test_two_answers_with_one_id_in_the_same_moment_give_it_to_one_launch_at_most(
+    server: LocalServer, client: Client, tmp_path: Path
+) -> None:
+    """While none is written down yet; the one that has it gives it back when the run shows whose it is."""
+    async with client.batch() as other:
+        await other.add([launch(9)])
+        uid = str((await worked_off(other))["mol 9"].run)
+    for _ in range(4):
+        server.faults.add(START, Reply(200, JSON, json.dumps(uid).encode()))
+    async with client.batch(tmp_path / "campaign.db") as batch:
+        await batch.add(launches(4))
+        await worked_off(batch)
+        items = batch.items
+
+    assert {item.state for item in items} == {"succeeded"}
+    assert len({str(item.run) for item in items} | {uid}) == 5
+
+
+async def test_an_answer_with_the_id_of_a_run_that_was_there_before_is_a_doubt(
+    server: LocalServer, client: Client
+) -> None:
+    """It cannot be the run of this start, and the launch finds its own."""
+    (stranger,) = server.populate("demo", 1)
+    server.faults.add(START, Reply(200, JSON, json.dumps(stranger).encode(), handled=True))
+    async with client.batch() as batch:
+        await batch.add([launch()])
+        (item,) = (await worked_off(batch)).values()
+
+    assert (item.state, str(item.run)) == ("succeeded", server.started[-1].rest_uid)
+    assert server.traffic[START].requests == 1
+
+
+async def test_a_run_that_is_found_while_another_launch_is_given_it_stays_with_that_one(
+    client: Client, tmp_path: Path
+) -> None:
+    """The answer to another start has its id, and is just being written down."""
+    payload = digest("{}")
+    book = Book(Journal(tmp_path / "campaign.db"), SystemClock())
+    await book.open("http://127.0.0.1/")
+    await book.add([Row(key, "demo", payload) for key in ("found", "answered")], {payload: "{}"})
+    await book.show(["demo-1"])
+    for key in ("found", "answered"):
+        await book.put(book.rows[key], sending(book.rows[key], 1, 1.0))
+    await book.put(book.rows["found"], doubted(book.rows["found"], "lost", 1.0))
+    answered = book.rows["answered"]
+
+    async with anyio.create_task_group() as tasks:
+
+        async def listing() -> Listed:
+            book.journal._turn.acquire()  # the disk is slow
+            tasks.start_soon(book.put, answered, started(answered, "demo-1", 2.0))
+            its = book.token_of(book.rows["found"])
+            return Listed({"demo-1": Sighting("demo-1", "demo", its, has_metadata=True)})
+
+        try:
+            settled = await Doubts(book, client, listing, client._config).settle()
+        finally:
+            book.journal._turn.release()
+
+    assert settled == []
+    assert (book.rows["found"].state, book.owners) == ("unknown", {"demo-1": "answered"})
+    await book.journal.close()
+
+
+@pytest.mark.parametrize("answer", NONSENSE, ids=lambda answer: repr(answer)[:12])
+async def test_an_answer_that_is_no_rest_uid_is_a_doubt_about_that_launch(
+    server: LocalServer, client: Client, tmp_path: Path, answer: object
+) -> None:
+    """It is looked for like any other; it harms neither the others nor the next opening."""
+    server.faults.add(START, Reply(200, JSON, json.dumps(answer).encode(), handled=True))
+    async with client.batch(tmp_path / "campaign.db") as batch:
+        await batch.add(launches(3))
+        items = await worked_off(batch)
+    async with client.batch(tmp_path / "campaign.db") as batch:
+        assert await worked_off(batch) == {}
+        assert batch.counts["succeeded"] == 3
+
+    assert {item.state for item in items.values()} == {"succeeded"}
+    assert await numbers(client) == once(3)
+
+
+async def test_an_answer_that_is_no_rest_uid_is_reported_if_the_run_is_not_found(
+    server: LocalServer, client: Client, tmp_path: Path
+) -> None:
+    """With the answer, and without a second start."""
+    async with client.batch(tmp_path / "campaign.db") as batch:
+        await batch.add(launches(2))
+        await worked_off(batch)
+        server.faults.add(START, Reply(200, JSON, b'"../../x"'))
+        server.faults.add("GET /instances/$", ShortList(0.5), times=None)
+        await batch.add(launches(3))
+        items = await worked_off(batch)
+
+    error = items["mol 2"].error
+    assert isinstance(error, StartOutcomeUnknown)
+    assert "../../x" in str(error)
+    assert server.traffic[START].requests == 3
+
+
+SPOILED = [
+    "UPDATE item SET rest_uid = '../../x' WHERE key = 'started'",
+    "UPDATE item SET rest_uid = NULL WHERE key = 'started'",
+    "UPDATE run SET rest_uid = '../../x' WHERE key = 'started'",
+    "UPDATE run SET key = 'failed' WHERE key = 'started'",
+    "UPDATE item SET rest_uid = '../x' WHERE state = 'succeeded'",
+    "UPDATE item SET candidates = '[\"../x\", \"demo-1\"]' WHERE state = 'unknown'",
+    "UPDATE seen SET rest_uid = '../x' || rest_uid",
+    "INSERT INTO run VALUES ('a b', 'failed', 1, NULL)",
+]
+
+
+@pytest.mark.parametrize("sql", SPOILED)
+async def test_ids_in_an_older_journal_that_are_none_harm_nothing(
+    tmp_path: Path, server: LocalServer, sql: str
+) -> None:
+    """Earlier versions wrote down whatever the service answered, and gave a run to two launches."""
+    path = await anyio.to_thread.run_sync(copied, FORMAT_1, tmp_path, f"{server.url}/")
+
+    def spoil() -> None:
+        with closing(sqlite3.connect(path)) as database, database:
+            database.execute(sql)
+
+    await anyio.to_thread.run_sync(spoil)
+    config = Config(settle=0.3, poll_interval=0.05, grace=0.1)
+    async with Client(server.url, api_key=server.api_key, config=config) as client:
+        await client.push(server.example("demo"))
+        for _ in range(2):
+            async with client.batch(path) as batch:
+                assert len(batch.items) == 19
+                repr([(item.run, item.status, item.error) for item in batch.items])
+                items = await worked_off(batch)
+
+    assert not [item for item in items.values() if isinstance(item.error, (ValueError, TypeError))]
+
+
+async def test_a_launch_whose_run_is_anothers_is_in_doubt(tmp_path: Path) -> None:
+    """An earlier version gave the run to both, and the last one counted."""
+    path = await anyio.to_thread.run_sync(copied, FORMAT_1, tmp_path)
+
+    def spoil() -> None:
+        with closing(sqlite3.connect(path)) as database, database:
+            database.execute("UPDATE run SET key = 'failed' WHERE key = 'started'")
+
+    await anyio.to_thread.run_sync(spoil)
+    book = Book(Journal(path), SystemClock())
+    await book.open("http://127.0.0.1:38291/")
+    await book.journal.close()
+
+    row = book.rows["started"]
+    assert (row.state, row.rest_uid) == ("unknown", None)
+    assert "which is that of 'failed'" in (row.error or "")
+    assert book.owners["stuck-49a7f7-dejjcksn"] == "failed"

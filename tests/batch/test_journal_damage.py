@@ -1,0 +1,156 @@
+"""Whatever happens to the file of a journal, it is told as damage, or it did not matter."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import anyio
+import pytest
+
+from st4sd_async import JournalCorrupt, JournalError
+from st4sd_async._batch import state as _moves
+from st4sd_async._batch.journal import Journal
+from st4sd_async._batch.journal_snapshot import glance
+from st4sd_async._batch.records import Contents, digest
+from st4sd_async._batch.state import Row, State
+
+from .journals import FORMAT_1
+
+pytestmark = pytest.mark.anyio
+
+SERVER, NOW = "http://127.0.0.1:38291/", 1_900_000_000.0
+DAMAGES = 3000
+PAGE = 4096
+HEADER = 100
+STATUS = '{"experiment-state": "finished", "exit-status": "Success"}'
+
+
+def flip(data: bytearray, dice: random.Random) -> None:
+    data[dice.randrange(len(data))] ^= 1 << dice.randrange(8)
+
+
+def flip_many(data: bytearray, dice: random.Random) -> None:
+    for _ in range(dice.randrange(2, 200)):
+        flip(data, dice)
+
+
+def overwrite_header(data: bytearray, dice: random.Random) -> None:
+    start = dice.randrange(HEADER)
+    data[start : start + dice.randrange(1, 20)] = dice.randbytes(dice.randrange(1, 20))
+
+
+def flip_header(data: bytearray, dice: random.Random) -> None:
+    data[dice.randrange(HEADER)] ^= 1 << dice.randrange(8)
+
+
+def truncate(data: bytearray, dice: random.Random) -> None:
+    del data[dice.randrange(1, len(data)) :]
+
+
+def truncate_pages(data: bytearray, dice: random.Random) -> None:
+    del data[PAGE * dice.randrange(1, len(data) // PAGE) :]
+
+
+def zero_page(data: bytearray, dice: random.Random) -> None:
+    start = PAGE * dice.randrange(len(data) // PAGE)
+    data[start : start + PAGE] = bytes(PAGE)
+
+
+def scramble(data: bytearray, dice: random.Random) -> None:
+    start, length = dice.randrange(len(data)), dice.randrange(1, 600)
+    data[start : start + length] = dice.randbytes(length)
+
+
+def swap_pages(data: bytearray, dice: random.Random) -> None:
+    first, second = (PAGE * number for number in dice.sample(range(len(data) // PAGE), 2))
+    data[first : first + PAGE], data[second : second + PAGE] = (
+        data[second : second + PAGE],
+        data[first : first + PAGE],
+    )
+
+
+KINDS: list[Callable[[bytearray, random.Random], None]] = [
+    flip,
+    flip,
+    flip_many,
+    flip_header,
+    overwrite_header,
+    truncate,
+    truncate_pages,
+    zero_page,
+    scramble,
+    swap_pages,
+]
+
+
+async def journal_of_many(path: Path) -> None:
+    """A journal with launches in several states, some payloads that take several pages, and runs."""
+    journal = Journal(path)
+    await journal.open(SERVER, NOW)
+    payloads = {digest(content): content for content in (f'{{"a": "{"x" * (number * 900)}"}}' for number in range(12))}
+    rows = [Row(f"mol {number}", "demo", one, since=NOW) for number, one in enumerate([*payloads] * 5)]
+    await journal.add(rows, payloads)
+    sent = [_moves.sending(row, 1, NOW) for row in rows[:40]]
+    await journal.save(*zip(rows, sent, strict=False))
+    runs = [_moves.started(row, f"demo-abcdef-{number:08}", NOW) for number, row in enumerate(sent[:30])]
+    await journal.save(*zip(sent, runs, strict=False))
+    await journal.save(*((row, _moves.ended(row, State.SUCCEEDED, STATUS, NOW)) for row in runs[:20]))
+    await journal.save(*((row, _moves.doubted(row, "lost", NOW)) for row in sent[30:]))
+    await journal.see([f"demo-fedcba-{number:08}" for number in range(20)], 1, 20)
+    await journal.close()
+
+
+async def read(path: Path) -> tuple[str, list[Row], list[str]]:
+    """Everything that a batch relies on; the payloads are read as when they are sent."""
+    journal = Journal(path)
+    try:
+        contents: Contents = await journal.open(SERVER, NOW)
+        payloads = [await journal.payload(row.payload) for row in contents.rows]
+        return contents.token, contents.rows, payloads
+    finally:
+        await journal.close()
+
+
+def spoil(original: bytes, path: Path, seed: int) -> str:
+    """Damage a journal at random, by one seed; returns how."""
+    dice, data = random.Random(seed), bytearray(original)
+    kind = dice.choice(KINDS)
+    kind(data, dice)
+    for suffix in ("", "-wal", "-journal"):
+        path.with_name(f"{path.name}{suffix}").unlink(missing_ok=True)
+    path.write_bytes(data)
+    return "nothing" if data == original else kind.__name__
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("number", [1, 2])
+async def test_a_damaged_journal_is_corrupt_and_nothing_else(tmp_path: Path, number: int) -> None:
+    """In each of 3,000 random damages to a journal of each format: or it is read as it was written."""
+    pristine, path = tmp_path / "pristine.db", tmp_path / "campaign.db"
+    if number == 1:
+        await anyio.to_thread.run_sync(shutil.copyfile, FORMAT_1, pristine)
+    else:
+        await journal_of_many(pristine)
+    original = await anyio.Path(pristine).read_bytes()
+    expected = await read(pristine)
+    outcomes = {"corrupt": 0, "as it was": 0}
+
+    for seed in range(DAMAGES if number == 2 else DAMAGES // 3):
+        how = await anyio.to_thread.run_sync(spoil, original, path, seed)
+        if seed % 5 == 0:
+            with suppress(JournalError), anyio.fail_after(10):
+                await glance(path)
+        try:
+            with anyio.fail_after(10):
+                found = await read(path)
+        except JournalCorrupt:
+            outcomes["corrupt"] += 1
+        else:
+            outcomes["as it was"] += 1
+            assert found == expected or number == 1, (seed, how)
+
+    assert outcomes["corrupt"] > 10 * outcomes["as it was"] / 6, outcomes

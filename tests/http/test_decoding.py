@@ -1,0 +1,156 @@
+"""What replies mean when they are not refusals, and what makes no sense in them; paths and headers beside."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from typing import Any
+
+import httpx
+import pytest
+
+from st4sd_async import (
+    BadRequest,
+    DecodeError,
+    Status,
+)
+from st4sd_async._api import experiments, instances, registry
+from st4sd_async._http.call import decipher, segment, subpath
+from st4sd_async._http.responses import Response, parse_retry_after
+
+from ..models.made_replies import URL, reply
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"null", b"[]", b'{"experiment-state": 5}', b'"text"'])
+def test_a_reply_that_is_not_what_was_promised_is_a_decode_error(body: bytes) -> None:
+    """No error of the JSON or model library comes out, and no chain to one."""
+    with pytest.raises(DecodeError) as caught:
+        decipher(instances.status_call("a-1"), URL, reply(200, body))
+
+    assert caught.value.__cause__ is None
+    assert caught.value.__context__ is None
+    assert len(str(caught.value)) < 600
+
+
+def test_a_web_page_in_place_of_json_asks_about_the_url() -> None:
+    """The likeliest mistake is the address."""
+    with pytest.raises(DecodeError, match="is the url that of an ST4SD deployment"):
+        decipher(instances.status_call("a-1"), URL, reply(200, b"<html>Swagger</html>", html=True))
+
+
+def test_a_decode_error_names_the_field() -> None:
+    """The first wrong field is told by its path."""
+    with pytest.raises(DecodeError) as caught:
+        decipher(instances.status_call("a-1"), URL, reply(200, {"experiment-state": 5}))
+
+    assert caught.value.path == "experiment-state"
+
+
+def test_no_status_yet_is_a_pending_status() -> None:
+    """The service says 400 for a run that has just begun."""
+    body = {"message": "Workflow instance a-1 does not have a status yet"}
+
+    status = decipher(instances.status_call("a-1"), URL, reply(400, body))
+
+    assert isinstance(status, Status)
+    assert status.is_pending
+    assert status.raw == body
+
+
+def test_another_400_for_a_status_is_an_error() -> None:
+    """Only that very message means pending."""
+    with pytest.raises(BadRequest):
+        decipher(instances.status_call("a-1"), URL, reply(400, {"message": "something else"}))
+
+
+def test_properties_keep_nan() -> None:
+    """The service writes the bare word NaN, which is not JSON."""
+    columns = decipher(instances.properties_call("a-1"), URL, reply(200, b'{"energy": [-4.5, NaN]}'))
+
+    assert columns["energy"][0] == -4.5
+    assert columns["energy"][1] != columns["energy"][1]
+
+
+@pytest.mark.parametrize(
+    ("header", "name"),
+    [
+        ('attachment; filename="energies.csv"', "energies.csv"),
+        ('attachment; filename="café "x".txt"', 'café "x".txt'),
+        ("attachment", "Energies"),
+        ("", "Energies"),
+    ],
+)
+def test_the_name_of_an_output_is_read_though_it_is_not_escaped(header: str, name: str) -> None:
+    """The service escapes neither quotes nor UTF-8."""
+    headers = [(b"content-type", b"application/octet-stream"), (b"content-disposition", header.encode())]
+    response = Response(200, httpx.Headers(headers), b"x")
+
+    assert decipher(instances.output_call("a-1", "Energies", None), URL, response).filename == name
+
+
+def test_one_unreadable_experiment_does_not_hide_the_others() -> None:
+    """The registry returns invalid entries as they are."""
+    good = {"metadata": {"package": {"name": "demo"}, "registry": {}}}
+    body = {"entries": [good, {"metadata": "broken"}], "problems": [{"identifier": "x"}]}
+
+    found = decipher(experiments.list_call(), URL, reply(200, body))
+
+    assert [one.name for one in found] == ["demo"]
+    assert found.problems[0] == {"identifier": "x"}
+    assert found.problems[1]["entry"] == {"metadata": "broken"}
+    assert found.raw == body
+
+
+@pytest.mark.parametrize("body", [5, "", None, {"id": "x"}])
+def test_a_start_without_a_rest_uid_is_undecodable(body: Any) -> None:
+    """Anything but a text is no rest-uid."""
+    with pytest.raises(DecodeError):
+        decipher(experiments.start_call("demo", b"{}", ()), URL, reply(200, body))
+
+
+@pytest.mark.parametrize("text", ["", " ", ".", "..", "a/b", None, 5])
+def test_a_path_segment_that_leads_elsewhere_is_refused(text: Any) -> None:
+    """An empty id would turn a delete of one instance into a request to all."""
+    with pytest.raises(ValueError, match="a rest-uid must be"):
+        segment(text, "a rest-uid")
+
+
+@pytest.mark.parametrize("text", ["", "/etc", "a//b", "../a", "a/./b", "a/"])
+def test_a_subpath_that_leads_elsewhere_is_refused(text: str) -> None:
+    """A file inside a folder key-output is named by a relative path."""
+    with pytest.raises(ValueError, match="the path must be relative"):
+        subpath(text)
+
+
+def test_paths_are_quoted() -> None:
+    """Identifiers keep their signs, everything else is escaped."""
+    assert registry.identifier_path("demo:latest") == "experiments/demo:latest"
+    assert registry.identifier_path("demo@sha256xab") == "experiments/demo@sha256xab"
+    assert segment("a b?c#d", "x") == "a%20b%3Fc%23d"
+    assert subpath("sub/b c.bin") == "sub/b%20c.bin"
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        (None, None),
+        ("", None),
+        ("3", 3.0),
+        ("0.5", 0.5),
+        ("-1", 0.0),
+        ("soon", None),
+        ("Wed, 21 Oct 2015 07:28:00 GMT", 0.0),
+        ("Fri, 31 Dec 1999 23:59:59 +99999999999999999999", None),
+    ],
+)
+def test_retry_after_is_seconds_or_a_date(value: str | None, seconds: float | None) -> None:
+    """Both forms of the header are understood, nonsense is ignored."""
+    assert parse_retry_after(value) == seconds
+
+
+def test_retry_after_as_a_date_counts_from_now() -> None:
+    """A date in the future is so many seconds away."""
+    asked = parse_retry_after(format_datetime(datetime.now(UTC) + timedelta(seconds=60), usegmt=True))
+
+    assert asked is not None
+    assert 55 < asked <= 60

@@ -1,0 +1,186 @@
+"""Mistakes that people make with drafts: each is told at once, with what is allowed, and without secrets."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from st4sd_async import (
+    Draft,
+    Experiment,
+    ExtraInputs,
+    FileContent,
+    InvalidPackage,
+    InvalidPayload,
+    St4sdError,
+    StartPayload,
+)
+from tests.payload.test_draft import experiment
+
+SECRET = "a-very-secret-key"
+
+
+def filled(**parts: Any) -> Draft:
+    """A draft that lacks nothing."""
+    draft = Draft(experiment(**parts))
+    draft.inputs["in.csv"] = "x\n"
+    return draft
+
+
+@pytest.mark.parametrize(
+    "value", [{"sourceFilename": "a/b"}, [1], 5, object()], ids=["mapping", "list", "int", "object"]
+)
+@pytest.mark.parametrize("part", ["inputs", "data"])
+def test_a_file_has_contents_or_tells_where_they_are(part: str, value: Any) -> None:
+    """A mapping in the form of the payload is no contents: a `FileContent` says the same."""
+    files = getattr(Draft(experiment()), part)
+    (name,) = files.allowed
+
+    with pytest.raises(
+        InvalidPayload,
+        match=rf"{part}.{name}: .* or a FileContent that says where they are, not {type(value).__name__}",
+    ):
+        files[name] = value
+
+    assert not files
+
+
+class Table:
+    """Something like a DataFrame."""
+
+    def to_csv(self, *, index: bool) -> str:
+        """The table as text."""
+        return f"a\n{index}\n"
+
+
+@pytest.mark.parametrize(
+    "value", ["x", b"x", bytearray(b"x"), Path("x"), Table()], ids=["str", "bytes", "bytearray", "path", "table"]
+)
+def test_contents_come_in_any_form(value: Any) -> None:
+    """In those that a start takes."""
+    draft = Draft(experiment())
+
+    draft.inputs["in.csv"] = value
+
+    assert draft.filled().inputs == [FileContent(filename="in.csv", content=value)]
+
+
+@pytest.mark.parametrize("value", [None, [1], {"a": 1}], ids=["None", "list", "mapping"])
+def test_a_variable_is_a_plain_value(value: Any) -> None:
+    """Which is told when it is set, and not when all is sent."""
+    draft = Draft(experiment())
+
+    with pytest.raises(InvalidPayload, match=r"variables.free: must be text, a number or a boolean"):
+        draft.variables["free"] = value
+
+    assert not draft.variables
+
+
+def test_a_choice_may_be_written_as_a_number() -> None:
+    """The service turns it into text before it compares."""
+    draft = Draft(experiment())
+
+    draft.variables["chosen"] = 2
+    with pytest.raises(InvalidPayload, match=r"does not take the value 2.0, only \['1', '2'\]"):
+        draft.variables["chosen"] = 2.0
+
+    assert dict(draft.variables) == {"chosen": 2}
+
+
+def test_a_name_is_a_text() -> None:
+    """And one in other letters is recognised."""
+    draft = Draft(experiment())
+
+    with pytest.raises(ExtraInputs, match=re.escape(f"its name is a text, not {Path('in.csv')!r}")):
+        draft.inputs[Path("in.csv")] = "x"  # type: ignore[index] # on purpose
+    with pytest.raises(ExtraInputs, match=r"did you mean 'in.csv'\?"):
+        draft.inputs["IN.CSV"] = "x"
+
+
+def test_a_part_may_be_set_as_a_whole() -> None:
+    """Under the same checks, all of it or nothing."""
+    draft = Draft(experiment())
+    draft.variables["free"] = "before"
+
+    draft.inputs = {"in.csv": "x\n"}
+    with pytest.raises(InvalidPayload, match=r"variables.nope: .* only \['chosen', 'free', 'usual'\]"):
+        draft.variables = {"usual": 1, "nope": 2}
+
+    with pytest.raises(TypeError, match="the data of a draft are a mapping, name -> value, not NoneType"):
+        draft.data = None  # type: ignore[assignment] # on purpose
+
+    assert dict(draft.inputs) == {"in.csv": "x\n"}
+    assert dict(draft.variables) == {"free": "before"}
+    draft.variables = {"usual": 1}
+    assert draft.filled().variables == {"usual": 1}
+
+
+def test_a_misspelt_part_is_an_error() -> None:
+    """It would be forgotten otherwise."""
+    draft = Draft(experiment())
+
+    with pytest.raises(AttributeError, match="platfrom"):
+        draft.platfrom = "gpu"  # type: ignore[attr-defined] # on purpose
+
+
+MORE: dict[str, tuple[Any, str]] = {
+    "a misspelt key": (
+        {"s3": {"accessKeyID": "an-id", "secretAccesKey": SECRET}},
+        "s3.secretAccesKey: there is no such field, did you mean 'secretAccessKey'",
+    ),
+    "a misspelt field": ({"metdata": {}}, "metdata: there is no such field, did you mean 'metadata'"),
+    "environment": ({"environmentVariables": {"A": {"B": SECRET}}}, "environmentVariables.A: must be text"),
+}
+
+
+@pytest.mark.parametrize("what", MORE)
+def test_what_else_is_said_is_checked_too(what: str) -> None:
+    """By the error that a start raises, which holds nothing of what was given."""
+    more, words = MORE[what]
+
+    with pytest.raises(InvalidPayload, match=re.escape(words)) as caught:
+        filled().filled(more)
+
+    error = caught.value
+    assert error.__context__ is None
+    assert SECRET not in f"{error}{error!r}{vars(error)}"
+    assert isinstance(error, St4sdError)
+    assert error.problems[0].where == words.partition(":")[0]
+
+
+def test_what_else_is_said_is_a_mapping() -> None:
+    """A payload is none, since it has parts that are filled in here."""
+    draft = filled()
+
+    for more in ("text", StartPayload(metadata={"a": 1})):
+        with pytest.raises(TypeError, match=f"what else there is to say is a mapping, not {type(more).__name__}"):
+            draft.filled(more)  # type: ignore[arg-type] # on purpose
+
+
+@pytest.mark.parametrize(
+    "hidden",
+    [lambda one: one["metadata"].pop("registry"), lambda one: one["metadata"]["registry"].pop("digest")],
+    ids=["no registry", "no digest"],
+)
+def test_a_draft_needs_what_the_registry_knows(hidden: Callable[[dict[str, Any]], object]) -> None:
+    """Without it, any input would be one too many."""
+    known: dict[str, Any] = {"metadata": {"package": {"name": "demo"}, "registry": {"digest": "sha256xabc"}}}
+    hidden(known)
+
+    with pytest.raises(
+        InvalidPackage, match=r"'demo' came without what the registry knows .*: get it .* with_registry"
+    ):
+        Draft(Experiment.model_validate(known))
+
+
+def test_the_parts_of_a_draft_can_be_seen_on_its_class() -> None:
+    """Where `help` looks for them."""
+    assert {name for name in vars(Draft) if getattr(Draft, name) is vars(Draft)[name]} >= {
+        "inputs",
+        "data",
+        "variables",
+    }

@@ -1,0 +1,215 @@
+"""Downloads through sockets: what all verbs promise of their arguments, targets, errors and progress."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from st4sd_async import APIError, Client, Config, DownloadError, NotFound, NotReady, Run, Step, UnknownRun
+from st4sd_async.local import CutBody, Html, LocalServer
+from tests.results.scenes import (
+    ARCHIVE,
+    COMPUTE,
+    DEMO,
+    FILES,
+    INPUTS,
+    MIB,
+    QUERY,
+    described,
+    directory,
+    failures,
+    finished,
+    listed,
+    names,
+    tree,
+    whole,
+)
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_what_is_no_run_is_refused(client: Client, server: LocalServer, tmp_path: Path) -> None:
+    """Before anything is sent: something else, and a location that is none."""
+    before = len(server.requests)
+
+    for verb in (
+        lambda run: client.read_file(run, "x"),
+        lambda run: client.download_files(run, tmp_path),
+        lambda run: client.download_component(run, 0, "A", tmp_path),
+        lambda run: client.download_outputs(run, tmp_path),
+    ):
+        with pytest.raises(TypeError, match="a run is a Run or a rest-uid"):
+            await verb(7)
+    for verb in (
+        lambda run: client.read_file(run, "x"),
+        lambda run: client.download_files(run, tmp_path),
+        lambda run: client.download_component(run, 0, "A", tmp_path),
+    ):
+        with pytest.raises(ValueError, match="the uri of an instance is"):
+            await verb("file://nothing")
+
+    assert len(server.requests) == before
+
+
+@pytest.mark.parametrize(
+    ("verb", "arguments"),
+    [
+        (Run.read_file, {"path": "x", "limit": -1}),
+        (Run.download_component, {"stage": -1, "component": "Compute"}),
+        (Run.download_component, {"stage": None, "component": "Compute"}),
+        (Run.download_component, {"stage": 0, "component": ""}),
+        (Run.download_component, {"stage": 0, "component": "../stage1/Report"}),
+        (Run.download_outputs, {"names": [7]}),
+        (Run.download_outputs, {"names": ["Energies", None]}),
+    ],
+    ids=["limit", "stage", "no stage", "no component", "component elsewhere", "name", "no name"],
+)
+async def test_arguments_that_make_no_sense_send_nothing(
+    client: Client, server: LocalServer, tmp_path: Path, verb: Any, arguments: dict[str, Any]
+) -> None:
+    """They are errors of whoever calls, told before any request."""
+    run = await finished(client, server)
+    before, to = len(server.requests), {} if verb is Run.read_file else {"to": tmp_path / "new"}
+
+    with pytest.raises((ValueError, TypeError)):
+        await verb(run, **arguments, **to)
+
+    assert len(server.requests) == before
+    assert listed(tmp_path) == []
+
+
+async def test_errors_of_a_service_that_refuses_are_ours(client: Client, server: LocalServer, tmp_path: Path) -> None:
+    """They are raised where they stop everything, and told where they stop one thing."""
+    run = await finished(client, server)
+    server.faults.add(QUERY, Html(404), times=None)
+    with pytest.raises(APIError):
+        await run.download_files(tmp_path)
+    server.faults.clear()
+
+    server.faults.add(FILES, Html(404), times=None)
+    found = await run.download_files(tmp_path)
+
+    assert len(failures(found)) == len(DEMO)
+    assert all(isinstance(one.error, APIError) for one in failures(found))
+
+
+async def test_there_can_be_no_such_folder(client: Client, server: LocalServer, tmp_path: Path) -> None:
+    """For all of the verbs it is one error, and nothing is left."""
+    run = await described(client, server, Energies=b"1")
+    (tmp_path / "file").write_bytes(b"mine")
+
+    for target in (tmp_path / "file", tmp_path / "file" / "below"):
+        for verb in (run.download_files, run.download_outputs, partial(run.download_component, 0, "Compute")):
+            with pytest.raises(DownloadError, match="cannot be stored"):
+                await verb(target)
+
+    assert tree(tmp_path) == {"file": b"mine"}
+
+
+async def test_runs_without_documents_are_told_apart(client: Client, server: LocalServer, tmp_path: Path) -> None:
+    """Never, not yet and unknown; nothing is written."""
+    failed = await finished(client, server, "setup-failure")
+    server.outcome("demo", "success", times=1, stretch=1000)
+    slow = await client.start("demo", {"inputs": INPUTS})
+
+    for run, expected in ((failed, NotFound), (slow, NotReady), (client.run("ghost"), UnknownRun)):
+        for verb in (run.download_files, partial(run.download_component, 0, "Compute")):
+            with pytest.raises(expected) as error:
+                await verb(tmp_path / "new")
+            assert type(error.value) is expected
+
+    assert tree(tmp_path) == {}
+
+
+async def test_files_outlive_their_run_and_outputs_do_not(client: Client, server: LocalServer, tmp_path: Path) -> None:
+    """Documents and directories stay when a run is deleted."""
+    run = await finished(client, server)
+    await run.delete()
+
+    assert names(await run.download_files(tmp_path / "a"), tmp_path / "a") == DEMO
+    assert len(whole(await run.download_component(0, "Compute", tmp_path / "b"))) == 4
+    assert await run.read_file("input/molecules.csv") == INPUTS[0]["content"].encode()
+    with pytest.raises(UnknownRun):
+        await run.download_outputs(tmp_path / "c")
+
+
+async def test_progress_tells_the_first_the_growing_and_the_last_step(
+    client: Client, server: LocalServer, tmp_path: Path
+) -> None:
+    """For each verb, with what is done in its own unit; what is there already is done at once, without bytes."""
+    run = await finished(client, server)
+    steps: list[Step] = []
+    told = client.with_options(progress=steps.append)
+    verbs: list[tuple[str, str, int, Callable[[], Awaitable[Any]]]] = [
+        (f"files of {run.id}", "files", 8, lambda: told.download_files(run, tmp_path)),
+        (f"stage1.Report of {run.id}", "components", 1, lambda: told.download_component(run, 1, "Report", tmp_path)),
+        (f"key-outputs of {run.id}", "key-outputs", 2, lambda: told.download_outputs(run, tmp_path)),
+    ]
+
+    for work, unit, total, verb in verbs:
+        for is_new in (True, False):
+            steps.clear()
+            await verb()
+
+            assert {(step.work, step.unit, step.total) for step in steps} == {(work, unit, total)}
+            assert (steps[0].done, steps[0].received, steps[0].is_over) == (0, 0, False)
+            assert (steps[-1].done, steps[-1].is_over) == (total, True)
+            assert [step.is_over for step in steps[:-1]] == [False] * (len(steps) - 1)
+            assert [(step.done, step.received) for step in steps] == sorted((s.done, s.received) for s in steps)
+            assert (steps[-1].received > 0) == is_new
+
+
+async def test_progress_counts_bytes_and_failures(client: Client, server: LocalServer, tmp_path: Path) -> None:
+    """Bytes grow while one file comes, what came twice counts twice, and what failed is done."""
+    run = await finished(client, server)
+    (directory(server, run) / COMPUTE / "noise").write_bytes(os.urandom(2 * MIB))
+    steps: list[Step] = []
+    told = client.with_options(progress=steps.append)
+
+    server.faults.add(FILES, CutBody(MIB))
+    await told.download_files(run, tmp_path, filename="noise")
+    assert steps[-1].received > 2.2 * MIB  # of what was cut, some may never have been received
+    assert len({step.received for step in steps}) > 5
+
+    steps.clear()
+    server.faults.add(ARCHIVE, Html(502), times=None)
+    await told.download_component(run, 0, "Compute", tmp_path)
+    assert (steps[-1].done, steps[-1].total, steps[-1].is_over) == (1, 1, True)
+
+
+async def test_a_progress_that_raises_does_not_stop_the_work(
+    client: Client, server: LocalServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is logged once, and not called again for that work."""
+    run = await finished(client, server)
+    steps: list[Step] = []
+
+    def show(step: Step) -> None:
+        steps.append(step)
+        raise RuntimeError("broken bar")
+
+    found = await client.with_options(progress=show).download_files(run, tmp_path)
+
+    assert names(found, tmp_path) == DEMO
+    assert len(steps) == 1
+    assert [record.message for record in caplog.records if record.levelname == "WARNING"] == [
+        f"progress of files of {run.id} is not shown any more"
+    ]
+
+
+async def test_progress_belongs_to_a_client(server: LocalServer, client: Client, tmp_path: Path) -> None:
+    """It is a setting; a client without it tells nothing, and so does one from which it was taken."""
+    run = await finished(client, server)
+    steps: list[Step] = []
+    async with Client(server.url, api_key=server.api_key, config=Config(progress=steps.append)) as told:
+        await told.with_options(progress=None).download_outputs(run, tmp_path / "a")
+        await client.download_outputs(run, tmp_path / "b")
+        assert steps == []
+
+        await told.with_options(timeout=30).download_outputs(run, tmp_path / "c")
+        assert steps[-1].is_over

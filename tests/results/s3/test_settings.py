@@ -1,0 +1,176 @@
+"""What cannot work with a bucket is refused before anything is sent."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from st4sd_async import (
+    Client,
+    ConfigError,
+    S3Error,
+    S3Store,
+)
+from st4sd_async.local import LocalServer
+from tests.results.s3.tools import KEY_ID, MOLECULES, SECRET, Storage, demo
+
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]  # the service is slow where the machine is
+
+
+NOT_HERE = [
+    ({"accessKeyID": None}, "accessKeyID=..."),
+    ({"secretAccessKey": None, "endpoint": None}, "secretAccessKey=..., endpoint=..."),
+    ({"bucket": ""}, "bucket=..."),
+    ({"dataset": "mine", "bucket": None}, "a dataset stands for a bucket in a payload only"),
+    ({"endpoint": "s3.example"}, "must look like https://s3.example"),
+    ({"endpoint": "https://me:word@s3.example"}, "without user or password"),
+    ({"endpoint": "http://s3.example"}, "in clear text: use https://, or say allow_http=True"),
+    ({"accessKeyID": f"{KEY_ID}\nx"}, "accessKeyID must be visible ASCII"),
+    ({"secretAccessKey": f"{KEY_ID} x"}, "secretAccessKey must be visible ASCII"),
+    ({"region": "x\n"}, "region must be visible ASCII"),
+    ({"bucket": "No pe"}, "bucket must be letters, digits and any of"),
+    ({"bucket": "mine\n"}, "bucket must be letters, digits and"),
+    ({"endpoint": "https://s3.example#"}, "endpoint must be an address without blanks, '?' and '#'"),
+    ({"endpoint": "https://s3.example?x=1"}, "endpoint must be an address without blanks, '?'"),
+    ({"endpoint": "http://127.0.0.1 :80"}, "endpoint must be an address without blanks"),
+    ({"endpoint": "http://127.0.0.1:80\n"}, "endpoint must be an address without"),
+]
+
+
+@pytest.mark.parametrize(("changes", "words"), NOT_HERE, ids=[words for _, words in NOT_HERE])
+async def test_a_bucket_that_cannot_be_used_is_refused_before_anything_is_sent(
+    client: Client, storage: Storage, tmp_path: Path, changes: dict[str, Any], words: str
+) -> None:
+    """The error says what is missing, for both ways."""
+    bucket = storage.s3(**changes)
+
+    for operation in (
+        lambda: client.stage_inputs([tmp_path], bucket),
+        lambda: client.fetch_s3_outputs("run", tmp_path, store=S3Store(credentials=bucket)),
+    ):
+        with pytest.raises(ConfigError, match=re.escape(words)) as caught:
+            await operation()
+        assert KEY_ID not in str(caught.value)
+
+
+async def test_keys_from_a_file_and_mappings_will_do(
+    client: Client, server: LocalServer, storage: Storage, tmp_path: Path
+) -> None:
+    """As for a credential of the deployment, the line break at the end of the file is no part of a key."""
+    (tmp_path / "m.csv").write_bytes(MOLECULES)
+    bucket = {
+        "accessKeyID": f"{KEY_ID}\n",
+        "secretAccessKey": f"{SECRET}\r\n",
+        "bucket": storage.name,
+        "endpoint": storage.url,
+    }
+    run = await demo(client, server, storage.store())
+
+    staged = await client.stage_inputs([tmp_path / "m.csv"], bucket, prefix="p")
+    found = await client.fetch_s3_outputs(run, tmp_path / "to", store={"credentials": bucket}, names="Energies")
+
+    assert staged.s3 == storage.s3()
+    assert storage.get("p/m.csv") == MOLECULES
+    assert [type(one).__name__ for one in found] == ["Download"]
+
+
+WRONG_TYPES: list[Any] = [
+    pytest.param(lambda client, s3: client.stage_inputs([], None), "a bucket is a mapping or an S3, not None", id="no"),
+    pytest.param(
+        lambda client, s3: client.stage_inputs(None, s3), "files are a list of paths, or names", id="no files"
+    ),
+    pytest.param(lambda client, s3: client.stage_inputs(b"x", s3), "files are a list .* not bytes", id="bytes"),
+    pytest.param(lambda client, s3: client.stage_inputs(Path("x"), s3), "files are a list .* not .*Path", id="a path"),
+    pytest.param(lambda client, s3: client.stage_inputs([b"x"], s3), "a file is named by a text", id="bytes as a path"),
+    pytest.param(lambda client, s3: client.stage_inputs({3: "x"}, s3), "the name is a text, not int", id="a number"),
+    pytest.param(
+        lambda client, s3: client.fetch_s3_outputs("run", "to", store=s3), r"an S3Store\(.* not S3$", id="a bucket"
+    ),
+    pytest.param(
+        lambda client, s3: client.fetch_s3_outputs("run", "to", store=None), "an S3Store.* not NoneType", id="no store"
+    ),
+]
+
+
+@pytest.mark.parametrize(("operation", "words"), WRONG_TYPES)
+async def test_what_is_wanted_is_told(client: Client, storage: Storage, operation: Any, words: str) -> None:
+    """By a TypeError, before anything is asked."""
+    with pytest.raises(TypeError, match=words):
+        await operation(client, storage.s3())
+
+
+async def test_a_mapping_that_is_no_store_is_told_without_its_keys(client: Client, tmp_path: Path) -> None:
+    """The field is named."""
+    with pytest.raises(ValueError, match=r"no store: credentials.accessKey: Extra inputs") as caught:
+        await client.fetch_s3_outputs("run", tmp_path, store={"credentials": {"accessKey": KEY_ID}})
+
+    assert KEY_ID not in f"{caught.value!r} {caught.value.__context__!r}"
+
+
+async def test_no_store_at_all_is_told(client: Client, tmp_path: Path) -> None:
+    """Outputs come from somewhere."""
+    with pytest.raises(ConfigError, match=r"S3Store\(credentials="):
+        await client.fetch_s3_outputs("run", tmp_path, store=S3Store())
+
+
+async def test_a_missing_extra_is_named(
+    client: Client, storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The error is the line to type."""
+    monkeypatch.setitem(sys.modules, "obstore", None)
+    monkeypatch.setitem(sys.modules, "obstore.store", None)
+
+    with pytest.raises(ConfigError, match=r'pip install "st4sd_async\[s3\]"') as caught:
+        await client.stage_inputs([tmp_path], storage.s3())
+
+    assert caught.value.__context__ is None
+
+
+WRONG_FILES: list[Any] = [
+    pytest.param(lambda folder: [folder / "x/a", folder / "y/a"], "several files are called ['a']", id="twice"),
+    pytest.param(lambda folder: [folder / "x/a", folder / "none"], "no such files: [", id="no file"),
+    pytest.param(lambda folder: [folder / "x"], "no such files: [", id="a folder"),
+    pytest.param(lambda folder: {"b/a": folder / "x/a"}, "has a folder", id="a folder in a name"),
+    pytest.param(lambda folder: {"": folder / "x/a"}, "the name '' will not do", id="no name"),
+    pytest.param(lambda folder: {"..": folder / "x/a"}, "the name '..' will not do", id="up"),
+    pytest.param(lambda folder: {"a\n": folder / "x/a"}, "will not do", id="a line break"),
+]
+
+
+@pytest.mark.parametrize(("files", "words"), WRONG_FILES)
+async def test_files_that_will_not_do_are_refused_before_any_upload(
+    client: Client, storage: Storage, tmp_path: Path, files: Callable[[Path], Any], words: str
+) -> None:
+    """Nothing is in the bucket after that."""
+    for name in ("x/a", "y/a"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_bytes(b"a")
+
+    with pytest.raises(ValueError, match=re.escape(words)):
+        await client.stage_inputs(files(tmp_path), storage.s3())
+
+    assert storage.listed() == []
+
+
+@pytest.mark.parametrize("prefix", ["../up", "a//b", "a/./b"])
+async def test_a_prefix_that_will_not_do_is_refused(client: Client, storage: Storage, prefix: str) -> None:
+    """It is a path like others."""
+    with pytest.raises(ValueError, match=r"the prefix .* will not do"):
+        await client.stage_inputs([__file__], storage.s3(), prefix=prefix)
+
+
+async def test_one_text_is_no_list_of_files(client: Client, storage: Storage) -> None:
+    """Else each letter of it would be a file."""
+    with pytest.raises(TypeError, match="put it into a list"):
+        await client.stage_inputs("file", storage.s3())
+
+
+async def test_a_file_that_cannot_be_read_is_named(client: Client, storage: Storage) -> None:
+    """It is there, and reading it is an error of the system: the memory of a process from its beginning."""
+    with pytest.raises(S3Error, match=r"'/proc/self/mem' .* it cannot be read: Input/output error"):
+        await client.stage_inputs(["/proc/self/mem"], storage.s3())

@@ -1,0 +1,386 @@
+"""Watching through sockets: recorded lives, big crowds, lists that lie, services that fail."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from itertools import pairwise
+from typing import Any
+
+import anyio
+import pytest
+
+from st4sd_async import (
+    Client,
+    Config,
+    Reason,
+    Run,
+    RunDeleted,
+    RunFailed,
+    ServerError,
+    Status,
+    Unauthorized,
+    UnknownRun,
+    WaitTimeout,
+)
+from st4sd_async.local import Html, LocalServer, Reply, ShortList
+from tests.batch.batches import until
+from tests.conftest import FakeClock
+
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]  # of thousands, on a machine that may be busy
+
+INPUTS = {"inputs": [{"filename": "molecules.csv", "content": "smiles\nCO\nCCO\n"}]}
+LIST, DETAIL = "GET /instances/", "GET /instances/*/status"
+
+Row = tuple[Any, ...]
+"""Seconds, experiment-state, stage-state, exit-status, current-stage, total-progress, error-description."""
+NO_STATUS = "no status"
+EMPTY = (None, None, None, None, 0.0, "")
+BOOM = "Stage 0 failed. Reason:\n1 jobs failed unexpectedly.\nJob: stage0.Boom. Returncode"
+
+RECORDED: dict[str, list[Row]] = {
+    "demo, every few seconds": [
+        (0, NO_STATUS),
+        (0.4, *EMPTY),
+        (3.6, "running", "running", "N/A", "stage1", 0.0, ""),
+        (16.4, "finished", "finished", "Success", "stage1", 1.0, ""),
+    ],
+    "sum-numbers, every few seconds": [
+        (0, NO_STATUS),
+        (0.4, *EMPTY),
+        (3.6, "Initialising", "Initialising", "N/A", "None", 0.0, ""),
+        (28.5, "running", "finished", "Success", "stage3", 1.0, ""),
+        (32.7, "finished", "finished", "Success", "stage3", 1.0, ""),
+    ],
+    "fail": [
+        (0, NO_STATUS),
+        (0.5, *EMPTY),
+        (3.6, "Initialising", "Initialising", "N/A", "None", 0.0, ""),
+        (33.7, "running", "running", "N/A", "stage1", 0.0, ""),
+        (34.6, "running", "failed", "Failed", "stage1", 0.0, BOOM),
+        (39.6, "finished", "failed", "Failed", "stage1", 0.0, BOOM.replace("\n", "\\n")),
+    ],
+    "badref": [
+        (0, NO_STATUS),
+        (0.5, *EMPTY),
+        (3.7, "failed", "Initialising", "Failed", "None", 0.0, "UnusedDataReferenceError Reference stage0.A:ref"),
+    ],
+    "sum-numbers, every 20 ms": [
+        (0, NO_STATUS),
+        (0.31, *EMPTY),
+        (2.4, "running", "running", "N/A", "stage3", 0.0, ""),
+        (26.41, "finished", "finished", "Success", "stage3", 1.0, ""),
+    ],
+    "slow, every 20 ms": [
+        (0, NO_STATUS),
+        (0.33, *EMPTY),
+        (2.38, "running", "running", "N/A", "stage1", 0.0, ""),
+        (22.42, "running", "finished", "Success", "stage1", 1.0, ""),
+        (26.43, "finished", "finished", "Success", "stage1", 1.0, ""),
+    ],
+    "demo, every 20 ms": [
+        (0, NO_STATUS),
+        (0.31, *EMPTY),
+        (2.41, "running", "running", "N/A", "stage1", 0.0, ""),
+        (14.4, "running", "finished", "Success", "stage1", 1.0, ""),
+        (18.4, "finished", "finished", "Success", "stage1", 1.0, ""),
+    ],
+}
+"""Lives of real runs as they were recorded, reading by reading."""
+
+
+@pytest.fixture
+def server() -> Any:
+    """A server whose time stands still until it is moved."""
+    with LocalServer(speed=0, slots=2000) as running:
+        yield running
+
+
+@pytest.fixture
+async def client(server: LocalServer, clock: FakeClock) -> AsyncIterator[Client]:
+    """A client whose pauses take no time."""
+    async with Client(server.url, api_key=server.api_key, config=Config(clock=clock)) as opened:
+        await opened.push(server.example("demo"))
+        yield opened
+
+
+def wire(row: Row) -> dict[str, Any] | None:
+    """A reading as the wire has it."""
+    if row[1] == NO_STATUS:
+        return None
+    names = ("experiment-state", "stage-state", "exit-status", "current-stage", "total-progress", "error-description")
+    return dict(zip(names, row[1:], strict=True))
+
+
+async def start(client: Client, server: LocalServer, outcome: Any) -> Run:
+    """A run that will go as told."""
+    server.outcome("demo", outcome, times=1)
+    return await client.start("demo", INPUTS)
+
+
+@pytest.mark.parametrize("rows", RECORDED.values(), ids=RECORDED.keys())
+async def test_a_recorded_life_is_seen_reading_by_reading(client: Client, server: LocalServer, rows: list[Row]) -> None:
+    """What a real run showed comes out of `watch`: each change once, in order, the end last and only there."""
+    run = await start(client, server, [(row[0], wire(row)) for row in rows])
+    steps = [later[0] - sooner[0] for sooner, later in pairwise(rows)]
+    seen: list[Status] = []
+
+    async for status in client.watch(run):
+        seen.append(status)
+        if steps:
+            await server.advance(steps.pop(0))
+
+    assert [status.is_final for status in seen] == [False] * (len(rows) - 1) + [True]
+    assert [status.is_pending for status in seen] == [row[1] in (NO_STATUS, None) for row in rows]
+    for status, row in zip(seen[1:], rows[1:], strict=True):
+        assert status.experiment_state == row[1]
+        assert status.exit_status == row[3]
+        assert status.total_progress == row[5]
+    assert seen[-1].is_success is (rows[-1][3] == "Success")
+
+
+BAD_ENDS = ["killed", "killed-after-failure", "init-failure"]
+
+
+async def test_bad_ends_are_found_in_a_crowd(client: Client, server: LocalServer) -> None:
+    """What the list never shows is found within the grace and one turn of asking each run."""
+    crowd = server.populate("demo", 200, "stuck")
+    bad = [await start(client, server, outcome) for outcome in BAD_ENDS]
+    await server.advance(600)
+    lists = server.traffic[LIST].requests
+    ended: dict[str, Status] = {}
+
+    async with aclosing(client.watch_many([*crowd, *bad], interval=5)) as changes:
+        async for run, status in changes:
+            if status.is_final:
+                ended[run.id] = status
+            if len(ended) == len(bad):
+                break
+
+    rounds = server.traffic[LIST].requests - lists
+    assert set(ended) == {run.id for run in bad}
+    assert not any(status.is_success for status in ended.values())
+    assert rounds <= 60 / 5 + 203 / 3 + 6
+    assert server.traffic[DETAIL].requests <= 3 * rounds + 6
+
+
+async def test_a_thousand_tasks_ask_as_much_as_one(server: LocalServer) -> None:
+    """Each watches its own run, and the service is asked as if one watched all."""
+    counts = []
+    for is_one in (True, False):
+        config = Config(clock=FakeClock(), poll_interval=5)
+        async with Client(server.url, api_key=server.api_key, config=config) as client:
+            await client.push(server.example("demo"))
+            crowd = server.populate("demo", 1000, "stuck")
+            before = len(server.requests)
+
+            async def follow(runs: list[str], client: Client = client) -> None:
+                with pytest.raises(WaitTimeout):
+                    async for _ in client.watch_many(runs, timeout=50):
+                        pass
+
+            async with anyio.create_task_group() as tasks:
+                for runs in [crowd] if is_one else [[rest_uid] for rest_uid in crowd]:
+                    tasks.start_soon(follow, runs)
+            counts.append(len(server.requests) - before)
+            for rest_uid in crowd:
+                await client.delete(rest_uid)
+
+    assert abs(counts[0] - counts[1]) <= 3
+    assert counts[0] <= 11 * 4 + 3
+
+
+async def test_few_runs_among_many_old_ones_are_asked_singly(client: Client, server: LocalServer) -> None:
+    """Nobody lists 20,000 instances to watch three, or six."""
+    server.populate("demo", 20_000)
+    runs = server.populate("demo", 6, "stuck")
+    with pytest.raises(WaitTimeout):
+        await client.wait(runs[:3], timeout=60)
+    assert LIST not in server.traffic
+
+    with pytest.raises(WaitTimeout):
+        await client.wait(runs, timeout=60)
+
+    assert server.traffic[LIST].requests == 1
+
+
+async def test_a_short_list_is_no_proof_that_a_run_is_gone(client: Client, server: LocalServer) -> None:
+    """The service leaves out what it fails to read; asking for the run settles it."""
+    runs = server.populate("demo", 10, "stuck")
+    server.faults.add("GET /instances/$", ShortList(0.5), times=3)
+    server.faults.add("GET /instances/$", ShortList(1.0), times=3)
+
+    with pytest.raises(WaitTimeout) as caught:
+        await client.wait(runs, timeout=300)
+
+    assert set(caught.value.last_statuses) == set(runs)
+    assert all(status.experiment_state == "running" for status in caught.value.last_statuses.values())
+
+
+async def test_a_deleted_run_has_the_last_word_of_the_datastore(client: Client, server: LocalServer) -> None:
+    """It finished before it was deleted: whoever watched is told how."""
+    runs = [await start(client, server, "success") for _ in range(2)]
+    await server.advance(3)
+    statuses = client.watch(runs[0])
+    assert (await anext(statuses)).experiment_state == "running"
+    await server.advance(600)
+    for run in runs:
+        await run.delete()
+
+    with pytest.raises(RunDeleted) as caught:
+        await anext(statuses)
+    many = [status async for _, status in client.watch_many(runs)]
+
+    assert caught.value.last_status is not None
+    for status in (caught.value.last_status, *many):
+        assert (status.is_final, status.is_deleted, status.exit_status) == (True, True, "Success")
+
+
+async def test_a_run_deleted_by_someone_else_ends(client: Client, server: LocalServer) -> None:
+    """Without a word of the datastore the last status seen is what is known; one never seen is unknown."""
+    runs = [await start(client, server, "stuck") for _ in range(7)]
+    seen: dict[str, list[Status]] = {run.id: [] for run in runs}
+
+    async for run, status in client.watch_many(runs):
+        seen[run.id].append(status)
+        if not status.is_deleted:
+            await client.delete(run)
+
+    for statuses in seen.values():
+        assert [status.is_deleted for status in statuses] == [False, True]
+        assert statuses[-1].is_final
+    with pytest.raises(UnknownRun) as caught:
+        await client.wait(runs)
+    assert caught.value.rest_uid in seen
+
+
+async def test_a_run_deleted_before_it_was_seen_leaves_the_others_alone(client: Client, server: LocalServer) -> None:
+    """It has its place in the list, as one that was deleted a moment later."""
+    gone, other = await start(client, server, "stuck"), await start(client, server, "success")
+    await client.delete(gone)
+    await server.advance(100)
+
+    first, second = await client.wait([gone, other])
+
+    assert (first.is_deleted, first.is_pending, second.is_success) == (True, True, True)
+    with pytest.raises(RunFailed) as caught:
+        await client.wait([gone, other], check=True)
+    assert list(caught.value.failures) == [gone.id]
+    assert f"{gone.id}: deleted, last seen no status yet" in str(caught.value)
+    with pytest.raises(UnknownRun) as single:
+        await gone.wait()
+    assert single.value.rest_uid == gone.id
+
+
+async def test_a_service_that_is_away_is_waited_for(client: Client, server: LocalServer) -> None:
+    """502 for every request, for minutes, and a page where JSON is due do not end a wait."""
+    run = await start(client, server, "success")
+    statuses = client.watch(run)
+    await anext(statuses)
+    server.faults.add("GET /instances", Html(502), times=5)
+    server.faults.add("GET /instances", Reply(503, {"Retry-After": "30"}), times=2)
+    server.faults.add("GET /instances", Reply(200, {"Content-Type": "text/html"}, b"<html>maintenance</html>"))
+    server.faults.add("GET /instances", Html(404))
+    await server.advance(600)
+
+    assert [status.is_success async for status in statuses] == [True]
+
+
+async def test_a_wait_that_heard_nothing_says_why(client: Client, server: LocalServer) -> None:
+    """A service that is away does not look like a run that waits."""
+    run = await start(client, server, "success")
+    server.faults.add("GET /instances", Html(502), times=None)
+
+    with pytest.raises(WaitTimeout) as caught:
+        await run.wait(timeout=60)
+
+    assert isinstance(caught.value.__cause__, ServerError)
+    assert caught.value.last_statuses[run.id].is_pending
+
+
+async def test_an_expired_token_is_renewed_or_told(server: LocalServer, clock: FakeClock) -> None:
+    """A provider is asked for another; without one the wait ends, with the last status of each run."""
+    async with (
+        Client(server.url, api_key=lambda: server.api_key, config=Config(clock=clock)) as renewing,
+        Client(server.url, api_key=server.api_key, config=Config(clock=clock)) as fixed,
+    ):
+        await renewing.push(server.example("demo"))
+        runs = server.populate("demo", 7, "stuck")
+        ending = await start(renewing, server, "success")
+        changes, statuses = fixed.watch_many(runs), renewing.watch(ending)
+        for _ in runs:
+            await anext(changes)
+        await anext(statuses)
+        server.renew()
+        await server.advance(600)
+
+        assert (await anext(statuses)).is_success
+        with pytest.raises(Unauthorized) as caught:
+            await anext(changes)
+
+    assert set(caught.value.last_statuses) == set(runs)
+    assert all(status is not None and not status.is_pending for status in caught.value.last_statuses.values())
+
+
+@pytest.mark.filterwarnings("error")
+async def test_leaving_leaves_nothing_behind(client: Client, server: LocalServer) -> None:
+    """Break, close, cancel or forget: no task, no entry, no warning."""
+    runs = server.populate("demo", 8, "stuck")
+    tasks_before = asyncio.all_tasks()
+
+    async for _ in client.watch_many(runs):
+        break
+    closed = client.watch(runs[0])
+    await anext(closed)
+    await closed.aclose()
+    with anyio.move_on_after(0.05):
+        async for _ in client.watch_many(runs):
+            await anyio.sleep(0.02)
+    forgotten = client.watch(runs[0])
+    await anext(forgotten)
+    del forgotten
+    gc.collect()
+
+    await until(lambda: not client._poller._runs and asyncio.all_tasks() == tasks_before)
+
+
+async def test_the_end_is_seen_by_who_reads_slowly(client: Client, server: LocalServer) -> None:
+    """He gets the newest status of each run, and the final one exactly once."""
+    runs = [await start(client, server, "success") for _ in range(6)]
+    seen: list[tuple[str, bool]] = []
+
+    async for run, status in client.watch_many([*runs, runs[0].id]):
+        seen.append((run.id, status.is_final))
+        await server.advance(0.5)
+
+    finals = [rest_uid for rest_uid, is_final in seen if is_final]
+    assert sorted(finals) == sorted(run.id for run in runs)
+    assert len(seen) <= 6 * 7
+
+
+async def test_why_it_does_not_run(client: Client, server: LocalServer) -> None:
+    """The reason is a word of its own, with the cluster's text."""
+    run = await start(client, server, "unscheduled")
+    await server.advance(1)
+    statuses = client.watch(run)
+
+    hint = (await anext(statuses)).hint
+
+    assert hint is not None
+    assert hint.reason is Reason.UNSCHEDULED
+    assert "Insufficient cpu" in str(hint)
+
+
+async def test_what_cannot_be_watched_is_told(client: Client) -> None:
+    """At once, and with the way out."""
+    run = client.run("demo-1")
+    for mistake in (run, "demo-1", None):
+        with pytest.raises(TypeError, match=r"give \[run\], or watch\(\) it"):
+            client.watch_many(mistake)  # type: ignore[arg-type] # on purpose
+    with pytest.raises(ValueError, match="timeout"):
+        client.watch_many([run], timeout=-1)
+    with pytest.raises(ValueError, match="interval"):
+        client.watch_many([run], interval=0)
+    assert [one async for one in client.watch_many([])] == []

@@ -127,10 +127,10 @@ else:
     __getattr__, __dir__ = _later.later(
         __name__,
         {
-            "._batch": "Batch",
-            "._draft": "Draft",
-            "._item": "Item",
-            "._launch": "Launch",
+            "._batch.batch": "Batch",
+            "._payload.draft": "Draft",
+            "._batch.item": "Item",
+            "._batch.launch": "Launch",
             ".models": (
                 "ComponentDocument ComponentReport Download DownloadFailed ExitStatus Experiment ExperimentDocument "
                 "ExperimentState FileContent Hint ImportedExperiment Instance Interface KeyOutput LambdaPayload "

@@ -21,8 +21,11 @@ from st4sd_async import models
 from st4sd_async._util import lazy as _later
 
 LATER = [
-    *("_batch", "_book", "_doubts", "_draft", "_item", "_journal", "_launch", "_moves", "_starts", "_verdict", "_work"),
-    *("_http.contexts", "_payload.lambdas", "_api.sightings", "_http.engine"),
+    *(
+        f"_batch.{name}"
+        for name in ("batch", "item", "journal", "launch", "reconcile_rules", "runner", "sender", "state")
+    ),
+    *("_api.sightings", "_http.contexts", "_http.engine", "_payload.draft", "_payload.lambdas"),
     *("models.datastore", "models.registry", "models.relationships", "models.reports"),
 ]
 """Modules that most scripts do without, or not at once."""
@@ -108,7 +111,7 @@ def test_a_name_is_looked_up_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_home_without_the_name_is_an_error() -> None:
     """A mistake in the table is no endless search."""
-    get, names = _later.later("st4sd_async", {"._launch": "Launch Lunch"})
+    get, names = _later.later("st4sd_async", {"._batch.launch": "Launch Lunch"})
 
     assert {"Launch", "Lunch"} < set(names())
     with pytest.raises(AttributeError, match="Lunch"):

@@ -67,7 +67,7 @@ else:
     __getattr__, __dir__ = _later.later(
         __name__,
         {
-            ".._hints": "Hint Reason",
+            ".hints": "Hint Reason",
             "._base": "Payload Reply Word",
             ".datastore": (
                 "ComponentDocument ComponentState Document DocumentMeta DocumentOutput DocumentStatus "

@@ -26,7 +26,7 @@ END = 5.0
 def serving() -> Iterator[str]:
     """The address of a service that ends with the block."""
     child = subprocess.Popen(
-        [sys.executable, "-m", "tests.s3.service"],
+        [sys.executable, "-m", "tests.results.s3.service"],
         cwd=ROOT,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

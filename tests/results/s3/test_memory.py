@@ -41,5 +41,5 @@ async def test_memory_does_not_grow_with_the_file(
 
 def measured(arguments: list[str]) -> str:
     """What the process prints."""
-    command = [sys.executable, "-m", "tests.s3.large", *arguments]
+    command = [sys.executable, "-m", "tests.results.s3.large", *arguments]
     return subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True, timeout=100).stdout

@@ -81,9 +81,11 @@ async def _arrive(client: Client, folder: Path, result: Result) -> None:
     from st4sd_async._api.instances import output_call
     from st4sd_async._results.target import filling
     from st4sd_async._results.workspace import Place
-    from st4sd_async._util.progress import Work
+    from st4sd_async._util.progress import ProgressReporter
 
-    async with filling(folder / "to", client._stream, tuple, Work(None, "body", 1, "key-outputs")) as target:
+    async with filling(
+        folder / "to", client._stream, tuple, ProgressReporter(None, "body", 1, "key-outputs")
+    ) as target:
         with timed(result):
             call = output_call(REST_UID, "Big", None)
             part = await target.fetch(call, "Big", lambda writer, _: writer.finish(Place("Big")))

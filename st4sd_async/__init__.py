@@ -84,7 +84,7 @@ from ._refusals import (
 from ._results.tables import Table
 from ._run import Run
 from ._util import lazy as _later
-from ._util.progress import Progress, Step
+from ._util.progress import Progress, ProgressUpdate
 
 if TYPE_CHECKING:
     from ._batch.batch import Batch
@@ -211,6 +211,7 @@ __all__ = [
     "Problem",
     "Progress",
     "ProgressBars",
+    "ProgressUpdate",
     "Properties",
     "RateLimited",
     "Reason",
@@ -231,7 +232,6 @@ __all__ = [
     "StartPayload",
     "Status",
     "StatusReport",
-    "Step",
     "Table",
     "TimedOut",
     "TransportError",

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from enum import Enum
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar
 
 from ._api import datastore, documents, experiments, gateways, instances
 from ._batch.limiter import MAX_RUNNING
 from ._client_groups import Groups
 from ._client_results import Results
-from ._client_staging import Staging
 from ._client_waits import Waits
 from ._config import Config, from_environment
 from ._errors import APIError, DecodeError, InvalidPayload, TransportError
@@ -23,14 +23,15 @@ from ._http.session import Session, Take
 from ._import import Imports
 from ._payload.prepare import Prepared, prepare
 from ._refusals import InvalidFlowIR
-from ._results.downloads import Downloads
+from ._results import staging
+from ._results.downloads import Downloads, judged
+from ._results.staging import Files
 from ._run import Run, RunLike, rest_uid_of
 from ._watch.poller import Poller
 from .models import Experiment
 
 if TYPE_CHECKING:
     import os
-    from pathlib import Path
     from types import TracebackType
 
     from ._batch.batch import Batch
@@ -38,7 +39,16 @@ if TYPE_CHECKING:
     from ._http.credentials import Secret
     from ._payload.draft import Draft
     from ._util.progress import Progress
-    from .models import LambdaPayload, StartPayload, Status
+    from .models import (
+        S3,
+        Download,
+        DownloadFailed,
+        LambdaPayload,
+        S3Store,
+        Staged,
+        StartPayload,
+        Status,
+    )
 
 T = TypeVar("T")
 
@@ -55,7 +65,7 @@ class _Keep(Enum):
 _KEEP = _Keep.KEEP
 
 
-class Client(Groups, Waits, Results, Imports, Staging):
+class Client(Groups, Waits, Results, Imports):
     """
     A client of one ST4SD deployment.
 
@@ -409,3 +419,79 @@ class Client(Groups, Waits, Results, Imports, Staging):
         Source: ``DELETE instances/{id}`` of the runtime service.
         """
         await self.instances.delete(rest_uid_of(run))
+
+    async def stage_inputs(
+        self, files: Files, bucket: S3 | Mapping[str, Any], *, prefix: str | None = None, allow_http: bool = False
+    ) -> Staged:
+        """
+        Upload local files to a bucket, for a start that takes them from there. Use it for inputs of more than 1 MiB.
+
+        Files are uploaded several at once (``Config.downloads``). Each is streamed, and appears in the bucket only
+        when it is complete::
+
+            staged = await client.stage_inputs(["big/molecules.csv"], S3(bucket="mine", ...))
+            run = await client.start("demo:latest", {**staged.as_inputs(), "variables": {"scale": 2}})
+
+        Args:
+            files: Paths, or a mapping from the names that the experiment sees to paths.
+            bucket: The bucket, as an `S3` or a mapping of its fields. Its keys are also sent to the service, in the
+                payload of the start.
+            prefix: Folder in the bucket. Files of the same names are replaced. None means a new folder. Set it for a
+                batch that may be resumed: otherwise its payloads name other files the next time.
+            allow_http: Allow unencrypted transfers to an ``http://`` endpoint on another machine.
+
+        Returns:
+            The files, as a payload or a `Draft` takes them.
+
+        Raises:
+            ValueError: A path is not a file, two files have the same name, or a name or the prefix is invalid. Nothing
+                was uploaded.
+            ConfigError: The bucket lacks a key, a name or an endpoint, or the extra ``s3`` is not installed.
+            S3Error: A file could not be read or uploaded; the error names it. Other files may have been uploaded.
+                After an error or a cancellation, parts of a large file may stay in the bucket, invisible except to
+                its lifecycle rules.
+
+        Source: the container ``s3-fetch``, which the service runs before the experiment, fetches each file by its key.
+        """
+        return await staging.stage_inputs(files, bucket, self._config, prefix=prefix, allow_http=allow_http)
+
+    async def fetch_s3_outputs(
+        self,
+        run: RunLike,
+        to: str | os.PathLike[str],
+        *,
+        store: S3Store | Mapping[str, Any],
+        names: str | Iterable[str] | None = None,
+        strict: bool = False,
+        allow_http: bool = False,
+    ) -> list[Download | DownloadFailed]:
+        """
+        Download key-outputs that a run uploaded to a bucket. Unlike `download_outputs`, it takes any size.
+
+        An interrupted call can be repeated: like `download_files` it fetches only what is missing or has changed.
+
+        Args:
+            run: The run.
+            to: Folder, created if missing, ideally one for each run: ``<to>/Energies/energies.csv``,
+                ``<to>/Folder/sub/b.bin``.
+            store: The ``s3Store`` that the run was started with, as an `S3Store` or a mapping.
+            names: Key-outputs. None means all that exist now.
+            strict: Raise the first error after all other files were fetched, instead of returning it.
+            allow_http: Allow unencrypted transfers to an ``http://`` endpoint on another machine.
+
+        Returns:
+            The outcome of each file, in the order of the key-outputs. A file that is not in the bucket, or has the
+            same key as another, is a `DownloadFailed`.
+
+        Raises:
+            UnknownRun: There is no such run.
+            NotReady: The folder to which the run uploads is not known yet.
+            ConfigError: The bucket lacks a key, a name or an endpoint, or the extra ``s3`` is not installed.
+            DownloadError: The folder cannot be created. With ``strict``, this and any other `St4sdError`.
+
+        Source: ``OutputToS3`` of st4sd-runtime-core, which uploads at the end of each stage.
+        """
+        found = await staging.fetch_outputs(
+            rest_uid_of(run), Path(to), store, self.instances, self._config, names=names, allow_http=allow_http
+        )
+        return judged(found, strict=strict)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, overload
 
 from ._errors import RunDeleted, RunFailed
 from ._run import Run, RunLike, rest_uid_of, several
-from ._util.progress import Work
+from ._util.progress import ProgressReporter
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -133,7 +133,7 @@ class Waits:
         order = [rest_uid_of(one) for one in ([run] if is_one else several(run))]
         final: dict[str, Status] = {}
         changes, what = self.watch_many(order, timeout=timeout, interval=interval), order[0] if is_one else "runs"
-        with Work(self._config.progress, f"waiting for {what}", len(set(order)), "runs") as work:
+        with ProgressReporter(self._config.progress, f"waiting for {what}", len(set(order)), "runs") as work:
             async with aclosing(changes):
                 async for one, status in changes:
                     if status.is_deleted and is_one:

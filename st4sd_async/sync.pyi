@@ -21,11 +21,11 @@ from st4sd_async._api.relationships import DslVersion
 from st4sd_async._api.secrets import Password
 from st4sd_async._batch.launch import Launch
 from st4sd_async._client import _Keep
-from st4sd_async._client_staging import Files
 from st4sd_async._config import Config
 from st4sd_async._http.credentials import Secret
 from st4sd_async._http.retry import RetryPolicy
 from st4sd_async._payload.draft import Draft
+from st4sd_async._results.staging import Files
 from st4sd_async._results.tables import Table
 from st4sd_async._util.progress import Progress
 from st4sd_async.models import (
@@ -1525,28 +1525,28 @@ class Client:
         allow_http: bool = False,
     ) -> list[Download | DownloadFailed]:
         """
-        Fetch key-outputs that a run uploaded to a bucket; of any size, which the service's own way is not for.
+        Download key-outputs that a run uploaded to a bucket. Unlike `download_outputs`, it takes any size.
 
-        Interrupted or repeated, it goes on as `Client.download_files` does; what is new in the bucket is fetched.
+        An interrupted call can be repeated: like `download_files` it fetches only what is missing or has changed.
 
         Args:
             run: The run.
-            to: Folder, made if need be, best one for each run: ``<to>/Energies/energies.csv``,
+            to: Folder, created if missing, ideally one for each run: ``<to>/Energies/energies.csv``,
                 ``<to>/Folder/sub/b.bin``.
             store: The ``s3Store`` that the run was started with, as an `S3Store` or a mapping.
-            names: Key-outputs; None: all there are by now.
-            strict: Whether a file that cannot be had is an error, raised when all others are there.
-            allow_http: Whether files may travel in clear text, to an endpoint with ``http://`` on another machine.
+            names: Key-outputs. None means all that exist now.
+            strict: Raise the first error after all other files were fetched, instead of returning it.
+            allow_http: Allow unencrypted transfers to an ``http://`` endpoint on another machine.
 
         Returns:
-            What became of each file, by key-outputs in the order given. One that is not in the bucket, or shares its
-            place there with another, is a `DownloadFailed`.
+            The outcome of each file, in the order of the key-outputs. A file that is not in the bucket, or has the
+            same key as another, is a `DownloadFailed`.
 
         Raises:
-            UnknownRun: It is not there.
-            NotReady: Where it uploads to is not known yet.
-            ConfigError: The bucket lacks a key, name or endpoint, or the extra ``s3`` is not installed.
-            DownloadError: There can be no such folder. With ``strict`` this and any other `St4sdError`.
+            UnknownRun: There is no such run.
+            NotReady: The folder to which the run uploads is not known yet.
+            ConfigError: The bucket lacks a key, a name or an endpoint, or the extra ``s3`` is not installed.
+            DownloadError: The folder cannot be created. With ``strict``, this and any other `St4sdError`.
 
         Source: ``OutputToS3`` of st4sd-runtime-core, which uploads at the end of each stage.
         """
@@ -1827,32 +1827,34 @@ class Client:
         self, files: Files, bucket: S3 | Mapping[str, Any], *, prefix: str | None = None, allow_http: bool = False
     ) -> Staged:
         """
-        Upload local files to a bucket, for a start that takes them from there: the way in for what is over 1 MiB.
+        Upload local files to a bucket, for a start that takes them from there. Use it for inputs of more than 1 MiB.
 
-        Several are uploaded at once (``Config.downloads``), each streamed and in the bucket only when it is whole::
+        Files are uploaded several at once (``Config.downloads``). Each is streamed, and appears in the bucket only
+        when it is complete::
 
             staged = client.stage_inputs(["big/molecules.csv"], S3(bucket="mine", ...))
             run = client.start("demo:latest", {**staged.as_inputs(), "variables": {"scale": 2}})
 
         Args:
-            files: Paths; or the names that the experiment is to see -> paths.
-            bucket: Where to upload to, as an `S3` or a mapping of its fields. The service is given its keys too, when
-                the payload is sent.
-            prefix: Folder in the bucket, where files of the same names are replaced; None: a new one. A batch that is
-                to be continued needs one of its own, else its payloads name other files the next time.
-            allow_http: Whether files may travel in clear text, to an endpoint with ``http://`` on another machine.
+            files: Paths, or a mapping from the names that the experiment sees to paths.
+            bucket: The bucket, as an `S3` or a mapping of its fields. Its keys are also sent to the service, in the
+                payload of the start.
+            prefix: Folder in the bucket. Files of the same names are replaced. None means a new folder. Set it for a
+                batch that may be resumed: otherwise its payloads name other files the next time.
+            allow_http: Allow unencrypted transfers to an ``http://`` endpoint on another machine.
 
         Returns:
             The files, as a payload or a `Draft` takes them.
 
         Raises:
-            ValueError: A path is no file, two files have one name, or a name or the prefix will not do. Nothing was
-                uploaded.
-            ConfigError: The bucket lacks a key, name or endpoint, or the extra ``s3`` is not installed.
-            S3Error: A file could not be read or uploaded; its name says which. Others may have been uploaded. Of a
-                large one, parts may be left that only the rules of the bucket see; so it is when this is cancelled.
+            ValueError: A path is not a file, two files have the same name, or a name or the prefix is invalid. Nothing
+                was uploaded.
+            ConfigError: The bucket lacks a key, a name or an endpoint, or the extra ``s3`` is not installed.
+            S3Error: A file could not be read or uploaded; the error names it. Other files may have been uploaded.
+                After an error or a cancellation, parts of a large file may stay in the bucket, invisible except to
+                its lifecycle rules.
 
-        Source: the container ``s3-fetch`` that the service puts in front of a run fetches each file by its key.
+        Source: the container ``s3-fetch``, which the service runs before the experiment, fetches each file by its key.
         """
 
     def start(

@@ -17,7 +17,7 @@ from .._errors import St4sdError
 from .._http.loop_binding import LoopBinding
 from .._journal_errors import JournalError, LaunchConflict
 from .._render.shown import Shown
-from .._util.progress import Work as Bar
+from .._util.progress import ProgressReporter
 from .._util.threads import in_thread
 from .collector import Collecting, collecting
 from .item import Item, item_of
@@ -269,7 +269,9 @@ class Batch(Shown, Settling):
                 await self._book.move(row.key, partial(self._uncollected, row))
         request = wanted.request if wanted else None
         total = sum(not row.is_settled(request) for row in self._book.rows.values())
-        with Bar(self._deployment.config.progress, f"launches in {self._journal.name}", total, "launches") as bar:
+        with ProgressReporter(
+            self._deployment.config.progress, f"launches in {self._journal.name}", total, "launches"
+        ) as bar:
             work = await self._begin(wanted)
             try:
                 while (key := await work.next()) is not None:

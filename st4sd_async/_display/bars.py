@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .._util.progress import Step
+    from .._util.progress import ProgressUpdate
     from .show import Steps
 
 
@@ -20,12 +20,12 @@ class ProgressBars:
     """
 
     def __init__(self) -> None:
-        self._steps: Steps | None = None
+        self._updates: Steps | None = None
 
-    def __call__(self, step: Step, /) -> None:
-        """Show a step."""
-        if self._steps is None:
+    def __call__(self, update: ProgressUpdate, /) -> None:
+        """Show an update."""
+        if self._updates is None:
             from .show import Steps
 
-            self._steps = Steps()
-        self._steps.take(step)
+            self._updates = Steps()
+        self._updates.take(update)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .._client_waits import Waits
     from .._run import RunLike
     from .._util.clock import Clock
-    from .._util.progress import Step
+    from .._util.progress import ProgressUpdate
     from ..models import Status
 
 log = logging.getLogger("st4sd_async")
@@ -107,22 +107,22 @@ class Steps:
 
     def __init__(self) -> None:
         self._screen: Screen | None = None
-        self._steps: dict[str, Step] = {}
+        self._updates: dict[str, ProgressUpdate] = {}
         self._drawn = 0.0
 
-    def take(self, step: Step) -> None:
+    def take(self, update: ProgressUpdate) -> None:
         """Draw it, if it is the last of its work or enough time has passed."""
-        self._steps[step.work] = step
+        self._updates[update.work] = update
         self._screen = self._screen or screen_here()
-        if step.is_over or time.monotonic() - self._drawn >= PAUSE:
-            self._screen.draw(steps_card(self._steps.values()))
+        if update.is_over or time.monotonic() - self._drawn >= PAUSE:
+            self._screen.draw(progress_card(self._updates.values()))
             self._drawn = time.monotonic()
-        if all(one.is_over for one in self._steps.values()):
+        if all(one.is_over for one in self._updates.values()):
             self._screen.close()
-            self._screen, self._steps = None, {}
+            self._screen, self._updates = None, {}
 
 
-def steps_card(steps: Iterable[Step]) -> Card:
+def progress_card(updates: Iterable[ProgressUpdate]) -> Card:
     """What to say of works that go on or have just ended."""
     rows = tuple(
         (
@@ -131,12 +131,12 @@ def steps_card(steps: Iterable[Step]) -> Card:
             f"{one.done:,} of {one.total:,} {one.unit}",
             size_of(one.received) if one.received else "",
         )
-        for one in steps
+        for one in updates
     )
     return Card(counted(len(rows), "task"), table=Table(("", "", "done", "received"), rows))
 
 
-def _bar(step: Step) -> Bar:
-    is_whole = step.done >= step.total
-    tone = (Tone.GOOD if is_whole else Tone.BAD) if step.is_over else Tone.BUSY
-    return Bar(1.0 if is_whole else step.done / step.total, tone)
+def _bar(update: ProgressUpdate) -> Bar:
+    is_whole = update.done >= update.total
+    tone = (Tone.GOOD if is_whole else Tone.BAD) if update.is_over else Tone.BUSY
+    return Bar(1.0 if is_whole else update.done / update.total, tone)

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from math import isfinite
 from typing import TYPE_CHECKING
 
-from .._util.progress import SECONDS, Work
+from .._util.progress import SECONDS, ProgressReporter
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -52,7 +52,7 @@ class Waiting:
 
     def __init__(self, outage: Outage, progress: Progress | None, clock: Clock, began: float) -> None:
         self._outage, self._progress, self._clock, self._began = outage, progress, clock, began
-        self._work: Work | None = None
+        self._work: ProgressReporter | None = None
         self._shown = 0
         self._stack = ExitStack()
 
@@ -88,7 +88,7 @@ class Waiting:
             log.warning(told, outage.where, waited, patience, error)
         if not outage.is_shown and self._progress is not None and isfinite(patience):
             outage.is_shown = True
-            self._work = Work(self._progress, f"waiting for {outage.where}", round(patience), SECONDS)
+            self._work = ProgressReporter(self._progress, f"waiting for {outage.where}", round(patience), SECONDS)
             self._stack.enter_context(self._work)
         if self._work is not None:
             shown, self._shown = self._shown, int(waited)

@@ -35,7 +35,7 @@ from .._errors import (
     UnknownOutput,
 )
 from .._util.file_names import folder_name, folder_names, safe_name
-from .._util.progress import Work
+from .._util.progress import ProgressReporter
 from .._util.threads import in_thread
 from ..models import Download, DownloadFailed
 from .archive import content, too_large
@@ -288,7 +288,7 @@ class Downloads:
     def _filling(
         self, to: Path, what: str, total: int, unit: str, *, is_chosen: bool = True
     ) -> AbstractAsyncContextManager[Target]:
-        work = Work(self._progress, what, total, unit)
+        work = ProgressReporter(self._progress, what, total, unit)
         return filling(to, self._stream, self._secrets, work, is_chosen=is_chosen)
 
 

@@ -26,7 +26,7 @@ from .workspace import Part, Place, Workspace, Writer
 
 if TYPE_CHECKING:
     from .._http.session import Take
-    from .._util.progress import Work
+    from .._util.progress import ProgressReporter
 
 T = TypeVar("T")
 log = logging.getLogger("st4sd_async")
@@ -46,7 +46,9 @@ class Streamer(Protocol):
 class Target:
     """A folder that is being filled by one call."""
 
-    def __init__(self, folder: Path, space: Workspace, stream: Streamer, secrets: Secrets, work: Work) -> None:
+    def __init__(
+        self, folder: Path, space: Workspace, stream: Streamer, secrets: Secrets, work: ProgressReporter
+    ) -> None:
         self.folder = folder
         self.work = work
         self._secrets = secrets
@@ -171,7 +173,7 @@ def _told(name: str) -> Iterator[None]:
 
 @asynccontextmanager
 async def filling(
-    folder: Path, stream: Streamer, secrets: Secrets, work: Work, *, is_chosen: bool = True
+    folder: Path, stream: Streamer, secrets: Secrets, work: ProgressReporter, *, is_chosen: bool = True
 ) -> AsyncIterator[Target]:
     """
     A folder that is being filled, made if need be; what was not whole is removed from it in the end.

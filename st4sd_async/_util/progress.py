@@ -1,4 +1,4 @@
-"""What long work tells while it goes on."""
+"""Progress reports of long operations."""
 
 from __future__ import annotations
 
@@ -9,71 +9,70 @@ from typing import Protocol
 log = logging.getLogger("st4sd_async")
 
 SECONDS = "seconds"
-"""The unit of a wait for a service that is away."""
+"""Unit of a wait for a service that is unavailable."""
 
 
 @dataclass(frozen=True)
-class Step:
-    """How far some work is."""
+class ProgressUpdate:
+    """The progress of an operation at one moment."""
 
     work: str
-    """What is done, as ``files of demo-ab12cd-x7f3k2q9``; the same in all steps of it."""
+    """What is done, such as ``files of demo-ab12cd-x7f3k2q9``; the same in all updates of an operation."""
     done: int
-    """How many are done or have failed."""
+    """How many items are done or have failed."""
     total: int
-    """How many there are."""
+    """How many items there are."""
     unit: str
-    """What they are: ``files``, ``key-outputs``, ``components``, ``runs``, ``launches``; or ``seconds``, of which
-    ``done`` have been waited, and ``total`` will be at most, for a service that is away."""
+    """What the items are: ``files``, ``key-outputs``, ``components``, ``runs`` or ``launches``. With ``seconds`` the
+    operation waits for a service that is unavailable: ``done`` seconds so far, at most ``total``."""
     received: int
-    """Bytes that came so far, or were sent to a bucket; what had to be asked for twice counts twice."""
+    """Bytes received so far, or sent to a bucket. Bytes that are transferred twice count twice."""
     is_over: bool
-    """Whether this is the last step, after success or failure."""
+    """Whether this is the last update, after success or failure."""
 
 
 class Progress(Protocol):
     """
-    Shows how far work is; any callable that takes a `Step`.
+    Shows progress: any callable that takes a `ProgressUpdate`.
 
-    It is called in the event loop: at the beginning of the work, whenever something is done or a
-    piece of a body comes, and at the end. It must not block. What it raises is logged, and it is
-    not called again for that work.
+    It is called in the event loop when an operation starts, when an item is done, when a piece of a body arrives, and
+    at the end. It must not block. If it raises, the error is logged and it is not called again for that operation.
     """
 
-    def __call__(self, step: Step, /) -> None:
-        """Take note of a step."""
+    def __call__(self, update: ProgressUpdate, /) -> None:
+        """Show an update."""
 
 
-class Work:
-    """Some work that tells how far it is; a context manager."""
+class ProgressReporter:
+    """Reports the progress of one operation, while its ``with`` block runs."""
 
     def __init__(self, progress: Progress | None, work: str, total: int, unit: str) -> None:
         self._progress = progress
         self._work, self._unit = work, unit
         self._total, self._done, self._received = total, 0, 0
 
-    def __enter__(self) -> Work:
-        self._tell()
+    def __enter__(self) -> ProgressReporter:
+        self._report()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._tell(is_over=True)
+        self._report(is_over=True)
 
-    def receive(self, size: int) -> None:
-        """Take note of bytes that came."""
-        self._received += size
-        self._tell()
+    def receive(self, size_bytes: int) -> None:
+        """Count bytes that were received or sent."""
+        self._received += size_bytes
+        self._report()
 
     def finish(self, count: int = 1) -> None:
-        """Take note of what is done or has failed."""
+        """Count items that are done or have failed."""
         self._done += count
-        self._tell()
+        self._report()
 
-    def _tell(self, *, is_over: bool = False) -> None:
+    def _report(self, *, is_over: bool = False) -> None:
         if self._progress is None:
             return
         try:
-            self._progress(Step(self._work, self._done, self._total, self._unit, self._received, is_over))
-        except Exception:  # whatever is wrong with a bar, the work goes on
-            log.warning("progress of %s is not shown any more", self._work, exc_info=True)
+            self._progress(ProgressUpdate(self._work, self._done, self._total, self._unit, self._received, is_over))
+        except Exception:  # a broken progress bar must not stop the operation
+            log.warning("Config.progress raised; no more progress of %s is shown", self._work, exc_info=True)
             self._progress = None

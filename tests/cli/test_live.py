@@ -19,7 +19,7 @@ import pytest
 from rich.console import Console
 from rich.progress import Progress
 
-from st4sd_async import Client, Step
+from st4sd_async import Client, ProgressUpdate
 from st4sd_async._batch.batch import ENDED_BADLY, LEFT
 from st4sd_async.cli._bar import COLUMNS, Bar
 from st4sd_async.cli._words import logged
@@ -323,10 +323,10 @@ def test_downloads_have_one_bar() -> None:
         return captured.get()
 
     before = shown()
-    bar(Step("files of demo-1", 2, 3, "files", 2_000_000, False))
+    bar(ProgressUpdate("files of demo-1", 2, 3, "files", 2_000_000, False))
     one = shown()
-    bar(Step("files of demo-2", 0, 5, "files", 0, False))
-    bar(Step("files of demo-1", 3, 3, "files", 3_500_000, True))
+    bar(ProgressUpdate("files of demo-2", 0, 5, "files", 0, False))
+    bar(ProgressUpdate("files of demo-1", 3, 3, "files", 3_500_000, True))
     both = shown()
 
     assert "files" not in before

@@ -13,9 +13,9 @@ import pytest
 from IPython.core.interactiveshell import InteractiveShell
 from rich.console import Console
 
-from st4sd_async import Client, Launch, ProgressBars, Run, Status, Step, UnknownRun, WaitTimeout
+from st4sd_async import Client, Launch, ProgressBars, ProgressUpdate, Run, Status, UnknownRun, WaitTimeout
 from st4sd_async._display.screens import Lines, Notebook, Terminal, screen_here
-from st4sd_async._display.show import GOODBYE, View, steps_card
+from st4sd_async._display.show import GOODBYE, View, progress_card
 from st4sd_async._render.cards import Bar, Tone, look_of, of_many
 from st4sd_async._render.portraits import of_run
 from st4sd_async.local import LocalServer
@@ -282,23 +282,25 @@ async def test_waits_batches_and_downloads_have_bars(
 
 @pytest.mark.anyio
 async def test_whoever_waits_is_told_how_many_are_over(client: Client, server: LocalServer) -> None:
-    """A run counts once, however often it is named; the last step comes after an error too."""
+    """A run counts once, however often it is named; the last update comes after an error too."""
     runs = await started(client, server, 2)
-    steps: list[Step] = []
-    told = client.with_options(progress=steps.append)
+    updates: list[ProgressUpdate] = []
+    told = client.with_options(progress=updates.append)
 
     await told.wait([runs[0], runs[1], runs[0]])
     with pytest.raises(UnknownRun):
         await told.wait("demo-unknown")
 
-    assert [step.total for step in steps if step.is_over] == [2, 1]
-    assert [step.done for step in steps if step.is_over] == [2, 0]
-    assert steps[-1].work == "waiting for demo-unknown"
+    assert [update.total for update in updates if update.is_over] == [2, 1]
+    assert [update.done for update in updates if update.is_over] == [2, 0]
+    assert updates[-1].work == "waiting for demo-unknown"
 
 
 def test_work_that_broke_off_is_red() -> None:
     """And what is whole is green, even if there was nothing to do."""
-    told = steps_card([Step("a", 1, 2, "files", 1500, is_over=True), Step("b", 0, 0, "files", 0, is_over=True)])
+    told = progress_card(
+        [ProgressUpdate("a", 1, 2, "files", 1500, is_over=True), ProgressUpdate("b", 0, 0, "files", 0, is_over=True)]
+    )
 
     assert told.table is not None
     assert [row[1] for row in told.table.rows] == [Bar(0.5, Tone.BAD), Bar(1.0, Tone.GOOD)]

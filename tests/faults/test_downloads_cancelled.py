@@ -10,7 +10,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from st4sd_async import Step
+from st4sd_async import ProgressUpdate
 from st4sd_async.local import LocalServer
 
 from .gateways import archive, files_in, forward, gateway, is_part, leftovers, whole
@@ -32,7 +32,7 @@ async def test_cancelled_at_any_step(server: LocalServer, tmp_path: Path, verb: 
     stop: Stop = lambda: None  # noqa: E731 -- replaced before each call
     left = 0
 
-    def progress(_: Step) -> None:
+    def progress(_: ProgressUpdate) -> None:
         nonlocal left
         left -= 1
         if left == 0:

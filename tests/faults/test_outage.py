@@ -20,9 +20,9 @@ from st4sd_async import (
     Config,
     ConnectFailed,
     ConnectionLost,
+    ProgressUpdate,
     RetryPolicy,
     ServerError,
-    Step,
 )
 from st4sd_async._http.engine import not_connected
 from st4sd_async._http.outage import WARN_AFTER, Outage
@@ -294,12 +294,12 @@ async def test_an_answer_that_is_cut_each_time_is_not_fetched_for_minutes(clock:
 
 async def test_many_calls_that_wait_warn_once(caplog: pytest.LogCaptureFixture) -> None:
     """By the fifth second, saying what is waited for and why; and `Config.progress` shows it until it is over."""
-    steps: list[tuple[float, Step]] = []
+    updates: list[tuple[float, ProgressUpdate]] = []
     server = RawServer([reply(200, [])], listening=False)
     clock = Meanwhile(RESTART, server.listen)
 
-    def progress(step: Step) -> None:
-        steps.append((clock.time - 1000, step))
+    def progress(update: ProgressUpdate) -> None:
+        updates.append((clock.time - 1000, update))
 
     async with (
         server,
@@ -313,11 +313,11 @@ async def test_many_calls_that_wait_warn_once(caplog: pytest.LogCaptureFixture) 
     assert warning.startswith(f"waiting for {server.url}/rs/, since ")
     assert "up to 120 s in all: GET" in warning
     assert "could not connect" in warning
-    assert {step.work for _, step in steps} == {f"waiting for {server.url}/rs/"}
-    assert {(step.unit, step.total) for _, step in steps} == {("seconds", 120)}
-    assert steps[0][0] <= 5
-    assert [step.done for _, step in steps] == sorted(step.done for _, step in steps)
-    assert steps[-1][1].is_over
+    assert {update.work for _, update in updates} == {f"waiting for {server.url}/rs/"}
+    assert {(update.unit, update.total) for _, update in updates} == {("seconds", 120)}
+    assert updates[0][0] <= 5
+    assert [update.done for _, update in updates] == sorted(update.done for _, update in updates)
+    assert updates[-1][1].is_over
 
 
 async def test_each_outage_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
@@ -345,10 +345,10 @@ async def test_each_outage_is_warned_of(caplog: pytest.LogCaptureFixture) -> Non
 
 async def test_a_long_wait_ends_at_once_when_it_is_cancelled() -> None:
     """And shows nothing any more."""
-    steps: list[Step] = []
+    updates: list[ProgressUpdate] = []
     async with (
         RawServer([reply(503, {"message": "busy"}, retry_after="60")]) as server,
-        connect(server.url, StandingClock(), retry=RetryPolicy(), progress=steps.append) as client,
+        connect(server.url, StandingClock(), retry=RetryPolicy(), progress=updates.append) as client,
     ):
         began = time.monotonic()
         with anyio.move_on_after(0.3) as scope:
@@ -356,7 +356,7 @@ async def test_a_long_wait_ends_at_once_when_it_is_cancelled() -> None:
 
     assert scope.cancelled_caught
     assert time.monotonic() - began < 5
-    assert [step.is_over for step in steps] == [False, False, True]
+    assert [update.is_over for update in updates] == [False, False, True]
 
 
 async def test_a_short_outage_in_real_time_is_outlasted() -> None:

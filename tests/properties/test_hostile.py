@@ -36,20 +36,20 @@ from st4sd_async import (
     DownloadFailed,
     Item,
     Output,
+    ProgressUpdate,
     Properties,
     Requirement,
     RetryPolicy,
     St4sdError,
     Status,
     StatusReport,
-    Step,
     _errors,
     _journal_errors,
     _refusals,
     models,
 )
 from st4sd_async._display.screens import Lines
-from st4sd_async._display.show import steps_card
+from st4sd_async._display.show import progress_card
 from st4sd_async._render.render import html_of, text_of
 from st4sd_async._render.shown import Shown
 from st4sd_async._util.printable import LAYOUT, printable
@@ -185,7 +185,7 @@ def test_all_that_is_made_of_replies_is_shown_without_orders(texts: list[str]) -
     parsed = StatusReport.parse(report)
     assert is_harmless(str(parsed))
     assert is_harmless(repr(parsed))
-    card = steps_card([Step(next(source), 1, 2, next(source), 3, False)])
+    card = progress_card([ProgressUpdate(next(source), 1, 2, next(source), 3, False)])
     assert is_harmless(text_of(card) + html_of(card))
 
 
@@ -383,6 +383,6 @@ def test_progress_on_standard_error_gives_no_orders(capsys: pytest.CaptureFixtur
     lines = Lines()
 
     for text in FIXED:
-        lines.draw(steps_card([Step(text, 1, 2, text, 3, False)]))
+        lines.draw(progress_card([ProgressUpdate(text, 1, 2, text, 3, False)]))
 
     assert is_harmless(capsys.readouterr().err)

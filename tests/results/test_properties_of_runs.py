@@ -24,9 +24,9 @@ from st4sd_async import (
     UnknownRun,
 )
 from st4sd_async.local import Html, LocalServer, Reply
+from tests.conftest import FakeClock
 from tests.results.scenes import INPUTS, JSON, QUERY, ended, finished, start
 from tests.results.scenes import server as server
-from tests.conftest import FakeClock
 
 pytestmark = pytest.mark.anyio
 

@@ -6,21 +6,21 @@ import logging
 
 import pytest
 
-from st4sd_async import Progress, Step
-from st4sd_async._util.progress import Work
+from st4sd_async import Progress, ProgressUpdate
+from st4sd_async._util.progress import ProgressReporter
 
 
-def test_steps_tell_how_far_it_is() -> None:
+def test_updates_have_the_progress() -> None:
     """The first when it begins, one for each piece and each thing that is done, and the last one says so."""
-    steps: list[Step] = []
+    updates: list[ProgressUpdate] = []
 
-    with Work(steps.append, "files of x", 3, "files") as work:
+    with ProgressReporter(updates.append, "files of x", 3, "files") as work:
         work.receive(10)
         work.finish()
         work.receive(5)
         work.finish(2)
 
-    assert [(step.done, step.received, step.is_over) for step in steps] == [
+    assert [(update.done, update.received, update.is_over) for update in updates] == [
         (0, 0, False),
         (0, 10, False),
         (1, 10, False),
@@ -28,79 +28,79 @@ def test_steps_tell_how_far_it_is() -> None:
         (3, 15, False),
         (3, 15, True),
     ]
-    assert {(step.work, step.total, step.unit) for step in steps} == {("files of x", 3, "files")}
+    assert {(update.work, update.total, update.unit) for update in updates} == {("files of x", 3, "files")}
 
 
 def test_the_last_step_comes_after_a_failure_too() -> None:
     """With what was done by then; the error passes."""
-    steps: list[Step] = []
+    updates: list[ProgressUpdate] = []
 
     def fail() -> None:
-        with Work(steps.append, "x", 2, "files") as work:
+        with ProgressReporter(updates.append, "x", 2, "files") as work:
             work.finish()
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
         fail()
 
-    assert (steps[-1].done, steps[-1].total, steps[-1].is_over) == (1, 2, True)
+    assert (updates[-1].done, updates[-1].total, updates[-1].is_over) == (1, 2, True)
 
 
 @pytest.mark.parametrize("fatal", [0, 1, 2], ids=["first", "middle", "last"])
 def test_who_raises_is_not_called_again(fatal: int, caplog: pytest.LogCaptureFixture) -> None:
     """The work goes on, and one line in the log tells why nothing is shown."""
-    steps: list[Step] = []
+    updates: list[ProgressUpdate] = []
 
-    def show(step: Step) -> None:
-        steps.append(step)
-        if len(steps) == fatal + 1:
+    def show(update: ProgressUpdate) -> None:
+        updates.append(update)
+        if len(updates) == fatal + 1:
             raise OSError("no terminal")
 
-    with caplog.at_level(logging.WARNING, "st4sd_async"), Work(show, "files of x", 1, "files") as work:
+    with caplog.at_level(logging.WARNING, "st4sd_async"), ProgressReporter(show, "files of x", 1, "files") as work:
         work.finish()
 
-    assert len(steps) == fatal + 1
+    assert len(updates) == fatal + 1
     (record,) = caplog.records
-    assert record.getMessage() == "progress of files of x is not shown any more"
+    assert record.getMessage() == "Config.progress raised; no more progress of files of x is shown"
     assert record.exc_info is not None
 
 
 def test_other_work_is_still_shown() -> None:
     """Whoever raised once is asked again for the next work."""
-    steps: list[str] = []
+    updates: list[str] = []
 
-    def show(step: Step) -> None:
-        steps.append(step.work)
-        if step.work == "a":
+    def show(update: ProgressUpdate) -> None:
+        updates.append(update.work)
+        if update.work == "a":
             raise OSError
 
     for name in ("a", "b"):
-        with Work(show, name, 0, "files"):
+        with ProgressReporter(show, name, 0, "files"):
             pass
 
-    assert steps == ["a", "b", "b"]
+    assert updates == ["a", "b", "b"]
 
 
 def test_nobody_has_to_be_told() -> None:
-    """Work without a progress is work."""
-    with Work(None, "x", 1, "files") as work:
+    """ProgressReporter without a progress is work."""
+    with ProgressReporter(None, "x", 1, "files") as work:
         work.receive(1)
         work.finish()
 
 
 def test_any_callable_will_do() -> None:
-    """A method of an object, a function, a list's append; a step cannot be changed."""
+    """A method of an object, a function, a list's append; a update cannot be changed."""
 
     class Bar:
-        def __call__(self, step: Step, /) -> None:
-            self.step = step
+        def __call__(self, update: ProgressUpdate, /) -> None:
+            self.update = update
 
     bar = Bar()
     progress: Progress = bar
 
-    with Work(progress, "x", 1, "files"):
+    with ProgressReporter(progress, "x", 1, "files"):
         pass
 
-    assert bar.step.is_over
+    assert bar.update.is_over
     with pytest.raises(AttributeError):
-        bar.step.done = 1  # type: ignore[misc] # on purpose
+        bar.update.done = 1  # type: ignore[misc] # on purpose

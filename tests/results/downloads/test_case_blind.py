@@ -9,8 +9,8 @@ import pytest
 
 from st4sd_async import Client, Download, DownloadError, DownloadFailed, Output, Run
 from st4sd_async.local import LocalServer, Reply
-from tests.results.scenes import COMPUTE, JSON, asked, described, directory, finished, tree, upsert
 from tests.faults.blind import blind as blind
+from tests.results.scenes import COMPUTE, JSON, asked, described, directory, finished, tree, upsert
 
 from .test_reserved_names import archive
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from st4sd_async import APIError, Client, Config, DownloadError, NotFound, NotReady, Run, Step, UnknownRun
+from st4sd_async import APIError, Client, Config, DownloadError, NotFound, NotReady, ProgressUpdate, Run, UnknownRun
 from st4sd_async.local import CutBody, Html, LocalServer
 from tests.results.scenes import (
     ARCHIVE,
@@ -143,8 +143,8 @@ async def test_progress_tells_the_first_the_growing_and_the_last_step(
 ) -> None:
     """For each verb, with what is done in its own unit; what is there already is done at once, without bytes."""
     run = await finished(client, server)
-    steps: list[Step] = []
-    told = client.with_options(progress=steps.append)
+    updates: list[ProgressUpdate] = []
+    told = client.with_options(progress=updates.append)
     verbs: list[tuple[str, str, int, Callable[[], Awaitable[Any]]]] = [
         (f"files of {run.id}", "files", 8, lambda: told.download_files(run, tmp_path)),
         (f"stage1.Report of {run.id}", "components", 1, lambda: told.download_component(run, 1, "Report", tmp_path)),
@@ -153,33 +153,35 @@ async def test_progress_tells_the_first_the_growing_and_the_last_step(
 
     for work, unit, total, verb in verbs:
         for is_new in (True, False):
-            steps.clear()
+            updates.clear()
             await verb()
 
-            assert {(step.work, step.unit, step.total) for step in steps} == {(work, unit, total)}
-            assert (steps[0].done, steps[0].received, steps[0].is_over) == (0, 0, False)
-            assert (steps[-1].done, steps[-1].is_over) == (total, True)
-            assert [step.is_over for step in steps[:-1]] == [False] * (len(steps) - 1)
-            assert [(step.done, step.received) for step in steps] == sorted((s.done, s.received) for s in steps)
-            assert (steps[-1].received > 0) == is_new
+            assert {(update.work, update.unit, update.total) for update in updates} == {(work, unit, total)}
+            assert (updates[0].done, updates[0].received, updates[0].is_over) == (0, 0, False)
+            assert (updates[-1].done, updates[-1].is_over) == (total, True)
+            assert [update.is_over for update in updates[:-1]] == [False] * (len(updates) - 1)
+            assert [(update.done, update.received) for update in updates] == sorted(
+                (s.done, s.received) for s in updates
+            )
+            assert (updates[-1].received > 0) == is_new
 
 
 async def test_progress_counts_bytes_and_failures(client: Client, server: LocalServer, tmp_path: Path) -> None:
     """Bytes grow while one file comes, what came twice counts twice, and what failed is done."""
     run = await finished(client, server)
     (directory(server, run) / COMPUTE / "noise").write_bytes(os.urandom(2 * MIB))
-    steps: list[Step] = []
-    told = client.with_options(progress=steps.append)
+    updates: list[ProgressUpdate] = []
+    told = client.with_options(progress=updates.append)
 
     server.faults.add(FILES, CutBody(MIB))
     await told.download_files(run, tmp_path, filename="noise")
-    assert steps[-1].received > 2.2 * MIB  # of what was cut, some may never have been received
-    assert len({step.received for step in steps}) > 5
+    assert updates[-1].received > 2.2 * MIB  # of what was cut, some may never have been received
+    assert len({update.received for update in updates}) > 5
 
-    steps.clear()
+    updates.clear()
     server.faults.add(ARCHIVE, Html(502), times=None)
     await told.download_component(run, 0, "Compute", tmp_path)
-    assert (steps[-1].done, steps[-1].total, steps[-1].is_over) == (1, 1, True)
+    assert (updates[-1].done, updates[-1].total, updates[-1].is_over) == (1, 1, True)
 
 
 async def test_a_progress_that_raises_does_not_stop_the_work(
@@ -187,29 +189,29 @@ async def test_a_progress_that_raises_does_not_stop_the_work(
 ) -> None:
     """It is logged once, and not called again for that work."""
     run = await finished(client, server)
-    steps: list[Step] = []
+    updates: list[ProgressUpdate] = []
 
-    def show(step: Step) -> None:
-        steps.append(step)
+    def show(update: ProgressUpdate) -> None:
+        updates.append(update)
         raise RuntimeError("broken bar")
 
     found = await client.with_options(progress=show).download_files(run, tmp_path)
 
     assert names(found, tmp_path) == DEMO
-    assert len(steps) == 1
+    assert len(updates) == 1
     assert [record.message for record in caplog.records if record.levelname == "WARNING"] == [
-        f"progress of files of {run.id} is not shown any more"
+        f"Config.progress raised; no more progress of files of {run.id} is shown"
     ]
 
 
 async def test_progress_belongs_to_a_client(server: LocalServer, client: Client, tmp_path: Path) -> None:
     """It is a setting; a client without it tells nothing, and so does one from which it was taken."""
     run = await finished(client, server)
-    steps: list[Step] = []
-    async with Client(server.url, api_key=server.api_key, config=Config(progress=steps.append)) as told:
+    updates: list[ProgressUpdate] = []
+    async with Client(server.url, api_key=server.api_key, config=Config(progress=updates.append)) as told:
         await told.with_options(progress=None).download_outputs(run, tmp_path / "a")
         await client.download_outputs(run, tmp_path / "b")
-        assert steps == []
+        assert updates == []
 
         await told.with_options(timeout=30).download_outputs(run, tmp_path / "c")
-        assert steps[-1].is_over
+        assert updates[-1].is_over

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from st4sd_async import Client, Download, FileContent, NotReady, Step, Volume
+from st4sd_async import Client, Download, FileContent, NotReady, ProgressUpdate, Volume
 from st4sd_async.local import LocalServer
 from tests.local.helpers import definition
 from tests.results.s3.tools import DEMO, KEY_ID, MOLECULES, SECRET, Storage, demo, ended
@@ -100,35 +100,35 @@ async def test_what_is_there_is_not_fetched_again_and_what_is_new_is(
 ) -> None:
     """An object is known by its version; a folder is told from its neighbours."""
     run = await demo(client, server, storage.store())
-    steps: list[Step] = []
-    again = client.with_options(progress=steps.append)
+    updates: list[ProgressUpdate] = []
+    again = client.with_options(progress=updates.append)
     first = await client.fetch_s3_outputs(run, tmp_path, store=storage.store())
     storage.put("workflow_instances/energies.csv.bak", b"not asked for")
 
     same = await again.fetch_s3_outputs(run, tmp_path, store=storage.store())
-    nothing_came = steps[-1]
+    nothing_came = updates[-1]
     storage.put("workflow_instances/energies.csv", b"newer")
     await again.fetch_s3_outputs(run, tmp_path, store=storage.store())
 
     assert same == first
     assert (nothing_came.received, nothing_came.done, nothing_came.total) == (0, 3, 3)
-    assert steps[-1].received == len(b"newer")
+    assert updates[-1].received == len(b"newer")
     assert (tmp_path / "Energies/energies.csv").read_bytes() == b"newer"
 
 
 async def test_progress_counts_files_and_bytes(client: Client, storage: Storage, tmp_path: Path) -> None:
-    """Each step says how far it is; a large file is told piece by piece and sent in parts."""
+    """Each update says how far it is; a large file is told piece by piece and sent in parts."""
     (tmp_path / "large").write_bytes(b"x" * (9 << 20))
     (tmp_path / "small").write_bytes(b"y")
-    steps: list[Step] = []
-    told = client.with_options(progress=steps.append)
+    updates: list[ProgressUpdate] = []
+    told = client.with_options(progress=updates.append)
 
     await told.stage_inputs([tmp_path / "large", tmp_path / "small"], storage.s3(), prefix="p")
 
-    assert (steps[0].done, steps[0].received, steps[0].is_over) == (0, 0, False)
-    assert (steps[-1].done, steps[-1].total, steps[-1].unit, steps[-1].is_over) == (2, 2, "files", True)
-    assert steps[-1].received == (9 << 20) + 1
-    assert len({step.received for step in steps}) > 9
+    assert (updates[0].done, updates[0].received, updates[0].is_over) == (0, 0, False)
+    assert (updates[-1].done, updates[-1].total, updates[-1].unit, updates[-1].is_over) == (2, 2, "files", True)
+    assert updates[-1].received == (9 << 20) + 1
+    assert len({update.received for update in updates}) > 9
     assert storage.get("p/large") == b"x" * (9 << 20)
 
 

@@ -16,13 +16,12 @@ from ._client_groups import Groups
 from ._client_results import Results
 from ._client_waits import Waits
 from ._config import Config, from_environment
-from ._errors import APIError, DecodeError, InvalidPayload, TransportError
+from ._errors import APIError, DecodeError, InvalidFlowIR, InvalidPayload, TransportError
 from ._http.call import Call
 from ._http.retry import RetryPolicy
 from ._http.session import Session, Take
 from ._import import Imports
 from ._payload.prepare import Prepared, prepare
-from ._refusals import InvalidFlowIR
 from ._results import staging
 from ._results.downloads import Downloads, judged
 from ._results.staging import Files

@@ -1,91 +1,180 @@
 """
-Everything this library raises on purpose.
+All exceptions of this library, in one tree.
 
     St4sdError
-      ConfigError                 a setting is bad or missing
-      TransportError              no usable reply came
-        ConnectFailed             nothing was sent: refused, unknown host, certificate, connect timeout
-        TimedOut                  the service was silent for too long
-        ConnectionLost            the connection broke after the request may have been sent
-        CredentialUnavailable     nothing was sent: the file or provider of the credential gave none; a ConfigError too
-      APIError                    the service (or the proxy in front of it) refused
-        Unauthorized              the sign-in page, 401, 403
-        NotFound -> UnknownExperiment, UnknownRun, UnknownOutput, UnknownProperty, and in `_refusals`:
-            UnknownRelationship, UnknownGraph, UnknownPullSecret, UnknownService, UnknownRuntimePolicy, NoProperties,
-            NoToken
-        Conflict -> AlreadyExists -> GraphExists; NameTaken
-        BadRequest -> InvalidPackage, NotReady, InvalidPayload, and in `_refusals`: CannotUntagLatest,
-            NotAFolder, OutsideOfFolder, Disabled, LocalDeployment, InvalidDefinition
-          InvalidPackage -> InvalidName, MissingRequirements, DigestMismatch
-          InvalidPayload -> MissingInputs, ExtraInputs, InputConflict, PayloadTooLarge, InvalidFlowIR,
-            InaccessibleRegistries
-          InvalidDefinition -> InvalidRelationship, InvalidDSL -> InvalidGraph; InvalidQuery
-        RateLimited, ServerError
-      DecodeError                 a good reply that is not what was promised
-      DownloadError               what came is not whole, or cannot be stored
-        UnsafeArchive             an archive that may do harm when it is unpacked
-      S3Error                     a bucket refused, broke off or could not be reached
-      OutcomeUnknown -> StartOutcomeUnknown: it may or may not have happened
-      JournalError -> JournalLocked, JournalCorrupt, LaunchConflict, in `_journal_errors`: a journal cannot be used so
-      NoCredentials               there too: a launch of a batch lacks what its journal does not keep
-      RunFailed                   the run ended, not well
-      RunDeleted                  the run was deleted while it was watched
-      WaitTimeout                 the wait ended, the runs go on
+      ConfigError                     a setting is invalid or missing
+      TransportError                  no usable response arrived
+        ConnectFailed                 nothing was sent: refused, unknown host, certificate, connect timeout
+        RequestTimeout                the service was silent for too long
+        ConnectionLost                the connection broke after the request may have been sent
+        CredentialUnavailable         nothing was sent: no credential from its file or provider; a ConfigError too
+      APIError                        the service, or the proxy in front of it, refused the request
+        Unauthorized                  sign-in page, 401 or 403
+        NotFound
+          UnknownExperiment, UnknownRun, UnknownOutput, UnknownProperty, NoProperties, UnknownRuntimePolicy,
+          UnknownRelationship, UnknownGraph, UnknownPullSecret, UnknownService, NoToken
+        Conflict
+          AlreadyExists
+            GraphExists
+          NameTaken
+        BadRequest
+          InvalidPackage
+            InvalidName, MissingRequirements, DigestMismatch
+          InvalidPayload
+            MissingInputs, ExtraInputs, InputConflict, PayloadTooLarge, InvalidFlowIR, InaccessibleRegistries
+          InvalidDefinition
+            InvalidRelationship, InvalidQuery
+            InvalidDSL
+              InvalidGraph
+          NotReady, NotAFolder, OutsideOfFolder, CannotUntagLatest, Disabled, LocalDeployment
+        RateLimited
+        ServerError
+      DecodeError                     a successful response with unexpected content
+      DownloadError                   a file is incomplete, or could not be stored
+        UnsafeArchive                 an archive that could do harm when unpacked
+      S3Error                         a bucket refused, broke off or was unreachable
+      OutcomeUnknown                  the request may or may not have been carried out
+        StartOutcomeUnknown
+      JournalError                    the journal of a batch is unusable, or contradicts the call
+        JournalLocked, JournalCorrupt, LaunchConflict
+      MissingCredentials              a launch of a batch needs credentials that its journal does not keep
+      RunFailed                       the run ended without success
+      RunDeleted                      the run was deleted before or while it was watched
+      WaitTimeout                     the wait timed out; the runs continue
 
-Nothing here holds a credential, a request body or an exception of the HTTP engine.
-
-Every error can be pickled and copied, with its text, notes and attributes; `St4sdError` sees to it.
+No error holds a credential, a request body or an exception of the HTTP engine. Every error can be pickled and copied.
 """
 
 from __future__ import annotations
 
 import pickle
+import re
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
 from urllib.parse import unquote
 
-from ._util.printable import LAYOUT, one_line, printable
-from ._util.problems import Problem as Problem  # whoever catches an error finds what it holds beside it
-from ._util.problems import problems_in
+from pydantic_core import from_json
+
+from ._util.printable import LAYOUT, MAX_MESSAGE_LENGTH, one_line, printable, shorten
 
 if TYPE_CHECKING:
     from .models import Status
+    from .models.imports import Requirement
 
 E = TypeVar("E", bound="St4sdError")
 
-LONGEST_MESSAGE = 500  # characters; longer words of a server are cut in the middle
+
+class Problem(NamedTuple):
+    """One thing that is wrong with what was sent."""
+
+    where: str
+    """The entry, such as ``inputs[0].content``."""
+    what: str
+    """What is wrong with it, and how to fix it."""
 
 
-def shorten(text: str, limit: int = LONGEST_MESSAGE) -> str:
-    """Return the text on one printable line; an ellipsis replaces its middle beyond ``limit`` characters."""
-    line = printable(" ".join(text.split()))
-    return line if len(line) <= limit else f"{line[: limit * 2 // 3]} [...] {line[-(limit // 3 - 7) :]}"
+NOT_TAKEN = "the experiment does not take it"
+"""Problem of an entry that the experiment has no use for."""
+VALUE_NOT_TAKEN = "the experiment does not take this value"
+"""Problem of an entry whose value the experiment does not allow."""
+
+_PYDANTIC_ERROR = re.compile(r"^(?:\d+ validation errors? for .*|(\S.*))\n  (\S.*?)(?: \[type=.*)?$", re.MULTILINE)
+"""Location and message in the text of a pydantic `ValidationError`, which the services copy into their responses."""
+
+# Messages of the runtime service that name the refused entry in prose only: (entry, pattern, problem).
+# The atomic groups keep matching linear in the length of the message.
+_REFUSED_ENTRIES = tuple(
+    (entry, re.compile(rf"(?>(?s:.*?){pattern}"), problem)
+    for entry, pattern, problem in (
+        ("variables.{}", r"Payload sets variable )(?s:(?>(.+?) = ).* has no rule)", NOT_TAKEN),
+        ("variables.{}", r"Payload variable )(?s:(?>(.+?) = ).* does not have an allowed value\.)", VALUE_NOT_TAKEN),
+        ("variables.{}", r"Payload overrides workflow variables of )\S+: (.+?)(?: - |$)", NOT_TAKEN),
+        ("data.{}", r"Payload overrides data files )(?>.*\. Filenames are \[)(.+)\]", NOT_TAKEN),
+        ("platform", r"Payload overrides parameterisation\.)\w+\.platform=(.+)", "only {} will do"),
+    )
+)
+
+
+def parse_problems(value: Any) -> tuple[Problem, ...]:
+    """
+    Return the problems in a value of a response, in any of the shapes that the services use.
+
+    A list has one problem per item: a text, or a mapping with ``message`` or ``problem`` and perhaps ``location``. An
+    item with ``problems`` of its own has them under its ``identifier``. A text is the output of pydantic, or one
+    problem.
+    """
+    if isinstance(value, str):
+        found = tuple(Problem(*groups) for groups in _PYDANTIC_ERROR.findall(value))
+        return found or ((Problem("", value),) if value else ())
+    return tuple(problem for item in (value if isinstance(value, list) else []) for problem in _problems_of(item))
+
+
+def _problems_of(item: Any) -> Iterable[Problem]:
+    if not isinstance(item, Mapping):
+        return [Problem("", str(item))]
+    identifier = str(item.get("identifier") or "")
+    if isinstance(item.get("problems"), list):
+        nested = parse_problems(item["problems"])
+        return [Problem(": ".join(filter(None, (identifier, where))), what) for where, what in nested]
+    location = item.get("location", item.get("loc"))
+    where = ".".join(str(part) for part in location) if isinstance(location, list | tuple) else str(location or "")
+    return [Problem(where or identifier, _first(item, "message", "msg", "problem"))]
+
+
+def parse_quoted_problems(message: str) -> tuple[Problem, ...]:
+    """Return the problems in a message that ends with a JSON list of them, else ()."""
+    try:
+        return parse_problems(from_json(message[message.find("[") :]))
+    except ValueError:
+        return ()
+
+
+def parse_refused_entries(message: str) -> tuple[Problem, ...]:
+    """Return the payload entries that a message of the runtime service refuses; () if it names none that we know."""
+    for entry, pattern, problem in _REFUSED_ENTRIES:
+        if found := pattern.match(message):
+            names = [name.strip(" '\"") for name in found[1].split(", ")] if "{}" in entry else [found[1]]
+            return tuple(Problem(entry.format(name), problem.format(name)) for name in names)
+    return ()
+
+
+def join_problems(problems: Iterable[Problem]) -> str:
+    """Return the problems as one line."""
+    return "; ".join(": ".join(filter(None, problem)) for problem in problems)
+
+
+def _first(detail: Mapping[str, Any], *keys: str) -> str:
+    return next((str(detail[key]) for key in keys if detail.get(key)), "")
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    return tuple(map(str, value)) if isinstance(value, list) else ()
 
 
 class St4sdError(Exception):
     """
-    Root of everything this library raises on purpose.
+    Base class of all errors of this library.
 
-    Safe to pickle and to copy, so that an error raised in a worker process arrives as it was: class, text, notes and
-    attributes. As with every exception, cause, context and traceback do not travel. An attribute that a program added
-    and that cannot be pickled, such as a lock or a `Client`, arrives as its `repr`; a copy keeps it.
+    Safe to pickle and to copy: an error raised in a worker process arrives with its class, text, notes and attributes.
+    Cause, context and traceback are not pickled, as with any exception. An attribute that you add and that cannot be
+    pickled, such as a lock or a `Client`, arrives as its `repr`; a copy keeps it.
 
-    Its text is one line without control characters, whatever a server said; the attributes have it as it came.
+    Its text is one line without control characters; the attributes hold the server's words unchanged.
     """
 
     def __str__(self) -> str:
         return one_line(self._text())
 
     def add_note(self, note: str, /) -> None:
-        """Add a text that a traceback shows below the message; control characters in it are escaped too."""
+        """Add a text that a traceback shows below the message; control characters in it are escaped."""
         super().add_note(printable(note, LAYOUT))
 
     def _text(self) -> str:
-        """Return the message; a class that composes it overrides this and not ``__str__``."""
+        """Return the message; subclasses override this and not ``__str__``."""
         return super().__str__()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _restored, (type(self), self.args), {name: _portable(value) for name, value in vars(self).items()}
+        return _restored, (type(self), self.args), {name: _picklable(value) for name, value in vars(self).items()}
 
     def __copy__(self) -> Self:
         copied = _restored(type(self), self.args)
@@ -95,46 +184,50 @@ class St4sdError(Exception):
 
 
 def _restored(cls: type[E], arguments: tuple[object, ...]) -> E:
-    """An error without its attributes; `__init__` is not called, because it makes its text from other arguments."""
+    """Return an error without attributes, bypassing ``__init__``, which takes other arguments."""
     error = cls.__new__(cls)
     error.args = arguments
     return error
 
 
-def _portable(value: object) -> object:
-    """The value, or its `repr` if it cannot be pickled."""
+def _picklable(value: object) -> object:
+    """Return the value, or its `repr` if it cannot be pickled."""
     try:
         pickle.dumps(value)
-    except Exception:  # each type refuses in its own way
+    except Exception:  # each type raises its own
         return repr(value)
     return value
 
 
 class ConfigError(St4sdError, ValueError):
-    """A setting is bad or missing; the message names it."""
+    """A setting is invalid or missing; the message names it."""
 
 
 class TransportError(St4sdError):
-    """No usable reply came."""
+    """
+    No usable response arrived.
+
+    Attributes:
+        method, url: HTTP method and URL of the request.
+        reason: What the network reported.
+        sent: False if the request was certainly never sent; None if it may have arrived.
+        attempts: How many attempts were made in all.
+        permanent: Whether another attempt must fail in the same way, as with an untrusted certificate.
+    """
 
     situation = "got no usable reply"
     permanent = False
-    """Whether another attempt must end alike, as with a refused certificate."""
 
     def __init__(self, method: str, url: str, reason: str, *, sent: bool | None = None) -> None:
         self.method, self.url = method, url
-        """HTTP method of the request, and where it was sent."""
         self.reason = reason
-        """What the network said."""
         self.sent = sent
-        """False: proven never sent. None: it may have arrived."""
         self.attempts = 1
-        """How many attempts were made in all."""
         super().__init__(method, url, reason)
 
     @property
     def request(self) -> str:
-        """Method and address of the request."""
+        """Method and URL of the request."""
         return f"{self.method} {self.url}"
 
     def _text(self) -> str:
@@ -143,14 +236,18 @@ class TransportError(St4sdError):
 
 
 class ConnectFailed(TransportError):
-    """Nothing was sent: the connection was refused, or the host, its name or its certificate would not do."""
+    """
+    No connection was made, so nothing was sent: refused, unknown host, invalid certificate or connect timeout.
+
+    Attributes:
+        is_unresolved: Whether the host name could not be resolved.
+        is_silent: Whether the host neither accepted nor refused the connection: it may be down, or behind a firewall.
+    """
 
     situation = "could not connect (is the url right, can this machine reach it?)"
 
     is_unresolved = False
-    """Whether the name of the host does not resolve."""
     is_silent = False
-    """Whether there was neither a connection nor a refusal: the host may not be there, or a firewall in between."""
 
     def __init__(self, method: str, url: str, reason: str, *, permanent: bool = False) -> None:
         super().__init__(method, url, reason, sent=False)
@@ -159,10 +256,10 @@ class ConnectFailed(TransportError):
 
 class CredentialUnavailable(TransportError, ConfigError):
     """
-    Nothing was sent: the credential's file cannot be read, or its provider failed or gave none.
+    Nothing was sent, because the file of the credential is unreadable or its provider failed.
 
-    Tried again for as long as a service that cannot be reached, because a file may be about to be rewritten, and a
-    vault be restarting. A file or provider that never gave a credential fails at once: it is more likely wrong.
+    Retried for as long as an unreachable service, since a file may be about to be rewritten and a vault may be
+    restarting. If the file or provider never returned a credential, it fails at once: it is more likely wrong.
     ``__cause__`` is what the provider raised, unless that quotes a credential.
     """
 
@@ -173,27 +270,41 @@ class CredentialUnavailable(TransportError, ConfigError):
         self.permanent = permanent
 
 
-class TimedOut(TransportError):
+class RequestTimeout(TransportError):
     """The service was silent for longer than ``Config.timeout``; the request may have arrived."""
 
     situation = "got no answer in time"
 
 
 class ConnectionLost(TransportError):
-    """The connection broke after the request may have arrived, or the reply was cut short."""
+    """
+    The connection broke after the request may have arrived, or the response was cut short.
+
+    Attributes:
+        is_cut: Whether the response had begun and was cut short.
+    """
 
     situation = "lost the connection"
     is_cut = False
-    """Whether the reply had begun, and was cut short."""
 
 
 class APIError(St4sdError):
-    """The service, or the proxy in front of it, refused."""
+    """
+    The service, or the proxy in front of it, refused the request.
+
+    Attributes:
+        message: The server's message.
+        status: HTTP status; None if the request was refused by this library and never sent.
+        method, url: HTTP method and URL of the request.
+        detail: The JSON body of the response, {} if there was none.
+        retry_after: Seconds that the server asked to wait, None if it did not.
+        attempts: How many attempts were made in all.
+        advice: What to do next, "" if unknown.
+    """
 
     situation = "was refused with {}"
-    """What became of the request, with room for the HTTP status."""
+    """Describes the outcome in the message, with a placeholder for the HTTP status."""
     advice = ""
-    """What to do next, where the situation tells."""
 
     def __init__(
         self,
@@ -206,17 +317,11 @@ class APIError(St4sdError):
         retry_after: float | None = None,
     ) -> None:
         self.message = message
-        """The service's words."""
         self.status = status
-        """HTTP status; None if the request was refused here, before it was sent."""
         self.method, self.url = method, url
-        """HTTP method, and where it was sent."""
         self.detail = dict(detail or {})
-        """The JSON body of the refusal, {} if there was none."""
         self.retry_after = retry_after
-        """Seconds the service asked to wait, None if it did not."""
         self.attempts = 1
-        """How many attempts were made in all."""
         super().__init__(message)
 
     def _text(self) -> str:
@@ -228,19 +333,23 @@ class APIError(St4sdError):
 
 
 class Unauthorized(APIError):
-    """The credentials were refused: the sign-in page, 401 or 403."""
+    """
+    The credentials were refused: the sign-in page, 401 or 403.
+
+    Attributes:
+        token_page: URL of the page that issues new tokens.
+        last_statuses: If this ended a wait: rest-uid -> last status seen, None if there was none.
+    """
 
     token_page = ""
-    """Address of the page where a new token is to be had."""
     last_statuses: Mapping[str, Status | None] = {}
-    """If this ended a wait: rest-uid -> the last status seen."""
 
 
 class NotFound(APIError):
-    """The service does not know what was asked for."""
+    """The service does not know the requested object."""
 
-    in_place_of_words = "the service does not know it"
-    """What to say where the service says nothing of use."""
+    default_message = "the service does not know it"
+    """Replaces a missing or misleading message of the server."""
 
 
 class UnknownExperiment(NotFound):
@@ -256,79 +365,225 @@ class UnknownExperiment(NotFound):
 
 
 class UnknownRun(NotFound):
-    """No instance has this rest-uid; it never had, or was deleted."""
+    """No instance has this rest-uid: it never existed, or was deleted."""
 
     situation = "found no such run ({})"
-    in_place_of_words = "it was deleted already, or never was"
+    default_message = "it was deleted already, or never was"
     advice = "list what there is with client.instances.list()"
 
     @property
     def rest_uid(self) -> str:
-        """The rest-uid: the service's word, or the one that was asked for; "" if neither is there."""
-        asked = unquote(self.url.partition("/instances/")[2].partition("/")[0].partition("?")[0])
-        return str(self.detail.get("unknownRestUID") or self.detail.get("unknownInstanceId") or asked)
+        """The rest-uid that the service repeats, else that of the request; "" if there is neither."""
+        requested = unquote(self.url.partition("/instances/")[2].partition("/")[0].partition("?")[0])
+        return str(self.detail.get("unknownRestUID") or self.detail.get("unknownInstanceId") or requested)
 
 
 class UnknownOutput(NotFound):
-    """The instance has no key-output of this name, or not yet, or no such file in it."""
+    """
+    The instance has no key-output of this name, or not yet, or no such file in it.
+
+    Attributes:
+        name: The requested key-output.
+        known: The key-outputs that the instance has so far.
+    """
 
     name: str = ""
-    """The key-output asked for."""
     known: tuple[str, ...] = ()
-    """The key-outputs it has by now."""
 
 
 class UnknownProperty(NotFound):
-    """The instance measured properties, but none of this name."""
+    """
+    The instance measured properties, but none of this name.
+
+    Attributes:
+        names: The requested columns that do not exist, in lower case.
+        known: The existing columns; () if they could not be looked up.
+    """
 
     names: tuple[str, ...] = ()
-    """The columns that were asked for and are not there, in lower case."""
     known: tuple[str, ...] = ()
-    """The columns it has; () if nobody could be asked."""
+
+
+class NoProperties(NotFound):
+    """The run is over and measured no properties; the message says why, if known."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The requested columns, ``("*",)`` for all."""
+        return _texts(self.detail.get("unknownProperties"))
+
+
+class UnknownRuntimePolicy(NotFound):
+    """
+    The service has no runtime policy of this name; nothing was started.
+
+    Current services answer 500 instead, which leaves the outcome of the start open: `StartOutcomeUnknown`.
+    """
+
+    @property
+    def name(self) -> str:
+        """The name of the policy."""
+        return _first(self.detail, "unknownRuntimePolicyName")
+
+
+class UnknownRelationship(NotFound):
+    """No relationship has this identifier."""
+
+    advice = "list what there is with client.relationships.list()"
+
+    @property
+    def identifier(self) -> str:
+        """The identifier, if the service repeats it."""
+        return _first(self.detail, "unknownRelationship", "relationshipNotFound", "problem")
+
+
+class UnknownGraph(NotFound):
+    """The library has no graph of this name."""
+
+    advice = "list what there is with client.library.list()"
+
+    @property
+    def name(self) -> str:
+        """The name, if the service repeats it."""
+        return _first(self.detail, "graphName")
+
+
+class UnknownPullSecret(NotFound):
+    """The service has no image pull secret of this name, or not yet: a new one takes up to two minutes."""
+
+    advice = "list what there is with client.image_pull_secrets.list()"
+
+
+class UnknownService(NotFound):
+    """The deployment has no service of this name."""
+
+    advice = "list what there is with client.deployment.services()"
+
+
+class NoToken(NotFound):
+    """There is no token to return, because this client uses an API key."""
+
+    advice = "open the page in a browser to get a token"
 
 
 class Conflict(APIError):
-    """It contradicts what is there."""
+    """The request contradicts the current state of the service."""
 
 
 class AlreadyExists(Conflict):
-    """Something of this name exists already."""
+    """An object of this name exists already."""
+
+
+class GraphExists(AlreadyExists):
+    """The library has a graph of this name already."""
+
+    advice = "delete that one first: a graph cannot be changed"
+
+    @property
+    def name(self) -> str:
+        """The name of the graph."""
+        return _first(self.detail, "graphName")
+
+
+class NameTaken(Conflict):
+    """A Secret of this name exists that is not an image pull secret of the service; it was left unchanged."""
+
+    advice = "choose another name"
 
 
 class BadRequest(APIError):
-    """The request makes no sense to the service."""
+    """The service considers the request invalid."""
 
 
 class InvalidPackage(BadRequest):
-    """The definition of the experiment, or the package it points to, will not do."""
+    """The definition of the experiment, or the package that it points to, is invalid."""
 
     @property
     def reason(self) -> str:
-        """The service's account of what is wrong, with line breaks; "" if it is in `message`."""
+        """The service's explanation, with line breaks; "" if it is in `message`."""
         return str(self.detail.get("invalidVirtualExperimentDefinition") or self.detail.get("problem") or "")
 
     @property
     def problems(self) -> tuple[Problem, ...]:
-        """What is wrong, entry by entry; () if the service did not tell it so."""
-        return problems_in(self.detail.get("problems") or self.detail.get("invalidVirtualExperimentDefinition"))
+        """The problems, one per entry; () if the service did not list them."""
+        return parse_problems(self.detail.get("problems") or self.detail.get("invalidVirtualExperimentDefinition"))
+
+
+class InvalidName(InvalidPackage):
+    """The experiment's name is not allowed."""
+
+    @property
+    def name(self) -> str:
+        """The refused name."""
+        return _first(self.detail, "invalidExperimentID")
+
+    @property
+    def rule(self) -> str:
+        """The rule that names must follow."""
+        return _first(self.detail, "experimentNamingRule")
+
+
+class MissingRequirements(InvalidPackage):
+    """
+    The experiment needs something that this deployment lacks; nothing was pushed.
+
+    Attributes:
+        requirements: What is missing.
+    """
+
+    advice = "meet its .requirements, as the .advice of each tells, or push it nevertheless with allow_missing=True"
+    requirements: tuple[Requirement, ...] = ()
+
+    @classmethod
+    def before_pushing(cls, identifier: str, missing: Iterable[Requirement]) -> Self:
+        """Return the error for an experiment that was not pushed."""
+        found = tuple(missing)
+        error = cls(f"{identifier} was not pushed: this deployment lacks the {', '.join(map(str, found))}")
+        error.requirements = found
+        return error
+
+
+class DigestMismatch(InvalidPackage):
+    """
+    The content of an imported experiment does not have the requested digest; it was not kept.
+
+    Attributes:
+        expected: The requested digest.
+        found: The digest of the content, "" if the deployment did not report one.
+    """
+
+    advice = "the package may have moved, or the registry may be lying: look at it with client.fetch_experiment(...)"
+    expected: str = ""
+    found: str = ""
+
+    @classmethod
+    def of(cls, requested: str, found: str | None) -> Self:
+        """Return the error for an experiment that was requested as ``name@digest``."""
+        error = cls(f"{requested} was not kept: the digest of its content is {found}")
+        error.expected, error.found = requested.partition("@")[2], found or ""
+        return error
 
 
 class InvalidPayload(BadRequest):
-    """The start payload will not do; nothing was started."""
+    """
+    The start payload is invalid; nothing was started.
+
+    Attributes:
+        problems: The problems, one per entry; () if the service only explained them in `message`.
+        names: The files concerned.
+    """
 
     advice = "client.payload(experiment) gives one to fill in, which knows what the experiment takes"
     remedy = ""
-    """What to do about a file, where the service only names it."""
+    """How to fix a file that the service only names."""
     problems: tuple[Problem, ...] = ()
-    """What is wrong, entry by entry; () if the service only said so in `message`."""
     names: tuple[str, ...] = ()
-    """The files concerned."""
 
     @classmethod
     def before_sending(
         cls, problems: Iterable[Problem], names: Iterable[str] = (), outcome: str = "the start payload was not sent"
     ) -> InvalidPayload:
-        """The error for a payload that was checked here, and for which nothing was sent."""
+        """Return the error for a payload that failed a check of this library and was not sent."""
         found = tuple(problems)
         error = cls(f"{outcome}: " + "; ".join(f"{where}: {what}" for where, what in found))
         error.problems, error.names = found, tuple(names)
@@ -337,7 +592,7 @@ class InvalidPayload(BadRequest):
 
 
 class MissingInputs(InvalidPayload):
-    """The experiment needs input files that the payload does not have."""
+    """The payload lacks input files that the experiment needs."""
 
     remedy = "add the file {!r}, which the experiment needs"
 
@@ -355,17 +610,113 @@ class InputConflict(InvalidPayload):
 
 
 class PayloadTooLarge(InvalidPayload):
-    """The request is over the 1 MiB that the proxy lets through."""
+    """The request exceeds the 1 MiB that the proxy accepts."""
 
     advice = "client.stage_inputs brings big files through a bucket; a dataset or a volume will do too"
 
 
+class InvalidFlowIR(InvalidPayload):
+    """The definition of a lambda experiment is invalid; nothing was started."""
+
+    advice = ""
+
+    def _text(self) -> str:
+        return shorten(": ".join(filter(None, (super()._text(), _first(self.detail, "flowirErrors")))))
+
+    @property
+    def errors(self) -> str:
+        """What is wrong, with line breaks: the service's explanation, or `problems` if nothing was sent."""
+        found = "\n".join(": ".join(filter(None, problem)) for problem in self.problems)
+        return _first(self.detail, "flowirErrors") or found
+
+
+class InaccessibleRegistries(InvalidPayload):
+    """No image pull secret of the service opens the container registries of the images; nothing was started."""
+
+    advice = "add one with client.image_pull_secrets.create(...)"
+
+    @property
+    def registries(self) -> tuple[str, ...]:
+        """The container registries."""
+        return _texts(self.detail.get("inaccessibleContainerRegistries"))
+
+
+class InvalidDefinition(BadRequest):
+    """A definition that was sent is invalid."""
+
+    def _text(self) -> str:
+        more = join_problems(problem for problem in self.problems if problem.what not in self.message)
+        return shorten(": ".join(filter(None, (super()._text(), more))))
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """The problems, one per entry; () if the service only explained them in `message`."""
+        problem = self.detail.get("problem")
+        return parse_problems(self.detail.get("problems") or ([problem] if problem else []))
+
+    @classmethod
+    def before_sending(cls, what: str, problems: Iterable[Problem]) -> Self:
+        """Return the error for a definition that failed a check of this library and was not sent."""
+        found = [{"location": [where] if where else [], "message": text} for where, text in problems]
+        return cls(f"the {what} was not sent: {join_problems(parse_problems(found))}", detail={"problems": found})
+
+
+class InvalidRelationship(InvalidDefinition):
+    """The relationship, or what would result from it, is invalid."""
+
+
+class InvalidQuery(InvalidDefinition):
+    """The service does not understand the query."""
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """The problems, one per entry; () if the service did not list them."""
+        return super().problems or parse_quoted_problems(self.message)
+
+
+class InvalidDSL(InvalidDefinition):
+    """The DSL of the experiment, or the package for it, is invalid."""
+
+
+class InvalidGraph(InvalidDSL):
+    """The library does not accept the graph."""
+
+
 class NotReady(BadRequest):
-    """It is not there yet: ask again later."""
+    """The requested object does not exist yet: try again later."""
+
+
+class NotAFolder(BadRequest):
+    """A path inside a key-output was requested, but the key-output is a file."""
+
+
+class OutsideOfFolder(BadRequest):
+    """The path leads out of the folder of the key-output."""
+
+
+class CannotUntagLatest(BadRequest):
+    """The new tags would leave the latest version of an experiment without ``latest``; nothing was changed."""
+
+    advice = "keep 'latest' among the tags, or push the version that is to be the latest"
+
+    @property
+    def identifier(self) -> str:
+        """The experiment."""
+        return _first(self.detail, "cannotUntagLatestFrom")
+
+
+class Disabled(BadRequest):
+    """This part of the service is not set up in this deployment."""
+
+    advice = "ask the administrator of the deployment to set it up"
+
+
+class LocalDeployment(BadRequest):
+    """The service runs without a cluster, so it cannot tell where the other services are."""
 
 
 class RateLimited(APIError):
-    """Too many requests."""
+    """The service received too many requests."""
 
 
 class ServerError(APIError):
@@ -373,112 +724,204 @@ class ServerError(APIError):
 
 
 class DecodeError(St4sdError):
-    """A good reply that is not what was promised."""
+    """
+    A successful response has unexpected content.
+
+    Attributes:
+        method, url: HTTP method and URL of the request.
+        path: The first invalid field, "" if the whole body is invalid.
+        body: The beginning of the body, at most 500 characters.
+    """
 
     def __init__(self, method: str, url: str, problem: str, *, path: str = "", body: str = "") -> None:
         self.method, self.url = method, url
-        """HTTP method, and where it was sent."""
         self.path, self.body = path, shorten(body)
-        """First field that is wrong, "" if it is the whole, and what came, at most 500 characters of it."""
         where, shown = f" at {path!r}" if path else "", f": {self.body!r}" if self.body else ""
         super().__init__(shorten(f"{method} {url} was answered with {problem}{where}{shown}"))
 
 
 class DownloadError(St4sdError):
-    """A file did not come whole, or could not be stored; nothing half of it was left under its name."""
+    """
+    A file is incomplete, or could not be stored; no partial file was left under its name.
+
+    Attributes:
+        path: The file concerned.
+        problem: What is wrong.
+        received: How many bytes arrived.
+        advice: What to do next.
+    """
 
     advice = "make sure there is room and nothing else of that name, and download it again"
 
     def __init__(self, path: str, problem: str, *, received: int = 0, advice: str | None = None) -> None:
         self.advice = advice or self.advice
-        """What to do next."""
         self.problem = problem
-        """What is wrong."""
         self.path, self.received = path, received
-        """The file that came or should have come, and how many bytes of it there were."""
-        super().__init__(f"{shorten(f'{path!r}: {problem}', LONGEST_MESSAGE - 150)}; {self.advice}")
+        super().__init__(f"{shorten(f'{path!r}: {problem}', MAX_MESSAGE_LENGTH - 150)}; {self.advice}")
 
 
 class UnsafeArchive(DownloadError):
-    """An archive that may do harm when it is unpacked, so nothing of it was."""
+    """An archive that could do harm when unpacked; nothing of it was unpacked."""
 
     advice = "nothing of it was unpacked: look into it with care, or fetch what you need file by file"
 
 
 class S3Error(St4sdError):
-    """A bucket refused, broke off or could not be reached; nothing half of a file is in it or on disk."""
+    """
+    A bucket refused, broke off or was unreachable; no partial file is in it or on disk.
+
+    Attributes:
+        name: The file or key concerned.
+        bucket: The bucket.
+        problem: What is wrong.
+        status: HTTP status, None if there was no response.
+        code: The error code of S3, such as ``NoSuchBucket``, or "".
+    """
 
     def __init__(self, name: str, bucket: str, problem: str, *, status: int | None = None, code: str = "") -> None:
         self.name, self.bucket, self.problem = name, bucket, problem
-        """The file or key concerned, the bucket, and what is wrong."""
         self.status, self.code = status, code
-        """HTTP status, None if nothing was answered; and the service's word for it, as ``NoSuchBucket``, or ""."""
         super().__init__(shorten(f"{name!r} and the bucket {bucket!r}: {problem}"))
 
 
 class OutcomeUnknown(St4sdError):
-    """The request may have been carried out or not; it was not repeated, because that could do it twice."""
+    """
+    The request may or may not have been carried out; it was not retried, because that could do it twice.
+
+    Attributes:
+        reason: What happened to the request.
+        advice: What to do next.
+    """
 
     advice = "look whether it is there before you try again"
 
     def __init__(self, what: str, reason: str) -> None:
         self.reason = reason
-        """What happened to the request."""
-        super().__init__(shorten(f"whether {what} is unknown: {reason}", LONGEST_MESSAGE - 250) + f"; {self.advice}")
+        summary = shorten(f"whether {what} is unknown: {reason}", MAX_MESSAGE_LENGTH - 250)
+        super().__init__(f"{summary}; {self.advice}")
 
 
 class StartOutcomeUnknown(OutcomeUnknown):
-    """An instance may or may not have been started; it was not tried again."""
+    """
+    An instance may or may not have been started; the start was not retried.
+
+    Attributes:
+        key: Key of the launch in its batch; None outside of a batch.
+        candidates: rest-uids of instances that may be the one, if they were looked for.
+    """
 
     advice = (
         "look for it in client.instances.list() before you start it again; "
         "once it runs, its status.meta.user_metadata there is the metadata you gave it"
     )
     key: str | None = None
-    """Key of the launch in its batch; None outside of a batch."""
     candidates: tuple[str, ...] = ()
-    """rest-uids of instances that may be the one, where they were looked for."""
 
     def __init__(self, what: str, reason: str, *, key: str | None = None, candidates: Iterable[str] = ()) -> None:
         if key is not None:
             self.key, self.candidates = key, tuple(candidates)
-            named, own = shorten(" or ".join(map(repr, self.candidates)), 100), repr(key[:40])
+            named, quoted_key = shorten(" or ".join(map(repr, self.candidates)), 100), repr(key[:40])
             idle = f"it may be {named}: delete those that executed nothing and run again; " if named else ""
             yours = "you know whose one is" if named else "you know its run"
-            self.advice = f"{idle}if {yours}: batch.adopt({own}, rest_uid); if there is none: batch.forget({own})"
+            adopt, forget = f"batch.adopt({quoted_key}, rest_uid)", f"batch.forget({quoted_key})"
+            self.advice = f"{idle}if {yours}: {adopt}; if there is none: {forget}"
         super().__init__(what, reason)
 
 
+class JournalError(St4sdError):
+    """
+    The journal of a batch is unusable, or contradicts the call; nothing was sent because of it.
+
+    Attributes:
+        advice: What to do next, "" if unknown.
+    """
+
+    advice = ""
+
+    def __init__(self, problem: str, advice: str = "") -> None:
+        if advice:
+            self.advice = advice
+        summary = shorten(problem, MAX_MESSAGE_LENGTH - 150)  # the advice is never cut: it may be a command to type
+        super().__init__("; ".join(part for part in (summary, self.advice) if part))
+
+
+class JournalLocked(JournalError):
+    """Another batch has the journal open, in this process or another, or a tool reads it."""
+
+    advice = "leave the other batch, or close the tool that reads it; a process that died holds no lock"
+
+
+class JournalCorrupt(JournalError):
+    """The journal is damaged."""
+
+    advice = "restore a copy; with a new journal, first look for the runs of this one in client.instances.list()"
+
+
+class LaunchConflict(JournalError):
+    """The journal has this key with another experiment or payload; that launch was not changed."""
+
+    advice = "use another key, or have that one corrected, if it failed or was not sent: retry_failed(corrected=...)"
+
+
+class MissingCredentials(St4sdError):
+    """
+    A launch of a batch needs credentials, which a journal does not keep; it was not sent and stays planned.
+
+    Attributes:
+        key: Key of the launch.
+    """
+
+    def __init__(self, key: str) -> None:
+        self.key = key
+        super().__init__(
+            f"{key!r} was not sent: a journal keeps no credentials and no environmentVariables: "
+            "add the launch again, then run()"
+        )
+
+
 class RunFailed(St4sdError):
-    """A run ended, and not with Success. The requests were fine."""
+    """
+    A run ended without success.
+
+    Attributes:
+        failures: rest-uid -> final status, of each run that did not succeed.
+        status: Final status of the first of them.
+    """
 
     def __init__(self, failures: Mapping[str, Status]) -> None:
         self.failures = dict(failures)
-        """rest-uid -> final status, of each run that did not succeed."""
         self.status = next(iter(self.failures.values()))
-        """Final status of the first of them."""
-        told = "; ".join(f"{run}: {status}" for run, status in self.failures.items())
-        super().__init__(shorten(f"{len(self.failures)} run(s) did not succeed: {told}"))
+        runs = "; ".join(f"{run}: {status}" for run, status in self.failures.items())
+        super().__init__(shorten(f"{len(self.failures)} run(s) did not succeed: {runs}"))
 
 
 class RunDeleted(St4sdError):
-    """A run was deleted, before or while it was watched."""
+    """
+    A run was deleted, before or while it was watched.
+
+    Attributes:
+        rest_uid: Id of the run.
+        last_status: The datastore's final status, else the last status seen; None if there was none.
+    """
 
     def __init__(self, rest_uid: str, last_status: Status | None) -> None:
         self.rest_uid = rest_uid
-        """Id of the run."""
         self.last_status = last_status
-        """The datastore's last word, or the last status seen; None if there never was one."""
         super().__init__(f"run {rest_uid!r} was deleted; last status: {last_status}")
 
 
 class WaitTimeout(St4sdError, TimeoutError):
-    """The time for waiting is over; the runs go on."""
+    """
+    The wait timed out; the runs continue.
+
+    Attributes:
+        timeout: Seconds waited.
+        last_statuses: rest-uid -> last status, of each run that is not over.
+    """
 
     def __init__(self, timeout: float, last_statuses: Mapping[str, Status]) -> None:
         self.timeout, self.last_statuses = timeout, dict(last_statuses)
-        """Seconds waited, and rest-uid -> last status of each run that is not over."""
-        told = ", ".join(f"{run} ({status})" for run, status in list(self.last_statuses.items())[:3])
+        runs = ", ".join(f"{run} ({status})" for run, status in list(self.last_statuses.items())[:3])
         more = f" and {len(self.last_statuses) - 3} more" if len(self.last_statuses) > 3 else ""
-        text = shorten(f"not over after {timeout:g} s: {told}{more}", LONGEST_MESSAGE - 120)
-        super().__init__(f"{text}; the runs go on: return to one with client.run(rest_uid).wait()")
+        summary = shorten(f"not over after {timeout:g} s: {runs}{more}", MAX_MESSAGE_LENGTH - 120)
+        super().__init__(f"{summary}; the runs go on: return to one with client.run(rest_uid).wait()")

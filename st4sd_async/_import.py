@@ -12,11 +12,20 @@ from urllib.parse import SplitResult, unquote, urlsplit
 from ._api.experiments import Experiments, get_call
 from ._api.registry import identifier_path, is_tag
 from ._config import split_address
-from ._errors import APIError, BadRequest, DecodeError, NotFound, TransportError, Unauthorized, UnknownExperiment
+from ._errors import (
+    APIError,
+    BadRequest,
+    DecodeError,
+    DigestMismatch,
+    MissingRequirements,
+    NotFound,
+    TransportError,
+    Unauthorized,
+    UnknownExperiment,
+)
 from ._http.call import Call
 from ._http.credentials import is_loopback, origin
 from ._http.responses import Response
-from ._refusals import DigestMismatch, MissingRequirements
 from .models import Experiment
 from .models.imports import ImportedExperiment, Requirement
 from .models.requirements import judged, requirements_of

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 
 import st4sd_async
-from st4sd_async import _errors, _journal_errors, _refusals, models
+from st4sd_async import _errors, models
 
 # fmt: off
 NAMES = [
@@ -18,12 +18,12 @@ NAMES = [
     "InvalidDefinition", "InvalidFlowIR", "InvalidGraph", "InvalidName", "InvalidPackage",
     "InvalidPayload", "InvalidQuery", "InvalidRelationship", "Item", "JournalCorrupt", "JournalError",
     "JournalLocked", "KeyOutput", "LambdaPayload", "Launch", "LaunchConflict", "LocalDeployment",
-    "MissingInputs", "MissingRequirements", "NameTaken", "NoCredentials", "NoProperties", "NoToken",
+    "MissingInputs", "MissingRequirements", "NameTaken", "MissingCredentials", "NoProperties", "NoToken",
     "NotAFolder", "NotFound", "NotReady", "OutcomeUnknown", "Output", "OutsideOfFolder",
     "PayloadTooLarge", "Problem", "Progress", "ProgressBars", "ProgressUpdate", "Properties", "RateLimited", "Reason",
     "Relationship", "RelationshipPayload", "Requirement", "RetryPolicy", "Run", "RunDeleted",
     "RunFailed", "S3", "S3Error", "S3Store", "ServerError", "St4sdError", "StageState", "Staged",
-    "StartOutcomeUnknown", "StartPayload", "Status", "StatusReport", "Table", "TimedOut",
+    "StartOutcomeUnknown", "StartPayload", "Status", "StatusReport", "Table", "RequestTimeout",
     "TransportError", "Unauthorized", "UnknownExperiment", "UnknownGraph", "UnknownOutput",
     "UnknownProperty", "UnknownPullSecret", "UnknownRelationship", "UnknownRun", "UnknownRuntimePolicy",
     "UnknownService", "UnsafeArchive", "UserMetadata", "Volume", "WaitTimeout",
@@ -41,9 +41,8 @@ def test_every_error_can_be_imported_from_the_package() -> None:
     """Users catch errors by names of the package, never of a private module."""
     errors = {
         name
-        for module in (_errors, _journal_errors, _refusals)
-        for name, cls in vars(module).items()
-        if inspect.isclass(cls) and issubclass(cls, Exception) and cls.__module__ == module.__name__
+        for name, cls in vars(_errors).items()
+        if inspect.isclass(cls) and issubclass(cls, Exception) and cls.__module__ == _errors.__name__
     }
 
     assert errors <= set(st4sd_async.__all__)
@@ -53,7 +52,7 @@ def test_every_error_stands_in_the_tree_of_the_docstring() -> None:
     """The tree at the top of the module is the whole tree."""
     tree = _errors.__doc__ or ""
 
-    for name, cls in {**vars(_errors), **vars(_journal_errors), **vars(_refusals)}.items():
+    for name, cls in vars(_errors).items():
         if inspect.isclass(cls) and issubclass(cls, _errors.St4sdError):
             assert name in tree
 

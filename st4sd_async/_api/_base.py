@@ -7,11 +7,9 @@ from typing import Any, Protocol, TypeVar
 
 import pydantic
 
-from .._errors import Problem
+from .._errors import InvalidDefinition, Problem, parse_problems
 from .._http.call import LARGEST_BODY, Call, json_body
 from .._http.responses import Response
-from .._refusals import InvalidDefinition
-from .._util.problems import problems_in
 from ..models import Experiment
 from ..models._base import Entry
 from ..models.requirements import credentials_in
@@ -42,7 +40,7 @@ def registered(cls: type[E]) -> Callable[[Response], E]:
     def decode(response: Response) -> E:
         body = response.json()
         found = cls.model_validate(body["entry"])
-        found._problems = problems_in(body.get("problems"))
+        found._problems = parse_problems(body.get("problems"))
         return found
 
     return decode

@@ -6,10 +6,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import quote
 
-from .._errors import PayloadTooLarge, Problem
+from .._errors import PayloadTooLarge, Problem, UnknownService
 from .._http.call import LARGEST_BODY, Call, json_body
 from .._http.retry import Replay
-from .._refusals import UnknownService
 
 REPLAYS = {"GET": Replay.READ, "PUT": Replay.REPEAT, "DELETE": Replay.DELETE, "POST": Replay.ONCE}
 """What repeating a request would do, as far as its method tells."""

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import pydantic
 
-from .._errors import APIError
+from .._errors import APIError, NoToken, UnknownService
 from .._http.call import Call, segment
 from .._http.responses import Response
 from .._http.session import holds_user
-from .._refusals import NoToken, UnknownService
 from ..models._lenient import lenient
 from ._base import Group
 

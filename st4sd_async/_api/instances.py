@@ -9,11 +9,12 @@ from typing import Any
 
 import pydantic
 
-from .._errors import APIError, UnknownRun, shorten
+from .._errors import APIError, UnknownRun
 from .._http.call import Call, model, nothing, segment, subpath
 from .._http.responses import Response, is_file
 from .._http.retry import Replay
-from .._util.did_you_mean import meant
+from .._util.did_you_mean import did_you_mean
+from .._util.printable import shorten
 from ..models import Instance, KeyOutput, Output, Status
 from ..models._lenient import lenient
 from ..models.properties import is_table
@@ -257,4 +258,4 @@ def where_to_look(name: str, path: str | None, known: Iterable[str], *, is_over:
     if path is not None and name in known:
         return f"the key-output is there, but has no {path!r} in it: output(run, {name!r}) gives all of it"
     more = "the run is over, so there will be no others" if is_over else "others may come until the run is over"
-    return f"the run has {sorted(known)}, and {more}{meant(name, known)}"
+    return f"the run has {sorted(known)}, and {more}{did_you_mean(name, known)}"

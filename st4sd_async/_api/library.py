@@ -6,12 +6,10 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from .. import models
-from .._errors import APIError
+from .._errors import APIError, InvalidGraph, UnknownGraph, parse_problems
 from .._http.call import Call, nothing, segment
 from .._http.responses import Response
 from .._http.retry import Replay
-from .._refusals import InvalidGraph, UnknownGraph
-from .._util.problems import problems_in
 from ._base import Group, complaints, definition_body, flags
 
 if TYPE_CHECKING:
@@ -159,4 +157,4 @@ def _listed(response: Response) -> LibraryGraphs:
             graphs.append(dict(graph))
         else:
             problems.append({"location": ["entries", index], "message": "cannot be read: it has no graph"})
-    return models.LibraryGraphs(graphs, problems_in(problems), body)
+    return models.LibraryGraphs(graphs, parse_problems(problems), body)

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import pydantic
 
 from .. import models
-from .._errors import NotFound, UnknownExperiment
+from .._errors import InvalidDSL, InvalidQuery, NotFound, UnknownExperiment, UnknownRelationship
 from .._http.call import Call, model, nothing, segment
 from .._http.responses import Response
 from .._http.retry import Replay
-from .._refusals import InvalidDSL, InvalidQuery, UnknownRelationship
 from .._util.printable import is_writable
 from ..models import Experiment, ExperimentList
 from ._base import Group, complaints, definition_body, mapping

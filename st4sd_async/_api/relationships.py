@@ -9,12 +9,10 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import pydantic
 
 from .. import models
-from .._errors import APIError
+from .._errors import APIError, InvalidQuery, InvalidRelationship, UnknownRelationship, parse_problems
 from .._http.call import Call, model, nothing, segment
 from .._http.responses import Response
 from .._http.retry import Replay
-from .._refusals import InvalidQuery, InvalidRelationship, UnknownRelationship
-from .._util.problems import problems_in
 from ..models.packages import Parameterisation
 from ._base import Group, checked_definition, complaints, definition_body, mapping, registered, without_nulls
 
@@ -271,7 +269,7 @@ def _listed(response: Response) -> RelationshipList:
     body = response.json()
     problems = complaints(body)
     entries = _readable(body["entries"], problems)
-    return models.RelationshipList(entries, problems_in(problems), body)
+    return models.RelationshipList(entries, parse_problems(problems), body)
 
 
 def _readable(found: Any, problems: list[Any]) -> list[Relationship]:
@@ -292,4 +290,4 @@ def _readable(found: Any, problems: list[Any]) -> list[Relationship]:
 def _found(response: Response) -> RelationshipList:
     body: dict[str, Any] = {"entries": response.json()}
     problems: list[Any] = []
-    return models.RelationshipList(_readable(body["entries"], problems), problems_in(problems), body)
+    return models.RelationshipList(_readable(body["entries"], problems), parse_problems(problems), body)

@@ -6,11 +6,10 @@ import builtins
 
 import pydantic
 
-from .._errors import AlreadyExists, APIError, Conflict
+from .._errors import AlreadyExists, APIError, Conflict, NameTaken, UnknownPullSecret
 from .._http.call import Call, json_body, nothing, segment
 from .._http.responses import Response
 from .._http.retry import Replay
-from .._refusals import NameTaken, UnknownPullSecret
 from ._base import AT_FIRST_USE, Group
 
 _REGISTRIES: pydantic.TypeAdapter[dict[str, list[str]]] = pydantic.TypeAdapter(

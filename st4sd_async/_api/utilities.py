@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from .. import models
+from .._errors import InvalidDSL
 from .._http.call import Call, model, nothing
 from .._http.retry import Replay
-from .._refusals import InvalidDSL
 from ..models import Experiment
 from ._base import Group, definition_body, mapping, package_of, secrets_of
 

@@ -13,9 +13,8 @@ import anyio
 import anyio.abc
 import anyio.lowlevel
 
-from .._errors import St4sdError
+from .._errors import JournalError, LaunchConflict, St4sdError
 from .._http.loop_binding import LoopBinding
-from .._journal_errors import JournalError, LaunchConflict
 from .._render.shown import Shown
 from .._util.progress import ProgressReporter
 from .._util.threads import in_thread

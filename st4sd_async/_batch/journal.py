@@ -27,7 +27,7 @@ from typing import Any, TypeVar
 import anyio
 import anyio.to_thread
 
-from .._journal_errors import JournalCorrupt, JournalError, JournalLocked
+from .._errors import JournalCorrupt, JournalError, JournalLocked
 from .._util.file_lock import FileLock, LocksUnsupported
 from .._util.threads import in_thread
 from ..models.rest_uid import is_rest_uid

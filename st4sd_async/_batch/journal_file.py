@@ -9,7 +9,7 @@ from pathlib import Path
 from shutil import copyfile
 from tempfile import TemporaryDirectory
 
-from .._journal_errors import JournalCorrupt, JournalError
+from .._errors import JournalCorrupt, JournalError
 from .records import APPLICATION, TABLE_NAMES
 
 MAGIC = b"SQLite format 3\0"

@@ -10,7 +10,7 @@ from pathlib import Path
 from shutil import copyfile
 from tempfile import TemporaryDirectory
 
-from .._journal_errors import JournalError, JournalLocked
+from .._errors import JournalError, JournalLocked
 from .._util.threads import in_thread
 from . import records
 from .state import Row

@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .._api.registry import identifier_path
-from .._errors import InvalidPayload, Problem, shorten
+from .._errors import InvalidPayload, Problem
 from .._payload.draft import Draft, settled
 from .._payload.prepare import no_payload, prepare
+from .._util.printable import shorten
 from ..models import Experiment, StartPayload
 from .records import digest
 from .state import METADATA_KEY, Row, State

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, TypeVar
 import anyio
 
 from .._api.sightings import documents_of, of_documents, of_status
-from .._errors import APIError, DecodeError, NotFound, St4sdError, TransportError, UnknownRun, shorten
+from .._errors import APIError, DecodeError, NotFound, St4sdError, TransportError, UnknownRun
+from .._util.printable import shorten
 from .._watch.schedule import GROWTH, QUICKEST
 from .._watch.subscription import survives
 from ..models.finality import Judge

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from .._journal_errors import JournalCorrupt, JournalError
+from .._errors import JournalCorrupt, JournalError
 from .state import BAD_ENDS, MOVES, PROOFS, Proof, Row, State
 
 FORMAT = 2

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from .._errors import APIError, DecodeError, TransportError
-from .._journal_errors import NoCredentials
+from .._errors import APIError, DecodeError, MissingCredentials, TransportError
 from .._watch.subscription import survives
 from .collector import Collecting, Ends
 from .sender import Starts, ends_all
@@ -214,7 +213,7 @@ class Work:
             if self._book.rows[key].state is not State.PLANNED:
                 return
             failure = await self._starts.send(key)
-        except NoCredentials as error:
+        except MissingCredentials as error:
             self._report(key, error)
             return
         finally:

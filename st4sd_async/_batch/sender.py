@@ -15,18 +15,18 @@ from .._errors import (
     ConnectFailed,
     CredentialUnavailable,
     InvalidPayload,
+    MissingCredentials,
     RateLimited,
+    RequestTimeout,
     ServerError,
     St4sdError,
     StartOutcomeUnknown,
-    TimedOut,
     Unauthorized,
-    shorten,
 )
 from .._http.retry import may_have_arrived
-from .._journal_errors import NoCredentials
 from .._payload.explained import explain
 from .._payload.prepare import Prepared, prepare
+from .._util.printable import shorten
 from ..models.rest_uid import is_rest_uid
 from . import launch as launches
 from .state import Proof, Row, doubted, planned, refused, sending, started
@@ -65,7 +65,7 @@ def is_trouble(error: BaseException | None) -> bool:
         return is_trouble(error.__cause__)
     if isinstance(error, RateLimited | ServerError):
         return error.status in OVERLOADED
-    return isinstance(error, ConnectFailed | CredentialUnavailable | TimedOut)
+    return isinstance(error, ConnectFailed | CredentialUnavailable | RequestTimeout)
 
 
 def ends_all(error: Exception) -> bool:
@@ -100,7 +100,7 @@ class Starts:
         Send one launch and write down what came of it; the error that it ended with, if any.
 
         Raises:
-            NoCredentials: It was not sent.
+            MissingCredentials: It was not sent.
             JournalError: What came of it may not be written down: it counts as being sent.
         """
         row = self._book.rows[key]
@@ -118,7 +118,7 @@ class Starts:
     async def _prepared(self, row: Row) -> Prepared:
         content, secrets = await self._book.journal.payload(row.payload), self._book.secrets.get(row.key, {})
         if not secrets and launches.needs(content):
-            raise NoCredentials(row.key)
+            raise MissingCredentials(row.key)
         return await prepare(launches.body(content, secrets, self._book.token_of(row)))
 
     async def _send(self, row: Row, prepared: Prepared) -> Exception | None:

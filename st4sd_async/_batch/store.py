@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from .._errors import shorten
-from .._journal_errors import JournalError
+from .._errors import JournalError
+from .._util.printable import shorten
 from .reconcile_rules import Known
 from .records import Moment
 from .state import Row, State, token

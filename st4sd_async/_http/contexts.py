@@ -19,7 +19,8 @@ import pydantic
 import pydantic_core
 
 from .._config import Config, with_ca_file
-from .._errors import ConfigError, shorten
+from .._errors import ConfigError
+from .._util.printable import shorten
 
 M = TypeVar("M", bound=pydantic.BaseModel)
 

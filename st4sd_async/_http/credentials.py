@@ -14,8 +14,8 @@ from weakref import WeakSet
 
 import anyio
 
-from .._errors import ConfigError, shorten
-from .._util.printable import LOGGER
+from .._errors import ConfigError
+from .._util.printable import LOGGER, shorten
 from .._util.redact import MASK, is_quoted, masked, unseen
 
 Secret = str | Path | Callable[[], str] | Callable[[], Awaitable[str]]

@@ -23,7 +23,7 @@ from weakref import WeakSet
 import aiohttp
 import httpx
 
-from .._errors import ConnectFailed, ConnectionLost, DecodeError, TimedOut, TransportError
+from .._errors import ConnectFailed, ConnectionLost, DecodeError, RequestTimeout, TransportError
 from .cancellation import mark_sent
 from .proxies import Proxies
 from .responses import REDIRECT, UNREAD, is_file
@@ -120,7 +120,7 @@ def translate(error: BaseException, method: str, url: str) -> TransportError:
     if isinstance(error, UNSENT):
         return not_connected(error, method, url)
     if isinstance(error, TimeoutError):
-        return TimedOut(method, url, "silence for longer than Config.timeout")
+        return RequestTimeout(method, url, "silence for longer than Config.timeout")
     if isinstance(error, aiohttp.ClientPayloadError):
         lost = ConnectionLost(method, url, "the answer was cut short")
         lost.is_cut = True
@@ -355,7 +355,7 @@ class Engine(httpx.AsyncBaseTransport):
                 words = (
                     f"the answer took more than {limit_seconds:g} s in all ({MAX_READ_TIMEOUTS} times Config.timeout)"
                 )
-                failure = TimedOut(request.method, url, words)
+                failure = RequestTimeout(request.method, url, words)
         # Raised out here, because the engine's errors hold the headers of the request.
         raise failure
 

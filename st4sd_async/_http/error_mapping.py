@@ -10,40 +10,40 @@ from .._errors import (
     AlreadyExists,
     APIError,
     BadRequest,
+    CannotUntagLatest,
     Conflict,
+    Disabled,
     ExtraInputs,
+    GraphExists,
+    InaccessibleRegistries,
     InputConflict,
+    InvalidDefinition,
+    InvalidFlowIR,
+    InvalidName,
     InvalidPackage,
     InvalidPayload,
+    LocalDeployment,
     MissingInputs,
+    NoProperties,
+    NotAFolder,
     NotFound,
     NotReady,
+    OutsideOfFolder,
     PayloadTooLarge,
+    Problem,
     RateLimited,
     ServerError,
     Unauthorized,
     UnknownExperiment,
-    UnknownOutput,
-    UnknownRun,
-)
-from .._refusals import (
-    CannotUntagLatest,
-    Disabled,
-    GraphExists,
-    InaccessibleRegistries,
-    InvalidDefinition,
-    InvalidFlowIR,
-    InvalidName,
-    LocalDeployment,
-    NoProperties,
-    NotAFolder,
-    OutsideOfFolder,
     UnknownGraph,
+    UnknownOutput,
     UnknownRelationship,
+    UnknownRun,
     UnknownRuntimePolicy,
+    parse_problems,
+    parse_refused_entries,
 )
-from .._util.did_you_mean import meant, refused
-from .._util.problems import Problem, problems_in
+from .._util.did_you_mean import did_you_mean
 
 # Which body key means what, in the order they are looked for. Source: error replies of the runtime
 # service, which tell situations apart by a key of the JSON body and not by the HTTP status.
@@ -139,16 +139,16 @@ def error_problems(detail: Mapping[str, Any]) -> tuple[Problem, ...]:
     """What is wrong with a start payload, entry by entry, () if the refusal does not say."""
     needed = _files(detail, "missingInputs")
     files = [
-        Problem("inputs", cls.remedy.format(name) + (meant(name, needed) if cls is ExtraInputs else ""))
+        Problem("inputs", cls.remedy.format(name) + (did_you_mean(name, needed) if cls is ExtraInputs else ""))
         for key, cls in _FILES
         for name in _files(detail, key)
     ]
-    return tuple(files) or error_account(detail) or refused(str(detail.get("message", "")))
+    return tuple(files) or error_account(detail) or parse_refused_entries(str(detail.get("message", "")))
 
 
 def error_account(detail: Mapping[str, Any]) -> tuple[Problem, ...]:
     """What a check found, of which the message beside it tells nothing."""
-    return problems_in(next((str(detail[key]) for key in _ACCOUNTS if detail.get(key)), ""))
+    return parse_problems(next((str(detail[key]) for key in _ACCOUNTS if detail.get(key)), ""))
 
 
 def _files(detail: Mapping[str, Any], key: str) -> tuple[str, ...]:

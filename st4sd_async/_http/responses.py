@@ -12,18 +12,9 @@ from typing import Any
 
 import pydantic_core
 
-from .._errors import (
-    LONGEST_MESSAGE,
-    APIError,
-    BadRequest,
-    InvalidPayload,
-    NotFound,
-    Unauthorized,
-    UnknownOutput,
-    shorten,
-)
-from .._util.did_you_mean import QUESTION
-from .._util.problems import told
+from .._errors import APIError, BadRequest, InvalidPayload, NotFound, Unauthorized, UnknownOutput, join_problems
+from .._util.did_you_mean import DID_YOU_MEAN
+from .._util.printable import MAX_MESSAGE_LENGTH, shorten
 from .._util.redact import Masking, masked
 from .error_mapping import error_account, error_class, error_names, error_problems, general_class
 
@@ -83,8 +74,8 @@ class Response:
         words = masked(self.body[:SEARCHED].decode("utf-8", "replace"), secrets)
         if len(self.body) > SEARCHED:
             # A secret may have been cut in two there, and its first half not be known for one.
-            words = words[:-LONGEST_MESSAGE]
-        return words[:LONGEST_MESSAGE]
+            words = words[:-MAX_MESSAGE_LENGTH]
+        return words[:MAX_MESSAGE_LENGTH]
 
     def json(self) -> Any:
         """
@@ -167,9 +158,9 @@ def refusal(
         cls = wrong if is_told else general_class(response.status, detail)
     message = str(detail.get("message") or detail.get("reason") or "") or _in_place_of_words(response, secrets)
     if cls is missing and message.startswith(MISLEADING):
-        message = missing.in_place_of_words
+        message = missing.default_message
     error = cls(
-        ": ".join(filter(None, (message, told(error_account(detail))))),
+        ": ".join(filter(None, (message, join_problems(error_account(detail))))),
         status=response.status,
         method=method,
         url=url,
@@ -178,7 +169,7 @@ def refusal(
     )
     if isinstance(error, InvalidPayload):
         error.names, error.problems = error_names(detail), error_problems(detail)
-        error.advice = shorten(told(one for one in error.problems if QUESTION in one.what)) or error.advice
+        error.advice = shorten(join_problems(one for one in error.problems if DID_YOU_MEAN in one.what)) or error.advice
     if isinstance(error, UnknownOutput):
         error.name = str(detail.get("unknownOutput") or "")
     return error
@@ -217,7 +208,7 @@ def _searchable(value: Any, room: list[int]) -> Any:
 def _clipped(value: Any) -> Any:
     """A masked JSON value whose long texts are cut, for a body that is too large to be kept."""
     if isinstance(value, str):
-        return value[:LONGEST_MESSAGE]
+        return value[:MAX_MESSAGE_LENGTH]
     if isinstance(value, list):
         return [_clipped(item) for item in value]
     return {key: _clipped(item) for key, item in value.items()} if isinstance(value, dict) else value

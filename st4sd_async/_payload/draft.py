@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Collection, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self, overload
 
-from .._errors import ExtraInputs, InvalidPackage, InvalidPayload, MissingInputs, Problem
-from .._util.did_you_mean import instead, meant
+from .._errors import NOT_TAKEN, ExtraInputs, InvalidPackage, InvalidPayload, MissingInputs, Problem
+from .._util.did_you_mean import did_you_mean
 from ..models import S3, Experiment, FileContent, Staged, StartPayload
 from ..models.packages import Variable
 from ..models.payloads import is_scalar
@@ -55,7 +55,7 @@ class Entries(MutableMapping[str, Any]):
     def _need(self, name: str, value: Any) -> None:
         where = f"{self._part}.{name}"
         if name not in self.allowed:
-            raise self._error.before_sending([Problem(where, instead(name, self.allowed))], [str(name)])
+            raise self._error.before_sending([Problem(where, _not_taken(name, self.allowed))], [str(name)])
         wrong = self._check(name, value)
         if wrong:
             raise InvalidPayload.before_sending([Problem(where, wrong)], [name])
@@ -148,7 +148,7 @@ class Draft:
     def platform(self, name: str | None) -> None:
         if name is not None and name not in self.platforms:
             told = f"the experiment does not run on {name!r}, only on {list(self.platforms)}"
-            raise InvalidPayload.before_sending([Problem("platform", told + meant(str(name), self.platforms))])
+            raise InvalidPayload.before_sending([Problem("platform", told + did_you_mean(str(name), self.platforms))])
         self._platform = name
 
     @property
@@ -258,3 +258,9 @@ def _check_file(name: str, value: Any) -> str | None:
 
 def _file(name: str, value: Any) -> FileContent:
     return value if isinstance(value, FileContent) else FileContent(filename=name, content=value)
+
+
+def _not_taken(name: object, allowed: Collection[str]) -> str:
+    """Return the problem of an entry that the experiment does not take, with the entries that it takes."""
+    suggestion = did_you_mean(name, allowed) if isinstance(name, str) else f": its name is a text, not {name!r}"
+    return f"{NOT_TAKEN}, only {sorted(allowed)}{suggestion}"

@@ -7,9 +7,8 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
-from .._errors import InvalidPayload, Problem, shorten
-from .._util.did_you_mean import refused
-from .._util.problems import told
+from .._errors import InvalidPayload, Problem, join_problems, parse_refused_entries
+from .._util.printable import shorten
 from .._util.redact import masked
 from ..models import Experiment, FileContent
 from .draft import Draft, Entries
@@ -30,13 +29,13 @@ async def explain(
         prepared: The payload that was refused.
         experiment: Asks for the definition of the experiment; None: it is not to be had.
     """
-    if not refused(error.message):
+    if not parse_refused_entries(error.message):
         return
     with suppress(Exception):  # whatever goes wrong with the hint, the refusal must be told
         known = await experiment()
         found = [] if known is None else _masked(_unfit(Draft(known), json.loads(prepared.content)), prepared.secrets)
         if found:
-            error.problems, error.advice = tuple(found), shorten(told(found), LONGEST_ADVICE)
+            error.problems, error.advice = tuple(found), shorten(join_problems(found), LONGEST_ADVICE)
 
 
 def _masked(problems: Iterable[Problem], secrets: tuple[str, ...]) -> list[Problem]:

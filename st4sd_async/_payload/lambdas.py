@@ -20,10 +20,10 @@ from typing import Any
 import anyio
 from anyio.lowlevel import RunVar
 
-from .._errors import ConfigError, Problem, shorten
+from .._errors import ConfigError, InvalidFlowIR, Problem
 from .._http.call import json_body
-from .._refusals import InvalidFlowIR
-from .._util.did_you_mean import QUESTION, close
+from .._util.did_you_mean import DID_YOU_MEAN, closest_match
+from .._util.printable import shorten
 from .._util.redact import unseen
 from .._util.threads import in_thread
 from ..models import LambdaPayload
@@ -104,8 +104,8 @@ def _whole(definition: object, payload: Mapping[str, Any] | None) -> Any:
 
 def _check_fields(definition: Mapping[Any, Any]) -> None:
     """Raise an error if a mapping that passes for a payload looks like a definition whose fields are misspelt."""
-    meant = {name: close(str(name), (COMPONENTS, *DSL_FIELDS)) for name in definition}
-    problems = [Problem(str(name), f"{QUESTION} {other!r}?") for name, other in meant.items() if other]
+    meant = {name: closest_match(str(name), (COMPONENTS, *DSL_FIELDS)) for name in definition}
+    problems = [Problem(str(name), f"{DID_YOU_MEAN} {other!r}?") for name, other in meant.items() if other]
     if problems:
         raise InvalidFlowIR.before_sending(problems)
 

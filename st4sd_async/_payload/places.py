@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import pydantic
 
-from .._util.problems import Problem
+from .._errors import Problem
 from ..models import S3, FileContent, S3Store, StartOptions
 
 NEEDED = ("accessKeyID", "secretAccessKey", "bucket", "endpoint")

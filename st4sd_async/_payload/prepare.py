@@ -12,7 +12,7 @@ import pydantic
 
 from .._errors import InputConflict, InvalidPayload, PayloadTooLarge, Problem
 from .._http.call import LARGEST_BODY, json_body
-from .._util.did_you_mean import close
+from .._util.did_you_mean import closest_match
 from .._util.redact import unseen
 from ..models import S3, FileContent, LambdaPayload, StartOptions, StartPayload
 from .places import name_problems, place_problems
@@ -106,7 +106,7 @@ def _what(error: Any, cls: type[StartOptions]) -> str:
     if error["type"] != "extra_forbidden":
         return str(error["msg"]).removeprefix("Value error, ")
     known = _fields_at(error["loc"][:-1], cls)
-    other = close(str(error["loc"][-1]), known)
+    other = closest_match(str(error["loc"][-1]), known)
     return f"there is no such field, did you mean {other!r}?" if other else f"there is no such field, only {known}"
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from .._errors import shorten
+from .._util.printable import shorten
 from ..models import Status
 from ..models.finality import FINAL_EXITS
 from ..models.hints import Reason

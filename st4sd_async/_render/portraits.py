@@ -10,8 +10,9 @@ from typing import Any
 from .._batch.batch import Batch
 from .._batch.item import Item
 from .._batch.state import BAD_ENDS, State
-from .._errors import APIError, shorten
+from .._errors import APIError
 from .._run import Run
+from .._util.printable import shorten
 from ..models import Download, DownloadFailed, Experiment, KeyOutput, Properties, Status
 from ..models.hints import Hint
 from ..models.packages import ExecutionOptions

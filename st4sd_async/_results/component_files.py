@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 import anyio
 
 from .._api.gateways import MOST_FILES, SCHEME, Location, component_call, files_call
-from .._errors import ConnectionLost, DownloadError, NotFound, PayloadTooLarge, ServerError, St4sdError, TimedOut
+from .._errors import ConnectionLost, DownloadError, NotFound, PayloadTooLarge, RequestTimeout, ServerError, St4sdError
 from ..models import Download, DownloadFailed
 from .batch_sizer import Pile
 from .manifest import Origin
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Outcome = Download | DownloadFailed
 
-OF_ITS_FILES = (ConnectionLost, TimedOut, DownloadError, PayloadTooLarge, ServerError)
+OF_ITS_FILES = (ConnectionLost, RequestTimeout, DownloadError, PayloadTooLarge, ServerError)
 """What may be wrong with an answer because of a file in it: a gateway that cannot read one breaks off."""
 MOST_FAILED = 20
 """Answers in a row that may be of no use before it is clear that no file is to blame, and others are not asked for."""
@@ -121,7 +121,7 @@ class Fetching:
                 call, name, lambda writer, _: self._store(writer, name, place), once=self._failed > 0
             )
         except St4sdError as error:
-            self._failed += SILENCE_WEIGHS if isinstance(error, TimedOut) else 1
+            self._failed += SILENCE_WEIGHS if isinstance(error, RequestTimeout) else 1
             if self._failed > MOST_FAILED or not isinstance(error, OF_ITS_FILES):
                 self._fail([*batch, *pile.give_up()], error)
             elif len(batch) == 1:

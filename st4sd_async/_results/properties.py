@@ -13,6 +13,7 @@ from .._api.documents import EXPERIMENT, REST_UID, properties_params
 from .._errors import (
     APIError,
     DecodeError,
+    NoProperties,
     NotFound,
     NotReady,
     RunFailed,
@@ -23,7 +24,6 @@ from .._errors import (
     UnknownProperty,
     UnknownRun,
 )
-from .._refusals import NoProperties
 from ..models import Properties
 from ..models.properties import INPUT_ID, is_table
 

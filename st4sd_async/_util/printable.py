@@ -18,6 +18,8 @@ from typing import Any
 LOGGER = "st4sd_async"
 """Name of the logger of this package."""
 _HALF = re.compile("[\ud800-\udfff]")
+MAX_MESSAGE_LENGTH = 500
+"""Characters; longer server messages are cut in the middle."""
 LAYOUT = "\n\t"
 """Characters that may be kept where a text of several lines is printed as it is laid out."""
 
@@ -56,6 +58,12 @@ def is_writable(text: str) -> bool:
 def one_line(text: str) -> str:
     """Return a text as one printable line; its line breaks become blanks."""
     return printable(" ".join(line.strip() for line in text.splitlines()))
+
+
+def shorten(text: str, limit: int = MAX_MESSAGE_LENGTH) -> str:
+    """Return the text as one printable line; beyond ``limit`` characters an ellipsis replaces its middle."""
+    line = printable(" ".join(text.split()))
+    return line if len(line) <= limit else f"{line[: limit * 2 // 3]} [...] {line[-(limit // 3 - 7) :]}"
 
 
 def _escaped(text: str, keep: str, escape: Callable[[str], str]) -> str:

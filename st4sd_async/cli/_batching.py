@@ -17,7 +17,7 @@ from .._batch.item import Item, item_of
 from .._batch.journal_snapshot import glance
 from .._batch.limiter import MAX_RUNNING
 from .._batch.state import State
-from .._journal_errors import JournalLocked, LaunchConflict
+from .._errors import JournalLocked, LaunchConflict
 from .._render.cards import counted
 from ._board import Board, Tally, is_live, shown
 from ._collecting import Formulas, Names, print_properties

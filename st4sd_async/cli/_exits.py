@@ -18,13 +18,14 @@ from .._errors import (
     ConfigError,
     InvalidPackage,
     InvalidPayload,
+    JournalError,
+    MissingCredentials,
     RunDeleted,
     RunFailed,
     St4sdError,
     StartOutcomeUnknown,
     WaitTimeout,
 )
-from .._journal_errors import JournalError, NoCredentials
 from .._util.printable import LAYOUT, printable
 from ._words import told
 
@@ -65,7 +66,7 @@ def exit_of(error: BaseException) -> Exit:
         return Exit.UNKNOWN_START
     if isinstance(error, RunFailed | RunDeleted | WaitTimeout) or isinstance(error.__cause__, RunFailed):
         return Exit.RUN_FAILED
-    if isinstance(error, ConfigError | JournalError | NoCredentials):
+    if isinstance(error, ConfigError | JournalError | MissingCredentials):
         return Exit.USAGE
     if isinstance(error, InvalidPayload | InvalidPackage) and error.status is None:
         return Exit.USAGE

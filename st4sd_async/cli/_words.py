@@ -10,9 +10,16 @@ from collections.abc import Iterable
 
 from .._batch.batch import ENDED_BADLY, LEFT
 from .._batch.reconciler import CANNOT_TELL
-from .._errors import InvalidPayload, PayloadTooLarge, StartOutcomeUnknown, UnknownExperiment, UnknownRun, shorten
-from .._journal_errors import JournalCorrupt, LaunchConflict
-from .._util.printable import one_line
+from .._errors import (
+    InvalidPayload,
+    JournalCorrupt,
+    LaunchConflict,
+    PayloadTooLarge,
+    StartOutcomeUnknown,
+    UnknownExperiment,
+    UnknownRun,
+)
+from .._util.printable import one_line, shorten
 
 COMMAND = "st4sd-async"
 CORRECT = f"{COMMAND} batch retry TABLE {{experiment}} --corrected"

@@ -6,8 +6,7 @@ import re
 from enum import StrEnum
 from typing import NamedTuple
 
-from .._errors import shorten
-from .._util.printable import printable
+from .._util.printable import printable, shorten
 from .finality import IMAGE_PULL
 
 LONGEST_LINE = 200

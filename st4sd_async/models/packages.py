@@ -6,9 +6,8 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import BeforeValidator, Field
 
-from .._errors import shorten
 from .._render.shown import LONGEST_REPR, Shown
-from .._util.printable import one_line
+from .._util.printable import one_line, shorten
 from ._base import Entry, Reply
 from .interface import Interface
 

@@ -7,8 +7,8 @@ from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, PrivateAttr, field_validator, model_validator
 
-from .._errors import shorten
 from .._render.shown import LONGEST_REPR, Shown
+from .._util.printable import shorten
 from ._base import Reply, Word
 from .finality import is_final
 from .hints import Hint, Reason, explain, with_lines

@@ -13,7 +13,7 @@ from typing import Any
 import anyio
 import pytest
 
-from st4sd_async import Client, Config, InvalidPayload, JournalError, JournalLocked, Launch, NoCredentials
+from st4sd_async import Client, Config, InvalidPayload, JournalError, JournalLocked, Launch, MissingCredentials
 from st4sd_async.local import LocalServer, Reply
 
 from .batches import START, all_bytes, launch, launches, numbers, once, worked_off
@@ -168,7 +168,7 @@ async def test_a_launch_without_its_credentials_is_not_sent(client: Client, tmp_
     async with client.batch(tmp_path / "campaign.db") as batch:
         items = await worked_off(batch)
         error = items["mol 0"].error
-        assert isinstance(error, NoCredentials)
+        assert isinstance(error, MissingCredentials)
         assert (error.key, "add the launch again" in str(error)) == ("mol 0", True)
         assert (items["mol 0"].state, items["mol 1"].state) == ("planned", "succeeded")
         await batch.add([secretive(0)])

@@ -13,9 +13,9 @@ from st4sd_async import (
     Client,
     ConnectFailed,
     ConnectionLost,
+    RequestTimeout,
     RetryPolicy,
     StartOutcomeUnknown,
-    TimedOut,
     TransportError,
 )
 from st4sd_async._http.call import Call, nothing
@@ -41,10 +41,10 @@ def garbled() -> Answer:
 BROKEN = [
     pytest.param(close(), ConnectionLost, id="read, then closed"),
     pytest.param(reset(), ConnectionLost, id="read, then reset"),
-    pytest.param(never(), TimedOut, id="never answered"),
+    pytest.param(never(), RequestTimeout, id="never answered"),
     pytest.param(cut(), ConnectionLost, id="body cut short"),
     pytest.param(cut_by_reset(), ConnectionLost, id="body cut short by a reset"),
-    pytest.param(cut(then=never()), TimedOut, id="body stalls"),
+    pytest.param(cut(then=never()), RequestTimeout, id="body stalls"),
     pytest.param(cut_chunk(), ConnectionLost, id="chunk cut short"),
     pytest.param(garbled(), ConnectionLost, id="chunks garbled"),
     pytest.param(raw(b"SSH-2.0-OpenSSH_9.6\r\n"), ConnectionLost, id="not HTTP at all"),

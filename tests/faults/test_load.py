@@ -10,7 +10,7 @@ import warnings
 import anyio
 import pytest
 
-from st4sd_async import OutcomeUnknown, RetryPolicy, St4sdError, TimedOut
+from st4sd_async import OutcomeUnknown, RequestTimeout, RetryPolicy, St4sdError
 
 from .raw import Answer, Exchange, RawServer, after, never, reply
 from .tools import SILENCE, StandingClock, assert_ours, connect
@@ -52,7 +52,7 @@ async def test_waiting_for_a_place_is_no_silence() -> None:
         silent = asyncio.create_task(client.instances.list())
         await server.until(lambda: len(server.requests) == 1)
         assert await client.with_options(timeout=SILENCE).instances.list() == []
-        with pytest.raises(TimedOut):
+        with pytest.raises(RequestTimeout):
             await silent
 
     assert len(server.requests) == 2

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from st4sd_async import Client, ConnectFailed, RetryPolicy, StartOutcomeUnknown, TimedOut
+from st4sd_async import Client, ConnectFailed, RequestTimeout, RetryPolicy, StartOutcomeUnknown
 
 from .raw import Answer, Exchange, RawServer, head, reply
 from .tools import connect
@@ -47,7 +47,7 @@ ENDLESS = {
 @pytest.mark.parametrize("answer", ENDLESS.values(), ids=ENDLESS)
 @pytest.mark.parametrize(
     ("verb", "error"),
-    [(lambda client: client.status(RUN), TimedOut), (lambda client: client.start("demo"), StartOutcomeUnknown)],
+    [(lambda client: client.status(RUN), RequestTimeout), (lambda client: client.start("demo"), StartOutcomeUnknown)],
     ids=["status", "start"],
 )
 async def test_an_answer_that_never_ends_is_given_up(

@@ -7,9 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
+from st4sd_async._errors import parse_problems, parse_refused_entries
 from st4sd_async._http.error_mapping import error_problems
-from st4sd_async._util.did_you_mean import refused
-from st4sd_async._util.problems import problems_in
 from st4sd_async._util.redact import MASK, WITHHELD, masked
 from st4sd_async.models.hints import explain
 
@@ -103,8 +102,8 @@ def test_what_a_refusal_says_is_understood_in_linear_time(start: str, piece: str
     """Each rule looks at each character a bounded number of times."""
 
     def read(text: str) -> None:
-        refused(text)
-        problems_in(text)
+        parse_refused_entries(text)
+        parse_problems(text)
         error_problems({"message": text, "reason": f"Input and Data files with conflicting names: {text}"})
 
     assert_linear(read, lambda size: f"{start}{piece * (size // len(piece))}\n.", 200_000)

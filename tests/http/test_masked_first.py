@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from st4sd_async._errors import LONGEST_MESSAGE
 from st4sd_async._http.responses import KEPT_WHOLE, SEARCHED, Response, refusal
+from st4sd_async._util.printable import MAX_MESSAGE_LENGTH
 from st4sd_async._util.redact import MASK, WITHHELD
 
 SECRET = "Zq7XKpW41vTn02bHsd9R"
@@ -26,7 +26,7 @@ def leaks(text: str) -> bool:
     return any(SECRET[at : at + 5] in text for at in range(len(SECRET) - 4))
 
 
-@pytest.mark.parametrize("at", range(LONGEST_MESSAGE - len(SECRET), LONGEST_MESSAGE))
+@pytest.mark.parametrize("at", range(MAX_MESSAGE_LENGTH - len(SECRET), MAX_MESSAGE_LENGTH))
 @pytest.mark.parametrize("filler", [10, KEPT_WHOLE])
 def test_a_long_text_is_cut_once_it_is_masked(at: int, filler: int) -> None:
     """Wherever the secret stands beside the cut, and however long the rest is."""

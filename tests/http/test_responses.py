@@ -42,9 +42,9 @@ from st4sd_async import (
     UnknownRuntimePolicy,
 )
 from st4sd_async._api import experiments, instances
+from st4sd_async._errors import parse_problems
 from st4sd_async._http.call import decipher
 from st4sd_async._http.responses import REDIRECT, Response, is_refused_by_proxy, refusal
-from st4sd_async._util.problems import problems_in
 
 from ..models.made_replies import URL, reply
 
@@ -212,7 +212,7 @@ def test_what_a_body_says_is_an_attribute(status: int, body: dict[str, Any], nam
 )
 def test_problems_are_read_in_every_shape_in_which_they_come(told: Any, problems: Any) -> None:
     """Each route words problems in its own manner."""
-    assert problems_in(told) == problems
+    assert parse_problems(told) == problems
 
 
 def test_what_many_routes_say_means_what_the_call_says() -> None:

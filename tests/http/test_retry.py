@@ -13,9 +13,9 @@ from st4sd_async import (
     ConnectionLost,
     DecodeError,
     RateLimited,
+    RequestTimeout,
     RetryPolicy,
     ServerError,
-    TimedOut,
     Unauthorized,
     UnknownRun,
 )
@@ -25,7 +25,7 @@ from tests.conftest import FakeClock
 
 UNSENT = ConnectFailed("POST", "http://x", "refused")
 REFUSED_CERTIFICATE = ConnectFailed("POST", "http://x", "certificate", permanent=True)
-SILENT = TimedOut("POST", "http://x", "silence")
+SILENT = RequestTimeout("POST", "http://x", "silence")
 LOST = ConnectionLost("POST", "http://x", "reset")
 UNREADABLE = DecodeError("POST", "http://x", "html")
 LIMITED = RateLimited("m", status=429)

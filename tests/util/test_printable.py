@@ -9,9 +9,8 @@ import unicodedata
 
 import pytest
 
-from st4sd_async import APIError, St4sdError, _errors, _journal_errors, _refusals
-from st4sd_async._errors import shorten
-from st4sd_async._util.printable import LAYOUT, one_line, printable, printable_json
+from st4sd_async import APIError, St4sdError, _errors
+from st4sd_async._util.printable import LAYOUT, one_line, printable, printable_json, shorten
 
 DANGEROUS = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 EVERY = "".join(map(chr, range(sys.maxunicode + 1)))
@@ -62,10 +61,6 @@ def test_printable_json_means_the_same() -> None:
 
     assert json.loads(shown) == json.loads(document)
     assert printable(shown, LAYOUT) == shown
-
-
-MODULES = (_errors, _journal_errors, _refusals)
-"""Where the classes are: what is not imported is not in the tree."""
 
 
 def _classes(root: type[BaseException]) -> list[type[BaseException]]:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 import anyio
 import anyio.lowlevel
 
-from st4sd_async import Config, Status, TimedOut
+from st4sd_async import Config, RequestTimeout, Status
 from st4sd_async._http.call import DEFAULT_SILENCE, Call, decipher
 from st4sd_async._http.responses import Response
 from st4sd_async._util.clock import Clock
@@ -217,7 +217,7 @@ class Service:
 
 
 async def _troubled(trouble: Any) -> Response:
-    if isinstance(trouble, TimedOut):
+    if isinstance(trouble, RequestTimeout):
         await anyio.sleep(DEFAULT_SILENCE)
     if isinstance(trouble, Exception):
         raise trouble

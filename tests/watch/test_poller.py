@@ -10,7 +10,7 @@ from typing import Any
 import anyio
 import pytest
 
-from st4sd_async import ConnectionLost, TimedOut, WaitTimeout
+from st4sd_async import ConnectionLost, RequestTimeout, WaitTimeout
 from st4sd_async._watch.poller import BESIDE
 from st4sd_async._watch.schedule import LEISURE, LONGEST_REST, QUICKEST, SLOWEST
 from st4sd_async._watch.status_reader import ENOUGH, FEW, LIST_ATTEMPTS, LIST_SHARE, LIST_SPARED, PARALLEL
@@ -155,7 +155,7 @@ async def test_a_service_that_is_down_is_not_asked_for_each_run() -> None:
 async def test_a_service_that_is_silent_does_not_make_a_pause_of_minutes(count: int) -> None:
     """What took long has failed; a minute is the longest rest."""
     service = crowd(count, 300)
-    service.troubles = [(50, 200, TimedOut("GET", "x", "silence"))]
+    service.troubles = [(50, 200, RequestTimeout("GET", "x", "silence"))]
 
     await follow(service, interval=5)
 

@@ -7,7 +7,7 @@ from itertools import pairwise
 import anyio
 import pytest
 
-from st4sd_async import TimedOut
+from st4sd_async import RequestTimeout
 from st4sd_async._watch.poller import BESIDE
 from st4sd_async._watch.schedule import JITTER, LEISURE, QUICKEST
 from tests.watch.service import NULLS, RUNNING, SUCCESS, Life, Service, Watcher, page, poller, reply
@@ -165,7 +165,7 @@ async def test_a_newcomer_does_not_pay_for_a_round_that_others_gave_up(is_alone:
     busy = poll.changes({"busy": "busy"}, None, None)
     if not is_alone:
         await anext(busy)
-    service.troubles = [(10, 100, TimedOut("GET", "x", "silence"))]
+    service.troubles = [(10, 100, RequestTimeout("GET", "x", "silence"))]
     await until(service, 10)
     await Watcher(service, poll, [f"run-{n}" for n in range(20)], timeout=25)()
     await until(service, 5000)

@@ -26,6 +26,7 @@ from ._results import staging
 from ._results.downloads import Downloads, judged
 from ._results.staging import Files
 from ._run import Run, RunLike, rest_uid_of
+from ._util.field_docs import document_fields
 from ._watch.poller import Poller
 from .models import Experiment
 
@@ -64,6 +65,7 @@ class _Keep(Enum):
 _KEEP = _Keep.KEEP
 
 
+@document_fields
 class Client(Groups, Waits, Results, Imports):
     """
     A client of one ST4SD deployment.

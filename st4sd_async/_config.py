@@ -17,6 +17,7 @@ from ._http.call import DEFAULT_SILENCE
 from ._http.credentials import Credentials, is_loopback
 from ._http.retry import RetryPolicy, check_seconds
 from ._util.clock import Clock, SystemClock
+from ._util.field_docs import document_fields
 from ._util.progress import Progress
 
 log = logging.getLogger("st4sd_async")
@@ -43,6 +44,7 @@ KEY_LOG = "SSLKEYLOGFILE"
 """Environment variable that names where `ssl` writes the keys of connections."""
 
 
+@document_fields
 @dataclass(frozen=True, kw_only=True)
 class Config:
     """

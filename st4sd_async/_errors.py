@@ -55,6 +55,7 @@ from urllib.parse import unquote
 
 from pydantic_core import from_json
 
+from ._util.field_docs import document_fields
 from ._util.printable import LAYOUT, MAX_MESSAGE_LENGTH, one_line, printable, shorten
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ if TYPE_CHECKING:
 E = TypeVar("E", bound="St4sdError")
 
 
+@document_fields
 class Problem(NamedTuple):
     """One thing that is wrong with what was sent."""
 
@@ -161,6 +163,10 @@ class St4sdError(Exception):
 
     Its text is one line without control characters; the attributes hold the server's words unchanged.
     """
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        document_fields(cls)
 
     def __str__(self) -> str:
         return one_line(self._text())

@@ -10,6 +10,7 @@ from ._api.datastore import PATIENCE
 from ._api.gateways import MOST_BYTES, SCHEME
 from ._render.shown import Shown
 from ._results.tables import CSV_FILES
+from ._util.field_docs import document_fields
 from .models.rest_uid import check_rest_uid
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     )
 
 
+@document_fields
 @dataclass(frozen=True)
 class Run(Shown):
     """

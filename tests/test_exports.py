@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
+import pydoc
+import re
+from collections.abc import Iterable, Iterator
+from enum import Enum
+from typing import Any
+
+import pydantic
+import pytest
 
 import st4sd_async
+import st4sd_async.sync
 from st4sd_async import _errors, models
 
 # fmt: off
@@ -74,3 +84,38 @@ def test_every_public_thing_says_what_it_is() -> None:
                 bare.append(f"{name}.{attribute}")
 
     assert bare == []
+
+
+def public_classes() -> list[type]:
+    """The public classes, and all classes of models, which the public ones have as fields."""
+    facades = (st4sd_async, st4sd_async.sync, models)
+    named = {thing for facade in facades for name in facade.__all__ if inspect.isclass(thing := getattr(facade, name))}
+    found = named | {cls for base in (models.Reply, models.Payload, models.Word) for cls in subclasses(base)}
+    return sorted(found, key=lambda cls: f"{cls.__module__}.{cls.__qualname__}")
+
+
+def subclasses(cls: type[Any]) -> Iterator[type[Any]]:
+    for below in cls.__subclasses__():
+        yield below
+        yield from subclasses(below)
+
+
+def fields_of(cls: Any) -> Iterable[str]:
+    """The public fields of a class: of a dataclass, a model, a named tuple or an enum."""
+    if issubclass(cls, Enum):
+        return list(cls.__members__)
+    if issubclass(cls, pydantic.BaseModel):
+        names: Iterable[str] = cls.model_fields
+    elif dataclasses.is_dataclass(cls):
+        names = [field.name for field in dataclasses.fields(cls)]
+    else:
+        names = getattr(cls, "_fields", ())
+    return [name for name in names if not name.startswith("_")]
+
+
+@pytest.mark.parametrize("cls", public_classes(), ids=lambda cls: cls.__qualname__)
+def test_help_shows_the_meaning_of_every_field(cls: type) -> None:
+    """`help()` has an entry with a text for each public field."""
+    shown = pydoc.plain(pydoc.render_doc(cls))
+
+    assert [name for name in fields_of(cls) if not re.search(rf"^ \|      {name}: \S", shown, re.MULTILINE)] == []

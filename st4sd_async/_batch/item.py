@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from .. import _errors as errors
 from .._render.shown import Shown
+from .._util.field_docs import document_fields
 from .._util.redact import masked
 from ..models import Status
 from .state import Row, State
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from .._run import Run
 
 
+@document_fields
 @dataclass(frozen=True)
 class Item(Shown):
     """

@@ -16,6 +16,7 @@ from .._api.registry import identifier_path
 from .._errors import InvalidPayload, Problem
 from .._payload.draft import Draft, settled
 from .._payload.prepare import no_payload, prepare
+from .._util.field_docs import document_fields
 from .._util.printable import shorten
 from ..models import Experiment, StartPayload
 from .records import digest
@@ -34,6 +35,7 @@ Secrets = Mapping[tuple[str, ...], Any]
 """Where in a payload -> the credential."""
 
 
+@document_fields
 @dataclass(frozen=True)
 class Launch:
     """

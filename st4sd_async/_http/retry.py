@@ -21,6 +21,7 @@ from .._errors import (
     ServerError,
     TransportError,
 )
+from .._util.field_docs import document_fields
 from .outage import Outage, Waiting
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ def check_seconds(name: str, value: object, *, above: bool = False, or_forever: 
     raise ConfigError(f"{name} must be a number of seconds{' above 0' if above else ''}, not {value!r}")
 
 
+@document_fields
 @dataclass(frozen=True, kw_only=True)
 class RetryPolicy:
     """

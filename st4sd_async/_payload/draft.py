@@ -9,12 +9,14 @@ from typing import Any, Self, overload
 
 from .._errors import NOT_TAKEN, ExtraInputs, InvalidPackage, InvalidPayload, MissingInputs, Problem
 from .._util.did_you_mean import did_you_mean
+from .._util.field_docs import document_fields
 from ..models import S3, Experiment, FileContent, Staged, StartPayload
 from ..models.packages import Variable
 from ..models.payloads import is_scalar
 from .prepare import validated
 
 
+@document_fields
 @dataclass(frozen=True)
 class Option:
     """A variable that a start may set."""
@@ -95,6 +97,7 @@ class _Part:
         draft._parts[self._name].replace(values)
 
 
+@document_fields
 class Draft:
     """
     A start payload to fill in. What the experiment does not allow is refused at once, and what it does is named.

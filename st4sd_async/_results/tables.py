@@ -15,6 +15,7 @@ from .. import models
 from .._api.gateways import SCHEME, location, location_in
 from .._errors import DecodeError, St4sdError
 from .._util.csv_reader import AS_TEXT, read_table
+from .._util.field_docs import document_fields
 from .._util.threads import in_thread
 from ..models import DownloadFailed
 
@@ -35,6 +36,7 @@ REPORT = "output/status_details.json"
 SHOWN = 500  # bytes of a file that is no table, for the message
 
 
+@document_fields
 @dataclass(frozen=True, eq=False)
 class Table:
     """

@@ -15,6 +15,7 @@ from .._batch import batch as _batch
 from .._batch import item as _item
 from .._http.call import Call
 from .._import import Source
+from .._util.field_docs import document_fields
 from .loop import Stay
 from .portal import Portal
 
@@ -45,7 +46,7 @@ class Handle:
         if of is None:  # somebody's own class, which has it all
             return
         cls._of, cls.__module__ = of, PUBLIC
-        cls.__doc__ = cls.__doc__ or blocking_words(of.__doc__)
+        cls.__doc__ = cls.__doc__ or blocking_words(str(vars(of)["__doc__"]))
         _counterparts[of] = cls
         for name in dir(of):
             if _SHOWN.fullmatch(name) and not hasattr(cls, name):
@@ -318,6 +319,7 @@ class Batch(Handle, of=_batch.Batch):
             self._portal.exit(stay)
 
 
+@document_fields
 @dataclass(frozen=True)
 class Item(_item.Item):
     """

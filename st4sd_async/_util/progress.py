@@ -6,12 +6,15 @@ import logging
 from dataclasses import dataclass
 from typing import Protocol
 
+from .field_docs import document_fields
+
 log = logging.getLogger("st4sd_async")
 
 SECONDS = "seconds"
 """Unit of a wait for a service that is unavailable."""
 
 
+@document_fields
 @dataclass(frozen=True)
 class ProgressUpdate:
     """The progress of an operation at one moment."""

@@ -1,4 +1,9 @@
-"""What all models share: replies keep what they do not know, payloads refuse it, words of the service never raise."""
+"""
+Base classes of all models: replies keep unknown fields, payloads refuse them, words of the service never raise.
+
+Document each public field by one string below it. Subclasses of these bases show it in ``help()``; dataclasses, named
+tuples and other enums need the decorator `document_fields`.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +22,7 @@ from pydantic import (
     model_validator,
 )
 
+from .._util.field_docs import document_fields
 from .._util.printable import printable
 from ._lenient import lenient
 
@@ -44,6 +50,10 @@ class Reply(BaseModel):
     _vital: ClassVar[frozenset[str]] = frozenset()
     """Fields, as the service names them, that have to be right if they are there."""
     _raw: Any = PrivateAttr(default=None)
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        document_fields(cls)
 
     @model_validator(mode="wrap")
     @classmethod
@@ -106,6 +116,10 @@ class Payload(BaseModel):
         defer_build=True, frozen=True, extra="forbid", populate_by_name=True, hide_input_in_errors=True
     )
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        document_fields(cls)
+
 
 class Word(StrEnum):
     """
@@ -114,6 +128,10 @@ class Word(StrEnum):
     A word that is not in the list becomes a member of its own whose name is ``UNKNOWN`` and whose
     value is the word as it came: ``ExperimentState("thawing")``. ``is_known`` tells the two apart.
     """
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        document_fields(cls)
 
     @classmethod
     def _missing_(cls, value: object) -> Self | None:

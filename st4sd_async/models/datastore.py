@@ -19,16 +19,23 @@ class ComponentState(Word):
     """How a component is doing, or how it ended."""
 
     INITIALISING = "initialising"
+    """The orchestrator is setting it up, or it waits for its producers."""
     RUNNING = "running"
+    """Its program is running."""
     SUSPENDED = "suspended"
+    """Suspended by its backend."""
     WAITING_ON_RESOURCE = "waiting_on_resource"
+    """Waiting for resources."""
     WAITING_ON_OUTPUT_DATA_TRANSFER = "waiting_on_output_data_transfer"
+    """Ended, and its files are still being copied."""
     CHECKING = "checking"
-    """It ended, and it is not decided yet how."""
+    """Ended, but whether it succeeded is not decided yet."""
     FINISHED = "finished"
+    """Succeeded."""
     FAILED = "failed"
+    """Ended with an error."""
     COMPONENT_SHUTDOWN = "component_shutdown"
-    """It was stopped, or never ran because of another one."""
+    """Stopped, or never run because another component failed."""
 
 
 def _texts(value: Any) -> list[str]:

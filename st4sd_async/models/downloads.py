@@ -7,8 +7,10 @@ from pathlib import Path
 
 from .._errors import St4sdError
 from .._render.shown import Shown
+from .._util.field_docs import document_fields
 
 
+@document_fields
 @dataclass(frozen=True)
 class Download(Shown):
     """A file that is whole and on disk."""
@@ -23,6 +25,7 @@ class Download(Shown):
     """Where it came from: ``file://<id of a gateway>/<path>``, ``<rest-uid>/outputs/<key-output>``, ``s3://bucket/key``."""
 
 
+@document_fields
 @dataclass(frozen=True)
 class DownloadFailed(Shown):
     """A file, or all files of a folder, that could not be had; nothing half of it is under the name."""

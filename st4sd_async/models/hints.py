@@ -6,6 +6,7 @@ import re
 from enum import StrEnum
 from typing import NamedTuple
 
+from .._util.field_docs import document_fields
 from .._util.printable import printable, shorten
 from .finality import IMAGE_PULL
 
@@ -13,6 +14,7 @@ LONGEST_LINE = 200
 """Characters of a hint on one line."""
 
 
+@document_fields
 class Reason(StrEnum):
     """Why a run does not run, or did not end well."""
 
@@ -117,6 +119,7 @@ def with_lines(text: str) -> str:
     return text.replace("\\n", "\n").strip()
 
 
+@document_fields
 class Hint(NamedTuple):
     """Why a run does not run, and what to do about it: ``print(hint)`` says it in one line."""
 

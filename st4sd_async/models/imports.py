@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from .._util.field_docs import document_fields
 from .packages import Experiment
 
 RequirementKind = Literal["credential", "dataset", "image pull secret", "image registry", "secret"]
 """What an experiment may rely on."""
 
 
+@document_fields
 @dataclass(frozen=True)
 class Requirement:
     """Something that an experiment relies on: what its definition does not bring along, or should not."""
@@ -51,6 +53,7 @@ class Requirement:
         return f"{self.kind} {self.name!r}"
 
 
+@document_fields
 @dataclass(frozen=True)
 class ImportedExperiment:
     """

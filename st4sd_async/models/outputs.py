@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field, field_validator
 
 from .._render.shown import Shown
+from .._util.field_docs import document_fields
 from .._util.file_names import safe_name
 from ._base import Reply
 
@@ -80,6 +81,7 @@ def _moment(text: str) -> datetime | None:
     return None
 
 
+@document_fields
 @dataclass(frozen=True)
 class Output:
     """

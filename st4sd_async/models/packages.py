@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import BeforeValidator, Field
 
 from .._render.shown import LONGEST_REPR, Shown
+from .._util.field_docs import document_fields
 from .._util.printable import one_line, shorten
 from ._base import Entry, Reply
 from .interface import Interface
@@ -223,6 +224,7 @@ class Experiment(Shown, Entry):
         return shorten(f"{type(self).__name__}({self.identifier!r}{tags})", LONGEST_REPR)
 
 
+@document_fields
 class ExperimentList(list[Experiment]):
     """The experiments of a registry, and what it complains about."""
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, SecretStr
 
+from .._util.field_docs import document_fields
 from ._base import Payload
 
 
@@ -121,6 +122,7 @@ class S3Store(Payload):
     stands for the name of the run's directory."""
 
 
+@document_fields
 @dataclass(frozen=True)
 class Staged:
     """

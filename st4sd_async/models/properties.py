@@ -8,6 +8,7 @@ from math import inf, nan
 from typing import TYPE_CHECKING, Any, Self, TypeGuard
 
 from .._render.shown import Shown
+from .._util.field_docs import document_fields
 from .._util.printable import one_line
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ def is_table(value: Any) -> TypeGuard[dict[str, list[Any]]]:
     return len({len(column) for column in value.values()}) <= 1
 
 
+@document_fields
 @dataclass(frozen=True)
 class Properties(Shown):
     """

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
+from .._util.field_docs import document_fields
 from ._base import Reply
 from .packages import Experiment
 
@@ -73,6 +74,7 @@ class GeneratedPackage(Reply):
     """What became of the template; [] without one."""
 
 
+@document_fields
 class LibraryGraphs(list[dict[str, Any]]):
     """The graphs of the library, in the form of DSL 2.0, and what the service complains about."""
 

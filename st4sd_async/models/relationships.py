@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import BeforeValidator, Field
 
+from .._util.field_docs import document_fields
 from ._base import Entry, Payload, Reply, Word
 from .packages import BasePackage, Experiment
 
@@ -107,6 +108,7 @@ class Relationship(Entry):
     """What may take the place of what."""
 
 
+@document_fields
 class RelationshipList(list[Relationship]):
     """Relationships, and what the service complains about."""
 

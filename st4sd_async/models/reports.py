@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
+from .._util.field_docs import document_fields
 from .._util.printable import printable
 from ._base import Tolerant
 from .datastore import ComponentState, _Moment
@@ -154,6 +155,7 @@ class ComponentReport(Tolerant):
         return name or stage
 
 
+@document_fields
 @dataclass(frozen=True)
 class StatusReport:
     """

@@ -30,26 +30,34 @@ class ExperimentState(Word):
     UNSCHEDULABLE = "unschedulable"
     """An image cannot be pulled; an administrator can still repair it."""
     INITIALISING = "Initialising"
+    """The orchestrator is setting the run up; no component runs yet."""
     RUNNING = "running"
+    """Components are running."""
     WAITING_ON_RESOURCE = "waiting_on_resource"
+    """A component waits for resources."""
     SUSPENDED = "suspended"
+    """The components are suspended."""
     COMPONENT_SHUTDOWN = "component_shutdown"
+    """Components are being stopped."""
     FINISHED = "finished"
-    """Over, well or not: the exit-status tells."""
+    """Over, successful or not: see the exit-status."""
     FAILED = "failed"
     """Failed before any component ran, or the orchestrator was killed."""
     EMPTY = ""
+    """No status yet."""
 
 
 class ExitStatus(Word):
     """How an instance ended."""
 
     SUCCESS = "Success"
+    """All components succeeded."""
     FAILED = "Failed"
     """A component failed, or the instance could not be set up."""
     STOPPED = "Stopped"
+    """Stopped by a user before it was over."""
     NOT_AVAILABLE = "N/A"
-    """It runs."""
+    """Still running."""
     EMPTY = ""
     """It never ran, or its orchestrator was killed."""
 
@@ -58,12 +66,19 @@ class StageState(Word):
     """The state of the active stage with the lowest index."""
 
     INITIALISING = "Initialising"
+    """No component of the stage runs yet."""
     RUNNING = "running"
+    """Components of the stage are running."""
     WAITING_ON_RESOURCE = "waiting_on_resource"
+    """A component of the stage waits for resources."""
     COMPONENT_SHUTDOWN = "component_shutdown"
+    """Components of the stage are being stopped."""
     FINISHED = "finished"
+    """All components of the stage succeeded."""
     FAILED = "failed"
+    """A component of the stage failed."""
     EMPTY = ""
+    """No stage has started."""
 
 
 def _absent(value: Any) -> Any:

@@ -128,7 +128,7 @@ class Stub:
             for field in dataclasses.fields(sync.Item)
         ]
         self.imports.add("from dataclasses import dataclass")
-        head = documented("@dataclass(frozen=True)\nclass Item:", sync.Item.__doc__)
+        head = documented("@dataclass(frozen=True)\nclass Item:", str(vars(sync.Item)["__doc__"]))
         return head + textwrap.indent("\n".join(fields), "    ")
 
     def typed(self, annotation: Any, source: Callable[..., Any]) -> str:

@@ -21,7 +21,7 @@ from ._http.call import Call
 from ._http.retry import RetryPolicy
 from ._http.session import Session, Take
 from ._import import Imports
-from ._payload.prepare import Prepared, prepare
+from ._payload.prepare import Prepared, prepare, resolve_drafts
 from ._results import staging
 from ._results.downloads import Downloads, judged
 from ._results.staging import Files
@@ -318,14 +318,12 @@ class Client(Groups, Waits, Results, Imports):
 
         Source: ``POST experiments/{identifier}/start`` of the runtime service.
         """
-        from ._payload.draft import settled
-
-        identifier, said = settled(experiment, payload)
-        prepared = await prepare(said)
+        identifier, start = resolve_drafts(experiment, payload)
+        prepared = await prepare(start)
         try:
             return Run(await self._send(experiments.start_call(identifier, prepared.content, prepared.secrets)), self)
         except InvalidPayload as error:
-            from ._payload.explained import explain
+            from ._payload.explain import explain
 
             await explain(error, prepared, partial(self._definition, identifier))
             raise

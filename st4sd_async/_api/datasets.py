@@ -12,12 +12,9 @@ from .._errors import AlreadyExists, APIError
 from .._http.call import Call, json_body, nothing, segment
 from .._http.responses import Response
 from .._http.retry import Replay
-from .._payload.places import bucket_of
 from ..models import S3
+from ..models.storage import REQUIRED_BUCKET_FIELDS, parse_bucket
 from ._base import Group
-
-NEEDED = ("accessKeyID", "secretAccessKey", "bucket", "endpoint")
-"""What a dataset needs of a bucket."""
 
 
 def list_call() -> Call[list[str]]:
@@ -42,12 +39,12 @@ def create_call(name: str, bucket: S3 | Mapping[str, Any]) -> Call[None]:
 
 def credentials_of(bucket: S3 | Mapping[str, Any]) -> dict[str, str]:
     """The fields that a dataset is created from; raises ValueError for those that are missing or too many."""
-    s3 = bucket_of(bucket)
+    s3 = parse_bucket(bucket)
     given = {name: _plain(value) for name, value in s3.model_dump(exclude_none=True).items()}
-    missing = [name for name in NEEDED if not given.get(name)]
+    missing = [name for name in REQUIRED_BUCKET_FIELDS if not given.get(name)]
     if missing or "dataset" in given:
         told = f"lacks {missing}" if missing else "is one itself ('dataset' is set)"
-        raise ValueError(f"a dataset is made of {[*NEEDED, 'region']}: this bucket {told}")
+        raise ValueError(f"a dataset is made of {[*REQUIRED_BUCKET_FIELDS, 'region']}: this bucket {told}")
     return {"region": "", **given}
 
 

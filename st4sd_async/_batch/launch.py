@@ -14,8 +14,9 @@ from typing import Any
 
 from .._api.registry import identifier_path
 from .._errors import InvalidPayload, Problem
-from .._payload.draft import Draft, settled
-from .._payload.prepare import no_payload, prepare
+from .._payload.draft import Draft
+from .._payload.prepare import prepare, resolve_drafts
+from .._payload.validation import payload_type_error
 from .._util.field_docs import document_fields
 from .._util.printable import shorten
 from ..models import Experiment, StartPayload
@@ -74,12 +75,12 @@ class Launch:
         except UnicodeEncodeError:
             raise ValueError(f"key must be a text that UTF-8 can write, not {self.key!r}") from None
         if not isinstance(self.payload, Mapping | StartPayload | None):
-            raise no_payload("payload must be a mapping, a StartPayload or None", self.payload)
+            raise payload_type_error("payload must be a mapping, a StartPayload or None", self.payload)
         identifier_path(self.identifier)
 
     def _settle(self) -> None:
         """Take what drafts say now: they may be filled in anew for the next launch."""
-        identifier, payload = settled(self.experiment, self.payload)
+        identifier, payload = resolve_drafts(self.experiment, self.payload)
         object.__setattr__(self, "experiment", identifier)
         object.__setattr__(self, "payload", payload)
 
@@ -122,7 +123,7 @@ async def entry(launch: Launch, now: float) -> Entry:
         InvalidPayload: As `Client.start`; or the payload uses the name under which our key travels.
     """
     try:
-        prepared = await prepare(settled(launch.experiment, launch.payload)[1])
+        prepared = await prepare(resolve_drafts(launch.experiment, launch.payload)[1])
         body = json.loads(prepared.content)
         if METADATA_KEY in (body.get("metadata") or {}):
             where = f"metadata.{METADATA_KEY}"

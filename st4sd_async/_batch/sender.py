@@ -24,8 +24,8 @@ from .._errors import (
     Unauthorized,
 )
 from .._http.retry import may_have_arrived
-from .._payload.explained import explain
-from .._payload.prepare import Prepared, prepare
+from .._payload.explain import explain
+from .._payload.prepare import Prepared, serialise
 from .._util.printable import shorten
 from ..models.rest_uid import is_rest_uid
 from . import launch as launches
@@ -119,7 +119,7 @@ class Starts:
         content, secrets = await self._book.journal.payload(row.payload), self._book.secrets.get(row.key, {})
         if not secrets and launches.needs(content):
             raise MissingCredentials(row.key)
-        return await prepare(launches.body(content, secrets, self._book.token_of(row)))
+        return serialise(launches.body(content, secrets, self._book.token_of(row)))
 
     async def _send(self, row: Row, prepared: Prepared) -> Exception | None:
         book, clock = self._book, self._book.clock

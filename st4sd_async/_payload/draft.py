@@ -1,4 +1,4 @@
-"""A start payload to fill in, which knows what its experiment allows."""
+"""A start payload to fill in that knows what its experiment allows."""
 
 from __future__ import annotations
 
@@ -13,54 +13,69 @@ from .._util.field_docs import document_fields
 from ..models import S3, Experiment, FileContent, Staged, StartPayload
 from ..models.packages import Variable
 from ..models.payloads import is_scalar
-from .prepare import validated
+from .validation import validate_payload
 
 
 @document_fields
 @dataclass(frozen=True)
 class Option:
-    """A variable that a start may set."""
+    """
+    A variable that a start may set.
+
+    Attributes:
+        name: Its name.
+        choices: The values that are allowed. None means any.
+        default: Its value if it is not set. None means that of the platform.
+        defaults: Its value on each platform if it is not set, as far as the registry knows it.
+    """
 
     name: str
-    """Its name."""
     choices: tuple[str, ...] | None = None
-    """The values it may have; None: any."""
     default: str | None = None
-    """Its value if nobody sets it; None: that of the platform."""
     defaults: Mapping[str, str] = field(default_factory=dict)
-    """Its value on each platform if nobody sets it, as far as the registry knows it."""
 
 
-class Entries(MutableMapping[str, Any]):
-    """A part of a payload, name -> value, that takes no name and no value which the experiment does not allow."""
+class Part(MutableMapping[str, Any]):
+    """
+    One part of a draft, name -> value. It rejects names and values that the experiment does not allow.
+
+    Attributes:
+        allowed: The names that are allowed.
+    """
 
     def __init__(
-        self, part: str, allowed: tuple[str, ...], check: Callable[[str, Any], str | None], error: type[InvalidPayload]
+        self, field: str, allowed: tuple[str, ...], check: Callable[[str, Any], str | None], error: type[InvalidPayload]
     ) -> None:
-        self._part = part
-        self._check = check
+        """
+        Args:
+            field: Name of the payload field.
+            allowed: The names that are allowed.
+            check: Returns what is wrong with a value, or None.
+            error: The error to raise for a name that is not allowed.
+        """
+        self._field = field
+        self._find_problem = check
         self._error = error
         self._values: dict[str, Any] = {}
         self.allowed = allowed
-        """The names there may be."""
 
     def __setitem__(self, name: str, value: Any) -> None:
-        self._need(name, value)
+        self._check(name, value)
         self._values[name] = value
 
     def replace(self, values: Mapping[str, Any]) -> None:
-        """Take these in place of those there are; nothing is changed if one of them is not allowed."""
+        """Replace all entries. Nothing changes if one of the new ones is not allowed."""
         for name, value in dict(values).items():
-            self._need(name, value)
+            self._check(name, value)
         self._values = dict(values)
 
-    def _need(self, name: str, value: Any) -> None:
-        where = f"{self._part}.{name}"
+    def _check(self, name: str, value: Any) -> None:
+        entry = f"{self._field}.{name}"
         if name not in self.allowed:
-            raise self._error.before_sending([Problem(where, _not_taken(name, self.allowed))], [str(name)])
-        wrong = self._check(name, value)
-        if wrong:
-            raise InvalidPayload.before_sending([Problem(where, wrong)], [name])
+            raise self._error.before_sending([Problem(entry, _not_taken(name, self.allowed))], [str(name)])
+        problem = self._find_problem(name, value)
+        if problem:
+            raise InvalidPayload.before_sending([Problem(entry, problem)], [name])
 
     def __getitem__(self, name: str) -> Any:
         return self._values[name]
@@ -75,11 +90,11 @@ class Entries(MutableMapping[str, Any]):
         return len(self._values)
 
     def __repr__(self) -> str:
-        return f"<{self._part}: {sorted(self._values)} of {sorted(self.allowed)}>"
+        return f"<{self._field}: {sorted(self._values)} of {sorted(self.allowed)}>"
 
 
-class _Part:
-    """A part of a draft, which is filled in anew, under the same checks, when it is set as a whole."""
+class _PartAttribute:
+    """A part of a draft as an attribute. Assigning a mapping replaces all entries, under the same checks."""
 
     def __set_name__(self, owner: type[Draft], name: str) -> None:
         self._name = name
@@ -87,111 +102,116 @@ class _Part:
     @overload
     def __get__(self, draft: None, owner: type[Draft]) -> Self: ...
     @overload
-    def __get__(self, draft: Draft, owner: type[Draft]) -> Entries: ...
-    def __get__(self, draft: Draft | None, owner: type[Draft]) -> Self | Entries:
+    def __get__(self, draft: Draft, owner: type[Draft]) -> Part: ...
+    def __get__(self, draft: Draft | None, owner: type[Draft]) -> Self | Part:
         return self if draft is None else draft._parts[self._name]
 
     def __set__(self, draft: Draft, values: Mapping[str, Any]) -> None:
         if not isinstance(values, Mapping):
-            raise TypeError(f"the {self._name} of a draft are a mapping, name -> value, not {type(values).__name__}")
+            raise TypeError(f"{self._name} must be a mapping, name -> value, not {type(values).__name__}")
         draft._parts[self._name].replace(values)
 
 
 @document_fields
 class Draft:
     """
-    A start payload to fill in. What the experiment does not allow is refused at once, and what it does is named.
+    A start payload to fill in. It rejects at once what the experiment does not allow, and names what it does.
 
         draft = await client.payload("demo:latest")
         draft.inputs["molecules.csv"] = Path("molecules.csv")
         draft.variables["scale"] = 2
         run = await client.start(draft)
 
-    A part may be set as a whole too, under the same checks: ``draft.variables = {"scale": 2}``. It is made from the
-    definition of the experiment and belongs to exactly that version of it. Not safe to share between tasks while it
-    is being filled in.
+    A whole part can be assigned too, under the same checks: ``draft.variables = {"scale": 2}``. A draft is made from
+    the definition of an experiment and starts exactly that version of it. It must not be shared between tasks while
+    it is being filled in.
+
+    Attributes:
+        identifier: ``name@digest`` of the experiment.
+        inputs: Input files, name -> contents in any form that `Client.start` accepts, or a `FileContent`. All are
+            required.
+        data: Data files of the package to override, in the same form.
+        variables: Variables to set, name -> value.
+        options: The variables that may be set, by name.
+        platforms: The platforms that the experiment runs on, the default first.
     """
 
     __slots__ = ("_parts", "_platform", "_s3", "identifier", "options", "platforms")
 
-    inputs = _Part()
-    """Input files, name -> contents in any form that `Client.start` takes, or a `FileContent`; all are needed."""
-    data = _Part()
-    """Data files of the package to override, in the same form."""
-    variables = _Part()
-    """Variables to set, name -> value."""
+    inputs = _PartAttribute()
+    data = _PartAttribute()
+    variables = _PartAttribute()
 
     def __init__(self, experiment: Experiment) -> None:
         registry, parameterisation = experiment.metadata.registry, experiment.parameterisation
         options = parameterisation.execution_options
         if not registry.digest:
-            told = f"{experiment.name!r} came without what the registry knows of it, its inputs among it"
-            raise InvalidPackage(f"{told}: get it from the registry, with_registry=True")
+            problem = f"{experiment.name!r} was fetched without the facts of its registry, such as its inputs"
+            raise InvalidPackage(f"{problem}: get it with with_registry=True")
         self.identifier = experiment.identifier
-        """``name@digest`` of the experiment."""
-        defaults = {known.name: known for known in registry.defaults.variables}
+        defaults = {variable.name: variable for variable in registry.defaults.variables}
         self.options = {option.name or "": _option(option, defaults.get(option.name)) for option in options.variables}
-        """The variables that may be set, by name."""
         self.platforms = _platforms(experiment)
-        """The platforms it runs on, the default first."""
         self._parts = {
-            "inputs": Entries("inputs", _names(registry.inputs), _check_file, ExtraInputs),
-            "data": Entries("data", _names(options.data), _check_file, InvalidPayload),
-            "variables": Entries("variables", tuple(self.options), self._check_variable, InvalidPayload),
+            "inputs": Part("inputs", _names(registry.inputs), _file_problem, ExtraInputs),
+            "data": Part("data", _names(options.data), _file_problem, InvalidPayload),
+            "variables": Part("variables", tuple(self.options), self._variable_problem, InvalidPayload),
         }
         self._platform: str | None = None
         self._s3: S3 | None = None
 
     @property
     def platform(self) -> str | None:
-        """The platform to execute on; None: the default."""
+        """The platform to execute on. None means the default."""
         return self._platform
 
     @platform.setter
     def platform(self, name: str | None) -> None:
         if name is not None and name not in self.platforms:
-            told = f"the experiment does not run on {name!r}, only on {list(self.platforms)}"
-            raise InvalidPayload.before_sending([Problem("platform", told + did_you_mean(str(name), self.platforms))])
+            problem = f"the experiment does not run on {name!r}, only on {list(self.platforms)}"
+            raise InvalidPayload.before_sending(
+                [Problem("platform", problem + did_you_mean(str(name), self.platforms))]
+            )
         self._platform = name
 
     @property
     def missing(self) -> tuple[str, ...]:
-        """Names of the input files that are still needed."""
+        """Names of the input files that are still missing."""
         return tuple(name for name in self.inputs.allowed if name not in self.inputs)
 
     def use(self, staged: Staged) -> None:
         """
-        Fill in files that were uploaded, each as the input or data file of its name, and the bucket they are in.
+        Fill in uploaded files, each as the input or data file of its name, and their bucket.
 
         Raises:
-            ExtraInputs: The experiment takes no file of one of the names; nothing was filled in.
-            ValueError: Files of another bucket are in use already.
+            ExtraInputs: The experiment has no file of one of the names. Nothing was filled in.
+            ValueError: The draft already uses files of another bucket.
         """
         if self._s3 not in (None, staged.s3):
-            raise ValueError("a start takes files from one bucket: stage all of them there")
-        places = {name: self.data if name in self.data.allowed else self.inputs for name in staged.files}
+            raise ValueError("a start reads files from one bucket only: stage all of them there")
+        parts = {name: self.data if name in self.data.allowed else self.inputs for name in staged.files}
         known = {*self.inputs.allowed, *self.data.allowed}
-        for name in sorted(places.keys() - known):
-            self.inputs[name] = None  # tells what is allowed
-        for name, part in places.items():
+        for name in sorted(parts.keys() - known):
+            self.inputs[name] = None  # raises the error, which lists the allowed names
+        for name, part in parts.items():
             part[name] = staged.files[name]
         self._s3 = staged.s3
 
     def filled(self, more: Mapping[str, Any] | None = None) -> StartPayload:
         """
-        The payload, ready to be started.
+        Return the payload, ready to be started.
 
         Args:
-            more: What else it is to say, in the service's documented form: ``metadata``, ``s3``, ``volumes`` and so on;
-                None: nothing.
+            more: Other fields in the service's documented form, such as ``metadata``, ``s3`` or ``volumes``. None
+                means no other fields.
 
         Raises:
-            MissingInputs: Input files are missing; ``names`` tells which.
-            InvalidPayload: ``more`` has a field that does not exist, or that is not what it should be.
-            ValueError: ``more`` has a part that is filled in here.
+            MissingInputs: Input files are missing; ``names`` lists them.
+            InvalidPayload: ``more`` has an unknown field, or one of the wrong type.
+            ValueError: ``more`` has a field that is filled in on the draft.
         """
         if not isinstance(more, Mapping | None):
-            raise TypeError(f"what else there is to say is a mapping, not {type(more).__name__}")
+            raise TypeError(f"the other fields of a payload must be a mapping, not {type(more).__name__}")
         if self.missing:
             problems = [Problem("inputs", MissingInputs.remedy.format(name)) for name in self.missing]
             raise MissingInputs.before_sending(problems, self.missing)
@@ -201,46 +221,36 @@ class Draft:
             "variables": dict(self.variables),
             "platform": self._platform,
         } | ({} if self._s3 is None else {"s3": self._s3})
-        twice = sorted(set(own) & set(more or {}))
-        if twice:
-            raise ValueError(f"{twice} are filled in on the draft itself: leave them out here")
-        return validated({**{key: value for key, value in own.items() if value}, **(more or {})}, StartPayload)
+        duplicates = sorted(set(own) & set(more or {}))
+        if duplicates:
+            raise ValueError(f"{duplicates} are filled in on the draft itself: leave them out here")
+        return validate_payload({**{name: value for name, value in own.items() if value}, **(more or {})}, StartPayload)
 
-    def _check_variable(self, name: str, value: Any) -> str | None:
+    def _variable_problem(self, name: str, value: Any) -> str | None:
         if not is_scalar(value):
             return f"must be text, a number or a boolean, not {type(value).__name__}"
         choices = self.options[name].choices
         if choices is not None and str(value) not in choices:
-            return f"the experiment does not take the value {value!r}, only {list(choices)}"
+            return f"the experiment does not accept the value {value!r}, only {list(choices)}"
         return None
 
     def __repr__(self) -> str:
-        needed = f", needs {list(self.missing)}" if self.missing else ""
-        return f"Draft({self.identifier!r}, {self.inputs}, {self.data}, {self.variables}{needed})"
-
-
-def settled(
-    experiment: str | Experiment | Draft, payload: Mapping[str, Any] | StartPayload | Draft | None
-) -> tuple[str, Mapping[str, Any] | StartPayload | None]:
-    """The identifier and the payload of a start, of which a draft may be either, or both."""
-    if isinstance(experiment, Draft):
-        payload = experiment.filled(payload)  # type: ignore[arg-type]  # it tells what will not do
-    elif isinstance(payload, Draft):
-        payload = payload.filled()
-    return experiment.identifier if isinstance(experiment, Experiment | Draft) else experiment, payload
+        missing = f", needs {list(self.missing)}" if self.missing else ""
+        return f"Draft({self.identifier!r}, {self.inputs}, {self.data}, {self.variables}{missing})"
 
 
 def _names(entries: list[Any]) -> tuple[str, ...]:
     return tuple(entry.name for entry in entries if entry.name)
 
 
-def _option(variable: Variable, known: Variable | None) -> Option:
+def _option(variable: Variable, from_registry: Variable | None) -> Option:
     values = tuple(str(choice.get("value")) for choice in variable.choices)
-    # A value beside choices is not allowed; one alone is the default of a variable that takes any.
-    free = variable.value is not None or not values
+    # A package has either a value, which is the default of a variable that accepts any, or choices.
+    accepts_any = variable.value is not None or not values
     default = str(variable.value) if variable.value is not None else values[0] if values else None
-    defaults = {str(one.get("platform")): str(one.get("value")) for one in (known.choices if known else ())}
-    return Option(variable.name or "", None if free else values, default, defaults)
+    choices = from_registry.choices if from_registry else ()
+    defaults = {str(choice.get("platform")): str(choice.get("value")) for choice in choices}
+    return Option(variable.name or "", None if accepts_any else values, default, defaults)
 
 
 def _platforms(experiment: Experiment) -> tuple[str, ...]:
@@ -250,13 +260,13 @@ def _platforms(experiment: Experiment) -> tuple[str, ...]:
     return tuple(experiment.parameterisation.execution_options.platform or experiment.metadata.registry.platforms)
 
 
-def _check_file(name: str, value: Any) -> str | None:
+def _file_problem(name: str, value: Any) -> str | None:
     if isinstance(value, FileContent) and value.name != name:
-        return f"the file would be called {value.name!r}: give it targetFilename={name!r}"
+        return f"the file would be called {value.name!r}: set targetFilename={name!r}"
     if isinstance(value, FileContent | str | bytes | bytearray | Path) or hasattr(value, "to_csv"):
         return None
-    told = "a file needs contents: text, bytes, a Path or a DataFrame, or a FileContent that says where they are"
-    return f"{told}, not {type(value).__name__}"
+    expectation = "a file needs contents (text, bytes, a Path or a DataFrame) or a FileContent that says where they are"
+    return f"{expectation}, not {type(value).__name__}"
 
 
 def _file(name: str, value: Any) -> FileContent:

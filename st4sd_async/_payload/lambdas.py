@@ -27,7 +27,8 @@ from .._util.printable import shorten
 from .._util.redact import unseen
 from .._util.threads import in_thread
 from ..models import LambdaPayload
-from .prepare import Prepared, prepare, validated
+from .prepare import Prepared, prepare
+from .validation import validate_payload
 
 CHECKS_AT_ONCE = 2
 """Processes that check definitions at the same time; each takes half a second of a processor and 50 MB."""
@@ -69,7 +70,7 @@ async def prepare_lambda(
         ConfigError: It is to be checked, and cannot be.
         ImportError: It is YAML, and PyYAML is not installed.
     """
-    given = validated(_whole(definition, payload), LambdaPayload)
+    given = validate_payload(_whole(definition, payload), LambdaPayload)
     written = await _read(given.lambdaFlowIR)
     prepared = await prepare(given.model_copy(update={DEFINITION: written}), LambdaPayload)
     if validate is False:

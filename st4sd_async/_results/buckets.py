@@ -21,10 +21,10 @@ import anyio
 from .._config import Config, build_tls, split_address
 from .._errors import ConfigError, DownloadError, S3Error
 from .._http.credentials import is_loopback
-from .._payload.places import NEEDED, unusable_fields
 from .._util.redact import masked
 from .._util.threads import in_thread
 from ..models import S3
+from ..models.storage import REQUIRED_BUCKET_FIELDS, find_invalid_fields
 
 if TYPE_CHECKING:
     from .._http.session import Take
@@ -213,11 +213,11 @@ async def open_bucket(given: S3, config: Config, *, allow_http: bool) -> Bucket:
         ConfigError: It is not said how to reach it, or not so that a request can carry it, the keys would travel in
             clear text, or the extra is missing.
     """
-    missing = [name for name in NEEDED if not getattr(given, name)]
+    missing = [name for name in REQUIRED_BUCKET_FIELDS if not getattr(given, name)]
     if missing:
         told = "a dataset stands for a bucket in a payload only: " if given.dataset else ""
         raise ConfigError(f"{told}S3({', '.join(f'{name}=...' for name in missing)}) is needed to work with a bucket")
-    if unusable := unusable_fields(given):
+    if unusable := find_invalid_fields(given):
         raise ConfigError(f"this bucket cannot be worked with: {', '.join(unusable)}")
     endpoint = split_address(given.endpoint or "")
     if endpoint is None or "@" in endpoint.netloc:

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from .._errors import ConfigError, DownloadError, NotReady, S3Error, St4sdError, UnknownOutput
-from .._payload.places import bucket_of, store_of
 from .._util.file_names import folder_name, folder_names, safe_name, unreserved
 from .._util.progress import ProgressReporter
 from .._util.threads import in_thread
 from ..models import S3, Download, DownloadFailed, FileContent, KeyOutput, S3Store, Staged
+from ..models.storage import parse_bucket, parse_store
 from .buckets import Entry, open_bucket
 from .component_files import Outcome, each
 from .manifest import Origin
@@ -41,7 +41,7 @@ async def stage_inputs(
     files: Files, bucket: S3 | Mapping[str, Any], config: Config, *, prefix: str | None, allow_http: bool
 ) -> Staged:
     """Upload local files to a bucket: see `Client.stage_inputs`."""
-    bucket, named = bucket_of(bucket), _named(files)
+    bucket, named = parse_bucket(bucket), _named(files)
     folder = f"{STAGED}/{uuid4().hex}" if prefix is None else _path(prefix, "prefix")
     storage = await open_bucket(bucket, config, allow_http=allow_http)
     await in_thread(_check_files, named.values())
@@ -77,7 +77,7 @@ async def fetch_outputs(
     allow_http: bool,
 ) -> list[Outcome]:
     """Fetch key-outputs that a run uploaded to a bucket: see `Client.fetch_s3_outputs`."""
-    store = store_of(store)
+    store = parse_store(store)
     if store.credentials is None:
         raise ConfigError("S3Store(credentials=S3(...)) is needed to fetch what is in the bucket")
     bucket = await open_bucket(store.credentials, config, allow_http=allow_http)

@@ -84,9 +84,9 @@ async def test_a_lambda_experiment_that_makes_no_sense_is_refused(server: LocalS
     ("change", "error", "words"),
     [
         ({"lambdaFlowIR": None}, InvalidPayload, "lambdaFlowIR: must be a mapping, YAML or a Path, not NoneType$"),
-        ({"inputs": []}, InvalidPayload, "inputs: there is no such field"),
+        ({"inputs": []}, InvalidPayload, "inputs: unknown field"),
         ({"variable": {}}, InvalidPayload, "did you mean 'variables'"),
-        ({"data": [{"filename": "a", "content": "x"}] * 2}, InputConflict, r"files \['a'\] are there twice"),
+        ({"data": [{"filename": "a", "content": "x"}] * 2}, InputConflict, r"files \['a'\] occur twice"),
         ({"scripts": [{"filename": "a"}]}, InvalidPayload, r"scripts\[0\].content"),
     ],
     ids=str,

@@ -95,7 +95,7 @@ def test_an_experiment_without_what_the_registry_knows_is_one_clear_line(shell: 
     done = shell("show", "demo")
 
     assert (done.status, done.out, done.said.count("\n")) == (2, "", 1)
-    assert "'demo' came without what the registry knows of it" in done.said
+    assert "'demo' was fetched without the facts of its registry" in done.said
 
 
 def test_an_unknown_experiment_says_how_to_find_the_others(shell: Shell) -> None:

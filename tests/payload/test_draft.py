@@ -109,7 +109,7 @@ def test_what_is_not_filled_in_is_not_sent() -> None:
         ("inputs", "im.csv", "x", ExtraInputs, r"inputs.im.csv: .* only \['in.csv'\]: did you mean 'in.csv'"),
         ("data", "other", "x", InvalidPayload, r"data.other: .* only \['extra.txt'\]"),
         ("variables", "chose", 1, InvalidPayload, r"variables.chose: .* did you mean 'chosen'"),
-        ("variables", "chosen", 3, InvalidPayload, r"does not take the value 3, only \['1', '2'\]"),
+        ("variables", "chosen", 3, InvalidPayload, r"does not accept the value 3, only \['1', '2'\]"),
         ("inputs", "in.csv", None, InvalidPayload, "a file needs contents"),
         ("inputs", "in.csv", FileContent(filename="a.csv", content="x"), InvalidPayload, "targetFilename='in.csv'"),
     ],

@@ -85,7 +85,7 @@ def test_a_choice_may_be_written_as_a_number() -> None:
     draft = Draft(experiment())
 
     draft.variables["chosen"] = 2
-    with pytest.raises(InvalidPayload, match=r"does not take the value 2.0, only \['1', '2'\]"):
+    with pytest.raises(InvalidPayload, match=r"does not accept the value 2.0, only \['1', '2'\]"):
         draft.variables["chosen"] = 2.0
 
     assert dict(draft.variables) == {"chosen": 2}
@@ -110,7 +110,7 @@ def test_a_part_may_be_set_as_a_whole() -> None:
     with pytest.raises(InvalidPayload, match=r"variables.nope: .* only \['chosen', 'free', 'usual'\]"):
         draft.variables = {"usual": 1, "nope": 2}
 
-    with pytest.raises(TypeError, match="the data of a draft are a mapping, name -> value, not NoneType"):
+    with pytest.raises(TypeError, match="data must be a mapping, name -> value, not NoneType"):
         draft.data = None  # type: ignore[assignment] # on purpose
 
     assert dict(draft.inputs) == {"in.csv": "x\n"}
@@ -130,9 +130,9 @@ def test_a_misspelt_part_is_an_error() -> None:
 MORE: dict[str, tuple[Any, str]] = {
     "a misspelt key": (
         {"s3": {"accessKeyID": "an-id", "secretAccesKey": SECRET}},
-        "s3.secretAccesKey: there is no such field, did you mean 'secretAccessKey'",
+        "s3.secretAccesKey: unknown field: did you mean 'secretAccessKey'",
     ),
-    "a misspelt field": ({"metdata": {}}, "metdata: there is no such field, did you mean 'metadata'"),
+    "a misspelt field": ({"metdata": {}}, "metdata: unknown field: did you mean 'metadata'"),
     "environment": ({"environmentVariables": {"A": {"B": SECRET}}}, "environmentVariables.A: must be text"),
 }
 
@@ -157,7 +157,7 @@ def test_what_else_is_said_is_a_mapping() -> None:
     draft = filled()
 
     for more in ("text", StartPayload(metadata={"a": 1})):
-        with pytest.raises(TypeError, match=f"what else there is to say is a mapping, not {type(more).__name__}"):
+        with pytest.raises(TypeError, match=f"fields of a payload must be a mapping, not {type(more).__name__}"):
             draft.filled(more)  # type: ignore[arg-type] # on purpose
 
 
@@ -172,7 +172,7 @@ def test_a_draft_needs_what_the_registry_knows(hidden: Callable[[dict[str, Any]]
     hidden(known)
 
     with pytest.raises(
-        InvalidPackage, match=r"'demo' came without what the registry knows .*: get it .* with_registry"
+        InvalidPackage, match=r"'demo' was fetched without the facts of its registry, .*: get it with with_registry"
     ):
         Draft(Experiment.model_validate(known))
 

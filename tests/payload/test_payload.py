@@ -183,7 +183,7 @@ async def test_a_draft_is_taken_wherever_a_payload_is(server: LocalServer, clien
     async with client.batch() as batch:
         await batch.add(launches)
         assert {item.key async for item in batch.run()} == {"mol 3", "mol 4"}
-    with pytest.raises(TypeError, match="what else there is to say is a mapping, not Draft"):
+    with pytest.raises(TypeError, match="the other fields of a payload must be a mapping, not Draft"):
         await client.start(draft, draft)
 
 

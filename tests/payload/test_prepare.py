@@ -82,7 +82,7 @@ async def test_numbers_of_numpy_are_numbers() -> None:
 
 WRONG: list[tuple[str, dict[str, Any], str, str]] = [
     ("unknown field", {"input": []}, "input", "did you mean 'inputs'"),
-    ("unknown field without a like", {"zzzz": 1}, "zzzz", "there is no such field, only ["),
+    ("unknown field without a like", {"zzzz": 1}, "zzzz", "unknown field: expected one of ["),
     (
         "unknown field inside",
         {"inputs": [{"filename": "a", "contents": "x"}]},
@@ -93,10 +93,10 @@ WRONG: list[tuple[str, dict[str, Any], str, str]] = [
         "unknown field deep inside",
         {"volumes": [{"type": {"pvc": "x"}}]},
         "volumes[0].type.pvc",
-        "there is no such field",
+        "unknown field",
     ),
-    ("wrong type", {"inputs": "nope"}, "inputs", "files are a list, as in [{"),
-    ("files by name", {"data": {"a.csv": "x"}}, "data", "files are a list, as in [{"),
+    ("wrong type", {"inputs": "nope"}, "inputs", "must be a list of files, such as [{"),
+    ("files by name", {"data": {"a.csv": "x"}}, "data", "must be a list of files, such as [{"),
     ("empty content", {"inputs": [{"filename": "a", "content": ""}]}, "inputs[0].content", "refuses an empty file"),
     (
         "empty bytes",
@@ -136,18 +136,23 @@ WRONG: list[tuple[str, dict[str, Any], str, str]] = [
         "volume and content",
         {"inputs": [{**FILE, "volume": "v"}], "volumes": [{"type": {"secret": "s"}, "identifier": "v"}]},
         "inputs[0]",
-        "exclude",
+        "mutually exclusive",
     ),
-    ("colon in a name", {"metadata": {"a:b": "c"}}, "metadata.a:b", "no colon"),
-    ("two stores", {"s3Store": {}, "datasetStoreURI": "dataset://d"}, "s3Store", "exclude each other"),
+    ("colon in a name", {"metadata": {"a:b": "c"}}, "metadata.a:b", "cannot contain a colon"),
+    ("two stores", {"s3Store": {}, "datasetStoreURI": "dataset://d"}, "s3Store", "mutually exclusive"),
     (
         "a folder in a name",
         {"s3": S3_D, "inputs": [{"sourceFilename": "a", "targetFilename": "b/c"}]},
         TARGET,
-        "names only",
+        "without a folder",
     ),
-    ("half a bucket", {"s3": {"accessKeyID": "a", "bucket": "b"}}, "s3", "secretAccessKey, endpoint must be given"),
-    ("bucket and dataset", {"s3": {**BUCKET, **S3_D}}, "s3", "stands in place of all others"),
+    (
+        "half a bucket",
+        {"s3": {"accessKeyID": "a", "bucket": "b"}},
+        "s3",
+        "needs secretAccessKey, endpoint, or a dataset",
+    ),
+    ("bucket and dataset", {"s3": {**BUCKET, **S3_D}}, "s3", "replaces all other fields"),
     (
         "no credentials",
         {"s3Store": {"bucketPath": "out"}},
@@ -165,9 +170,9 @@ WRONG: list[tuple[str, dict[str, Any], str, str]] = [
         "null for a folder",
         {"s3Store": {"credentials": BUCKET, "bucketPath": None}},
         "s3Store.bucketPath",
-        "or leave this",
+        "or omit this",
     ),
-    ("no dataset", {"datasetStoreURI": "dataset:///path"}, "datasetStoreURI", "needs the name of a dataset"),
+    ("no dataset", {"datasetStoreURI": "dataset:///path"}, "datasetStoreURI", "must contain the name of a dataset"),
     ("no address", {"datasetStoreURI": "s3://bucket/path"}, "datasetStoreURI", "must begin with dataset://"),
     (
         "no kind",
@@ -180,7 +185,7 @@ WRONG: list[tuple[str, dict[str, Any], str, str]] = [
         "one identifier twice",
         {"volumes": [{"type": {"secret": name}, "identifier": "v"} for name in "ab"]},
         "volumes",
-        "'v' is there 2 times",
+        "'v' is used 2 times",
     ),
     ("none as a variable", {"variables": {"a": None}}, "variables.a", "must be text, a number or a boolean"),
     ("text that UTF-8 cannot write", {"inputs": [{"filename": "a", "content": "\ud800"}]}, "payload", "UTF-8"),
@@ -230,5 +235,5 @@ async def test_more_than_a_mebibyte_names_the_biggest_entry(tmp_path: Path) -> N
 
 async def test_a_payload_that_is_no_mapping_is_a_type_error() -> None:
     """A list is a mistake of the program, not of the payload."""
-    with pytest.raises(TypeError, match="a mapping or a StartPayload, not list"):
+    with pytest.raises(TypeError, match="must be a mapping or a StartPayload, not list"):
         await prepare([])  # type: ignore[arg-type] # on purpose

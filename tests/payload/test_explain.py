@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from st4sd_async import Experiment, InvalidPayload
-from st4sd_async._payload.explained import explain
+from st4sd_async._payload.explain import explain
 from st4sd_async._payload.prepare import prepare
 
 pytestmark = pytest.mark.anyio

@@ -198,10 +198,10 @@ class LocalServer(Steering):
         from st4sd_async.local.http.app import Application
         from st4sd_async.local.http.listener import Connections, Listener
         from st4sd_async.local.http.messages import Router
-        from st4sd_async.local.runtime.experiments import Runtime
+        from st4sd_async.local.runtime.service import RuntimeService
 
         connections = Connections()
-        self._runtime = Runtime(engine, folder / "fetched")
+        self._runtime = RuntimeService(engine, folder / "fetched")
         runtime = Router(self._runtime.routes())
         datastore = Router([*Datastore(engine).routes(), *Gateway(engine).routes()])
         application = Application(self._access, self.faults, runtime, datastore, threads, connections, self._log)

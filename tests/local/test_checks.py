@@ -9,10 +9,9 @@ import pytest
 
 from st4sd_async.local.engine.interface import AcceptedStart, PackageFacts
 from st4sd_async.local.http.messages import Abort
-from st4sd_async.local.runtime.checks import launch
-from st4sd_async.local.runtime.definitions import DEFINITION, PAYLOAD
-from st4sd_async.local.runtime.schema import Invalid, read
-from st4sd_async.local.runtime.store import register
+from st4sd_async.local.runtime.models import ParameterisedPackage, SchemaError, validate
+from st4sd_async.local.runtime.registry import register
+from st4sd_async.local.runtime.starts import DeprecatedExperimentStartPayload, accepted_start
 from tests.local.helpers import definition
 
 FACTS = PackageFacts("0" * 40, data=("a.txt", "b.txt"), variables={"default": {"n": "1"}, "big": {"n": "2"}})
@@ -22,14 +21,14 @@ def complete(presets: dict[str, Any], options: dict[str, Any] | None = None) -> 
     """A stored definition with these presets and execution options."""
     value = definition(options=options)
     value["parameterisation"]["presets"] = presets
-    stored = read(DEFINITION, value)
+    stored = validate(ParameterisedPackage, value)
     register(stored, FACTS)
     return stored
 
 
 def accepted(presets: dict[str, Any], payload: dict[str, Any], options: dict[str, Any] | None = None) -> AcceptedStart:
     """What a payload starts."""
-    return launch(complete(presets, options), payload)
+    return accepted_start(complete(presets, options), payload)
 
 
 REFUSED: list[tuple[dict[str, Any], dict[str, Any], str, str]] = [
@@ -161,8 +160,8 @@ WRONG: list[tuple[Any, str]] = [
 @pytest.mark.parametrize(("value", "text"), WRONG, ids=[row[1][:30].strip() for row in WRONG])
 def test_wrong_definitions_are_described(value: Any, text: str) -> None:
     """Each problem has a place, a sentence, a type and the wrong value, shortened in the middle."""
-    with pytest.raises(Invalid) as problem:
-        read(DEFINITION, value)
+    with pytest.raises(SchemaError) as problem:
+        validate(ParameterisedPackage, value)
 
     assert text in str(problem.value)
     assert "For further information visit https://errors.pydantic.dev/" in str(problem.value)
@@ -180,12 +179,12 @@ def test_wrong_definitions_are_described(value: Any, text: str) -> None:
 )
 def test_files_with_contradicting_fields_are_refused(file: dict[str, str], text: str) -> None:
     """The fields of a file exclude each other as in the service."""
-    with pytest.raises(Invalid, match=text):
-        read(PAYLOAD, {"inputs": [file]})
+    with pytest.raises(SchemaError, match=text):
+        validate(DeprecatedExperimentStartPayload, {"inputs": [file]})
 
 
 def test_metadata_may_hold_colons() -> None:
     """The service accepts a colon in a value, and in a name too; what becomes of that one is seen in the run."""
     metadata = {"when": "10:30", "a:b": "c"}
 
-    assert read(PAYLOAD, {"metadata": metadata})["metadata"] == metadata
+    assert validate(DeprecatedExperimentStartPayload, {"metadata": metadata})["metadata"] == metadata

@@ -10,8 +10,7 @@ from typing import Any
 
 import pytest
 
-from st4sd_async.local.runtime.dsl import InvalidDsl, parse, validated
-from st4sd_async.local.runtime.dsl_schema import without_defaults
+from st4sd_async.local.runtime.dsl import InvalidDsl, parse, parse_and_check, without_defaults
 from tests.client.definitions import DSL
 
 Change = Callable[[dict[str, Any]], Any]
@@ -126,7 +125,7 @@ def test_an_entrypoint_has_one_call(calls: int) -> None:
 def ours(dsl: Any) -> list[dict[str, Any]]:
     """The problems as found here."""
     try:
-        validated(dsl)
+        parse_and_check(dsl)
     except InvalidDsl as error:
         return error.problems
     return []

@@ -20,7 +20,7 @@ from st4sd_async.local.datastore.documents import EXPERIMENT, TYPES, identity, i
 from st4sd_async.local.datastore.gateway import find_instance
 from st4sd_async.local.engine.interface import Engine
 from st4sd_async.local.http.messages import Answer, Broken, Request, Route, Slash, reply
-from st4sd_async.local.runtime.measured import read_properties
+from st4sd_async.local.runtime.properties import read_properties
 
 Document = dict[str, Any]
 UID_KEYS = ("metadata.userMetadata.rest-uid", "rest-uid")

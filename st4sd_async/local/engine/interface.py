@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 if TYPE_CHECKING:
-    from st4sd_async.local.runtime.places import Elsewhere, Store
+    from st4sd_async.local.runtime.storage import OutputStore, RemoteFile
 
-Content: TypeAlias = "str | Path | Elsewhere"
+Content: TypeAlias = "str | Path | RemoteFile"
 """A file of a start: its text, where it is, or where it has to be fetched before an engine sees it."""
 
 
@@ -72,7 +72,7 @@ class AcceptedStart:
     """The definition of an experiment that is in no registry, and so has no package; None: the package has it."""
     scripts: Mapping[str, str] = field(default_factory=dict)
     """filename -> text of the programs that come with such a definition."""
-    store: Store | None = None
+    store: OutputStore | None = None
     """Where key-outputs are uploaded to; None: nowhere."""
     problem: str | None = None
     """Why the run cannot begin: its files could not be fetched; None: it can."""

@@ -20,8 +20,7 @@ from typing import Any
 from st4sd_async.local.datastore.documents import GATEWAY
 from st4sd_async.local.engine.children import Run
 from st4sd_async.local.engine.interface import AcceptedStart, Content, put
-from st4sd_async.local.runtime.buckets import Bucket
-from st4sd_async.local.runtime.places import STORE_KEYS
+from st4sd_async.local.runtime.storage import S3_VARIABLES, Bucket
 
 SCRIPT = "elaunch.py"
 MONITOR = "monitor"
@@ -171,11 +170,11 @@ def environment(orchestrator: Orchestrator, launch: AcceptedStart, name: str, fo
 
 def _store_keys(launch: AcceptedStart) -> dict[str, str]:
     """What the orchestrator looks for to upload key-outputs."""
-    place = launch.store.place if launch.store else None
+    place = launch.store.target if launch.store else None
     if not isinstance(place, Bucket):
         return {}
     keys = (place.access_key_id, place.endpoint, place.secret_access_key)
-    return dict(zip(STORE_KEYS, keys, strict=True))
+    return dict(zip(S3_VARIABLES, keys, strict=True))
 
 
 def end_group(process: subprocess.Popen[bytes]) -> None:

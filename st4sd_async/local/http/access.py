@@ -1,5 +1,5 @@
 """
-Who may talk to the embedded ST4SD: one API key and one token, both renewable.
+The credentials of the embedded ST4SD: one API key and one token, both renewable.
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ import threading
 from collections.abc import Callable
 
 from st4sd_async.local.http.messages import Request
-from st4sd_async.local.runtime.pages import PREFIX
 
 COOKIE = "oauth-proxy"
+REGISTRY_PREFIX = "/registry-ui/"
+"""Start of the paths that an open registry serves without credentials."""
 
 
 class Access:
@@ -26,28 +27,28 @@ class Access:
         self.renew()
 
     def renew(self) -> None:
-        """Make new credentials; the old ones are refused from now on."""
+        """Create new credentials; the old ones are rejected from now on."""
         with self._lock:
             self.api_key = f"key-{secrets.token_urlsafe(24)}"
             self.auth_token = f"token-{secrets.token_urlsafe(24)}"
-            self._made = self._now()
+            self._created = self._now()
 
     def permits(self, request: Request) -> bool:
         """
-        Whether a request is signed in.
+        Return whether a request is authenticated.
 
-        A bearer key decides alone, also when it is wrong and the cookie beside it is right.
+        If there is a bearer key, a cookie is ignored, even if the key is wrong and the cookie right.
         """
-        if self._is_registry_open and request.path.startswith(PREFIX):
+        if self._is_registry_open and request.path.startswith(REGISTRY_PREFIX):
             return True
         scheme, _, bearer = request.headers.get("authorization", "").partition(" ")
         cookie = request.cookies.get(COOKIE, "")
         with self._lock:
             if scheme.lower() == "bearer":
                 return _same(bearer.strip(), self.api_key)
-            expired = self._lifetime is not None and self._now() - self._made >= self._lifetime
+            expired = self._lifetime is not None and self._now() - self._created >= self._lifetime
             return not expired and _same(cookie, self.auth_token)
 
 
-def _same(given: str, expected: str) -> bool:
-    return hmac.compare_digest(given.encode(), expected.encode())
+def _same(value: str, expected: str) -> bool:
+    return hmac.compare_digest(value.encode(), expected.encode())

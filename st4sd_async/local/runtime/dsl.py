@@ -1,8 +1,8 @@
 """
-Checks on definitions in DSL 2.0, in the words of the orchestrator's own.
+DSL 2.0: its pydantic models with all defaults, and the checks that follow the steps of workflows.
 
-They follow the steps of workflows and the parameters that are handed down. What they do not do: the types of
-values, references to the outputs of other steps, and all that comes of turning the DSL into FlowIR.
+The checks word problems as the orchestrator's libraries do. They do not cover the form of names, the types of
+values, references to the outputs of other steps, or the conversion to FlowIR.
 
 Source:
     st4sd-runtime-core, ``experiment/model/frontends/dsl.py``; a test compares the two.
@@ -14,20 +14,163 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from st4sd_async.local.runtime.dsl_schema import NAMESPACE
-from st4sd_async.local.runtime.schema import Invalid, read
+from pydantic import Field
+
+from st4sd_async.local.runtime.models import Model, SchemaError, Text, validate
 
 Dsl = dict[str, Any]
 Problem = dict[str, Any]
-KINDS = {"workflows": "Workflow", "components": "Component"}
-"""The lists of templates, and what an item of them is called."""
-_REFERENCE = re.compile(r"%\(([^)]+)\)s")
-_FILES = ("input.", "data.")
-"""How the names of parameters begin that stand for files of the experiment, which need no value at the entrypoint."""
+Location = tuple[str | int, ...]
+
+
+class Parameter(Model):
+    name: Text
+    default: Any = None
+
+
+class Signature(Model):
+    name: Text
+    description: Text | None = None
+    parameters: list[Parameter] = []
+
+
+class ExecuteStep(Model):
+    target: Text
+    args: dict[str, Any] = {}
+
+
+class Entrypoint(Model):
+    entry_instance: Text = Field(alias="entry-instance")
+    execute: list[ExecuteStep] = []
+    output: list[Any] = []
+    interface: Any = None
+
+
+class Workflow(Model):
+    signature: Signature
+    steps: dict[str, Text] = {}
+    execute: list[ExecuteStep] = []
+
+
+class CCommand(Model):
+    executable: Any = None
+    interpreter: Any = None
+    arguments: Any = None
+    environment: Any = None
+    resolvePath: Any = False
+    expandArguments: Any = "double-quote"
+
+
+class CMemoizationDisable(Model):
+    strong: Any = False
+    fuzzy: Any = False
+
+
+class CMemoization(Model):
+    embeddingFunction: Text | None = None
+    disable: CMemoizationDisable = CMemoizationDisable()
+
+
+class COptimizer(Model):
+    disable: Any = False
+    exploitChance: Any = 0.9
+    exploitTarget: Any = 0.75
+    exploitTargetLow: Any = 0.25
+    exploitTargetHigh: Any = 0.5
+
+
+class CWorkflowAttributes(Model):
+    stage: Any = None
+    restartHookFile: Any = None
+    restartHookOn: list[Any] = ["ResourceExhausted"]
+    aggregate: Any = False
+    replicate: Any = None
+    repeatInterval: Any = None
+    shutdownOn: list[Any] = []
+    maxRestarts: Any = None
+    repeatRetries: Any = None
+    memoization: CMemoization = CMemoization()
+    isMigratable: Any = False
+    isMigrated: Any = False
+    isRepeat: Any = False
+    optimizer: COptimizer = COptimizer()
+
+
+class CResourceRequest(Model):
+    numberProcesses: Any = 1
+    ranksPerNode: Any = 1
+    numberThreads: Any = 1
+    threadsPerCore: Any = 1
+    memory: Any = None
+    gpus: Any = None
+
+
+class CResourceManagerConfig(Model):
+    backend: Any = "local"
+    walltime: Any = 60.0
+
+
+class CResourceManagerLSF(Model):
+    statusRequestInterval: Any = 20
+    queue: Any = "normal"
+    resourceString: Any = None
+    reservation: Any = None
+    dockerImage: Any = None
+    dockerProfileApp: Any = None
+    dockerOptions: Any = None
+
+
+class CResourceManagerKubernetes(Model):
+    image: Any = None
+    qos: Any = None
+    cpuUnitsPerCore: Any = None
+    gracePeriod: Any = None
+    podSpec: Any = None
+    image_pull_secret: Any = Field(None, alias="image-pull-secret")
+    namespace: Any = "default"
+    api_key_var: Any = Field(None, alias="api-key-var")
+    host: Any = "http://localhost:8080"
+
+
+class CResourceManagerDocker(Model):
+    image: Any = None
+    imagePullPolicy: Any = "Always"
+    platform: Any = None
+
+
+class CResourceManager(Model):
+    config: CResourceManagerConfig = CResourceManagerConfig()
+    lsf: CResourceManagerLSF = CResourceManagerLSF()
+    kubernetes: CResourceManagerKubernetes = CResourceManagerKubernetes()
+    docker: CResourceManagerDocker = CResourceManagerDocker()
+
+
+class Component(Model):
+    signature: Signature
+    command: CCommand
+    workflowAttributes: CWorkflowAttributes = CWorkflowAttributes()
+    resourceRequest: CResourceRequest = CResourceRequest()
+    resourceManager: CResourceManager = CResourceManager()
+    variables: dict[str, Any] = {}
+
+
+class Namespace(Model):
+    """A whole definition."""
+
+    entrypoint: Entrypoint | None = None
+    workflows: list[Workflow] = []
+    components: list[Component] = []
+
+
+TEMPLATES = {"workflows": "Workflow", "components": "Component"}
+"""Lists of templates in a definition -> the class of their items."""
+FILE_PREFIXES = ("input.", "data.")
+"""Parameters of these names are files of the experiment. They need no value at the entrypoint."""
+_PARAMETER = re.compile(r"%\(([^)]+)\)s")
 
 
 class InvalidDsl(Exception):
-    """A definition that makes no sense; it has the problems as replies carry them."""
+    """A definition that is invalid, with its problems as replies list them."""
 
     def __init__(self, problems: list[Problem]) -> None:
         super().__init__(str(problems))
@@ -35,197 +178,197 @@ class InvalidDsl(Exception):
 
 
 def parse(value: Any) -> Dsl:
-    """A definition with all that was left out; raises `InvalidDsl` if it does not fit the schema."""
+    """Return a definition with all defaults filled in; raise `InvalidDsl` if it does not match the schema."""
     try:
-        return read(NAMESPACE, value, nulls=True)
-    except Invalid as error:
-        raise InvalidDsl(error.entries) from error
+        return validate(Namespace, value, nulls=True)
+    except SchemaError as error:
+        raise InvalidDsl(error.problems) from error
 
 
-def validated(value: Any) -> Dsl:
-    """A definition with all that was left out; raises `InvalidDsl` if it makes no sense."""
+def parse_and_check(value: Any) -> Dsl:
+    """Return a definition with all defaults filled in; raise `InvalidDsl` if it cannot be executed."""
     dsl = parse(value)
-    problems = [*semantic_problems(dsl)]
-    if not problems:
-        problems = [*_unrunnable(dsl)]
+    problems = [*find_problems(dsl)] or [*_missing_executables(dsl)]
     if problems:
         raise InvalidDsl(problems)
     return dsl
 
 
-def semantic_problems(dsl: Dsl, arguments: Mapping[str, Any] | None = None) -> Iterator[Problem]:
-    """
-    What is wrong with a definition that fits the schema.
-
-    Args:
-        dsl: The definition.
-        arguments: Arguments of the entrypoint in place of its own.
-    """
-    entrypoint = dsl["entrypoint"]
-    if entrypoint is None:
-        yield _problem("Missing entrypoint", "entrypoint")
-        return
-    doubles = [*_doubles(dsl)]
-    yield from doubles
-    if doubles:
-        return
-    if len(entrypoint["execute"]) != 1:
-        yield _problem("List should have exactly 1 item after validation", "entrypoint", "execute")
-        return
-    name = entrypoint["entry-instance"]
-    found = find(dsl, name)
-    if found is None:
-        yield _problem(f"No template with name {name}", "entrypoint", "entry-instance")
-        return
-    given = entrypoint["execute"][0]["args"] if arguments is None else arguments
-    kind, index, template = found
-    values, unknown, missing = _bound(template, given, is_entry=True)
-    for parameter in unknown:
-        yield _problem(f"Unknown parameter {parameter}", "entrypoint", "execute", 0)
-    for position, parameter in missing:
-        told = f"The parameter {parameter} in location entry-instance does not have a value or default"
-        yield _problem(told, kind, index, "signature", "parameters", position)
-    if not unknown and not missing:
-        yield from _Visit(dsl).template(name, values, ("entry-instance",), ("entrypoint", "execute", 0))
+def without_defaults(dsl: Dsl) -> Dsl:
+    """Return a definition without the fields that have their default values."""
+    return Namespace.model_validate(dsl).model_dump(by_alias=True, exclude_defaults=True)
 
 
-class _Visit:
-    """A walk from the entrypoint to all templates that it leads to."""
-
-    def __init__(self, dsl: Dsl) -> None:
-        self._dsl = dsl
-        self._open: list[str] = []
-        """Names of the workflows on the way to where the walk is."""
-
-    def template(
-        self, name: str, values: Mapping[str, Any], path: tuple[str, ...], caller: tuple[str | int, ...]
-    ) -> Iterator[Problem]:
-        """What is wrong with a template and those below it, called from a place with these values."""
-        found = find(self._dsl, name)
-        if found is None:
-            yield _problem(f"Node {list(path)} has no matching template", *caller)
-        elif name in self._open:
-            yield _problem("The computational graph contains a cycle", *caller)
-        elif found[0] == "components":
-            yield from _references(found[2], found[1], values, caller)
-        else:
-            self._open.append(name)
-            yield from self._workflow(found[2], found[1], values, path)
-            self._open.pop()
-
-    def _workflow(
-        self, workflow: Mapping[str, Any], index: int, values: Mapping[str, Any], path: tuple[str, ...]
-    ) -> Iterator[Problem]:
-        executed = []
-        for number, call in enumerate(workflow["execute"]):
-            step = call["target"].strip("<>")
-            executed.append(step)
-            where = ("workflows", index, "execute", number)
-            if step not in workflow["steps"]:
-                yield _problem(f"Node {[*path, step]} has no matching step", *where)
-                continue
-            name = workflow["steps"][step]
-            unknown = [key for key in _referred(call["args"]) if key not in values]
-            for parameter in unknown:
-                yield _problem(f"{workflow['signature']['name']} does not contain parameter {parameter}", *where)
-            handed = {key: _filled(value, values) for key, value in call["args"].items()}
-            inner, problems = self._call(name, handed, where)
-            yield from problems
-            if not problems and not unknown:
-                yield from self.template(name, inner, (*path, step), where)
-        for step in workflow["steps"]:
-            if step not in executed:
-                told = f"Workflow [] does not contain an execute entry for its step {step}"
-                yield _problem(told, "workflows", index, "execute")
-
-    def _call(
-        self, name: str, given: Mapping[str, Any], where: tuple[str | int, ...]
-    ) -> tuple[dict[str, Any], list[Problem]]:
-        """The values that the parameters of a template get, and what is wrong with the arguments."""
-        found = find(self._dsl, name)
-        if found is None:
-            return {}, []
-        values, unknown, missing = _bound(found[2], given)
-        problems = [_problem(f"{name} does not contain parameter {parameter}", *where) for parameter in unknown]
-        problems += [
-            _problem(
-                f"The parameter {parameter} of {name} does not have a default value and is not given a value",
-                *where,
-                "args",
-            )
-            for _, parameter in missing
-        ]
-        return values, problems
-
-
-def find(dsl: Mapping[str, Any], name: str) -> tuple[str, int, dict[str, Any]] | None:
-    """The list that has a template, its index there, and the template; None if there is none."""
-    for kind in KINDS:
+def find_template(dsl: Mapping[str, Any], name: str) -> tuple[str, int, dict[str, Any]] | None:
+    """Return the list of a template, its index there, and the template; None if there is no such template."""
+    for kind in TEMPLATES:
         for index, template in enumerate(dsl[kind]):
             if template["signature"]["name"] == name:
                 return kind, index, template
     return None
 
 
-def _doubles(dsl: Dsl) -> Iterator[Problem]:
+def find_problems(dsl: Dsl, arguments: Mapping[str, Any] | None = None) -> Iterator[Problem]:
+    """
+    Yield the problems of a definition that matches the schema.
+
+    Args:
+        dsl: The definition.
+        arguments: Arguments to use instead of those of the entrypoint.
+    """
+    entrypoint = dsl["entrypoint"]
+    if entrypoint is None:
+        yield _problem("Missing entrypoint", "entrypoint")
+        return
+    duplicates = [*_duplicate_names(dsl)]
+    yield from duplicates
+    if duplicates:
+        return
+    if len(entrypoint["execute"]) != 1:
+        yield _problem("List should have exactly 1 item after validation", "entrypoint", "execute")
+        return
+    name = entrypoint["entry-instance"]
+    found = find_template(dsl, name)
+    if found is None:
+        yield _problem(f"No template with name {name}", "entrypoint", "entry-instance")
+        return
+    kind, index, template = found
+    if arguments is None:
+        arguments = entrypoint["execute"][0]["args"]
+    values, unknown, missing = _bind(template, arguments, is_entry=True)
+    for parameter in unknown:
+        yield _problem(f"Unknown parameter {parameter}", "entrypoint", "execute", 0)
+    for position, parameter in missing:
+        message = f"The parameter {parameter} in location entry-instance does not have a value or default"
+        yield _problem(message, kind, index, "signature", "parameters", position)
+    if not unknown and not missing:
+        yield from _Traversal(dsl).check_template(name, values, ("entry-instance",), ("entrypoint", "execute", 0))
+
+
+class _Traversal:
+    """Checks all templates that can be reached from the entrypoint."""
+
+    def __init__(self, dsl: Dsl) -> None:
+        self._dsl = dsl
+        self._stack: list[str] = []
+        """Names of the workflows that enclose the current template."""
+
+    def check_template(
+        self, name: str, values: Mapping[str, Any], path: tuple[str, ...], caller: Location
+    ) -> Iterator[Problem]:
+        """Yield the problems of a template and of those below it, called with these values."""
+        found = find_template(self._dsl, name)
+        if found is None:
+            yield _problem(f"Node {list(path)} has no matching template", *caller)
+        elif name in self._stack:
+            yield _problem("The computational graph contains a cycle", *caller)
+        elif found[0] == "components":
+            yield from _unknown_references(found[2], found[1], values, caller)
+        else:
+            self._stack.append(name)
+            yield from self._check_workflow(found[2], found[1], values, path)
+            self._stack.pop()
+
+    def _check_workflow(
+        self, workflow: Mapping[str, Any], index: int, values: Mapping[str, Any], path: tuple[str, ...]
+    ) -> Iterator[Problem]:
+        executed = []
+        for number, call in enumerate(workflow["execute"]):
+            step = call["target"].strip("<>")
+            executed.append(step)
+            location: Location = ("workflows", index, "execute", number)
+            if step not in workflow["steps"]:
+                yield _problem(f"Node {[*path, step]} has no matching step", *location)
+                continue
+            name = workflow["steps"][step]
+            unknown = [key for key in _referenced_parameters(call["args"]) if key not in values]
+            for parameter in unknown:
+                yield _problem(f"{workflow['signature']['name']} does not contain parameter {parameter}", *location)
+            arguments = {key: _substitute(value, values) for key, value in call["args"].items()}
+            inner, problems = self._check_arguments(name, arguments, location)
+            yield from problems
+            if not problems and not unknown:
+                yield from self.check_template(name, inner, (*path, step), location)
+        for step in workflow["steps"]:
+            if step not in executed:
+                message = f"Workflow [] does not contain an execute entry for its step {step}"
+                yield _problem(message, "workflows", index, "execute")
+
+    def _check_arguments(
+        self, name: str, arguments: Mapping[str, Any], location: Location
+    ) -> tuple[dict[str, Any], list[Problem]]:
+        """Return the values of a template's parameters, and the problems of the arguments."""
+        found = find_template(self._dsl, name)
+        if found is None:
+            return {}, []
+        values, unknown, missing = _bind(found[2], arguments)
+        problems = [_problem(f"{name} does not contain parameter {parameter}", *location) for parameter in unknown]
+        for _, parameter in missing:
+            message = f"The parameter {parameter} of {name} does not have a default value and is not given a value"
+            problems.append(_problem(message, *location, "args"))
+        return values, problems
+
+
+def _duplicate_names(dsl: Dsl) -> Iterator[Problem]:
     seen: dict[str, str] = {}
-    for kind, title in KINDS.items():
+    for kind, title in TEMPLATES.items():
         for index, template in enumerate(dsl[kind]):
             name = template["signature"]["name"]
             if name in seen:
-                told = f"There already is a {seen[name]} template called {name}"
-                yield _problem(told, kind, index, "signature", "name")
+                message = f"There already is a {seen[name]} template called {name}"
+                yield _problem(message, kind, index, "signature", "name")
             seen.setdefault(name, title)
 
 
-def _bound(
-    template: Mapping[str, Any], given: Mapping[str, Any], *, is_entry: bool = False
+def _bind(
+    template: Mapping[str, Any], arguments: Mapping[str, Any], *, is_entry: bool = False
 ) -> tuple[dict[str, Any], list[str], list[tuple[int, str]]]:
-    """The values of a template's parameters, arguments that are none of them, and those without a value."""
+    """Return the values of a template's parameters, unknown arguments, and parameters without a value."""
     parameters = template["signature"]["parameters"]
-    values = {one["name"]: one["default"] for one in parameters} | dict(given)
-    unknown = [name for name in given if name not in {one["name"] for one in parameters}]
+    values = {parameter["name"]: parameter["default"] for parameter in parameters}
+    unknown = [name for name in arguments if name not in values]
+    values.update(arguments)
     missing = [
-        (index, one["name"])
-        for index, one in enumerate(parameters)
-        if values[one["name"]] is None and not (is_entry and one["name"].startswith(_FILES))
+        (index, parameter["name"])
+        for index, parameter in enumerate(parameters)
+        if values[parameter["name"]] is None and not (is_entry and parameter["name"].startswith(FILE_PREFIXES))
     ]
     return values, unknown, missing
 
 
-def _references(
-    component: Mapping[str, Any], index: int, values: Mapping[str, Any], caller: tuple[str | int, ...]
+def _unknown_references(
+    component: Mapping[str, Any], index: int, values: Mapping[str, Any], caller: Location
 ) -> Iterator[Problem]:
-    """References to parameters in the command line of a component that it does not have."""
+    """Yield the references in a component's command line that are neither parameters nor variables."""
     place = "/".join(str(part) for part in caller)
     for field in ("executable", "arguments"):
-        for name in _referred({field: component["command"][field]}):
+        for name in _referenced_parameters({field: component["command"][field]}):
             if name not in values and name not in component["variables"]:
-                told = f'Reference to unknown parameter "{name}". Known parameters are {dict(values)}'
-                text = f"The component was instantiated at {place}. Error: {told}"
-                yield _problem(text, "components", index, "command", field)
+                reason = f'Reference to unknown parameter "{name}". Known parameters are {dict(values)}'
+                message = f"The component was instantiated at {place}. Error: {reason}"
+                yield _problem(message, "components", index, "command", field)
 
 
-def _unrunnable(dsl: Dsl) -> Iterator[Problem]:
-    """What FlowIR would not take of components that are used."""
+def _missing_executables(dsl: Dsl) -> Iterator[Problem]:
+    """Yield what FlowIR rejects: components in use that have no executable."""
     for workflow in dsl["workflows"]:
         for step, name in workflow["steps"].items():
-            found = find(dsl, name)
+            found = find_template(dsl, name)
             if found and found[0] == "components" and found[2]["command"]["executable"] is None:
                 choices = "valid choices are [\"<class 'str'>\"]"
                 yield {"problem": f"Invalid value stage0.{step}.command.executable=None - {choices}"}
 
 
-def _referred(arguments: Mapping[str, Any]) -> list[str]:
-    """Names of the parameters that texts refer to: ``%(name)s``."""
-    return [name for value in arguments.values() if isinstance(value, str) for name in _REFERENCE.findall(value)]
+def _referenced_parameters(arguments: Mapping[str, Any]) -> list[str]:
+    """Return the names that texts refer to as ``%(name)s``."""
+    return [name for value in arguments.values() if isinstance(value, str) for name in _PARAMETER.findall(value)]
 
 
-def _filled(value: Any, values: Mapping[str, Any]) -> Any:
-    """A text with the values of the parameters that it refers to."""
+def _substitute(value: Any, values: Mapping[str, Any]) -> Any:
+    """Replace the references in a text by their values."""
     if not isinstance(value, str):
         return value
-    return _REFERENCE.sub(lambda found: str(values.get(found[1], found[0])), value)
+    return _PARAMETER.sub(lambda found: str(values.get(found[1], found[0])), value)
 
 
 def _problem(message: str, *location: str | int) -> Problem:

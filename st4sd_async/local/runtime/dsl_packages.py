@@ -1,53 +1,162 @@
 """
-What a definition in DSL 2.0 tells about its experiment, and the package that fits it.
+Experiments written as DSL 2.0: the package around a definition, the definition of a package, and their routes.
+
+Source:
+    st4sd-runtime-service, ``apis/utilities.py`` and ``apis/internal_experiments.py``. The service stores definitions
+    in a bucket; here they stay in memory, and only the simulator can run them.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha1
+from pathlib import PurePosixPath
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from st4sd_async.local.engine.interface import PackageFacts
-from st4sd_async.local.runtime.definitions import DEFINITION
-from st4sd_async.local.runtime.dsl import Dsl, Problem, find
-from st4sd_async.local.runtime.schema import read
-from st4sd_async.local.runtime.store import register
+from st4sd_async.local.examples.facts import EXAMPLES, Component
+from st4sd_async.local.http.messages import Abort, Answer, Request, Route, Slash, reply
+from st4sd_async.local.runtime.cluster import INTERNAL_EXPERIMENTS_SECRET
+from st4sd_async.local.runtime.dsl import FILE_PREFIXES, Dsl, InvalidDsl, Problem, find_template, parse, parse_and_check
+from st4sd_async.local.runtime.models import ParameterisedPackage, SchemaError, validate
+from st4sd_async.local.runtime.registry import Registry, default_variables, register
+from st4sd_async.local.simulator.descriptions import COMPONENTS
 
+BUCKET = {"bucket": "st4sd-internal-experiments", "endpoint": "https://s3.example"}
+"""Where the stored definitions claim to be."""
 KEYWORD = "internal-experiment"
-"""What packages are marked with that were made for a DSL."""
+"""Keyword of packages that were generated for a definition."""
+_CREDENTIALS = {
+    "valueFrom": {
+        "secretName": INTERNAL_EXPERIMENTS_SECRET,
+        "keyAccessKeyID": "S3_ACCESS_KEY_ID",
+        "keySecretAccessKey": "S3_SECRET_ACCESS_KEY",
+    }
+}
+_ADMINISTRATOR = "contact the administrator of this ST4SD deployment"
+_NO_DSL = 'Expected a dictionary with key "dsl" that contains the DSL 2.0 definition of a workflow'
+_NO_NAME = 'Missing "pvep.metadata.package.name"'
+_PLACEHOLDER = re.compile(r"\{(\w+)\}")
 
 
-def dsl_facts(dsl: Dsl) -> PackageFacts:
-    """What a push of a valid definition learns: the parameters of its first template are all there is to choose."""
+class DslPackages:
+    """The handlers of ``/utilities/`` and ``/internal-experiments/``."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        self._definitions: dict[str, Dsl] = {}
+        """digest -> the definition that was pushed."""
+
+    def routes(self) -> list[Route]:
+        """Return the routes."""
+        return [
+            Route("/utilities/dsl", Slash.NEEDED, POST=self.validate),
+            Route("/utilities/pvep", Slash.NEEDED, POST=self.generate),
+            Route("/internal-experiments", Slash.NEEDED, POST=self.push),
+        ]
+
+    def validate(self, request: Request) -> Answer:
+        """Check a definition."""
+        value = request.json()
+        if not isinstance(value, dict):
+            raise _internal_error("validating DSL", "the definition must be a mapping")
+        _checked(value)
+        return reply({"problems": []})
+
+    def generate(self, request: Request) -> Answer:
+        """Generate the package for a definition."""
+        value = request.json()
+        if not isinstance(value, dict) or "dsl" not in value:
+            raise Abort(400, "Invalid payload", problems=[{"problem": _NO_DSL}])
+        template = _package(value["pvep"], "Invalid payload field pvep") if "pvep" in value else None
+        package, changes = generate_package(_checked(value["dsl"]), template)
+        return reply({"pvep": package, "changes": changes, "problems": []})
+
+    def push(self, request: Request) -> Answer:
+        """Check and store a definition and the package around it."""
+        value = request.json()
+        dsl = _required(value, lambda body: body["workflow"]["dsl"])
+        package = _package(
+            _required(value, lambda body: body["pvep"]), "Invalid Parameterised Virtual Experiment Package"
+        )
+        name = package["metadata"]["package"].get("name")
+        if not name:
+            raise Abort(400, _NO_NAME, problems=[{"message": _NO_NAME}])
+        complete = _checked(dsl)
+        source = {"s3": {"security": {"credentials": _CREDENTIALS}, "location": BUCKET}}
+        base = {"packages": [{"source": source, "config": {"path": f"experiments/{name}"}}]}
+        definition = validate(ParameterisedPackage, {**package, "base": base})
+        register(definition, package_facts(complete))
+        self._registry.push(definition)
+        self._definitions[definition["metadata"]["registry"]["digest"]] = complete
+        return reply({"result": validate(ParameterisedPackage, definition, nulls=True), "problems": []})
+
+    def dsl_of(self, definition: Mapping[str, Any]) -> Dsl:
+        """Return the DSL of a stored experiment: the one that was pushed, else one made from its package."""
+        return self._definitions.get(definition["metadata"]["registry"]["digest"]) or dsl_from_package(definition)
+
+
+def _checked(value: Any) -> Dsl:
+    try:
+        return parse_and_check(value)
+    except InvalidDsl as error:
+        raise Abort(400, "Invalid DSL definition", problems=error.problems) from error
+
+
+def _package(value: Any, message: str) -> dict[str, Any]:
+    try:
+        return validate(ParameterisedPackage, value)
+    except SchemaError as error:
+        raise Abort(400, message, problems=error.problems) from error
+
+
+def _required(value: Any, get: Callable[[Any], Any]) -> Any:
+    try:
+        return get(value)
+    except KeyError as error:
+        problems = [{"message": f"Missing field {error}"}]
+        raise Abort(400, "Invalid payload to endpoint", problems=problems) from error
+    except TypeError as error:
+        raise _internal_error("registering internal-experiment", str(error)) from error
+
+
+def _internal_error(action: str, reason: str) -> Abort:
+    message = f"Internal error while {action} - {_ADMINISTRATOR}"
+    return Abort(500, message, problems=[{"problem": reason, "message": message}])
+
+
+def package_facts(dsl: Dsl) -> PackageFacts:
+    """Return what a push learns from a valid definition; the parameters of its entry template are its interface."""
     entrypoint = dsl["entrypoint"]
-    found = find(dsl, entrypoint["entry-instance"])
+    found = find_template(dsl, entrypoint["entry-instance"])
     parameters = found[2]["signature"]["parameters"] if found else []
-    given = entrypoint["execute"][0]["args"]
-    values = {one["name"]: given.get(one["name"], one["default"]) for one in parameters}
-    names = {kind: tuple(_after(kind, values)) for kind in ("input.", "data.")}
-    variables = {name: str(value) for name, value in values.items() if not name.startswith(("input.", "data."))}
+    arguments = entrypoint["execute"][0]["args"]
+    values = {parameter["name"]: arguments.get(parameter["name"], parameter["default"]) for parameter in parameters}
+    files = {
+        prefix: tuple(sorted(name.removeprefix(prefix) for name in values if name.startswith(prefix)))
+        for prefix in FILE_PREFIXES
+    }
+    variables = {name: str(value) for name, value in values.items() if not name.startswith(FILE_PREFIXES)}
     return PackageFacts(
         version=sha1(json.dumps(dsl, sort_keys=True).encode()).hexdigest(),
-        inputs=names["input."],
-        data=names["data."],
+        inputs=files["input."],
+        data=files["data."],
         outputs=tuple(str(output.get("name")) for output in entrypoint["output"]),
         variables={"default": variables},
         interface=entrypoint["interface"] or {},
     )
 
 
-def _after(beginning: str, names: Mapping[str, Any]) -> list[str]:
-    return sorted(name.removeprefix(beginning) for name in names if name.startswith(beginning))
-
-
-def generated(dsl: Dsl, template: Mapping[str, Any] | None) -> tuple[dict[str, Any], list[Problem]]:
-    """The package for a valid definition, and what became of the template."""
-    package: dict[str, Any] = read(
-        DEFINITION, {"base": {"packages": [{"source": {}}]}, "metadata": {"package": {"name": "anonymous"}}}
+def generate_package(dsl: Dsl, template: Mapping[str, Any] | None) -> tuple[dict[str, Any], list[Problem]]:
+    """Return the package for a valid definition, and the changes that were made to the template."""
+    package = validate(
+        ParameterisedPackage,
+        {"base": {"packages": [{"source": {}}]}, "metadata": {"package": {"name": "anonymous"}}},
     )
-    register(package, dsl_facts(dsl))
+    register(package, package_facts(dsl))
     registry = package["metadata"]["registry"]
     del registry["createdOn"]
     if template is None:
@@ -60,31 +169,104 @@ def generated(dsl: Dsl, template: Mapping[str, Any] | None) -> tuple[dict[str, A
         _change("Updated metadata.registry", "metadata", "registry"),
         _change("Inherited metadata.package from template", "metadata", "package"),
     ]
-    known = {
-        "variables": {one["name"] for one in registry["executionOptionsDefaults"]["variables"]},
-        "data": {one["name"] for one in registry["data"]},
+    names = {
+        "variables": {variable["name"] for variable in registry["executionOptionsDefaults"]["variables"]},
+        "data": {file["name"] for file in registry["data"]},
     }
-    for kind, names in known.items():
+    for kind, known in names.items():
         for part in ("presets", "executionOptions"):
-            changes += _inherit(package, template, part, kind, names)
+            changes += _inherit(package, template, part, kind, known)
     return package, changes
 
 
 def _inherit(
     package: dict[str, Any], template: Mapping[str, Any], part: str, kind: str, known: set[str]
 ) -> list[Problem]:
-    """Take over what fits of a part of the template's parameterisation; what became of each item."""
+    """Copy the known items of one part of the template's parameterisation; return one change per item."""
     changes = []
     for index, option in enumerate(template["parameterisation"][part][kind]):
-        where = ("parameterisation", part, kind, index)
-        what = f"{part} for {kind.rstrip('s')} {option.get('name')}"
+        location = ("parameterisation", part, kind, index)
+        item = f"{part} for {kind.rstrip('s')} {option.get('name')}"
         if option.get("name") in known:
             package["parameterisation"][part][kind].append(option)
-            changes.append(_change(f"Inherited {what} from template", *where))
+            changes.append(_change(f"Inherited {item} from template", *location))
         else:
-            changes.append(_change(f"Removed {what}", *where))
+            changes.append(_change(f"Removed {item}", *location))
     return changes
 
 
 def _change(message: str, *location: str | int) -> Problem:
     return {"message": message, "location": list(location)}
+
+
+def dsl_from_package(definition: Mapping[str, Any]) -> Dsl:
+    """
+    Return the DSL of a stored experiment in the form that the service generates from FlowIR.
+
+    Packages are not read: the components of the example experiments are known, and two made-up ones stand for
+    those of any other package.
+    """
+    registry = definition["metadata"]["registry"]
+    variables = default_variables(definition)
+    inputs = [entry["name"] for entry in registry["inputs"]]
+    data = {f"data.{entry['name']}": f"data/{entry['name']}" for entry in registry["data"]}
+    defaults = [{"name": name, "default": value} for name, value in {**data, **variables}.items()]
+    components = _components(definition)
+    steps = [_step(component, variables, {f"input.{name}" for name in inputs} | set(data)) for component in components]
+    signature = {"name": "main", "parameters": [*({"name": f"input.{name}"} for name in inputs), *defaults]}
+    arguments = {**variables, **{f"input.{name}": f"input/{name}" for name in inputs}, **data}
+    return parse(
+        {
+            "entrypoint": {
+                "entry-instance": "main",
+                "execute": [{"target": "<entry-instance>", "args": arguments}],
+            },
+            "workflows": [
+                {
+                    "signature": signature,
+                    "steps": {component.reference: component.reference for component in components},
+                    "execute": [call for call, _ in steps],
+                }
+            ],
+            "components": [template for _, template in steps],
+        }
+    )
+
+
+def _components(definition: Mapping[str, Any]) -> Sequence[Component]:
+    source = definition["base"]["packages"][0]["source"]
+    url = urlsplit((source.get("git") or {}).get("location", {}).get("url", ""))
+    name = PurePosixPath(unquote(url.path)).name
+    return EXAMPLES[name].components if url.scheme == "file" and name in EXAMPLES else COMPONENTS
+
+
+def _step(component: Component, variables: Mapping[str, str], files: set[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the call of a component and its template; whatever it refers to becomes a parameter."""
+    arguments: dict[str, str] = {}
+    words: list[str] = []
+    for word in component.arguments:
+        name = _PLACEHOLDER.fullmatch(word)
+        if name and name[1] in variables:
+            arguments[name[1]] = f"%({name[1]})s"
+            words.append(f"%({name[1]})s")
+        elif word.startswith("{instance}/"):
+            key = f"param{len(arguments)}"
+            arguments[key] = _reference(word.removeprefix("{instance}/"), files, "ref")
+            words.append(f"%({key})s")
+        else:
+            words.append(word)
+    for path in component.copies:
+        arguments[f"param{len(arguments)}"] = _reference(path, files, "copy")
+    call = {"target": f"<{component.reference}>", "args": arguments}
+    signature = {"name": component.reference, "parameters": [{"name": name} for name in arguments]}
+    command = {"executable": component.script, "arguments": " ".join(words)}
+    return call, {"signature": signature, "command": command}
+
+
+def _reference(path: str, files: set[str], method: str) -> str:
+    """Return a file of the instance directory as workflows refer to it."""
+    step = re.fullmatch(r"stages/(stage\d+)/([^/]+)/(.+)", path)
+    if step:
+        return f"<{step[1]}.{step[2]}>/{step[3]}:{method}"
+    parameter = path.replace("/", ".", 1)
+    return f"%({parameter})s:{method}" if parameter in files else f"{path}:{method}"

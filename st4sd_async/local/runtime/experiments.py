@@ -1,5 +1,8 @@
 """
-The runtime service: what it is put together from, and its routes that concern experiments.
+The routes of the runtime service that concern experiments: the registry, queries for base packages, and starts.
+
+Source:
+    st4sd-runtime-service, ``apis/experiments.py`` and ``apis/kernel/experiments.py``.
 """
 
 from __future__ import annotations
@@ -7,33 +10,28 @@ from __future__ import annotations
 import copy
 import json
 import pprint
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Any
+
+from pydantic import StrictBool, ValidationError
 
 from st4sd_async.local.engine.interface import AcceptedStart, Engine, PackageProblem
 from st4sd_async.local.http.messages import Abort, Answer, Request, Route, Slash, reply
-from st4sd_async.local.runtime.addresses import ADDRESSES
-from st4sd_async.local.runtime.checks import launch, new_rest_uid
-from st4sd_async.local.runtime.cluster import Cluster
-from st4sd_async.local.runtime.definitions import DEFINITION
-from st4sd_async.local.runtime.dsl import Dsl
-from st4sd_async.local.runtime.dsl_views import dsl_view
-from st4sd_async.local.runtime.instances import Instances
-from st4sd_async.local.runtime.lambdas import Lambdas
-from st4sd_async.local.runtime.library import Library
-from st4sd_async.local.runtime.pages import Pages
-from st4sd_async.local.runtime.places import Places
-from st4sd_async.local.runtime.queries import Find, matching
-from st4sd_async.local.runtime.relationships import Relationships
-from st4sd_async.local.runtime.schema import Invalid, read, summary
-from st4sd_async.local.runtime.skeleton import skeleton
-from st4sd_async.local.runtime.store import LatestNeeded, Store, UnknownDefinition, register
-from st4sd_async.local.runtime.synthesis import inheritance
-from st4sd_async.local.runtime.utilities import Utilities
+from st4sd_async.local.runtime.dsl_packages import DslPackages
+from st4sd_async.local.runtime.models import BasePackage, Model, ParameterisedPackage, SchemaError, Text, validate
+from st4sd_async.local.runtime.registry import (
+    Definition,
+    LatestTagRequired,
+    Registry,
+    UnknownDefinition,
+    full_identifier,
+    register,
+)
+from st4sd_async.local.runtime.relationships import Relationships, inheritance
+from st4sd_async.local.runtime.starts import accepted_start, skeleton
 
-_BETA_OF_BASE = ("connections", "includePaths", "output", "interface")
+_BETA_FIELDS = ("connections", "includePaths", "output", "interface")
+"""Fields of ``base`` that replies hide by default."""
 
 
 class Experiments:
@@ -41,20 +39,20 @@ class Experiments:
 
     def __init__(
         self,
-        store: Store,
+        registry: Registry,
         engine: Engine,
         accept: Callable[[AcceptedStart], None],
-        find: Find,
-        written: Mapping[str, Dsl],
+        relationships: Relationships,
+        dsl_packages: DslPackages,
     ) -> None:
-        self._store = store
+        self._registry = registry
         self._engine = engine
         self._accept = accept
-        self._find_relationship = find
-        self._written = written
+        self._relationships = relationships
+        self._dsl_packages = dsl_packages
 
     def routes(self) -> list[Route]:
-        """The routes, the more special ones first."""
+        """Return the routes, specific ones first."""
         return [
             Route("/experiments", Slash.NEEDED, GET=self.index, POST=self.push),
             Route("/experiments/{}/start/payload", Slash.NEEDED, GET=self.skeleton),
@@ -68,28 +66,28 @@ class Experiments:
         ]
 
     def index(self, request: Request) -> Answer:
-        """All definitions."""
-        return reply({"entries": [_shown(entry, request) for entry in self._store.all()], "problems": []})
+        """List all definitions."""
+        return reply({"entries": [_shown(entry, request) for entry in self._registry.all()], "problems": []})
 
     def query(self, request: Request) -> Answer:
-        """The definitions that are made of a base package."""
-        found = matching(self._store.all(), request.json(), self._find_relationship)
+        """List the definitions that contain a base package."""
+        found = matching(self._registry.all(), request.json(), self._relationships)
         return reply({"entries": [_shown(entry, request) for entry in found], "problems": []})
 
     def push(self, request: Request) -> Answer:
-        """Check a definition, read its package, keep it."""
+        """Check a definition, inspect its package, and store it."""
         value = request.json()
         try:
-            definition = read(DEFINITION, value)
-            _need_a_package(value)
-        except Invalid as error:
+            definition = validate(ParameterisedPackage, value)
+            _check_packages(value)
+        except SchemaError as error:
             keys = {"invalidVirtualExperimentDefinition": str(error)}
             raise Abort(400, "Invalid parameterised package", **keys) from error
         try:
             self._inspect(definition)
         except PackageProblem as error:
             raise Abort(400, f"Invalid payload, reason: {error}", problem=str(error)) from error
-        self._store.push(definition)
+        self._registry.push(definition)
         return reply({"result": definition})
 
     def _inspect(self, definition: dict[str, Any]) -> None:
@@ -108,9 +106,9 @@ class Experiments:
         register(definition, facts)
 
     def get(self, request: Request, identifier: str) -> Answer:
-        """One definition."""
+        """Show one definition."""
         full = _full(identifier, f"Run into internal error while querying for {identifier}")
-        entry = self._store.get(full)
+        entry = self._registry.get(full)
         if entry is None:
             message = f'Cannot find Parameterised Virtual Experiment Package "{full}"'
             raise Abort(404, message, packageNotFound=identifier)
@@ -118,7 +116,7 @@ class Experiments:
 
     def delete(self, _request: Request, identifier: str) -> Answer:
         """Delete one definition; others of the same name stay."""
-        deleted = self._store.delete(_full(identifier, "Could not delete experiment due to internal error"))
+        deleted = self._registry.delete(_full(identifier, "Could not delete experiment due to internal error"))
         if not deleted:
             raise Abort(404, f"Experiment {identifier} is unknown", unknownExperiment=identifier)
         return reply({"deleted": deleted})
@@ -130,8 +128,8 @@ class Experiments:
             raise Abort(400, "Invalid tags")
         full = _full(identifier, "Internal error while updating database - please inform your ST4SD admins")
         try:
-            self._store.retag(full, tags.split(","))
-        except LatestNeeded as error:
+            self._registry.retag(full, tags.split(","))
+        except LatestTagRequired as error:
             message = f"Cannot untag the latest tag from {identifier}"
             raise Abort(400, message, cannotUntagLatestFrom=identifier) from error
         except UnknownDefinition as error:
@@ -140,76 +138,76 @@ class Experiments:
         return reply("OK")
 
     def history(self, _request: Request, name: str) -> Answer:
-        """The tags and untagged digests of a name, none for an unknown one."""
-        return reply(self._store.history(name))
+        """List the tags and untagged digests of a name; both lists are empty for an unknown name."""
+        return reply(self._registry.history(name))
 
     def dsl(self, request: Request, identifier: str) -> Answer:
-        """The definition of an experiment in DSL 2.0, or the same as text in a form of YAML that is JSON too."""
-        definition = self._registered(identifier)
-        known = self._written.get(definition["metadata"]["registry"]["digest"])
-        dsl = dsl_view(definition) if known is None else known
+        """Show the DSL 2.0 of an experiment, as JSON or as text that is valid YAML."""
+        dsl = self._dsl_packages.dsl_of(self._registered(identifier))
         is_text = request.query.get("outputFormat") == "yaml"
         return reply({"dsl": json.dumps(dsl, indent=2) if is_text else dsl, "problems": []})
 
     def inheritance(self, _request: Request, identifier: str) -> Answer:
-        """Where the variables of an experiment with several base packages have their values from."""
+        """Show the origin of the variables of an experiment with several base packages."""
         definition = self._registered(identifier)
         if len(definition["base"]["packages"]) == 1:
             raise Abort(400, "Experiment has a single base package, there is no inheritance to explain")
-        return reply({"result": inheritance(definition, self._store)})
+        return reply({"result": inheritance(definition, self._registry)})
 
-    def _registered(self, identifier: str) -> dict[str, Any]:
+    def _registered(self, identifier: str) -> Definition:
         full = _full(identifier, f"Run into internal error while querying for {identifier}")
-        definition = self._store.get(full)
+        definition = self._registry.get(full)
         if definition is None:
             raise Abort(404, f"There is no entry in the experiment registry that matches {full}")
         return definition
 
     def skeleton(self, _request: Request, identifier: str) -> Answer:
-        """What to fill in to start this experiment."""
-        return reply(skeleton(self._known(identifier)))
+        """Show the payload to fill in for a start of this experiment."""
+        return reply(skeleton(self._startable(identifier)))
 
     def start(self, request: Request, identifier: str) -> Answer:
-        """Start an instance; the reply is its id."""
-        definition = self._known(identifier)
-        accepted = launch(definition, request.json())
+        """Start an instance and reply with its id."""
+        definition = self._startable(identifier)
+        start = accepted_start(definition, request.json())
         metadata = definition["metadata"]
-        self._accept(accepted)
-        self._store.count_execution(metadata["package"]["name"], metadata["registry"]["digest"])
-        return reply(accepted.rest_uid)
+        self._accept(start)
+        self._registry.count_execution(metadata["package"]["name"], metadata["registry"]["digest"])
+        return reply(start.rest_uid)
 
-    def _known(self, identifier: str) -> dict[str, Any]:
+    def _startable(self, identifier: str) -> Definition:
         full = _full(identifier, f"Exception when creating instance {identifier}")
-        definition = self._store.get(full)
+        definition = self._registry.get(full)
         if definition is None:
             raise Abort(404, f"No parameterised package {full}", unknownExperiment=full)
         return definition
 
 
 def _full(identifier: str, failure: str) -> str:
-    """The identifier with the tag or digest that it implies; with both, the service breaks."""
+    """Return an identifier with its tag or digest; the service fails on one with both."""
     if ":" in identifier and "@" in identifier:
         raise Abort(500, failure)
-    return identifier if ":" in identifier or "@" in identifier else f"{identifier}:latest"
+    return full_identifier(identifier)
 
 
-def _need_a_package(value: Any) -> None:
+def _check_packages(value: Any) -> None:
     if value.get("base", {}).get("packages", True) == []:
-        problem = (
-            "base.packages\n  Value error, There must be at least 1 base package [type=value_error, "
-            "input_value=[], input_type=list]\n    For further information visit https://errors.pydantic.dev/2.14/v/value_error"
+        reason = ValueError("There must be at least 1 base package")
+        raise SchemaError(
+            ValidationError.from_exception_data(
+                "ParameterisedPackage",
+                [{"type": "value_error", "loc": ("base", "packages"), "input": [], "ctx": {"error": reason}}],
+            )
         )
-        raise Invalid(summary("ParameterisedPackage", [problem]))
 
 
-def _shown(entry: dict[str, Any], request: Request) -> Any:
-    """A definition as the parameters of a request want to see it."""
+def _shown(entry: Definition, request: Request) -> Any:
+    """Return a definition in the form that the query parameters ask for."""
     if request.query.get("hideNone", "y") != "y":
-        entry = read(DEFINITION, entry, nulls=True)
+        entry = validate(ParameterisedPackage, entry, nulls=True)
     if request.query.get("hideMetadataRegistry") == "y":
         del entry["metadata"]["registry"]
     if request.query.get("hideBeta", "y") == "y":
-        for key in _BETA_OF_BASE:
+        for key in _BETA_FIELDS:
             entry["base"].pop(key, None)
         for package in entry["base"]["packages"]:
             package.pop("graphs", None)
@@ -219,55 +217,85 @@ def _shown(entry: dict[str, Any], request: Request) -> Any:
     return pprint.pformat(entry, width=120) if form == "python-pretty" else entry
 
 
-class Runtime:
-    """The runtime service of one server; it knows no experiment at first."""
+class QueryRelationshipTransform(Model):
+    matchInputGraph: StrictBool = False
+    matchOutputGraph: StrictBool = False
 
-    def __init__(self, engine: Engine, folder: Path) -> None:
-        """Keep what starts do not bring themselves in a folder."""
-        self._store = Store()
-        cluster = Cluster()
-        self.places = Places(folder, cluster.dataset)
-        self._instances = Instances(self._store, engine, self.places)
-        relationships, written = Relationships(self._store), dict[str, Dsl]()
-        experiments = Experiments(self._store, engine, self._instances.accept, relationships.find, written)
-        self._groups = (
-            Lambdas(self._instances.accept),
-            experiments,
-            self._instances,
-            relationships,
-            Library(),
-            Utilities(self._store, written),
-            cluster,
-            Pages(experiments.get),
-        )
 
-    def routes(self) -> list[Route]:
-        """All routes."""
-        return [*ADDRESSES, *(route for group in self._groups for route in group.routes())]
+class QueryRelationship(Model):
+    identifier: Text
+    transform: QueryRelationshipTransform | None = None
 
-    def launches(self, experiment: str, count: int, payload: Mapping[str, Any]) -> list[AcceptedStart]:
-        """
-        Starts of an experiment with the same payload, in which inputs that are not named are blank.
 
-        Raises:
-            ValueError: There is no such experiment, count is below 1, or the payload is refused.
-        """
-        if count < 1:
-            raise ValueError(f"count must be at least 1, not {count!r}")
-        definition = self._store.get(experiment)
-        if definition is None:
-            raise ValueError(f"no experiment {experiment!r} was pushed")
-        registry = definition["metadata"]["registry"]
-        blank = [{"filename": entry["name"], "content": "\n"} for entry in registry["inputs"]]
-        try:
-            first = launch(definition, {"inputs": blank, **payload})
-        except Abort as error:
-            raise ValueError(f"the payload is refused: {error}") from error
-        name, digest = definition["metadata"]["package"]["name"], registry["digest"]
-        return [replace(first, rest_uid=new_rest_uid(name, digest)) for _ in range(count)]
+class QueryPackage(Model):
+    definition: BasePackage = BasePackage()
 
-    def adopt(self, launches: Sequence[AcceptedStart]) -> None:
-        """Show instances that the engine knows already."""
-        self._instances.adopt(launches)
-        for one in launches:
-            self._store.count_execution(*one.identifier.split("@"))
+
+class QueryCommonConfig(Model):
+    matchPackageVersion: StrictBool = False
+    mustHaveOnePackage: StrictBool = True
+
+
+class QueryExperiment(Model):
+    relationship: QueryRelationship | None = None
+    package: QueryPackage | None = None
+    common: QueryCommonConfig = QueryCommonConfig()
+
+
+def matching(definitions: list[Definition], value: Any, relationships: Relationships) -> list[Definition]:
+    """
+    Return the definitions that match a query; all of them if it is empty.
+
+    Raises:
+        Abort: The query is invalid, or names an unknown relationship.
+    """
+    if not value:
+        return definitions
+    try:
+        query = validate(QueryExperiment, value)
+    except SchemaError as error:
+        raise Abort(400, f"Invalid request, problems: {error.json}") from error
+    package = _queried_package(query, relationships)
+    common = query["common"]
+    pattern = {key: _without_nulls(package.get(key) or {}) for key in ("source", "config")}
+    if not common["matchPackageVersion"]:
+        pattern["source"].get("git", {}).pop("version", None)
+    return [
+        definition
+        for definition in definitions
+        if (len(definition["base"]["packages"]) == 1 or not common["mustHaveOnePackage"])
+        and any(_contains(candidate, pattern) for candidate in definition["base"]["packages"])
+    ]
+
+
+def _queried_package(query: Mapping[str, Any], relationships: Relationships) -> Mapping[str, Any]:
+    """Return the base package that a query looks for."""
+    package: Mapping[str, Any]
+    if query.get("package"):
+        package = query["package"]["definition"]
+        return package
+    wanted = query.get("relationship")
+    if wanted:
+        relationship = relationships.find(wanted["identifier"])
+        if relationship is None:
+            raise Abort(400, f'Unknown relationship "{wanted["identifier"]}"')
+        match = wanted.get("transform") or {}
+        for graph, flag in (("inputGraph", "matchInputGraph"), ("outputGraph", "matchOutputGraph")):
+            if match.get(flag):
+                package = relationship["transform"][graph]["package"]
+                return package
+    raise Abort(400, f"Invalid query for parameterised virtual experiments {dict(query)}")
+
+
+def _without_nulls(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
+    return value
+
+
+def _contains(value: Any, pattern: Any) -> bool:
+    """Return whether a value has everything that a pattern has."""
+    if isinstance(pattern, Mapping):
+        fields = value if isinstance(value, Mapping) else {}
+        return all(_contains(fields.get(key), item) for key, item in pattern.items())
+    return bool(value == pattern)

@@ -1,12 +1,16 @@
 """
-The routes of the runtime service that concern instances: what they show, their files and their end.
+The routes of the runtime service that concern instances: status, outputs, properties and deletion.
+
+Source:
+    st4sd-runtime-service, ``apis/instances.py``. Only the list is marshalled (``experiment_instance`` in
+    ``apis/models/models.py``): it has exactly the fields of the templates below, null where there is no value.
 """
 
 from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,50 +18,124 @@ from typing import Any
 from st4sd_async.local.engine.interface import AcceptedStart, Engine
 from st4sd_async.local.http.archives import files_below, read_file, spooled, zipped
 from st4sd_async.local.http.messages import UNREADABLE, Abort, Answer, Request, Route, Slash, attachment, reply
-from st4sd_async.local.runtime import marshal as _marshal
-from st4sd_async.local.runtime.measured import read_properties
-from st4sd_async.local.runtime.places import Places
-from st4sd_async.local.runtime.store import Store
+from st4sd_async.local.runtime.properties import read_properties
+from st4sd_async.local.runtime.registry import Registry
+from st4sd_async.local.runtime.storage import Storage
 
 WARNING = (
     "Workflow has no status and there is no Pod for it, ask your administrator to inspect the status of "
     "the workflow-operator pod."
 )
-_FINAL = ("finished", "failed")
+_FINAL_STATES = ("finished", "failed")
+
+
+# Templates of the list. A pair is the value if missing, and the template otherwise.
+_LEAF: Any = None
+"""The unchanged value, or null."""
+
+
+class _DICT:
+    """The unchanged value, or an empty dictionary."""
+
+
+_NAMED = [{"name": _LEAF}]
+_RUNTIME = {"resources": {"cpu": _LEAF, "memory": _LEAF}, "args": [_LEAF]}
+_GIT = {
+    "security": {"oauth": {"value": _LEAF, "valueFrom": {"secretKeyRef": _LEAF}}},
+    "location": {"branch": _LEAF, "tag": _LEAF, "commit": _LEAF, "url": _LEAF},
+    "version": _LEAF,
+}
+_DATASET = {"location": {"dataset": _LEAF}, "version": _LEAF, "security": {"dataset": _LEAF}}
+_PACKAGE = {
+    "name": _LEAF,
+    "source": {"git": _GIT, "dataset": _DATASET},
+    "config": {"path": _LEAF, "manifestPath": _LEAF},
+}
+_PRESETS = {
+    "variables": [{"name": _LEAF, "value": _LEAF}],
+    "runtime": _RUNTIME,
+    "data": _NAMED,
+    "environmentVariables": [{"name": _LEAF, "value": _LEAF}],
+    "platform": _LEAF,
+}
+_EXECUTION_OPTIONS = {
+    "variables": [{"name": _LEAF, "value": _LEAF, "valueFrom": (None, [{"value": _LEAF}])}],
+    "data": _NAMED,
+    "platform": [_LEAF],
+}
+_METADATA = {
+    "package": {
+        "name": _LEAF,
+        "tags": [_LEAF],
+        "keywords": [_LEAF],
+        "license": _LEAF,
+        "maintainer": _LEAF,
+        "description": _LEAF,
+    },
+    "registry": {
+        "createdOn": _LEAF,
+        "digest": _LEAF,
+        "tags": [_LEAF],
+        "timesExecuted": (0, _LEAF),
+        "interface": _DICT,
+        "inputs": _NAMED,
+        "data": _NAMED,
+        "containerImages": _NAMED,
+        "executionOptionsDefaults": {
+            "variables": [{"name": _LEAF, "valueFrom": [{"value": _LEAF, "platform": _LEAF}]}]
+        },
+    },
+}
+_EXPERIMENT = {
+    "base": {"packages": [_PACKAGE]},
+    "parameterisation": {"presets": _PRESETS, "executionOptions": _EXECUTION_OPTIONS},
+    "metadata": _METADATA,
+}
+_STATUS = {
+    "experiment-state": _LEAF,
+    "stage-state": _LEAF,
+    "stages": (None, [_LEAF]),
+    "current-stage": _LEAF,
+    "meta": _LEAF,
+    "exit-status": _LEAF,
+    "total-progress": _LEAF,
+    "stage-progress": _LEAF,
+    "error-description": _LEAF,
+}
 
 
 @dataclass(eq=False)
-class _Known:
-    """An instance, and its item of the list as it was written last."""
+class _Instance:
+    """An instance and its last rendered item of the list."""
 
-    launch: AcceptedStart
-    written: tuple[object, tuple[bytes, bytes]] = (None, (b"", b""))
-    """Its status and outputs by then, and the two halves of the item."""
+    start: AcceptedStart
+    rendered: tuple[object, tuple[bytes, bytes]] = (None, (b"", b""))
+    """The status and outputs that were rendered, and the two halves of the item."""
 
 
 class Instances:
     """The instances that were started and not deleted, and the handlers of ``/instances/``."""
 
-    def __init__(self, store: Store, engine: Engine, places: Places) -> None:
-        self._store = store
-        self._places = places
+    def __init__(self, registry: Registry, engine: Engine, storage: Storage) -> None:
+        self._registry = registry
         self._engine = engine
+        self._storage = storage
         self._lock = threading.Lock()
-        self._known: dict[str, _Known] = {}
+        self._instances: dict[str, _Instance] = {}
 
-    def accept(self, launch: AcceptedStart) -> None:
-        """Fetch what a start names, hand it to the engine and keep its id."""
-        launch = self._places.brought(launch)
-        self._engine.start(launch)
-        self.adopt([launch])
+    def accept(self, start: AcceptedStart) -> None:
+        """Fetch the files of a start, pass it to the engine, and list the instance."""
+        start = self._storage.fetch_files(start)
+        self._engine.start(start)
+        self.add([start])
 
-    def adopt(self, launches: Iterable[AcceptedStart]) -> None:
-        """Keep the ids of instances that the engine knows already."""
+    def add(self, starts: Iterable[AcceptedStart]) -> None:
+        """List instances that the engine already knows."""
         with self._lock:
-            self._known.update({launch.rest_uid: _Known(launch) for launch in launches})
+            self._instances.update({start.rest_uid: _Instance(start) for start in starts})
 
     def routes(self) -> list[Route]:
-        """The routes, the more special ones first."""
+        """Return the routes, specific ones first."""
         return [
             Route("/instances", Slash.NEEDED, GET=self.index),
             Route("/instances/{}/status", Slash.EITHER, GET=self.status),
@@ -68,31 +146,31 @@ class Instances:
         ]
 
     def index(self, _request: Request) -> Answer:
-        """All instances, as their own status says and without a look at the cluster."""
+        """List all instances with their own statuses; the cluster is not consulted."""
         with self._lock:
-            everything = list(self._known.values())
-        experiments = {known.launch.identifier: b"" for known in everything}
+            instances = list(self._instances.values())
+        experiments = {instance.start.identifier: b"" for instance in instances}
         for identifier in experiments:
-            experiments[identifier] = _marshal.experiment(self._store.get(identifier))
+            experiments[identifier] = _experiment_json(self._registry.get(identifier))
         parts: list[bytes] = []
-        for known in everything:
-            head, tail = self._item(known)
-            parts += (b", ", head, experiments[known.launch.identifier], tail)
+        for instance in instances:
+            head, tail = self._item(instance)
+            parts += (b", ", head, experiments[instance.start.identifier], tail)
         return Answer(200, b"".join([b"[", *parts[1:], b"]\n"]))
 
-    def _item(self, known: _Known) -> tuple[bytes, bytes]:
-        """The two halves of an item; long lists are quick because most items are what they were."""
-        launch, uid = known.launch, known.launch.rest_uid
-        status, outputs = seen = self._engine.listed_status(uid), self._engine.outputs(uid)
-        # Tuples look first whether they hold the same objects.
-        if known.written[0] != seen:
-            known.written = (seen, _marshal.halves(uid, status, launch.labels, outputs))
-        return known.written[1]
+    def _item(self, instance: _Instance) -> tuple[bytes, bytes]:
+        """Return the two halves of an item. Unchanged ones are reused, which makes long lists fast."""
+        start, uid = instance.start, instance.start.rest_uid
+        status, outputs = state = self._engine.listed_status(uid), self._engine.outputs(uid)
+        # Comparing tuples checks identity before equality, and engines reuse unchanged objects.
+        if instance.rendered[0] != state:
+            instance.rendered = (state, _item_halves(uid, status, start.labels, outputs))
+        return instance.rendered[1]
 
     def get(self, request: Request, uid: str) -> Answer:
-        """Everything about one instance, its properties on demand."""
-        launch = self._find(uid)
-        if launch is None:
+        """Show one instance, with its properties if the query asks for them."""
+        start = self._find(uid)
+        if start is None:
             raise Abort(404, f"Instance {uid} is not found", unknownRestUID=uid)
         stringify = request.flag("stringifyNaN")
         instance: dict[str, Any] = {
@@ -100,19 +178,19 @@ class Instances:
             "name": uid,
             "status": self._engine.status(uid) or {"warning": WARNING},
             "outputs": self._engine.outputs(uid),
-            "k8s-labels": launch.labels,
-            "experiment": self._store.get(launch.identifier) or {},
+            "k8s-labels": start.labels,
+            "experiment": self._registry.get(start.identifier) or {},
         }
-        wanted = request.query.get("includeProperties")
-        if wanted is not None:
-            self._include(instance, (wanted or "*").lower(), stringify)
+        columns = request.query.get("includeProperties")
+        if columns is not None:
+            self._include_properties(instance, (columns or "*").lower(), stringify)
         return reply(instance)
 
-    def _include(self, instance: dict[str, Any], wanted: str, stringify: bool) -> None:
+    def _include_properties(self, instance: dict[str, Any], columns: str, stringify: bool) -> None:
         uid = instance["id"]
         if not instance["status"].get("meta") or not instance["experiment"]:
             raise Abort(500, f"Run into an error while returning instances/{uid}")
-        table = self._table(uid, instance["status"], wanted, stringify)
+        table = self._table(uid, instance["status"], columns, stringify)
         interface = instance["experiment"]["metadata"]["registry"]["interface"]
         directory = self._engine.directory(uid)
         ids = directory / "output" / "input-ids.json" if directory else None
@@ -121,7 +199,7 @@ class Instances:
         interface["propertyTable"] = table
 
     def status(self, _request: Request, uid: str) -> Answer:
-        """The status of one instance."""
+        """Show the status of one instance."""
         if self._find(uid) is None:
             raise Abort(404, f"Workflow instance {uid} not found")
         status = self._engine.status(uid)
@@ -130,13 +208,13 @@ class Instances:
         return reply(status)
 
     def outputs(self, _request: Request, uid: str) -> Answer:
-        """The key-outputs that exist by now."""
+        """List the key-outputs that exist by now."""
         if self._find(uid) is None:
             raise Abort(404, f"Workflow instance {uid} not found")
         return reply(self._engine.outputs(uid))
 
     def properties(self, request: Request, uid: str) -> Answer:
-        """The measured properties of one instance."""
+        """Show the measured properties of one instance."""
         if self._find(uid) is None:
             raise Abort(404, f"Instance {uid} not found")
         status = self._engine.listed_status(uid)
@@ -148,24 +226,24 @@ class Instances:
                 f"Instance {uid} has an incomplete status.meta field this indicates that the experiment has "
                 "not finished syncing his status to Kubernetes, try again later",
             )
-        wanted = (request.query.get("includeProperties") or "*").lower()
-        return reply(self._table(uid, status, wanted, request.flag("stringifyNaN")))
+        columns = (request.query.get("includeProperties") or "*").lower()
+        return reply(self._table(uid, status, columns, request.flag("stringifyNaN")))
 
-    def _table(self, uid: str, status: dict[str, Any], wanted: str, stringify: bool) -> dict[str, list[Any]]:
+    def _table(self, uid: str, status: dict[str, Any], columns: str, stringify: bool) -> dict[str, list[Any]]:
         directory = self._engine.directory(uid)
         try:
             if directory is None:
                 raise FileNotFoundError(uid)
-            return read_properties(directory / "output" / "properties.csv", wanted, stringify=stringify)
+            return read_properties(directory / "output" / "properties.csv", columns, stringify=stringify)
         except FileNotFoundError as error:
-            if (status["experiment-state"] or "").lower() in _FINAL:
-                names = wanted.split(",")
+            if (status["experiment-state"] or "").lower() in _FINAL_STATES:
+                names = columns.split(",")
                 raise Abort(404, f"Instance {uid} has no properties", unknownProperties=names) from error
             message = f"Instance {uid} has no properties but has not completed yet, try again later"
             raise Abort(400, message, propertiesNotAvailableYet=True) from error
 
     def output(self, _request: Request, uid: str, key: str) -> Answer:
-        """A key-output or a part of one: the bytes of a file, a folder as a zip archive."""
+        """Send a key-output or a path in it: a file as it is, a folder as a zip archive."""
         if self._find(uid) is None:
             raise Abort(404, f"unknown workflow instance {uid}", unknownInstanceId=uid)
         key, _, part = key.partition("/")
@@ -175,32 +253,32 @@ class Instances:
             message = f"Workflow instance {uid} has not produced key-output {key} yet"
             raise Abort(404, message, unknownOutput=key)
         root = (directory / entry["filepath"].rstrip("/")).resolve()
-        path = _child(root, part, uid, entry) if part else root
+        path = _path_in_folder(root, part, uid, entry) if part else root
         if path.is_file():
             kind = "application/.zip" if path.suffix.lower() == ".zip" else "application/octet-stream"
             return attachment(read_file(path), f'"{path.name}"', kind, path.stat().st_size)
         if path.is_dir():
-            # The service knows the length, because it makes all of the archive before it answers.
+            # The service sends Content-Length, because it creates the whole archive before it replies.
             stream, length = spooled(zipped(files_below(path)))
             return attachment(stream, f'"{path.name}.zip"', "application/zip", length)
         message = f"Output {key} of workflow instance {uid} references non-existing file {path}"
         raise Abort(404, message, missingPath=str(path))
 
     def delete(self, _request: Request, uid: str) -> Answer:
-        """Stop and forget an instance; the reply comes before it is dead."""
+        """Stop an instance and remove it from the list; the reply does not wait for its end."""
         with self._lock:
-            if self._known.pop(uid, None) is None:
+            if self._instances.pop(uid, None) is None:
                 raise Abort(400, UNREADABLE)
         self._engine.delete(uid)
         return reply("OK")
 
     def _find(self, uid: str) -> AcceptedStart | None:
         with self._lock:
-            known = self._known.get(uid)
-        return known.launch if known else None
+            instance = self._instances.get(uid)
+        return instance.start if instance else None
 
 
-def _child(root: Path, part: str, uid: str, entry: dict[str, str]) -> Path:
+def _path_in_folder(root: Path, part: str, uid: str, entry: dict[str, str]) -> Path:
     if not root.is_dir():
         message = (
             f"Key-output {entry} of workflow instance {uid} is not a folder and cannot be used to retrieve "
@@ -209,11 +287,38 @@ def _child(root: Path, part: str, uid: str, entry: dict[str, str]) -> Path:
         raise Abort(400, message, isFolder=False)
     path = (root / part).resolve()
     if not path.is_relative_to(root):
-        # The placeholders are the service's: it never fills them in. It lets one level up pass; that is not
-        # repeated here.
+        # The service never fills in these placeholders. It also permits one level up, which is a bug of it that is
+        # not reproduced here.
         message = (
             "Key-output %s of workflow instance %s is a folder, but child path %s does notbelong to "
             "file tree of key-output"
         )
         raise Abort(400, message, fileInFolder=False)
     return path
+
+
+def _experiment_json(definition: Mapping[str, Any] | None) -> bytes:
+    """Return a definition in the form of the list."""
+    return json.dumps(_marshal(_EXPERIMENT, definition)).encode()
+
+
+def _item_halves(
+    rest_uid: str, status: Mapping[str, Any] | None, labels: Mapping[str, str], outputs: Mapping[str, Any]
+) -> tuple[bytes, bytes]:
+    """Return one item of the list without the experiment in its middle; it has no ``name``."""
+    end = {"status": _marshal(_STATUS, status), "k8s-labels": labels, "outputs": outputs}
+    return f'{{"id": {json.dumps(rest_uid)}, "experiment": '.encode(), f", {json.dumps(end)[1:]}".encode()
+
+
+def _marshal(template: Any, value: Any) -> Any:
+    """Return a value in the shape of a template."""
+    if template is None:
+        return value
+    if template is _DICT:
+        return value or {}
+    if isinstance(template, tuple):
+        return template[0] if value is None else _marshal(template[1], value)
+    if isinstance(template, list):
+        return [_marshal(template[0], item) for item in value or []]
+    fields = value if isinstance(value, Mapping) else {}
+    return {name: _marshal(inner, fields.get(name)) for name, inner in template.items()}

@@ -2,8 +2,8 @@
 The library of graphs and its routes.
 
 Source:
-    st4sd-runtime-service, ``apis/library.py`` and ``apis/kernel/library.py``: graphs that are not there are 400 to a
-    GET and 404 to a DELETE.
+    st4sd-runtime-service, ``apis/library.py`` and ``apis/kernel/library.py``. An unknown graph is 400 for GET and 404
+    for DELETE.
 """
 
 from __future__ import annotations
@@ -14,39 +14,45 @@ from collections.abc import Mapping
 from typing import Any
 
 from st4sd_async.local.http.messages import Abort, Answer, Request, Route, Slash, reply
-from st4sd_async.local.runtime.dsl import Dsl, InvalidDsl, find, parse, semantic_problems
-from st4sd_async.local.runtime.dsl_schema import NAMESPACE, without_defaults
-from st4sd_async.local.runtime.schema import read
+from st4sd_async.local.runtime.dsl import (
+    Dsl,
+    InvalidDsl,
+    Namespace,
+    find_problems,
+    find_template,
+    parse,
+    without_defaults,
+)
+from st4sd_async.local.runtime.models import validate
 
 EXISTS = "Graph already exists. To update its definition delete the existing graph first"
 _ENTRY = {"target": "<entry-instance>", "args": {}}
 
 
 class Library:
-    """The graphs of one server, by name, as their authors wrote them. Safe to use from any thread."""
+    """The graphs of one server by name, without default values. Safe to use from any thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._graphs: dict[str, Dsl] = {}
 
     def routes(self) -> list[Route]:
-        """The routes."""
+        """Return the routes."""
         return [
             Route("/library", Slash.NEEDED, GET=self.index, POST=self.add),
             Route("/library/{}", Slash.NEEDED, GET=self.get, DELETE=self.delete),
         ]
 
     def index(self, request: Request) -> Answer:
-        """All graphs."""
+        """List all graphs."""
         with self._lock:
             graphs = list(self._graphs.values())
         return reply({"entries": [{"graph": _shown(graph, request)} for graph in graphs], "problems": []})
 
     def add(self, request: Request) -> Answer:
-        """Check a graph and keep it."""
+        """Check a graph and store it."""
         try:
-            written = prepared(request.json())
-            graph = checked(written)
+            graph = check_graph(with_entrypoint(request.json()))
         except InvalidDsl as error:
             raise Abort(400, "Invalid graph", problems=error.problems) from error
         name = graph["entrypoint"]["entry-instance"]
@@ -57,7 +63,7 @@ class Library:
         return reply({"graph": graph, "problems": []})
 
     def get(self, request: Request, name: str) -> Answer:
-        """One graph."""
+        """Show one graph."""
         with self._lock:
             graph = self._graphs.get(name)
         if graph is None:
@@ -65,7 +71,7 @@ class Library:
         return reply({"entry": _shown(graph, request)})
 
     def delete(self, _request: Request, name: str) -> Answer:
-        """Forget one graph."""
+        """Delete one graph."""
         with self._lock:
             if self._graphs.pop(name, None) is None:
                 raise Abort(404, "Graph does not exist", graphName=name)
@@ -73,14 +79,14 @@ class Library:
 
 
 def _shown(graph: Dsl, request: Request) -> Dsl:
-    """A graph as the parameters of a request want to see it."""
+    """Return a graph in the form that the query parameters ask for."""
     if any(request.query.get(name) == "y" for name in ("exclude_unset", "exclude_defaults")):
         return graph
-    return read(NAMESPACE, graph, nulls=request.query.get("exclude_none") != "y")
+    return validate(Namespace, graph, nulls=request.query.get("exclude_none") != "y")
 
 
-def prepared(value: Any) -> Any:
-    """A graph with an entrypoint to its only workflow if it has none, and without arguments of the entrypoint."""
+def with_entrypoint(value: Any) -> Any:
+    """Return a graph whose entrypoint has no arguments; if it is missing, it becomes the only workflow."""
     if not isinstance(value, dict):
         raise InvalidDsl([{"message": f"Unexpected type of parameter to validate() {type(value)}"}])
     graph = copy.deepcopy(value)
@@ -102,36 +108,37 @@ def _name(template: Any) -> Any:
     return signature.get("name") if isinstance(signature, dict) else None
 
 
-def checked(value: Any) -> Dsl:
-    """A complete graph whose first workflow is the one that it begins with; raises `InvalidDsl`."""
+def check_graph(value: Any) -> Dsl:
+    """Return a complete graph with its entry workflow first; raise `InvalidDsl` if it is invalid."""
     graph = parse(value)
     problems = [] if graph["components"] else ["There must be at least 1 component template"]
     if len(graph["components"]) == 1 and not graph["workflows"]:
-        _wrap(graph)
+        _wrap_component(graph)
     if not graph["workflows"]:
         problems.append("There must be at least 1 workflow template")
     if graph["entrypoint"] is None or len(graph["entrypoint"]["execute"]) != 1:
         problems.append("Missing entrypoint workflow template")
-    _refuse(problems)
-    first = _entry(graph)
-    _refuse(
+    _reject(problems)
+    first = _entry_workflow(graph)
+    _reject(
         [
             *([] if first["execute"] else ["The entry workflow template must execute at least 1 steps"]),
             *([] if first["steps"] else ["The entry workflow template must have at least 1 steps"]),
         ]
     )
-    # Nobody knows yet what a graph will be given.
-    given = {one["name"]: "dummy-value" for one in first["signature"]["parameters"] if one["default"] is None}
-    wrong = [*semantic_problems(graph, given)]
-    if wrong:
-        raise InvalidDsl(wrong)
-    graph["workflows"] = [first, *(one for one in graph["workflows"] if one is not first)]
+    # The arguments of a graph are not known before it is used.
+    parameters = first["signature"]["parameters"]
+    arguments = {parameter["name"]: "dummy-value" for parameter in parameters if parameter["default"] is None}
+    invalid = [*find_problems(graph, arguments)]
+    if invalid:
+        raise InvalidDsl(invalid)
+    graph["workflows"] = [first, *(workflow for workflow in graph["workflows"] if workflow is not first)]
     return graph
 
 
-def _entry(graph: Dsl) -> dict[str, Any]:
+def _entry_workflow(graph: Dsl) -> dict[str, Any]:
     name = graph["entrypoint"]["entry-instance"]
-    found = find(graph, name)
+    found = find_template(graph, name)
     if found is None:
         raise InvalidDsl([{"message": f"The entrypoint points to an unknown template {name}"}])
     if found[0] != "workflows":
@@ -139,17 +146,17 @@ def _entry(graph: Dsl) -> dict[str, Any]:
     return found[2]
 
 
-def _refuse(messages: list[str]) -> None:
+def _reject(messages: list[str]) -> None:
     if messages:
         raise InvalidDsl([{"message": message} for message in messages])
 
 
-def _wrap(graph: Dsl) -> None:
-    """Put a workflow around the only component, which takes over its name."""
+def _wrap_component(graph: Dsl) -> None:
+    """Wrap the only component in a workflow of the same name."""
     component = graph["components"][0]
     signature: Mapping[str, Any] = component["signature"]
     name, inner = signature["name"], f"{signature['name']}-wrapped"
-    arguments = {one["name"]: f"%({one['name']})s" for one in signature["parameters"]}
+    arguments = {parameter["name"]: f"%({parameter['name']})s" for parameter in signature["parameters"]}
     call = {"target": f"<{inner}>", "args": arguments}
     workflow = {"signature": copy.deepcopy(signature), "steps": {inner: inner}, "execute": [call]}
     component["signature"] = {**signature, "name": inner}

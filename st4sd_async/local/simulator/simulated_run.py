@@ -16,7 +16,7 @@ from st4sd_async.local.datastore.documents import Registration
 from st4sd_async.local.engine.instance_files import output_entry
 from st4sd_async.local.engine.interface import AcceptedStart
 from st4sd_async.local.http.archives import files_below
-from st4sd_async.local.runtime.buckets import Bucket, Unavailable
+from st4sd_async.local.runtime.storage import Bucket, BucketError
 from st4sd_async.local.simulator.sequences import (
     EMPTY,
     NO_POD,
@@ -139,15 +139,15 @@ class SimulatedRun:
         """Upload the key-outputs, whose files are there, unless that was done; what cannot be is left out. Blocks."""
         store = self.launch.store
         with self.lock:
-            if self.is_uploaded or store is None or not isinstance(store.place, Bucket):
+            if self.is_uploaded or store is None or not isinstance(store.target, Bucket):
                 return
             self.is_uploaded = True
             for path in self.course.outputs.values():
                 source = self.folder / self.instance / path
                 for inside, file in [("", source)] if source.is_file() else files_below(source):
                     try:
-                        store.place.upload(file, f"{store.key(path, self.instance)}{inside}")
-                    except Unavailable as problem:  # of which the orchestrator only writes a line into its log
+                        store.target.upload(file, f"{store.key(path, self.instance)}{inside}")
+                    except BucketError as problem:  # of which the orchestrator only writes a line into its log
                         log.info("%s: %s", self.launch.rest_uid, problem)
 
     def _time(self, current: Moment) -> float:

@@ -20,7 +20,7 @@ from st4sd_async.local.datastore.documents import (
     user_metadata,
 )
 from st4sd_async.local.engine.interface import AcceptedStart, PackageFacts
-from st4sd_async.local.runtime.buckets import Bucket
+from st4sd_async.local.runtime.storage import Bucket
 from st4sd_async.local.simulator.clock import VirtualClock
 from st4sd_async.local.simulator.descriptions import Description, Results
 from st4sd_async.local.simulator.scripts import Row, script
@@ -247,8 +247,8 @@ def _doomed(launch: AcceptedStart) -> Sequence[Moment] | None:
     for name, content in (*launch.inputs.items(), *launch.data.items()):
         if isinstance(content, Path) and not content.is_file():
             return not_set_up(f"[Errno 2] No such file or directory: '/tmp/s3-root-dir/{name}'")
-    if launch.store is not None and isinstance(launch.store.place, Bucket) and not launch.store.path:
-        wrong = f'Invalid S3 URI "s3://{launch.store.place.name}" format is s3://<bucket-name>/path/to/folder'
+    if launch.store is not None and isinstance(launch.store.target, Bucket) and not launch.store.path:
+        wrong = f'Invalid S3 URI "s3://{launch.store.target.name}" format is s3://<bucket-name>/path/to/folder'
         return not_set_up(f"ValueError {wrong} ValueError {wrong}")
     return None
 

@@ -14,7 +14,7 @@ from st4sd_async.local.simulator.simulator import Simulator
 
 if TYPE_CHECKING:
     from st4sd_async.local.engine.interface import AcceptedStart, Engine
-    from st4sd_async.local.runtime.experiments import Runtime
+    from st4sd_async.local.runtime.service import RuntimeService
     from st4sd_async.local.simulator.scripts import Row
 
 
@@ -23,7 +23,7 @@ class Steering:
 
     _clock: VirtualClock
     _engine: Engine | None = None
-    _runtime: Runtime
+    _runtime: RuntimeService
 
     def advance(self, seconds: float) -> Awaitable[None]:
         """
@@ -113,9 +113,9 @@ class Steering:
             ValueError: There is no such experiment or outcome, count is below 1, or the payload is refused.
         """
         simulator = self._simulator("populate")
-        launches = self._runtime.launches(experiment, count, payload or {})
+        launches = self._runtime.accepted_starts(experiment, count, payload or {})
         simulator.populate(launches, outcome)
-        self._runtime.adopt(launches)
+        self._runtime.add_instances(launches)
         return [launch.rest_uid for launch in launches]
 
     @property
@@ -174,7 +174,7 @@ class Steering:
         """
         if self._engine is None:
             raise RuntimeError("mount needs a server that was entered")
-        self._runtime.places.mount(kind, name, folder)
+        self._runtime.storage.mount(kind, name, folder)
 
     def _simulator(self, method: str) -> Simulator:
         if self._engine is None:

@@ -1,5 +1,5 @@
 """
-The experiments that were pushed: definitions by digest, and the tags that point at them.
+The registry of experiments: definitions by digest, the tags that point to them, and what a push records.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 from st4sd_async.local.engine.interface import PackageFacts
 
 DIGEST_LENGTH = 63
-"""Characters of a digest: what fits into a label of Kubernetes."""
+"""Characters of a digest: as many as fit into a Kubernetes label."""
 TIME_FORMAT = "%Y-%m-%dT%H:%M:%S.%f%z"
 Definition = dict[str, Any]
 
@@ -24,15 +24,15 @@ class UnknownDefinition(Exception):
     """No experiment has this identifier."""
 
 
-class LatestNeeded(Exception):
-    """The tag ``latest`` cannot be taken away."""
+class LatestTagRequired(Exception):
+    """The tag ``latest`` cannot be removed."""
 
 
-class Store:
+class Registry:
     """
     The definitions of one server, in the order of their first push. Safe to use from any thread.
 
-    What goes in and out is copied; an identifier is ``name``, ``name:tag`` or ``name@digest``.
+    Definitions are copied on the way in and out. An identifier is ``name``, ``name:tag`` or ``name@digest``.
     """
 
     def __init__(self) -> None:
@@ -40,7 +40,7 @@ class Store:
         self._entries: dict[tuple[str, str], Definition] = {}
 
     def push(self, definition: Definition) -> None:
-        """Keep a complete definition; its tags and ``latest`` now point at it and at nothing else."""
+        """Store a complete definition and move its tags and ``latest`` to it."""
         name, registry = definition["metadata"]["package"]["name"], definition["metadata"]["registry"]
         tags = list(definition["metadata"]["package"]["tags"])
         registry["tags"] = tags if "latest" in tags else [*tags, "latest"]
@@ -49,18 +49,18 @@ class Store:
             self._entries[name, registry["digest"]] = copy.deepcopy(definition)
 
     def get(self, identifier: str) -> Definition | None:
-        """The definition with an identifier, None if there is none."""
+        """Return the definition with an identifier; None if there is no such definition."""
         with self._lock:
             key = self._find(identifier)
             return copy.deepcopy(self._entries[key]) if key else None
 
     def all(self) -> list[Definition]:
-        """All definitions, those without a tag included."""
+        """Return all definitions, including those without a tag."""
         with self._lock:
             return copy.deepcopy(list(self._entries.values()))
 
     def delete(self, identifier: str) -> int:
-        """How many definitions were deleted: one or none."""
+        """Delete a definition and return how many were deleted: 0 or 1."""
         with self._lock:
             key = self._find(identifier)
             if key is None:
@@ -70,11 +70,11 @@ class Store:
 
     def retag(self, identifier: str, tags: list[str]) -> None:
         """
-        Replace the tags of a definition; others lose these tags.
+        Replace the tags of a definition and remove them from other definitions.
 
         Raises:
-            UnknownDefinition: No such definition.
-            LatestNeeded: It is the latest, and the new tags say it is not.
+            UnknownDefinition: There is no such definition.
+            LatestTagRequired: The definition has the tag ``latest`` and the new tags lack it.
         """
         with self._lock:
             key = self._find(identifier)
@@ -82,25 +82,25 @@ class Store:
                 raise UnknownDefinition(identifier)
             metadata = self._entries[key]["metadata"]
             if "latest" in metadata["registry"]["tags"] and "latest" not in tags:
-                raise LatestNeeded(identifier)
+                raise LatestTagRequired(identifier)
             self._untag(key[0], tags)
             metadata["registry"]["tags"] = list(tags)
             metadata["package"]["tags"] = list(tags)
 
     def count_execution(self, name: str, digest: str) -> None:
-        """Note that an instance of a definition was started."""
+        """Count one more instance of a definition."""
         with self._lock:
             entry = self._entries.get((name, digest))
             if entry is not None:
                 entry["metadata"]["registry"]["timesExecuted"] += 1
 
     def history(self, name: str) -> dict[str, Any]:
-        """The tags of a name and its untagged digests, once for each tag they were pushed with."""
+        """Return the tags of a name, and its untagged digests once for each tag that they were pushed with."""
         tags: list[dict[str, Any]] = []
         untagged: list[dict[str, Any]] = []
         for definition in self.all():
             if definition["metadata"]["package"]["name"] == name:
-                _trace(definition["metadata"], tags, untagged)
+                _add_history(definition["metadata"], tags, untagged)
         return {"tags": tags, "untagged": untagged}
 
     def _find(self, identifier: str) -> tuple[str, str] | None:
@@ -120,7 +120,7 @@ class Store:
                 registry["tags"] = [tag for tag in registry["tags"] if tag not in tags]
 
 
-def _trace(metadata: Mapping[str, Any], tags: list[dict[str, Any]], untagged: list[dict[str, Any]]) -> None:
+def _add_history(metadata: Mapping[str, Any], tags: list[dict[str, Any]], untagged: list[dict[str, Any]]) -> None:
     registry = metadata["registry"]
     executed = {"timesExecuted": registry["timesExecuted"], "createdOn": registry["createdOn"]}
     tags.extend({"tag": tag, "head": registry["digest"], **executed} for tag in registry["tags"])
@@ -131,7 +131,7 @@ def _trace(metadata: Mapping[str, Any], tags: list[dict[str, Any]], untagged: li
 
 
 def register(definition: Definition, facts: PackageFacts) -> None:
-    """Write into a definition what the registry knows about it: version, digest, defaults, names of files."""
+    """Record in a definition what its push learned: version, digest, defaults, names of files."""
     for kind in ("git", "dataset"):
         source = definition["base"]["packages"][0]["source"].get(kind)
         if source is not None:
@@ -141,7 +141,7 @@ def register(definition: Definition, facts: PackageFacts) -> None:
         "digest": digest(definition),
         "tags": [],
         "timesExecuted": 0,
-        # The service loses it when it merges platforms, although runs have it.
+        # The service loses the interface when it merges platforms, although runs have it.
         "interface": copy.deepcopy(dict(facts.interface)) if len(facts.platforms) < 2 else {},
         "inputs": [{"name": name} for name in facts.inputs],
         "data": [{"name": name} for name in facts.data],
@@ -154,14 +154,14 @@ def register(definition: Definition, facts: PackageFacts) -> None:
 
 
 def digest(definition: Mapping[str, Any]) -> str:
-    """The digest of what a definition does: not its name, tags, description or maintainer."""
+    """Return the digest of what a definition executes; name, tags, description and maintainer do not count."""
     content = {"base": definition["base"], "parameterisation": definition["parameterisation"]}
     text = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return f"sha256x{hashlib.sha256(text.encode()).hexdigest()}"[:DIGEST_LENGTH]
 
 
 def _defaults(parameterisation: Mapping[str, Any], facts: PackageFacts) -> list[dict[str, Any]]:
-    """The default of each variable on each platform: those that the definition sets win."""
+    """Return the default of each variable on each platform; those of the definition win over the package's."""
     options, presets = parameterisation["executionOptions"], parameterisation["presets"]
     platforms = [presets["platform"]] if presets.get("platform") else options["platform"]
     common = facts.variables.get("default", {})
@@ -188,9 +188,20 @@ def _defaults(parameterisation: Mapping[str, Any], facts: PackageFacts) -> list[
 
 
 def preset_value(option: Mapping[str, Any]) -> str | None:
-    """The value an option has if nobody sets it: its own, else the first of its choices, else None."""
+    """Return the default value of an option: its own, else the first of its choices, else None."""
     if option.get("value") is not None:
         return str(option["value"])
     choices = option.get("valueFrom")
     first = choices[0].get("value") if isinstance(choices, list) and choices else None
     return None if first is None else str(first)
+
+
+def default_variables(definition: Mapping[str, Any]) -> dict[str, str]:
+    """Return the variables of a stored experiment with their defaults, on the first platform that has one."""
+    variables = definition["metadata"]["registry"]["executionOptionsDefaults"]["variables"]
+    return {variable["name"]: variable["valueFrom"][0]["value"] for variable in variables if variable["valueFrom"]}
+
+
+def full_identifier(identifier: str) -> str:
+    """Return an identifier with its tag or digest; the default is the tag ``latest``."""
+    return identifier if ":" in identifier or "@" in identifier else f"{identifier}:latest"

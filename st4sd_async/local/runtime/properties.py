@@ -1,5 +1,5 @@
 """
-The table of measured properties of an instance, as the service reads and shows it.
+The table of measured properties of an instance, read and shown as the service does.
 """
 
 from __future__ import annotations
@@ -10,28 +10,28 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-# The texts that pandas takes for "no value"; NAN, in capitals, is not one of them.
-_NO_VALUE = {"", "NaN", "nan", "-NaN", "-nan", "N/A", "n/a", "NA", "<NA>", "NULL", "null", "None"}
-_NO_VALUE |= {"#N/A", "#N/A N/A", "#NA", "1.#IND", "-1.#IND", "1.#QNAN", "-1.#QNAN"}
+# The texts that pandas reads as missing values. NAN in capitals is not one of them.
+_MISSING_VALUES = {"", "NaN", "nan", "-NaN", "-nan", "N/A", "n/a", "NA", "<NA>", "NULL", "null", "None"}
+_MISSING_VALUES |= {"#N/A", "#N/A N/A", "#NA", "1.#IND", "-1.#IND", "1.#QNAN", "-1.#QNAN"}
 
 
-def read_properties(path: Path, wanted: str, *, stringify: bool, infinity: bool = False) -> dict[str, list[Any]]:
+def read_properties(path: Path, columns: str, *, stringify: bool, infinity: bool = False) -> dict[str, list[Any]]:
     """
-    Columns of the file by name.
+    Return the columns of a CSV file by name.
 
     Args:
         path: ``output/properties.csv`` of an instance directory.
-        wanted: Names of columns with commas between them, or ``*``; unknown ones are left out, and
-            ``input-id`` always comes along.
-        stringify: Show missing numbers as the text ``NaN``, not as the number, which JSON does not have.
-        infinity: Then show infinite ones as ``inf`` and ``-inf`` too, as only the datastore does.
+        columns: Names of columns separated by commas, or ``*``. Unknown ones are left out; ``input-id`` is always
+            included.
+        stringify: Show missing numbers as the text ``NaN`` instead of the number, which JSON does not have.
+        infinity: With ``stringify``, also show infinite numbers as ``inf`` and ``-inf``. Only the datastore does.
 
     Raises:
-        FileNotFoundError: There is no such file, because nothing was measured (yet).
+        FileNotFoundError: Nothing was measured (yet), so that there is no such file.
     """
     table = _columns(path.read_text())
-    if wanted != "*":
-        names = list(dict.fromkeys(name for name in wanted.split(",") if name))
+    if columns != "*":
+        names = list(dict.fromkeys(name for name in columns.split(",") if name))
         names = names if "input-id" in names else ["input-id", *names]
         table = {name: table[name] for name in names if name in table}
     if stringify:
@@ -50,15 +50,15 @@ def _columns(text: str) -> dict[str, list[Any]]:
 
 
 def _typed(texts: list[str]) -> list[Any]:
-    """The values of a column with the most special type that all of them have."""
+    """Convert a column to the most specific type that fits all of its values."""
     types: tuple[Callable[[str], Any], ...] = (int, float, _boolean)
-    gaps = any(text in _NO_VALUE for text in texts)
+    gaps = any(text in _MISSING_VALUES for text in texts)
     for convert in types[1:] if gaps else types:
         try:
-            return [math.nan if text in _NO_VALUE else convert(text) for text in texts]
+            return [math.nan if text in _MISSING_VALUES else convert(text) for text in texts]
         except ValueError:
             continue
-    return [math.nan if text in _NO_VALUE else text for text in texts]
+    return [math.nan if text in _MISSING_VALUES else text for text in texts]
 
 
 def _boolean(text: str) -> bool:

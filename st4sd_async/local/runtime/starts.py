@@ -1,0 +1,457 @@
+"""
+The payload of a start: its models, its skeleton, and the checks that turn it into an `AcceptedStart`.
+
+The checks have the order and the words of the service.
+
+Source:
+    st4sd-runtime-service, ``apis/models/common.py``, ``PayloadExecutionOptions.from_old_payload`` and
+    ``NamedPackage.__init__``.
+"""
+
+from __future__ import annotations
+
+import secrets
+import string
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any, Self
+
+from pydantic import StrictBool, model_validator
+
+from st4sd_async.local.engine.interface import AcceptedStart, Content
+from st4sd_async.local.http.messages import Abort, Broken
+from st4sd_async.local.runtime.models import Model, OrchestratorResources, SchemaError, Text, validate
+from st4sd_async.local.runtime.registry import preset_value
+from st4sd_async.local.runtime.storage import (
+    DATASET,
+    S3_VARIABLES,
+    OutputStore,
+    RemoteFile,
+    Volume,
+    bucket_from,
+    dataset_store,
+    missing_fields,
+    split_path,
+    volumes_by_id,
+)
+
+POLICIES = ("prefer-surrogate", "random-canary-surrogate")
+"""Runtime policies of the service. Without relationships they run the experiment itself."""
+_ALPHABET = string.digits + string.ascii_lowercase
+_SUFFIX_LENGTH = 8
+_DIGEST_DIGITS = 6
+_SPACES_TO_DASHES = str.maketrans(" _", "--")
+_S3 = "{{OptionalS3ForDownload}}"
+_DATASET = "{{OptionalDatasetForDownload}}"
+_DOWNLOAD = "{{OptionalS3OrDatasetDownload}}"
+_ADVICE = (
+    "Read the skeleton payload in .payload and consult the .magicValues for instructions on how to construct "
+    "the payload that you will submit to start the experiment."
+)
+
+
+class OldFileContent(Model):
+    filename: Text | None = None
+    content: Text | None = None
+    sourceFilename: Text | None = None
+    targetFilename: Text | None = None
+    volume: Text | None = None
+
+    @model_validator(mode="after")
+    def _check_fields(self) -> Self:
+        source, target = self.sourceFilename, self.targetFilename
+        if self.filename is not None and (source is not None or target is not None):
+            raise ValueError("filename is mutually exclusive with sourceFilename/targetFilename")
+        if target is not None and "/" in target:
+            raise ValueError("Cannot contain / character")
+        if self.volume is not None and self.content is not None:
+            raise ValueError("volume and content are mutually exclusive")
+        if (source is None) != (target is None):
+            raise ValueError("If either targetFilename and sourceFilename is set, then both must be set")
+        return self
+
+
+class OldVolumeType(Model):
+    persistentVolumeClaim: Text | None = None
+    configMap: Text | None = None
+    dataset: Text | None = None
+    secret: Text | None = None
+
+
+class OldVolume(Model):
+    type: OldVolumeType
+    applicationDependency: Text | None = None
+    subPath: Text | None = None
+    readOnly: StrictBool = True
+    identifier: Text | None = None
+
+
+class OptionFromS3Values(Model):
+    accessKeyID: Text | None = None
+    secretAccessKey: Text | None = None
+    bucket: Text | None = None
+    endpoint: Text | None = None
+    region: Text | None = None
+
+
+class OldS3Credentials(OptionFromS3Values):
+    dataset: Text | None = None
+
+
+class OldS3Store(Model):
+    credentials: OldS3Credentials | None = None
+    bucketPath: Text = "workflow_instances/"
+
+
+class PayloadExecutionRuntimePolicy(Model):
+    name: Text | None = None
+    config: dict[str, Any] = {}
+
+
+class DeprecatedExperimentStartPayload(Model):
+    """The body of a start. The service calls it deprecated; there is no other."""
+
+    inputs: list[OldFileContent] = []
+    data: list[OldFileContent] = []
+    volumes: list[OldVolume] = []
+    variables: dict[str, Any] = {}
+    additionalOptions: list[Text] = []
+    environmentVariables: dict[str, Any] = {}
+    orchestrator_resources: OrchestratorResources = OrchestratorResources(cpu="1", memory="500Mi")
+    metadata: dict[str, Any] = {}
+    s3: OldS3Credentials | None = None
+    s3Store: OldS3Store | None = None
+    datasetStoreURI: Text | None = None
+    platform: Text | None = None
+    runtimePolicy: PayloadExecutionRuntimePolicy | None = None
+
+
+def accepted_start(definition: Mapping[str, Any], value: Any) -> AcceptedStart:
+    """
+    Return what to execute for a payload.
+
+    Raises:
+        Abort: The payload is rejected; the reply says why.
+    """
+    payload = _validated(DeprecatedExperimentStartPayload, value)
+    volumes = volumes_by_id(payload["volumes"])
+    store = _output_store(payload)
+    inputs, data = (_files(payload[kind], kind, payload.get("s3"), volumes) for kind in ("inputs", "data"))
+    _check_policy(payload.get("runtimePolicy"))
+    parameterisation = definition["parameterisation"]
+    variables = _variables(parameterisation, as_strings(payload["variables"]))
+    _check_data(parameterisation, inputs, data)
+    platform = _platform(parameterisation, payload.get("platform"))
+    environment = _environment(parameterisation["presets"], as_strings(payload["environmentVariables"]))
+    _check_buckets(payload, environment)
+    _check_resources(parameterisation, payload["orchestrator_resources"])
+    _check_inputs(definition["metadata"]["registry"]["inputs"], inputs)
+    name, digest = definition["metadata"]["package"]["name"], definition["metadata"]["registry"]["digest"]
+    return AcceptedStart(
+        rest_uid=new_rest_uid(name, digest),
+        identifier=f"{name}@{digest}",
+        package=definition,
+        platform=platform,
+        inputs=inputs,
+        data=data,
+        variables=variables,
+        metadata=as_strings(payload["metadata"]),
+        environment=environment,
+        options=(
+            *parameterisation["presets"]["runtime"]["args"],
+            *parameterisation["executionOptions"]["runtime"]["args"],
+            *payload["additionalOptions"],
+            *(store.options if store else ()),
+        ),
+        store=store,
+    )
+
+
+def new_rest_uid(name: str, digest: str) -> str:
+    """
+    Return a new id of an instance: the name, six digits of the digest, eight random characters.
+
+    Source: the runtime service, which replaces spaces and underscores with dashes.
+    """
+    digits = digest.partition("x")[2][:_DIGEST_DIGITS]
+    return f"{name.translate(_SPACES_TO_DASHES)}-{digits}-{random_suffix(_SUFFIX_LENGTH)}"
+
+
+def random_suffix(length: int) -> str:
+    """Return random lower-case letters and digits."""
+    return "".join(secrets.choice(_ALPHABET) for _ in range(length))
+
+
+def as_strings(values: Mapping[str, Any]) -> dict[str, str]:
+    """Convert names and values to text."""
+    return {str(key): str(value) for key, value in values.items()}
+
+
+def _validated(model: type[Model], value: Any) -> dict[str, Any]:
+    try:
+        return validate(model, value)
+    except SchemaError as error:
+        raise Abort(400, "Invalid start payload", invalidStartPayload=str(error)) from error
+
+
+def _files(
+    files: Iterable[Mapping[str, Any]], kind: str, s3: Mapping[str, Any] | None, volumes: Mapping[str, Volume]
+) -> dict[str, Content]:
+    contents: dict[str, Content] = {}
+    for file in files:
+        wrong = f"payload configuration for {kind} file {dict(file)} is invalid"
+        if not file.get("content"):  # an empty file counts as one without content
+            name, contents[name] = _remote_file(file, kind, wrong, s3, volumes)
+        elif not file.get("filename"):
+            raise _invalid(f"{wrong} because .filename is empty")
+        else:
+            contents[file["filename"]] = file["content"]
+    return contents
+
+
+def _remote_file(
+    file: Mapping[str, Any], kind: str, wrong: str, s3: Mapping[str, Any] | None, volumes: Mapping[str, Volume]
+) -> tuple[str, RemoteFile]:
+    """Return the name in the experiment of a file without content, and where the file is."""
+    source, target = split_path(file.get("filename") or "")
+    if not source:
+        source, target = file.get("sourceFilename") or "", file.get("targetFilename")
+    name = target or source.rpartition("/")[2]
+    if not name:
+        raise _invalid(f"{wrong}. Could not determine the name of the {kind} file in the experiment scope")
+    if file.get("volume"):
+        if file["volume"] not in volumes:
+            raise _invalid(f"There is no volume {file['volume']} definition for {kind} file {dict(file)}")
+        return name, RemoteFile(volumes[file["volume"]], source)
+    if not s3:
+        raise _invalid(f"{wrong} because there is no S3/Dataset security configuration")
+    if s3.get("dataset"):
+        return name, RemoteFile(Volume(DATASET, s3["dataset"]), source)
+    # Missing fields of the bucket are reported by _check_buckets, after all other checks.
+    return name, RemoteFile(Volume(DATASET, "") if missing_fields(s3) else bucket_from(s3), source.lstrip("/"))
+
+
+def _output_store(payload: Mapping[str, Any]) -> OutputStore | None:
+    """Return where key-outputs go. The service also accepts the URI of a dataset, and then ignores it."""
+    if payload.get("datasetStoreURI"):
+        try:
+            dataset_store(payload["datasetStoreURI"])
+        except ValueError as error:
+            raise _invalid(str(error)) from error
+    if not payload.get("s3Store"):
+        return None
+    credentials = payload["s3Store"].get("credentials")
+    if credentials is None:
+        raise _invalid("'NoneType' object has no attribute 'model_dump'")
+    _validated(OptionFromS3Values, credentials)
+    if missing_fields(credentials):
+        return None  # reported by _check_buckets
+    return OutputStore(bucket_from(credentials), payload["s3Store"]["bucketPath"].removeprefix("/"))
+
+
+def _check_buckets(payload: Mapping[str, Any], environment: Mapping[str, str]) -> None:
+    """Check credentials, which the service does after all other checks."""
+    store, s3 = payload.get("s3Store"), payload.get("s3")
+    output = "PayloadExecutionOptions.security.s3Output.s3Ref"
+    if store:
+        if payload.get("datasetStoreURI"):
+            raise _rejected(f"PayloadExecutionOptions.s3Store stores output to S3 but does not contain {output}")
+        if missing := missing_fields(store["credentials"]):
+            raise _rejected(f"{output} is missing {', '.join(missing)}")
+        if any(name in environment for name in S3_VARIABLES):
+            variables = ", ".join(S3_VARIABLES)
+            raise _rejected(
+                f"{output} injects env vars {variables} but they would override existing environment variables"
+            )
+    if s3 and not s3.get("dataset") and (missing := missing_fields(s3)):
+        raise _rejected(f"PayloadExecutionOptions.security.s3Input.s3Ref is missing {', '.join(missing)}")
+
+
+def _invalid(reason: str) -> Abort:
+    return Abort(400, f"Invalid payload: {reason}", reason=reason)
+
+
+def _rejected(reason: str) -> Abort:
+    return Abort(400, f"{reason} - experiment start payload is invalid", reason=reason)
+
+
+def _forbidden(text: str) -> Abort:
+    return Abort(400, f"Invalid request. {text}")
+
+
+def _values(options: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    return {option["name"]: str(option.get("value")) for option in options}
+
+
+def _check_policy(policy: Mapping[str, Any] | None) -> None:
+    if policy is not None and policy.get("name") not in POLICIES:
+        raise Broken  # the service intends a 404, but fails to serialise the policy that it rejects
+
+
+def _variables(parameterisation: Mapping[str, Any], variables: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables of a run: of presets, of the payload, and the defaults of options."""
+    presets = _values(parameterisation["presets"]["variables"])
+    overridden = [name for name in presets if name in variables]
+    if overridden:
+        names = ", ".join(overridden)
+        raise _rejected(f"Payload overrides workflow variables of parameterisation.presets: {names}")
+    options = {option["name"]: option for option in parameterisation["executionOptions"]["variables"]}
+    for name, value in variables.items():
+        _check_variable(options.get(name), name, value)
+    defaults = {name: preset_value(option) for name, option in options.items()}
+    return {
+        **presets,
+        **variables,
+        **{name: value for name, value in defaults.items() if value is not None and name not in variables},
+    }
+
+
+def _check_variable(option: Mapping[str, Any] | None, name: str, value: str) -> None:
+    if option is None:
+        raise _forbidden(
+            f"Payload sets variable {name} = {value} for which parameterisation.executionOptions.variables has no rule."
+        )
+    choices = option.get("valueFrom")
+    if option.get("value") is None and choices and value not in [choice.get("value") for choice in choices]:
+        raise _forbidden(
+            f"Payload variable {name} = {value} does not have an allowed value. Valid choices are {choices}"
+        )
+
+
+def _check_data(parameterisation: Mapping[str, Any], inputs: Collection[str], data: Collection[str]) -> None:
+    both = [name for name in data if name in inputs]
+    if both:
+        raise _rejected(f"Input and Data files with conflicting names: {both}")
+    preset = [option["name"] for option in parameterisation["presets"]["data"] if option["name"] in data]
+    if preset:
+        text = "Payload overrides data files specified in parameterisation.presets.data"
+        raise _forbidden(f"{text}. Filenames are {preset}")
+    allowed = [option["name"] for option in parameterisation["executionOptions"]["data"]]
+    other = [name for name in data if name not in allowed]
+    if other:
+        text = "Payload overrides data files which are not specified in"
+        raise _forbidden(f"{text} parameterisation.executionOptions.data. Filenames are {other}")
+
+
+def _platform(parameterisation: Mapping[str, Any], platform: str | None) -> str | None:
+    preset: str | None = parameterisation["presets"].get("platform")
+    allowed: list[str] = parameterisation["executionOptions"]["platform"]
+    if preset is not None:
+        if platform not in (None, preset):
+            raise _forbidden(f"Payload overrides parameterisation.presets.platform={preset}")
+        return preset
+    if platform is None:
+        return allowed[0] if allowed else None
+    if allowed and platform not in allowed:
+        raise _forbidden(f"Payload overrides parameterisation.executionOptions.platform={allowed}")
+    return platform
+
+
+def _environment(presets: Mapping[str, Any], environment: Mapping[str, str]) -> dict[str, str]:
+    preset = _values(presets["environmentVariables"])
+    overridden = [name for name in environment if name in preset]
+    if overridden:
+        names = ", ".join(overridden)
+        raise _rejected(f"Payload overrides environment variables of parameterisation.presets: {names}")
+    return {**preset, **environment}
+
+
+def _check_resources(parameterisation: Mapping[str, Any], resources: Mapping[str, str]) -> None:
+    # A payload without resources has default values, so that a preset alone is already a conflict.
+    for part in ("presets", "executionOptions"):
+        fixed = parameterisation[part]["runtime"]["resources"]
+        for key in ("cpu", "memory"):
+            if fixed.get(key) is not None and resources.get(key) is not None and fixed[key] != resources[key]:
+                where = f"parameterisation.{part}.runtime.resources.{key}"
+                raise _forbidden(f"payload.orchestrator_resources.{key} overrides {where}")
+
+
+def _check_inputs(expected: Iterable[Mapping[str, str]], inputs: Collection[str]) -> None:
+    names = {entry["name"] for entry in expected}
+    missing, extra = sorted(names - set(inputs)), sorted(set(inputs) - names)
+    if not missing and not extra:
+        return
+    text = "Invalid experiment start payload."
+    keys: dict[str, list[str]] = {}
+    if missing:
+        text += f" Missing inputs: {missing}."
+        keys["missingInputs"] = missing
+    if extra:
+        text += f" Extra inputs: {extra}"
+        keys["extraInputs"] = extra
+    raise Abort(400, text, **keys)
+
+
+def skeleton(definition: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a start payload with placeholders ("magic values") and what to replace each of them with."""
+    payload: dict[str, Any] = {}
+    magic: dict[str, Any] = {}
+    options = definition["parameterisation"]["executionOptions"]
+    _add_files(payload, magic, "inputs", "Required", definition["metadata"]["registry"]["inputs"])
+    _add_files(payload, magic, "data", "Optional", options["data"])
+    if payload:
+        _add_sources(payload, magic)
+    if options["variables"]:
+        payload["variables"] = {}
+    platforms = _add_platforms(definition["parameterisation"], payload, magic)
+    for option in options["variables"]:
+        payload["variables"][option["name"]] = _add_variable(magic, option, definition, platforms)
+    return {"payload": payload, "magicValues": magic, "problems": [], "message": _ADVICE}
+
+
+def _add_files(
+    payload: dict[str, Any], magic: dict[str, Any], kind: str, need: str, files: list[Mapping[str, Any]]
+) -> None:
+    for index, name in enumerate(sorted(file["name"] for file in files)):
+        value = f"{{{{{need}{kind.capitalize()}_{name}}}}}"
+        verb = "must" if need == "Required" else "may"
+        magic[value] = {
+            "message": f"You **{verb}** give the content of {name} in {kind}[{index}].content, or leave out "
+            f"the content and name a place to download it from, see {_DOWNLOAD}."
+        }
+        payload.setdefault(kind, []).append({"filename": name, "content": value})
+
+
+def _add_sources(payload: dict[str, Any], magic: dict[str, Any]) -> None:
+    keys = ("accessKeyID", "secretAccessKey", "bucket", "endpoint", "region")
+    payload["s3"] = {"dataset": _DATASET, **dict.fromkeys(keys, _S3)}
+    magic[_S3] = {"message": f"You **may** name a bucket for files without content; then remove {_DATASET}."}
+    magic[_DATASET] = {"message": f"You **may** name a Dataset for files without content; then remove {_S3}."}
+    magic[_DOWNLOAD] = {
+        "message": "Each file has either a content, or a filename relative to the bucket or Dataset in s3. "
+        "Remove the field s3 if all files have a content."
+    }
+
+
+def _add_platforms(parameterisation: Mapping[str, Any], payload: dict[str, Any], magic: dict[str, Any]) -> list[str]:
+    preset = parameterisation["presets"].get("platform")
+    platforms = [preset] if preset else list(parameterisation["executionOptions"]["platform"])
+    if len(platforms) > 1:
+        payload["platform"] = "{{OptionalPlatform}}"
+        magic[payload["platform"]] = {
+            "message": f"You **may** select one of the platforms {platforms}",
+            "choices": platforms,
+        }
+    return platforms or ["default"]
+
+
+def _add_variable(
+    magic: dict[str, Any], option: Mapping[str, Any], definition: Mapping[str, Any], platforms: list[str]
+) -> str:
+    name = option["name"]
+    value = f"{{{{OptionalVariable_{name}}}}}"
+    choices = None
+    if option.get("value") is None and option.get("valueFrom"):
+        choices = [choice.get("value") for choice in option["valueFrom"]]
+    known = definition["metadata"]["registry"]["executionOptionsDefaults"]["variables"]
+    entries: list[Mapping[str, str]] = next((entry["valueFrom"] for entry in known if entry["name"] == name), [])
+    rule = f"to one of {choices}" if choices else "to any string"
+    entry: dict[str, Any] = {
+        "message": f"You **may** set variables.{name} {rule}.",
+        "choices": choices,
+        "defaultFromPlatform": {item["platform"]: item["value"] for item in entries if item["platform"] in platforms},
+    }
+    default = preset_value(option)
+    if default is not None:
+        entry["default"] = default
+    magic[value] = entry
+    return value

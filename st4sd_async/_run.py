@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ._api.datastore import PATIENCE
 from ._api.gateways import MOST_BYTES, SCHEME
-from ._render.shown import Shown
+from ._render.displayable import Displayable
 from ._results.tables import CSV_FILES
 from ._util.field_docs import document_fields
 from .models.rest_uid import check_rest_uid
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import os
 
     from ._client import Client
+    from ._render.cards import Card
     from ._results.tables import Table
     from .models import (
         ComponentDocument,
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
 @document_fields
 @dataclass(frozen=True)
-class Run(Shown):
+class Run(Displayable):
     """
     A handle on one instance: an id and a client, never data.
 
@@ -49,6 +50,12 @@ class Run(Shown):
 
     def __str__(self) -> str:
         return self.id
+
+    def _card(self) -> Card:
+        from ._render.cards import Card, facts_of
+
+        note = "run.show() follows it to its end, run.status() says how it is now, run.outputs() what is there"
+        return Card(self.id, kind="run", facts=facts_of({"client": repr(self.client)}), notes=(note,))
 
     async def status(self) -> Status:
         """How it is doing now: see `Client.status`."""

@@ -15,11 +15,11 @@ import anyio.lowlevel
 
 from .._errors import JournalError, LaunchConflict, St4sdError
 from .._http.loop_binding import LoopBinding
-from .._render.shown import Shown
+from .._render.displayable import Displayable
 from .._util.progress import ProgressReporter
 from .._util.threads import in_thread
 from .collector import Collecting, collecting
-from .item import Item, item_of
+from .item import Item, item_of, state_badge
 from .journal import Journal
 from .launch import Entry, Launch, differences, each, entry
 from .limiter import Pace
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from .._client import Client
     from .._config import Config
+    from .._render.cards import Card, Summary
     from .._run import Run
     from ..models import Properties
 
@@ -63,7 +64,7 @@ class Deployment:
     listing: Listing
 
 
-class Batch(Shown, Settling):
+class Batch(Displayable, Settling):
     """
     Many launches and what became of them, in a journal that survives.
 
@@ -356,6 +357,25 @@ class Batch(Shown, Settling):
         found = await self._client.properties(list(keys), names)
         rows = tuple((keys[row[0]], *row) for row in found.rows)
         return replace(found, columns=("key", *found.columns), rows=rows)
+
+    def _card(self) -> Card:
+        from .._render.cards import Card, Summary, Tone, counted, summary_table
+
+        ordered = [State.COLLECTED, State.SUCCEEDED, State.STARTED, State.SENDING, State.UNKNOWN, State.PLANNED]
+        counts = self.counts
+        parts = [(counts[state], state_badge(state)) for state in [*ordered, *sorted(BAD_ENDS)] if counts[state]]
+
+        def summary(row: Row) -> Summary:
+            badge = state_badge(row.state)
+            if row.error is None and badge.tone in (Tone.GOOD, Tone.BUSY, Tone.QUIET):
+                return Summary(badge)
+            return self._item(row)._summary()  # reads the status: only for the few that show a reason
+
+        rows = dict(self._book.rows)
+        table = summary_table("launch", {key: summary(row) for key, row in rows.items()})
+        return Card(
+            counted(len(rows), "launch"), kind=f"batch in {self._journal.name}", parts=tuple(parts), table=table
+        )
 
     def _item(self, row: Row) -> Item:
         run: Run | None = None if row.rest_uid is None else self._client.run(row.rest_uid)

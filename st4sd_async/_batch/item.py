@@ -9,19 +9,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .. import _errors as errors
-from .._render.shown import Shown
+from .._render.displayable import Displayable
 from .._util.field_docs import document_fields
 from .._util.redact import masked
 from ..models import Status
-from .state import Row, State
+from ..models.hints import with_hint
+from .state import BAD_ENDS, Row, State
 
 if TYPE_CHECKING:
+    from .._render.cards import Badge, Card, Summary
     from .._run import Run
 
 
 @document_fields
 @dataclass(frozen=True)
-class Item(Shown):
+class Item(Displayable):
     """
     One launch of a batch, at one moment.
 
@@ -60,6 +62,43 @@ class Item(Shown):
     rest-uids of instances that may come from a start of this launch whose answer was lost, and that ended or were
     deleted before they executed anything; () if there are none. They may be deleted.
     """
+
+    def _card(self) -> Card:
+        from .._render.cards import Card, Tone, facts_of, joined, with_error
+
+        facts = {
+            "experiment": self.experiment,
+            "run": self.run,
+            "attempt": self.attempt if self.attempt > 1 else None,
+            "files": joined(map(str, self.files)),
+        }
+        card = Card(self.key, kind="launch", badge=state_badge(self.state), facts=facts_of(facts))
+        hint = self.status.hint if self.status and self.state in BAD_ENDS else None
+        if hint is not None:
+            return with_hint(card, hint, Tone.BAD)
+        return card if self.error is None else with_error(card, self.error)
+
+    def _summary(self) -> Summary:
+        """Return what to show of the launch among many."""
+        from .._render.cards import Summary, error_text
+
+        reason = self.status._summary().reason if self.status and self.state in BAD_ENDS else ""
+        return Summary(state_badge(self.state), reason=reason or (error_text(self.error) if self.error else ""))
+
+
+def state_badge(state: str) -> Badge:
+    """Return the word for a state, with its tone."""
+    from .._render.cards import Badge, Tone
+
+    tones = {
+        State.SUCCEEDED: Tone.GOOD,
+        State.COLLECTED: Tone.GOOD,
+        State.STARTED: Tone.BUSY,
+        State.SENDING: Tone.BUSY,
+        State.UNKNOWN: Tone.WAITING,
+        State.PLANNED: Tone.QUIET,
+    }
+    return Badge(str(state), tones.get(State(state), Tone.BAD))
 
 
 def item_of(row: Row, run: Run | None, error: Exception | None) -> Item:

@@ -6,7 +6,8 @@ import sys
 from typing import TYPE_CHECKING, Any, Protocol
 
 from .._render.cards import Badge, Bar, Card, Cell, Table, Tone
-from .._render.render import html_of, plain, text_of, words_of
+from .._render.html import to_html
+from .._render.text import cell_text, line_of, to_text
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -58,7 +59,7 @@ class Notebook:
         """Show a card in place of the one before."""
         from IPython.display import display
 
-        bundle = {"text/html": html_of(told), "text/plain": text_of(told)}
+        bundle = {"text/html": to_html(told), "text/plain": to_text(told)}
         if self._handle is None:
             self._handle = display(bundle, raw=True, display_id=True)  # type: ignore[no-untyped-call]  # as it is there
         else:
@@ -92,7 +93,7 @@ def _drawn(told: Card) -> RenderableType:
     from rich.console import Group
     from rich.text import Text
 
-    headline = Text(plain(told.title), "bold")
+    headline = Text(line_of(told.title), "bold")
     shown = [cell for cell in (told.badge, told.bar) if cell] + [
         Badge(f"{count:,} {badge.word}", badge.tone) for count, badge in told.parts
     ]
@@ -100,16 +101,16 @@ def _drawn(told: Card) -> RenderableType:
         headline.append("  ").append_text(_coloured(cell))
     lines: list[RenderableType] = [headline]
     if told.alert:
-        lines += [Text(plain(told.alert), STYLES[told.tone]), Text(plain(told.advice))]
+        lines += [Text(line_of(told.alert), STYLES[told.tone]), Text(line_of(told.advice))]
     if told.table is not None:
         lines += [_grid(told.table), *([Text(told.table.more, "dim")] if told.table.more else [])]
-    return Group(*lines, *(Text(plain(note), "dim") for note in told.notes))
+    return Group(*lines, *(Text(line_of(note), "dim") for note in told.notes))
 
 
 def _coloured(cell: Cell) -> Any:
     from rich.text import Text
 
-    return Text(words_of(cell), STYLES[cell.tone] if isinstance(cell, Badge | Bar) else "")
+    return Text(cell_text(cell), STYLES[cell.tone] if isinstance(cell, Badge | Bar) else "")
 
 
 def _grid(table: Table) -> RenderableType:
@@ -117,7 +118,7 @@ def _grid(table: Table) -> RenderableType:
 
     grid = Grid(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     for place, name in enumerate(table.columns):
-        grid.add_column(plain(name), justify="right" if place in table.numbers else "left", overflow="fold")
+        grid.add_column(line_of(name), justify="right" if place in table.numbers else "left", overflow="fold")
     for row in table.rows:
         grid.add_row(*map(_coloured, row))
     return grid
@@ -134,13 +135,13 @@ class Lines:
     def draw(self, told: Card) -> None:
         """Say what is new."""
         if told.table is None or told.table.is_grouped:
-            headline = text_of(told).splitlines()[: 2 if told.alert else 1]
+            headline = to_text(told).splitlines()[: 2 if told.alert else 1]
             self._say(told.title, ": ".join(headline))
         else:
             for row in told.table.rows:
-                self._say(words_of(row[0]), "  ".join(filter(None, map(words_of, row))))
+                self._say(cell_text(row[0]), "  ".join(filter(None, map(cell_text, row))))
         for note in told.notes:
-            self._say(note, plain(note))
+            self._say(note, line_of(note))
 
     def _say(self, name: str, line: str) -> None:
         if self._said.get(name) != line:

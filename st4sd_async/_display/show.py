@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 from .._errors import UnknownRun
-from .._render.cards import Bar, Card, Look, Table, Tone, counted, look_of, of_many, size_of
-from .._render.portraits import of_run
+from .._render.cards import Bar, Card, Summary, Table, Tone, counted, format_size, runs_card
 from .._run import rest_uid_of, several
 from .screens import PAUSE, Screen, screen_here
 
@@ -58,7 +57,7 @@ class View:
     """What is shown of some runs, and where."""
 
     def __init__(self, rest_uids: Iterable[str], screen: Screen) -> None:
-        self._looks = dict.fromkeys(rest_uids, Look())
+        self._summaries = dict.fromkeys(rest_uids, Summary())
         self.statuses: dict[str, Status] = {}
         """rest-uid -> the newest status."""
         self._screen: Screen | None = screen
@@ -67,7 +66,7 @@ class View:
 
     def take(self, rest_uid: str, status: Status) -> None:
         """Take note of a status."""
-        self.statuses[rest_uid], self._looks[rest_uid] = status, look_of(status)
+        self.statuses[rest_uid], self._summaries[rest_uid] = status, status._summary()
         self._news.set()
 
     async def keep_drawing(self, clock: Clock) -> None:
@@ -81,14 +80,15 @@ class View:
     @property
     def card(self) -> Card:
         """What is to be shown now."""
-        if len(self._looks) == len(self.statuses) == 1:
-            return of_run(*next(iter(self.statuses.items())))
-        told = of_many(self._looks)
-        return told if self.statuses else replace(told, table=None)
+        if len(self._summaries) == len(self.statuses) == 1:
+            rest_uid, status = next(iter(self.statuses.items()))
+            return status._card(rest_uid)
+        card = runs_card(self._summaries)
+        return card if self.statuses else replace(card, table=None)
 
     def close(self, note: str = GOODBYE) -> None:
         """Draw a last time, with a word on runs that are not over."""
-        is_over = all(rest_uid in self.statuses and self.statuses[rest_uid].is_final for rest_uid in self._looks)
+        is_over = all(rest_uid in self.statuses and self.statuses[rest_uid].is_final for rest_uid in self._summaries)
         self._draw(self.card if is_over else replace(self.card, notes=(note,) if note else ()))
         if self._screen is not None:
             self._screen.close()
@@ -129,7 +129,7 @@ def progress_card(updates: Iterable[ProgressUpdate]) -> Card:
             one.work,
             _bar(one),
             f"{one.done:,} of {one.total:,} {one.unit}",
-            size_of(one.received) if one.received else "",
+            format_size(one.received) if one.received else "",
         )
         for one in updates
     )

@@ -20,6 +20,8 @@ LOGGER = "st4sd_async"
 _HALF = re.compile("[\ud800-\udfff]")
 MAX_MESSAGE_LENGTH = 500
 """Characters; longer server messages are cut in the middle."""
+MAX_REPR_LENGTH = 120
+"""Characters of the `repr` of a reply, which may stand in a list with others; `model_dump` shows all of it."""
 LAYOUT = "\n\t"
 """Characters that may be kept where a text of several lines is printed as it is laid out."""
 

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from enum import StrEnum
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from .._util.field_docs import document_fields
 from .._util.printable import printable, shorten
 from .finality import IMAGE_PULL
 
+if TYPE_CHECKING:
+    from .._render.cards import Card, Tone
+
 LONGEST_LINE = 200
 """Characters of a hint on one line."""
+MAX_WORDS_LENGTH = 4000
+"""Characters of the service's text in a card."""
 
 
 @document_fields
@@ -51,6 +57,19 @@ class Reason(StrEnum):
     UNKNOWN = "unknown"
     """The service says a word that this client does not know."""
 
+
+WAITING = frozenset(
+    {
+        Reason.PENDING,
+        Reason.INITIALISING,
+        Reason.UNSCHEDULED,
+        Reason.UNSCHEDULABLE,
+        Reason.WAITING_ON_RESOURCE,
+        Reason.SUSPENDED,
+        Reason.UNKNOWN,
+    }
+)
+"""Reasons that may pass; nothing is wrong with the run while it is not over."""
 
 _ADVICE = {
     Reason.PENDING: "no status yet, as in the first seconds of a run; if it stays so, ask your administrator",
@@ -144,6 +163,18 @@ class Hint(NamedTuple):
     def __str__(self) -> str:
         line = f"{self.reason.replace('_', ' ')}: {self.advice}"
         return f"{line} ({shorten(self.gist, LONGEST_LINE - len(line) - len(' ()'))})" if self.gist else line
+
+
+def with_hint(card: Card, hint: Hint, tone: Tone) -> Card:
+    """Return a card with a hint as its alert; the service's text is added if it says more than the hint."""
+    reason, text = hint.reason.replace("_", " "), (hint.text or "").strip()
+    return replace(
+        card,
+        alert=f"{reason}: {hint.gist}" if hint.gist else reason,
+        advice=hint.advice,
+        words="" if " ".join(text.split()) == hint.gist else text[:MAX_WORDS_LENGTH],
+        tone=tone,
+    )
 
 
 def explain(state: str | None, exit_status: str | None, stage_state: str | None, text: str | None) -> Hint | None:

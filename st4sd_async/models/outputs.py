@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, field_validator
 
-from .._render.shown import Shown
+from .._render.displayable import Displayable
 from .._util.field_docs import document_fields
 from .._util.file_names import safe_name
 from ._base import Reply
@@ -22,10 +22,12 @@ from ._base import Reply
 if TYPE_CHECKING:
     import pandas
 
+    from .._render.cards import Card
+
 _VERSION = re.compile(r"[0-9]{1,18}")
 
 
-class KeyOutput(Shown, Reply):
+class KeyOutput(Displayable, Reply):
     """
     A file or folder that the experiment's developer flagged as being of special interest.
 
@@ -63,6 +65,21 @@ class KeyOutput(Shown, Reply):
     @classmethod
     def _moment(cls, value: Any) -> Any:
         return _moment(str(value)) if isinstance(value, str | int | float) and value else None
+
+    def _card(self) -> Card:
+        from .._render.cards import Badge, Card, Tone, facts_of
+
+        badge = None
+        if self.final is not None:
+            badge = Badge("final", Tone.GOOD) if self.final else Badge("may change", Tone.WAITING)
+        facts = {
+            "path": self.filepath,
+            "description": self.description,
+            "type": self.type,
+            "version": self.version,
+            "made": None if self.created is None else f"{self.created:%Y-%m-%d %H:%M:%S %Z}",
+        }
+        return Card(self.filename or "a file", kind="key-output", badge=badge, facts=facts_of(facts))
 
 
 def _moment(text: str) -> datetime | None:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar
+import re
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import BeforeValidator, Field
 
-from .._render.shown import LONGEST_REPR, Shown
+from .._render.displayable import Displayable
 from .._util.field_docs import document_fields
-from .._util.printable import one_line, shorten
+from .._util.printable import MAX_REPR_LENGTH, one_line, shorten
 from ._base import Entry, Reply
 from .interface import Interface
+
+if TYPE_CHECKING:
+    from .._render.cards import Card
 
 # Lists of the service are marshalled: what is missing comes as null, and invalid entries come as
 # they are, so every part may be absent.
@@ -180,7 +184,7 @@ class Parameterisation(Reply):
     """To be chosen."""
 
 
-class Experiment(Shown, Entry):
+class Experiment(Displayable, Entry):
     """
     A parameterised virtual experiment package in the service's registry.
 
@@ -221,7 +225,45 @@ class Experiment(Shown, Entry):
 
     def __repr__(self) -> str:
         tags = f", tags={self.tags}" if self.tags else ""
-        return shorten(f"{type(self).__name__}({self.identifier!r}{tags})", LONGEST_REPR)
+        return shorten(f"{type(self).__name__}({self.identifier!r}{tags})", MAX_REPR_LENGTH)
+
+    def _card(self) -> Card:
+        from .._render.cards import Card, facts_of, joined
+
+        package, registry = self.metadata.package, self.metadata.registry
+        options, presets = self.parameterisation.execution_options, self.parameterisation.presets
+        facts = {
+            "identifier": self.identifier,
+            "tags": joined(self.tags),
+            "description": package.description or registry.interface.description,
+            "source": joined(map(_source_text, self.base.packages)),
+            "inputs": joined(file.name for file in registry.inputs),
+            "data": joined(file.name for file in registry.data),
+            "variables": joined(map(_variable_text, options.variables)),
+            "fixed": joined(f"{variable.name} = {variable.value}" for variable in presets.variables),
+            "platforms": joined(options.platform or registry.platforms),
+            "outputs": joined(output.name for output in registry.output),
+            "measures": joined(registry.interface.property_names),
+            "keywords": joined(package.keywords),
+            "started": None if registry.times_executed is None else f"{registry.times_executed} times",
+        }
+        return Card(str(self.name), kind="experiment", facts=facts_of(facts))
+
+
+def _source_text(package: BasePackage) -> str:
+    """Return where a package is in git, without credentials in the address; "" if it is not in git."""
+    location = package.source.git.location if package.source and package.source.git else None
+    if location is None or not location.url:
+        return ""
+    version = location.tag or location.branch or location.commit
+    return re.sub(r"//[^/]*@", "//", location.url) + (f" at {version}" if version else "")
+
+
+def _variable_text(variable: Variable) -> str:
+    """Return the name of a variable with its allowed values or its default."""
+    if variable.choices:
+        return f"{variable.name} ({' or '.join(str(choice.get('value')) for choice in variable.choices)})"
+    return str(variable.name) if variable.value is None else f"{variable.name} (default {variable.value})"
 
 
 @document_fields

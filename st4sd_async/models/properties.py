@@ -7,14 +7,15 @@ from dataclasses import dataclass, field
 from math import inf, nan
 from typing import TYPE_CHECKING, Any, Self, TypeGuard
 
-from .._render.shown import Shown
+from .._render.displayable import Displayable
 from .._util.field_docs import document_fields
-from .._util.printable import one_line
+from .._util.printable import one_line, shorten
 
 if TYPE_CHECKING:
     import pandas
 
     from .._errors import St4sdError
+    from .._render.cards import Card
 
 INPUT_ID = "input-id"
 """The column with the ids of the inputs."""
@@ -22,6 +23,12 @@ RUN = "rest-uid"
 """The column with the ids of the runs, in a table of several."""
 SHOWN_ROWS = 10
 """Rows in the text of a table; the rest is counted."""
+MAX_CARD_ROWS = 20
+"""Rows in a notebook."""
+MAX_CARD_PROBLEMS = 5
+"""Runs without rows whose errors are shown in a notebook."""
+MAX_PROBLEM_LENGTH = 240
+"""Characters of such an error."""
 
 _NUMBERS = {"NaN": nan, "inf": inf, "-inf": -inf}
 """Numbers that JSON does not have, as the services write them."""
@@ -36,7 +43,7 @@ def is_table(value: Any) -> TypeGuard[dict[str, list[Any]]]:
 
 @document_fields
 @dataclass(frozen=True)
-class Properties(Shown):
+class Properties(Displayable):
     """
     What one run measured, or several: a table with a row for each measurement.
 
@@ -141,6 +148,31 @@ class Properties(Shown):
     def __repr__(self) -> str:
         problems = f", {len(self.problems)} without any" if self.problems else ""
         return f"<Properties: {len(self)} rows of {one_line(', '.join(self.columns))}{problems}>"
+
+    def _card(self) -> Card:
+        from .._render.cards import Card, Table, Tone, counted, omitted
+
+        numbers = {
+            index
+            for index, name in enumerate(self.columns)
+            if self.rows and all(isinstance(value, int | float) for value in self[name])
+        }
+        rows = tuple(tuple(map(_cell, row)) for row in self.rows[:MAX_CARD_ROWS])
+        more = omitted(len(self) - len(rows), "row")
+        problems = [f"{run}: {shorten(str(error), MAX_PROBLEM_LENGTH)}" for run, error in self.problems.items()]
+        left = omitted(len(problems) - MAX_CARD_PROBLEMS, "run")
+        return Card(
+            counted(len(self), "measurement"),
+            kind="properties",
+            alert=f"nothing of {counted(len(problems), 'run')}" if problems else "",
+            advice="; ".join([*problems[:MAX_CARD_PROBLEMS], *([left] if left else [])]),
+            tone=Tone.WAITING,
+            table=Table(self.columns, rows, more, frozenset(numbers)),
+        )
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def _with_numbers(column: Sequence[Any]) -> list[Any]:

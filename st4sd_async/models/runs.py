@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Self
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
 from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, PrivateAttr, field_validator, model_validator
 
-from .._render.shown import LONGEST_REPR, Shown
-from .._util.printable import shorten
+from .._render.displayable import Displayable
+from .._util.printable import MAX_REPR_LENGTH, shorten
 from ._base import Reply, Word
-from .finality import is_final
-from .hints import Hint, Reason, explain, with_lines
+from .finality import FINAL_EXITS, is_final
+from .hints import WAITING, Hint, Reason, explain, with_hint, with_lines
 from .outputs import KeyOutput
 from .packages import Experiment
 from .rest_uid import check_rest_uid
+
+if TYPE_CHECKING:
+    from .._render.cards import Card, Summary
 
 _IN_PLACE = ("warning", "message")
 """Keys of what the service says in place of a status."""
@@ -122,7 +125,7 @@ class Meta(Reply):
     """Version of the orchestrator."""
 
 
-class Status(Shown, Reply):
+class Status(Displayable, Reply):
     """
     How an instance is doing, at one moment.
 
@@ -238,7 +241,49 @@ class Status(Shown, Reply):
         return shorten(f"{'deleted, last seen ' if self.is_deleted else ''}{state}{then}{why}")
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({shorten(str(self), LONGEST_REPR - 10)!r})"
+        return f"{type(self).__name__}({shorten(str(self), MAX_REPR_LENGTH - 10)!r})"
+
+    def _card(self, rest_uid: str = "") -> Card:
+        from .._render.cards import Card, facts_of, joined  # not with the package: most programs show nothing
+
+        stage = self.current_stage or ""
+        if self.stages and stage in self.stages:
+            stage = f"{stage} ({self.stages.index(stage) + 1} of {len(self.stages)})"
+        variables = self.meta.user_variables.get("global") if self.meta else None
+        facts = {
+            "state": joined([self.experiment_state, self.exit_status]),
+            "stage": stage,
+            "variables": joined(f"{name} = {value}" for name, value in _items(variables)),
+            "platform": self.meta.platform if self.meta else None,
+        }
+        summary, hint = self._summary(), self.hint
+        kind = "run" if rest_uid else "status"
+        card = Card(rest_uid, kind=kind, badge=summary.badge, bar=summary.bar, facts=facts_of(facts))
+        return card if hint is None else with_hint(card, hint, summary.badge.tone)
+
+    def _summary(self) -> Summary:
+        """Return what to show of the run among many."""
+        from .._render.cards import Badge, Bar, Summary, Tone
+
+        hint, bar = self.hint, None
+        if hint is None:
+            tone = Tone.GOOD if self.is_success else Tone.BUSY
+        elif hint.reason in (Reason.DELETED, Reason.STOPPED):
+            tone = Tone.QUIET
+        else:
+            tone = Tone.WAITING if hint.reason in WAITING and not self.is_final else Tone.BAD
+        has_ended = (self.exit_status or "").casefold() in FINAL_EXITS and tone is not Tone.BUSY
+        state = (self.exit_status if has_ended else self.experiment_state) or "no status yet"
+        share = 1.0 if self.is_success else self.total_progress or 0.0
+        # The service reports a progress of 0 for runs that wait or failed: a bar would say nothing.
+        if not self.is_deleted and (share > 0 or tone is Tone.BUSY):
+            bar = Bar(min(max(0.0, share), 1.0), tone)
+        reason = "" if hint is None else hint.gist or (hint.advice if tone is Tone.BAD else "")
+        return Summary(Badge("deleted" if self.is_deleted else str(state), tone), bar, reason)
+
+
+def _items(value: Any) -> Iterable[tuple[Any, Any]]:
+    return value.items() if isinstance(value, dict) else ()
 
 
 def _facts(raw: Mapping[str, Any]) -> dict[str, Any]:

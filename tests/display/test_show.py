@@ -16,8 +16,7 @@ from rich.console import Console
 from st4sd_async import Client, Launch, ProgressBars, ProgressUpdate, Run, Status, UnknownRun, WaitTimeout
 from st4sd_async._display.screens import Lines, Notebook, Terminal, screen_here
 from st4sd_async._display.show import GOODBYE, View, progress_card
-from st4sd_async._render.cards import Bar, Tone, look_of, of_many
-from st4sd_async._render.portraits import of_run
+from st4sd_async._render.cards import Bar, Tone, runs_card
 from st4sd_async.local import LocalServer
 from tests.conftest import FakeClock
 
@@ -191,8 +190,8 @@ def test_a_terminal_keeps_a_table_in_its_place() -> None:
     """The lines before are taken back; the failure is red, and the hostile name is no command."""
     stream, screen = terminal(color_system="standard")
 
-    screen.draw(of_many({"demo-1": look_of(RUNNING), "demo-\x1b[2J2": look_of(RUNNING)}))
-    screen.draw(of_many({"demo-1": look_of(RUNNING), "demo-\x1b[2J2": look_of(FAILED)}))
+    screen.draw(runs_card({"demo-1": RUNNING._summary(), "demo-\x1b[2J2": RUNNING._summary()}))
+    screen.draw(runs_card({"demo-1": RUNNING._summary(), "demo-\x1b[2J2": FAILED._summary()}))
     screen.close()
 
     drawn = stream.getvalue()
@@ -206,7 +205,7 @@ def test_one_run_in_a_terminal_has_its_failure_beneath() -> None:
     """With what to do; and nothing is coloured where nobody wants colours."""
     stream, screen = terminal(no_color=True)
 
-    screen.draw(of_run("demo-1", FAILED))
+    screen.draw(FAILED._card("demo-1"))
     screen.close()
 
     assert "component failed: Job: stage0.Boom. Returncode 3" in stream.getvalue()
@@ -244,8 +243,8 @@ def test_a_notebook_updates_one_output(shell: list[dict[str, Any]]) -> None:
     screen = screen_here()
     assert isinstance(screen, Notebook)
 
-    screen.draw(of_run("demo-1", RUNNING))
-    screen.draw(of_run("demo-1", FAILED))
+    screen.draw(RUNNING._card("demo-1"))
+    screen.draw(FAILED._card("demo-1"))
     screen.close()
 
     assert [message.get("update", False) for message in shell] == [False, True]

@@ -48,8 +48,9 @@ from st4sd_async import (
 )
 from st4sd_async._display.screens import Lines
 from st4sd_async._display.show import progress_card
-from st4sd_async._render.render import html_of, text_of
-from st4sd_async._render.shown import Shown
+from st4sd_async._render.displayable import Displayable
+from st4sd_async._render.html import to_html
+from st4sd_async._render.text import to_text
 from st4sd_async._util.printable import LAYOUT, printable
 from st4sd_async.models._base import Reply
 from st4sd_async.models.hints import explain
@@ -117,7 +118,7 @@ def check_shown(thing: Any) -> None:
     texts = [repr(thing), str([thing]), f"{thing!r}"]
     if not isinstance(thing, pydantic.BaseModel) or not isinstance(thing, str):
         texts += [str(thing), f"{thing}"]
-    if isinstance(thing, Shown):
+    if isinstance(thing, Displayable):
         pretty = Printer()
         thing._repr_pretty_(pretty, cycle=False)
         html = thing._repr_html_()
@@ -184,7 +185,7 @@ def test_all_that_is_made_of_replies_is_shown_without_orders(texts: list[str]) -
     assert is_harmless(str(parsed))
     assert is_harmless(repr(parsed))
     card = progress_card([ProgressUpdate(next(source), 1, 2, next(source), 3, False)])
-    assert is_harmless(text_of(card) + html_of(card))
+    assert is_harmless(to_text(card) + to_html(card))
 
 
 def errors_of(source: Iterator[str]) -> Iterator[BaseException]:
@@ -203,7 +204,7 @@ def errors_of(source: Iterator[str]) -> Iterator[BaseException]:
         cls(next(source), next(source)) for cls in classes(_errors.DownloadError) + classes(_errors.OutcomeUnknown)
     )
     yield _errors.S3Error(next(source), next(source), next(source))
-    status = Status.model_validate({"experiment-state": next(source), "error-description": next(source)})
+    status = Status.model_construct(current_stage=next(source), error_description=next(source))
     yield from (
         _errors.RunFailed({RUN: status}),
         _errors.RunDeleted(RUN, status),

@@ -1,0 +1,115 @@
+"""
+Cards as HTML for notebooks; nothing else in this package writes HTML.
+
+Every text is escaped where it is written, and only the styles below are not. White is readable on all colours, and the
+colours are readable on white and on black; other text has the colour of its surroundings. So light and dark themes both
+work. There are no scripts, no classes and no resources from elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from html import escape
+from itertools import count
+
+from .._util.printable import shorten
+from .cards import COLOURS, Badge, Bar, Card, Cell, Table
+from .text import MAX_TEXT_LENGTH, MAX_TITLE_LENGTH, line_of
+
+_MUTED = "opacity:.7"
+_WRAP = "overflow-wrap:break-word;white-space:normal"
+
+
+def to_html(card: Card) -> str:
+    """Return a card as HTML."""
+    pieces = [_headline(card), _alert(card), _parts(card), _facts(card.facts)]
+    if card.table is not None:
+        pieces.append(_table(card.table))
+    pieces += [_tag("div", f"{_MUTED};margin-top:4px", _safe(note)) for note in card.notes]
+    return _tag("div", "font-size:13px;line-height:1.5;text-align:left", "".join(pieces))
+
+
+def _tag(name: str, style: str, inner: str) -> str:
+    """Return an element; ``inner`` is HTML already."""
+    return f'<{name} style="{style}">{inner}</{name}>'
+
+
+def _safe(text: str, limit: int = MAX_TEXT_LENGTH) -> str:
+    return escape(shorten(text, limit))
+
+
+def _headline(card: Card) -> str:
+    pieces = [_tag("b", _WRAP, _safe(card.title, MAX_TITLE_LENGTH))] if card.title else []
+    pieces += [_tag("span", _MUTED, _safe(card.kind, MAX_TITLE_LENGTH))] if card.title and card.kind else []
+    pieces += [_badge(card.badge)] if card.badge else []
+    pieces += [_bar(card.bar)] if card.bar else []
+    return f"<div>{'&ensp;'.join(pieces)}</div>"
+
+
+def _badge(badge: Badge) -> str:
+    style = f"background:{COLOURS[badge.tone]};color:#fff;border-radius:3px;padding:0 7px;white-space:nowrap"
+    return _tag("span", style, _safe(badge.word, MAX_TITLE_LENGTH))
+
+
+def _bar(bar: Bar) -> str:
+    shape = "height:8px;border-radius:4px"
+    fill = _tag("span", f"display:block;width:{bar.share:.1%};{shape};background:{COLOURS[bar.tone]}", "")
+    frame = _tag("span", f"display:inline-block;width:100px;{shape};background:rgba(128,128,128,.35)", fill)
+    return _tag("span", "white-space:nowrap", f"{frame}&ensp;{bar.share:.0%}")
+
+
+def _alert(card: Card) -> str:
+    if not card.alert:
+        return ""
+    lines = [f"<b>{_safe(card.alert)}</b>", *([_safe(card.advice)] if card.advice else [])]
+    whole = _tag("div", _WRAP, "<br>".join(lines))
+    if card.words:
+        words = "\n".join(line_of(line) for line in card.words.splitlines())
+        summary = _tag("summary", f"{_MUTED};cursor:pointer", "what the service said")
+        style = "white-space:pre-wrap;overflow-wrap:anywhere;margin:2px 0;padding:0;background:none;font-size:12px"
+        whole += f"<details>{summary}{_tag('pre', style, escape(words))}</details>"
+    colour = COLOURS[card.tone]
+    return _tag("div", f"border-left:4px solid {colour};background:{colour}1f;padding:3px 10px;margin:4px 0", whole)
+
+
+def _parts(card: Card) -> str:
+    """Return a bar with a slice for each state, and the counts."""
+    if not card.parts:
+        return ""
+    total = sum(count for count, _ in card.parts)
+    slice_style = "display:inline-block;height:10px;width:{:.2%};background:{}"
+    slices = [_tag("span", slice_style.format(count / total, COLOURS[badge.tone]), "") for count, badge in card.parts]
+    frame = "width:420px;max-width:100%;font-size:0;line-height:0;white-space:nowrap;border-radius:5px;overflow:hidden"
+    counts = [_badge(Badge(f"{count:,} {badge.word}", badge.tone)) for count, badge in card.parts]
+    return _tag("div", f"{frame};margin:4px 0", "".join(slices)) + f"<div>{'&ensp;'.join(counts)}</div>"
+
+
+def _facts(facts: Iterable[tuple[str, str]]) -> str:
+    return _grid("", [_cells([_tag("span", _MUTED, _safe(name)), _safe(value)]) for name, value in facts])
+
+
+def _table(table: Table) -> str:
+    line = "border-bottom:1px solid rgba(128,128,128,.5)"
+    head = _cells(map(_safe, table.columns), table.numbers, "th", line)
+    body = [_cells(map(_cell, row), table.numbers) for row in table.rows]
+    more = _tag("div", _MUTED, _safe(table.more)) if table.more else ""
+    return _grid(f"<thead>{head}</thead>", body) + more
+
+
+def _grid(head: str, rows: Sequence[str]) -> str:
+    style = "border:none;border-collapse:collapse;margin:4px 0 0;font-size:inherit"
+    return _tag("table", style, f"{head}<tbody>{''.join(rows)}</tbody>") if rows or head else ""
+
+
+def _cells(cells: Iterable[str], numbers: Collection[int] = (), name: str = "td", line: str = "border:none") -> str:
+    """Return a row of a table; it sets all that the style sheets of notebooks set for tables."""
+    style = f"padding:1px 14px 1px 0;vertical-align:top;max-width:44em;background:none;{_WRAP};{line}"
+    sides = (f"text-align:{'right' if column in numbers else 'left'}" for column in count())
+    row = (_tag(name, f"{side};{style}", cell) for cell, side in zip(cells, sides, strict=False))
+    return _tag("tr", "background:none", "".join(row))
+
+
+def _cell(cell: Cell) -> str:
+    if isinstance(cell, Badge):
+        return _badge(cell)
+    return _bar(cell) if isinstance(cell, Bar) else _safe(cell)

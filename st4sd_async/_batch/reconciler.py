@@ -17,7 +17,7 @@ from .._errors import APIError, DecodeError, NotFound, St4sdError, TransportErro
 from .._util.printable import shorten
 from .._watch.schedule import GROWTH, QUICKEST
 from .._watch.subscription import survives
-from ..models.finality import Judge
+from ..models.finality import FinalityTracker
 from .reconcile_rules import (
     PIECES,
     Absent,
@@ -91,7 +91,7 @@ class Doubts:
         self._windows: dict[str, Window] = {}
         """key -> the evidence that concerns it."""
         self._has_datastore = True
-        self._judges: dict[str, Judge] = {}
+        self._judges: dict[str, FinalityTracker] = {}
         """rest-uid -> whether a candidate is over, by what requests for it showed."""
         self._ended: dict[str, Sighting] = {}
         """rest-uid -> what a request for a candidate showed that is over."""
@@ -352,8 +352,8 @@ class Doubts:
             self._asked[uid] = self._book.clock.now()
             with suppress(St4sdError, ValueError):  # ValueError: what the list calls an id is none
                 status = await self._client.status(uid)
-                judged = self._judges.setdefault(uid, Judge(self._grace))
-                is_over = judged.is_over(status.pair, self._book.clock.now(), status.error_description)
+                judged = self._judges.setdefault(uid, FinalityTracker(self._grace))
+                is_over = judged.observe(status.pair, self._book.clock.now(), status.error_description)
                 found[uid] = replace(of_status(uid, listed[uid].package, status), is_over=is_over)
                 if found[uid].has_executed:
                     self._executed.add(uid)

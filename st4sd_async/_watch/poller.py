@@ -12,7 +12,7 @@ import anyio.lowlevel
 
 from .._api import instances
 from .._api.status_list import StatusList
-from ..models.finality import Judge
+from ..models.finality import FinalityTracker
 from .leader_election import Turns
 from .schedule import QUICKEST, Schedule
 from .status_reader import LastWord, Looks
@@ -116,7 +116,7 @@ class Poller:
         for rest_uid in rest_uids:
             watched = self._runs.get(rest_uid)
             if watched is None:
-                watched = self._runs[rest_uid] = Watched(rest_uid, Judge(self._grace))
+                watched = self._runs[rest_uid] = Watched(rest_uid, FinalityTracker(self._grace))
             follower.join(watched)
             if watched.final is not None or now - watched.seen <= QUICKEST:
                 follower.tell(watched)

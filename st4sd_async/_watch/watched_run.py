@@ -15,7 +15,7 @@ from math import inf
 from typing import TYPE_CHECKING, Any
 
 from ..models import Status
-from ..models.finality import Judge
+from ..models.finality import FinalityTracker
 
 if TYPE_CHECKING:
     from .subscription import Follower
@@ -28,7 +28,7 @@ class Watched:
     """One run and what is known of it; times are seconds of the clock."""
 
     rest_uid: str
-    judge: Judge
+    judge: FinalityTracker
     status: Status | None = None
     """The newest status; None before the first."""
     final: Status | None = None
@@ -92,7 +92,7 @@ class Watched:
         self.status, self.seen, self.is_new = status, now, False
         if is_news:
             self.changed = now
-        if self.judge.is_over(status.pair, now, status.error_description):
+        if self.judge.observe(status.pair, now, status.error_description):
             self.final = status.concluded()
         return is_news or self.final is not None
 
@@ -104,12 +104,12 @@ class Watched:
         """Seconds until it is worth a request between two rounds, being new or about to be judged; infinite if not."""
         if self.is_new:
             return 0.0
-        patience = self.judge.patience(now) if self.asked <= self.seen else None
+        patience = self.judge.poll_delay(now) if self.asked <= self.seen else None
         return inf if patience is None else patience
 
     def is_doubtful(self, now: float) -> bool:
         """Whether a request for it would settle something."""
-        return self.is_in_doubt or self.status is None or self.judge.patience(now) == 0
+        return self.is_in_doubt or self.status is None or self.judge.poll_delay(now) == 0
 
     @property
     def quiet_since(self) -> tuple[float, bool]:

@@ -1,9 +1,9 @@
 """
-When is a run over? Pure rules on the pair (experiment-state, exit-status).
+Decide when a run is over, by the pair (experiment-state, exit-status). Pure rules, no I/O.
 
-The two fields become final in either order, seconds apart, and some runs never get an exit-status
-at all (a failed init container, a killed orchestrator). So a run is over when both fields are
-final, or when one is and the pair was seen to stand still for a grace period.
+The two fields become final in either order, seconds apart. Some runs never get an exit-status: their init container
+failed, or their orchestrator was killed. So a run is over when both fields are final, or when one of them is and the
+pair has not changed for a grace period.
 """
 
 from __future__ import annotations
@@ -15,90 +15,88 @@ FINAL_STATES = frozenset({"finished", "failed"})
 FINAL_EXITS = frozenset({"success", "failed", "stopped"})
 
 IMAGE_PULL = re.compile(r"(?:failed|unable) to pull images?\b|ErrImagePull|ImagePullBackOff", re.IGNORECASE)
-"""How texts speak of an image that could not be pulled: the service in its own words, the cluster in its."""
+"""Matches an error-description about an image that cannot be pulled, written by the service or by the cluster."""
 
-LONGEST_GAP = 0.5
+MAX_GAP_SHARE = 0.5
 """
-Share of the grace that the time between two looks counts for at most.
+Share of the grace period that the time between two observations counts for at most.
 
-What a pair did while nobody looked is not known: a laptop slept, a clock jumped, many other runs had
-their turn. With a half, three looks must have shown the same pair.
-"""
-
-GRACES_FOR_IMAGES = 10
-"""
-How many times the grace a pair must stand if an image could not be pulled.
-
-The cluster tries again, with pauses that grow to 300 s, and somebody can repair the image meanwhile: ten
-times the usual 60 s are longer than two such pauses.
+The pair may have changed in between: a laptop slept, a clock jumped, or many other runs were polled. With a half, three
+observations must agree.
 """
 
-ROUNDING = 1e-5
-"""Share of the time needed that may be missing: a sum of moments is not exact."""
+IMAGE_PULL_GRACES = 10
+"""
+Grace periods for which a pair must not change if an image cannot be pulled.
+
+The cluster tries again, with pauses that grow to 300 s, and the image may be repaired in between. Ten times the usual
+60 s are longer than two such pauses.
+"""
+
+ROUNDING_SHARE = 1e-5
+"""Share of the time needed that may be missing, because a sum of times is not exact."""
 
 Pair = tuple[str | None, str | None]
-"""experiment-state and exit-status, as the service words them."""
+"""experiment-state and exit-status, as the service writes them."""
 
 
-def _final_fields(pair: Pair) -> int:
-    """How many of the two fields are final; words are compared without regard to case."""
+def _count_final(pair: Pair) -> int:
+    """Return how many of the two fields are final, without regard to case."""
     state, exit_status = ((word or "").casefold() for word in pair)
     return (state in FINAL_STATES) + (exit_status in FINAL_EXITS)
 
 
 def is_final(pair: Pair) -> bool:
-    """Whether this one reply proves that the run is over: both fields are final."""
-    return _final_fields(pair) == 2
+    """Return whether both fields are final, so that this one reply proves that the run is over."""
+    return _count_final(pair) == 2
 
 
 @dataclass
-class Judge:
+class FinalityTracker:
     """
-    Decides, look by look, whether one run is over; it remembers how long a half-final pair was seen to stand.
+    Decides from one observation to the next whether a run is over.
 
-    A pair with one final field may still change: the orchestrator's container can end seconds before
-    its last status is written, and a failed image pull can be repaired.
+    A pair with one final field may still change: the orchestrator's container can end seconds before its last status
+    is written, and a failed image pull can be repaired. So the tracker adds up how long such a pair has not changed.
     """
 
     grace: float
-    """Seconds that a half-final pair must stand unchanged before the run counts as over; 0: none."""
+    """Seconds for which a pair with one final field must not change until the run counts as over; 0 means at once."""
 
     _pair: Pair | None = None
-    _finals: int = 0
-    """How many of the two words are final."""
-    _looked: float = 0.0
-    """When the last look was taken."""
-    _stood: float = 0.0
-    """Seconds that the pair was seen to stand, long gaps cut."""
+    _final_count: int = 0
+    _observed_at: float = 0.0
+    _unchanged: float = 0.0
+    """Seconds for which the pair has not changed, with long gaps cut."""
     _needed: float = 0.0
-    """Seconds that it must stand, by the text of the last look."""
+    """Seconds for which it must not change, by the text of the last observation."""
 
-    def is_over(self, pair: Pair, now: float, text: str | None = "") -> bool:
+    def observe(self, pair: Pair, now: float, text: str | None = "") -> bool:
         """
-        Take one look and tell whether the run is over.
+        Take an observation into account, and return whether the run is over.
 
         Args:
-            pair: The two words; another pair than at the last look starts the grace anew.
-            now: When the look was taken, in seconds of any clock; one that runs backwards counts as standing still.
-            text: The run's error-description, which may ask for more patience; it does not start anything anew.
+            pair: The two fields. If they changed, the grace period starts anew.
+            now: Time of the observation in seconds of any clock; if the clock runs backwards, no time has passed.
+            text: The run's error-description. It may extend the grace period, but does not start it anew.
         """
         if pair == self._pair:
-            self._stood += min(self._since(now), self.grace * LONGEST_GAP)
+            self._unchanged += min(self._passed(now), self.grace * MAX_GAP_SHARE)
         else:
-            self._pair, self._finals, self._stood = pair, _final_fields(pair), 0.0
-        self._looked = now
-        self._needed = self.grace * (GRACES_FOR_IMAGES if text and IMAGE_PULL.search(text) else 1)
-        return self._finals == 2 or (self._finals == 1 and self._missing() == 0)
+            self._pair, self._final_count, self._unchanged = pair, _count_final(pair), 0.0
+        self._observed_at = now
+        self._needed = self.grace * (IMAGE_PULL_GRACES if text and IMAGE_PULL.search(text) else 1)
+        return self._final_count == 2 or (self._final_count == 1 and self._missing() == 0)
 
-    def patience(self, now: float) -> float | None:
-        """Seconds until the next look that is of use to a half-final pair; None if the pair seen last is not one."""
-        if self._finals != 1:
+    def poll_delay(self, now: float) -> float | None:
+        """Return the seconds until another observation is useful; None if not exactly one field is final."""
+        if self._final_count != 1:
             return None
-        return max(0.0, min(self.grace * LONGEST_GAP, self._missing()) - self._since(now))
+        return max(0.0, min(self.grace * MAX_GAP_SHARE, self._missing()) - self._passed(now))
 
-    def _since(self, now: float) -> float:
-        return max(0.0, now - self._looked)
+    def _passed(self, now: float) -> float:
+        return max(0.0, now - self._observed_at)
 
     def _missing(self) -> float:
-        missing = self._needed - self._stood
-        return missing if missing > self._needed * ROUNDING else 0.0
+        missing = self._needed - self._unchanged
+        return missing if missing > self._needed * ROUNDING_SHARE else 0.0

@@ -1,4 +1,4 @@
-"""What holds for every life of a run, likely or not."""
+"""Properties of every course of a run, likely or not."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from st4sd_async import ExitStatus, ExperimentState, Status
-from st4sd_async.models.finality import Judge
+from st4sd_async.models.finality import FinalityTracker
 from st4sd_async.models.hints import LONGEST_LINE, explain
 
 GRACE = 60.0
 SLACK = 1e-4
-"""Share of the grace by which a sum of moments may be wrong."""
+"""Share of the grace period by which a sum of times may be wrong."""
 
 FINAL_STATES = ["finished", "failed", "Failed"]
 OTHER_STATES = [None, "", "None", "Initialising", "running", "unscheduled", "unschedulable", "odd"]
@@ -34,8 +34,8 @@ half_final = st.one_of(
 graces = st.one_of(st.just(0.0), st.just(GRACE), st.floats(0.01, 1000))
 
 
-class Look(NamedTuple):
-    """What was seen, and how many seconds after the look before."""
+class Observation(NamedTuple):
+    """What was observed, and how many seconds after the observation before."""
 
     passed: float
     state: str | None
@@ -43,10 +43,10 @@ class Look(NamedTuple):
     text: str
 
 
-# Few pairs of words, so that they often stand.
-looks = st.lists(
+# Only few pairs, so that they often stay the same.
+observations = st.lists(
     st.builds(
-        Look,
+        Observation,
         st.one_of(st.floats(-50, 100), st.sampled_from([0.0, 15.0, 20.0, 30.0, 60.0])),
         st.sampled_from(["running", "failed", "finished", None]),
         st.sampled_from(["", "Failed", None]),
@@ -57,12 +57,12 @@ looks = st.lists(
 )
 
 
-def finals(look: Look) -> int:
-    return (look.state in FINAL_STATES) + (look.exit_status in FINAL_EXITS)
+def count_final(seen: Observation) -> int:
+    return (seen.state in FINAL_STATES) + (seen.exit_status in FINAL_EXITS)
 
 
-def stood(seen: Sequence[Look], grace: float) -> float:
-    """How long the pair of the last look was seen to stand, added up from the end."""
+def unchanged(seen: Sequence[Observation], grace: float) -> float:
+    """Return for how long the last pair has not changed, added up from the end."""
     gaps: list[float] = []
     for later, earlier in zip(reversed(seen), reversed(seen[:-1]), strict=False):
         if (later.state, later.exit_status) != (earlier.state, earlier.exit_status):
@@ -71,62 +71,62 @@ def stood(seen: Sequence[Look], grace: float) -> float:
     return math.fsum(gaps)
 
 
-@given(looks, graces)
-def test_a_run_is_over_exactly_when_it_was_seen_to_stand_long_enough(script: list[Look], grace: float) -> None:
-    """Never by fields that can still change, always when both are final, whatever came before."""
-    judge, now = Judge(grace), 1000.0
-    for count, look in enumerate(script, start=1):
-        now += look.passed
-        over = judge.is_over((look.state, look.exit_status), now, look.text)
+@given(observations, graces)
+def test_a_run_is_over_exactly_when_it_has_not_changed_for_long_enough(script: list[Observation], grace: float) -> None:
+    """Never because of fields that can still change, always when both are final, whatever came before."""
+    tracker, now = FinalityTracker(grace), 1000.0
+    for count, seen in enumerate(script, start=1):
+        now += seen.passed
+        over = tracker.observe((seen.state, seen.exit_status), now, seen.text)
 
-        needed = grace * (1 if look.text in ("", "boom") else 10)
-        missing = needed - stood(script[:count], grace)
-        if finals(look) != 1:
-            assert over == (finals(look) == 2)
-            assert judge.patience(now) is None
+        needed = grace * (1 if seen.text in ("", "boom") else 10)
+        missing = needed - unchanged(script[:count], grace)
+        if count_final(seen) != 1:
+            assert over == (count_final(seen) == 2)
+            assert tracker.poll_delay(now) is None
         elif missing <= 0 or missing > needed * SLACK:
             assert over == (missing <= 0)
-            assert judge.patience(now) == pytest.approx(max(0.0, min(grace / 2, missing)), abs=grace * SLACK)
+            assert tracker.poll_delay(now) == pytest.approx(max(0.0, min(grace / 2, missing)), abs=grace * SLACK)
 
 
 @given(half_final, texts, graces, st.floats(0, 1e6))
-def test_looking_when_asked_ends_a_pair_that_stands(
+def test_observations_when_asked_end_a_pair_with_one_final_field(
     pair: tuple[str | None, str | None], text: str, grace: float, began: float
 ) -> None:
-    """Within the grace, or ten times that with an image, and by a handful of looks."""
-    judge, now, looked = Judge(grace), began, 1
+    """Within the grace period, or ten times that for an image, and with few observations."""
+    tracker, now, count = FinalityTracker(grace), began, 1
 
-    while not judge.is_over(pair, now, text):
-        patience = judge.patience(now)
-        assert patience is not None
-        now += patience
-        looked += 1
-        assert looked <= 22
+    while not tracker.observe(pair, now, text):
+        delay = tracker.poll_delay(now)
+        assert delay is not None
+        now += delay
+        count += 1
+        assert count <= 22
 
     graces_needed = 1 if text in ("", "boom") else 10
     assert now - began == pytest.approx(grace * graces_needed, rel=SLACK)
 
 
 @given(st.lists(st.tuples(st.floats(0, 1e6), st.sampled_from(OTHER_STATES), st.sampled_from(OTHER_EXITS), texts)))
-def test_a_pair_without_a_final_word_is_never_over_by_time(
+def test_time_never_ends_a_pair_without_a_final_field(
     script: list[tuple[float, str | None, str | None, str]],
 ) -> None:
-    """However long it stands, whatever its text, even without any grace."""
-    judges, now = (Judge(0.0), Judge(GRACE)), 0.0
+    """However long it stays the same, whatever the text, even with a grace period of 0."""
+    trackers, now = (FinalityTracker(0.0), FinalityTracker(GRACE)), 0.0
     for passed, state, exit_status, text in script:
         now += passed
-        for judge in judges:
-            assert not judge.is_over((state, exit_status), now, text)
-            assert judge.patience(now) is None
+        for tracker in trackers:
+            assert not tracker.observe((state, exit_status), now, text)
+            assert tracker.poll_delay(now) is None
 
 
 @given(states, exits, st.text(max_size=20))
 def test_strange_words_neither_raise_nor_end_a_run(state: str | None, exit_status: str | None, word: str) -> None:
-    """A word that is not final never is, beside whatever."""
+    """Whatever word stands beside it."""
     strange = f"{word}?"
 
-    assert not Judge(GRACE).is_over((state, strange), 0)
-    assert not Judge(GRACE).is_over((strange, exit_status), 0)
+    assert not FinalityTracker(GRACE).observe((state, strange), 0)
+    assert not FinalityTracker(GRACE).observe((strange, exit_status), 0)
 
 
 some_words = st.one_of(
@@ -149,7 +149,7 @@ some_texts = st.one_of(
 def test_a_hint_is_one_line_whatever_the_service_says(
     state: str | None, exit_status: str | None, stage_state: str | None, text: str | None
 ) -> None:
-    """It never raises, fits a line, shows no control character, and needs no text."""
+    """It never raises, fits on a line, has no control characters, and needs no text."""
     words = {"experiment-state": state, "exit-status": exit_status, "stage-state": stage_state}
     status = Status.model_validate({**words, "error-description": text})
 
@@ -165,11 +165,11 @@ def test_a_hint_is_one_line_whatever_the_service_says(
 
 @given(st.text(max_size=30))
 def test_a_word_never_raises_and_is_kept(word: str) -> None:
-    """Whatever a service says, it compares without regard to case and is shown as it came or as documented."""
+    """It is compared without regard to case, and its text is that of the service or the documented one."""
     for cls in (ExperimentState, ExitStatus):
         parsed = cls(word)
 
         assert parsed == word
         assert str(parsed).casefold() == word.casefold()
         assert hash(parsed) == hash(cls(word))
-        assert parsed.is_known == (word.casefold() in {str(one).casefold() for one in cls})
+        assert parsed.is_known == (word.casefold() in {str(member).casefold() for member in cls})

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from st4sd_async.models.finality import GRACES_FOR_IMAGES
+from st4sd_async.models.finality import IMAGE_PULL_GRACES
 
 GRACE = 60.0
-FOR_EVER = 3 * GRACES_FOR_IMAGES * GRACE
+FOR_EVER = 3 * IMAGE_PULL_GRACES * GRACE
 """Seconds after which a run that is not over yet is taken never to be."""
 
 NO_STATUS = "Workflow instance sum-numbers-bc79d8-lq14vhus does not have "
@@ -180,7 +180,7 @@ COURSES = [
     Course(
         "[3] ErrImagePull stands for ever",
         [(0, None, None, ""), (1, "failed", "", NO_IMAGE)],
-        1 + GRACES_FOR_IMAGES * GRACE,
+        1 + IMAGE_PULL_GRACES * GRACE,
     ),
     Course(
         "[3] killed after a component failed: running and Failed for ever",

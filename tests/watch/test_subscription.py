@@ -7,7 +7,7 @@ import pytest
 from st4sd_async import DecodeError, ServerError, Status
 from st4sd_async._watch.subscription import Deadline, Follower
 from st4sd_async._watch.watched_run import Watched
-from st4sd_async.models.finality import Judge
+from st4sd_async.models.finality import FinalityTracker
 from tests.conftest import FakeClock
 
 from .watches import RUN
@@ -27,12 +27,12 @@ def follower() -> Follower:
 
 @pytest.fixture
 def watched() -> Watched:
-    return Watched(RUN, Judge(60))
+    return Watched(RUN, FinalityTracker(60))
 
 
 async def test_a_follower_keeps_one_status_of_each_run(follower: Follower, watched: Watched) -> None:
     """However many there were, and the oldest news first."""
-    other = Watched("demo-2", Judge(60), status=running())
+    other = Watched("demo-2", FinalityTracker(60), status=running())
     for one in (watched, other):
         follower.join(one)
 

@@ -10,7 +10,7 @@ import pytest
 
 from st4sd_async import Status
 from st4sd_async._watch.watched_run import Watched, choose
-from st4sd_async.models.finality import Judge
+from st4sd_async.models.finality import FinalityTracker
 from tests.watch.service import FAILED, KILLED, NULLS, RUNNING, SUCCESS, status
 
 GRACE = 60.0
@@ -20,13 +20,21 @@ BLANK = {"experiment-state": "unscheduled", "exit-status": "", "stages": [], "me
 
 @pytest.fixture
 def run() -> Watched:
-    return Watched("demo-1", Judge(GRACE))
+    return Watched("demo-1", FinalityTracker(GRACE))
 
 
 def some(count: int, **facts: Any) -> list[Watched]:
     """Healthy runs that were asked for one after the other."""
     return [
-        Watched(f"run-{n}", Judge(GRACE), status=answer(RUNNING), is_new=False, changed=0.0, asked=float(n), **facts)
+        Watched(
+            f"run-{n}",
+            FinalityTracker(GRACE),
+            status=answer(RUNNING),
+            is_new=False,
+            changed=0.0,
+            asked=float(n),
+            **facts,
+        )
         for n in range(count)
     ]
 
@@ -322,7 +330,7 @@ def test_a_run_that_just_moved_is_not_quiet() -> None:
 
 def test_of_equally_quiet_runs_the_one_whose_start_is_hidden_comes_first() -> None:
     """The list never shows a start-up failure."""
-    runs = [Watched(f"run-{n}", Judge(GRACE), changed=1.0, is_new=False) for n in range(3)]
+    runs = [Watched(f"run-{n}", FinalityTracker(GRACE), changed=1.0, is_new=False) for n in range(3)]
     for run, pair in zip(runs, (RUNNING, NULLS, RUNNING), strict=True):
         run.status = answer(pair)
 

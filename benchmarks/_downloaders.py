@@ -84,7 +84,7 @@ async def _arrive(client: Client, folder: Path, result: Result) -> None:
     from st4sd_async._util.progress import ProgressReporter
 
     async with filling(
-        folder / "to", client._stream, tuple, ProgressReporter(None, "body", 1, "key-outputs")
+        folder / "to", client._session.stream, tuple, ProgressReporter(None, "body", 1, "key-outputs")
     ) as target:
         with timed(result):
             call = output_call(REST_UID, "Big", None)

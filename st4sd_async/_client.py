@@ -1,32 +1,37 @@
-"""The client: the verbs that people use, composed of the endpoints."""
+"""The client: every verb of the SDK. Each verb delegates to the room that does the work."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from dataclasses import replace
 from enum import Enum
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, Self, overload
 
-from ._api import datastore, documents, experiments, gateways, instances
+from ._api.anything import request_call
+from ._api.datasets import Datasets
+from ._api.datastore import Datastore
+from ._api.deployment import Deployment
+from ._api.experiments import Experiments, get_call, lambda_call, start_call
+from ._api.gateways import MOST_BYTES, Gateways
+from ._api.instances import Instances, instance_path
+from ._api.library import Library
+from ._api.relationships import Relationships
+from ._api.secrets import ImagePullSecrets
+from ._api.utilities import InternalExperiments, Utilities
 from ._batch.limiter import MAX_RUNNING
-from ._client_groups import Groups
-from ._client_results import Results
-from ._client_waits import Waits
 from ._config import Config, from_environment
-from ._errors import APIError, DecodeError, InvalidFlowIR, InvalidPayload, TransportError
-from ._http.call import Call
-from ._http.retry import RetryPolicy
-from ._http.session import Session, Take
-from ._import import Imports
-from ._payload.prepare import Prepared, prepare, resolve_drafts
-from ._results import staging
+from ._errors import InvalidFlowIR, InvalidPayload
+from ._http.session import ClientSession, Session
+from ._import import Importer, Registry
+from ._payload.prepare import prepare, resolve_drafts
+from ._results import properties, staging, tables
 from ._results.downloads import Downloads, judged
-from ._results.staging import Files
-from ._run import Run, RunLike, rest_uid_of
+from ._results.outputs import read_output
+from ._run import Run, RunLike, handles, is_one_run, place_of, rest_uid_of, rest_uids_of
 from ._util.field_docs import document_fields
+from ._watch import waiting
 from ._watch.poller import Poller
 from .models import Experiment
 
@@ -35,63 +40,94 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from ._batch.batch import Batch
-    from ._batch.reconcile_rules import Listed
     from ._http.credentials import Secret
+    from ._http.retry import RetryPolicy
     from ._payload.draft import Draft
+    from ._results.staging import Files
+    from ._results.tables import Table
     from ._util.progress import Progress
     from .models import (
         S3,
         Download,
         DownloadFailed,
+        ImportedExperiment,
+        KeyOutput,
         LambdaPayload,
+        Output,
+        Properties,
         S3Store,
         Staged,
         StartPayload,
         Status,
+        StatusReport,
     )
 
-T = TypeVar("T")
 
-ONE_LOOK = RetryPolicy(attempts=1)
-"""Where something else is the retry, as the next look while a run is watched."""
+class _Unchanged(Enum):
+    """Sentinel for an option that keeps its value, for options where None has a meaning of its own."""
 
-
-class _Keep(Enum):
-    """Stands for an option that is left as it is, where None has a meaning of its own."""
-
-    KEEP = "keep"
+    UNCHANGED = "unchanged"
 
 
-_KEEP = _Keep.KEEP
+_UNCHANGED = _Unchanged.UNCHANGED
 
 
 @document_fields
-class Client(Groups, Waits, Results, Imports):
+class Client:
     """
-    A client of one ST4SD deployment.
+    Client of one ST4SD deployment.
 
         async with Client("https://st4sd.example", api_key="...") as client:
             run = await client.start("demo:latest", {"variables": {"scale": 2}})
             status = await run.wait(check=True)
 
-    Nothing touches the network before ``async with``; entering proves the login. All methods may be awaited from many
-    tasks at once, of the asyncio event loop in which the client was opened. In another event loop, and in a process
-    that was forked meanwhile, they raise `St4sdError` and send nothing. They wait for a service that restarts, for as
-    long as ``Config.retry`` says. Besides what each method names, all raise `TransportError` when the service cannot
-    be reached, `Unauthorized` when the credentials are refused, and `APIError` for whatever else the service refuses.
+    Creating a client sends nothing. Entering it checks the login. All methods may be awaited from many tasks at once,
+    in the asyncio event loop in which the client was opened. In another event loop, or in a forked process, they raise
+    `St4sdError` and send nothing. If the service is restarting they retry, as ``Config.retry`` says.
+
+    In addition to the errors listed for each method, all methods raise `TransportError` if the service cannot be
+    reached, `Unauthorized` if the credentials are refused, and `APIError` for any other refusal of the service.
 
     Args:
-        url: Address of the deployment; ``/rs`` and what follows it is left out.
-        api_key: API key, sent as a bearer; wins over ``auth_token``.
+        url: Address of the deployment, with or without ``/rs`` and what follows it.
+        api_key: API key, sent as a bearer token. Takes precedence over ``auth_token``.
         auth_token: Token from ``<url>/authorisation/token``, sent as a cookie.
-        config: All other settings; None: the defaults of `Config`.
+        config: All other settings. None means the defaults of `Config`.
 
-    Either credential may be a string, a `pathlib.Path` that is read again whenever it is needed, or
-    a callable, sync or async, that is asked again when the service refuses what it gave.
+    A credential is a string, a `pathlib.Path` that is read each time the credential is needed, or a sync or async
+    callable that is called again if the service refuses the credential it returned.
 
     Raises:
-        ConfigError: A setting will not do.
+        ConfigError: A setting is invalid.
+
+    The methods below are the ones that most programs need. The other endpoints are methods of the groups, which are
+    attributes of a client.
     """
+
+    experiments: Experiments
+    """The registry of experiments."""
+    instances: Instances
+    """Instances, by rest-uid."""
+    datastore: Datastore
+    """Documents about runs, which outlive the runs."""
+    gateways: Gateways
+    """The services that hold the files of runs."""
+    relationships: Relationships
+    """Which experiment can replace a part of another."""
+    library: Library
+    """Graphs to build experiments from."""
+    internal_experiments: InternalExperiments
+    """Experiments whose definition the deployment itself stores."""
+    utilities: Utilities
+    """Checks and conversions for authors of DSL."""
+    datasets: Datasets
+    """S3 buckets that the deployment knows by name."""
+    image_pull_secrets: ImagePullSecrets
+    """Credentials for container registries."""
+    deployment: Deployment
+    """The services of the deployment, and the token of this client."""
+
+    # Opening and closing
 
     def __init__(
         self,
@@ -102,34 +138,38 @@ class Client(Groups, Waits, Results, Imports):
         config: Config | None = None,
     ) -> None:
         settings = config or Config()
-        self._bind(Session(url, api_key, auth_token, settings), settings)
+        self._bind(ClientSession(Session(url, api_key, auth_token, settings), settings))
 
-    def _bind(self, session: Session, config: Config) -> None:
+    def _bind(self, session: ClientSession) -> None:
         self._session = session
-        self._config = config
-        self._poller = Poller(self._send_once, self._last_word, config, session.check)
-        self._bind_groups(self._send)
-        self.experiments = experiments.Experiments(self._send)
-        """The registry of experiments."""
-        self.instances = instances.Instances(self._send)
-        self.datastore = datastore.Datastore(self._send, self._documents, self.instances.status, config.clock)
-        self.gateways = gateways.Gateways(self._send, self._registry, session.root, session.gateways, config.clock)
-        self._downloads = Downloads(
-            self._stream, session.credentials.secrets, self.gateways, self.datastore, self.instances, config
-        )
+        self._config = session.config
+        self.experiments = Experiments(session)
+        self.instances = Instances(session)
+        self.datastore = Datastore(session)
+        self.gateways = Gateways(session)
+        self.relationships = Relationships(session)
+        self.library = Library(session)
+        self.internal_experiments = InternalExperiments(session)
+        self.utilities = Utilities(session)
+        self.datasets = Datasets(session)
+        self.image_pull_secrets = ImagePullSecrets(session)
+        self.deployment = Deployment(session)
+        self._poller = Poller(session)
+        self._downloads = Downloads(session, self.gateways, self.datastore, self.instances)
+        self._importer = Importer(session, self.experiments, self.datasets, self.image_pull_secrets)
 
     @classmethod
     def from_env(cls, *, config: Config | None = None) -> Self:
         """
-        A client for the deployment that the environment names.
+        Return a client of the deployment that the environment names.
 
         Reads ``ST4SD_URL``, ``ST4SD_API_KEY``, ``ST4SD_AUTH_TOKEN`` and ``ST4SD_CA_FILE``.
 
         Args:
-            config: All other settings; its ``verify`` wins over ``ST4SD_CA_FILE`` unless it is True.
+            config: All other settings. ``verify`` takes precedence over ``ST4SD_CA_FILE`` unless it is True.
 
         Raises:
-            ConfigError: ``ST4SD_URL`` is not set, or a setting will not do.
+            ConfigError: ``ST4SD_URL`` is not set, or a setting is invalid.
         """
         url, api_key, auth_token, settings = from_environment(config)
         return cls(url, api_key=api_key, auth_token=auth_token, config=settings)
@@ -137,23 +177,23 @@ class Client(Groups, Waits, Results, Imports):
     @classmethod
     def from_context(cls, name: str | None = None, *, config: Config | None = None) -> Self:
         """
-        A client with a login of the command ``stp``, which keeps tokens in the keyring of this machine.
+        Return a client that uses a login of the command ``stp``, which keeps tokens in the keyring of this machine.
 
-        Needs the extra ``keyring``. Two small files are read now; the keyring, which may ask the user to unlock
-        it, is read in a worker thread when the client is entered, and again when the service refuses the token, so
-        that another ``stp login`` is noticed.
+        Needs the extra ``keyring``. Two small files are read now. The keyring is read when the client is entered, in
+        a worker thread because it may ask the user to unlock it, and again if the service refuses the token, so that
+        a new ``stp login`` takes effect.
 
         Args:
-            name: Name of the context; None: ``STP_DEFAULT_CONTEXT``, else the active one.
-            config: All other settings; its ``verify`` wins over ``ST4SD_CA_FILE`` unless it is True. Unlike ``stp``,
-                a client verifies certificates.
+            name: Name of the context. None means ``STP_DEFAULT_CONTEXT``, or the active context if that is not set.
+            config: All other settings. ``verify`` takes precedence over ``ST4SD_CA_FILE`` unless it is True. Unlike
+                ``stp``, a client verifies certificates.
 
         Raises:
-            ConfigError: There is no such context, its files cannot be read, or the extra is not installed. On
-                entering: the keyring has no token for it, or cannot be read.
+            ConfigError: There is no such context, its files cannot be read, or the extra is not installed. Entering
+                the client raises it if the keyring has no token for the context, or cannot be read.
 
-        Source: ``stp_settings.json`` and ``stp_contexts.json`` in the application folder of ``stp``, or where
-        ``STP_SETTINGS_FILE`` and ``STP_CONTEXTS_FILE`` say.
+        Source: ``stp_settings.json`` and ``stp_contexts.json`` in the application folder of ``stp``, or the files
+        that ``STP_SETTINGS_FILE`` and ``STP_CONTEXTS_FILE`` name.
         """
         from ._http.contexts import from_context
 
@@ -163,20 +203,20 @@ class Client(Groups, Waits, Results, Imports):
     def with_options(
         self,
         *,
-        timeout: float | _Keep = _KEEP,
-        retry: RetryPolicy | _Keep = _KEEP,
-        poll_interval: float | _Keep | None = _KEEP,
-        grace: float | _Keep = _KEEP,
-        settle: float | _Keep = _KEEP,
-        progress: Progress | _Keep | None = _KEEP,
+        timeout: float | _Unchanged = _UNCHANGED,
+        retry: RetryPolicy | _Unchanged = _UNCHANGED,
+        poll_interval: float | _Unchanged | None = _UNCHANGED,
+        grace: float | _Unchanged = _UNCHANGED,
+        settle: float | _Unchanged = _UNCHANGED,
+        progress: Progress | _Unchanged | None = _UNCHANGED,
     ) -> Self:
         """
-        A client over the same connections, with some settings changed; it lives as long as this one.
+        Return a client that uses the same connections with some settings changed. It closes with this client.
 
-        What belongs to the connections (``concurrency``, ``downloads``, ``verify``, ``trusted_hosts``) is shared.
-        The meaning of each option is that of the field of `Config`.
+        Settings of the connections (``concurrency``, ``downloads``, ``verify``, ``trusted_hosts``) are shared. Each
+        option means the same as the field of `Config`.
         """
-        given = {
+        options = {
             "timeout": timeout,
             "retry": retry,
             "poll_interval": poll_interval,
@@ -184,45 +224,45 @@ class Client(Groups, Waits, Results, Imports):
             "settle": settle,
             "progress": progress,
         }
-        changed: dict[str, Any] = {name: value for name, value in given.items() if value is not _KEEP}
+        changed: dict[str, Any] = {name: value for name, value in options.items() if value is not _UNCHANGED}
         other = self.__class__.__new__(self.__class__)
-        other._bind(self._session, replace(self._config, **changed))
+        other._bind(ClientSession(self._session.shared, replace(self._config, **changed)))
         return other
 
     async def __aenter__(self) -> Self:
         """
-        Open the connections and, unless ``Config.validate`` is False, prove the login with ``GET url-map/``.
+        Open the connections and, unless ``Config.validate`` is False, check the login with ``GET url-map/``.
 
         Raises:
             Unauthorized: The credentials are missing or refused.
             DecodeError: The address is not that of an ST4SD deployment.
         """
-        await self._session.open()
+        await self._session.shared.open()
         try:
             if self._config.validate:
-                await self._session.services(self._config)
+                await self._session.services()
         except BaseException:
-            await self._session.close()
+            await self._session.shared.close()
             raise
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close the connections. Runs go on."""
+        """Close the connections. Runs continue."""
         await self.close()
 
     async def open(self) -> Self:
         """
-        Open it as ``async with`` does, where blocks cannot be: in a notebook, whose cells share it; `close` it.
+        Open the client as ``async with`` does, for a notebook, where a block cannot span cells. `close` it later.
 
             client = await Client("https://st4sd.example", api_key="...").open()
         """
         return await self.__aenter__()
 
     async def close(self) -> None:
-        """Close the connections. Runs go on."""
-        await self._session.close()
+        """Close the connections. Runs continue."""
+        await self._session.shared.close()
 
     def __enter__(self) -> NoReturn:
         raise TypeError("this client is asynchronous: use 'async with', or st4sd_async.sync.Client")
@@ -231,58 +271,53 @@ class Client(Groups, Waits, Results, Imports):
         """Never reached."""
 
     def __repr__(self) -> str:
-        state = "open" if self._session.is_open else "not open"
-        return f"{type(self).__name__}({self._session.home.geturl()!r}, {state})"
+        state = "open" if self._session.shared.is_open else "not open"
+        return f"{type(self).__name__}({self.url!r}, {state})"
 
-    async def _send(self, call: Call[T], /) -> T:
-        return await self._session.send(call, self._config)
+    @property
+    def url(self) -> str:
+        """Address of the deployment, without ``rs/`` and with a slash at its end."""
+        return self._session.url
 
-    async def _stream(self, call: Call[T], take: Take[T], /, *, once: bool = False) -> T:
-        config = replace(self._config, retry=ONE_LOOK) if once else self._config
-        return await self._session.stream(call, take, config)
-
-    async def _send_once(self, call: Call[T], /) -> T:
-        return await self._session.send(call, replace(self._config, retry=ONE_LOOK))
-
-    async def _last_word(self, rest_uid: str) -> Status | None:
-        """How a deleted run ended, if the datastore knows and answers."""
-        with suppress(APIError, TransportError, DecodeError):
-            return await self._send_once(documents.end_call(await self._documents(), rest_uid))
-        return None
-
-    async def _documents(self) -> str:
-        return documents.root(await self._session.services(self._config))
-
-    async def _registry(self) -> str:
-        return gateways.root(await self._session.services(self._config))
-
-    def run(self, rest_uid: str) -> Run:
-        """
-        Return a handle on the instance with this rest-uid, without asking whether it exists.
-
-        Raises:
-            ValueError: The text does not have the form of a rest-uid: letters, digits, dashes, dots, underscores.
-        """
-        instances.instance_path(rest_uid)
-        return Run(rest_uid, self)
+    # Starting runs
 
     async def push(self, package: Mapping[str, Any] | Experiment) -> Experiment:
         """
-        Add a parameterised virtual experiment package to the registry; moves its tags and ``latest``.
+        Add a parameterised virtual experiment package to the registry. Moves its tags and ``latest`` to it.
 
         Args:
-            package: The definition, with ``base``, ``metadata`` and ``parameterisation``; or an experiment got
-                from a registry.
+            package: The definition, with ``base``, ``metadata`` and ``parameterisation``, or an experiment from a
+                registry.
 
         Returns:
-            The experiment as the registry has it, with its digest.
+            The experiment as the registry stores it, with its digest.
 
         Raises:
-            InvalidPackage: The definition or the package it points to will not do.
+            InvalidPackage: The definition, or the package it points to, is invalid.
 
         Source: ``POST experiments/`` of the runtime service.
         """
         return await self.experiments.push(package)
+
+    async def draft(self, experiment: str | Experiment) -> Draft:
+        """
+        Return a start payload to fill in, which knows what the experiment accepts.
+
+        Args:
+            experiment: ``name`` (which means ``name:latest``), ``name:tag`` or ``name@digest``, or an `Experiment`,
+                for which no request is sent.
+
+        Raises:
+            UnknownExperiment: There is no such experiment.
+            DecodeError: The reply lacks what the registry knows about the experiment.
+            InvalidPackage: The `Experiment` was fetched without what the registry knows (``with_registry=False``).
+
+        Source: ``GET experiments/{identifier}``. It has the same content as the start skeleton, which may mix in
+        entries of experiments that were requested earlier.
+        """
+        from ._payload.draft import fetch_draft
+
+        return await fetch_draft(self._session, experiment)
 
     async def start(
         self, experiment: str | Experiment | Draft, payload: Mapping[str, Any] | StartPayload | Draft | None = None
@@ -290,42 +325,43 @@ class Client(Groups, Waits, Results, Imports):
         """
         Start an instance of an experiment, at most once.
 
-        The payload is checked before anything is sent, and sent as it is given; what it does not
-        say is left to the service. A start that may have arrived is never sent again. If the service refuses it
-        in words alone, the definition of the experiment is asked for, to tell which entry was meant.
+        The payload is checked before anything is sent, and sent unchanged. The service chooses what the payload leaves
+        open. A start that may have arrived is never sent again. If the service refuses the payload without naming the
+        entry, the definition of the experiment is fetched to find it.
 
         A start that is cancelled after it was sent (`asyncio.timeout`, a failing sibling in a task group, a cancel
-        scope, Ctrl-C) may have arrived. It waits up to a second for the answer, logs a warning, and adds a note to the
+        scope, Ctrl-C) may have arrived. It waits up to a second for the reply, logs a warning, and adds a note to the
         `asyncio.CancelledError`: the rest-uid, or how to look for the instance. A `TimeoutError` of `asyncio.timeout`
-        or `asyncio.wait_for` has that error as its ``__cause__``. A task group drops it, so only the log is left.
+        or `asyncio.wait_for` has that error as its ``__cause__``. A task group drops it, so that only the log is left.
 
         Args:
-            experiment: ``name`` (which means ``name:latest``), ``name:tag``, ``name@digest``, an `Experiment`, or a
-                `Draft`, which brings its payload; ``payload`` is what else it is to say then, as in `Draft.filled`.
-            payload: Inputs, variables and the rest, as a mapping in the service's documented form, a
-                `StartPayload` or a `Draft`; None: nothing of it. An input's ``content`` is text, UTF-8 bytes, a
-                `Path` or a pandas DataFrame.
+            experiment: ``name`` (which means ``name:latest``), ``name:tag`` or ``name@digest``, an `Experiment`, or a
+                `Draft`, which brings its payload. With a draft, ``payload`` is what to add to it, as in
+                `Draft.filled`.
+            payload: Inputs, variables and other fields, as a mapping in the documented form of the service, a
+                `StartPayload` or a `Draft`. None means an empty payload. The ``content`` of an input is text, UTF-8
+                bytes, a `Path` or a pandas DataFrame.
 
         Returns:
             The handle on the instance.
 
         Raises:
-            InvalidPayload: The payload will not do: `MissingInputs`, `ExtraInputs`, `InputConflict` and
-                `PayloadTooLarge` are kinds of it. Nothing was started.
+            InvalidPayload: The payload is invalid. `MissingInputs`, `ExtraInputs`, `InputConflict` and
+                `PayloadTooLarge` are subclasses. Nothing was started.
             UnknownExperiment: There is no such experiment. Nothing was started.
-            StartOutcomeUnknown: The connection or the service broke at a moment at which the instance may or may
-                not have been started.
+            StartOutcomeUnknown: The connection or the service failed when the instance may or may not have been
+                started.
 
         Source: ``POST experiments/{identifier}/start`` of the runtime service.
         """
         identifier, start = resolve_drafts(experiment, payload)
         prepared = await prepare(start)
         try:
-            return Run(await self._send(experiments.start_call(identifier, prepared.content, prepared.secrets)), self)
+            return Run(await self._session.send(start_call(identifier, prepared.content, prepared.secrets)), self)
         except InvalidPayload as error:
             from ._payload.explain import explain
 
-            await explain(error, prepared, partial(self._definition, identifier))
+            await explain(error, prepared, partial(self._session.send_once, get_call(identifier)))
             raise
 
     async def start_lambda(
@@ -336,27 +372,26 @@ class Client(Groups, Waits, Results, Imports):
         validate: bool | None = None,
     ) -> Run:
         """
-        Start an experiment that is in no registry, at most once; if it is cancelled, see `start`.
+        Start an experiment that is not in a registry, at most once. For cancellation see `start`.
 
-        With the extra ``engine`` the orchestrator's own libraries check the definition before anything is sent, in a
-        process of their own, which takes about half a second, and turn DSL into FlowIR, which is all that the service
-        takes here. They look for more than the service does: for components that wait for each other too.
+        With the extra ``engine``, the orchestrator's own libraries check the definition before anything is sent. They
+        run in a separate process, which takes about half a second. They also convert DSL to FlowIR, the only form that
+        the service accepts here, and find more than the service does, such as components that wait for each other.
 
         Args:
-            definition: FlowIR or DSL 2.0: a mapping, YAML as a text, or the `Path` of a file of it. Or all of the
-                payload, with the definition under ``lambdaFlowIR``.
-            payload: Its files (``data``, ``scripts``) and the rest as in `start`; None: nothing of it. An experiment
-                of this kind has no inputs.
-            validate: Whether the definition is checked here; None: if the libraries are installed. Without it DSL is
-                sent as it is, and refused.
+            definition: FlowIR or DSL 2.0: a mapping, YAML text, or the `Path` of a YAML file. Or the whole payload,
+                with the definition under ``lambdaFlowIR``.
+            payload: Files (``data``, ``scripts``) and other fields as in `start`. None means an empty payload. An
+                experiment of this kind has no inputs.
+            validate: Check the definition here. None means if the libraries are installed. Without the check DSL is
+                sent unconverted, and refused.
 
         Raises:
-            InvalidPayload: The payload will not do. `InvalidFlowIR` is a kind of it, which means the definition:
-                ``problems`` tells where and what if it was found here, ``errors`` has it in the service's words if
-                the service found it. Nothing was started.
-            StartOutcomeUnknown: As from `start`.
-            ConfigError: ``validate`` is True, and the libraries are not there or break down.
-            ImportError: The definition is YAML and PyYAML is not installed; it comes with ``engine``.
+            InvalidPayload: The payload is invalid. `InvalidFlowIR` is the subclass for the definition: ``problems``
+                has what was found here, ``errors`` what the service reported. Nothing was started.
+            StartOutcomeUnknown: As in `start`.
+            ConfigError: ``validate`` is True, and the libraries are not installed or fail.
+            ImportError: The definition is YAML and PyYAML is not installed. It comes with ``engine``.
 
         Source: ``POST experiments/lambda/start`` of the runtime service.
         """
@@ -364,7 +399,7 @@ class Client(Groups, Waits, Results, Imports):
 
         prepared, is_dsl = await prepare_lambda(definition, payload, validate=validate)
         try:
-            return Run(await self._send(experiments.lambda_call(prepared.content, prepared.secrets)), self)
+            return Run(await self._session.send(lambda_call(prepared.content, prepared.secrets)), self)
         except InvalidFlowIR as error:
             if is_dsl:
                 error.add_note(DSL_ADVICE)
@@ -372,52 +407,15 @@ class Client(Groups, Waits, Results, Imports):
 
     def batch(self, path: str | os.PathLike[str] | None = None, *, max_running: int | None = MAX_RUNNING) -> Batch:
         """
-        Many launches, each started exactly once, whatever happens to this process: see `Batch`.
+        Return a batch of many launches, each started exactly once even if this process crashes: see `Batch`.
 
         Args:
-            path: File of the journal, which is made if it is not there; None: in memory, lost with the process.
-            max_running: How many runs may be in progress at once, so that the cluster is not flooded; None: any
-                number.
+            path: File of the journal, created if missing. None means in memory: lost with the process.
+            max_running: How many runs may be in progress at once, to protect the cluster. None means no limit.
         """
         from ._batch.batch import Batch, Deployment
 
-        url = self._session.home.geturl()
-        parts = (self._start_once, self._definition, self._sighted)
-        return Batch(Deployment(self, url, self._config, *parts), path, max_running)
-
-    async def _start_once(self, identifier: str, prepared: Prepared) -> str:
-        call = experiments.start_call(identifier, prepared.content, prepared.secrets)
-        return await self._send_once(replace(call, is_paced=True))
-
-    async def _definition(self, identifier: str) -> Experiment:
-        return await experiments.Experiments(self._send_once).get(identifier)
-
-    async def _sighted(self) -> Listed:
-        from ._api.sightings import sightings_call
-
-        return await self._send_once(sightings_call())
-
-    async def status(self, run: RunLike) -> Status:
-        """
-        How a run is doing now; a pending status while the service has none.
-
-        Raises:
-            UnknownRun: It is not there.
-
-        Source: ``GET instances/{id}/status`` of the runtime service.
-        """
-        return await self.instances.status(rest_uid_of(run))
-
-    async def delete(self, run: RunLike) -> None:
-        """
-        Stop a run and delete it; its files stay. Returns before it is dead.
-
-        Raises:
-            UnknownRun: It is not there.
-
-        Source: ``DELETE instances/{id}`` of the runtime service.
-        """
-        await self.instances.delete(rest_uid_of(run))
+        return Batch(Deployment(self, self._session), path, max_running)
 
     async def stage_inputs(
         self, files: Files, bucket: S3 | Mapping[str, Any], *, prefix: str | None = None, allow_http: bool = False
@@ -453,6 +451,448 @@ class Client(Groups, Waits, Results, Imports):
         Source: the container ``s3-fetch``, which the service runs before the experiment, fetches each file by its key.
         """
         return await staging.stage_inputs(files, bucket, self._config, prefix=prefix, allow_http=allow_http)
+
+    # Watching runs
+
+    def run(self, rest_uid: str) -> Run:
+        """
+        Return a handle on the instance with this rest-uid. Nothing is sent; the instance may not exist.
+
+        Raises:
+            ValueError: The text does not have the form of a rest-uid: letters, digits, dashes, dots, underscores.
+        """
+        instance_path(rest_uid)
+        return Run(rest_uid, self)
+
+    async def status(self, run: RunLike) -> Status:
+        """
+        Return the current status of a run. While the service has none, it is a pending status.
+
+        Raises:
+            UnknownRun: There is no such run.
+
+        Source: ``GET instances/{id}/status`` of the runtime service.
+        """
+        return await self.instances.status(rest_uid_of(run))
+
+    @overload
+    async def wait(  # type: ignore[overload-overlap] # a rest-uid is a text, and a text is an iterable of texts
+        self, run: RunLike, *, timeout: float | None = None, interval: float | None = None, check: bool = False
+    ) -> Status: ...
+    @overload
+    async def wait(
+        self,
+        run: Iterable[RunLike],
+        *,
+        timeout: float | None = None,
+        interval: float | None = None,
+        check: bool = False,
+    ) -> list[Status]: ...
+    async def wait(
+        self,
+        run: RunLike | Iterable[RunLike],
+        *,
+        timeout: float | None = None,
+        interval: float | None = None,
+        check: bool = False,
+    ) -> Status | list[Status]:
+        """
+        Wait until a run, or each of several, is over, and return the final status.
+
+        Args:
+            run: A run, or any number of them.
+            timeout: Seconds for the whole wait, all runs together. None means no limit.
+            interval: Seconds between two requests. None means ``Config.poll_interval``.
+            check: Raise an error for runs that ended without Success, after all have ended.
+
+        Returns:
+            One status for a run, or a list in the given order for several. Among several, a run that was deleted has
+            its last known status with ``is_deleted`` True, which is a pending one if the run was never seen.
+
+        Raises:
+            UnknownRun: There is no such run. For several: none of them exists.
+            RunDeleted: The only run was deleted while it was watched.
+            RunFailed: ``check`` is True and not all runs ended with Success.
+            WaitTimeout: Not all runs are over in time. They continue.
+        """
+        if is_one_run(run):
+            return await waiting.wait_one(self._poller, rest_uid_of(run), timeout, interval, check=check)
+        return await waiting.wait_all(self._poller, rest_uids_of(run), timeout, interval, check=check)
+
+    def watch(
+        self, run: RunLike, *, timeout: float | None = None, interval: float | None = None
+    ) -> AsyncGenerator[Status]:
+        """
+        Yield the statuses of a run until it is over: the first at once, then each change, the final status last.
+
+        Server errors, lost connections and renewed credentials do not end the iteration. Leaving the loop does not
+        affect the run. Any number of tasks may watch runs through one client: they share its requests, as in
+        `watch_many`.
+
+        Args:
+            run: The run.
+            timeout: Seconds for the whole wait, however many requests it takes. None means no limit.
+            interval: Seconds between two requests, more if the service is slow. None means ``Config.poll_interval``.
+
+        Raises:
+            UnknownRun: There is no such run.
+            RunDeleted: The run was deleted while it was watched.
+            WaitTimeout: The run is not over in time. It continues.
+        """
+        return waiting.watch_one(self._poller, rest_uid_of(run), timeout, interval)
+
+    def watch_many(
+        self, runs: Iterable[RunLike], *, timeout: float | None = None, interval: float | None = None
+    ) -> AsyncGenerator[tuple[Run, Status]]:
+        """
+        Yield the statuses of many runs until all are over: of each the first, each change, and the final one once.
+
+        Thousands of runs cost the service little more than one: they are read from one list. A slow consumer gets the
+        newest status of each run, never a backlog. A deleted run ends with its last known status, with ``is_final``
+        and ``is_deleted`` True. If it was deleted before it was seen, or never existed, that is a pending status whose
+        ``hint`` quotes the service.
+
+        The list does not show a killed orchestrator, or why a run is waiting. Runs are therefore also requested one by
+        one, three in a round: a killed run among hundreds may be found only after a hundred rounds. A shorter
+        ``interval`` finds it sooner.
+
+        Args:
+            runs: Runs or rest-uids. Duplicates are ignored.
+            timeout: Seconds for the whole wait, all runs together. None means no limit.
+            interval: Seconds between two rounds, at least ten times what the last round took. None means
+                ``Config.poll_interval``.
+
+        Raises:
+            UnknownRun: None of the runs exists, or existed while it was watched.
+            WaitTimeout: Not all runs are over in time. The error has the last status of each, pending if none was
+                received, and the last failure of the service as its cause, if there was one.
+            DecodeError: The replies make no sense from the first on, or for a minute.
+            Unauthorized: The credentials were refused and could not be renewed. The error has the last statuses.
+
+        Source: ``GET instances/`` and ``GET instances/{id}/status`` of the runtime service.
+        """
+        return self._poller.changes(handles(runs, self), timeout, interval)
+
+    async def show(
+        self, runs: Iterable[RunLike], *, timeout: float | None = None, interval: float | None = None
+    ) -> list[Status]:
+        """
+        Show runs in a live table until all are over, and return their final statuses.
+
+        The table is the output of the cell in a notebook, and the lower end of the screen in a terminal (with rich,
+        which the extra ``cli`` installs). Elsewhere, lines are written to standard error. With more than a dozen runs,
+        similar ones share a row. The runs are watched as in `watch_many`: showing them costs the service nothing.
+        An interrupt, such as the stop button of a notebook, does not affect the runs, and the table says so.
+
+        Args:
+            runs: Runs or rest-uids.
+            timeout: Seconds for the whole wait, all runs together. None means no limit.
+            interval: Seconds between two rounds. None means ``Config.poll_interval``.
+
+        Returns:
+            The final statuses, in the given order. A run that was deleted has ``is_deleted`` True.
+
+        Raises:
+            UnknownRun, WaitTimeout, Unauthorized: As in `watch_many`.
+        """
+        from ._display.show import show  # most programs show nothing
+
+        order = rest_uids_of(runs)
+        return await show(order, self.watch_many(order, timeout=timeout, interval=interval), self._config.clock)
+
+    async def delete(self, run: RunLike) -> None:
+        """
+        Stop a run and delete it. Its files stay. Returns before the run has stopped.
+
+        Raises:
+            UnknownRun: There is no such run.
+
+        Source: ``DELETE instances/{id}`` of the runtime service.
+        """
+        await self.instances.delete(rest_uid_of(run))
+
+    # Results of runs
+
+    async def outputs(self, run: RunLike) -> dict[str, KeyOutput]:
+        """
+        Return the key-outputs of a run that exist now, by name. An empty dict if there are none yet.
+
+        Raises:
+            UnknownRun: There is no such run.
+
+        Source: ``GET instances/{id}/outputs`` of the runtime service.
+        """
+        return await self.instances.outputs(rest_uid_of(run))
+
+    async def output(self, run: RunLike, name: str, path: str | None = None) -> Output:
+        """
+        Return the contents of a key-output: a file unchanged, a folder as a zip archive.
+
+        Args:
+            run: The run.
+            name: The key-output.
+            path: A file or folder in a folder key-output, such as ``"sub/b.bin"``. None means all of it.
+
+        Raises:
+            UnknownRun: There is no such run.
+            UnknownOutput: The run has no such key-output, or not yet, or no such file in it. ``known`` names those
+                that exist.
+            DecodeError: The reply is not a file, but for example the web page of a proxy.
+
+        Source: ``GET instances/{id}/outputs/{name}`` of the runtime service, which reads the whole output into memory:
+        one of gigabytes is likely to time out.
+        """
+        return await read_output(self.instances, rest_uid_of(run), name, path)
+
+    async def properties(
+        self, run: RunLike | Iterable[RunLike], names: Iterable[str] | None = None, *, strict: bool = False
+    ) -> Properties:
+        """
+        Return the properties that a run, or several, measured, as one table. See `Properties` for rows and columns.
+
+        Properties exist once a run is over. For several runs they come from the datastore, in one request for up to
+        500 runs. Runs whose end it does not know yet, which takes 10 to 20 s, are requested one by one. Deleted runs
+        keep their properties.
+
+        Args:
+            run: A run, or any number of them. Duplicates are ignored.
+            names: Columns, in any case. They follow ``input-id`` in the given order. None means all.
+            strict: Raise the error of a run without properties also if there are several runs.
+
+        Returns:
+            For a run its table. For several one table, with the column ``rest-uid`` in front, in the given order, and
+            with all columns that any of them has. Runs without properties are left out; their errors, those below or
+            others, are in ``problems``.
+
+        Raises:
+            NotReady: The run is not over, or not known to be.
+            NoProperties: The run is over and measured none, because its experiment measures none or because it
+                failed.
+            UnknownProperty: The run measured properties, but not all of ``names``. ``known`` has those it measured.
+                For several runs it is raised if all that have properties lack the same name.
+            UnknownRun: There is no such run, and the datastore has no properties of it.
+
+        Source: ``GET instances/{id}/properties`` of the runtime service, and ``POST documents/api/v1.0/query`` of the
+        datastore.
+        """
+        search = properties.Search(self.instances, self.datastore, properties.wanted(names))
+        if is_one_run(run):
+            return await search.of_run(rest_uid_of(run))
+        return await search.of_runs(list(dict.fromkeys(rest_uids_of(run))), strict=strict)
+
+    async def download_outputs(
+        self,
+        run: RunLike,
+        to: str | os.PathLike[str],
+        names: str | Iterable[str] | None = None,
+        *,
+        unpack: bool = False,
+        strict: bool = False,
+    ) -> list[Download | DownloadFailed]:
+        """
+        Download key-outputs, several at once, each into a folder of its name.
+
+        An interrupted call can be repeated, as with `download_files`. A newer version of a key-output is fetched
+        again. A name that is not a valid folder name everywhere, or that differs from another only in case, gets a
+        digest: ``a_b~`` and 32 hexadecimal digits. Ordinary names (letters, digits, ``.``, ``_``, ``-``) do not.
+
+        Args:
+            run: The run.
+            to: Folder, created if missing, ideally one for each run: ``<to>/Energies/energies.csv``,
+                ``<to>/Folder/results.zip``.
+            names: Key-outputs. None means all that exist now; if the run is not over, a warning is logged.
+            unpack: Unpack folders: ``<to>/Folder/sub/b.bin``.
+            strict: Raise the first error after everything else was fetched, instead of returning it.
+
+        Returns:
+            The outcome for each key-output, in the given order; for an unpacked folder, for each file in it.
+
+        Raises:
+            UnknownRun: There is no such run.
+            DownloadError: The folder cannot be created. With ``strict``, this and any other `St4sdError`.
+
+        Source: ``GET instances/{id}/outputs/{name}`` of the runtime service, which reads each output into memory
+        first: one of gigabytes is likely to time out. `download_component` fetches it then.
+        """
+        chosen = [names] if isinstance(names, str) else names if names is None else list(names)
+        found = await self._downloads.outputs(rest_uid_of(run), Path(to), chosen, unpack=unpack)
+        return judged(found, strict=strict)
+
+    async def download_files(
+        self,
+        run: RunLike,
+        to: str | os.PathLike[str],
+        *,
+        component: str | None = None,
+        stage: int | None = None,
+        filename: str | None = None,
+        strict: bool = False,
+    ) -> list[Download | DownloadFailed]:
+        r"""
+        Download files of components, many at once, into a folder with the layout of the instance.
+
+        A file appears under its name only when it is complete, and then replaces an older one. An interrupted call,
+        also one that ended with a crash, can be repeated: a file that was fetched before and has not changed is not
+        fetched again. The hidden file ``.st4sd-downloads.jsonl`` in the folder records this. A file that is too large
+        for the gateway's own limit is fetched with the archive of its whole component.
+
+        The folder may be a symbolic link. Links inside it are not followed: a file behind one is a `DownloadFailed`.
+        A name that begins with ``.st4sd-`` gets a ``_`` in front.
+
+        Args:
+            run: The run, or its location (``file://...``). Waits for its documents, as `Datastore.document` does. If
+                the run is not over, only files of components that are over exist.
+            to: Folder, created if missing, ideally one for each run: ``<to>/stages/stage0/Compute/energies.csv``.
+            component: Regular expression, searched for in the name of a component: ``"Comp"``, ``"^Compute$"``. Or a
+                reference: ``stage0.`` and such an expression. None means all.
+            stage: Index of the stage. None means all.
+            filename: Regular expression, searched for in the absolute path of a file and in its path below the
+                directory of its component: ``r"\.csv$"``, ``"^energies.csv$"``. None means all.
+            strict: Raise the first error after everything else was fetched, instead of returning it.
+
+        Returns:
+            The outcome for each matching file, ordered by stage and component. [] if no file matches.
+
+        Raises:
+            NotFound: No component matches. The error names the components.
+            NotReady, UnknownRun: As in `Datastore.document`.
+            DownloadError: The folder cannot be created. With ``strict``, this and any other `St4sdError`.
+
+        Source: ``POST files/api/v1.1`` and ``GET experiment/download`` of the gateway.
+        """
+        found = await self._downloads.files(place_of(run), Path(to), component, stage, filename)
+        return judged(found, strict=strict)
+
+    async def download_component(
+        self, run: RunLike, stage: int, component: str, to: str | os.PathLike[str], *, strict: bool = False
+    ) -> list[Download | DownloadFailed]:
+        """
+        Download the whole working directory of a component as it is now, all of it or nothing.
+
+        It comes as one archive of any size. The folder needs room for the archive and for its contents. Empty
+        directories are lost. If the component is over and was fetched before, nothing is fetched.
+
+        Args:
+            run: The run, or its location (``file://...``).
+            stage: Index of the stage.
+            component: Exact name of the component, such as ``"Compute"``.
+            to: Folder for the contents, created if missing. Files of the same names are replaced.
+            strict: Raise the error if it cannot be fetched, instead of returning it.
+
+        Returns:
+            The files, or one `DownloadFailed` for all of them. [] if the directory is empty.
+
+        Raises:
+            NotReady, UnknownRun: As in `Datastore.document`.
+            DownloadError: The folder cannot be created. With ``strict``, this and any other `St4sdError`.
+
+        Source: ``GET experiment/download`` of the gateway.
+        """
+        return judged(await self._downloads.component(place_of(run), stage, component, Path(to)), strict=strict)
+
+    async def read_file(self, run: RunLike, path: str | os.PathLike[str], *, limit: int = MOST_BYTES) -> bytes:
+        """
+        Return the content of one file of a run.
+
+        Args:
+            run: The run, or its location as documents have it: ``file://<id of a gateway>/<path>``.
+            path: Relative to the directory of the instance, such as ``output/experiment.log``, or absolute, as in
+                ``ComponentDocument.files``.
+            limit: Largest size in bytes. A gateway never sends more than 32 MiB.
+
+        Raises:
+            NotFound: There is no such file, or the gateway is unknown.
+            DownloadError: The file is too large, or was damaged on the way.
+            NotReady, UnknownRun: The location of the run is not known, or not yet: see `Datastore.document`.
+            ValueError: The path leads out of the directory of the instance.
+
+        Source: ``POST files/api/v1.1`` of the gateway.
+        """
+        return await self._downloads.read(place_of(run), path, limit)
+
+    async def csv(
+        self,
+        run: RunLike,
+        filename: str = tables.CSV_FILES,
+        *,
+        component: str | None = None,
+        stage: int | None = None,
+    ) -> list[Table]:
+        """
+        Return the tables that components of a run wrote, each as a DataFrame with the document of its component.
+
+        The files are fetched together and parsed one by one, in memory. ``component_performance.csv``, which the
+        orchestrator itself writes, is among them.
+
+        Args:
+            run: The run, or its location (``file://...``).
+            filename: Regular expression for files, as in `download_files`.
+            component: Regular expression, searched for in the name of a component: ``"Comp"``, ``"^Compute$"``. Or a
+                reference: ``stage0.`` and such an expression. None means all.
+            stage: Index of the stage. None means all.
+
+        Returns:
+            A `Table` for each matching file, ordered by stage and component. [] if no file matches. A file that could
+            not be fetched, or is not a table, has a ``problem``, which its `Table.dataframe` raises.
+
+        Raises:
+            ImportError: pandas is not installed.
+            NotFound, NotReady, UnknownRun: As in `download_files`.
+
+        Source: ``POST files/api/v1.1`` of the gateway.
+        """
+        return await tables.tables(
+            self._downloads, self.datastore, place_of(run), filename, component=component, stage=stage
+        )
+
+    async def stdout(self, run: RunLike, component: str | None = None, *, stage: int | None = None) -> dict[str, str]:
+        """
+        Return the standard output of components that are over: reference (``stage0.Compute``) -> text, by stage.
+
+        It is that of the last task of each component. Bytes that are not UTF-8 are replaced. A component that never
+        ran is left out.
+
+        Args:
+            run: The run, or its location (``file://...``).
+            component: Regular expression, searched for in the name of a component: ``"Report"``,
+                ``"^(Compute|Report)$"``. Or a reference: ``stage0.`` and such an expression. None means all.
+            stage: Index of the stage. None means all.
+
+        Raises:
+            NotFound: No component matches. The error names the components.
+            NotReady, UnknownRun: As in `download_files`.
+            St4sdError: A text could not be fetched.
+
+        Source: ``POST files/api/v1.1`` of the gateway.
+        """
+        return await tables.printed(self._downloads, self.datastore, place_of(run), component=component, stage=stage)
+
+    async def log(self, run: RunLike) -> str:
+        """
+        Return the log of a run's orchestrator. Bytes that are not UTF-8 are replaced.
+
+        Waits until the datastore knows where the run is: it learns of a run 10 to 20 s after its beginning or end.
+
+        Raises:
+            NotFound: There is no log, or not yet. A deleted run has none.
+            NotReady, UnknownRun, DownloadError: As in `read_file`.
+
+        Source: ``output/experiment.log`` in the directory of the run.
+        """
+        return await tables.log(self._downloads, place_of(run))
+
+    async def status_report(self, run: RunLike) -> StatusReport:
+        """
+        Return the state of each component of a run, as the orchestrator last wrote it: some seconds ago, or at the end.
+
+        Raises:
+            NotFound: There is no report, or not yet. A deleted run has none.
+            NotReady, UnknownRun: As in `read_file`.
+            DecodeError: The report is incomplete or damaged, as by a full disk. A later one may be complete.
+
+        Source: ``output/status_details.json`` in the directory of the run.
+        """
+        return await tables.status_report(self._downloads, place_of(run))
 
     async def fetch_s3_outputs(
         self,
@@ -494,3 +934,113 @@ class Client(Groups, Waits, Results, Imports):
             rest_uid_of(run), Path(to), store, self.instances, self._config, names=names, allow_http=allow_http
         )
         return judged(found, strict=strict)
+
+    # Other registries and services
+
+    async def fetch_experiment(
+        self, source: str | Client, identifier: str | None = None, *, allow_http: bool = False
+    ) -> ImportedExperiment:
+        """
+        Return an experiment of another registry, and what it requires that this deployment may lack.
+
+        Nothing is pushed. An address receives credentials only if it is that of this deployment or is trusted. For
+        another registry that needs a login, pass an open `Client` of it.
+
+        Args:
+            source: Address of a registry, such as `GLOBAL_REGISTRY`, or of one of its pages, or a client of another
+                deployment.
+            identifier: ``name`` (which means ``name:latest``), ``name:tag`` or ``name@digest``. None means the
+                experiment of the page at the address.
+            allow_http: Allow an unencrypted connection to a registry on another machine, where others can change the
+                reply.
+
+        Raises:
+            UnknownExperiment: The registry has no such experiment. The global one repeats that answer for 10 minutes.
+            Unauthorized: The registry is private: pass a client of it as the source.
+            DecodeError: The address is not that of a registry, the reply is not an experiment, or it is another one:
+                the name differs, or the digest if ``name@digest`` was requested.
+            ValueError: The address is invalid, or plain http without ``allow_http``, or there is no identifier.
+
+        Source: ``GET registry-ui/backend/experiments/{identifier}`` of a registry, or ``GET experiments/{identifier}``
+        of a client's runtime service; then, if needed, ``GET image-pull-secrets/`` and ``GET datasets/`` here.
+        """
+        return await self._importer.fetch(_registry(source), identifier, allow_http=allow_http)
+
+    async def import_experiment(
+        self,
+        source: str | Client,
+        identifier: str | None = None,
+        *,
+        allow_http: bool = False,
+        allow_missing: bool = False,
+    ) -> Experiment:
+        """
+        Fetch an experiment of another registry and push it here, with its tags, if this deployment meets its needs.
+
+        It is pushed without tags, its digest is compared, and then it is tagged: with the tag that was requested, and
+        those of its definition that the other registry shows for it. Tags of the same name here move to it. A push
+        always moves ``latest``.
+
+        Only ``name@digest`` pins the content. If the registry here computes another digest, ``latest`` and all other
+        tags are restored and the content is deleted. A start of ``name:latest`` in between would use it. Without a
+        digest the other registry decides what comes, and a different digest here, as for a branch that moved, is a
+        WARNING in the log.
+
+        The call may be repeated: the same content has the same digest, and no second entry.
+
+        Args:
+            source, identifier, allow_http: As in `fetch_experiment`.
+            allow_missing: Push it even if this deployment lacks something that it requires.
+
+        Returns:
+            The experiment as the registry here stores it, with its digest.
+
+        Raises:
+            MissingRequirements: This deployment lacks something. Nothing was pushed. Requirements that cannot be
+                checked, such as whether an image is public, are no error. For image registries, and for credentials in
+                the definition, a warning is logged.
+            DigestMismatch: The content does not have the digest that was requested.
+            InvalidPackage: The service here cannot fetch the package, or refuses it.
+            UnknownExperiment, Unauthorized, DecodeError, ValueError: As in `fetch_experiment`.
+        """
+        return await self._importer.import_experiment(
+            _registry(source), identifier, allow_http=allow_http, allow_missing=allow_missing
+        )
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, Any] | None = None,
+        json: Any = None,
+        service: str | None = None,
+    ) -> Any:
+        """
+        Send a request of your own, for an endpoint that this library has no method for, and return the JSON reply.
+
+        It uses the credentials, limits, errors and retries of all other requests: GET, PUT and DELETE may be repeated,
+        a POST that may have arrived never is. Fields named as passwords, keys or environments are masked in messages;
+        other parts of the body may be quoted.
+
+        Args:
+            method: ``GET``, ``POST``, ``PUT`` or ``DELETE``.
+            path: Path below the service. Include the slash at the end if the route has one: redirects are not
+                followed.
+            params: Query parameters, name -> value. None means none.
+            json: The body. None means no body.
+            service: Name of a service, as in `Deployment.services`. None means the runtime service.
+
+        Raises:
+            UnknownService: The deployment has no such service.
+            OutcomeUnknown: A POST may or may not have been carried out.
+            DecodeError: The reply is not JSON.
+            ValueError: The method or the path is invalid. Nothing was sent.
+        """
+        services = {} if service is None else await self._session.services()
+        return await self._session.send(request_call(method, path, params, json, services, service))
+
+
+def _registry(source: str | Client | Registry) -> str | Registry:
+    """Return a client as a registry to import from; the blocking client passes one of its own."""
+    return Registry(source.url, source.experiments) if isinstance(source, Client) else source

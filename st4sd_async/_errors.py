@@ -579,7 +579,7 @@ class InvalidPayload(BadRequest):
         names: The files concerned.
     """
 
-    advice = "client.payload(experiment) gives one to fill in, which knows what the experiment takes"
+    advice = "client.draft(experiment) gives one to fill in, which knows what the experiment takes"
     remedy = ""
     """How to fix a file that the service only names."""
     problems: tuple[Problem, ...] = ()

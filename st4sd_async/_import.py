@@ -1,4 +1,4 @@
-"""Import of experiments from other registries: the verbs of a client that fetch, check and push them."""
+"""Import of experiments from other registries: fetch, check, push."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ import copy
 import logging
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import SplitResult, unquote, urlsplit
 
-from ._api.experiments import Experiments, get_call
 from ._api.registry import identifier_path, is_tag
 from ._config import split_address
 from ._errors import (
@@ -26,16 +25,16 @@ from ._errors import (
 from ._http.call import Call
 from ._http.credentials import is_loopback, origin
 from ._http.responses import Response
+from ._http.session import RUNTIME
 from .models import Experiment
 from .models.imports import ImportedExperiment, Requirement
 from .models.requirements import judged, requirements_of
 
 if TYPE_CHECKING:
-    from ._api._base import Sender
     from ._api.datasets import Datasets
+    from ._api.experiments import Experiments
     from ._api.secrets import ImagePullSecrets
-    from ._client import Client
-    from ._http.session import Session
+    from ._http.session import ClientSession
 
 GLOBAL_REGISTRY = "https://registry.st4sd.res.ibm.com"
 """The public registry of the ST4SD project. Source: the help of ``stp package import``."""
@@ -125,96 +124,68 @@ def definition_of(experiment: Experiment) -> dict[str, Any]:
     return definition
 
 
-class Imports:
-    """The part of a client that brings experiments here; see `Client` for what all its methods raise."""
+@dataclass(frozen=True)
+class Registry:
+    """Another deployment as a source of experiments."""
 
-    experiments: Experiments
-    """The registry of experiments."""
-    datasets: Datasets
-    """S3 buckets that the deployment knows by name."""
-    image_pull_secrets: ImagePullSecrets
-    """Credentials for container registries."""
-    _send: Sender
-    _session: Session
+    url: str
+    """Address of the deployment, with a slash at its end."""
+    experiments: Source
+    """Its registry."""
 
-    async def fetch_experiment(
-        self, source: str | Client, identifier: str | None = None, *, allow_http: bool = False
-    ) -> ImportedExperiment:
-        """
-        An experiment of another registry, and what it relies on that this deployment may not have.
 
-        Nothing is pushed. An address is sent credentials only if it is this deployment's own or trusted; give a
-        `Client`, open, for another registry that wants some.
+class Source(Protocol):
+    """The method of `Experiments` that an import needs; a blocking client brings one that runs in its own thread."""
 
-        Args:
-            source: Address of a registry, as `GLOBAL_REGISTRY`, or of a page of it; or a client of another
-                deployment.
-            identifier: ``name`` (which means ``name:latest``), ``name:tag`` or ``name@digest``; None: the
-                experiment that the page at the address is about.
-            allow_http: Whether a registry on another machine may be asked over plain http, where anybody on the way
-                can change the answer.
+    async def get(self, identifier: str, *, with_beta: bool) -> Experiment: ...
 
-        Raises:
-            UnknownExperiment: The registry has none; the global one goes on saying so for 10 minutes.
-            Unauthorized: The registry is private: give a client of it as the source.
-            DecodeError: The address is not that of a registry, what is there is no experiment, or it is another one
-                than was asked for: its name, or its digest if ``name@digest`` was given.
-            ValueError: The address is none, or plain http without ``allow_http``, or nothing names the experiment.
 
-        Source: ``GET registry-ui/backend/experiments/{identifier}`` of a registry, or ``GET experiments/{identifier}``
-        of a client's runtime service; then ``GET image-pull-secrets/`` and ``GET datasets/`` here, if there is need.
-        """
-        root, name = _source_of(source, identifier)
-        home = self._session.home
-        if is_plain(root) and not allow_http and origin(urlsplit(root)) != origin(home):
+class Importer:
+    """Fetches experiments of other registries, checks what they require, and pushes them."""
+
+    def __init__(
+        self, session: ClientSession, experiments: Experiments, datasets: Datasets, image_pull_secrets: ImagePullSecrets
+    ) -> None:
+        self._session = session
+        self._experiments = experiments
+        self._datasets = datasets
+        self._image_pull_secrets = image_pull_secrets
+
+    async def fetch(self, source: str | Registry, identifier: str | None, *, allow_http: bool) -> ImportedExperiment:
+        """Fetch an experiment with its requirements; see `Client.fetch_experiment`."""
+        root, name = _located(source, identifier)
+        if is_plain(root) and not allow_http and origin(urlsplit(root)) != origin(urlsplit(self._session.url)):
             raise ValueError(
-                f"the registry {root!r} is on another machine and asked over plain http, where anybody on the way can "
-                "change the answer: use https://, or say allow_http=True"
+                f"the registry {root!r} is on another machine and uses plain http, where others can change the reply: "
+                "use https://, or pass allow_http=True"
             )
-        found = await _fetched(self._send, source, root, name)
+        found = await self._fetched(source, root, name)
         definition = definition_of(found)
         images = [image.name or "" for image in found.metadata.registry.container_images]
         requirements = requirements_of(definition, images)
         return ImportedExperiment(root, found, definition, await self._judged(requirements), name)
 
+    async def _fetched(self, source: str | Registry, root: str, identifier: str) -> Experiment:
+        """Return an experiment of another registry; raise if it is not the one that was requested."""
+        if isinstance(source, Registry):
+            found = await source.experiments.get(identifier, with_beta=True)
+            _check_asked(found, identifier, f"{root}{RUNTIME}{identifier_path(identifier)}")
+            return found
+        call = registry_call(root, identifier)
+        try:
+            found = await self._session.send(call)
+        except APIError as error:
+            refusal = _explained(error, root, identifier)
+        else:
+            _check_asked(found, identifier, f"{call.base}{call.path}")
+            return found
+        raise refusal
+
     async def import_experiment(
-        self,
-        source: str | Client,
-        identifier: str | None = None,
-        *,
-        allow_missing: bool = False,
-        allow_http: bool = False,
+        self, source: str | Registry, identifier: str | None, *, allow_http: bool, allow_missing: bool
     ) -> Experiment:
-        """
-        Fetch an experiment of another registry and push it here, with its tags, if this deployment has what it needs.
-
-        It is pushed without tags, its digest is compared, and then it is tagged: with the tag that was asked for, and
-        those of its definition that the other registry shows for it. Tags of the same name here move to it. A push
-        always moves ``latest``.
-
-        Only ``name@digest`` says which content is meant. If the registry here finds another digest in what was
-        pushed, ``latest`` and all other tags are put back and the content is deleted; a start of ``name:latest`` in
-        between would use it. Without a digest the other registry decides what comes, and a different digest here,
-        as of a branch that moved, is a WARNING in the log.
-
-        Args:
-            source, identifier, allow_http: As for `fetch_experiment`.
-            allow_missing: Whether to push it even if this deployment lacks something that it relies on.
-
-        Returns:
-            The experiment as the registry here has it, with its digest.
-
-        Raises:
-            MissingRequirements: This deployment lacks something; nothing was pushed. What cannot be asked for, as
-                whether an image is public, is no error; of image registries, and of credentials that come along, there
-                is a warning in the log.
-            DigestMismatch: The content is not that of the digest that was asked for.
-            InvalidPackage: The service here cannot fetch the package or does not take it.
-
-        All that `fetch_experiment` raises too. It may be repeated: the same content has the same digest, and no second
-        entry.
-        """
-        found = await self.fetch_experiment(source, identifier, allow_http=allow_http)
+        """Fetch an experiment and push it; see `Client.import_experiment`."""
+        found = await self.fetch(source, identifier, allow_http=allow_http)
         if found.missing and not allow_missing:
             raise MissingRequirements.before_pushing(found.identifier, found.missing)
         for one in found.uncertain:
@@ -227,11 +198,11 @@ class Imports:
     async def _pushed(self, found: ImportedExperiment) -> Experiment:
         """Push an experiment without tags, compare its digest, and tag it."""
         name, tag, pin = parts_of(found.asked)
-        history = await self.experiments.history(name)
+        history = await self._experiments.history(name)
         before = {one.tag: one.digest for one in history.tags}
         tags = tags_of(found.definition, {*found.experiment.tags, tag})
         found.definition["metadata"]["package"]["tags"] = []
-        pushed = await self.experiments.push(found.definition)
+        pushed = await self._experiments.push(found.definition)
         if pin and pushed.digest != pin:
             known = {*before.values(), *(one.digest for one in history.untagged)}
             await self._put_back(name, pushed.digest, before, is_known=pushed.digest in known)
@@ -243,8 +214,8 @@ class Imports:
         wanted = list(dict.fromkeys([*kept, *tags, *([tag] if tag else []), LATEST]))
         if wanted == [LATEST]:
             return pushed
-        await self.experiments.tag(pushed.identifier, wanted)
-        return await self.experiments.get(pushed.identifier)
+        await self._experiments.tag(pushed.identifier, wanted)
+        return await self._experiments.get(pushed.identifier)
 
     async def _put_back(self, name: str, digest: str | None, before: Mapping[str, str], *, is_known: bool) -> None:
         """Undo a push: the tags of a name as they were, and the content gone unless it was there before."""
@@ -253,61 +224,35 @@ class Imports:
             for one in sorted(moved - {None}, key=lambda one: one == digest):
                 tags = [tag for tag, owner in before.items() if owner == one]
                 if tags:
-                    await self.experiments.tag(f"{name}@{one}", tags)
+                    await self._experiments.tag(f"{name}@{one}", tags)
             if digest and not is_known:
-                await self.experiments.delete(f"{name}@{digest}")
+                await self._experiments.delete(f"{name}@{digest}")
         except (APIError, TransportError, DecodeError) as error:
             log.warning("%s@%s is still the latest of %s and should not be: %s", name, digest, name, error)
 
     async def _judged(self, requirements: list[Requirement]) -> tuple[Requirement, ...]:
         """The requirements with their verdicts; the deployment is asked only for lists that matter."""
         kinds = {one.kind for one in requirements}
-        pull_secrets = await self.image_pull_secrets.list() if kinds & {"image registry", "image pull secret"} else {}
-        datasets = await self._datasets() if "dataset" in kinds else []
+        pull_secrets = await self._image_pull_secrets.list() if kinds & {"image registry", "image pull secret"} else {}
+        datasets = await self._known_datasets() if "dataset" in kinds else []
         return tuple(judged(one, pull_secrets, datasets) for one in requirements)
 
-    async def _datasets(self) -> list[str]:
+    async def _known_datasets(self) -> list[str]:
         try:
-            return await self.datasets.list()
+            return await self._datasets.list()
         except BadRequest:  # a cluster without Datashim, which has no datasets
             return []
 
 
-@dataclass(frozen=True)
-class Source:
-    """A client as a source of experiments."""
-
-    root: str
-    """The address of its deployment."""
-    send: Sender
-    """Sends to there."""
-
-
-def _source_of(source: str | Client | Source, identifier: str | None) -> tuple[str, str]:
+def _located(source: str | Registry, identifier: str | None) -> tuple[str, str]:
     """Return the root of a registry or deployment, and the identifier of an experiment in it."""
     if isinstance(source, str):
         return located(source, identifier)
-    if not isinstance(source, Imports | Source):
+    if not isinstance(source, Registry):
         raise TypeError(f"the source is the address of a registry or a Client, not {type(source).__name__}")
     if identifier is None:
         raise ValueError("name the experiment: a client as the source does not")
-    return source.root if isinstance(source, Source) else source._session.home.geturl(), identifier
-
-
-async def _fetched(send: Sender, source: str | Client | Source, root: str, identifier: str) -> Experiment:
-    """Return an experiment of a registry or deployment, if it is the one that was asked for."""
-    if isinstance(source, str):
-        call = registry_call(root, identifier)
-    else:
-        call, send = get_call(identifier, WHOLE), source.send if isinstance(source, Source) else source._send
-    try:
-        found = await send(call)
-    except APIError as error:
-        refusal = _explained(error, root, identifier) if isinstance(source, str) else error
-    else:
-        _check_asked(found, identifier, f"{call.base or root}{call.path}")
-        return found
-    raise refusal
+    return source.url, identifier
 
 
 def _check_asked(found: Experiment, identifier: str, url: str) -> None:

@@ -169,19 +169,34 @@ RunLike = Run | str
 """A handle on a run, or its rest-uid."""
 
 
-ONE_RUN = "this takes one run, so call it for each, as with asyncio.gather; wait, watch_many and properties take many"
-"""What to do with several runs where one is due."""
+ONE_RUN = "this takes one run: call it for each, as with asyncio.gather; wait, watch_many and properties take several"
+"""Advice for several runs where one is expected."""
+
+
+def is_one_run(run: object) -> bool:
+    """Return whether a value stands for one run and not for several."""
+    return isinstance(run, str) or not isinstance(run, Iterable)
 
 
 def rest_uid_of(run: object) -> str:
     """
-    Return the rest-uid of what was given as a run.
+    Return the rest-uid of a run.
 
     Raises:
-        ValueError: It does not have the form of one.
-        TypeError: It is neither a Run nor a text.
+        ValueError: The text does not have the form of a rest-uid.
+        TypeError: The value is neither a Run nor a text.
     """
     return check_rest_uid(_text_of(run))
+
+
+def rest_uids_of(runs: object) -> list[str]:
+    """Return the rest-uids of several runs; raise as `rest_uid_of`."""
+    return [rest_uid_of(run) for run in _each(runs)]
+
+
+def handles(runs: object, client: Client) -> dict[str, Run]:
+    """Return the handles on several runs by rest-uid, new ones for rest-uids; raise as `rest_uid_of`."""
+    return {rest_uid_of(run): run if isinstance(run, Run) else Run(rest_uid_of(run), client) for run in _each(runs)}
 
 
 def place_of(run: object) -> str:
@@ -193,14 +208,13 @@ def place_of(run: object) -> str:
 def _text_of(run: object) -> str:
     if isinstance(run, Run | str):
         return str(run)
-    told = f"a run is a Run or a rest-uid, not {type(run).__name__}"
+    problem = f"a run is a Run or a rest-uid, not {type(run).__name__}"
     if isinstance(run, Iterable):
-        raise TypeError(f"{told}: {ONE_RUN}")
-    raise TypeError(f"{told} (is an 'await' missing?)")
+        raise TypeError(f"{problem}: {ONE_RUN}")
+    raise TypeError(f"{problem} (is an 'await' missing?)")
 
 
-def several(runs: object) -> list[object]:
-    """What was given as runs, one by one."""
+def _each(runs: object) -> list[object]:
     if isinstance(runs, Iterable) and not isinstance(runs, str):
         return list(runs)
     raise TypeError(f"runs are an iterable of Run or rest-uids, not {runs!r}: give [run], or watch() it")

@@ -20,7 +20,7 @@ from st4sd_async._api.registry import Side
 from st4sd_async._api.relationships import DslVersion
 from st4sd_async._api.secrets import Password
 from st4sd_async._batch.launch import Launch
-from st4sd_async._client import _Keep
+from st4sd_async._client import _Unchanged
 from st4sd_async._config import Config
 from st4sd_async._http.credentials import Secret
 from st4sd_async._http.retry import RetryPolicy
@@ -38,6 +38,7 @@ from st4sd_async.models import (
     ExperimentList,
     GeneratedPackage,
     History,
+    ImportedExperiment,
     Inheritance,
     Instance,
     KeyOutput,
@@ -58,408 +59,9 @@ from st4sd_async.models import (
     SynthesisPreview,
     UserMetadata,
 )
-from st4sd_async.models.imports import ImportedExperiment
 from st4sd_async.models.packages import Parameterisation
 
 __all__ = ["Batch", "Client", "Item", "Run"]
-
-class _Relationships:
-    """
-    Relationships: an input graph, such as a surrogate, that may take the place of an output graph.
-
-    All methods raise `TransportError`, `Unauthorized` or another `APIError` when the service cannot
-    be asked or refuses.
-    """
-
-    def delete(self, identifier: str) -> None:
-        """
-        Delete a relationship; what was synthesized from it stays.
-
-        Raises:
-            UnknownRelationship: There is none.
-
-        Source: ``DELETE relationships/{identifier}/``.
-        """
-
-    def get(self, identifier: str) -> Relationship:
-        """
-        One relationship; its ``problems`` tells what is wrong with it.
-
-        Raises:
-            UnknownRelationship: There is none.
-
-        Source: ``GET relationships/{identifier}/``.
-        """
-
-    def list(self, *, nulls: bool = False) -> RelationshipList:
-        """
-        All relationships.
-
-        Args:
-            nulls: Whether ``raw`` has fields without a value too.
-
-        Returns:
-            A list; its ``problems`` tells what is wrong with entries, and which of them could not be read.
-
-        Source: ``GET relationships/``.
-        """
-
-    def preview(
-        self, identifier: str, *, dsl_version: DslVersion = "2.0.0_0.1.0", platform: str | None = None
-    ) -> SynthesisPreview:
-        """
-        What `synthesize` would give; nothing is stored.
-
-        Args:
-            identifier: The relationship.
-            dsl_version: ``"1"`` for FlowIR.
-            platform: The platform to show, None for the one that both experiments have; today's service shows that
-                whatever is asked for.
-
-        Raises:
-            UnknownRelationship: There is no such relationship.
-            InvalidRelationship: No sound experiment would come of it.
-
-        Source: ``GET relationships/{identifier}/preview/synthesize/dsl/``.
-        """
-
-    def push(self, relationship: Mapping[str, Any] | Relationship | RelationshipPayload) -> Relationship:
-        """
-        Store a relationship, in place of one of the same name.
-
-        Args:
-            relationship: ``identifier`` and ``transform``, whose two graphs name experiments of the registry, in the
-                service's documented form or as a `RelationshipPayload`; or a relationship got from a registry.
-
-        Returns:
-            The relationship as stored, with the links and base packages that the service found itself.
-
-        Raises:
-            InvalidRelationship: It will not do, an experiment is not there, or no sound experiment would come of it;
-                ``problems`` tells why.
-
-        Source: ``POST relationships/``, which tries the synthesis and so takes seconds.
-        """
-
-    def query(
-        self, *, identifier: str | None = None, input_graph: str | None = None, output_graph: str | None = None
-    ) -> RelationshipList:
-        """
-        The relationships that match all of the expressions; [] if none does.
-
-        Args:
-            identifier: Regular expression that fits the beginning of the relationship's identifier.
-            input_graph: The same for the experiment of the input graph: ``"ani-surrogate:"`` finds all its tags.
-            output_graph: The same for the experiment of the output graph.
-
-        Raises:
-            ValueError: None is named, or one is no regular expression.
-
-        Source: ``POST query/relationships/``.
-        """
-
-    def synthesize(
-        self,
-        identifier: str,
-        name: str,
-        parameterisation: Mapping[str, Any] | Parameterisation | None = None,
-        *,
-        generate: bool = True,
-    ) -> Synthesis:
-        """
-        Make an experiment in which the input graph takes the place of the output graph, and push it.
-
-        Args:
-            identifier: The relationship.
-            name: Name of the new experiment; it gets the tag ``latest``.
-            parameterisation: ``presets`` and ``executionOptions``, which win over what is generated, or those of an
-                experiment; None: nothing.
-            generate: Whether the rest of the parameterisation is taken from the output graph's experiment and made up
-                from the variables there are.
-
-        Raises:
-            UnknownRelationship: There is no such relationship.
-            UnknownExperiment: An experiment that it names is gone.
-            InvalidRelationship: No sound experiment comes of it; ``problems`` tells why.
-
-        Source: ``POST relationships/{identifier}/synthesize/{name}/``, which reads two packages and so takes seconds.
-        """
-
-class _Library:
-    """
-    The library of graphs: workflows and components in DSL 2.0, to build experiments from.
-
-    A graph is called like the workflow that it begins with. All methods raise `Disabled` where the deployment
-    has no library, and `TransportError`, `Unauthorized` or another `APIError` when the service cannot be asked
-    or refuses.
-    """
-
-    def add(self, graph: Mapping[str, Any]) -> dict[str, Any]:
-        """
-        Check a graph and add it.
-
-        Args:
-            graph: ``workflows`` and ``components``, and an ``entrypoint`` unless there is just one workflow, or no
-                workflow and one component. Arguments of the entrypoint are dropped.
-
-        Returns:
-            The graph as it was added, with all that was left out.
-
-        Raises:
-            InvalidGraph: It does not make sense; ``problems`` tells why.
-            GraphExists: There is one of its name.
-            OutcomeUnknown: The connection or the service broke when it may have been added.
-
-        Source: ``POST library/``.
-        """
-
-    def delete(self, name: str) -> None:
-        """
-        Delete a graph; what was built from it stays.
-
-        Raises:
-            UnknownGraph: There is none. A library that is kept in a bucket does not say so: there it is no error.
-
-        Source: ``DELETE library/{name}/``.
-        """
-
-    def get(
-        self, name: str, *, exclude_unset: bool = False, exclude_defaults: bool = False, exclude_none: bool = False
-    ) -> dict[str, Any]:
-        """
-        One graph: ``entrypoint``, ``workflows`` and ``components``.
-
-        Args:
-            name: Its name.
-            exclude_unset, exclude_defaults, exclude_none: As for `list`.
-
-        Raises:
-            UnknownGraph: There is none.
-            InvalidGraph: It is there, but does not make sense any more: delete it.
-
-        Source: ``GET library/{name}/``.
-        """
-
-    def list(
-        self, *, exclude_unset: bool = False, exclude_defaults: bool = False, exclude_none: bool = False
-    ) -> LibraryGraphs:
-        """
-        All graphs.
-
-        Args:
-            exclude_unset: Leave out what their authors did not write.
-            exclude_defaults: Leave out what is as it is by default.
-            exclude_none: Leave out what has no value.
-
-        Returns:
-            A list of dictionaries; its ``problems`` tells which graphs could not be read.
-
-        Source: ``GET library/``.
-        """
-
-class _InternalExperiments:
-    """
-    Experiments whose definition the deployment itself keeps, in place of a repository.
-
-    All methods raise `TransportError`, `Unauthorized` or another `APIError` when the service cannot
-    be asked or refuses.
-    """
-
-    def push(self, dsl: Mapping[str, Any], package: Mapping[str, Any] | Experiment) -> Experiment:
-        """
-        Store a DSL, and push the package around it, in place of the last ones of its name.
-
-        Args:
-            dsl: ``entrypoint``, ``workflows`` and ``components``.
-            package: The package, with at least ``metadata.package.name``; its base packages do not count.
-                `Utilities.package_for_dsl` makes one.
-
-        Returns:
-            The experiment as the registry has it, ready to be started.
-
-        Raises:
-            InvalidDSL: The DSL or the package does not make sense; ``problems`` tells where and why.
-            Disabled: The deployment keeps no definitions.
-
-        Source: ``POST internal-experiments/``.
-        """
-
-class _Utilities:
-    """
-    Help for those who write experiments as DSL 2.0; nothing is stored.
-
-    All methods raise `TransportError`, `Unauthorized` or another `APIError` when the service cannot
-    be asked or refuses.
-    """
-
-    def package_for_dsl(
-        self, dsl: Mapping[str, Any], template: Mapping[str, Any] | Experiment | None = None
-    ) -> GeneratedPackage:
-        """
-        Make the parameterised package that fits a DSL.
-
-        Args:
-            dsl: ``entrypoint``, ``workflows`` and ``components``.
-            template: A package whose name, description and parameterisation are kept as far as they fit; None: the
-                package is called ``anonymous`` and leaves nothing to choose.
-
-        Returns:
-            The package, with all its inputs, outputs and variables under ``metadata.registry``, and what became of the
-            template.
-
-        Raises:
-            InvalidDSL: The DSL or the template does not make sense; ``problems`` tells where and why.
-
-        Source: ``POST utilities/pvep/``.
-        """
-
-    def validate_dsl(self, dsl: Mapping[str, Any]) -> None:
-        """
-        Check a DSL; no error means that it makes sense.
-
-        Args:
-            dsl: ``entrypoint``, ``workflows`` and ``components``.
-
-        Raises:
-            InvalidDSL: It does not make sense; ``problems`` tells where and why.
-
-        Source: ``POST utilities/dsl/``.
-        """
-
-class _Datasets:
-    """
-    Datasets: S3 buckets that starts may read from or write to by a name, without credentials in the payload.
-
-    All methods raise `TransportError`, `Unauthorized` or another `APIError` when the service cannot be asked or
-    refuses; a deployment without Datashim answers `BadRequest`. There is no endpoint that deletes a dataset.
-    """
-
-    def create(self, name: str, bucket: S3 | Mapping[str, Any]) -> None:
-        """
-        Create a dataset that stands for a bucket; it takes about 30 s until it can be used.
-
-        Args:
-            name: Lower-case letters, digits and dashes.
-            bucket: ``accessKeyID``, ``secretAccessKey``, ``bucket``, ``endpoint`` and, if there is one, ``region``.
-
-        Raises:
-            AlreadyExists: There is one of this name.
-            OutcomeUnknown: The connection or the service broke when it may have been created.
-            ValueError: The bucket lacks something; nothing was sent.
-
-        Source: ``POST datasets/s3/{name}``.
-        """
-
-    def list(self) -> builtins.list[str]:
-        """
-        The names of all datasets, in no particular order; [] if there are none.
-
-        Source: ``GET datasets/``.
-        """
-
-class _ImagePullSecrets:
-    """
-    Image pull secrets: with them, runs may use images of private container registries.
-
-    A new one is used within two minutes. Nobody can read a password back. All methods raise `TransportError`,
-    `Unauthorized` or another `APIError` when the service cannot be asked or refuses. There is no endpoint that
-    deletes one.
-    """
-
-    def create(self, name: str, *, server: str, username: str, password: Password) -> None:
-        """
-        Create an image pull secret.
-
-        Args:
-            name: Lower-case letters, digits and dashes.
-            server: The registry, without ``https://``: a host, or a host and a path.
-            username: Who pulls.
-            password: Password or token; kept out of messages.
-
-        Raises:
-            AlreadyExists: There is one of this name: use `update`.
-            NameTaken: A Secret of this name is something else.
-            OutcomeUnknown: The connection or the service broke when it may have been created.
-
-        Source: ``POST image-pull-secrets/{name}``. Whether the credentials are right is not checked.
-        """
-
-    def get(self, name: str) -> builtins.list[str]:
-        """
-        The registries that an image pull secret opens.
-
-        Raises:
-            UnknownPullSecret: There is none of this name, or not yet.
-
-        Source: ``GET image-pull-secrets/{name}``.
-        """
-
-    def list(self) -> dict[str, builtins.list[str]]:
-        """
-        All image pull secrets: name -> the registries that it opens; {} if there are none.
-
-        Source: ``GET image-pull-secrets/``, which leaves out those that it cannot read.
-        """
-
-    def update(self, name: str, *, server: str, username: str, password: Password) -> None:
-        """
-        Write an image pull secret anew, or create it if it is not there.
-
-        A Secret of this name that is something else gets these credentials beside what it has.
-
-        Args:
-            name: Lower-case letters, digits and dashes.
-            server: The registry; it replaces all that the secret opened before.
-            username: Who pulls.
-            password: Password or token; kept out of messages.
-
-        Source: ``PUT image-pull-secrets/{name}``. Whether the credentials are right is not checked.
-        """
-
-class _Deployment:
-    """
-    What there is to know about the deployment itself.
-
-    All methods raise `TransportError`, `Unauthorized` or another `APIError` when the service cannot
-    be asked or refuses.
-    """
-
-    def service(self, name: str) -> str:
-        """
-        Where one service is.
-
-        Args:
-            name: ``consumable-computing`` for the runtime service, ``cdb-rest`` for the datastore, or
-                ``cdb-gateway-registry`` for the registry of its gateways.
-
-        Raises:
-            UnknownService: There is no service of this name.
-            LocalDeployment: The service runs without a cluster, and there are no others.
-
-        Source: ``GET url-map/{name}``.
-        """
-
-    def services(self) -> dict[str, str]:
-        """
-        Where the services are, as the deployment tells it: name -> address without a slash at its end.
-
-        An address that holds a user or a password is left out, with a WARNING in the log.
-
-        Raises:
-            LocalDeployment: The service runs without a cluster, and there are no others.
-
-        Source: ``GET url-map/``.
-        """
-
-    def token(self) -> pydantic.SecretStr:
-        """
-        The token that this client is signed in with, as the service sees it.
-
-        Raises:
-            NoToken: This client is signed in with an API key.
-
-        Source: ``GET authorisation/token``.
-        """
 
 class _Experiments:
     """
@@ -941,6 +543,404 @@ class _Gateways:
         Source: ``POST gateways/api/v1.0/unique_ids`` of the registry.
         """
 
+class _Relationships:
+    """
+    Relationships: an input graph, such as a surrogate, that may take the place of an output graph.
+
+    All methods raise `TransportError`, `Unauthorized` or another `APIError` when the service cannot
+    be asked or refuses.
+    """
+
+    def delete(self, identifier: str) -> None:
+        """
+        Delete a relationship; what was synthesized from it stays.
+
+        Raises:
+            UnknownRelationship: There is none.
+
+        Source: ``DELETE relationships/{identifier}/``.
+        """
+
+    def get(self, identifier: str) -> Relationship:
+        """
+        One relationship; its ``problems`` tells what is wrong with it.
+
+        Raises:
+            UnknownRelationship: There is none.
+
+        Source: ``GET relationships/{identifier}/``.
+        """
+
+    def list(self, *, nulls: bool = False) -> RelationshipList:
+        """
+        All relationships.
+
+        Args:
+            nulls: Whether ``raw`` has fields without a value too.
+
+        Returns:
+            A list; its ``problems`` tells what is wrong with entries, and which of them could not be read.
+
+        Source: ``GET relationships/``.
+        """
+
+    def preview(
+        self, identifier: str, *, dsl_version: DslVersion = "2.0.0_0.1.0", platform: str | None = None
+    ) -> SynthesisPreview:
+        """
+        What `synthesize` would give; nothing is stored.
+
+        Args:
+            identifier: The relationship.
+            dsl_version: ``"1"`` for FlowIR.
+            platform: The platform to show, None for the one that both experiments have; today's service shows that
+                whatever is asked for.
+
+        Raises:
+            UnknownRelationship: There is no such relationship.
+            InvalidRelationship: No sound experiment would come of it.
+
+        Source: ``GET relationships/{identifier}/preview/synthesize/dsl/``.
+        """
+
+    def push(self, relationship: Mapping[str, Any] | Relationship | RelationshipPayload) -> Relationship:
+        """
+        Store a relationship, in place of one of the same name.
+
+        Args:
+            relationship: ``identifier`` and ``transform``, whose two graphs name experiments of the registry, in the
+                service's documented form or as a `RelationshipPayload`; or a relationship got from a registry.
+
+        Returns:
+            The relationship as stored, with the links and base packages that the service found itself.
+
+        Raises:
+            InvalidRelationship: It will not do, an experiment is not there, or no sound experiment would come of it;
+                ``problems`` tells why.
+
+        Source: ``POST relationships/``, which tries the synthesis and so takes seconds.
+        """
+
+    def query(
+        self, *, identifier: str | None = None, input_graph: str | None = None, output_graph: str | None = None
+    ) -> RelationshipList:
+        """
+        The relationships that match all of the expressions; [] if none does.
+
+        Args:
+            identifier: Regular expression that fits the beginning of the relationship's identifier.
+            input_graph: The same for the experiment of the input graph: ``"ani-surrogate:"`` finds all its tags.
+            output_graph: The same for the experiment of the output graph.
+
+        Raises:
+            ValueError: None is named, or one is no regular expression.
+
+        Source: ``POST query/relationships/``.
+        """
+
+    def synthesize(
+        self,
+        identifier: str,
+        name: str,
+        parameterisation: Mapping[str, Any] | Parameterisation | None = None,
+        *,
+        generate: bool = True,
+    ) -> Synthesis:
+        """
+        Make an experiment in which the input graph takes the place of the output graph, and push it.
+
+        Args:
+            identifier: The relationship.
+            name: Name of the new experiment; it gets the tag ``latest``.
+            parameterisation: ``presets`` and ``executionOptions``, which win over what is generated, or those of an
+                experiment; None: nothing.
+            generate: Whether the rest of the parameterisation is taken from the output graph's experiment and made up
+                from the variables there are.
+
+        Raises:
+            UnknownRelationship: There is no such relationship.
+            UnknownExperiment: An experiment that it names is gone.
+            InvalidRelationship: No sound experiment comes of it; ``problems`` tells why.
+
+        Source: ``POST relationships/{identifier}/synthesize/{name}/``, which reads two packages and so takes seconds.
+        """
+
+class _Library:
+    """
+    The library of graphs: workflows and components in DSL 2.0, to build experiments from.
+
+    A graph is called like the workflow that it begins with. All methods raise `Disabled` where the deployment
+    has no library, and `TransportError`, `Unauthorized` or another `APIError` when the service cannot be asked
+    or refuses.
+    """
+
+    def add(self, graph: Mapping[str, Any]) -> dict[str, Any]:
+        """
+        Check a graph and add it.
+
+        Args:
+            graph: ``workflows`` and ``components``, and an ``entrypoint`` unless there is just one workflow, or no
+                workflow and one component. Arguments of the entrypoint are dropped.
+
+        Returns:
+            The graph as it was added, with all that was left out.
+
+        Raises:
+            InvalidGraph: It does not make sense; ``problems`` tells why.
+            GraphExists: There is one of its name.
+            OutcomeUnknown: The connection or the service broke when it may have been added.
+
+        Source: ``POST library/``.
+        """
+
+    def delete(self, name: str) -> None:
+        """
+        Delete a graph; what was built from it stays.
+
+        Raises:
+            UnknownGraph: There is none. A library that is kept in a bucket does not say so: there it is no error.
+
+        Source: ``DELETE library/{name}/``.
+        """
+
+    def get(
+        self, name: str, *, exclude_unset: bool = False, exclude_defaults: bool = False, exclude_none: bool = False
+    ) -> dict[str, Any]:
+        """
+        One graph: ``entrypoint``, ``workflows`` and ``components``.
+
+        Args:
+            name: Its name.
+            exclude_unset, exclude_defaults, exclude_none: As for `list`.
+
+        Raises:
+            UnknownGraph: There is none.
+            InvalidGraph: It is there, but does not make sense any more: delete it.
+
+        Source: ``GET library/{name}/``.
+        """
+
+    def list(
+        self, *, exclude_unset: bool = False, exclude_defaults: bool = False, exclude_none: bool = False
+    ) -> LibraryGraphs:
+        """
+        All graphs.
+
+        Args:
+            exclude_unset: Leave out what their authors did not write.
+            exclude_defaults: Leave out what is as it is by default.
+            exclude_none: Leave out what has no value.
+
+        Returns:
+            A list of dictionaries; its ``problems`` tells which graphs could not be read.
+
+        Source: ``GET library/``.
+        """
+
+class _InternalExperiments:
+    """
+    Experiments whose definition the deployment itself keeps, in place of a repository.
+
+    All methods raise `TransportError`, `Unauthorized` or another `APIError` when the service cannot
+    be asked or refuses.
+    """
+
+    def push(self, dsl: Mapping[str, Any], package: Mapping[str, Any] | Experiment) -> Experiment:
+        """
+        Store a DSL, and push the package around it, in place of the last ones of its name.
+
+        Args:
+            dsl: ``entrypoint``, ``workflows`` and ``components``.
+            package: The package, with at least ``metadata.package.name``; its base packages do not count.
+                `Utilities.package_for_dsl` makes one.
+
+        Returns:
+            The experiment as the registry has it, ready to be started.
+
+        Raises:
+            InvalidDSL: The DSL or the package does not make sense; ``problems`` tells where and why.
+            Disabled: The deployment keeps no definitions.
+
+        Source: ``POST internal-experiments/``.
+        """
+
+class _Utilities:
+    """
+    Help for those who write experiments as DSL 2.0; nothing is stored.
+
+    All methods raise `TransportError`, `Unauthorized` or another `APIError` when the service cannot
+    be asked or refuses.
+    """
+
+    def package_for_dsl(
+        self, dsl: Mapping[str, Any], template: Mapping[str, Any] | Experiment | None = None
+    ) -> GeneratedPackage:
+        """
+        Make the parameterised package that fits a DSL.
+
+        Args:
+            dsl: ``entrypoint``, ``workflows`` and ``components``.
+            template: A package whose name, description and parameterisation are kept as far as they fit; None: the
+                package is called ``anonymous`` and leaves nothing to choose.
+
+        Returns:
+            The package, with all its inputs, outputs and variables under ``metadata.registry``, and what became of the
+            template.
+
+        Raises:
+            InvalidDSL: The DSL or the template does not make sense; ``problems`` tells where and why.
+
+        Source: ``POST utilities/pvep/``.
+        """
+
+    def validate_dsl(self, dsl: Mapping[str, Any]) -> None:
+        """
+        Check a DSL; no error means that it makes sense.
+
+        Args:
+            dsl: ``entrypoint``, ``workflows`` and ``components``.
+
+        Raises:
+            InvalidDSL: It does not make sense; ``problems`` tells where and why.
+
+        Source: ``POST utilities/dsl/``.
+        """
+
+class _Datasets:
+    """
+    Datasets: S3 buckets that starts may read from or write to by a name, without credentials in the payload.
+
+    All methods raise `TransportError`, `Unauthorized` or another `APIError` when the service cannot be asked or
+    refuses; a deployment without Datashim answers `BadRequest`. There is no endpoint that deletes a dataset.
+    """
+
+    def create(self, name: str, bucket: S3 | Mapping[str, Any]) -> None:
+        """
+        Create a dataset that stands for a bucket; it takes about 30 s until it can be used.
+
+        Args:
+            name: Lower-case letters, digits and dashes.
+            bucket: ``accessKeyID``, ``secretAccessKey``, ``bucket``, ``endpoint`` and, if there is one, ``region``.
+
+        Raises:
+            AlreadyExists: There is one of this name.
+            OutcomeUnknown: The connection or the service broke when it may have been created.
+            ValueError: The bucket lacks something; nothing was sent.
+
+        Source: ``POST datasets/s3/{name}``.
+        """
+
+    def list(self) -> builtins.list[str]:
+        """
+        The names of all datasets, in no particular order; [] if there are none.
+
+        Source: ``GET datasets/``.
+        """
+
+class _ImagePullSecrets:
+    """
+    Image pull secrets: with them, runs may use images of private container registries.
+
+    A new one is used within two minutes. Nobody can read a password back. All methods raise `TransportError`,
+    `Unauthorized` or another `APIError` when the service cannot be asked or refuses. There is no endpoint that
+    deletes one.
+    """
+
+    def create(self, name: str, *, server: str, username: str, password: Password) -> None:
+        """
+        Create an image pull secret.
+
+        Args:
+            name: Lower-case letters, digits and dashes.
+            server: The registry, without ``https://``: a host, or a host and a path.
+            username: Who pulls.
+            password: Password or token; kept out of messages.
+
+        Raises:
+            AlreadyExists: There is one of this name: use `update`.
+            NameTaken: A Secret of this name is something else.
+            OutcomeUnknown: The connection or the service broke when it may have been created.
+
+        Source: ``POST image-pull-secrets/{name}``. Whether the credentials are right is not checked.
+        """
+
+    def get(self, name: str) -> builtins.list[str]:
+        """
+        The registries that an image pull secret opens.
+
+        Raises:
+            UnknownPullSecret: There is none of this name, or not yet.
+
+        Source: ``GET image-pull-secrets/{name}``.
+        """
+
+    def list(self) -> dict[str, builtins.list[str]]:
+        """
+        All image pull secrets: name -> the registries that it opens; {} if there are none.
+
+        Source: ``GET image-pull-secrets/``, which leaves out those that it cannot read.
+        """
+
+    def update(self, name: str, *, server: str, username: str, password: Password) -> None:
+        """
+        Write an image pull secret anew, or create it if it is not there.
+
+        A Secret of this name that is something else gets these credentials beside what it has.
+
+        Args:
+            name: Lower-case letters, digits and dashes.
+            server: The registry; it replaces all that the secret opened before.
+            username: Who pulls.
+            password: Password or token; kept out of messages.
+
+        Source: ``PUT image-pull-secrets/{name}``. Whether the credentials are right is not checked.
+        """
+
+class _Deployment:
+    """
+    What there is to know about the deployment itself.
+
+    All methods raise `TransportError`, `Unauthorized` or another `APIError` when the service cannot
+    be asked or refuses.
+    """
+
+    def service(self, name: str) -> str:
+        """
+        Where one service is.
+
+        Args:
+            name: ``consumable-computing`` for the runtime service, ``cdb-rest`` for the datastore, or
+                ``cdb-gateway-registry`` for the registry of its gateways.
+
+        Raises:
+            UnknownService: There is no service of this name.
+            LocalDeployment: The service runs without a cluster, and there are no others.
+
+        Source: ``GET url-map/{name}``.
+        """
+
+    def services(self) -> dict[str, str]:
+        """
+        Where the services are, as the deployment tells it: name -> address without a slash at its end.
+
+        An address that holds a user or a password is left out, with a WARNING in the log.
+
+        Raises:
+            LocalDeployment: The service runs without a cluster, and there are no others.
+
+        Source: ``GET url-map/``.
+        """
+
+    def token(self) -> pydantic.SecretStr:
+        """
+        The token that this client is signed in with, as the service sees it.
+
+        Raises:
+            NoToken: This client is signed in with an API key.
+
+        Source: ``GET authorisation/token``.
+        """
+
 @dataclass(frozen=True)
 class Item:
     """
@@ -1289,28 +1289,28 @@ class Client:
         ConfigError: A setting will not do.
     """
 
+    experiments: _Experiments
+    """The registry of experiments."""
+    instances: _Instances
+    """Instances, by rest-uid."""
+    datastore: _Datastore
+    """Documents about runs, which outlive the runs."""
+    gateways: _Gateways
+    """The services that hold the files of runs."""
     relationships: _Relationships
-    """Which experiment may stand in for a part of another."""
+    """Which experiment can replace a part of another."""
     library: _Library
     """Graphs to build experiments from."""
     internal_experiments: _InternalExperiments
-    """Experiments whose definition the deployment itself keeps."""
+    """Experiments whose definition the deployment itself stores."""
     utilities: _Utilities
-    """Help for those who write experiments as DSL."""
+    """Checks and conversions for authors of DSL."""
     datasets: _Datasets
     """S3 buckets that the deployment knows by name."""
     image_pull_secrets: _ImagePullSecrets
     """Credentials for container registries."""
     deployment: _Deployment
-    """What the deployment consists of, and who is signed in."""
-    experiments: _Experiments
-    """The registry of experiments."""
-    instances: _Instances
-    """Instances by rest-uid."""
-    datastore: _Datastore
-    """Documents about runs, which outlive them."""
-    gateways: _Gateways
-    """Where the files of runs are."""
+    """The services of the deployment, and the token of this client."""
     def __init__(
         self, url: str, *, api_key: Secret | None = None, auth_token: Secret | None = None, config: Config | None = None
     ) -> None: ...
@@ -1330,12 +1330,11 @@ class Client:
 
     def batch(self, path: str | os.PathLike[str] | None = None, *, max_running: int | None = 200) -> Batch:
         """
-        Many launches, each started exactly once, whatever happens to this process: see `Batch`.
+        Return a batch of many launches, each started exactly once even if this process crashes: see `Batch`.
 
         Args:
-            path: File of the journal, which is made if it is not there; None: in memory, lost with the process.
-            max_running: How many runs may be in progress at once, so that the cluster is not flooded; None: any
-                number.
+            path: File of the journal, created if missing. None means in memory: lost with the process.
+            max_running: How many runs may be in progress at once, to protect the cluster. None means no limit.
         """
 
     def close(self) -> None:
@@ -1349,35 +1348,35 @@ class Client:
         self, run: _RunLike, filename: str = "\\.csv$", *, component: str | None = None, stage: int | None = None
     ) -> list[Table]:
         """
-        The tables that components of a run wrote, each as a DataFrame with the document of its component.
+        Return the tables that components of a run wrote, each as a DataFrame with the document of its component.
 
-        The files are fetched together and read one by one, in the memory of this process. Those of the orchestrator
-        itself, ``component_performance.csv``, are among them.
+        The files are fetched together and parsed one by one, in memory. ``component_performance.csv``, which the
+        orchestrator itself writes, is among them.
 
         Args:
             run: The run, or its location (``file://...``).
-            filename: Expression for files, as in `download_files`.
-            component: Regular expression that needs to fit somewhere in the name of a component: ``"Comp"``,
-                ``"^Compute$"``; or a reference, which is ``stage0.`` and the same. None: all.
-            stage: Index of the stage.
+            filename: Regular expression for files, as in `download_files`.
+            component: Regular expression, searched for in the name of a component: ``"Comp"``, ``"^Compute$"``. Or a
+                reference: ``stage0.`` and such an expression. None means all.
+            stage: Index of the stage. None means all.
 
         Returns:
-            A `Table` for each file that fits, by stages and components; [] if none fits. One that could not be
-            fetched, or is no table, has a ``problem``, which its `Table.dataframe` raises, and the others are there.
+            A `Table` for each matching file, ordered by stage and component. [] if no file matches. A file that could
+            not be fetched, or is not a table, has a ``problem``, which its `Table.dataframe` raises.
 
         Raises:
             ImportError: pandas is not installed.
-            NotFound, NotReady, UnknownRun: As `download_files`.
+            NotFound, NotReady, UnknownRun: As in `download_files`.
 
         Source: ``POST files/api/v1.1`` of the gateway.
         """
 
     def delete(self, run: _RunLike) -> None:
         """
-        Stop a run and delete it; its files stay. Returns before it is dead.
+        Stop a run and delete it. Its files stay. Returns before the run has stopped.
 
         Raises:
-            UnknownRun: It is not there.
+            UnknownRun: There is no such run.
 
         Source: ``DELETE instances/{id}`` of the runtime service.
         """
@@ -1386,24 +1385,24 @@ class Client:
         self, run: _RunLike, stage: int, component: str, to: str | os.PathLike[str], *, strict: bool = False
     ) -> list[Download | DownloadFailed]:
         """
-        Fetch the whole working directory of a component, all of it or nothing, as it is now.
+        Download the whole working directory of a component as it is now, all of it or nothing.
 
-        It comes as one archive of any size, which needs room in the folder for itself and for what is in it.
-        Empty folders are lost. If it is there already, and the component is over, nothing is fetched.
+        It comes as one archive of any size. The folder needs room for the archive and for its contents. Empty
+        directories are lost. If the component is over and was fetched before, nothing is fetched.
 
         Args:
             run: The run, or its location (``file://...``).
             stage: Index of the stage.
-            component: Its exact name, as ``"Compute"``, and no expression.
-            to: Folder for what is in the directory, made if need be; files of the same names are replaced.
-            strict: Whether it is an error if it cannot be had.
+            component: Exact name of the component, such as ``"Compute"``.
+            to: Folder for the contents, created if missing. Files of the same names are replaced.
+            strict: Raise the error if it cannot be fetched, instead of returning it.
 
         Returns:
-            The files, or one `DownloadFailed` for all of them; [] if the directory is empty.
+            The files, or one `DownloadFailed` for all of them. [] if the directory is empty.
 
         Raises:
-            NotReady, UnknownRun: As `Datastore.document`.
-            DownloadError: There can be no such folder. With ``strict`` this and any other `St4sdError`.
+            NotReady, UnknownRun: As in `Datastore.document`.
+            DownloadError: The folder cannot be created. With ``strict``, this and any other `St4sdError`.
 
         Source: ``GET experiment/download`` of the gateway.
         """
@@ -1419,34 +1418,34 @@ class Client:
         strict: bool = False,
     ) -> list[Download | DownloadFailed]:
         r"""
-        Fetch files that components of a run left behind, many at once; the folder gets the instance's own layout.
+        Download files of components, many at once, into a folder with the layout of the instance.
 
-        A file is under its name only when it is whole, in place of what had that name. What is interrupted,
-        by a death of the process too, can be called again: what came from the same place and is still as it
-        was is not fetched again, which the hidden file ``.st4sd-downloads.jsonl`` of the folder is for. What
-        a gateway leaves out because it is too large comes with the archive of its whole component.
+        A file appears under its name only when it is complete, and then replaces an older one. An interrupted call,
+        also one that ended with a crash, can be repeated: a file that was fetched before and has not changed is not
+        fetched again. The hidden file ``.st4sd-downloads.jsonl`` in the folder records this. A file that is too large
+        for the gateway's own limit is fetched with the archive of its whole component.
 
-        The folder may be a link. Links in it are not followed: a file that belongs behind one is a `DownloadFailed`.
+        The folder may be a symbolic link. Links inside it are not followed: a file behind one is a `DownloadFailed`.
         A name that begins with ``.st4sd-`` gets a ``_`` in front.
 
         Args:
-            run: The run, or its location (``file://...``). Its documents are waited for as `Datastore.document` does.
-                Of a run that goes on, there are the files of the components that are over.
-            to: Folder, made if need be, best one for each run: files go to ``<to>/stages/stage0/Compute/energies.csv``.
-            component: Regular expression that needs to fit somewhere in the name of a component: ``"Comp"``,
-                ``"^Compute$"``; or a reference, which is ``stage0.`` and the same. None: all.
-            stage: Index of the stage.
-            filename: Expression that needs to fit somewhere in the absolute path of a file, or in its path below
-                the directory of its component: ``r"\.csv$"``, ``"^energies.csv$"``.
-            strict: Whether a file that cannot be had is an error, raised when all others are there.
+            run: The run, or its location (``file://...``). Waits for its documents, as `Datastore.document` does. If
+                the run is not over, only files of components that are over exist.
+            to: Folder, created if missing, ideally one for each run: ``<to>/stages/stage0/Compute/energies.csv``.
+            component: Regular expression, searched for in the name of a component: ``"Comp"``, ``"^Compute$"``. Or a
+                reference: ``stage0.`` and such an expression. None means all.
+            stage: Index of the stage. None means all.
+            filename: Regular expression, searched for in the absolute path of a file and in its path below the
+                directory of its component: ``r"\.csv$"``, ``"^energies.csv$"``. None means all.
+            strict: Raise the first error after everything else was fetched, instead of returning it.
 
         Returns:
-            What became of each file that fits, by stages and components; [] if none fits.
+            The outcome for each matching file, ordered by stage and component. [] if no file matches.
 
         Raises:
-            NotFound: No component is meant, which names those there are.
-            NotReady, UnknownRun: As `Datastore.document`.
-            DownloadError: There can be no such folder. With ``strict`` this and any other `St4sdError`.
+            NotFound: No component matches. The error names the components.
+            NotReady, UnknownRun: As in `Datastore.document`.
+            DownloadError: The folder cannot be created. With ``strict``, this and any other `St4sdError`.
 
         Source: ``POST files/api/v1.1`` and ``GET experiment/download`` of the gateway.
         """
@@ -1461,57 +1460,74 @@ class Client:
         strict: bool = False,
     ) -> list[Download | DownloadFailed]:
         """
-        Fetch key-outputs, several at once, each into a folder of its name.
+        Download key-outputs, several at once, each into a folder of its name.
 
-        Interrupted or repeated, it goes on as `download_files` does; a newer version of a key-output is fetched.
-        A name that cannot be a folder everywhere, or differs from another one only in case, gets a digest, as
-        ``a_b~`` and 32 hexadecimal digits. Ordinary names (letters, digits, ``.``, ``_``, ``-``) do not.
+        An interrupted call can be repeated, as with `download_files`. A newer version of a key-output is fetched
+        again. A name that is not a valid folder name everywhere, or that differs from another only in case, gets a
+        digest: ``a_b~`` and 32 hexadecimal digits. Ordinary names (letters, digits, ``.``, ``_``, ``-``) do not.
 
         Args:
             run: The run.
-            to: Folder, made if need be, best one for each run: ``<to>/Energies/energies.csv``,
+            to: Folder, created if missing, ideally one for each run: ``<to>/Energies/energies.csv``,
                 ``<to>/Folder/results.zip``.
-            names: Key-outputs, None: all there are by now; if the run is not over, the log has a warning.
-            unpack: Whether folders are unpacked: ``<to>/Folder/sub/b.bin``.
-            strict: Whether a key-output that cannot be had is an error, raised when all others are there.
+            names: Key-outputs. None means all that exist now; if the run is not over, a warning is logged.
+            unpack: Unpack folders: ``<to>/Folder/sub/b.bin``.
+            strict: Raise the first error after everything else was fetched, instead of returning it.
 
         Returns:
-            What became of each key-output, in the order given; of an unpacked folder, of each file in it.
+            The outcome for each key-output, in the given order; for an unpacked folder, for each file in it.
 
         Raises:
-            UnknownRun: It is not there.
-            DownloadError: There can be no such folder. With ``strict`` this and any other `St4sdError`.
+            UnknownRun: There is no such run.
+            DownloadError: The folder cannot be created. With ``strict``, this and any other `St4sdError`.
 
-        Source: ``GET instances/{id}/outputs/{name}`` of the runtime service, which reads each whole into its memory
-        first: one of gigabytes is likely to end in a time-out, and then `download_component` has it.
+        Source: ``GET instances/{id}/outputs/{name}`` of the runtime service, which reads each output into memory
+        first: one of gigabytes is likely to time out. `download_component` fetches it then.
+        """
+
+    def draft(self, experiment: str | Experiment) -> Draft:
+        """
+        Return a start payload to fill in, which knows what the experiment accepts.
+
+        Args:
+            experiment: ``name`` (which means ``name:latest``), ``name:tag`` or ``name@digest``, or an `Experiment`,
+                for which no request is sent.
+
+        Raises:
+            UnknownExperiment: There is no such experiment.
+            DecodeError: The reply lacks what the registry knows about the experiment.
+            InvalidPackage: The `Experiment` was fetched without what the registry knows (``with_registry=False``).
+
+        Source: ``GET experiments/{identifier}``. It has the same content as the start skeleton, which may mix in
+        entries of experiments that were requested earlier.
         """
 
     def fetch_experiment(
         self, source: str | Client, identifier: str | None = None, *, allow_http: bool = False
     ) -> ImportedExperiment:
         """
-        An experiment of another registry, and what it relies on that this deployment may not have.
+        Return an experiment of another registry, and what it requires that this deployment may lack.
 
-        Nothing is pushed. An address is sent credentials only if it is this deployment's own or trusted; give a
-        `Client`, open, for another registry that wants some.
+        Nothing is pushed. An address receives credentials only if it is that of this deployment or is trusted. For
+        another registry that needs a login, pass an open `Client` of it.
 
         Args:
-            source: Address of a registry, as `GLOBAL_REGISTRY`, or of a page of it; or a client of another
+            source: Address of a registry, such as `GLOBAL_REGISTRY`, or of one of its pages, or a client of another
                 deployment.
-            identifier: ``name`` (which means ``name:latest``), ``name:tag`` or ``name@digest``; None: the
-                experiment that the page at the address is about.
-            allow_http: Whether a registry on another machine may be asked over plain http, where anybody on the way
-                can change the answer.
+            identifier: ``name`` (which means ``name:latest``), ``name:tag`` or ``name@digest``. None means the
+                experiment of the page at the address.
+            allow_http: Allow an unencrypted connection to a registry on another machine, where others can change the
+                reply.
 
         Raises:
-            UnknownExperiment: The registry has none; the global one goes on saying so for 10 minutes.
-            Unauthorized: The registry is private: give a client of it as the source.
-            DecodeError: The address is not that of a registry, what is there is no experiment, or it is another one
-                than was asked for: its name, or its digest if ``name@digest`` was given.
-            ValueError: The address is none, or plain http without ``allow_http``, or nothing names the experiment.
+            UnknownExperiment: The registry has no such experiment. The global one repeats that answer for 10 minutes.
+            Unauthorized: The registry is private: pass a client of it as the source.
+            DecodeError: The address is not that of a registry, the reply is not an experiment, or it is another one:
+                the name differs, or the digest if ``name@digest`` was requested.
+            ValueError: The address is invalid, or plain http without ``allow_http``, or there is no identifier.
 
         Source: ``GET registry-ui/backend/experiments/{identifier}`` of a registry, or ``GET experiments/{identifier}``
-        of a client's runtime service; then ``GET image-pull-secrets/`` and ``GET datasets/`` here, if there is need.
+        of a client's runtime service; then, if needed, ``GET image-pull-secrets/`` and ``GET datasets/`` here.
         """
 
     def fetch_s3_outputs(
@@ -1554,37 +1570,37 @@ class Client:
     @classmethod
     def from_context(cls, name: str | None = None, *, config: Config | None = None) -> Self:
         """
-        A client with a login of the command ``stp``, which keeps tokens in the keyring of this machine.
+        Return a client that uses a login of the command ``stp``, which keeps tokens in the keyring of this machine.
 
-        Needs the extra ``keyring``. Two small files are read now; the keyring, which may ask the user to unlock
-        it, is read in a worker thread when the client is entered, and again when the service refuses the token, so
-        that another ``stp login`` is noticed.
+        Needs the extra ``keyring``. Two small files are read now. The keyring is read when the client is entered, in
+        a worker thread because it may ask the user to unlock it, and again if the service refuses the token, so that
+        a new ``stp login`` takes effect.
 
         Args:
-            name: Name of the context; None: ``STP_DEFAULT_CONTEXT``, else the active one.
-            config: All other settings; its ``verify`` wins over ``ST4SD_CA_FILE`` unless it is True. Unlike ``stp``,
-                a client verifies certificates.
+            name: Name of the context. None means ``STP_DEFAULT_CONTEXT``, or the active context if that is not set.
+            config: All other settings. ``verify`` takes precedence over ``ST4SD_CA_FILE`` unless it is True. Unlike
+                ``stp``, a client verifies certificates.
 
         Raises:
-            ConfigError: There is no such context, its files cannot be read, or the extra is not installed. On
-                entering: the keyring has no token for it, or cannot be read.
+            ConfigError: There is no such context, its files cannot be read, or the extra is not installed. Entering
+                the client raises it if the keyring has no token for the context, or cannot be read.
 
-        Source: ``stp_settings.json`` and ``stp_contexts.json`` in the application folder of ``stp``, or where
-        ``STP_SETTINGS_FILE`` and ``STP_CONTEXTS_FILE`` say.
+        Source: ``stp_settings.json`` and ``stp_contexts.json`` in the application folder of ``stp``, or the files
+        that ``STP_SETTINGS_FILE`` and ``STP_CONTEXTS_FILE`` name.
         """
 
     @classmethod
     def from_env(cls, *, config: Config | None = None) -> Self:
         """
-        A client for the deployment that the environment names.
+        Return a client of the deployment that the environment names.
 
         Reads ``ST4SD_URL``, ``ST4SD_API_KEY``, ``ST4SD_AUTH_TOKEN`` and ``ST4SD_CA_FILE``.
 
         Args:
-            config: All other settings; its ``verify`` wins over ``ST4SD_CA_FILE`` unless it is True.
+            config: All other settings. ``verify`` takes precedence over ``ST4SD_CA_FILE`` unless it is True.
 
         Raises:
-            ConfigError: ``ST4SD_URL`` is not set, or a setting will not do.
+            ConfigError: ``ST4SD_URL`` is not set, or a setting is invalid.
         """
 
     def import_experiment(
@@ -1592,50 +1608,50 @@ class Client:
         source: str | Client,
         identifier: str | None = None,
         *,
-        allow_missing: bool = False,
         allow_http: bool = False,
+        allow_missing: bool = False,
     ) -> Experiment:
         """
-        Fetch an experiment of another registry and push it here, with its tags, if this deployment has what it needs.
+        Fetch an experiment of another registry and push it here, with its tags, if this deployment meets its needs.
 
-        It is pushed without tags, its digest is compared, and then it is tagged: with the tag that was asked for, and
+        It is pushed without tags, its digest is compared, and then it is tagged: with the tag that was requested, and
         those of its definition that the other registry shows for it. Tags of the same name here move to it. A push
         always moves ``latest``.
 
-        Only ``name@digest`` says which content is meant. If the registry here finds another digest in what was
-        pushed, ``latest`` and all other tags are put back and the content is deleted; a start of ``name:latest`` in
-        between would use it. Without a digest the other registry decides what comes, and a different digest here,
-        as of a branch that moved, is a WARNING in the log.
+        Only ``name@digest`` pins the content. If the registry here computes another digest, ``latest`` and all other
+        tags are restored and the content is deleted. A start of ``name:latest`` in between would use it. Without a
+        digest the other registry decides what comes, and a different digest here, as for a branch that moved, is a
+        WARNING in the log.
+
+        The call may be repeated: the same content has the same digest, and no second entry.
 
         Args:
-            source, identifier, allow_http: As for `fetch_experiment`.
-            allow_missing: Whether to push it even if this deployment lacks something that it relies on.
+            source, identifier, allow_http: As in `fetch_experiment`.
+            allow_missing: Push it even if this deployment lacks something that it requires.
 
         Returns:
-            The experiment as the registry here has it, with its digest.
+            The experiment as the registry here stores it, with its digest.
 
         Raises:
-            MissingRequirements: This deployment lacks something; nothing was pushed. What cannot be asked for, as
-                whether an image is public, is no error; of image registries, and of credentials that come along, there
-                is a warning in the log.
-            DigestMismatch: The content is not that of the digest that was asked for.
-            InvalidPackage: The service here cannot fetch the package or does not take it.
-
-        All that `fetch_experiment` raises too. It may be repeated: the same content has the same digest, and no second
-        entry.
+            MissingRequirements: This deployment lacks something. Nothing was pushed. Requirements that cannot be
+                checked, such as whether an image is public, are no error. For image registries, and for credentials in
+                the definition, a warning is logged.
+            DigestMismatch: The content does not have the digest that was requested.
+            InvalidPackage: The service here cannot fetch the package, or refuses it.
+            UnknownExperiment, Unauthorized, DecodeError, ValueError: As in `fetch_experiment`.
         """
 
     def log(self, run: _RunLike) -> str:
         """
-        What the orchestrator of a run logged by now; what is not UTF-8 is replaced.
+        Return the log of a run's orchestrator. Bytes that are not UTF-8 are replaced.
 
-        Waited for like all that the datastore locates, which learns of a run 10 to 20 s after it began or ended.
+        Waits until the datastore knows where the run is: it learns of a run 10 to 20 s after its beginning or end.
 
         Raises:
-            NotFound: There is none: not yet, or not any more, as of a deleted run.
-            NotReady, UnknownRun, DownloadError: As `read_file`.
+            NotFound: There is no log, or not yet. A deleted run has none.
+            NotReady, UnknownRun, DownloadError: As in `read_file`.
 
-        Source: ``output/experiment.log`` in the run's directory.
+        Source: ``output/experiment.log`` in the directory of the run.
         """
 
     def open(self) -> Self:
@@ -1652,75 +1668,60 @@ class Client:
 
     def output(self, run: _RunLike, name: str, path: str | None = None) -> Output:
         """
-        The contents of a key-output: a file as it is, a folder as its zip archive.
+        Return the contents of a key-output: a file unchanged, a folder as a zip archive.
 
         Args:
             run: The run.
             name: The key-output.
-            path: A file or folder inside a folder key-output, as ``"sub/b.bin"``; None: all of it.
+            path: A file or folder in a folder key-output, such as ``"sub/b.bin"``. None means all of it.
 
         Raises:
-            UnknownRun: The run is not there.
-            UnknownOutput: It has no such key-output, not yet, or no such file in it; ``known`` names those it has.
-            DecodeError: Something else came in place of a file, such as the web page of a proxy.
+            UnknownRun: There is no such run.
+            UnknownOutput: The run has no such key-output, or not yet, or no such file in it. ``known`` names those
+                that exist.
+            DecodeError: The reply is not a file, but for example the web page of a proxy.
 
-        Source: ``GET instances/{id}/outputs/{name}`` of the runtime service, which reads it whole into its
-        memory: an output of gigabytes is likely to end in a time-out.
+        Source: ``GET instances/{id}/outputs/{name}`` of the runtime service, which reads the whole output into memory:
+        one of gigabytes is likely to time out.
         """
 
     def outputs(self, run: _RunLike) -> dict[str, KeyOutput]:
         """
-        The key-outputs of a run that exist by now, by name; {} before there are any.
+        Return the key-outputs of a run that exist now, by name. An empty dict if there are none yet.
 
         Raises:
-            UnknownRun: It is not there.
+            UnknownRun: There is no such run.
 
         Source: ``GET instances/{id}/outputs`` of the runtime service.
-        """
-
-    def payload(self, experiment: str | Experiment) -> Draft:
-        """
-        A start payload to fill in, which knows what the experiment allows.
-
-        Args:
-            experiment: ``name`` (which means ``name:latest``), ``name:tag``, ``name@digest``, or an `Experiment`, about
-                which nobody is asked.
-
-        Raises:
-            UnknownExperiment: There is no such experiment.
-            DecodeError: The service told nothing of what its registry knows of the experiment.
-            InvalidPackage: An `Experiment` that came without what the registry knows of it (``with_registry=False``).
-
-        Source: ``GET experiments/{identifier}``. It says what the start skeleton says, which may show what
-        the service was asked for other experiments before.
         """
 
     def properties(
         self, run: _RunLike | Iterable[_RunLike], names: Iterable[str] | None = None, *, strict: bool = False
     ) -> Properties:
         """
-        What a run measured, or what several did, as one table; see `Properties` for its rows and columns.
+        Return the properties that a run, or several, measured, as one table. See `Properties` for rows and columns.
 
-        Properties are there when a run is over. Those of several runs come from the datastore in one request for up
-        to 500 of them; only runs of which it does not know the end, which takes it 10 to 20 s, are asked for one by
-        one. Deleted runs have their properties still.
+        Properties exist once a run is over. For several runs they come from the datastore, in one request for up to
+        500 runs. Runs whose end it does not know yet, which takes 10 to 20 s, are requested one by one. Deleted runs
+        keep their properties.
 
         Args:
-            run: A run, or any number of them, each taken once.
-            names: Columns in any case, which follow ``input-id`` in this order; None: all.
-            strict: Whether a run without properties is an error among several too.
+            run: A run, or any number of them. Duplicates are ignored.
+            names: Columns, in any case. They follow ``input-id`` in the given order. None means all.
+            strict: Raise the error of a run without properties also if there are several runs.
 
         Returns:
-            Of a run its table. Of several one table with the column ``rest-uid`` in front, in the order given. It
-            has all columns that any of them has. A run is left out as a whole if one of these errors happened to it,
-            or another, which ``problems`` has then.
+            For a run its table. For several one table, with the column ``rest-uid`` in front, in the given order, and
+            with all columns that any of them has. Runs without properties are left out; their errors, those below or
+            others, are in ``problems``.
 
         Raises:
-            NotReady: It is not over yet, or is not known to be.
-            NoProperties: It is over and measured none, and never will: its experiment does not, or it failed.
-            UnknownProperty: It measured some, but not all that ``names`` asks for; ``known`` names those it has. Of
-                several it is raised if all that measured some lack the same name.
-            UnknownRun: It is not there, and the datastore has no properties of it.
+            NotReady: The run is not over, or not known to be.
+            NoProperties: The run is over and measured none, because its experiment measures none or because it
+                failed.
+            UnknownProperty: The run measured properties, but not all of ``names``. ``known`` has those it measured.
+                For several runs it is raised if all that have properties lack the same name.
+            UnknownRun: There is no such run, and the datastore has no properties of it.
 
         Source: ``GET instances/{id}/properties`` of the runtime service, and ``POST documents/api/v1.0/query`` of the
         datastore.
@@ -1728,36 +1729,36 @@ class Client:
 
     def push(self, package: Mapping[str, Any] | Experiment) -> Experiment:
         """
-        Add a parameterised virtual experiment package to the registry; moves its tags and ``latest``.
+        Add a parameterised virtual experiment package to the registry. Moves its tags and ``latest`` to it.
 
         Args:
-            package: The definition, with ``base``, ``metadata`` and ``parameterisation``; or an experiment got
-                from a registry.
+            package: The definition, with ``base``, ``metadata`` and ``parameterisation``, or an experiment from a
+                registry.
 
         Returns:
-            The experiment as the registry has it, with its digest.
+            The experiment as the registry stores it, with its digest.
 
         Raises:
-            InvalidPackage: The definition or the package it points to will not do.
+            InvalidPackage: The definition, or the package it points to, is invalid.
 
         Source: ``POST experiments/`` of the runtime service.
         """
 
     def read_file(self, run: _RunLike, path: str | os.PathLike[str], *, limit: int = 33554432) -> bytes:
         """
-        The content of one file of a run.
+        Return the content of one file of a run.
 
         Args:
-            run: The run, or its location as documents name it: ``file://<id of a gateway>/<path>``.
-            path: Relative to the directory of the instance, as ``output/experiment.log``; or absolute, as
-                ``ComponentDocument.files`` has it.
-            limit: Bytes that the file may have; a gateway gives none of more than 32 MiB.
+            run: The run, or its location as documents have it: ``file://<id of a gateway>/<path>``.
+            path: Relative to the directory of the instance, such as ``output/experiment.log``, or absolute, as in
+                ``ComponentDocument.files``.
+            limit: Largest size in bytes. A gateway never sends more than 32 MiB.
 
         Raises:
-            NotFound: It is not there, or the gateway is unknown.
-            DownloadError: It is too large, or came damaged.
-            NotReady, UnknownRun: Where the run is, is not known, or not yet: see `Datastore.document`.
-            ValueError: The path leads elsewhere.
+            NotFound: There is no such file, or the gateway is unknown.
+            DownloadError: The file is too large, or was damaged on the way.
+            NotReady, UnknownRun: The location of the run is not known, or not yet: see `Datastore.document`.
+            ValueError: The path leads out of the directory of the instance.
 
         Source: ``POST files/api/v1.1`` of the gateway.
         """
@@ -1772,29 +1773,30 @@ class Client:
         service: str | None = None,
     ) -> Any:
         """
-        The JSON that a service answers to a request of yours, for what this library has no method for.
+        Send a request of your own, for an endpoint that this library has no method for, and return the JSON reply.
 
-        It has the credentials, limits, errors and retries of all requests: GET, PUT and DELETE may be repeated,
-        a POST that may have arrived never is. What the services call a password, a key or an environment is kept
-        out of messages; else a refusal may quote what you sent.
+        It uses the credentials, limits, errors and retries of all other requests: GET, PUT and DELETE may be repeated,
+        a POST that may have arrived never is. Fields named as passwords, keys or environments are masked in messages;
+        other parts of the body may be quoted.
 
         Args:
             method: ``GET``, ``POST``, ``PUT`` or ``DELETE``.
-            path: Below the service, with the slash at its end that the route wants: redirects are not followed.
-            params: The query, name -> value.
-            json: The body; None: none.
-            service: Name of a service, as `Deployment.services` has it; None: the runtime service.
+            path: Path below the service. Include the slash at the end if the route has one: redirects are not
+                followed.
+            params: Query parameters, name -> value. None means none.
+            json: The body. None means no body.
+            service: Name of a service, as in `Deployment.services`. None means the runtime service.
 
         Raises:
             UnknownService: The deployment has no such service.
-            OutcomeUnknown: A POST may have been carried out or not.
-            DecodeError: The answer is no JSON.
-            ValueError: The method or the path will not do; nothing was sent.
+            OutcomeUnknown: A POST may or may not have been carried out.
+            DecodeError: The reply is not JSON.
+            ValueError: The method or the path is invalid. Nothing was sent.
         """
 
     def run(self, rest_uid: str) -> Run:
         """
-        Return a handle on the instance with this rest-uid, without asking whether it exists.
+        Return a handle on the instance with this rest-uid. Nothing is sent; the instance may not exist.
 
         Raises:
             ValueError: The text does not have the form of a rest-uid: letters, digits, dashes, dots, underscores.
@@ -1804,23 +1806,23 @@ class Client:
         self, runs: Iterable[_RunLike], *, timeout: float | None = None, interval: float | None = None
     ) -> list[Status]:
         """
-        The final status of each of some runs, which are shown until all are over: in a table that stays in its place.
+        Show runs in a live table until all are over, and return their final statuses.
 
-        In a notebook it is the output of the cell, in a terminal its lower end (with rich, which the extra ``cli``
-        brings), elsewhere lines on standard error. Of more than a dozen runs those that are alike share a row.
-        Showing costs the service nothing: the runs are watched as by `watch_many`. Interrupting it, as with the
-        notebook's stop button, leaves the runs alone and says so.
+        The table is the output of the cell in a notebook, and the lower end of the screen in a terminal (with rich,
+        which the extra ``cli`` installs). Elsewhere, lines are written to standard error. With more than a dozen runs,
+        similar ones share a row. The runs are watched as in `watch_many`: showing them costs the service nothing.
+        An interrupt, such as the stop button of a notebook, does not affect the runs, and the table says so.
 
         Args:
             runs: Runs or rest-uids.
-            timeout: Seconds for the whole wait, all runs together; None: for ever.
-            interval: Seconds between two looks; None: ``Config.poll_interval``.
+            timeout: Seconds for the whole wait, all runs together. None means no limit.
+            interval: Seconds between two rounds. None means ``Config.poll_interval``.
 
         Returns:
-            Their final statuses in the order given; one that was deleted meanwhile has ``is_deleted`` True.
+            The final statuses, in the given order. A run that was deleted has ``is_deleted`` True.
 
         Raises:
-            UnknownRun, WaitTimeout, Unauthorized: As from `watch_many`.
+            UnknownRun, WaitTimeout, Unauthorized: As in `watch_many`.
         """
 
     def stage_inputs(
@@ -1863,31 +1865,32 @@ class Client:
         """
         Start an instance of an experiment, at most once.
 
-        The payload is checked before anything is sent, and sent as it is given; what it does not
-        say is left to the service. A start that may have arrived is never sent again. If the service refuses it
-        in words alone, the definition of the experiment is asked for, to tell which entry was meant.
+        The payload is checked before anything is sent, and sent unchanged. The service chooses what the payload leaves
+        open. A start that may have arrived is never sent again. If the service refuses the payload without naming the
+        entry, the definition of the experiment is fetched to find it.
 
         A start that is cancelled after it was sent (`asyncio.timeout`, a failing sibling in a task group, a cancel
-        scope, Ctrl-C) may have arrived. It waits up to a second for the answer, logs a warning, and adds a note to the
+        scope, Ctrl-C) may have arrived. It waits up to a second for the reply, logs a warning, and adds a note to the
         `asyncio.CancelledError`: the rest-uid, or how to look for the instance. A `TimeoutError` of `asyncio.timeout`
-        or `asyncio.wait_for` has that error as its ``__cause__``. A task group drops it, so only the log is left.
+        or `asyncio.wait_for` has that error as its ``__cause__``. A task group drops it, so that only the log is left.
 
         Args:
-            experiment: ``name`` (which means ``name:latest``), ``name:tag``, ``name@digest``, an `Experiment`, or a
-                `Draft`, which brings its payload; ``payload`` is what else it is to say then, as in `Draft.filled`.
-            payload: Inputs, variables and the rest, as a mapping in the service's documented form, a
-                `StartPayload` or a `Draft`; None: nothing of it. An input's ``content`` is text, UTF-8 bytes, a
-                `Path` or a pandas DataFrame.
+            experiment: ``name`` (which means ``name:latest``), ``name:tag`` or ``name@digest``, an `Experiment`, or a
+                `Draft`, which brings its payload. With a draft, ``payload`` is what to add to it, as in
+                `Draft.filled`.
+            payload: Inputs, variables and other fields, as a mapping in the documented form of the service, a
+                `StartPayload` or a `Draft`. None means an empty payload. The ``content`` of an input is text, UTF-8
+                bytes, a `Path` or a pandas DataFrame.
 
         Returns:
             The handle on the instance.
 
         Raises:
-            InvalidPayload: The payload will not do: `MissingInputs`, `ExtraInputs`, `InputConflict` and
-                `PayloadTooLarge` are kinds of it. Nothing was started.
+            InvalidPayload: The payload is invalid. `MissingInputs`, `ExtraInputs`, `InputConflict` and
+                `PayloadTooLarge` are subclasses. Nothing was started.
             UnknownExperiment: There is no such experiment. Nothing was started.
-            StartOutcomeUnknown: The connection or the service broke at a moment at which the instance may or may
-                not have been started.
+            StartOutcomeUnknown: The connection or the service failed when the instance may or may not have been
+                started.
 
         Source: ``POST experiments/{identifier}/start`` of the runtime service.
         """
@@ -1900,69 +1903,68 @@ class Client:
         validate: bool | None = None,
     ) -> Run:
         """
-        Start an experiment that is in no registry, at most once; if it is cancelled, see `start`.
+        Start an experiment that is not in a registry, at most once. For cancellation see `start`.
 
-        With the extra ``engine`` the orchestrator's own libraries check the definition before anything is sent, in a
-        process of their own, which takes about half a second, and turn DSL into FlowIR, which is all that the service
-        takes here. They look for more than the service does: for components that wait for each other too.
+        With the extra ``engine``, the orchestrator's own libraries check the definition before anything is sent. They
+        run in a separate process, which takes about half a second. They also convert DSL to FlowIR, the only form that
+        the service accepts here, and find more than the service does, such as components that wait for each other.
 
         Args:
-            definition: FlowIR or DSL 2.0: a mapping, YAML as a text, or the `Path` of a file of it. Or all of the
-                payload, with the definition under ``lambdaFlowIR``.
-            payload: Its files (``data``, ``scripts``) and the rest as in `start`; None: nothing of it. An experiment
-                of this kind has no inputs.
-            validate: Whether the definition is checked here; None: if the libraries are installed. Without it DSL is
-                sent as it is, and refused.
+            definition: FlowIR or DSL 2.0: a mapping, YAML text, or the `Path` of a YAML file. Or the whole payload,
+                with the definition under ``lambdaFlowIR``.
+            payload: Files (``data``, ``scripts``) and other fields as in `start`. None means an empty payload. An
+                experiment of this kind has no inputs.
+            validate: Check the definition here. None means if the libraries are installed. Without the check DSL is
+                sent unconverted, and refused.
 
         Raises:
-            InvalidPayload: The payload will not do. `InvalidFlowIR` is a kind of it, which means the definition:
-                ``problems`` tells where and what if it was found here, ``errors`` has it in the service's words if
-                the service found it. Nothing was started.
-            StartOutcomeUnknown: As from `start`.
-            ConfigError: ``validate`` is True, and the libraries are not there or break down.
-            ImportError: The definition is YAML and PyYAML is not installed; it comes with ``engine``.
+            InvalidPayload: The payload is invalid. `InvalidFlowIR` is the subclass for the definition: ``problems``
+                has what was found here, ``errors`` what the service reported. Nothing was started.
+            StartOutcomeUnknown: As in `start`.
+            ConfigError: ``validate`` is True, and the libraries are not installed or fail.
+            ImportError: The definition is YAML and PyYAML is not installed. It comes with ``engine``.
 
         Source: ``POST experiments/lambda/start`` of the runtime service.
         """
 
     def status(self, run: _RunLike) -> Status:
         """
-        How a run is doing now; a pending status while the service has none.
+        Return the current status of a run. While the service has none, it is a pending status.
 
         Raises:
-            UnknownRun: It is not there.
+            UnknownRun: There is no such run.
 
         Source: ``GET instances/{id}/status`` of the runtime service.
         """
 
     def status_report(self, run: _RunLike) -> StatusReport:
         """
-        How each component of a run was doing when the orchestrator last wrote it down, some seconds ago or in the end.
+        Return the state of each component of a run, as the orchestrator last wrote it: some seconds ago, or at the end.
 
         Raises:
-            NotFound: There is no report: not yet, or not any more, as of a deleted run.
-            NotReady, UnknownRun: As `read_file`.
-            DecodeError: The report is cut short or damaged, as by a full disk; a later one may be whole.
+            NotFound: There is no report, or not yet. A deleted run has none.
+            NotReady, UnknownRun: As in `read_file`.
+            DecodeError: The report is incomplete or damaged, as by a full disk. A later one may be complete.
 
-        Source: ``output/status_details.json`` in the run's directory.
+        Source: ``output/status_details.json`` in the directory of the run.
         """
 
     def stdout(self, run: _RunLike, component: str | None = None, *, stage: int | None = None) -> dict[str, str]:
         """
-        What components of a run printed that are over: reference (``stage0.Compute``) -> text, by stages.
+        Return the standard output of components that are over: reference (``stage0.Compute``) -> text, by stage.
 
-        It is what the last task of each printed, in UTF-8; what is not is replaced. A component that never
+        It is that of the last task of each component. Bytes that are not UTF-8 are replaced. A component that never
         ran is left out.
 
         Args:
             run: The run, or its location (``file://...``).
-            component: Regular expression that needs to fit somewhere in the name of a component: ``"Report"``,
-                ``"^(Compute|Report)$"``; or a reference, which is ``stage0.`` and the same. None: all.
-            stage: Index of the stage.
+            component: Regular expression, searched for in the name of a component: ``"Report"``,
+                ``"^(Compute|Report)$"``. Or a reference: ``stage0.`` and such an expression. None means all.
+            stage: Index of the stage. None means all.
 
         Raises:
-            NotFound: No component is meant, which names those there are.
-            NotReady, UnknownRun: As `download_files`.
+            NotFound: No component matches. The error names the components.
+            NotReady, UnknownRun: As in `download_files`.
             St4sdError: A text could not be fetched.
 
         Source: ``POST files/api/v1.1`` of the gateway.
@@ -1977,23 +1979,23 @@ class Client:
         self, run: _RunLike, *, timeout: float | None = None, interval: float | None = None, check: bool = False
     ) -> Status:
         """
-        The final status of a run, or of each of several, once all are over.
+        Wait until a run, or each of several, is over, and return the final status.
 
         Args:
             run: A run, or any number of them.
-            timeout: Seconds for the whole wait, all runs together; None: for ever.
-            interval: Seconds between two looks at a run; None: ``Config.poll_interval``.
-            check: Whether a run that ended without Success is an error, raised when all have ended.
+            timeout: Seconds for the whole wait, all runs together. None means no limit.
+            interval: Seconds between two requests. None means ``Config.poll_interval``.
+            check: Raise an error for runs that ended without Success, after all have ended.
 
         Returns:
-            One status for a run, a list in the order given for several. Among several, one that was deleted has its
-            last known status, with ``is_deleted`` True: a pending one if it was not there from the beginning.
+            One status for a run, or a list in the given order for several. Among several, a run that was deleted has
+            its last known status with ``is_deleted`` True, which is a pending one if the run was never seen.
 
         Raises:
-            UnknownRun: It is not there; of several: none is.
-            RunDeleted: The only one was deleted meanwhile.
-            RunFailed: ``check`` is True and not all ended with Success.
-            WaitTimeout: Not all are over in time; they go on.
+            UnknownRun: There is no such run. For several: none of them exists.
+            RunDeleted: The only run was deleted while it was watched.
+            RunFailed: ``check`` is True and not all runs ended with Success.
+            WaitTimeout: Not all runs are over in time. They continue.
         """
 
     @overload
@@ -2006,68 +2008,71 @@ class Client:
         check: bool = False,
     ) -> list[Status]:
         """
-        The final status of a run, or of each of several, once all are over.
+        Wait until a run, or each of several, is over, and return the final status.
 
         Args:
             run: A run, or any number of them.
-            timeout: Seconds for the whole wait, all runs together; None: for ever.
-            interval: Seconds between two looks at a run; None: ``Config.poll_interval``.
-            check: Whether a run that ended without Success is an error, raised when all have ended.
+            timeout: Seconds for the whole wait, all runs together. None means no limit.
+            interval: Seconds between two requests. None means ``Config.poll_interval``.
+            check: Raise an error for runs that ended without Success, after all have ended.
 
         Returns:
-            One status for a run, a list in the order given for several. Among several, one that was deleted has its
-            last known status, with ``is_deleted`` True: a pending one if it was not there from the beginning.
+            One status for a run, or a list in the given order for several. Among several, a run that was deleted has
+            its last known status with ``is_deleted`` True, which is a pending one if the run was never seen.
 
         Raises:
-            UnknownRun: It is not there; of several: none is.
-            RunDeleted: The only one was deleted meanwhile.
-            RunFailed: ``check`` is True and not all ended with Success.
-            WaitTimeout: Not all are over in time; they go on.
+            UnknownRun: There is no such run. For several: none of them exists.
+            RunDeleted: The only run was deleted while it was watched.
+            RunFailed: ``check`` is True and not all runs ended with Success.
+            WaitTimeout: Not all runs are over in time. They continue.
         """
 
     def watch(self, run: _RunLike, *, timeout: float | None = None, interval: float | None = None) -> Generator[Status]:
         """
-        The statuses of a run until it is over: the first at once, then each change, the final one last.
+        Yield the statuses of a run until it is over: the first at once, then each change, the final status last.
 
-        Server errors, lost connections and renewed credentials do not end it. Leaving the loop leaves
-        the run alone. However many tasks watch through one client, they ask together, as `watch_many` does.
+        Server errors, lost connections and renewed credentials do not end the iteration. Leaving the loop does not
+        affect the run. Any number of tasks may watch runs through one client: they share its requests, as in
+        `watch_many`.
 
         Args:
             run: The run.
-            timeout: Seconds for the whole wait, however many requests it takes; None: for ever.
-            interval: Seconds between two looks, more if the service is slow; None: ``Config.poll_interval``.
+            timeout: Seconds for the whole wait, however many requests it takes. None means no limit.
+            interval: Seconds between two requests, more if the service is slow. None means ``Config.poll_interval``.
 
         Raises:
-            UnknownRun: It is not there.
-            RunDeleted: It was deleted meanwhile.
-            WaitTimeout: It is not over in time; it goes on.
+            UnknownRun: There is no such run.
+            RunDeleted: The run was deleted while it was watched.
+            WaitTimeout: The run is not over in time. It continues.
         """
 
     def watch_many(
         self, runs: Iterable[_RunLike], *, timeout: float | None = None, interval: float | None = None
     ) -> Generator[tuple[Run, Status]]:
         """
-        The statuses of many runs until all are over: of each the first, then each change, its final one once.
+        Yield the statuses of many runs until all are over: of each the first, each change, and the final one once.
 
-        Thousands of runs cost the service little more than one: they are read from one list. Who reads
-        slowly gets the newest status of each run and never a backlog. A run that was deleted ends with
-        its last known status, ``is_final`` and ``is_deleted`` True; if it was deleted before it was seen, or never
-        was, that is a pending one whose ``hint`` has the words of the service. The list shows neither a killed
-        orchestrator nor why a run waits: for that runs are asked one by one, three in a round, so that a killed one
-        among hundreds may take a hundred rounds to be found; a shorter ``interval`` finds it sooner.
+        Thousands of runs cost the service little more than one: they are read from one list. A slow consumer gets the
+        newest status of each run, never a backlog. A deleted run ends with its last known status, with ``is_final``
+        and ``is_deleted`` True. If it was deleted before it was seen, or never existed, that is a pending status whose
+        ``hint`` quotes the service.
+
+        The list does not show a killed orchestrator, or why a run is waiting. Runs are therefore also requested one by
+        one, three in a round: a killed run among hundreds may be found only after a hundred rounds. A shorter
+        ``interval`` finds it sooner.
 
         Args:
-            runs: Runs or rest-uids, each taken once.
-            timeout: Seconds for the whole wait, all runs together; None: for ever.
-            interval: Seconds between two looks, never less than ten times what the last one took; None:
+            runs: Runs or rest-uids. Duplicates are ignored.
+            timeout: Seconds for the whole wait, all runs together. None means no limit.
+            interval: Seconds between two rounds, at least ten times what the last round took. None means
                 ``Config.poll_interval``.
 
         Raises:
-            UnknownRun: None of them is there, or was while it was watched: mistyped, deleted, or elsewhere.
-            WaitTimeout: Not all are over in time. It has the last status of each, pending if nothing was heard of it,
-                and what the service answered with last as its cause if that was no answer.
-            DecodeError: Answers make no sense from the first on, or for a minute.
-            Unauthorized: The credentials were refused and could not be renewed; it has the last statuses.
+            UnknownRun: None of the runs exists, or existed while it was watched.
+            WaitTimeout: Not all runs are over in time. The error has the last status of each, pending if none was
+                received, and the last failure of the service as its cause, if there was one.
+            DecodeError: The replies make no sense from the first on, or for a minute.
+            Unauthorized: The credentials were refused and could not be renewed. The error has the last statuses.
 
         Source: ``GET instances/`` and ``GET instances/{id}/status`` of the runtime service.
         """
@@ -2075,16 +2080,16 @@ class Client:
     def with_options(
         self,
         *,
-        timeout: float | _Keep = ...,
-        retry: RetryPolicy | _Keep = ...,
-        poll_interval: float | _Keep | None = ...,
-        grace: float | _Keep = ...,
-        settle: float | _Keep = ...,
-        progress: Progress | _Keep | None = ...,
+        timeout: float | _Unchanged = ...,
+        retry: RetryPolicy | _Unchanged = ...,
+        poll_interval: float | _Unchanged | None = ...,
+        grace: float | _Unchanged = ...,
+        settle: float | _Unchanged = ...,
+        progress: Progress | _Unchanged | None = ...,
     ) -> Self:
         """
-        A client over the same connections, with some settings changed; it lives as long as this one.
+        Return a client that uses the same connections with some settings changed. It closes with this client.
 
-        What belongs to the connections (``concurrency``, ``downloads``, ``verify``, ``trusted_hosts``) is shared.
-        The meaning of each option is that of the field of `Config`.
+        Settings of the connections (``concurrency``, ``downloads``, ``verify``, ``trusted_hosts``) are shared. Each
+        option means the same as the field of `Config`.
         """

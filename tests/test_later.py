@@ -25,7 +25,7 @@ LATER = [
         f"_batch.{name}"
         for name in ("batch", "item", "journal", "launch", "reconcile_rules", "runner", "sender", "state")
     ),
-    *("_api.sightings", "_http.contexts", "_http.engine", "_payload.draft", "_payload.lambdas"),
+    *("_batch.sightings", "_http.contexts", "_http.engine", "_payload.draft", "_payload.lambdas"),
     *("models.datastore", "models.registry", "models.relationships", "models.reports"),
 ]
 """Modules that most scripts do without, or not at once."""

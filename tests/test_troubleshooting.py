@@ -114,7 +114,7 @@ async def missing_input(client: Client, server: LocalServer, folder: Path) -> li
     """A draft knows what is missing."""
     with pytest.raises(MissingInputs) as met:
         await client.start("demo", {})
-    draft = await client.payload("demo")
+    draft = await client.draft("demo")
     assert list(draft.missing) == ["molecules.csv"]
     draft.inputs["molecules.csv"] = "smiles\nCO\n"
     await client.start("demo", draft)

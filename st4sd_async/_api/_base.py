@@ -3,35 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pydantic
 
 from .._errors import InvalidDefinition, Problem, parse_problems
-from .._http.call import LARGEST_BODY, Call, json_body
+from .._http.call import LARGEST_BODY, json_body
 from .._http.responses import Response
 from ..models import Experiment
 from ..models._base import Entry
 from ..models.requirements import credentials_in
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from .._http.session import ClientSession
+
 E = TypeVar("E", bound=Entry)
 
 AT_FIRST_USE = pydantic.ConfigDict(defer_build=True)
 """When what checks a type is built, so that the import is quick."""
 
 
-class Sender(Protocol):
-    """Sends a call and returns what its reply means."""
-
-    async def __call__(self, call: Call[T], /) -> T: ...
-
-
 class Group:
     """A group of endpoints: each method builds a call and sends it."""
 
-    def __init__(self, send: Sender) -> None:
-        self._send = send
+    def __init__(self, session: ClientSession) -> None:
+        self._session = session
 
 
 def registered(cls: type[E]) -> Callable[[Response], E]:

@@ -66,7 +66,7 @@ class Datasets(Group):
 
         Source: ``GET datasets/``.
         """
-        return await self._send(list_call())
+        return await self._session.send(list_call())
 
     async def create(self, name: str, bucket: S3 | Mapping[str, Any]) -> None:
         """
@@ -83,7 +83,7 @@ class Datasets(Group):
 
         Source: ``POST datasets/s3/{name}``.
         """
-        await self._send(create_call(name, bucket))
+        await self._session.send(create_call(name, bucket))
 
 
 def _told(message: str) -> type[APIError] | None:

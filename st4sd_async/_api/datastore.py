@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from math import inf
 from typing import TYPE_CHECKING, Any
 
@@ -11,10 +12,12 @@ from .._errors import APIError, DecodeError, NotFound, NotReady, TransportError,
 from .._watch.schedule import GROWTH, QUICKEST
 from ..models import Status
 from . import documents
-from ._base import Group, Sender
+from ._base import Group
 from .documents import COMPONENT, EXPERIMENT, USER_METADATA, Query, filters
+from .instances import status_call
 
 if TYPE_CHECKING:
+    from .._http.session import ClientSession
     from .._util.clock import Clock
     from ..models import ComponentDocument, ExperimentDocument, UserMetadata
     from .documents import About
@@ -46,15 +49,14 @@ class Datastore(Group):
     contradict each other and for an expression that is none.
     """
 
-    def __init__(
-        self, send: Sender, root: Callable[[], Awaitable[str]], status: Callable[[str], Awaitable[Status]], clock: Clock
-    ) -> None:
-        super().__init__(send)
-        self._root = root
-        self._status = status
-        self._clock = clock
+    def __init__(self, session: ClientSession) -> None:
+        super().__init__(session)
+        self._clock = session.config.clock
         self._given_up: set[str] = set()
         """Runs that nobody knows and that were waited for in vain."""
+
+    async def _root(self) -> str:
+        return documents.root(await self._session.services())
 
     async def is_healthy(self) -> bool:
         """
@@ -65,7 +67,7 @@ class Datastore(Group):
         """
         base = await self._root()
         try:
-            return await self._send(documents.hello_call(base))
+            return await self._session.send(documents.hello_call(base))
         except Unauthorized:
             raise
         except (APIError, TransportError, DecodeError):
@@ -88,7 +90,7 @@ class Datastore(Group):
         """
         params = documents.properties_params(include_properties, stringify_nan=stringify_nan)
         wanted = documents.checked(query)
-        return await self._send(documents.query_call(await self._root(), wanted, params))
+        return await self._session.send(documents.query_call(await self._root(), wanted, params))
 
     async def experiments(
         self,
@@ -111,7 +113,9 @@ class Datastore(Group):
         """
         wanted = filters(EXPERIMENT, query, rest_uid=rest_uid, instance=instance)
         params = documents.properties_params(include_properties, stringify_nan=stringify_nan)
-        return await self._send(documents.documents_call(await self._root(), models.ExperimentDocument, wanted, params))
+        return await self._session.send(
+            documents.documents_call(await self._root(), models.ExperimentDocument, wanted, params)
+        )
 
     async def components(
         self,
@@ -142,7 +146,7 @@ class Datastore(Group):
             if not runs:
                 return []
             wanted["instance"] = runs[-1].instance
-        return await self._send(documents.documents_call(await self._root(), models.ComponentDocument, wanted))
+        return await self._session.send(documents.documents_call(await self._root(), models.ComponentDocument, wanted))
 
     async def user_metadata(
         self, *, instance: str | None = None, rest_uid: str | None = None, query: Query | None = None
@@ -156,7 +160,7 @@ class Datastore(Group):
             query: More to match, as ``{"campaign": "first"}``.
         """
         wanted = filters(USER_METADATA, query, rest_uid=rest_uid, instance=instance)
-        return await self._send(documents.documents_call(await self._root(), models.UserMetadata, wanted))
+        return await self._session.send(documents.documents_call(await self._root(), models.UserMetadata, wanted))
 
     async def tag(self, about: Iterable[About], tags: Mapping[str, Any]) -> list[UserMetadata]:
         """
@@ -189,14 +193,14 @@ class Datastore(Group):
     async def _tag(self, instances: list[str], tags: Mapping[str, Any]) -> list[UserMetadata]:
         base = await self._root()
         wanted = {"type": {"$in": [EXPERIMENT, USER_METADATA]}, "instance": {"$in": instances}}
-        found = await self._send(documents.query_call(base, wanted))
+        found = await self._session.send(documents.query_call(base, wanted))
         changed = {(one["instance"], one["type"]): documents.tagged(one, tags) for one in found}
         order = [(instance, kind) for instance in instances for kind in (USER_METADATA, EXPERIMENT)]
         missing = [key for key in order if key not in changed]
         if missing:
             raise NotFound(f"the tags were not written: the datastore has no {missing[0][1]} of {missing[0][0]!r}")
         for call in documents.upsert_calls(base, (changed[key] for key in order)):
-            await self._send(call)
+            await self._session.send(call)
         return [models.UserMetadata.model_validate(changed[instance, USER_METADATA]) for instance in instances]
 
     async def document(self, rest_uid: str, *, timeout: float = PATIENCE) -> ExperimentDocument:
@@ -252,10 +256,18 @@ class Datastore(Group):
     async def _run(self, rest_uid: str) -> Status | UnknownRun:
         """What the service knows of a run."""
         try:
-            return await self._status(rest_uid)
+            return await self._session.send(status_call(rest_uid))
         except UnknownRun as error:
             error.advice = f"the datastore has no document of it either; {error.advice}"
             return error
+
+
+async def final_status(session: ClientSession, rest_uid: str) -> Status | None:
+    """Return how a deleted run ended, without retries; None if the datastore does not know or does not answer."""
+    with suppress(APIError, TransportError, DecodeError):
+        base = documents.root(await session.services())
+        return await session.send_once(documents.end_call(base, rest_uid))
+    return None
 
 
 class _Patience:

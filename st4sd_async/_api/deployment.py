@@ -51,7 +51,7 @@ class Deployment(Group):
 
         Source: ``GET url-map/``.
         """
-        return await self._send(services_call())
+        return await self._session.send(services_call())
 
     async def service(self, name: str) -> str:
         """
@@ -67,7 +67,7 @@ class Deployment(Group):
 
         Source: ``GET url-map/{name}``.
         """
-        return await self._send(service_call(name))
+        return await self._session.send(service_call(name))
 
     async def token(self) -> pydantic.SecretStr:
         """
@@ -78,7 +78,7 @@ class Deployment(Group):
 
         Source: ``GET authorisation/token``.
         """
-        return await self._send(token_call())
+        return await self._session.send(token_call())
 
 
 def _told(message: str) -> type[APIError] | None:

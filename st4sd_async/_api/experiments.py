@@ -112,7 +112,7 @@ class Experiments(Registry):
         Source: ``GET experiments/``.
         """
         params = shown(registry=with_registry, nulls=with_nulls, beta=with_beta)
-        return await self._send(list_call(params))
+        return await self._session.send(list_call(params))
 
     async def get(
         self, identifier: str, *, with_registry: bool = True, with_nulls: bool = False, with_beta: bool = False
@@ -134,7 +134,7 @@ class Experiments(Registry):
         Source: ``GET experiments/{identifier}``.
         """
         params = shown(registry=with_registry, nulls=with_nulls, beta=with_beta)
-        return await self._send(get_call(identifier, params))
+        return await self._session.send(get_call(identifier, params))
 
     async def push(self, package: Mapping[str, Any] | Experiment) -> Experiment:
         """
@@ -150,7 +150,7 @@ class Experiments(Registry):
         Source: ``POST experiments/``, which clones the package and so takes seconds. Pushing the same content
         again gives the same digest and no second entry.
         """
-        return await self._send(push_call(package))
+        return await self._session.send(push_call(package))
 
     async def delete(self, identifier: str) -> None:
         """
@@ -164,7 +164,7 @@ class Experiments(Registry):
 
         Source: ``DELETE experiments/{identifier}``.
         """
-        await self._send(delete_call(identifier))
+        await self._session.send(delete_call(identifier))
 
     async def start_skeleton(self, identifier: str) -> StartSkeleton:
         """
@@ -178,7 +178,7 @@ class Experiments(Registry):
 
         Source: ``GET experiments/{identifier}/start/payload/``.
         """
-        return await self._send(skeleton_call(identifier))
+        return await self._session.send(skeleton_call(identifier))
 
 
 def _body(definition: Mapping[str, Any]) -> bytes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +13,11 @@ from .._config import split_address
 from .._errors import APIError, DecodeError, NotFound, TransportError, Unauthorized
 from .._http.call import Call, json_body, segment
 from .._http.responses import Response
-from ._base import Group, Sender
+from ._base import Group
 from .documents import hello_call
 
 if TYPE_CHECKING:
-    from .._util.clock import Clock
+    from .._http.session import ClientSession
     from ..models import Document
 
 SERVICE = "cdb-gateway-registry"
@@ -154,24 +154,18 @@ class Gateways(Group):
     without credentials, unless ``Config.trusted_hosts`` names it.
     """
 
-    def __init__(
-        self,
-        send: Sender,
-        registry: Callable[[], Awaitable[str]],
-        reached: Callable[[str], str],
-        known: dict[str, tuple[str, float]],
-        clock: Clock,
-    ) -> None:
-        super().__init__(send)
-        self._registry = registry
-        self._reached = reached
-        self._known = known
-        self._clock = clock
+    def __init__(self, session: ClientSession) -> None:
+        super().__init__(session)
+        self._known = session.shared.gateways
+        self._clock = session.config.clock
         self._asked = 0
         """How many times the registry has answered."""
         self._unknown: dict[str, int] = {}
         """id -> in which answer it was missing."""
         self._lock = anyio.Lock()
+
+    async def _registry(self) -> str:
+        return root(await self._session.services())
 
     async def resolve(self, ids: Iterable[str]) -> dict[str, str]:
         """
@@ -197,9 +191,9 @@ class Gateways(Group):
         return {name: self._known[name][0] for name in wanted}
 
     async def _ask(self, ids: Iterable[str]) -> None:
-        found = await self._send(resolve_call(await self._registry(), ids))
+        found = await self._session.send(resolve_call(await self._registry(), ids))
         now = self._clock.now()
-        self._known.update({name: (self._reached(host), now) for name, host in found.items()})
+        self._known.update({name: (self._session.shared.root(host), now) for name, host in found.items()})
         self._unknown.update({name: self._asked for name in ids if name not in found})
         self._asked += 1
 
@@ -221,7 +215,7 @@ class Gateways(Group):
         """
         base = await self._registry() if gateway is None else (await self.resolve([gateway]))[gateway]
         try:
-            return await self._send(hello_call(base))
+            return await self._session.send(hello_call(base))
         except Unauthorized:
             raise
         except (APIError, TransportError, DecodeError):
@@ -240,4 +234,4 @@ class Gateways(Group):
         """
         where = location(instance)
         base = (await self.resolve([where.gateway]))[where.gateway]
-        return await self._send(exists_call(base, where, stage, component))
+        return await self._session.send(exists_call(base, where, stage, component))

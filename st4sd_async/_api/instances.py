@@ -13,7 +13,6 @@ from .._errors import APIError, UnknownRun
 from .._http.call import Call, model, nothing, segment, subpath
 from .._http.responses import Response, is_file
 from .._http.retry import Replay
-from .._util.did_you_mean import did_you_mean
 from .._util.printable import shorten
 from ..models import Instance, KeyOutput, Output, Status
 from ..models._lenient import lenient
@@ -111,7 +110,7 @@ class Instances(Group):
 
         Source: ``GET instances/``.
         """
-        return await self._send(list_call())
+        return await self._session.send(list_call())
 
     async def get(
         self, rest_uid: str, *, include_properties: Iterable[str] | None = None, stringify_nan: bool = False
@@ -133,7 +132,7 @@ class Instances(Group):
         Source: ``GET instances/{id}``.
         """
         params = properties_params(include_properties, stringify_nan=stringify_nan)
-        return await self._send(get_call(rest_uid, params))
+        return await self._session.send(get_call(rest_uid, params))
 
     async def status(self, rest_uid: str) -> Status:
         """
@@ -141,7 +140,7 @@ class Instances(Group):
 
         Source: ``GET instances/{id}/status``.
         """
-        return await self._send(status_call(rest_uid))
+        return await self._session.send(status_call(rest_uid))
 
     async def outputs(self, rest_uid: str) -> dict[str, KeyOutput]:
         """
@@ -149,7 +148,7 @@ class Instances(Group):
 
         Source: ``GET instances/{id}/outputs``.
         """
-        return await self._send(outputs_call(rest_uid))
+        return await self._session.send(outputs_call(rest_uid))
 
     async def output(self, rest_uid: str, name: str, path: str | None = None) -> Output:
         """
@@ -168,7 +167,7 @@ class Instances(Group):
 
         Source: ``GET instances/{id}/outputs/{name}``.
         """
-        return await self._send(output_call(rest_uid, name, path))
+        return await self._session.send(output_call(rest_uid, name, path))
 
     async def properties(
         self, rest_uid: str, *, include_properties: Iterable[str] | None = None, stringify_nan: bool = False
@@ -192,7 +191,7 @@ class Instances(Group):
         Source: ``GET instances/{id}/properties``.
         """
         params = properties_params(include_properties, stringify_nan=stringify_nan)
-        return await self._send(properties_call(rest_uid, params))
+        return await self._session.send(properties_call(rest_uid, params))
 
     async def delete(self, rest_uid: str) -> None:
         """
@@ -200,7 +199,7 @@ class Instances(Group):
 
         Source: ``DELETE instances/{id}``.
         """
-        await self._send(delete_call(rest_uid))
+        await self._session.send(delete_call(rest_uid))
 
 
 def _readable(response: Response) -> builtins.list[Instance]:
@@ -251,11 +250,3 @@ def filename_in(disposition: str) -> str:
     """The name in a Content-Disposition header, in which the service escapes neither quotes nor UTF-8."""
     _, _, name = disposition.partition('filename="')
     return name.rpartition('"')[0]
-
-
-def where_to_look(name: str, path: str | None, known: Iterable[str], *, is_over: bool) -> str:
-    """What to do when a key-output is not there."""
-    if path is not None and name in known:
-        return f"the key-output is there, but has no {path!r} in it: output(run, {name!r}) gives all of it"
-    more = "the run is over, so there will be no others" if is_over else "others may come until the run is over"
-    return f"the run has {sorted(known)}, and {more}{did_you_mean(name, known)}"

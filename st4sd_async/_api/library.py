@@ -77,7 +77,7 @@ class Library(Group):
         Source: ``GET library/``.
         """
         params = flags(exclude_unset=exclude_unset, exclude_defaults=exclude_defaults, exclude_none=exclude_none)
-        return await self._send(list_call(params))
+        return await self._session.send(list_call(params))
 
     async def get(
         self,
@@ -101,7 +101,7 @@ class Library(Group):
         Source: ``GET library/{name}/``.
         """
         params = flags(exclude_unset=exclude_unset, exclude_defaults=exclude_defaults, exclude_none=exclude_none)
-        return await self._send(get_call(name, params))
+        return await self._session.send(get_call(name, params))
 
     async def add(self, graph: Mapping[str, Any]) -> dict[str, Any]:
         """
@@ -121,7 +121,7 @@ class Library(Group):
 
         Source: ``POST library/``.
         """
-        return await self._send(add_call(graph))
+        return await self._session.send(add_call(graph))
 
     async def delete(self, name: str) -> None:
         """
@@ -132,7 +132,7 @@ class Library(Group):
 
         Source: ``DELETE library/{name}/``.
         """
-        await self._send(delete_call(name))
+        await self._session.send(delete_call(name))
 
 
 def _told(message: str) -> type[APIError] | None:

@@ -180,7 +180,7 @@ class Registry(Group):
 
         Source: ``POST query/experiments/``.
         """
-        return await self._send(
+        return await self._session.send(
             query_call(package=package, relationship=relationship, side=side, match_version=match_version, alone=alone)
         )
 
@@ -197,7 +197,7 @@ class Registry(Group):
 
         Source: ``GET experiments/{identifier}?outputFormat=python``.
         """
-        return await self._send(printed_call(identifier, pretty=pretty))
+        return await self._session.send(printed_call(identifier, pretty=pretty))
 
     async def tag(self, identifier: str, tags: Iterable[str]) -> None:
         """
@@ -213,7 +213,7 @@ class Registry(Group):
 
         Source: ``PUT experiments/{identifier}/tag``.
         """
-        await self._send(tag_call(identifier, tags))
+        await self._session.send(tag_call(identifier, tags))
 
     async def history(self, name: str) -> History:
         """
@@ -224,7 +224,7 @@ class Registry(Group):
 
         Source: ``GET experiments/{name}/history``.
         """
-        return await self._send(history_call(name))
+        return await self._session.send(history_call(name))
 
     async def dsl(self, identifier: str) -> dict[str, Any]:
         """
@@ -239,7 +239,7 @@ class Registry(Group):
 
         Source: ``GET experiments/{identifier}/dsl``, which clones the package and so takes seconds.
         """
-        return await self._send(dsl_call(identifier))
+        return await self._session.send(dsl_call(identifier))
 
     async def dsl_text(self, identifier: str) -> str:
         """
@@ -247,7 +247,7 @@ class Registry(Group):
 
         Source: ``GET experiments/{identifier}/dsl?outputFormat=yaml``.
         """
-        return await self._send(dsl_text_call(identifier))
+        return await self._session.send(dsl_text_call(identifier))
 
     async def inheritance(self, identifier: str) -> Inheritance:
         """
@@ -262,7 +262,7 @@ class Registry(Group):
 
         Source: ``GET experiments/{identifier}/package-inheritance``.
         """
-        return await self._send(inheritance_call(identifier))
+        return await self._session.send(inheritance_call(identifier))
 
 
 def _entry_text(response: Response) -> str:

@@ -145,7 +145,7 @@ class Relationships(Group):
 
         Source: ``GET relationships/``.
         """
-        return await self._send(list_call(nulls=nulls))
+        return await self._session.send(list_call(nulls=nulls))
 
     async def get(self, identifier: str) -> Relationship:
         """
@@ -156,7 +156,7 @@ class Relationships(Group):
 
         Source: ``GET relationships/{identifier}/``.
         """
-        return await self._send(get_call(identifier))
+        return await self._session.send(get_call(identifier))
 
     async def push(self, relationship: Mapping[str, Any] | Relationship | RelationshipPayload) -> Relationship:
         """
@@ -175,7 +175,7 @@ class Relationships(Group):
 
         Source: ``POST relationships/``, which tries the synthesis and so takes seconds.
         """
-        return await self._send(push_call(relationship))
+        return await self._session.send(push_call(relationship))
 
     async def delete(self, identifier: str) -> None:
         """
@@ -186,7 +186,7 @@ class Relationships(Group):
 
         Source: ``DELETE relationships/{identifier}/``.
         """
-        await self._send(delete_call(identifier))
+        await self._session.send(delete_call(identifier))
 
     async def synthesize(
         self,
@@ -214,7 +214,7 @@ class Relationships(Group):
 
         Source: ``POST relationships/{identifier}/synthesize/{name}/``, which reads two packages and so takes seconds.
         """
-        return await self._send(synthesize_call(identifier, name, parameterisation, generate=generate))
+        return await self._session.send(synthesize_call(identifier, name, parameterisation, generate=generate))
 
     async def preview(
         self, identifier: str, *, dsl_version: DslVersion = "2.0.0_0.1.0", platform: str | None = None
@@ -234,7 +234,7 @@ class Relationships(Group):
 
         Source: ``GET relationships/{identifier}/preview/synthesize/dsl/``.
         """
-        return await self._send(preview_call(identifier, dsl_version, platform))
+        return await self._session.send(preview_call(identifier, dsl_version, platform))
 
     async def query(
         self, *, identifier: str | None = None, input_graph: str | None = None, output_graph: str | None = None
@@ -252,7 +252,7 @@ class Relationships(Group):
 
         Source: ``POST query/relationships/``.
         """
-        return await self._send(query_call(identifier, input_graph, output_graph))
+        return await self._session.send(query_call(identifier, input_graph, output_graph))
 
 
 def _expression(what: str, text: str | None) -> str | None:

@@ -83,7 +83,7 @@ class ImagePullSecrets(Group):
 
         Source: ``GET image-pull-secrets/``, which leaves out those that it cannot read.
         """
-        return await self._send(list_call())
+        return await self._session.send(list_call())
 
     async def get(self, name: str) -> builtins.list[str]:
         """
@@ -94,7 +94,7 @@ class ImagePullSecrets(Group):
 
         Source: ``GET image-pull-secrets/{name}``.
         """
-        return await self._send(get_call(name))
+        return await self._session.send(get_call(name))
 
     async def create(self, name: str, *, server: str, username: str, password: Password) -> None:
         """
@@ -114,7 +114,7 @@ class ImagePullSecrets(Group):
         Source: ``POST image-pull-secrets/{name}``. Whether the credentials are right is not checked.
         """
         try:
-            await self._send(create_call(name, server, username, password))
+            await self._session.send(create_call(name, server, username, password))
         except AlreadyExists as error:
             error.advice = f"write it anew with client.image_pull_secrets.update({name!r}, ...)"
             raise
@@ -133,7 +133,7 @@ class ImagePullSecrets(Group):
 
         Source: ``PUT image-pull-secrets/{name}``. Whether the credentials are right is not checked.
         """
-        await self._send(update_call(name, server, username, password))
+        await self._session.send(update_call(name, server, username, password))
 
 
 def _not_there(message: str) -> type[APIError] | None:

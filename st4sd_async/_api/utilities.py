@@ -72,7 +72,7 @@ class Utilities(Group):
 
         Source: ``POST utilities/dsl/``.
         """
-        await self._send(validate_call(dsl))
+        await self._session.send(validate_call(dsl))
 
     async def package_for_dsl(
         self, dsl: Mapping[str, Any], template: Mapping[str, Any] | Experiment | None = None
@@ -94,7 +94,7 @@ class Utilities(Group):
 
         Source: ``POST utilities/pvep/``.
         """
-        return await self._send(package_call(dsl, template))
+        return await self._session.send(package_call(dsl, template))
 
 
 class InternalExperiments(Group):
@@ -123,4 +123,4 @@ class InternalExperiments(Group):
 
         Source: ``POST internal-experiments/``.
         """
-        return await self._send(push_call(dsl, package))
+        return await self._session.send(push_call(dsl, package))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import AsyncGenerator, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Self
 
@@ -13,6 +13,7 @@ import anyio
 import anyio.abc
 import anyio.lowlevel
 
+from .._api.experiments import get_call, start_call
 from .._errors import JournalError, LaunchConflict, St4sdError
 from .._http.loop_binding import LoopBinding
 from .._render.displayable import Displayable
@@ -23,10 +24,12 @@ from .item import Item, item_of, state_badge
 from .journal import Journal
 from .launch import Entry, Launch, differences, each, entry
 from .limiter import Pace
-from .reconciler import Doubts, Listing
+from .reconcile_rules import Listed
+from .reconciler import Doubts
 from .runner import Work
-from .sender import Definition, Start, Starts
+from .sender import Starts
 from .settling import Settling
+from .sightings import sightings_call
 from .state import BAD_ENDS, Row, State, doubted, uncollected
 from .store import Book
 
@@ -36,10 +39,11 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from .._client import Client
-    from .._config import Config
+    from .._http.session import ClientSession
+    from .._payload.prepare import Prepared
     from .._render.cards import Card, Summary
     from .._run import Run
-    from ..models import Properties
+    from ..models import Experiment, Properties
 
 log = logging.getLogger("st4sd_async")
 
@@ -52,16 +56,27 @@ LEFT = "a batch was left with %s in %s: runs go on; %s"
 ENDED_BADLY = "%d launches ended badly before: batch.retry_failed() plans another attempt at them"
 
 
-@dataclass(frozen=True)
 class Deployment:
-    """What a batch needs of its client."""
+    """What a batch needs of its client, and its own requests, which it repeats itself."""
 
-    client: Client
-    url: str
-    config: Config
-    start: Start
-    definition: Definition
-    listing: Listing
+    def __init__(self, client: Client, session: ClientSession) -> None:
+        self.client = client
+        self.url = session.url
+        self.config = session.config
+        self._session = session
+
+    async def start(self, identifier: str, prepared: Prepared) -> str:
+        """Send a start once, without the limit of the session: the batch has its own."""
+        call = start_call(identifier, prepared.content, prepared.secrets)
+        return await self._session.send_once(replace(call, is_paced=True))
+
+    async def definition(self, identifier: str) -> Experiment:
+        """Fetch the definition of an experiment, once."""
+        return await self._session.send_once(get_call(identifier))
+
+    async def listing(self) -> Listed:
+        """Fetch the list of instances, once."""
+        return await self._session.send_once(sightings_call())
 
 
 class Batch(Displayable, Settling):

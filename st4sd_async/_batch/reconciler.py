@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, TypeVar
 
 import anyio
 
-from .._api.sightings import documents_of, of_documents, of_status
 from .._errors import APIError, DecodeError, NotFound, St4sdError, TransportError, UnknownRun
 from .._util.printable import shorten
 from .._watch.schedule import GROWTH, QUICKEST
@@ -31,6 +30,7 @@ from .reconcile_rules import (
     candidates,
     judge,
 )
+from .sightings import documents_of, of_documents, of_status
 from .state import Proof, Row, State, disowned, planned, started, suspected
 from .store import named
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from .._api.sightings import of_instance
 from .._errors import St4sdError, UnknownRun
 from .launch import Entry, Launch, each, entry
+from .sightings import of_instance
 from .state import BAD_ENDS, Proof, Row, State, amended, ended, planned, started
 
 if TYPE_CHECKING:

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import anyio
 
 from .._errors import UnknownRun
 from .._render.cards import Bar, Card, Summary, Table, Tone, counted, format_size, runs_card
-from .._run import rest_uid_of, several
 from .screens import PAUSE, Screen, screen_here
 
 if TYPE_CHECKING:
-    from .._client_waits import Waits
-    from .._run import RunLike
     from .._util.clock import Clock
     from .._util.progress import ProgressUpdate
     from ..models import Status
@@ -28,12 +25,15 @@ log = logging.getLogger("st4sd_async")
 GOODBYE = "not shown any more, and not over: the runs go on; show() comes back to them"
 
 
-async def show(
-    client: Waits, runs: Iterable[RunLike], clock: Clock, timeout: float | None, interval: float | None
-) -> list[Status]:
-    """The final statuses of runs, which are shown until then; see `Client.show`."""
-    order = [rest_uid_of(run) for run in several(runs)]
-    changes = client.watch_many(order, timeout=timeout, interval=interval)
+class Handle(Protocol):
+    """A run of which the statuses are shown."""
+
+    @property
+    def id(self) -> str: ...
+
+
+async def show(order: Sequence[str], changes: AsyncGenerator[tuple[Handle, Status]], clock: Clock) -> list[Status]:
+    """Show runs until they are over and return their final statuses, in the order given; see `Client.show`."""
     view, failure = View(order, screen_here()), None
     try:
         async with anyio.create_task_group() as tasks:

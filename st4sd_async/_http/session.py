@@ -7,6 +7,7 @@ import re
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, nullcontext
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 from urllib.parse import urlencode, urlsplit
 
@@ -31,7 +32,7 @@ from .credentials import Credentials, Secret, may_carry_credentials
 from .loop_binding import LoopBinding
 from .outage import Outage
 from .responses import Response, is_refused_by_proxy
-from .retry import RETRIED_STATUSES, Replay, may_have_arrived, repeated
+from .retry import RETRIED_STATUSES, Replay, RetryPolicy, may_have_arrived, repeated
 
 if TYPE_CHECKING:
     import ssl
@@ -62,6 +63,9 @@ HEADERS = (
 
 JSON_TYPE = (b"Content-Type", b"application/json")
 """Sent with a body."""
+
+NO_RETRY = RetryPolicy(attempts=1)
+"""For requests whose caller repeats them itself, as a poller does."""
 
 NOT_OPEN = "this client is not open: use it inside 'async with Client(...) as client:', or call 'await client.open()'"
 
@@ -304,6 +308,50 @@ class Session:
         except Unauthorized as error:
             error.token_page, error.advice = self.token_page, f"get a new token at {self.token_page}"
             raise
+
+
+class ClientSession:
+    """
+    The session as one client uses it: shared connections, and the settings of this client.
+
+    The endpoints and everything above them send their requests through this.
+    """
+
+    def __init__(self, session: Session, config: Config) -> None:
+        self.shared = session
+        """The connections, shared with clients made by `Client.with_options`."""
+        self.config = config
+        """The settings of this client."""
+        self._config_once = replace(config, retry=NO_RETRY)
+
+    @property
+    def url(self) -> str:
+        """Address of the deployment, with a slash at its end."""
+        return self.shared.home.geturl()
+
+    def check(self) -> None:
+        """Raise `St4sdError` unless requests can be sent from this event loop and process."""
+        self.shared.check()
+
+    async def send(self, call: Call[T]) -> T:
+        """Send a call, with retries where they are safe, and return the result; see `Session.send`."""
+        return await self.shared.send(call, self.config)
+
+    async def send_once(self, call: Call[T]) -> T:
+        """Send a call without retries and return the result."""
+        return await self.shared.send(call, self._config_once)
+
+    async def stream(self, call: Call[T], take: Take[T], *, once: bool = False) -> T:
+        """Send a call and return what ``take`` makes of the body; ``once`` means without retries."""
+        return await self.shared.stream(call, take, self._config_once if once else self.config)
+
+    async def services(self) -> dict[str, str]:
+        """Return the root of each service, by name; see `Session.services`."""
+        return await self.shared.services(self.config)
+
+    def secrets(self) -> tuple[str, ...]:
+        """Return the credentials in use, which must not appear in messages."""
+        return self.shared.credentials.secrets()
 
 
 _abandoned: list[AsyncExitStack] = []

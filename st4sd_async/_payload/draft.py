@@ -5,15 +5,28 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self, overload
+from typing import TYPE_CHECKING, Any, Self, overload
 
-from .._errors import NOT_TAKEN, ExtraInputs, InvalidPackage, InvalidPayload, MissingInputs, Problem
+from .._api.experiments import get_call
+from .._errors import (
+    NOT_TAKEN,
+    DecodeError,
+    ExtraInputs,
+    InvalidPackage,
+    InvalidPayload,
+    MissingInputs,
+    Problem,
+)
+from .._http.session import RUNTIME
 from .._util.did_you_mean import did_you_mean
 from .._util.field_docs import document_fields
 from ..models import S3, Experiment, FileContent, Staged, StartPayload
 from ..models.packages import Variable
 from ..models.payloads import is_scalar
 from .validation import validate_payload
+
+if TYPE_CHECKING:
+    from .._http.session import ClientSession
 
 
 @document_fields
@@ -117,7 +130,7 @@ class Draft:
     """
     A start payload to fill in. It rejects at once what the experiment does not allow, and names what it does.
 
-        draft = await client.payload("demo:latest")
+        draft = await client.draft("demo:latest")
         draft.inputs["molecules.csv"] = Path("molecules.csv")
         draft.variables["scale"] = 2
         run = await client.start(draft)
@@ -237,6 +250,20 @@ class Draft:
     def __repr__(self) -> str:
         missing = f", needs {list(self.missing)}" if self.missing else ""
         return f"Draft({self.identifier!r}, {self.inputs}, {self.data}, {self.variables}{missing})"
+
+
+async def fetch_draft(session: ClientSession, experiment: str | Experiment) -> Draft:
+    """Return a draft for an experiment, which is fetched if only its identifier is given; see `Client.draft`."""
+    if isinstance(experiment, Experiment):
+        return Draft(experiment)
+    if not isinstance(experiment, str):
+        raise TypeError(f"an experiment is an identifier or an Experiment, not {type(experiment).__name__}")
+    call = get_call(experiment)
+    known = await session.send(call)
+    if not known.metadata.registry.digest:
+        problem = "an experiment without what its registry knows of it"
+        raise DecodeError("GET", f"{session.url}{RUNTIME}{call.path}", problem, path="metadata.registry")
+    return Draft(known)
 
 
 def _names(entries: list[Any]) -> tuple[str, ...]:

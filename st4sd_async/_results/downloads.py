@@ -22,17 +22,14 @@ from .._api.gateways import (
     location,
     location_in,
 )
-from .._api.instances import filename_in, output_file_call, where_to_look
+from .._api.instances import filename_in, output_file_call
 from .._errors import (
-    APIError,
     ConnectionLost,
     DownloadError,
     NotFound,
     NotReady,
     ServerError,
     St4sdError,
-    TransportError,
-    UnknownOutput,
 )
 from .._util.file_names import folder_name, folder_names, safe_name
 from .._util.progress import ProgressReporter
@@ -41,7 +38,8 @@ from ..models import Download, DownloadFailed
 from .archive import content, too_large
 from .component_files import Fetching, Outcome, Wanted, chosen, each
 from .manifest import Origin
-from .target import Headers, Secrets, Streamer, Target, filling, is_zip, without
+from .outputs import missing_output
+from .target import Headers, Target, filling, is_zip, without
 from .workspace import Writer, free
 
 if TYPE_CHECKING:
@@ -50,7 +48,7 @@ if TYPE_CHECKING:
     from .._api.datastore import Datastore
     from .._api.gateways import Gateways
     from .._api.instances import Instances
-    from .._config import Config
+    from .._http.session import ClientSession
     from ..models import ComponentDocument, KeyOutput
 
 log = logging.getLogger("st4sd_async")
@@ -61,24 +59,16 @@ _DIRECTORY = re.compile(r"stages/stage([0-9]+)/([^/]+)/")
 
 
 class Downloads:
-    """Fetches results for one client; `Results` says what its methods do."""
+    """Downloads of one client; see the methods of `Client`."""
 
-    def __init__(
-        self,
-        stream: Streamer,
-        secrets: Secrets,
-        gateways: Gateways,
-        datastore: Datastore,
-        instances: Instances,
-        config: Config,
-    ) -> None:
-        self._stream = stream
-        self._secrets = secrets
+    def __init__(self, session: ClientSession, gateways: Gateways, datastore: Datastore, instances: Instances) -> None:
+        self._stream = session.stream
+        self._secrets = session.secrets
         self._gateways = gateways
         self._datastore = datastore
         self._instances = instances
-        self._workers = config.downloads
-        self._progress = config.progress
+        self._workers = session.config.downloads
+        self._progress = session.config.progress
         self._locations: dict[str, Location] = {}
         self._final: dict[str, Location] = {}
         """Where runs are of which the datastore knows all there will be."""
@@ -249,7 +239,7 @@ class Downloads:
     ) -> list[Download]:
         """One key-output, in its folder."""
         if name not in entries:
-            raise await self._unknown(rest_uid, name, entries)
+            raise await missing_output(self._instances, rest_uid, name, entries)
         entry, source = entries[name], f"{rest_uid}/outputs/{name}"
         stamp = f"version {entry.version} of {entry.created}"
         as_file, packed, unpacked = (Origin(source + form, stamp) for form in ("", " packed", " unpacked"))
@@ -275,15 +265,6 @@ class Downloads:
             if found := _DIRECTORY.match(entry.filepath or ""):
                 error.advice = f"download_component(run, {found[1]}, {found[2]!r}, to) has it too, from another service"
             raise
-
-    async def _unknown(self, rest_uid: str, name: str, known: Mapping[str, KeyOutput]) -> UnknownOutput:
-        """The error for a key-output that is not there."""
-        error = UnknownOutput(f"run {rest_uid!r} has no key-output {name!r}")
-        error.name, error.known = name, tuple(known)
-        with suppress(APIError, TransportError):
-            is_over = (await self._instances.status(rest_uid)).is_final
-            error.advice = where_to_look(name, None, known, is_over=is_over)
-        return error
 
     def _filling(
         self, to: Path, what: str, total: int, unit: str, *, is_chosen: bool = True

@@ -78,8 +78,8 @@ class Search:
             raise found.problems[rest_uid]
         return Properties(found.columns[1:], tuple(row[1:] for row in found.rows))
 
-    async def of_runs(self, rest_uids: Sequence[str]) -> Properties:
-        """What several runs measured, in one table with the reasons why some have nothing."""
+    async def of_runs(self, rest_uids: Sequence[str], *, strict: bool = False) -> Properties:
+        """What several runs measured, in one table with the reasons why some have nothing; ``strict`` raises one."""
         documents = await self._documents(rest_uids, self.columns)
         tables: dict[str, Properties] = {}
         problems: dict[str, St4sdError] = {}
@@ -103,6 +103,8 @@ class Search:
             _check_names(problems)
         found = {one: tables[one] for one in rest_uids if one in tables}
         missing = {one: problems[one] for one in rest_uids if one in problems}
+        if strict and missing:
+            raise next(iter(missing.values()))
         return Properties.of_runs(found, missing, self.columns or ())
 
     async def _known(self, rest_uid: str, document: ExperimentDocument | None) -> Properties:

@@ -12,18 +12,20 @@ from typing import TYPE_CHECKING
 import anyio
 
 from .. import models
-from .._api.gateways import SCHEME, location, location_in
+from .._api.gateways import MOST_BYTES, SCHEME, location, location_in
 from .._errors import DecodeError, St4sdError
 from .._util.csv_reader import AS_TEXT, read_table
 from .._util.field_docs import document_fields
 from .._util.threads import in_thread
 from ..models import DownloadFailed
+from .downloads import judged
 
 if TYPE_CHECKING:
     import pandas
 
-    from .._client_results import Results
+    from .._api.datastore import Datastore
     from ..models import ComponentDocument, Download, StatusReport
+    from .downloads import Downloads
 
 CSV_FILES = r"\.csv$"
 """Expression for the files that are tables."""
@@ -72,45 +74,49 @@ class Table:
         return self._frame
 
 
-async def tables(client: Results, run: str, filename: str, *, component: str | None, stage: int | None) -> list[Table]:
+async def tables(
+    downloads: Downloads, datastore: Datastore, run: str, filename: str, *, component: str | None, stage: int | None
+) -> list[Table]:
     """The tables in files of a run, each problem with its own; see `Client.csv`."""
     await in_thread(_import_pandas)
     async with _scratch() as folder:
-        files = await client.download_files(run, folder, component=component, stage=stage, filename=filename)
-        owners = await _owners(client, run)
+        files = await downloads.files(run, folder, component, stage, filename)
+        owners = await _owners(datastore, run)
         return [await in_thread(_table, file, _owner(owners, file.source)) for file in files]
 
 
-async def printed(client: Results, run: str, *, component: str | None, stage: int | None) -> dict[str, str]:
+async def printed(
+    downloads: Downloads, datastore: Datastore, run: str, *, component: str | None, stage: int | None
+) -> dict[str, str]:
     """What components printed, by their references; see `Client.stdout`."""
     async with _scratch() as folder:
-        files = await client.download_files(run, folder, component=component, stage=stage, filename=STDOUT, strict=True)
-        owners = await _owners(client, run)
+        files = judged(await downloads.files(run, folder, component, stage, STDOUT), strict=True)
+        owners = await _owners(datastore, run)
         contents = [await in_thread(file.path.read_bytes) for file in files]
     texts = (content.decode("utf-8", "replace") for content in contents)
     return {_owner(owners, file.source).reference: text for file, text in zip(files, texts, strict=True)}
 
 
-async def log(client: Results, run: str) -> str:
+async def log(downloads: Downloads, run: str) -> str:
     """What the orchestrator logged; see `Client.log`."""
-    return (await client.read_file(run, LOG)).decode("utf-8", "replace")
+    return (await downloads.read(run, LOG, MOST_BYTES)).decode("utf-8", "replace")
 
 
-async def status_report(client: Results, run: str) -> StatusReport:
+async def status_report(downloads: Downloads, run: str) -> StatusReport:
     """How the components of a run are doing; see `Client.status_report`."""
-    content = await client.read_file(run, REPORT)
+    content = await downloads.read(run, REPORT, MOST_BYTES)
     try:
         return models.StatusReport.parse(content)
     except ValueError as error:
         raise _undecodable(f"{run}/{REPORT}", error, content) from None
 
 
-async def _owners(client: Results, run: str) -> dict[str, ComponentDocument]:
+async def _owners(datastore: Datastore, run: str) -> dict[str, ComponentDocument]:
     """Sources of all files of a run -> the component that has them."""
     if run.startswith(SCHEME):
-        documents = await client.datastore.components(query={"instance": str(location(run))})
+        documents = await datastore.components(query={"instance": str(location(run))})
     else:
-        documents = await client.datastore.components(rest_uid=run)
+        documents = await datastore.components(rest_uid=run)
     return {
         f"{SCHEME}{location_in(document).gateway}{file}": document for document in documents for file in document.files
     }

@@ -13,14 +13,16 @@ import anyio
 from .. import _client, _run
 from .._batch import batch as _batch
 from .._batch import item as _item
-from .._http.call import Call
-from .._import import Source
+from .._import import Registry
 from .._util.field_docs import document_fields
 from .loop import Stay
 from .portal import Portal
 
 if TYPE_CHECKING:
     from types import TracebackType
+
+    from .._api.experiments import Experiments
+    from ..models import Experiment
 
 PUBLIC = "st4sd_async.sync"
 """Where the counterparts are to be had."""
@@ -208,17 +210,12 @@ class Client(Handle, of=_client.Client):
 
     def _taken(self, value: Any) -> Any:
         if isinstance(value, Client) and value._portal is not self._portal:
-            return value._source()
+            return value._as_registry()
         return super()._taken(value)
 
-    def _source(self) -> Source:
-        """This client as a source of experiments for another one, which has an event loop of its own."""
-
-        async def send(call: Call[Any], /) -> Any:
-            sent = self._target._send(call)
-            return await anyio.to_thread.run_sync(self._portal.call, sent, abandon_on_cancel=True)
-
-        return Source(self._target._session.home.geturl(), send)
+    def _as_registry(self) -> Registry:
+        """Return this client as a registry for the imports of another client, which has its own event loop."""
+        return Registry(self._target.url, RemoteExperiments(self._target.experiments, self._portal))
 
     def __enter__(self) -> Self:
         """
@@ -257,6 +254,20 @@ class Client(Handle, of=_client.Client):
         What other threads wait for is broken off. Closed clients stay closed; closing one again does nothing.
         """
         self._portal.close()
+
+
+@dataclass(frozen=True)
+class RemoteExperiments:
+    """The experiments of a client whose event loop runs in another thread."""
+
+    experiments: Experiments
+    portal: Portal
+
+    async def get(self, identifier: str, *, with_beta: bool) -> Experiment:
+        """Fetch an experiment in the event loop of its client."""
+        work = self.experiments.get(identifier, with_beta=with_beta)
+        found: Experiment = await anyio.to_thread.run_sync(self.portal.call, work, abandon_on_cancel=True)
+        return found
 
 
 _like(_client.Client.__init__, Client, Client.__init__)

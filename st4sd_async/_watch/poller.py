@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from math import inf
@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, TypeVar
 import anyio.lowlevel
 
 from .._api import instances
+from .._api.datastore import final_status
 from .._api.status_list import StatusList
 from ..models.finality import FinalityTracker
 from .leader_election import Turns
 from .schedule import QUICKEST, Schedule
-from .status_reader import LastWord, Looks
+from .status_reader import Looks
 from .subscription import Deadline, Follower
 from .watched_run import Watched, choose
 
 if TYPE_CHECKING:
-    from .._api._base import Sender
-    from .._config import Config
+    from .._http.session import ClientSession
     from ..models import Status
 
 R = TypeVar("R")
@@ -54,17 +54,11 @@ class Poller:
     unless the service has so many other instances that asking for each run costs it less.
     """
 
-    def __init__(self, send: Sender, last_word: LastWord, config: Config, check: Callable[[], None]) -> None:
-        """
-        Args:
-            send: Sends a request, once.
-            last_word: Asks the datastore how a deleted run ended.
-            config: Settings.
-            check: Raises an error if requests cannot be sent from here.
-        """
-        self._check = check
-        self._grace = config.grace
-        self._clock = config.clock
+    def __init__(self, session: ClientSession) -> None:
+        self._session = session
+        self.progress = session.config.progress
+        self._grace = session.config.grace
+        self._clock = session.config.clock
         self._runs: dict[str, Watched] = {}
         self._turns = Turns()
         self._schedule = Schedule()
@@ -74,14 +68,14 @@ class Poller:
         """How many requests since the last whole round were to judge an end."""
         listing = StatusList()
         self._looks = Looks(
-            lambda: send(listing.call()),
-            lambda rest_uid: send(instances.status_call(rest_uid)),
-            last_word,
+            lambda: session.send_once(listing.call()),
+            lambda rest_uid: session.send_once(instances.status_call(rest_uid)),
+            partial(final_status, session),
             self._turns.rouse,
             self._clock,
         )
 
-    async def changes(
+    def changes(
         self, runs: Mapping[str, R], timeout: float | None, interval: float | None
     ) -> AsyncGenerator[tuple[R, Status]]:
         """
@@ -93,14 +87,24 @@ class Poller:
         Args:
             runs: rest-uid -> what stands for the run in the result.
             timeout: Seconds for all of it; None: for ever.
-            interval: Seconds between two rounds; None: adaptive.
+            interval: Seconds between two rounds; None: that of the settings, which may be adaptive.
 
         Raises:
             UnknownRun: None of them is there, or was while it was watched.
             WaitTimeout: Not all are over in time.
             Unauthorized: The credentials were refused and could not be renewed.
+            ValueError: A time is invalid.
         """
-        self._check()
+        if timeout is not None and not timeout >= 0:
+            raise ValueError(f"timeout must be a number of seconds or None, not {timeout!r}")
+        if interval is not None and not interval > 0:
+            raise ValueError(f"interval must be a number of seconds above 0 or None, not {interval!r}")
+        return self._changes(runs, timeout, self._session.config.poll_interval if interval is None else interval)
+
+    async def _changes(
+        self, runs: Mapping[str, R], timeout: float | None, interval: float | None
+    ) -> AsyncGenerator[tuple[R, Status]]:
+        self._session.check()
         follower = Follower(Deadline(timeout, self._clock), interval)
         self._join(follower, runs)
         try:
@@ -140,7 +144,7 @@ class Poller:
     async def _next(self, follower: Follower) -> tuple[str, Status]:
         try:
             while not follower.news:
-                self._check()
+                self._session.check()
                 follower.check(self._looks.trouble)
                 await self._turns.wait(follower, partial(self._work, follower))
         finally:

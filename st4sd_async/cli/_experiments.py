@@ -109,7 +109,7 @@ async def show(
     if as_json:
         print_document(known.raw)
         return
-    draft = await here.client.payload(known)
+    draft = await here.client.draft(known)
     print_table(("what", "name", "to know"), _facts(known, draft))
     inputs = [f"--input {shlex.quote(name)}=FILE" for name in draft.inputs.allowed]
     values = [f"--variable {shlex.quote(name)}=VALUE" for name in draft.options]

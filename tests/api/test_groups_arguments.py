@@ -65,9 +65,9 @@ WRONG: dict[str, tuple[Act, type[Exception], str]] = {
     ),
     "a tag": (lambda client: client.experiments.tag("demo", [LONE]), ValueError, "a tag is a text"),
     "a payload of nothing": (
-        lambda client: client.payload(None),  # type: ignore[arg-type] # on purpose
+        lambda client: client.draft(None),  # type: ignore[arg-type] # on purpose
         TypeError,
-        "an experiment is named by a text or an Experiment, not NoneType",
+        "an experiment is an identifier or an Experiment, not NoneType",
     ),
     "a package": (
         lambda client: client.experiments.push({"metadata": {"package": {"name": LONE}}}),

@@ -105,7 +105,7 @@ async def test_a_payload_that_does_not_fit_says_where(
 
     assert type(error) is InvalidPayload
     assert error.problems == (problem,)
-    assert f"Invalid start payload: {': '.join(filter(None, problem))}; client.payload" in str(error)
+    assert f"Invalid start payload: {': '.join(filter(None, problem))}; client.draft" in str(error)
 
 
 async def test_a_conflict_names_its_files(server: LocalServer, client: Client) -> None:

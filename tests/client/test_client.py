@@ -171,7 +171,7 @@ async def test_results_of_a_run(client: Client, server: LocalServer, tmp_path: P
     with pytest.raises(UnknownOutput) as nothing:
         await run.output("Folder", "none.txt")
     assert nothing.value.name == "Folder"
-    assert "the key-output is there, but has no 'none.txt' in it" in str(nothing.value)
+    assert "the key-output exists, but has no 'none.txt' in it" in str(nothing.value)
     with pytest.raises(ValueError, match="the path must be relative"):
         await run.output("Folder", "../../elaunch.yaml")
 
@@ -205,9 +205,11 @@ async def test_what_is_no_run_is_told(client: Client) -> None:
 async def test_several_runs_where_one_is_due_are_told_so(client: Client, tmp_path: Path) -> None:
     """With the way to do it, and which verbs take several."""
     runs: Any = [client.run("demo-1"), client.run("demo-2")]
-    with pytest.raises(TypeError, match=r"not list: this takes one run, so call it for each, as with asyncio\.gather"):
+    with pytest.raises(TypeError, match=r"not list: this takes one run: call it for each, as with asyncio\.gather"):
         await client.download_outputs(runs, tmp_path)
-    with pytest.raises(TypeError, match=r"not tuple: this takes one run.*; wait, watch_many and properties take many"):
+    with pytest.raises(
+        TypeError, match=r"not tuple: this takes one run.*; wait, watch_many and properties take several"
+    ):
         await client.status(tuple(runs))  # type: ignore[arg-type] # on purpose
 
 

@@ -73,6 +73,6 @@ async def test_the_token_is_nowhere_to_be_seen(
         server.renew()
         with pytest.raises(Unauthorized) as caught:
             await client.experiments.list()
-        shown = f"{client!r} {vars(client._session)} {client._session.credentials!r} {caught.value!r}"
+        shown = f"{client!r} {vars(client._session.shared)} {client._session.shared.credentials!r} {caught.value!r}"
 
     assert token not in shown + caplog.text

@@ -23,7 +23,7 @@ async def payload_of(client: Client, form: str) -> Any:
     """A payload with the tags, written in one of two ways."""
     if form == "mapping":
         return {"inputs": FILES, "metadata": TAGS}
-    draft = await client.payload("demo")
+    draft = await client.draft("demo")
     draft.inputs["molecules.csv"] = "smiles\nCO\n"
     return draft.filled({"metadata": TAGS})
 

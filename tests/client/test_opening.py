@@ -141,7 +141,7 @@ async def test_services_are_reached_the_way_the_deployment_is(server: LocalServe
     server.faults.add("GET /url-map", Reply(200, {"Content-Type": "application/json"}, body))
 
     async with Client(server.url, api_key=server.api_key) as client:
-        services = await client._session.services(client._config)
+        services = await client._session.services()
 
     assert services == {"cdb-rest": used.format(home=server.url)}
 

@@ -109,7 +109,7 @@ async def test_a_kept_connection_that_breaks_under_a_change_is_not_repeated_belo
     async with RawServer(answers) as server, connect(server.url, retry=RetryPolicy(attempts=1)) as client:
         await client.instances.list()
         with pytest.raises(ConnectionLost):
-            await client._send(Call(method, "experiments/demo/tag", nothing))
+            await client._session.send(Call(method, "experiments/demo/tag", nothing))
 
     assert server.methods == ["GET", method]
     assert server.requests[1].connection == server.requests[0].connection

@@ -323,7 +323,7 @@ OTHERS: dict[str, Callable[[Client], Awaitable[object]]] = {
         "mine", {"accessKeyID": "a", "secretAccessKey": "b", "bucket": "c", "endpoint": "http://d"}
     ),
     "anything": lambda client: client.request("POST", "anything/", json={}),
-    "call": lambda client: client._send(Call("POST", "x", nothing, replay=Replay.ONCE)),
+    "call": lambda client: client._session.send(Call("POST", "x", nothing, replay=Replay.ONCE)),
     "lambda": lambda client: client.start_lambda({"components": []}, validate=False),
 }
 

@@ -168,7 +168,7 @@ async def test_a_provider_that_fails_for_good_is_reported(kind: str, failure: st
         async with Client(server.url, api_key=getattr(source, kind), config=config) as client:
             assert await client.instances.list() == []
             source.failures = [FAILURES[failure]] * 100
-            client._session.credentials._key._value = None  # type: ignore[union-attr] # as after a refusal
+            client._session.shared.credentials._key._value = None  # type: ignore[union-attr] # as after a refusal
             for call in (client.start("demo"), client.instances.list(), client.delete("demo-1")):
                 with pytest.raises(CredentialUnavailable) as caught:
                     await call
@@ -268,7 +268,7 @@ async def test_what_a_provider_raises_does_not_bring_a_credential_out(clock: Fak
         Client(server.url, api_key=source.plain, config=settings(clock)) as client,
     ):
         await client.instances.list()
-        client._session.credentials._key._value = None  # type: ignore[union-attr] # as after a refusal
+        client._session.shared.credentials._key._value = None  # type: ignore[union-attr] # as after a refusal
         for error in (inner, outer):
             source.failures = [fail(error)] * 2
             with pytest.raises(CredentialUnavailable) as caught:

@@ -46,7 +46,7 @@ CALLS: dict[str, tuple[Callable[[Client], Awaitable[Any]], Any]] = {
     "push": (lambda client: client.push({"metadata": {"package": {"name": "demo"}}}), PACKAGE),
     "tag": (lambda client: client.experiments.tag("demo", ["latest"]), {}),
     "delete": (lambda client: client.delete(RUN), "OK"),
-    "open": (lambda client: client._session.services(client._config), {}),
+    "open": (lambda client: client._session.services(), {}),
 }
 """Calls that may be repeated, and a good answer to each."""
 

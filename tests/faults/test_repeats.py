@@ -76,7 +76,7 @@ async def test_a_put_survives_what_passes(answer: Answer) -> None:
     """Setting tags twice is setting them."""
     call = Call("PUT", "experiments/demo/tag", nothing, replay=Replay.REPEAT, params={"newTags": "latest"})
     async with RawServer([answer, reply(200, "OK")]) as server, connect(server.url, timeout=SILENCE) as client:
-        await client._send(call)
+        await client._session.send(call)
 
     assert server.methods == ["PUT", "PUT"]
     assert {seen.path for seen in server.requests} == {"/rs/experiments/demo/tag?newTags=latest"}

@@ -15,8 +15,8 @@ import pytest
 
 import st4sd_async
 from st4sd_async import Client, Config, DecodeError, Run
-from st4sd_async._api.sightings import of_documents, sightings_call
 from st4sd_async._api.status_list import StatusList
+from st4sd_async._batch.sightings import of_documents, sightings_call
 from st4sd_async._http.responses import Response
 from st4sd_async.local import LocalServer, Reply
 from st4sd_async.models import ExperimentDocument, UserMetadata

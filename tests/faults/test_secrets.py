@@ -293,7 +293,7 @@ async def test_a_warning_about_a_reply_quotes_no_credential(text: str, caplog: p
     ]
     async with RawServer(answers) as server, Client(server.url, api_key=KEY, config=settings()) as client:
         assert [one.id for one in await client.instances.list()] == [LISTED]
-        assert await client._session.services(client._config) == {"good": "https://x.example/"}
+        assert await client._session.services() == {"good": "https://x.example/"}
 
     assert [record.getMessage()[:8] for record in caplog.records if record.levelname == "WARNING"] == ["left out"] * 2
     assert not leaks(caplog.text)

@@ -81,7 +81,7 @@ async def test_other_calls_that_create_are_sent_once_too(answer: Answer) -> None
     call = Call("POST", "datasets/s3/mine", nothing, replay=Replay.ONCE, content=b"{}")
     async with RawServer([answer]) as server, connect(server.url, retry=PATIENT, timeout=SILENCE) as client:
         with pytest.raises(OutcomeUnknown):
-            await client._send(call)
+            await client._session.send(call)
 
     assert server.methods == ["POST"]
 

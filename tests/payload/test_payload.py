@@ -20,7 +20,7 @@ async def test_a_payload_is_filled_in_and_started(server: LocalServer, client: C
     """It belongs to the version that it was made from, whatever is pushed later."""
     pushed = await client.push(server.example("demo"))
 
-    draft = await client.payload("demo")
+    draft = await client.draft("demo")
     draft.inputs["molecules.csv"] = b"smiles\nCO\n"
     draft.variables["scale"] = 2
     run = await client.start(draft.identifier, draft.filled({"metadata": {"campaign": "first"}}))
@@ -38,13 +38,13 @@ async def test_a_payload_is_made_of_an_experiment_at_hand(server: LocalServer, c
     pushed = await client.push(server.example("demo"))
     before = len(server.requests)
 
-    draft = await client.payload(pushed)
+    draft = await client.draft(pushed)
     with pytest.raises(InvalidPayload, match="did you mean 'scale'"):
         draft.variables["scales"] = 2
 
     assert len(server.requests) == before
     with pytest.raises(UnknownExperiment):
-        await client.payload("ghost")
+        await client.draft("ghost")
 
 
 async def test_a_draft_sends_what_one_would_write_by_hand(server: LocalServer, client: Client) -> None:
@@ -64,7 +64,7 @@ async def test_a_draft_sends_what_one_would_write_by_hand(server: LocalServer, c
         "metadata": {"campaign": "first"},
     }
 
-    draft = await client.payload("toy:v1")
+    draft = await client.draft("toy:v1")
     draft.inputs = {"a.csv": "a\n", "b.csv": b"b\n"}
     draft.data["d.txt"] = "d\n"
     draft.variables = {"n": 2, "free": "y"}
@@ -125,7 +125,7 @@ async def test_a_refusal_stays_what_it_is_if_nobody_can_tell_what_was_meant(
         await client.start("demo", {"inputs": MOLECULES, "variables": {"scael": 2}})
 
     assert caught.value.problems == (("variables.scael", "the experiment does not take it"),)
-    assert "client.payload(experiment)" in str(caught.value)
+    assert "client.draft(experiment)" in str(caught.value)
     assert len(server.requests) - before == 2
 
 
@@ -150,7 +150,7 @@ async def test_a_reply_without_what_the_registry_knows_is_an_error_of_ours(
     server.faults.add("GET /experiments/*", Reply(200, {"Content-Type": "application/json"}, body))
 
     with pytest.raises(DecodeError, match=r"without what its registry knows of it at 'metadata.registry'") as caught:
-        await client.payload("demo")
+        await client.draft("demo")
 
     assert caught.value.url == f"{client.url}rs/experiments/demo"
 
@@ -158,7 +158,7 @@ async def test_a_reply_without_what_the_registry_knows_is_an_error_of_ours(
 async def test_a_draft_is_taken_wherever_a_payload_is(server: LocalServer, client: Client) -> None:
     """In place of the experiment, or of the payload; a launch keeps what it says at that moment."""
     await client.push(server.example("demo"))
-    draft = await client.payload("demo")
+    draft = await client.draft("demo")
     with pytest.raises(MissingInputs, match=r"molecules\.csv"):
         await client.start(draft)
     with pytest.raises(MissingInputs, match=r"molecules\.csv"):
@@ -192,7 +192,7 @@ async def test_a_file_that_is_not_there_is_told_before_anything_is_sent(
 ) -> None:
     """With the input that it is for, since the two seldom have one name."""
     await client.push(server.example("demo"))
-    draft = await client.payload("demo")
+    draft = await client.draft("demo")
     draft.inputs["molecules.csv"] = tmp_path / "nothing.csv"
     before = len(server.requests)
 
@@ -233,4 +233,4 @@ async def test_a_changed_copy_of_an_experiment_is_what_is_pushed(server: LocalSe
     assert [one.name for one in again.parameterisation.execution_options.variables] == ["n"]
     assert again.digest != pushed.digest == same.digest
     assert changed.raw["base"] == pushed.raw["base"]
-    assert (await client.payload(again)).variables.allowed == ("n",)
+    assert (await client.draft(again)).variables.allowed == ("n",)

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -22,6 +23,7 @@ from st4sd_async._batch.limiter import Pace
 from st4sd_async._batch.sender import Starts
 from st4sd_async._batch.state import METADATA_KEY, Proof, State, ended, planned, started, token
 from st4sd_async._batch.store import Book
+from st4sd_async._http.session import ClientSession
 from st4sd_async._payload.prepare import Prepared
 
 URL = "https://st4sd.example"
@@ -74,7 +76,7 @@ class Tasks(RuleBasedStateMachine):
             self.folder.cleanup()
 
     async def _open(self) -> None:
-        deployment = Deployment(cast(Client, None), URL, Config(), self._start, unused, unused)
+        deployment = Deployment(cast(Client, None), cast(ClientSession, SimpleNamespace(url=URL, config=Config())))
         self.batch = Batch(deployment, Path(self.folder.name) / "campaign.db", None)
         self.book: Book = self.batch._book
         self.starts = Starts(self.book, self._start, Pace(8), unused)

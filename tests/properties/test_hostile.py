@@ -291,7 +291,7 @@ VERBS: list[Verb] = [
     lambda client, to: client.experiments.get("demo"),
     lambda client, to: client.experiments.history("demo"),
     lambda client, to: client.fetch_experiment(client, "demo"),
-    lambda client, to: client.payload("demo"),
+    lambda client, to: client.draft("demo"),
     lambda client, to: client.relationships.list(),
     lambda client, to: client.library.list(),
     lambda client, to: client.datasets.list(),

@@ -24,8 +24,6 @@ from typing import Any
 
 import st4sd_async
 from st4sd_async import _client, sync
-from st4sd_async import _client_groups as _groups
-from st4sd_async import _client_results as _results
 from st4sd_async._batch import item as _item
 from st4sd_async._sync import facade as _blocking
 from st4sd_async._sync.facade import Handle, blocking_type
@@ -117,7 +115,7 @@ class Stub:
 
     def of_groups(self) -> str:
         """The groups of the client."""
-        told = {**attributes(_groups), **attributes(_results), **attributes(_client)}
+        told = attributes(_client)
         return "\n".join(f"{name}: _{type(one).__name__}\n{quoted(told[name])}" for name, one in self.groups.items())
 
     def of_item(self) -> str:

@@ -78,7 +78,7 @@ def test_groups_block(server: LocalServer, sync_client: Client) -> None:
     assert sync_client.instances.list() == []
     assert sync_client.datastore.is_healthy() is True
     assert sync_client.deployment.services()
-    draft = sync_client.payload("demo")
+    draft = sync_client.draft("demo")
     draft.inputs["molecules.csv"] = "smiles\nCO\n"
     assert sync_client.start(draft.identifier, draft.filled()).status().is_final is False
 

@@ -65,7 +65,7 @@ async def token() -> str:
 async def verbs(client: Client) -> None:
     assert_type(await client.push({}), Experiment)
     run = assert_type(await client.start("demo", {"variables": {"scale": 2}}), Run)
-    draft = await client.payload("demo")
+    draft = await client.draft("demo")
     assert_type(await client.start(draft), Run)
     assert_type(await client.start("demo", draft), Run)
     status = assert_type(await client.status(run), Status)
@@ -109,7 +109,7 @@ async def groups(client: Client) -> None:
     instance = assert_type(await client.instances.get("demo-1", include_properties=["energy"]), Instance)
     assert_type(instance.property_table, dict[str, list[Any]] | None)
     assert_type(await client.instances.output("demo-1", "Energies"), Output)
-    draft = assert_type(await client.payload("demo"), Draft)
+    draft = assert_type(await client.draft("demo"), Draft)
     assert_type(draft.filled({"metadata": {"campaign": "x"}}), StartPayload)
     assert_type(await client.start_lambda({"lambdaFlowIR": {}}), Run)
     assert_type(await client.start_lambda(Path("flow.yaml"), {"data": []}, validate=True), Run)

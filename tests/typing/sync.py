@@ -26,7 +26,7 @@ def verbs(client: Client, other: AsyncRun) -> None:
     assert_type(run.output("Energies"), Output)
     assert_type(run.wait(check=True), Status)
     assert_type(run.client, Client)
-    assert_type(client.payload("demo"), Draft)
+    assert_type(client.draft("demo"), Draft)
     assert_type(client.properties([run]), Properties)
     client.wait(run, 5)  # type: ignore[call-overload] # all but the run is named
     client.status(other)  # type: ignore[arg-type] # that of an asynchronous client

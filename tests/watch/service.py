@@ -7,7 +7,7 @@ import json
 import selectors
 from collections.abc import Iterable, Mapping
 from itertools import pairwise
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, cast
 
 import anyio
 import anyio.lowlevel
@@ -15,6 +15,7 @@ import anyio.lowlevel
 from st4sd_async import Config, RequestTimeout, Status
 from st4sd_async._http.call import DEFAULT_SILENCE, Call, decipher
 from st4sd_async._http.responses import Response
+from st4sd_async._http.session import ClientSession
 from st4sd_async._util.clock import Clock
 from st4sd_async._watch.poller import Poller
 
@@ -138,6 +139,7 @@ class Service:
         """Seconds that a status request takes, and an item of the list."""
         self.words: dict[str, Any] = {}
         """Final words in the datastore; SILENCE: it does not answer for this run."""
+        self.config = Config(clock=self.clock)
         self._arrival = anyio.Event()
 
     @property
@@ -175,7 +177,16 @@ class Service:
         self._arrival = anyio.Event()
         await self._arrival.wait()
 
-    async def __call__(self, call: Call[T], /) -> T:
+    def check(self) -> None:
+        """It is always open."""
+
+    async def services(self) -> dict[str, str]:
+        """Where the services are."""
+        return {"cdb-rest": "https://st4sd.example/ds-mongodb-proxy/"}
+
+    async def send_once(self, call: Call[T], /) -> T:
+        if call.method == "POST":
+            return decipher(call, call.path, await self._documents(json.loads(call.content or b"")))
         moment, is_list = self.seconds, call.path == LIST
         self.asked.append((moment, call.path))
         self._arrival.set()
@@ -189,13 +200,14 @@ class Service:
         reply = self._list(moment) if is_list else await self._status(call.path.split("/")[1], moment)
         return decipher(call, call.path, reply)
 
-    async def last_word(self, rest_uid: str) -> Status | None:
+    async def _documents(self, query: Mapping[str, Any]) -> Response:
         """What the datastore knows of the end of a run."""
         await anyio.lowlevel.checkpoint()
-        words = self.words.get(rest_uid)
+        words = self.words.get(query["metadata.userMetadata.rest-uid"])
         if words == SILENCE:
             await anyio.sleep_forever()
-        return None if words is None else Status.model_validate(status(words))
+        found = [] if words is None else [{"type": "experiment", "status": status(words)}]
+        return reply(200, {"document-descriptors": found})
 
     def _list(self, moment: float) -> Response:
         items: list[dict[str, Any]] = [
@@ -253,7 +265,8 @@ class Told(NamedTuple):
 
 def poller(service: Service, grace: float = 60.0) -> Poller:
     """A poller that asks this service."""
-    return Poller(service, service.last_word, Config(clock=service.clock, grace=grace), lambda: None)
+    service.config = Config(clock=service.clock, grace=grace)
+    return Poller(cast(ClientSession, service))
 
 
 class Watcher:

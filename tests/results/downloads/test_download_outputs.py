@@ -105,7 +105,7 @@ async def test_there_may_be_no_outputs_yet(client: Client, server: LocalServer, 
     assert await run.download_outputs(tmp_path) == []
     (failed,) = failures(await run.download_outputs(tmp_path, "Energies"))
     assert isinstance(failed.error, UnknownOutput)
-    assert "may come" in str(failed.error.advice)
+    assert "may appear" in str(failed.error.advice)
     with pytest.raises(UnknownRun):
         await client.download_outputs("ghost-abcdefgh", tmp_path)
 

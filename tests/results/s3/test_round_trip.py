@@ -31,7 +31,7 @@ async def test_fifty_files_go_in_and_the_key_outputs_come_back(
     await client.push(definition("many"))
 
     staged = await client.stage_inputs([tmp_path / name for name in files], storage.s3())
-    draft = await client.payload("many")
+    draft = await client.draft("many")
     draft.use(staged)
     run = await client.start(draft.identifier, draft.filled({"s3Store": storage.store("out/1")}))
     await ended(server, run)
@@ -138,7 +138,7 @@ async def test_inputs_come_from_volumes(client: Client, server: LocalServer, tmp
     (tmp_path / "sub/deep").mkdir(parents=True)
     (tmp_path / "sub/deep/m.csv").write_bytes(MOLECULES)
     server.mount(kind, "mine", tmp_path)
-    draft = await client.payload("demo")
+    draft = await client.draft("demo")
     draft.inputs["molecules.csv"] = FileContent(
         sourceFilename="deep/m.csv", targetFilename="molecules.csv", volume="disk"
     )

@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic_core import SchemaValidator, core_schema
 
-from .._batch.reconcile_rules import Listed, Sighting
-from .._batch.state import METADATA_KEY
+from .._api.status_list import objects
 from .._http.call import Call
 from .._http.responses import Response
 from ..models.finality import is_final
 from ..models.hints import Reason
 from ..models.rest_uid import is_rest_uid
-from .status_list import objects
+from .reconcile_rules import Listed, Sighting
+from .state import METADATA_KEY
 
 if TYPE_CHECKING:
+    from .._api.documents import Query
     from ..models import Instance, Status, UserMetadata
-    from .documents import Query
 
 _FIELD = core_schema.typed_dict_field(core_schema.any_schema(), required=False)
 _ITEM = core_schema.typed_dict_schema({"id": _FIELD, "status": _FIELD, "k8s-labels": _FIELD})

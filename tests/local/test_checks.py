@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from st4sd_async.local.engine.interface import AcceptedStart, PackageFacts
-from st4sd_async.local.http.messages import Abort
+from st4sd_async.local.http.messages import HTTPError
 from st4sd_async.local.runtime.models import ParameterisedPackage, SchemaError, validate
 from st4sd_async.local.runtime.registry import register
 from st4sd_async.local.runtime.starts import DeprecatedExperimentStartPayload, accepted_start
@@ -74,10 +74,10 @@ REFUSED: list[tuple[dict[str, Any], dict[str, Any], str, str]] = [
 @pytest.mark.parametrize(("presets", "payload", "key", "text"), REFUSED, ids=[row[3][:40] for row in REFUSED])
 def test_presets_cannot_be_overridden(presets: dict[str, Any], payload: dict[str, Any], key: str, text: str) -> None:
     """What the definition presets is refused in a payload, with a reason or a message."""
-    with pytest.raises(Abort) as refused:
+    with pytest.raises(HTTPError) as refused:
         accepted(presets, payload)
 
-    answer = refused.value.answer
+    answer = refused.value.response
     assert answer.status == 400
     assert text in json.loads(answer.body)[key]
 

@@ -154,7 +154,7 @@ def test_malformed_lives_are_refused(server: LocalServer, rows: Any, text: str) 
 
 def test_the_example_of_the_docstring_is_a_life(server: LocalServer, web: httpx.Client, push: Any) -> None:
     """The code in the docstring runs and shows what its comments say."""
-    code = (LocalServer.outcome.__doc__ or "").partition("::")[2].partition("The run gives")[0]
+    code = (LocalServer.outcome.__doc__ or "").partition("::")[2].partition("The run releases")[0]
     exec("if True:\n" + code, {"server": server})
     web.post("/experiments/", json=server.example("demo"))
     payload = {"inputs": [{"filename": "molecules.csv", "content": "smiles\nC\n"}]}

@@ -12,7 +12,7 @@ import pytest
 
 from st4sd_async.local import BadJson, Cost, CutBody, Delay, DropAfter, DropBefore, Html, LocalServer, Reply, Traffic
 from st4sd_async.local.http.messages import proxy_page
-from st4sd_async.local.http.traffic import Log
+from st4sd_async.local.http.traffic import RequestLog
 from tests.local.helpers import start
 
 
@@ -126,12 +126,12 @@ def test_nothing_is_sent_to_who_has_gone(server: LocalServer, web: httpx.Client,
 
 def test_counting_is_exact_with_many_threads() -> None:
     """Nothing is lost when many requests end at once; only the last are remembered one by one."""
-    log = Log()
+    log = RequestLog()
 
     def work(_: int) -> None:
         for _ in range(1500):
-            log.arrive("GET", "/rs/url-map/", "GET /url-map/")
-            log.spend("GET /url-map/", sent=2, seconds=0.5)
+            log.record_request("GET", "/rs/url-map/", "GET /url-map/")
+            log.record_cost("GET /url-map/", sent=2, seconds=0.5)
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(work, range(8)))

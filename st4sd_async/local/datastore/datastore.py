@@ -19,7 +19,7 @@ from typing import Any
 from st4sd_async.local.datastore.documents import EXPERIMENT, TYPES, identity, instance_uri
 from st4sd_async.local.datastore.gateway import find_instance
 from st4sd_async.local.engine.interface import Engine
-from st4sd_async.local.http.messages import Answer, Broken, Request, Route, Slash, reply
+from st4sd_async.local.http.messages import InternalServerError, Request, Response, Route, TrailingSlash, json_response
 from st4sd_async.local.runtime.properties import read_properties
 
 Document = dict[str, Any]
@@ -40,40 +40,40 @@ class Datastore:
         """The routes."""
         path = "/ds-mongodb-proxy/documents/api/v1.0"
         return [
-            Route(f"{path}/query", Slash.NEVER, POST=self.query),
-            Route(f"{path}/upsert", Slash.NEVER, POST=self.upsert),
-            Route(f"{path}/may-insert", Slash.NEVER, POST=self.may_insert),
+            Route(f"{path}/query", TrailingSlash.FORBIDDEN, POST=self.query),
+            Route(f"{path}/upsert", TrailingSlash.FORBIDDEN, POST=self.upsert),
+            Route(f"{path}/may-insert", TrailingSlash.FORBIDDEN, POST=self.may_insert),
         ]
 
-    def query(self, request: Request) -> Answer:
+    def query(self, request: Request) -> Response:
         """The documents that match, with a table of properties in those about experiments if that is asked for."""
-        stringify, columns = request.flag("stringifyNaN"), request.query.get("includeProperties")
-        found = self._find(request.any_json())
+        stringify, columns = request.boolean("stringifyNaN"), request.query.get("includeProperties")
+        found = self._find(request.parse_json())
         if columns is not None:
             found = [self._with_properties(document, columns.lower(), stringify) for document in found]
-        return reply({"document-descriptors": found})
+        return json_response({"document-descriptors": found})
 
-    def upsert(self, request: Request) -> Answer:
+    def upsert(self, request: Request) -> Response:
         """Write documents, each instead of that with the same identity."""
         try:
-            documents = {identity(document): document for document in request.any_json()["documents"]}
+            documents = {identity(document): document for document in request.parse_json()["documents"]}
         except (KeyError, TypeError) as error:
-            raise Broken from error
+            raise InternalServerError from error
         self._write(documents)
-        return reply("OK")
+        return json_response("OK")
 
-    def may_insert(self, request: Request) -> Answer:
+    def may_insert(self, request: Request) -> Response:
         """Write a document, if it may replace others or a query finds none."""
         try:
-            payload = request.any_json()
+            payload = request.parse_json()
             document, query, update = payload["doc"], payload["query"], payload["update"]
             key = identity(document)
         except (KeyError, TypeError) as error:
-            raise Broken from error
+            raise InternalServerError from error
         written = bool(update) or not self._find(query)
         if written:
             self._write({key: document})
-        return reply({"updated": written})
+        return json_response({"updated": written})
 
     def _write(self, documents: Mapping[tuple[Any, ...], Document]) -> None:
         locations = {instance_uri(location): uid for location, uid in self._engine.locations().items()}
@@ -84,9 +84,9 @@ class Datastore:
                 self._written[key] = (base, document)
 
     def _find(self, query: Any) -> list[Document]:
-        """The documents that match a query; `Broken` if it is none."""
+        """The documents that match a query; `InternalServerError` if it is none."""
         if not isinstance(query, Mapping):
-            raise Broken
+            raise InternalServerError
         applies = _matcher()
         types = [kind for kind in TYPES if "type" not in query or applies({"type": query["type"]}, {"type": kind})]
         documents = self._documents(self._candidates(query), types)
@@ -110,7 +110,7 @@ class Datastore:
         try:
             fits = re.compile(pattern).search
         except (TypeError, re.error) as error:
-            raise Broken from error
+            raise InternalServerError from error
         return [uid for location, uid in locations.items() if fits(instance_uri(location))]
 
     def _documents(self, uids: Iterable[str], types: Collection[str]) -> Iterator[Document]:
@@ -146,6 +146,6 @@ def _matcher() -> Callable[[Mapping[str, Any], Document], bool]:
         try:
             return bool(filter_applies(query, document))  # type: ignore[no-untyped-call]  # has no types
         except Exception as error:  # there are many kinds, and the service foresees none
-            raise Broken from error
+            raise InternalServerError from error
 
     return applies

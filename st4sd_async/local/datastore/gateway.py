@@ -15,7 +15,15 @@ from urllib.parse import unquote
 from st4sd_async.local.datastore.documents import GATEWAY, USER_METADATA
 from st4sd_async.local.engine.interface import Engine
 from st4sd_async.local.http.archives import files_below, zipped
-from st4sd_async.local.http.messages import Answer, Broken, Request, Route, Slash, attachment, reply
+from st4sd_async.local.http.messages import (
+    InternalServerError,
+    Request,
+    Response,
+    Route,
+    TrailingSlash,
+    file_response,
+    json_response,
+)
 
 SERVICES = ("/ds-mongodb-proxy", "/ds-registry", "/ds-gateway")
 MAX_BYTES = 32 * 1024 * 1024
@@ -41,58 +49,58 @@ class Gateway:
     def routes(self) -> list[Route]:
         """The routes."""
         return [
-            Route("/ds-registry/gateways/api/v1.0/unique_ids", Slash.NEVER, POST=self.resolve_all),
-            Route("/ds-registry/gateway/api/v1.0/unique_id/{}", Slash.NEVER, GET=self.resolve),
-            *(Route(f"{service}/hello", Slash.NEEDED, GET=self.hello) for service in SERVICES),
-            Route("/ds-gateway/experiment", Slash.NEEDED, GET=self.exists),
-            Route("/ds-gateway/experiment/download", Slash.NEVER, GET=self.download),
-            Route("/ds-gateway/files/api/v1.1", Slash.NEVER, POST=self.files),
+            Route("/ds-registry/gateways/api/v1.0/unique_ids", TrailingSlash.FORBIDDEN, POST=self.resolve_all),
+            Route("/ds-registry/gateway/api/v1.0/unique_id/{}", TrailingSlash.FORBIDDEN, GET=self.resolve),
+            *(Route(f"{service}/hello", TrailingSlash.REQUIRED, GET=self.hello) for service in SERVICES),
+            Route("/ds-gateway/experiment", TrailingSlash.REQUIRED, GET=self.exists),
+            Route("/ds-gateway/experiment/download", TrailingSlash.FORBIDDEN, GET=self.download),
+            Route("/ds-gateway/files/api/v1.1", TrailingSlash.FORBIDDEN, POST=self.files),
         ]
 
-    def hello(self, _request: Request) -> Answer:
+    def hello(self, _request: Request) -> Response:
         """The greeting that clients use to find out whether a service can be reached."""
-        return reply("hello")
+        return json_response("hello")
 
-    def resolve_all(self, request: Request) -> Answer:
+    def resolve_all(self, request: Request) -> Response:
         """Where gateways are; unknown ids are left out."""
-        asked = request.any_json()
+        asked = request.parse_json()
         if not isinstance(asked, list):
-            raise Broken
-        return reply({GATEWAY: _entry(request)} if GATEWAY in asked else {})
+            raise InternalServerError
+        return json_response({GATEWAY: _entry(request)} if GATEWAY in asked else {})
 
-    def resolve(self, request: Request, unique_id: str) -> Answer:
+    def resolve(self, request: Request, unique_id: str) -> Response:
         """Where a gateway is; an unknown id breaks the service."""
         if unique_id != GATEWAY:
-            raise Broken
-        return reply(_entry(request))
+            raise InternalServerError
+        return json_response(_entry(request))
 
-    def exists(self, request: Request) -> Answer:
+    def exists(self, request: Request) -> Response:
         """Whether a component has a working directory: ``"True"``, ``"False"``, or false without an experiment."""
         folder = self._component(request)
-        return reply(False if folder is None else str(folder.is_dir()))
+        return json_response(False if folder is None else str(folder.is_dir()))
 
-    def download(self, request: Request) -> Answer:
+    def download(self, request: Request) -> Response:
         """The working directory of a component in an archive, or what tells that there is none."""
         folder = self._component(request)
         if folder is None or not folder.is_dir():
-            return reply(False if folder is None else "")
-        return attachment(zipped(files_below(folder)), "files.zip", "application/zip")
+            return json_response(False if folder is None else "")
+        return file_response(zipped(files_below(folder)), "files.zip", "application/zip")
 
-    def files(self, request: Request) -> Answer:
+    def files(self, request: Request) -> Response:
         """Files in an archive under the names that were asked for; what cannot be had is left out."""
         try:
-            allowed = [path for uri, paths in request.any_json().items() for path in self._allowed(uri, paths)]
+            allowed = [path for uri, paths in request.parse_json().items() for path in self._allowed(uri, paths)]
         except (AttributeError, TypeError, ValueError) as error:
-            raise Broken from error
+            raise InternalServerError from error
         members = [(path, Path(path)) for path in _fitting(allowed)]
-        return attachment(zipped(members), "files.zip", "application/zip")
+        return file_response(zipped(members), "files.zip", "application/zip")
 
     def _component(self, request: Request) -> Path | None:
         """Where the directory of a component is or would be, None if its experiment is unknown."""
         try:
             experiment, component = (unquote(request.query[name]) for name in ("experiment", "component"))
         except KeyError as error:
-            raise Broken from error
+            raise InternalServerError from error
         instance = find_instance(self._engine, f"/{experiment.removeprefix('/')}")
         if instance is None:
             return None

@@ -1,5 +1,5 @@
 """
-The front of the embedded ST4SD: faults, the limit of the body, the sign-in, and the way to a handler.
+The ASGI application of the embedded ST4SD: faults, authentication, the limit of bodies, and dispatch to handlers.
 """
 
 from __future__ import annotations
@@ -27,40 +27,40 @@ from st4sd_async.local.http.faults import (
     ShortList,
     shorten,
 )
-from st4sd_async.local.http.messages import HTML, Answer, Request, Router, proxy_page, reply, sign_in
+from st4sd_async.local.http.messages import HTML, Request, Response, Router, json_response, proxy_page, sign_in_page
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from starlette.types import Receive, Scope, Send
 
-    from st4sd_async.local.http.access import Access
+    from st4sd_async.local.http.credentials import Credentials
     from st4sd_async.local.http.faults import Faults
     from st4sd_async.local.http.listener import Connections
-    from st4sd_async.local.http.traffic import Log
+    from st4sd_async.local.http.traffic import RequestLog
 
 logger = logging.getLogger("st4sd_async.local")
 
-BODY_LIMIT = 1024 * 1024
-"""Bytes of a request; the proxy in front of the services refuses more."""
+MAX_BODY_SIZE = 1024 * 1024
+"""Bytes of a request body; the proxy in front of the services rejects more."""
 _TITLES = {500: "Internal Server Error", 502: "Bad Gateway", 503: "Service Temporarily Unavailable"}
 _TITLES |= {504: "Gateway Time-out", 413: "Request Entity Too Large", 429: "Too Many Requests"}
 
 
 class Application:
-    """The ASGI application: one call per request."""
+    """The ASGI application."""
 
     def __init__(
         self,
-        access: Access,
+        credentials: Credentials,
         faults: Faults,
         runtime: Router,
         datastore: Router,
         threads: Executor,
         connections: Connections,
-        log: Log,
+        log: RequestLog,
     ) -> None:
-        self._access = access
+        self._credentials = credentials
         self._faults = faults
         self._runtime = runtime
         self._datastore = datastore
@@ -71,121 +71,121 @@ class Application:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         method, path = scope["method"], scope["path"]
-        router, _, inner = self._service(path)
+        router, _, inner = self._find_service(path)
         kind = f"{method} {router.kind(inner)}"
-        self._log.arrive(method, path, kind)
+        self._log.record_request(method, path, kind)
         fault = self._faults.take(method, path)
         if isinstance(fault, DropBefore):
-            await self._drop(scope, receive, at_once=True)
+            await self._drop(scope, receive, abort=True)
             return
-        body = await _read(receive)
+        body = await _read_body(receive)
         if body is None:
             return
         if isinstance(fault, Delay):
-            # After the reading: what has arrived is handled, even if the client gives up in the meantime.
+            # After reading the body, so that the request is handled even if the client gives up.
             await asyncio.sleep(fault.seconds)
-        answer = _instead(fault)
-        if answer is None or (isinstance(fault, Reply) and fault.handled):
+        response = _fault_response(fault)
+        if response is None or (isinstance(fault, Reply) and fault.handled):
             loop = asyncio.get_running_loop()
             handled = await loop.run_in_executor(self._threads, self._handle, _request(scope, body), kind, fault)
-            answer = answer or handled
+            response = response or handled
         if isinstance(fault, DropAfter):
-            await self._drop(scope, receive, at_once=True)
+            await self._drop(scope, receive, abort=True)
             return
-        if not await self._send(scope, send, answer, kind, fault):
-            await self._drop(scope, receive, at_once=False)
+        if not await self._send(scope, send, response, kind, fault):
+            await self._drop(scope, receive, abort=False)
 
-    def _service(self, path: str) -> tuple[Router, str, str]:
-        """Who serves a path, the prefix that it has, and the rest of it."""
+    def _find_service(self, path: str) -> tuple[Router, str, str]:
+        """Return the router for a path, the prefix of the path, and its rest."""
         prefix = "/rs" if path.startswith("/rs/") else ""
         router = self._datastore if path.startswith("/ds-") else self._runtime
         return router, prefix, path.removeprefix(prefix)
 
-    def _handle(self, request: Request, kind: str, fault: Fault | None) -> Answer:
-        """The answer, or what a fault leaves of it; what it cost is counted."""
+    def _handle(self, request: Request, kind: str, fault: Fault | None) -> Response:
+        """Return the response, possibly damaged by a fault, and record its cost."""
         begin = time.thread_time()
-        answer = self._answer(request)
-        self._log.spend(kind, seconds=time.thread_time() - begin)
+        response = self._respond(request)
+        self._log.record_cost(kind, seconds=time.thread_time() - begin)
         if isinstance(fault, BadJson):
-            whole = answer.body if answer.stream is None else b"".join(answer.stream)
-            return replace(answer, body=whole[: len(whole) // 2], stream=None)
-        if isinstance(fault, ShortList | BreakOff) and answer.status == 200:
-            return replace(answer, body=shorten(answer.body, fault))
-        return answer
+            whole = response.body if response.stream is None else b"".join(response.stream)
+            return replace(response, body=whole[: len(whole) // 2], stream=None)
+        if isinstance(fault, ShortList | BreakOff) and response.status == 200:
+            return replace(response, body=shorten(response.body, fault))
+        return response
 
-    def _answer(self, request: Request) -> Answer:
+    def _respond(self, request: Request) -> Response:
         try:
-            if not self._access.permits(request):
-                return sign_in()
-            if len(request.body) > BODY_LIMIT:
+            if not self._credentials.permit(request):
+                return sign_in_page()
+            if len(request.body) > MAX_BODY_SIZE:
                 return proxy_page(413, _TITLES[413])
             if request.path == "/rs":
                 return proxy_page(301, "Moved Permanently", ("location", f"{request.origin}/rs/"))
-            router, prefix, path = self._service(request.path)
+            router, prefix, path = self._find_service(request.path)
             return router.handle(replace(request, prefix=prefix, path=path))
         except Exception:
             logger.exception("%s %s failed inside the embedded server", request.method, request.path)
-            return reply({"message": "Internal Server Error"}, 500)
+            return json_response({"message": "Internal Server Error"}, 500)
 
-    async def _send(self, scope: Scope, send: Send, answer: Answer, kind: str, fault: Fault | None) -> bool:
-        """Send an answer; False if its body breaks off in the middle."""
-        await send(_head(answer))
+    async def _send(self, scope: Scope, send: Send, response: Response, kind: str, fault: Fault | None) -> bool:
+        """Send a response; return False if its body was cut."""
+        await send(_head(response))
         peer, head_only = tuple(scope["client"]), scope["method"] == "HEAD"
-        left = fault.after_bytes if isinstance(fault, CutBody) else sys.maxsize
+        remaining = fault.after_bytes if isinstance(fault, CutBody) else sys.maxsize
         try:
-            piece = answer.body or await self._next(answer.stream, kind)
-            while piece and left and not head_only and self._connections.is_open(peer):
-                piece = piece[:left]
-                # Before it is sent: whoever has the answer finds it counted.
-                self._log.spend(kind, sent=len(piece))
-                await send({"type": "http.response.body", "body": piece, "more_body": True})
-                left -= len(piece)
-                piece = await self._next(answer.stream, kind)
+            chunk = response.body or await self._next(response.stream, kind)
+            while chunk and remaining and not head_only and self._connections.is_open(peer):
+                chunk = chunk[:remaining]
+                # Counted before it is sent, so that a client that received it finds it counted.
+                self._log.record_cost(kind, sent=len(chunk))
+                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+                remaining -= len(chunk)
+                chunk = await self._next(response.stream, kind)
         except OSError as error:
-            logger.warning("the answer to %s broke off: %s", kind, error)
+            logger.warning("the response to %s was cut: %s", kind, error)
             return False
         await send({"type": "http.response.body", "more_body": isinstance(fault, CutBody)})
         return not isinstance(fault, CutBody)
 
     async def _next(self, stream: Iterator[bytes] | None, kind: str) -> bytes:
-        """The next piece of a body, made in a worker thread; nothing after the last one."""
+        """Return the next chunk of a stream, produced in a worker thread; empty at its end."""
         if stream is None:
             return b""
 
-        def make() -> bytes:
+        def produce() -> bytes:
             begin = time.thread_time()
-            piece = next(stream, b"")
-            self._log.spend(kind, seconds=time.thread_time() - begin)
-            return piece
+            chunk = next(stream, b"")
+            self._log.record_cost(kind, seconds=time.thread_time() - begin)
+            return chunk
 
-        return await asyncio.get_running_loop().run_in_executor(self._threads, make)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, produce)
 
-    async def _drop(self, scope: Scope, receive: Receive, *, at_once: bool) -> None:
-        self._connections.hang_up(tuple(scope["client"]), at_once)
-        # Returning without an answer would make the server write one, so that the client must be gone first.
+    async def _drop(self, scope: Scope, receive: Receive, *, abort: bool) -> None:
+        self._connections.close(tuple(scope["client"]), abort=abort)
+        # If this returned before the client is disconnected, uvicorn would send a response.
         while (await receive())["type"] != "http.disconnect":
             pass
 
 
-def _instead(fault: Fault | None) -> Answer | None:
+def _fault_response(fault: Fault | None) -> Response | None:
     if isinstance(fault, Html):
         return proxy_page(fault.status, _TITLES.get(fault.status, "Error"))
     if isinstance(fault, Reply):
         headers = {name.lower(): value for name, value in fault.headers.items()}
         content_type = headers.pop("content-type", HTML)
-        return Answer(fault.status, fault.body, content_type, tuple(headers.items()))
+        return Response(fault.status, fault.body, content_type, tuple(headers.items()))
     return None
 
 
-async def _read(receive: Receive) -> bytes | None:
-    """The body, of which at most one byte above the limit is kept; None if the client went away."""
+async def _read_body(receive: Receive) -> bytes | None:
+    """Return the body, cut one byte above the limit; None if the client disconnected."""
     body = b""
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
             return None
         chunk: bytes = message.get("body", b"")
-        body += chunk[: BODY_LIMIT + 1 - len(body)]
+        body += chunk[: MAX_BODY_SIZE + 1 - len(body)]
         if not message.get("more_body"):
             return body
 
@@ -216,10 +216,10 @@ def _cookies(header: str) -> dict[str, str]:
         return {}
 
 
-def _head(answer: Answer) -> dict[str, Any]:
-    length = len(answer.body) if answer.stream is None else answer.length
+def _head(response: Response) -> dict[str, Any]:
+    length = len(response.body) if response.stream is None else response.length
     lengths = [] if length is None else [("content-length", str(length))]
-    headers = [("content-type", answer.content_type), *lengths, *answer.headers]
-    # File names travel as raw UTF-8 in Content-Disposition, as the service sends them.
+    headers = [("content-type", response.content_type), *lengths, *response.headers]
+    # As in the services, file names in Content-Disposition are raw UTF-8.
     raw = [(name.encode("latin-1"), value.encode("utf-8")) for name, value in headers]
-    return {"type": "http.response.start", "status": answer.status, "headers": raw}
+    return {"type": "http.response.start", "status": response.status, "headers": raw}

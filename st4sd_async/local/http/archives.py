@@ -1,7 +1,7 @@
 """
-Files and folders as streams of bytes, with the peculiarities of the services' own archives.
+Files and folders as streams of bytes, with the peculiarities of the services' zip archives.
 
-However large they are, little of them is in memory at a time.
+Only a small part is in memory at a time, however large they are.
 """
 
 from __future__ import annotations
@@ -13,23 +13,23 @@ import zipfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-PIECE = 256 * 1024
-"""Bytes that are read, and about as many that are sent, at a time."""
-FASTEST = 1
-"""The services compress at level 9, which makes the same kind of archive more slowly."""
+CHUNK_SIZE = 256 * 1024
+"""Bytes read at a time; about as many are sent at a time."""
+COMPRESSION_LEVEL = 1
+"""The fastest. The services use level 9, which gives the same kind of archive more slowly."""
 _DOS_EPOCH = 315_532_800.0
-"""1980, the earliest time of an archive, in seconds."""
+"""The earliest time in a zip archive: 1980, in Unix seconds."""
 
 
 def read_file(path: Path) -> Iterator[bytes]:
-    """The content of a file."""
+    """Yield the content of a file."""
     with path.open("rb") as file:
-        while piece := file.read(PIECE):
-            yield piece
+        while chunk := file.read(CHUNK_SIZE):
+            yield chunk
 
 
 def files_below(folder: Path) -> Iterator[tuple[str, Path]]:
-    """The files of a folder and what the services call them, which begins with a slash; empty folders are lost."""
+    """Yield the files of a folder and their names in an archive, with a leading slash. Empty folders are lost."""
     for path in sorted(folder.rglob("*")):
         if path.is_file():
             yield f"/{path.relative_to(folder).as_posix()}", path
@@ -37,56 +37,56 @@ def files_below(folder: Path) -> Iterator[tuple[str, Path]]:
 
 def zipped(members: Iterable[tuple[str, Path]]) -> Iterator[bytes]:
     """
-    An archive, whose first bytes come at once: every member has zip64 sizes and a data descriptor.
+    Yield a zip archive whose members have zip64 sizes and data descriptors; the first bytes come at once.
 
     Raises:
-        OSError: In the middle of it, if a member cannot be read.
+        OSError: A member cannot be read; part of the archive was yielded already.
     """
     sink, wanted = _Sink(), 1
-    with zipfile.ZipFile(sink, "w") as archive:  # type: ignore[call-overload]  # a file that is written needs no more
+    with zipfile.ZipFile(sink, "w") as archive:  # type: ignore[call-overload]  # a file to write to needs no other methods
         for name, path in members:
             member = zipfile.ZipInfo(name, time.localtime(max(path.stat().st_mtime, _DOS_EPOCH))[:6])
             member.compress_type = zipfile.ZIP_DEFLATED
-            member._compresslevel = FASTEST  # type: ignore[attr-defined]  # has no public name before Python 3.13
+            member._compresslevel = COMPRESSION_LEVEL  # type: ignore[attr-defined]  # no public name before Python 3.13
             with archive.open(member, "w", force_zip64=True) as target:
-                for piece in read_file(path):
-                    target.write(piece)
+                for chunk in read_file(path):
+                    target.write(chunk)
                     if sink.pending >= wanted:
-                        wanted = PIECE
+                        wanted = CHUNK_SIZE
                         yield sink.take()
-            # Else Python would warn of names that come twice, as the services let them.
+            # Avoids a warning about duplicate names, which the services permit.
             archive.NameToInfo.clear()
     yield sink.take()
 
 
-def spooled(pieces: Iterable[bytes]) -> tuple[Iterator[bytes], int]:
-    """The same bytes, all of which were made and wait on disk, and how many they are."""
-    file = tempfile.TemporaryFile()  # noqa: SIM115 -- lives as long as what reads it
-    stream = (piece for piece in iter(lambda: file.read(PIECE), b""))
+def spooled(chunks: Iterable[bytes]) -> tuple[Iterator[bytes], int]:
+    """Write all chunks to disk first; return them as a stream, and their total length in bytes."""
+    file = tempfile.TemporaryFile()  # noqa: SIM115 -- closed when the stream is garbage-collected
+    stream = (chunk for chunk in iter(lambda: file.read(CHUNK_SIZE), b""))
     weakref.finalize(stream, file.close)
-    length = sum(file.write(piece) for piece in pieces)
+    length = sum(file.write(chunk) for chunk in chunks)
     file.seek(0)
     return stream, length
 
 
 class _Sink:
-    """A file that can only be written to, which makes the archive carry data descriptors, and can be emptied."""
+    """A write-only buffer. As it cannot seek, zipfile writes data descriptors."""
 
     def __init__(self) -> None:
-        self._pieces: list[bytes] = []
+        self._chunks: list[bytes] = []
         self.pending = 0
-        """Bytes that were not taken yet."""
+        """Bytes in the buffer."""
 
-    def write(self, piece: bytes) -> int:
-        self._pieces.append(piece)
-        self.pending += len(piece)
-        return len(piece)
+    def write(self, chunk: bytes) -> int:
+        self._chunks.append(chunk)
+        self.pending += len(chunk)
+        return len(chunk)
 
     def flush(self) -> None:
         pass
 
     def take(self) -> bytes:
-        """All that were not taken yet."""
-        taken = b"".join(self._pieces)
-        self._pieces, self.pending = [], 0
+        """Empty the buffer and return its content."""
+        taken = b"".join(self._chunks)
+        self._chunks, self.pending = [], 0
         return taken

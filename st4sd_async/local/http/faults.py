@@ -1,5 +1,5 @@
 """
-Faults that a test plants: what goes wrong, for which requests, and how often.
+Faults to inject into the embedded server: what goes wrong, for which requests, and how often.
 """
 
 from __future__ import annotations
@@ -16,77 +16,77 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Delay:
-    """The request is handled only after some seconds of real time."""
+    """The request is handled after a delay, in real seconds."""
 
     seconds: float
 
 
 @dataclass(frozen=True)
 class Reply:
-    """This is the answer, whatever was asked."""
+    """This response is sent instead of the server's own."""
 
     status: int
     """The HTTP status."""
     headers: Mapping[str, str] = field(default_factory=dict)
-    """For instance ``{"Retry-After": "1"}``."""
+    """Such as ``{"Retry-After": "1"}``."""
     body: bytes = b""
-    """The body, text/html unless the headers say otherwise."""
+    """The body; its type is text/html unless the headers contain another."""
     handled: bool = False
     """
-    Handle the request first and throw its own answer away: the service fails so after it made a run, when it
-    cannot make what belongs to it.
+    Whether to handle the request first and discard the response. The service fails like this if it has created a
+    run, but then cannot create the objects that the run needs.
     """
 
 
 @dataclass(frozen=True)
 class DropBefore:
-    """The connection breaks before the request is handled."""
+    """The connection is closed before the request is handled."""
 
 
 @dataclass(frozen=True)
 class DropAfter:
-    """The request is handled, then the connection breaks without an answer."""
+    """The request is handled, then the connection is closed without a response."""
 
 
 @dataclass(frozen=True)
 class CutBody:
-    """The request is handled; the connection breaks in the middle of the body of the answer."""
+    """The request is handled; the connection is closed in the middle of the response body."""
 
     after_bytes: int
 
 
 @dataclass(frozen=True)
 class Html:
-    """The request is not handled; a page of the proxy is the answer, such as 502 or 504."""
+    """The request is not handled; the response is a page of the proxy, such as 502 or 504."""
 
     status: int = 502
 
 
 @dataclass(frozen=True)
 class BadJson:
-    """The request is handled; the answer is complete as HTTP, but only the first half of its JSON."""
+    """The request is handled; the response is valid HTTP, but contains only the first half of the JSON."""
 
 
 @dataclass(frozen=True)
 class ShortList:
     """
-    The request is handled; the list that is the answer lacks items, and nothing tells.
+    The request is handled; items are silently missing from the list in the response.
 
-    The list of instances is so when the service swallows an error that it meets on the way.
+    This happens to the list of instances if the service ignores an error while it creates the list.
     """
 
     missing: Collection[str] | float
-    """The ids of the items that are missing, or what share of all items is: 0 to 1."""
+    """Ids of the missing items, or the share of items that is missing: 0 to 1."""
     at_random: bool = False
-    """Whether a share is of items chosen anew for each answer, instead of evenly spread ones."""
+    """Whether to choose a share at random for each response, instead of evenly spread items."""
 
     def __post_init__(self) -> None:
-        """Refuse what is neither ids nor a share."""
+        """Check that ``missing`` is ids or a share."""
         if isinstance(self.missing, str) or (isinstance(self.missing, int | float) and not 0 <= self.missing <= 1):
             raise ValueError(f"missing must be ids or a share from 0 to 1, not {self.missing!r}")
 
     def left(self, items: list[Any]) -> list[Any]:
-        """The items of a list that are not missing."""
+        """Return the items that are not missing."""
         return [item for index, item in enumerate(items) if not self._lacks(index, item["id"])]
 
     def _lacks(self, index: int, rest_uid: str) -> bool:
@@ -100,21 +100,21 @@ class ShortList:
 @dataclass(frozen=True)
 class BreakOff:
     """
-    The request is handled; the list that is the answer ends before an item, with status 200.
+    The request is handled; the list in the response ends before an item, with status 200.
 
-    The list of instances ends so when the service fails to read one instance. Later instances stand behind it.
+    This happens to the list of instances if the service fails to read one instance. Later instances come after it.
     """
 
     at: str | float
-    """The id of the first item that is missing, as long as there is one; or what share of the list is left: 0 to 1."""
+    """Id of the first missing item, or the share of the list that is left: 0 to 1. An unknown id cuts nothing."""
 
     def __post_init__(self) -> None:
-        """Refuse a share that is out of range."""
+        """Check that a share is in range."""
         if not isinstance(self.at, str) and not 0 <= self.at <= 1:
             raise ValueError(f"at must be an id or a share from 0 to 1, not {self.at!r}")
 
     def left(self, items: list[Any]) -> list[Any]:
-        """The items of a list before the break."""
+        """Return the items before the end."""
         if not isinstance(self.at, str):
             return items[: int(len(items) * self.at)]
         ids = [item["id"] for item in items]
@@ -122,7 +122,7 @@ class BreakOff:
 
 
 def shorten(body: bytes, fault: ShortList | BreakOff) -> bytes:
-    """A list in JSON with the items that a fault leaves; anything else as it is."""
+    """Return a JSON list with the items that a fault leaves, or other JSON unchanged."""
     items = json.loads(body)
     if not isinstance(items, list):
         return body
@@ -133,31 +133,31 @@ Fault = Delay | Reply | DropBefore | DropAfter | CutBody | Html | BadJson | Shor
 
 
 @dataclass
-class _Planted:
+class _PlantedFault:
     method: str
     match: str
     pattern: str
     fault: Fault
-    left: float
+    remaining: float
     every: int
     chance: float
-    met: int = 0
-    """Requests that matched."""
+    matched: int = 0
+    """Number of requests that matched."""
 
-    def fits(self, method: str, path: str) -> bool:
-        if self.left <= 0 or self.method not in ("*", method):
+    def matches(self, method: str, path: str) -> bool:
+        if self.remaining <= 0 or self.method not in ("*", method):
             return False
-        return _fits(self.pattern, path) or _fits(self.pattern, path.removeprefix("/rs"))
+        return _path_matches(self.pattern, path) or _path_matches(self.pattern, path.removeprefix("/rs"))
 
     def hits(self) -> bool:
-        """Whether it is the turn of a request that matches."""
-        self.met += 1
-        return self.met % self.every == 0 and random.random() < self.chance
+        """Count a request that matches, and return whether the fault hits it."""
+        self.matched += 1
+        return self.matched % self.every == 0 and random.random() < self.chance
 
 
 class Faults:
     """
-    The faults of one server. Safe to use from any thread while the server runs.
+    The faults of one server. Safe to use from any thread.
 
     Examples::
 
@@ -170,29 +170,29 @@ class Faults:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._planted: list[_Planted] = []
+        self._planted: list[_PlantedFault] = []
         self._hits: Counter[str] = Counter()
 
     @property
     def hits(self) -> dict[str, int]:
-        """How many requests met which fault so far: its match, a blank and its class -> a number; a snapshot."""
+        """A snapshot of how often each fault hit: its match, a blank and its class -> number of requests."""
         with self._lock:
             return dict(self._hits)
 
     def add(self, match: str, fault: Fault, times: int | None = 1, *, every: int = 1, chance: float = 1.0) -> None:
         """
-        Plant a fault for the next requests that match; earlier faults are used up first.
+        Inject a fault into the next requests that match; faults that were added earlier are used up first.
 
         Args:
-            match: A method (or ``*``), a blank, and the path: its beginning, all of it followed by ``$``,
-                or a pattern with ``*``, ``?`` and ``[...]``. The path may leave out ``/rs``.
+            match: A method (or ``*``), a blank, and the beginning of a path, a whole path followed by ``$``, or a
+                pattern with ``*``, ``?`` and ``[...]``. The path may omit ``/rs``.
             fault: What goes wrong.
-            times: For how many requests; None: for all, until `clear`.
-            every: Which of the requests that match it hits: 3 is the third, the sixth and so on.
-            chance: Probability that it hits one of these, 0 to 1.
+            times: Number of requests; None means all, until `clear`.
+            every: 3 hits only the third, the sixth, ... of the requests that match.
+            chance: Probability of a hit, 0 to 1.
 
         Raises:
-            ValueError: The match is not of that form, times or every is below 1, or chance is out of range.
+            ValueError: The match has another form, times or every is below 1, or chance is out of range.
         """
         method, _, pattern = match.partition(" ")
         if not method or not pattern.startswith(("/", "*")):
@@ -203,27 +203,27 @@ class Faults:
             raise ValueError(f"every must be at least 1, not {every!r}")
         if not 0 <= chance <= 1:
             raise ValueError(f"chance must be a number from 0 to 1, not {chance!r}")
-        left = float("inf") if times is None else times
+        remaining = float("inf") if times is None else times
         with self._lock:
-            self._planted.append(_Planted(method.upper(), match, pattern, fault, left, every, chance))
+            self._planted.append(_PlantedFault(method.upper(), match, pattern, fault, remaining, every, chance))
 
     def clear(self, match: str | None = None) -> None:
-        """Forget the faults that are still planted for a match; None means all of them."""
+        """Remove the faults that were added for a match; None means all faults."""
         with self._lock:
-            self._planted = [one for one in self._planted if match not in (None, one.match)]
+            self._planted = [planted for planted in self._planted if match not in (None, planted.match)]
 
     def take(self, method: str, path: str) -> Fault | None:
-        """The fault for this request, which is used up by asking; None: all goes well."""
+        """Return the fault for a request and use it up; None if there is none."""
         with self._lock:
             for planted in self._planted:
-                if planted.fits(method, path) and planted.hits():
-                    planted.left -= 1
+                if planted.matches(method, path) and planted.hits():
+                    planted.remaining -= 1
                     self._hits[f"{planted.match} {type(planted.fault).__name__}"] += 1
                     return planted.fault
         return None
 
 
-def _fits(pattern: str, path: str) -> bool:
+def _path_matches(pattern: str, path: str) -> bool:
     if any(character in pattern for character in "*?["):
         return fnmatchcase(path, pattern.removesuffix("$"))
     if pattern.endswith("$"):

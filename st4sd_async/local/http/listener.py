@@ -1,5 +1,5 @@
 """
-A loopback port that serves an application from a thread of its own.
+A loopback port that serves an ASGI application from its own thread.
 """
 
 from __future__ import annotations
@@ -21,53 +21,53 @@ HOST = "127.0.0.1"
 START_TIMEOUT = 20.0
 """Seconds until the server must accept connections."""
 STOP_TIMEOUT = 10.0
-"""Seconds until its thread must have ended; it waits for nobody."""
+"""Seconds until its thread must have ended; it does not wait for clients."""
 TICK = 0.1
-"""Seconds between two looks at the clock, which uvicorn counts in tenths."""
+"""Seconds between two ticks of uvicorn's main loop, which counts them in tenths of a second."""
 IDLE_TIMEOUT = 65
 """Seconds until an idle connection is closed."""
 
 
 class Connections:
-    """The open connections by the address of the client, so that they can be broken."""
+    """The open connections by client address."""
 
     def __init__(self) -> None:
         self._open: dict[tuple[str, int], asyncio.Transport] = {}
 
     def protocol(self) -> type[asyncio.Protocol]:
-        """A protocol class of the server that keeps this record."""
+        """Return a protocol class for uvicorn that keeps this record."""
         transports = self._open
 
         class Recorded(H11Protocol):
-            """HTTP/1.1, known by its peer."""
+            """HTTP/1.1 with a record of open connections."""
 
             def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn
-                """Note the connection."""
+                """Record the connection."""
                 self._peer = tuple(transport.get_extra_info("peername")[:2])
                 transports[self._peer] = transport
                 super().connection_made(transport)
 
             def connection_lost(self, exc: Exception | None) -> None:
-                """Forget it."""
+                """Remove the connection."""
                 transports.pop(self._peer, None)
                 super().connection_lost(exc)
 
         return Recorded
 
     def is_open(self, peer: tuple[str, int]) -> bool:
-        """Whether a client is still there."""
+        """Return whether the connection to a client is open."""
         return peer in self._open
 
-    def hang_up(self, peer: tuple[str, int], at_once: bool) -> None:
-        """Break a connection; not at once means after what was already written."""
+    def close(self, peer: tuple[str, int], *, abort: bool) -> None:
+        """Close a connection, either at once or after what was already written."""
         transport = self._open.get(peer)
-        if transport is not None and at_once:
+        if transport is not None and abort:
             transport.abort()
         elif transport is not None:
             transport.close()
 
-    def hang_up_all(self) -> None:
-        """Break all of them."""
+    def abort_all(self) -> None:
+        """Abort all connections."""
         for transport in list(self._open.values()):
             transport.abort()
 
@@ -86,7 +86,7 @@ class _Server(uvicorn.Server):
         self.ready.set()
 
     async def main_loop(self) -> None:
-        # The original looks every 0.1 s whether it should end, which a test suite notices.
+        # uvicorn's loop notices only every 0.1 s that it should stop, which adds up in a test suite.
         ticks = 0
         while not await self.on_tick(ticks):
             ticks += 1
@@ -94,27 +94,27 @@ class _Server(uvicorn.Server):
                 await asyncio.wait_for(self._stopped.wait(), TICK)
 
     def stop(self) -> None:
-        """End, from another thread."""
+        """Stop the server; called from another thread."""
         self.should_exit = True
         self.force_exit = True
         if self._loop is not None:
-            with contextlib.suppress(RuntimeError):  # it has ended already
+            with contextlib.suppress(RuntimeError):  # the loop is closed already
                 self._loop.call_soon_threadsafe(self._stopped.set)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        # The original waits for clients, or at least 0.1 s; this one breaks their connections.
+        # uvicorn waits for clients, and at least 0.1 s; this aborts their connections.
         for server in self.servers:
             server.close()
         for listening in sockets or []:
             listening.close()
-        self._connections.hang_up_all()
+        self._connections.abort_all()
 
 
 class Listener:
-    """A server on a free port, which is known from the beginning; its end waits for no client."""
+    """An HTTP server on a loopback port, which is bound on creation. Stopping it does not wait for clients."""
 
     def __init__(self, application: ASGIApp, connections: Connections, certificate: Path | None, port: int = 0) -> None:
-        # With the protocol named, asyncio turns off the delay of small packets, which is 40 ms a reply.
+        # With an explicit protocol asyncio sets TCP_NODELAY; without it each response takes 40 ms longer.
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -144,7 +144,7 @@ class Listener:
         self._thread = threading.Thread(target=self._run, name="st4sd-local", daemon=True)
 
     def start(self) -> None:
-        """Return once connections are accepted."""
+        """Start the server and wait until it accepts connections."""
         self._thread.start()
         if not self._server.ready.wait(START_TIMEOUT):
             self.stop()
@@ -154,7 +154,7 @@ class Listener:
         asyncio.run(self._server.serve(sockets=[self._socket]))
 
     def stop(self) -> None:
-        """End the server and its thread; open connections break."""
+        """Stop the server and its thread; open connections are aborted."""
         self._server.stop()
         self._thread.join(STOP_TIMEOUT)
         self._socket.close()

@@ -1,7 +1,7 @@
 """
-Requests, answers and routes of the embedded ST4SD, as plain values.
+Requests, responses and routes of the embedded ST4SD, as plain values.
 
-Handlers are ordinary functions from `Request` to `Answer`; the server runs them in worker threads.
+A handler is a function from `Request` to `Response`; the server runs it in a worker thread.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
-Handler = Callable[..., "Answer"]
+Handler = Callable[..., "Response"]
 
-UNREADABLE = "The browser (or proxy) sent a request that this server could not understand."
+BAD_REQUEST = "The browser (or proxy) sent a request that this server could not understand."
 NOT_JSON = "Did not attempt to load JSON data because the request Content-Type was not 'application/json'."
-WRONG_METHOD = "The method is not allowed for the requested URL."
+METHOD_NOT_ALLOWED = "The method is not allowed for the requested URL."
 HTML = "text/html; charset=utf-8"
 _NOT_FOUND = (
     "<!doctype html>\n<html lang=en>\n<title>404 Not Found</title>\n<h1>Not Found</h1>\n"
@@ -34,159 +34,157 @@ _FORGET_COOKIE = "oauth-proxy=; Path=/; Expires=Thu, 01 Jan 1970 00:00:00 GMT; H
 
 @dataclass(frozen=True)
 class Request:
-    """One request as handlers see it."""
+    """One HTTP request."""
 
     method: str
-    """The method as sent, HEAD included."""
+    """The method as sent; it may be HEAD."""
     path: str
-    """The decoded path, without the ``/rs`` that one of the two routes to the service carries."""
+    """The decoded path without the prefix."""
     prefix: str = ""
-    """``/rs``, or nothing."""
+    """``/rs`` if the path had it, else empty: the service is reachable both ways."""
     origin: str = "http://127.0.0.1"
-    """Scheme, host and port under which the client sees this server."""
+    """Scheme, host and port of this server as the client sees them."""
     query: Mapping[str, str] = field(default_factory=dict)
-    """The query parameters, the first value of each."""
+    """Query parameters, with the first value of each."""
     raw_query: str = ""
-    """The query string as it came."""
+    """The undecoded query string."""
     headers: Mapping[str, str] = field(default_factory=dict)
-    """The headers, their names in lower case."""
+    """Headers with lower-case names."""
     cookies: Mapping[str, str] = field(default_factory=dict)
-    """The cookies."""
     body: bytes = b""
-    """The whole body."""
 
     def json(self) -> Any:
         """
-        The decoded body.
+        Return the decoded body.
 
         Raises:
-            Abort: 415 if the body is not declared as JSON, 400 if it is not.
+            HTTPError: 415 if the content type is not JSON, 400 if the body is not.
         """
         kind = self.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind != "application/json" and not (kind.startswith("application/") and kind.endswith("+json")):
-            raise Abort(415, NOT_JSON)
-        return self.any_json()
+            raise HTTPError(415, NOT_JSON)
+        return self.parse_json()
 
-    def any_json(self) -> Any:
-        """The decoded body, whatever it is declared as; raises `Abort` 400 if it is not JSON."""
+    def parse_json(self) -> Any:
+        """Return the decoded body whatever its content type; raise `HTTPError` 400 if it is not JSON."""
         try:
             return json.loads(self.body)
         except ValueError as error:
-            raise Abort(400, UNREADABLE) from error
+            raise HTTPError(400, BAD_REQUEST) from error
 
-    def flag(self, name: str) -> bool:
-        """A query parameter that is true or false, which is the default; raises `Abort` 400 if it is neither."""
+    def boolean(self, name: str) -> bool:
+        """Return a boolean query parameter, by default False; raise `HTTPError` 400 if it is not boolean."""
         text = self.query.get(name, "false").lower()
         if text not in ("true", "1", "on", "false", "0", ""):
             errors = {name: f"Invalid literal for boolean(): {text}"}
-            raise Abort(400, "Input payload validation failed", errors=errors)
+            raise HTTPError(400, "Input payload validation failed", errors=errors)
         return text in ("true", "1", "on")
 
 
 @dataclass(frozen=True)
-class Answer:
-    """One whole answer: status, body, type and further headers."""
+class Response:
+    """One HTTP response."""
 
     status: int
     body: bytes = b""
     content_type: str = "application/json"
     headers: tuple[tuple[str, str], ...] = ()
     stream: Iterator[bytes] | None = None
-    """What comes instead of a body, made piece by piece in a worker thread while it is sent."""
+    """Chunks to send instead of ``body``; a worker thread produces them one by one."""
     length: int | None = None
-    """Bytes of the stream; None: it is sent in chunks and nobody knows."""
+    """Bytes of the stream. None means unknown: it is sent with chunked encoding."""
 
 
-class Abort(Exception):
-    """Ends the handling with an error in the service's shape: some keys and, last, a ``message``."""
+class HTTPError(Exception):
+    """Ends a handler with an error in the service's form: some keys and a ``message``."""
 
     def __init__(self, status: int, message: str, **keys: Any) -> None:
         super().__init__(status, message)
-        self.answer = reply({**keys, "message": message}, status)
+        self.response = json_response({**keys, "message": message}, status)
 
 
-class Broken(Abort):
-    """The end of a handling that the service did not foresee."""
+class InternalServerError(HTTPError):
+    """The response to an error that the service does not handle."""
 
     def __init__(self) -> None:
         super().__init__(500, "Internal Server Error")
 
 
-def reply(value: Any, status: int = 200) -> Answer:
-    """A JSON answer as the service writes it: a line feed at the end, bare ``NaN`` where a value is one."""
-    return Answer(status, (json.dumps(value) + "\n").encode())
+def json_response(value: Any, status: int = 200) -> Response:
+    """Return JSON as the service writes it: with a line feed at the end, and bare ``NaN``."""
+    return Response(status, (json.dumps(value) + "\n").encode())
 
 
-def attachment(stream: Iterator[bytes], name: str, kind: str, length: int | None = None) -> Answer:
-    """A file to download; quotes and other characters of its name stay as they are, like in the services."""
-    disposition = re.sub(r"[\r\n]", "", f"attachment; filename={name}")  # which would break HTTP
-    return Answer(200, b"", kind, (("content-disposition", disposition),), stream, length)
+def file_response(stream: Iterator[bytes], name: str, kind: str, length: int | None = None) -> Response:
+    """Return a file to download. As in the services, quotes in its name are not escaped."""
+    disposition = re.sub(r"[\r\n]", "", f"attachment; filename={name}")  # they would break HTTP
+    return Response(200, b"", kind, (("content-disposition", disposition),), stream, length)
 
 
-def page(status: int, text: str, content_type: str = HTML, *headers: tuple[str, str]) -> Answer:
-    """An HTML answer."""
-    return Answer(status, text.encode(), content_type, headers)
+def html_response(status: int, text: str, content_type: str = HTML, *headers: tuple[str, str]) -> Response:
+    """Return an HTML response."""
+    return Response(status, text.encode(), content_type, headers)
 
 
-def not_found() -> Answer:
-    """What an unknown route gives: HTML, whatever was accepted."""
-    return page(404, _NOT_FOUND)
+def not_found_page() -> Response:
+    """Return the page for an unknown route."""
+    return html_response(404, _NOT_FOUND)
 
 
-def sign_in() -> Answer:
-    """What anyone gets who is not signed in: a page, and the loss of the cookie."""
-    return page(403, _SIGN_IN, "text/html", ("set-cookie", _FORGET_COOKIE))
+def sign_in_page() -> Response:
+    """Return the page for requests without valid credentials, which also deletes the cookie."""
+    return html_response(403, _SIGN_IN, "text/html", ("set-cookie", _FORGET_COOKIE))
 
 
-def proxy_page(status: int, title: str, *headers: tuple[str, str]) -> Answer:
-    """A page of the proxy in front of the services, such as ``413 Request Entity Too Large``."""
+def proxy_page(status: int, title: str, *headers: tuple[str, str]) -> Response:
+    """Return a page of the proxy in front of the services, such as ``413 Request Entity Too Large``."""
     heading = f"{status} {title}"
     text = (
         f"<html>\r\n<head><title>{heading}</title></head>\r\n<body>\r\n<center><h1>{heading}</h1></center>\r\n"
         "<hr><center>nginx/1.22.1</center>\r\n</body>\r\n</html>\r\n"
     )
-    return page(status, text, "text/html", *headers)
+    return html_response(status, text, "text/html", *headers)
 
 
-def _moved(url: str) -> Answer:
+def _redirect(url: str) -> Response:
     text = (
         "<!doctype html>\n<html lang=en>\n<title>Redirecting...</title>\n<h1>Redirecting...</h1>\n"
         f'<p>You should be redirected automatically to the target URL: <a href="{url}">{url}</a>. '
         "If not, click the link.\n"
     )
-    return page(308, text, HTML, ("location", url))
+    return html_response(308, text, HTML, ("location", url))
 
 
-class Slash(Enum):
-    """What a route thinks of a slash at the end of the path."""
+class TrailingSlash(Enum):
+    """Whether the path of a route ends with a slash."""
 
-    NEEDED = "needed"
-    """A collection: the path without it is redirected."""
-    EITHER = "either"
+    REQUIRED = "required"
+    """A collection: the path without a slash is redirected."""
+    OPTIONAL = "optional"
     """An item: both forms are served."""
-    NEVER = "never"
-    """An action: the path with it does not exist."""
+    FORBIDDEN = "forbidden"
+    """An action: the path with a slash is 404."""
 
 
 class Route:
-    """A path pattern and its handlers by method; ``{}`` stands for one segment, ``{path}`` for the rest."""
+    """A path pattern and its handlers by method; ``{}`` matches one segment, ``{path}`` the rest."""
 
-    def __init__(self, pattern: str, slash: Slash, **handlers: Handler) -> None:
+    def __init__(self, pattern: str, slash: TrailingSlash, **handlers: Handler) -> None:
         self.slash = slash
         self.handlers = handlers
-        self.kind = re.sub(r"\{\w*\}", "*", pattern) + ("/" if slash is Slash.NEEDED else "")
+        self.kind = re.sub(r"\{\w*\}", "*", pattern) + ("/" if slash is TrailingSlash.REQUIRED else "")
         segments = re.escape(pattern).replace(r"\{\}", "([^/]+)").replace(r"\{path\}", "(.+?)")
-        self._regex = re.compile(segments + ("/?" if slash is Slash.EITHER else ""), re.DOTALL)
+        self._regex = re.compile(segments + ("/?" if slash is TrailingSlash.OPTIONAL else ""), re.DOTALL)
 
     def match(self, path: str) -> tuple[str, ...] | None:
-        """The variable parts of a path that this route serves (or redirects), else None."""
-        if self.slash is Slash.NEEDED:
+        """Return the variable parts of a path; None if this route neither serves nor redirects it."""
+        if self.slash is TrailingSlash.REQUIRED:
             path = path.removesuffix("/")
         found = self._regex.fullmatch(path)
         return found.groups() if found else None
 
     def allowed(self) -> str:
-        """The value of an ``Allow`` header."""
+        """Return the value of an ``Allow`` header."""
         extra = ["OPTIONS", *(["HEAD"] if "GET" in self.handlers else [])]
         return ", ".join([*self.handlers, *extra])
 
@@ -198,14 +196,14 @@ class Router:
         self._routes = routes
 
     def kind(self, path: str) -> str:
-        """The pattern of the route of a path, with asterisks for ids; an asterisk for a path that leads nowhere."""
+        """Return the pattern of a path's route with asterisks for ids, or ``*`` for a path without a route."""
         found = self._find(path)
         return found[0].kind if found else "*"
 
-    def handle(self, request: Request) -> Answer:
-        """The answer to one request, errors included."""
+    def handle(self, request: Request) -> Response:
+        """Return the response to a request, errors included."""
         found = self._find(request.path)
-        return self._serve(found[0], request, found[1]) if found else not_found()
+        return self._serve(found[0], request, found[1]) if found else not_found_page()
 
     def _find(self, path: str) -> tuple[Route, tuple[str, ...]] | None:
         for route in self._routes:
@@ -214,23 +212,23 @@ class Router:
                 return route, parts
         return None
 
-    def _serve(self, route: Route, request: Request, parts: tuple[str, ...]) -> Answer:
-        if route.slash is Slash.NEEDED and not request.path.endswith("/"):
-            return _moved(_with_slash(request))
+    def _serve(self, route: Route, request: Request, parts: tuple[str, ...]) -> Response:
+        if route.slash is TrailingSlash.REQUIRED and not request.path.endswith("/"):
+            return _redirect(_with_slash(request))
         if request.method == "OPTIONS":
-            return page(200, "", HTML, ("allow", route.allowed()))
+            return html_response(200, "", HTML, ("allow", route.allowed()))
         handler = route.handlers.get("GET" if request.method == "HEAD" else request.method)
         if handler is None:
-            wrong = reply({"message": WRONG_METHOD}, 405)
-            return Answer(405, wrong.body, headers=(("allow", route.allowed()),))
+            wrong = json_response({"message": METHOD_NOT_ALLOWED}, 405)
+            return Response(405, wrong.body, headers=(("allow", route.allowed()),))
         try:
             return handler(request, *parts)
-        except Abort as abort:
-            return abort.answer
+        except HTTPError as error:
+            return error.response
 
 
 def _with_slash(request: Request) -> str:
-    # The service stands behind a proxy that ends TLS, so that it always believes in plain http.
+    # The service is behind a proxy that terminates TLS, so that its redirects are always to plain http.
     host = request.origin.partition("://")[2]
     query = f"?{request.raw_query}" if request.raw_query else ""
     return f"http://{host}{request.prefix}{request.path}/{query}"

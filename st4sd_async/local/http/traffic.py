@@ -1,5 +1,5 @@
 """
-What a server is asked and what that costs it.
+The log of requests: how many arrived, and what they cost the server.
 """
 
 from __future__ import annotations
@@ -9,73 +9,73 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-REMEMBERED_REQUESTS = 10_000
-"""How many of the requests that arrived are remembered one by one."""
+MAX_LOGGED_REQUESTS = 10_000
+"""Requests whose method and path are kept; older ones are only counted."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What some requests cost the server."""
+    """What requests of one kind cost the server."""
 
     requests: int = 0
-    """How many arrived, refused and faulted ones included."""
+    """Number of requests, including rejected ones and those that met a fault."""
     sent: int = 0
-    """Bytes of the bodies of their answers, as far as they were sent."""
+    """Bytes sent in response bodies."""
     seconds: float = 0.0
-    """Processor time of their handlers in seconds; what waits costs nothing."""
+    """Processor time of the handlers in seconds, without waiting."""
 
 
 @dataclass(frozen=True)
 class Traffic(Cost):
     """
-    What all requests cost, and each kind of them; a snapshot.
+    A snapshot of what all requests cost, in total and by kind.
 
     Examples::
 
-        server.traffic.requests                      # how many there were
-        server.traffic["GET /instances/"].sent       # bytes of all lists; 0 if nobody asked for one
-        server.traffic["GET /instances/*/status"]    # ids are asterisks, /rs is left out
-        server.traffic.kinds                         # kind -> `Cost`; "GET *" is a path that leads nowhere
+        server.traffic.requests                      # number of requests
+        server.traffic["GET /instances/"].sent       # bytes of all lists
+        server.traffic["GET /instances/*/status"]    # ids become asterisks, /rs is left out
+        server.traffic.kinds                         # kind -> `Cost`; "GET *" counts paths without a route
     """
 
     kinds: Mapping[str, Cost] = field(default_factory=dict)
-    """The kinds that there were, in the order of their first requests."""
+    """Cost by kind, in the order of the first requests."""
 
     def __getitem__(self, kind: str) -> Cost:
-        """What a kind of requests cost."""
+        """Return the cost of a kind; zero if there were no such requests."""
         return self.kinds.get(kind, Cost())
 
     def __contains__(self, kind: str) -> bool:
-        """Whether there were requests of a kind."""
+        """Return whether there were requests of a kind."""
         return kind in self.kinds
 
 
-class Log:
-    """Counts what arrives and what it costs. Safe to use from any thread."""
+class RequestLog:
+    """Counts requests and their cost. Safe to use from any thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._arrived: deque[tuple[str, str]] = deque(maxlen=REMEMBERED_REQUESTS)
+        self._requests: deque[tuple[str, str]] = deque(maxlen=MAX_LOGGED_REQUESTS)
         self._kinds: dict[str, Cost] = {}
 
-    def arrive(self, method: str, path: str, kind: str) -> None:
-        """Note a request."""
+    def record_request(self, method: str, path: str, kind: str) -> None:
+        """Count a request that arrived."""
         with self._lock:
-            self._arrived.append((method, path))
+            self._requests.append((method, path))
             self._add(kind, Cost(requests=1))
 
-    def spend(self, kind: str, *, sent: int = 0, seconds: float = 0.0) -> None:
-        """Note what a request costs."""
+    def record_cost(self, kind: str, *, sent: int = 0, seconds: float = 0.0) -> None:
+        """Add to the cost of a request."""
         with self._lock:
             self._add(kind, Cost(0, sent, seconds))
 
     def requests(self) -> list[tuple[str, str]]:
-        """Method and path of the last requests."""
+        """Return method and path of the last requests."""
         with self._lock:
-            return list(self._arrived)
+            return list(self._requests)
 
     def traffic(self) -> Traffic:
-        """All costs until now."""
+        """Return a snapshot of all costs."""
         with self._lock:
             kinds = dict(self._kinds)
         costs = kinds.values()
@@ -83,5 +83,5 @@ class Log:
         return Traffic(sum(cost.requests for cost in costs), sum(cost.sent for cost in costs), seconds, kinds)
 
     def _add(self, kind: str, more: Cost) -> None:
-        known = self._kinds.get(kind, Cost())
-        self._kinds[kind] = Cost(known.requests + more.requests, known.sent + more.sent, known.seconds + more.seconds)
+        cost = self._kinds.get(kind, Cost())
+        self._kinds[kind] = Cost(cost.requests + more.requests, cost.sent + more.sent, cost.seconds + more.seconds)

@@ -12,7 +12,15 @@ import re
 import threading
 from typing import Any
 
-from st4sd_async.local.http.messages import Abort, Answer, Broken, Request, Route, Slash, reply
+from st4sd_async.local.http.messages import (
+    HTTPError,
+    InternalServerError,
+    Request,
+    Response,
+    Route,
+    TrailingSlash,
+    json_response,
+)
 
 INTERNAL_EXPERIMENTS_SECRET = "st4sd-internal-experiments"
 """Secret for the bucket of internal experiments; no image pull secret can have this name."""
@@ -36,73 +44,73 @@ class Cluster:
         """Return the routes."""
         secret = {"GET": self.registries, "POST": self.create_secret, "PUT": self.update_secret}
         return [
-            Route("/datasets", Slash.NEEDED, GET=self.datasets),
-            Route("/datasets/s3/{}", Slash.NEVER, POST=self.create_dataset),
-            Route("/image-pull-secrets", Slash.NEEDED, GET=self.pull_secrets),
-            Route("/image-pull-secrets/{}", Slash.EITHER, **secret),
+            Route("/datasets", TrailingSlash.REQUIRED, GET=self.datasets),
+            Route("/datasets/s3/{}", TrailingSlash.FORBIDDEN, POST=self.create_dataset),
+            Route("/image-pull-secrets", TrailingSlash.REQUIRED, GET=self.pull_secrets),
+            Route("/image-pull-secrets/{}", TrailingSlash.OPTIONAL, **secret),
         ]
 
-    def datasets(self, _request: Request) -> Answer:
+    def datasets(self, _request: Request) -> Response:
         """List the names of all datasets."""
         with self._lock:
-            return reply(list(self._datasets))
+            return json_response(list(self._datasets))
 
     def dataset(self, name: str) -> dict[str, Any] | None:
         """Return the bucket of a dataset; None if there is no such dataset."""
         with self._lock:
             return self._datasets.get(name)
 
-    def create_dataset(self, request: Request, name: str) -> Answer:
+    def create_dataset(self, request: Request, name: str) -> Response:
         """Store a dataset, without connecting to its bucket."""
         value = request.json()
         _check_bucket(value)
         _check_name("Dataset", name)
         with self._lock:
             if name in self._datasets:
-                raise Abort(409, f'datasets "{name}" already exists')
+                raise HTTPError(409, f'datasets "{name}" already exists')
             self._datasets[name] = dict(value)
-        return reply("OK")
+        return json_response("OK")
 
-    def pull_secrets(self, _request: Request) -> Answer:
+    def pull_secrets(self, _request: Request) -> Response:
         """List the registries of all image pull secrets."""
         with self._lock:
-            return reply({name: [server] for name, server in self._pull_secrets.items()})
+            return json_response({name: [server] for name, server in self._pull_secrets.items()})
 
-    def registries(self, _request: Request, name: str) -> Answer:
+    def registries(self, _request: Request, name: str) -> Response:
         """List the registries of one image pull secret."""
         with self._lock:
             if name not in self._pull_secrets:
-                raise Abort(500, f"Exception when listing imagePullSecret {name} - {_NOT_FOUND}")
-            return reply([self._pull_secrets[name]])
+                raise HTTPError(500, f"Exception when listing imagePullSecret {name} - {_NOT_FOUND}")
+            return json_response([self._pull_secrets[name]])
 
-    def create_secret(self, request: Request, name: str) -> Answer:
+    def create_secret(self, request: Request, name: str) -> Response:
         """Create an image pull secret; its password is not stored."""
         server = _server(request)
         with self._lock:
             if name in self._pull_secrets:
-                raise Abort(409, "imagePullSecret already exists but has not become available yet")
+                raise HTTPError(409, "imagePullSecret already exists but has not become available yet")
             if name == INTERNAL_EXPERIMENTS_SECRET:
                 message = (
                     "imagePullSecret <built-in function id> conflicts with existing Secret object with the same name"
                 )
-                raise Abort(422, message)
+                raise HTTPError(422, message)
             _check_name("Secret", name)
             self._pull_secrets[name] = server
-        return reply("Success")
+        return json_response("Success")
 
-    def update_secret(self, request: Request, name: str) -> Answer:
+    def update_secret(self, request: Request, name: str) -> Response:
         """Create or replace an image pull secret."""
         server = _server(request)
         _check_name("Secret", name)
         with self._lock:
             self._pull_secrets[name] = server
-        return reply("Success")
+        return json_response("Success")
 
 
 def _check_bucket(value: Any) -> None:
     """Reject what the service's function call would reject, which gets the fields of the body as arguments."""
     if not isinstance(value, dict):
-        raise Broken
+        raise InternalServerError
     function = "dataset_create()"
     for name in value:
         if name not in (*_BUCKET_FIELDS, "region"):
@@ -122,18 +130,18 @@ def _listed(names: list[str]) -> str:
     return f"{', '.join(names[:-1])}, and {names[-1]}"
 
 
-def _not_created(reason: str) -> Abort:
-    return Abort(400, f"Unable to create dataset because of {reason}")
+def _not_created(reason: str) -> HTTPError:
+    return HTTPError(400, f"Unable to create dataset because of {reason}")
 
 
 def _check_name(kind: str, name: str) -> None:
     if not _NAME.fullmatch(name):
         rule = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.'"
-        raise Abort(422, f'{kind} "{name}" is invalid: metadata.name: Invalid value: "{name}": {rule}')
+        raise HTTPError(422, f'{kind} "{name}" is invalid: metadata.name: Invalid value: "{name}": {rule}')
 
 
 def _server(request: Request) -> str:
     value = request.json()
     if not isinstance(value, dict) or not all(key in value for key in ("username", "password", "server")):
-        raise Broken
+        raise InternalServerError
     return str(value["server"])

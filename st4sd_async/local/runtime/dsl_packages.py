@@ -18,7 +18,7 @@ from urllib.parse import unquote, urlsplit
 
 from st4sd_async.local.engine.interface import PackageFacts
 from st4sd_async.local.examples.facts import EXAMPLES, Component
-from st4sd_async.local.http.messages import Abort, Answer, Request, Route, Slash, reply
+from st4sd_async.local.http.messages import HTTPError, Request, Response, Route, TrailingSlash, json_response
 from st4sd_async.local.runtime.cluster import INTERNAL_EXPERIMENTS_SECRET
 from st4sd_async.local.runtime.dsl import FILE_PREFIXES, Dsl, InvalidDsl, Problem, find_template, parse, parse_and_check
 from st4sd_async.local.runtime.models import ParameterisedPackage, SchemaError, validate
@@ -53,29 +53,29 @@ class DslPackages:
     def routes(self) -> list[Route]:
         """Return the routes."""
         return [
-            Route("/utilities/dsl", Slash.NEEDED, POST=self.validate),
-            Route("/utilities/pvep", Slash.NEEDED, POST=self.generate),
-            Route("/internal-experiments", Slash.NEEDED, POST=self.push),
+            Route("/utilities/dsl", TrailingSlash.REQUIRED, POST=self.validate),
+            Route("/utilities/pvep", TrailingSlash.REQUIRED, POST=self.generate),
+            Route("/internal-experiments", TrailingSlash.REQUIRED, POST=self.push),
         ]
 
-    def validate(self, request: Request) -> Answer:
+    def validate(self, request: Request) -> Response:
         """Check a definition."""
         value = request.json()
         if not isinstance(value, dict):
             raise _internal_error("validating DSL", "the definition must be a mapping")
         _checked(value)
-        return reply({"problems": []})
+        return json_response({"problems": []})
 
-    def generate(self, request: Request) -> Answer:
+    def generate(self, request: Request) -> Response:
         """Generate the package for a definition."""
         value = request.json()
         if not isinstance(value, dict) or "dsl" not in value:
-            raise Abort(400, "Invalid payload", problems=[{"problem": _NO_DSL}])
+            raise HTTPError(400, "Invalid payload", problems=[{"problem": _NO_DSL}])
         template = _package(value["pvep"], "Invalid payload field pvep") if "pvep" in value else None
         package, changes = generate_package(_checked(value["dsl"]), template)
-        return reply({"pvep": package, "changes": changes, "problems": []})
+        return json_response({"pvep": package, "changes": changes, "problems": []})
 
-    def push(self, request: Request) -> Answer:
+    def push(self, request: Request) -> Response:
         """Check and store a definition and the package around it."""
         value = request.json()
         dsl = _required(value, lambda body: body["workflow"]["dsl"])
@@ -84,7 +84,7 @@ class DslPackages:
         )
         name = package["metadata"]["package"].get("name")
         if not name:
-            raise Abort(400, _NO_NAME, problems=[{"message": _NO_NAME}])
+            raise HTTPError(400, _NO_NAME, problems=[{"message": _NO_NAME}])
         complete = _checked(dsl)
         source = {"s3": {"security": {"credentials": _CREDENTIALS}, "location": BUCKET}}
         base = {"packages": [{"source": source, "config": {"path": f"experiments/{name}"}}]}
@@ -92,7 +92,7 @@ class DslPackages:
         register(definition, package_facts(complete))
         self._registry.push(definition)
         self._definitions[definition["metadata"]["registry"]["digest"]] = complete
-        return reply({"result": validate(ParameterisedPackage, definition, nulls=True), "problems": []})
+        return json_response({"result": validate(ParameterisedPackage, definition, nulls=True), "problems": []})
 
     def dsl_of(self, definition: Mapping[str, Any]) -> Dsl:
         """Return the DSL of a stored experiment: the one that was pushed, else one made from its package."""
@@ -103,14 +103,14 @@ def _checked(value: Any) -> Dsl:
     try:
         return parse_and_check(value)
     except InvalidDsl as error:
-        raise Abort(400, "Invalid DSL definition", problems=error.problems) from error
+        raise HTTPError(400, "Invalid DSL definition", problems=error.problems) from error
 
 
 def _package(value: Any, message: str) -> dict[str, Any]:
     try:
         return validate(ParameterisedPackage, value)
     except SchemaError as error:
-        raise Abort(400, message, problems=error.problems) from error
+        raise HTTPError(400, message, problems=error.problems) from error
 
 
 def _required(value: Any, get: Callable[[Any], Any]) -> Any:
@@ -118,14 +118,14 @@ def _required(value: Any, get: Callable[[Any], Any]) -> Any:
         return get(value)
     except KeyError as error:
         problems = [{"message": f"Missing field {error}"}]
-        raise Abort(400, "Invalid payload to endpoint", problems=problems) from error
+        raise HTTPError(400, "Invalid payload to endpoint", problems=problems) from error
     except TypeError as error:
         raise _internal_error("registering internal-experiment", str(error)) from error
 
 
-def _internal_error(action: str, reason: str) -> Abort:
+def _internal_error(action: str, reason: str) -> HTTPError:
     message = f"Internal error while {action} - {_ADMINISTRATOR}"
-    return Abort(500, message, problems=[{"problem": reason, "message": message}])
+    return HTTPError(500, message, problems=[{"problem": reason, "message": message}])
 
 
 def package_facts(dsl: Dsl) -> PackageFacts:

@@ -16,7 +16,7 @@ from typing import Any
 from pydantic import StrictBool, ValidationError
 
 from st4sd_async.local.engine.interface import AcceptedStart, Engine, PackageProblem
-from st4sd_async.local.http.messages import Abort, Answer, Request, Route, Slash, reply
+from st4sd_async.local.http.messages import HTTPError, Request, Response, Route, TrailingSlash, json_response
 from st4sd_async.local.runtime.dsl_packages import DslPackages
 from st4sd_async.local.runtime.models import BasePackage, Model, ParameterisedPackage, SchemaError, Text, validate
 from st4sd_async.local.runtime.registry import (
@@ -54,27 +54,27 @@ class Experiments:
     def routes(self) -> list[Route]:
         """Return the routes, specific ones first."""
         return [
-            Route("/experiments", Slash.NEEDED, GET=self.index, POST=self.push),
-            Route("/experiments/{}/start/payload", Slash.NEEDED, GET=self.skeleton),
-            Route("/experiments/{}/start", Slash.NEVER, POST=self.start),
-            Route("/experiments/{}/tag", Slash.NEVER, PUT=self.tag),
-            Route("/experiments/{}/history", Slash.EITHER, GET=self.history),
-            Route("/experiments/{}/dsl", Slash.EITHER, GET=self.dsl),
-            Route("/experiments/{}/package-inheritance", Slash.EITHER, GET=self.inheritance),
-            Route("/query/experiments", Slash.EITHER, POST=self.query),
-            Route("/experiments/{}", Slash.EITHER, GET=self.get, DELETE=self.delete),
+            Route("/experiments", TrailingSlash.REQUIRED, GET=self.index, POST=self.push),
+            Route("/experiments/{}/start/payload", TrailingSlash.REQUIRED, GET=self.skeleton),
+            Route("/experiments/{}/start", TrailingSlash.FORBIDDEN, POST=self.start),
+            Route("/experiments/{}/tag", TrailingSlash.FORBIDDEN, PUT=self.tag),
+            Route("/experiments/{}/history", TrailingSlash.OPTIONAL, GET=self.history),
+            Route("/experiments/{}/dsl", TrailingSlash.OPTIONAL, GET=self.dsl),
+            Route("/experiments/{}/package-inheritance", TrailingSlash.OPTIONAL, GET=self.inheritance),
+            Route("/query/experiments", TrailingSlash.OPTIONAL, POST=self.query),
+            Route("/experiments/{}", TrailingSlash.OPTIONAL, GET=self.get, DELETE=self.delete),
         ]
 
-    def index(self, request: Request) -> Answer:
+    def index(self, request: Request) -> Response:
         """List all definitions."""
-        return reply({"entries": [_shown(entry, request) for entry in self._registry.all()], "problems": []})
+        return json_response({"entries": [_shown(entry, request) for entry in self._registry.all()], "problems": []})
 
-    def query(self, request: Request) -> Answer:
+    def query(self, request: Request) -> Response:
         """List the definitions that contain a base package."""
         found = matching(self._registry.all(), request.json(), self._relationships)
-        return reply({"entries": [_shown(entry, request) for entry in found], "problems": []})
+        return json_response({"entries": [_shown(entry, request) for entry in found], "problems": []})
 
-    def push(self, request: Request) -> Answer:
+    def push(self, request: Request) -> Response:
         """Check a definition, inspect its package, and store it."""
         value = request.json()
         try:
@@ -82,13 +82,13 @@ class Experiments:
             _check_packages(value)
         except SchemaError as error:
             keys = {"invalidVirtualExperimentDefinition": str(error)}
-            raise Abort(400, "Invalid parameterised package", **keys) from error
+            raise HTTPError(400, "Invalid parameterised package", **keys) from error
         try:
             self._inspect(definition)
         except PackageProblem as error:
-            raise Abort(400, f"Invalid payload, reason: {error}", problem=str(error)) from error
+            raise HTTPError(400, f"Invalid payload, reason: {error}", problem=str(error)) from error
         self._registry.push(definition)
-        return reply({"result": definition})
+        return json_response({"result": definition})
 
     def _inspect(self, definition: dict[str, Any]) -> None:
         if not definition["metadata"]["package"].get("name"):
@@ -105,87 +105,87 @@ class Experiments:
                 )
         register(definition, facts)
 
-    def get(self, request: Request, identifier: str) -> Answer:
+    def get(self, request: Request, identifier: str) -> Response:
         """Show one definition."""
         full = _full(identifier, f"Run into internal error while querying for {identifier}")
         entry = self._registry.get(full)
         if entry is None:
             message = f'Cannot find Parameterised Virtual Experiment Package "{full}"'
-            raise Abort(404, message, packageNotFound=identifier)
-        return reply({"entry": _shown(entry, request), "problems": []})
+            raise HTTPError(404, message, packageNotFound=identifier)
+        return json_response({"entry": _shown(entry, request), "problems": []})
 
-    def delete(self, _request: Request, identifier: str) -> Answer:
+    def delete(self, _request: Request, identifier: str) -> Response:
         """Delete one definition; others of the same name stay."""
         deleted = self._registry.delete(_full(identifier, "Could not delete experiment due to internal error"))
         if not deleted:
-            raise Abort(404, f"Experiment {identifier} is unknown", unknownExperiment=identifier)
-        return reply({"deleted": deleted})
+            raise HTTPError(404, f"Experiment {identifier} is unknown", unknownExperiment=identifier)
+        return json_response({"deleted": deleted})
 
-    def tag(self, request: Request, identifier: str) -> Answer:
+    def tag(self, request: Request, identifier: str) -> Response:
         """Replace the tags of a definition."""
         tags = request.query.get("newTags")
         if tags is None:
-            raise Abort(400, "Invalid tags")
+            raise HTTPError(400, "Invalid tags")
         full = _full(identifier, "Internal error while updating database - please inform your ST4SD admins")
         try:
             self._registry.retag(full, tags.split(","))
         except LatestTagRequired as error:
             message = f"Cannot untag the latest tag from {identifier}"
-            raise Abort(400, message, cannotUntagLatestFrom=identifier) from error
+            raise HTTPError(400, message, cannotUntagLatestFrom=identifier) from error
         except UnknownDefinition as error:
             message = f"Unknown parameterised package {identifier}"
-            raise Abort(404, message, unknownExperiment=identifier) from error
-        return reply("OK")
+            raise HTTPError(404, message, unknownExperiment=identifier) from error
+        return json_response("OK")
 
-    def history(self, _request: Request, name: str) -> Answer:
+    def history(self, _request: Request, name: str) -> Response:
         """List the tags and untagged digests of a name; both lists are empty for an unknown name."""
-        return reply(self._registry.history(name))
+        return json_response(self._registry.history(name))
 
-    def dsl(self, request: Request, identifier: str) -> Answer:
+    def dsl(self, request: Request, identifier: str) -> Response:
         """Show the DSL 2.0 of an experiment, as JSON or as text that is valid YAML."""
         dsl = self._dsl_packages.dsl_of(self._registered(identifier))
         is_text = request.query.get("outputFormat") == "yaml"
-        return reply({"dsl": json.dumps(dsl, indent=2) if is_text else dsl, "problems": []})
+        return json_response({"dsl": json.dumps(dsl, indent=2) if is_text else dsl, "problems": []})
 
-    def inheritance(self, _request: Request, identifier: str) -> Answer:
+    def inheritance(self, _request: Request, identifier: str) -> Response:
         """Show the origin of the variables of an experiment with several base packages."""
         definition = self._registered(identifier)
         if len(definition["base"]["packages"]) == 1:
-            raise Abort(400, "Experiment has a single base package, there is no inheritance to explain")
-        return reply({"result": inheritance(definition, self._registry)})
+            raise HTTPError(400, "Experiment has a single base package, there is no inheritance to explain")
+        return json_response({"result": inheritance(definition, self._registry)})
 
     def _registered(self, identifier: str) -> Definition:
         full = _full(identifier, f"Run into internal error while querying for {identifier}")
         definition = self._registry.get(full)
         if definition is None:
-            raise Abort(404, f"There is no entry in the experiment registry that matches {full}")
+            raise HTTPError(404, f"There is no entry in the experiment registry that matches {full}")
         return definition
 
-    def skeleton(self, _request: Request, identifier: str) -> Answer:
+    def skeleton(self, _request: Request, identifier: str) -> Response:
         """Show the payload to fill in for a start of this experiment."""
-        return reply(skeleton(self._startable(identifier)))
+        return json_response(skeleton(self._startable(identifier)))
 
-    def start(self, request: Request, identifier: str) -> Answer:
+    def start(self, request: Request, identifier: str) -> Response:
         """Start an instance and reply with its id."""
         definition = self._startable(identifier)
         start = accepted_start(definition, request.json())
         metadata = definition["metadata"]
         self._accept(start)
         self._registry.count_execution(metadata["package"]["name"], metadata["registry"]["digest"])
-        return reply(start.rest_uid)
+        return json_response(start.rest_uid)
 
     def _startable(self, identifier: str) -> Definition:
         full = _full(identifier, f"Exception when creating instance {identifier}")
         definition = self._registry.get(full)
         if definition is None:
-            raise Abort(404, f"No parameterised package {full}", unknownExperiment=full)
+            raise HTTPError(404, f"No parameterised package {full}", unknownExperiment=full)
         return definition
 
 
 def _full(identifier: str, failure: str) -> str:
     """Return an identifier with its tag or digest; the service fails on one with both."""
     if ":" in identifier and "@" in identifier:
-        raise Abort(500, failure)
+        raise HTTPError(500, failure)
     return full_identifier(identifier)
 
 
@@ -247,14 +247,14 @@ def matching(definitions: list[Definition], value: Any, relationships: Relations
     Return the definitions that match a query; all of them if it is empty.
 
     Raises:
-        Abort: The query is invalid, or names an unknown relationship.
+        HTTPError: The query is invalid, or names an unknown relationship.
     """
     if not value:
         return definitions
     try:
         query = validate(QueryExperiment, value)
     except SchemaError as error:
-        raise Abort(400, f"Invalid request, problems: {error.json}") from error
+        raise HTTPError(400, f"Invalid request, problems: {error.json}") from error
     package = _queried_package(query, relationships)
     common = query["common"]
     pattern = {key: _without_nulls(package.get(key) or {}) for key in ("source", "config")}
@@ -278,13 +278,13 @@ def _queried_package(query: Mapping[str, Any], relationships: Relationships) -> 
     if wanted:
         relationship = relationships.find(wanted["identifier"])
         if relationship is None:
-            raise Abort(400, f'Unknown relationship "{wanted["identifier"]}"')
+            raise HTTPError(400, f'Unknown relationship "{wanted["identifier"]}"')
         match = wanted.get("transform") or {}
         for graph, flag in (("inputGraph", "matchInputGraph"), ("outputGraph", "matchOutputGraph")):
             if match.get(flag):
                 package = relationship["transform"][graph]["package"]
                 return package
-    raise Abort(400, f"Invalid query for parameterised virtual experiments {dict(query)}")
+    raise HTTPError(400, f"Invalid query for parameterised virtual experiments {dict(query)}")
 
 
 def _without_nulls(value: Any) -> Any:

@@ -17,7 +17,16 @@ from typing import Any
 
 from st4sd_async.local.engine.interface import AcceptedStart, Engine
 from st4sd_async.local.http.archives import files_below, read_file, spooled, zipped
-from st4sd_async.local.http.messages import UNREADABLE, Abort, Answer, Request, Route, Slash, attachment, reply
+from st4sd_async.local.http.messages import (
+    BAD_REQUEST,
+    HTTPError,
+    Request,
+    Response,
+    Route,
+    TrailingSlash,
+    file_response,
+    json_response,
+)
 from st4sd_async.local.runtime.properties import read_properties
 from st4sd_async.local.runtime.registry import Registry
 from st4sd_async.local.runtime.storage import Storage
@@ -137,15 +146,15 @@ class Instances:
     def routes(self) -> list[Route]:
         """Return the routes, specific ones first."""
         return [
-            Route("/instances", Slash.NEEDED, GET=self.index),
-            Route("/instances/{}/status", Slash.EITHER, GET=self.status),
-            Route("/instances/{}/outputs", Slash.EITHER, GET=self.outputs),
-            Route("/instances/{}/properties", Slash.EITHER, GET=self.properties),
-            Route("/instances/{}/outputs/{path}", Slash.EITHER, GET=self.output),
-            Route("/instances/{}", Slash.EITHER, GET=self.get, DELETE=self.delete),
+            Route("/instances", TrailingSlash.REQUIRED, GET=self.index),
+            Route("/instances/{}/status", TrailingSlash.OPTIONAL, GET=self.status),
+            Route("/instances/{}/outputs", TrailingSlash.OPTIONAL, GET=self.outputs),
+            Route("/instances/{}/properties", TrailingSlash.OPTIONAL, GET=self.properties),
+            Route("/instances/{}/outputs/{path}", TrailingSlash.OPTIONAL, GET=self.output),
+            Route("/instances/{}", TrailingSlash.OPTIONAL, GET=self.get, DELETE=self.delete),
         ]
 
-    def index(self, _request: Request) -> Answer:
+    def index(self, _request: Request) -> Response:
         """List all instances with their own statuses; the cluster is not consulted."""
         with self._lock:
             instances = list(self._instances.values())
@@ -156,7 +165,7 @@ class Instances:
         for instance in instances:
             head, tail = self._item(instance)
             parts += (b", ", head, experiments[instance.start.identifier], tail)
-        return Answer(200, b"".join([b"[", *parts[1:], b"]\n"]))
+        return Response(200, b"".join([b"[", *parts[1:], b"]\n"]))
 
     def _item(self, instance: _Instance) -> tuple[bytes, bytes]:
         """Return the two halves of an item. Unchanged ones are reused, which makes long lists fast."""
@@ -167,12 +176,12 @@ class Instances:
             instance.rendered = (state, _item_halves(uid, status, start.labels, outputs))
         return instance.rendered[1]
 
-    def get(self, request: Request, uid: str) -> Answer:
+    def get(self, request: Request, uid: str) -> Response:
         """Show one instance, with its properties if the query asks for them."""
         start = self._find(uid)
         if start is None:
-            raise Abort(404, f"Instance {uid} is not found", unknownRestUID=uid)
-        stringify = request.flag("stringifyNaN")
+            raise HTTPError(404, f"Instance {uid} is not found", unknownRestUID=uid)
+        stringify = request.boolean("stringifyNaN")
         instance: dict[str, Any] = {
             "id": uid,
             "name": uid,
@@ -184,12 +193,12 @@ class Instances:
         columns = request.query.get("includeProperties")
         if columns is not None:
             self._include_properties(instance, (columns or "*").lower(), stringify)
-        return reply(instance)
+        return json_response(instance)
 
     def _include_properties(self, instance: dict[str, Any], columns: str, stringify: bool) -> None:
         uid = instance["id"]
         if not instance["status"].get("meta") or not instance["experiment"]:
-            raise Abort(500, f"Run into an error while returning instances/{uid}")
+            raise HTTPError(500, f"Run into an error while returning instances/{uid}")
         table = self._table(uid, instance["status"], columns, stringify)
         interface = instance["experiment"]["metadata"]["registry"]["interface"]
         directory = self._engine.directory(uid)
@@ -198,36 +207,36 @@ class Instances:
             interface["inputs"] = json.loads(ids.read_text())
         interface["propertyTable"] = table
 
-    def status(self, _request: Request, uid: str) -> Answer:
+    def status(self, _request: Request, uid: str) -> Response:
         """Show the status of one instance."""
         if self._find(uid) is None:
-            raise Abort(404, f"Workflow instance {uid} not found")
+            raise HTTPError(404, f"Workflow instance {uid} not found")
         status = self._engine.status(uid)
         if status is None:
-            raise Abort(400, f"Workflow instance {uid} does not have a status yet")
-        return reply(status)
+            raise HTTPError(400, f"Workflow instance {uid} does not have a status yet")
+        return json_response(status)
 
-    def outputs(self, _request: Request, uid: str) -> Answer:
+    def outputs(self, _request: Request, uid: str) -> Response:
         """List the key-outputs that exist by now."""
         if self._find(uid) is None:
-            raise Abort(404, f"Workflow instance {uid} not found")
-        return reply(self._engine.outputs(uid))
+            raise HTTPError(404, f"Workflow instance {uid} not found")
+        return json_response(self._engine.outputs(uid))
 
-    def properties(self, request: Request, uid: str) -> Answer:
+    def properties(self, request: Request, uid: str) -> Response:
         """Show the measured properties of one instance."""
         if self._find(uid) is None:
-            raise Abort(404, f"Instance {uid} not found")
+            raise HTTPError(404, f"Instance {uid} not found")
         status = self._engine.listed_status(uid)
         if status is None:
-            raise Abort(500, f"Run into an error while extracting the properties of {uid}")
+            raise HTTPError(500, f"Run into an error while extracting the properties of {uid}")
         if not status["meta"]:
-            raise Abort(
+            raise HTTPError(
                 400,
                 f"Instance {uid} has an incomplete status.meta field this indicates that the experiment has "
                 "not finished syncing his status to Kubernetes, try again later",
             )
         columns = (request.query.get("includeProperties") or "*").lower()
-        return reply(self._table(uid, status, columns, request.flag("stringifyNaN")))
+        return json_response(self._table(uid, status, columns, request.boolean("stringifyNaN")))
 
     def _table(self, uid: str, status: dict[str, Any], columns: str, stringify: bool) -> dict[str, list[Any]]:
         directory = self._engine.directory(uid)
@@ -238,39 +247,39 @@ class Instances:
         except FileNotFoundError as error:
             if (status["experiment-state"] or "").lower() in _FINAL_STATES:
                 names = columns.split(",")
-                raise Abort(404, f"Instance {uid} has no properties", unknownProperties=names) from error
+                raise HTTPError(404, f"Instance {uid} has no properties", unknownProperties=names) from error
             message = f"Instance {uid} has no properties but has not completed yet, try again later"
-            raise Abort(400, message, propertiesNotAvailableYet=True) from error
+            raise HTTPError(400, message, propertiesNotAvailableYet=True) from error
 
-    def output(self, _request: Request, uid: str, key: str) -> Answer:
+    def output(self, _request: Request, uid: str, key: str) -> Response:
         """Send a key-output or a path in it: a file as it is, a folder as a zip archive."""
         if self._find(uid) is None:
-            raise Abort(404, f"unknown workflow instance {uid}", unknownInstanceId=uid)
+            raise HTTPError(404, f"unknown workflow instance {uid}", unknownInstanceId=uid)
         key, _, part = key.partition("/")
         entry = self._engine.outputs(uid).get(key)
         directory = self._engine.directory(uid)
         if entry is None or directory is None:
             message = f"Workflow instance {uid} has not produced key-output {key} yet"
-            raise Abort(404, message, unknownOutput=key)
+            raise HTTPError(404, message, unknownOutput=key)
         root = (directory / entry["filepath"].rstrip("/")).resolve()
         path = _path_in_folder(root, part, uid, entry) if part else root
         if path.is_file():
             kind = "application/.zip" if path.suffix.lower() == ".zip" else "application/octet-stream"
-            return attachment(read_file(path), f'"{path.name}"', kind, path.stat().st_size)
+            return file_response(read_file(path), f'"{path.name}"', kind, path.stat().st_size)
         if path.is_dir():
             # The service sends Content-Length, because it creates the whole archive before it replies.
             stream, length = spooled(zipped(files_below(path)))
-            return attachment(stream, f'"{path.name}.zip"', "application/zip", length)
+            return file_response(stream, f'"{path.name}.zip"', "application/zip", length)
         message = f"Output {key} of workflow instance {uid} references non-existing file {path}"
-        raise Abort(404, message, missingPath=str(path))
+        raise HTTPError(404, message, missingPath=str(path))
 
-    def delete(self, _request: Request, uid: str) -> Answer:
+    def delete(self, _request: Request, uid: str) -> Response:
         """Stop an instance and remove it from the list; the reply does not wait for its end."""
         with self._lock:
             if self._instances.pop(uid, None) is None:
-                raise Abort(400, UNREADABLE)
+                raise HTTPError(400, BAD_REQUEST)
         self._engine.delete(uid)
-        return reply("OK")
+        return json_response("OK")
 
     def _find(self, uid: str) -> AcceptedStart | None:
         with self._lock:
@@ -284,7 +293,7 @@ def _path_in_folder(root: Path, part: str, uid: str, entry: dict[str, str]) -> P
             f"Key-output {entry} of workflow instance {uid} is not a folder and cannot be used to retrieve "
             f"child path {part}"
         )
-        raise Abort(400, message, isFolder=False)
+        raise HTTPError(400, message, isFolder=False)
     path = (root / part).resolve()
     if not path.is_relative_to(root):
         # The service never fills in these placeholders. It also permits one level up, which is a bug of it that is
@@ -293,7 +302,7 @@ def _path_in_folder(root: Path, part: str, uid: str, entry: dict[str, str]) -> P
             "Key-output %s of workflow instance %s is a folder, but child path %s does notbelong to "
             "file tree of key-output"
         )
-        raise Abort(400, message, fileInFolder=False)
+        raise HTTPError(400, message, fileInFolder=False)
     return path
 
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from st4sd_async.local.engine.interface import AcceptedStart, Content
-from st4sd_async.local.http.messages import Abort, Answer, Request, Route, Slash, reply
+from st4sd_async.local.http.messages import HTTPError, Request, Response, Route, TrailingSlash, json_response
 from st4sd_async.local.runtime.starts import as_strings, random_suffix
 from st4sd_async.local.runtime.storage import (
     DATASET,
@@ -48,17 +48,17 @@ class Lambdas:
 
     def routes(self) -> list[Route]:
         """Return the route, which must come before that of other starts."""
-        return [Route("/experiments/lambda/start", Slash.NEVER, POST=self.start)]
+        return [Route("/experiments/lambda/start", TrailingSlash.FORBIDDEN, POST=self.start)]
 
-    def start(self, request: Request) -> Answer:
+    def start(self, request: Request) -> Response:
         """Start an instance and reply with its id."""
         start = accepted_lambda(request.json())
         self._accept(start)
-        return reply(start.rest_uid)
+        return json_response(start.rest_uid)
 
 
 def accepted_lambda(value: Any) -> AcceptedStart:
-    """Return what to execute for a body; raise `Abort` if it is rejected."""
+    """Return what to execute for a body; raise `HTTPError` if it is rejected."""
     if not isinstance(value, dict):
         raise _server_error("argument after ** must be a mapping")
     unknown = next((name for name in value if name not in FIELDS), None)
@@ -71,7 +71,7 @@ def accepted_lambda(value: Any) -> AcceptedStart:
     problems = flowir_problems(flowir) if value.get("validate_flowir", True) else []
     if problems:
         errors = "\n".join([f"Inconsistent FlowIR: Found {len(problems)} errors:", *problems])
-        raise Abort(400, "Invalid lambda FlowIR", flowirErrors=errors)
+        raise HTTPError(400, "Invalid lambda FlowIR", flowirErrors=errors)
     store = _output_store(value)
     uid = f"lambda-{random_suffix(_SUFFIX_LENGTH)}"
     return AcceptedStart(
@@ -151,8 +151,8 @@ def _missing_executable(component: Any) -> str:
     return f"Invalid value {where}={executable!r} - valid choices are [\"<class 'str'>\"]"
 
 
-def _server_error(reason: str) -> Abort:
-    return Abort(500, f"Exception when creating lambda instance - {reason}")
+def _server_error(reason: str) -> HTTPError:
+    return HTTPError(500, f"Exception when creating lambda instance - {reason}")
 
 
 def _texts(files: Any) -> dict[str, str]:

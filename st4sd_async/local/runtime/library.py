@@ -13,7 +13,7 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
-from st4sd_async.local.http.messages import Abort, Answer, Request, Route, Slash, reply
+from st4sd_async.local.http.messages import HTTPError, Request, Response, Route, TrailingSlash, json_response
 from st4sd_async.local.runtime.dsl import (
     Dsl,
     InvalidDsl,
@@ -39,43 +39,43 @@ class Library:
     def routes(self) -> list[Route]:
         """Return the routes."""
         return [
-            Route("/library", Slash.NEEDED, GET=self.index, POST=self.add),
-            Route("/library/{}", Slash.NEEDED, GET=self.get, DELETE=self.delete),
+            Route("/library", TrailingSlash.REQUIRED, GET=self.index, POST=self.add),
+            Route("/library/{}", TrailingSlash.REQUIRED, GET=self.get, DELETE=self.delete),
         ]
 
-    def index(self, request: Request) -> Answer:
+    def index(self, request: Request) -> Response:
         """List all graphs."""
         with self._lock:
             graphs = list(self._graphs.values())
-        return reply({"entries": [{"graph": _shown(graph, request)} for graph in graphs], "problems": []})
+        return json_response({"entries": [{"graph": _shown(graph, request)} for graph in graphs], "problems": []})
 
-    def add(self, request: Request) -> Answer:
+    def add(self, request: Request) -> Response:
         """Check a graph and store it."""
         try:
             graph = check_graph(with_entrypoint(request.json()))
         except InvalidDsl as error:
-            raise Abort(400, "Invalid graph", problems=error.problems) from error
+            raise HTTPError(400, "Invalid graph", problems=error.problems) from error
         name = graph["entrypoint"]["entry-instance"]
         with self._lock:
             if name in self._graphs:
-                raise Abort(409, EXISTS, graphName=name, problems=[{"message": f"{EXISTS}."}])
+                raise HTTPError(409, EXISTS, graphName=name, problems=[{"message": f"{EXISTS}."}])
             self._graphs[name] = without_defaults(graph)
-        return reply({"graph": graph, "problems": []})
+        return json_response({"graph": graph, "problems": []})
 
-    def get(self, request: Request, name: str) -> Answer:
+    def get(self, request: Request, name: str) -> Response:
         """Show one graph."""
         with self._lock:
             graph = self._graphs.get(name)
         if graph is None:
-            raise Abort(400, "Graph does not exist")
-        return reply({"entry": _shown(graph, request)})
+            raise HTTPError(400, "Graph does not exist")
+        return json_response({"entry": _shown(graph, request)})
 
-    def delete(self, _request: Request, name: str) -> Answer:
+    def delete(self, _request: Request, name: str) -> Response:
         """Delete one graph."""
         with self._lock:
             if self._graphs.pop(name, None) is None:
-                raise Abort(404, "Graph does not exist", graphName=name)
-        return reply({"message": "Success"})
+                raise HTTPError(404, "Graph does not exist", graphName=name)
+        return json_response({"message": "Success"})
 
 
 def _shown(graph: Dsl, request: Request) -> Dsl:

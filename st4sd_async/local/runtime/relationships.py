@@ -22,7 +22,15 @@ from typing import Any, Self
 from pydantic import StrictBool, model_validator
 
 from st4sd_async.local.engine.interface import PackageFacts
-from st4sd_async.local.http.messages import Abort, Answer, Broken, Request, Route, Slash, reply
+from st4sd_async.local.http.messages import (
+    HTTPError,
+    InternalServerError,
+    Request,
+    Response,
+    Route,
+    TrailingSlash,
+    json_response,
+)
 from st4sd_async.local.runtime.dsl_packages import dsl_from_package
 from st4sd_async.local.runtime.models import (
     BasePackage,
@@ -157,11 +165,11 @@ class Relationships:
     def routes(self) -> list[Route]:
         """Return the routes, specific ones first."""
         return [
-            Route("/relationships", Slash.NEEDED, GET=self.index, POST=self.push),
-            Route("/relationships/{}/preview/synthesize/dsl", Slash.EITHER, GET=self.preview),
-            Route("/relationships/{}/synthesize/{}", Slash.EITHER, POST=self.synthesize),
-            Route("/relationships/{}", Slash.EITHER, GET=self.get, DELETE=self.delete),
-            Route("/query/relationships", Slash.EITHER, POST=self.query),
+            Route("/relationships", TrailingSlash.REQUIRED, GET=self.index, POST=self.push),
+            Route("/relationships/{}/preview/synthesize/dsl", TrailingSlash.OPTIONAL, GET=self.preview),
+            Route("/relationships/{}/synthesize/{}", TrailingSlash.OPTIONAL, POST=self.synthesize),
+            Route("/relationships/{}", TrailingSlash.OPTIONAL, GET=self.get, DELETE=self.delete),
+            Route("/query/relationships", TrailingSlash.OPTIONAL, POST=self.query),
         ]
 
     def find(self, identifier: str) -> dict[str, Any] | None:
@@ -169,7 +177,7 @@ class Relationships:
         with self._lock:
             return self._relationships.get(identifier)
 
-    def index(self, request: Request) -> Answer:
+    def index(self, request: Request) -> Response:
         """List all relationships."""
         nulls = request.query.get("hideNone", "y") != "y"
         with self._lock:
@@ -178,60 +186,60 @@ class Relationships:
         form = request.query.get("outputFormat", "json")
         if form != "json":
             entries = [str(entry) if form == "python" else pprint.pformat(entry, width=120) for entry in entries]
-        return reply({"entries": entries, "problems": []})
+        return json_response({"entries": entries, "problems": []})
 
-    def push(self, request: Request) -> Answer:
+    def push(self, request: Request) -> Response:
         """Check a relationship, resolve the experiments that it names, and store it."""
         try:
             relationship = validate(Relationship, request.json(), nulls=True)
         except SchemaError as error:
-            raise Abort(400, "Relationship is invalid", problems=error.problems) from error
+            raise HTTPError(400, "Relationship is invalid", problems=error.problems) from error
         if relationship["transform"] is None:
-            raise Abort(500, "Internal error while registering relationship")
+            raise HTTPError(500, "Internal error while registering relationship")
         try:
             resolve(relationship["transform"], self._registry)
         except SynthesisError as error:
-            raise Abort(400, "Invalid relationship", problem=str(error)) from error
+            raise HTTPError(400, "Invalid relationship", problem=str(error)) from error
         with self._lock:
             self._relationships[relationship["identifier"]] = relationship
-        return reply({"entry": relationship})
+        return json_response({"entry": relationship})
 
-    def get(self, _request: Request, identifier: str) -> Answer:
+    def get(self, _request: Request, identifier: str) -> Response:
         """Show one relationship."""
-        return reply({"entry": self._existing(identifier), "problems": []})
+        return json_response({"entry": self._existing(identifier), "problems": []})
 
-    def delete(self, _request: Request, identifier: str) -> Answer:
+    def delete(self, _request: Request, identifier: str) -> Response:
         """Delete one relationship."""
         self._existing(identifier)
         with self._lock:
             self._relationships.pop(identifier, None)
-        return reply({"deleted": 1})
+        return json_response({"deleted": 1})
 
     def _existing(self, identifier: str) -> dict[str, Any]:
         relationship = self.find(identifier)
         if relationship is None:
-            raise Abort(404, "Unknown relationship", unknownRelationship=identifier)
+            raise HTTPError(404, "Unknown relationship", unknownRelationship=identifier)
         return relationship
 
-    def synthesize(self, request: Request, identifier: str, name: str) -> Answer:
+    def synthesize(self, request: Request, identifier: str, name: str) -> Response:
         """Create the experiment of a relationship and store it in the registry."""
         try:
             payload = validate(PayloadSynthesize, request.json())
         except SchemaError as error:
             message = f"Invalid synthesize payload, problems are {error.problems}"
-            raise Abort(400, message, problems=error.problems) from error
+            raise HTTPError(400, message, problems=error.problems) from error
         relationship = self.find(identifier)
         if relationship is None:
-            raise Abort(400, identifier)
+            raise HTTPError(400, identifier)
         generate = payload["options"]["generateParameterisation"]
         try:
             definition = synthesize(relationship, self._registry, name, payload["parameterisation"], generate=generate)
         except SynthesisError as error:
-            raise Abort(400, str(error)) from error
+            raise HTTPError(400, str(error)) from error
         except SchemaError as error:
-            raise Abort(400, f"Package {name} is invalid", problems=error.problems) from error
+            raise HTTPError(400, f"Package {name} is invalid", problems=error.problems) from error
         self._registry.push(definition)
-        return reply(
+        return json_response(
             {
                 "result": validate(ParameterisedPackage, definition, nulls=True),
                 "package-inheritance": inheritance(definition, self._registry),
@@ -239,22 +247,22 @@ class Relationships:
             }
         )
 
-    def preview(self, request: Request, identifier: str) -> Answer:
+    def preview(self, request: Request, identifier: str) -> Response:
         """Show what a synthesis would give, with the DSL of the output graph's experiment."""
         version = request.query.get("dslVersion", DSL_VERSIONS[0])
         if version not in DSL_VERSIONS:
             message = f"DSL version to return The value '{version}' is not a valid choice for 'dslVersion'."
-            raise Abort(400, "Input payload validation failed", errors={"dslVersion": message})
+            raise HTTPError(400, "Input payload validation failed", errors={"dslVersion": message})
         relationship = self.find(identifier)
         if relationship is None:
-            raise Abort(400, f"Invalid payload, reason: {identifier}", problem=identifier)
+            raise HTTPError(400, f"Invalid payload, reason: {identifier}", problem=identifier)
         try:
             parameterisation = validate(Parameterisation, {})
             definition = synthesize(relationship, self._registry, "synthetic", parameterisation, generate=True)
         except SynthesisError as error:
-            raise Abort(400, f"Invalid payload, reason: {error}", problem=str(error)) from error
+            raise HTTPError(400, f"Invalid payload, reason: {error}", problem=str(error)) from error
         dsl = dsl_from_package(definition)
-        return reply(
+        return json_response(
             {
                 "dsl": dsl if version == DSL_VERSIONS[0] else {"components": dsl["components"]},
                 "experiment": validate(ParameterisedPackage, definition, nulls=True),
@@ -263,25 +271,25 @@ class Relationships:
             }
         )
 
-    def query(self, request: Request) -> Answer:
+    def query(self, request: Request) -> Response:
         """List the relationships whose identifiers match regular expressions from their beginning."""
         try:
             query = validate(QueryRelationship, request.json())
         except SchemaError as error:
             message = f"Invalid query payload, problems are {error.problems}"
-            raise Abort(400, message, problems=error.problems) from error
+            raise HTTPError(400, message, problems=error.problems) from error
         transform = query.get("transform") or {}
         patterns = {"": query.get("identifier")}
         patterns |= {graph: (transform.get(graph) or {}).get("identifier") for graph in ("inputGraph", "outputGraph")}
         try:
             compiled = {graph: re.compile(pattern) for graph, pattern in patterns.items() if pattern}
         except re.error as error:
-            raise Broken from error
+            raise InternalServerError from error
         if not compiled:
-            raise Broken  # the service fails on a query without expressions
+            raise InternalServerError  # the service fails on a query without expressions
         with self._lock:
             relationships = list(self._relationships.values())
-        return reply(
+        return json_response(
             [
                 relationship
                 for relationship in relationships

@@ -10,8 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from st4sd_async.local.engine.interface import AcceptedStart, Engine
-from st4sd_async.local.http.access import COOKIE, REGISTRY_PREFIX
-from st4sd_async.local.http.messages import Abort, Answer, Handler, Request, Route, Slash, page, reply
+from st4sd_async.local.http.credentials import COOKIE, REGISTRY_PREFIX
+from st4sd_async.local.http.messages import (
+    Handler,
+    HTTPError,
+    Request,
+    Response,
+    Route,
+    TrailingSlash,
+    html_response,
+    json_response,
+)
 from st4sd_async.local.runtime.cluster import Cluster
 from st4sd_async.local.runtime.dsl_packages import DslPackages
 from st4sd_async.local.runtime.experiments import Experiments
@@ -63,10 +72,10 @@ class RuntimeService:
     def routes(self) -> list[Route]:
         """Return all routes."""
         return [
-            Route("/", Slash.EITHER, GET=home),
-            Route("/url-map", Slash.NEEDED, GET=url_map),
-            Route("/url-map/{}", Slash.EITHER, GET=url_of),
-            Route("/authorisation/token", Slash.EITHER, GET=token),
+            Route("/", TrailingSlash.OPTIONAL, GET=home),
+            Route("/url-map", TrailingSlash.REQUIRED, GET=url_map),
+            Route("/url-map/{}", TrailingSlash.OPTIONAL, GET=url_of),
+            Route("/authorisation/token", TrailingSlash.OPTIONAL, GET=token),
             *(route for group in self._groups for route in group.routes()),
         ]
 
@@ -86,7 +95,7 @@ class RuntimeService:
         blank = [{"filename": entry["name"], "content": "\n"} for entry in registry["inputs"]]
         try:
             first = accepted_start(definition, {"inputs": blank, **payload})
-        except Abort as error:
+        except HTTPError as error:
             raise ValueError(f"the payload is refused: {error}") from error
         name, digest = definition["metadata"]["package"]["name"], registry["digest"]
         return [replace(first, rest_uid=new_rest_uid(name, digest)) for _ in range(count)]
@@ -98,30 +107,30 @@ class RuntimeService:
             self._registry.count_execution(*start.identifier.split("@"))
 
 
-def url_map(request: Request) -> Answer:
+def url_map(request: Request) -> Response:
     """Show the addresses of the services, as this client sees them."""
-    return reply({name: request.origin + path for name, path in SERVICES.items()})
+    return json_response({name: request.origin + path for name, path in SERVICES.items()})
 
 
-def url_of(request: Request, service: str) -> Answer:
+def url_of(request: Request, service: str) -> Response:
     """Show the address of one service."""
     if service not in SERVICES:
-        raise Abort(404, f"Unknown service {service}, valid options {', '.join(SERVICES)}")
-    return reply(request.origin + SERVICES[service])
+        raise HTTPError(404, f"Unknown service {service}, valid options {', '.join(SERVICES)}")
+    return json_response(request.origin + SERVICES[service])
 
 
-def token(request: Request) -> Answer:
+def token(request: Request) -> Response:
     """Show the token in the cookie; the service fails if the client sent a bearer key instead."""
     if COOKIE not in request.cookies:
-        raise Abort(500, "Exception while retrieving token")
-    return reply(request.cookies[COOKIE])
+        raise HTTPError(500, "Exception while retrieving token")
+    return json_response(request.cookies[COOKIE])
 
 
-def home(_request: Request) -> Answer:
+def home(_request: Request) -> Response:
     """Show the page at the root of the service."""
     title = "Runtime Service of the Simulation Toolkit for Scientific Discovery (ST4SD)"
     head = f"<head>\n    <title>{title}</title>\n</head>"
-    return page(200, f"<!DOCTYPE html>\n<html>\n{head}\n<body></body>\n</html>\n")
+    return html_response(200, f"<!DOCTYPE html>\n<html>\n{head}\n<body></body>\n</html>\n")
 
 
 class RegistryPages:
@@ -139,18 +148,18 @@ class RegistryPages:
     def routes(self) -> list[Route]:
         """Return the routes, specific ones first."""
         return [
-            Route(f"{REGISTRY_PREFIX}backend/experiments/{{}}", Slash.NEVER, GET=self.experiment),
-            Route(REGISTRY_PREFIX.removesuffix("/"), Slash.NEEDED, GET=self.page),
-            Route(f"{REGISTRY_PREFIX}{{path}}", Slash.EITHER, GET=self.page),
+            Route(f"{REGISTRY_PREFIX}backend/experiments/{{}}", TrailingSlash.FORBIDDEN, GET=self.experiment),
+            Route(REGISTRY_PREFIX.removesuffix("/"), TrailingSlash.REQUIRED, GET=self.page),
+            Route(f"{REGISTRY_PREFIX}{{path}}", TrailingSlash.OPTIONAL, GET=self.page),
         ]
 
-    def experiment(self, request: Request, identifier: str) -> Answer:
+    def experiment(self, request: Request, identifier: str) -> Response:
         """Show one experiment; errors have no text."""
         try:
             return self._get_experiment(request, identifier)
-        except Abort as abort:
-            return reply({}, abort.answer.status)
+        except HTTPError as abort:
+            return json_response({}, abort.response.status)
 
-    def page(self, _request: Request, _path: str = "") -> Answer:
+    def page(self, _request: Request, _path: str = "") -> Response:
         """Show the page, whatever the path."""
-        return page(200, _REGISTRY_PAGE, "text/html")
+        return html_response(200, _REGISTRY_PAGE, "text/html")

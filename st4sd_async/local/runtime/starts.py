@@ -18,7 +18,7 @@ from typing import Any, Self
 from pydantic import StrictBool, model_validator
 
 from st4sd_async.local.engine.interface import AcceptedStart, Content
-from st4sd_async.local.http.messages import Abort, Broken
+from st4sd_async.local.http.messages import HTTPError, InternalServerError
 from st4sd_async.local.runtime.models import Model, OrchestratorResources, SchemaError, Text, validate
 from st4sd_async.local.runtime.registry import preset_value
 from st4sd_async.local.runtime.storage import (
@@ -130,7 +130,7 @@ def accepted_start(definition: Mapping[str, Any], value: Any) -> AcceptedStart:
     Return what to execute for a payload.
 
     Raises:
-        Abort: The payload is rejected; the reply says why.
+        HTTPError: The payload is rejected; the reply says why.
     """
     payload = _validated(DeprecatedExperimentStartPayload, value)
     volumes = volumes_by_id(payload["volumes"])
@@ -190,7 +190,7 @@ def _validated(model: type[Model], value: Any) -> dict[str, Any]:
     try:
         return validate(model, value)
     except SchemaError as error:
-        raise Abort(400, "Invalid start payload", invalidStartPayload=str(error)) from error
+        raise HTTPError(400, "Invalid start payload", invalidStartPayload=str(error)) from error
 
 
 def _files(
@@ -266,16 +266,16 @@ def _check_buckets(payload: Mapping[str, Any], environment: Mapping[str, str]) -
         raise _rejected(f"PayloadExecutionOptions.security.s3Input.s3Ref is missing {', '.join(missing)}")
 
 
-def _invalid(reason: str) -> Abort:
-    return Abort(400, f"Invalid payload: {reason}", reason=reason)
+def _invalid(reason: str) -> HTTPError:
+    return HTTPError(400, f"Invalid payload: {reason}", reason=reason)
 
 
-def _rejected(reason: str) -> Abort:
-    return Abort(400, f"{reason} - experiment start payload is invalid", reason=reason)
+def _rejected(reason: str) -> HTTPError:
+    return HTTPError(400, f"{reason} - experiment start payload is invalid", reason=reason)
 
 
-def _forbidden(text: str) -> Abort:
-    return Abort(400, f"Invalid request. {text}")
+def _forbidden(text: str) -> HTTPError:
+    return HTTPError(400, f"Invalid request. {text}")
 
 
 def _values(options: Iterable[Mapping[str, Any]]) -> dict[str, str]:
@@ -284,7 +284,7 @@ def _values(options: Iterable[Mapping[str, Any]]) -> dict[str, str]:
 
 def _check_policy(policy: Mapping[str, Any] | None) -> None:
     if policy is not None and policy.get("name") not in POLICIES:
-        raise Broken  # the service intends a 404, but fails to serialise the policy that it rejects
+        raise InternalServerError  # the service intends a 404, but fails to serialise the policy that it rejects
 
 
 def _variables(parameterisation: Mapping[str, Any], variables: Mapping[str, str]) -> dict[str, str]:
@@ -378,7 +378,7 @@ def _check_inputs(expected: Iterable[Mapping[str, str]], inputs: Collection[str]
     if extra:
         text += f" Extra inputs: {extra}"
         keys["extraInputs"] = extra
-    raise Abort(400, text, **keys)
+    raise HTTPError(400, text, **keys)
 
 
 def skeleton(definition: Mapping[str, Any]) -> dict[str, Any]:

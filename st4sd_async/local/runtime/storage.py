@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from st4sd_async.local.engine.interface import AcceptedStart, Content
-from st4sd_async.local.http.messages import Abort
+from st4sd_async.local.http.messages import HTTPError
 
 DATASET = "dataset"
 DATASET_URI = "dataset://"
@@ -216,7 +216,7 @@ class Storage:
         Return the start with all of its files fetched; its `AcceptedStart.problem` says why that failed. Blocks.
 
         Raises:
-            Abort: There is no such dataset or volume, or obstore is not installed.
+            HTTPError: There is no such dataset or volume, or obstore is not installed.
         """
         store = start.store and replace(start.store, target=self._bucket(start.store.target))
         start = replace(start, store=store)
@@ -252,10 +252,10 @@ class Storage:
             description = self._dataset(source.name) if source.kind == DATASET else None
             if description is None:
                 reason = f"the embedded server has no {source.kind} {source.name!r}: make it with server.mount()"
-                raise Abort(400, f"Invalid payload: {reason}", reason=reason)
+                raise HTTPError(400, f"Invalid payload: {reason}", reason=reason)
             source = bucket_from(description)
         if find_spec("obstore") is None:
-            raise Abort(400, f"Invalid payload: {_NOT_INSTALLED}", reason=_NOT_INSTALLED)
+            raise HTTPError(400, f"Invalid payload: {_NOT_INSTALLED}", reason=_NOT_INSTALLED)
         return source
 
 

@@ -16,7 +16,7 @@ REGISTRY_PREFIX = "/registry-ui/"
 """Start of the paths that an open registry serves without credentials."""
 
 
-class Access:
+class Credentials:
     """The credentials of one server. Safe to use from any thread."""
 
     def __init__(self, now: Callable[[], float], token_lifetime: float | None, *, is_registry_open: bool) -> None:
@@ -33,7 +33,7 @@ class Access:
             self.auth_token = f"token-{secrets.token_urlsafe(24)}"
             self._created = self._now()
 
-    def permits(self, request: Request) -> bool:
+    def permit(self, request: Request) -> bool:
         """
         Return whether a request is authenticated.
 

@@ -571,7 +571,7 @@ class Client:
 
         Source: ``GET instances/`` and ``GET instances/{id}/status`` of the runtime service.
         """
-        return self._poller.changes(handles(runs, self), timeout, interval)
+        return self._poller.watch(handles(runs, self), timeout, interval)
 
     async def show(
         self, runs: Iterable[RunLike], *, timeout: float | None = None, interval: float | None = None

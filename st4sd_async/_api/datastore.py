@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from .. import models
 from .._errors import APIError, DecodeError, NotFound, NotReady, TransportError, Unauthorized, UnknownRun
-from .._watch.schedule import GROWTH, QUICKEST
 from ..models import Status
 from . import documents
 from ._base import Group
@@ -26,6 +25,10 @@ PATIENCE = 30.0
 """Seconds for which the documents of a run are looked for again."""
 LAG = 20.0
 """Seconds until the datastore knows what a run shows; 10 to 20 were seen."""
+FIRST_PAUSE = 0.5
+"""Seconds before a document is looked for a second time."""
+PAUSE_GROWTH = 1.5
+"""Factor by which each pause is longer than the one before."""
 LONGEST_PAUSE = 5.0
 """Seconds between two looks for a document."""
 RUNS_AT_ONCE = 100
@@ -280,7 +283,7 @@ class _Patience:
         self._until = clock.now() + timeout
         self._ended = inf
         """When the run was first seen not to go on."""
-        self._pause = QUICKEST
+        self._pause = FIRST_PAUSE
 
     async def pause(self, *, goes_on: bool) -> bool:
         """Sleep before another look; False if there is no use in one."""
@@ -290,7 +293,7 @@ class _Patience:
         if left <= 0:
             return False
         await self._clock.sleep(min(self._pause, left))
-        self._pause = min(LONGEST_PAUSE, self._pause * GROWTH)
+        self._pause = min(LONGEST_PAUSE, self._pause * PAUSE_GROWTH)
         return True
 
     def verdict(self, rest_uid: str, run: Status) -> NotReady | NotFound:

@@ -14,8 +14,8 @@ import anyio
 
 from .._errors import APIError, DecodeError, NotFound, St4sdError, TransportError, UnknownRun
 from .._util.printable import shorten
-from .._watch.schedule import GROWTH, QUICKEST
-from .._watch.subscription import survives
+from .._watch.poller import FIRST_PAUSE, PAUSE_GROWTH
+from .._watch.status_reader import is_transient
 from ..models.finality import FinalityTracker
 from .reconcile_rules import (
     PIECES,
@@ -117,7 +117,7 @@ class Doubts:
     async def pause(self) -> None:
         """Wait for the next look to be of use."""
         longest = min(LONGEST_PAUSE, self._settle / LOOKS_A_WINDOW)
-        self._pause = min(longest, max(QUICKEST, self._pause * GROWTH))
+        self._pause = min(longest, max(FIRST_PAUSE, self._pause * PAUSE_GROWTH))
         await self._book.clock.sleep(self._pause)
 
     async def before_sending(self) -> list[Row]:
@@ -284,7 +284,7 @@ class Doubts:
             if patience.cancelled_caught:
                 return nothing
         except Exception as error:  # raised again unless it passes by itself
-            if not survives(error, is_proven=True):
+            if not is_transient(error, has_answered=True):
                 raise
             log.info("what became of %d starts cannot be told yet: %s", len(doubts), error)
             return nothing

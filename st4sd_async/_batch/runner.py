@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from .._errors import APIError, DecodeError, MissingCredentials, TransportError
-from .._watch.subscription import survives
+from .._watch.status_reader import is_transient
 from .collector import Collecting, Ends
 from .sender import Starts, ends_all
 from .state import Row, State
@@ -201,7 +201,7 @@ class Work:
         try:
             self.take(await self._doubts.before_sending())
         except (APIError, TransportError, DecodeError) as error:
-            if not survives(error, is_proven=True):
+            if not is_transient(error, has_answered=True):
                 raise
             level, self._is_warned = logging.INFO if self._is_warned else logging.WARNING, True
             log.log(level, "nothing can be started yet, and it is tried again every %g s: %s", UNREACHED, error)

@@ -1,24 +1,25 @@
-"""One poll loop for all runs that are watched through a client: when to ask for what, and whom to tell."""
+"""
+One poll loop for all runs that are watched through a client.
+
+`Poller` decides what to request, `LeaderElection` which of the waiting tasks does it, and `Schedule` when. A
+`StatusReader` sends the requests; each `WatchedRun` notifies its subscriptions.
+"""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterable, Mapping
-from dataclasses import dataclass
+import random
+from collections import Counter
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, TypeVar
 
 import anyio.lowlevel
 
-from .._api import instances
-from .._api.datastore import final_status
-from .._api.status_list import StatusList
 from ..models.finality import FinalityTracker
-from .leader_election import Turns
-from .schedule import QUICKEST, Schedule
-from .status_reader import Looks
-from .subscription import Deadline, Follower
-from .watched_run import Watched, choose
+from .status_reader import StatusReader
+from .watched_run import Deadline, Subscription, WatchedRun, choose_runs
 
 if TYPE_CHECKING:
     from .._http.session import ClientSession
@@ -26,209 +27,371 @@ if TYPE_CHECKING:
 
 R = TypeVar("R")
 
-BESIDE = 3
-"""Most requests for single runs in a round, or between two rounds, while the list is used."""
+MAX_DETAIL_REQUESTS = 3
+"""Requests for single runs in a round, or between two rounds, while the list is used."""
 
+FIRST_PAUSE = 0.5
+"""Seconds between the first rounds after a start or a change."""
 
-@dataclass(frozen=True)
-class Round:
-    """A look at all runs, or at a few between two rounds, of which the list was read."""
+MAX_PAUSE = 30.0
+"""Seconds between two rounds when nothing has changed for long."""
 
-    runs: list[Watched]
-    """Those to be asked for by themselves."""
-    count: int
-    """How many runs were not over when it began."""
-    took: float
-    """Seconds that the list took."""
-    read: float
-    """When it was read."""
-    is_whole: bool
-    """Whether it is a look at all."""
+PAUSE_GROWTH = 1.5
+"""Factor by which each pause is longer than the one before while nothing changes."""
+
+JITTER = 0.1
+"""Share by which a pause is randomly longer or shorter, so that many clients do not send at once."""
+
+REST_FACTOR = 10
+"""A pause is at least this many times as long as the round before it: a service that is slow is asked less often."""
+
+MAX_ROUND = 120.0
+"""Seconds. A round that seems to take longer was suspended with its machine: the proxy gives up after 60 s."""
+
+MAX_REST = 60.0
+"""Longest pause in seconds after a round that failed, however long it took and whatever ``Retry-After`` says."""
 
 
 class Poller:
     """
-    What is known of all watched runs, kept up to date by those who wait for news of them.
+    The newest status of every watched run, kept up to date by the tasks that wait for updates.
 
-    More than a few runs are asked for with one list in a round, and few single requests beside it,
-    unless the service has so many other instances that asking for each run costs it less.
+    More than a few runs are read from one list in each round, with few single requests beside it. If the service has
+    so many other instances that the list costs more, each run is requested instead.
     """
 
     def __init__(self, session: ClientSession) -> None:
         self._session = session
-        self.progress = session.config.progress
-        self._grace = session.config.grace
         self._clock = session.config.clock
-        self._runs: dict[str, Watched] = {}
-        self._turns = Turns()
+        self.progress = session.config.progress
+        self._runs: dict[str, WatchedRun] = {}
+        self._reader = StatusReader(session)
+        self._election = LeaderElection()
         self._schedule = Schedule()
-        self._nap: anyio.CancelScope | None = None
+        self._pause_scope: anyio.CancelScope | None = None
         self._round: Round | None = None
-        self._judged = 0
-        """How many requests since the last whole round were to judge an end."""
-        listing = StatusList()
-        self._looks = Looks(
-            lambda: session.send_once(listing.call()),
-            lambda rest_uid: session.send_once(instances.status_call(rest_uid)),
-            partial(final_status, session),
-            self._turns.rouse,
-            self._clock,
-        )
+        """The round whose list was read, and whose single requests are still to be sent."""
+        self._confirmations = 0
+        """Requests since the last complete round that were sent to confirm the end of a run."""
 
-    def changes(
+    def watch(
         self, runs: Mapping[str, R], timeout: float | None, interval: float | None
     ) -> AsyncGenerator[tuple[R, Status]]:
         """
-        Statuses of runs until all are over: of each the first, then changes, its final one last and once.
+        Return the updates of runs until all are over: of each the first status, each change, and the final one once.
 
-        No task group and no cancel scope is open while the caller has a status, so the generator may
-        be stepped from any task and dropped at any time.
+        No task group and no cancel scope is open while the consumer handles an update, so that the generator may be
+        stepped from any task and dropped at any time.
 
         Args:
-            runs: rest-uid -> what stands for the run in the result.
-            timeout: Seconds for all of it; None: for ever.
-            interval: Seconds between two rounds; None: that of the settings, which may be adaptive.
+            runs: rest-uid -> the object that stands for the run in the updates.
+            timeout: Seconds for the whole wait. None means no limit.
+            interval: Seconds between two rounds. None means ``Config.poll_interval``.
 
         Raises:
-            UnknownRun: None of them is there, or was while it was watched.
-            WaitTimeout: Not all are over in time.
+            ValueError: ``timeout`` or ``interval`` is invalid.
+            UnknownRun: None of the runs exists, or did while it was watched.
+            WaitTimeout: Not all runs are over in time.
             Unauthorized: The credentials were refused and could not be renewed.
-            ValueError: A time is invalid.
         """
         if timeout is not None and not timeout >= 0:
             raise ValueError(f"timeout must be a number of seconds or None, not {timeout!r}")
         if interval is not None and not interval > 0:
             raise ValueError(f"interval must be a number of seconds above 0 or None, not {interval!r}")
-        return self._changes(runs, timeout, self._session.config.poll_interval if interval is None else interval)
+        return self._updates(runs, timeout, self._session.config.poll_interval if interval is None else interval)
 
-    async def _changes(
+    async def _updates(
         self, runs: Mapping[str, R], timeout: float | None, interval: float | None
     ) -> AsyncGenerator[tuple[R, Status]]:
         self._session.check()
-        follower = Follower(Deadline(timeout, self._clock), interval)
-        self._join(follower, runs)
+        subscription = Subscription(Deadline(timeout, self._clock), interval)
+        self._subscribe(subscription, runs)
         try:
-            while follower.open:
-                rest_uid, status = await self._next(follower)
+            while subscription.open:
+                rest_uid, status = await self._next(subscription)
                 yield runs[rest_uid], status
         finally:
-            self._leave(follower)
+            self._unsubscribe(subscription)
 
-    def _join(self, follower: Follower, rest_uids: Iterable[str]) -> None:
+    def _subscribe(self, subscription: Subscription, rest_uids: Iterable[str]) -> None:
         now = self._clock.now()
-        self._schedule.join(follower.interval)
+        self._schedule.add_interval(subscription.interval)
         for rest_uid in rest_uids:
-            watched = self._runs.get(rest_uid)
-            if watched is None:
-                watched = self._runs[rest_uid] = Watched(rest_uid, FinalityTracker(self._grace))
-            follower.join(watched)
-            if watched.final is not None or now - watched.seen <= QUICKEST:
-                follower.tell(watched)
+            run = self._runs.get(rest_uid)
+            if run is None:
+                run = self._runs[rest_uid] = WatchedRun(rest_uid, FinalityTracker(self._session.config.grace))
+            subscription.add(run)
+            if run.final is not None or now - run.seen_at <= FIRST_PAUSE:
+                subscription.notify(run)
             else:
-                watched.is_new = watched.is_awaited = True
-        if self._nap is not None:
-            self._nap.cancel()
+                run.is_new = run.is_awaited = True
+        if self._pause_scope is not None:
+            self._pause_scope.cancel()
 
-    def _leave(self, follower: Follower) -> None:
-        self._schedule.leave(follower.interval)
-        for watched in list(follower.open.values()):
-            follower.leave(watched)
-            self._forget(watched)
+    def _unsubscribe(self, subscription: Subscription) -> None:
+        self._schedule.remove_interval(subscription.interval)
+        for run in list(subscription.open.values()):
+            subscription.remove(run)
+            self._forget_unwatched(run)
         if not self._runs:
             self._round = None
 
-    def _forget(self, watched: Watched) -> None:
-        if not watched.followers:
-            self._runs.pop(watched.rest_uid, None)
+    def _forget_unwatched(self, run: WatchedRun) -> None:
+        if not run.subscriptions:
+            self._runs.pop(run.rest_uid, None)
 
-    async def _next(self, follower: Follower) -> tuple[str, Status]:
+    async def _next(self, subscription: Subscription) -> tuple[str, Status]:
         try:
-            while not follower.news:
+            while not subscription.pending:
                 self._session.check()
-                follower.check(self._looks.trouble)
-                await self._turns.wait(follower, partial(self._work, follower))
+                subscription.raise_if_over(self._reader.last_error)
+                await self._election.lead_or_sleep(subscription, partial(self._poll, subscription))
         finally:
-            self._turns.hand_over()
-        watched, status = follower.take()
-        self._forget(watched)
-        return watched.rest_uid, status
+            self._election.hand_over()
+        run, status = subscription.take()
+        self._forget_unwatched(run)
+        return run.rest_uid, status
 
-    async def _work(self, follower: Follower) -> None:
-        """Wait until something is to be asked, and ask; news from the list are handed on first."""
+    async def _poll(self, leader: Subscription) -> None:
+        """Wait until requests are due, and send them. If the list has updates for the leader, it gets them first."""
         if self._round is None:
-            # Whoever begins at the same moment joins before the first request is chosen.
+            # Consumers that begin at the same moment subscribe before the first request is chosen.
             await anyio.lowlevel.checkpoint()
-            while (pause := self._pause()) > 0:
-                await self._sleep(min(pause, self._turns.time_left()))
-                if self._turns.time_left() == 0:
+            while (pause := self._seconds_until_requests()) > 0:
+                await self._sleep(min(pause, self._election.time_remaining()))
+                if self._election.time_remaining() == 0:
                     return
-            self._round = await self._begin()
-        if not follower.news:
-            await self._finish(self._round)
+            self._round = await self._begin_round()
+        if not leader.pending:
+            await self._finish_round(self._round)
             self._round = None
 
     async def _sleep(self, seconds: float) -> None:
-        """Sleep, unless somebody joins."""
+        """Sleep until the time is over or a consumer subscribes."""
         try:
-            with anyio.CancelScope() as self._nap:
+            with anyio.CancelScope() as self._pause_scope:
                 await self._clock.sleep(max(seconds, 1e-6))
         finally:
-            self._nap = None
+            self._pause_scope = None
 
-    def _pause(self) -> float:
-        """Seconds until the next requests."""
+    def _seconds_until_requests(self) -> float:
         now, runs = self._clock.now(), self._unfinished()
-        may_judge = self._most_judged(len(runs)) > 0
-        pressing = min((run.presses(now) for run in runs if run.is_new or may_judge), default=inf)
-        return min(self._schedule.due - now, max(pressing, self._schedule.ready - now))
+        may_confirm = self._confirmations_left(len(runs)) > 0
+        urgent = min((run.seconds_until_urgent(now) for run in runs if run.is_new or may_confirm), default=inf)
+        return min(self._schedule.next_round_at - now, max(urgent, self._schedule.next_request_at - now))
 
-    def _unfinished(self) -> list[Watched]:
-        return [watched for watched in self._runs.values() if watched.final is None]
+    def _unfinished(self) -> list[WatchedRun]:
+        return [run for run in self._runs.values() if run.final is None]
 
-    def _most_judged(self, count: int) -> int:
-        """How many of so many runs may be asked for before the next round because their end is to be judged."""
-        return max(0, BESIDE - self._judged) if self._looks.is_list_worth(count) else count
+    def _confirmations_left(self, count: int) -> int:
+        """Return how many of this many runs may be requested before the next round to confirm that they are over."""
+        return max(0, MAX_DETAIL_REQUESTS - self._confirmations) if self._reader.prefers_list(count) else count
 
-    async def _begin(self) -> Round:
-        """Read the list, if it is worth it, and choose whom to ask."""
-        began, runs, looks = self._clock.now(), self._unfinished(), self._looks
-        is_listed, count = looks.is_list_worth(len(runs)), len(runs)
-        pressing = self._pressing(runs, began)
-        is_whole = began >= self._schedule.due or (
-            is_listed and len(pressing) > BESIDE and self._schedule.may_begin(began)
+    async def _begin_round(self) -> Round:
+        """Read the list, if that is worth it, and choose the runs to request."""
+        began, runs, reader = self._clock.now(), self._unfinished(), self._reader
+        uses_list, count = reader.prefers_list(len(runs)), len(runs)
+        urgent = self._urgent_runs(runs, began)
+        is_complete = began >= self._schedule.next_round_at or (
+            uses_list and len(urgent) > MAX_DETAIL_REQUESTS and self._schedule.may_begin_round(began)
         )
-        looks.begin()
-        if is_whole and is_listed:
-            await looks.read_list(runs)
-            runs = choose(self._unfinished(), self._clock.now(), BESIDE)
-        elif not is_whole:
-            runs = pressing[:BESIDE] if is_listed else pressing
-        self._judged = 0 if is_whole else self._judged + sum(not run.is_new for run in runs)
+        reader.begin()
+        if is_complete and uses_list:
+            await reader.read_list(runs)
+            runs = choose_runs(self._unfinished(), self._clock.now(), MAX_DETAIL_REQUESTS)
+        elif not is_complete:
+            runs = urgent[:MAX_DETAIL_REQUESTS] if uses_list else urgent
+        self._confirmations = 0 if is_complete else self._confirmations + sum(not run.is_new for run in runs)
         now = self._clock.now()
-        return Round(sorted(runs, key=lambda run: run.asked), count, now - began, now, is_whole)
+        return Round(sorted(runs, key=lambda run: run.requested_at), count, now - began, now, is_complete)
 
-    async def _finish(self, turn: Round) -> None:
-        """Ask for the chosen runs, and put the next requests on the schedule, by what these took and brought."""
-        began, looks, schedule = self._clock.now(), self._looks, self._schedule
-        await looks.read_each(turn.runs)
+    async def _finish_round(self, current: Round) -> None:
+        """Request the chosen runs, and schedule the next requests by the duration and the result of these."""
+        began, reader, schedule = self._clock.now(), self._reader, self._schedule
+        await reader.read_each(current.runs)
         now = self._clock.now()
-        has_failed = not looks.end()
-        took = max(0.0, now - began - (0.0 if has_failed else looks.aside))
-        schedule.spare(looks.retry_after, now)
-        schedule.looked(now - took, now)
-        # The time that whoever read the list took for himself has passed already.
-        ended = now - (began - turn.read)
-        if turn.is_whole and has_failed:
-            schedule.failed(ended - took - turn.took, ended)
-        elif turn.is_whole:
-            # A list that proved too long to be used again is no measure for the next round.
-            took += turn.took if looks.is_list_worth(turn.count) else 0.0
-            schedule.ended(ended - took, ended, has_moved=looks.has_moved)
-        elif looks.has_moved:
-            schedule.moved(now)
+        has_failed = not reader.end()
+        seconds = max(0.0, now - began - (0.0 if has_failed else reader.excluded_seconds))
+        schedule.back_off(reader.retry_after, now)
+        schedule.requests_ended(now - seconds, now)
+        # Leave out the time that the leader spent on its own updates between the list and the single requests.
+        ended = now - (began - current.list_read_at)
+        if current.is_complete and has_failed:
+            schedule.round_failed(ended - seconds - current.list_seconds, ended)
+        elif current.is_complete:
+            # A list that proved too long to be used again does not measure the next round.
+            seconds += current.list_seconds if reader.prefers_list(current.unfinished_count) else 0.0
+            schedule.round_ended(ended - seconds, ended, has_changes=reader.has_changes)
+        elif reader.has_changes:
+            schedule.status_changed(now)
 
-    def _pressing(self, runs: list[Watched], now: float) -> list[Watched]:
-        """Those that should not wait for the next round: new ones first, then some whose end is to be judged."""
-        pressing = [run for run in runs if run.presses(now) == 0]
-        judged = [run for run in pressing if not run.is_new]
-        return [run for run in pressing if run.is_new] + judged[: self._most_judged(len(runs))]
+    def _urgent_runs(self, runs: list[WatchedRun], now: float) -> list[WatchedRun]:
+        """Return the runs that should not wait for the next round: new ones, then some whose end is to be confirmed."""
+        urgent = [run for run in runs if run.seconds_until_urgent(now) == 0]
+        unconfirmed = [run for run in urgent if not run.is_new]
+        return [run for run in urgent if run.is_new] + unconfirmed[: self._confirmations_left(len(runs))]
+
+
+@dataclass(frozen=True)
+class Round:
+    """
+    A round of which the list was read. Between two complete rounds, one may be for a few urgent runs only.
+
+    Attributes:
+        runs: The runs that are still to be requested.
+        unfinished_count: How many runs were unfinished when it began.
+        list_seconds: Seconds that the list took.
+        list_read_at: When the list was read.
+        is_complete: Whether it covers all unfinished runs.
+    """
+
+    runs: list[WatchedRun]
+    unfinished_count: int
+    list_seconds: float
+    list_read_at: float
+    is_complete: bool
+
+
+class LeaderElection:
+    """
+    Let one task work for all that wait, so that no background task is needed. For the tasks of one event loop.
+
+    The first waiter becomes the leader and does the work; the others sleep until their subscription wakes them. A
+    leader that is done, gives up or is cancelled hands over to a successor. If no task waits, no work is done.
+    """
+
+    def __init__(self) -> None:
+        self._leader: Subscription | None = None
+        self._successor: Subscription | None = None
+        """The waiter that was woken to lead and has not run yet."""
+        self._sleeping: dict[Subscription, None] = {}
+
+    async def lead_or_sleep(self, subscription: Subscription, work: Callable[[], Awaitable[None]]) -> None:
+        """
+        Do the work once, or sleep while another task does it. Return when there may be something new, or in time.
+
+        An error of the work fails all waiting subscriptions instead of being raised.
+        """
+        with anyio.move_on_after(subscription.deadline.remaining):
+            await (self._sleep(subscription) if self._leader else self._lead(subscription, work))
+
+    async def _sleep(self, subscription: Subscription) -> None:
+        subscription.wake = anyio.Event()
+        self._sleeping[subscription] = None
+        try:
+            await subscription.wake.wait()
+        finally:
+            self._sleeping.pop(subscription, None)
+            if self._successor is subscription:
+                self._successor = None
+
+    async def _lead(self, subscription: Subscription, work: Callable[[], Awaitable[None]]) -> None:
+        self._leader = subscription
+        try:
+            await work()
+        except Exception as error:  # each waiter raises a copy of it
+            for waiter in (subscription, *self.sleeping()):
+                waiter.fail(error)
+        finally:
+            self._leader = None
+            for waiter in self.sleeping():
+                if waiter.deadline.remaining == 0:
+                    waiter.wake.set()
+            self.hand_over()
+
+    def sleeping(self) -> list[Subscription]:
+        """Return the subscriptions that sleep and were not woken."""
+        self._sleeping = {waiter: None for waiter in self._sleeping if not waiter.wake.is_set()}
+        return list(self._sleeping)
+
+    def hand_over(self) -> None:
+        """
+        Wake the sleeping waiter that has the most time to become the leader, if there is none.
+
+        Every task calls this when it stops waiting, for whatever reason.
+        """
+        if self._leader is None and self._successor is None and (sleeping := self.sleeping()):
+            self._successor = max(sleeping, key=lambda waiter: waiter.deadline.remaining)
+            self._successor.wake.set()
+
+    def time_remaining(self) -> float:
+        """Return the seconds until the first deadline of a waiter; infinite if none has one."""
+        waiting = [*self.sleeping(), self._leader] if self._leader else self.sleeping()
+        return min((waiter.deadline.remaining for waiter in waiting), default=inf)
+
+
+@dataclass
+class Schedule:
+    """
+    When the next round is due: soon after a change, rarely if nothing changes, and never in quick succession.
+
+    A complete round reads all runs. A few runs, such as new ones, may be requested between two rounds.
+
+    Attributes:
+        next_request_at: When the next request between two rounds may be sent.
+    """
+
+    _intervals: Counter[float | None] = field(default_factory=Counter)
+    next_request_at: float = -inf
+    _earliest_round_at: float = -inf
+    _round_began_at: float = -inf
+    _adaptive_round_at: float = -inf
+    _pause: float = FIRST_PAUSE
+
+    def add_interval(self, interval: float | None) -> None:
+        """Add the pause in seconds that a consumer wants between two rounds. None means adaptive."""
+        self._intervals[interval] += 1
+
+    def remove_interval(self, interval: float | None) -> None:
+        """Remove a pause that was added."""
+        self._intervals[interval] -= 1
+
+    @property
+    def next_round_at(self) -> float:
+        """When the next round is due."""
+        intervals = [interval for interval, count in self._intervals.items() if count]
+        wanted = [
+            self._adaptive_round_at if interval is None else self._round_began_at + interval for interval in intervals
+        ]
+        return max(self._earliest_round_at, min(wanted, default=-inf))
+
+    def may_begin_round(self, now: float) -> bool:
+        """Return whether a round may begin, due or not."""
+        return now >= self._earliest_round_at
+
+    def status_changed(self, now: float) -> None:
+        """Begin the next round soon, because a status changed."""
+        self._pause = FIRST_PAUSE
+        self._adaptive_round_at = min(self._adaptive_round_at, now + self._next_pause())
+
+    def requests_ended(self, began: float, now: float) -> None:
+        """Delay further requests between rounds by how long these took."""
+        self.next_request_at = max(self.next_request_at, now + _rest(began, now))
+
+    def round_ended(self, began: float, now: float, *, has_changes: bool) -> None:
+        """Schedule the next round after one that succeeded."""
+        self._pause = FIRST_PAUSE if has_changes else self._pause
+        self._round_began_at = began
+        self._earliest_round_at = max(self._earliest_round_at, now + _rest(began, now))
+        self._adaptive_round_at = now + self._next_pause()
+
+    def round_failed(self, began: float, now: float) -> None:
+        """Schedule the next round after one that failed, and leave the service alone for a while."""
+        self._round_began_at, self._adaptive_round_at = began, now + self._next_pause()
+        self.back_off(_rest(began, now), now)
+
+    def back_off(self, seconds: float, now: float) -> None:
+        """Send nothing for this many seconds, or for `MAX_REST` if that is less."""
+        until = now + min(seconds, MAX_REST)
+        self.next_request_at = max(self.next_request_at, until)
+        self._earliest_round_at = max(self._earliest_round_at, until)
+
+    def _next_pause(self) -> float:
+        pause, self._pause = self._pause, min(MAX_PAUSE, self._pause * PAUSE_GROWTH)
+        return pause * random.uniform(1 - JITTER, 1 + JITTER)
+
+
+def _rest(began: float, now: float) -> float:
+    """Return the seconds of rest after requests that began and ended at these times."""
+    seconds = now - began
+    return REST_FACTOR * seconds if seconds < MAX_ROUND else 0.0

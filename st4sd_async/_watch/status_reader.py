@@ -1,228 +1,222 @@
-"""Asking the service how runs are doing, and telling those who watch them."""
+"""Read the statuses of watched runs from the service, and decide which errors to survive."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Sequence
 from math import inf
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import anyio
 
-from .._errors import APIError, DecodeError, UnknownRun
+from .._api import instances
+from .._api.datastore import final_status
+from .._api.status_list import StatusList
+from .._errors import APIError, DecodeError, RateLimited, ServerError, TransportError, Unauthorized, UnknownRun
 from .._http.outage import WARN_AFTER
 from ..models import Status
-from .subscription import concerns_all, survives
 
 if TYPE_CHECKING:
-    from .._util.clock import Clock
-    from .subscription import Follower
-    from .watched_run import Watched
+    from .._http.session import ClientSession
+    from .watched_run import WatchedRun
 
 log = logging.getLogger("st4sd_async")
 
-FEW = 5
-"""Up to so many runs are always asked for one by one."""
+MAX_RUNS_WITHOUT_LIST = 5
+"""Up to this many runs are always requested one by one."""
 
-LIST_SHARE = 50
+MAX_LIST_ITEMS_PER_RUN = 50
 """
-Items in the list for each run that is watched, above which asking for each run is better.
+Items in the list for each watched run, above which one request for each run is better.
 
-A status request costs the service as much as 10 to 25 items were seen to; the list is preferred a little
-longer, because it is one request and tells of all runs.
+A request for one run was seen to cost the service as much as 10 to 25 items. The list is preferred a little longer,
+because it is a single request and shows all runs.
 """
 
-PARALLEL = 5
-"""Requests for single runs in flight at once; few runs are asked for all at the same time."""
+MAX_PARALLEL_REQUESTS = 5
+"""Requests for single runs in flight at once. So a few runs are all requested at the same time."""
 
-ENOUGH = 8
-"""Failures in a row after which the other runs are not asked for in this round."""
+MAX_FAILURES_IN_A_ROW = 8
+"""Failures in a row after which the rest of the runs is not requested in this round."""
 
-UNREADABLE = 60.0
-"""Seconds after which a run whose answers cannot be read is given up."""
+FINAL_STATUS_TIMEOUT = 5.0
+"""Seconds that the datastore has to return the final status of a deleted run."""
 
-LAST_WORD = 5.0
-"""Seconds that the datastore is given to say how a deleted run ended."""
+MAX_LIST_FAILURES = 3
+"""Times in a row that the list may fail, while single runs can be read, before it is not used for a while."""
 
-LIST_ATTEMPTS = 3
-"""How often in a row the list may fail, while single runs can be asked for, before it is left out."""
-
-LIST_SPARED = 10
-"""For how many rounds it is left out then."""
-
-LastWord = Callable[[str], Awaitable[Status | None]]
-"""Asks the datastore how a run ended; None: it does not know, or cannot be asked."""
+ROUNDS_WITHOUT_LIST = 10
+"""Rounds for which the list is not used then."""
 
 
-class Looks:
+class StatusReader:
     """
-    Looks at runs, round after round.
+    Reads the statuses of runs, round after round, and hands them to the runs.
 
-    Errors that pass by themselves are noted; one that concerns a single run ends the watching of
-    that one; any other is raised.
+    It survives transient errors, fails the subscriptions of a single run with an error of that run alone, and raises
+    all other errors. The attributes describe the round that `begin` began.
+
+    Attributes:
+        last_error: The error that came last in place of a reply; None after a reply.
+        has_changes: Whether a status changed in this round.
+        retry_after: Seconds for which the service asked to be left alone in this round.
+        excluded_seconds: Seconds spent with the datastore and with failed requests. They do not measure the service.
     """
 
-    def __init__(
-        self,
-        statuses: Callable[[], Awaitable[Mapping[str, Any]]],
-        status: Callable[[str], Awaitable[Status]],
-        last_word: LastWord,
-        rouse: Callable[[Follower], None],
-        clock: Clock,
-    ) -> None:
-        self._statuses = statuses
-        self._status = status
-        self._last_word = last_word
-        self._rouse = rouse
-        self._clock = clock
-        self._is_proven = False
-        self._silent_since: float | None = None
-        self._list_failures = self._spared = 0
-        self.trouble: Exception | None = None
-        """What came last in place of an answer; None after an answer."""
+    def __init__(self, session: ClientSession) -> None:
+        self._session = session
+        self._clock = session.config.clock
+        self._list = StatusList()
         self._list_size = 0
-        """Items in the newest list, 0 before the first."""
+        """Items in the newest list; 0 before the first."""
+        self._list_failures = self._rounds_without_list = 0
+        self._has_answered = False
+        self._silent_since: float | None = None
+        self.last_error: Exception | None = None
         self.begin()
 
     def begin(self) -> None:
-        """A round begins."""
-        self.has_moved = False
-        """Whether there were news in it."""
-        self.retry_after = 0.0
-        """Seconds for which the service asked to be left alone."""
-        self.aside = 0.0
-        """Seconds spent with the datastore and with requests that were lost: no measure of the service."""
-        self._answers = self._failures = 0
-        self._has_list = self._has_no_list = False
-        self._spared = max(0, self._spared - 1)
+        """Begin a round."""
+        self.has_changes = False
+        self.retry_after = self.excluded_seconds = 0.0
+        self._replies = self._failures = 0
+        self._has_list = self._has_list_failed = False
+        self._rounds_without_list = max(0, self._rounds_without_list - 1)
 
     def end(self) -> bool:
-        """A round is over; False if it failed, so that the service is better left alone for a while."""
-        if self._has_no_list and self._answers:
+        """End a round; return False if it failed, so that the service should be left alone for a while."""
+        if self._has_list_failed and self._replies:
             self._list_failures += 1
-            if self._list_failures >= LIST_ATTEMPTS:
-                self._spared, self._list_failures = LIST_SPARED, LIST_ATTEMPTS - 1
-        return not self._has_no_list and (self._answers > 0 or self._failures == 0)
+            if self._list_failures >= MAX_LIST_FAILURES:
+                self._rounds_without_list, self._list_failures = ROUNDS_WITHOUT_LIST, MAX_LIST_FAILURES - 1
+        return not self._has_list_failed and (self._replies > 0 or self._failures == 0)
 
-    def is_list_worth(self, count: int) -> bool:
-        """Whether so many runs are better read from the list."""
-        return count > FEW and self._spared == 0 and self._list_size <= LIST_SHARE * count
+    def prefers_list(self, count: int) -> bool:
+        """Return whether it is better to read this many runs from the list than to request each."""
+        return (
+            count > MAX_RUNS_WITHOUT_LIST
+            and self._rounds_without_list == 0
+            and self._list_size <= MAX_LIST_ITEMS_PER_RUN * count
+        )
 
-    async def read_list(self, runs: Sequence[Watched]) -> None:
+    async def read_list(self, runs: Sequence[WatchedRun]) -> None:
         """Read the statuses of runs from the list of all instances."""
         try:
-            entries = await self._statuses()
-        except Exception as error:  # raised again unless it passes by itself
+            items = await self._session.send_once(self._list.call())
+        except Exception as error:  # raised again unless it is transient
             self._survive(error)
-            self._has_no_list = True
+            self._has_list_failed = True
             return
-        now = self._answered()
-        self._list_size, self._list_failures, self._has_list = len(entries), 0, True
-        for watched in runs:
+        now = self._note_reply()
+        self._list_size, self._list_failures, self._has_list = len(items), 0, True
+        for run in runs:
             try:
-                is_news = watched.take_entry(entries[watched.rest_uid], now)
+                self.has_changes |= run.apply_listed(items[run.rest_uid], now)
             except (KeyError, ValueError):
-                watched.miss()
-            else:
-                self._tell(watched, now, is_news=is_news)
+                run.mark_unlisted()
 
-    async def read_each(self, runs: Sequence[Watched]) -> None:
-        """Ask for each of these runs by itself."""
+    async def read_each(self, runs: Sequence[WatchedRun]) -> None:
+        """Request the status of each of these runs."""
         queue = iter(runs)
         errors: list[Exception] = []
 
         async def work() -> None:
-            for watched in queue:
+            for run in queue:
                 try:
-                    if watched.followers and watched.final is None:
-                        await self._read(watched)
-                except Exception as error:  # raised below, out of the task group
+                    if run.subscriptions and run.final is None:
+                        await self._read(run)
+                except Exception as error:  # raised below, outside the task group
                     errors.append(error)
-                if errors or self._failures >= ENOUGH:
+                if errors or self._failures >= MAX_FAILURES_IN_A_ROW:
                     return
 
         if len(runs) == 1:
             await work()
         else:
             async with anyio.create_task_group() as tasks:
-                for _ in range(min(PARALLEL, len(runs))):
+                for _ in range(min(MAX_PARALLEL_REQUESTS, len(runs))):
                     tasks.start_soon(work)
         if errors:
             raise errors[0]
 
-    async def _read(self, watched: Watched) -> None:
-        watched.asked = self._clock.now()
+    async def _read(self, run: WatchedRun) -> None:
+        run.requested_at = self._clock.now()
         try:
-            status = await self._status(watched.rest_uid)
-        except Exception as error:  # raised again unless it passes or is this run's own
-            watched.is_new = False
-            self.aside += self._clock.now() - watched.asked
+            status = await self._session.send_once(instances.status_call(run.rest_uid))
+        except Exception as error:  # raised again unless it is transient or concerns this run alone
+            run.is_new = False
+            self.excluded_seconds += self._clock.now() - run.requested_at
             if isinstance(error, UnknownRun) and error.detail:
-                self._answered()
-                await self._bury(watched, error)
-            elif concerns_all(error) or not self._is_lost(watched, error):
+                self._note_reply()
+                await self._read_final(run, error)
+            elif concerns_all_runs(error) or not self._is_fatal(run, error):
                 self._survive(error)
             else:
-                self._give_up(watched, error)
+                run.fail(error)
             return
-        now = self._answered()
-        self._tell(watched, now, is_news=watched.take_answer(status, now, beside_list=self._has_list))
+        now = self._note_reply()
+        self.has_changes |= run.apply_reply(status, now, after_list=self._has_list)
 
-    async def _bury(self, watched: Watched, error: UnknownRun) -> None:
-        """Tell that a run is not there: deleted if it ever was."""
-        last_word: Status | None = None
+    async def _read_final(self, run: WatchedRun, error: UnknownRun) -> None:
+        """Ask the datastore for the final status of a run that does not exist, and end the run as deleted."""
+        final: Status | None = None
         began = self._clock.now()
-        with anyio.move_on_after(LAST_WORD):
-            last_word = await self._last_word(watched.rest_uid)
-        self.aside += self._clock.now() - began
-        if last_word is None and watched.status is None:
-            last_word = Status.pending(error.detail)
-            for follower in watched.followers:
-                follower.miss(error)
-        watched.delete(last_word)
-        self._tell(watched, self._clock.now(), is_news=True)
+        with anyio.move_on_after(FINAL_STATUS_TIMEOUT):
+            final = await final_status(self._session, run.rest_uid)
+        now = self._clock.now()
+        self.excluded_seconds += now - began
+        run.mark_deleted(final, error, now)
+        self.has_changes = True
 
-    def _is_lost(self, watched: Watched, error: Exception) -> bool:
-        """Whether an error ends the watching of this run."""
+    def _is_fatal(self, run: WatchedRun, error: Exception) -> bool:
+        """Return whether an error ends the watching of this run."""
         if isinstance(error, DecodeError):
-            now = self._clock.now()
-            watched.unreadable = now if watched.unreadable is None else watched.unreadable
-            return not self._is_proven or now - watched.unreadable >= UNREADABLE
-        return not survives(error, is_proven=self._is_proven)
+            return run.mark_unreadable(self._clock.now()) or not self._has_answered
+        return not is_transient(error, has_answered=self._has_answered)
 
-    def _give_up(self, watched: Watched, error: Exception) -> None:
-        for follower in watched.followers:
-            follower.end(error)
-            self._rouse(follower)
-
-    def _tell(self, watched: Watched, now: float, *, is_news: bool) -> None:
-        if is_news or (watched.is_awaited and watched.seen == now):
-            watched.is_awaited = False
-            self.has_moved = self.has_moved or is_news
-            for follower in watched.followers:
-                if follower.tell(watched, is_news=is_news):
-                    self._rouse(follower)
-
-    def _answered(self) -> float:
-        """The service has answered; the time is the result."""
-        self._is_proven, self._silent_since, self.trouble = True, None, None
-        self._answers += 1
+    def _note_reply(self) -> float:
+        """Note that the service replied; return the time."""
+        self._has_answered, self._silent_since, self.last_error = True, None, None
+        self._replies += 1
         self._failures = 0
         return self._clock.now()
 
     def _survive(self, error: Exception) -> None:
-        """Take note of an error and go on; raise it if it does not pass by itself."""
-        if not survives(error, is_proven=self._is_proven):
+        """Note a transient error; raise any other."""
+        if not is_transient(error, has_answered=self._has_answered):
             raise error
         self._failures += 1
-        self.trouble = error
+        self.last_error = error
         now = self._clock.now()
         if isinstance(error, APIError):
             self.retry_after = max(self.retry_after, error.retry_after or 0.0)
         if self._silent_since is None:
             self._silent_since = now
-        log.info("watching goes on after: %s", error)
+        log.info("watching continues after: %s", error)
         silence = now - self._silent_since
         if silence >= WARN_AFTER:
             self._silent_since = inf
             log.warning("still watching, but without an answer for %.0f s: %s", silence, error)
+
+
+def is_transient(error: Exception, *, has_answered: bool) -> bool:
+    """
+    Return whether polling goes on after an error, because the next request may succeed.
+
+    Args:
+        error: The error that came in place of a reply.
+        has_answered: Whether the service has answered before. If so, a page of the proxy that is neither a sign-in
+            page nor JSON is transient too.
+    """
+    if isinstance(error, TransportError):
+        return not error.permanent
+    if isinstance(error, ServerError | RateLimited):
+        return True
+    if isinstance(error, APIError):
+        return error.status == 408 or (has_answered and not error.detail and not isinstance(error, Unauthorized))
+    return has_answered and isinstance(error, DecodeError)
+
+
+def concerns_all_runs(error: Exception) -> bool:
+    """Return whether an error that ends the watching of one run would end that of any other."""
+    return not isinstance(error, APIError | DecodeError) or isinstance(error, Unauthorized)

@@ -18,7 +18,7 @@ async def watch_one(
     poller: Poller, rest_uid: str, timeout: float | None, interval: float | None
 ) -> AsyncGenerator[Status]:
     """Yield the statuses of a run until it is over; see `Client.watch`."""
-    async with aclosing(poller.changes({rest_uid: rest_uid}, timeout, interval)) as changes:
+    async with aclosing(poller.watch({rest_uid: rest_uid}, timeout, interval)) as changes:
         async for _, status in changes:
             if status.is_deleted:
                 raise RunDeleted(rest_uid, status)
@@ -46,7 +46,7 @@ async def wait_all(
     runs = {rest_uid: rest_uid for rest_uid in order}
     final: dict[str, Status] = {}
     with ProgressReporter(poller.progress, "waiting for runs", len(runs), "runs") as work:
-        async with aclosing(poller.changes(runs, timeout, interval)) as changes:
+        async with aclosing(poller.watch(runs, timeout, interval)) as changes:
             async for rest_uid, status in changes:
                 final[rest_uid] = status
                 work.finish(int(status.is_final))

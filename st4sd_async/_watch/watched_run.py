@@ -1,9 +1,9 @@
 """
-What is known of the runs that are watched, and which of them to ask for by themselves. Nothing here does I/O.
+The state machine of a watched run, and the subscriptions that receive its updates. Nothing here does I/O.
 
-An item of the list of instances costs a tenth of asking for the run, but the list never consults the
-cluster: it shows no start-up failure and no killed orchestrator, and it may be short. So what a run says
-when it is asked for by itself holds until its entry in the list changes, and every run is asked in turn.
+An item in the list of instances costs the service a tenth of a request for one run, but the list never consults the
+cluster: it shows no start-up failure and no killed orchestrator, and it may be incomplete. So the reply to a request
+for one run holds until the run's item in the list changes, and every run is requested in turn.
 """
 
 from __future__ import annotations
@@ -12,133 +12,303 @@ import heapq
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from math import inf
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import anyio
+
+from .._errors import Unauthorized, UnknownRun, WaitTimeout
+from .._util.clock import Clock
 from ..models import Status
 from ..models.finality import FinalityTracker
 
-if TYPE_CHECKING:
-    from .subscription import Follower
+UNREADABLE_TIMEOUT = 60.0
+"""Seconds after which a run whose replies cannot be read is given up."""
 
 _UNLISTED = object()
 
 
-@dataclass(eq=False, slots=True)
-class Watched:
-    """One run and what is known of it; times are seconds of the clock."""
+class Deadline:
+    """The end of a whole wait. Every request and every pause is cut to the time that remains."""
 
-    rest_uid: str
-    judge: FinalityTracker
-    status: Status | None = None
-    """The newest status; None before the first."""
-    final: Status | None = None
-    """The last one there will be; None while the run is not over."""
-    followers: dict[Follower, None] = field(default_factory=dict)
-    """Who watches it."""
-    is_new: bool = True
-    """Whether somebody came for it who should not have to wait for the next round."""
-    is_awaited: bool = True
-    """Whether somebody is to be told of its status even if it has not changed."""
-    is_in_doubt: bool = False
-    """Whether the list lacks it or contradicts what it said; only asking for it settles that."""
-    changed: float = -inf
-    """When it was last seen to change."""
-    asked: float = -inf
-    """When it was last asked for by itself, with or without an answer."""
-    seen: float = -inf
-    """When the newest status came."""
-    unreadable: float | None = None
-    """Since when its answers cannot be read; None if they can."""
-    _entry: Any = _UNLISTED
-    """Its status in the list that showed it last."""
-    _is_stale: bool = True
-    """Whether it was asked for since that entry was read, so that a change of the entry may be the older news."""
-    _overrules: bool = False
-    """Whether its own answer says something else than its entry in the list, and is the newer one."""
+    def __init__(self, timeout: float | None, clock: Clock) -> None:
+        self.timeout = timeout
+        self._clock = clock
+        self._end = inf if timeout is None else clock.now() + timeout
 
-    def take_answer(self, status: Status, now: float, *, beside_list: bool) -> bool:
-        """Take what it says by itself; True if that is news. ``beside_list``: whether the list was read just before."""
-        self._is_stale = self._is_stale or not beside_list
-        self.is_in_doubt, self.unreadable = False, None
-        self._overrules = self._entry is _UNLISTED or _read(self._entry).pair != status.pair
-        return self._show(status, now)
+    @property
+    def remaining(self) -> float:
+        """Seconds that remain; infinite if there is no end."""
+        return max(0.0, self._end - self._clock.now())
 
-    def take_entry(self, entry: Any, now: float) -> bool:
+
+class Subscription:
+    """
+    One consumer of the updates of some runs, and the updates that it has not received yet.
+
+    The newest status of a run replaces older ones: a slow consumer receives the latest status and never a backlog.
+
+    Attributes:
+        deadline: When the consumer stops waiting.
+        interval: Seconds that it wants between two rounds. None means adaptive.
+        open: rest-uid -> the run, for each run whose final status was not delivered.
+        pending: rest-uids of runs with an undelivered update, the oldest first.
+        error: The error that ended the subscription. It is raised after the pending updates.
+        wake: Set when the consumer has something to do. Each sleep uses an event of its own.
+    """
+
+    def __init__(self, deadline: Deadline, interval: float | None) -> None:
+        self.deadline = deadline
+        self.interval = interval
+        self.open: dict[str, WatchedRun] = {}
+        self.pending: dict[str, None] = {}
+        self.error: Exception | None = None
+        self.wake = anyio.Event()
+        self._delivered: dict[str, Status] = {}
+        self._existing = 0
+        """How many of its runs exist, as far as is known."""
+
+    def add(self, run: WatchedRun) -> None:
+        """Subscribe to a run."""
+        self.open[run.rest_uid] = run
+        run.subscriptions[self] = None
+        self._existing += 1
+
+    def remove(self, run: WatchedRun) -> None:
+        """Unsubscribe from a run."""
+        del self.open[run.rest_uid]
+        self._delivered.pop(run.rest_uid, None)
+        run.subscriptions.pop(self, None)
+
+    def notify(self, run: WatchedRun, *, is_news: bool = True) -> bool:
         """
-        Take its status in the list, None if it has none there; True if that is news.
+        Take the newest status of a run, and wake the consumer if it has something to receive.
+
+        Args:
+            run: The run.
+            is_news: Whether its status changed. If not, it is delivered only if no status of the run was.
+
+        Returns:
+            Whether there is something to receive, an update of this run or an error.
+        """
+        if self.error is None:
+            rest_uid, delivered = run.rest_uid, self._delivered.get(run.rest_uid)
+            if delivered is None or (is_news and rest_uid not in self.pending):
+                self.pending[rest_uid] = None
+            elif is_news and run.final is None and run.status and delivered.says_like(run.status):
+                del self.pending[rest_uid]  # it changed, and changed back before the consumer noticed
+            if rest_uid not in self.pending:
+                return False
+        self.wake.set()
+        return True
+
+    def mark_unknown(self, error: Exception) -> None:
+        """Note that a run never existed while it was watched. The subscription fails if none of its runs did."""
+        self._existing -= 1
+        if self._existing == 0:
+            self.fail(error)
+
+    def fail(self, error: Exception) -> None:
+        """End the subscription with an error, unless it has one, and wake the consumer."""
+        self.error = self.error or _copy_of(error)
+        self.wake.set()
+
+    def take(self) -> tuple[WatchedRun, Status]:
+        """Return the next pending update; unsubscribe from the run if the update is its final one."""
+        rest_uid = next(iter(self.pending))
+        del self.pending[rest_uid]
+        run = self.open[rest_uid]
+        status = self._delivered[rest_uid] = run.final or run.status or Status.pending()
+        if run.final is not None:
+            self.remove(run)
+        return run, status
+
+    def raise_if_over(self, last_error: Exception | None = None) -> None:
+        """
+        Raise the error that ended the subscription, or `WaitTimeout` at its deadline.
+
+        Args:
+            last_error: The error that came last in place of a reply; None after a reply. It becomes the cause of a
+                `WaitTimeout`.
 
         Raises:
-            ValueError: It cannot be read.
+            WaitTimeout: The time is over. It has the last status of each unfinished run.
+            Unauthorized: Likewise.
         """
-        is_stale, self._is_stale = self._is_stale, False
-        if entry is self._entry or entry == self._entry:
-            self.unreadable = None
-            self.is_in_doubt = self.is_in_doubt and self._overrules
-            return not self._overrules and self.status is not None and self._show(self.status, now)
-        status, self.unreadable = _read(entry), None
-        self._entry = entry
-        # Which of the entry and an earlier answer is the newer one cannot be told: if they differ, it is asked again.
-        self._overrules = self.is_in_doubt = (
-            is_stale and self._overrules and self.status is not None and status.pair != self.status.pair
+        if isinstance(self.error, Unauthorized):
+            self.error.last_statuses = {rest_uid: run.status for rest_uid, run in self.open.items()}
+        if self.error is not None:
+            raise self.error
+        if self.deadline.remaining == 0:
+            last = {rest_uid: run.status or Status.pending() for rest_uid, run in self.open.items()}
+            raise WaitTimeout(self.deadline.timeout or 0.0, last) from last_error
+
+
+def _copy_of(error: Exception) -> Exception:
+    """Return a copy of an error, because each consumer raises its own: a shared traceback would grow."""
+    copy: Exception = error.__class__.__new__(error.__class__, *error.args)
+    copy.__dict__.update(error.__dict__)
+    return copy.with_traceback(error.__traceback__)
+
+
+@dataclass(eq=False, slots=True)
+class WatchedRun:
+    """
+    One run, its subscriptions and everything known of it. Times are seconds of the clock.
+
+    Two sources feed it: its item in the list (`apply_listed`, `mark_unlisted`) and replies to requests for it
+    (`apply_reply`, `mark_deleted`, `mark_unreadable`). Whatever changes its status notifies its subscriptions.
+
+    Attributes:
+        finality: Decides when the run is over.
+        status: The newest status; None before the first.
+        final: The final status; None while the run is not over.
+        subscriptions: The consumers of its updates.
+        is_new: Whether a consumer came for it that should not have to wait for the next round.
+        is_awaited: Whether a consumer needs its status even if that does not change.
+        is_in_doubt: Whether the list lacks it or contradicts its last reply, which only a request can settle.
+        changed_at: When its status last changed.
+        requested_at: When it was last requested, with or without a reply.
+        seen_at: When its newest status arrived.
+        unreadable_since: Since when its replies cannot be read; None if they can.
+    """
+
+    rest_uid: str
+    finality: FinalityTracker
+    status: Status | None = None
+    final: Status | None = None
+    subscriptions: dict[Subscription, None] = field(default_factory=dict)
+    is_new: bool = True
+    is_awaited: bool = True
+    is_in_doubt: bool = False
+    changed_at: float = -inf
+    requested_at: float = -inf
+    seen_at: float = -inf
+    unreadable_since: float | None = None
+    _item: Any = _UNLISTED
+    """Its status in the last list that had one."""
+    _is_item_older: bool = True
+    """Whether it was requested after that item was read, so that a changed item may be older than the reply."""
+    _overrides_item: bool = False
+    """Whether its reply differs from its item in the list and is the newer of the two."""
+
+    def apply_reply(self, status: Status, now: float, *, after_list: bool) -> bool:
+        """Take its reply to a request; return whether that is news. ``after_list``: the list was read just before."""
+        self._is_item_older = self._is_item_older or not after_list
+        self.is_in_doubt, self.unreadable_since = False, None
+        self._overrides_item = self._item is _UNLISTED or _parse(self._item).pair != status.pair
+        return self._update(status, now)
+
+    def apply_listed(self, item: Any, now: float) -> bool:
+        """
+        Take its status in the list, None if the list has it without a status; return whether that is news.
+
+        Raises:
+            ValueError: The status cannot be read.
+        """
+        is_older, self._is_item_older = self._is_item_older, False
+        if item is self._item or item == self._item:
+            self.unreadable_since = None
+            self.is_in_doubt = self.is_in_doubt and self._overrides_item
+            return not self._overrides_item and self.status is not None and self._update(self.status, now)
+        status, self.unreadable_since = _parse(item), None
+        self._item = item
+        # Either the item or an earlier reply may be the newer one: if they differ, the run is requested again.
+        self._overrides_item = self.is_in_doubt = (
+            is_older and self._overrides_item and self.status is not None and status.pair != self.status.pair
         )
-        return not self.is_in_doubt and self._show(status, now)
+        return not self.is_in_doubt and self._update(status, now)
 
-    def miss(self) -> None:
-        """Take note that the list does not have it, or nothing that can be read."""
-        self.is_in_doubt = self._is_stale = True
+    def mark_unlisted(self) -> None:
+        """Note that the list lacks it, or has nothing that can be read."""
+        self.is_in_doubt = self._is_item_older = True
 
-    def _show(self, status: Status, now: float) -> bool:
+    def mark_unreadable(self, now: float) -> bool:
+        """Note that its reply cannot be read; return whether that has lasted for `UNREADABLE_TIMEOUT`."""
+        self.unreadable_since = now if self.unreadable_since is None else self.unreadable_since
+        return now - self.unreadable_since >= UNREADABLE_TIMEOUT
+
+    def mark_deleted(self, final_status: Status | None, error: UnknownRun, now: float) -> None:
+        """
+        End it as deleted.
+
+        Args:
+            final_status: The final status that the datastore has; None if it has none.
+            error: The reply. Subscriptions of which no run ever existed fail with it.
+            now: The time.
+        """
+        last = final_status or self.status
+        if last is None:
+            last = Status.pending(error.detail)
+            for subscription in self.subscriptions:
+                subscription.mark_unknown(error)
+        self.final = last.concluded(deleted=True)
+        self._publish(now, is_news=True)
+
+    def fail(self, error: Exception) -> None:
+        """End the subscriptions to it with an error."""
+        for subscription in self.subscriptions:
+            subscription.fail(error)
+
+    def _update(self, status: Status, now: float) -> bool:
         is_news = self.status is None or not self.status.says_like(status)
-        self.status, self.seen, self.is_new = status, now, False
+        self.status, self.seen_at, self.is_new = status, now, False
         if is_news:
-            self.changed = now
-        if self.judge.observe(status.pair, now, status.error_description):
+            self.changed_at = now
+        if self.finality.observe(status.pair, now, status.error_description):
             self.final = status.concluded()
-        return is_news or self.final is not None
+            is_news = True
+        self._publish(now, is_news=is_news)
+        return is_news
 
-    def delete(self, last_word: Status | None) -> None:
-        """It is gone; ``last_word`` is what the datastore knows of its end, None if nothing."""
-        self.final = (last_word or self.status or Status.pending()).concluded(deleted=True)
+    def _publish(self, now: float, *, is_news: bool) -> None:
+        if is_news or (self.is_awaited and self.seen_at == now):
+            self.is_awaited = False
+            for subscription in self.subscriptions:
+                subscription.notify(self, is_news=is_news)
 
-    def presses(self, now: float) -> float:
-        """Seconds until it is worth a request between two rounds, being new or about to be judged; infinite if not."""
+    def seconds_until_urgent(self, now: float) -> float:
+        """
+        Return the seconds until it deserves a request between two rounds; infinite if it does not.
+
+        It does if it is new, and at the moment when another look may prove that it is over.
+        """
         if self.is_new:
             return 0.0
-        patience = self.judge.poll_delay(now) if self.asked <= self.seen else None
-        return inf if patience is None else patience
+        seconds = self.finality.poll_delay(now) if self.requested_at <= self.seen_at else None
+        return inf if seconds is None else seconds
 
     def is_doubtful(self, now: float) -> bool:
-        """Whether a request for it would settle something."""
-        return self.is_in_doubt or self.status is None or self.judge.poll_delay(now) == 0
+        """Return whether a request for it would settle something."""
+        return self.is_in_doubt or self.status is None or self.finality.poll_delay(now) == 0
 
     @property
     def quiet_since(self) -> tuple[float, bool]:
-        """Since when nothing was heard of it; the order in which runs are asked that give no cause for it."""
-        is_hidden = self.status is not None and self.status.is_pending
-        return max(self.asked, self.changed), not is_hidden
+        """When it was last requested or changed; the order in which runs are requested without other cause."""
+        is_start_hidden = self.status is not None and self.status.is_pending
+        return max(self.requested_at, self.changed_at), not is_start_hidden
 
 
-def choose(runs: Iterable[Watched], now: float, most: int) -> list[Watched]:
+def choose_runs(runs: Iterable[WatchedRun], now: float, limit: int) -> list[WatchedRun]:
     """
-    The runs to ask for by themselves beside the list.
+    Return the runs to request individually beside the list.
 
-    Doubtful ones come first, but one place is always for the run of which nothing was heard for
-    longest: a killed orchestrator is found so, since its entry in the list stands still.
+    Doubtful runs come first, but one place is always for the run that was quiet for longest: only so is a killed
+    orchestrator found, since its item in the list never changes.
 
     Args:
-        runs: Those that are not over.
+        runs: The unfinished runs.
         now: The time.
-        most: How many at most.
+        limit: The maximum number of runs.
     """
-    doubtful: list[Watched] = []
-    others: list[Watched] = []
+    doubtful: list[WatchedRun] = []
+    others: list[WatchedRun] = []
     for run in runs:
         (doubtful if run.is_doubtful(now) else others).append(run)
-    first = heapq.nsmallest(most, doubtful, key=lambda run: run.asked)
-    rest = heapq.nsmallest(most, others, key=lambda run: run.quiet_since)
-    share = most - 1 if rest else most
-    return [*first[:share], *rest, *first[share:]][:most]
+    first = heapq.nsmallest(limit, doubtful, key=lambda run: run.requested_at)
+    rest = heapq.nsmallest(limit, others, key=lambda run: run.quiet_since)
+    share = limit - 1 if rest else limit
+    return [*first[:share], *rest, *first[share:]][:limit]
 
 
-def _read(entry: Any) -> Status:
-    return Status.model_validate(entry) if entry else Status.pending()
+def _parse(item: Any) -> Status:
+    return Status.model_validate(item) if item else Status.pending()

@@ -12,7 +12,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from st4sd_async import ConnectFailed, ConnectionLost, UnknownRun
-from st4sd_async._watch.status_reader import FEW
 from tests.watch.service import (
     FAILED,
     GONE,
@@ -31,6 +30,7 @@ from tests.watch.service import (
     poller,
     reply,
 )
+from tests.watch.watches import MAX_RUNS_WITHOUT_LIST
 
 GRACE = 60.0
 SHORTER = 45.0
@@ -202,7 +202,7 @@ def assert_asked_little(world: World, service: Service) -> None:
     for moment in set(service.looks):
         asked = Counter(path for one, path in service.asked if one == moment)
         assert max(asked.values()) <= 1 + comes_and_goes
-        assert len(asked) <= 1 + max(FEW, len(world.lives))
+        assert len(asked) <= 1 + max(MAX_RUNS_WITHOUT_LIST, len(world.lives))
 
 
 @pytest.mark.timeout(120)

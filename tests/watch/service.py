@@ -279,7 +279,7 @@ class Watcher:
         self.rest_uids = list(rest_uids)
         self._service = service
         runs = {rest_uid: rest_uid for rest_uid in self.rest_uids}
-        self.changes = poll.changes(runs, options.get("timeout"), options.get("interval"))
+        self.changes = poll.watch(runs, options.get("timeout"), options.get("interval"))
         self._slowness = options.get("slowness") or 0.0
 
     async def __call__(self) -> None:

@@ -11,10 +11,20 @@ import anyio
 import pytest
 
 from st4sd_async import ConnectionLost, RequestTimeout, WaitTimeout
-from st4sd_async._watch.poller import BESIDE
-from st4sd_async._watch.schedule import LEISURE, LONGEST_REST, QUICKEST, SLOWEST
-from st4sd_async._watch.status_reader import ENOUGH, FEW, LIST_ATTEMPTS, LIST_SHARE, LIST_SPARED, PARALLEL
 from tests.watch.service import RUNNING, SUCCESS, Life, Watcher, follow, jump, page, poller, reply
+from tests.watch.watches import (
+    FIRST_PAUSE,
+    MAX_DETAIL_REQUESTS,
+    MAX_FAILURES_IN_A_ROW,
+    MAX_LIST_FAILURES,
+    MAX_LIST_ITEMS_PER_RUN,
+    MAX_PARALLEL_REQUESTS,
+    MAX_PAUSE,
+    MAX_REST,
+    MAX_RUNS_WITHOUT_LIST,
+    REST_FACTOR,
+    ROUNDS_WITHOUT_LIST,
+)
 
 from .watches import anyio_backend as anyio_backend
 from .watches import crowd, until, watching
@@ -23,7 +33,7 @@ from .watches import same_pauses as same_pauses
 pytestmark = pytest.mark.anyio
 
 
-@pytest.mark.parametrize("count", [FEW + 1, 50, 300])
+@pytest.mark.parametrize("count", [MAX_RUNS_WITHOUT_LIST + 1, 50, 300])
 async def test_many_runs_cost_one_list_and_three_requests_a_round(count: int) -> None:
     """From the first round on, however many there are."""
     service = crowd(count)
@@ -32,11 +42,11 @@ async def test_many_runs_cost_one_list_and_three_requests_a_round(count: int) ->
         await follow(service, timeout=101, interval=5)
 
     assert service.lists == 21
-    assert service.most_details() <= BESIDE
+    assert service.most_details() <= MAX_DETAIL_REQUESTS
     assert len(caught.value.last_statuses) == count
 
 
-@pytest.mark.parametrize("count", [1, 2, FEW])
+@pytest.mark.parametrize("count", [1, 2, MAX_RUNS_WITHOUT_LIST])
 async def test_a_few_runs_are_asked_singly(count: int) -> None:
     """Each once a round, and never by the list."""
     service = crowd(count)
@@ -51,7 +61,12 @@ async def test_a_few_runs_are_asked_singly(count: int) -> None:
 
 @pytest.mark.parametrize(
     ("count", "old", "by_list"),
-    [(10, 10 * LIST_SHARE - 10, True), (10, 10 * LIST_SHARE - 9, False), (FEW, 0, False), (40, 20_000, False)],
+    [
+        (10, 10 * MAX_LIST_ITEMS_PER_RUN - 10, True),
+        (10, 10 * MAX_LIST_ITEMS_PER_RUN - 9, False),
+        (MAX_RUNS_WITHOUT_LIST, 0, False),
+        (40, 20_000, False),
+    ],
 )
 async def test_the_list_is_used_only_if_it_costs_less(count: int, old: int, by_list: bool) -> None:
     """A service with many old instances is listed once, and then each run is asked for."""
@@ -61,7 +76,7 @@ async def test_the_list_is_used_only_if_it_costs_less(count: int, old: int, by_l
     with pytest.raises(WaitTimeout):
         await follow(service, timeout=51, interval=5)
 
-    assert service.lists == (11 if by_list else count > FEW)
+    assert service.lists == (11 if by_list else count > MAX_RUNS_WITHOUT_LIST)
     assert (service.details >= 10 * count) is not by_list
 
 
@@ -69,17 +84,17 @@ async def test_the_list_is_used_only_if_it_costs_less(count: int, old: int, by_l
 @pytest.mark.parametrize("old", [0, 1900], ids=["singly after all", "by list"])
 async def test_what_takes_long_is_done_rarely(interval: float | None, old: int) -> None:
     """A pause is at least ten times as long as the round before it, a fixed one too."""
-    service = crowd(100 if old else FEW, 200)
+    service = crowd(100 if old else MAX_RUNS_WITHOUT_LIST, 200)
     service.old_items = old
     service.cost = (0.3, 0.001)
 
     await follow(service, interval=interval)
 
-    took = 2.0 + 0.3 if old else 0.3 * ceil(FEW / PARALLEL)
+    took = 2.0 + 0.3 if old else 0.3 * ceil(MAX_RUNS_WITHOUT_LIST / MAX_PARALLEL_REQUESTS)
     firsts = service.moments(None if old else "run-0")
     pauses = [after - before - took for before, after in pairwise(firsts)]
-    assert min(pauses) >= LEISURE * took - 0.01
-    assert interval is None or max(pauses) <= LEISURE * took + 0.1
+    assert min(pauses) >= REST_FACTOR * took - 0.01
+    assert interval is None or max(pauses) <= REST_FACTOR * took + 0.1
 
 
 async def test_a_list_that_is_too_long_does_not_slow_down_the_runs_that_are_asked_singly() -> None:
@@ -103,9 +118,9 @@ async def test_the_pace_is_quick_after_a_change_and_slow_when_nothing_moves() ->
     lists = service.moments()
     pauses = [after - before for before, after in pairwise(lists)]
     changed = next(index for index, moment in enumerate(lists) if moment >= 1000)
-    assert pauses[0] == pytest.approx(QUICKEST, rel=0.11)
-    assert pauses[changed - 1] == pytest.approx(SLOWEST, rel=0.11)
-    assert pauses[changed] == pytest.approx(QUICKEST, rel=0.11)
+    assert pauses[0] == pytest.approx(FIRST_PAUSE, rel=0.11)
+    assert pauses[changed - 1] == pytest.approx(MAX_PAUSE, rel=0.11)
+    assert pauses[changed] == pytest.approx(FIRST_PAUSE, rel=0.11)
 
 
 @pytest.mark.parametrize("count", [2, 20])
@@ -125,7 +140,7 @@ async def test_a_clock_that_jumps_in_a_round_does_not_make_a_pause_of_hours(coun
     assert watcher.error is None
 
 
-@pytest.mark.parametrize("count", [1, FEW, 50])
+@pytest.mark.parametrize("count", [1, MAX_RUNS_WITHOUT_LIST, 50])
 @pytest.mark.parametrize("trouble", [page(502), ConnectionLost("GET", "x", "reset")], ids=["502", "reset"])
 async def test_a_service_that_is_down_is_asked_less_and_less(count: int, trouble: Any) -> None:
     """A round that failed is followed by a pause; nothing is lost."""
@@ -135,8 +150,8 @@ async def test_a_service_that_is_down_is_asked_less_and_less(count: int, trouble
     await follow(service)
 
     down = [moment for moment in service.looks if 50 <= moment < 650]
-    assert len(set(down)) <= 600 / SLOWEST + 12
-    assert len(down) <= len(set(down)) * (count if count <= FEW else 1 + BESIDE)
+    assert len(set(down)) <= 600 / MAX_PAUSE + 12
+    assert len(down) <= len(set(down)) * (count if count <= MAX_RUNS_WITHOUT_LIST else 1 + MAX_DETAIL_REQUESTS)
 
 
 async def test_a_service_that_is_down_is_not_asked_for_each_run() -> None:
@@ -148,7 +163,9 @@ async def test_a_service_that_is_down_is_not_asked_for_each_run() -> None:
     with pytest.raises(WaitTimeout):
         await follow(service, timeout=200, interval=10)
 
-    assert len([moment for moment in service.looks if moment >= 100]) <= 10 * (ENOUGH + PARALLEL)
+    assert len([moment for moment in service.looks if moment >= 100]) <= 10 * (
+        MAX_FAILURES_IN_A_ROW + MAX_PARALLEL_REQUESTS
+    )
 
 
 @pytest.mark.parametrize("count", [1, 20])
@@ -159,8 +176,8 @@ async def test_a_service_that_is_silent_does_not_make_a_pause_of_minutes(count: 
 
     await follow(service, interval=5)
 
-    lists = service.moments(None if count > FEW else "run-0")
-    assert max(after - before for before, after in pairwise(lists)) <= 2 * 20 + LONGEST_REST + 0.01
+    lists = service.moments(None if count > MAX_RUNS_WITHOUT_LIST else "run-0")
+    assert max(after - before for before, after in pairwise(lists)) <= 2 * 20 + MAX_REST + 0.01
 
 
 async def test_who_waits_for_a_service_that_is_away_is_warned_once(caplog: pytest.LogCaptureFixture) -> None:
@@ -184,13 +201,13 @@ async def test_the_list_is_left_out_for_a_while_if_it_alone_fails() -> None:
     told = await follow(service, interval=10)
 
     lists = [moment for moment in service.moments() if 100 <= moment < 1000]
-    assert LIST_ATTEMPTS <= len(lists) <= 900 / 10 / LIST_SPARED + LIST_ATTEMPTS + 1
+    assert MAX_LIST_FAILURES <= len(lists) <= 900 / 10 / ROUNDS_WITHOUT_LIST + MAX_LIST_FAILURES + 1
     assert {one.rest_uid for one in told if one.status.is_final} == set(service.lives)
     assert len(service.moments()) > 90
 
 
 @pytest.mark.parametrize("code", [429, 503])
-@pytest.mark.parametrize("count", [FEW, 20], ids=["singly", "by list"])
+@pytest.mark.parametrize("count", [MAX_RUNS_WITHOUT_LIST, 20], ids=["singly", "by list"])
 async def test_a_service_that_answers_some_and_asks_for_rest_gets_it(count: int, code: int) -> None:
     """A limit on requests lets some of them through."""
     service = crowd(count)

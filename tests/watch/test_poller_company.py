@@ -9,9 +9,8 @@ import anyio
 import pytest
 
 from st4sd_async import WaitTimeout
-from st4sd_async._watch.poller import BESIDE
-from st4sd_async._watch.status_reader import FEW
 from tests.watch.service import FAILED, LIST, NULLS, RUNNING, SUCCESS, Life, Service, Watcher, assert_well_told, poller
+from tests.watch.watches import MAX_DETAIL_REQUESTS, MAX_RUNS_WITHOUT_LIST
 
 from .watches import anyio_backend as anyio_backend
 from .watches import assert_nothing_is_left, crowd, kept, until, watching
@@ -66,8 +65,8 @@ async def led(count: int, leave: float | None, how: str) -> Service:
         async with watching(*others):
             if leave is not None:
                 await until(service, leave - 0.005)
-                assert poll._turns._leader is not None
-                assert "run-0" in poll._turns._leader.open
+                assert poll._election._leader is not None
+                assert "run-0" in poll._election._leader.open
                 await until(service, leave)
                 tasks[0].cancel(how)
             await until(service, 35)
@@ -94,7 +93,7 @@ async def test_a_leader_who_goes_hands_over(count: int, path: str, later: float,
     service = await led(count, round(leave + later, 6), how)
 
     assert service.lists <= undisturbed.lists + 1
-    assert service.details <= undisturbed.details + BESIDE + 1
+    assert service.details <= undisturbed.details + MAX_DETAIL_REQUESTS + 1
 
 
 async def test_who_joins_and_who_goes_at_once_do_not_save_the_leader() -> None:
@@ -105,7 +104,7 @@ async def test_who_joins_and_who_goes_at_once_do_not_save_the_leader() -> None:
         first, second, third = kept(service, poll, service.lives, interval=50)
         async with watching(first) as (leader,), watching(second) as (follower,):
             await until(service, 5)
-            assert poll._nap is not None
+            assert poll._pause_scope is not None
             if order == "cancel first":
                 leader.cancel()
             joining = asyncio.ensure_future(anext(third.changes))
@@ -124,7 +123,7 @@ async def test_a_leader_whose_reader_does_not_come_back_stops_nobody() -> None:
     """He took a status and does something else."""
     service = crowd(10, 30)
     poll = poller(service)
-    busy = poll.changes({"run-0": "run-0"}, None, 2)
+    busy = poll.watch({"run-0": "run-0"}, None, 2)
     await anext(busy)
     others = kept(service, poll, service.lives, interval=2)
 
@@ -173,11 +172,11 @@ async def test_a_slow_reader_of_a_run_does_not_slow_another() -> None:
     assert_well_told(quick.told)
 
 
-@pytest.mark.parametrize("count", [1, FEW, 20])
+@pytest.mark.parametrize("count", [1, MAX_RUNS_WITHOUT_LIST, 20])
 async def test_a_reader_who_was_away_does_not_wait_for_an_interval(count: int) -> None:
     """What was asked before he left is old when he comes back."""
     service = crowd(count, 100)
-    changes = poller(service).changes({rest_uid: rest_uid for rest_uid in service.lives}, None, 600)
+    changes = poller(service).watch({rest_uid: rest_uid for rest_uid in service.lives}, None, 600)
     await anext(changes)
     await until(service, 3000)
 

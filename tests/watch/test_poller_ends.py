@@ -178,7 +178,7 @@ async def test_who_leaves_leaves_nothing(end: Callable[[Any], Awaitable[None]], 
     before = asyncio.all_tasks()
 
     async with watching(*watchers):
-        changes = poll.changes({"run-0": 0, "run-1": 1, "mine": 2}, None, None)
+        changes = poll.watch({"run-0": 0, "run-1": 1, "mine": 2}, None, None)
         service.lives["mine"] = Life((0, RUNNING))
         for _ in range(steps):
             await anext(changes)
@@ -189,7 +189,7 @@ async def test_who_leaves_leaves_nothing(end: Callable[[Any], Awaitable[None]], 
 
         assert "mine" not in poll._runs
         assert all(
-            follower.open.keys() != {"run-0", "run-1"} for run in poll._runs.values() for follower in run.followers
+            follower.open.keys() != {"run-0", "run-1"} for run in poll._runs.values() for follower in run.subscriptions
         )
         await until(service, 60)
 
@@ -206,8 +206,8 @@ async def test_leader_and_heir_who_go_together_leave_nobody_waiting() -> None:
         watchers = kept(service, poll, service.lives, interval=2)
         async with watching(*watchers) as tasks:
             await until(service, 11)
-            assert poll._turns._leader is not None
-            order = [next(iter(one.open)) for one in (poll._turns._leader, *poll._turns._asleep)]
+            assert poll._election._leader is not None
+            order = [next(iter(one.open)) for one in (poll._election._leader, *poll._election._sleeping)]
             assert len(order) == 8
             for index in going:
                 tasks[int(order[index].removeprefix("run-"))].cancel()

@@ -8,9 +8,8 @@ import anyio
 import pytest
 
 from st4sd_async import RequestTimeout
-from st4sd_async._watch.poller import BESIDE
-from st4sd_async._watch.schedule import JITTER, LEISURE, QUICKEST
 from tests.watch.service import NULLS, RUNNING, SUCCESS, Life, Service, Watcher, page, poller, reply
+from tests.watch.watches import FIRST_PAUSE, JITTER, MAX_DETAIL_REQUESTS, REST_FACTOR
 
 from .watches import A_FEW, crowd, kept, until, watching
 from .watches import anyio_backend as anyio_backend
@@ -61,7 +60,7 @@ async def test_newcomers_are_asked_for_at_leisure() -> None:
                 await Watcher(service, poll, [f"run-{number}"], interval=600)()
 
     asked = [moment for moment in service.looks if moment > 120]
-    assert all(after - before >= LEISURE * 0.2 for before, after in pairwise(asked))
+    assert all(after - before >= REST_FACTOR * 0.2 for before, after in pairwise(asked))
     assert len(asked) >= 3
 
 
@@ -79,7 +78,7 @@ async def test_newcomers_soon_after_a_long_list_are_asked_for_a_few_at_a_time() 
             await until(service, 30)
 
     assert len({one.rest_uid for one in newcomers.told}) == 40
-    assert max(service.looks.count(moment) for moment in service.looks) <= BESIDE
+    assert max(service.looks.count(moment) for moment in service.looks) <= MAX_DETAIL_REQUESTS
     assert service.lists == 2
 
 
@@ -93,7 +92,7 @@ async def test_what_a_newcomer_brings_to_light_makes_the_pace_quick() -> None:
     async with watching(crew):
         await until(service, 400)
         async with watching(newcomer):
-            await anyio.sleep(QUICKEST * (1 + JITTER))
+            await anyio.sleep(FIRST_PAUSE * (1 + JITTER))
 
     assert newcomer.ends
 
@@ -109,7 +108,7 @@ async def test_many_newcomers_are_read_from_one_list() -> None:
         asked = len(service.asked)
         await told_first(service, Watcher(service, poll, service.lives), 0.01)
 
-    assert len(service.asked) - asked <= 1 + BESIDE
+    assert len(service.asked) - asked <= 1 + MAX_DETAIL_REQUESTS
 
 
 @pytest.mark.parametrize("how", ["cancelled", "timed out"])
@@ -162,7 +161,7 @@ async def test_a_newcomer_does_not_pay_for_a_round_that_others_gave_up(is_alone:
     """The service was silent when they left, long ago."""
     service = crowd(20, busy=Life((0, RUNNING)))
     poll = poller(service)
-    busy = poll.changes({"busy": "busy"}, None, None)
+    busy = poll.watch({"busy": "busy"}, None, None)
     if not is_alone:
         await anext(busy)
     service.troubles = [(10, 100, RequestTimeout("GET", "x", "silence"))]

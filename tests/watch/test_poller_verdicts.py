@@ -7,8 +7,6 @@ from typing import Any
 import pytest
 
 from st4sd_async import DecodeError, UnknownRun, WaitTimeout
-from st4sd_async._watch.poller import BESIDE
-from st4sd_async._watch.status_reader import FEW, LAST_WORD, LIST_SPARED, UNREADABLE
 from tests.watch.service import (
     GONE,
     KILLED,
@@ -23,6 +21,13 @@ from tests.watch.service import (
     page,
     poller,
     reply,
+)
+from tests.watch.watches import (
+    FINAL_STATUS_TIMEOUT,
+    MAX_DETAIL_REQUESTS,
+    MAX_RUNS_WITHOUT_LIST,
+    ROUNDS_WITHOUT_LIST,
+    UNREADABLE_TIMEOUT,
 )
 
 from .watches import A_FEW, assert_nothing_is_left, crowd, until, watching
@@ -54,13 +59,13 @@ async def test_a_killed_run_ends_in_a_crowd(kill: tuple[Any, ...], moment: int) 
     assert "victim" in watcher.ends
     assert sum(moment <= one <= watcher.ends["victim"] for one in service.moments()) <= rounds
     assert not watcher.of("victim")[-1].status.is_success
-    assert service.most_details() <= 2 * BESIDE
+    assert service.most_details() <= 2 * MAX_DETAIL_REQUESTS
 
 
 async def test_a_hundred_runs_killed_at_once_end() -> None:
     """The node they ran on is gone; each is asked for three times, and each other run once, three in a round."""
     service = crowd(100, **{f"victim-{n}": Life((0, RUNNING), (100, KILLED, RUNNING)) for n in range(100)})
-    rounds = 60 / 10 + (100 + 3 * 100) / BESIDE + A_FEW
+    rounds = 60 / 10 + (100 + 3 * 100) / MAX_DETAIL_REQUESTS + A_FEW
     watcher = Watcher(service, poller(service), service.lives, interval=10, timeout=100 + rounds * 10)
 
     await watcher()
@@ -78,7 +83,7 @@ async def test_a_hundred_runs_killed_at_once_are_asked_a_few_at_a_time(cost: tup
     await watcher()
 
     assert len(watcher.ends) == 100
-    assert service.most_details() <= 2 * BESIDE
+    assert service.most_details() <= 2 * MAX_DETAIL_REQUESTS
 
 
 async def test_a_killed_run_is_found_though_others_are_always_in_doubt() -> None:
@@ -106,7 +111,7 @@ async def test_a_short_list_is_no_proof_of_absence(listing: Any) -> None:
 
     assert len({one.rest_uid for one in told if one.status.is_success}) == 10
     assert not any(one.status.is_deleted for one in told)
-    assert max(one.moment for one in told) < 150 + 10 / BESIDE * 5 + LIST_SPARED * 5
+    assert max(one.moment for one in told) < 150 + 10 / MAX_DETAIL_REQUESTS * 5 + ROUNDS_WITHOUT_LIST * 5
 
 
 async def test_a_run_that_the_list_lost_is_asked_for_in_every_round() -> None:
@@ -201,8 +206,8 @@ async def test_a_last_word_that_hangs_holds_up_nobody_for_long(count: int) -> No
 
     told = await follow(service, interval=1)
 
-    assert max(one.moment for one in told if one.rest_uid != "lost") <= 22 + LAST_WORD + 2
-    assert max(one.moment for one in told if one.rest_uid == "lost") <= 21 + LAST_WORD + 2
+    assert max(one.moment for one in told if one.rest_uid != "lost") <= 22 + FINAL_STATUS_TIMEOUT + 2
+    assert max(one.moment for one in told if one.rest_uid == "lost") <= 21 + FINAL_STATUS_TIMEOUT + 2
 
 
 async def test_a_run_that_is_unknown_ends_as_deleted_and_the_others_go_on() -> None:
@@ -245,7 +250,7 @@ async def test_whoever_asks_for_nothing_but_unknown_runs_is_told_so() -> None:
 
 async def test_runs_that_leave_the_list_go_on() -> None:
     """From six to five: from then on they are asked singly."""
-    service = crowd(FEW, 200, first=Life((0, RUNNING), (50, SUCCESS)))
+    service = crowd(MAX_RUNS_WITHOUT_LIST, 200, first=Life((0, RUNNING), (50, SUCCESS)))
 
     told = await follow(service, interval=5)
 
@@ -273,7 +278,7 @@ async def test_runs_that_enter_the_list_are_not_taken_for_what_they_were() -> No
 
 async def test_runs_that_contradict_the_list_are_asked_no_more_than_others() -> None:
     """Once it is settled who is right; a killed orchestrator among the others is found as soon as ever."""
-    waiting = {f"waiting-{n}": Life((0, ("unscheduled", ""), NULLS)) for n in range(FEW)}
+    waiting = {f"waiting-{n}": Life((0, ("unscheduled", ""), NULLS)) for n in range(MAX_RUNS_WITHOUT_LIST)}
     service = crowd(80, **waiting, victim=Life((0, RUNNING), (500, KILLED, RUNNING)))
     poll = poller(service)
     early = Watcher(service, poll, waiting, interval=10)
@@ -291,9 +296,9 @@ async def test_runs_that_contradict_the_list_are_asked_no_more_than_others() -> 
 
 async def test_runs_that_enter_the_list_together_do_not_wait_for_their_turn() -> None:
     """An end that the list shows first is settled within rounds, however many others there are."""
-    service = crowd(200, **{f"old-{n}": Life((0, RUNNING), (102, SUCCESS)) for n in range(FEW)})
+    service = crowd(200, **{f"old-{n}": Life((0, RUNNING), (102, SUCCESS)) for n in range(MAX_RUNS_WITHOUT_LIST)})
     poll = poller(service)
-    early = Watcher(service, poll, [f"old-{n}" for n in range(FEW)], interval=5)
+    early = Watcher(service, poll, [f"old-{n}" for n in range(MAX_RUNS_WITHOUT_LIST)], interval=5)
     late = Watcher(service, poll, [f"run-{n}" for n in range(200)], interval=5)
 
     async with watching(early):
@@ -301,7 +306,7 @@ async def test_runs_that_enter_the_list_together_do_not_wait_for_their_turn() ->
         async with watching(late):
             await until(service, 103 + A_FEW * 5)
 
-    assert len(early.ends) == FEW
+    assert len(early.ends) == MAX_RUNS_WITHOUT_LIST
 
 
 @pytest.mark.parametrize("trouble", [reply(500, {"message": "boom"}), reply(200, "odd")], ids=["500", "unreadable"])
@@ -310,7 +315,7 @@ async def test_runs_that_cannot_be_asked_do_not_hide_the_others(trouble: Any) ->
     broken = {f"broken-{n}": Life((0, RUNNING), (20, trouble, RUNNING)) for n in range(20)}
     service = Service({**broken, **{f"run-{n}": Life((0, RUNNING), (50, SUCCESS)) for n in range(10)}})
     service.old_items = 20_000
-    watcher = Watcher(service, poller(service), service.lives, interval=5, timeout=20 + UNREADABLE - 1)
+    watcher = Watcher(service, poller(service), service.lives, interval=5, timeout=20 + UNREADABLE_TIMEOUT - 1)
 
     await watcher()
 
@@ -323,7 +328,7 @@ async def test_answers_that_can_be_read_nowhere_are_told_after_a_minute() -> Non
     service = crowd(10, victim=Life((0, RUNNING), (20, reply(200, odd), odd)))
 
     with pytest.raises(DecodeError):
-        await follow(service, interval=5, timeout=20 + UNREADABLE + A_FEW * 5)
+        await follow(service, interval=5, timeout=20 + UNREADABLE_TIMEOUT + A_FEW * 5)
 
 
 async def test_two_bad_answers_long_after_one_another_are_no_reason_to_give_up() -> None:

@@ -1,12 +1,11 @@
-"""Who watches what until when."""
+"""The updates that a consumer receives, and the errors that end its subscription."""
 
 from __future__ import annotations
 
 import pytest
 
 from st4sd_async import DecodeError, ServerError, Status
-from st4sd_async._watch.subscription import Deadline, Follower
-from st4sd_async._watch.watched_run import Watched
+from st4sd_async._watch.watched_run import Deadline, Subscription, WatchedRun
 from st4sd_async.models.finality import FinalityTracker
 from tests.conftest import FakeClock
 
@@ -21,94 +20,96 @@ def running(text: str = "", state: str = "running") -> Status:
 
 
 @pytest.fixture
-def follower() -> Follower:
-    return Follower(Deadline(10, FakeClock()), None)
+def subscription() -> Subscription:
+    return Subscription(Deadline(10, FakeClock()), None)
 
 
 @pytest.fixture
-def watched() -> Watched:
-    return Watched(RUN, FinalityTracker(60))
+def run() -> WatchedRun:
+    return WatchedRun(RUN, FinalityTracker(60))
 
 
-async def test_a_follower_keeps_one_status_of_each_run(follower: Follower, watched: Watched) -> None:
-    """However many there were, and the oldest news first."""
-    other = Watched("demo-2", FinalityTracker(60), status=running())
-    for one in (watched, other):
-        follower.join(one)
+async def test_one_pending_status_is_kept_for_each_run(subscription: Subscription, run: WatchedRun) -> None:
+    """The newest one, however many there were; the run that changed first is delivered first."""
+    other = WatchedRun("demo-2", FinalityTracker(60), status=running())
+    for each in (run, other):
+        subscription.add(each)
 
-    follower.tell(other)
+    subscription.notify(other)
     for number in range(1000):
-        watched.status = running(str(number))
-        assert follower.tell(watched)
+        run.status = running(str(number))
+        assert subscription.notify(run)
 
-    assert [follower.take()[1].error_description for _ in range(2)] == [None, "999"]
-    assert not follower.news
-
-
-async def test_a_follower_is_not_told_what_he_knows(follower: Follower, watched: Watched) -> None:
-    """Nor what changed and changed back before he came for it."""
-    watched.status = running()
-    follower.join(watched)
-    assert follower.tell(watched)
-    follower.take()
-
-    for text, is_news, is_told in (("", False, False), ("changed", True, True), ("", True, False)):
-        watched.status = running(text)
-        assert follower.tell(watched, is_news=is_news) is is_told
-
-    assert not follower.news
+    assert [subscription.take()[1].error_description for _ in range(2)] == [None, "999"]
+    assert not subscription.pending
 
 
-async def test_an_end_is_told_though_it_says_what_was_told(follower: Follower, watched: Watched) -> None:
-    """It may come while something else waits to be told."""
-    watched.status = told = running()
-    follower.join(watched)
-    follower.tell(watched)
-    follower.take()
-    watched.status = running("changed")
-    follower.tell(watched)
+async def test_a_status_is_not_delivered_twice(subscription: Subscription, run: WatchedRun) -> None:
+    """Nor is one that changed and changed back before the consumer took it."""
+    run.status = running()
+    subscription.add(run)
+    assert subscription.notify(run)
+    subscription.take()
 
-    watched.status, watched.final = told, told.concluded()
+    for text, is_news, is_pending in (("", False, False), ("changed", True, True), ("", True, False)):
+        run.status = running(text)
+        assert subscription.notify(run, is_news=is_news) is is_pending
 
-    assert follower.tell(watched)
-    assert follower.take()[1].is_final
-
-
-async def test_a_follower_leaves_a_run_with_its_end(follower: Follower, watched: Watched) -> None:
-    """Though it says what he was told before; nothing binds them any more."""
-    watched.status = running(state="finished")
-    follower.join(watched)
-    follower.tell(watched)
-    follower.take()
-
-    watched.final = watched.status.concluded()
-    assert follower.tell(watched)
-
-    assert follower.take()[1].is_final
-    assert follower.open == {}
-    assert watched.followers == {}
+    assert not subscription.pending
 
 
-async def test_the_first_error_is_the_one_that_is_raised(follower: Follower) -> None:
-    """As an object of his own that says the same."""
+async def test_a_final_status_is_delivered_even_if_it_equals_the_last_one(
+    subscription: Subscription, run: WatchedRun
+) -> None:
+    """It may come while another update is pending."""
+    run.status = delivered = running()
+    subscription.add(run)
+    subscription.notify(run)
+    subscription.take()
+    run.status = running("changed")
+    subscription.notify(run)
+
+    run.status, run.final = delivered, delivered.concluded()
+
+    assert subscription.notify(run)
+    assert subscription.take()[1].is_final
+
+
+async def test_the_final_status_ends_the_subscription_to_a_run(subscription: Subscription, run: WatchedRun) -> None:
+    """Neither keeps a reference to the other."""
+    run.status = running(state="finished")
+    subscription.add(run)
+    subscription.notify(run)
+    subscription.take()
+
+    run.final = run.status.concluded()
+    assert subscription.notify(run)
+
+    assert subscription.take()[1].is_final
+    assert subscription.open == {}
+    assert run.subscriptions == {}
+
+
+async def test_the_first_error_is_raised(subscription: Subscription) -> None:
+    """As a copy with the same attributes."""
     first = ServerError("boom", status=500, detail={"message": "boom"}, url="x")
 
-    follower.end(first)
-    follower.end(DecodeError("GET", "x", "odd"))
+    subscription.fail(first)
+    subscription.fail(DecodeError("GET", "x", "odd"))
 
     with pytest.raises(ServerError) as caught:
-        follower.check()
+        subscription.raise_if_over()
     assert caught.value is not first
     assert (str(caught.value), caught.value.status, caught.value.detail) == (str(first), 500, {"message": "boom"})
 
 
-def test_a_deadline_tells_what_is_left() -> None:
-    """None means no end."""
+def test_a_deadline_has_the_remaining_time() -> None:
+    """None means that there is no end."""
     clock = FakeClock()
     deadline, never = Deadline(10, clock), Deadline(None, clock)
     clock.time += 4
 
-    assert deadline.left == 6
-    assert never.left == float("inf")
+    assert deadline.remaining == 6
+    assert never.remaining == float("inf")
     clock.time += 7
-    assert deadline.left == 0
+    assert deadline.remaining == 0

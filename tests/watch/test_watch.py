@@ -10,7 +10,6 @@ import pytest
 
 from st4sd_async import ConnectFailed, Status, WaitTimeout
 from st4sd_async._util.clock import SystemClock
-from st4sd_async._watch.schedule import QUICKEST, SLOWEST
 from tests.conftest import FakeClock
 from tests.watch.courses import COURSES, FOR_EVER, Course
 from tests.watch.service import (
@@ -26,6 +25,7 @@ from tests.watch.service import (
     page,
     poller,
 )
+from tests.watch.watches import FIRST_PAUSE, MAX_PAUSE
 
 from .watches import LONGEST_PAUSE, RUN, alone
 from .watches import anyio_backend as anyio_backend
@@ -197,10 +197,10 @@ async def test_the_pace_is_quick_after_a_change_and_slow_when_nothing_moves() ->
     await follow(service)
 
     pauses = [after - before for before, after in zip(service.looks, service.looks[1:], strict=False)]
-    assert pauses[0] == pytest.approx(QUICKEST, rel=0.11)
-    assert max(pauses) == pytest.approx(SLOWEST, rel=0.11)
+    assert pauses[0] == pytest.approx(FIRST_PAUSE, rel=0.11)
+    assert max(pauses) == pytest.approx(MAX_PAUSE, rel=0.11)
     changed = next(index for index, moment in enumerate(service.looks) if moment >= 1000)
-    assert pauses[changed] == pytest.approx(QUICKEST, rel=0.11)
+    assert pauses[changed] == pytest.approx(FIRST_PAUSE, rel=0.11)
     assert len(service.looks) < 80
 
 
@@ -226,7 +226,7 @@ async def test_a_fixed_interval_does_not_delay_the_end() -> None:
 async def test_it_can_be_dropped_and_stepped_from_any_task() -> None:
     """No task group and no cancel scope is open while the caller has a status."""
     service = alone((0, RUNNING), (5, SUCCESS))
-    changes = poller(service).changes({RUN: RUN}, 50, None)
+    changes = poller(service).watch({RUN: RUN}, 50, None)
     seen: list[Status] = []
 
     async def step() -> None:

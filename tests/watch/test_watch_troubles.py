@@ -21,10 +21,9 @@ from st4sd_async import (
     Unauthorized,
     UnknownRun,
 )
-from st4sd_async._watch.schedule import LONGEST_REST
-from st4sd_async._watch.status_reader import LAST_WORD, UNREADABLE
-from st4sd_async._watch.subscription import concerns_all, survives
+from st4sd_async._watch.status_reader import concerns_all_runs, is_transient
 from tests.watch.service import GONE, NULLS, RUNNING, SILENCE, SUCCESS, Told, follow, page, reply
+from tests.watch.watches import FINAL_STATUS_TIMEOUT, MAX_REST, UNREADABLE_TIMEOUT
 
 from .watches import LONGEST_PAUSE, RUN, alone
 from .watches import anyio_backend as anyio_backend
@@ -58,7 +57,7 @@ PASSING = {
 async def test_what_passes_does_not_end_it(trouble: Any) -> None:
     """A spell of whatever a proxy or network may do is waited out, and nothing is told of it."""
     service = alone((0, RUNNING), (70, SUCCESS))
-    service.troubles = [(10, 10 + UNREADABLE - 15, trouble)]
+    service.troubles = [(10, 10 + UNREADABLE_TIMEOUT - 15, trouble)]
 
     told = await follow(service)
 
@@ -80,8 +79,8 @@ async def test_a_service_that_is_down_at_first_is_waited_for(trouble: Any) -> No
 RESTS = {
     "429": (429, "40", 40),
     "503": (503, "40", 40),
-    "longer than is borne": (429, "3600", LONGEST_REST),
-    "for ever": (503, "inf", LONGEST_REST),
+    "longer than is borne": (429, "3600", MAX_REST),
+    "for ever": (503, "inf", MAX_REST),
     "a date that is past": (503, "Mon, 01 Jan 2001 00:00:00 GMT", 0),
     "nonsense": (503, "soon", 0),
     "no number": (503, "nan", 0),
@@ -150,7 +149,7 @@ async def test_answers_that_cannot_be_read_for_a_minute_are_told() -> None:
     with pytest.raises(DecodeError):
         await follow(service, interval=2)
 
-    assert 10 + UNREADABLE <= service.looks[-1] <= 10 + UNREADABLE + LONGEST_PAUSE
+    assert 10 + UNREADABLE_TIMEOUT <= service.looks[-1] <= 10 + UNREADABLE_TIMEOUT + LONGEST_PAUSE
 
 
 async def test_answers_that_cannot_be_read_now_and_then_are_not_told() -> None:
@@ -208,7 +207,7 @@ async def test_a_run_that_is_deleted_ends_with_what_is_known(script: list[Any], 
 
     assert told[-1].status.is_deleted
     assert told[-1].words == last
-    assert told[-1].moment <= service.looks[-1] + LAST_WORD + 0.001
+    assert told[-1].moment <= service.looks[-1] + FINAL_STATUS_TIMEOUT + 0.001
     assert all(not one.status.is_deleted for one in told[:-1])
 
 
@@ -250,6 +249,6 @@ ERRORS: list[tuple[Exception, bool, bool, bool]] = [
 @pytest.mark.parametrize(("error", "at_first", "later", "for_all"), ERRORS, ids=repr)
 async def test_what_is_survived(error: Exception, at_first: bool, later: bool, for_all: bool) -> None:
     """What passes by itself; what the service itself says is believed."""
-    assert survives(error, is_proven=False) is at_first
-    assert survives(error, is_proven=True) is later
-    assert concerns_all(error) is for_all
+    assert is_transient(error, has_answered=False) is at_first
+    assert is_transient(error, has_answered=True) is later
+    assert concerns_all_runs(error) is for_all

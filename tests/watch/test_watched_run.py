@@ -8,8 +8,8 @@ from typing import Any
 import pydantic
 import pytest
 
-from st4sd_async import Status
-from st4sd_async._watch.watched_run import Watched, choose
+from st4sd_async import Status, UnknownRun
+from st4sd_async._watch.watched_run import WatchedRun, choose_runs
 from st4sd_async.models.finality import FinalityTracker
 from tests.watch.service import FAILED, KILLED, NULLS, RUNNING, SUCCESS, status
 
@@ -19,20 +19,20 @@ BLANK = {"experiment-state": "unscheduled", "exit-status": "", "stages": [], "me
 
 
 @pytest.fixture
-def run() -> Watched:
-    return Watched("demo-1", FinalityTracker(GRACE))
+def run() -> WatchedRun:
+    return WatchedRun("demo-1", FinalityTracker(GRACE))
 
 
-def some(count: int, **facts: Any) -> list[Watched]:
+def some(count: int, **facts: Any) -> list[WatchedRun]:
     """Healthy runs that were asked for one after the other."""
     return [
-        Watched(
+        WatchedRun(
             f"run-{n}",
             FinalityTracker(GRACE),
             status=answer(RUNNING),
             is_new=False,
-            changed=0.0,
-            asked=float(n),
+            changed_at=0.0,
+            requested_at=float(n),
             **facts,
         )
         for n in range(count)
@@ -43,20 +43,20 @@ def answer(words: tuple[str | None, ...] | dict[str, Any]) -> Status:
     return Status.model_validate(status(words))
 
 
-def ask(run: Watched, words: Any, now: float, *, beside_list: bool = True) -> bool:
+def ask(run: WatchedRun, words: Any, now: float, *, after_list: bool = True) -> bool:
     """Have it answer, right after a list or without one."""
-    return run.take_answer(answer(words), now, beside_list=beside_list)
+    return run.apply_reply(answer(words), now, after_list=after_list)
 
 
-def take(run: Watched, kind: str, what: Any, now: float) -> bool:
+def take(run: WatchedRun, kind: str, what: Any, now: float) -> bool:
     """One step of a course."""
     if kind == "miss":
-        run.miss()
+        run.mark_unlisted()
         return False
-    return run.take_entry(what, now) if kind == "entry" else ask(run, what, now, beside_list=kind == "answer")
+    return run.apply_listed(what, now) if kind == "entry" else ask(run, what, now, after_list=kind == "answer")
 
 
-def words(run: Watched) -> tuple[str | None, ...]:
+def words(run: WatchedRun) -> tuple[str | None, ...]:
     assert run.status is not None
     return run.status.pair
 
@@ -153,7 +153,7 @@ COURSES: dict[str, list[Step]] = {
 
 
 @pytest.mark.parametrize("course", COURSES.values(), ids=COURSES)
-def test_what_is_news_and_what_is_believed(course: list[Step], run: Watched) -> None:
+def test_what_is_news_and_what_is_believed(course: list[Step], run: WatchedRun) -> None:
     """A run's own answer holds until its entry in the list changes; only what says something else is news."""
     for now, (kind, what, is_news, shown) in enumerate(course):
         told = take(run, kind, what, now)
@@ -162,43 +162,43 @@ def test_what_is_news_and_what_is_believed(course: list[Step], run: Watched) -> 
 
 
 @pytest.mark.parametrize("entry", [5, "odd", [1], {"experiment-state": 7}, {"exit-status": []}], ids=repr)
-def test_an_entry_that_cannot_be_read_changes_nothing(entry: Any, run: Watched) -> None:
+def test_an_entry_that_cannot_be_read_changes_nothing(entry: Any, run: WatchedRun) -> None:
     """It says so, and what was known holds."""
-    run.take_entry(status(RUNNING), 1.0)
+    run.apply_listed(status(RUNNING), 1.0)
 
     with pytest.raises(pydantic.ValidationError):
-        run.take_entry(entry, 2.0)
+        run.apply_listed(entry, 2.0)
 
     assert words(run) == RUNNING
-    assert run.seen == 1.0
-    assert not run.take_entry(status(RUNNING), 3.0)
+    assert run.seen_at == 1.0
+    assert not run.apply_listed(status(RUNNING), 3.0)
 
 
 @pytest.mark.parametrize("entry", [status(("running", "Failed")), None], ids=["half-final", "nothing"])
 @pytest.mark.parametrize("before", [None, status(("Initialising", "N/A"))], ids=["no list before", "a list before"])
 def test_two_sources_that_contradict_each_other_are_settled_by_asking_once(
-    before: Any, entry: Any, run: Watched
+    before: Any, entry: Any, run: WatchedRun
 ) -> None:
     """Which of the two is newer cannot be told; after an answer it can."""
     if before:
-        run.take_entry(before, 0.0)
-    ask(run, RUNNING, 1.0, beside_list=False)
-    run.take_entry(entry, 2.0)
+        run.apply_listed(before, 0.0)
+    ask(run, RUNNING, 1.0, after_list=False)
+    run.apply_listed(entry, 2.0)
     assert run.is_doubtful(2.0)
 
     ask(run, RUNNING, 3.0)
 
     for now in (4.0, 5.0):
         assert not run.is_doubtful(now)
-        assert not run.take_entry(entry, now)
+        assert not run.apply_listed(entry, now)
 
 
-def test_a_contradiction_stays_open_until_it_was_asked_for(run: Watched) -> None:
+def test_a_contradiction_stays_open_until_it_was_asked_for(run: WatchedRun) -> None:
     """The list may show the same again before the run's turn comes."""
-    ask(run, RUNNING, 1.0, beside_list=False)
+    ask(run, RUNNING, 1.0, after_list=False)
 
     for now in (2.0, 3.0):
-        run.take_entry(status(SUCCESS), now)
+        run.apply_listed(status(SUCCESS), now)
 
         assert run.final is None
         assert run.is_doubtful(now)
@@ -206,9 +206,9 @@ def test_a_contradiction_stays_open_until_it_was_asked_for(run: Watched) -> None
 
 @pytest.mark.parametrize("source", ["answer", "entry"])
 @pytest.mark.parametrize("pair", [SUCCESS, FAILED, ("failed", "Failed"), ("Failed", "stopped")], ids=str)
-def test_both_words_are_the_end(source: str, pair: tuple[str, str], run: Watched) -> None:
+def test_both_words_are_the_end(source: str, pair: tuple[str, str], run: WatchedRun) -> None:
     """In the list or by itself, at the first look."""
-    is_news = ask(run, pair, 0.0) if source == "answer" else run.take_entry(status(pair), 0.0)
+    is_news = ask(run, pair, 0.0) if source == "answer" else run.apply_listed(status(pair), 0.0)
 
     assert is_news
     assert run.final is not None
@@ -216,22 +216,22 @@ def test_both_words_are_the_end(source: str, pair: tuple[str, str], run: Watched
     assert not run.final.is_deleted
 
 
-def test_a_pair_that_stands_in_the_list_is_the_end_after_the_grace(run: Watched) -> None:
+def test_a_pair_that_stands_in_the_list_is_the_end_after_the_grace(run: WatchedRun) -> None:
     """Each list is a look."""
-    news = [run.take_entry(status(("running", "Failed")), moment) for moment in (0.0, 20.0, 40.0, 60.0)]
+    news = [run.apply_listed(status(("running", "Failed")), moment) for moment in (0.0, 20.0, 40.0, 60.0)]
 
     assert news == [True, False, False, True]
     assert run.final is not None
     assert run.final.is_final
 
 
-def test_a_list_that_is_blind_is_no_look(run: Watched) -> None:
+def test_a_list_that_is_blind_is_no_look(run: WatchedRun) -> None:
     """A killed orchestrator is over when it was asked for, not when the list says that it runs."""
-    run.take_entry(status(RUNNING), 0.0)
+    run.apply_listed(status(RUNNING), 0.0)
     for moment in (10.0, 40.0):
         ask(run, KILLED, moment)
     for moment in (50.0, 70.0, 1000.0):
-        assert not run.take_entry(status(RUNNING), moment)
+        assert not run.apply_listed(status(RUNNING), moment)
 
     assert run.final is None
     assert ask(run, KILLED, 1001.0)
@@ -243,12 +243,12 @@ def test_a_list_that_is_blind_is_no_look(run: Watched) -> None:
     [(None, None, NULLS), (RUNNING, None, RUNNING), (RUNNING, SUCCESS, SUCCESS), (None, SUCCESS, SUCCESS)],
     ids=str,
 )
-def test_a_deleted_run_has_a_last_status(known: Any, last_word: Any, shown: Any, run: Watched) -> None:
+def test_a_deleted_run_has_a_last_status(known: Any, last_word: Any, shown: Any, run: WatchedRun) -> None:
     """That of the datastore, or what was seen last, or a pending one."""
     if known:
         ask(run, known, 0.0)
 
-    run.delete(answer(last_word) if last_word else None)
+    run.mark_deleted(answer(last_word) if last_word else None, UnknownRun("m", status=404), 0.0)
 
     assert run.final is not None
     assert run.final.pair == shown
@@ -256,23 +256,27 @@ def test_a_deleted_run_has_a_last_status(known: Any, last_word: Any, shown: Any,
     assert run.final.is_final
 
 
-def test_a_new_run_presses_until_it_was_seen(run: Watched) -> None:
+def test_a_new_run_presses_until_it_was_seen(run: WatchedRun) -> None:
     """Who came for it should not wait."""
-    assert run.presses(0.0) == 0
+    assert run.seconds_until_urgent(0.0) == 0
 
-    run.take_entry(status(RUNNING), 0.0)
+    run.apply_listed(status(RUNNING), 0.0)
 
-    assert run.presses(0.0) == inf
+    assert run.seconds_until_urgent(0.0) == inf
 
 
-def test_a_half_final_run_presses_when_it_is_worth_it(run: Watched) -> None:
+def test_a_half_final_run_presses_when_it_is_worth_it(run: WatchedRun) -> None:
     """After half the grace; not again while it gives no answer."""
     ask(run, KILLED, 10.0)
-    assert (run.presses(10.0), run.presses(30.0), run.presses(50.0)) == (30.0, 10.0, 0.0)
+    assert (run.seconds_until_urgent(10.0), run.seconds_until_urgent(30.0), run.seconds_until_urgent(50.0)) == (
+        30.0,
+        10.0,
+        0.0,
+    )
 
-    run.asked = 50.0
+    run.requested_at = 50.0
 
-    assert run.presses(50.0) == inf
+    assert run.seconds_until_urgent(50.0) == inf
 
 
 def test_doubtful_runs_are_asked_first_and_the_one_asked_longest_ago_before_others() -> None:
@@ -282,7 +286,7 @@ def test_doubtful_runs_are_asked_first_and_the_one_asked_longest_ago_before_othe
     runs[8].status = None
     ask(runs[9], KILLED, 0.0)
 
-    assert [run.rest_uid for run in choose(runs, 100.0, 4)] == ["run-7", "run-8", "run-9", "run-0"]
+    assert [run.rest_uid for run in choose_runs(runs, 100.0, 4)] == ["run-7", "run-8", "run-9", "run-0"]
 
 
 def test_one_place_is_always_for_the_quietest() -> None:
@@ -291,7 +295,7 @@ def test_one_place_is_always_for_the_quietest() -> None:
     for run in runs[1:]:
         run.is_in_doubt = True
 
-    chosen = [run.rest_uid for run in choose(runs, 0.0, 3)]
+    chosen = [run.rest_uid for run in choose_runs(runs, 0.0, 3)]
 
     assert chosen == ["run-1", "run-2", "run-0"]
 
@@ -304,7 +308,7 @@ def test_no_more_than_asked_for_are_chosen(count: int, most: int, found: int, do
     for run in runs[:doubtful]:
         run.is_in_doubt = True
 
-    chosen = choose(runs, 0.0, most)
+    chosen = choose_runs(runs, 0.0, most)
 
     assert len(chosen) == len({run.rest_uid for run in chosen}) == found
 
@@ -313,8 +317,8 @@ def test_every_run_has_its_turn() -> None:
     """Three at a time, all of them before one for a second time."""
     runs, asked = some(30), []
     for now in range(100, 110):
-        for run in choose(runs, now, 3):
-            run.asked = now
+        for run in choose_runs(runs, now, 3):
+            run.requested_at = now
             asked.append(run.rest_uid)
 
     assert sorted(asked) == sorted(run.rest_uid for run in runs)
@@ -323,15 +327,15 @@ def test_every_run_has_its_turn() -> None:
 def test_a_run_that_just_moved_is_not_quiet() -> None:
     """The list sees it; those that stand still may be dead."""
     runs = some(3)
-    runs[0].changed = 50.0
+    runs[0].changed_at = 50.0
 
-    assert [run.rest_uid for run in choose(runs, 60.0, 1)] == ["run-1"]
+    assert [run.rest_uid for run in choose_runs(runs, 60.0, 1)] == ["run-1"]
 
 
 def test_of_equally_quiet_runs_the_one_whose_start_is_hidden_comes_first() -> None:
     """The list never shows a start-up failure."""
-    runs = [Watched(f"run-{n}", FinalityTracker(GRACE), changed=1.0, is_new=False) for n in range(3)]
+    runs = [WatchedRun(f"run-{n}", FinalityTracker(GRACE), changed_at=1.0, is_new=False) for n in range(3)]
     for run, pair in zip(runs, (RUNNING, NULLS, RUNNING), strict=True):
         run.status = answer(pair)
 
-    assert [run.rest_uid for run in choose(runs, 60.0, 1)] == ["run-1"]
+    assert [run.rest_uid for run in choose_runs(runs, 60.0, 1)] == ["run-1"]

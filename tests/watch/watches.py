@@ -12,11 +12,43 @@ import anyio
 import pytest
 
 from st4sd_async._watch.poller import Poller
-from st4sd_async._watch.schedule import JITTER, SLOWEST
 from tests.watch.service import HASTY, RUNNING, SUCCESS, Life, Service, Watcher
 
+MAX_RUNS_WITHOUT_LIST = 5
+"""Up to this many runs are requested one by one."""
+MAX_DETAIL_REQUESTS = 3
+"""Requests for single runs in a round in which the list is read."""
+MAX_LIST_ITEMS_PER_RUN = 50
+"""Items in the list for each watched run, above which the list is not used."""
+MAX_PARALLEL_REQUESTS = 5
+"""Requests for single runs in flight at once."""
+MAX_FAILURES_IN_A_ROW = 8
+"""Failures that end a round."""
+MAX_LIST_FAILURES = 3
+"""Failures in a row after which the list is not used."""
+ROUNDS_WITHOUT_LIST = 10
+"""Rounds for which the list is not used then."""
+FINAL_STATUS_TIMEOUT = 5.0
+"""Seconds that the datastore has to return a final status."""
+UNREADABLE_TIMEOUT = 60.0
+"""Seconds of unreadable replies after which a run is given up."""
+FIRST_PAUSE = 0.5
+"""Seconds between the first rounds."""
+MAX_PAUSE = 30.0
+"""Seconds between rounds when nothing changes."""
+PAUSE_GROWTH = 1.5
+"""Factor by which pauses grow."""
+JITTER = 0.1
+"""Share by which pauses are random."""
+REST_FACTOR = 10
+"""A pause is at least this many times as long as the round before it."""
+MAX_ROUND = 120.0
+"""Seconds above which a round was suspended with its machine."""
+MAX_REST = 60.0
+"""Seconds of rest after a failed round, at most."""
+
 RUN = "demo-1"
-LONGEST_PAUSE = SLOWEST * (1 + JITTER)
+LONGEST_PAUSE = MAX_PAUSE * (1 + JITTER)
 A_FEW = 4
 """Rounds."""
 
@@ -63,8 +95,8 @@ async def watching(*watchers: Watcher) -> AsyncIterator[list[asyncio.Task[None]]
 def assert_nothing_is_left(poll: Poller) -> None:
     """Nobody is known any more."""
     assert poll._runs == {}
-    assert poll._turns._asleep == {}
-    assert poll._turns._leader is None
+    assert poll._election._sleeping == {}
+    assert poll._election._leader is None
     assert not any(poll._schedule._intervals.values())
 
 

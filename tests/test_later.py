@@ -63,6 +63,16 @@ def test_importing_the_package_builds_what_checks_no_model() -> None:
     assert not any(built)
 
 
+def test_building_the_models_reads_no_source() -> None:
+    """The docstrings are completed from the source when they are read, and not in an event loop that reads replies."""
+    code = "[getattr(st4sd_async.models, name) for name in st4sd_async.models.__all__] and "
+    built = "[cls.model_rebuild() for base in (Reply, Payload) for cls in base.__subclasses__()] and "
+    read = "[file for file in __import__('linecache').cache if 'st4sd_async' in file]"
+    names = "(lambda Reply, Payload: " + built + read + ")(st4sd_async.models.Reply, st4sd_async.models.Payload)"
+
+    assert fresh(code + names) == []
+
+
 @pytest.mark.parametrize("facade", FACADES, ids=lambda facade: facade.__name__)
 def test_every_name_that_type_checkers_see_is_there(facade: Any) -> None:
     """What comes later is what would have come at once."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from pydantic import (
     BaseModel,
     ConfigDict,
+    GetCoreSchemaHandler,
     ModelWrapValidatorHandler,
     PrivateAttr,
     ValidationInfo,
@@ -21,6 +22,7 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from pydantic_core.core_schema import EnumSchema
 
 from .._util.field_docs import document_fields
 from .._util.printable import printable
@@ -132,6 +134,11 @@ class Word(StrEnum):
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         document_fields(cls)
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: type, handler: GetCoreSchemaHandler) -> EnumSchema:
+        # Pydantic would make the same schema, and read the docstring for it, and so the source of the class.
+        return EnumSchema(type="enum", cls=cls, members=list(cls), sub_type="str", missing=cls._missing_)
 
     @classmethod
     def _missing_(cls, value: object) -> Self | None:

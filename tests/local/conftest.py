@@ -1,4 +1,4 @@
-"""Fixtures: an embedded server whose time stands still, and a plain HTTP client that is signed in."""
+"""Fixtures: an embedded server whose clock stands still, and an authenticated plain HTTP client."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from tests.local.helpers import definition
 
 @pytest.fixture
 def server() -> Iterator[LocalServer]:
-    """A server whose virtual time only moves when it is told to."""
+    """Return a server whose virtual clock is moved only by `advance`."""
     with LocalServer(speed=0, slots=2) as running:
         yield running
 
 
 @pytest.fixture
 def web(server: LocalServer) -> Iterator[httpx.Client]:
-    """A client of its runtime service."""
+    """Return a client of its runtime service."""
     headers = {"Authorization": f"Bearer {server.api_key}"}
     with httpx.Client(base_url=f"{server.url}/rs", headers=headers, timeout=30, verify=False) as client:
         yield client
@@ -29,7 +29,7 @@ def web(server: LocalServer) -> Iterator[httpx.Client]:
 
 @pytest.fixture
 def push(server: LocalServer, web: httpx.Client) -> Any:
-    """A function that pushes an experiment of that name whose package is not an example."""
+    """Return a function that pushes an experiment whose package is not an example."""
 
     def push_package(name: str = "toy", **options: Any) -> dict[str, Any]:
         reply = web.post("/experiments/", json=definition(name, options))

@@ -1,4 +1,4 @@
-"""Definitions to push and runs to start in an embedded server."""
+"""Definitions to push, and starts of runs in an embedded server."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Any
 
 import httpx
 
-UNREADABLE = {"message": "The browser (or proxy) sent a request that this server could not understand."}
+BAD_REQUEST = {"message": "The browser (or proxy) sent a request that this server could not understand."}
 MOLECULES = {"filename": "molecules.csv", "content": "index,smiles\n0,CCO\n1,NAN\n2,CCCC\n"}
 
 
 def definition(name: str = "toy", options: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """A definition to push; options are those of the execution."""
+    """Return a definition to push with these execution options."""
     location = {"url": f"https://git.example/{name}.git", "tag": "1.0.0"}
     return {
         "base": {"packages": [{"source": {"git": {"location": location}}}]},
@@ -22,7 +22,7 @@ def definition(name: str = "toy", options: Mapping[str, Any] | None = None) -> d
 
 
 def start(web: httpx.Client, name: str = "toy", **payload: Any) -> str:
-    """The id of a new instance."""
+    """Start an instance and return its id."""
     reply = web.post(f"/experiments/{name}/start", json=payload)
     assert reply.status_code == 200, reply.text
     rest_uid: str = reply.json()

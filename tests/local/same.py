@@ -1,7 +1,7 @@
 """
-What the comparisons with the client of st4sd-runtime-core share: finished runs by both engines, both clients.
+Fixtures of the comparisons with the client of st4sd-runtime-core: finished runs of both engines, both clients.
 
-A file that wants ``client`` imports ``finished`` too.
+A test module that imports ``client`` needs ``finished`` too.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from st4sd_async.local import LocalServer
 from tests.local.helpers import MOLECULES
 
 INCUMBENT = [
-    pytest.mark.filterwarnings("ignore"),  # of the incumbent and of what it imports
+    pytest.mark.filterwarnings("ignore"),  # of the incumbent and its dependencies
     pytest.mark.timeout(120),
 ]
-"""What tests that use the incumbent are marked with."""
+"""Marks of tests that use the incumbent."""
 
 
 @dataclass
 class Finished:
-    """Runs that are over, and the incumbent that looks at them."""
+    """Finished runs, and the incumbent's client."""
 
     engine: Literal["simulator", "elaunch"]
     server: LocalServer
@@ -36,26 +36,26 @@ class Finished:
     runs: dict[str, str]
     """experiment -> rest-uid."""
     instances: dict[str, str]
-    """experiment -> what documents call the run."""
+    """experiment -> the run's ``instance`` in documents."""
 
     async def ask(self, method: str, *args: Any, **options: Any) -> Any:
-        """What the incumbent answers; it blocks."""
+        """Call a method of the incumbent, which blocks, in a thread."""
         return await to_thread.run_sync(partial(getattr(self.api, method), *args, **options))
 
     def wait(self) -> None:
-        """Wait until the runs are over and the datastore knows."""
+        """Wait until the runs are over and in the datastore."""
         if self.engine == "simulator":
             self.server.advance(100)
         over = {"status.experiment-state": "finished"}
         while len(found := self.api.cdb_get_document_experiment(query=over, _api_verbose=False)) < len(self.runs):
             time.sleep(0.05)
-        self.api.cdb_get_document_component(_api_verbose=False)  # the simulator makes files when somebody asks for them
+        self.api.cdb_get_document_component(_api_verbose=False)  # makes the simulator write its files
         self.instances = {document["name"]: document["instance"] for document in found}
 
 
 @pytest.fixture(scope="module", params=["simulator", pytest.param("elaunch", marks=pytest.mark.slow)])
 def finished(request: pytest.FixtureRequest) -> Iterator[Finished]:
-    """A run of each example by both engines."""
+    """Return a run of each example by both engines."""
     from experiment.service.db import ExperimentRestAPI
 
     with LocalServer(engine=request.param, speed=0) as server:
@@ -74,6 +74,6 @@ def finished(request: pytest.FixtureRequest) -> Iterator[Finished]:
 
 @pytest.fixture
 async def client(finished: Finished) -> AsyncIterator[Client]:
-    """Our client of the same server."""
+    """Return our client of the same server."""
     async with Client(finished.server.url, api_key=finished.server.api_key) as opened:
         yield opened

@@ -10,7 +10,7 @@ import pytest
 
 from st4sd_async.local import LocalServer
 from st4sd_async.local.simulator.simulator import DATASTORE_LAG
-from tests.local.helpers import MOLECULES, UNREADABLE, start
+from tests.local.helpers import BAD_REQUEST, MOLECULES, start
 
 QUERY = "/ds-mongodb-proxy/documents/api/v1.0/query"
 WORDS = ("experiment-state", "stage-state", "exit-status", "current-stage")
@@ -213,7 +213,7 @@ def test_queries_need_credentials_and_an_object(server: LocalServer, web: httpx.
 
     assert (stranger.status_code, stranger.headers["content-type"]) == (403, "text/html")
     assert undeclared.json() == {"document-descriptors": []}
-    assert (no_json.status_code, no_json.json()) == (400, UNREADABLE)
+    assert (no_json.status_code, no_json.json()) == (400, BAD_REQUEST)
     assert web.get(server.url + QUERY).status_code == 405
 
 

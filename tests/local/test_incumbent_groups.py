@@ -1,4 +1,4 @@
-"""The incumbent's own methods for relationships, datasets, secrets and lambdas work unmodified, and agree with ours."""
+"""The incumbent's methods for relationships, datasets, secrets and lambdas work and agree with ours."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from st4sd_async.local import LocalServer
 from tests.client.definitions import LAMBDA, relationship
 
 pytestmark = [
-    pytest.mark.filterwarnings("ignore"),  # those of the incumbent and of what it imports
-    pytest.mark.timeout(60),  # which takes seconds, and on a busy machine many
+    pytest.mark.filterwarnings("ignore"),  # of the incumbent and its dependencies
+    pytest.mark.timeout(60),  # the import takes seconds, more on a busy machine
 ]
 
 T = TypeVar("T")
@@ -24,7 +24,7 @@ PULL = {"username": "somebody", "password": "a-password"}
 
 @pytest.fixture
 def incumbent(server: LocalServer) -> Any:
-    """The client that comes with st4sd-runtime-core; both experiments of the relationship are there."""
+    """Return the client of st4sd-runtime-core, after pushing both experiments of the relationship."""
     from experiment.service.db import ExperimentRestAPI
 
     api = ExperimentRestAPI(f"{server.url}/rs", max_retries=2, secs_between_retries=0.01, cc_bearer_key=server.api_key)
@@ -37,20 +37,20 @@ def incumbent(server: LocalServer) -> Any:
 
 @pytest.fixture
 def ours(server: LocalServer) -> Callable[[Callable[[Client], Awaitable[T]]], T]:
-    """What a call of our client gives."""
+    """Return a function that calls our client."""
 
-    def ask(call: Callable[[Client], Awaitable[T]]) -> T:
-        async def asked() -> T:
+    def run(call: Callable[[Client], Awaitable[T]]) -> T:
+        async def call_client() -> T:
             async with Client(server.url, api_key=server.api_key) as client:
                 return await call(client)
 
-        return asyncio.run(asked())
+        return asyncio.run(call_client())
 
-    return ask
+    return run
 
 
 def test_relationships_agree(incumbent: Any, ours: Any) -> None:
-    """What one pushes the other gets, lists, synthesizes and deletes."""
+    """Each client can get, list, synthesize and delete what the other pushed."""
     pushed = incumbent.api_relationship_push(relationship())
     again = ours(lambda client: client.relationships.push(relationship("other")))
 
@@ -67,8 +67,8 @@ def test_relationships_agree(incumbent: Any, ours: Any) -> None:
     assert incumbent.api_relationship_list() == {}
 
 
-def test_relationships_fail_in_the_incumbents_words(incumbent: Any, ours: Any) -> None:
-    """What is an error here is one there, with the same HTTP status."""
+def test_unknown_relationships_agree(incumbent: Any, ours: Any) -> None:
+    """Both clients raise an error with the same HTTP status."""
     from experiment.service.errors import InvalidHTTPRequest
 
     from st4sd_async import UnknownRelationship
@@ -91,7 +91,7 @@ def test_relationships_fail_in_the_incumbents_words(incumbent: Any, ours: Any) -
 
 
 def test_datasets_agree(incumbent: Any, ours: Any) -> None:
-    """What one creates the other lists, and cannot create again."""
+    """Each client lists what the other created, and cannot create it again."""
     bucket = S3(accessKeyID="i", secretAccessKey="k", bucket="b", endpoint="e")
 
     incumbent.api_datasets_create("theirs", "e", "b", "i", "k")
@@ -103,7 +103,7 @@ def test_datasets_agree(incumbent: Any, ours: Any) -> None:
 
 
 def test_pull_secrets_agree(incumbent: Any, ours: Any) -> None:
-    """What one creates the other lists and updates."""
+    """Each client lists and updates what the other created."""
     from experiment.service.errors import InvalidHTTPRequest
 
     incumbent.api_image_pull_secrets_create("theirs", "quay.example", **PULL)
@@ -120,7 +120,7 @@ def test_pull_secrets_agree(incumbent: Any, ours: Any) -> None:
 
 
 def test_lambda_experiments_agree(incumbent: Any, ours: Any, server: LocalServer) -> None:
-    """What one starts the other sees; the incumbent checks FlowIR with the orchestrator's own libraries."""
+    """Each client sees the runs of the other; the incumbent checks FlowIR with the orchestrator's libraries."""
     theirs = incumbent.api_experiment_start_lambda(copy.deepcopy(LAMBDA))
     mine = ours(lambda client: client.start_lambda(LAMBDA)).id
     server.advance(100)

@@ -1,4 +1,4 @@
-"""The embedded server answers as the recorded services do."""
+"""The embedded server responds like the recorded services."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ import httpx
 import pytest
 
 from st4sd_async.local import Delay, LocalServer
-from tests.local.helpers import UNREADABLE, definition
+from tests.local.helpers import BAD_REQUEST, definition
 
 NOT_ALLOWED = {"message": "The method is not allowed for the requested URL."}
 
 
-def test_serves_without_an_asynchronous_client(server: LocalServer, web: httpx.Client) -> None:
-    """A plain context manager gives a url, credentials and the pages that prove a login."""
+def test_serves_synchronously(server: LocalServer, web: httpx.Client) -> None:
+    """As a plain context manager it provides a URL, credentials and the page at the root."""
     home = web.get("/")
 
     assert home.status_code == 200
@@ -30,7 +30,7 @@ def test_serves_without_an_asynchronous_client(server: LocalServer, web: httpx.C
 
 @pytest.mark.anyio
 async def test_serves_asynchronously() -> None:
-    """The same server is an asynchronous context manager, whose port is closed afterwards."""
+    """As an asynchronous context manager it closes its port at the end."""
     async with httpx.AsyncClient() as client:
         async with LocalServer() as server:
             cookies = {"Cookie": f"oauth-proxy={server.auth_token}"}
@@ -42,7 +42,7 @@ async def test_serves_asynchronously() -> None:
 
 
 def test_a_port_that_is_in_use_is_named(server: LocalServer) -> None:
-    """The error says which port, and what to do."""
+    """The error contains the port and what to do."""
     port = int(server.url.rpartition(":")[2])
 
     with (
@@ -54,8 +54,8 @@ def test_a_port_that_is_in_use_is_named(server: LocalServer) -> None:
     assert caught.value.errno == errno.EADDRINUSE
 
 
-def test_tls_is_trusted_through_its_own_authority() -> None:
-    """With TLS the server has a certificate of a throw-away authority, and only redirects say http."""
+def test_tls_is_trusted_through_its_own_ca() -> None:
+    """With TLS the server has a certificate of a temporary CA, and only redirects are to http."""
     with LocalServer(tls=True) as server:
         context = ssl.create_default_context(cafile=server.ca_file)
         headers = {"Authorization": f"Bearer {server.api_key}"}
@@ -82,8 +82,8 @@ def test_tls_is_trusted_through_its_own_authority() -> None:
     ids=["nothing", "wrong key", "wrong token", "wrong key beside right token", "key as token"],
 )
 @pytest.mark.parametrize("path", ["/rs/experiments/", "/nope", "/ds-registry/hello/"])
-def test_strangers_get_the_sign_in_page(server: LocalServer, path: str, headers: dict[str, str]) -> None:
-    """Whoever is not signed in gets 403, HTML, and an order to forget the cookie, on every path."""
+def test_invalid_credentials_get_the_sign_in_page(server: LocalServer, path: str, headers: dict[str, str]) -> None:
+    """Every path is 403 with HTML and deletes the cookie."""
     filled = {name: value.format(token=server.auth_token, key=server.api_key) for name, value in headers.items()}
 
     reply = httpx.get(server.url + path, headers=filled)
@@ -95,7 +95,7 @@ def test_strangers_get_the_sign_in_page(server: LocalServer, path: str, headers:
 
 
 def test_renewed_credentials_replace_the_old_ones(server: LocalServer, web: httpx.Client) -> None:
-    """After a renewal the old key and token are refused, the new ones are taken."""
+    """After a renewal the old key and token are rejected, and the new ones accepted."""
     old = server.api_key, server.auth_token
 
     server.renew()
@@ -107,7 +107,7 @@ def test_renewed_credentials_replace_the_old_ones(server: LocalServer, web: http
 
 @pytest.mark.anyio
 async def test_tokens_expire_and_keys_do_not() -> None:
-    """A token is refused once its lifetime is over on the virtual clock."""
+    """A token is rejected once its lifetime on the virtual clock is over."""
     async with LocalServer(speed=0, token_lifetime=60) as server, httpx.AsyncClient() as client:
         token = {"Cookie": f"oauth-proxy={server.auth_token}"}
         key = {"Authorization": f"Bearer {server.api_key}"}
@@ -121,7 +121,7 @@ async def test_tokens_expire_and_keys_do_not() -> None:
 
 @pytest.mark.parametrize("service", ["ds-mongodb-proxy", "ds-registry", "ds-gateway"])
 def test_datastore_services_say_hello(server: LocalServer, web: httpx.Client, service: str) -> None:
-    """Each service of the datastore greets under its own path."""
+    """Each service of the datastore has a greeting under its own path."""
     reply = web.get(f"{server.url}/{service}/hello/")
 
     assert (reply.status_code, reply.text) == (200, '"hello"\n')
@@ -158,8 +158,8 @@ GHOST = [
         404,
         {"unknownInstanceId": "ghost", "message": "unknown workflow instance ghost"},
     ),
-    ("DELETE", "/instances/ghost", 400, UNREADABLE),
-    ("DELETE", "/instances/ghost/", 400, UNREADABLE),
+    ("DELETE", "/instances/ghost", 400, BAD_REQUEST),
+    ("DELETE", "/instances/ghost/", 400, BAD_REQUEST),
     (
         "GET",
         "/url-map/nope",
@@ -174,7 +174,7 @@ GHOST = [
 
 @pytest.mark.parametrize(("method", "path", "status", "body"), GHOST, ids=[f"{row[0]} {row[1]}" for row in GHOST])
 @pytest.mark.parametrize("prefix", ["", "/rs"])
-def test_unknown_things_have_the_recorded_replies(
+def test_unknown_objects_have_the_recorded_responses(
     server: LocalServer,
     web: httpx.Client,
     prefix: str,
@@ -183,7 +183,7 @@ def test_unknown_things_have_the_recorded_replies(
     status: int,
     body: dict[str, Any],
 ) -> None:
-    """What does not exist is told in the recorded words, under both paths to the service."""
+    """Status and body are as recorded, under both paths to the service."""
     reply = web.request(method, f"{server.url}{prefix}{path}")
 
     assert reply.status_code == status
@@ -208,7 +208,7 @@ def test_unknown_things_have_the_recorded_replies(
     ],
 )
 def test_unknown_routes_are_html(web: httpx.Client, method: str, path: str) -> None:
-    """A path that is no route gives 404 as HTML."""
+    """A path without a route is 404 with HTML."""
     reply = web.request(method, path)
 
     assert reply.status_code == 404
@@ -218,7 +218,7 @@ def test_unknown_routes_are_html(web: httpx.Client, method: str, path: str) -> N
 
 @pytest.mark.parametrize("path", ["experiments", "instances", "url-map", "experiments/demo/start/payload"])
 def test_collections_redirect_to_plain_http(server: LocalServer, web: httpx.Client, path: str) -> None:
-    """A collection without its slash answers 308 to an absolute http url, query included."""
+    """A collection without its slash is 308 to an absolute http URL, including the query."""
     reply = web.request("POST", f"/{path}?a=b")
 
     assert reply.status_code == 308
@@ -227,14 +227,14 @@ def test_collections_redirect_to_plain_http(server: LocalServer, web: httpx.Clie
 
 
 def test_the_prefix_alone_is_redirected(server: LocalServer, web: httpx.Client) -> None:
-    """The prefix without a slash is redirected by the proxy."""
+    """The proxy redirects the prefix without a slash."""
     reply = web.get(f"{server.url}/rs")
 
     assert (reply.status_code, reply.headers["location"]) == (301, f"{server.url}/rs/")
 
 
-def test_allowed_methods_are_told(web: httpx.Client) -> None:
-    """OPTIONS and 405 carry the methods of a route."""
+def test_allowed_methods_are_listed(web: httpx.Client) -> None:
+    """OPTIONS and 405 list the methods of a route."""
     options = web.options("/experiments/")
     wrong = web.patch("/experiments/demo")
 
@@ -243,8 +243,8 @@ def test_allowed_methods_are_told(web: httpx.Client) -> None:
     assert sorted(wrong.headers["allow"].split(", ")) == ["DELETE", "GET", "HEAD", "OPTIONS"]
 
 
-def test_bodies_over_a_mebibyte_are_refused_by_the_proxy(web: httpx.Client) -> None:
-    """A large body gives 413 as HTML, with a length or in chunks."""
+def test_the_proxy_rejects_bodies_over_one_mebibyte(web: httpx.Client) -> None:
+    """A large body is 413 with HTML, whether with Content-Length or chunked."""
     large = b'{"inputs": "' + b"x" * 1024 * 1024 + b'"}'
 
     whole = web.post("/experiments/", content=large)
@@ -256,8 +256,8 @@ def test_bodies_over_a_mebibyte_are_refused_by_the_proxy(web: httpx.Client) -> N
         assert reply.text.startswith("<html>\r\n<head><title>413 Request Entity Too Large</title></head>\r\n")
 
 
-def test_bodies_must_be_declared_and_be_json(web: httpx.Client, push: Any) -> None:
-    """Another content type gives 415, broken JSON 400; an unknown experiment comes before both."""
+def test_bodies_must_be_json_with_its_content_type(web: httpx.Client, push: Any) -> None:
+    """Another content type is 415, invalid JSON 400; an unknown experiment is checked before both."""
     push()
 
     undeclared = web.post("/experiments/toy/start", content=b"{}")
@@ -266,12 +266,12 @@ def test_bodies_must_be_declared_and_be_json(web: httpx.Client, push: Any) -> No
 
     assert undeclared.status_code == 415
     assert undeclared.json()["message"].startswith("Did not attempt to load JSON data")
-    assert (broken.status_code, broken.json()) == (400, UNREADABLE)
+    assert (broken.status_code, broken.json()) == (400, BAD_REQUEST)
     assert unknown.status_code == 404
 
 
-def test_wrong_arguments_are_refused() -> None:
-    """Values that make no sense are named in a ValueError."""
+def test_invalid_arguments_are_errors() -> None:
+    """A ValueError contains the invalid value."""
     with pytest.raises(ValueError, match="slots must be at least 1, not 0"):
         LocalServer(slots=0)
     with pytest.raises(ValueError, match="speed must be 0"):
@@ -286,7 +286,7 @@ def test_wrong_arguments_are_refused() -> None:
 
 @pytest.mark.parametrize(("tls", "module"), [(False, "uvicorn"), (False, "mongomock"), (True, "trustme")])
 def test_missing_extras_are_named(monkeypatch: pytest.MonkeyPatch, tls: bool, module: str) -> None:
-    """Without its extra the server says what to install."""
+    """Without its extra the error says what to install."""
     monkeypatch.setitem(__import__("sys").modules, module, None)
 
     with pytest.raises(ImportError, match=re.escape('pip install "st4sd_async[local]"')):
@@ -294,7 +294,7 @@ def test_missing_extras_are_named(monkeypatch: pytest.MonkeyPatch, tls: bool, mo
 
 
 class BrokenEngine:
-    """An engine whose every method fails."""
+    """An engine whose methods all fail."""
 
     def __getattr__(self, name: str) -> Any:
         """Fail, unless the server is closing."""
@@ -303,8 +303,8 @@ class BrokenEngine:
         raise ZeroDivisionError(name)
 
 
-def test_an_engine_of_ones_own_is_used_and_its_crash_is_a_500() -> None:
-    """Any object with the methods of an engine serves; what it raises becomes an internal error."""
+def test_a_custom_engine_is_used_and_its_errors_are_500() -> None:
+    """Any object with the methods of an engine works; its exceptions become internal errors."""
     with LocalServer(engine=BrokenEngine()) as server:
         headers = {"Authorization": f"Bearer {server.api_key}"}
         reply = httpx.post(f"{server.url}/rs/experiments/", json=definition(), headers=headers)
@@ -315,7 +315,7 @@ def test_an_engine_of_ones_own_is_used_and_its_crash_is_a_500() -> None:
 
 
 def test_leaving_does_not_wait_for_clients() -> None:
-    """A server with an open connection and a request that takes long is left at once."""
+    """A server with an open connection and a slow request is left at once."""
     with ThreadPoolExecutor(1) as pool:
         with LocalServer() as server:
             server.faults.add("* /", Delay(60))
@@ -329,7 +329,7 @@ def test_leaving_does_not_wait_for_clients() -> None:
 
 
 def test_a_server_can_be_entered_again() -> None:
-    """Entered a second time, a server is a new one with the same credentials."""
+    """The second time it is a new server with the same credentials."""
     server = LocalServer()
     for _ in range(2):
         with server:

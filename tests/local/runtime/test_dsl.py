@@ -1,4 +1,4 @@
-"""The checks on DSL say what the orchestrator's own libraries say."""
+"""The checks of DSL find the same problems as the orchestrator's libraries."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ Change = Callable[[dict[str, Any]], Any]
 
 
 def call(dsl: dict[str, Any]) -> dict[str, Any]:
-    """The one step of the workflow."""
+    """Return the only step of the workflow."""
     step: dict[str, Any] = dsl["workflows"][0]["execute"][0]
     return step
 
 
 def nested(dsl: dict[str, Any], **arguments: Any) -> None:
-    """Put a workflow around the workflow."""
+    """Wrap the workflow in another one."""
     outer = {
         "signature": {"name": "outer", "parameters": []},
         "steps": {"in": "main"},
@@ -45,7 +45,7 @@ def cycle(dsl: dict[str, Any]) -> None:
 
 
 def needy(dsl: dict[str, Any]) -> None:
-    """A parameter without a value from anywhere."""
+    """Add a parameter without a value."""
     dsl["workflows"][0]["signature"]["parameters"].append({"name": "more"})
 
 
@@ -94,15 +94,15 @@ CHANGES: dict[str, Change] = {
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_the_problems_are_those_of_the_orchestrator(change: str) -> None:
-    """Word for word, place for place."""
+    """Texts and locations are the same."""
     dsl = copy.deepcopy(DSL)
     CHANGES[change](dsl)
 
     assert ours(copy.deepcopy(dsl)) == theirs(dsl)
 
 
-def test_what_is_left_out_is_filled_in_like_the_orchestrator_does() -> None:
-    """All defaults are the same, and taking them away gives what was written."""
+def test_defaults_are_those_of_the_orchestrator() -> None:
+    """All defaults are the same, and removing them restores the input."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from experiment.model.frontends.dsl import Namespace
@@ -115,7 +115,7 @@ def test_what_is_left_out_is_filled_in_like_the_orchestrator_does() -> None:
 
 @pytest.mark.parametrize("calls", [0, 2])
 def test_an_entrypoint_has_one_call(calls: int) -> None:
-    """The orchestrator's libraries break on none and word the rest in other ways."""
+    """The orchestrator's libraries fail without a call, and have other texts for several."""
     dsl = copy.deepcopy(DSL)
     dsl["entrypoint"]["execute"] *= calls
 
@@ -123,7 +123,7 @@ def test_an_entrypoint_has_one_call(calls: int) -> None:
 
 
 def ours(dsl: Any) -> list[dict[str, Any]]:
-    """The problems as found here."""
+    """Return the problems that the embedded server finds."""
     try:
         parse_and_check(dsl)
     except InvalidDsl as error:
@@ -132,7 +132,7 @@ def ours(dsl: Any) -> list[dict[str, Any]]:
 
 
 def theirs(dsl: Any) -> list[dict[str, Any]]:
-    """The problems as the libraries find them, in the form in which the service passes them on."""
+    """Return the problems that the libraries find, in the form of the service's responses."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import pydantic
@@ -143,8 +143,8 @@ def theirs(dsl: Any) -> list[dict[str, Any]]:
             flowir = namespace_to_flowir(Namespace(**dsl))
         except (pydantic.ValidationError, DSLInvalidError) as error:
             names = {"msg": "message", "loc": "location"}
-            told = [{names.get(key, key): value for key, value in one.items()} for one in error.errors()]
-            kept = [{key: one[key] for key in one if key not in ("ctx", "url")} for one in told]
+            renamed = [{names.get(key, key): value for key, value in one.items()} for one in error.errors()]
+            kept = [{key: one[key] for key in one if key not in ("ctx", "url")} for one in renamed]
             plain: list[dict[str, Any]] = json.loads(json.dumps(kept))
             return plain
         return [{"problem": str(error)} for error in flowir.validate()]

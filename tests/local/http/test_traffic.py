@@ -1,4 +1,4 @@
-"""The server counts what it is asked and what that costs."""
+"""The server counts requests and their cost."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.local.helpers import start
 
 
 def test_requests_are_counted_by_kind(server: LocalServer, web: httpx.Client, push: Any) -> None:
-    """Ids become asterisks, the prefix goes, queries and slashes make no kind of their own."""
+    """Ids become asterisks; prefix, query and trailing slash do not count."""
     push()
     rest_uid = start(web)
     bodies = [web.get("/instances/").content, web.get(f"{server.url}/instances/").content]
@@ -46,7 +46,7 @@ def test_requests_are_counted_by_kind(server: LocalServer, web: httpx.Client, pu
 
 
 def test_the_total_is_the_sum_and_does_not_change(server: LocalServer, web: httpx.Client) -> None:
-    """A snapshot is frozen: later requests are in later ones."""
+    """A snapshot is immutable and does not include later requests."""
     web.get("/url-map/")
     before = server.traffic
     web.get("/")
@@ -59,8 +59,8 @@ def test_the_total_is_the_sum_and_does_not_change(server: LocalServer, web: http
         before.requests = 2  # type: ignore[misc]  # what is tested
 
 
-def test_refused_requests_count(server: LocalServer) -> None:
-    """Strangers, large bodies and heads cost what they were sent."""
+def test_rejected_requests_count(server: LocalServer) -> None:
+    """Requests without credentials, large bodies and HEAD count with the bytes they were sent."""
     stranger = httpx.get(f"{server.url}/rs/instances/")
     headers = {"Authorization": f"Bearer {server.api_key}"}
     large = httpx.post(f"{server.url}/experiments/", content=b" " * (1024 * 1024 + 1), headers=headers)
@@ -91,7 +91,7 @@ def test_refused_requests_count(server: LocalServer) -> None:
 def test_faulted_requests_count_what_was_sent(
     server: LocalServer, web: httpx.Client, push: Any, fault: Any, sent: int
 ) -> None:
-    """Of a body that is cut only what arrived counts, of a connection that breaks nothing."""
+    """Of a cut body only the sent bytes count, of a dropped connection none."""
     server.describe("toy", outputs={"A": b"abcdef"})
     push()
     rest_uid = start(web)
@@ -108,8 +108,8 @@ def test_faulted_requests_count_what_was_sent(
     assert (cost.seconds > 0) == (not isinstance(fault, DropBefore | Html) and fault != Reply(503, body=b"no"))
 
 
-def test_nothing_is_sent_to_who_has_gone(server: LocalServer, web: httpx.Client, push: Any) -> None:
-    """A client that gave up is handled and sent nothing."""
+def test_nothing_is_sent_to_a_client_that_gave_up(server: LocalServer, web: httpx.Client, push: Any) -> None:
+    """Its request is handled, but no bytes are counted as sent."""
     push()
     server.faults.add("POST /experiments/*/start", Delay(0.3))
 
@@ -125,7 +125,7 @@ def test_nothing_is_sent_to_who_has_gone(server: LocalServer, web: httpx.Client,
 
 
 def test_counting_is_exact_with_many_threads() -> None:
-    """Nothing is lost when many requests end at once; only the last are remembered one by one."""
+    """No count is lost if many requests end at once; only the last ones are listed."""
     log = RequestLog()
 
     def work(_: int) -> None:

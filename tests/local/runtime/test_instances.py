@@ -1,4 +1,4 @@
-"""Instances show their outputs, properties and places in the list as on the recorded service."""
+"""Instances have the outputs, properties and list items of the recorded service."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 import httpx
 
 from st4sd_async.local import LocalServer
-from tests.local.helpers import MOLECULES, UNREADABLE, start
+from tests.local.helpers import BAD_REQUEST, MOLECULES, start
 
 
-def test_key_outputs_are_served_as_the_service_does(server: LocalServer, web: httpx.Client, push: Any) -> None:
-    """Files, zips and folders have their types and names; sub-paths work, nothing leaves the folder."""
+def test_key_outputs_are_served_as_by_the_service(server: LocalServer, web: httpx.Client, push: Any) -> None:
+    """Files, zips and folders have their types and names; sub-paths cannot leave the folder."""
     folder = {"a.txt": b"a", "sub/b.bin": b"\0\1", 'sub/caf\u00e9 "x".txt': b"unicode\n"}
     server.describe("toy", outputs={"Table": b"x,y\n", "bundle.zip": b"PK", "Folder": folder})
     push()
@@ -47,7 +47,7 @@ def test_key_outputs_are_served_as_the_service_does(server: LocalServer, web: ht
 def test_folders_are_zips_with_slashes_and_without_empty_directories(
     server: LocalServer, web: httpx.Client, push: Any
 ) -> None:
-    """Members begin with a slash and carry zip64 sizes and data descriptors, as the service's do."""
+    """Members start with a slash and have zip64 sizes and data descriptors."""
     server.describe("toy", outputs={"Folder": {"sub/b.bin": b"b" * 100, "a.txt": b"a"}})
     push()
     run = f"/instances/{start(web)}"
@@ -65,7 +65,7 @@ def test_folders_are_zips_with_slashes_and_without_empty_directories(
 
 
 def test_properties_are_a_table_with_bare_nan(server: LocalServer, web: httpx.Client, push: Any) -> None:
-    """Missing numbers are bare NaN unless asked for as text; unknown columns vanish, input-id stays."""
+    """Missing numbers are bare NaN, or text on request; unknown columns are dropped, input-id is kept."""
     interface = {"inputSpec": {"namingScheme": "SMILES"}}
     text = "input-id;smiles;energy;n;ok\nCCO;CCO;-4.5;1;True\nNAN;NAN;;2;False\n"
     server.describe("toy", interface=interface, properties=text)
@@ -87,8 +87,8 @@ def test_properties_are_a_table_with_bare_nan(server: LocalServer, web: httpx.Cl
     assert web.get(f"{run}/properties?stringifyNaN=maybe").status_code == 400
 
 
-def test_the_state_of_a_run_decides_about_its_properties(server: LocalServer, web: httpx.Client, push: Any) -> None:
-    """No status gives 500, no meta 400, a running instance 400 with a key, a finished one 404."""
+def test_properties_depend_on_the_state_of_the_run(server: LocalServer, web: httpx.Client, push: Any) -> None:
+    """500 without a status, 400 without meta, 400 with a key while running, 404 once finished."""
     push()
     run = f"/instances/{start(web)}"
     seen = []
@@ -106,7 +106,7 @@ def test_the_state_of_a_run_decides_about_its_properties(server: LocalServer, we
 
 
 def test_the_list_is_marshalled(server: LocalServer, web: httpx.Client, push: Any) -> None:
-    """Items of the list have all fields, null where there is nothing, no name, and the whole definition."""
+    """Items have all fields with null if missing, no name, and the whole definition."""
     push(variables=[{"name": "n"}])
     start(web)
     early = web.get("/instances/").json()
@@ -129,20 +129,20 @@ def test_the_list_is_marshalled(server: LocalServer, web: httpx.Client, push: An
 
 
 def test_a_deleted_instance_is_unknown_at_once(web: httpx.Client, push: Any) -> None:
-    """A delete answers OK; then the instance is unknown everywhere, and a second delete is a bad request."""
+    """A deletion returns OK; then the instance is unknown, and a second deletion is a bad request."""
     push()
     rest_uid = start(web)
 
     first, second = web.delete(f"/instances/{rest_uid}"), web.delete(f"/instances/{rest_uid}")
 
     assert (first.status_code, first.text) == (200, '"OK"\n')
-    assert (second.status_code, second.json()) == (400, UNREADABLE)
+    assert (second.status_code, second.json()) == (400, BAD_REQUEST)
     assert web.get(f"/instances/{rest_uid}").json()["unknownRestUID"] == rest_uid
     assert web.get("/instances/").json() == []
 
 
-def test_an_example_gives_the_files_that_its_programs_write(server: LocalServer, web: httpx.Client) -> None:
-    """The results of the example follow from its input and variables."""
+def test_an_example_has_the_files_of_its_programs(server: LocalServer, web: httpx.Client) -> None:
+    """The results of the example depend on its input and variables."""
     web.post("/experiments/", json=server.example("demo"))
     run = f"/instances/{start(web, 'demo', inputs=[MOLECULES], variables={'scale': 2})}"
     server.advance(10)
@@ -157,7 +157,7 @@ def test_an_example_gives_the_files_that_its_programs_write(server: LocalServer,
 
 
 def test_the_failing_example_fails(server: LocalServer, web: httpx.Client) -> None:
-    """Unless told otherwise, the example that fails does so in its component, without key-outputs."""
+    """By default the failing example fails in its component, without key-outputs."""
     web.post("/experiments/", json=server.example("fail"))
     run = f"/instances/{start(web, 'fail')}"
     server.advance(10)

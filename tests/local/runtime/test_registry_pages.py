@@ -1,4 +1,4 @@
-"""The registry's pages and what they ask, over plain HTTP."""
+"""The web pages of the registry and their backend."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ BACKEND = "/registry-ui/backend/experiments"
 
 @pytest.fixture
 def pages(server: LocalServer) -> Iterator[httpx.Client]:
-    """Somebody who is signed in."""
+    """Return an authenticated client."""
     with httpx.Client(base_url=server.url, headers={"Authorization": f"Bearer {server.api_key}"}, timeout=30) as client:
         yield client
 
 
-def test_the_pages_are_shown_what_the_service_answers(pages: httpx.Client, web: httpx.Client, push: Any) -> None:
-    """The query is handed on."""
+def test_the_backend_forwards_the_response_of_the_service(pages: httpx.Client, web: httpx.Client, push: Any) -> None:
+    """The query is forwarded."""
     push()
 
     for query in ("", "?outputFormat=json&hideMetadataRegistry=y&hideNone=y", "?hideBeta=n"):
@@ -33,8 +33,8 @@ def test_the_pages_are_shown_what_the_service_answers(pages: httpx.Client, web: 
 
 
 @pytest.mark.parametrize(("identifier", "status"), [("ghost", 404), ("toy:v1@sha256x0", 500)])
-def test_a_refusal_keeps_its_reason_to_itself(identifier: str, status: int, pages: httpx.Client) -> None:
-    """Only the status is that of the service."""
+def test_an_error_has_no_text(identifier: str, status: int, pages: httpx.Client) -> None:
+    """Only the status is forwarded."""
     reply = pages.get(f"{BACKEND}/{identifier}")
 
     assert (reply.status_code, reply.json()) == (status, {})
@@ -42,21 +42,21 @@ def test_a_refusal_keeps_its_reason_to_itself(identifier: str, status: int, page
 
 @pytest.mark.parametrize("path", ["/registry-ui/", "/registry-ui/experiment/toy", "/registry-ui/no/such/thing"])
 def test_every_other_path_is_the_page(path: str, pages: httpx.Client) -> None:
-    """With 200, as one page shows all."""
+    """All other paths are 200 with the same page."""
     reply = pages.get(path)
 
     assert (reply.status_code, reply.headers["content-type"]) == (200, "text/html")
     assert "ST4SD Registry" in reply.text
 
 
-def test_the_pages_are_behind_the_door(server: LocalServer) -> None:
-    """Unless the registry is open."""
+def test_the_pages_need_credentials(server: LocalServer) -> None:
+    """By default the registry is not open."""
     assert httpx.get(f"{server.url}{BACKEND}/toy").status_code == 403
     assert httpx.get(f"{server.url}/registry-ui/").status_code == 403
 
 
-def test_an_open_registry_shows_experiments_to_anybody_and_nothing_else() -> None:
-    """The services stay behind the door, and the pages take nothing."""
+def test_an_open_registry_needs_no_credentials() -> None:
+    """The services still need credentials, and the pages accept no other methods."""
     with LocalServer(open_registry=True) as server:
         headers = {"Authorization": f"Bearer {server.api_key}"}
         httpx.post(f"{server.url}/rs/experiments/", json=definition(), headers=headers).raise_for_status()

@@ -1,4 +1,4 @@
-"""Faults hit the requests they are planted for, as often as they should, and do what they say."""
+"""Faults hit the matching requests as often as configured, and do what they document."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from tests.local.helpers import start
 
 
 def instances(web: httpx.Client) -> int:
-    """How many instances there are."""
+    """Return the number of instances."""
     return len(web.get("/instances/").json())
 
 
-def test_a_reply_takes_the_place_of_the_handling(server: LocalServer, web: httpx.Client) -> None:
-    """The planted status, headers and body arrive, for as many requests as planned."""
+def test_a_reply_replaces_the_handler(server: LocalServer, web: httpx.Client) -> None:
+    """The status, headers and body of the fault arrive, for the configured number of requests."""
     server.faults.add("GET /url-map/", Reply(503, {"Retry-After": "1", "Content-Type": "text/x"}, b"no"), times=2)
 
     first, second, third = (web.get("/url-map/") for _ in range(3))
@@ -42,7 +42,7 @@ def test_a_reply_takes_the_place_of_the_handling(server: LocalServer, web: httpx
 
 
 def test_a_reply_can_hide_that_the_request_was_handled(server: LocalServer, web: httpx.Client, push: Any) -> None:
-    """An internal error after the run exists looks like any other."""
+    """The run was created, but the client gets an internal error."""
     push()
     server.faults.add("POST /experiments/*/start", Reply(500, handled=True))
 
@@ -53,7 +53,7 @@ def test_a_reply_can_hide_that_the_request_was_handled(server: LocalServer, web:
 
 
 def test_html_is_a_page_of_the_proxy(server: LocalServer, web: httpx.Client, push: Any) -> None:
-    """A gateway error is HTML, and the request was not handled."""
+    """A gateway error is HTML, and the request is not handled."""
     push()
     server.faults.add("POST /experiments/*/start", Html(502))
 
@@ -64,8 +64,8 @@ def test_html_is_a_page_of_the_proxy(server: LocalServer, web: httpx.Client, pus
     assert instances(web) == 0
 
 
-def test_a_drop_before_leaves_nothing_behind(server: LocalServer, web: httpx.Client, push: Any) -> None:
-    """The connection breaks, nothing was started, and the next request works."""
+def test_a_drop_before_starts_nothing(server: LocalServer, web: httpx.Client, push: Any) -> None:
+    """The connection is closed, nothing was started, and the next request succeeds."""
     push()
     server.faults.add("POST /experiments/", DropBefore())
 
@@ -75,8 +75,8 @@ def test_a_drop_before_leaves_nothing_behind(server: LocalServer, web: httpx.Cli
     assert instances(web) == 0
 
 
-def test_a_drop_after_leaves_the_work_behind(server: LocalServer, web: httpx.Client, push: Any) -> None:
-    """The connection breaks without an answer, but the instance was started."""
+def test_a_drop_after_has_started_the_instance(server: LocalServer, web: httpx.Client, push: Any) -> None:
+    """The connection is closed without a response, but the instance was started."""
     push()
     server.faults.add("POST /experiments/*/start", DropAfter())
 
@@ -88,8 +88,10 @@ def test_a_drop_after_leaves_the_work_behind(server: LocalServer, web: httpx.Cli
 
 
 @pytest.mark.parametrize("after", [0, 2])
-def test_a_cut_body_promises_more_than_it_sends(server: LocalServer, web: httpx.Client, push: Any, after: int) -> None:
-    """The headers and the first bytes arrive, then the connection breaks."""
+def test_a_cut_body_sends_less_than_its_content_length(
+    server: LocalServer, web: httpx.Client, push: Any, after: int
+) -> None:
+    """The headers and the first bytes arrive, then the connection is closed."""
     server.describe("toy", outputs={"A": b"abcdef"})
     push()
     rest_uid = start(web)
@@ -106,8 +108,8 @@ def test_a_cut_body_promises_more_than_it_sends(server: LocalServer, web: httpx.
     assert web.get(f"/instances/{rest_uid}/outputs/A").content == b"abcdef"
 
 
-def test_bad_json_is_half_an_answer(server: LocalServer, web: httpx.Client, push: Any) -> None:
-    """The request is handled, and its answer is complete as HTTP but not as JSON."""
+def test_bad_json_is_half_a_body(server: LocalServer, web: httpx.Client, push: Any) -> None:
+    """The request is handled; the response is valid HTTP but not valid JSON."""
     push()
     server.faults.add("POST /experiments/*/start", BadJson())
 
@@ -124,10 +126,10 @@ def test_bad_json_is_half_an_answer(server: LocalServer, web: httpx.Client, push
     ("missing", "left"),
     [({1, 3}, [0, 2, 4]), (set(), [0, 1, 2, 3, 4]), (0.4, [0, 1, 3]), (0, [0, 1, 2, 3, 4]), (1.0, [])],
 )
-def test_a_short_list_lacks_items_and_does_not_tell(
+def test_a_short_list_silently_lacks_items(
     server: LocalServer, web: httpx.Client, push: Any, missing: Any, left: list[int]
 ) -> None:
-    """The list answers 200 without some items, once; what is no list is as always."""
+    """The list is 200 without some items, once; other responses are unchanged."""
     push()
     uids = server.populate("toy", 5)
     fault = ShortList({"ghost", *(uids[index] for index in missing)} if isinstance(missing, set) else missing)
@@ -142,22 +144,22 @@ def test_a_short_list_lacks_items_and_does_not_tell(
     assert [item["id"] for item in web.get("/instances/").json()] == uids
 
 
-def test_a_short_list_is_for_those_who_may_see_it(server: LocalServer) -> None:
-    """A refused request is refused as always."""
+def test_a_short_list_needs_credentials(server: LocalServer) -> None:
+    """A request without credentials is rejected as usual."""
     server.faults.add("GET /instances/", ShortList(0.5))
 
     assert httpx.get(f"{server.url}/rs/instances/").status_code == 403
 
 
 @pytest.mark.parametrize("missing", ["demo-c52cd4-76k4hf87", -0.1, 1.1])
-def test_a_short_list_lacks_ids_or_a_share(missing: Any) -> None:
-    """One id as a text and shares beyond 0 and 1 are mistakes."""
+def test_a_short_list_needs_ids_or_a_share(missing: Any) -> None:
+    """A single id as text and shares outside of 0 to 1 are errors."""
     with pytest.raises(ValueError, match="missing must be ids or a share from 0 to 1, not"):
         ShortList(missing)
 
 
-def test_a_short_list_may_lack_other_items_each_time(server: LocalServer, web: httpx.Client, push: Any) -> None:
-    """A share at random is about that share, and no two answers need lack the same items."""
+def test_a_short_list_can_lack_random_items(server: LocalServer, web: httpx.Client, push: Any) -> None:
+    """About the configured share is missing, and different items in each response."""
     push()
     uids = server.populate("toy", 40)
     server.faults.add("GET /instances/", ShortList(0.5, at_random=True), times=10)
@@ -170,8 +172,8 @@ def test_a_short_list_may_lack_other_items_each_time(server: LocalServer, web: h
 
 
 @pytest.mark.parametrize(("at", "left"), [(2, 2), (0, 0), (4, 4), ("ghost", 5), (0.5, 2), (0.0, 0), (1.0, 5)])
-def test_a_list_breaks_off_at_one_item(server: LocalServer, web: httpx.Client, push: Any, at: Any, left: int) -> None:
-    """Everything behind it is missing too, with status 200, for as long as the item is there."""
+def test_a_list_can_end_early(server: LocalServer, web: httpx.Client, push: Any, at: Any, left: int) -> None:
+    """All later items are missing too, with status 200, as long as the item exists."""
     push()
     uids = server.populate("toy", 5)
     fault = BreakOff(uids[at] if isinstance(at, int) else at)
@@ -187,14 +189,14 @@ def test_a_list_breaks_off_at_one_item(server: LocalServer, web: httpx.Client, p
 
 
 @pytest.mark.parametrize("at", [-0.1, 1.1])
-def test_a_list_breaks_off_at_an_id_or_a_share(at: float) -> None:
-    """Shares beyond 0 and 1 are mistakes."""
+def test_a_list_ends_at_an_id_or_a_share(at: float) -> None:
+    """Shares outside of 0 to 1 are errors."""
     with pytest.raises(ValueError, match="at must be an id or a share from 0 to 1, not"):
         BreakOff(at)
 
 
-def test_a_delay_comes_before_the_handling(server: LocalServer, web: httpx.Client, push: Any) -> None:
-    """The answer comes later, or the client gives up; the request is handled all the same."""
+def test_a_delay_comes_before_the_handler(server: LocalServer, web: httpx.Client, push: Any) -> None:
+    """The response is late, or the client gives up; the request is handled in both cases."""
     push()
     server.faults.add("POST /experiments/*/start", Delay(0.03))
     begin = time.monotonic()
@@ -208,7 +210,7 @@ def test_a_delay_comes_before_the_handling(server: LocalServer, web: httpx.Clien
 def test_a_delayed_request_is_handled_although_the_client_gave_up(
     server: LocalServer, web: httpx.Client, push: Any
 ) -> None:
-    """A client that times out cannot know that its request is handled later."""
+    """The request of a client that timed out is handled later."""
     push()
     server.faults.add("POST /experiments/*/start", Delay(0.3))
 
@@ -221,8 +223,8 @@ def test_a_delayed_request_is_handled_although_the_client_gave_up(
         time.sleep(0.01)
 
 
-def test_faults_end_when_they_are_cleared(server: LocalServer, web: httpx.Client) -> None:
-    """A fault without a number stays until it is cleared."""
+def test_faults_can_be_cleared(server: LocalServer, web: httpx.Client) -> None:
+    """A fault without a number of times stays until it is cleared."""
     server.faults.add("* /", Html(504), times=None)
     broken = [web.get("/url-map/").status_code for _ in range(5)]
 
@@ -248,8 +250,8 @@ def test_faults_end_when_they_are_cleared(server: LocalServer, web: httpx.Client
         ("* *", "DELETE", "/anything", True),
     ],
 )
-def test_matches_are_beginnings_ends_or_patterns(match: str, method: str, path: str, hit: bool) -> None:
-    """A match is a method or a star, and a beginning, a path or a pattern, with or without the prefix."""
+def test_matches_are_beginnings_whole_paths_or_patterns(match: str, method: str, path: str, hit: bool) -> None:
+    """A match is a method or ``*``, and the beginning of a path, a whole path or a pattern, with or without prefix."""
     faults = Faults()
     faults.add(match, Html())
 
@@ -258,7 +260,7 @@ def test_matches_are_beginnings_ends_or_patterns(match: str, method: str, path: 
 
 
 def test_earlier_faults_are_used_up_first() -> None:
-    """Two faults for the same request come one after the other."""
+    """Two faults for the same request hit one after the other."""
     faults = Faults()
     faults.add("GET /", Html(502), times=2)
     faults.add("GET /", Html(504))
@@ -266,8 +268,8 @@ def test_earlier_faults_are_used_up_first() -> None:
     assert [faults.take("GET", "/x") for _ in range(4)] == [Html(502), Html(502), Html(504), None]
 
 
-def test_a_fault_may_come_by_turns() -> None:
-    """Every third request is hit, until it has hit as many as it should; what it spares is left to the next fault."""
+def test_a_fault_can_hit_every_nth_request() -> None:
+    """Every third request is hit, up to the number of times; other requests are left to the next fault."""
     faults = Faults()
     faults.add("GET /", Html(503), times=2, every=3)
     faults.add("GET /", Html(504), every=2)
@@ -278,8 +280,8 @@ def test_a_fault_may_come_by_turns() -> None:
     assert faults.hits == {"GET / Html": 3}
 
 
-def test_a_fault_may_come_by_chance() -> None:
-    """About as often as it should."""
+def test_a_fault_can_hit_at_random() -> None:
+    """It hits about as often as its probability says."""
     faults = Faults()
     faults.add("GET /", Html(), times=None, chance=0.2)
     faults.add("GET /", DropAfter(), times=None, chance=0.0)
@@ -290,8 +292,8 @@ def test_a_fault_may_come_by_chance() -> None:
     assert faults.hits == {"GET / Html": hits}
 
 
-def test_faults_are_forgotten_by_their_match() -> None:
-    """Those that were planted for another one stay, and what was hit is still counted."""
+def test_faults_are_cleared_by_their_match() -> None:
+    """Faults with another match stay, and hits are still counted."""
     faults = Faults()
     faults.add("GET /a", Html(502), times=None)
     faults.add("GET /", Html(504), times=None)
@@ -304,20 +306,20 @@ def test_faults_are_forgotten_by_their_match() -> None:
 
 
 @pytest.mark.parametrize("match", ["/instances/", "GET", "GET instances", ""])
-def test_matches_of_another_form_are_refused(match: str) -> None:
+def test_invalid_matches_are_errors(match: str) -> None:
     """A match needs a method and a path."""
     with pytest.raises(ValueError, match="match must look like"):
         Faults().add(match, Html())
 
 
-def test_faults_for_no_request_are_refused() -> None:
-    """A fault happens at least once."""
+def test_faults_for_no_request_are_errors() -> None:
+    """The number of times is at least 1."""
     with pytest.raises(ValueError, match="times must be at least 1"):
         Faults().add("GET /", Html(), times=0)
 
 
 @pytest.mark.parametrize("turns", [{"every": 0}, {"chance": -0.1}, {"chance": 1.1}])
-def test_turns_and_chances_out_of_range_are_refused(turns: dict[str, Any]) -> None:
-    """A fault that could never be is a mistake."""
+def test_every_and_chance_out_of_range_are_errors(turns: dict[str, Any]) -> None:
+    """A fault that could never hit is an error."""
     with pytest.raises(ValueError, match="must be"):
         Faults().add("GET /", Html(), **turns)

@@ -1,4 +1,4 @@
-"""Thousands of instances are quick to make, to list and to delete."""
+"""Thousands of instances are fast to create, list and delete."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import pytest
 from st4sd_async.local import LocalServer
 from tests.local.helpers import MOLECULES, definition, start
 
-pytestmark = pytest.mark.timeout(60)  # of thousands, on a machine that may be busy
+pytestmark = pytest.mark.timeout(60)  # thousands of instances on a busy machine
 
 COUNT = 1000
 
 
-def test_old_instances_are_listed_in_the_normal_way(server: LocalServer, web: httpx.Client, push: Any) -> None:
-    """Populated instances are over, in the order of their starts, before those that are started."""
+def test_populated_instances_are_listed_first(server: LocalServer, web: httpx.Client, push: Any) -> None:
+    """They are finished, in the order of their starts, and come before started ones."""
     server.describe("toy", inputs=["in.csv"], outputs={"A": b"a"})
     push()
     old = server.populate("toy", 3, payload={"metadata": {"campaign": "x"}})
@@ -39,10 +39,8 @@ def test_old_instances_are_listed_in_the_normal_way(server: LocalServer, web: ht
     assert [item["id"] for item in web.get("/instances/").json()] == [*old[1:], new]
 
 
-def test_old_instances_stand_in_the_last_moment_of_their_outcome(
-    server: LocalServer, web: httpx.Client, push: Any
-) -> None:
-    """That may be a row of one's own or one that never ends, and takes no slot even when it is deleted."""
+def test_populated_instances_are_at_the_end_of_their_outcome(server: LocalServer, web: httpx.Client, push: Any) -> None:
+    """The outcome may be rows or may never end; they use no slots, even if they are deleted."""
     push()
     (failed,) = server.populate("toy", 1, "component-failure")
     (scripted,) = server.populate("toy", 1, [(0, None), (1, {"experiment-state": "running", "exit-status": "N/A"})])
@@ -65,8 +63,8 @@ def test_old_instances_stand_in_the_last_moment_of_their_outcome(
         (("toy", 1, [(1, None)]), "a life must begin"),
     ],
 )
-def test_impossible_populations_are_refused(server: LocalServer, push: Any, arguments: Any, text: str) -> None:
-    """Nothing is made then."""
+def test_invalid_populations_are_errors(server: LocalServer, push: Any, arguments: Any, text: str) -> None:
+    """Unknown names and out-of-range numbers are ValueErrors."""
     push()
 
     with pytest.raises(ValueError, match=text):
@@ -75,15 +73,15 @@ def test_impossible_populations_are_refused(server: LocalServer, push: Any, argu
         server.populate("toy", 1, payload={"bogus": 1})
 
 
-def test_an_item_is_written_again_only_when_it_changed(server: LocalServer, web: httpx.Client, push: Any) -> None:
-    """A long list costs a fraction the second time, and changes where something changed."""
+def test_an_item_is_rendered_again_only_if_it_changed(server: LocalServer, web: httpx.Client, push: Any) -> None:
+    """A long list costs less than half the second time, and shows later changes."""
     push()
     server.populate("toy", COUNT)
     rest_uid = start(web)
     server.advance(2)
     first = web.get("/instances/").json()
     costs = [server.traffic["GET /instances/"].seconds]
-    for _ in range(5):  # of which one may have to wait for the garbage collector
+    for _ in range(5):  # one of them may include a garbage collection
         again = web.get("/instances/").json()
         costs.append(server.traffic["GET /instances/"].seconds)
     cold, warm = costs[0], min(later - sooner for sooner, later in pairwise(costs))
@@ -100,7 +98,7 @@ def test_an_item_is_written_again_only_when_it_changed(server: LocalServer, web:
     assert [item["status"] for item in later[:COUNT]] == [item["status"] for item in first[:COUNT]]
 
 
-def test_the_list_makes_no_files(tmp_path: Path) -> None:
+def test_the_list_writes_no_files(tmp_path: Path) -> None:
     """Names and paths of key-outputs are known without running an example or writing a file."""
     with LocalServer(speed=0, keep=tmp_path) as server:
         headers = {"Authorization": f"Bearer {server.api_key}"}
@@ -119,8 +117,8 @@ def test_the_list_makes_no_files(tmp_path: Path) -> None:
     assert item["outputs"]["Energies"]["filename"] == "energies.csv"
 
 
-def test_an_example_that_fails_has_no_outputs_whatever_is_said(server: LocalServer, web: httpx.Client) -> None:
-    """Its programs cannot make them, so that even a success does not list them."""
+def test_the_failing_example_has_no_outputs_whatever_its_outcome(server: LocalServer, web: httpx.Client) -> None:
+    """Its programs cannot write them, so that even a success lists none."""
     web.post("/experiments/", json=server.example("fail"))
     server.outcome("fail", "success")
     rest_uid = start(web, "fail")
@@ -145,7 +143,7 @@ def test_many_runs_begin_and_end_in_the_order_of_their_starts() -> None:
 
 
 def test_runs_catch_up_with_everything_that_happened_since() -> None:
-    """However late somebody looks, each run has begun when the slot before it was given back."""
+    """However late the first request is, each run began when the previous one released its slot."""
     with LocalServer(speed=0, slots=1) as server:
         headers = {"Authorization": f"Bearer {server.api_key}"}
         with httpx.Client(base_url=server.url, headers=headers, timeout=30) as web:

@@ -1,4 +1,4 @@
-"""Payloads are checked against their experiment, and wrong JSON is described as the service does."""
+"""Payloads are checked against their experiment, and errors have the texts of the service."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FACTS = PackageFacts("0" * 40, data=("a.txt", "b.txt"), variables={"default": {"
 
 
 def complete(presets: dict[str, Any], options: dict[str, Any] | None = None) -> dict[str, Any]:
-    """A stored definition with these presets and execution options."""
+    """Return a stored definition with these presets and execution options."""
     value = definition(options=options)
     value["parameterisation"]["presets"] = presets
     stored = validate(ParameterisedPackage, value)
@@ -27,11 +27,11 @@ def complete(presets: dict[str, Any], options: dict[str, Any] | None = None) -> 
 
 
 def accepted(presets: dict[str, Any], payload: dict[str, Any], options: dict[str, Any] | None = None) -> AcceptedStart:
-    """What a payload starts."""
+    """Return the start for a payload."""
     return accepted_start(complete(presets, options), payload)
 
 
-REFUSED: list[tuple[dict[str, Any], dict[str, Any], str, str]] = [
+REJECTED: list[tuple[dict[str, Any], dict[str, Any], str, str]] = [
     (
         {"variables": [{"name": "n", "value": "1"}]},
         {"variables": {"n": 2}},
@@ -71,19 +71,19 @@ REFUSED: list[tuple[dict[str, Any], dict[str, Any], str, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("presets", "payload", "key", "text"), REFUSED, ids=[row[3][:40] for row in REFUSED])
+@pytest.mark.parametrize(("presets", "payload", "key", "text"), REJECTED, ids=[row[3][:40] for row in REJECTED])
 def test_presets_cannot_be_overridden(presets: dict[str, Any], payload: dict[str, Any], key: str, text: str) -> None:
-    """What the definition presets is refused in a payload, with a reason or a message."""
-    with pytest.raises(HTTPError) as refused:
+    """A payload that overrides a preset is rejected with a reason or a message."""
+    with pytest.raises(HTTPError) as rejected:
         accepted(presets, payload)
 
-    answer = refused.value.response
-    assert answer.status == 400
-    assert text in json.loads(answer.body)[key]
+    response = rejected.value.response
+    assert response.status == 400
+    assert text in json.loads(response.body)[key]
 
 
-def test_presets_and_defaults_complete_a_launch() -> None:
-    """Presets come first, then the payload, then the first of the choices; options keep their order."""
+def test_presets_and_defaults_complete_a_start() -> None:
+    """Presets come first, then the payload, then first choices; options keep their order."""
     presets = {
         "variables": [{"name": "p", "value": 1}],
         "environmentVariables": [{"name": "A", "value": "1"}],
@@ -110,7 +110,7 @@ def test_presets_and_defaults_complete_a_launch() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "allowed", "platform"),
+    ("requested", "allowed", "platform"),
     [
         (None, [], None),
         ("any", [], "any"),
@@ -118,15 +118,17 @@ def test_presets_and_defaults_complete_a_launch() -> None:
         ("default", ["big", "default"], "default"),
     ],
 )
-def test_the_platform_is_the_given_or_the_first(given: str | None, allowed: list[str], platform: str | None) -> None:
-    """Without a preset the payload chooses among those allowed, the first of which is the default."""
-    payload = {} if given is None else {"platform": given}
+def test_the_platform_is_that_of_the_payload_or_the_first(
+    requested: str | None, allowed: list[str], platform: str | None
+) -> None:
+    """Without a preset the payload selects an allowed platform; the default is the first one."""
+    payload = {} if requested is None else {"platform": requested}
 
     assert accepted({}, payload, {"platform": allowed}).platform == platform
 
 
-def test_the_defaults_of_platforms_stand_side_by_side() -> None:
-    """The registry lists each variable with its value on every platform that sets it."""
+def test_the_registry_lists_defaults_by_platform() -> None:
+    """Each variable has its value on every platform that sets it."""
     stored = complete({}, {"variables": [{"name": "n"}], "platform": ["big", "default"]})
 
     assert stored["metadata"]["registry"]["executionOptionsDefaults"]["variables"] == [
@@ -134,7 +136,7 @@ def test_the_defaults_of_platforms_stand_side_by_side() -> None:
     ]
 
 
-WRONG: list[tuple[Any, str]] = [
+INVALID: list[tuple[Any, str]] = [
     (
         {"metadata": {"registry": {"timesExecuted": True}}},
         "metadata.registry.timesExecuted\n  Input should be a valid integer",
@@ -157,9 +159,9 @@ WRONG: list[tuple[Any, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("value", "text"), WRONG, ids=[row[1][:30].strip() for row in WRONG])
-def test_wrong_definitions_are_described(value: Any, text: str) -> None:
-    """Each problem has a place, a sentence, a type and the wrong value, shortened in the middle."""
+@pytest.mark.parametrize(("value", "text"), INVALID, ids=[row[1][:30].strip() for row in INVALID])
+def test_invalid_definitions_are_described(value: Any, text: str) -> None:
+    """Each problem has a location, a text, a type and the value, shortened in the middle."""
     with pytest.raises(SchemaError) as problem:
         validate(ParameterisedPackage, value)
 
@@ -177,14 +179,14 @@ def test_wrong_definitions_are_described(value: Any, text: str) -> None:
         ({"filename": "a", "content": "b", "volume": "c"}, "volume and content are mutually exclusive"),
     ],
 )
-def test_files_with_contradicting_fields_are_refused(file: dict[str, str], text: str) -> None:
-    """The fields of a file exclude each other as in the service."""
+def test_files_with_contradicting_fields_are_rejected(file: dict[str, str], text: str) -> None:
+    """The fields of a file are mutually exclusive as in the service."""
     with pytest.raises(SchemaError, match=text):
         validate(DeprecatedExperimentStartPayload, {"inputs": [file]})
 
 
-def test_metadata_may_hold_colons() -> None:
-    """The service accepts a colon in a value, and in a name too; what becomes of that one is seen in the run."""
+def test_metadata_may_contain_colons() -> None:
+    """The service accepts colons in values and names; the orchestrator cuts names at the colon."""
     metadata = {"when": "10:30", "a:b": "c"}
 
     assert validate(DeprecatedExperimentStartPayload, {"metadata": metadata})["metadata"] == metadata

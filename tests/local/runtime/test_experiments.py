@@ -1,4 +1,4 @@
-"""Experiments are pushed, found, tagged, deleted and started as on the recorded service."""
+"""Experiments are pushed, found, tagged, deleted and started as in the recorded service."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.local.helpers import definition
 
 
 def test_a_push_is_completed_and_stored(server: LocalServer, web: httpx.Client) -> None:
-    """The reply is the definition with its defaults and what the registry knows, in the recorded order."""
+    """The response is the definition with its defaults and ``metadata.registry``, in the recorded order."""
     server.describe("toy", inputs=["in.csv"], data=["d.txt"], outputs={"B": b"", "A": b""}, variables={"n": "3"})
     options = {"variables": [{"name": "n"}], "data": [{"name": "d.txt"}]}
 
@@ -50,7 +50,7 @@ def test_a_push_is_completed_and_stored(server: LocalServer, web: httpx.Client) 
 
 
 def test_defaults_of_the_definition_win_on_every_platform(server: LocalServer, web: httpx.Client) -> None:
-    """A value in the definition is the default on all platforms that it names."""
+    """A value in the definition is the default on all platforms that it lists."""
     options = {"variables": [{"name": "n", "value": "1"}], "platform": ["openshift", "default"]}
     server.describe("toy", variables={"n": "9", "m": "2"})
 
@@ -66,7 +66,7 @@ def test_defaults_of_the_definition_win_on_every_platform(server: LocalServer, w
 
 
 def test_the_same_content_has_the_same_digest(web: httpx.Client, push: Any) -> None:
-    """Pushing the same content again, under another description, makes no new entry; other content does."""
+    """The same content with another description adds no entry; other content does."""
     first = push()
     described = definition()
     described["metadata"]["package"]["description"] = "another"
@@ -87,7 +87,7 @@ def test_the_same_content_has_the_same_digest(web: httpx.Client, push: Any) -> N
 
 
 def test_experiments_are_found_by_name_tag_and_digest(web: httpx.Client, push: Any) -> None:
-    """All identifiers give the same entry, whose beta fields and registry can be left out."""
+    """All identifiers give the same entry; its beta fields and registry can be hidden."""
     digest = push()["metadata"]["registry"]["digest"]
 
     replies = [web.get(f"/experiments/{one}").text for one in ("toy", "toy/", "toy:v1", f"toy@{digest}")]
@@ -105,7 +105,7 @@ def test_experiments_are_found_by_name_tag_and_digest(web: httpx.Client, push: A
 
 
 def test_tags_move_and_latest_stays(web: httpx.Client, push: Any) -> None:
-    """New tags replace the old ones, unless latest would be lost."""
+    """New tags replace old ones, unless latest would be lost."""
     push()
 
     lost = web.put("/experiments/toy:latest/tag", params={"newTags": "v2"})
@@ -118,7 +118,7 @@ def test_tags_move_and_latest_stays(web: httpx.Client, push: Any) -> None:
 
 
 def test_a_deleted_experiment_is_gone_and_its_siblings_stay(web: httpx.Client, push: Any) -> None:
-    """Deleting by name removes the latest entry alone."""
+    """Deletion by name removes only the latest entry."""
     digest = push()["metadata"]["registry"]["digest"]
     push(variables=[{"name": "n"}])
 
@@ -173,8 +173,8 @@ REFUSED_PUSHES: list[tuple[str, Any, str, str]] = [
 @pytest.mark.parametrize(
     ("value", "key", "text"), [row[1:] for row in REFUSED_PUSHES], ids=[row[0] for row in REFUSED_PUSHES]
 )
-def test_bad_definitions_are_refused(web: httpx.Client, value: Any, key: str, text: str) -> None:
-    """A definition that does not fit the schema, or has no name, gives 400 and says why."""
+def test_invalid_definitions_are_rejected(web: httpx.Client, value: Any, key: str, text: str) -> None:
+    """A definition that does not match the schema or has no name is 400 with the reason."""
     reply = web.post("/experiments/", json=value)
 
     assert reply.status_code == 400
@@ -182,8 +182,8 @@ def test_bad_definitions_are_refused(web: httpx.Client, value: Any, key: str, te
     assert text in reply.json()[key]
 
 
-def test_packages_that_cannot_be_read_are_refused(server: LocalServer, web: httpx.Client) -> None:
-    """A described problem, a missing repository and data files that do not exist refuse a push."""
+def test_unreadable_packages_are_rejected(server: LocalServer, web: httpx.Client) -> None:
+    """A described problem, a missing repository and missing data files reject a push."""
     server.describe("broken", problem="Invalid platform default in base package main")
     server.describe("known", data=["a.txt"])
     missing = definition("missing")
@@ -337,10 +337,10 @@ REFUSED_STARTS: list[tuple[str, Any, int, dict[str, Any]]] = [
     [row[1:] for row in REFUSED_STARTS],
     ids=[row[0] for row in REFUSED_STARTS],
 )
-def test_bad_payloads_are_refused(
+def test_invalid_payloads_are_rejected(
     server: LocalServer, web: httpx.Client, push: Any, payload: Any, status: int, facts: dict[str, Any]
 ) -> None:
-    """Each mistake in a payload has the recorded status, keys and words, and starts nothing."""
+    """Each error has the recorded status, keys and text, and nothing is started."""
     server.describe("toy", inputs=["in.csv"], data=["d.txt"])
     choices = [{"value": "a"}, {"value": "b"}]
     push(variables=[{"name": "mode", "valueFrom": choices}], data=[{"name": "d.txt"}], platform=["default"])
@@ -356,8 +356,8 @@ def test_bad_payloads_are_refused(
     assert web.get("/instances/").json() == []
 
 
-def test_a_start_gives_an_id_and_counts(server: LocalServer, web: httpx.Client, push: Any) -> None:
-    """The reply is a bare string: name, six digits of the digest, eight characters; values become text."""
+def test_a_start_returns_an_id_and_is_counted(server: LocalServer, web: httpx.Client, push: Any) -> None:
+    """The response is a bare string: name, six digits of the digest, eight characters. Values become text."""
     digest = push(variables=[{"name": "n", "value": "1"}])["metadata"]["registry"]["digest"]
 
     reply = web.post("/experiments/toy/start", json={"variables": {"n": True}, "metadata": {"a": 1.5}})
@@ -374,7 +374,7 @@ def test_a_start_gives_an_id_and_counts(server: LocalServer, web: httpx.Client, 
 
 
 def test_the_skeleton_shows_what_a_start_needs(server: LocalServer, web: httpx.Client, push: Any) -> None:
-    """Inputs, data and variables stand in the skeleton as magic values, each of which is explained."""
+    """The skeleton contains inputs, data and variables as magic values with an explanation of each."""
     server.describe("toy", inputs=["in.csv"], data=["d.txt"], variables={"n": "3"})
     choices = [{"value": "a"}, {"value": "b"}]
     push(

@@ -1,4 +1,4 @@
-"""Relationships, the library, the cluster's part and lambda starts over plain HTTP: what the service answers."""
+"""Relationships, library, datasets, secrets and lambda starts have the responses of the service."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from tests.client.definitions import DSL, LAMBDA, dsl, relationship
 
 BUCKET = {"accessKeyID": "i", "secretAccessKey": "k", "bucket": "b", "endpoint": "e"}
 PULL = {"username": "somebody", "password": "a-password", "server": "quay.example"}
-DISABLED = "Unable to create dataset because of dataset_create() "
+NOT_CREATED = "Unable to create dataset because of dataset_create() "
 
 
 @pytest.fixture
 def both(web: httpx.Client, server: LocalServer) -> None:
-    """The experiments `demo` and `surrogate`."""
+    """Push the experiments `demo` and `surrogate`."""
     other = server.example("demo")
     other["metadata"]["package"]["name"] = "surrogate"
     for definition in (server.example("demo"), other):
         assert web.post("/experiments/", json=definition).status_code == 200
 
 
-REFUSED: list[tuple[str, str, Any, int, dict[str, Any]]] = [
+ERRORS: list[tuple[str, str, Any, int, dict[str, Any]]] = [
     ("GET", "/relationships/ghost", None, 404, {"unknownRelationship": "ghost", "message": "Unknown relationship"}),
     ("DELETE", "/relationships/ghost/", None, 404, {"unknownRelationship": "ghost", "message": "Unknown relationship"}),
     ("POST", "/relationships/ghost/synthesize/new", {}, 400, {"message": "ghost"}),
@@ -136,14 +136,20 @@ REFUSED: list[tuple[str, str, Any, int, dict[str, Any]]] = [
         422,
         {"message": "imagePullSecret <built-in function id> conflicts with existing Secret object with the same name"},
     ),
-    ("POST", "/datasets/s3/x", {"more": 1}, 400, {"message": f"{DISABLED}got an unexpected keyword argument 'more'"}),
+    (
+        "POST",
+        "/datasets/s3/x",
+        {"more": 1},
+        400,
+        {"message": f"{NOT_CREATED}got an unexpected keyword argument 'more'"},
+    ),
     (
         "POST",
         "/datasets/s3/x",
         {"bucket": "b"},
         400,
         {
-            "message": f"{DISABLED}missing 3 required positional arguments: "
+            "message": f"{NOT_CREATED}missing 3 required positional arguments: "
             "'accessKeyID', 'secretAccessKey', and 'endpoint'"
         },
     ),
@@ -152,7 +158,7 @@ REFUSED: list[tuple[str, str, Any, int, dict[str, Any]]] = [
         "/datasets/s3/x",
         {key: BUCKET[key] for key in ("accessKeyID", "secretAccessKey", "bucket")},
         400,
-        {"message": f"{DISABLED}missing 1 required positional argument: 'endpoint'"},
+        {"message": f"{NOT_CREATED}missing 1 required positional argument: 'endpoint'"},
     ),
     ("POST", "/datasets/s3/x", [], 500, {"message": "Internal Server Error"}),
     ("POST", "/image-pull-secrets/x", {"username": "u"}, 500, {"message": "Internal Server Error"}),
@@ -209,19 +215,19 @@ REFUSED: list[tuple[str, str, Any, int, dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(
-    ("method", "path", "body", "status", "told"), REFUSED, ids=[f"{one[0]} {one[1]} {one[2]}"[:60] for one in REFUSED]
+    ("method", "path", "body", "status", "expected"), ERRORS, ids=[f"{row[0]} {row[1]} {row[2]}"[:60] for row in ERRORS]
 )
-def test_a_refusal_is_that_of_the_service(
-    web: httpx.Client, method: str, path: str, body: Any, status: int, told: dict[str, Any]
+def test_errors_are_those_of_the_service(
+    web: httpx.Client, method: str, path: str, body: Any, status: int, expected: dict[str, Any]
 ) -> None:
-    """Status, keys and words, oddities included."""
+    """Status, keys and texts are the same, including oddities."""
     reply = web.request(method, path, json=body)
 
-    assert (reply.status_code, reply.json()) == (status, told)
+    assert (reply.status_code, reply.json()) == (status, expected)
 
 
 @pytest.mark.parametrize(
-    ("path", "body", "where"),
+    ("path", "body", "location"),
     [
         ("/relationships/x/synthesize/new", {"more": 1}, ["more"]),
         ("/relationships/x/synthesize/new", {"options": {"generateParameterisation": []}}, None),
@@ -230,15 +236,13 @@ def test_a_refusal_is_that_of_the_service(
     ],
     ids=str,
 )
-def test_a_body_that_fits_no_schema_is_told_where(
-    web: httpx.Client, path: str, body: Any, where: list[str] | None
-) -> None:
-    """The problems come one by one, each with its place."""
+def test_a_schema_error_has_a_location(web: httpx.Client, path: str, body: Any, location: list[str] | None) -> None:
+    """Problems are listed one by one with their locations."""
     reply = web.post(path, json=body)
 
     assert reply.status_code == 400
     (problem,) = reply.json()["problems"]
-    assert problem["location"] == (where or ["options", "generateParameterisation"])
+    assert problem["location"] == (location or ["options", "generateParameterisation"])
     assert set(problem) == {"type", "input", "message", "location"}
 
 
@@ -251,16 +255,16 @@ def test_a_body_that_fits_no_schema_is_told_where(
     ],
     ids=str,
 )
-def test_what_the_service_did_not_foresee_breaks_it(web: httpx.Client, path: str, body: Any) -> None:
-    """It is a 500 there, and so it is here."""
+def test_unhandled_input_is_a_server_error(web: httpx.Client, path: str, body: Any) -> None:
+    """It is 500 in the service too."""
     reply = web.post(path, json=body)
 
     assert reply.status_code == 500
     assert reply.json()["message"]
 
 
-def test_flowir_that_is_none_is_refused(web: httpx.Client) -> None:
-    """Before its components are looked at."""
+def test_flowir_must_be_a_mapping(web: httpx.Client) -> None:
+    """This is checked before its components."""
     reply = web.post("/experiments/lambda/start", json={"lambdaFlowIR": []})
 
     assert reply.status_code == 400
@@ -269,7 +273,7 @@ def test_flowir_that_is_none_is_refused(web: httpx.Client) -> None:
 
 @pytest.mark.usefixtures("both")
 def test_a_synthesized_experiment_has_no_single_base_package(web: httpx.Client) -> None:
-    """So that no relationship can name it without saying which; and its inheritance goes with its parents."""
+    """So no relationship can name it without a package, and its inheritance is lost if a parent is deleted."""
     web.post("/relationships/", json=relationship()).raise_for_status()
     platforms = {"parameterisation": {"executionOptions": {"platform": ["default"]}}}
     made = web.post("/relationships/cheaper/synthesize/both", json=platforms).json()["result"]
@@ -287,7 +291,7 @@ def test_a_synthesized_experiment_has_no_single_base_package(web: httpx.Client) 
 
 @pytest.mark.usefixtures("both")
 def test_items_are_served_with_and_without_a_slash(web: httpx.Client) -> None:
-    """Collections and graphs need it, datasets never have one."""
+    """Collections and graphs need a slash, datasets must not have one."""
     web.post("/relationships/", json=relationship()).raise_for_status()
     web.post("/library/", json=DSL).raise_for_status()
     web.post("/image-pull-secrets/x", json=PULL).raise_for_status()
@@ -307,7 +311,7 @@ def test_items_are_served_with_and_without_a_slash(web: httpx.Client) -> None:
 
 @pytest.mark.usefixtures("both")
 def test_relationships_are_shown_in_three_forms(web: httpx.Client) -> None:
-    """As JSON, and as the text of a Python dictionary in one line or in several."""
+    """As JSON, or as the text of a Python dictionary in one line or in several."""
     entry = web.post("/relationships/", json=relationship()).json()["entry"]
     forms = ("json", "python", "python-pretty")
 
@@ -322,8 +326,8 @@ def test_relationships_are_shown_in_three_forms(web: httpx.Client) -> None:
 
 
 @pytest.mark.usefixtures("both")
-def test_the_policy_says_whose_variables_win(web: httpx.Client, server: LocalServer) -> None:
-    """Those of the output graph unless the relationship wants it the other way round."""
+def test_the_policy_decides_whose_variables_win(web: httpx.Client, server: LocalServer) -> None:
+    """By default those of the output graph."""
     other = server.example("demo")
     other["metadata"]["package"]["name"] = "surrogate"
     other["parameterisation"]["presets"] = {"variables": [{"name": "scale", "value": "7"}]}
@@ -351,8 +355,8 @@ def test_the_policy_says_whose_variables_win(web: httpx.Client, server: LocalSer
     ],
     ids=str,
 )
-def test_a_graph_that_is_none_is_refused(web: httpx.Client, graph: dict[str, Any], words: str) -> None:
-    """The problem says where and what."""
+def test_invalid_graphs_are_rejected(web: httpx.Client, graph: dict[str, Any], words: str) -> None:
+    """The problem has a location and a text."""
     body = relationship()
     body["transform"]["outputGraph"] = graph
 
@@ -364,8 +368,8 @@ def test_a_graph_that_is_none_is_refused(web: httpx.Client, graph: dict[str, Any
     assert words in problem["message"]
 
 
-def test_a_secret_of_another_kind_is_left_alone(server: LocalServer, web: httpx.Client) -> None:
-    """A dataset and an image pull secret of one name do not disturb each other; a second one is a conflict."""
+def test_datasets_and_secrets_have_separate_names(server: LocalServer, web: httpx.Client) -> None:
+    """A dataset and an image pull secret may have the same name; a second secret is a conflict."""
     assert web.post("/datasets/s3/x", json=BUCKET).json() == "OK"
     assert web.post("/image-pull-secrets/x", json=PULL).json() == "Success"
 
@@ -379,8 +383,8 @@ def test_a_secret_of_another_kind_is_left_alone(server: LocalServer, web: httpx.
     assert web.get("/image-pull-secrets/").json() == {"x": ["quay.example"]}
 
 
-def test_a_lambda_takes_the_last_of_two_files(web: httpx.Client, server: LocalServer) -> None:
-    """As the service does, which tells nobody."""
+def test_a_lambda_uses_the_last_of_two_files(web: httpx.Client, server: LocalServer) -> None:
+    """The service does not report duplicate names either."""
     files = [{"filename": "msg.txt", "content": text} for text in ("one", "two")]
     body = {**LAMBDA, "data": files, "validate_flowir": False, "environmentVariables": {"A": 1}}
 
@@ -394,8 +398,8 @@ def test_a_lambda_takes_the_last_of_two_files(web: httpx.Client, server: LocalSe
     assert instance["status"]["meta"]["instanceName"].startswith(f"{reply.json()}-")
 
 
-def test_the_arguments_of_a_graph_are_dropped(web: httpx.Client) -> None:
-    """And an entrypoint is made up where there is one workflow to begin with."""
+def test_a_graph_gets_an_entrypoint_without_arguments(web: httpx.Client) -> None:
+    """If there is only one workflow, it becomes the entrypoint."""
     graph = dsl()
     del graph["entrypoint"]
 
@@ -403,3 +407,32 @@ def test_the_arguments_of_a_graph_are_dropped(web: httpx.Client) -> None:
 
     assert added["entrypoint"]["entry-instance"] == "main"
     assert added["entrypoint"]["execute"] == [{"target": "<entry-instance>", "args": {}}]
+
+
+def test_conflicts_are_as_recorded(web: httpx.Client) -> None:
+    """A dataset and an image pull secret are created twice."""
+    calls: dict[str, dict[str, str]] = {"/datasets/s3/rigset": BUCKET, "/image-pull-secrets/sec1": PULL}
+
+    created = [web.post(path, json=body) for path, body in calls.items()]
+    again = [web.post(path, json=body) for path, body in calls.items()]
+
+    assert [reply.status_code for reply in created] == [200, 200]
+    assert [(reply.status_code, reply.json()) for reply in again] == [
+        (409, {"message": 'datasets "rigset" already exists'}),
+        (409, {"message": "imagePullSecret already exists but has not become available yet"}),
+    ]
+
+
+def test_an_invalid_query_is_as_recorded(web: httpx.Client) -> None:
+    """The message contains the problems as indented JSON."""
+    reply = web.post("/query/experiments/", json={"package": {"definition": "git"}})
+    extra: dict[str, Any] = web.post("/query/experiments/", json={"nope": 1}).json()
+
+    assert reply.status_code == 400
+    assert reply.json() == {
+        "message": 'Invalid request, problems: [\n  {\n    "type": "model_type",\n    "loc": [\n      '
+        '"package",\n      "definition"\n    ],\n    "msg": "Input should be a valid dictionary or instance of '
+        'BasePackage",\n    "input": "git",\n    "ctx": {\n      "class_name": "BasePackage"\n    },\n    '
+        '"url": "https://errors.pydantic.dev/2.14/v/model_type"\n  }\n]'
+    }
+    assert '"ctx"' not in extra["message"]

@@ -1,4 +1,4 @@
-"""Experiments that are in no registry: the start of a lambda."""
+"""Starts of experiments that are in no registry."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ BUCKET = {"accessKeyID": "a", "secretAccessKey": "b", "bucket": "c", "endpoint":
 LAMBDA = {"lambdaFlowIR": {"components": [{"name": "A", "command": {"executable": "echo"}}]}}
 
 
-BAD_PLACES = [
+INVALID_STORAGE = [
     (
         "two stores",
         {"s3Store": {"credentials": BUCKET, "bucketPath": "a"}, "datasetStoreURI": "dataset://d"},
@@ -27,28 +27,30 @@ BAD_PLACES = [
 ]
 
 
-@pytest.mark.parametrize(("payload", "words"), [row[1:] for row in BAD_PLACES], ids=[row[0] for row in BAD_PLACES])
-def test_a_lambda_with_half_a_place_is_an_error_of_the_server(
+@pytest.mark.parametrize(
+    ("payload", "words"), [row[1:] for row in INVALID_STORAGE], ids=[row[0] for row in INVALID_STORAGE]
+)
+def test_incomplete_storage_of_a_lambda_is_a_server_error(
     web: httpx.Client, payload: dict[str, Any], words: str
 ) -> None:
-    """The service hands what it is given to code that trips over it."""
+    """The service does not check these fields before it uses them."""
     reply = web.post("/experiments/lambda/start", json={**LAMBDA, **payload})
 
     assert reply.status_code == 500
     assert words in reply.json()["message"]
 
 
-def test_a_lambda_may_take_its_data_from_a_dataset_and_upload_to_a_bucket(
+def test_a_lambda_can_read_a_dataset_and_upload_to_a_bucket(
     server: LocalServer, web: httpx.Client, tmp_path: Path
 ) -> None:
-    """A folder stands for the dataset; the bucket that does not answer is no failure of the run."""
+    """A mounted folder is the dataset; the run succeeds even if the bucket does not respond."""
     (tmp_path / "a.txt").write_text("x")
     server.mount("dataset", "mine", tmp_path)
-    places = {"s3": {"dataset": "mine"}, "s3Store": {"credentials": BUCKET, "bucketPath": "/a"}}
+    storage = {"s3": {"dataset": "mine"}, "s3Store": {"credentials": BUCKET, "bucketPath": "/a"}}
     flowir = {**LAMBDA["lambdaFlowIR"], "output": {"Out": {}}}
 
     reply = web.post(
-        "/experiments/lambda/start", json={"lambdaFlowIR": flowir, "data": [{"filename": "a.txt:b.txt"}], **places}
+        "/experiments/lambda/start", json={"lambdaFlowIR": flowir, "data": [{"filename": "a.txt:b.txt"}], **storage}
     )
     server.advance(10)
 

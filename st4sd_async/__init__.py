@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from ._client import Client
 from ._config import Config
-from ._display.bars import ProgressBars
+from ._display.progress_bars import ProgressBars
 from ._errors import (
     AlreadyExists,
     APIError,

@@ -59,7 +59,7 @@ PROOFS = {
     "show your credentials in an error": ["faults/test_secrets.py::test_no_secret_in_anything_that_is_told"],
     "have a formula computed": [
         "cli/test_hostile.py::test_a_table_of_properties_computes_nothing_in_a_spreadsheet",
-        "cli/test_formulas.py::",
+        "cli/test_output.py::test_a_cell_that_begins_a_formula_is_a_text",
     ],
     # a gateway
     "decide what is in a file": ["results/test_workspace.py::test_a_writer_tells_size_and_checksum"],

@@ -360,7 +360,8 @@ class Batch(Displayable, Settling):
         """
         from .._display.timeline import timeline
 
-        return timeline(self._book, axes)
+        book = self._book
+        return timeline({key: book.moments.get(key, ()) for key in book.rows}, book.clock.wall(), axes)
 
     async def properties(self, names: Iterable[str] | None = None) -> Properties:
         """

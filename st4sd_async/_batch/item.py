@@ -95,7 +95,7 @@ def state_badge(state: str) -> Badge:
         State.COLLECTED: Tone.GOOD,
         State.STARTED: Tone.BUSY,
         State.SENDING: Tone.BUSY,
-        State.UNKNOWN: Tone.WAITING,
+        State.UNKNOWN: Tone.STUCK,
         State.PLANNED: Tone.QUIET,
     }
     return Badge(str(state), tones.get(State(state), Tone.BAD))

@@ -1,16 +1,13 @@
-"""A batch as a time line: bars made of the moments that were noted, and nothing guessed between them."""
+"""The time line of a batch: a bar for each recorded state of a launch, and nothing guessed in between."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
-from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-from .._batch.records import Moment
-from .._batch.state import ENDS, State
 from .._errors import ConfigError
 from .._render.cards import COLOURS, Tone
 from .._util.printable import one_line
@@ -18,42 +15,62 @@ from .._util.printable import one_line
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from .._batch.store import Book
+WAITING, IN_PROGRESS = "waiting", "in progress"
+MAX_LABELS = 40
+"""Launches up to which each bar is labelled with its key."""
+MAX_LABEL_LENGTH = 30
+"""Characters of a key in a label."""
+LANE_INCHES, MIN_FIGURE_INCHES, MAX_FIGURE_INCHES = 0.24, 2.4, 9.0
+"""Height of a lane, and bounds for the height of the figure."""
+FIGURE_WIDTH_INCHES = 9.0
+PALE_OPACITY = 0.55
+"""Opacity of a bar that is partly waiting."""
+PALE_LABEL = "(pale: partly waiting)"
+"""Its entry in the legend."""
+BAR_SHARE = 0.7
+"""Share of a lane's height that a labelled bar takes."""
 
-RUNNING, WAITING, IN_DOUBT, IN_PROGRESS = "running", "waiting", "in doubt", "in progress"
-MOST_NAMED = 40
-"""Launches whose keys stand beside their bars; of more they are only counted."""
-LONGEST_KEY = 30
-"""Characters of a key there."""
-INCHES, LOWEST, HIGHEST = 0.24, 2.4, 9.0
-"""Height of a bar and what is between two, and bounds for the height of the figure, in inches."""
-WIDTH = 9.0
-"""Width of the figure in inches."""
-PALE, PALER = 0.55, "(pale: some of it waiting)"
-"""Opacity of a bar that is partly waiting, and what the legend says of that."""
-FILLED = 0.7
-"""Share of the height that bars take, if there are not too many."""
-
-LOOKS = {
+BAR_COLOURS = {
     "not started": "#c3c8cf",
     WAITING: "#e3b341",
-    IN_DOUBT: "#b06fc4",
+    "in doubt": "#b06fc4",
     IN_PROGRESS: COLOURS[Tone.BUSY],
     "succeeded": COLOURS[Tone.GOOD],
     "failed": COLOURS[Tone.BAD],
     "stopped": COLOURS[Tone.QUIET],
     "deleted": "#3d434c",
 }
-"""What a bar means -> its colour, in the order of the legend."""
-_MEANINGS: dict[str, str] = {
-    State.PLANNED: "not started",
-    State.SENDING: WAITING,
-    State.UNKNOWN: IN_DOUBT,
+"""Meaning of a bar -> its colour, in the order of the legend."""
+_BEFORE_THE_START = {"planned": "not started", "sending": WAITING, "unknown": "in doubt"}
+"""State of a launch -> meaning of its bar."""
+_OUTCOMES = {
+    "succeeded": "succeeded",
+    "collected": "succeeded",
+    "failed": "failed",
+    "stopped": "stopped",
+    "deleted": "deleted",
 }
+"""Final state of a launch -> meaning of the bar of its run."""
+
+
+class Transition(Protocol):
+    """When a launch came into a state, or its run into ``running``."""
+
+    @property
+    def attempt(self) -> int:
+        """Number of the attempt, from 1."""
+
+    @property
+    def state(self) -> str:
+        """The state."""
+
+    @property
+    def since(self) -> float:
+        """Seconds of the wall clock."""
 
 
 @dataclass(frozen=True)
-class Stretch:
+class Span:
     """A bar of one launch."""
 
     meaning: str
@@ -61,87 +78,95 @@ class Stretch:
     """Seconds of the wall clock."""
     end: float
     is_pale: bool = False
-    """Whether a part of it, nobody knows which, was spent waiting."""
+    """Whether an unknown part of it was spent waiting."""
 
 
-def stretches(moments: Iterable[Moment], now: float) -> list[Stretch]:
-    """The bars of a launch, given the moments in which it came into states; what goes on lasts until now."""
-    attempts: dict[int, list[Moment]] = {}
-    for moment in moments:
-        attempts.setdefault(moment.attempt, []).append(moment)
-    return [stretch for number in attempts for stretch in _attempt(attempts[number], number == max(attempts), now)]
+def spans(transitions: Iterable[Transition], now: float) -> list[Span]:
+    """Return the bars of a launch; what is not over lasts until now."""
+    attempts: dict[int, list[Transition]] = {}
+    for transition in transitions:
+        attempts.setdefault(transition.attempt, []).append(transition)
+    return [span for number in attempts for span in _of_attempt(attempts[number], number == max(attempts), now)]
 
 
-def _attempt(moments: Sequence[Moment], is_last: bool, now: float) -> list[Stretch]:
-    """The bars of one attempt, up to its end."""
-    ordered = sorted(moments, key=lambda moment: moment.since)
-    end = next((moment for moment in ordered if moment.state in ENDS), None)
-    outcome = IN_PROGRESS if end is None else "succeeded" if end.state == State.COLLECTED else str(end.state)
-    has_begun = any(moment.state == RUNNING for moment in ordered)
-    meanings: dict[str, str] = {**_MEANINGS, State.STARTED: WAITING if has_begun else outcome, RUNNING: outcome}
-    is_open = is_last and end is None and ordered[-1].state != State.REFUSED
-    pale = None if has_begun else State.STARTED
-    closed = [*ordered, Moment(0, "", max(now, ordered[-1].since))] if is_open else ordered
+def _of_attempt(transitions: Sequence[Transition], is_last: bool, now: float) -> list[Span]:
+    ordered = sorted(transitions, key=lambda transition: transition.since)
+    final = next((transition.state for transition in ordered if transition.state in _OUTCOMES), None)
+    outcome = IN_PROGRESS if final is None else _OUTCOMES[final]
+    was_seen_running = any(transition.state == "running" for transition in ordered)
+    meanings = {**_BEFORE_THE_START, "started": WAITING if was_seen_running else outcome, "running": outcome}
+    pale = None if was_seen_running else "started"
+    ends = [transition.since for transition in ordered[1:]]
+    if is_last and final is None and ordered[-1].state != "refused":
+        ends.append(max(now, ordered[-1].since))
     return [
-        Stretch(meanings[one.state], one.since, after.since, one.state == pale)
-        for one, after in pairwise(closed)
-        if one.state in meanings and one.since < after.since
+        Span(meanings[begun.state], begun.since, end, begun.state == pale)
+        for begun, end in zip(ordered, ends, strict=False)
+        if begun.state in meanings and begun.since < end
     ]
 
 
-def timeline(book: Book, axes: Axes | None) -> Axes:
-    """The time line of all launches; see `Batch.plot`."""
+def timeline(launches: Mapping[str, Sequence[Transition]], now: float, axes: Axes | None) -> Axes:
+    """
+    Draw a time line; see `Batch.plot`.
+
+    Args:
+        launches: key -> its transitions, in the order of the lanes.
+        now: Seconds of the wall clock.
+        axes: Where to draw. None means a new figure.
+    """
     try:
         from matplotlib import pyplot
     except ImportError:
         raise ConfigError('plot() needs matplotlib: pip install "st4sd_async[plot]"') from None
     if axes is None:
-        height = min(max(INCHES * len(book.rows) + 1, LOWEST), HIGHEST)
-        _, axes = pyplot.subplots(figsize=(WIDTH, height), layout="constrained")
+        height = min(max(LANE_INCHES * len(launches) + 1, MIN_FIGURE_INCHES), MAX_FIGURE_INCHES)
+        _, axes = pyplot.subplots(figsize=(FIGURE_WIDTH_INCHES, height), layout="constrained")
     axes.xaxis_date()
-    _draw_bars(axes, book)
-    _draw_refusals(axes, book)
-    _label(axes, list(book.rows))
+    _draw_bars(axes, launches, now)
+    _draw_refusals(axes, launches)
+    _label(axes, list(launches))
     return axes
 
 
-def _draw_bars(axes: Axes, book: Book) -> None:
+def _draw_bars(axes: Axes, launches: Mapping[str, Sequence[Transition]], now: float) -> None:
     from matplotlib.collections import PolyCollection
 
-    now, is_named = book.clock.wall(), len(book.rows) <= MOST_NAMED
-    half = FILLED / 2 if is_named else 0.5
+    is_labelled = len(launches) <= MAX_LABELS
+    half = BAR_SHARE / 2 if is_labelled else 0.5
     bars: dict[tuple[str, bool], list[list[tuple[float, float]]]]
-    bars = {(meaning, is_pale): [] for meaning in LOOKS for is_pale in (False, True)}
-    for place, key in enumerate(book.rows):
-        for one in stretches(book.moments.get(key, ()), now):
-            begin, end = _time(one.begin), _time(one.end)
-            corners = [(begin, place - half), (begin, place + half), (end, place + half), (end, place - half)]
-            bars[one.meaning, one.is_pale].append(corners)
-    for (meaning, is_pale), some in bars.items():
-        if some:
-            # One for all that look alike: thousands of patches would take seconds.
-            bar = PolyCollection(some, facecolors=LOOKS[meaning], alpha=PALE if is_pale else 1.0, antialiased=is_named)
+    bars = {(meaning, is_pale): [] for meaning in BAR_COLOURS for is_pale in (False, True)}
+    for lane, transitions in enumerate(launches.values()):
+        for span in spans(transitions, now):
+            begin, end = _days(span.begin), _days(span.end)
+            corners = [(begin, lane - half), (begin, lane + half), (end, lane + half), (end, lane - half)]
+            bars[span.meaning, span.is_pale].append(corners)
+    for (meaning, is_pale), polygons in bars.items():
+        if polygons:
+            # One collection for all bars of a kind: thousands of patches would take seconds.
+            opacity = PALE_OPACITY if is_pale else 1.0
+            bar = PolyCollection(polygons, facecolors=BAR_COLOURS[meaning], alpha=opacity, antialiased=is_labelled)
             bar.set_label(f"_{meaning}" if is_pale and bars[meaning, False] else meaning)
             axes.add_collection(bar)
-    if any(some for (_, is_pale), some in bars.items() if is_pale):
-        axes.add_collection(PolyCollection([], facecolors="black", alpha=PALE / 3, label=PALER))
+    if any(polygons for (_, is_pale), polygons in bars.items() if is_pale):
+        axes.add_collection(PolyCollection([], facecolors="black", alpha=PALE_OPACITY / 3, label=PALE_LABEL))
     axes.autoscale_view()
 
 
-def _draw_refusals(axes: Axes, book: Book) -> None:
+def _draw_refusals(axes: Axes, launches: Mapping[str, Sequence[Transition]]) -> None:
     refused = [
-        (_time(moment.since), place)
-        for place, key in enumerate(book.rows)
-        for moment in book.moments.get(key, ())
-        if moment.state == State.REFUSED
+        (_days(transition.since), lane)
+        for lane, transitions in enumerate(launches.values())
+        for transition in transitions
+        if transition.state == "refused"
     ]
     if refused:
-        times, places = zip(*refused, strict=True)
-        axes.plot(times, places, "x", color=LOOKS["failed"], label="refused")
+        times, lanes = zip(*refused, strict=True)
+        axes.plot(times, lanes, "x", color=BAR_COLOURS["failed"], label="refused")
 
 
-def _time(seconds: float) -> float:
-    """A moment of the wall clock as matplotlib counts it: in days."""
+def _days(seconds: float) -> float:
+    """Return a time of the wall clock in days, as matplotlib counts them."""
     return _epoch() + seconds / 86400
 
 
@@ -149,22 +174,22 @@ def _time(seconds: float) -> float:
 def _epoch() -> float:
     from matplotlib.dates import date2num
 
-    return float(date2num(datetime.fromtimestamp(0, UTC)))  # type: ignore[no-untyped-call]  # as it is there
+    return float(date2num(datetime.fromtimestamp(0, UTC)))  # type: ignore[no-untyped-call]  # matplotlib's
 
 
 def _label(axes: Axes, keys: Sequence[str]) -> None:
     from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 
-    here = datetime.now(UTC).astimezone().tzinfo
-    locator = AutoDateLocator(tz=here)  # type: ignore[no-untyped-call]  # as it is there
+    zone = datetime.now(UTC).astimezone().tzinfo
+    locator = AutoDateLocator(tz=zone)  # type: ignore[no-untyped-call]  # matplotlib's
     axes.xaxis.set_major_locator(locator)
-    formatter: Any = ConciseDateFormatter(locator, tz=here)  # type: ignore[no-untyped-call]
-    formatter.formats[5] = "%H:%M:%S.%f"  # bare seconds would not be known for what they are
+    formatter: Any = ConciseDateFormatter(locator, tz=zone)  # type: ignore[no-untyped-call]
+    formatter.formats[5] = "%H:%M:%S.%f"  # seconds alone would not be recognised as a time
     axes.xaxis.set_major_formatter(formatter)
     axes.set_ylim(max(len(keys), 1) - 0.5, -0.5)
-    if len(keys) <= MOST_NAMED:
+    if len(keys) <= MAX_LABELS:
         # A dollar sign would begin a formula.
-        axes.set_yticks(range(len(keys)), [_short(key).replace("$", r"\$") for key in keys])
+        axes.set_yticks(range(len(keys)), [_shortened(key).replace("$", r"\$") for key in keys])
     else:
         axes.set_ylabel("launches in the order in which they were added")
     axes.grid(axis="x", alpha=0.3)
@@ -176,6 +201,6 @@ def _label(axes: Axes, keys: Sequence[str]) -> None:
         )
 
 
-def _short(key: str) -> str:
+def _shortened(key: str) -> str:
     line = one_line(key)
-    return line if len(line) <= LONGEST_KEY else f"{line[: LONGEST_KEY - 1]}\u2026"
+    return line if len(line) <= MAX_LABEL_LENGTH else f"{line[: MAX_LABEL_LENGTH - 1]}\u2026"

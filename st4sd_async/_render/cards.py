@@ -10,7 +10,6 @@ Each class that has a card builds it itself, in ``_card()``.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -29,6 +28,7 @@ class Tone(StrEnum):
 
     GOOD = "good"
     BAD = "bad"
+    STUCK = "stuck"
     BUSY = "busy"
     WAITING = "waiting"
     QUIET = "quiet"
@@ -37,6 +37,7 @@ class Tone(StrEnum):
 COLOURS = {
     Tone.GOOD: "#17805c",
     Tone.BAD: "#cf3a2c",
+    Tone.STUCK: "#a8489f",
     Tone.BUSY: "#2b72c4",
     Tone.WAITING: "#a56a00",
     Tone.QUIET: "#6f7681",
@@ -74,8 +75,6 @@ class Table:
     """Says how many rows are left out; "" if none."""
     numbers: frozenset[int] = frozenset()
     """Indices of the columns that hold numbers."""
-    is_grouped: bool = False
-    """Whether each row stands for all objects that are alike."""
 
 
 @dataclass(frozen=True)
@@ -113,16 +112,7 @@ class Summary:
     """Why it does not run or did not end well; "" if it does or did."""
 
 
-_GOOD_FIRST = (Tone.GOOD, Tone.BUSY, Tone.WAITING, Tone.QUIET, Tone.BAD)
-_BAD_FIRST = (Tone.BAD, Tone.WAITING, Tone.BUSY, Tone.QUIET, Tone.GOOD)
-
-
-def runs_card(summaries: Mapping[str, Summary]) -> Card:
-    """Return the card of many runs, given their summaries by rest-uid."""
-    counts = Counter(summary.badge for summary in summaries.values())
-    ordered = sorted(counts, key=lambda badge: (_GOOD_FIRST.index(badge.tone), badge.word))
-    parts = tuple((counts[badge], badge) for badge in ordered)
-    return Card(counted(len(summaries), "run"), parts=parts, table=summary_table("run", summaries))
+_BAD_FIRST = (Tone.BAD, Tone.STUCK, Tone.WAITING, Tone.BUSY, Tone.QUIET, Tone.GOOD)
 
 
 def summary_table(noun: str, summaries: Mapping[str, Summary]) -> Table | None:
@@ -154,7 +144,7 @@ def _grouped(noun: str, summaries: Mapping[str, Summary]) -> Table:
         for (badge, reason), keys in ordered[:MAX_ROWS]
     )
     more = omitted(sum(len(keys) for _, keys in ordered[MAX_ROWS:]), noun)
-    return Table(("", "state", f"{noun}, for example", "why"), tuple(rows), more, frozenset({0}), is_grouped=True)
+    return Table(("", "state", f"{noun}, for example", "why"), tuple(rows), more, frozenset({0}))
 
 
 def with_error(card: Card, error: Exception) -> Card:

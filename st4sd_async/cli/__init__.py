@@ -1,4 +1,4 @@
-"""The command ``st4sd-async``; needs the extra ``cli``, but can be imported without it."""
+"""The command ``st4sd-async``. It needs the extra ``cli``, but can be imported without it."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ import sys
 from pathlib import Path
 
 NEEDED = ("typer", "rich")
-"""The packages that the extra ``cli`` brings."""
+"""The packages that the extra ``cli`` installs."""
 ADVICE = 'st4sd-async: the command line needs {module}, which is not installed: pip install "st4sd_async[cli]"\n'
 
 
 def main() -> None:
     """
-    Run the command with the arguments of this process; does not return.
+    Run the command with the arguments of this process, and exit.
 
     Raises:
-        SystemExit: Always. 0 done, 1 a run failed, 2 wrong usage or something is not installed, 3 the service
-            or the way to it failed, 4 a run may or may not have been started, 130 interrupted, 141 whoever read the
-            output left.
+        SystemExit: Always. 0 success, 1 a run failed, 2 wrong usage or a missing package, 3 the service failed or
+            cannot be reached, 4 a run may or may not have been started, 130 interrupted, 141 the reader of the
+            output closed the pipe.
     """
     for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:  # closed by whoever began this process
-            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 -- as long as the process
+        if getattr(sys, name) is None:  # closed by the parent process
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 -- open as long as the process
     if isinstance(sys.stdout, io.TextIOWrapper):
-        # What its encoding cannot say must not cost the rest.
+        # A character that the encoding lacks is escaped; without this the output would end there.
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        from ._app import app
+        from .app import app
     except ModuleNotFoundError as error:
         module = (error.name or "").partition(".")[0]
         if module not in NEEDED:

@@ -70,6 +70,8 @@ WAITING = frozenset(
     }
 )
 """Reasons that may pass; nothing is wrong with the run while it is not over."""
+STUCK = frozenset({Reason.UNSCHEDULABLE, Reason.SUSPENDED})
+"""Those of them that may need somebody to act."""
 
 _ADVICE = {
     Reason.PENDING: "no status yet, as in the first seconds of a run; if it stays so, ask your administrator",

@@ -11,7 +11,7 @@ from .._render.displayable import Displayable
 from .._util.printable import MAX_REPR_LENGTH, shorten
 from ._base import Reply, Word
 from .finality import FINAL_EXITS, is_final
-from .hints import WAITING, Hint, Reason, explain, with_hint, with_lines
+from .hints import STUCK, WAITING, Hint, Reason, explain, with_hint, with_lines
 from .outputs import KeyOutput
 from .packages import Experiment
 from .rest_uid import check_rest_uid
@@ -270,8 +270,10 @@ class Status(Displayable, Reply):
             tone = Tone.GOOD if self.is_success else Tone.BUSY
         elif hint.reason in (Reason.DELETED, Reason.STOPPED):
             tone = Tone.QUIET
+        elif self.is_final or hint.reason not in WAITING:
+            tone = Tone.BAD
         else:
-            tone = Tone.WAITING if hint.reason in WAITING and not self.is_final else Tone.BAD
+            tone = Tone.STUCK if hint.reason in STUCK else Tone.WAITING
         has_ended = (self.exit_status or "").casefold() in FINAL_EXITS and tone is not Tone.BUSY
         state = (self.exit_status if has_ended else self.experiment_state) or "no status yet"
         share = 1.0 if self.is_success else self.total_progress or 0.0

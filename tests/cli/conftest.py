@@ -19,8 +19,8 @@ import pytest
 from typer.main import get_command
 
 import st4sd_async
-from st4sd_async.cli._app import app
-from st4sd_async.cli._serve import settings, stock
+from st4sd_async.cli.app import app
+from st4sd_async.cli.serve import push_examples, settings
 from st4sd_async.local import LocalServer
 
 SOURCES = Path(st4sd_async.__file__).parents[1]
@@ -83,7 +83,7 @@ def environment_of(server: LocalServer) -> dict[str, str]:
 def deployment() -> Iterator[LocalServer]:
     """A fast server with the experiments ``demo`` and ``fail``."""
     with LocalServer(speed=SPEED) as server:
-        asyncio.run(stock(server))
+        asyncio.run(push_examples(server))
         yield server
 
 

@@ -46,7 +46,7 @@ def test_a_table_is_run_once_and_the_same_command_goes_on(shell: Shell, table: P
     assert first.said.startswith("3 launches, 3 of them new, in 'campaign/launches.csv.journal'\n")
     assert again.out == first.out
     assert again.said.startswith("3 launches, 0 of them new")
-    assert "launches that ended badly before: 1; plan another attempt with: st4sd-async batch retry" in again.said
+    assert "launches that failed before: 1; plan another attempt with: st4sd-async batch retry" in again.said
     assert len(shell("list", "runs").table) == before + 2
     assert sorted(path.parent.parent.name for path in Path("files").rglob("energies.csv")) == ["one", "two"]
 
@@ -81,7 +81,7 @@ def test_the_journal_tells_what_became_of_the_launches(shell: Shell, table: Path
     assert (told.status, as_json.status) == (3, 3)
     assert [one["attempt"] for one in as_json.document] == [1, 1, 1]
     assert {row["key"] for row in measured.table} == {"one", "two"}
-    assert retried.said.startswith("1 launches are planned anew; start them with the same 'st4sd-async batch run ")
+    assert retried.said.startswith("1 new attempt planned; start them with the same 'st4sd-async batch run ")
     assert [row["state"] for row in shell("batch", "status", table).table] == ["succeeded", "succeeded", "planned"]
     assert shell("batch", "retry", table, "--json").document == {"planned": 0}
 
@@ -109,7 +109,7 @@ def test_a_batch_that_the_service_ends_says_how_to_go_on(shell: Shell, table: Pa
     assert done.status == 3
     last = done.said.splitlines()[-1]
     assert "was refused with 403" in last
-    assert "; the runs go on; go on with" in last
+    assert "; the runs go on; resume with" in last
     assert "a batch was left" not in done.said
 
 
@@ -149,7 +149,7 @@ def test_a_journal_that_is_not_there_is_wrong_usage(shell: Shell, command: str) 
     done = shell("batch", command, "x.csv")
 
     assert (done.status, done.out) == (2, "")
-    assert done.said == "st4sd-async: there is no journal 'x.csv.journal': st4sd-async batch run makes it\n"
+    assert done.said == "st4sd-async: there is no journal 'x.csv.journal': create it with st4sd-async batch run\n"
     assert not Path("x.csv.journal").exists()
 
 
@@ -172,21 +172,21 @@ MISTAKES = [
     ("nothing.csv", None, ("demo",), "'nothing.csv': No such file or directory"),
     ("x.csv", "", ("demo",), "has no column 'key'"),
     ("x.csv", "key\n", ("demo",), "'x.csv' has no launches"),
-    ("x.csv", "key,scale\na,1\n", (), "line 2 does not say which experiment"),
+    ("x.csv", "key,scale\na,1\n", (), "line 2 names no experiment"),
     ("x.csv", "key,scale\na,1\na,2\n", ("demo",), "line 3 has the key 'a' of line 2"),
     ("x.csv", "key,scale\n,1\n", ("demo",), "line 2 has no key"),
     ("x.csv", "key,scale\na,1,2\n", ("demo",), "line 2 has 3 cells, and the first line 2"),
     ("x.csv", "key,scale:x\na,1\n", ("demo",), "has the column 'scale:x'"),
     ("x.csv", "key,input:molecules.csv\na,none.csv\n", ("demo",), "'none.csv' cannot be read"),
     ("x.csv", "key\na\n", ("a/b/c",), "line 2: the identifier of an experiment"),
-    ("x.jsonl", '{"key": "a"\n', ("demo",), "line 1 is no JSON"),
+    ("x.jsonl", '{"key": "a"\n', ("demo",), "line 1 is not JSON"),
     (
         "x.jsonl",
         '{"key": "a", "variables": {}}\n',
         ("demo",),
         "must be an object with key, experiment, payload and no others",
     ),
-    ("x.jsonl", '{"key": "\udcff"}\n', ("demo",), "line 1 is no JSON: 'utf-8' codec"),
+    ("x.jsonl", '{"key": "\udcff"}\n', ("demo",), "line 1 is not JSON: 'utf-8' codec"),
     ("x.jsonl", '{"key": 1}\n', ("demo",), "line 1: key must be a text"),
     ("x.jsonl", '{"key": "a", "payload": {"inptus": []}}\n', ("demo",), "did you mean 'inputs'?"),
 ]
@@ -246,4 +246,7 @@ def test_a_batch_can_be_looked_at_while_it_runs(shell: Shell, table: Path) -> No
     assert (done.status, as_json.status) == (3, 3)
     assert done.out == later.out
     assert [one["state"] for one in as_json.document] == ["succeeded", "succeeded", "refused"]
-    assert done.said == f"'{table}.journal' is in use: this is what was written down by now\n{later.said}"
+    assert (
+        done.said
+        == f"'{table}.journal' is in use by another process: these are the states recorded so far\n{later.said}"
+    )

@@ -10,11 +10,10 @@ from pathlib import Path
 import pytest
 
 from st4sd_async import Client, Config, RetryPolicy, ServerError, Status
-from st4sd_async.cli._campaign import Attempt, conduct, exit_status
-from st4sd_async.cli._exits import Exit
-from st4sd_async.cli._inputs import MOLECULES, plan
-from st4sd_async.cli._print import print_document, print_table
-from st4sd_async.cli._report import document, row, table
+from st4sd_async._render.cards import Bar, Tone
+from st4sd_async.cli.demo import MOLECULES, Attempt, document, exit_status, plan, row, run_attempts, table
+from st4sd_async.cli.errors import Exit
+from st4sd_async.cli.output import print_document, print_table
 from st4sd_async.local import DropAfter, LocalServer, Reply
 from st4sd_async.models import Experiment
 
@@ -36,7 +35,7 @@ async def run(server: LocalServer, attempts: Sequence[Attempt], to: Path) -> lis
     told: list[Attempt] = []
     config = Config(retry=RetryPolicy(attempts=1))
     async with Client(server.url, api_key=server.api_key, config=config) as client:
-        await conduct(client, package, attempts, to, told.append)
+        await run_attempts(client, package, attempts, to, told.append)
     return told
 
 
@@ -69,8 +68,8 @@ async def test_a_start_in_doubt_ends_with_4(server: LocalServer, tmp_path: Path)
     assert sorted(attempt.exit for attempt in attempts) == [Exit.DONE, Exit.UNKNOWN_START]
     assert exit_status(attempts) is Exit.UNKNOWN_START
     [doubtful] = [attempt for attempt in attempts if attempt.rest_uid is None]
-    assert (row(doubtful).name, row(doubtful).state) == (doubtful.label, "error")
-    assert "st4sd-async list runs" in row(doubtful).why
+    assert (row(doubtful).name, row(doubtful).badge.word) == (doubtful.label, "error")
+    assert "st4sd-async list runs" in row(doubtful).reason
 
 
 @pytest.mark.anyio
@@ -118,18 +117,18 @@ def test_each_run_has_inputs_of_its_own() -> None:
 @pytest.mark.parametrize(
     ("status", "shown"),
     [
-        (None, ("pending", "0%")),
-        (Status.pending(), ("pending", "0%")),
-        (Status.model_validate({"experiment-state": "running", "exit-status": "N/A"}), ("running", "0%")),
-        (SUCCESS, ("succeeded", "100%")),
+        (None, ("no status yet", "")),
+        (Status.pending(), ("no status yet", "")),
+        (Status.model_validate({"experiment-state": "running", "exit-status": "N/A"}), ("running", Bar(0, Tone.BUSY))),
+        (SUCCESS, ("Success", Bar(1, Tone.GOOD))),
     ],
     ids=["nothing yet", "pending", "running", "finished"],
 )
-def test_a_row_shows_how_a_run_is_doing(status: Status | None, shown: tuple[str, str]) -> None:
-    """As watch shows it, under a name that it keeps."""
+def test_a_row_shows_the_status_of_a_run(status: Status | None, shown: tuple[str, str | Bar]) -> None:
+    """As watch shows it. Its name stays the same when it gets a rest-uid."""
     before, after = Attempt("run 1", {}, {}, status=status), Attempt("run 1", {}, {}, "demo-1", status)
 
-    assert (row(before).name, row(before).state, row(before).details) == ("run 1", shown[0], ("-", shown[1]))
+    assert (row(before).name, row(before).badge.word, row(before).details) == ("run 1", shown[0], ("-", shown[1]))
     assert (row(after).name, row(after).details) == ("run 1", ("demo-1", shown[1]))
 
 

@@ -165,15 +165,15 @@ def test_runs_are_deleted_and_named(shell: Shell) -> None:
 
 MISTAKES = [
     (("outputs", "RUN", "Nothing"), 3, "the run has ['Energies', 'Folder'], and the run is over"),
-    (("outputs", "RUN", "Energies", "--json"), 2, "--json is for the list"),
+    (("outputs", "RUN", "Energies", "--json"), 2, "--json applies to the list"),
     (("download", "RUN", "--name", "Nothing"), 3, "has no key-output 'Nothing'"),
     (("download", "RUN", "--files", "("), 2, "no regular expression"),
     (("download", "RUN", "--component", "Nothing"), 3, "it has ['stage0.Compute', 'stage1.Report']"),
-    (("download", "RUN", "--files", "x", "--unpack"), 2, "--name and --unpack are about key-outputs"),
+    (("download", "RUN", "--files", "x", "--unpack"), 2, "--name and --unpack select key-outputs"),
     (("properties", "RUN", "--name", "colour"), 3, "it measured ['energy'"),
     (("logs", "RUN", "--component", "Nothing"), 3, "['stage0.Compute', 'stage1.Report']"),
-    (("properties", "nothing"), 3, "list what there is with: st4sd-async list runs"),
-    (("download", "nothing"), 3, "list what there is with: st4sd-async list runs"),
+    (("properties", "nothing"), 3, "list the runs with: st4sd-async list runs"),
+    (("download", "nothing"), 3, "list the runs with: st4sd-async list runs"),
 ]
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from st4sd_async import Client
-from st4sd_async.cli._app import app
-from st4sd_async.cli._exits import EXITS
+from st4sd_async.cli.app import app
+from st4sd_async.cli.errors import EXIT_STATUSES
 from st4sd_async.local import LocalServer
 
 from .conftest import Shell, environment_of
@@ -45,7 +45,7 @@ MISTAKES = [
     ((), {"ST4SD_CA_FILE": "nothing.pem", "ST4SD_URL": "https://127.0.0.1:1"}, 2, "the CA file 'nothing.pem'"),
     (("--url", "https://127.0.0.1:1"), {}, 2, "ST4SD_API_KEY is not sent to 'https://127.0.0.1:1', because ST4SD_URL"),
     (("--url", "https://127.0.0.1:1"), {"ST4SD_API_KEY": "", "ST4SD_AUTH_TOKEN": "x"}, 2, "ST4SD_AUTH_TOKEN is not"),
-    (("--url", "https://127.0.0.1:1"), {"ST4SD_URL": "me:secret@x"}, 2, "of an address that makes no sense"),
+    (("--url", "https://127.0.0.1:1"), {"ST4SD_URL": "me:secret@x"}, 2, "belongs to an invalid address"),
 ]
 
 
@@ -106,7 +106,7 @@ def test_exit_statuses_are_in_the_help_of_every_command(shell: Shell) -> None:
 
     for words in [(), *names, ("batch",), ("batch", "run")]:
         told = " ".join(shell(*words, "--help").out.split())
-        assert EXITS in told
+        assert EXIT_STATUSES in told
         assert "--api-key " not in told
         assert "--token " not in told
 

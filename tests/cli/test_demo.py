@@ -55,7 +55,7 @@ def test_one_json_document_on_standard_output_follows_from_the_inputs(command: C
     assert found["engine"] == "simulator"
     assert found["experiment"].startswith("demo@sha256x")
     check_document(found, command, runs=2)
-    assert all(f"  succeeded  {run['rest-uid']}  100%" in done.stderr for run in found["runs"])
+    assert all(f"  Success  {run['rest-uid']}  100%" in done.stderr for run in found["runs"])
     assert command.left_behind() == []
 
 

@@ -26,7 +26,7 @@ from st4sd_async import (
     Status,
     WaitTimeout,
 )
-from st4sd_async.cli._exits import Exit, Unusable, ends_cleanly, exit_of
+from st4sd_async.cli.errors import Exit, UsageError, exit_of, exits_on_errors
 
 from .conftest import Command
 
@@ -125,7 +125,7 @@ def test_a_missing_orchestrator_is_said_with_the_way_around(command: Command, tm
     )
 
     assert done.returncode == 2
-    assert 'pip install "st4sd_async[engine]"; or play the runs' in done.stderr
+    assert 'pip install "st4sd_async[engine]"; or simulate the runs' in done.stderr
     assert "Traceback" not in done.stderr
 
 
@@ -150,7 +150,7 @@ ERRORS: list[tuple[BaseException, Exit]] = [
     (InvalidPayload("missing inputs", status=400), Exit.SERVICE),
     (NotReady("not over yet"), Exit.SERVICE),
     (PermissionError(13, "Permission denied", "results"), Exit.USAGE),
-    (Unusable("install git"), Exit.USAGE),
+    (UsageError("install git"), Exit.USAGE),
     (ImportError('pip install "st4sd_async[engine]"'), Exit.USAGE),
     (KeyboardInterrupt(), Exit.INTERRUPTED),
     (typer.Abort(), Exit.INTERRUPTED),
@@ -162,7 +162,7 @@ def test_an_error_becomes_one_line_and_an_exit_status(
     error: BaseException, status: Exit, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """What a user can do something about is said in one line, and told by the exit status."""
-    with pytest.raises(typer.Exit) as ended, ends_cleanly():
+    with pytest.raises(typer.Exit) as ended, exits_on_errors():
         raise error
 
     assert ended.value.exit_code == status == exit_of(error)
@@ -174,7 +174,7 @@ def test_an_error_becomes_one_line_and_an_exit_status(
 
 def test_another_way_is_told_when_a_package_is_missing(capsys: pytest.CaptureFixture[str]) -> None:
     """Whoever cannot execute runs is told how to go without."""
-    with pytest.raises(typer.Exit), ends_cleanly(advice="or do without"):
+    with pytest.raises(typer.Exit), exits_on_errors(install_advice="or do without"):
         raise ImportError('pip install "st4sd_async[engine]"')
 
     assert capsys.readouterr().err == 'st4sd-async: pip install "st4sd_async[engine]"; or do without\n'
@@ -183,7 +183,7 @@ def test_another_way_is_told_when_a_package_is_missing(capsys: pytest.CaptureFix
 @pytest.mark.parametrize("error", [ImportError("cannot import name 'a' from 'b'"), ValueError("x"), BrokenPipeError()])
 def test_what_a_user_cannot_help_is_not_hidden(error: Exception) -> None:
     """Defects keep their tracebacks, and a closed pipe its meaning."""
-    with pytest.raises(type(error)), ends_cleanly():
+    with pytest.raises(type(error)), exits_on_errors():
         raise error
 
 
@@ -192,7 +192,7 @@ def test_sigterm_ends_a_command_as_ctrl_c_does(ignored: bool) -> None:
     """A request to end closes what was opened, also in the background of a shell, which ignores Ctrl-C."""
     before = signal.signal(signal.SIGINT, signal.SIG_IGN if ignored else signal.default_int_handler)
     try:
-        with pytest.raises(typer.Exit) as ended, ends_cleanly():
+        with pytest.raises(typer.Exit) as ended, exits_on_errors():
             signal.raise_signal(signal.SIGTERM)
     finally:
         signal.signal(signal.SIGINT, before)

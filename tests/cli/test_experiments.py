@@ -28,8 +28,8 @@ def test_a_package_is_pushed_from_a_file_or_a_pipe(shell: Shell) -> None:
     ("content", "told"),
     [
         (None, "'package.json': No such file"),
-        ("{", "holds no JSON: "),
-        ("[]", "holds no JSON object, but a list"),
+        ("{", "is not JSON: "),
+        ("[]", "must be a JSON object, not a list"),
         ('{"base": {}, "name": "x"}', "fields ['name']"),
     ],
     ids=["no file", "no JSON", "no object", "no package"],
@@ -103,7 +103,7 @@ def test_an_unknown_experiment_says_how_to_find_the_others(shell: Shell) -> None
     done = shell("show", "dmeo")
 
     assert done.status == 3
-    assert done.said.endswith("list what there is with: st4sd-async list\n")
+    assert done.said.endswith("list the experiments with: st4sd-async list\n")
     assert "client." not in done.said
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import json
 import logging
 import os
@@ -16,13 +15,12 @@ import time
 from pathlib import Path
 
 import pytest
-from rich.console import Console
-from rich.progress import Progress
 
 from st4sd_async import Client, ProgressUpdate
 from st4sd_async._batch.batch import ENDED_BADLY, LEFT
-from st4sd_async.cli._bar import COLUMNS, Bar
-from st4sd_async.cli._words import logged
+from st4sd_async._render.cards import Badge, Bar, Tone
+from st4sd_async.cli.errors import message_of_log
+from st4sd_async.cli.runs import DownloadBar
 from st4sd_async.local import Delay, LocalServer
 
 from .conftest import MOLECULES, Command, Shell, environment_of
@@ -73,8 +71,8 @@ def test_a_terminal_shows_many_runs_on_one_board(theirs: Command, shell: Shell, 
     plain = CONTROL.sub("", terminal.shown)
     last = plain[plain.rindex("61 runs, 0:0") :]
     assert status == 1
-    assert "60 succeeded, 1 failed" in last
-    assert f"{runs[-1]}  failed" in last
+    assert "60 Success, 1 Failed" in last
+    assert f"{runs[-1]}  Failed" in last
     assert "why" in last
     assert "... and 2" in last
     assert "\u2588" in last
@@ -95,7 +93,7 @@ def test_ctrl_c_leaves_runs_alone_and_says_how_to_come_back(theirs: Command, she
     assert status == 130
     told = CONTROL.sub("", terminal.shown).replace("\r\n", "")
     again = f"st4sd-async watch {run} --interval 0.05"
-    assert f"st4sd-async: interrupted; the runs go on; come back with: {again}" in told
+    assert f"st4sd-async: interrupted; the runs go on; follow them again with: {again}" in told
     assert "Traceback" not in terminal.shown
     assert "\x1b[?25h" in terminal.shown
     assert shell("status", run).status == 0
@@ -138,9 +136,9 @@ def test_a_batch_that_was_interrupted_goes_on(theirs: Command, shell: Shell) -> 
     again = shell("batch", "run", theirs.folder / "x.csv", "demo")
 
     assert (process.returncode, out) == (130, "")
-    last = "st4sd-async: interrupted; the runs go on; go on with: st4sd-async batch run x.csv demo\n"
+    last = "st4sd-async: interrupted; the runs go on; resume with: st4sd-async batch run x.csv demo\n"
     assert said.endswith(last)
-    assert said.count("go on") == last.count("go on")  # that is all that is said
+    assert said.count("go on") == last.count("go on")  # nothing else says so
     assert "Traceback" not in said
     assert journal.exists()
     assert again.status == 0, again.said
@@ -196,7 +194,7 @@ def test_a_start_that_was_interrupted_may_have_happened(theirs: Command, shell: 
         out, said = process.communicate(timeout=40)
 
     assert (process.returncode, out) == (130, "")
-    assert said == "st4sd-async: interrupted; the run may have been started: look with st4sd-async list runs\n"
+    assert said == "st4sd-async: interrupted; the run may have been started; look for it with: st4sd-async list runs\n"
 
 
 def test_a_start_that_is_answered_after_it_was_interrupted_names_its_run(theirs: Command, shell: Shell) -> None:
@@ -292,9 +290,9 @@ def test_what_the_library_logs_is_in_the_words_of_the_command_and_no_order_to_th
     bad = logging.makeLogRecord({"msg": ENDED_BADLY, "args": (2,)})
     left = logging.makeLogRecord({"msg": LEFT, "args": ("1 planned", "the journal 'x'", "run it again")})
 
-    assert logged(quoting) == r"without an answer: a\x1b[2J"
-    assert logged(bad).endswith(": 2; plan another attempt with: st4sd-async batch retry TABLE")
-    assert logged(left) == ""
+    assert message_of_log(quoting) == r"without an answer: a\x1b[2J"
+    assert message_of_log(bad).endswith(": 2; plan another attempt with: st4sd-async batch retry TABLE")
+    assert message_of_log(left) == ""
 
 
 def test_a_terminal_is_asked_before_runs_are_deleted(theirs: Command, shell: Shell, deadline: float) -> None:
@@ -312,28 +310,23 @@ def test_a_terminal_is_asked_before_runs_are_deleted(theirs: Command, shell: She
 
 
 def test_downloads_have_one_bar() -> None:
-    """It names the work while there is one, and counts what came of all."""
-    console = Console(file=io.StringIO(), force_terminal=True, width=100, color_system=None)
-    progress = Progress(*COLUMNS, console=console)
-    bar = Bar(progress)
+    """It names the task if there is only one, and adds up the progress of all."""
+    bar = DownloadBar()
 
-    def shown() -> str:
-        with console.capture() as captured:
-            console.print(progress.get_renderable())
-        return captured.get()
+    before = bar.card
+    bar.add(ProgressUpdate("files of demo-1", 2, 3, "files", 2_000_000, False))
+    bar.add(ProgressUpdate("waiting for the service", 2, 60, "seconds", 0, False))
+    one = bar.card
+    bar.add(ProgressUpdate("files of demo-2", 0, 5, "files", 0, False))
+    bar.add(ProgressUpdate("files of demo-1", 3, 3, "files", 3_500_000, True))
+    both = bar.card
 
-    before = shown()
-    bar(ProgressUpdate("files of demo-1", 2, 3, "files", 2_000_000, False))
-    one = shown()
-    bar(ProgressUpdate("files of demo-2", 0, 5, "files", 0, False))
-    bar(ProgressUpdate("files of demo-1", 3, 3, "files", 3_500_000, True))
-    both = shown()
-
-    assert "files" not in before
-    assert "files of demo-1" in one
-    assert "2/3 files, 2.0 MB" in one
-    assert "files of 2 runs" in both
-    assert "3/8 files, 3.5 MB" in both
+    assert before.title == ""
+    assert one.title == "files of demo-1"
+    assert one.badge == Badge("2 of 3 files, 2.0 MB", Tone.BUSY)
+    assert both.title == "files of 2 runs"
+    assert both.badge == Badge("3 of 8 files, 3.5 MB", Tone.BUSY)
+    assert both.bar == Bar(3 / 8, Tone.BUSY)
 
 
 def test_without_a_terminal_nobody_is_told(shell: Shell) -> None:

@@ -65,7 +65,7 @@ def test_a_run_that_fails_is_told_by_the_exit_status(shell: Shell) -> None:
 
 
 MISTAKES = [
-    (("dmeo", "-i", "molecules.csv"), 3, "list what there is with: st4sd-async list\n"),
+    (("dmeo", "-i", "molecules.csv"), 3, "list the experiments with: st4sd-async list\n"),
     (("demo",), 3, "Missing inputs: ['molecules.csv']; see what a start takes with: st4sd-async show demo\n"),
     (("demo", "-i", "molecules.csv", "-v", "scael=2"), 3, "Payload sets variable scael = 2"),
     (("demo", "-i", "molecules.csv", "-v", "scale"), 2, "--variable takes NAME=VALUE, not 'scale'"),
@@ -74,7 +74,7 @@ MISTAKES = [
     (("demo", "-i", "nothing.csv"), 2, "'nothing.csv' cannot be read: No such file or directory"),
     (("demo", "-i", "empty.csv"), 2, "refuses an empty file"),
     (("demo", "-i", "big.csv"), 2, "over the 1048576"),
-    (("demo", "--payload", "molecules.csv"), 2, "holds no JSON"),
+    (("demo", "--payload", "molecules.csv"), 2, "is not JSON"),
     (("",), 2, "the identifier of an experiment"),
 ]
 
@@ -105,7 +105,7 @@ def test_a_start_of_unknown_outcome_has_an_exit_status_of_its_own(shell: Shell) 
     done = shell("start", "demo", "-i", "molecules.csv")
 
     assert (done.status, done.out) == (4, "")
-    assert done.said.endswith("look for it before you start it again: st4sd-async list runs\n")
+    assert done.said.endswith("look for the run before you start it again: st4sd-async list runs\n")
     assert len(shell("list", "runs").table) == before + 1
 
 

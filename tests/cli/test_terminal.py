@@ -23,7 +23,7 @@ def test_a_terminal_shows_all_runs_live_and_then_their_properties(command: Comma
     assert len(uids) == 2
     plain = CONTROL.sub("", terminal.shown)
     for uid in uids:
-        for state in ("running", "succeeded"):  # others are over before a busy machine has looked
+        for state in ("running", "Success"):  # others are over before a busy machine has looked
             assert re.search(rf"run \d +{state} +{uid} ", plain)
     assert re.search(r"run +state +rest-uid +progress", plain)
     assert "2 runs, 0:00:0" in plain

@@ -33,7 +33,7 @@ def test_a_run_is_watched_to_its_end(shell: Shell) -> None:
 
     assert done.status == 0
     assert [(row["rest-uid"], row["exit-status"], row["progress"]) for row in done.table] == [(run, "Success", "100%")]
-    assert done.said.splitlines()[-1].split()[1:] == [run, "succeeded", "100%"]
+    assert done.said.splitlines()[-1].split()[1:] == [run, "Success", "100%"]
     assert "\x1b" not in done.out + done.said
 
 
@@ -57,7 +57,7 @@ def test_a_wait_that_takes_too_long_is_no_success(shell: Shell) -> None:
     done = shell("watch", run, *QUICK, "--timeout", "1")
 
     assert done.status == 1
-    told = f"1 of 1 runs are not over after 1 s and go on; come back with: st4sd-async watch {run}\n"
+    told = f"1 of 1 runs are not over after 1 s and go on; follow it again with: st4sd-async watch {run}\n"
     assert done.said.endswith(told)
     assert [row["experiment-state"] for row in done.table] == ["unscheduled"]
 
@@ -105,10 +105,10 @@ def test_many_complaints_of_one_kind_are_counted(shell: Shell) -> None:
 @pytest.mark.parametrize(
     ("arguments", "status", "told"),
     [
-        (("nothing",), 3, "list what there is with: st4sd-async list runs"),
+        (("nothing",), 3, "list the runs with: st4sd-async list runs"),
         (("a/b",), 2, "not a rest-uid"),
         (("x", "--interval", "0"), 2, "interval must be a number of seconds above 0"),
-        (("-",), 2, "no runs: standard input named none"),
+        (("-",), 2, "standard input names no runs"),
         ((), 2, "Missing argument"),
     ],
     ids=["unknown", "no rest-uid", "no interval", "nothing piped", "none"],

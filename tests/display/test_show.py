@@ -1,4 +1,4 @@
-"""Runs shown while they go on: in lines, in a terminal, in a notebook; and what interrupting it leaves behind."""
+"""`Client.show` and progress bars: in a log, in a terminal, in a notebook, interrupted and broken."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ from IPython.core.interactiveshell import InteractiveShell
 from rich.console import Console
 
 from st4sd_async import Client, Launch, ProgressBars, ProgressUpdate, Run, Status, UnknownRun, WaitTimeout
-from st4sd_async._display.screens import Lines, Notebook, Terminal, screen_here
-from st4sd_async._display.show import GOODBYE, View, progress_card
-from st4sd_async._render.cards import Bar, Tone, runs_card
+from st4sd_async._display.live_display import LiveDisplay
+from st4sd_async._display.progress_bars import task_row
+from st4sd_async._display.show import STOPPED, run_row
+from st4sd_async._display.surfaces import Log, Notebook, Terminal, default_surface
+from st4sd_async._render.cards import Badge, Bar, Tone
 from st4sd_async.local import LocalServer
 from tests.conftest import FakeClock
 
@@ -44,24 +46,23 @@ async def started(client: Client, server: LocalServer, count: int) -> list[Run]:
 async def test_a_run_is_shown_until_it_is_over(
     client: Client, server: LocalServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Outside of notebooks and terminals in lines on standard error: what is, and at last what it came to."""
+    """Outside of notebooks and terminals, lines on standard error show each state and the outcome."""
     (run,) = await started(client, server, 1)
 
     final = await run.show(interval=0.02)
 
-    said = capsys.readouterr()
+    out, err = capsys.readouterr()
     assert final.exit_status == "Failed"
-    assert said.out == ""
-    assert said.err.splitlines()[-1] == (
-        f"{run}  Failed: component failed: Job: stage0.Boom. Returncode 1. Reason KnownIssue"
-    )
+    assert out == ""
+    last = f"{run}  Failed  component failed: Job: stage0.Boom. Returncode 1. Reason KnownIssue"
+    assert err.splitlines()[-1].partition("  ")[2] == last
 
 
 @pytest.mark.anyio
 async def test_several_runs_are_shown_in_the_order_given(
     client: Client, server: LocalServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """And so are their statuses; a run may be named by its id; the service is asked as by watch_many."""
+    """And so are their statuses. A run may be named by its id. The requests are those of watch_many."""
     runs = await started(client, server, 3)
     before = len(server.requests)
 
@@ -69,28 +70,26 @@ async def test_several_runs_are_shown_in_the_order_given(
 
     assert [status.exit_status for status in final] == ["Failed", "Success", "Success"]
     lines = capsys.readouterr().err.splitlines()
-    assert {line.split()[0] for line in lines[-3:]} == {run.id for run in runs}
+    assert {line.split()[1] for line in lines[-3:]} == {run.id for run in runs}
     assert all(path.endswith(("/status", "/instances/")) for _, path in server.requests[before:])
     assert await client.show([]) == []
 
 
 @pytest.mark.anyio
-async def test_many_runs_are_shown_by_their_numbers(
-    client: Client, server: LocalServer, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """A line for hundreds, not hundreds of lines."""
+async def test_many_runs_are_counted(client: Client, server: LocalServer, capsys: pytest.CaptureFixture[str]) -> None:
+    """A log has one line for hundreds of runs, not hundreds of lines."""
     runs = await started(client, server, 40)
 
     await client.show(runs, interval=0.1)
 
     lines = capsys.readouterr().err.splitlines()
-    assert lines[-1] == "40 runs  39 Success, 1 Failed"
+    assert lines[-1].partition("  ")[2] == "40 runs  39 Success, 1 Failed"
     assert len(lines) < 10
 
 
 @pytest.mark.anyio
-async def test_whoever_stops_the_display_leaves_the_runs_alone(capsys: pytest.CaptureFixture[str]) -> None:
-    """It says that they go on; cancelling passes."""
+async def test_cancelling_the_display_leaves_the_runs_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    """The last line says that they go on."""
     with LocalServer(speed=0) as server:
         async with Client(server.url, api_key=server.api_key) as client:
             runs = await started(client, server, 2)
@@ -99,23 +98,23 @@ async def test_whoever_stops_the_display_leaves_the_runs_alone(capsys: pytest.Ca
             pending = [await run.status() for run in runs]
 
     assert scope.cancelled_caught
-    assert capsys.readouterr().err.splitlines()[-1] == GOODBYE
+    assert capsys.readouterr().err.splitlines()[-1] == STOPPED
     assert [status.is_pending for status in pending] == [True, True]
 
 
 @pytest.mark.anyio
-async def test_what_ends_the_waiting_comes_as_it_is(
+async def test_errors_of_watching_are_raised_as_they_are(
     client: Client, server: LocalServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Errors of watch_many, in no group; arguments are checked before anything is shown."""
+    """Not in an exception group. Arguments are checked before anything is displayed."""
     (run,) = await started(client, server, 1)
 
     with pytest.raises(UnknownRun):
         await client.show(["demo-unknown"])
-    assert GOODBYE not in capsys.readouterr().err
+    assert STOPPED not in capsys.readouterr().err
     with pytest.raises(WaitTimeout):
         await run.show(timeout=0)
-    assert GOODBYE in capsys.readouterr().err
+    assert STOPPED in capsys.readouterr().err
     with pytest.raises(ValueError, match="timeout"):
         await client.show([run], timeout=-1)
     with pytest.raises(TypeError):
@@ -124,7 +123,7 @@ async def test_what_ends_the_waiting_comes_as_it_is(
 
 
 class Broken(io.StringIO):
-    """A stream that nobody reads any more."""
+    """A stream whose reader is gone."""
 
     def write(self, text: str) -> int:
         raise BrokenPipeError(text)
@@ -134,7 +133,7 @@ class Broken(io.StringIO):
 async def test_a_broken_display_does_not_end_the_waiting(
     client: Client, server: LocalServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """One line in the log, and the final status all the same."""
+    """One warning is logged, and the final status is returned."""
     (run,) = await started(client, server, 1)
     monkeypatch.setattr(sys, "stderr", Broken())
 
@@ -142,43 +141,51 @@ async def test_a_broken_display_does_not_end_the_waiting(
 
     assert final.is_final
     assert [record.message for record in caplog.records if record.levelname == "WARNING"] == [
-        "the runs are not shown any more"
+        "the display failed and is no longer updated"
     ]
 
 
-class Counting:
-    """A screen that counts."""
+class Recorder:
+    """A surface that records what is drawn."""
 
-    pause = 0.25
+    interval = 0.25
+    shows_time = False
 
     def __init__(self) -> None:
         self.drawn: list[str] = []
 
-    def draw(self, told: Any) -> None:
-        self.drawn.append(told.badge.word if told.badge else told.title)
+    def draw(self, display: LiveDisplay, /) -> None:
+        self.drawn.append(", ".join(badge.word for _, badge in display.summary().parts))
 
-    def close(self) -> None:
-        self.drawn.append("closed")
+    def close(self, footer: str, /) -> None:
+        self.drawn.append(f"closed: {footer}")
 
 
 @pytest.mark.anyio
 async def test_a_storm_of_changes_is_drawn_once(clock: FakeClock) -> None:
-    """Nothing is drawn while nothing changes, and a last time in the end."""
-    screen = Counting()
-    view = View(["demo-1"], screen)
+    """Nothing is drawn while nothing changes; the last state is drawn at the end."""
+    surface = Recorder()
+    display = LiveDisplay("run", ("run", "state", "progress"), surface)
+    display.update(run_row("demo-1", Status.pending()))
 
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(view.keep_drawing, clock)
+    async with display.drawn(clock):
         await anyio.wait_all_tasks_blocked()
-        for _ in range(1000):
-            view.take("demo-1", RUNNING)
+        for number in range(1000):
+            display.update(run_row(f"demo-{number}", RUNNING))
         await anyio.wait_all_tasks_blocked()
-        tasks.cancel_scope.cancel()
-    view.take("demo-1", FAILED)
-    view.close()
+        display.update(run_row("demo-1", FAILED))
+        display.footer = "the end"
 
-    assert screen.drawn == ["1 run", "running", "Failed", "closed"]
-    assert clock.slept == [0.25, 0.25]
+    assert surface.drawn == ["no status yet", "running", "Failed, running", "closed: the end"]
+    assert set(clock.slept) == {0.25}
+
+
+def runs(surface: Any, **statuses: Status) -> LiveDisplay:
+    """Return a display of runs; an underscore in a name is a hyphen."""
+    display = LiveDisplay("run", ("run", "state", "progress"), surface)
+    for name, status in statuses.items():
+        display.update(run_row(name.replace("_", "-"), status))
+    return display
 
 
 def terminal(**options: Any) -> tuple[io.StringIO, Terminal]:
@@ -187,48 +194,50 @@ def terminal(**options: Any) -> tuple[io.StringIO, Terminal]:
 
 
 def test_a_terminal_keeps_a_table_in_its_place() -> None:
-    """The lines before are taken back; the failure is red, and the hostile name is no command."""
-    stream, screen = terminal(color_system="standard")
+    """Each drawing replaces the one before; failures are red, and a hostile name cannot control the terminal."""
+    stream, surface = terminal(color_system="standard")
+    display = runs(surface, demo_1=RUNNING)
 
-    screen.draw(runs_card({"demo-1": RUNNING._summary(), "demo-\x1b[2J2": RUNNING._summary()}))
-    screen.draw(runs_card({"demo-1": RUNNING._summary(), "demo-\x1b[2J2": FAILED._summary()}))
-    screen.close()
+    display.update(run_row("demo-\x1b[2J2", RUNNING))
+    display.draw()
+    display.update(run_row("demo-\x1b[2J2", FAILED))
+    display.close()
 
-    drawn = stream.getvalue()
-    assert "\x1b[1A" in drawn
-    assert "\x1b[31mFailed" in drawn
-    assert "\x1b[2J" not in drawn
-    assert drawn.rstrip("\n").endswith("\x1b[?25h")  # the cursor is back
+    text = stream.getvalue()
+    assert "\x1b[1A" in text
+    assert "\x1b[31mFailed" in text
+    assert "\x1b[2J" not in text
+    assert text.rstrip("\n").endswith("\x1b[?25h")  # the cursor is shown again
 
 
-def test_one_run_in_a_terminal_has_its_failure_beneath() -> None:
-    """With what to do; and nothing is coloured where nobody wants colours."""
-    stream, screen = terminal(no_color=True)
+def test_a_single_run_in_a_terminal_has_its_failure_and_the_advice_below() -> None:
+    """Without colours if the terminal has none."""
+    stream, surface = terminal(no_color=True)
+    display = LiveDisplay("run", (), surface, single=lambda: FAILED._card("demo-1"))
 
-    screen.draw(FAILED._card("demo-1"))
-    screen.close()
+    display.close()
 
     assert "component failed: Job: stage0.Boom. Returncode 3" in stream.getvalue()
-    assert "its own files tell more" in stream.getvalue()
+    assert FAILED._card("demo-1").advice[:40] in stream.getvalue()
     assert "\x1b[31m" not in stream.getvalue()
 
 
-def test_the_screen_suits_the_place(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lines without a terminal, on a dumb one, and without rich."""
-    assert isinstance(screen_here(), Lines)
+def test_the_surface_suits_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A log is written without a terminal, in a dumb one, and without rich."""
+    assert isinstance(default_surface(), Log)
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("TERM", "xterm")
-    assert isinstance(screen_here(), Terminal)
+    assert isinstance(default_surface(), Terminal)
     monkeypatch.setenv("TERM", "dumb")
-    assert isinstance(screen_here(), Lines)
+    assert isinstance(default_surface(), Log)
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setitem(sys.modules, "rich.console", None)
-    assert isinstance(screen_here(), Lines)
+    assert isinstance(default_surface(), Log)
 
 
 @pytest.fixture
 def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[dict[str, Any]]]:
-    """IPython as a kernel has it; what it sends to its front end."""
+    """IPython as in a kernel; returns the messages it sends to its front end."""
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
     sent: list[dict[str, Any]] = []
     running = InteractiveShell.instance()
@@ -239,26 +248,46 @@ def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[dict
 
 
 def test_a_notebook_updates_one_output(shell: list[dict[str, Any]]) -> None:
-    """The same display id, as HTML and as text for front ends that know no HTML."""
-    screen = screen_here()
-    assert isinstance(screen, Notebook)
+    """The display id stays the same; there is HTML, and text for front ends without HTML."""
+    surface = default_surface()
+    status = RUNNING
+    display = LiveDisplay("run", (), surface, single=lambda: status._card("demo-1"))
+    assert isinstance(surface, Notebook)
 
-    screen.draw(RUNNING._card("demo-1"))
-    screen.draw(FAILED._card("demo-1"))
-    screen.close()
+    display.draw()
+    status = FAILED
+    display.footer = STOPPED
+    display.close()
 
-    assert [message.get("update", False) for message in shell] == [False, True]
+    assert [message.get("update", False) for message in shell] == [False, True, True]
     assert len({message["transient"]["display_id"] for message in shell}) == 1
     assert "50%" in shell[0]["data"]["text/html"]
     assert "stage0.Boom" in shell[1]["data"]["text/html"]
     assert shell[1]["data"]["text/plain"].splitlines()[0] == "demo-1  Failed"
+    assert STOPPED in shell[2]["data"]["text/html"]
+
+
+def test_a_notebook_has_a_row_for_each_of_a_few_runs_and_groups_many(shell: list[dict[str, Any]]) -> None:
+    """Many runs that are alike share a row with an example."""
+    few = runs(default_surface(), demo_1=RUNNING, demo_2=FAILED)
+    many = runs(default_surface(), **{f"demo_{number}": RUNNING for number in range(500)}, boom=FAILED)
+
+    few.draw()
+    many.draw()
+
+    assert shell[0]["data"]["text/plain"].splitlines()[0] == "2 runs  1 Failed, 1 running"
+    assert [line.split()[0] for line in shell[0]["data"]["text/plain"].splitlines()[2:]] == ["demo-1", "demo-2"]
+    assert [line.split()[:3] for line in shell[1]["data"]["text/plain"].splitlines()[2:]] == [
+        ["1", "Failed", "boom"],
+        ["500", "running", "demo-0"],
+    ]
 
 
 @pytest.mark.anyio
-async def test_waits_batches_and_downloads_have_bars(
+async def test_waits_batches_and_downloads_show_their_progress(
     client: Client, server: LocalServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Each work from its beginning to its end."""
+    """A log has each task when it begins and when it ends."""
     runs = await started(client, server, 2)
     shown = client.with_options(progress=ProgressBars())
 
@@ -272,15 +301,15 @@ async def test_waits_batches_and_downloads_have_bars(
 
     assert "stage0.Boom" in batch._repr_html_()
     assert "scael" in batch._repr_html_()
-    said = capsys.readouterr().err
-    assert "waiting for runs  ....................   0%  0 of 2 runs\n" in said
-    assert "waiting for runs  #################### 100%  2 of 2 runs\n" in said
-    assert "100%  2 of 2 key-outputs  " in said
-    assert "launches in a journal in memory  #################### 100%  3 of 3 launches\n" in said
+    err = capsys.readouterr().err
+    assert "waiting for runs  in progress  0%  0 of 2 runs\n" in err
+    assert "waiting for runs  done  100%  2 of 2 runs\n" in err
+    assert "done  100%  2 of 2 key-outputs  " in err
+    assert "launches in a journal in memory  done  100%  3 of 3 launches\n" in err
 
 
 @pytest.mark.anyio
-async def test_whoever_waits_is_told_how_many_are_over(client: Client, server: LocalServer) -> None:
+async def test_the_progress_of_a_wait_counts_runs_that_are_over(client: Client, server: LocalServer) -> None:
     """A run counts once, however often it is named; the last update comes after an error too."""
     runs = await started(client, server, 2)
     updates: list[ProgressUpdate] = []
@@ -295,12 +324,12 @@ async def test_whoever_waits_is_told_how_many_are_over(client: Client, server: L
     assert updates[-1].work == "waiting for demo-unknown"
 
 
-def test_work_that_broke_off_is_red() -> None:
-    """And what is whole is green, even if there was nothing to do."""
-    told = progress_card(
-        [ProgressUpdate("a", 1, 2, "files", 1500, is_over=True), ProgressUpdate("b", 0, 0, "files", 0, is_over=True)]
-    )
+def test_a_task_that_ended_early_is_red() -> None:
+    """A complete one is green, even if there was nothing to do."""
+    incomplete = task_row(ProgressUpdate("a", 1, 2, "files", 1500, is_over=True))
+    empty = task_row(ProgressUpdate("b", 0, 0, "files", 0, is_over=True))
 
-    assert told.table is not None
-    assert [row[1] for row in told.table.rows] == [Bar(0.5, Tone.BAD), Bar(1.0, Tone.GOOD)]
-    assert [row[3] for row in told.table.rows] == ["1.5 kB", ""]
+    assert incomplete.badge == Badge("incomplete", Tone.BAD)
+    assert incomplete.details == (Bar(0.5, Tone.BAD), "1 of 2 files", "1.5 kB")
+    assert empty.badge == Badge("done", Tone.GOOD)
+    assert empty.details == (Bar(1.0, Tone.GOOD), "0 of 0 files", "")

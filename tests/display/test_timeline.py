@@ -1,4 +1,4 @@
-"""The time line of a batch: what was noted becomes bars, and nothing else does."""
+"""The time line of a batch: recorded states become bars, and nothing else does."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from matplotlib.collections import PolyCollection
 from st4sd_async import Client, Config, ConfigError, Launch
 from st4sd_async._batch.records import Moment
 from st4sd_async._batch.state import State
-from st4sd_async._display.timeline import PALER, Stretch, stretches
+from st4sd_async._display.timeline import PALE_LABEL, Span, spans
 from tests.conftest import FakeClock
 
 matplotlib.use("Agg")
@@ -26,7 +26,7 @@ RUNNING = "running"
 
 @pytest.fixture(autouse=True)
 def nothing_blocks() -> None:
-    """Drawing is no request: it looks for fonts, and whoever draws waits for that."""
+    """Let matplotlib block: it looks for fonts, and drawing is not expected to be asynchronous."""
 
 
 @pytest.fixture(autouse=True)
@@ -36,7 +36,7 @@ def no_figure_stays() -> Iterator[None]:
 
 
 def moments(*states: str, attempt: int = 1, begin: float = 0.0) -> list[Moment]:
-    """A state every ten seconds."""
+    """Return a state every ten seconds."""
     return [Moment(attempt, str(state), begin + 10 * number) for number, state in enumerate(states)]
 
 
@@ -63,33 +63,33 @@ def moments(*states: str, attempt: int = 1, begin: float = 0.0) -> list[Moment]:
     ids=lambda value: " ".join(one.state for one in value) if value and isinstance(value[0], Moment) else "",
 )
 def test_moments_become_bars(noted: list[Moment], bars: list[tuple[str, float, float]]) -> None:
-    """Each lasts until the next one; what goes on lasts until now; what follows an end is no bar."""
-    assert stretches(noted, NOW) == [Stretch(*bar) for bar in bars]
+    """A state lasts until the next one, the last one until now; nothing follows a final state."""
+    assert spans(noted, NOW) == [Span(*bar) for bar in bars]
 
 
-def test_where_nobody_saw_it_begin_the_bar_is_pale() -> None:
-    """It covers waiting and running, and says so."""
-    assert stretches(moments(State.STARTED, State.DELETED), NOW) == [Stretch("deleted", 0, 10, is_pale=True)]
-    assert stretches(moments(State.STARTED), NOW) == [Stretch("in progress", 0, NOW, is_pale=True)]
+def test_a_bar_is_pale_if_the_run_was_not_seen_to_begin() -> None:
+    """It covers waiting and running."""
+    assert spans(moments(State.STARTED, State.DELETED), NOW) == [Span("deleted", 0, 10, is_pale=True)]
+    assert spans(moments(State.STARTED), NOW) == [Span("in progress", 0, NOW, is_pale=True)]
 
 
 def test_attempts_follow_each_other() -> None:
-    """Only the last one may go on."""
+    """Only the last one may last until now."""
     first = moments(State.STARTED, RUNNING, State.FAILED)
     again = moments(State.PLANNED, State.STARTED, RUNNING, attempt=2, begin=30)
 
-    assert [(bar.meaning, bar.begin, bar.end) for bar in stretches([*again, *first], NOW)][-2:] == [
+    assert [(bar.meaning, bar.begin, bar.end) for bar in spans([*again, *first], NOW)][-2:] == [
         ("waiting", 0, 10),
         ("failed", 10, 20),
     ]
-    assert ("in progress", 50, NOW) in [(bar.meaning, bar.begin, bar.end) for bar in stretches([*first, *again], NOW)]
+    assert ("in progress", 50, NOW) in [(bar.meaning, bar.begin, bar.end) for bar in spans([*first, *again], NOW)]
 
 
 def test_a_clock_that_was_set_back_draws_no_bar_backwards() -> None:
-    """Moments count in their order in time, and now is never before the last."""
+    """States are ordered by time, and now is never before the last one."""
     late = [Moment(1, str(State.STARTED), NOW + 50)]
 
-    assert stretches(late, NOW) == []
+    assert spans(late, NOW) == []
 
 
 def client(clock: FakeClock) -> Client:
@@ -98,14 +98,14 @@ def client(clock: FakeClock) -> Client:
 
 @pytest.mark.anyio
 async def test_a_batch_is_drawn(clock: FakeClock, tmp_path: Path) -> None:
-    """A lane for each launch, its key beside it; in given axes too; the keys are no formulas."""
+    """Each launch has a lane labelled with its key. A dollar sign in a key is not a formula. Axes can be given."""
     async with client(clock).batch(tmp_path / "a.db") as batch:
         await batch.add(Launch(f"C${n}$", "demo") for n in range(3))
         clock.time += 60
         axes = batch.plot()
         _, own = pyplot.subplots()
         assert batch.plot(own) is own
-    assert batch.plot() is not axes  # and when it is closed
+    assert batch.plot() is not axes  # a closed batch is drawn too
 
     assert [label.get_text() for label in axes.get_yticklabels()] == [rf"C\${n}\$" for n in range(3)]
     (bars,) = [one for one in axes.collections if isinstance(one, PolyCollection)]
@@ -116,8 +116,8 @@ async def test_a_batch_is_drawn(clock: FakeClock, tmp_path: Path) -> None:
 
 
 @pytest.mark.anyio
-async def test_thousands_are_drawn_in_a_few_strokes(clock: FakeClock, tmp_path: Path) -> None:
-    """Without a label each."""
+async def test_thousands_are_drawn_as_one_collection(clock: FakeClock, tmp_path: Path) -> None:
+    """Without labels."""
     async with client(clock).batch() as batch:
         await batch.add(Launch(f"{n}", "demo") for n in range(2000))
         clock.time += 60
@@ -129,7 +129,7 @@ async def test_thousands_are_drawn_in_a_few_strokes(clock: FakeClock, tmp_path: 
 
 @pytest.mark.anyio
 async def test_moments_survive_and_older_journals_have_none(clock: FakeClock, tmp_path: Path) -> None:
-    """A journal that was written before moments were is opened as ever, and shows what comes from then on."""
+    """A journal of an older version, which recorded none, is opened, and shows what is recorded from then on."""
     path = tmp_path / "a.db"
     async with client(clock).batch(path) as batch:
         await batch.add([Launch("C1", "demo")])
@@ -150,7 +150,7 @@ async def test_moments_survive_and_older_journals_have_none(clock: FakeClock, tm
 
 @pytest.mark.anyio
 async def test_without_matplotlib_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch, clock: FakeClock) -> None:
-    """And nothing else of the batch is harmed."""
+    """The batch goes on."""
     monkeypatch.setitem(sys.modules, "matplotlib", None)
 
     async with client(clock).batch() as batch:
@@ -160,7 +160,7 @@ async def test_without_matplotlib_the_error_names_the_extra(monkeypatch: pytest.
 
 @pytest.mark.anyio
 async def test_the_legend_explains_pale_bars_and_crosses(clock: FakeClock) -> None:
-    """Each colour once, whether pale or not."""
+    """Each colour is there once, pale or not."""
     async with client(clock).batch() as batch:
         await batch.add([Launch("C1", "demo"), Launch("C2", "demo"), Launch("C3", "demo")])
         batch._book.moments = {
@@ -172,4 +172,4 @@ async def test_the_legend_explains_pale_bars_and_crosses(clock: FakeClock) -> No
 
     assert legend is not None
     told = [entry.get_text() for entry in legend.get_texts()]
-    assert sorted(told) == sorted(["not started", "waiting", "succeeded", PALER, "refused"])
+    assert sorted(told) == sorted(["not started", "waiting", "succeeded", PALE_LABEL, "refused"])

@@ -46,8 +46,9 @@ from st4sd_async import (
     _errors,
     models,
 )
-from st4sd_async._display.screens import Lines
-from st4sd_async._display.show import progress_card
+from st4sd_async._display.live_display import LiveDisplay
+from st4sd_async._display.progress_bars import COLUMNS, task_row
+from st4sd_async._display.surfaces import Log
 from st4sd_async._render.displayable import Displayable
 from st4sd_async._render.html import to_html
 from st4sd_async._render.text import to_text
@@ -184,7 +185,9 @@ def test_all_that_is_made_of_replies_is_shown_without_orders(texts: list[str]) -
     parsed = StatusReport.parse(report)
     assert is_harmless(str(parsed))
     assert is_harmless(repr(parsed))
-    card = progress_card([ProgressUpdate(next(source), 1, 2, next(source), 3, False)])
+    display = LiveDisplay("task", COLUMNS, None)
+    display.update(task_row(ProgressUpdate(next(source), 1, 2, next(source), 3, False)))
+    card = replace(display.summary(), table=display.overview())
     assert is_harmless(to_text(card) + to_html(card))
 
 
@@ -377,9 +380,10 @@ def test_a_hostile_service_meets_only_our_errors_and_reaches_nothing(
 
 def test_progress_on_standard_error_gives_no_orders(capsys: pytest.CaptureFixture[str]) -> None:
     """Where there is no terminal that can be drawn in."""
-    lines = Lines()
+    display = LiveDisplay("task", COLUMNS, Log(None, 0.0))
 
     for text in FIXED:
-        lines.draw(progress_card([ProgressUpdate(text, 1, 2, text, 3, False)]))
+        display.update(task_row(ProgressUpdate(text, 1, 2, text, 3, False)))
+        display.draw()
 
     assert is_harmless(capsys.readouterr().err)

@@ -25,7 +25,7 @@ from st4sd_async import (
     Status,
     UnknownExperiment,
 )
-from st4sd_async._render.cards import COLOURS, Bar, Summary, Table, Tone, format_size, runs_card
+from st4sd_async._render.cards import COLOURS, Bar, Card, Summary, Table, Tone, format_size, summary_table
 from st4sd_async._render.displayable import Displayable
 from st4sd_async._render.html import to_html
 from st4sd_async._render.text import line_of, to_text
@@ -262,12 +262,12 @@ def test_of_many_runs_those_that_are_alike_share_a_row() -> None:
     failed, fine = status("finished", "Failed", BOOM)._summary(), status("finished", "Success")._summary()
     summaries = {f"demo-{n}": failed if n % 3 == 1 else fine if n % 3 else Summary() for n in range(9000)}
 
-    card = runs_card(summaries)
+    table = summary_table("run", summaries)
+    card = Card("9,000 runs", table=table)
 
-    assert isinstance(card.table, Table)
-    assert [row[0] for row in card.table.rows] == ["3,000"] * 3
-    assert card.table.rows[0][2:] == ("demo-1", "Job: stage0.Boom. Returncode 3. Reason KnownIssue")
-    assert next((count, badge.word) for count, badge in card.parts) == (3000, "Success")
+    assert isinstance(table, Table)
+    assert [row[0] for row in table.rows] == ["3,000"] * 3
+    assert table.rows[0][2:] == ("demo-1", "Job: stage0.Boom. Returncode 3. Reason KnownIssue")
     assert len(to_html(card)) < 6000
     assert len(to_text(card).splitlines()) == 5
 
@@ -276,12 +276,12 @@ def test_of_a_few_runs_each_has_a_row() -> None:
     """In their order, with a bar for those that go on."""
     summaries = {f"demo-{n}": progressing(n / 10)._summary() for n in range(12)}
 
-    card = runs_card(summaries)
+    table = summary_table("run", summaries)
 
-    assert isinstance(card.table, Table)
-    assert [row[0] for row in card.table.rows] == list(summaries)
-    assert card.table.rows[4][2] == Bar(0.4, Tone.BUSY)
-    assert runs_card({}).table is None
+    assert isinstance(table, Table)
+    assert [row[0] for row in table.rows] == list(summaries)
+    assert table.rows[4][2] == Bar(0.4, Tone.BUSY)
+    assert summary_table("run", {}) is None
 
 
 def test_more_groups_than_rows_are_counted() -> None:
@@ -290,7 +290,7 @@ def test_more_groups_than_rows_are_counted() -> None:
         f"demo-{n}": status("finished", "Failed", f"Job: stage0.C{n}. Returncode 1")._summary() for n in range(50)
     }
 
-    table = runs_card(summaries).table
+    table = summary_table("run", summaries)
 
     assert isinstance(table, Table)
     assert (len(table.rows), table.more) == (12, "and 38 more runs")

@@ -1,0 +1,390 @@
+"""The commands about runs: ``status``, ``watch``, ``outputs``, ``download``, ``properties``, ``logs``, ``delete``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import aclosing, contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from .._display.live_display import LiveDisplay
+from .._display.show import run_row
+from .._display.surfaces import Log, Terminal, default_surface
+from .._errors import WaitTimeout
+from .._render.cards import Badge, Bar, Card, Tone, format_size
+from .._run import place_of, rest_uid_of
+from .._util.clock import SystemClock
+from .._util.file_names import folder_name
+from .._util.printable import one_line
+from .._util.progress import SECONDS, Progress, ProgressUpdate
+from ..models import Download, DownloadFailed, Properties, Status
+from .connect import Command, Json, RunIds, for_each, rest_uids, write_errors
+from .errors import COMMAND, Exit, UsageError, exit_of, how_to_resume, message_of, write_error
+from .output import print_document, print_line, print_table, print_text
+
+COLUMNS = ("rest-uid", "experiment-state", "exit-status", "progress", "why")
+DATE_FORMAT = "%Y-%m-%d %H:%M:%S"
+"""How times are printed, in UTC."""
+
+Timeout = Annotated[
+    float | None,
+    typer.Option(min=0, metavar="SECONDS", help="Stop waiting after this time; the runs go on.  [default: never]"),
+]
+Interval = Annotated[
+    float | None,
+    typer.Option(metavar="SECONDS", help="Pause between two polls.  [default: 0.5 to 30, adapted to the runs]"),
+]
+OneRun = Annotated[str, typer.Argument(metavar="RUN", help="Its rest-uid.")]
+Component = Annotated[
+    str | None,
+    typer.Option("--component", "-c", metavar="NAME", help="Components whose name matches this regular expression."),
+]
+Stage = Annotated[int | None, typer.Option(min=0, metavar="N", help="Components of this stage.")]
+Names = Annotated[list[str] | None, typer.Option("--name", "-n", metavar="NAME", help="Only these.")]
+Formulas = Annotated[
+    bool,
+    typer.Option(
+        "--formulas",
+        help="Keep cells that a spreadsheet would compute as they are: =1+1 instead of '=1+1.",
+    ),
+]
+Folder = Annotated[
+    Path, typer.Option("--to", file_okay=False, metavar="DIR", help="Target folder; each run gets a folder in it.")
+]
+
+
+async def status(command: Command, runs: RunIds, as_json: Json = False) -> Exit:
+    """
+    Show the status of runs, with the reason if one is stuck or failed.
+
+    With --json, print a list with an object for each run.
+    """
+    statuses, worst = await for_each(rest_uids(runs), command.client.status)
+    if statuses or as_json:
+        print_statuses(statuses.items(), as_json=as_json)
+    return max(worst, exit_status(statuses.values()))
+
+
+async def watch(
+    command: Command, runs: RunIds, timeout: Timeout = None, interval: Interval = None, as_json: Json = False
+) -> Exit:
+    """
+    Watch runs until all are over.
+
+    Watching hundreds of runs costs the service little more than watching one. Ctrl-C leaves the runs alone. With
+    --json, print a line for each change; the last line of a run is its final status.
+    """
+    order = rest_uids(runs)
+    command.notes.interrupted = f"the runs go on; {how_to_resume()}"
+
+    def print_change(run: str, status: Status) -> None:
+        print_line(document(run, status))
+
+    last = await follow(command, order, timeout, interval, print_change if as_json else None)
+    if not as_json and not is_all_on_terminal():
+        print_statuses(((run, last[run]) for run in order if run in last), as_json=False)
+    return exit_status(last.values(), expected=len(order))
+
+
+async def follow(
+    command: Command,
+    runs: Sequence[str],
+    timeout: float | None,
+    interval: float | None,
+    on_change: Callable[[str, Status], None] | None,
+) -> dict[str, Status]:
+    """
+    Display runs until all are over or the time is up, and return their last statuses.
+
+    Args:
+        command: The command.
+        runs: Rest-uids.
+        timeout: Seconds for all runs together. None means no limit.
+        interval: Seconds between two polls. None adapts it to the runs.
+        on_change: Called with each change.
+    """
+    last: dict[str, Status] = {}
+    display = live_display("run", ("run", "state", "progress"), prints_data=on_change is not None)
+    for run in runs:
+        display.update(run_row(run, Status.pending()))
+    try:
+        async with (
+            display.drawn(SystemClock()),
+            aclosing(command.client.watch_many(runs, timeout=timeout, interval=interval)) as changes,
+        ):
+            async for handle, status in changes:
+                last[handle.id] = status
+                display.update(run_row(handle.id, status))
+                if on_change is not None:
+                    on_change(handle.id, status)
+        return last
+    except WaitTimeout as error:
+        left = list(error.last_statuses)
+    resume = f"follow it again with: {COMMAND} watch {left[0]}" if len(left) == 1 else how_to_resume()
+    write_error(f"{len(left)} of {len(runs)} runs are not over after {timeout:g} s and go on; {resume}")
+    return last
+
+
+def live_display(noun: str, columns: Sequence[str], *, prints_data: bool = False, **options: Any) -> LiveDisplay:
+    """
+    Return a display on standard error.
+
+    Args:
+        noun: What a row stands for.
+        columns: Headers.
+        prints_data: Whether the command prints the changes to standard output. If that is a terminal, nothing is
+            displayed.
+        options: For `LiveDisplay`.
+    """
+    surface = None if prints_data and sys.stdout.isatty() else default_surface(log_rows=None, log_interval=0.25)
+    return LiveDisplay(noun, columns, surface, **options)
+
+
+def is_all_on_terminal() -> bool:
+    """Return whether the display and standard output share a terminal, so that the display has shown the result."""
+    return sys.stdout.isatty() and not isinstance(default_surface(), Log)
+
+
+def exit_status(statuses: Iterable[Status], expected: int = 0) -> Exit:
+    """Return the exit status for runs, of which at least ``expected`` should be over."""
+    order = list(statuses)
+    has_failed = any(status.is_final and not status.is_success for status in order)
+    return Exit.RUN_FAILED if has_failed or sum(status.is_final for status in order) < expected else Exit.DONE
+
+
+def print_statuses(statuses: Iterable[tuple[str, Status]], *, as_json: bool) -> None:
+    """Print statuses."""
+    if as_json:
+        print_document([document(run, status) for run, status in statuses])
+    else:
+        print_table(COLUMNS, [cells(run, status) for run, status in statuses])
+
+
+def cells(run: str, status: Status) -> tuple[object, ...]:
+    """Return a status in the order of `COLUMNS`."""
+    state = "pending" if status.is_pending else str(status.experiment_state) or "-"
+    progress = f"{status.total_progress or 0.0:.0%}"
+    return run, "deleted" if status.is_deleted else state, status.exit_status, progress, status.hint
+
+
+def document(run: str, status: Status) -> dict[str, Any]:
+    """Return a status for JSON."""
+    return {
+        "rest-uid": run,
+        "experiment-state": status.experiment_state,
+        "exit-status": status.exit_status,
+        "stage-state": status.stage_state,
+        "current-stage": status.current_stage,
+        "total-progress": status.total_progress,
+        "error-description": status.error_description,
+        "is-final": status.is_final,
+        "is-success": status.is_success,
+        "is-deleted": status.is_deleted,
+        "hint": None if status.hint is None else str(status.hint),
+    }
+
+
+async def outputs(
+    command: Command,
+    run: OneRun,
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="Print the content of this key-output.")] = None,
+    path: Annotated[str | None, typer.Argument(metavar="PATH", help="A file in it, if it is a folder.")] = None,
+    as_json: Json = False,
+) -> None:
+    """List the key-outputs of a run, or print one of them."""
+    if name is not None and as_json:
+        raise UsageError("--json applies to the list; the content of a key-output is printed as it is")
+    if name is not None:
+        await _print_output(command, run, name, path)
+        return
+    found = await command.client.outputs(run)
+    if as_json:
+        print_document({name: output.raw for name, output in found.items()})
+        return
+    columns = ("name", "file", "version", "created", "final", "description")
+    rows = [
+        (
+            name,
+            output.filepath,
+            output.version,
+            output.created and f"{output.created:{DATE_FORMAT}}",
+            output.final,
+            output.description,
+        )
+        for name, output in found.items()
+    ]
+    print_table(columns, rows)
+
+
+async def _print_output(command: Command, run: str, name: str, path: str | None) -> None:
+    output = await command.client.output(run, name, path)
+    if output.is_folder and sys.stdout.isatty():
+        advice = f"download it with: {COMMAND} download {run} --name {name} --unpack"
+        raise UsageError(f"{name!r} is a folder, and its content a zip archive; {advice}")
+    if sys.stdout.isatty():
+        print_text(output.content.decode("utf-8", "surrogateescape"), end="")
+    else:
+        typer.echo(output.content, nl=False)
+
+
+async def download(
+    command: Command,
+    runs: RunIds,
+    to: Folder = Path("results"),
+    names: Names = None,
+    unpack: Annotated[bool, typer.Option("--unpack", help="Unpack key-outputs that are folders.")] = False,
+    files: Annotated[
+        str | None,
+        typer.Option("--files", "-f", metavar="REGEX", help="Files of components, instead of key-outputs."),
+    ] = None,
+    component: Component = None,
+    stage: Stage = None,
+    as_json: Json = False,
+) -> Exit:
+    r"""
+    Download key-outputs of runs, or files of components.
+
+    Type the same command again to resume a download that was interrupted. Select files of components with
+    --files, such as --files '\.csv$', --component and --stage.
+    """
+    command.notes.interrupted = f"complete files are kept; {how_to_resume('resume')}"
+    is_components = files is not None or component is not None or stage is not None
+    if is_components and (names or unpack):
+        raise UsageError("--name and --unpack select key-outputs; --files, --component and --stage select components")
+    with download_bar() as progress:
+        client = command.client.with_options(progress=progress)
+
+        async def fetch(run: str) -> list[Download | DownloadFailed]:
+            folder = to / folder_name(run)  # the user did not name this folder: if it is a link, it is not followed
+            downloads = client._downloads
+            if not is_components:
+                return await downloads.outputs(rest_uid_of(run), folder, names, unpack=unpack, is_chosen=False)
+            return await downloads.files(place_of(run), folder, component, stage, files, is_chosen=False)
+
+        results, worst = await for_each(rest_uids(runs), fetch)
+    every = [file for downloads in results.values() for file in downloads]
+    failed = [file for file in every if isinstance(file, DownloadFailed)]
+    for file in failed:
+        write_error(message_of(file.error))
+    complete = [file for file in every if isinstance(file, Download)]
+    if as_json:
+        print_document([asdict(file) for file in complete])
+    elif complete or not (worst or failed):
+        rows = [(file.path, file.size, file.sha256, file.source) for file in complete]
+        print_table(("file", "bytes", "sha256", "source"), rows, shown=(0, 1))
+    return max([worst, *(exit_of(file.error) for file in failed)])
+
+
+@contextmanager
+def download_bar() -> Generator[Progress | None]:
+    """Display a bar while the block downloads; without a terminal, display nothing and yield None."""
+    surface = default_surface(is_transient=True)
+    if not isinstance(surface, Terminal):
+        yield None
+        return
+    bar = DownloadBar()
+    display = LiveDisplay("download", (), surface, single=lambda: bar.card)
+
+    def progress(update: ProgressUpdate) -> None:
+        bar.add(update)
+        display.draw_if_due()
+
+    try:
+        yield progress
+    finally:
+        display.close()
+
+
+class DownloadBar:
+    """The progress of all downloads together: a bar for each of hundreds of runs would be useless."""
+
+    def __init__(self) -> None:
+        self._updates: dict[str, ProgressUpdate] = {}
+
+    def add(self, update: ProgressUpdate) -> None:
+        """Add progress; waits for an unavailable service are left out, because a warning reports them."""
+        if update.unit != SECONDS:
+            self._updates[update.work] = update
+
+    @property
+    def card(self) -> Card:
+        """What to draw."""
+        updates = list(self._updates.values())
+        if not updates:
+            return Card("")
+        done, total = sum(update.done for update in updates), sum(update.total for update in updates)
+        count = f"{done:,} of {total:,} {updates[-1].unit}, {format_size(sum(update.received for update in updates))}"
+        title = updates[0].work if len(updates) == 1 else f"{updates[-1].unit} of {len(updates)} runs"
+        return Card(title, badge=Badge(count, Tone.BUSY), bar=Bar(done / total if total else 0.0, Tone.BUSY))
+
+
+async def properties(
+    command: Command, runs: RunIds, names: Names = None, has_formulas: Formulas = False, as_json: Json = False
+) -> Exit:
+    """
+    Print the measured properties of runs, as one table.
+
+    With --json, print a list with an object for each row; missing values are null.
+    """
+    order = rest_uids(runs)
+    found = await command.client.properties(order[0] if len(order) == 1 else order, names)
+    return print_properties(found, as_json=as_json, has_formulas=has_formulas)
+
+
+def print_properties(found: Properties, *, as_json: bool, has_formulas: bool) -> Exit:
+    """Print a table of properties, and report the runs that have none."""
+    write_errors(found.problems)
+    if as_json:
+        print_document(list(found))
+    elif found or not found.problems:
+        print_table(found.columns, found.rows, is_spreadsheet=not has_formulas)
+    return max(map(exit_of, found.problems.values()), default=Exit.DONE)
+
+
+async def logs(
+    command: Command, run: OneRun, component: Component = None, stage: Stage = None, as_json: Json = False
+) -> None:
+    """
+    Print the log of a run or, with --component or --stage, the standard output of components.
+
+    Only components that are over have a standard output.
+
+    With --json, print an object: the log as "experiment", or the outputs by component reference.
+    """
+    if component is None and stage is None:
+        texts = {"experiment": await command.client.log(run)}
+    else:
+        texts = await command.client.stdout(run, component, stage=stage)
+    if as_json:
+        print_document(texts)
+        return
+    for what, text in texts.items():
+        if len(texts) > 1:
+            print_text(f"==> {one_line(what)} <==")
+        print_text(text, end="" if text[-1:] in ("", "\n") else "\n")
+
+
+async def delete(
+    command: Command,
+    runs: RunIds,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask. Only a terminal is asked.")] = False,
+    as_json: Json = False,
+) -> Exit:
+    """Stop runs and delete them; their files stay."""
+    order = rest_uids(runs)
+    if sys.stdin.isatty() and not yes:
+        what = order[0] if len(order) == 1 else f"{len(order)} runs"
+        if not typer.confirm(f"stop and delete {what}?", err=True):
+            write_error("nothing was deleted")
+            return Exit.INTERRUPTED
+    deleted, worst = await for_each(order, command.client.delete)
+    if as_json:
+        print_document(list(deleted))
+    else:
+        for run in deleted:
+            print_text(run)
+    return worst

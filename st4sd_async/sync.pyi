@@ -1809,8 +1809,9 @@ class Client:
         Show runs in a live table until all are over, and return their final statuses.
 
         The table is the output of the cell in a notebook, and the lower end of the screen in a terminal (with rich,
-        which the extra ``cli`` installs). Elsewhere, lines are written to standard error. With more than a dozen runs,
-        similar ones share a row. The runs are watched as in `watch_many`: showing them costs the service nothing.
+        which the extra ``cli`` installs). Elsewhere, lines are written to standard error. If there are many runs, a
+        notebook groups similar ones, a terminal shows the most urgent ones and counts the others, and lines have only
+        the counts. The runs are watched as in `watch_many`: showing them costs the service nothing.
         An interrupt, such as the stop button of a notebook, does not affect the runs, and the table says so.
 
         Args:

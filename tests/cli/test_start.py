@@ -70,7 +70,7 @@ MISTAKES = [
     (("demo", "-i", "molecules.csv", "-v", "scael=2"), 3, "Payload sets variable scael = 2"),
     (("demo", "-i", "molecules.csv", "-v", "scale"), 2, "--variable takes NAME=VALUE, not 'scale'"),
     (("demo", "-i", "molecules.csv", "-m", "=me"), 2, "--metadata takes NAME=VALUE, not '=me'"),
-    (("demo", "-i", "molecules.csv", "-m", "who:a=b"), 2, "hold no colon"),
+    (("demo", "-i", "molecules.csv", "-m", "who:a=b"), 2, "cannot contain a colon"),
     (("demo", "-i", "nothing.csv"), 2, "'nothing.csv' cannot be read: No such file or directory"),
     (("demo", "-i", "empty.csv"), 2, "refuses an empty file"),
     (("demo", "-i", "big.csv"), 2, "over the 1048576"),

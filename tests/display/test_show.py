@@ -256,6 +256,7 @@ def test_a_notebook_updates_one_output(shell: list[dict[str, Any]]) -> None:
 
     display.draw()
     status = FAILED
+    display.draw()
     display.footer = STOPPED
     display.close()
 

@@ -1,4 +1,4 @@
-"""The blocking counterparts of what awaits, made by looking at it, so that nothing is written twice."""
+"""The blocking classes, derived from the asynchronous ones at import, so that no method is written twice."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ from .._batch import batch as _batch
 from .._batch import item as _item
 from .._import import Registry
 from .._util.field_docs import document_fields
-from .loop import Stay
-from .portal import Portal
+from .portal import EnteredContext, Portal
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -24,79 +23,81 @@ if TYPE_CHECKING:
     from .._api.experiments import Experiments
     from ..models import Experiment
 
-PUBLIC = "st4sd_async.sync"
-"""Where the counterparts are to be had."""
-READ_FIRST = (Iterator, KeysView, ValuesView, ItemsView)
+PUBLIC_MODULE = "st4sd_async.sync"
+"""The module from which users import the blocking classes."""
+LAZY_ITERABLES = (Iterator, KeysView, ValuesView, ItemsView)
 """Arguments that are read in the thread of the caller: they may block, or change while the event loop reads them."""
-HOLDERS = (list, tuple, set, frozenset)
-"""What else may hold handles."""
+CONTAINERS = (list, tuple, set, frozenset)
+"""Containers whose items are converted."""
 
-_SHOWN = re.compile(r"[^_].*|_repr_\w+_|_ipython_display_")
-"""Names of what a counterpart has too."""
-_AWAITING = re.compile(r"\basync (?=with\b|for\b)|\bawait ")
-"""What examples are without."""
+_PUBLIC_NAME = re.compile(r"[^_].*|_repr_\w+_|_ipython_display_")
+_ASYNC_KEYWORD = re.compile(r"\basync (?=with\b|for\b)|\bawait ")
 
 
-class Handle:
-    """What stands for an object that lives in an event loop, with the same methods, which block."""
+class Blocking:
+    """
+    Base of the blocking classes: each wraps an object of an asynchronous class and has the same methods, which block.
 
-    _of: ClassVar[type]
+    ``class Run(Blocking, of=_run.Run)`` gets a blocking method for each method of ``_run.Run`` that it does not define.
+    """
+
+    _async_class: ClassVar[type]
     _target: Any
     _portal: Portal
 
     def __init_subclass__(cls, *, of: type | None = None) -> None:
-        if of is None:  # somebody's own class, which has it all
+        if of is None:  # a user's subclass, which inherits all methods
             return
-        cls._of, cls.__module__ = of, PUBLIC
-        cls.__doc__ = cls.__doc__ or blocking_words(str(vars(of)["__doc__"]))
-        _counterparts[of] = cls
+        cls._async_class, cls.__module__ = of, PUBLIC_MODULE
+        cls.__doc__ = cls.__doc__ or blocking_docstring(str(vars(of)["__doc__"]))
+        _blocking_classes[of] = cls
         for name in dir(of):
-            if _SHOWN.fullmatch(name) and not hasattr(cls, name):
-                setattr(cls, name, _counterpart(cls, name, inspect.getattr_static(of, name)))
+            if _PUBLIC_NAME.fullmatch(name) and not hasattr(cls, name):
+                setattr(cls, name, _blocking_member(cls, name, inspect.getattr_static(of, name)))
 
     @classmethod
-    def _around(cls, target: Any, portal: Portal) -> Self:
-        """The counterpart of an object."""
-        handle = cls.__new__(cls)
-        handle._bind(target, portal)
-        return handle
+    def _wrapping(cls, target: Any, portal: Portal) -> Self:
+        """Return a blocking object that wraps an asynchronous one."""
+        wrapper = cls.__new__(cls)
+        wrapper._bind(target, portal)
+        return wrapper
 
     def _bind(self, target: Any, portal: Portal) -> None:
         self._target, self._portal = target, portal
 
-    def _call(self, function: Callable[..., Any], given: tuple[Any, ...], named: dict[str, Any]) -> Any:
-        """What a method of the object gives."""
-        named = {name: self._taken(value) for name, value in named.items()}
-        value = function(self._target, *map(self._taken, given), **named)
+    def _call(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Call a method of the wrapped object, and block until it returns."""
+        kwargs = {name: self._unwrap(value) for name, value in kwargs.items()}
+        value = function(self._target, *map(self._unwrap, args), **kwargs)
         if inspect.iscoroutine(value):
             value = self._portal.call(value)
-        return self._shown(value)
+        return self._wrap(value)
 
-    def _taken(self, value: Any) -> Any:
-        """An argument as the object takes it."""
+    def _unwrap(self, value: Any) -> Any:
+        """Convert an argument to what the asynchronous method accepts."""
         if isinstance(value, Run | _run.Run):
-            return str(value)  # what comes back is a handle of this client then
-        if isinstance(value, Handle):
+            return str(value)  # so that a run in the result belongs to this client
+        if isinstance(value, Blocking):
             if value._portal is not self._portal:
                 raise ValueError(f"{value!r} belongs to another client, whose event loop this one cannot use")
             return value._target
-        if isinstance(value, READ_FIRST):
-            return [self._taken(one) for one in value]
-        return type(value)(map(self._taken, value)) if type(value) in HOLDERS else value
+        if isinstance(value, LAZY_ITERABLES):
+            return [self._unwrap(item) for item in value]
+        return type(value)(map(self._unwrap, value)) if type(value) in CONTAINERS else value
 
-    def _shown(self, value: Any) -> Any:
-        """A result, with the counterparts of what awaits."""
+    def _wrap(self, value: Any) -> Any:
+        """Convert a result: wrap each object of an asynchronous class."""
         if isinstance(value, AsyncGenerator):
-            return self._portal.steps(value, self._shown)
+            return self._portal.iterate(value, self._wrap)
         if isinstance(value, _item.Item):
-            return Item(**{**vars(value), "run": self._shown(value.run)})
-        if type(value) in HOLDERS:
-            return type(value)(map(self._shown, value))
-        cls = type(self) if type(value) is self._of else counterpart_of(type(value))
-        return value if cls is None else cls._around(value, self._portal)
+            return Item(**{**vars(value), "run": self._wrap(value.run)})
+        if type(value) in CONTAINERS:
+            return type(value)(map(self._wrap, value))
+        cls = type(self) if type(value) is self._async_class else blocking_class_of(type(value))
+        return value if cls is None else cls._wrapping(value, self._portal)
 
     def __eq__(self, other: object) -> bool:
-        return bool(self._target == other._target) if isinstance(other, Handle) else NotImplemented
+        return bool(self._target == other._target) if isinstance(other, Blocking) else NotImplemented
 
     def __hash__(self) -> int:
         return hash(self._target)
@@ -108,57 +109,58 @@ class Handle:
         return repr(self._target)
 
 
-_counterparts: dict[type, type[Handle] | None] = {}
+_blocking_classes: dict[type, type[Blocking] | None] = {}
 
 
-def counterpart_of(kind: type) -> type[Handle] | None:
-    """The class that stands for another one; None for what does not await, as values, models and errors."""
-    if kind not in _counterparts:
-        is_ours = kind.__module__.partition(".")[0] == __name__.partition(".")[0]
-        _counterparts[kind] = type(kind.__name__, (Handle,), {}, of=kind) if is_ours and _awaits(kind) else None
-    return _counterparts[kind]
+def blocking_class_of(cls: type) -> type[Blocking] | None:
+    """Return the class that wraps another one; None if that has nothing to await, as values, models and errors."""
+    if cls not in _blocking_classes:
+        is_ours = cls.__module__.partition(".")[0] == __name__.partition(".")[0]
+        _blocking_classes[cls] = type(cls.__name__, (Blocking,), {}, of=cls) if is_ours and _is_async(cls) else None
+    return _blocking_classes[cls]
 
 
-def _awaits(kind: type) -> bool:
-    members = [inspect.getattr_static(kind, name) for name in dir(kind) if _SHOWN.fullmatch(name)]
-    return any(inspect.iscoroutinefunction(one) or inspect.isasyncgenfunction(one) for one in members)
+def _is_async(cls: type) -> bool:
+    members = [inspect.getattr_static(cls, name) for name in dir(cls) if _PUBLIC_NAME.fullmatch(name)]
+    return any(inspect.iscoroutinefunction(member) or inspect.isasyncgenfunction(member) for member in members)
 
 
-def _counterpart(cls: type[Handle], name: str, member: Any) -> Any:
-    """What stands for a member of a class."""
+def _blocking_member(cls: type[Blocking], name: str, member: Any) -> Any:
+    """Return the blocking counterpart of a member of an asynchronous class."""
     if isinstance(member, property):
-        return property(lambda self: self._shown(getattr(self._target, name)), doc=blocking_words(member.__doc__))
+        return property(lambda self: self._wrap(getattr(self._target, name)), doc=blocking_docstring(member.__doc__))
     if isinstance(member, classmethod):
-        return classmethod(_like(member.__func__, cls, lambda cls, *given, **named: cls._made(name, given, named)))
+        factory = member.__func__
+        return classmethod(_with_signature(factory, cls, lambda cls, *args, **kwargs: cls._create(name, args, kwargs)))
 
-    def method(self: Handle, /, *given: Any, **named: Any) -> Any:
-        return self._call(member, given, named)
+    def method(self: Blocking, /, *args: Any, **kwargs: Any) -> Any:
+        return self._call(member, args, kwargs)
 
-    return _like(member, cls, method) if inspect.isfunction(member) else member
+    return _with_signature(member, cls, method) if inspect.isfunction(member) else member
 
 
-def _like(function: Callable[..., Any], cls: type, counterpart: Callable[..., Any]) -> Callable[..., Any]:
-    """A function that says of itself what another one says, with what it gives when it blocks."""
-    told = inspect.signature(function)
-    told = told.replace(return_annotation=blocking_type(told.return_annotation))
-    counterpart.__name__, counterpart.__qualname__ = function.__name__, f"{cls.__name__}.{function.__name__}"
-    counterpart.__module__, counterpart.__doc__ = PUBLIC, blocking_words(function.__doc__)
-    counterpart.__annotations__ = {**function.__annotations__, "return": told.return_annotation}
-    counterpart.__signature__ = told  # type: ignore[attr-defined] # read by inspect.signature
-    return counterpart
+def _with_signature(function: Callable[..., Any], cls: type, blocking: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a blocking function the name, docstring and signature of the asynchronous one, and return it."""
+    signature = inspect.signature(function)
+    signature = signature.replace(return_annotation=blocking_type(signature.return_annotation))
+    blocking.__name__, blocking.__qualname__ = function.__name__, f"{cls.__name__}.{function.__name__}"
+    blocking.__module__, blocking.__doc__ = PUBLIC_MODULE, blocking_docstring(function.__doc__)
+    blocking.__annotations__ = {**function.__annotations__, "return": signature.return_annotation}
+    blocking.__signature__ = signature  # type: ignore[attr-defined] # read by inspect.signature
+    return blocking
 
 
 def blocking_type(annotation: Any) -> Any:
-    """What a method gives when it blocks."""
+    """Return the return type of a blocking method, given that of the asynchronous one."""
     return annotation.replace("AsyncGenerator[", "Generator[") if isinstance(annotation, str) else annotation
 
 
-def blocking_words(text: str | None) -> str | None:
-    """A docstring whose examples do not await."""
-    return text and _AWAITING.sub("", text)
+def blocking_docstring(text: str | None) -> str | None:
+    """Return a docstring without ``async`` and ``await`` in its examples."""
+    return text and _ASYNC_KEYWORD.sub("", text)
 
 
-class Client(Handle, of=_client.Client):
+class Client(Blocking, of=_client.Client):
     """
     A client of one ST4SD deployment for code without ``async``.
 
@@ -166,52 +168,54 @@ class Client(Handle, of=_client.Client):
             run = client.start("demo:latest", {"variables": {"scale": 2}})
             status = run.wait(check=True)
 
-    It has the methods of `st4sd_async.Client`, with the same arguments and results, and does its work with one, in
-    an event loop in a thread of its own. So it may be used where another event loop runs, as in a notebook, and from
-    many threads at once. Iterators among arguments are read before anything is done.
+    It has the methods of `st4sd_async.Client`, with the same arguments and results. An asynchronous client does the
+    work, in an event loop in its own thread. So this one can be used where another event loop runs, as in a notebook,
+    and from many threads at once. Iterators passed as arguments are read before the call.
 
-    Entering proves the login. Without ``with``, the first call does, and `close` is there for the end; what nobody
-    closes is closed when it is not used any more, or at the exit of the interpreter. Ctrl-C, or whatever else
-    interrupts the thread that waits, breaks off what it waits for, and the client can be used as before. A start
-    that is broken off after it was sent may have arrived: it waits up to a second for the answer, and a warning in the
-    log and a note on the exception give the rest-uid, or say how to look for the instance.
+    Entering proves the login. Without ``with``, the first call does, and `close` closes the client; otherwise it is
+    closed by the garbage collector or when the interpreter exits.
+
+    Ctrl-C, like any exception that interrupts the waiting thread, cancels the call. The client can still be used. A
+    start that is cancelled after it was sent may have arrived: the call waits up to a second for the answer, then logs
+    a warning and adds a note to the exception, with the rest-uid or how to look for the instance.
 
     Args:
         url: Address of the deployment, with or without ``/rs`` at its end.
         api_key: API key, sent as a bearer; wins over ``auth_token``.
         auth_token: Token from ``<url>/authorisation/token``, sent as a cookie.
-        config: All other settings, None: the defaults of `Config`. What it holds to be called, as ``progress``, is
-            called in the event loop, and must not use this client.
+        config: All other settings. None means the defaults of `Config`. Callables in it, such as ``progress``, are
+            called in the event loop and must not use this client.
 
     Raises:
-        ConfigError: A setting will not do.
+        ConfigError: A setting is invalid.
     """
 
-    def __init__(self, *given: Any, **named: Any) -> None:
-        target = _client.Client(*given, **named)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        target = _client.Client(*args, **kwargs)
         self._bind(target, Portal(target))
 
     @classmethod
-    def _made(cls, name: str, given: tuple[Any, ...], named: dict[str, Any]) -> Self:
-        target = getattr(_client.Client, name)(*given, **named)
-        return cls._around(target, Portal(target))
+    def _create(cls, factory: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Self:
+        """Create a client with a class method of the asynchronous one."""
+        target = getattr(_client.Client, factory)(*args, **kwargs)
+        return cls._wrapping(target, Portal(target))
 
     @classmethod
-    def _around(cls, target: Any, portal: Portal) -> Self:
-        known = portal.known.get(id(target))
-        return super()._around(target, portal) if known is None else known
+    def _wrapping(cls, target: Any, portal: Portal) -> Self:
+        known = portal.clients.get(id(target))
+        return super()._wrapping(target, portal) if known is None else known
 
     def _bind(self, target: Any, portal: Portal) -> None:
         super()._bind(target, portal)
-        portal.known[id(target)] = self
+        portal.clients[id(target)] = self
         for name, value in vars(target).items():
-            if not name.startswith("_") and counterpart_of(type(value)):
-                setattr(self, name, self._shown(value))
+            if not name.startswith("_") and blocking_class_of(type(value)):
+                setattr(self, name, self._wrap(value))
 
-    def _taken(self, value: Any) -> Any:
+    def _unwrap(self, value: Any) -> Any:
         if isinstance(value, Client) and value._portal is not self._portal:
             return value._as_registry()
-        return super()._taken(value)
+        return super()._unwrap(value)
 
     def _as_registry(self) -> Registry:
         """Return this client as a registry for the imports of another client, which has its own event loop."""
@@ -231,27 +235,27 @@ class Client(Handle, of=_client.Client):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close the connections. Runs go on."""
+        """Close the connections. Runs continue."""
         self.close()
 
     def open(self) -> Self:
         """
-        Open the connections now, as ``with`` does; the first call of any other method does so too.
+        Open the connections now, as ``with`` does. Otherwise the first call of any other method does.
 
         Returns:
-            This client; if it is open already, nothing else happens.
+            This client. If it is open, nothing happens.
 
         Raises:
             Unauthorized, DecodeError: As ``with``.
-            St4sdError: It was closed.
+            St4sdError: The client was closed.
         """
         return self.__enter__()
 
     def close(self) -> None:
         """
-        Close the connections, of clients made by `with_options` too; runs go on.
+        Close the connections, including those of clients made by `with_options`. Runs continue.
 
-        What other threads wait for is broken off. Closed clients stay closed; closing one again does nothing.
+        Calls that other threads wait for are cancelled. A closed client stays closed; closing it again does nothing.
         """
         self._portal.close()
 
@@ -270,15 +274,15 @@ class RemoteExperiments:
         return found
 
 
-_like(_client.Client.__init__, Client, Client.__init__)
+_with_signature(_client.Client.__init__, Client, Client.__init__)
 
 
-class Run(Handle, of=_run.Run):
+class Run(Blocking, of=_run.Run):
     """
-    A handle on one instance: an id and a client, never data; as `st4sd_async.Run`, with methods that block.
+    A handle on one instance: an id and a client, no data. As `st4sd_async.Run`, with methods that block.
 
-    Equal and alike in a set if the rest-uid is the same. ``str(run)`` is the rest-uid, from which
-    ``client.run(rest_uid)`` makes the handle again, in this process or another.
+    Runs with the same rest-uid are equal. ``str(run)`` is the rest-uid, from which ``client.run(rest_uid)`` makes the
+    handle again, in this process or another.
     """
 
     @property
@@ -288,14 +292,14 @@ class Run(Handle, of=_run.Run):
 
     @property
     def client(self) -> Client:
-        """The client through which it is reached."""
-        client: Client = self._shown(self._target.client)
+        """The client that reaches it."""
+        client: Client = self._wrap(self._target.client)
         return client
 
 
-class Batch(Handle, of=_batch.Batch):
+class Batch(Blocking, of=_batch.Batch):
     """
-    Many launches and what became of them, in a journal that survives: as `st4sd_async.Batch`, with methods that block.
+    Many launches and their results, in a durable journal. As `st4sd_async.Batch`, with methods that block.
 
         with client.batch("campaign.db") as batch:
             batch.add(launches)
@@ -303,11 +307,11 @@ class Batch(Handle, of=_batch.Batch):
                 print(item.key, item.run, item.status, item.error)
             print(batch.counts)
 
-    May be used from several threads, of which one runs it while others add launches or look at it. Leaving the block
-    starts nothing more and waits a few seconds for the answers to what is in flight. Runs go on.
+    A batch may be used from several threads: one runs it while others add launches or read its state. When the block
+    ends, nothing more is started, and requests in flight have a few seconds to be answered. Runs continue.
     """
 
-    _stay: Stay | None = None
+    _entered: EnteredContext | None = None
 
     def __enter__(self) -> Self:
         """
@@ -318,16 +322,16 @@ class Batch(Handle, of=_batch.Batch):
             JournalCorrupt: It is damaged.
             JournalError: It belongs to another server, or cannot be opened.
         """
-        self._stay = self._portal.enter(self._target)
+        self._entered = self._portal.enter(self._target)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Start nothing more, write down what becomes of what is in flight, close the journal."""
-        stay, self._stay = self._stay, None
-        if stay is not None:
-            self._portal.exit(stay)
+        """Start nothing more, record the results of requests in flight, and close the journal."""
+        entered, self._entered = self._entered, None
+        if entered is not None:
+            self._portal.exit(entered)
 
 
 @document_fields
@@ -344,4 +348,4 @@ class Item(_item.Item):
     """The handle on its run; None if it has none, or it is not known."""
 
 
-Item.__module__ = PUBLIC
+Item.__module__ = PUBLIC_MODULE

@@ -1,4 +1,4 @@
-"""The blocking client has what the asynchronous one has, and says so."""
+"""The blocking client has all methods of the asynchronous one, with the same signatures and docstrings."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import st4sd_async
 from st4sd_async import Config
 from st4sd_async import sync as blocking
 from st4sd_async._api._base import Group
-from st4sd_async._sync.facade import Handle
+from st4sd_async._sync.facade import Blocking
 
 from .stub import STUB, stub
 
@@ -25,40 +25,41 @@ PAIRS: list[tuple[type, type]] = [
     *(
         (type(getattr(ASYNC, name)), type(group))
         for name, group in vars(blocking.Client("http://127.0.0.1:1")).items()
-        if isinstance(group, Handle)
+        if isinstance(group, Blocking)
     ),
 ]
+"""Each asynchronous class with the blocking one."""
 
 
 def public(cls: type) -> dict[str, Any]:
-    """The public members of a class, without those of its instances."""
+    """Return the public members of a class, without those of its instances."""
     return {name: inspect.getattr_static(cls, name) for name in dir(cls) if not name.startswith("_")}
 
 
-def told(member: Any) -> tuple[list[inspect.Parameter], Any]:
-    """What is told of a function: parameters with names, kinds, defaults and types, and what it gives."""
+def signature_of(member: Any) -> tuple[list[inspect.Parameter], Any]:
+    """Return the parameters of a function, with names, kinds, defaults and types, and its return annotation."""
     signature = inspect.signature(getattr(member, "__func__", member))
     return list(signature.parameters.values()), signature.return_annotation
 
 
 @pytest.mark.parametrize(("awaiting", "blocked"), PAIRS, ids=lambda cls: cls.__name__)
-def test_every_method_has_the_signature_and_the_words_of_the_asynchronous_one(awaiting: type, blocked: type) -> None:
-    """Names, parameters, kinds, defaults, annotations and docstrings are the same; generators are plain ones."""
+def test_every_method_has_the_signature_and_docstring_of_the_asynchronous_one(awaiting: type, blocked: type) -> None:
+    """Names, parameters, kinds, defaults and annotations are the same; asynchronous generators become plain ones."""
     for name, member in public(awaiting).items():
-        there = public(blocked)[name]
+        counterpart = public(blocked)[name]
         if inspect.isfunction(member) or isinstance(member, classmethod):
-            parameters, gives = told(member)
-            assert told(there) == (parameters, gives.replace("AsyncGenerator", "Generator"))
-            function = getattr(there, "__func__", there)
-            assert function.__annotations__["return"] == told(there)[1]
+            parameters, result = signature_of(member)
+            assert signature_of(counterpart) == (parameters, result.replace("AsyncGenerator", "Generator"))
+            function = getattr(counterpart, "__func__", counterpart)
+            assert function.__annotations__["return"] == signature_of(counterpart)[1]
             assert (function.__name__, function.__qualname__) == (name, f"{blocked.__name__}.{name}")
-            assert inspect.getdoc(there)
-        assert type(there) is type(member)
+            assert inspect.getdoc(counterpart)
+        assert type(counterpart) is type(member)
 
 
 @pytest.mark.parametrize(("awaiting", "blocked"), PAIRS, ids=lambda cls: cls.__name__)
-def test_nothing_of_it_awaits(awaiting: type, blocked: type) -> None:
-    """No coroutine function is left, and no example that awaits."""
+def test_no_method_or_example_awaits(awaiting: type, blocked: type) -> None:
+    """There is no coroutine function, and no keyword of one in a docstring."""
     more = {"close"} if awaiting is st4sd_async.Client else {"id", "client"} if awaiting is st4sd_async.Run else set()
 
     assert set(public(blocked)) == set(public(awaiting)) | more
@@ -70,16 +71,16 @@ def test_nothing_of_it_awaits(awaiting: type, blocked: type) -> None:
             assert word not in (inspect.getdoc(blocked) or "")
 
 
-def test_every_group_has_its_counterpart() -> None:
-    """What a client has beside its methods is the same, by name."""
+def test_every_group_has_a_blocking_one() -> None:
+    """Both clients have the same groups of endpoints."""
     groups = {name for name, value in vars(ASYNC).items() if not name.startswith("_") and isinstance(value, Group)}
 
     assert {name for name in vars(blocking.Client("http://127.0.0.1:1")) if not name.startswith("_")} == groups
     assert len(PAIRS) == 3 + len(groups)
 
 
-def test_the_client_is_made_as_the_asynchronous_one_is() -> None:
-    """`help` shows the arguments of `Client`, and where it is to be had."""
+def test_help_shows_the_arguments_and_the_public_module() -> None:
+    """Those of the asynchronous client, and the module to import from."""
     assert inspect.signature(blocking.Client) == inspect.signature(st4sd_async.Client)
     page = pydoc.plain(pydoc.render_doc(blocking.Client))
     words = re.sub(r"[\s|]+", "", page)  # newer versions of Python break the line of a long signature
@@ -87,6 +88,6 @@ def test_the_client_is_made_as_the_asynchronous_one_is() -> None:
     assert "watch(self,run:'RunLike',*,timeout:'floatNone'=None" in words
 
 
-def test_type_checkers_are_told_what_is_there() -> None:
-    """The stub is what would be written now; if not: python -m tests.sync.stub."""
+def test_the_stub_is_up_to_date() -> None:
+    """If this fails, run: python -m tests.sync.stub."""
     assert STUB.read_text("utf-8") == stub()

@@ -1,4 +1,4 @@
-"""The event loop behind a blocking client, by itself."""
+"""The event loop of a blocking client, without a client."""
 
 from __future__ import annotations
 
@@ -11,17 +11,16 @@ import anyio.lowlevel
 import pytest
 
 from st4sd_async import St4sdError
-from st4sd_async._sync.loop import CLOSED, Call, Loop, _leave
-from st4sd_async._sync.portal import Portal
+from st4sd_async._sync.portal import BlockingCall, EventLoopThread, Portal, _close_all
 
 from .conftest import loops
 
 
 class Manager:
-    """An asynchronous context manager whose beginning and end may fail."""
+    """An asynchronous context manager that may fail when it is entered or exited."""
 
-    def __init__(self, *, entering: Exception | None = None, leaving: Exception | None = None) -> None:
-        self._entering, self._leaving = entering, leaving
+    def __init__(self, *, entering: Exception | None = None, exiting: Exception | None = None) -> None:
+        self._entering, self._exiting = entering, exiting
         self.events: list[str] = []
 
     async def __aenter__(self) -> Manager:
@@ -33,18 +32,18 @@ class Manager:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.events.append("left")
-        if self._leaving:
-            raise self._leaving
+        self.events.append("exited")
+        if self._exiting:
+            raise self._exiting
 
 
 async def nothing() -> int:
     return 1
 
 
-def test_what_goes_wrong_at_the_end_is_raised_by_who_ends_it() -> None:
-    """As it is, once, and the thread is gone all the same."""
-    portal = Portal(Manager(leaving=OSError("the disk")))
+def test_closing_raises_the_error_of_the_client() -> None:
+    """Once, and unchanged; the thread ends all the same."""
+    portal = Portal(Manager(exiting=OSError("the disk")))
     assert portal.call(nothing()) == 1
 
     with pytest.raises(OSError, match="the disk"):
@@ -53,8 +52,8 @@ def test_what_goes_wrong_at_the_end_is_raised_by_who_ends_it() -> None:
     assert not loops()
 
 
-def test_what_was_entered_is_left_in_its_own_task() -> None:
-    """A cancel scope must be left where it was entered, so this would fail if two calls did it."""
+def test_one_task_enters_and_exits_a_context() -> None:
+    """A cancel scope must be exited where it was entered, so this would fail if two tasks did it."""
 
     class Scope(Manager):
         async def __aenter__(self) -> Manager:
@@ -66,37 +65,37 @@ def test_what_was_entered_is_left_in_its_own_task() -> None:
             await super().__aexit__(*error)
 
     portal = Portal(Manager())
-    inner, failing = Scope(), Scope(leaving=OSError("left"))
+    inner, failing = Scope(), Scope(exiting=OSError("exited"))
     portal.exit(portal.enter(inner))
-    stay = portal.enter(failing)
-    with pytest.raises(OSError, match="left"):
-        portal.exit(stay)
+    context = portal.enter(failing)
+    with pytest.raises(OSError, match="exited"):
+        portal.exit(context)
     with pytest.raises(OSError, match="entered"):
         portal.enter(Manager(entering=OSError("entered")))
     last = Manager()
-    stay = portal.enter(last)
+    context = portal.enter(last)
     portal.close()
-    portal.exit(stay)
+    portal.exit(context)
 
-    assert inner.events == failing.events == last.events == ["entered", "left"]
+    assert inner.events == failing.events == last.events == ["entered", "exited"]
 
 
-def test_a_loop_that_is_left_before_it_begins_ends() -> None:
-    """As when the collector comes between two lines."""
+def test_a_loop_that_is_stopped_before_it_starts_ends() -> None:
+    """The garbage collector may come between two lines."""
     manager = Manager()
-    loop = Loop(manager)
-    loop.leave()
+    loop = EventLoopThread(manager)
+    loop.stop()
     loop.start()
     loop.join(15)
 
     assert not loops()
     with pytest.raises(St4sdError, match="closed"):
         loop.call(nothing())
-    loop.leave()
+    loop.stop()
 
 
-def test_work_that_is_broken_off_before_it_begins_does_not_begin() -> None:
-    """It gets no further than its first wait, and whoever asks is told that the client is closed."""
+def test_a_call_that_is_cancelled_before_it_begins_stops_at_its_first_await() -> None:
+    """The waiting thread gets an error that says that the client is closed."""
     steps = []
 
     async def work() -> None:
@@ -104,18 +103,18 @@ def test_work_that_is_broken_off_before_it_begins_does_not_begin() -> None:
         await anyio.lowlevel.checkpoint()
         steps.append("done")
 
-    call = Call(work())
+    call = BlockingCall(work())
     call.cancel()
-    anyio.run(call)
+    anyio.run(call.run)
 
-    assert call.is_over.is_set()
+    assert call.has_ended.is_set()
     assert steps == ["begun"]
-    with pytest.raises(St4sdError, match=CLOSED[:20]):
+    with pytest.raises(St4sdError, match="this client is closed"):
         call.result()
 
 
-def test_a_stream_that_ends_after_its_client_is_no_trouble() -> None:
-    """What the loop closed with itself is not closed again."""
+def test_a_generator_may_be_closed_after_its_client() -> None:
+    """The loop closed the stream with itself."""
     closed = threading.Event()
 
     async def count() -> AsyncGenerator[int]:
@@ -126,22 +125,22 @@ def test_a_stream_that_ends_after_its_client_is_no_trouble() -> None:
             closed.set()
 
     portal = Portal(Manager())
-    steps = portal.steps(count(), str)
-    assert next(steps) == "0"
+    numbers = portal.iterate(count(), str)
+    assert next(numbers) == "0"
     portal.close()
     assert closed.is_set()
-    steps.close()
+    numbers.close()
 
 
-def test_the_exit_of_the_interpreter_leaves_what_is_open() -> None:
-    """Everything is closed in its order."""
+def test_everything_is_closed_when_the_interpreter_exits() -> None:
+    """In order, and then no call is accepted."""
     manager, inner = Manager(), Manager()
     portal = Portal(manager)
     portal.enter(inner)
 
-    _leave()
+    _close_all()
 
-    assert (inner.events, manager.events) == (["entered", "left"],) * 2
+    assert (inner.events, manager.events) == (["entered", "exited"],) * 2
     assert not loops()
     with pytest.raises(St4sdError, match="closed"):
         portal.call(nothing())

@@ -1,5 +1,15 @@
 """
-An embedded ST4SD for tests, demos and users without a cluster: `LocalServer`, and faults to plant in it.
+An embedded ST4SD for tests, demos and users without a cluster: `LocalServer`, and faults to inject into it.
+
+    server.py    `LocalServer`, its public class
+    http/        the listener, requests and responses, credentials, faults, and the log of traffic
+    runtime/     the runtime service, one file per group of routes
+    datastore/   the datastore and the gateway to files
+    engine/      the interface of engines, and the one that executes runs with elaunch.py
+    simulator/   the engine that simulates runs; each named outcome, such as "component-failure", is in SEQUENCES
+    examples/    the experiments "demo" and "fail"
+
+It never imports the client.
 """
 
 from __future__ import annotations

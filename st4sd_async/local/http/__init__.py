@@ -1,1 +1,1 @@
-"""The HTTP side of the embedded ST4SD: a loopback listener, messages, routes and planted faults."""
+"""The HTTP side of the embedded ST4SD; it knows routes and handlers, but no experiments or instances."""

@@ -1,1 +1,1 @@
-"""The routes of the runtime service, the registry of experiments, and the checks on what is sent to them."""
+"""The runtime service: its routes, state and checks. Instances are executed by an engine, never here."""

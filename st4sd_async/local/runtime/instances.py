@@ -36,63 +36,52 @@ WARNING = (
     "the workflow-operator pod."
 )
 _FINAL_STATES = ("finished", "failed")
-
-
-# Templates of the list. A pair is the value if missing, and the template otherwise.
-_LEAF: Any = None
-"""The unchanged value, or null."""
-
-
-class _DICT:
-    """The unchanged value, or an empty dictionary."""
-
-
-_NAMED = [{"name": _LEAF}]
-_RUNTIME = {"resources": {"cpu": _LEAF, "memory": _LEAF}, "args": [_LEAF]}
+# Templates of the list: a dictionary has these fields, a list is empty if missing, a tuple is a list that is null if
+# missing, and anything else is the default of a value that is shown unchanged.
+_NAMED = [{"name": None}]
+_RUNTIME = {"resources": {"cpu": None, "memory": None}, "args": [None]}
 _GIT = {
-    "security": {"oauth": {"value": _LEAF, "valueFrom": {"secretKeyRef": _LEAF}}},
-    "location": {"branch": _LEAF, "tag": _LEAF, "commit": _LEAF, "url": _LEAF},
-    "version": _LEAF,
+    "security": {"oauth": {"value": None, "valueFrom": {"secretKeyRef": None}}},
+    "location": {"branch": None, "tag": None, "commit": None, "url": None},
+    "version": None,
 }
-_DATASET = {"location": {"dataset": _LEAF}, "version": _LEAF, "security": {"dataset": _LEAF}}
+_DATASET = {"location": {"dataset": None}, "version": None, "security": {"dataset": None}}
 _PACKAGE = {
-    "name": _LEAF,
+    "name": None,
     "source": {"git": _GIT, "dataset": _DATASET},
-    "config": {"path": _LEAF, "manifestPath": _LEAF},
+    "config": {"path": None, "manifestPath": None},
 }
 _PRESETS = {
-    "variables": [{"name": _LEAF, "value": _LEAF}],
+    "variables": [{"name": None, "value": None}],
     "runtime": _RUNTIME,
     "data": _NAMED,
-    "environmentVariables": [{"name": _LEAF, "value": _LEAF}],
-    "platform": _LEAF,
+    "environmentVariables": [{"name": None, "value": None}],
+    "platform": None,
 }
 _EXECUTION_OPTIONS = {
-    "variables": [{"name": _LEAF, "value": _LEAF, "valueFrom": (None, [{"value": _LEAF}])}],
+    "variables": [{"name": None, "value": None, "valueFrom": ({"value": None},)}],
     "data": _NAMED,
-    "platform": [_LEAF],
+    "platform": [None],
 }
 _METADATA = {
     "package": {
-        "name": _LEAF,
-        "tags": [_LEAF],
-        "keywords": [_LEAF],
-        "license": _LEAF,
-        "maintainer": _LEAF,
-        "description": _LEAF,
+        "name": None,
+        "tags": [None],
+        "keywords": [None],
+        "license": None,
+        "maintainer": None,
+        "description": None,
     },
     "registry": {
-        "createdOn": _LEAF,
-        "digest": _LEAF,
-        "tags": [_LEAF],
-        "timesExecuted": (0, _LEAF),
-        "interface": _DICT,
+        "createdOn": None,
+        "digest": None,
+        "tags": [None],
+        "timesExecuted": 0,
+        "interface": {},
         "inputs": _NAMED,
         "data": _NAMED,
         "containerImages": _NAMED,
-        "executionOptionsDefaults": {
-            "variables": [{"name": _LEAF, "valueFrom": [{"value": _LEAF, "platform": _LEAF}]}]
-        },
+        "executionOptionsDefaults": {"variables": [{"name": None, "valueFrom": [{"value": None, "platform": None}]}]},
     },
 }
 _EXPERIMENT = {
@@ -101,15 +90,15 @@ _EXPERIMENT = {
     "metadata": _METADATA,
 }
 _STATUS = {
-    "experiment-state": _LEAF,
-    "stage-state": _LEAF,
-    "stages": (None, [_LEAF]),
-    "current-stage": _LEAF,
-    "meta": _LEAF,
-    "exit-status": _LEAF,
-    "total-progress": _LEAF,
-    "stage-progress": _LEAF,
-    "error-description": _LEAF,
+    "experiment-state": None,
+    "stage-state": None,
+    "stages": (None,),
+    "current-stage": None,
+    "meta": None,
+    "exit-status": None,
+    "total-progress": None,
+    "stage-progress": None,
+    "error-description": None,
 }
 
 
@@ -320,14 +309,12 @@ def _item_halves(
 
 
 def _marshal(template: Any, value: Any) -> Any:
-    """Return a value in the shape of a template."""
-    if template is None:
-        return value
-    if template is _DICT:
-        return value or {}
-    if isinstance(template, tuple):
-        return template[0] if value is None else _marshal(template[1], value)
-    if isinstance(template, list):
+    """Return a value in the form of a template."""
+    if isinstance(template, list | tuple):
+        if value is None and isinstance(template, tuple):
+            return None
         return [_marshal(template[0], item) for item in value or []]
-    fields = value if isinstance(value, Mapping) else {}
-    return {name: _marshal(inner, fields.get(name)) for name, inner in template.items()}
+    if isinstance(template, dict) and template:
+        fields = value if isinstance(value, Mapping) else {}
+        return {name: _marshal(inner, fields.get(name)) for name, inner in template.items()}
+    return template if value is None else value

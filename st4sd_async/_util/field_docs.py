@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ast
 import inspect
+import sys
 import textwrap
 from collections.abc import Iterator, Sequence
+from functools import cache
 from itertools import pairwise
 from typing import SupportsIndex, TypeGuard, TypeVar
 
@@ -60,16 +62,20 @@ class _Docstring(str):
 
 def _fields_of(cls: type) -> dict[str, str]:
     """Return the texts below the public attributes of a class by name."""
-    try:
-        source = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
-    except (OSError, TypeError, SyntaxError):
-        source = []
-    match source:
-        case [ast.ClassDef(cls.__name__, body=body)]:
-            bodies = [body, *(part.body for part in body if _is_init(part))]
-        case _:  # there is no source, or this is not it: the class was assigned to another module
-            bodies = []
+    node = _classes_in(cls.__module__).get(cls.__qualname__)
+    body = node.body if node else []
+    bodies = [body, *(part.body for part in body if _is_init(part))]
     return {name: text for body in bodies for name, text in _documented(body) if not name.startswith("_")}
+
+
+@cache
+def _classes_in(module: str) -> dict[str, ast.ClassDef]:
+    """Return the classes of a module by name, {} if it has no source."""
+    try:
+        tree = ast.parse(inspect.getsource(sys.modules[module]))
+    except (KeyError, OSError, TypeError):
+        return {}
+    return {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
 
 
 def _is_init(node: ast.stmt) -> TypeGuard[ast.FunctionDef]:

@@ -143,18 +143,20 @@ async def add(task: Task, result: Result) -> None:
 async def collect(task: Task, result: Result) -> None:
     """Write into a journal that all its launches were started, have succeeded, and left a file."""
     from st4sd_async._batch.journal import Journal
-    from st4sd_async._batch.state import State, collected, ended, sending, started
+    from st4sd_async._batch.state import State
+    from st4sd_async._util.clock import SystemClock
 
-    journal, now = Journal(task["journal"]), time.time()
-    contents = await journal.open(f"{task['url']}/", now)
-    sent = [sending(row, contents.opening, now) for row in contents.rows]
-    runs = [started(row, f"demo-c52cd4-{index:08}", now) for index, row in enumerate(sent)]
-    over = [ended(row, State.SUCCEEDED, json.dumps(STATUS), now) for row in runs]
-    last = [collected(row, REQUEST, [f"/results/{row.key}/energies.csv"], now) for row in over]
-    for before, after in pairwise([contents.rows, sent, runs, over, last]):
-        await journal.save(*zip(before, after, strict=True))
+    journal, now = Journal(task["journal"], SystemClock()), time.time()
+    await journal.open(f"{task['url']}/")
+    planned = list(journal.records.values())
+    sent = [record.to_sending(journal.opening, now) for record in planned]
+    started = [record.to_started(f"demo-c52cd4-{index:08}", now) for index, record in enumerate(sent)]
+    ended = [record.to_ended(State.SUCCEEDED, json.dumps(STATUS), now) for record in started]
+    last = [record.to_collected(REQUEST, [f"/results/{record.key}/energies.csv"], now) for record in ended]
+    for before, after in pairwise([planned, sent, started, ended, last]):
+        await asyncio.gather(*(journal.replace(*change) for change in zip(before, after, strict=True)))
     await journal.close()
-    result["done"] = len(over)
+    result["done"] = len(last)
 
 
 def main(who: str, task: Task) -> None:

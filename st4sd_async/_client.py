@@ -20,7 +20,7 @@ from ._api.library import Library
 from ._api.relationships import Relationships
 from ._api.secrets import ImagePullSecrets
 from ._api.utilities import InternalExperiments, Utilities
-from ._batch.limiter import MAX_RUNNING
+from ._batch import MAX_RUNNING
 from ._config import Config, from_environment
 from ._errors import InvalidFlowIR, InvalidPayload
 from ._http.session import ClientSession, Session
@@ -413,9 +413,9 @@ class Client:
             path: File of the journal, created if missing. None means in memory: lost with the process.
             max_running: How many runs may be in progress at once, to protect the cluster. None means no limit.
         """
-        from ._batch.batch import Batch, Deployment
+        from ._batch.batch import Batch
 
-        return Batch(Deployment(self, self._session), path, max_running)
+        return Batch(self, self._session, self._downloads, path=path, max_running=max_running)
 
     async def stage_inputs(
         self, files: Files, bucket: S3 | Mapping[str, Any], *, prefix: str | None = None, allow_http: bool = False

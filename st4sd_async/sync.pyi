@@ -955,31 +955,31 @@ class Item:
     experiment: str
     """Identifier of the experiment."""
     state: str
-    """Where it is: one of the words that `Batch.counts` counts."""
+    """Its state: one of the names in `Batch.counts`."""
     attempt: int
-    """1, and one more for each new attempt by `Batch.retry_failed`."""
+    """1, plus 1 for each new attempt by `Batch.retry_failed`."""
     run: Run | None
-    """The handle on its run; None if it has none, or it is not known."""
+    """The handle on its run. None if it has no run, or if that is unknown."""
     status: Status | None
     """
-    The final status of its run, without ``meta``; None if it is not over, or was never seen.
+    The final status of its run, without ``meta``. In `Batch.running` the latest status.
 
-    In `Batch.running` the newest.
+    None if the run is not over, or if no status was ever seen.
     """
     error: Exception | None
     """
-    What went wrong; None if nothing did.
+    What went wrong. None if nothing did.
 
-    `RunFailed` or `RunDeleted`: its run came to that. `StartOutcomeUnknown`: it may have been started, and it
-    is never sent again before that is settled. An `APIError`: the service refused it. Else what kept the batch
-    from sending it, from watching it or from downloading its files.
+    `RunFailed` or `RunDeleted`: how its run ended. `StartOutcomeUnknown`: it may have been started, and is not sent
+    again before that is settled. An `APIError`: the service refused it. Any other error kept the batch from sending
+    it, from watching it or from downloading its files.
     """
     files: tuple[Path, ...]
-    """Paths of what was downloaded; () if nothing was, or nothing was asked for."""
+    """Paths of the downloaded files. () if none were downloaded or requested."""
     never_executed: tuple[str, ...]
     """
     rest-uids of instances that may come from a start of this launch whose answer was lost, and that ended or were
-    deleted before they executed anything; () if there are none. They may be deleted.
+    deleted before they executed anything. () if there are none. They may be deleted.
     """
 
 class Run:
@@ -1117,63 +1117,65 @@ class Batch:
     def _repr_pretty_(self, printer: Any, cycle: bool) -> None: ...
     def add(self, launches: Iterable[Launch]) -> int:
         """
-        Write launches into the journal, to be started by `run`; those that are there already are left as they are.
+        Add launches to the journal. `run` starts them, also if it is running already.
 
-        A key is started once, however often and by however many tasks it is added, while `run` works too.
-        Contents of files are read now. Credentials in payloads, and all ``environmentVariables``, are not written
-        down: add the launches again in each process that is to start them.
+        A launch that was added before is left as it is. So a key is started once, however often and by however many
+        tasks it is added. Files are read now. Credentials in payloads, and all ``environmentVariables``, are not
+        written: add the launches again in each process that is to start them.
 
         Args:
-            launches: Any number of them.
+            launches: Any number of launches.
 
         Returns:
-            How many are new.
+            The number of new launches.
 
         Raises:
-            LaunchConflict: A key is there already with another experiment or payload; the text has the difference.
-            JournalError: Two of these have one key, and are not the same; or the journal cannot be written.
-            InvalidPayload: A payload will not do. Launches before the one in question may have been added.
+            LaunchConflict: A key was added before with another experiment or payload. The message shows the
+                difference.
+            JournalError: Two different launches of this call have the same key, or the journal cannot be written.
+            InvalidPayload: A payload is invalid. Launches before it may have been added.
         """
 
     def adopt(self, key: str, rest_uid: str) -> None:
         """
-        Settle by hand that a launch in doubt was started, and is this run.
+        Declare that a launch in doubt was started, and that this is its run.
 
         Raises:
-            UnknownRun: The service has no such run.
-            ValueError: The launch is not in doubt, or the run was started for something else or is another launch's.
+            UnknownRun: The run does not exist.
+            ValueError: The launch is not in doubt, or the run was started for something else or belongs to another
+                launch.
         """
 
     def cancel(self) -> int:
         """
-        Start nothing more, and stop and delete what runs; what was not started stays planned.
+        Start nothing more, and stop and delete all runs that are not over.
 
-        A launch in doubt stays in doubt.
+        Launches that were not started stay planned, and launches in doubt stay in doubt.
 
         Returns:
-            How many runs were deleted.
+            The number of deleted runs.
 
         Raises:
-            TransportError, APIError: Some could not be deleted; they are as they were, the others are deleted.
+            TransportError, APIError: Some runs could not be deleted. The others are.
         """
 
     @property
     def counts(self) -> dict[str, int]:
         """
-        How many launches are in which state; each is counted once.
+        Number of launches in each state.
 
-        ``planned``: not started yet. ``sending``: being started. ``unknown``: it may or may not have been started,
-        and is looked for. ``refused``: the service turned it away. ``started``: its run goes on. ``succeeded``,
-        ``failed``, ``stopped``, ``deleted``: what its run came to. ``collected``: it succeeded, and its files are
-        on disk.
+        ``planned``: not started yet. ``sending``: being started. ``unknown``: it is unknown whether it was started;
+        its run is searched for. ``refused``: the service refused it. ``started``: its run is not over. ``succeeded``,
+        ``failed``, ``stopped``, ``deleted``: how its run ended. ``collected``: it succeeded, and its files were
+        downloaded.
         """
 
     def failures(self) -> list[Item]:
-        """Those with an error: refused, failed, stopped, deleted, in doubt, or not all downloaded."""
+        """Return the launches with an error: refused, failed, stopped, deleted, in doubt, or not all downloaded."""
 
     def forget(self, key: str) -> None:
         """
-        Settle by hand that a launch in doubt was not started, so that `run` starts it.
+        Declare that a launch in doubt was not started. `run` starts it.
 
         Raises:
             ValueError: The launch is not in doubt.
@@ -1185,21 +1187,21 @@ class Batch:
 
     def plot(self, axes: Axes | None = None) -> Axes:
         """
-        A time line of all launches, one below the other, in the order in which they were added.
+        Draw a time line of all launches, one below the other, in the order in which they were added.
 
-        Each bar is a time that this batch noted down when it happened, by the clock of this machine:
+        Each bar shows a time span that this batch recorded as it happened, by the clock of this machine:
 
         - *not started*: since it was added, or planned again;
-        - *in doubt*: sent, and not known whether it was started;
+        - *in doubt*: sent, and unknown whether it was started;
         - *waiting*: since the service accepted its start, until its run was seen to begin;
-        - the colour of what it came to, or of *in progress*: since then, until the batch learned of the end.
+        - the colour of its outcome, or of *in progress*: since then, until the batch learned of the end.
 
-        Nothing is guessed. Where nobody saw the run begin, because it was quick or no process watched it then, there
-        is one paler bar from its start to its end. What was noted by an older version has no bars. The batch learns
-        of changes some time after they happened: see `Client.watch_many`. A cross is a launch that was refused.
+        Nothing is guessed. If the beginning of a run was not seen, because it was quick or no process watched it,
+        one paler bar spans from its start to its end. Launches of older versions of this package have no bars. The
+        batch learns of changes some time after they happened: see `Client.watch_many`. A cross is a refused launch.
 
         Args:
-            axes: Where to draw; None: in a new figure of `matplotlib.pyplot`.
+            axes: Where to draw. None means a new figure of `matplotlib.pyplot`.
 
         Raises:
             ConfigError: matplotlib is not installed.
@@ -1207,58 +1209,61 @@ class Batch:
 
     def properties(self, names: Iterable[str] | None = None) -> Properties:
         """
-        What the runs measured, in one table: as `Client.properties`, with the column ``key`` in front of ``rest-uid``.
+        Return the measured properties of the runs in one table.
 
-        Runs that have none, or not yet, are in its ``problems``, by their rest-uids.
+        It is the table of `Client.properties` with the column ``key`` in front of ``rest-uid``. Runs that have no
+        properties, or not yet, are in its ``problems``, by rest-uid.
         """
 
     def retry_failed(self, corrected: Iterable[Launch] = ...) -> int:
         """
-        Plan a new attempt at each launch that was refused, or whose run failed, was stopped or deleted.
+        Plan a new attempt at each launch that was refused, or whose run failed, was stopped or was deleted.
 
-        The runs of earlier attempts stay as they are.
+        The runs of earlier attempts are left as they are.
 
         Args:
-            corrected: Launches whose new attempt has another experiment or payload than the one before, by their
-                keys; also of those that are planned and were not sent yet, unless `run` is at work. It may be the
-                whole list that is added afterwards: all others are left to `add`.
+            corrected: Launches with another experiment or payload for the new attempt, matched by key. They may also
+                correct launches that were not sent yet, unless `run` is running. Launches that are neither failed nor
+                unsent are ignored, so this may be the complete list that is passed to `add` afterwards.
 
         Returns:
-            How many, with those that are planned as before but corrected; `run` starts them.
+            The number of launches that are planned again or were corrected. `run` starts them.
 
         Raises:
-            InvalidPayload: A payload will not do; nothing is planned.
+            InvalidPayload: A payload is invalid. Nothing is planned.
         """
 
     def run(self, outputs: Iterable[str] | None = None, to: str | os.PathLike[str] | None = None) -> Generator[Item]:
         """
-        Start what was not started, watch what runs, settle what is in doubt, and yield each launch as it is settled.
+        Start, watch and settle all launches, and yield each one when it is settled.
 
-        What an earlier process settled is not yielded again; `items` has it. One in doubt is yielded with
-        `StartOutcomeUnknown` if it cannot be told, and looked for again by the next pass. So is one whose run cannot
-        be read for a minute: it is yielded with `DecodeError`, stays ``started``, and no longer counts as running.
-        One may be yielded twice: after `StartOutcomeUnknown`, if its outcome is found while others are looked for; and
-        if an adopted run turns out to be that of another launch, is taken back, and both launches are in doubt again.
-        Launches may be added meanwhile. Leaving the loop starts nothing more, and the
-        runs go on. The service may be away for any time. Another pass ends this one.
+        Launches that an earlier process settled are not yielded; see `items`. A launch in doubt is yielded with
+        `StartOutcomeUnknown` if nothing can be proven, and is searched for again by the next call. If a run cannot be
+        read for a minute, its launch is yielded with `DecodeError`, stays ``started``, and no longer counts as running.
+
+        A launch may be yielded twice: after `StartOutcomeUnknown`, if its outcome is found while other launches are
+        searched for; and if an adopted run turns out to belong to another launch, which puts both in doubt again.
+
+        Launches may be added while it runs. Leaving the loop starts nothing more, and runs go on. The service may be
+        unavailable for any time. A second call ends the first.
 
         Args:
-            outputs: Key-outputs to download of runs that succeed; None: nothing.
-            to: Folder for them, which gets a folder for each key. It has the key for a name; one with other
-                characters than letters, digits and ``.``, ``_``, ``-``, or one that differs from another key only
-                by capitals, gets a name that begins like it and goes on with a hash. `Item.files` has the paths.
-                The folder may be a link; one in place of the folder of a key is not followed.
+            outputs: Key-outputs to download of each run that succeeds. None means no downloads.
+            to: Folder for the downloads. Each key gets its own folder in it, named after the key. A key gets a hashed
+                name if it has characters other than letters, digits and ``.``, ``_``, ``-``, or differs from another
+                key only by case. `Item.files` has the paths. The folder may be a link; a link in place of the folder
+                of a key is not followed.
 
         Raises:
             Unauthorized: The credentials were refused and could not be renewed.
             JournalError: The journal cannot be written.
-            ValueError: One of ``outputs`` and ``to`` is missing; or ``to`` has files for keys that were never
-                started, those of another batch.
+            ValueError: Only one of ``outputs`` and ``to`` is given; or ``to`` has files for keys that were never
+                started, so it belongs to another batch.
         """
 
     @property
     def running(self) -> list[Item]:
-        """The launches whose runs `run` watches, with the newest status; one that was never seen yet is missing."""
+        """The launches whose runs `run` is watching, each with its latest status. One without a status is missing."""
 
 class Client:
     """

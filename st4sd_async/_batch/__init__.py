@@ -1,1 +1,4 @@
-"""Many launches, each started once: the journal, the sender, the reconciler and the runner of a batch."""
+"""Many launches, each started exactly once: the journal on disk, the sender, the reconciler and the runner."""
+
+MAX_RUNNING = 200
+"""Default for the runs of a batch that may be in progress at once."""

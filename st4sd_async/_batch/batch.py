@@ -1,10 +1,10 @@
-"""Batches: many launches, each started exactly once whatever happens, watched to its end, and collected."""
+"""Batches: many launches, each started exactly once, watched until it is over, and collected."""
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import AsyncGenerator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Self
@@ -13,75 +13,49 @@ import anyio
 import anyio.abc
 import anyio.lowlevel
 
-from .._api.experiments import get_call, start_call
-from .._errors import JournalError, LaunchConflict, St4sdError
+from .._errors import JournalError, LaunchConflict, St4sdError, UnknownRun
 from .._http.loop_binding import LoopBinding
 from .._render.displayable import Displayable
 from .._util.progress import ProgressReporter
 from .._util.threads import in_thread
-from .collector import Collecting, collecting
+from .download_request import DownloadRequest, download_request
 from .item import Item, item_of, state_badge
 from .journal import Journal
-from .launch import Entry, Launch, differences, each, entry
-from .limiter import Pace
-from .reconcile_rules import Listed
-from .reconciler import Doubts
-from .runner import Work
-from .sender import Starts
-from .settling import Settling
-from .sightings import sightings_call
-from .state import BAD_ENDS, Row, State, doubted, uncollected
-from .store import Book
+from .launch import Launch, PreparedLaunch, check_launches, describe_differences, prepare_launch
+from .observations import from_instance
+from .reconciler import Reconciler
+from .runner import Runner
+from .sender import AdaptiveLimiter, Sender
+from .state import FAILURES, LaunchRecord, Proof, State
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from matplotlib.axes import Axes
 
-    from .._client import Client
     from .._http.session import ClientSession
-    from .._payload.prepare import Prepared
     from .._render.cards import Card, Summary
+    from .._results.downloads import Downloads
     from .._run import Run
-    from ..models import Experiment, Properties
+    from ..models import Properties
+    from .client import BatchClient
 
 log = logging.getLogger("st4sd_async")
 
-PORTION = 1000
-"""Launches that are written down together when they are added."""
-HEAVY = 4 << 20
-"""Characters of payloads after which they are written down, however few launches there are."""
+LAUNCHES_PER_WRITE = 1000
+"""Launches that `Batch.add` writes to the journal at once."""
+CHARACTERS_PER_WRITE = 4 << 20
+"""Characters of payloads after which it writes fewer."""
+DELETES_AT_ONCE = 4
+"""Runs that `Batch.cancel` deletes at the same time."""
 
-LEFT = "a batch was left with %s in %s: runs go on; %s"
-ENDED_BADLY = "%d launches ended badly before: batch.retry_failed() plans another attempt at them"
-
-
-class Deployment:
-    """What a batch needs of its client, and its own requests, which it repeats itself."""
-
-    def __init__(self, client: Client, session: ClientSession) -> None:
-        self.client = client
-        self.url = session.url
-        self.config = session.config
-        self._session = session
-
-    async def start(self, identifier: str, prepared: Prepared) -> str:
-        """Send a start once, without the limit of the session: the batch has its own."""
-        call = start_call(identifier, prepared.content, prepared.secrets)
-        return await self._session.send_once(replace(call, is_paced=True))
-
-    async def definition(self, identifier: str) -> Experiment:
-        """Fetch the definition of an experiment, once."""
-        return await self._session.send_once(get_call(identifier))
-
-    async def listing(self) -> Listed:
-        """Fetch the list of instances, once."""
-        return await self._session.send_once(sightings_call())
+LEFT_UNFINISHED = "a batch was left with %s in %s: runs go on; %s"
+FAILED_EARLIER = "%d launches failed earlier: batch.retry_failed() plans another attempt for each"
 
 
-class Batch(Displayable, Settling):
+class Batch(Displayable):
     """
-    Many launches and what became of them, in a journal that survives.
+    Many launches and their outcomes, in a journal that survives crashes.
 
         async with client.batch("campaign.db") as batch:
             await batch.add(launches)
@@ -89,32 +63,40 @@ class Batch(Displayable, Settling):
                 print(item.key, item.run, item.status, item.error)
             print(batch.counts)
 
-    The same script, run again after any death, goes on where it was. Nothing is started twice: a launch whose
-    outcome is unknown is looked for, and started again only if it is proven that it was not. The proof takes
-    `Config.settle` seconds, in which at least five lists of instances show everything that earlier lists showed, the
-    datastore answers, and no instance is there that may be its run. An instance that ended before it executed
-    anything is no obstacle; it is in `Item.never_executed`. What cannot be proven in three times that time is
-    reported as `StartOutcomeUnknown`. One gap remains: if each list of the service has broken off before the new run
-    since the journal was made, and the run waits in a queue all that time, nothing shows it, and it is started again.
-    An older copy of a journal has the same gap: a run that it does not know is not recognised while it is queued.
+    After a crash, run the same script again: it resumes. Nothing is started twice. If it is unknown whether a launch
+    was started, its run is searched for, and the launch is started again only if that run provably does not exist.
+    The proof takes `Config.settle` seconds. In that time at least five lists of instances must show everything that
+    earlier lists showed, the datastore must answer, and no instance may exist that could be the run. An instance that
+    ended before it executed anything does not count; it is named in `Item.never_executed`. If nothing is proven in
+    three times that time, the launch is reported with `StartOutcomeUnknown`.
 
-    For the tasks of one event loop. Leaving the block starts nothing more and waits a few seconds for
-    the answers to what is in flight. Runs go on.
+    One gap remains. If every list since the journal was created broke off before the new run, and the run is queued
+    all that time, it is started again. An older copy of a journal has the same gap: a run that the copy does not know
+    is not recognised while it is queued.
+
+    Use it in the tasks of one event loop. Leaving the block starts nothing more, and waits a few seconds for the
+    answers to starts in flight. Runs go on.
     """
 
-    def __init__(self, deployment: Deployment, path: str | os.PathLike[str] | None, max_running: int | None) -> None:
+    def __init__(
+        self,
+        client: BatchClient,
+        session: ClientSession,
+        downloads: Downloads,
+        *,
+        path: str | os.PathLike[str] | None = None,
+        max_running: int | None = None,
+    ) -> None:
         if max_running is not None and (not isinstance(max_running, int) or max_running < 1):
             raise ValueError(f"max_running must be a whole number of at least 1 or None, not {max_running!r}")
-        self._deployment = deployment
-        self._client = deployment.client
-        self._most = float("inf") if max_running is None else max_running
-        self._journal = Journal(path)
-        self._book = Book(self._journal, deployment.config.clock)
-        self._pace = Pace(deployment.config.concurrency)
+        self._client, self._session, self._downloads = client, session, downloads
+        self._max_running = float("inf") if max_running is None else max_running
+        self._journal = Journal(path, session.config.clock)
+        self._limiter = AdaptiveLimiter(session.config.concurrency)
         self._errors: dict[str, Exception] = {}
-        self._work: Work | None = None
+        self._runner: Runner | None = None
         self._tasks: anyio.abc.TaskGroup | None = None
-        self._beginning = anyio.Lock()
+        self._begin_lock = anyio.Lock()
         self._binding: LoopBinding | None = None
 
     async def __aenter__(self) -> Self:
@@ -128,28 +110,28 @@ class Batch(Displayable, Settling):
         """
         if self._tasks is not None:
             self._check_open()
-            raise St4sdError("this batch is open already")
+            raise St4sdError("this batch is already open")
         self._binding = LoopBinding("batch")
-        await self._book.open(self._deployment.url)
+        await self._journal.open(self._session.url)
         self._tasks = await anyio.create_task_group().__aenter__()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Start nothing more, write down what becomes of what is in flight, close the journal."""
-        is_broken_off = self._work is not None and not self._work.is_over
+        """Start nothing more, record the outcomes of starts in flight, and close the journal."""
+        is_unfinished = self._runner is not None and not self._runner.is_finished
         try:
             if self._tasks is not None:
-                if self._work is not None:
-                    self._work.stop()
+                if self._runner is not None:
+                    self._runner.stop()
                 tasks, self._tasks = self._tasks, None
-                # What ended the block is no error of these tasks, and would be wrapped as one.
+                # The error of the block is not one of these tasks, and would be wrapped in a group.
                 await tasks.__aexit__(None, None, None)
         finally:
             await self._journal.close()
-            if is_broken_off:
-                self._say_goodbye()
+            if is_unfinished:
+                self._log_what_is_left()
 
     def __repr__(self) -> str:
         counts = ", ".join(f"{count} {state}" for state, count in self.counts.items() if count) or "empty"
@@ -158,249 +140,407 @@ class Batch(Displayable, Settling):
     @property
     def counts(self) -> dict[str, int]:
         """
-        How many launches are in which state; each is counted once.
+        Number of launches in each state.
 
-        ``planned``: not started yet. ``sending``: being started. ``unknown``: it may or may not have been started,
-        and is looked for. ``refused``: the service turned it away. ``started``: its run goes on. ``succeeded``,
-        ``failed``, ``stopped``, ``deleted``: what its run came to. ``collected``: it succeeded, and its files are
-        on disk.
+        ``planned``: not started yet. ``sending``: being started. ``unknown``: it is unknown whether it was started;
+        its run is searched for. ``refused``: the service refused it. ``started``: its run is not over. ``succeeded``,
+        ``failed``, ``stopped``, ``deleted``: how its run ended. ``collected``: it succeeded, and its files were
+        downloaded.
         """
-        return {str(state): self._book.tally[state] for state in State}
+        return {str(state): self._journal.counts[state] for state in State}
 
     @property
     def items(self) -> list[Item]:
         """All launches as they are now, in the order in which they were added."""
-        return [self._item(row) for row in list(self._book.rows.values())]  # other threads may add some meanwhile
+        return [self._item(record) for record in list(self._journal.records.values())]  # other threads may add some
 
     @property
     def running(self) -> list[Item]:
-        """The launches whose runs `run` watches, with the newest status; one that was never seen yet is missing."""
-        seen = {} if self._work is None else dict(self._work.ends.statuses)
-        rows = [row for key in seen if (row := self._book.rows[key]).state is State.STARTED]
-        return [replace(self._item(row), status=seen[row.key]) for row in rows]
+        """The launches whose runs `run` is watching, each with its latest status. One without a status is missing."""
+        statuses = {} if self._runner is None else dict(self._runner.statuses)
+        records = [record for key in statuses if (record := self._journal.records[key]).state is State.STARTED]
+        return [replace(self._item(record), status=statuses[record.key]) for record in records]
 
     def failures(self) -> list[Item]:
-        """Those with an error: refused, failed, stopped, deleted, in doubt, or not all downloaded."""
+        """Return the launches with an error: refused, failed, stopped, deleted, in doubt, or not all downloaded."""
         return [item for item in self.items if item.error is not None]
 
     async def add(self, launches: Iterable[Launch]) -> int:
         """
-        Write launches into the journal, to be started by `run`; those that are there already are left as they are.
+        Add launches to the journal. `run` starts them, also if it is running already.
 
-        A key is started once, however often and by however many tasks it is added, while `run` works too.
-        Contents of files are read now. Credentials in payloads, and all ``environmentVariables``, are not written
-        down: add the launches again in each process that is to start them.
+        A launch that was added before is left as it is. So a key is started once, however often and by however many
+        tasks it is added. Files are read now. Credentials in payloads, and all ``environmentVariables``, are not
+        written: add the launches again in each process that is to start them.
 
         Args:
-            launches: Any number of them.
+            launches: Any number of launches.
 
         Returns:
-            How many are new.
+            The number of new launches.
 
         Raises:
-            LaunchConflict: A key is there already with another experiment or payload; the text has the difference.
-            JournalError: Two of these have one key, and are not the same; or the journal cannot be written.
-            InvalidPayload: A payload will not do. Launches before the one in question may have been added.
+            LaunchConflict: A key was added before with another experiment or payload. The message shows the
+                difference.
+            JournalError: Two different launches of this call have the same key, or the journal cannot be written.
+            InvalidPayload: A payload is invalid. Launches before it may have been added.
         """
         self._check_open()
-        new: dict[str, Entry] = {}
+        new: dict[str, PreparedLaunch] = {}
         count = size = 0
-        for number, launch in enumerate(each(launches)):
-            given = await entry(launch, self._book.clock.wall())
-            if number % PORTION == 0:
+        for number, launch in enumerate(check_launches(launches)):
+            prepared = await prepare_launch(launch, self._journal.clock.wall())
+            if number % LAUNCHES_PER_WRITE == 0:
                 await anyio.lowlevel.checkpoint()
-            if await self._is_known(given, new):
-                self._book.remember(launch.key, given.secrets)
+            if await self._is_known(prepared, new):
+                self._journal.keep_credentials(launch.key, prepared.credentials)
                 continue
-            new[launch.key] = given
-            size += len(given.content)
-            if len(new) == PORTION or size > HEAVY:
+            new[launch.key] = prepared
+            size += len(prepared.content)
+            if len(new) == LAUNCHES_PER_WRITE or size > CHARACTERS_PER_WRITE:
                 count += await self._write(new)
                 new, size = {}, 0
         return count + await self._write(new)
 
-    async def _is_known(self, given: Entry, new: Mapping[str, Entry]) -> bool:
-        """Whether a launch is there already; raises `JournalError` if that is another one."""
-        there = new.get(given.row.key)
-        row = there.row if there else self._book.rows.get(given.row.key)
-        if row is None:
+    async def _is_known(self, prepared: PreparedLaunch, new: Mapping[str, PreparedLaunch]) -> bool:
+        """Return whether a launch was added before. Raises `JournalError` if it is another launch with the same key."""
+        key = prepared.record.key
+        same_call = new.get(key)
+        known = same_call.record if same_call else self._journal.records.get(key)
+        if known is None:
             return False
-        if not given.is_as(row):
-            content = there.content if there else await self._journal.payload(row.payload)
-            told = differences(row, content, given.row, given.content)
-            if there:
-                raise JournalError(
-                    f"{row.key!r} is given twice, and the second, another launch, needs its own key: {told}"
-                )
-            raise LaunchConflict(f"{row.key!r} is in {self._journal.name} already, and this is another launch: {told}")
+        if not prepared.is_same_as(known):
+            content = same_call.content if same_call else await self._journal.payload(known.payload)
+            differences = describe_differences(known, content, prepared.record, prepared.content)
+            if same_call:
+                raise JournalError(f"two different launches have the key {key!r}: {differences}")
+            raise LaunchConflict(f"{key!r} is in {self._journal.name} with another launch: {differences}")
         return True
 
-    async def _write(self, new: Mapping[str, Entry]) -> int:
-        """Write launches down; returns how many, without those that another task has added meanwhile."""
+    async def _write(self, new: Mapping[str, PreparedLaunch]) -> int:
+        """Write launches, and return how many were not added by another task in the meantime."""
 
-        def take(row: Row) -> None:
-            self._book.remember(row.key, new[row.key].secrets)
-            self._take(row)
+        def schedule(record: LaunchRecord) -> None:
+            self._journal.keep_credentials(record.key, new[record.key].credentials)
+            self._schedule(record)
 
-        rows, payloads = [one.row for one in new.values()], {one.row.payload: one.content for one in new.values()}
-        written = await self._book.add(rows, payloads, take)
+        records = [prepared.record for prepared in new.values()]
+        payloads = {prepared.record.payload: prepared.content for prepared in new.values()}
+        written = await self._journal.add(records, payloads, schedule)
         for key in new.keys() - written:
             await self._is_known(new[key], {})
-            self._book.remember(key, new[key].secrets)
+            self._journal.keep_credentials(key, new[key].credentials)
         return len(written)
 
     async def run(
         self, outputs: Iterable[str] | None = None, to: str | os.PathLike[str] | None = None
     ) -> AsyncGenerator[Item]:
         """
-        Start what was not started, watch what runs, settle what is in doubt, and yield each launch as it is settled.
+        Start, watch and settle all launches, and yield each one when it is settled.
 
-        What an earlier process settled is not yielded again; `items` has it. One in doubt is yielded with
-        `StartOutcomeUnknown` if it cannot be told, and looked for again by the next pass. So is one whose run cannot
-        be read for a minute: it is yielded with `DecodeError`, stays ``started``, and no longer counts as running.
-        One may be yielded twice: after `StartOutcomeUnknown`, if its outcome is found while others are looked for; and
-        if an adopted run turns out to be that of another launch, is taken back, and both launches are in doubt again.
-        Launches may be added meanwhile. Leaving the loop starts nothing more, and the
-        runs go on. The service may be away for any time. Another pass ends this one.
+        Launches that an earlier process settled are not yielded; see `items`. A launch in doubt is yielded with
+        `StartOutcomeUnknown` if nothing can be proven, and is searched for again by the next call. If a run cannot be
+        read for a minute, its launch is yielded with `DecodeError`, stays ``started``, and no longer counts as running.
+
+        A launch may be yielded twice: after `StartOutcomeUnknown`, if its outcome is found while other launches are
+        searched for; and if an adopted run turns out to belong to another launch, which puts both in doubt again.
+
+        Launches may be added while it runs. Leaving the loop starts nothing more, and runs go on. The service may be
+        unavailable for any time. A second call ends the first.
 
         Args:
-            outputs: Key-outputs to download of runs that succeed; None: nothing.
-            to: Folder for them, which gets a folder for each key. It has the key for a name; one with other
-                characters than letters, digits and ``.``, ``_``, ``-``, or one that differs from another key only
-                by capitals, gets a name that begins like it and goes on with a hash. `Item.files` has the paths.
-                The folder may be a link; one in place of the folder of a key is not followed.
+            outputs: Key-outputs to download of each run that succeeds. None means no downloads.
+            to: Folder for the downloads. Each key gets its own folder in it, named after the key. A key gets a hashed
+                name if it has characters other than letters, digits and ``.``, ``_``, ``-``, or differs from another
+                key only by case. `Item.files` has the paths. The folder may be a link; a link in place of the folder
+                of a key is not followed.
 
         Raises:
             Unauthorized: The credentials were refused and could not be renewed.
             JournalError: The journal cannot be written.
-            ValueError: One of ``outputs`` and ``to`` is missing; or ``to`` has files for keys that were never
-                started, those of another batch.
+            ValueError: Only one of ``outputs`` and ``to`` is given; or ``to`` has files for keys that were never
+                started, so it belongs to another batch.
         """
         self._check_open()
-        wanted = await in_thread(collecting, outputs, to)
-        if wanted is not None:
-            await in_thread(wanted.refuse_strangers, self._book, [row.key for row in self._rows({State.PLANNED})])
-            for row in await in_thread(wanted.missing, self._rows({State.COLLECTED})):
-                await self._book.move(row.key, partial(self._uncollected, row))
-        request = wanted.request if wanted else None
-        total = sum(not row.is_settled(request) for row in self._book.rows.values())
+        request = await in_thread(download_request, outputs, to)
+        if request is not None:
+            planned = [record.key for record in self._in_state(State.PLANNED)]
+            await in_thread(request.check_unused, self._journal, planned)
+            for record in await in_thread(request.missing_files, self._in_state(State.COLLECTED)):
+                await self._journal.update(record.key, partial(self._to_not_collected, record))
+        request_text = request.text if request else None
+        total = sum(not record.is_settled(request_text) for record in self._journal.records.values())
         with ProgressReporter(
-            self._deployment.config.progress, f"launches in {self._journal.name}", total, "launches"
-        ) as bar:
-            work = await self._begin(wanted)
+            self._session.config.progress, f"launches in {self._journal.name}", total, "launches"
+        ) as progress:
+            runner = await self._begin(request)
             try:
-                while (key := await work.next()) is not None:
-                    bar.finish()
-                    yield self._item(self._book.rows[key])
+                while (key := await runner.next_settled()) is not None:
+                    progress.finish()
+                    yield self._item(self._journal.records[key])
             finally:
-                work.stop()
+                runner.stop()
 
-    def _uncollected(self, row: Row, now: Row) -> Row | None:
-        gone = uncollected(row, "DownloadError", "files were removed since", self._book.clock.wall())
-        return gone if now is row else None  # else another task has moved it meanwhile
+    def _to_not_collected(self, record: LaunchRecord, current: LaunchRecord) -> LaunchRecord | None:
+        if current is not record:
+            return None  # another task has changed it
+        return record.to_not_collected("DownloadError", "files were removed since", self._journal.clock.wall())
 
-    def _check_open(self) -> anyio.abc.TaskGroup:
-        if self._tasks is None or self._binding is None:
-            way = "use it inside 'async with client.batch(...) as batch:', which is 'with' if the client blocks"
-            raise St4sdError(f"this batch is not open: {way}")
-        self._binding.check()
-        return self._tasks
+    async def _begin(self, request: DownloadRequest | None) -> Runner:
+        async with self._begin_lock:  # two passes at once would start everything twice
+            tasks = self._check_open()
+            while (previous := self._runner) is not None and not previous.is_finished:
+                # The previous loop may have been left but not closed yet, so this is not an error of the new caller.
+                previous.stop(St4sdError("another run() of this batch took over"))
+                await previous.wait_finished()
+            for record in self._in_state(State.SENDING):
+                # It was sent, and the outcome could not be written.
+                await self._journal.update(record.key, self._to_unknown)
+            sender = Sender(self._journal, self._session, self._limiter)
+            reconciler = Reconciler(self._journal, self._client, self._session)
+            self._runner = runner = Runner(
+                self._journal, self._client, self._downloads, sender, reconciler, request, self._max_running
+            )
+            if previous is not None:
+                runner.take_results(previous)
+            elif failed := len(self._in_state(*FAILURES)):
+                log.warning(FAILED_EARLIER, failed)
+            self._errors = runner.errors
+            runner.schedule(self._journal.records.values())
+            tasks.start_soon(runner.run)
+            return runner
 
-    async def _begin(self, collecting: Collecting | None) -> Work:
-        async with self._beginning:  # two passes at once would start everything twice
-            return await self._begin_alone(collecting)
-
-    async def _begin_alone(self, collecting: Collecting | None) -> Work:
-        tasks = self._check_open()
-        while (before := self._work) is not None and not before.is_over:
-            # Whoever broke off his loop may not have closed it yet, so this is no error of whoever comes now.
-            before.stop(St4sdError("another run() of this batch took over"))
-            await before.over()
-        for row in self._rows({State.SENDING}):
-            # It was sent, and what came of it could not be written.
-            await self._book.move(row.key, self._doubted)
-        config = self._deployment.config
-        starts = Starts(self._book, self._deployment.start, self._pace, self._deployment.definition)
-        doubts = Doubts(self._book, self._client, self._deployment.listing, config)
-        self._work = work = Work(self._book, self._client, starts, doubts, collecting, self._most)
-        if before is not None:
-            work.succeed(before)
-        elif bad := len(self._rows(BAD_ENDS)):
-            log.warning(ENDED_BADLY, bad)
-        self._errors = work.errors
-        work.take(self._book.rows.values())
-        tasks.start_soon(work)
-        return work
-
-    def _doubted(self, row: Row) -> Row | None:
-        if row.state is not State.SENDING:
+    def _to_unknown(self, record: LaunchRecord) -> LaunchRecord | None:
+        if record.state is not State.SENDING:
             return None
-        return doubted(row, "the outcome could not be written down", self._book.clock.wall())
+        return record.to_unknown("the outcome could not be written", self._journal.clock.wall())
+
+    async def retry_failed(self, corrected: Iterable[Launch] = ()) -> int:
+        """
+        Plan a new attempt at each launch that was refused, or whose run failed, was stopped or was deleted.
+
+        The runs of earlier attempts are left as they are.
+
+        Args:
+            corrected: Launches with another experiment or payload for the new attempt, matched by key. They may also
+                correct launches that were not sent yet, unless `run` is running. Launches that are neither failed nor
+                unsent are ignored, so this may be the complete list that is passed to `add` afterwards.
+
+        Returns:
+            The number of launches that are planned again or were corrected. `run` starts them.
+
+        Raises:
+            InvalidPayload: A payload is invalid. Nothing is planned.
+        """
+        self._check_open()
+        corrections: dict[str, PreparedLaunch] = {}
+        for launch in check_launches(corrected):
+            record = self._journal.records.get(launch.key)
+            if record is not None and self._is_correctable(record):
+                corrections[launch.key] = await prepare_launch(launch, self._journal.clock.wall())
+        await self._journal.add_payloads(
+            {correction.record.payload: correction.content for correction in corrections.values()}
+        )
+        failed = [record.key for record in self._in_state(*FAILURES)]
+        return sum([await self._retry(key, corrections.get(key)) for key in dict.fromkeys([*failed, *corrections])])
+
+    def _is_correctable(self, record: LaunchRecord) -> bool:
+        is_idle = self._runner is None or self._runner.is_finished
+        return record.state in FAILURES or (is_idle and record.is_unsent)
+
+    async def _retry(self, key: str, correction: PreparedLaunch | None) -> bool:
+        """Plan a launch again or correct it. Returns False if another task has done that already."""
+
+        def plan(record: LaunchRecord) -> LaunchRecord | None:
+            now = self._journal.clock.wall()
+            if correction is not None and self._is_correctable(record):
+                is_new = record.state in FAILURES or not correction.is_same_as(record)
+                return record.to_corrected(correction.record, now) if is_new else None
+            return record.to_planned(Proof.ENDED, now) if record.state in FAILURES else None
+
+        def schedule(record: LaunchRecord) -> None:
+            if correction is not None:
+                self._journal.keep_credentials(key, correction.credentials)
+            self._schedule(record)
+
+        return await self._journal.update(key, plan, schedule) is not None
+
+    async def adopt(self, key: str, rest_uid: str) -> None:
+        """
+        Declare that a launch in doubt was started, and that this is its run.
+
+        Raises:
+            UnknownRun: The run does not exist.
+            ValueError: The launch is not in doubt, or the run was started for something else or belongs to another
+                launch.
+        """
+        self._check_open()
+        record = self._journal.get_in_doubt(key)
+        self._check_unowned(rest_uid)
+        instance = from_instance(await self._client.instances.get(rest_uid))
+        has_other_token = instance.has_metadata and instance.token != self._journal.token_of(record)
+        if instance.package not in (None, record.package) or has_other_token:
+            raise ValueError(f"the run {rest_uid!r} was not started for {key!r}: its experiment or metadata differs")
+
+        def to_started(_: LaunchRecord) -> LaunchRecord:
+            # Another task may have settled it in the meantime, or given the run to another launch.
+            current = self._journal.get_in_doubt(key)
+            self._check_unowned(rest_uid)
+            return current.to_started(rest_uid, self._journal.clock.wall())
+
+        await self._journal.update(key, to_started, self._schedule)
+
+    def _check_unowned(self, rest_uid: str) -> None:
+        owner = self._journal.owner_of(rest_uid)
+        if owner is not None:
+            raise ValueError(f"the run {rest_uid!r} belongs to {owner!r}")
+
+    async def forget(self, key: str) -> None:
+        """
+        Declare that a launch in doubt was not started. `run` starts it.
+
+        Raises:
+            ValueError: The launch is not in doubt.
+        """
+        self._check_open()
+        self._journal.get_in_doubt(key)
+
+        def to_planned(_: LaunchRecord) -> LaunchRecord:
+            return self._journal.get_in_doubt(key).to_planned(Proof.BY_HAND, self._journal.clock.wall())
+
+        await self._journal.update(key, to_planned, self._schedule)
+
+    async def cancel(self) -> int:
+        """
+        Start nothing more, and stop and delete all runs that are not over.
+
+        Launches that were not started stay planned, and launches in doubt stay in doubt.
+
+        Returns:
+            The number of deleted runs.
+
+        Raises:
+            TransportError, APIError: Some runs could not be deleted. The others are.
+        """
+        self._check_open()
+        if self._runner is not None:
+            self._runner.stop()
+            await self._runner.wait_finished()
+        records, limiter = self._in_state(State.STARTED), anyio.CapacityLimiter(DELETES_AT_ONCE)
+        errors: list[St4sdError] = []
+
+        async def delete(record: LaunchRecord) -> None:
+            async with limiter:
+                try:
+                    await self._delete(record)
+                except St4sdError as error:  # raised below, when all others are deleted
+                    errors.append(error)
+
+        async with anyio.create_task_group() as tasks:
+            for record in records:
+                tasks.start_soon(delete, record)
+        if errors:
+            raise errors[0]
+        return len(records)
+
+    async def _delete(self, record: LaunchRecord) -> None:
+        uid = record.rest_uid or ""
+        try:
+            await self._client.delete(uid)
+        except UnknownRun as error:
+            if not error.detail:
+                raise
+        await self._journal.mark_deleted([uid])
+
+        def to_deleted(current: LaunchRecord) -> LaunchRecord | None:
+            # Another pass of `run` may have seen the end of its run already.
+            if current.state is not State.STARTED or current.rest_uid != uid:
+                return None
+            return current.to_ended(State.DELETED, current.status, self._journal.clock.wall())
+
+        await self._journal.update(record.key, to_deleted)
 
     def plot(self, axes: Axes | None = None) -> Axes:
         """
-        A time line of all launches, one below the other, in the order in which they were added.
+        Draw a time line of all launches, one below the other, in the order in which they were added.
 
-        Each bar is a time that this batch noted down when it happened, by the clock of this machine:
+        Each bar shows a time span that this batch recorded as it happened, by the clock of this machine:
 
         - *not started*: since it was added, or planned again;
-        - *in doubt*: sent, and not known whether it was started;
+        - *in doubt*: sent, and unknown whether it was started;
         - *waiting*: since the service accepted its start, until its run was seen to begin;
-        - the colour of what it came to, or of *in progress*: since then, until the batch learned of the end.
+        - the colour of its outcome, or of *in progress*: since then, until the batch learned of the end.
 
-        Nothing is guessed. Where nobody saw the run begin, because it was quick or no process watched it then, there
-        is one paler bar from its start to its end. What was noted by an older version has no bars. The batch learns
-        of changes some time after they happened: see `Client.watch_many`. A cross is a launch that was refused.
+        Nothing is guessed. If the beginning of a run was not seen, because it was quick or no process watched it,
+        one paler bar spans from its start to its end. Launches of older versions of this package have no bars. The
+        batch learns of changes some time after they happened: see `Client.watch_many`. A cross is a refused launch.
 
         Args:
-            axes: Where to draw; None: in a new figure of `matplotlib.pyplot`.
+            axes: Where to draw. None means a new figure of `matplotlib.pyplot`.
 
         Raises:
             ConfigError: matplotlib is not installed.
         """
         from .._display.timeline import timeline
 
-        book = self._book
-        return timeline({key: book.moments.get(key, ()) for key in book.rows}, book.clock.wall(), axes)
+        histories = {key: self._journal.history.get(key, ()) for key in self._journal.records}
+        return timeline(histories, self._journal.clock.wall(), axes)
 
     async def properties(self, names: Iterable[str] | None = None) -> Properties:
         """
-        What the runs measured, in one table: as `Client.properties`, with the column ``key`` in front of ``rest-uid``.
+        Return the measured properties of the runs in one table.
 
-        Runs that have none, or not yet, are in its ``problems``, by their rest-uids.
+        It is the table of `Client.properties` with the column ``key`` in front of ``rest-uid``. Runs that have no
+        properties, or not yet, are in its ``problems``, by rest-uid.
         """
-        keys = {row.rest_uid: row.key for row in self._book.rows.values() if row.rest_uid is not None}
-        found = await self._client.properties(list(keys), names)
-        rows = tuple((keys[row[0]], *row) for row in found.rows)
-        return replace(found, columns=("key", *found.columns), rows=rows)
+        keys = {record.rest_uid: record.key for record in self._journal.records.values() if record.rest_uid is not None}
+        table = await self._client.properties(list(keys), names)
+        rows = tuple((keys[row[0]], *row) for row in table.rows)
+        return replace(table, columns=("key", *table.columns), rows=rows)
 
     def _card(self) -> Card:
         from .._render.cards import Card, Summary, Tone, counted, summary_table
 
         ordered = [State.COLLECTED, State.SUCCEEDED, State.STARTED, State.SENDING, State.UNKNOWN, State.PLANNED]
         counts = self.counts
-        parts = [(counts[state], state_badge(state)) for state in [*ordered, *sorted(BAD_ENDS)] if counts[state]]
+        parts = [(counts[state], state_badge(state)) for state in [*ordered, *sorted(FAILURES)] if counts[state]]
 
-        def summary(row: Row) -> Summary:
-            badge = state_badge(row.state)
-            if row.error is None and badge.tone in (Tone.GOOD, Tone.BUSY, Tone.QUIET):
+        def summary(record: LaunchRecord) -> Summary:
+            badge = state_badge(record.state)
+            if record.error is None and badge.tone in (Tone.GOOD, Tone.BUSY, Tone.QUIET):
                 return Summary(badge)
-            return self._item(row)._summary()  # reads the status: only for the few that show a reason
+            return self._item(record)._summary()  # reads the status: only for the few that show a reason
 
-        rows = dict(self._book.rows)
-        table = summary_table("launch", {key: summary(row) for key, row in rows.items()})
+        records = dict(self._journal.records)
+        table = summary_table("launch", {key: summary(record) for key, record in records.items()})
         return Card(
-            counted(len(rows), "launch"), kind=f"batch in {self._journal.name}", parts=tuple(parts), table=table
+            counted(len(records), "launch"), kind=f"batch in {self._journal.name}", parts=tuple(parts), table=table
         )
 
-    def _item(self, row: Row) -> Item:
-        run: Run | None = None if row.rest_uid is None else self._client.run(row.rest_uid)
-        return item_of(row, run, self._errors.get(row.key))
+    def _check_open(self) -> anyio.abc.TaskGroup:
+        if self._tasks is None or self._binding is None:
+            advice = "use it inside 'async with client.batch(...) as batch:' ('with' for the blocking client)"
+            raise St4sdError(f"this batch is not open: {advice}")
+        self._binding.check()
+        return self._tasks
 
-    def _say_goodbye(self) -> None:
-        """Tell how to go on."""
-        tally = self._book.tally
-        left = {state: tally[state] for state in (State.PLANNED, State.UNKNOWN, State.SENDING, State.STARTED)}
-        told = ", ".join(f"{count} {state}" for state, count in left.items() if count) or "everything settled"
-        way = "run the same script again to go on" if self._journal.is_on_disk else "only batch.items knows of them now"
-        log.warning(LEFT, told, self._journal.name, way)
+    def _in_state(self, *states: State) -> Sequence[LaunchRecord]:
+        return [record for record in self._journal.records.values() if record.state in states]
+
+    def _schedule(self, record: LaunchRecord) -> None:
+        """Have the current pass work on a launch that was just written."""
+        self._errors.pop(record.key, None)
+        if self._runner is not None:
+            self._runner.schedule([record])
+
+    def _item(self, record: LaunchRecord) -> Item:
+        run: Run | None = None if record.rest_uid is None else self._client.run(record.rest_uid)
+        return item_of(record, run, self._errors.get(record.key))
+
+    def _log_what_is_left(self) -> None:
+        """Log what is unfinished, and how to resume."""
+        counts = self._journal.counts
+        left = {state: counts[state] for state in (State.PLANNED, State.UNKNOWN, State.SENDING, State.STARTED)}
+        summary = ", ".join(f"{count} {state}" for state, count in left.items() if count) or "everything settled"
+        advice = "run the same script again to resume" if self._journal.is_on_disk else "only batch.items has them now"
+        log.warning(LEFT_UNFINISHED, summary, self._journal.name, advice)

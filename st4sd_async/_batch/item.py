@@ -1,4 +1,4 @@
-"""A launch of a batch as its user sees it."""
+"""A launch of a batch, as the user sees it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .._util.field_docs import document_fields
 from .._util.redact import masked
 from ..models import Status
 from ..models.hints import with_hint
-from .state import BAD_ENDS, Row, State
+from .state import FAILURES, LaunchRecord, State
 
 if TYPE_CHECKING:
     from .._render.cards import Badge, Card, Summary
@@ -36,31 +36,31 @@ class Item(Displayable):
     experiment: str
     """Identifier of the experiment."""
     state: str
-    """Where it is: one of the words that `Batch.counts` counts."""
+    """Its state: one of the names in `Batch.counts`."""
     attempt: int
-    """1, and one more for each new attempt by `Batch.retry_failed`."""
+    """1, plus 1 for each new attempt by `Batch.retry_failed`."""
     run: Run | None
-    """The handle on its run; None if it has none, or it is not known."""
+    """The handle on its run. None if it has no run, or if that is unknown."""
     status: Status | None
     """
-    The final status of its run, without ``meta``; None if it is not over, or was never seen.
+    The final status of its run, without ``meta``. In `Batch.running` the latest status.
 
-    In `Batch.running` the newest.
+    None if the run is not over, or if no status was ever seen.
     """
     error: Exception | None
     """
-    What went wrong; None if nothing did.
+    What went wrong. None if nothing did.
 
-    `RunFailed` or `RunDeleted`: its run came to that. `StartOutcomeUnknown`: it may have been started, and it
-    is never sent again before that is settled. An `APIError`: the service refused it. Else what kept the batch
-    from sending it, from watching it or from downloading its files.
+    `RunFailed` or `RunDeleted`: how its run ended. `StartOutcomeUnknown`: it may have been started, and is not sent
+    again before that is settled. An `APIError`: the service refused it. Any other error kept the batch from sending
+    it, from watching it or from downloading its files.
     """
     files: tuple[Path, ...]
-    """Paths of what was downloaded; () if nothing was, or nothing was asked for."""
+    """Paths of the downloaded files. () if none were downloaded or requested."""
     never_executed: tuple[str, ...] = ()
     """
     rest-uids of instances that may come from a start of this launch whose answer was lost, and that ended or were
-    deleted before they executed anything; () if there are none. They may be deleted.
+    deleted before they executed anything. () if there are none. They may be deleted.
     """
 
     def _card(self) -> Card:
@@ -73,7 +73,7 @@ class Item(Displayable):
             "files": joined(map(str, self.files)),
         }
         card = Card(self.key, kind="launch", badge=state_badge(self.state), facts=facts_of(facts))
-        hint = self.status.hint if self.status and self.state in BAD_ENDS else None
+        hint = self.status.hint if self.status and self.state in FAILURES else None
         if hint is not None:
             return with_hint(card, hint, Tone.BAD)
         return card if self.error is None else with_error(card, self.error)
@@ -82,7 +82,7 @@ class Item(Displayable):
         """Return what to show of the launch among many."""
         from .._render.cards import Summary, error_text
 
-        reason = self.status._summary().reason if self.status and self.state in BAD_ENDS else ""
+        reason = self.status._summary().reason if self.status and self.state in FAILURES else ""
         return Summary(state_badge(self.state), reason=reason or (error_text(self.error) if self.error else ""))
 
 
@@ -101,22 +101,31 @@ def state_badge(state: str) -> Badge:
     return Badge(str(state), tones.get(State(state), Tone.BAD))
 
 
-def item_of(row: Row, run: Run | None, error: Exception | None) -> Item:
+def item_of(record: LaunchRecord, run: Run | None, error: Exception | None) -> Item:
     """
-    A launch for its user.
+    Return a launch for the user.
 
     Args:
-        row: The launch.
+        record: The launch.
         run: The handle on its run.
-        error: What it came to in this process; None: what the journal knows of that.
+        error: Its error in this process. None means the error in the journal, if there is one.
     """
-    status = None if row.status is None else _status(row)
-    problem, files = error or _error(row, status), tuple(map(Path, row.files))
-    return Item(row.key, row.experiment, str(row.state), row.attempt, run, status, problem, files, row.unexecuted)
+    status = None if record.status is None else _read_status(record)
+    return Item(
+        record.key,
+        record.experiment,
+        str(record.state),
+        record.attempt,
+        run,
+        status,
+        error or _error_of(record, status),
+        tuple(map(Path, record.files)),
+        record.ended_unexecuted,
+    )
 
 
-def told(status: Status, secrets: Iterable[str]) -> str:
-    """A status as the journal keeps it; what went wrong may quote credentials, which it does not keep."""
+def status_to_json(status: Status, secrets: Iterable[str]) -> str:
+    """Return a status as stored in the journal. Credentials in the error description are masked."""
     kept = {name: value for name, value in status.raw.items() if name != "meta"}
     problem = kept.get("error-description")
     if isinstance(problem, str):
@@ -124,27 +133,27 @@ def told(status: Status, secrets: Iterable[str]) -> str:
     return json.dumps(kept)
 
 
-def _status(row: Row) -> Status:
-    status = Status.model_validate(json.loads(row.status or "{}"))
-    return status.concluded(deleted=row.state is State.DELETED)
+def _read_status(record: LaunchRecord) -> Status:
+    status = Status.model_validate(json.loads(record.status or "{}"))
+    return status.concluded(deleted=record.state is State.DELETED)
 
 
-def _error(row: Row, status: Status | None) -> Exception | None:
-    if row.state is State.DELETED:
-        return errors.RunDeleted(row.rest_uid or "", status)
-    if row.state in (State.FAILED, State.STOPPED):
-        return errors.RunFailed({row.rest_uid or "": status or Status.pending()})
-    if row.state is State.UNKNOWN:
-        what = f"an instance of {row.experiment!r} was started for {row.key!r}"
-        return errors.StartOutcomeUnknown(what, row.error or "", key=row.key, candidates=row.candidates)
-    return None if row.error is None else _revived(row.error_class, row.error)
+def _error_of(record: LaunchRecord, status: Status | None) -> Exception | None:
+    if record.state is State.DELETED:
+        return errors.RunDeleted(record.rest_uid or "", status)
+    if record.state in (State.FAILED, State.STOPPED):
+        return errors.RunFailed({record.rest_uid or "": status or Status.pending()})
+    if record.state is State.UNKNOWN:
+        what = f"an instance of {record.experiment!r} was started for {record.key!r}"
+        return errors.StartOutcomeUnknown(what, record.error or "", key=record.key, candidates=record.candidates)
+    return None if record.error is None else _restore_error(record.error_class, record.error)
 
 
-def _revived(name: str | None, text: str) -> Exception:
-    """An error of an earlier process: of the same class if it says no more than its text."""
-    cls = getattr(errors, name or "", None)
-    if isinstance(cls, type) and issubclass(cls, errors.APIError):
-        refusal = cls(text)
+def _restore_error(name: str | None, message: str) -> Exception:
+    """Return an error of an earlier process: of the same class if the class needs only a message."""
+    error_class = getattr(errors, name or "", None)
+    if isinstance(error_class, type) and issubclass(error_class, errors.APIError):
+        refusal = error_class(message)
         refusal.advice = ""
         return refusal
-    return errors.St4sdError(f"{name}: {text}")
+    return errors.St4sdError(f"{name}: {message}")

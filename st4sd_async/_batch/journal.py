@@ -1,9 +1,8 @@
 """
-The journal of a batch: an SQLite file that knows what was planned, is being sent, was started and ended.
+The journal of a batch: its launches, in an SQLite file and in memory.
 
-What `Journal.save` has returned from is on the disk. Nobody else can write while a journal is open, and
-a process that dies leaves no lock. Look into it, while no batch has it open, with
-``sqlite3 campaign.db 'SELECT key, state, rest_uid, error FROM item'``; else with `_glance`.
+To read one while no batch has it open: ``sqlite3 campaign.db 'SELECT key, state, rest_uid, error FROM item'``.
+`read_snapshot` reads one that is open.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ import shlex
 import sqlite3
 import threading
 import weakref
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from copy import copy
@@ -22,38 +22,44 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import filterfalse
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
 import anyio.to_thread
 
 from .._errors import JournalCorrupt, JournalError, JournalLocked
 from .._util.file_lock import FileLock, LocksUnsupported
+from .._util.printable import shorten
 from .._util.threads import in_thread
 from ..models.rest_uid import is_rest_uid
-from . import records
-from .journal_file import check_file
-from .records import Contents, Moment, Statement
-from .state import Row, State, disowned, doubted
+from . import schema
+from .journal_file import check_is_journal
+from .schema import Statement
+from .state import LaunchRecord, State, StateChange, token
+
+if TYPE_CHECKING:
+    from .._util.clock import Clock
+    from .launch import Credentials
 
 T = TypeVar("T")
 
-CACHE = "cache_size = -4096"
-"""What SQLite keeps in memory: KiB, as a number below 0."""
-FULL_SYNC = ("synchronous = FULL", "fullfsync = ON")
-"""What is written is on the disk itself, on macOS too."""
-NO_LOCKS = "there are no file locks here: put it on a local disk of Linux or macOS, or on a file system with flock"
-"""What to do if a journal cannot be locked: two batches could start its launches at the same time."""
-DIED = "the process that sent it ended before the outcome was recorded"
-"""Why a launch is in doubt that was found being sent."""
+CACHE_SETTING = "cache_size = -4096"
+"""SQLite's page cache: a negative number is KiB."""
+DURABILITY_SETTINGS = ("synchronous = FULL", "fullfsync = ON")
+"""A commit returns when the data is on the disk itself, on macOS too."""
+NO_LOCKS_ADVICE = "file locks are not supported here: use a local disk of Linux or macOS, or a file system with flock"
+PROCESS_DIED = "the process that sent it ended before the outcome was recorded"
+"""Why a launch is in doubt that was in state ``sending`` when the journal was opened."""
+MAX_KEYS_LENGTH = 200
+"""Maximum number of characters for the keys in a message."""
 
 
-class _Stale(Exception):
-    """A launch is not what it was expected to be."""
+class _StaleRecord(Exception):
+    """A launch in the file is not in the expected state."""
 
 
-_LOCKED = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
-_TROUBLE = frozenset(
+_LOCKED_CODES = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
+_MACHINE_CODES = frozenset(
     {
         sqlite3.SQLITE_CANTOPEN,
         sqlite3.SQLITE_FULL,
@@ -66,242 +72,465 @@ _TROUBLE = frozenset(
         sqlite3.SQLITE_READONLY,
     }
 )
-"""SQLite's codes for what is wrong with the machine; all others tell of a file that is not what we wrote."""
-_DAMAGE = frozenset({sqlite3.SQLITE_IOERR_SHORT_READ, sqlite3.SQLITE_IOERR_CORRUPTFS})
+"""SQLite's codes for problems of the machine. All others mean that the file is damaged."""
+_DAMAGE_CODES = frozenset({sqlite3.SQLITE_IOERR_SHORT_READ, sqlite3.SQLITE_IOERR_CORRUPTFS})
 
 
 @dataclass(eq=False)
-class _Write:
-    """What one task writes: all of it, or nothing."""
+class _Change:
+    """Statements of one task, which are written together or not at all."""
 
     statements: list[Statement]
-    then: Callable[[], None] | None = None
-    """Called in the event loop once it is on the disk, before anything else can happen there."""
+    on_written: Callable[[], None] | None = None
+    """Called in the event loop when the change is on disk, before any other task runs."""
     error: Exception | None = None
 
 
 @dataclass(eq=False)
-class _Group:
-    """Writes that share one commit."""
+class _Transaction:
+    """Changes that share one commit."""
 
-    writes: list[_Write] = field(default_factory=list)
+    changes: list[_Change] = field(default_factory=list)
     is_over: bool = False
     failure: JournalError | None = None
     """Why nothing of it was written."""
 
-    def settle(self) -> None:
-        """Make known what was written."""
-        for write in self.writes:
-            then, write.then = write.then, None
-            if then is not None and write.error is None and self.failure is None:
-                then()
+    def publish(self) -> None:
+        """Apply to memory what was written."""
+        for change in self.changes:
+            on_written, change.on_written = change.on_written, None
+            if on_written is not None and change.error is None and self.failure is None:
+                on_written()
+
+
+def list_keys(records: Iterable[LaunchRecord]) -> str:
+    """Return the keys of launches for a message."""
+    return shorten(", ".join(repr(record.key) for record in records), MAX_KEYS_LENGTH)
 
 
 class Journal:
     """
-    An open journal; for the tasks of one event loop. `open` it, and close it with `close`.
+    The launches of a batch, in the order in which they were added.
 
-    All its work is done in a thread, one piece at a time.
+    A change is written to the file first, and visible in memory as soon as it is on disk. So memory never has more
+    than the disk. Only one process can have a journal open; a process that dies leaves no lock. For the tasks of one
+    event loop. The file is accessed in a worker thread, and changes that are made at the same time share a commit.
     """
 
-    def __init__(self, path: str | os.PathLike[str] | None) -> None:
-        """Nothing is opened yet; without a path everything is kept in memory only."""
+    def __init__(self, path: str | os.PathLike[str] | None, clock: Clock) -> None:
+        """Create a closed journal. Without a path it is in memory only."""
+        self.clock = clock
         self.name = "a journal in memory" if path is None else f"the journal {os.fspath(path)!r}"
+        self.records: dict[str, LaunchRecord] = {}
+        """key -> the launch."""
+        self.counts: Counter[State] = Counter()
+        """Number of launches in each state."""
+        self.history: dict[str, list[StateChange]] = {}
+        """key -> the state changes that were noted."""
+        self.owners: dict[str, str] = {}
+        """rest-uid -> key, of all runs that launches of this journal started."""
+        self.seen: dict[str, int] = {}
+        """rest-uid -> the first opening in which the instance existed before anything was sent."""
+        self.deleted: set[str] = set()
+        """rest-uids of instances that are known to be deleted: those in ``owners`` and ``seen``."""
+        self.opening = 0
+        """How often the journal was opened, this time included."""
+        self.baseline: int | None = None
+        """Number of instances before the first send. None means nothing was sent yet."""
+        self.has_baseline = False
+        """Whether this opening has noted which instances existed before it sends anything."""
+        self.credentials: dict[str, Credentials] = {}
+        """key -> credentials of a launch that was added in this process. They are never written."""
+        self._token = ""
+        """Random text from which the tokens of launches are derived."""
+        self._in_doubt: dict[str, float] = {}
+        """key of each launch in doubt -> since when this process knows, by the monotonic clock."""
+        self._changing: dict[str, anyio.Event] = {}
+        """key -> set when the change that is being written is over."""
+        self._claims: dict[str, str] = {}
+        """rest-uid -> key, of runs whose owner is being written."""
+        self._folded_keys: dict[str, str] = {}
+        """casefolded key -> the first key."""
+
         self._path = None if path is None else Path(path)
         self._file: FileLock | None = None
-        self._one = anyio.CapacityLimiter(1)
-        self._lock, self._turn = anyio.Lock(), threading.Lock()
-        self._group = _Group()
         self._database: sqlite3.Connection | None = None
+        self._transaction = _Transaction()
+        """The next commit."""
+        self._commit_lock = anyio.Lock()
+        self._thread_limiter, self._thread_lock = anyio.CapacityLimiter(1), threading.Lock()
 
     @property
     def is_on_disk(self) -> bool:
-        """Whether it survives the process."""
+        """Whether the journal survives the process."""
         return self._path is not None
 
-    async def open(self, server: str, now: float) -> Contents:
+    async def open(self, server: str) -> None:
         """
-        Lock and read the journal of a batch at this server; make it if there is none.
+        Lock and read the journal, or create it.
 
-        One of an older format is brought to the newest, in the transaction that reads it. What was being sent when
-        the process died that had it open is in doubt from now on.
+        An older format is migrated in the same transaction. A launch in state ``sending`` is in doubt from now on.
+
+        Args:
+            server: URL of the deployment.
 
         Raises:
             JournalLocked: Another batch has it open.
             JournalCorrupt: It is damaged.
-            JournalError: It belongs to another server, is none, is too new, or the file cannot be made or locked.
+            JournalError: It belongs to another server, is not a journal, has a newer format, or cannot be created or
+                locked.
         """
+        now, wall = self.clock.now(), self.clock.wall()
         try:
-            return await self._do(partial(self._open, server, now), is_waited_for=True)
+            await self._run_in_thread(partial(self._open, server, wall), is_never_abandoned=True)
         except BaseException:  # it may be open by now, if this was cancelled
             await self.close()
             raise
+        self._in_doubt = {key: now for key, record in self.records.items() if record.state is State.UNKNOWN}
 
     async def close(self) -> None:
-        """Let it go; what was saved stays."""
+        """Close and unlock the file."""
         with anyio.CancelScope(shield=True):
-            await self._do(self._close, is_waited_for=True)
+            await self._run_in_thread(self._close, is_never_abandoned=True)
 
-    async def save(self, *changed: tuple[Row, Row], then: Callable[[], None] | None = None) -> None:
-        """
-        Write launches in place of what they were, all or none; one that was started owns its run.
+    # Reading.
 
-        Args:
-            changed: Of each what the journal has, and what it becomes by one of the transitions of `_moves`.
-            then: Called once it is on the disk, even if this is cancelled.
+    def in_doubt(self) -> list[LaunchRecord]:
+        """Return the launches whose start has an unknown outcome."""
+        return [self.records[key] for key in self._in_doubt]
 
-        Raises:
-            JournalError: The journal has something else, another launch owns the run, or it cannot be written.
-        """
-        await self._write((statement for was, row in changed for statement in records.moving(was, row)), then)
+    def in_doubt_since(self, record: LaunchRecord) -> float:
+        """Return when this process learned that a launch is in doubt, by the monotonic clock."""
+        return self._in_doubt[record.key]
 
-    async def add(
-        self, rows: Iterable[Row], payloads: Mapping[str, str], then: Callable[[], None] | None = None
-    ) -> None:
-        """
-        Write new launches, and the payloads that they name by digest; nothing if one of their keys is there.
+    def get_in_doubt(self, key: str) -> LaunchRecord:
+        """Return the launch in doubt with this key. Raises ValueError if there is none."""
+        record = self.records.get(key)
+        if record is not None and record.state is State.UNKNOWN:
+            return record
+        problem = (
+            f"the batch has no launch {key!r}" if record is None else f"{key!r} is not in doubt but {record.state}"
+        )
+        others = f"in doubt: {list_keys(self.in_doubt())}" if self._in_doubt else "no launch is in doubt"
+        raise ValueError(f"{problem}; {others}")
 
-        Raises:
-            JournalError: A key is there, or they cannot be written.
-        """
-        kept = [(records.KEEP, item) for item in payloads.items()]
-        await self._write([*kept, *(statement for row in rows for statement in records.adding(row))], then)
+    def token_of(self, record: LaunchRecord) -> str:
+        """Return the token that the run of a launch carries in its metadata."""
+        return token(self._token, record.key, record.attempt)
 
-    def note(self, key: str, moment: Moment) -> None:
-        """Have a moment written together with what is saved next; it is not worth a commit."""
-        self._group.writes.append(_Write([records.noting(key, moment)]))
+    def owner_of(self, rest_uid: str) -> str | None:
+        """Return the key of the launch that owns a run, or is about to. None if there is none."""
+        return self.owners.get(rest_uid) or self._claims.get(rest_uid)
 
-    async def see(self, rest_uids: Iterable[str], opening: int, baseline: int | None) -> None:
-        """
-        Note which instances a list shows.
+    def expected_instances(self) -> list[str]:
+        """Return the rest-uids that a complete list must show: all that were listed or started, minus the deleted."""
+        return [uid for uid in {**self.seen, **self.owners} if uid not in self.deleted]
 
-        Args:
-            rest_uids: Their ids; those that were noted before stay as they are.
-            opening: The first opening in which they were there before anything was sent.
-            baseline: How many there were before the first send; None means unchanged.
-        """
-        first = [] if baseline is None else [(records.SET, ("baseline", str(baseline)))]
-        await self._write([*((records.SEE, (uid, opening)) for uid in rest_uids), *first])
+    def has_twin(self, key: str) -> bool:
+        """Return whether an earlier launch has the same key except for case."""
+        return self._folded_keys[key.casefold()] != key
 
-    async def bury(self, rest_uids: Iterable[str]) -> None:
-        """Note that instances were seen to be deleted, runs of this journal or others that it has seen."""
-        await self._write([(sql, (uid,)) for uid in rest_uids for sql in records.GONE])
+    def is_stale(self, record: LaunchRecord) -> bool:
+        """Return whether a launch has changed since this record, or is being changed."""
+        return self.records.get(record.key) is not record or record.key in self._changing
 
     async def payload(self, digest: str) -> str:
-        """The payload with this digest; raises `JournalCorrupt` if it is not there, or not what it was."""
-        found = await self._do(lambda: self._query("SELECT content FROM payload WHERE digest = ?", digest).fetchone())
-        if found is None:
+        """Return the payload with this digest. Raises `JournalCorrupt` if it is missing or damaged."""
+        row = await self._run_in_thread(
+            lambda: self._execute("SELECT content FROM payload WHERE digest = ?", digest).fetchone()
+        )
+        if row is None:
             raise JournalCorrupt(f"{self.name} lacks the payload {digest!r}")
-        (content,) = found
-        if not isinstance(content, str) or records.digest(content) != digest:
-            raise JournalCorrupt(f"{self.name} is damaged: the payload {digest!r} is not what it was")
+        (content,) = row
+        if not isinstance(content, str) or schema.digest(content) != digest:
+            raise JournalCorrupt(f"{self.name} is damaged: the payload {digest!r} does not match its digest")
         return content
 
-    async def _write(self, statements: Iterable[Statement], then: Callable[[], None] | None = None) -> None:
-        """
-        Have statements written; those that come while others are being written share the next commit.
+    # Writing.
 
-        Whoever begins to write must know whether it was written, so cancelling takes effect when it is over. It
-        takes milliseconds. A scope does not shield against ``Task.cancel()``, which therefore waits as well.
+    async def add(
+        self,
+        records: Iterable[LaunchRecord],
+        payloads: Mapping[str, str],
+        on_written: Callable[[LaunchRecord], None] | None = None,
+    ) -> set[str]:
         """
-        write, group = _Write(list(statements), then), self._group
-        group.writes.append(write)
+        Add the launches whose keys are new. The others stay as they are.
+
+        Args:
+            records: The launches.
+            payloads: digest -> payload.
+            on_written: Called with each new launch as soon as it is on disk, even if this call is cancelled.
+
+        Returns:
+            The keys that were added.
+
+        Raises:
+            JournalError: They cannot be written.
+        """
+        wanted, added = {record.key: record for record in records}, set[str]()
+        while missing := [key for key in wanted if key not in self.records]:
+            mine = [key for key in missing if key not in self._changing]
+            if not mine:  # other tasks are adding them
+                await self._changing[missing[0]].wait()
+                continue
+            done = anyio.Event()
+            self._changing.update(dict.fromkeys(mine, done))
+            new = [wanted[key] for key in mine]
+            try:
+                await self._write(
+                    [*self._payload_rows(payloads), *(row for record in new for row in schema.insert_launch(record))],
+                    partial(self._set, new, on_written),
+                )
+            finally:
+                for key in mine:
+                    del self._changing[key]
+                done.set()
+            added.update(mine)
+        return added
+
+    async def add_payloads(self, payloads: Mapping[str, str]) -> None:
+        """Write payloads by digest, for launches that are about to be corrected."""
+        await self._write(self._payload_rows(payloads))
+
+    @staticmethod
+    def _payload_rows(payloads: Mapping[str, str]) -> list[Statement]:
+        return [(schema.INSERT_PAYLOAD, row) for row in payloads.items()]
+
+    async def replace(
+        self, before: LaunchRecord, after: LaunchRecord, on_written: Callable[[LaunchRecord], None] | None = None
+    ) -> None:
+        """
+        Replace the record of a launch. Once on disk it counts, even if this call is cancelled.
+
+        Args:
+            before: The current record.
+            after: The record after one transition.
+            on_written: Called with ``after`` as soon as it is on disk.
+
+        Raises:
+            JournalError: ``before`` is no longer current, the run belongs to another launch, or it cannot be written.
+        """
+        if self.is_stale(before):
+            raise JournalError(f"{before.key!r} is no longer {before.state}: another task has changed it")
+        claim = after.rest_uid if after.state is State.STARTED else None
+        if claim is not None and (owner := self.owner_of(claim)) is not None:
+            raise JournalError(f"the run {claim!r} belongs to {owner!r}, so it cannot belong to {after.key!r} too")
+        done = self._changing[before.key] = anyio.Event()
+        if claim is not None:
+            self._claims[claim] = after.key
+        try:
+            await self._write(schema.update_launch(before, after), partial(self._set, [after], on_written))
+        finally:
+            del self._changing[before.key]
+            self._claims.pop(claim or "", None)
+            done.set()
+
+    async def update(
+        self,
+        key: str,
+        transition: Callable[[LaunchRecord], LaunchRecord | None],
+        on_written: Callable[[LaunchRecord], None] | None = None,
+    ) -> LaunchRecord | None:
+        """
+        Change a launch, based on its record at a moment at which no other task is changing it.
+
+        Args:
+            key: Its key.
+            transition: Returns the new record, or None to leave the launch as it is.
+            on_written: Called with the new record as soon as it is on disk.
+
+        Returns:
+            The new record. None if the launch was left as it is.
+        """
+        while (change := self._changing.get(key)) is not None:
+            await change.wait()
+        before = self.records[key]
+        after = transition(before)
+        if after is not None:
+            await self.replace(before, after, on_written)
+        return after
+
+    def keep_credentials(self, key: str, credentials: Credentials) -> None:
+        """Replace the credentials of a launch in this process."""
+        if credentials:
+            self.credentials[key] = credentials
+        else:
+            self.credentials.pop(key, None)
+
+    def note_running(self, key: str) -> None:
+        """Note that a run was seen to begin now. It is written with the next commit, which may never come."""
+        change = StateChange(self.records[key].attempt, "running", self.clock.wall())
+        self.history[key].append(change)
+        self._transaction.changes.append(_Change([schema.insert_change(key, change)]))
+
+    async def note_baseline(self, rest_uids: Iterable[str]) -> None:
+        """Note which instances exist before anything is sent in this opening."""
+        existing = list(rest_uids)
+        count = len(existing) if self.baseline is None else None
+        await self._note_seen(existing, count)
+        self.baseline = len(existing) if self.baseline is None else self.baseline
+        self.has_baseline = True
+
+    async def note_listed(self, rest_uids: Iterable[str]) -> None:
+        """Note which instances a later list shows, so that the lists after it are expected to show them."""
+        await self._note_seen(rest_uids, None)
+
+    async def _note_seen(self, rest_uids: Iterable[str], baseline: int | None) -> None:
+        # An instance that exists after something was sent exists before anything is sent in the next opening.
+        opening = self.opening + self.has_baseline
+        new = [uid for uid in rest_uids if uid not in self.seen and uid not in self.owners]
+        if new or baseline is not None:
+            statements: list[Statement] = [(schema.INSERT_SEEN, (uid, opening)) for uid in new]
+            if baseline is not None:
+                statements.append((schema.SET_FACT, ("baseline", str(baseline))))
+            await self._write(statements)
+        self.seen.update(dict.fromkeys(new, opening))
+
+    async def mark_deleted(self, rest_uids: Iterable[str]) -> None:
+        """Note that instances are deleted: runs of launches, and others that a list showed."""
+        new = [uid for uid in rest_uids if (uid in self.owners or uid in self.seen) and uid not in self.deleted]
+        if new:
+            await self._write([(sql, (uid,)) for uid in new for sql in schema.MARK_DELETED])
+            self.deleted.update(new)
+
+    # Memory.
+
+    def _set(self, records: Iterable[LaunchRecord], on_written: Callable[[LaunchRecord], None] | None) -> None:
+        """Apply to memory what is on disk now."""
+        for record in records:
+            self._set_one(record)
+            if on_written is not None:
+                on_written(record)
+
+    def _set_one(self, record: LaunchRecord) -> None:
+        before = self.records.get(record.key)
+        if before is None:
+            self._folded_keys.setdefault(record.key.casefold(), record.key)
+        else:
+            self.counts[before.state] -= 1
+            if before.rest_uid is not None and before.state is State.STARTED and record.rest_uid is None:
+                self.owners.pop(before.rest_uid, None)
+                self.seen.setdefault(before.rest_uid, self.opening + 1)
+        self.counts[record.state] += 1
+        if record.state is not State.UNKNOWN:
+            self._in_doubt.pop(record.key, None)
+        elif before is None or before.state is not State.UNKNOWN:
+            self._in_doubt[record.key] = self.clock.now()
+        self.records[record.key] = record
+        self.history.setdefault(record.key, []).append(StateChange(record.attempt, record.state, record.since))
+        if record.state is State.STARTED and record.rest_uid is not None:
+            self.owners[record.rest_uid] = record.key
+
+    # Commits.
+
+    async def _write(self, statements: Iterable[Statement], on_written: Callable[[], None] | None = None) -> None:
+        """
+        Write statements. Those that arrive during a commit share the next one.
+
+        The caller must know whether they were written, so a cancellation takes effect after the commit, which takes
+        milliseconds. A scope does not shield against ``Task.cancel()``; that waits too.
+        """
+        change, transaction = _Change(list(statements), on_written), self._transaction
+        transaction.changes.append(change)
         cancelled: BaseException | None = None
         with anyio.CancelScope(shield=True):
-            while not group.is_over:
+            while not transaction.is_over:
                 try:
-                    async with self._lock:
-                        await self._commit(group)
+                    async with self._commit_lock:
+                        await self._commit(transaction)
                 except anyio.get_cancelled_exc_class() as error:
                     cancelled = error
-        group.settle()
-        if (failure := group.failure or write.error) is not None:
+        transaction.publish()
+        if (failure := transaction.failure or change.error) is not None:
             raise copy(failure)
         if cancelled is not None:
             raise cancelled
 
-    async def _commit(self, group: _Group) -> None:
-        if group.is_over:
+    async def _commit(self, transaction: _Transaction) -> None:
+        if transaction.is_over:
             return
-        if self._group is group:
-            self._group = _Group()
+        if self._transaction is transaction:
+            self._transaction = _Transaction()
         try:
-            await self._do(partial(self._write_down, group))
+            await self._run_in_thread(partial(self._commit_in_thread, transaction))
         except JournalError as error:
-            group.failure, group.is_over = error, True
+            transaction.failure, transaction.is_over = error, True
 
-    async def _do(self, work: Callable[[], T], *, is_waited_for: bool = False) -> T:
+    async def _run_in_thread(self, work: Callable[[], T], *, is_never_abandoned: bool = False) -> T:
         """
-        What some work gives, done in the journal's thread.
+        Run blocking work in a worker thread, one piece at a time.
 
         Args:
             work: The work.
-            is_waited_for: Whether ``Task.cancel()``, too, waits for its end.
+            is_never_abandoned: Whether ``Task.cancel()``, too, waits until it has ended.
         """
         try:
-            if is_waited_for:
-                return await in_thread(self._alone, work)
-            return await anyio.to_thread.run_sync(self._alone, work, limiter=self._one)
+            if is_never_abandoned:
+                return await in_thread(self._run_alone, work)
+            return await anyio.to_thread.run_sync(self._run_alone, work, limiter=self._thread_limiter)
         except sqlite3.Error as error:
-            failure = self._translated(error)
+            failure = self._to_journal_error(error)
         raise failure
 
-    def _alone(self, work: Callable[[], T]) -> T:
-        # Whoever waits for the thread may be cancelled by asyncio itself, and the next one come before it is done.
-        with self._turn:
+    def _run_alone(self, work: Callable[[], T]) -> T:
+        # asyncio may cancel the task that waits for the thread, and the next task comes before the thread is done.
+        with self._thread_lock:
             return work()
 
-    def _translated(self, error: sqlite3.Error) -> JournalError:
+    def _to_journal_error(self, error: sqlite3.Error) -> JournalError:
         code = getattr(error, "sqlite_errorcode", None)
         primary = None if code is None else code & 0xFF
-        if primary in _LOCKED:
+        if primary in _LOCKED_CODES:
             return JournalLocked(f"{self.name} is open elsewhere")
-        if isinstance(error, sqlite3.ProgrammingError) or (primary in _TROUBLE and code not in _DAMAGE):
+        if isinstance(error, sqlite3.ProgrammingError) or (primary in _MACHINE_CODES and code not in _DAMAGE_CODES):
             return JournalError(f"{self.name} cannot be used: {error}")
         return JournalCorrupt(f"{self.name} is damaged: {error}")
 
-    def _query(self, sql: str, *values: Any) -> sqlite3.Cursor:
+    # In the worker thread.
+
+    def _execute(self, sql: str, *values: Any) -> sqlite3.Cursor:
         if self._database is None:
             raise JournalError(f"{self.name} is not open: use the batch inside 'async with client.batch(...):'")
         return self._database.execute(sql, values)
 
-    def _write_down(self, group: _Group) -> None:
-        if group.is_over:
+    def _commit_in_thread(self, transaction: _Transaction) -> None:
+        if transaction.is_over:
             return
-        self._query("BEGIN IMMEDIATE")
+        self._execute("BEGIN IMMEDIATE")
         try:
-            for write in group.writes:
-                self._apply(write)
-            self._query("COMMIT")
+            for change in transaction.changes:
+                self._apply(change)
+            self._execute("COMMIT")
         except BaseException:
             with suppress(sqlite3.Error):
-                self._query("ROLLBACK")
+                self._execute("ROLLBACK")
             raise
-        group.is_over = True
+        transaction.is_over = True
 
-    def _apply(self, write: _Write) -> None:
-        """Write all of it or nothing, whatever else is in the same commit."""
-        self._query("SAVEPOINT one")
+    def _apply(self, change: _Change) -> None:
+        """Write all of a change or nothing, whatever else is in the same commit."""
+        self._execute("SAVEPOINT one")
         try:
-            for statement in write.statements:
-                self._execute(*statement)
-        except (sqlite3.IntegrityError, _Stale) as error:
-            write.error = JournalError(f"{self.name} does not allow what was to be written: {error}")
-            self._query("ROLLBACK TO one")
-        self._query("RELEASE one")
+            for statement in change.statements:
+                self._execute_expecting_row(*statement)
+        except (sqlite3.IntegrityError, _StaleRecord) as error:
+            change.error = JournalError(f"{self.name} does not permit this change: {error}")
+            self._execute("ROLLBACK TO one")
+        self._execute("RELEASE one")
 
-    def _execute(self, sql: str, values: Sequence[Any]) -> None:
-        changed = self._query(sql, *values).rowcount
-        if sql is records.UPDATE and changed != 1:
+    def _execute_expecting_row(self, sql: str, values: Sequence[Any]) -> None:
+        changed = self._execute(sql, *values).rowcount
+        if sql is schema.UPDATE_LAUNCH and changed != 1:
             key, state, attempt = values[-3:]
-            raise _Stale(f"{key!r} is not {state} in attempt {attempt} any more")
+            raise _StaleRecord(f"{key!r} is no longer {state} in attempt {attempt}")
 
-    def _open(self, server: str, now: float) -> Contents:
-        self._path = self._path and self._path.absolute()  # whatever the working directory becomes
+    def _open(self, server: str, now: float) -> None:
+        self._path = self._path and self._path.absolute()  # the working directory may change
         is_new = self._path is not None and not self._path.exists()
-        self._file = None if self._path is None else self._locked(self._path)
+        self._file = None if self._path is None else self._lock_file(self._path)
         try:
-            contents = self._connect(server, now)
+            self._connect(server, now)
         except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
             self._close()
             problem = f"{self.name} is damaged: {error}"
@@ -312,32 +541,32 @@ class Journal:
             if is_new and self._path is not None:
                 _sync_folder(self._path.parent)
             _open_journals.add(self)
-            return contents
+            return
         raise JournalCorrupt(problem)
 
-    def _connect(self, server: str, now: float) -> Contents:
-        if self._path is not None:
-            check_file(self._path, self.name)  # before SQLite may write to it
-        target = ":memory:" if self._path is None else self._path
-        is_empty = self._path is None or not self._path.stat().st_size
-        self._database = sqlite3.connect(target, timeout=0, isolation_level=None, check_same_thread=False)
-        # Exclusive locking needs no shared memory, so that a journal may lie on a network's file system.
-        self._query("PRAGMA locking_mode = EXCLUSIVE")
-        if is_empty:
-            self._query(f"PRAGMA application_id = {records.APPLICATION}")
-        for setting in ("journal_mode = WAL", *FULL_SYNC, CACHE):
-            self._query(f"PRAGMA {setting}")
-        return self._begin(server, now)
-
-    def _locked(self, path: Path) -> FileLock:
+    def _lock_file(self, path: Path) -> FileLock:
         try:
             return FileLock(path)
         except BlockingIOError:
             raise JournalLocked(f"{self.name} is open elsewhere") from None
         except LocksUnsupported as error:
-            raise JournalError(f"{self.name} cannot be locked: {NO_LOCKS} ({error.strerror})") from None
+            raise JournalError(f"{self.name} cannot be locked: {NO_LOCKS_ADVICE} ({error.strerror})") from None
         except OSError as error:
             raise JournalError(f"{self.name} cannot be opened: {error.strerror}") from None
+
+    def _connect(self, server: str, now: float) -> None:
+        if self._path is not None:
+            check_is_journal(self._path, self.name)  # before SQLite may write to it
+        target = ":memory:" if self._path is None else self._path
+        is_empty = self._path is None or not self._path.stat().st_size
+        self._database = sqlite3.connect(target, timeout=0, isolation_level=None, check_same_thread=False)
+        # Exclusive locking needs no shared memory, so a journal may be on a network file system.
+        self._execute("PRAGMA locking_mode = EXCLUSIVE")
+        if is_empty:
+            self._execute(f"PRAGMA application_id = {schema.APPLICATION_ID}")
+        for setting in ("journal_mode = WAL", *DURABILITY_SETTINGS, CACHE_SETTING):
+            self._execute(f"PRAGMA {setting}")
+        self._create_or_load(server, now)
 
     def _close(self) -> None:
         _open_journals.discard(self)
@@ -351,163 +580,162 @@ class Journal:
                 file.release()
 
     def _abandon(self) -> None:
-        """Leave the journal to the process that this one was forked from."""
+        """Leave the journal to the process from which this one was forked."""
         if self._database is not None:
-            # To close the connection here would remove the log that the other process writes to. So it never is.
+            # Closing the connection here would remove the log to which the other process writes. So it never is.
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._database))
         self._database = self._file = None
-        self._turn = threading.Lock()  # a thread that the child does not have may hold the other
+        self._thread_lock = threading.Lock()  # a thread that the child lacks may hold the other
 
-    def _begin(self, server: str, now: float) -> Contents:
-        """Make the tables or check them, count the opening, and doubt what was being sent."""
-        self._query("BEGIN IMMEDIATE")
-        if self._query("SELECT count(*) FROM sqlite_schema").fetchone() == (0,):
-            self._make(server)
-        elif (problem := self._query("PRAGMA integrity_check(1)").fetchone()[0]) != "ok":
+    def _create_or_load(self, server: str, now: float) -> None:
+        """Create or check the tables, count the opening, and put in doubt what was being sent, all in one commit."""
+        self._execute("BEGIN IMMEDIATE")
+        if self._execute("SELECT count(*) FROM sqlite_schema").fetchone() == (0,):
+            self._create_tables(server)
+        elif (problem := self._execute("PRAGMA integrity_check(1)").fetchone()[0]) != "ok":
             raise JournalCorrupt(f"{self.name} is damaged: {problem}")
-        number, facts = self._facts(server)
-        self._query(records.MOMENTS)
-        rows = [records.read(number, values) for values in self._query(records.selecting(number)).fetchall()]
-        if number < records.FORMAT:
-            rows = self._upgraded(facts, rows, now)
-        self._refuse_transitions()
-        opening = int(facts["opening"]) + 1
-        for item in (("opening", str(opening)), ("server check", str(records.checksum(server)))):
-            self._query(records.SET, *item)
-        contents = self._read(facts, opening, rows, now)
-        self._query("COMMIT")
-        return contents
+        number, facts = self._read_facts(server)
+        self._execute(schema.MOMENT_TABLE)
+        rows = self._execute(schema.select_launches(number)).fetchall()
+        records = [schema.from_row(number, values) for values in rows]
+        if number < schema.FORMAT:
+            records = self._migrate(facts, records, now)
+        self._create_triggers()
+        self._token, self.opening = facts["token"], int(facts["opening"]) + 1
+        for fact in (("opening", str(self.opening)), ("server check", str(schema.checksum(server)))):
+            self._execute(schema.SET_FACT, *fact)
+        baseline = facts.get("baseline")
+        self.baseline = None if baseline is None else int(baseline)
+        self._load(records, now)
+        self._execute("COMMIT")
 
-    def _make(self, server: str) -> None:
-        for statement in records.TABLES.split(";"):
-            self._query(statement)
+    def _create_tables(self, server: str) -> None:
+        for statement in schema.TABLES.split(";"):
+            self._execute(statement)
         token = secrets.token_hex(16)
-        made = {"server": server, "token": token, "opening": "0", **_marks(token)}
-        for item in made.items():
-            self._query(records.SET, *item)
-        self._mark()
+        for fact in {"server": server, "token": token, "opening": "0", **_format_facts(token)}.items():
+            self._execute(schema.SET_FACT, *fact)
+        self._mark_header()
 
-    def _upgraded(self, facts: dict[str, str], rows: Iterable[Row], now: float) -> list[Row]:
-        """Bring the tables of an older format, which took ids as they came, to the newest; returns the launches."""
-        for statement in records.FROM_FORMAT_1:
-            self._query(statement)
+    def _migrate(self, facts: dict[str, str], records: Iterable[LaunchRecord], now: float) -> list[LaunchRecord]:
+        """Migrate the tables of an older format, which did not check rest-uids, and return the launches."""
+        for statement in schema.MIGRATE_FORMAT_1:
+            self._execute(statement)
         for table in ("run", "seen"):
-            ids = [uid for (uid,) in self._query(f"SELECT rest_uid FROM {table}")]
+            ids = [uid for (uid,) in self._execute(f"SELECT rest_uid FROM {table}")]
             for uid in filterfalse(is_rest_uid, ids):
-                self._query(f"DELETE FROM {table} WHERE rest_uid = ?", uid)
-        owners = dict(self._query("SELECT rest_uid, key FROM run").fetchall())
-        upgraded = []
-        for was in rows:
-            upgraded.append(row := _with_own_run(was, owners, now))
-            self._execute(*records.rewriting(was, row))
-            for uid in row.candidates:  # a list showed them, which this format did not keep
-                self._execute(records.EXPECT, (uid,))
-        for item in _marks(facts["token"]).items():
-            self._query(records.SET, *item)
-        self._mark()
-        return upgraded
+                self._execute(f"DELETE FROM {table} WHERE rest_uid = ?", uid)
+        owners = dict(self._execute("SELECT rest_uid, key FROM run").fetchall())
+        migrated = []
+        for before in records:
+            migrated.append(after := _migrate_record(before, owners, now))
+            self._execute_expecting_row(*schema.update_row(before, after))
+            for uid in after.candidates:  # a list showed them, but this format did not store that
+                self._execute(schema.INSERT_SEEN_NOW, uid)
+        for fact in _format_facts(facts["token"]).items():
+            self._execute(schema.SET_FACT, *fact)
+        self._mark_header()
+        return migrated
 
-    def _mark(self) -> None:
-        """Have the file's header say what it is."""
-        self._query(f"PRAGMA application_id = {records.APPLICATION}")
-        self._query(f"PRAGMA user_version = {records.FORMAT}")
+    def _mark_header(self) -> None:
+        """Write the application and the format to the header of the file."""
+        self._execute(f"PRAGMA application_id = {schema.APPLICATION_ID}")
+        self._execute(f"PRAGMA user_version = {schema.FORMAT}")
 
-    def _refuse_transitions(self) -> None:
-        """Have SQLite refuse what no transition of `_moves` leads to."""
-        there = dict(self._query("SELECT name, sql FROM sqlite_schema WHERE type = 'trigger'").fetchall())
-        for name in there.keys() - records.TRIGGERS.keys():
-            raise JournalCorrupt(f"{self.name} has the trigger {name!r}, which is none of a journal")
-        for name, sql in records.TRIGGERS.items():
-            if there.get(name) != sql:
-                self._query(f"DROP TRIGGER IF EXISTS {name}")
-                self._query(sql)
+    def _create_triggers(self) -> None:
+        existing = dict(self._execute("SELECT name, sql FROM sqlite_schema WHERE type = 'trigger'").fetchall())
+        for name in existing.keys() - schema.TRIGGERS.keys():
+            raise JournalCorrupt(f"{self.name} has the unknown trigger {name!r}")
+        for name, sql in schema.TRIGGERS.items():
+            if existing.get(name) != sql:
+                self._execute(f"DROP TRIGGER IF EXISTS {name}")
+                self._execute(sql)
 
-    def _facts(self, server: str) -> tuple[int, dict[str, str]]:
-        facts: dict[str, str] = dict(self._query("SELECT name, value FROM journal").fetchall())
-        number = records.format_of(self.name, facts)
-        marks = [self._query(f"PRAGMA {name}").fetchone()[0] for name in ("user_version", "application_id")]
-        if number > 1 and marks != [number, records.APPLICATION]:
-            raise JournalCorrupt(f"{self.name} is damaged: its header says {marks}, and it has format {number}")
-        if number > 1 and facts["check"] != _marks(facts["token"])["check"]:
-            raise JournalCorrupt(f"{self.name} is damaged: its token is not what it was")
+    def _read_facts(self, server: str) -> tuple[int, dict[str, str]]:
+        """Return the format, and the rows of the table ``journal``, after checking both."""
+        facts: dict[str, str] = dict(self._execute("SELECT name, value FROM journal").fetchall())
+        number = schema.parse_format(self.name, facts)
+        header = [self._execute(f"PRAGMA {name}").fetchone()[0] for name in ("user_version", "application_id")]
+        if number > 1 and header != [number, schema.APPLICATION_ID]:
+            raise JournalCorrupt(f"{self.name} is damaged: its header has {header}, but its format is {number}")
+        if number > 1 and facts["check"] != _format_facts(facts["token"])["check"]:
+            raise JournalCorrupt(f"{self.name} is damaged: its token does not match its checksum")
         if facts["server"] != server:
-            told = f"{self.name} is of a batch at {facts['server']}, not at {server}"
-            if facts.get("server check") not in (None, str(records.checksum(facts["server"]))):
-                raise JournalCorrupt(told)
-            raise JournalError(told, records.ELSEWHERE.format(shlex.quote(str(self._path)), server))
+            problem = f"{self.name} belongs to a batch at {facts['server']}, not at {server}"
+            if facts.get("server check") not in (None, str(schema.checksum(facts["server"]))):
+                raise JournalCorrupt(problem)
+            raise JournalError(problem, schema.OTHER_SERVER_ADVICE.format(shlex.quote(str(self._path)), server))
         return number, facts
 
-    def _check_runs(self, owners: Mapping[str, str], rows: Iterable[Row]) -> None:
-        """Check that runs and launches belong together; raises ValueError if they do not."""
-        keys = set()
-        for row in rows:
-            keys.add(row.key)
-            if row.state is State.STARTED or row.rest_uid is not None:
-                _check_id(row.rest_uid)
-                if owners.get(row.rest_uid or "") != row.key:
-                    raise ValueError(f"the run {row.rest_uid!r} of {row.key!r} is not its own")
-            for uid in row.candidates:
-                _check_id(uid)
-        for uid, key in owners.items():
-            _check_id(uid)
-            if key not in keys:
-                raise ValueError(f"the run {uid!r} is that of {key!r}, which is no launch")
-
-    def _read(self, facts: Mapping[str, str], opening: int, rows: list[Row], now: float) -> Contents:
-        runs = self._query("SELECT rest_uid, key, gone FROM run").fetchall()
-        owners = {uid: key for uid, key, _ in runs}
-        self._check_runs(owners, rows)
-        for index, was in enumerate(rows):
-            row = _resumed(was, now)
-            if (row.state, row.since) != (was.state, was.since):
-                for statement in records.moving(was, row):
-                    self._execute(*statement)
-            rows[index] = row
-        moments = self._query("SELECT key, attempt, state, since FROM moment ORDER BY since")
-        seen = self._query("SELECT rest_uid, opening, gone FROM seen").fetchall()
+    def _load(self, records: Iterable[LaunchRecord], now: float) -> None:
+        """Read the other tables and fill memory."""
+        runs = self._execute("SELECT rest_uid, key, gone FROM run").fetchall()
+        seen = self._execute("SELECT rest_uid, opening, gone FROM seen").fetchall()
+        changes = self._execute("SELECT key, attempt, state, since FROM moment ORDER BY since").fetchall()
+        self.owners = {uid: key for uid, key, _ in runs}
+        _check_runs(self.owners, records)
         for uid, _, _ in seen:
-            _check_id(uid)
-        baseline = facts.get("baseline")
-        return Contents(
-            token=facts["token"],
-            opening=opening,
-            rows=rows,
-            owners=owners,
-            gone={uid for uid, _, gone in (*runs, *seen) if gone},
-            seen={uid: int(first) for uid, first, _ in seen},
-            baseline=None if baseline is None else int(baseline),
-            moments=[records.noted(values) for values in moments],
-        )
+            _check_rest_uid(uid)
+        self.seen = {uid: int(opening) for uid, opening, _ in seen}
+        self.deleted = {uid for uid, _, deleted in (*runs, *seen) if deleted}
+        self.records, self._folded_keys, self.has_baseline = {}, {}, False
+        for before in records:
+            after = _resume(before, now)
+            if (after.state, after.since) != (before.state, before.since):
+                for statement in schema.update_launch(before, after):
+                    self._execute_expecting_row(*statement)
+            self.records[after.key] = after
+            self._folded_keys.setdefault(after.key.casefold(), after.key)
+        self.counts = Counter(record.state for record in self.records.values())
+        self.history = {key: [] for key in self.records}
+        for key, change in map(schema.read_change, changes):
+            self.history.setdefault(key, []).append(change)
 
 
-def _marks(token: str) -> dict[str, str]:
-    """What a journal of the newest format says of itself."""
-    return {"format": str(records.FORMAT), "check": str(records.checksum(token))}
+def _format_facts(token: str) -> dict[str, str]:
+    """Return the facts that identify a journal of the newest format."""
+    return {"format": str(schema.FORMAT), "check": str(schema.checksum(token))}
 
 
-def _resumed(row: Row, now: float) -> Row:
-    """What becomes of a launch when its journal is opened."""
-    if row.state is State.SENDING:
-        return doubted(row, DIED, now)
-    if row.state is State.UNKNOWN and row.since > now:
-        # The clock was wrong then: nobody can wait for that moment to come.
-        return replace(row, since=now)
-    return row
+def _resume(record: LaunchRecord, now: float) -> LaunchRecord:
+    """Return a launch as it is after its journal was opened."""
+    if record.state is State.SENDING:
+        return record.to_unknown(PROCESS_DIED, now)
+    if record.state is State.UNKNOWN and record.since > now:
+        return replace(record, since=now)  # the clock was wrong then
+    return record
 
 
-def _with_own_run(row: Row, owners: Mapping[str, str], now: float) -> Row:
-    """What becomes of a launch of an older journal, which may have another's run, or as a run what is no rest-uid."""
-    owner = None if row.rest_uid is None else owners.get(row.rest_uid)
-    if row.state is State.STARTED and owner != row.key:
-        whose = "no rest-uid" if owner is None else f"that of {owner!r}"
-        row = disowned(row, f"the journal had the run {row.rest_uid!r} for it, which is {whose}", now)
-    candidates = tuple(filter(is_rest_uid, row.candidates))
-    return replace(row, rest_uid=row.rest_uid if owner == row.key else None, candidates=candidates)
+def _migrate_record(record: LaunchRecord, owners: Mapping[str, str], now: float) -> LaunchRecord:
+    """Return a launch of format 1 in format 2. Its run may belong to another launch, or not be a rest-uid."""
+    owner = None if record.rest_uid is None else owners.get(record.rest_uid)
+    if record.state is State.STARTED and owner != record.key:
+        reason = "is not a rest-uid" if owner is None else f"belongs to {owner!r}"
+        record = record.to_unknown_without_run(f"its run {record.rest_uid!r} in the journal {reason}", now)
+    candidates = tuple(filter(is_rest_uid, record.candidates))
+    return replace(record, rest_uid=record.rest_uid if owner == record.key else None, candidates=candidates)
 
 
-def _check_id(value: Any) -> None:
+def _check_runs(owners: Mapping[str, str], records: Iterable[LaunchRecord]) -> None:
+    """Check that runs and launches refer to each other. Raises ValueError if they do not."""
+    keys = set()
+    for record in records:
+        keys.add(record.key)
+        if record.state is State.STARTED or record.rest_uid is not None:
+            _check_rest_uid(record.rest_uid)
+            if owners.get(record.rest_uid or "") != record.key:
+                raise ValueError(f"the run {record.rest_uid!r} of {record.key!r} belongs to another launch")
+        for uid in record.candidates:
+            _check_rest_uid(uid)
+    for uid, key in owners.items():
+        _check_rest_uid(uid)
+        if key not in keys:
+            raise ValueError(f"the run {uid!r} belongs to {key!r}, which is not a launch")
+
+
+def _check_rest_uid(value: Any) -> None:
     if not is_rest_uid(value):
-        raise ValueError(f"it has {value!r} where a rest-uid is due")
+        raise ValueError(f"{value!r} is not a rest-uid")
 
 
 _open_journals: weakref.WeakSet[Journal] = weakref.WeakSet()
@@ -524,7 +752,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def _sync_folder(folder: Path) -> None:
-    """See to it that a new file is still there after the power fails; not every system can."""
+    """Make sure that a new file survives a power failure. Not every system can."""
     with suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:

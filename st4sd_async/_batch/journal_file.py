@@ -1,62 +1,136 @@
-"""Whether a file is a journal, found out without a change to it: it may be another program's."""
+"""Read the file of a journal without opening the journal: check what it is, or read it while a batch has it open."""
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable
-from contextlib import closing
+import time
+from collections.abc import Generator, Iterable
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from shutil import copyfile
 from tempfile import TemporaryDirectory
 
-from .._errors import JournalCorrupt, JournalError
-from .records import APPLICATION, TABLE_NAMES
+from .._errors import JournalCorrupt, JournalError, JournalLocked
+from .._util.threads import in_thread
+from . import schema
+from .state import LaunchRecord
 
-MAGIC = b"SQLite format 3\0"
-HEADER = 100
-"""Bytes of SQLite's header. Source: "The Database Header" in SQLite's file format."""
-SMALLEST = 512
-"""Bytes of the smallest SQLite file: one page."""
+SQLITE_MAGIC = b"SQLite format 3\0"
+SQLITE_HEADER_SIZE = 100
+"""Size of SQLite's header in bytes. Source: "The Database Header" in SQLite's file format."""
+MIN_PAGE_SIZE = 512
+"""Size in bytes of the smallest SQLite file, which is one page."""
+MAX_COPIES = 40
+"""How often a copy is attempted. The owner spoils one copy in thousands."""
+COPY_PAUSE = 0.05
+"""Seconds between two attempts."""
+WAL_HEADER_SIZE = 32
+"""Size in bytes of the header of the log, which differs in each new log. Source: "WAL Header" in the file format."""
 
 
-def check_file(path: Path, name: str) -> None:
+def check_is_journal(path: Path, name: str) -> None:
     """
-    Check that a file is a journal, or empty.
+    Check that a file is a journal or empty. The file may be another program's, so it is never changed.
+
+    Args:
+        path: The file.
+        name: Name of the journal, for messages.
 
     Raises:
-        JournalError: It is another program's database.
-        JournalCorrupt: It is no SQLite file, or a journal that is damaged.
+        JournalError: It is the database of another program.
+        JournalCorrupt: It is not an SQLite file, or a damaged journal.
         sqlite3.Error: It cannot be read.
     """
     with path.open("rb") as file:
-        header = file.read(HEADER)
+        header = file.read(SQLITE_HEADER_SIZE)
     log = path.with_name(f"{path.name}-wal")
     has_log = log.exists() and log.stat().st_size > 0
     if not header and not has_log:
         return
-    if not header.startswith(MAGIC) or path.stat().st_size < SMALLEST or max(header[18:20]) > 2:
-        raise JournalCorrupt(f"{name} is no SQLite file: give another path if it is not a journal")
-    if int.from_bytes(header[68:72], "big") == APPLICATION:
+    if not header.startswith(SQLITE_MAGIC) or path.stat().st_size < MIN_PAGE_SIZE or max(header[18:20]) > 2:
+        raise JournalCorrupt(f"{name} is not an SQLite file: use another path if it is not a journal")
+    if int.from_bytes(header[68:72], "big") == schema.APPLICATION_ID:
         return
-    tables = _tables(path)
+    tables = _table_names(path)
     if not tables and has_log:
-        tables = _tables_of_copy(path, log)
-    # Half of our tables are a journal that is damaged.
-    if tables and len(TABLE_NAMES & tables) <= len(TABLE_NAMES) // 2:
-        raise JournalError(f"{name} is no journal but another database: give another path")
+        tables = _table_names_in_log(path, log)
+    # A file with more than half of our tables is a damaged journal.
+    if tables and len(schema.TABLE_NAMES & tables) <= len(schema.TABLE_NAMES) // 2:
+        raise JournalError(f"{name} is not a journal but another database: use another path")
 
 
-def _tables(path: Path, how: str = "immutable=1") -> set[str]:
-    """Names in a database's schema; an immutable one is read without its log, and without a lock."""
-    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?{how}", uri=True)) as database:
-        found: Iterable[tuple[str]] = database.execute("SELECT name FROM sqlite_schema")
-        return {name for (name,) in found}
+def _table_names(path: Path, options: str = "immutable=1") -> set[str]:
+    """Return the names in a database's schema. An immutable database is read without its log and without a lock."""
+    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?{options}", uri=True)) as database:
+        rows: Iterable[tuple[str]] = database.execute("SELECT name FROM sqlite_schema")
+        return {name for (name,) in rows}
 
 
-def _tables_of_copy(path: Path, log: Path) -> set[str]:
-    """The same of one whose tables are all in its log."""
+def _table_names_in_log(path: Path, log: Path) -> set[str]:
+    """Return the same for a database whose tables are all in its log."""
     with TemporaryDirectory(prefix="st4sd-async-") as folder:
         copy = Path(folder) / "journal"
         copyfile(path, copy)
         copyfile(log, copy.with_name(f"{copy.name}-wal"))
-        return _tables(copy, "mode=rw")
+        return _table_names(copy, "mode=rw")
+
+
+async def read_snapshot(path: Path) -> list[LaunchRecord]:
+    """
+    Return the launches of a journal that another batch has open, in the order in which they were added.
+
+    The owner does not notice. It is read from a copy: ordinary readers cannot open it, because its owner locks it
+    exclusively. A journal in SQLite's shared mode could be changed by other programs while a batch runs, and needs
+    shared memory, which network file systems lack.
+
+    Raises:
+        JournalLocked: It was written to so fast that no copy was consistent.
+        JournalError: It is not a journal, has a newer format, or cannot be read.
+    """
+    return await in_thread(_read, path)
+
+
+def _read(path: Path) -> list[LaunchRecord]:
+    name = f"the journal {str(path)!r}"
+    try:
+        with _copied(path, name) as copy, closing(sqlite3.connect(copy)) as database:
+            number = schema.parse_format(name, dict(database.execute("SELECT name, value FROM journal")))
+            return [schema.from_row(number, values) for values in database.execute(schema.select_launches(number))]
+    except (sqlite3.Error, ValueError, TypeError) as error:
+        problem = f"{name} cannot be read while it is open elsewhere: {error}"
+    raise JournalError(problem)
+
+
+@contextmanager
+def _copied(path: Path, name: str) -> Generator[Path]:
+    """
+    Yield a consistent copy of a journal that is being written.
+
+    The owner only appends to the log, and sometimes copies the log into the main file (a checkpoint). SQLite reads
+    only complete commits of the log, and prefers the log to the main file. So a copy of the main file, made at any
+    moment, is consistent with a copy of the log that is made after it, unless a new log was begun in between.
+    """
+    log = path.with_name(f"{path.name}-wal")
+    with TemporaryDirectory(prefix="st4sd-async-") as folder:
+        copy = Path(folder) / "journal"
+        for _ in range(MAX_COPIES):
+            log_before = _wal_header(log)
+            copyfile(path, copy)
+            log_copy = copy.with_name(f"{copy.name}-wal")
+            log_copy.unlink(missing_ok=True)
+            with suppress(FileNotFoundError):
+                copyfile(log, log_copy)
+            if _wal_header(log) == log_before:
+                yield copy
+                return
+            time.sleep(COPY_PAUSE)
+    problem = f"{name} is open elsewhere and changes too fast to be read: try again"
+    raise JournalLocked(problem)  # pragma: no cover -- takes a new log, begun every thousand writes, in each copy
+
+
+def _wal_header(log: Path) -> bytes | None:
+    try:
+        with log.open("rb") as file:
+            return file.read(WAL_HEADER_SIZE)
+    except FileNotFoundError:
+        return None

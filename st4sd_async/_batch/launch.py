@@ -1,8 +1,8 @@
 """
-What is to be started in a batch, and how it goes into the journal: everything but its credentials.
+What a user gives a batch to start, and how it is stored in the journal: all of it except credentials.
 
-Credentials are not written down. A script that goes on with a batch adds its launches again, and
-brings them so; that they were renewed meanwhile is no change of the launch.
+Credentials are never written. A script that resumes a batch adds its launches again, which brings the credentials
+back. Renewed credentials do not make it another launch.
 """
 
 from __future__ import annotations
@@ -20,20 +20,25 @@ from .._payload.validation import payload_type_error
 from .._util.field_docs import document_fields
 from .._util.printable import shorten
 from ..models import Experiment, StartPayload
-from .records import digest
-from .state import METADATA_KEY, Row, State
+from .schema import digest
+from .state import METADATA_KEY, LaunchRecord, State
 
 WITHHELD = "[not kept]"
-"""What stands in the journal where a credential stood."""
-CREDENTIALS = (("s3", "accessKeyID"), ("s3", "secretAccessKey"), ("s3Store", "credentials"), ("environmentVariables",))
-"""Where in a payload there are credentials; what is below counts too."""
-PUBLIC = frozenset({"bucket", "endpoint", "region", "dataset"})
-"""Fields of a bucket that are none."""
-MOST_DIFFERENCES = 5
-"""How many differences of two payloads are told."""
+"""Stored in the journal in place of a credential."""
+CREDENTIAL_PATHS = (
+    ("s3", "accessKeyID"),
+    ("s3", "secretAccessKey"),
+    ("s3Store", "credentials"),
+    ("environmentVariables",),
+)
+"""Paths of credentials in a payload, everything below included."""
+PUBLIC_FIELDS = frozenset({"bucket", "endpoint", "region", "dataset"})
+"""Fields of a bucket that are not credentials."""
+MAX_DIFFERENCES = 5
+"""Maximum number of differences between two payloads in a message."""
 
-Secrets = Mapping[tuple[str, ...], Any]
-"""Where in a payload -> the credential."""
+Credentials = Mapping[tuple[str, ...], Any]
+"""Path in a payload -> the credential."""
 
 
 @document_fields
@@ -42,47 +47,49 @@ class Launch:
     """
     One thing to start in a batch.
 
-    Launch("mol-1", "demo:latest", {"variables": {"scale": 2}})
-    Launch(key="CCO / water", experiment=await client.push(package))
-    Launch("mol-2", draft)  # as it is filled in now
+        Launch("mol-1", "demo:latest", {"variables": {"scale": 2}})
+        Launch(key="CCO / water", experiment=await client.push(package))
+        Launch("mol-2", draft)  # as it is filled in now
 
     Raises:
-        ValueError, TypeError: A field will not do; the payload is checked when the launch is added.
+        ValueError, TypeError: A field is invalid. The payload is checked when the launch is added.
         MissingInputs: A draft lacks input files.
     """
 
     key: str
-    """Your name for it, any text; within a journal it is started once, however often it is added."""
+    """Your name for it, any text. Within a journal a key is started once, however often it is added."""
     experiment: str | Experiment | Draft
-    """``name`` (which means ``name:latest``), ``name:tag``, ``name@digest``, or an `Experiment`. A `Draft` becomes the
-    identifier and the payload that it is now."""
+    """
+    ``name`` (which means ``name:latest``), ``name:tag``, ``name@digest``, or an `Experiment`.
+
+    A `Draft` is converted to its identifier and its payload, as they are now.
+    """
     payload: Mapping[str, Any] | StartPayload | Draft | None = field(default=None, repr=False)
-    """As `Client.start` takes it; a `Draft` becomes the payload that it is now. Credentials in it (keys of ``s3`` and
-    ``s3Store``, all ``environmentVariables``) are not written to the journal."""
+    """
+    The payload, as in `Client.start`. A `Draft` is converted to its payload as it is now.
+
+    Credentials in it (keys of ``s3`` and ``s3Store``, all ``environmentVariables``) are not written to the journal.
+    """
 
     def __post_init__(self) -> None:
-        """Check what can be checked at once."""
+        """Check the fields, and convert drafts, which may be changed for the next launch."""
         if not isinstance(self.key, str):
-            raise TypeError(f"key must be a text, not {self.key!r}")
+            raise TypeError(f"key must be a string, not {self.key!r}")
         if not self.key or "\0" in self.key:
-            raise ValueError(f"key must be a text that is not empty and holds no NUL, not {self.key!r}")
+            raise ValueError(f"key must be a string that is not empty and has no NUL, not {self.key!r}")
         if isinstance(self.experiment, Draft) or isinstance(self.payload, Draft):
-            self._settle()
+            identifier, payload = resolve_drafts(self.experiment, self.payload)
+            object.__setattr__(self, "experiment", identifier)
+            object.__setattr__(self, "payload", payload)
         if not isinstance(self.experiment, str | Experiment):
             raise TypeError(f"experiment must be an identifier or an Experiment, not {type(self.experiment).__name__}")
         try:
             self.key.encode()
         except UnicodeEncodeError:
-            raise ValueError(f"key must be a text that UTF-8 can write, not {self.key!r}") from None
+            raise ValueError(f"key must be a string that can be encoded as UTF-8, not {self.key!r}") from None
         if not isinstance(self.payload, Mapping | StartPayload | None):
             raise payload_type_error("payload must be a mapping, a StartPayload or None", self.payload)
         identifier_path(self.identifier)
-
-    def _settle(self) -> None:
-        """Take what drafts say now: they may be filled in anew for the next launch."""
-        identifier, payload = resolve_drafts(self.experiment, self.payload)
-        object.__setattr__(self, "experiment", identifier)
-        object.__setattr__(self, "payload", payload)
 
     @property
     def identifier(self) -> str:
@@ -91,78 +98,81 @@ class Launch:
 
 
 @dataclass(frozen=True)
-class Entry:
+class PreparedLaunch:
     """A launch, ready for the journal."""
 
-    row: Row
+    record: LaunchRecord
     content: str
     """The payload as JSON, without credentials."""
-    secrets: Secrets
+    credentials: Credentials
     """What was left out."""
 
-    def is_as(self, row: Row) -> bool:
-        """Whether it is the launch of this row."""
-        return (row.experiment, row.payload) == (self.row.experiment, self.row.payload)
+    def is_same_as(self, record: LaunchRecord) -> bool:
+        """Return whether a record has the same experiment and payload."""
+        return (record.experiment, record.payload) == (self.record.experiment, self.record.payload)
 
 
-def each(launches: Iterable[Launch]) -> Iterator[Launch]:
-    """The launches of a call; raises TypeError for what are none."""
+def check_launches(launches: Iterable[Launch]) -> Iterator[Launch]:
+    """Yield launches. Raises TypeError for anything else."""
     if isinstance(launches, Launch):
-        raise TypeError(f"launches are an iterable of Launch: give [{launches!r}]")
+        raise TypeError(f"expected an iterable of Launch: use [{launches!r}]")
     for launch in launches:
         if not isinstance(launch, Launch):
-            raise TypeError(f"launches are an iterable of Launch, not of {type(launch).__name__}")
+            raise TypeError(f"expected an iterable of Launch, not of {type(launch).__name__}")
         yield launch
 
 
-async def entry(launch: Launch, now: float) -> Entry:
+async def prepare_launch(launch: Launch, now: float) -> PreparedLaunch:
     """
-    What the journal keeps of a launch.
+    Read the files of a launch, check its payload, and separate its credentials.
 
     Raises:
-        InvalidPayload: As `Client.start`; or the payload uses the name under which our key travels.
+        InvalidPayload: As from `Client.start`, or the payload's metadata uses the name of the batch's token.
     """
     try:
         prepared = await prepare(resolve_drafts(launch.experiment, launch.payload)[1])
-        body = json.loads(prepared.content)
-        if METADATA_KEY in (body.get("metadata") or {}):
+        payload = json.loads(prepared.content)
+        if METADATA_KEY in (payload.get("metadata") or {}):
             where = f"metadata.{METADATA_KEY}"
-            raise InvalidPayload.before_sending([Problem(where, "a batch knows its runs by this name: use another")])
+            raise InvalidPayload.before_sending([Problem(where, "this name is reserved for batches: use another one")])
     except InvalidPayload as error:
-        told = f"the launch {launch.key!r} was not added"
-        raise type(error).before_sending(error.problems, error.names, told) from None
-    secrets = {path: value for path, value in _leaves(body) if _is_secret(path)}
-    content = json.dumps(_with(body, dict.fromkeys(secrets, WITHHELD)), sort_keys=True, ensure_ascii=False)
-    return Entry(Row(launch.key, launch.identifier, digest(content), State.PLANNED, since=now), content, secrets)
+        problem = f"the launch {launch.key!r} was not added"
+        raise type(error).before_sending(error.problems, error.names, problem) from None
+    credentials = {path: value for path, value in _leaves(payload) if _is_credential(path)}
+    content = json.dumps(_replace(payload, dict.fromkeys(credentials, WITHHELD)), sort_keys=True, ensure_ascii=False)
+    record = LaunchRecord(launch.key, launch.identifier, digest(content), State.PLANNED, since=now)
+    return PreparedLaunch(record, content, credentials)
 
 
-def needs(content: str) -> bool:
-    """Whether a payload of the journal lacks credentials."""
-    return WITHHELD in content and any(_is_secret(path) for path, _ in _leaves(json.loads(content)))
+def lacks_credentials(content: str) -> bool:
+    """Return whether credentials were left out of a payload in the journal."""
+    return WITHHELD in content and any(_is_credential(path) for path, _ in _leaves(json.loads(content)))
 
 
-def body(content: str, secrets: Secrets, token: str) -> dict[str, Any]:
-    """The payload to send: with its credentials, and with our key."""
-    whole = _with(json.loads(content), secrets)
-    return {**whole, "metadata": {**(whole.get("metadata") or {}), METADATA_KEY: token}}
+def payload_to_send(content: str, credentials: Credentials, token: str) -> dict[str, Any]:
+    """Return a payload from the journal with its credentials, and with our token in its metadata."""
+    payload = _replace(json.loads(content), credentials)
+    return {**payload, "metadata": {**(payload.get("metadata") or {}), METADATA_KEY: token}}
 
 
-def differences(before: Row, was: str, after: Row, is_now: str) -> str:
-    """What tells two launches with the same key apart; file contents are not quoted."""
-    old, new = dict(_leaves(json.loads(was))), dict(_leaves(json.loads(is_now)))
-    told = []
-    if before.experiment != after.experiment:
-        told.append(f"experiment was {before.experiment!r} and is {after.experiment!r}")
-    changed = [path for path in {**old, **new} if old.get(path, _NOTHING) != new.get(path, _NOTHING)]
-    told += [f"{'.'.join(path)} was {_shown(path, old)} and is {_shown(path, new)}" for path in changed]
-    more = [f"and {len(told) - MOST_DIFFERENCES} more"] if len(told) > MOST_DIFFERENCES else []
-    return "; ".join([*told[:MOST_DIFFERENCES], *more])
+def describe_differences(old: LaunchRecord, old_content: str, new: LaunchRecord, new_content: str) -> str:
+    """Return the differences between two launches with the same key. File contents are not quoted."""
+    before, after = dict(_leaves(json.loads(old_content))), dict(_leaves(json.loads(new_content)))
+    differences = []
+    if old.experiment != new.experiment:
+        differences.append(f"experiment was {old.experiment!r} and is {new.experiment!r}")
+    changed = [path for path in {**before, **after} if before.get(path, _MISSING) != after.get(path, _MISSING)]
+    differences += [
+        f"{'.'.join(path)} was {_describe(path, before)} and is {_describe(path, after)}" for path in changed
+    ]
+    more = [f"and {len(differences) - MAX_DIFFERENCES} more"] if len(differences) > MAX_DIFFERENCES else []
+    return "; ".join([*differences[:MAX_DIFFERENCES], *more])
 
 
-_NOTHING = object()
+_MISSING = object()
 
 
-def _shown(path: tuple[str, ...], values: Mapping[tuple[str, ...], Any]) -> str:
+def _describe(path: tuple[str, ...], values: Mapping[tuple[str, ...], Any]) -> str:
     if path not in values:
         return "absent"
     value = values[path]
@@ -170,29 +180,29 @@ def _shown(path: tuple[str, ...], values: Mapping[tuple[str, ...], Any]) -> str:
 
 
 def _leaves(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """All values in a JSON value that hold no others, with the way to them."""
+    """Yield the path and value of each leaf of a JSON value."""
     if isinstance(value, dict | list) and value:
-        parts = value.items() if isinstance(value, dict) else enumerate(value)
-        for name, inner in parts:
-            yield from _leaves(inner, (*path, str(name)))
+        children = value.items() if isinstance(value, dict) else enumerate(value)
+        for name, child in children:
+            yield from _leaves(child, (*path, str(name)))
     elif path:
         yield path, value
 
 
-def _is_secret(path: tuple[str, ...]) -> bool:
-    return any(path[: len(where)] == where for where in CREDENTIALS) and (
-        path[0] == "environmentVariables" or path[-1] not in PUBLIC
+def _is_credential(path: tuple[str, ...]) -> bool:
+    return any(path[: len(parent)] == parent for parent in CREDENTIAL_PATHS) and (
+        path[0] == "environmentVariables" or path[-1] not in PUBLIC_FIELDS
     )
 
 
-def _with(value: Any, changes: Mapping[tuple[str, ...], Any]) -> Any:
-    """A JSON object with other values at some places."""
+def _replace(value: Any, changes: Mapping[tuple[str, ...], Any]) -> Any:
+    """Return a copy of a JSON object with other values at some paths."""
     if not changes:
         return value
     copy = json.loads(json.dumps(value))
     for path, new in changes.items():
-        here = copy
+        parent = copy
         for name in path[:-1]:
-            here = here[name]
-        here[path[-1]] = new
+            parent = parent[name]
+        parent[path[-1]] = new
     return copy

@@ -1,9 +1,9 @@
 """
-Was it started? A pure verdict on what the service showed after a start whose outcome is unknown.
+Was it started? Pure rules for a launch in doubt, based on what the service shows.
 
-Absence is proven, never assumed. A piece of evidence is a look whose list showed every instance that it must show,
-in which the datastore answered, and that showed no open candidate: an instance that may be the run. The start is
-absent if the evidence spans a settle window. Other looks count for nothing, and reset nothing.
+Absence is proven, never assumed. An observation is evidence if the list showed every instance that it must show, the
+datastore answered, and no open candidate was there: an instance that may be the run. The launch was not started if
+the evidence spans a settle window. Any other observation counts for nothing, and resets nothing.
 """
 
 from __future__ import annotations
@@ -14,149 +14,122 @@ from functools import cached_property
 from math import inf
 
 from ..models.rest_uid import is_of_package, version_of
-from .state import Row
+from .observations import ObservedInstance
+from .state import LaunchRecord
 
-PATIENCE = 3
+MAX_WINDOWS = 3
 """Settle windows after which a launch that is still in doubt is reported."""
 
-PIECES = 5
-"""Pieces of evidence that a settle window takes at least."""
+MIN_EVIDENCE = 5
+"""Minimum number of observations that are evidence."""
 
-LONGEST_GAP = 0.5
-"""Share of the settle window that the time between two pieces of evidence counts for at most."""
+MAX_GAP_SHARE = 0.5
+"""The time between two pieces of evidence counts for at most this share of the settle window."""
 
-ROUNDING = 1e-5
-"""Share of the window that may be missing: a sum of moments is not exact."""
-
-
-@dataclass(frozen=True, slots=True)
-class Sighting:
-    """What was seen of one instance."""
-
-    rest_uid: str
-    package: str | None
-    """Name of its package; None means unknown."""
-    token: str | None = None
-    """The token in its metadata; None means that it has none."""
-    has_metadata: bool = False
-    """Whether it has metadata: without, it may be the run of any launch."""
-    is_over: bool = False
-    """Whether a request for it showed that it has ended, by the rules of `_finality`."""
-    has_executed: bool | None = None
-    """
-    Whether it has executed a component.
-
-    False: a request for it showed neither stages nor metadata, and the datastore answered that it has no document
-    of it. None means unknown.
-    """
+ROUNDING_SHARE = 1e-5
+"""Share of the window that may be missing, because sums of times are not exact."""
 
 
 @dataclass(frozen=True)
-class Listed:
-    """What the list of instances shows."""
-
-    sightings: Mapping[str, Sighting]
-    """rest-uid -> what it shows of that instance."""
-    is_readable: bool = True
-    """Whether all its items could be read: one that has no rest-uid may be any instance."""
-
-
-@dataclass(frozen=True)
-class Known:
+class KnownInstances:
     """What the journal knows of instances."""
 
     owners: Mapping[str, str]
-    """rest-uid -> the key that started it."""
+    """rest-uid -> key of the launch that started it."""
     seen: Mapping[str, int]
-    """rest-uid -> the first opening in which it was there before anything was sent."""
-    gone: Set[str] = frozenset()
-    """rest-uids of instances that a request for them showed to be deleted."""
+    """rest-uid -> the first opening in which it existed before anything was sent."""
+    deleted: Set[str] = frozenset()
+    """rest-uids of instances that a request showed to be deleted."""
 
 
 @dataclass(frozen=True)
-class Look:
-    """One look at the service."""
+class Observation:
+    """What the service showed at one moment."""
 
     at: float
-    """When the list was asked for, in seconds of the monotonic clock of this process."""
-    sightings: Mapping[str, Sighting]
-    """rest-uid -> what was seen of it, in the list or elsewhere."""
+    """When the list was requested, by the monotonic clock of this process."""
+    instances: Mapping[str, ObservedInstance]
+    """By rest-uid, from the list or elsewhere."""
     is_evidence: bool
     """Whether the list showed every instance that it must show, and the datastore answered."""
-    _without: dict[tuple[str, str | None, bool], list[str]] = field(default_factory=dict, repr=False, compare=False)
+    _without_metadata: dict[tuple[str, str | None, bool], list[str]] = field(
+        default_factory=dict, repr=False, compare=False
+    )
 
     @cached_property
     def tokens(self) -> Mapping[str, list[str]]:
-        """token -> the rest-uids of the instances that carry it."""
+        """token -> rest-uids of the instances that carry it."""
         found: dict[str, list[str]] = {}
-        for uid, seen in self.sightings.items():
-            if seen.token is not None:
-                found.setdefault(seen.token, []).append(uid)
+        for uid, instance in self.instances.items():
+            if instance.token is not None:
+                found.setdefault(instance.token, []).append(uid)
         return found
 
     @cached_property
-    def _anonymous(self) -> list[Sighting]:
-        return [seen for seen in self.sightings.values() if not seen.has_metadata]
+    def _anonymous(self) -> list[ObservedInstance]:
+        return [instance for instance in self.instances.values() if not instance.has_metadata]
 
     def without_metadata(self, package: str, version: str | None, *, has_policy: bool) -> list[str]:
-        """The instances without metadata that may be of a package and version; the same list at each call."""
+        """Return the instances without metadata that may be of a package and version. The result is cached."""
         wanted = package, version, has_policy
-        if wanted not in self._without:
-            self._without[wanted] = [seen.rest_uid for seen in self._anonymous if _may_be_of(seen, *wanted)]
-        return self._without[wanted]
+        if wanted not in self._without_metadata:
+            self._without_metadata[wanted] = [
+                instance.rest_uid for instance in self._anonymous if _may_be_of(instance, *wanted)
+            ]
+        return self._without_metadata[wanted]
 
 
-def _may_be_of(seen: Sighting, package: str, version: str | None, has_policy: bool) -> bool:
-    """Return whether an instance may be of a package; False only if its id and its label agree that it is not."""
+def _may_be_of(instance: ObservedInstance, package: str, version: str | None, has_policy: bool) -> bool:
+    """Return whether an instance may be of a package. It is not if both its id and its label say so."""
     if has_policy:
         return True  # the service may have chosen any other package
-    its = version_of(seen.rest_uid)
-    if version is not None and its is not None and its != version:
+    its_version = version_of(instance.rest_uid)
+    if version is not None and its_version is not None and its_version != version:
         return False
-    if is_of_package(seen.rest_uid, package):
+    if is_of_package(instance.rest_uid, package):
         return True
-    return its is None if seen.package is None else seen.package == package
+    return its_version is None if instance.package is None else instance.package == package
 
 
 @dataclass
-class Window:
-    """The settle window of one doubt: the evidence that this process has collected."""
+class SettleWindow:
+    """The evidence about one launch in doubt that this process has collected."""
 
     length: float
     """Seconds that the evidence must span."""
     began: float
-    """When the doubt began in this process; no earlier look counts."""
-    pieces: int = 0
-    """Pieces of evidence."""
-    _looks: int = 0
+    """When the doubt began in this process. Earlier observations do not count."""
+    evidence: int = 0
+    """Number of observations that were evidence."""
+    _observations: int = 0
     _last: float = 0.0
     _span: float = 0.0
-    """Seconds from the first piece to the last, long gaps cut."""
+    """Seconds from the first piece of evidence to the last, with long gaps cut."""
 
-    def take(self, at: float, *, is_evidence: bool) -> None:
-        """Take note of a look."""
-        self._looks += 1
+    def add(self, at: float, *, is_evidence: bool) -> None:
+        """Add an observation."""
+        self._observations += 1
         if not is_evidence or at < self.began:
             return
-        if self.pieces:
-            self._span += min(max(0.0, at - self._last), self.length * LONGEST_GAP)
+        if self.evidence:
+            self._span += min(max(0.0, at - self._last), self.length * MAX_GAP_SHARE)
         self._last = at
-        self.pieces += 1
+        self.evidence += 1
 
     @property
     def missing(self) -> float:
         """Seconds that the evidence does not span yet."""
         missing = self.length - self._span
-        return missing if missing > self.length * ROUNDING else 0.0
+        return missing if missing > self.length * ROUNDING_SHARE else 0.0
 
     @property
-    def is_proof(self) -> bool:
-        """Whether the evidence proves absence."""
-        return self.pieces >= PIECES and self.missing == 0
+    def proves_absence(self) -> bool:
+        """Whether the evidence proves that the launch was not started."""
+        return self.evidence >= MIN_EVIDENCE and self.missing == 0
 
     def has_lasted(self, windows: float, now: float) -> bool:
-        """Return whether the doubt is at least so many windows old, and was looked into at all."""
-        return self._looks >= PIECES and now - self.began >= windows * self.length
+        """Return whether the doubt is at least so many windows old, and was looked into often enough."""
+        return self._observations >= MIN_EVIDENCE and now - self.began >= windows * self.length
 
 
 @dataclass(frozen=True)
@@ -168,95 +141,110 @@ class Found:
 
 @dataclass(frozen=True)
 class Absent:
-    """It was not started, and never will be; or its run was over before it executed anything."""
+    """It was not started and never will be, or its run ended before it executed anything."""
 
     never_executed: tuple[str, ...] = ()
     """rest-uids of instances that may have been its run, and never executed anything."""
 
 
 @dataclass(frozen=True)
-class Wait:
-    """It cannot be told yet."""
+class Undecided:
+    """Nothing is proven yet."""
 
     candidates: tuple[str, ...] = ()
     """rest-uids of instances that may be its run."""
     never_executed: tuple[str, ...] = ()
-    """rest-uids of instances that are, or were, candidates and had executed nothing when last asked for."""
+    """rest-uids of current and former candidates that had executed nothing when they were last requested."""
 
 
 @dataclass(frozen=True)
-class CannotTell(Wait):
-    """It cannot be told, now or later."""
+class Undecidable(Undecided):
+    """Nothing is proven, and more observations will not help."""
 
 
-Verdict = Found | Absent | Wait
+Verdict = Found | Absent | Undecided
 
 
-def candidates(doubt: Row, look: Look, known: Known, *, has_policy: bool = False) -> tuple[str, ...]:
+def candidates(
+    record: LaunchRecord, observation: Observation, known: KnownInstances, *, has_policy: bool = False
+) -> tuple[str, ...]:
     """
     Return the instances that may be the run of a launch in doubt.
 
-    They are of its package and version, have no metadata, are owned by no launch, and were not there before it was
-    sent. A candidate that the look does not show stays one.
+    They are of its package and version, have no metadata, have no owner, and did not exist before it was sent. A
+    former candidate that the observation does not show remains one.
 
     Args:
-        doubt: The launch.
-        look: What was seen.
+        record: The launch.
+        observation: What was seen.
         known: What the journal knows.
         has_policy: Whether the payload has a runtime policy, which may choose another package.
     """
-    listed = look.without_metadata(doubt.package, doubt.version, has_policy=has_policy)
-    found = [uid for uid in listed if known.seen.get(uid, inf) > doubt.opening]
-    missing = [uid for uid in doubt.candidates if uid not in look.sightings]
+    listed = observation.without_metadata(record.package, record.version, has_policy=has_policy)
+    found = [uid for uid in listed if known.seen.get(uid, inf) > record.opening]
+    missing = [uid for uid in record.candidates if uid not in observation.instances]
     return tuple(dict.fromkeys(uid for uid in (*found, *missing) if uid not in known.owners))
 
 
-def judge(doubt: Row, token: str, look: Look, known: Known, window: Window, *, has_policy: bool = False) -> Verdict:
+def decide(
+    record: LaunchRecord,
+    token: str,
+    observation: Observation,
+    known: KnownInstances,
+    window: SettleWindow,
+    *,
+    has_policy: bool = False,
+) -> Verdict:
     """
     Return the verdict on one launch in doubt.
 
     Args:
-        doubt: The launch, whose state is ``unknown``.
+        record: The launch, whose state is ``unknown``.
         token: The token that its run carries.
-        look: What was seen now.
+        observation: What was seen now.
         known: What the journal knows.
-        window: The evidence so far, to which this look is added.
+        window: The evidence so far, to which this observation is added.
         has_policy: Whether the payload has a runtime policy.
     """
-    ours = look.tokens.get(token, [])
-    free = [uid for uid in ours if uid not in known.owners]
-    if len(free) == 1:
-        return Found(free[0])
-    if free:
-        return CannotTell(tuple(free), doubt.never_executed)
-    possible = candidates(doubt, look, known, has_policy=has_policy)
-    idle = tuple(uid for uid in dict.fromkeys((*doubt.never_executed, *possible)) if _is_idle(uid, doubt, look))
-    # One of ours that another launch owns was started all the same.
-    blocking = (*ours, *(uid for uid in possible if not (uid in idle and _is_over(uid, look, known))))
-    window.take(look.at, is_evidence=look.is_evidence and not blocking)
-    if not blocking and look.is_evidence and window.is_proof:
+    with_token = observation.tokens.get(token, [])
+    unowned = [uid for uid in with_token if uid not in known.owners]
+    if len(unowned) == 1:
+        return Found(unowned[0])
+    if unowned:
+        return Undecidable(tuple(unowned), record.never_executed)
+    possible = candidates(record, observation, known, has_policy=has_policy)
+    idle = tuple(
+        uid for uid in dict.fromkeys((*record.never_executed, *possible)) if _is_idle(uid, record, observation)
+    )
+    # A run with the token was started, even if another launch owns it.
+    blocking = (
+        *with_token,
+        *(uid for uid in possible if not (uid in idle and _is_over(uid, observation, known))),
+    )
+    window.add(observation.at, is_evidence=observation.is_evidence and not blocking)
+    if not blocking and observation.is_evidence and window.proves_absence:
         return Absent(idle)
-    # One that executed something and ended without metadata will never show whose it was.
-    is_lost = any(_is_over(uid, look, known) and _has_executed(uid, idle, look) for uid in blocking)
-    if window.has_lasted(1 if is_lost else PATIENCE, look.at):
-        return CannotTell(blocking, idle)
-    return Wait(blocking, idle)
+    # A candidate that executed something and ended without metadata will never show whose run it was.
+    is_lost = any(_is_over(uid, observation, known) and _has_executed(uid, idle, observation) for uid in blocking)
+    if window.has_lasted(1 if is_lost else MAX_WINDOWS, observation.at):
+        return Undecidable(blocking, idle)
+    return Undecided(blocking, idle)
 
 
-def _is_over(uid: str, look: Look, known: Known) -> bool:
-    seen = look.sightings.get(uid)
-    return uid in known.gone if seen is None else seen.is_over
+def _is_over(uid: str, observation: Observation, known: KnownInstances) -> bool:
+    instance = observation.instances.get(uid)
+    return uid in known.deleted if instance is None else instance.is_over
 
 
-def _is_idle(uid: str, doubt: Row, look: Look) -> bool:
-    """Return whether an instance had executed nothing when it was last asked for."""
-    seen = look.sightings.get(uid)
-    if seen is None or (seen.has_executed is None and not seen.has_metadata):
-        return uid in doubt.never_executed
-    return seen.has_executed is False
+def _is_idle(uid: str, record: LaunchRecord, observation: Observation) -> bool:
+    """Return whether an instance had executed nothing when it was last requested."""
+    instance = observation.instances.get(uid)
+    if instance is None or (instance.has_executed is None and not instance.has_metadata):
+        return uid in record.never_executed
+    return instance.has_executed is False
 
 
-def _has_executed(uid: str, idle: Collection[str], look: Look) -> bool:
+def _has_executed(uid: str, idle: Collection[str], observation: Observation) -> bool:
     """Return whether an instance executed something, or is gone and may have."""
-    seen = look.sightings.get(uid)
-    return uid not in idle if seen is None else seen.has_executed is True
+    instance = observation.instances.get(uid)
+    return uid not in idle if instance is None else instance.has_executed is True

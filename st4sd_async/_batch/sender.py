@@ -1,14 +1,15 @@
-"""Sending the launches of a batch: written down before and after, and never twice without proof."""
+"""Send the launches of a batch: recorded before and after, never twice without a proof, as many at once as is good."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from functools import partial
 from math import inf
 from typing import TYPE_CHECKING
 
 import anyio
 
+from .._api.experiments import get_call, start_call
 from .._errors import (
     APIError,
     ConfigError,
@@ -28,154 +29,215 @@ from .._payload.explain import explain
 from .._payload.prepare import Prepared, serialise
 from .._util.printable import shorten
 from ..models.rest_uid import is_rest_uid
-from . import launch as launches
-from .state import Proof, Row, doubted, planned, refused, sending, started
+from .launch import lacks_credentials, payload_to_send
+from .state import LaunchRecord, Proof
 
 if TYPE_CHECKING:
+    from .._http.session import ClientSession
     from ..models import Experiment
-    from .limiter import Pace
-    from .store import Book
+    from .journal import Journal
 
-CLOSING = 5.0
-"""Seconds that starts in flight are given to be answered when the batch is left early."""
-OVERLOADED = frozenset({429, 502, 503, 504})
-"""HTTP statuses that tell that the service is not up to it."""
-STOPPED = "the batch was left before the answer came"
+SHUTDOWN_GRACE = 5.0
+"""Seconds for which starts in flight may still be answered when the batch is left early."""
+OVERLOAD_STATUSES = frozenset({429, 502, 503, 504})
+"""HTTP statuses of a service that is overloaded or away."""
+LEFT_EARLY = "the batch was left before the answer came"
 
-Start = Callable[[str, Prepared], Awaitable[str]]
-"""Sends a start of an experiment, once; gives the rest-uid."""
-Definition = Callable[[str], Awaitable["Experiment"]]
-"""Asks for the definition of an experiment."""
+MAX_IN_FLIGHT = 64
+"""Upper bound for the starts in flight."""
+STEADY_FACTOR = 2.0
+"""An answer may take this many times as long as the quickest one; then the service keeps up."""
+LATENCY_DECAY = 1.0005
+"""The quickest latency grows by this factor with each answer, because a service may become slower for good."""
+MIN_PAUSE, MAX_PAUSE = 0.2, 30.0
+"""Seconds without a start after an overload. The pause doubles while the overload goes on."""
+MAX_RETRY_AFTER = 300.0
+"""Seconds that the service may ask for with ``Retry-After``."""
 
 
-def after(row: Row, error: Exception, now: float) -> Row:
-    """What becomes of a launch whose sending ended with an error: when in doubt, it is in doubt."""
+class AdaptiveLimiter:
+    """
+    How many starts may be in flight: additive increase, multiplicative decrease. Pure.
+
+    The limit grows by one per round of quick answers and is halved on overload. All times are seconds of one clock.
+    """
+
+    def __init__(self, initial: int, maximum: int = MAX_IN_FLIGHT) -> None:
+        self.limit = float(initial)
+        """Number of starts that may be in flight, rounded down."""
+        self.resume_at = -inf
+        """When the next start may begin."""
+        self._maximum = max(initial, maximum)
+        self._quickest = inf
+        self._halved_at = -inf
+        self._overloads = 0
+
+    def available(self, in_flight: int, now: float) -> int:
+        """Return how many starts may begin now."""
+        return 0 if now < self.resume_at else max(0, int(self.limit) - in_flight)
+
+    def on_answer(self, latency: float) -> None:
+        """Take note of an answer that took ``latency`` seconds."""
+        self._overloads = 0
+        self._quickest = min(latency, self._quickest * LATENCY_DECAY)
+        if latency <= STEADY_FACTOR * self._quickest:
+            self.limit = min(self._maximum, self.limit + 1 / self.limit)
+
+    def on_overload(self, sent_at: float, now: float, retry_after: float | None = None) -> None:
+        """
+        Take note of a 429, a 503, a time-out or a connection that failed.
+
+        Starts that were in flight together count once.
+
+        Args:
+            sent_at: When the start was sent.
+            now: The time.
+            retry_after: Seconds from the answer's ``Retry-After``. None means it had none.
+        """
+        if sent_at >= self._halved_at:
+            self.limit, self._halved_at = max(1.0, self.limit / 2), now
+            pause = min(MAX_PAUSE, MIN_PAUSE * 2.0 ** min(self._overloads, 30))
+            self._overloads += 1
+            self.resume_at = max(self.resume_at, now + pause)
+        if retry_after is not None:
+            self.resume_at = max(self.resume_at, now + min(retry_after, MAX_RETRY_AFTER))
+
+
+def after_error(record: LaunchRecord, error: Exception, now: float) -> LaunchRecord:
+    """Return a launch after its start failed. It is in doubt unless the error proves what happened."""
     if isinstance(error, StartOutcomeUnknown):
-        return doubted(row, error.reason, now)
+        return record.to_unknown(error.reason, now)
     if isinstance(error, ConnectFailed | RateLimited | Unauthorized | ConfigError):
-        return planned(row, Proof.NOT_SENT, now)
+        return record.to_planned(Proof.NOT_SENT, now)
     if isinstance(error, APIError) and not may_have_arrived(error):
-        return refused(row, type(error).__name__, str(error), now)
-    return doubted(row, f"{type(error).__name__}: {error}", now)
+        return record.to_refused(type(error).__name__, str(error), now)
+    return record.to_unknown(f"{type(error).__name__}: {error}", now)
 
 
-def is_trouble(error: BaseException | None) -> bool:
-    """Whether an error tells to send less: the service gets more than it can bear, or nothing can be sent now."""
+def is_overload(error: BaseException | None) -> bool:
+    """Return whether an error is a reason to send less: the service is overloaded, or cannot be reached now."""
     if isinstance(error, StartOutcomeUnknown):
-        return is_trouble(error.__cause__)
+        return is_overload(error.__cause__)
     if isinstance(error, RateLimited | ServerError):
-        return error.status in OVERLOADED
+        return error.status in OVERLOAD_STATUSES
     return isinstance(error, ConnectFailed | CredentialUnavailable | RequestTimeout)
 
 
-def ends_all(error: Exception) -> bool:
-    """Whether an error concerns all launches, and does not pass by itself."""
+def is_fatal(error: Exception) -> bool:
+    """Return whether an error concerns all launches and is permanent."""
     if isinstance(error, ConnectFailed | CredentialUnavailable):
         return error.permanent
     return isinstance(error, Unauthorized | ConfigError) or not isinstance(error, St4sdError)
 
 
-class Starts:
-    """Sends launches at a pace; those in flight are shielded against cancellation until they are written down."""
+class Sender:
+    """Sends single launches. A launch in flight is shielded against cancellation until its outcome is recorded."""
 
-    def __init__(self, book: Book, start: Start, pace: Pace, definition: Definition) -> None:
-        self._book = book
-        self._start = start
-        self._definition = definition
-        self._known: dict[str, Experiment | None] = {}
-        """Identifier -> the experiment, if a launch of it was refused and it could be had."""
-        self._asking = anyio.Lock()
-        self._patiences: set[anyio.CancelScope] = set()
+    def __init__(self, journal: Journal, session: ClientSession, limiter: AdaptiveLimiter) -> None:
+        self._journal, self._session = journal, session
+        self.limiter = limiter
+        self._experiments: dict[str, Experiment | None] = {}
+        """Identifier -> the experiment, if one of its launches was refused. None means it cannot be read."""
+        self._experiments_lock = anyio.Lock()
+        self._in_flight: set[anyio.CancelScope] = set()
         self._deadline = inf
-        self.pace = pace
 
-    def hurry(self) -> None:
-        """Have those in flight end within seconds; one that is not answered by then is in doubt."""
-        self._deadline = anyio.current_time() + CLOSING
-        for patience in self._patiences:
-            patience.deadline = self._deadline
+    def begin_shutdown(self) -> None:
+        """Give starts in flight `SHUTDOWN_GRACE` seconds. Those that are not answered by then are in doubt."""
+        self._deadline = anyio.current_time() + SHUTDOWN_GRACE
+        for scope in self._in_flight:
+            scope.deadline = self._deadline
 
     async def send(self, key: str) -> Exception | None:
         """
-        Send one launch and write down what came of it; the error that it ended with, if any.
+        Send one planned launch and record the outcome.
+
+        Returns:
+            The error of the start. None if it was started or not sent.
 
         Raises:
             MissingCredentials: It was not sent.
-            JournalError: What came of it may not be written down: it counts as being sent.
+            JournalError: The outcome cannot be written. The launch stays ``sending``.
         """
-        row = self._book.rows[key]
+        record = self._journal.records[key]
         try:
-            prepared = await self._prepared(row)
+            prepared = await self._prepare(record)
         except InvalidPayload as error:
-            no = refused(row, type(error).__name__, str(error), self._book.clock.wall())
-            await self._book.move(key, lambda now: no if now is row else None)
+            refused = record.to_refused(type(error).__name__, str(error), self._journal.clock.wall())
+            await self._journal.update(key, lambda current: refused if current is record else None)
             return error
-        sent: list[Exception | None] = []
+        outcome: list[Exception | None] = []
         with anyio.CancelScope(shield=True):
-            sent.append(await self._send(row, prepared))
-        return sent[0]
+            outcome.append(await self._send_once(record, prepared))
+        return outcome[0]
 
-    async def _prepared(self, row: Row) -> Prepared:
-        content, secrets = await self._book.journal.payload(row.payload), self._book.secrets.get(row.key, {})
-        if not secrets and launches.needs(content):
-            raise MissingCredentials(row.key)
-        return serialise(launches.body(content, secrets, self._book.token_of(row)))
+    async def _prepare(self, record: LaunchRecord) -> Prepared:
+        content = await self._journal.payload(record.payload)
+        credentials = self._journal.credentials.get(record.key, {})
+        if not credentials and lacks_credentials(content):
+            raise MissingCredentials(record.key)
+        return serialise(payload_to_send(content, credentials, self._journal.token_of(record)))
 
-    async def _send(self, row: Row, prepared: Prepared) -> Exception | None:
-        book, clock = self._book, self._book.clock
-        if book.is_moving(row):
-            return None  # it was corrected meanwhile, or is just being
-        was, row = row, sending(row, book.opening, clock.wall())
-        await book.put(was, row)
+    async def _send_once(self, record: LaunchRecord, prepared: Prepared) -> Exception | None:
+        journal, clock = self._journal, self._journal.clock
+        if journal.is_stale(record):
+            return None  # another task corrected it, or is about to
+        sending = record.to_sending(journal.opening, clock.wall())
+        await journal.replace(record, sending)
         if self._deadline < inf:
-            # The batch is being left, and this was not sent yet.
-            await book.put(row, planned(row, Proof.NOT_SENT, clock.wall()))
+            # The batch is being left, and this launch was not sent yet.
+            await journal.replace(sending, sending.to_planned(Proof.NOT_SENT, clock.wall()))
             return None
-        began, rest_uid, failure = clock.now(), None, None
-        with anyio.CancelScope() as patience:
-            self._patiences.add(patience)
+        sent_at, rest_uid, failure = clock.now(), None, None
+        with anyio.CancelScope() as scope:
+            self._in_flight.add(scope)
             try:
-                rest_uid = await self._start(row.experiment, prepared)
-            except Exception as error:  # written down below, and told to whoever asked for it
+                rest_uid = await self._start(sending.experiment, prepared)
+            except Exception as error:  # recorded below, and returned
                 failure = error
             finally:
-                self._patiences.discard(patience)
-        self._note(began, failure)
+                self._in_flight.discard(scope)
+        self._adjust_limit(sent_at, failure)
         if isinstance(failure, InvalidPayload) and self._deadline == inf:
-            with anyio.move_on_after(CLOSING):
-                await explain(failure, prepared, partial(self._experiment, row.experiment))
+            with anyio.move_on_after(SHUTDOWN_GRACE):
+                await explain(failure, prepared, partial(self._experiment, sending.experiment))
         if failure is not None:
-            await book.put(row, after(row, failure, clock.wall()))
+            await journal.replace(sending, after_error(sending, failure, clock.wall()))
         else:
-            await book.put(row, self._answered(row, rest_uid))
+            await journal.replace(sending, self._after_answer(sending, rest_uid))
         return failure
 
-    def _answered(self, row: Row, rest_uid: str | None) -> Row:
-        """What becomes of a launch by the answer to its start; None means that there was none."""
-        now = self._book.clock.wall()
+    async def _start(self, identifier: str, prepared: Prepared) -> str:
+        call = start_call(identifier, prepared.content, prepared.secrets)
+        return await self._session.send_once(replace(call, is_paced=True))
+
+    def _after_answer(self, record: LaunchRecord, rest_uid: str | None) -> LaunchRecord:
+        """Return a launch after its start was answered. None means that no answer came in time."""
+        now = self._journal.clock.wall()
         if rest_uid is None:
-            return doubted(row, STOPPED, now)
+            return record.to_unknown(LEFT_EARLY, now)
         if not is_rest_uid(rest_uid):
-            return doubted(row, f"the answer is no rest-uid: {shorten(ascii(rest_uid), 80)}", now)
-        owner = self._book.owner_of(rest_uid)
+            return record.to_unknown(f"the answer is not a rest-uid: {shorten(ascii(rest_uid), 80)}", now)
+        owner = self._journal.owner_of(rest_uid)
         if owner is not None:
-            return doubted(row, f"the answer is the run {rest_uid!r}, which is that of {owner!r}", now)
-        if self._book.seen.get(rest_uid, inf) <= row.opening:
-            return doubted(row, f"the answer is the run {rest_uid!r}, which was there before it was sent", now)
-        return started(row, rest_uid, now)
+            return record.to_unknown(f"the answer is the run {rest_uid!r}, which belongs to {owner!r}", now)
+        if self._journal.seen.get(rest_uid, inf) <= record.opening:
+            return record.to_unknown(f"the answer is the run {rest_uid!r}, which existed before it was sent", now)
+        return record.to_started(rest_uid, now)
 
     async def _experiment(self, identifier: str) -> Experiment | None:
-        """An experiment of which launches were refused, asked for once, however many they are."""
-        async with self._asking:
-            if identifier not in self._known:
-                self._known[identifier] = None
-                self._known[identifier] = await self._definition(identifier)
-        return self._known[identifier]
+        """Return the experiment of a refused launch. It is requested once, however many launches are refused."""
+        async with self._experiments_lock:
+            if identifier not in self._experiments:
+                self._experiments[identifier] = None
+                experiment = await self._session.send_once(get_call(identifier))
+                self._experiments[identifier] = experiment
+        return self._experiments[identifier]
 
-    def _note(self, began: float, failure: Exception | None) -> None:
-        now = self._book.clock.now()
-        if is_trouble(failure):
+    def _adjust_limit(self, sent_at: float, failure: Exception | None) -> None:
+        now = self._journal.clock.now()
+        if is_overload(failure):
             cause = failure.__cause__ if isinstance(failure, StartOutcomeUnknown) else failure
-            self.pace.troubled(began, now, getattr(cause, "retry_after", None))
+            self.limiter.on_overload(sent_at, now, getattr(cause, "retry_after", None))
         elif failure is None:
-            self.pace.answered(now - began)
+            self.limiter.on_answer(now - sent_at)

@@ -1,15 +1,18 @@
 """
-The life of a launch in a batch, as pure moves from row to row: what may follow what, and on which proof.
+The states of a launch, and the transitions between them. Pure: each transition returns a new record.
 
     planned -> sending -> started -> succeeded -> collected
-                  |          |-> failed, stopped, deleted
-                  |          |-> unknown, if its run turns out to be another launch's
-                  |-> refused (or from planned, if it is refused here)
-                  |-> planned, on the proof that nothing was started
-                  |-> unknown -> started (found), planned (on proof), unknown (cannot be told)
+       |          |          |-> failed, stopped, deleted
+       |          |          |-> unknown, if its run turns out to belong to another launch
+       |          |-> refused
+       |          |-> planned, with a proof that nothing was started
+       |          |-> unknown -> started (found), planned (with a proof), unknown (new candidates)
+       |-> refused, if the payload is refused before it is sent
+       |-> started, if the journal is an old copy and the run is found at the service
 
-A key is sent only out of ``planned``. So there is no way back to there without a `Proof`. One that is planned and
-shows up at the service all the same, because the journal is an old copy, becomes started without being sent.
+    failed, stopped, deleted, refused -> planned, as a new attempt
+
+A launch is sent only from ``planned``, and returns to ``planned`` only with a `Proof`.
 """
 
 from __future__ import annotations
@@ -18,78 +21,88 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import NamedTuple
 
 METADATA_KEY = "st4sd-async-key"
-"""Name under which our token travels in a payload's ``metadata``."""
+"""Name of the token in a payload's ``metadata``. Must never change: runs of earlier versions are found by it."""
 
-
-_HASH = "sha256x"
-"""What the digest of a package begins with."""
+_DIGEST_PREFIX = "sha256x"
+"""Prefix of the digest of a package."""
 
 
 class State(StrEnum):
-    """Where a launch is."""
+    """The state of a launch."""
 
     PLANNED = "planned"
-    """It may be sent."""
+    """Not sent yet, or to be sent again."""
     SENDING = "sending"
-    """It is being sent, or was when the process died."""
+    """Being sent, or was when the process died."""
     UNKNOWN = "unknown"
-    """It may or may not have been started."""
+    """In doubt: it may or may not have been started."""
     REFUSED = "refused"
     """The service refused it: nothing was started."""
     STARTED = "started"
-    """It has a run, which is not over."""
+    """It has a run that is not over."""
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     STOPPED = "stopped"
     DELETED = "deleted"
     COLLECTED = "collected"
-    """It succeeded, and what was asked for is on disk."""
+    """It succeeded, and its files were downloaded."""
 
 
 class Proof(StrEnum):
-    """Why a launch may go back: be sent although it was sent, or about to be, before; or be in doubt again."""
+    """Why a launch that was sent may be sent again, or is in doubt again."""
 
     NOT_SENT = "not sent"
-    """No connection was made, or the door or a limit turned the request away."""
+    """No connection was made, or a proxy, the login or a rate limit turned the request away."""
     ABSENT = "absent"
-    """It was looked for after the settle window, where it must have shown."""
+    """Its run was searched for during the settle window and does not exist."""
     BY_HAND = "by hand"
     """The user says that it was not started."""
     ENDED = "ended"
-    """The attempt before is over or was refused, and the user asked for another, maybe corrected."""
+    """The user asked for another attempt after the previous one was over or refused."""
     NOT_ITS_RUN = "not its run"
-    """What it had as its run carries the token of another launch, or is no run at all."""
+    """Its run carries the token of another launch, or its id is not a rest-uid."""
 
 
-ENDS = frozenset({State.SUCCEEDED, State.FAILED, State.STOPPED, State.DELETED, State.COLLECTED})
-"""What a run can come to."""
-BAD_ENDS = frozenset({State.REFUSED, State.FAILED, State.STOPPED, State.DELETED})
-"""What another attempt may follow."""
+RUN_ENDS = frozenset({State.SUCCEEDED, State.FAILED, State.STOPPED, State.DELETED, State.COLLECTED})
+"""States of a launch whose run is over."""
+FAILURES = frozenset({State.REFUSED, State.FAILED, State.STOPPED, State.DELETED})
+"""States that another attempt may follow."""
 
-MOVES: dict[State, frozenset[State]] = {
+TRANSITIONS: dict[State, frozenset[State]] = {
     State.PLANNED: frozenset({State.SENDING, State.REFUSED, State.STARTED}),
     State.SENDING: frozenset({State.PLANNED, State.UNKNOWN, State.REFUSED, State.STARTED}),
     State.UNKNOWN: frozenset({State.PLANNED, State.UNKNOWN, State.STARTED}),
-    State.STARTED: ENDS - {State.COLLECTED} | {State.UNKNOWN},
+    State.STARTED: RUN_ENDS - {State.COLLECTED} | {State.UNKNOWN},
     State.SUCCEEDED: frozenset({State.SUCCEEDED, State.COLLECTED}),
     State.COLLECTED: frozenset({State.SUCCEEDED, State.COLLECTED}),
-    **dict.fromkeys(BAD_ENDS, frozenset({State.PLANNED})),
+    **dict.fromkeys(FAILURES, frozenset({State.PLANNED})),
 }
 """State -> the states that may follow."""
 
 PROOFS = {
     State.SENDING: frozenset({Proof.NOT_SENT}),
     State.UNKNOWN: frozenset({Proof.ABSENT, Proof.BY_HAND}),
-    **dict.fromkeys(BAD_ENDS, frozenset({Proof.ENDED})),
+    **dict.fromkeys(FAILURES, frozenset({Proof.ENDED})),
 }
-"""State -> the proofs that lead from there back to ``planned``."""
+"""State -> the proofs that permit the transition back to ``planned``."""
+
+
+class StateChange(NamedTuple):
+    """When a launch entered a state."""
+
+    attempt: int
+    state: str
+    """A `State`, or ``running``: its run was seen to begin."""
+    since: float
+    """Wall-clock time in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """One launch, as the journal has it."""
+class LaunchRecord:
+    """One launch, as stored in the journal. The methods are the transitions."""
 
     key: str
     """The user's name for it."""
@@ -99,29 +112,29 @@ class Row:
     """Digest of the payload without credentials."""
     state: State = State.PLANNED
     attempt: int = 1
-    """Counts the explicit new attempts of what ended badly."""
+    """1, plus 1 for each new attempt after a failure."""
     opening: int = 0
-    """In which opening of the journal it was sent last; 0: never."""
+    """The opening of the journal in which it was sent last; 0 means never."""
     since: float = 0.0
-    """When it came into this state, in seconds of the wall clock."""
+    """When it entered its state: wall-clock time in seconds."""
     rest_uid: str | None = None
     """Its run."""
     status: str | None = None
     """The last status of its run, as JSON without ``meta``."""
     error_class: str | None = None
-    """Name of the class of the error that it came to."""
+    """Class name of its error."""
     error: str | None = None
-    """What that error said."""
+    """Message of its error."""
     candidates: tuple[str, ...] = ()
-    """rest-uids that may be its run, while that is unknown."""
+    """rest-uids that may be its run, while it is in doubt."""
     never_executed: tuple[str, ...] = ()
-    """rest-uids of instances that may have been its run, and had executed nothing when they were last asked for."""
+    """rest-uids that may have been its run, and had executed nothing when they were last requested."""
     files: tuple[str, ...] = ()
-    """What was downloaded."""
+    """Paths of the downloaded files."""
     request: str | None = None
-    """What was to be downloaded when that was done."""
+    """The download request that ``files`` answer."""
     proof: Proof | None = None
-    """Why it went back."""
+    """Why it returned to this state."""
 
     @property
     def package(self) -> str:
@@ -130,101 +143,96 @@ class Row:
 
     @property
     def version(self) -> str | None:
-        """The characters of the package's digest that are in the ids of its instances; None if it is not known."""
+        """The part of the package's digest that is in the ids of its instances. None means unknown."""
         _, _, digest = self.experiment.partition("@")
-        return digest.removeprefix(_HASH)[:6].lower() if digest.startswith(_HASH) else None
+        return digest.removeprefix(_DIGEST_PREFIX)[:6].lower() if digest.startswith(_DIGEST_PREFIX) else None
 
     @property
-    def unexecuted(self) -> tuple[str, ...]:
-        """The instances in ``never_executed`` that are over; one that is a candidate may still begin."""
+    def ended_unexecuted(self) -> tuple[str, ...]:
+        """The instances in ``never_executed`` that are over. A candidate is left out: it may still begin."""
         return tuple(uid for uid in self.never_executed if uid not in self.candidates)
 
     @property
     def is_unsent(self) -> bool:
-        """Whether it waits for its first sending in this attempt."""
+        """Whether this attempt was never sent."""
         return self.state is State.PLANNED and self.opening == 0
 
     def is_settled(self, request: str | None) -> bool:
-        """Whether nothing is left to do, if this is to be downloaded (None: nothing)."""
+        """Return whether nothing is left to do. ``request`` is the download request; None means no downloads."""
         if self.state is State.COLLECTED:
             return request is None or self.request == request
-        return self.state in BAD_ENDS or (self.state is State.SUCCEEDED and request is None)
+        return self.state in FAILURES or (self.state is State.SUCCEEDED and request is None)
+
+    def _to(self, state: State, now: float, proof: Proof | None = None) -> LaunchRecord:
+        if state not in TRANSITIONS[self.state]:
+            raise ValueError(f"{self.key!r} is {self.state} and cannot become {state}")
+        if state is State.PLANNED and proof not in PROOFS[self.state]:
+            raise ValueError(f"{self.key!r} is {self.state}: {proof!r} does not prove that it may be sent again")
+        if self.state is State.STARTED and state is State.UNKNOWN and proof is not Proof.NOT_ITS_RUN:
+            raise ValueError(f"{self.key!r} is {self.state}: {proof!r} does not prove that its run is not its own")
+        return replace(self, state=state, since=now, proof=proof)
+
+    def to_sending(self, opening: int, now: float) -> LaunchRecord:
+        """Return the record to write before the launch is sent."""
+        return replace(self._to(State.SENDING, now), opening=opening, error_class=None, error=None, candidates=())
+
+    def to_planned(self, proof: Proof, now: float) -> LaunchRecord:
+        """Plan the launch again. After `Proof.ENDED` it is a new attempt."""
+        planned = self._to(State.PLANNED, now, proof)
+        if proof is Proof.ENDED:
+            return LaunchRecord(
+                self.key, self.experiment, self.payload, attempt=self.attempt + 1, since=now, proof=proof
+            )
+        return replace(planned, candidates=(), never_executed=self.ended_unexecuted)
+
+    def to_corrected(self, corrected: LaunchRecord, now: float) -> LaunchRecord:
+        """Plan it with another experiment and payload: a new attempt, or the same one if it was never sent."""
+        planned = self if self.is_unsent else self.to_planned(Proof.ENDED, now)
+        return replace(planned, experiment=corrected.experiment, payload=corrected.payload)
+
+    def to_unknown(self, reason: str, now: float) -> LaunchRecord:
+        """Put the launch in doubt: it may have been started at any time until now."""
+        unknown = self._to(State.UNKNOWN, now)
+        return replace(unknown, error_class="StartOutcomeUnknown", error=reason, candidates=())
+
+    def to_unknown_without_run(self, reason: str, now: float) -> LaunchRecord:
+        """Take its run away, because the run is not its own, and put it in doubt again."""
+        unknown = self._to(State.UNKNOWN, now, Proof.NOT_ITS_RUN)
+        return replace(unknown, rest_uid=None, error_class="StartOutcomeUnknown", error=reason, candidates=())
+
+    def with_candidates(self, candidates: Sequence[str], never_executed: Sequence[str] = ()) -> LaunchRecord:
+        """Note which instances may be the run of a launch in doubt."""
+        unknown = self._to(State.UNKNOWN, self.since)
+        return replace(unknown, candidates=tuple(candidates), never_executed=tuple(never_executed))
+
+    def to_refused(self, error_class: str, error: str, now: float) -> LaunchRecord:
+        """Note that the service refused it."""
+        return replace(self._to(State.REFUSED, now), error_class=error_class, error=error)
+
+    def to_started(self, rest_uid: str, now: float) -> LaunchRecord:
+        """Give it a run."""
+        started = self._to(State.STARTED, now)
+        others = tuple(uid for uid in self.ended_unexecuted if uid != rest_uid)
+        return replace(started, rest_uid=rest_uid, error_class=None, error=None, candidates=(), never_executed=others)
+
+    def to_ended(self, state: State, status: str | None, now: float) -> LaunchRecord:
+        """Note how its run ended."""
+        return replace(self._to(state, now), status=status)
+
+    def to_collected(self, request: str, files: Sequence[str], now: float) -> LaunchRecord:
+        """Note that its files were downloaded."""
+        collected = self._to(State.COLLECTED, now)
+        return replace(collected, request=request, files=tuple(files), error_class=None, error=None)
+
+    def to_not_collected(self, error_class: str, error: str, now: float) -> LaunchRecord:
+        """Note that its files could not be downloaded, or were removed."""
+        return replace(self._to(State.SUCCEEDED, now), request=None, error_class=error_class, error=error)
 
 
 def token(journal: str, key: str, attempt: int) -> str:
-    """What an attempt at a launch carries in its metadata: no colon, and nothing of the key can be read in it."""
+    """
+    Return the token that an attempt carries in its metadata. It has no colon and does not reveal the key.
+
+    The derivation must never change: runs of earlier versions are found by it.
+    """
     return hashlib.sha256(f"{journal}\0{attempt}\0{key}".encode("utf-8", "surrogatepass")).hexdigest()[:40]
-
-
-def _moved(row: Row, state: State, now: float, proof: Proof | None = None) -> Row:
-    if state not in MOVES[row.state]:
-        raise ValueError(f"{row.key!r} is {row.state} and cannot become {state}")
-    if state is State.PLANNED and proof not in PROOFS[row.state]:
-        raise ValueError(f"{row.key!r} is {row.state}: {proof!r} is no proof that it may be sent again")
-    if row.state is State.STARTED and state is State.UNKNOWN and proof is not Proof.NOT_ITS_RUN:
-        raise ValueError(f"{row.key!r} is {row.state}: {proof!r} is no proof that its run is not its own")
-    return replace(row, state=state, since=now, proof=proof)
-
-
-def sending(row: Row, opening: int, now: float) -> Row:
-    """It is about to be sent."""
-    return replace(_moved(row, State.SENDING, now), opening=opening, error_class=None, error=None, candidates=())
-
-
-def planned(row: Row, proof: Proof, now: float) -> Row:
-    """It may be sent again."""
-    again = _moved(row, State.PLANNED, now, proof)
-    if proof is Proof.ENDED:
-        return Row(row.key, row.experiment, row.payload, attempt=row.attempt + 1, since=now, proof=proof)
-    return replace(again, candidates=(), never_executed=row.unexecuted)
-
-
-def amended(row: Row, given: Row, now: float) -> Row:
-    """It takes the experiment and the payload of another launch, for another attempt or for one not sent yet."""
-    fresh = row if row.is_unsent else planned(row, Proof.ENDED, now)
-    return replace(fresh, experiment=given.experiment, payload=given.payload)
-
-
-def doubted(row: Row, why: str, now: float) -> Row:
-    """It may have been started at any time until now."""
-    return replace(_moved(row, State.UNKNOWN, now), error_class="StartOutcomeUnknown", error=why, candidates=())
-
-
-def disowned(row: Row, why: str, now: float) -> Row:
-    """Its run is not its own: it is in doubt again."""
-    moved = _moved(row, State.UNKNOWN, now, Proof.NOT_ITS_RUN)
-    return replace(moved, rest_uid=None, error_class="StartOutcomeUnknown", error=why, candidates=())
-
-
-def suspected(row: Row, candidates: Sequence[str], never_executed: Sequence[str] = ()) -> Row:
-    """It is still in doubt, and these may be its run."""
-    moved = _moved(row, State.UNKNOWN, row.since)
-    return replace(moved, candidates=tuple(candidates), never_executed=tuple(never_executed))
-
-
-def refused(row: Row, error_class: str, error: str, now: float) -> Row:
-    """The service refused it."""
-    return replace(_moved(row, State.REFUSED, now), error_class=error_class, error=error)
-
-
-def started(row: Row, rest_uid: str, now: float) -> Row:
-    """It has this run."""
-    moved = _moved(row, State.STARTED, now)
-    others = tuple(uid for uid in row.unexecuted if uid != rest_uid)
-    return replace(moved, rest_uid=rest_uid, error_class=None, error=None, candidates=(), never_executed=others)
-
-
-def ended(row: Row, state: State, status: str | None, now: float) -> Row:
-    """Its run is over."""
-    return replace(_moved(row, state, now), status=status)
-
-
-def collected(row: Row, request: str, files: Sequence[str], now: float) -> Row:
-    """What was asked for is on disk."""
-    moved = _moved(row, State.COLLECTED, now)
-    return replace(moved, request=request, files=tuple(files), error_class=None, error=None)
-
-
-def uncollected(row: Row, error_class: str, error: str, now: float) -> Row:
-    """What was asked for could not be had."""
-    return replace(_moved(row, State.SUCCEEDED, now), request=None, error_class=error_class, error=error)

@@ -12,10 +12,10 @@ from typing import Annotated, Any
 
 import typer
 
+from .._batch import MAX_RUNNING
 from .._batch.batch import Batch
 from .._batch.item import Item, item_of, state_badge
-from .._batch.journal_snapshot import glance
-from .._batch.limiter import MAX_RUNNING
+from .._batch.journal_file import read_snapshot
 from .._batch.state import State
 from .._display.live_display import Row
 from .._display.show import reason_of, run_row
@@ -209,7 +209,7 @@ def _existing(command: Command, table: Path, journal: Path | None) -> Batch:
 
 async def _snapshot(command: Command, path: Path) -> list[Item]:
     """Return the launches of a journal that another process has open."""
-    rows = await glance(path)
+    rows = await read_snapshot(path)
     write_message(f"{str(path)!r} is in use by another process: these are the states recorded so far")
     return [item_of(row, command.client.run(row.rest_uid) if row.rest_uid else None, None) for row in rows]
 

@@ -17,8 +17,8 @@ from typing import TextIO
 
 import typer
 
-from .._batch.batch import ENDED_BADLY, LEFT
-from .._batch.reconciler import CANNOT_TELL
+from .._batch.batch import FAILED_EARLIER, LEFT_UNFINISHED
+from .._batch.reconciler import UNDECIDABLE
 from .._errors import (
     ConfigError,
     InvalidPackage,
@@ -100,11 +100,11 @@ _ADVICE: dict[type, str] = {
     f"{COMMAND} batch retry TABLE {{experiment}} --corrected",
 }
 _LOG_MESSAGES = {
-    LEFT: "",
-    CANNOT_TELL: "%d starts (%s) may or may not have arrived; each may be one of the runs %s: delete those that "
+    LEFT_UNFINISHED: "",
+    UNDECIDABLE: "%d starts (%s) may or may not have arrived; each may be one of the runs %s: delete those that "
     f"executed nothing with {COMMAND} delete RUN, or name the run of a launch that you know with "
     f"{COMMAND} batch adopt TABLE KEY RUN; then run the batch again",
-    ENDED_BADLY: f"launches that failed before: %d; plan another attempt with: {COMMAND} batch retry TABLE",
+    FAILED_EARLIER: f"launches that failed before: %d; plan another attempt with: {COMMAND} batch retry TABLE",
 }
 """Log message of the library -> the one to show; "" if the command reports it itself."""
 _REQUEST = re.compile(r"[A-Z]+ \S+ was refused with \d+: ")

@@ -81,7 +81,7 @@ async def test_a_refused_launch_fails_alone(client: Client, tmp_path: Path, capl
         retried = await worked_off(batch)
 
     (told,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
-    assert told == "2 launches ended badly before: batch.retry_failed() plans another attempt at them"
+    assert told == "2 launches failed earlier: batch.retry_failed() plans another attempt for each"
     assert [type(item.error) for item in failures] == [MissingInputs, UnknownExperiment]
     assert "molecules.csv" in str(failures[0].error)
     assert (again, count) == ({}, 2)
@@ -305,7 +305,7 @@ async def test_a_batch_wants_to_be_entered(client: Client) -> None:
     with pytest.raises(St4sdError, match=r"inside 'async with client\.batch"):
         await anext(batch.run())
     async with batch:
-        with pytest.raises(St4sdError, match="open already"):
+        with pytest.raises(St4sdError, match="already open"):
             await batch.__aenter__()
 
 
@@ -339,7 +339,7 @@ async def test_a_stopped_batch_writes_down_what_is_in_flight(
         await worked_off(batch)
     assert (counts["started"], counts["planned"]) == (sent, 30 - sent)
     assert f"a batch was left with {30 - sent} planned, {sent} started" in caplog.text
-    assert "run the same script again to go on" in caplog.text
+    assert "run the same script again to resume" in caplog.text
     assert await numbers(client) == once(30)
 
 

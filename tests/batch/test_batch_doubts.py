@@ -141,7 +141,7 @@ async def test_a_doubt_is_settled_by_adopting_the_run(server: LocalServer, clien
         with pytest.raises(UnknownRun):
             await batch.adopt("mol 0", "demo-none")
         await batch.adopt("mol 0", error.candidates[0])
-        with pytest.raises(ValueError, match="'mol 0' is not in doubt but started; none is in doubt"):
+        with pytest.raises(ValueError, match="'mol 0' is not in doubt but started; no launch is in doubt"):
             await batch.forget("mol 0")
         items = await worked_off(batch)
 
@@ -157,7 +157,7 @@ async def test_a_run_is_adopted_by_one_launch_only(server: LocalServer, client: 
         await doubtful(server, batch)
         await batch.add([launch(1)])
         items = await worked_off(batch)
-        with pytest.raises(ValueError, match="is that of 'mol 1'"):
+        with pytest.raises(ValueError, match="belongs to 'mol 1'"):
             await batch.adopt("mol 0", str(items["mol 1"].run))
 
 

@@ -51,11 +51,11 @@ async def test_a_journal_belongs_to_one_server(client: Client, tmp_path: Path) -
     other = Client("https://other.example")
 
     with pytest.raises(
-        JournalError, match=r"is of a batch at http://127.0.0.1:[0-9]+/, not at https://other.example/"
+        JournalError, match=r"belongs to a batch at http://127.0.0.1:[0-9]+/, not at https://other.example/"
     ) as caught:
         await other.batch(tmp_path / "campaign.db").__aenter__()
 
-    program, file, sql = shlex.split(str(caught.value).partition("tell the journal: ")[2])
+    program, file, sql = shlex.split(str(caught.value).partition("change it in the journal: ")[2])
     assert (program, file) == ("sqlite3", str(tmp_path / "campaign.db"))
     with contextlib.closing(sqlite3.connect(tmp_path / "campaign.db")) as database:
         database.execute(sql)
@@ -76,7 +76,7 @@ async def test_the_command_for_a_moved_server_is_whole_whatever_the_path(client:
     with pytest.raises(JournalError) as caught:
         await other.batch(path).__aenter__()
 
-    command = shlex.split(str(caught.value).partition("tell the journal: ")[2])
+    command = shlex.split(str(caught.value).partition("change it in the journal: ")[2])
     assert command[:2] == ["sqlite3", str(path)]
     assert command[2] == f"UPDATE journal SET value = '{other.url}' WHERE name = 'server'"
 
@@ -107,11 +107,11 @@ async def test_a_payload_that_will_not_do_names_its_launch(client: Client) -> No
             await batch.add([launch(1), launch(2, variables=3)])
         assert str(caught.value).startswith("the launch 'mol 2' was not added: variables: ")
         assert [where for where, _ in caught.value.problems] == ["variables"]
-        with pytest.raises(InvalidPayload, match="a batch knows its runs by this name"):
+        with pytest.raises(InvalidPayload, match="this name is reserved for batches"):
             await batch.add([launch(3, metadata={"st4sd-async-key": "mine"})])
-        with pytest.raises(TypeError, match="launches are an iterable of Launch, not of str"):
+        with pytest.raises(TypeError, match="expected an iterable of Launch, not of str"):
             await batch.add(["mol"])  # type: ignore[list-item] # the mistake
-        with pytest.raises(TypeError, match=r"iterable of Launch: give \[Launch\(key='mol 4'"):
+        with pytest.raises(TypeError, match=r"iterable of Launch: use \[Launch\(key='mol 4'"):
             await batch.add(launch(4))  # type: ignore[arg-type] # the mistake
         assert await batch.add([launch(1)]) == 1
 

@@ -179,7 +179,7 @@ async def test_a_run_is_adopted_once_by_tasks_that_adopt_it_together(server: Loc
 
     assert len(owners) == 1
     assert (len(errors), counts["started"], counts["unknown"]) == (2, 1, 1)
-    assert all("is that of 'mol" in str(error) or "is not in doubt but started" in str(error) for error in errors)
+    assert all("belongs to 'mol" in str(error) or "is not in doubt but started" in str(error) for error in errors)
 
 
 async def test_a_doubt_is_forgotten_once(server: LocalServer, client: Client) -> None:

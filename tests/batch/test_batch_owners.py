@@ -6,23 +6,24 @@ import json
 import sqlite3
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import anyio
 import pytest
 
 from st4sd_async import Client, Config, StartOutcomeUnknown
-from st4sd_async._batch.journal import Journal
-from st4sd_async._batch.reconcile_rules import Listed, Sighting
-from st4sd_async._batch.reconciler import Doubts
-from st4sd_async._batch.records import digest
-from st4sd_async._batch.state import Row, doubted, sending, started
-from st4sd_async._batch.store import Book
-from st4sd_async._util.clock import SystemClock
+from st4sd_async._batch.observations import InstanceList, ObservedInstance
+from st4sd_async._batch.reconciler import Reconciler
+from st4sd_async._batch.schema import digest
+from st4sd_async._batch.state import LaunchRecord
+from st4sd_async._http.session import ClientSession
 from st4sd_async.local import LocalServer, Reply, ShortList
 
 from .batches import START, launch, launches, numbers, once, worked_off
 from .batches import client as client
 from .batches import server as server
+from .journal_helpers import open_journal, read_journal
 from .journals import FORMAT_1, copied
 
 pytestmark = pytest.mark.anyio
@@ -90,31 +91,31 @@ async def test_a_run_that_is_found_while_another_launch_is_given_it_stays_with_t
 ) -> None:
     """The answer to another start has its id, and is just being written down."""
     payload = digest("{}")
-    book = Book(Journal(tmp_path / "campaign.db"), SystemClock())
-    await book.open("http://127.0.0.1/")
-    await book.add([Row(key, "demo", payload) for key in ("found", "answered")], {payload: "{}"})
-    await book.show(["demo-1"])
+    journal = await open_journal(tmp_path / "campaign.db")
+    await journal.add([LaunchRecord(key, "demo", payload) for key in ("found", "answered")], {payload: "{}"})
+    await journal.note_listed(["demo-1"])
     for key in ("found", "answered"):
-        await book.put(book.rows[key], sending(book.rows[key], 1, 1.0))
-    await book.put(book.rows["found"], doubted(book.rows["found"], "lost", 1.0))
-    answered = book.rows["answered"]
+        await journal.replace(journal.records[key], journal.records[key].to_sending(1, 1.0))
+    await journal.replace(journal.records["found"], journal.records["found"].to_unknown("lost", 1.0))
+    answered = journal.records["answered"]
 
     async with anyio.create_task_group() as tasks:
 
-        async def listing() -> Listed:
-            book.journal._turn.acquire()  # the disk is slow
-            tasks.start_soon(book.put, answered, started(answered, "demo-1", 2.0))
-            its = book.token_of(book.rows["found"])
-            return Listed({"demo-1": Sighting("demo-1", "demo", its, has_metadata=True)})
+        async def send_once(_: Any) -> Any:
+            journal._thread_lock.acquire()  # the disk is slow
+            tasks.start_soon(journal.replace, answered, answered.to_started("demo-1", 2.0))
+            token = journal.token_of(journal.records["found"])
+            return InstanceList({"demo-1": ObservedInstance("demo-1", "demo", token, has_metadata=True)})
 
+        session = cast(ClientSession, SimpleNamespace(send_once=send_once, config=Config()))
         try:
-            settled = await Doubts(book, client, listing, client._config).settle()
+            settled = await Reconciler(journal, client, session).reconcile()
         finally:
-            book.journal._turn.release()
+            journal._thread_lock.release()
 
     assert settled == []
-    assert (book.rows["found"].state, book.owners) == ("unknown", {"demo-1": "answered"})
-    await book.journal.close()
+    assert (journal.records["found"].state, journal.owners) == ("unknown", {"demo-1": "answered"})
+    await journal.close()
 
 
 @pytest.mark.parametrize("answer", NONSENSE, ids=lambda answer: repr(answer)[:12])
@@ -197,11 +198,9 @@ async def test_a_launch_whose_run_is_anothers_is_in_doubt(tmp_path: Path) -> Non
             database.execute("UPDATE run SET key = 'failed' WHERE key = 'started'")
 
     await anyio.to_thread.run_sync(spoil)
-    book = Book(Journal(path), SystemClock())
-    await book.open("http://127.0.0.1:38291/")
-    await book.journal.close()
+    journal = await read_journal(path, server="http://127.0.0.1:38291/")
 
-    row = book.rows["started"]
+    row = journal.records["started"]
     assert (row.state, row.rest_uid) == ("unknown", None)
-    assert "which is that of 'failed'" in (row.error or "")
-    assert book.owners["stuck-49a7f7-dejjcksn"] == "failed"
+    assert "belongs to 'failed'" in (row.error or "")
+    assert journal.owners["stuck-49a7f7-dejjcksn"] == "failed"

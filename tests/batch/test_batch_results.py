@@ -88,7 +88,7 @@ async def test_files_of_another_batch_are_not_replaced(server: LocalServer, clie
             if name == "first.db":
                 await worked_off(batch, outputs=["Energies"], to=results)
                 continue
-            with pytest.raises(ValueError, match="has the files of another batch already, for 2 of the launches"):
+            with pytest.raises(ValueError, match="already has the files of another batch for 2 of the launches"):
                 await worked_off(batch, outputs=["Energies"], to=results)
             assert (batch.counts["planned"], server.traffic[START].requests) == (2, 2)
             await anyio.Path(tmp_path / "other" / "mol-0").mkdir(parents=True)
@@ -118,7 +118,7 @@ async def test_a_wish_that_cannot_be_met_takes_nothing_away(client: Client, tmp_
     [
         ({"outputs": ["Energies"]}, "to, the folder for key-outputs, is missing"),
         ({"to": "results"}, "outputs, names of key-outputs, is missing"),
-        ({"outputs": "Energies", "to": "."}, r"give \['Energies'\]"),
+        ({"outputs": "Energies", "to": "."}, r"use \['Energies'\]"),
     ],
 )
 async def test_outputs_and_a_folder_go_together(client: Client, options: Any, told: str) -> None:

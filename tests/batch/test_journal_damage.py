@@ -12,12 +12,11 @@ import anyio
 import pytest
 
 from st4sd_async import JournalCorrupt, JournalError
-from st4sd_async._batch import state as _moves
-from st4sd_async._batch.journal import Journal
-from st4sd_async._batch.journal_snapshot import glance
-from st4sd_async._batch.records import Contents, digest
-from st4sd_async._batch.state import Row, State
+from st4sd_async._batch.journal_file import read_snapshot
+from st4sd_async._batch.schema import digest
+from st4sd_async._batch.state import LaunchRecord, State
 
+from .journal_helpers import change, open_journal
 from .journals import FORMAT_1
 
 pytestmark = pytest.mark.anyio
@@ -89,28 +88,27 @@ KINDS: list[Callable[[bytearray, random.Random], None]] = [
 
 async def journal_of_many(path: Path) -> None:
     """A journal with launches in several states, some payloads that take several pages, and runs."""
-    journal = Journal(path)
-    await journal.open(SERVER, NOW)
+    journal = await open_journal(path, NOW, SERVER)
     payloads = {digest(content): content for content in (f'{{"a": "{"x" * (number * 900)}"}}' for number in range(12))}
-    rows = [Row(f"mol {number}", "demo", one, since=NOW) for number, one in enumerate([*payloads] * 5)]
+    rows = [LaunchRecord(f"mol {number}", "demo", one, since=NOW) for number, one in enumerate([*payloads] * 5)]
     await journal.add(rows, payloads)
-    sent = [_moves.sending(row, 1, NOW) for row in rows[:40]]
-    await journal.save(*zip(rows, sent, strict=False))
-    runs = [_moves.started(row, f"demo-abcdef-{number:08}", NOW) for number, row in enumerate(sent[:30])]
-    await journal.save(*zip(sent, runs, strict=False))
-    await journal.save(*((row, _moves.ended(row, State.SUCCEEDED, STATUS, NOW)) for row in runs[:20]))
-    await journal.save(*((row, _moves.doubted(row, "lost", NOW)) for row in sent[30:]))
-    await journal.see([f"demo-fedcba-{number:08}" for number in range(20)], 1, 20)
+    sent = [row.to_sending(1, NOW) for row in rows[:40]]
+    await change(journal, *sent)
+    runs = [row.to_started(f"demo-abcdef-{number:08}", NOW) for number, row in enumerate(sent[:30])]
+    await change(journal, *runs)
+    await change(journal, *(row.to_ended(State.SUCCEEDED, STATUS, NOW) for row in runs[:20]))
+    await change(journal, *(row.to_unknown("lost", NOW) for row in sent[30:]))
+    await journal.note_baseline([f"demo-fedcba-{number:08}" for number in range(20)])
     await journal.close()
 
 
-async def read(path: Path) -> tuple[str, list[Row], list[str]]:
+async def read(path: Path) -> tuple[str, list[LaunchRecord], list[str]]:
     """Everything that a batch relies on; the payloads are read as when they are sent."""
-    journal = Journal(path)
+    journal = await open_journal(path, NOW, SERVER)
     try:
-        contents: Contents = await journal.open(SERVER, NOW)
-        payloads = [await journal.payload(row.payload) for row in contents.rows]
-        return contents.token, contents.rows, payloads
+        records = list(journal.records.values())
+        payloads = [await journal.payload(one.payload) for one in records]
+        return journal.token_of(records[0]), records, payloads
     finally:
         await journal.close()
 
@@ -143,7 +141,7 @@ async def test_a_damaged_journal_is_corrupt_and_nothing_else(tmp_path: Path, num
         how = await anyio.to_thread.run_sync(spoil, original, path, seed)
         if seed % 5 == 0:
             with suppress(JournalError), anyio.fail_after(10):
-                await glance(path)
+                await read_snapshot(path)
         try:
             with anyio.fail_after(10):
                 found = await read(path)

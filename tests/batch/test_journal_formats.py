@@ -11,12 +11,10 @@ from typing import Any
 import anyio
 import pytest
 
-from st4sd_async._batch.journal import Journal
-from st4sd_async._batch.journal_snapshot import glance
+from st4sd_async._batch.journal_file import read_snapshot
 from st4sd_async._batch.state import METADATA_KEY, Proof, State, token
-from st4sd_async._batch.store import Book
-from st4sd_async._util.clock import SystemClock
 
+from .journal_helpers import open_journal, read_journal
 from .journals import FORMAT_1, copied
 
 pytestmark = pytest.mark.anyio
@@ -73,11 +71,9 @@ TOKENS = {
 
 async def test_a_journal_of_format_1_is_read_in_full(tmp_path: Path) -> None:
     """Launches in their states and order, proofs, candidates, runs, and the instances that were there before."""
-    book = Book(Journal(copied(FORMAT_1, tmp_path)), SystemClock())
-    await book.open(SERVER)
-    await book.journal.close()
+    journal = await read_journal(copied(FORMAT_1, tmp_path), server=SERVER)
 
-    rows = book.rows
+    rows = journal.records
     assert {key: row.state for key, row in rows.items()} == {**STATES, "sending": State.UNKNOWN}
     assert list(rows) == list(STATES)
     assert {key: row.proof for key, row in rows.items() if row.proof} == PROOFS
@@ -86,21 +82,20 @@ async def test_a_journal_of_format_1_is_read_in_full(tmp_path: Path) -> None:
         "planned, ended": 2,
     }
     assert rows["unknown, candidates"].candidates == ("doubtful-49a7f7-1ycsd6aq",)
-    assert "doubtful-49a7f7-1ycsd6aq" in book.expected()
+    assert "doubtful-49a7f7-1ycsd6aq" in journal.expected_instances()
     assert rows["collected"].files == ("/tmp/campaign/results/collected/Energies/energies.csv",)
-    assert (book.owners, book.gone) == (OWNERS, {"stuck-49a7f7-8yqit8kp", "stuck-49a7f7-fgeoynn2"})
-    assert (book.opening, book.baseline) == (10, 2)
-    assert {"stuck-49a7f7-re7054xl", "stuck-49a7f7-sb1ipls4"} < set(book.seen)
-    assert {key: book.token_of(rows[key]) for key in TOKENS} == TOKENS
+    assert (journal.owners, journal.deleted) == (OWNERS, {"stuck-49a7f7-8yqit8kp", "stuck-49a7f7-fgeoynn2"})
+    assert (journal.opening, journal.baseline) == (10, 2)
+    assert {"stuck-49a7f7-re7054xl", "stuck-49a7f7-sb1ipls4"} < set(journal.seen)
+    assert {key: journal.token_of(rows[key]) for key in TOKENS} == TOKENS
 
 
 async def test_a_journal_of_format_1_can_be_read_while_it_is_open(tmp_path: Path) -> None:
     """By the reader of copies, before and after a batch has opened it."""
     path = copied(FORMAT_1, tmp_path)
-    before = await glance(path)
-    journal = Journal(path)
-    await journal.open(SERVER, 0.0)
-    after = await glance(path)
+    before = await read_snapshot(path)
+    journal = await open_journal(path, 0.0, SERVER)
+    after = await read_snapshot(path)
     await journal.close()
 
     assert {row.key: row.state for row in before} == STATES
@@ -135,8 +130,7 @@ async def test_a_journal_of_format_1_is_brought_to_format_2_in_one_transaction(t
     """Wherever the process is killed, the file is a journal of one format or of the other, with all its launches."""
     path = await anyio.to_thread.run_sync(copied, FORMAT_1, tmp_path)
     before = await anyio.to_thread.run_sync(old_look, path)
-    journal = Journal(path)
-    await journal.open(SERVER, 0.0)
+    journal = await open_journal(path, 0.0, SERVER)
     size = (await anyio.Path(f"{path}-wal").stat()).st_size
 
     formats = []
@@ -147,10 +141,8 @@ async def test_a_journal_of_format_1_is_brought_to_format_2_in_one_transaction(t
         formats.append(found[0])
         if found[0] == "1":
             assert found == before
-        book = Book(Journal(copy), SystemClock())
-        await book.open(SERVER)
-        await book.journal.close()
-        assert {key: row.state for key, row in book.rows.items()} == {**STATES, "sending": State.UNKNOWN}
+        cut_off = await read_journal(copy, server=SERVER)
+        assert {key: row.state for key, row in cut_off.records.items()} == {**STATES, "sending": State.UNKNOWN}
     await journal.close()
 
     assert formats == sorted(formats)
@@ -161,18 +153,17 @@ async def test_a_journal_is_migrated_once(tmp_path: Path) -> None:
     """And says in its header what it is, so that another program's file is never taken for one."""
     path = await anyio.to_thread.run_sync(copied, FORMAT_1, tmp_path)
     for _ in range(2):
-        book = Book(Journal(path), SystemClock())
-        await book.open(SERVER)
-        await book.see(["demo-1"])
-        await book.see(["demo-2"])
-        await book.bury(["demo-1", "demo-3", "stuck-49a7f7-dejjcksn"])
-        await book.journal.close()
+        journal = await open_journal(path, server=SERVER)
+        await journal.note_baseline(["demo-1"])
+        await journal.note_baseline(["demo-2"])
+        await journal.mark_deleted(["demo-1", "demo-3", "stuck-49a7f7-dejjcksn"])
+        await journal.close()
 
     with closing(sqlite3.connect(path)) as database:
         marks = [database.execute(f"PRAGMA {name}").fetchone()[0] for name in ("user_version", "application_id")]
         seen = dict(database.execute("SELECT rest_uid, gone FROM seen WHERE rest_uid LIKE 'demo-%'").fetchall())
     assert marks == [2, 0x73743464]
     assert seen == {"demo-1": "yes", "demo-2": None}
-    assert {"demo-1", "stuck-49a7f7-dejjcksn"} < book.gone
-    assert "demo-3" not in book.gone
-    assert (book.seen["demo-1"], book.seen["demo-2"]) == (10, 11)
+    assert {"demo-1", "stuck-49a7f7-dejjcksn"} < journal.deleted
+    assert "demo-3" not in journal.deleted
+    assert (journal.seen["demo-1"], journal.seen["demo-2"]) == (10, 11)

@@ -16,20 +16,17 @@ import pytest
 
 from st4sd_async import JournalCorrupt, JournalError, JournalLocked
 from st4sd_async._batch.journal import Journal
-from st4sd_async._batch.state import Row, sending
+
+from .journal_helpers import SERVER, SettableClock, open_journal, read_journal, record
 
 pytestmark = pytest.mark.anyio
 
-SERVER = "https://st4sd.example/"
-
 
 async def is_free(path: Path) -> bool:
-    journal = Journal(path)
     try:
-        await journal.open(SERVER, 1.0)
+        await read_journal(path)
     except JournalLocked:
         return False
-    await journal.close()
     return True
 
 
@@ -37,8 +34,8 @@ async def test_a_cancelled_opening_leaves_the_journal_free(tmp_path: Path) -> No
     """By `Task.cancel()` at any moment, and by a scope."""
     path = tmp_path / "campaign.db"
     for number in range(60):
-        journal = Journal(path)
-        task = asyncio.ensure_future(journal.open(SERVER, 1.0))
+        journal = Journal(path, SettableClock())
+        task = asyncio.ensure_future(journal.open(SERVER))
         for _ in range(number % 12):
             await asyncio.sleep(0)
         await asyncio.sleep(number / 12_000)
@@ -47,9 +44,9 @@ async def test_a_cancelled_opening_leaves_the_journal_free(tmp_path: Path) -> No
         if not task.cancelled():
             await journal.close()  # it had ended before
         assert await is_free(path), number
-    journal = Journal(path)
+    journal = Journal(path, SettableClock())
     with anyio.move_on_after(0):
-        await journal.open(SERVER, 1.0)
+        await journal.open(SERVER)
     await journal.close()
     assert await is_free(path)
 
@@ -57,12 +54,14 @@ async def test_a_cancelled_opening_leaves_the_journal_free(tmp_path: Path) -> No
 FORKING = f"""
 import asyncio, gc, os, signal, sys
 from st4sd_async._batch.journal import Journal
-from st4sd_async._batch.state import Row, sending
+from st4sd_async._batch.state import LaunchRecord
+from st4sd_async._util.clock import SystemClock
 
 async def main(path, how):
-    journal = Journal(path)
-    await journal.open({SERVER!r}, 1.0)
-    await journal.add([Row("mol", "demo", "0", since=1.0)], {{}})
+    journal = Journal(path, SystemClock())
+    await journal.open({SERVER!r})
+    record = LaunchRecord("mol", "demo", "0", since=1.0)
+    await journal.add([record], {{}})
     child = os.fork()
     if child == 0:
         if how == "lives":
@@ -75,8 +74,7 @@ async def main(path, how):
         os._exit(0)
     if how != "lives":
         os.waitpid(child, 0)
-    row = Row("mol", "demo", "0", since=1.0)
-    await journal.save((row, sending(row, 1, 1.0)))
+    await journal.replace(record, record.to_sending(1, 1.0))
     print(child, flush=True)
     os.kill(os.getpid(), signal.SIGKILL)
 
@@ -91,15 +89,13 @@ async def test_a_forked_child_neither_keeps_a_journal_nor_harms_it(tmp_path: Pat
     path = tmp_path / "campaign.db"
     parent = await anyio.run_process([sys.executable, "-c", FORKING, str(path), how], check=False, stderr=None)
     assert parent.returncode == -signal.SIGKILL
-    journal = Journal(path)
     try:
-        found = await journal.open(SERVER, 2.0)
-        await journal.close()
+        found = await read_journal(path)
     finally:
         if how == "lives":
             os.kill(int(parent.stdout), signal.SIGKILL)
 
-    assert [(row.key, row.state) for row in found.rows] == [("mol", "unknown")]
+    assert [(row.key, row.state) for row in found.records.values()] == [("mol", "unknown")]
 
 
 def snapshot(path: Path) -> dict[str, bytes]:
@@ -125,8 +121,8 @@ async def test_the_database_of_another_program_is_left_untouched(tmp_path: Path,
         await anyio.to_thread.run_sync(database.close)
     before = await anyio.to_thread.run_sync(snapshot, path)
 
-    with pytest.raises(JournalError, match="is no journal but another database: give another path"):
-        await Journal(path).open(SERVER, 1.0)
+    with pytest.raises(JournalError, match="is not a journal but another database: use another path"):
+        await open_journal(path)
 
     assert await anyio.to_thread.run_sync(snapshot, path) == before
     if is_open:
@@ -141,10 +137,14 @@ OTHERS: dict[str, tuple[Callable[[Path], object], type[JournalError], str]] = {
     "a text": (
         lambda path: path.write_text("key,scale\n" * 99),
         JournalCorrupt,
-        "no SQLite file: give another path if it is not a journal; restore a copy",
+        "not an SQLite file: use another path if it is not a journal; restore a copy",
     ),
-    "a short text": (lambda path: path.write_text("a"), JournalCorrupt, "is no SQLite file"),
-    "the beginning of a database": (lambda path: path.write_bytes(b"SQLite format 3\0"), JournalCorrupt, "no SQLite"),
+    "a short text": (lambda path: path.write_text("a"), JournalCorrupt, "is not an SQLite file"),
+    "the beginning of a database": (
+        lambda path: path.write_bytes(b"SQLite format 3\0"),
+        JournalCorrupt,
+        "not an SQLite",
+    ),
     "a folder": (Path.mkdir, JournalError, "Is a directory"),
     "a FIFO": (os.mkfifo, JournalError, "not a regular file"),
     "a link to nowhere": (lambda path: path.symlink_to("none/none"), JournalError, "No such file or directory"),
@@ -160,7 +160,7 @@ async def test_what_is_no_database_is_refused_and_left_untouched(tmp_path: Path,
     before = await anyio.to_thread.run_sync(snapshot, path)
 
     with anyio.fail_after(5), pytest.raises(error, match=told):
-        await Journal(path).open(SERVER, 1.0)
+        await open_journal(path)
 
     assert await anyio.to_thread.run_sync(snapshot, path) == before
 
@@ -178,11 +178,9 @@ async def test_an_empty_file_becomes_a_journal(tmp_path: Path) -> None:
 
 async def test_a_journal_that_was_killed_at_birth_is_opened(tmp_path: Path) -> None:
     """All of it is in its log then."""
-    journal = Journal(tmp_path / "a.db")
-    await journal.open(SERVER, 1.0)
-    row = Row("mol", "demo", "0", since=1.0)
-    await journal.add([row], {})
-    await journal.save((row, sending(row, 1, 1.0)))
+    journal = await open_journal(tmp_path / "a.db")
+    await journal.add([planned := record()], {})
+    await journal.replace(planned, planned.to_sending(1, 1.0))
     copy = tmp_path / "copy"
     await anyio.Path(copy).mkdir()
     for suffix in ("", "-wal"):
@@ -190,7 +188,5 @@ async def test_a_journal_that_was_killed_at_birth_is_opened(tmp_path: Path) -> N
         await anyio.Path(copy / f"a.db{suffix}").write_bytes(data)
     await journal.close()
 
-    again = Journal(copy / "a.db")
-    found = await again.open(SERVER, 2.0)
-    await again.close()
-    assert [(one.key, one.state) for one in found.rows] == [("mol", "unknown")]
+    again = await read_journal(copy / "a.db")
+    assert [(one.key, one.state) for one in again.records.values()] == [("mol", "unknown")]

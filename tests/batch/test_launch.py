@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from st4sd_async import S3, InvalidPayload, Launch, Staged
-from st4sd_async._batch.collector import folder_of
-from st4sd_async._batch.launch import body, differences, entry, needs
-from st4sd_async._batch.records import digest
+from st4sd_async._batch.download_request import folder_name
+from st4sd_async._batch.launch import describe_differences, lacks_credentials, payload_to_send, prepare_launch
+from st4sd_async._batch.schema import digest
 from st4sd_async._batch.state import METADATA_KEY
 from st4sd_async._payload.prepare import prepare
 
@@ -29,14 +29,14 @@ SECRETIVE: dict[str, Any] = {
 
 async def test_credentials_are_left_out_and_put_back() -> None:
     """Five of them; names, buckets and the rest stay; what is sent is what was given, and our key."""
-    made = await entry(Launch("mol", "demo", SECRETIVE), 1.0)
-    sent = body(made.content, made.secrets, "abc")
+    prepared = await prepare_launch(Launch("mol", "demo", SECRETIVE), 1.0)
+    sent = payload_to_send(prepared.content, prepared.credentials, "abc")
 
-    assert "fake-" not in made.content
-    assert "THREADS" in made.content
-    assert "yours" in made.content
-    assert len(made.secrets) == 6
-    assert needs(made.content)
+    assert "fake-" not in prepared.content
+    assert "THREADS" in prepared.content
+    assert "yours" in prepared.content
+    assert len(prepared.credentials) == 6
+    assert lacks_credentials(prepared.content)
     assert sent == {**SECRETIVE, "metadata": {"campaign": "first", METADATA_KEY: "abc"}}
 
 
@@ -44,7 +44,9 @@ async def test_other_credentials_are_no_other_payload() -> None:
     """They are renewed now and then."""
     renewed = {**SECRETIVE, "environmentVariables": {"PASSWORD": "fake-9", "THREADS": 8}}
 
-    first, second = [(await entry(Launch("mol", "demo", payload), 1.0)).row for payload in (SECRETIVE, renewed)]
+    first, second = [
+        (await prepare_launch(Launch("mol", "demo", payload), 1.0)).record for payload in (SECRETIVE, renewed)
+    ]
 
     assert first == second
 
@@ -54,27 +56,27 @@ async def test_other_credentials_are_no_other_payload() -> None:
 )
 async def test_a_payload_without_credentials_needs_none(payload: Any) -> None:
     """Whatever it looks like."""
-    made = await entry(Launch("mol", "demo", payload), 1.0)
+    prepared = await prepare_launch(Launch("mol", "demo", payload), 1.0)
 
-    assert not needs(made.content)
-    assert made.row.payload == digest(made.content)
-    assert body(made.content, {}, "abc") == {**(payload or {}), "metadata": {METADATA_KEY: "abc"}}
+    assert not lacks_credentials(prepared.content)
+    assert prepared.record.payload == digest(prepared.content)
+    assert payload_to_send(prepared.content, {}, "abc") == {**(payload or {}), "metadata": {METADATA_KEY: "abc"}}
 
 
 async def test_the_order_of_a_payload_is_no_difference() -> None:
     """Nor is how it was given."""
-    first = await entry(Launch("mol", "demo", {"variables": {"a": 1, "b": 2}, "platform": "x"}), 1.0)
-    second = await entry(Launch("mol", "demo", {"platform": "x", "variables": {"b": 2, "a": 1}}), 1.0)
+    first = await prepare_launch(Launch("mol", "demo", {"variables": {"a": 1, "b": 2}, "platform": "x"}), 1.0)
+    second = await prepare_launch(Launch("mol", "demo", {"platform": "x", "variables": {"b": 2, "a": 1}}), 1.0)
 
-    assert first.row == second.row
+    assert first.record == second.record
 
 
 async def test_differences_are_told_by_their_place() -> None:
     """Values, but not contents; a few of many."""
-    before = await entry(Launch("mol", "demo", {"variables": {"a": 1}, "platform": "x"}), 1.0)
-    after = await entry(Launch("mol", "demo:2", {"variables": {str(n): n for n in range(9)}}), 1.0)
+    before = await prepare_launch(Launch("mol", "demo", {"variables": {"a": 1}, "platform": "x"}), 1.0)
+    after = await prepare_launch(Launch("mol", "demo:2", {"variables": {str(n): n for n in range(9)}}), 1.0)
 
-    told = differences(before.row, before.content, after.row, after.content)
+    told = describe_differences(before.record, before.content, after.record, after.content)
 
     assert told.startswith("experiment was 'demo' and is 'demo:2'; platform was 'x' and is absent; variables.a was 1")
     assert told.endswith("; and 7 more")
@@ -118,25 +120,25 @@ async def test_a_start_with_what_becomes_a_payload_says_how() -> None:
 async def test_our_name_in_the_metadata_is_ours() -> None:
     """A run is known by it."""
     with pytest.raises(InvalidPayload, match="use another"):
-        await entry(Launch("mol", "demo", {"metadata": {METADATA_KEY: "x"}}), 1.0)
+        await prepare_launch(Launch("mol", "demo", {"metadata": {METADATA_KEY: "x"}}), 1.0)
 
 
 @pytest.mark.parametrize("key", ["..", ".", "a/b", "a ", "con" * 60, "\u00fc", "a.", "-", "mol / 7: \u00fc"])
 def test_a_folder_is_named_by_a_key_that_will_do_and_else_by_something_like_it(key: str) -> None:
     """No path, no two alike where case does not count, nothing that a file system refuses."""
-    name = folder_of(key, has_twin=False)
+    name = folder_name(key, has_twin=False)
 
     assert name != key
     assert len(name) < 80
     assert name.replace("-", "").replace("~", "").isalnum()
-    assert folder_of("Mol-1.a", has_twin=False) == "Mol-1.a"
-    assert folder_of("Mol-1.a", has_twin=True) != "Mol-1.a"
+    assert folder_name("Mol-1.a", has_twin=False) == "Mol-1.a"
+    assert folder_name("Mol-1.a", has_twin=True) != "Mol-1.a"
 
 
 def test_no_key_can_be_chosen_so_that_it_shares_the_folder_of_another() -> None:
     """Also one that is called like the folder, as it is now and as it was before."""
-    folder = folder_of("a:b", has_twin=False)
-    keys = ["a:b", "a-b", folder, folder.replace("~", "-"), folder_of(folder, has_twin=False)]
+    folder = folder_name("a:b", has_twin=False)
+    keys = ["a:b", "a-b", folder, folder.replace("~", "-"), folder_name(folder, has_twin=False)]
 
-    assert len({folder_of(key, has_twin=False).casefold() for key in keys}) == len(keys)
-    assert folder_of(folder.replace("~", "-"), has_twin=False) == folder.replace("~", "-")
+    assert len({folder_name(key, has_twin=False).casefold() for key in keys}) == len(keys)
+    assert folder_name(folder.replace("~", "-"), has_twin=False) == folder.replace("~", "-")

@@ -8,26 +8,27 @@ from typing import Any
 
 import pytest
 
-from st4sd_async._batch import state as moves
-from st4sd_async._batch.state import BAD_ENDS, MOVES, PROOFS, Proof, Row, State, token
+from st4sd_async._batch.state import FAILURES, PROOFS, TRANSITIONS, LaunchRecord, Proof, State, token
 
-ROW = Row("mol", "demo:latest", "0", since=1.0)
+PLANNED = LaunchRecord("mol", "demo:latest", "0", since=1.0)
 
 
-def at(state: State) -> Row:
-    return replace(ROW, state=state)
+def at(state: State) -> LaunchRecord:
+    return replace(PLANNED, state=state)
 
 
 MAKERS: dict[State, Any] = {
-    State.SENDING: lambda row: moves.sending(row, 3, 2.0),
-    State.UNKNOWN: lambda row: (moves.disowned if row.state is State.STARTED else moves.doubted)(row, "lost", 2.0),
-    State.REFUSED: lambda row: moves.refused(row, "BadRequest", "no", 2.0),
-    State.STARTED: lambda row: moves.started(row, "demo-1", 2.0),
+    State.SENDING: lambda row: row.to_sending(3, 2.0),
+    State.UNKNOWN: lambda row: (row.to_unknown_without_run if row.state is State.STARTED else row.to_unknown)(
+        "lost", 2.0
+    ),
+    State.REFUSED: lambda row: row.to_refused("BadRequest", "no", 2.0),
+    State.STARTED: lambda row: row.to_started("demo-1", 2.0),
     **{
-        state: (lambda row, state=state: moves.ended(row, state, "{}", 2.0))
+        state: (lambda row, state=state: row.to_ended(state, "{}", 2.0))
         for state in (State.SUCCEEDED, State.FAILED, State.STOPPED, State.DELETED)
     },
-    State.COLLECTED: lambda row: moves.collected(row, "{}", ["a.csv"], 2.0),
+    State.COLLECTED: lambda row: row.to_collected("{}", ["a.csv"], 2.0),
 }
 
 
@@ -35,7 +36,7 @@ MAKERS: dict[State, Any] = {
 def test_only_the_moves_of_the_table_exist(before: State, after: State) -> None:
     """Any other is a mistake of ours, and is refused before it is written down."""
     make = MAKERS[after]
-    if after in MOVES[before]:
+    if after in TRANSITIONS[before]:
         moved = make(at(before))
         assert (moved.state, moved.key) == (after, "mol")
     else:
@@ -47,40 +48,40 @@ def test_only_the_moves_of_the_table_exist(before: State, after: State) -> None:
 def test_a_launch_is_planned_again_only_on_a_proof_that_fits(state: State, proof: Proof) -> None:
     """The only way back to where it may be sent."""
     if proof in PROOFS.get(state, ()):
-        again = moves.planned(at(state), proof, 2.0)
+        again = at(state).to_planned(proof, 2.0)
         assert (again.state, again.proof) == (State.PLANNED, proof)
     else:
         with pytest.raises(ValueError, match="'mol' is"):
-            moves.planned(at(state), proof, 2.0)
+            at(state).to_planned(proof, 2.0)
 
 
-@pytest.mark.parametrize("state", sorted(BAD_ENDS))
+@pytest.mark.parametrize("state", sorted(FAILURES))
 def test_a_new_attempt_begins_afresh(state: State) -> None:
     """It has another token, and nothing of what the one before came to."""
     row = replace(at(state), rest_uid="demo-1", status="{}", error="no", error_class="RunFailed", opening=4)
 
-    again = moves.planned(row, Proof.ENDED, 9.0)
+    again = row.to_planned(Proof.ENDED, 9.0)
 
-    assert again == Row("mol", "demo:latest", "0", attempt=2, since=9.0, proof=Proof.ENDED)
+    assert again == LaunchRecord("mol", "demo:latest", "0", attempt=2, since=9.0, proof=Proof.ENDED)
     assert token("j", "mol", again.attempt) != token("j", "mol", row.attempt)
 
 
 @pytest.mark.parametrize("state", sorted(State))
 def test_a_launch_is_corrected_only_before_it_is_sent_or_once_it_is_over(state: State) -> None:
     """It has the other experiment and payload then; what may have been sent in this attempt is never changed."""
-    given = Row("mol", "demo:2", "1")
+    given = LaunchRecord("mol", "demo:2", "1")
     if state is State.PLANNED:
         sent = replace(at(state), opening=3, proof=Proof.NOT_SENT)
-        again = moves.amended(at(state), given, 9.0)
+        again = at(state).to_corrected(given, 9.0)
         assert (again.experiment, again.payload, again.attempt, again.proof) == ("demo:2", "1", 1, None)
         with pytest.raises(ValueError, match="'mol' is planned and cannot become planned"):
-            moves.amended(sent, given, 9.0)
-    elif state in BAD_ENDS:
-        again = moves.amended(at(state), given, 9.0)
-        assert again == Row("mol", "demo:2", "1", attempt=2, since=9.0, proof=Proof.ENDED)
+            sent.to_corrected(given, 9.0)
+    elif state in FAILURES:
+        again = at(state).to_corrected(given, 9.0)
+        assert again == LaunchRecord("mol", "demo:2", "1", attempt=2, since=9.0, proof=Proof.ENDED)
     else:
         with pytest.raises(ValueError, match="'mol' is"):
-            moves.amended(at(state), given, 9.0)
+            at(state).to_corrected(given, 9.0)
 
 
 def test_a_token_tells_nothing_and_is_never_the_same() -> None:
@@ -96,7 +97,7 @@ def test_a_token_tells_nothing_and_is_never_the_same() -> None:
 )
 def test_the_package_of_an_identifier(experiment: str, package: str) -> None:
     """Whatever tag or digest it names."""
-    assert replace(ROW, experiment=experiment).package == package
+    assert replace(PLANNED, experiment=experiment).package == package
 
 
 SETTLED = [
@@ -124,30 +125,30 @@ def test_what_is_left_to_do(state: State, had: str | None, request_: str | None,
 
 def test_a_launch_that_has_a_run_is_in_doubt_again_only_if_it_is_not_its_own() -> None:
     """It loses the run, keeps the reason, and is of the same attempt."""
-    has_run = moves.started(moves.sending(ROW, 1, 2.0), "demo-1", 3.0)
-    with pytest.raises(ValueError, match="no proof that its run is not its own"):
-        moves.doubted(has_run, "lost", 4.0)
+    has_run = PLANNED.to_sending(1, 2.0).to_started("demo-1", 3.0)
+    with pytest.raises(ValueError, match="does not prove that its run is not its own"):
+        has_run.to_unknown("lost", 4.0)
 
-    again = moves.disowned(has_run, "it is another's", 4.0)
+    again = has_run.to_unknown_without_run("it is another's", 4.0)
     assert (again.state, again.rest_uid, again.error) == (State.UNKNOWN, None, "it is another's")
     assert (again.attempt, again.proof) == (1, Proof.NOT_ITS_RUN)
 
 
 def test_what_may_have_been_its_run_and_executed_nothing_stays_named() -> None:
     """Through the next start, until another attempt is asked for."""
-    suspected = moves.suspected(at(State.UNKNOWN), ["demo-1"], ["demo-2"])
-    sent = moves.sending(moves.planned(suspected, Proof.ABSENT, 6.0), 2, 7.0)
-    assert moves.started(sent, "demo-3", 8.0).never_executed == ("demo-2",)
-    failed = moves.ended(moves.started(sent, "demo-3", 8.0), State.FAILED, None, 9.0)
-    assert moves.planned(failed, Proof.ENDED, 9.0).never_executed == ()
+    suspected = at(State.UNKNOWN).with_candidates(["demo-1"], ["demo-2"])
+    sent = suspected.to_planned(Proof.ABSENT, 6.0).to_sending(2, 7.0)
+    assert sent.to_started("demo-3", 8.0).never_executed == ("demo-2",)
+    failed = sent.to_started("demo-3", 8.0).to_ended(State.FAILED, None, 9.0)
+    assert failed.to_planned(Proof.ENDED, 9.0).never_executed == ()
 
 
 def test_a_doubt_keeps_its_beginning_and_loses_its_candidates_with_the_doubt() -> None:
     """The settle window is counted from the end of the last attempt, however often one looks."""
-    doubt = moves.doubted(at(State.SENDING), "lost", 5.0)
-    suspected = moves.suspected(doubt, ["demo-1"])
+    doubt = at(State.SENDING).to_unknown("lost", 5.0)
+    suspected = doubt.with_candidates(["demo-1"])
 
     assert (suspected.since, suspected.candidates) == (5.0, ("demo-1",))
-    assert moves.started(suspected, "demo-1", 6.0).candidates == ()
-    assert moves.planned(suspected, Proof.ABSENT, 6.0).candidates == ()
-    assert moves.uncollected(at(State.SUCCEEDED), "DownloadError", "cut", 7.0).error == "cut"
+    assert suspected.to_started("demo-1", 6.0).candidates == ()
+    assert suspected.to_planned(Proof.ABSENT, 6.0).candidates == ()
+    assert at(State.SUCCEEDED).to_not_collected("DownloadError", "cut", 7.0).error == "cut"

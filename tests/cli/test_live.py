@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from st4sd_async import Client, ProgressUpdate
-from st4sd_async._batch.batch import ENDED_BADLY, LEFT
+from st4sd_async._batch.batch import FAILED_EARLIER, LEFT_UNFINISHED
 from st4sd_async._render.cards import Badge, Bar, Tone
 from st4sd_async.cli.errors import message_of_log
 from st4sd_async.cli.runs import DownloadBar
@@ -287,8 +287,8 @@ def test_what_an_encoding_cannot_say_does_not_cost_the_rest(theirs: Command, she
 def test_what_the_library_logs_is_in_the_words_of_the_command_and_no_order_to_the_terminal() -> None:
     """It may quote the service; of a batch that is left the command itself tells how to go on."""
     quoting = logging.makeLogRecord({"msg": "without an answer: %s", "args": ("a\x1b[2J\n",)})
-    bad = logging.makeLogRecord({"msg": ENDED_BADLY, "args": (2,)})
-    left = logging.makeLogRecord({"msg": LEFT, "args": ("1 planned", "the journal 'x'", "run it again")})
+    bad = logging.makeLogRecord({"msg": FAILED_EARLIER, "args": (2,)})
+    left = logging.makeLogRecord({"msg": LEFT_UNFINISHED, "args": ("1 planned", "the journal 'x'", "run it again")})
 
     assert message_of_log(quoting) == r"without an answer: a\x1b[2J"
     assert message_of_log(bad).endswith(": 2; plan another attempt with: st4sd-async batch retry TABLE")

@@ -13,8 +13,7 @@ from matplotlib import pyplot
 from matplotlib.collections import PolyCollection
 
 from st4sd_async import Client, Config, ConfigError, Launch
-from st4sd_async._batch.records import Moment
-from st4sd_async._batch.state import State
+from st4sd_async._batch.state import State, StateChange
 from st4sd_async._display.timeline import PALE_LABEL, Span, spans
 from tests.conftest import FakeClock
 
@@ -35,9 +34,9 @@ def no_figure_stays() -> Iterator[None]:
     pyplot.close("all")
 
 
-def moments(*states: str, attempt: int = 1, begin: float = 0.0) -> list[Moment]:
+def moments(*states: str, attempt: int = 1, begin: float = 0.0) -> list[StateChange]:
     """Return a state every ten seconds."""
-    return [Moment(attempt, str(state), begin + 10 * number) for number, state in enumerate(states)]
+    return [StateChange(attempt, str(state), begin + 10 * number) for number, state in enumerate(states)]
 
 
 @pytest.mark.parametrize(
@@ -60,9 +59,9 @@ def moments(*states: str, attempt: int = 1, begin: float = 0.0) -> list[Moment]:
         (moments(State.PLANNED, State.REFUSED), [("not started", 0, 10)]),
         (moments(State.COLLECTED), []),
     ],
-    ids=lambda value: " ".join(one.state for one in value) if value and isinstance(value[0], Moment) else "",
+    ids=lambda value: " ".join(one.state for one in value) if value and isinstance(value[0], StateChange) else "",
 )
-def test_moments_become_bars(noted: list[Moment], bars: list[tuple[str, float, float]]) -> None:
+def test_moments_become_bars(noted: list[StateChange], bars: list[tuple[str, float, float]]) -> None:
     """A state lasts until the next one, the last one until now; nothing follows a final state."""
     assert spans(noted, NOW) == [Span(*bar) for bar in bars]
 
@@ -87,7 +86,7 @@ def test_attempts_follow_each_other() -> None:
 
 def test_a_clock_that_was_set_back_draws_no_bar_backwards() -> None:
     """States are ordered by time, and now is never before the last one."""
-    late = [Moment(1, str(State.STARTED), NOW + 50)]
+    late = [StateChange(1, str(State.STARTED), NOW + 50)]
 
     assert spans(late, NOW) == []
 
@@ -135,17 +134,17 @@ async def test_moments_survive_and_older_journals_have_none(clock: FakeClock, tm
         await batch.add([Launch("C1", "demo")])
     clock.time += 60
     async with client(clock).batch(path) as batch:
-        kept = batch._book.moments["C1"]
+        kept = batch._journal.history["C1"]
     with sqlite3.connect(path) as database:
         database.execute("DROP TABLE moment")
     database.close()
     async with client(clock).batch(path) as batch:
         await batch.add([Launch("C2", "demo")])
-        older = dict(batch._book.moments)
+        older = dict(batch._journal.history)
         batch.plot()
 
-    assert kept == [Moment(1, "planned", 1000.0)]
-    assert older == {"C1": [], "C2": [Moment(1, "planned", 1060.0)]}
+    assert kept == [StateChange(1, "planned", 1000.0)]
+    assert older == {"C1": [], "C2": [StateChange(1, "planned", 1060.0)]}
 
 
 @pytest.mark.anyio
@@ -163,7 +162,7 @@ async def test_the_legend_explains_pale_bars_and_crosses(clock: FakeClock) -> No
     """Each colour is there once, pale or not."""
     async with client(clock).batch() as batch:
         await batch.add([Launch("C1", "demo"), Launch("C2", "demo"), Launch("C3", "demo")])
-        batch._book.moments = {
+        batch._journal.history = {
             "C1": moments(State.STARTED, State.SUCCEEDED),
             "C2": moments(State.STARTED, RUNNING, State.SUCCEEDED),
             "C3": moments(State.PLANNED, State.REFUSED),

@@ -12,7 +12,6 @@ import anyio
 import pytest
 
 from st4sd_async import Batch, Client, Item, StartOutcomeUnknown, UnknownRun
-from st4sd_async._batch.reconciler import AT_ONCE, MISSED, SINGLY
 from st4sd_async.local import BadJson, BreakOff, Delay, DropAfter, DropBefore, Html, LocalServer, Reply, ShortList
 from st4sd_async.local.engine.instance_files import FROM_CLUSTER
 from st4sd_async.local.http.faults import Fault
@@ -22,6 +21,12 @@ from tests.batch.batches import server as server
 
 pytestmark = pytest.mark.anyio
 
+MAX_CANDIDATE_REQUESTS = 100
+"""Candidates that one observation requests."""
+MAX_MISSING_REQUESTS = 1000
+"""Missing instances that one observation requests."""
+REQUESTS_IN_FLIGHT = 2
+"""Requests of one observation in flight at once."""
 LIST, DATASTORE = "GET /instances/$", "POST /ds-mongodb-proxy/*"
 SETTLE = 30.0
 """Seconds of the settle window, in the time of the client's clock and of the server."""
@@ -256,7 +261,7 @@ async def test_hundreds_of_unrelated_failed_runs_block_nothing(server: LocalServ
     async with client.batch() as batch:
         await batch.add([launch()])
         async with in_doubt(server, batch) as items:
-            strangers = server.populate("demo", 2 * SINGLY + 50, "setup-failure")
+            strangers = server.populate("demo", 2 * MAX_CANDIDATE_REQUESTS + 50, "setup-failure")
 
     assert items["mol 0"].state == "succeeded"
     assert set(items["mol 0"].never_executed) == set(strangers)
@@ -501,7 +506,7 @@ async def populate_old(server: LocalServer, client: Client, count: int) -> list[
 
 async def test_thousands_of_deleted_instances_are_confirmed_in_portions(server: LocalServer, client: Client) -> None:
     """Looks stay bounded, absence is proven in the end, and other launches go on meanwhile."""
-    old = await populate_old(server, client, MISSED + 200)
+    old = await populate_old(server, client, MAX_MISSING_REQUESTS + 200)
     server.faults.add(START, DropBefore())
     async with client.batch() as batch:
         await batch.add([launch()])
@@ -527,7 +532,7 @@ async def test_lists_that_show_nothing_cost_little(server: LocalServer, client: 
             server.faults.add(LIST, ShortList(1.0), times=3)
 
     assert items["mol 0"].state == "succeeded"
-    assert 3 <= server.faults.hits[f"{STATUS_OF_OLD} Delay"] <= 3 * AT_ONCE
+    assert 3 <= server.faults.hits[f"{STATUS_OF_OLD} Delay"] <= 3 * REQUESTS_IN_FLIGHT
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,9 @@ import asyncio
 import json
 import tempfile
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -17,14 +16,14 @@ from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from st4sd_async import Batch, Client, Config, ConnectFailed, InvalidPayload, Launch, StartOutcomeUnknown
-from st4sd_async._batch.batch import Deployment
-from st4sd_async._batch.limiter import Pace
-from st4sd_async._batch.sender import Starts
-from st4sd_async._batch.state import METADATA_KEY, Proof, State, ended, planned, started, token
-from st4sd_async._batch.store import Book
+from st4sd_async import Batch, Config, ConnectFailed, InvalidPayload, Launch, StartOutcomeUnknown
+from st4sd_async._batch.client import BatchClient
+from st4sd_async._batch.journal import Journal
+from st4sd_async._batch.sender import AdaptiveLimiter, Sender
+from st4sd_async._batch.state import METADATA_KEY, Proof, State, token
+from st4sd_async._http.call import Call
 from st4sd_async._http.session import ClientSession
-from st4sd_async._payload.prepare import Prepared
+from st4sd_async._results.downloads import Downloads
 
 URL = "https://st4sd.example"
 KEYS = tuple("abcd")
@@ -36,8 +35,14 @@ def launch(key: str) -> Launch:
     return Launch(key, "demo", {"metadata": {"name": key}})
 
 
-async def unused(*_: Any) -> Any:
-    raise NotImplementedError
+class FakeSession:
+    """A session whose calls are answered by a function."""
+
+    url = f"{URL}/"
+    config = Config()
+
+    def __init__(self, send_once: Callable[[Call[Any]], Awaitable[Any]]) -> None:
+        self.send_once = send_once
 
 
 class Tasks(RuleBasedStateMachine):
@@ -70,22 +75,23 @@ class Tasks(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         try:
-            self.loop.run(self.book.journal.close())
+            self.loop.run(self.journal.close())
         finally:
             self.loop.close()
             self.folder.cleanup()
 
     async def _open(self) -> None:
-        deployment = Deployment(cast(Client, None), cast(ClientSession, SimpleNamespace(url=URL, config=Config())))
-        self.batch = Batch(deployment, Path(self.folder.name) / "campaign.db", None)
-        self.book: Book = self.batch._book
-        self.starts = Starts(self.book, self._start, Pace(8), unused)
+        session = cast(ClientSession, FakeSession(self._start))
+        path = Path(self.folder.name) / "campaign.db"
+        self.batch = Batch(cast(BatchClient, None), session, cast(Downloads, None), path=path)
+        self.journal: Journal = self.batch._journal
+        self.sender = Sender(self.journal, session, AdaptiveLimiter(8))
         await self.batch.__aenter__()
 
     # The service.
 
-    async def _start(self, experiment: str, prepared: Prepared) -> str:
-        metadata = json.loads(prepared.content)["metadata"]
+    async def _start(self, call: Call[Any]) -> Any:
+        metadata = json.loads(cast(bytes, call.content))["metadata"]
         its, (fate, turns) = metadata[METADATA_KEY], self.fates[metadata["name"]]
         for _ in range(turns):
             await asyncio.sleep(0)
@@ -96,7 +102,7 @@ class Tasks(RuleBasedStateMachine):
         if fate == "vanished":
             raise StartOutcomeUnknown("start", "lost")
         assert its not in self.runs, f"{metadata['name']!r} was started twice"
-        others = sorted(self.book.owners)
+        others = sorted(self.journal.owners)
         self.runs[its] = [f"demo-abcdef-{len(self.runs):08d}"]
         if fate == "lost":
             raise StartOutcomeUnknown("start", "lost")
@@ -116,32 +122,32 @@ class Tasks(RuleBasedStateMachine):
         await asyncio.wait([adding])
 
     async def _send(self, key: str, fate: str, turns: int) -> None:
-        row = self.book.rows.get(key)
-        if row is None or row.state is not State.PLANNED or self.book.is_moving(row):
+        row = self.journal.records.get(key)
+        if row is None or row.state is not State.PLANNED or self.journal.is_stale(row):
             return
         if key not in self.fates:  # one task of a batch sends a launch
             self.fates[key] = fate, turns
-            await self.starts.send(key)
+            await self.sender.send(key)
 
     async def _settle(self, key: str) -> None:
         """Act on what is known of a launch in doubt, as a look at the service does."""
-        row = self.book.rows.get(key)
-        if row is None or row.state is not State.UNKNOWN or self.book.is_moving(row):
+        row = self.journal.records.get(key)
+        if row is None or row.state is not State.UNKNOWN or self.journal.is_stale(row):
             return
-        found = self.runs.get(self.book.token_of(row))
-        after = started(row, found[0], 0.0) if found else planned(row, Proof.ABSENT, 0.0)
-        await self.book.put(row, after)
+        found = self.runs.get(self.journal.token_of(row))
+        after = row.to_started(found[0], 0.0) if found else row.to_planned(Proof.ABSENT, 0.0)
+        await self.journal.replace(row, after)
 
     async def _forget(self, key: str) -> None:
-        row = self.book.rows.get(key)
-        if row is not None and row.state is State.UNKNOWN and self.book.token_of(row) not in self.runs:
+        row = self.journal.records.get(key)
+        if row is not None and row.state is State.UNKNOWN and self.journal.token_of(row) not in self.runs:
             with suppress(ValueError):  # another task was quicker
                 await self.batch.forget(key)
 
     async def _end(self, key: str) -> None:
-        row = self.book.rows.get(key)
-        if row is not None and row.state is State.STARTED and not self.book.is_moving(row):
-            await self.book.put(row, ended(row, State.FAILED, None, 0.0))
+        row = self.journal.records.get(key)
+        if row is not None and row.state is State.STARTED and not self.journal.is_stale(row):
+            await self.journal.replace(row, row.to_ended(State.FAILED, None, 0.0))
 
     async def _together(self, operations: list[tuple[Any, ...]]) -> None:
         works: dict[str, Callable[..., Any]] = {
@@ -172,12 +178,12 @@ class Tasks(RuleBasedStateMachine):
     @rule()
     def the_process_dies(self) -> None:
         """Another one reads what is on the disk."""
-        before = dict(self.book.rows)
-        self.loop.run(self.book.journal.close())
+        before = dict(self.journal.records)
+        self.loop.run(self.journal.close())
         self.loop.run(self._open())
 
-        assert self.book.rows.keys() == before.keys()
-        for key, row in self.book.rows.items():
+        assert self.journal.records.keys() == before.keys()
+        for key, row in self.journal.records.items():
             assert (row.state, row.attempt, row.rest_uid) == (
                 before[key].state,
                 before[key].attempt,
@@ -188,23 +194,23 @@ class Tasks(RuleBasedStateMachine):
 
     @invariant()
     def what_was_added_is_there(self) -> None:
-        assert self.added <= self.book.rows.keys()
-        assert self.book.tally == Counter(row.state for row in self.book.rows.values())
+        assert self.added <= self.journal.records.keys()
+        assert self.journal.counts == Counter(row.state for row in self.journal.records.values())
 
     @invariant()
     def every_run_has_the_owner_whose_token_it_carries(self) -> None:
-        for uid, key in self.book.owners.items():
-            attempts = range(1, self.book.rows[key].attempt + 1)
+        for uid, key in self.journal.owners.items():
+            attempts = range(1, self.journal.records[key].attempt + 1)
             assert any(uid in self.runs.get(self._token(key, attempt), ()) for attempt in attempts)
 
     @invariant()
     def what_was_started_is_owned_or_in_doubt(self) -> None:
-        for key, row in self.book.rows.items():
-            for uid in self.runs.get(self.book.token_of(row), ()):
-                assert row.state is State.UNKNOWN or self.book.owners.get(uid) == key
+        for key, row in self.journal.records.items():
+            for uid in self.runs.get(self.journal.token_of(row), ()):
+                assert row.state is State.UNKNOWN or self.journal.owners.get(uid) == key
 
     def _token(self, key: str, attempt: int) -> str:
-        return token(self.book._token, key, attempt)
+        return token(self.journal._token, key, attempt)
 
 
 # Threads write to the disk, so what fails need not fail again when it is made shorter.

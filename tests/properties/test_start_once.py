@@ -11,34 +11,19 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from st4sd_async._batch.observations import ObservedInstance
 from st4sd_async._batch.reconcile_rules import (
     Absent,
     Found,
-    Known,
-    Look,
-    Sighting,
+    KnownInstances,
+    Observation,
+    SettleWindow,
+    Undecided,
     Verdict,
-    Wait,
-    Window,
     candidates,
-    judge,
+    decide,
 )
-from st4sd_async._batch.state import (
-    BAD_ENDS,
-    Proof,
-    Row,
-    State,
-    amended,
-    disowned,
-    doubted,
-    ended,
-    planned,
-    refused,
-    sending,
-    started,
-    suspected,
-    token,
-)
+from st4sd_async._batch.state import FAILURES, LaunchRecord, Proof, State, token
 
 SETTLE = 180.0
 KEYS = ("a", "b", "c")
@@ -104,7 +89,7 @@ class Batch(RuleBasedStateMachine):
         """What the wall clock says more."""
         self.service: dict[str, Instance] = {}
         self.requests: list[Request] = []
-        self.rows = {key: Row(key, f"{PACKAGES[key]}:latest", "0") for key in KEYS}
+        self.rows = {key: LaunchRecord(key, f"{PACKAGES[key]}:latest", "0") for key in KEYS}
         """On disk; memory is the same after each commit, and is lost with the process."""
         self.owners: dict[str, str] = {}
         self.gone: set[str] = set()
@@ -114,10 +99,10 @@ class Batch(RuleBasedStateMachine):
         """Launches whose answers this process waits for."""
         self.doubted: dict[str, float] = {}
         """Launches in doubt, and since when this process knows that."""
-        self.windows: dict[str, Window] = {}
+        self.windows: dict[str, SettleWindow] = {}
         self.adopted: set[str] = set()
         """Runs that the user gave to a launch without knowing."""
-        self.verdicts: list[tuple[Row, Verdict]] = []
+        self.verdicts: list[tuple[LaunchRecord, Verdict]] = []
         """Of the last look, those that were not acted on yet."""
         self.names = 0
 
@@ -195,10 +180,10 @@ class Batch(RuleBasedStateMachine):
     def _at(self) -> float:
         return self.now + self.wall
 
-    def _doubt(self, row: Row) -> None:
+    def _doubt(self, row: LaunchRecord) -> None:
         self.rows[row.key] = row
         self.doubted[row.key] = self.now
-        self.windows[row.key] = Window(SETTLE, self.now)
+        self.windows[row.key] = SettleWindow(SETTLE, self.now)
 
     @precondition(lambda self: self._in(State.PLANNED))
     @rule(data=st.data(), leaves=st.sampled_from([True, True, True, False]))
@@ -206,7 +191,7 @@ class Batch(RuleBasedStateMachine):
         """Write it down, and send it unless the process dies in between."""
         self._look_before_sending()
         key = data.draw(st.sampled_from(self._in(State.PLANNED)))
-        self.rows[key] = sending(self.rows[key], self.opening, self._at())
+        self.rows[key] = self.rows[key].to_sending(self.opening, self._at())
         if not leaves:
             self.die(None)
             return
@@ -228,14 +213,14 @@ class Batch(RuleBasedStateMachine):
         key = data.draw(st.sampled_from(sorted(self.flying)))
         request, row = self.flying.pop(key), self.rows[key]
         if what == "answer":
-            self._own(started(row, self._handle(request, life), self._at()))
+            self._own(row.to_started(self._handle(request, life), self._at()))
         elif what == "lose":
             self._abandon(request, delay)
-            self._doubt(doubted(row, "lost", self._at()))
+            self._doubt(row.to_unknown("lost", self._at()))
         else:
             self.requests.remove(request)
-            no = refused(row, "InvalidPayload", "no", self._at())
-            self.rows[key] = no if what == "refuse" else planned(row, Proof.NOT_SENT, self._at())
+            no = row.to_refused("InvalidPayload", "no", self._at())
+            self.rows[key] = no if what == "refuse" else row.to_planned(Proof.NOT_SENT, self._at())
 
     @precondition(lambda self: self.flying or self.verdicts or self.windows)
     @rule(delay=delays)
@@ -248,11 +233,11 @@ class Batch(RuleBasedStateMachine):
         self.opening += 1
         for row in self.rows.values():
             if row.state is State.SENDING:
-                self._doubt(doubted(row, "died", self._at()))
+                self._doubt(row.to_unknown("died", self._at()))
             elif row.state is State.UNKNOWN:
                 self._doubt(row)
 
-    def _own(self, row: Row) -> None:
+    def _own(self, row: LaunchRecord) -> None:
         assert row.rest_uid is not None
         assert row.rest_uid not in self.owners
         self.rows[row.key] = row
@@ -260,23 +245,23 @@ class Batch(RuleBasedStateMachine):
 
     # Settling doubts.
 
-    def _sighting(self, uid: str) -> Sighting:
+    def _sighting(self, uid: str) -> ObservedInstance:
         one = self.service[uid]
         shows = self.now >= one.shows
-        return Sighting(uid, one.package, one.token if shows else None, has_metadata=shows)
+        return ObservedInstance(uid, one.package, one.token if shows else None, has_metadata=shows)
 
-    def _detail(self, uid: str, *, has_documents: bool) -> Sighting:
+    def _detail(self, uid: str, *, has_documents: bool) -> ObservedInstance:
         """What a request for a candidate shows."""
         one, seen = self.service[uid], self._sighting(uid)
         has_executed = True if one.has_begun(self.now) else False if has_documents else None
-        return Sighting(uid, one.package, seen.token, seen.has_metadata, self.now >= one.ends, has_executed)
+        return ObservedInstance(uid, one.package, seen.token, seen.has_metadata, self.now >= one.ends, has_executed)
 
-    def _documents(self) -> dict[str, Sighting]:
+    def _documents(self) -> dict[str, ObservedInstance]:
         """What the datastore has, of deleted runs too; it is behind by some seconds."""
         found = [uid for uid, one in self.service.items() if self.now >= one.shows + 10.0]
-        return {uid: Sighting(uid, self.service[uid].package, self.service[uid].token, True) for uid in found}
+        return {uid: ObservedInstance(uid, self.service[uid].package, self.service[uid].token, True) for uid in found}
 
-    def _look(self, hidden: set[str], *, has_documents: bool, asks: bool) -> Look:
+    def _look(self, hidden: set[str], *, has_documents: bool, asks: bool) -> Observation:
         there = self._there()
         expected = {*self.owners, *self.seen} - self.gone
         # A list that lacks what was never shown, and shows all that was, is beyond anybody.
@@ -288,19 +273,19 @@ class Batch(RuleBasedStateMachine):
                 self.seen.setdefault(uid, self.opening + self.has_looked)
         if asks:
             self.gone |= {uid for uid in expected if uid not in there}
-        known, nothing = self._known(), Look(self.now, listed, is_evidence=False)
+        known, nothing = self._known(), Observation(self.now, listed, is_evidence=False)
         wanted = {uid for row in self._doubts() for uid in candidates(row, nothing, known)}
         found = dict(listed)
         if asks:
             found |= {uid: self._detail(uid, has_documents=has_documents) for uid in wanted if uid in listed}
         if has_documents:
             found |= {uid: seen for uid, seen in self._documents().items() if uid not in listed or uid in wanted}
-        return Look(self.now, found, has_documents and expected - self.gone <= set(listed))
+        return Observation(self.now, found, has_documents and expected - self.gone <= set(listed))
 
-    def _known(self) -> Known:
-        return Known(self.owners, self.seen, self.gone)
+    def _known(self) -> KnownInstances:
+        return KnownInstances(self.owners, self.seen, self.gone)
 
-    def _doubts(self) -> list[Row]:
+    def _doubts(self) -> list[LaunchRecord]:
         return [row for row in self.rows.values() if row.state is State.UNKNOWN]
 
     @precondition(lambda self: self._doubts())
@@ -336,22 +321,22 @@ class Batch(RuleBasedStateMachine):
             seen = self._look(hidden | set(rest), has_documents=has_documents, asks=asks)
             self._take_back(seen)
             self.verdicts = [
-                (row, judge(row, token("journal", row.key, row.attempt), seen, self._known(), self.windows[row.key]))
+                (row, decide(row, token("journal", row.key, row.attempt), seen, self._known(), self.windows[row.key]))
                 for row in self._doubts()
             ]
             while acts and self.verdicts:
                 self.act_on_a_verdict()
 
-    def _take_back(self, look: Look) -> None:
+    def _take_back(self, look: Observation) -> None:
         """Runs that carry the token of another launch than that which owns them."""
-        for uid, seen in look.sightings.items():
+        for uid, seen in look.instances.items():
             row = self.rows.get(self.owners.get(uid, ""))
             if row is None or row.state is not State.STARTED or row.rest_uid != uid or seen.token is None:
                 continue
             if seen.token != token("journal", row.key, row.attempt):
                 del self.owners[uid]
                 self.seen.setdefault(uid, self.opening + 1)
-                self._doubt(disowned(row, "another's", self._at()))
+                self._doubt(row.to_unknown_without_run("another's", self._at()))
 
     @precondition(lambda self: self.verdicts)
     @rule()
@@ -361,12 +346,12 @@ class Batch(RuleBasedStateMachine):
             return
         if isinstance(verdict, Found):
             if verdict.rest_uid not in self.owners:
-                self._own(started(row, verdict.rest_uid, self._at()))
+                self._own(row.to_started(verdict.rest_uid, self._at()))
         elif isinstance(verdict, Absent):
-            self.rows[row.key] = planned(row, Proof.ABSENT, self._at())
+            self.rows[row.key] = row.to_planned(Proof.ABSENT, self._at())
         else:
-            assert isinstance(verdict, Wait)
-            self.rows[row.key] = suspected(row, verdict.candidates, verdict.never_executed)
+            assert isinstance(verdict, Undecided)
+            self.rows[row.key] = row.with_candidates(verdict.candidates, verdict.never_executed)
 
     @precondition(lambda self: self._in(State.UNKNOWN))
     @rule(data=st.data())
@@ -377,9 +362,9 @@ class Batch(RuleBasedStateMachine):
             return
         found = [uid for uid in self._runs(token("journal", row.key, row.attempt)) if uid not in self.owners]
         if found:
-            self._own(started(row, found[0], self._at()))
+            self._own(row.to_started(found[0], self._at()))
         elif not self._runs(token("journal", row.key, row.attempt)):
-            self.rows[row.key] = planned(row, Proof.BY_HAND, self._at())
+            self.rows[row.key] = row.to_planned(Proof.BY_HAND, self._at())
 
     @precondition(lambda self: self._in(State.UNKNOWN))
     @rule(data=st.data())
@@ -390,21 +375,21 @@ class Batch(RuleBasedStateMachine):
         if free:
             uid = data.draw(st.sampled_from(free))
             self.adopted.add(uid)
-            self._own(started(row, uid, self._at()))
+            self._own(row.to_started(uid, self._at()))
 
     @precondition(lambda self: self._in(State.STARTED))
-    @rule(data=st.data(), state=st.sampled_from(sorted(BAD_ENDS - {State.REFUSED})))
+    @rule(data=st.data(), state=st.sampled_from(sorted(FAILURES - {State.REFUSED})))
     def end(self, data: Any, state: State) -> None:
         key = data.draw(st.sampled_from(self._in(State.STARTED)))
-        self.rows[key] = ended(self.rows[key], state, None, self._at())
+        self.rows[key] = self.rows[key].to_ended(state, None, self._at())
 
-    @precondition(lambda self: self._in(*BAD_ENDS))
+    @precondition(lambda self: self._in(*FAILURES))
     @rule(data=st.data(), correct=st.booleans())
     def try_again(self, data: Any, correct: bool) -> None:
         """With the same payload, or with another, which may be of another experiment."""
-        row = self.rows[data.draw(st.sampled_from(self._in(*BAD_ENDS)))]
-        other = Row(row.key, data.draw(st.sampled_from(["demo", "other"])), "other payload")
-        again = amended(row, other, self._at()) if correct else planned(row, Proof.ENDED, self._at())
+        row = self.rows[data.draw(st.sampled_from(self._in(*FAILURES)))]
+        other = LaunchRecord(row.key, data.draw(st.sampled_from(["demo", "other"])), "other payload")
+        again = row.to_corrected(other, self._at()) if correct else row.to_planned(Proof.ENDED, self._at())
         self.rows[row.key] = again
 
     @invariant()

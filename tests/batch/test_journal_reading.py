@@ -10,68 +10,55 @@ import anyio
 import pytest
 
 from st4sd_async import JournalError
-from st4sd_async._batch import state as _moves
-from st4sd_async._batch.journal import Journal
-from st4sd_async._batch.journal_snapshot import glance
-from st4sd_async._batch.state import Row, State
+from st4sd_async._batch.journal_file import read_snapshot
+from st4sd_async._batch.state import LaunchRecord, State
+
+from .journal_helpers import NOW, change, open_journal, record
 
 pytestmark = pytest.mark.anyio
-
-NOW = 1_700_000_000.25
-
-
-async def opened(path: Path) -> Journal:
-    journal = Journal(path)
-    await journal.open("https://st4sd.example/", NOW)
-    return journal
-
-
-def rows(count: int) -> list[Row]:
-    return [Row(f"mol {number}", "demo", "digest", since=NOW) for number in range(count)]
 
 
 async def test_a_journal_can_be_read_while_it_is_open(tmp_path: Path) -> None:
     """What was saved is there at once; what is being sent is no doubt, and the owner goes on."""
     path = tmp_path / "a.db"
-    journal = await opened(path)
-    first, second = rows(2)
+    journal = await open_journal(path)
+    first, second = record("mol 0"), record("mol 1")
     await journal.add([first, second], {"digest": "{}"})
 
-    before = await glance(path)
-    await journal.save((second, sent := _moves.sending(second, 1, NOW + 1)))
-    after = await glance(path)
-    await journal.save((sent, run := _moves.started(sent, "demo-1", NOW + 2)))
+    before = await read_snapshot(path)
+    await change(journal, sent := second.to_sending(1, NOW + 1))
+    after = await read_snapshot(path)
+    await change(journal, run := sent.to_started("demo-1", NOW + 2))
     await journal.close()
 
     assert before == [first, second]
     assert after == [first, sent]
-    assert await glance(path) == [first, run]
+    assert await read_snapshot(path) == [first, run]
     assert [one.name async for one in anyio.Path(tmp_path).iterdir()] == ["a.db"]
 
 
 async def test_what_is_read_in_the_middle_of_anything_is_whole(tmp_path: Path) -> None:
     """While thousands of pages are written, and the log is moved into the journal again and again."""
     path = tmp_path / "a.db"
-    journal = await opened(path)
-    launches = rows(200)
+    journal = await open_journal(path)
+    launches = [record(f"mol {number}") for number in range(200)]
     await journal.add(launches, {"digest": "x" * 100_000})
-    sent = [_moves.sending(one, 1, NOW) for one in launches]
-    await journal.save(*zip(launches, sent, strict=True))
-    launches = [_moves.doubted(one, "lost", NOW) for one in sent]
-    await journal.save(*zip(sent, launches, strict=True))
-    reads: list[list[Row]] = []
+    sent = [one.to_sending(1, NOW) for one in launches]
+    await change(journal, *sent)
+    launches = [one.to_unknown("lost", NOW) for one in sent]
+    await change(journal, *launches)
+    reads: list[list[LaunchRecord]] = []
 
     async with anyio.create_task_group() as tasks:
 
         async def read() -> None:
             while True:
-                reads.append(await glance(path))
+                reads.append(await read_snapshot(path))
 
         tasks.start_soon(read)
         for number in range(2, 52):
-            changed = [(one, _moves.suspected(one, [str(number)])) for one in launches]
-            await journal.save(*changed)
-            launches = [after for _, after in changed]
+            launches = [one.with_candidates([str(number)]) for one in launches]
+            await change(journal, *launches)
         tasks.cancel_scope.cancel()
     await journal.close()
 
@@ -85,26 +72,25 @@ async def test_what_is_read_in_the_middle_of_anything_is_whole(tmp_path: Path) -
 async def test_a_journal_of_another_version_is_not_guessed_at(tmp_path: Path) -> None:
     """Nor is what is no journal."""
     newer, other = tmp_path / "newer.db", tmp_path / "other.db"
-    await (await opened(newer)).close()
+    await (await open_journal(newer)).close()
     with closing(sqlite3.connect(newer)) as database:
         database.execute("UPDATE journal SET value = '9' WHERE name = 'format'")
         database.commit()
     other.write_text("key,scale\n")
 
     with pytest.raises(JournalError, match="has format '9', which is newer than 2: update this package"):
-        await glance(newer)
+        await read_snapshot(newer)
     with pytest.raises(JournalError, match=r"other\.db' cannot be read while it is open elsewhere: file is not"):
-        await glance(other)
+        await read_snapshot(other)
 
 
 async def test_the_last_state_counts(tmp_path: Path) -> None:
     """Not that in the journal, while a newer one is in the log."""
-    journal = await opened(tmp_path / "a.db")
-    [row] = rows(1)
-    await journal.add([row], {"digest": "{}"})
-    await journal.save((row, _moves.refused(row, "BadRequest", "no", NOW)))
+    journal = await open_journal(tmp_path / "a.db")
+    await journal.add([record()], {"digest": "{}"})
+    await change(journal, record().to_refused("BadRequest", "no", NOW))
 
-    found = await glance(tmp_path / "a.db")
+    found = await read_snapshot(tmp_path / "a.db")
     await journal.close()
 
     assert [one.state for one in found] == [State.REFUSED]

@@ -1,0 +1,75 @@
+"""Which key-outputs a batch downloads, and into which folder those of each launch go."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .._results.manifest import NAME as MANIFEST_NAME
+from .._util.file_names import is_device, marked
+
+if TYPE_CHECKING:
+    from .journal import Journal
+    from .state import LaunchRecord
+
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,98}[A-Za-z0-9])?")
+
+
+@dataclass(frozen=True)
+class DownloadRequest:
+    """The key-outputs to download of each run that succeeds, and the folder for all of them."""
+
+    names: list[str]
+    to: Path
+    text: str
+    """The request as stored in the journal."""
+
+    def folder(self, journal: Journal, key: str) -> Path:
+        """Return the folder for the files of a launch."""
+        return self.to / folder_name(key, has_twin=journal.has_twin(key))
+
+    def check_unused(self, journal: Journal, keys: Iterable[str]) -> None:
+        """Raise ValueError if the folder of a launch that was never started has downloads."""
+        used = [folder.name for key in keys if ((folder := self.folder(journal, key)) / MANIFEST_NAME).exists()]
+        if used:
+            problem = f"already has the files of another batch for {len(used)} of the launches to start"
+            raise ValueError(f"{str(self.to)!r} {problem}, as in {used[0]!r}: use another folder, or remove them")
+
+    def missing_files(self, records: Iterable[LaunchRecord]) -> list[LaunchRecord]:
+        """Return the collected launches of which a file was removed."""
+        return [
+            record for record in records if record.request == self.text and not all(map(os.path.exists, record.files))
+        ]
+
+
+def download_request(outputs: Iterable[str] | None, to: str | os.PathLike[str] | None) -> DownloadRequest | None:
+    """Return the request for arguments of `Batch.run`. None means no downloads. Raises ValueError if one is missing."""
+    if outputs is None and to is None:
+        return None
+    if isinstance(outputs, str):
+        raise ValueError(f"outputs must be a list of names: use [{outputs!r}]")
+    if outputs is None or to is None:
+        missing = "outputs, names of key-outputs," if outputs is None else "to, the folder for key-outputs,"
+        raise ValueError(f"{missing} is missing: downloads need both")
+    names, folder = list(outputs), Path(to).absolute()
+    return DownloadRequest(names, folder, json.dumps({"outputs": sorted(names), "to": str(folder)}))
+
+
+def folder_name(key: str, *, has_twin: bool) -> str:
+    """
+    Return the name of the folder for the files of a launch: its key if that is a valid name anywhere, or a hash of it.
+
+    No two keys share a name, and no key can be chosen to equal the hashed name of another.
+
+    Args:
+        key: The key.
+        has_twin: Whether an earlier key differs only by case, so that some file systems would not distinguish them.
+    """
+    if _PLAIN_NAME.fullmatch(key) and not has_twin and not is_device(key):
+        return key
+    return marked(re.sub(r"[^A-Za-z0-9_-]+", "-", key).strip("-")[:60] or "key", key)

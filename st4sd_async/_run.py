@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from ._api.datastore import PATIENCE
+from ._api.datastore import DOCUMENT_TIMEOUT
 from ._api.gateways import MOST_BYTES, SCHEME
 from ._render.displayable import Displayable
 from ._results.tables import CSV_FILES
@@ -152,11 +152,11 @@ class Run(Displayable):
         """How each of its components is doing: see `Client.status_report`."""
         return await self.client.status_report(self)
 
-    async def document(self, *, timeout: float = PATIENCE) -> ExperimentDocument:
+    async def document(self, *, timeout: float = DOCUMENT_TIMEOUT) -> ExperimentDocument:
         """What the datastore keeps of it, waited for if it is late: see `Datastore.document`."""
         return await self.client.datastore.document(self.id, timeout=timeout)
 
-    async def components(self, *, timeout: float = PATIENCE) -> list[ComponentDocument]:
+    async def components(self, *, timeout: float = DOCUMENT_TIMEOUT) -> list[ComponentDocument]:
         """What the datastore keeps of its components, waited for: see `Datastore.components_of`."""
         return await self.client.datastore.components_of(self.id, timeout=timeout)
 

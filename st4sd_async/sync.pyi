@@ -67,40 +67,40 @@ class _Experiments:
     """
     The registry of parameterised virtual experiment packages.
 
-    All methods raise `TransportError`, `Unauthorized` or another `APIError` when the service cannot
-    be asked or refuses.
+    All methods raise `TransportError`, `Unauthorized` or another `APIError` if the service cannot be reached or refuses
+    the request.
     """
 
     def delete(self, identifier: str) -> None:
         """
-        Delete an experiment from the registry; its instances and their files stay.
+        Delete an experiment from the registry. Its instances and their files stay.
 
         Args:
             identifier: ``name``, ``name:tag`` or ``name@digest``.
 
         Raises:
-            UnknownExperiment: There is none.
+            UnknownExperiment: There is no such experiment.
 
         Source: ``DELETE experiments/{identifier}``.
         """
 
     def dsl(self, identifier: str) -> dict[str, Any]:
         """
-        The definition of an experiment in DSL 2.0: ``entrypoint``, ``workflows`` and ``components``.
+        Return the definition of an experiment in DSL 2.0: ``entrypoint``, ``workflows`` and ``components``.
 
         Args:
             identifier: ``name``, ``name:tag`` or ``name@digest``.
 
         Raises:
-            UnknownExperiment: There is none.
-            InvalidDSL: Its package cannot be read as it is.
+            UnknownExperiment: There is no such experiment.
+            InvalidDSL: The stored package is invalid.
 
-        Source: ``GET experiments/{identifier}/dsl``, which clones the package and so takes seconds.
+        Source: ``GET experiments/{identifier}/dsl``, which clones the package and takes seconds.
         """
 
     def dsl_text(self, identifier: str) -> str:
         """
-        The same as `dsl`, as a YAML document; raises the same.
+        Return the same as `dsl`, as YAML text, with the same errors.
 
         Source: ``GET experiments/{identifier}/dsl?outputFormat=yaml``.
         """
@@ -109,88 +109,88 @@ class _Experiments:
         self, identifier: str, *, with_registry: bool = True, with_nulls: bool = False, with_beta: bool = False
     ) -> Experiment:
         """
-        One experiment.
+        Return one experiment.
 
         Args:
             identifier: ``name`` (which means ``name:latest``), ``name:tag`` or ``name@digest``.
-            with_registry, with_nulls, with_beta: What it comes with, as from `list`.
+            with_registry, with_nulls, with_beta: What to include, as in `list`.
 
         Returns:
-            The experiment; its ``problems`` tells what is wrong with it.
+            The experiment. Its ``problems`` has what is wrong with it.
 
         Raises:
-            UnknownExperiment: There is none.
-            InvalidPackage: There is one, in a form that the service does not understand any more.
+            UnknownExperiment: There is no such experiment.
+            InvalidPackage: The experiment is stored in a form that the service no longer understands.
 
         Source: ``GET experiments/{identifier}``.
         """
 
     def history(self, name: str) -> History:
         """
-        The versions of an experiment: its tags, and the digests that have none any more.
+        Return the versions of an experiment: its tags, and the digests without a tag.
 
         Args:
-            name: The name, without tag and digest; one that does not exist has no versions.
+            name: The name, without tag or digest. A name that does not exist has no versions.
 
         Source: ``GET experiments/{name}/history``.
         """
 
     def inheritance(self, identifier: str) -> Inheritance:
         """
-        Where the variables of an experiment with several base packages have their values from.
+        Return where the variables of an experiment with several base packages get their values.
 
         Args:
             identifier: ``name``, ``name:tag`` or ``name@digest``.
 
         Raises:
-            UnknownExperiment: There is none.
-            BadRequest: It has one base package, so that there is nothing to tell.
+            UnknownExperiment: There is no such experiment.
+            BadRequest: The experiment has only one base package.
 
         Source: ``GET experiments/{identifier}/package-inheritance``.
         """
 
     def list(self, *, with_registry: bool = True, with_nulls: bool = False, with_beta: bool = False) -> ExperimentList:
         """
-        All experiments that were ever pushed, those without a tag included.
+        Return all experiments, untagged ones included.
 
         Args:
-            with_registry: Whether they come with what the registry found out: digest, tags, inputs and the rest.
-            with_nulls: Whether ``raw`` has fields without a value too.
-            with_beta: Whether ``raw`` has the fields that are still being worked on: graphs, connections and the rest.
+            with_registry: Include what the registry found out itself: inputs, digests, creation times.
+            with_nulls: Include fields without a value in ``raw``.
+            with_beta: Include fields in ``raw`` that are still in development: graphs, connections and others.
 
         Returns:
-            A list in the registry's order; its ``problems`` tells what could not be read.
+            A list in the order of the registry. Its ``problems`` has what could not be parsed.
 
         Source: ``GET experiments/``.
         """
 
     def printed(self, identifier: str, *, pretty: bool = True) -> str:
         """
-        One experiment as the text of a Python dictionary, to be pasted into a program.
+        Return an experiment as the text of a Python dictionary, to paste into a program.
 
         Args:
             identifier: ``name``, ``name:tag`` or ``name@digest``.
-            pretty: Whether it has line breaks.
+            pretty: Add line breaks.
 
         Raises:
-            UnknownExperiment: There is none.
+            UnknownExperiment: There is no such experiment.
 
         Source: ``GET experiments/{identifier}?outputFormat=python``.
         """
 
     def push(self, package: Mapping[str, Any] | Experiment) -> Experiment:
         """
-        Add a parameterised virtual experiment package to the registry; moves its tags and ``latest``.
+        Add a parameterised virtual experiment package to the registry. Moves its tags and ``latest`` to it.
 
         Args:
-            package: The definition, with ``base``, ``metadata`` and ``parameterisation``; or an experiment got
-                from a registry.
+            package: The definition, with ``base``, ``metadata`` and ``parameterisation``, or an experiment from a
+                registry.
 
         Raises:
-            InvalidPackage: The definition or the package it points to will not do.
+            InvalidPackage: The definition, or the package it points to, is invalid.
 
-        Source: ``POST experiments/``, which clones the package and so takes seconds. Pushing the same content
-        again gives the same digest and no second entry.
+        Source: ``POST experiments/``, which clones the package and takes seconds. Pushing the same content again
+        returns the same digest, without a second entry.
         """
 
     def query(
@@ -203,18 +203,18 @@ class _Experiments:
         alone: bool = True,
     ) -> ExperimentList:
         """
-        The experiments that are made of a base package; all there are if none is named.
+        Return the experiments that contain a base package, or all experiments if none is given.
 
         Args:
-            package: The base package, as ``{"source": {"git": {"location": {...}}}, "config": {...}}``; what it does
-                not say may be anything.
-            relationship: A relationship that has it, in place of ``package``.
+            package: The base package, such as ``{"source": {"git": {"location": {...}}}, "config": {...}}``. Fields
+                that it does not have match anything.
+            relationship: A relationship whose base package to use, instead of ``package``.
             side: Which graph of the relationship.
-            match_version: Whether the commit has to be the same too.
-            alone: Whether it has to be the only base package.
+            match_version: Require the same commit too.
+            alone: Require that it is the only base package.
 
         Returns:
-            A list in the registry's order, as from `list`.
+            A list in the order of the registry, as from `list`.
 
         Raises:
             UnknownRelationship: There is no such relationship.
@@ -225,28 +225,28 @@ class _Experiments:
 
     def start_skeleton(self, identifier: str) -> StartSkeleton:
         """
-        What a start of this experiment may say: a payload with magic values, and what they mean.
+        Return what a start of an experiment accepts: a payload with placeholders, and what they mean.
 
         Args:
             identifier: ``name``, ``name:tag`` or ``name@digest``.
 
         Raises:
-            UnknownExperiment: There is none.
+            UnknownExperiment: There is no such experiment.
 
         Source: ``GET experiments/{identifier}/start/payload/``.
         """
 
     def tag(self, identifier: str, tags: Iterable[str]) -> None:
         """
-        Give an experiment these tags in place of those it has; other versions of it lose them.
+        Replace the tags of an experiment. Other versions of it lose these tags.
 
         Args:
             identifier: ``name``, ``name:tag`` or ``name@digest``.
-            tags: At least one; ``latest`` among them if it has that now.
+            tags: At least one tag. Include ``latest`` if the experiment has it now.
 
         Raises:
-            UnknownExperiment: There is none.
-            CannotUntagLatest: It is the latest, and would not be any more.
+            UnknownExperiment: There is no such experiment.
+            CannotUntagLatest: The experiment has the tag ``latest``, and ``tags`` lacks it.
 
         Source: ``PUT experiments/{identifier}/tag``.
         """
@@ -255,13 +255,13 @@ class _Instances:
     """
     Executions of experiments, by rest-uid.
 
-    All methods raise `UnknownRun` for an instance that is not there, and `TransportError`,
-    `Unauthorized` or another `APIError` when the service cannot be asked or refuses.
+    All methods raise `UnknownRun` if there is no such instance, and `TransportError`, `Unauthorized` or another
+    `APIError` if the service cannot be reached or refuses the request.
     """
 
     def delete(self, rest_uid: str) -> None:
         """
-        Stop an instance and delete it; its files stay. Returns before it is dead.
+        Stop an instance and delete it. Its files stay. Returns before the instance has stopped.
 
         Source: ``DELETE instances/{id}``.
         """
@@ -270,56 +270,56 @@ class _Instances:
         self, rest_uid: str, *, include_properties: Iterable[str] | None = None, stringify_nan: bool = False
     ) -> Instance:
         """
-        All the service keeps of one instance: status, key-outputs, labels, the experiment's definition.
+        Return everything that the service stores about an instance: status, key-outputs, labels, the definition.
 
         Args:
             rest_uid: The instance.
-            include_properties: Columns of measured properties in any case, ``["*"]`` for all, None for none. They are
-                in ``property_table``, always with ``input-id``; a column that was not measured is left out.
-            stringify_nan: Whether missing numbers come as the text ``NaN`` and not as floats.
+            include_properties: Columns of measured properties, in any case. ``["*"]`` means all, None means none. They
+                are in ``property_table``, always with ``input-id``. A column that was not measured is left out.
+            stringify_nan: Return missing numbers as the text ``NaN`` and not as floats.
 
         Raises:
-            NotReady: Properties were asked for, and the instance still runs.
-            NoProperties: Properties were asked for, and the experiment measures none.
-            ServerError: Properties were asked for, and there is no status yet.
+            NotReady: Properties were requested, and the instance is still running.
+            NoProperties: Properties were requested, and the experiment measures none.
+            ServerError: Properties were requested, and there is no status yet.
 
         Source: ``GET instances/{id}``.
         """
 
     def list(self) -> builtins.list[Instance]:
         """
-        All instances, in no particular order; [] if there are none.
+        Return all instances, in no particular order. [] if there are none.
 
-        About 2 to 5 KB each, all in one reply. The service leaves out what it fails to read, and does
-        not look at the cluster: a status in the list never shows waiting or start-up failures. An item that cannot
-        be read, as one whose id is not a rest-uid, is left out, with one WARNING in the log; if none
-        can be read, that is a DecodeError. ``status.meta.user_metadata`` of an item is the ``metadata`` that it was
-        started with, once it runs.
+        They come in one reply, about 2 to 5 KB each. The service leaves out instances that it fails to read, and does
+        not look at the cluster: a status in the list never shows waiting or start-up failures. An item that this
+        library cannot parse, such as one with an invalid id, is left out too, with one WARNING in the log. If no item
+        can be parsed, `DecodeError` is raised. Once an instance runs, ``status.meta.user_metadata`` is the
+        ``metadata`` that it was started with.
 
         Source: ``GET instances/``.
         """
 
     def output(self, rest_uid: str, name: str, path: str | None = None) -> Output:
         """
-        The contents of a key-output: a file as it is, a folder as its zip archive.
+        Return the contents of a key-output: a file unchanged, a folder as a zip archive.
 
         Args:
             rest_uid: The instance.
             name: The key-output.
-            path: A file or folder inside of it, as ``"sub/b.bin"``; None: all of it.
+            path: A file or folder in it, such as ``"sub/b.bin"``. None means all of it.
 
         Raises:
-            UnknownOutput: There is no such key-output, not yet, or no such file in it.
+            UnknownOutput: There is no such key-output, or not yet, or no such file in it.
             NotAFolder: ``path`` is given, and the key-output is a file.
-            OutsideOfFolder: ``path`` leads out of it.
-            DecodeError: Something else came in place of a file, such as the web page of a proxy.
+            OutsideOfFolder: ``path`` leads out of the folder.
+            DecodeError: The reply is not a file, but for example the web page of a proxy.
 
         Source: ``GET instances/{id}/outputs/{name}``.
         """
 
     def outputs(self, rest_uid: str) -> dict[str, KeyOutput]:
         """
-        The key-outputs that exist by now, by name; {} before there are any.
+        Return the key-outputs that exist now, by name. {} if there are none yet.
 
         Source: ``GET instances/{id}/outputs``.
         """
@@ -328,46 +328,46 @@ class _Instances:
         self, rest_uid: str, *, include_properties: Iterable[str] | None = None, stringify_nan: bool = False
     ) -> dict[str, builtins.list[Any]]:
         """
-        The properties that the instance measured: column name -> values, rows sorted by ``input-id``.
+        Return the properties that an instance measured: column name -> values, in rows sorted by ``input-id``.
 
-        What could not be measured is NaN. Column names are lower-case. `Client.properties` makes a table of it.
+        Values that could not be measured are NaN. Column names are lower-case. `Client.properties` returns the same as
+        a table.
 
         Args:
             rest_uid: The instance.
-            include_properties: Columns in any case, and ``input-id`` with them; None: all. One that was not
-                measured is left out.
-            stringify_nan: Whether missing numbers come as the text ``"NaN"`` and not as floats.
+            include_properties: Columns, in any case, in addition to ``input-id``. None means all. A column that was
+                not measured is left out.
+            stringify_nan: Return missing numbers as the text ``"NaN"`` and not as floats.
 
         Raises:
-            NotReady: It still runs, or its status is not complete yet.
-            ServerError: It has no status yet.
-            NoProperties: It is over and measured none.
+            NotReady: The instance is still running, or its status is not complete yet.
+            ServerError: There is no status yet.
+            NoProperties: The instance is over and measured none.
 
         Source: ``GET instances/{id}/properties``.
         """
 
     def status(self, rest_uid: str) -> Status:
         """
-        The status of one instance; pending, with every field None, while the service has none.
+        Return the status of an instance. While the service has none, it is pending, and every field is None.
 
         Source: ``GET instances/{id}/status``.
         """
 
 class _Datastore:
     """
-    What the datastore keeps of runs: of each an experiment document, user metadata, and a document a component.
+    Documents about runs: one of each experiment, of its user metadata, and of each component.
 
-    Documents come 10 to 20 s after what they tell, and stay when the run is deleted; a run that
-    failed while it was set up never has any. A search finds what fits all its filters, and without
-    filters all there is, in one reply.
+    Documents lag 10 to 20 s behind the run, and stay when the run is deleted. A run that failed during set-up never
+    has any. A search returns what matches all its filters, or everything without filters, in one reply.
 
-    ``instance``, ``component`` and ``filename`` are regular expressions that need to fit somewhere in
-    the text: ``"Compute"`` finds ``Compute2`` too, ``"^Compute$"`` does not. ``query`` is any filter of
-    MongoDB, where a text is just that text; ``rest_uid`` is exact.
+    ``instance``, ``component`` and ``filename`` are regular expressions, searched for in the text: ``"Compute"`` also
+    finds ``Compute2``, ``"^Compute$"`` does not. ``query`` is any MongoDB filter, in which a text matches exactly.
+    ``rest_uid`` matches exactly.
 
-    All methods raise `NotFound` if the deployment has no datastore, and `TransportError` or another `APIError`
-    when it cannot be asked or refuses. Searches raise ValueError, before anything is sent, for filters that
-    contradict each other and for an expression that is none.
+    All methods raise `NotFound` if the deployment has no datastore, and `TransportError` or another `APIError` if it
+    cannot be reached or refuses the request. Searches raise ValueError, before anything is sent, for filters that
+    contradict each other and for an invalid expression.
     """
 
     def components(
@@ -381,40 +381,42 @@ class _Datastore:
         query: Query | None = None,
     ) -> list[ComponentDocument]:
         """
-        The component documents that match; [] if none does, or not yet.
+        Return the component documents that match. [] if none matches, or not yet.
 
         Args:
-            instance: Expression for the location of the run.
+            instance: Regular expression for the location of the run.
             stage: Index of the stage.
-            component: Expression for the name; or a reference, which is ``stage0.`` and the same.
-            filename: Expression for the absolute path of one of the files.
-            rest_uid: The run's id, in place of its location, which is then asked for first.
-            query: More to match.
+            component: Regular expression for the name. Or a reference: ``stage0.`` and such an expression.
+            filename: Regular expression for the absolute path of one of the files.
+            rest_uid: The run, instead of its location, which is then requested first.
+            query: Further conditions.
         """
 
     def components_of(self, rest_uid: str, *, timeout: float = 30.0) -> list[ComponentDocument]:
         """
-        The documents of all components of a run, never []; they are waited for as the run's `document` is.
+        Return the documents of all components of a run, never []. Waits for them as `document` does.
 
         Raises:
-            NotReady, NotFound, UnknownRun: There are none, for the reasons that `document` tells.
+            NotReady, NotFound, UnknownRun: There are no documents, as in `document`.
         """
 
     def document(self, rest_uid: str, *, timeout: float = 30.0) -> ExperimentDocument:
         """
-        The experiment document of a run, which is waited for if it is late.
+        Return the experiment document of a run, and wait for it if it is late.
 
-        While the run goes on, it is what the datastore has now. Once the run is over or deleted, it is the one
-        that tells the end; if that does not come within 20 s, as for a run that was killed, the last there is.
+        While the run is in progress, this is the current document. Once the run is over or deleted, this is the
+        document with its end. If that does not appear within 20 s, as for a run that was killed, it is the last
+        document.
 
         Args:
-            rest_uid: The run's id.
-            timeout: Seconds to look again for; 0: one look. A request under way is not cut short.
+            rest_uid: The run.
+            timeout: Seconds to wait for the document. 0 means one request. A request in progress is not interrupted.
 
         Raises:
-            NotReady: There is none in time, but it may still come.
-            NotFound: There is none, and the run is over for 20 s, as after a failed set-up.
-            UnknownRun: There is none in time, and the service does not know the run. Asked again, it is not waited for.
+            NotReady: There is no document in time, but it may still appear.
+            NotFound: There is no document, and the run has been over for 20 s, as after a failed set-up.
+            UnknownRun: There is no document in time, and the service does not know the run. The next call does not
+                wait for it again.
         """
 
     def experiments(
@@ -427,19 +429,19 @@ class _Datastore:
         stringify_nan: bool = False,
     ) -> list[ExperimentDocument]:
         """
-        The experiment documents that match, one a run; [] if none does, or not yet.
+        Return the experiment documents that match, one for each run. [] if none matches, or not yet.
 
         Args:
-            instance: Expression for the location of the run.
-            rest_uid: The run's id.
-            query: More to match.
-            include_properties: As in `query`; each document has them as ``property_table``.
+            instance: Regular expression for the location of the run.
+            rest_uid: The run.
+            query: Further conditions.
+            include_properties: As in `query`. Each document has them as ``property_table``.
             stringify_nan: As in `query`.
         """
 
     def is_healthy(self) -> bool:
         """
-        Whether the datastore answers; False if it cannot be reached or fails.
+        Return whether the datastore responds. False if it cannot be reached or fails.
 
         Raises:
             Unauthorized: The credentials were refused, which says nothing about the datastore.
@@ -449,37 +451,36 @@ class _Datastore:
         self, query: Query, *, include_properties: Iterable[str] | None = None, stringify_nan: bool = False
     ) -> list[dict[str, Any]]:
         """
-        The documents that match a query of MongoDB, as they came; [] if none does.
+        Return the documents that match a MongoDB query, unchanged. [] if none matches.
 
         Args:
-            query: The filter, as ``{"type": "experiment", "status.exit-status": "Success"}``.
-            include_properties: Columns of measured properties in any case, ``["*"]`` for all, None for none. They
-                are in ``interface.propertyTable`` of experiment documents: column -> values, with lower-case
+            query: The filter, such as ``{"type": "experiment", "status.exit-status": "Success"}``.
+            include_properties: Columns of measured properties, in any case. ``["*"]`` means all, None means none.
+                They are in ``interface.propertyTable`` of experiment documents: column -> values, with lower-case
                 names, and always ``input-id``. A column that was not measured is left out.
-            stringify_nan: Whether missing and infinite numbers come as texts (``"NaN"``) and not as floats.
+            stringify_nan: Return missing and infinite numbers as texts (``"NaN"``) and not as floats.
 
         Source: ``POST documents/api/v1.0/query``.
         """
 
     def tag(self, about: Iterable[About], tags: Mapping[str, Any]) -> list[UserMetadata]:
         """
-        Add tags to the user metadata of runs, and to the copy of them in their experiment documents.
+        Add tags to the user metadata of runs, and to the copy in their experiment documents.
 
-        Not atomic: documents are read, changed and written whole, up to 100 runs at a time, so that
-        what somebody else writes meanwhile is lost; after an error some runs may have the tags. To
-        tag again does no harm. Tag runs that are over: what the orchestrator of a running one reports
-        later replaces its documents, tags and all.
+        Not atomic: documents are read, changed and written as a whole, up to 100 runs at a time. A concurrent change
+        by another program is lost. After an error, some runs may have the tags. Repeating the call is safe. Tag runs
+        that are over: the orchestrator of a running one overwrites its documents, tags included.
 
         Args:
-            about: Documents of any type, as found or as dictionaries; only their ``instance`` counts.
-            tags: name -> value, texts mostly; one that is there already gets the new value.
+            about: Documents of any type, as found or as dictionaries. Only their ``instance`` is used.
+            tags: name -> value, usually text. An existing tag gets the new value.
 
         Returns:
-            The user metadata as written, one of each run, in the order given.
+            The user metadata as written, one for each run, in the given order.
 
         Raises:
-            NotFound: The datastore does not have both documents of a run; of those read with it, none has the tags.
-            ValueError: A document has no ``instance``, or a tag a name that would hide what documents are found by.
+            NotFound: The datastore lacks one of the two documents of a run. None of the runs read with it was tagged.
+            ValueError: A document has no ``instance``, or a tag has the name of a field that identifies documents.
 
         Source: ``POST documents/api/v1.0/upsert``.
         """
@@ -488,26 +489,26 @@ class _Datastore:
         self, *, instance: str | None = None, rest_uid: str | None = None, query: Query | None = None
     ) -> list[UserMetadata]:
         """
-        The user metadata that match, one document a run; [] if none does, or not yet.
+        Return the user metadata documents that match, one for each run. [] if none matches, or not yet.
 
         Args:
-            instance: Expression for the location of the run.
-            rest_uid: The run's id.
-            query: More to match, as ``{"campaign": "first"}``.
+            instance: Regular expression for the location of the run.
+            rest_uid: The run.
+            query: Further conditions, such as ``{"campaign": "first"}``.
         """
 
 class _Gateways:
     """
-    Where the files of runs are: each run's at one gateway, which its documents name by an id.
+    The services that hold the files of runs. The files of a run are at one gateway, whose id its documents contain.
 
-    All methods raise `NotFound` for a gateway that nobody registered, and `TransportError` or another `APIError` when
-    the registry or the gateway cannot be asked or refuses. A gateway at another host than the deployment's is asked
-    without credentials, unless ``Config.trusted_hosts`` names it.
+    All methods raise `NotFound` for a gateway that is not registered, and `TransportError` or another `APIError` if
+    the registry or the gateway cannot be reached or refuses the request. A gateway on another host than the
+    deployment's receives no credentials, unless ``Config.trusted_hosts`` names it.
     """
 
     def has_component(self, instance: str, stage: int, component: str) -> bool:
         """
-        Whether a component has a working directory at its gateway; False also if the run is unknown there.
+        Return whether a component has a working directory at its gateway. False also if the gateway lacks the run.
 
         Args:
             instance: The ``instance`` of a document.
@@ -519,10 +520,10 @@ class _Gateways:
 
     def is_healthy(self, gateway: str | None = None) -> bool:
         """
-        Whether the registry answers, or a gateway; False if it cannot be reached or fails.
+        Return whether a gateway, or the registry, responds. False if it cannot be reached or fails.
 
         Args:
-            gateway: Its id, as documents have it; None: the registry itself.
+            gateway: Id of the gateway, as documents have it. None means the registry.
 
         Raises:
             Unauthorized: The credentials were refused, which says nothing about the gateway.
@@ -532,54 +533,53 @@ class _Gateways:
 
     def resolve(self, ids: Iterable[str]) -> dict[str, str]:
         """
-        The addresses of gateways by their ids, in the order given, each with a slash at its end.
+        Return the addresses of gateways by their ids, in the given order, each with a slash at its end.
 
-        Those that are not known for at most ten minutes are asked for in one request, however many tasks
-        want them.
+        Addresses are cached for ten minutes. Missing ones are requested together, however many tasks want them.
 
         Raises:
-            NotFound: The registry does not know one; the message names it.
+            NotFound: A gateway is not registered. The message names it.
 
         Source: ``POST gateways/api/v1.0/unique_ids`` of the registry.
         """
 
 class _Relationships:
     """
-    Relationships: an input graph, such as a surrogate, that may take the place of an output graph.
+    Relationships: an input graph, such as a surrogate, that can replace an output graph.
 
-    All methods raise `TransportError`, `Unauthorized` or another `APIError` when the service cannot
-    be asked or refuses.
+    All methods raise `TransportError`, `Unauthorized` or another `APIError` if the service cannot be reached or refuses
+    the request.
     """
 
     def delete(self, identifier: str) -> None:
         """
-        Delete a relationship; what was synthesized from it stays.
+        Delete a relationship. Experiments that were synthesized from it stay.
 
         Raises:
-            UnknownRelationship: There is none.
+            UnknownRelationship: There is no such relationship.
 
         Source: ``DELETE relationships/{identifier}/``.
         """
 
     def get(self, identifier: str) -> Relationship:
         """
-        One relationship; its ``problems`` tells what is wrong with it.
+        Return one relationship. Its ``problems`` has what is wrong with it.
 
         Raises:
-            UnknownRelationship: There is none.
+            UnknownRelationship: There is no such relationship.
 
         Source: ``GET relationships/{identifier}/``.
         """
 
     def list(self, *, nulls: bool = False) -> RelationshipList:
         """
-        All relationships.
+        Return all relationships.
 
         Args:
-            nulls: Whether ``raw`` has fields without a value too.
+            nulls: Include fields without a value in ``raw``.
 
         Returns:
-            A list; its ``problems`` tells what is wrong with entries, and which of them could not be read.
+            A list. Its ``problems`` has what is wrong with entries, and which entries could not be parsed.
 
         Source: ``GET relationships/``.
         """
@@ -588,52 +588,52 @@ class _Relationships:
         self, identifier: str, *, dsl_version: DslVersion = "2.0.0_0.1.0", platform: str | None = None
     ) -> SynthesisPreview:
         """
-        What `synthesize` would give; nothing is stored.
+        Return what `synthesize` would create. Nothing is stored.
 
         Args:
             identifier: The relationship.
             dsl_version: ``"1"`` for FlowIR.
-            platform: The platform to show, None for the one that both experiments have; today's service shows that
-                whatever is asked for.
+            platform: The platform to show. None means the one that both experiments have. Current services ignore
+                this option and always show that one.
 
         Raises:
             UnknownRelationship: There is no such relationship.
-            InvalidRelationship: No sound experiment would come of it.
+            InvalidRelationship: The resulting experiment would be invalid.
 
         Source: ``GET relationships/{identifier}/preview/synthesize/dsl/``.
         """
 
     def push(self, relationship: Mapping[str, Any] | Relationship | RelationshipPayload) -> Relationship:
         """
-        Store a relationship, in place of one of the same name.
+        Store a relationship. It replaces one of the same name.
 
         Args:
             relationship: ``identifier`` and ``transform``, whose two graphs name experiments of the registry, in the
-                service's documented form or as a `RelationshipPayload`; or a relationship got from a registry.
+                documented form of the service or as a `RelationshipPayload`. Or a relationship from a registry.
 
         Returns:
             The relationship as stored, with the links and base packages that the service found itself.
 
         Raises:
-            InvalidRelationship: It will not do, an experiment is not there, or no sound experiment would come of it;
-                ``problems`` tells why.
+            InvalidRelationship: The relationship is invalid, an experiment does not exist, or the synthesis would be
+                invalid. ``problems`` has the reasons.
 
-        Source: ``POST relationships/``, which tries the synthesis and so takes seconds.
+        Source: ``POST relationships/``, which tries the synthesis and takes seconds.
         """
 
     def query(
         self, *, identifier: str | None = None, input_graph: str | None = None, output_graph: str | None = None
     ) -> RelationshipList:
         """
-        The relationships that match all of the expressions; [] if none does.
+        Return the relationships that match all of the given expressions. [] if none matches.
 
         Args:
-            identifier: Regular expression that fits the beginning of the relationship's identifier.
+            identifier: Regular expression, matched at the beginning of the relationship's identifier.
             input_graph: The same for the experiment of the input graph: ``"ani-surrogate:"`` finds all its tags.
             output_graph: The same for the experiment of the output graph.
 
         Raises:
-            ValueError: None is named, or one is no regular expression.
+            ValueError: No expression is given, or one is not a regular expression.
 
         Source: ``POST query/relationships/``.
         """
@@ -647,58 +647,57 @@ class _Relationships:
         generate: bool = True,
     ) -> Synthesis:
         """
-        Make an experiment in which the input graph takes the place of the output graph, and push it.
+        Create an experiment in which the input graph replaces the output graph, and push it.
 
         Args:
             identifier: The relationship.
-            name: Name of the new experiment; it gets the tag ``latest``.
-            parameterisation: ``presets`` and ``executionOptions``, which win over what is generated, or those of an
-                experiment; None: nothing.
-            generate: Whether the rest of the parameterisation is taken from the output graph's experiment and made up
-                from the variables there are.
+            name: Name of the new experiment. It gets the tag ``latest``.
+            parameterisation: ``presets`` and ``executionOptions``, which take precedence over generated ones, or the
+                parameterisation of an experiment. None means empty.
+            generate: Take the rest of the parameterisation from the experiment of the output graph, and generate
+                options for its variables.
 
         Raises:
             UnknownRelationship: There is no such relationship.
-            UnknownExperiment: An experiment that it names is gone.
-            InvalidRelationship: No sound experiment comes of it; ``problems`` tells why.
+            UnknownExperiment: An experiment of the relationship no longer exists.
+            InvalidRelationship: The resulting experiment is invalid. ``problems`` has the reasons.
 
-        Source: ``POST relationships/{identifier}/synthesize/{name}/``, which reads two packages and so takes seconds.
+        Source: ``POST relationships/{identifier}/synthesize/{name}/``, which reads two packages and takes seconds.
         """
 
 class _Library:
     """
     The library of graphs: workflows and components in DSL 2.0, to build experiments from.
 
-    A graph is called like the workflow that it begins with. All methods raise `Disabled` where the deployment
-    has no library, and `TransportError`, `Unauthorized` or another `APIError` when the service cannot be asked
-    or refuses.
+    A graph has the name of its entry workflow. All methods raise `Disabled` if the deployment has no library, and
+    `TransportError`, `Unauthorized` or another `APIError` if the service cannot be reached or refuses the request.
     """
 
     def add(self, graph: Mapping[str, Any]) -> dict[str, Any]:
         """
-        Check a graph and add it.
+        Validate a graph and add it.
 
         Args:
-            graph: ``workflows`` and ``components``, and an ``entrypoint`` unless there is just one workflow, or no
+            graph: ``workflows`` and ``components``, and an ``entrypoint`` unless there is only one workflow, or no
                 workflow and one component. Arguments of the entrypoint are dropped.
 
         Returns:
-            The graph as it was added, with all that was left out.
+            The graph as it was added, with defaults filled in.
 
         Raises:
-            InvalidGraph: It does not make sense; ``problems`` tells why.
-            GraphExists: There is one of its name.
-            OutcomeUnknown: The connection or the service broke when it may have been added.
+            InvalidGraph: The graph is invalid. ``problems`` has the reasons.
+            GraphExists: There already is a graph of this name.
+            OutcomeUnknown: The connection or the service failed when the graph may have been added.
 
         Source: ``POST library/``.
         """
 
     def delete(self, name: str) -> None:
         """
-        Delete a graph; what was built from it stays.
+        Delete a graph. Experiments that were built from it stay.
 
         Raises:
-            UnknownGraph: There is none. A library that is kept in a bucket does not say so: there it is no error.
+            UnknownGraph: There is no such graph. A library that is stored in a bucket does not report this.
 
         Source: ``DELETE library/{name}/``.
         """
@@ -707,15 +706,15 @@ class _Library:
         self, name: str, *, exclude_unset: bool = False, exclude_defaults: bool = False, exclude_none: bool = False
     ) -> dict[str, Any]:
         """
-        One graph: ``entrypoint``, ``workflows`` and ``components``.
+        Return one graph: ``entrypoint``, ``workflows`` and ``components``.
 
         Args:
-            name: Its name.
-            exclude_unset, exclude_defaults, exclude_none: As for `list`.
+            name: Name of the graph.
+            exclude_unset, exclude_defaults, exclude_none: As in `list`.
 
         Raises:
-            UnknownGraph: There is none.
-            InvalidGraph: It is there, but does not make sense any more: delete it.
+            UnknownGraph: There is no such graph.
+            InvalidGraph: The stored graph is no longer valid. Delete it.
 
         Source: ``GET library/{name}/``.
         """
@@ -724,126 +723,126 @@ class _Library:
         self, *, exclude_unset: bool = False, exclude_defaults: bool = False, exclude_none: bool = False
     ) -> LibraryGraphs:
         """
-        All graphs.
+        Return all graphs.
 
         Args:
-            exclude_unset: Leave out what their authors did not write.
-            exclude_defaults: Leave out what is as it is by default.
-            exclude_none: Leave out what has no value.
+            exclude_unset: Leave out fields that the author did not set.
+            exclude_defaults: Leave out fields with their default value.
+            exclude_none: Leave out fields without a value.
 
         Returns:
-            A list of dictionaries; its ``problems`` tells which graphs could not be read.
+            A list of dictionaries. Its ``problems`` names the graphs that could not be parsed.
 
         Source: ``GET library/``.
         """
 
 class _InternalExperiments:
     """
-    Experiments whose definition the deployment itself keeps, in place of a repository.
+    Experiments whose definition the deployment itself stores, instead of a repository.
 
-    All methods raise `TransportError`, `Unauthorized` or another `APIError` when the service cannot
-    be asked or refuses.
+    All methods raise `TransportError`, `Unauthorized` or another `APIError` if the service cannot be reached or refuses
+    the request.
     """
 
     def push(self, dsl: Mapping[str, Any], package: Mapping[str, Any] | Experiment) -> Experiment:
         """
-        Store a DSL, and push the package around it, in place of the last ones of its name.
+        Store a DSL, and push a package for it. They replace those of the same name.
 
         Args:
             dsl: ``entrypoint``, ``workflows`` and ``components``.
-            package: The package, with at least ``metadata.package.name``; its base packages do not count.
-                `Utilities.package_for_dsl` makes one.
+            package: The package, with at least ``metadata.package.name``. Its base packages are ignored.
+                `Utilities.package_for_dsl` generates one.
 
         Returns:
-            The experiment as the registry has it, ready to be started.
+            The experiment as the registry stores it, ready to be started.
 
         Raises:
-            InvalidDSL: The DSL or the package does not make sense; ``problems`` tells where and why.
-            Disabled: The deployment keeps no definitions.
+            InvalidDSL: The DSL or the package is invalid. ``problems`` has the locations and reasons.
+            Disabled: The deployment stores no definitions.
 
         Source: ``POST internal-experiments/``.
         """
 
 class _Utilities:
     """
-    Help for those who write experiments as DSL 2.0; nothing is stored.
+    Checks and conversions for authors of DSL 2.0. Nothing is stored.
 
-    All methods raise `TransportError`, `Unauthorized` or another `APIError` when the service cannot
-    be asked or refuses.
+    All methods raise `TransportError`, `Unauthorized` or another `APIError` if the service cannot be reached or refuses
+    the request.
     """
 
     def package_for_dsl(
         self, dsl: Mapping[str, Any], template: Mapping[str, Any] | Experiment | None = None
     ) -> GeneratedPackage:
         """
-        Make the parameterised package that fits a DSL.
+        Generate the parameterised package for a DSL.
 
         Args:
             dsl: ``entrypoint``, ``workflows`` and ``components``.
-            template: A package whose name, description and parameterisation are kept as far as they fit; None: the
-                package is called ``anonymous`` and leaves nothing to choose.
+            template: A package whose name, description and parameterisation are kept as far as they fit. None means
+                that the package is called ``anonymous`` and has no options.
 
         Returns:
-            The package, with all its inputs, outputs and variables under ``metadata.registry``, and what became of the
-            template.
+            The package, with all its inputs, outputs and variables under ``metadata.registry``, and what was taken
+            from the template.
 
         Raises:
-            InvalidDSL: The DSL or the template does not make sense; ``problems`` tells where and why.
+            InvalidDSL: The DSL or the template is invalid. ``problems`` has the locations and reasons.
 
         Source: ``POST utilities/pvep/``.
         """
 
     def validate_dsl(self, dsl: Mapping[str, Any]) -> None:
         """
-        Check a DSL; no error means that it makes sense.
+        Validate DSL. Returns if it is valid.
 
         Args:
             dsl: ``entrypoint``, ``workflows`` and ``components``.
 
         Raises:
-            InvalidDSL: It does not make sense; ``problems`` tells where and why.
+            InvalidDSL: The DSL is invalid. ``problems`` has the locations and reasons.
 
         Source: ``POST utilities/dsl/``.
         """
 
 class _Datasets:
     """
-    Datasets: S3 buckets that starts may read from or write to by a name, without credentials in the payload.
+    Datasets: S3 buckets that starts may read from or write to by name, without credentials in the payload.
 
-    All methods raise `TransportError`, `Unauthorized` or another `APIError` when the service cannot be asked or
-    refuses; a deployment without Datashim answers `BadRequest`. There is no endpoint that deletes a dataset.
+    All methods raise `TransportError`, `Unauthorized` or another `APIError` if the service cannot be reached or refuses
+    the request. A deployment without Datashim answers with `BadRequest`. There is no endpoint that deletes a dataset.
     """
 
     def create(self, name: str, bucket: S3 | Mapping[str, Any]) -> None:
         """
-        Create a dataset that stands for a bucket; it takes about 30 s until it can be used.
+        Create a dataset for a bucket. It can be used after about 30 s.
 
         Args:
             name: Lower-case letters, digits and dashes.
-            bucket: ``accessKeyID``, ``secretAccessKey``, ``bucket``, ``endpoint`` and, if there is one, ``region``.
+            bucket: ``accessKeyID``, ``secretAccessKey``, ``bucket``, ``endpoint`` and optionally ``region``.
 
         Raises:
-            AlreadyExists: There is one of this name.
-            OutcomeUnknown: The connection or the service broke when it may have been created.
-            ValueError: The bucket lacks something; nothing was sent.
+            AlreadyExists: There already is a dataset of this name.
+            OutcomeUnknown: The connection or the service failed when the dataset may have been created.
+            ValueError: The bucket lacks a field. Nothing was sent.
 
         Source: ``POST datasets/s3/{name}``.
         """
 
     def list(self) -> builtins.list[str]:
         """
-        The names of all datasets, in no particular order; [] if there are none.
+        Return the names of all datasets, in no particular order. [] if there are none.
 
         Source: ``GET datasets/``.
         """
 
 class _ImagePullSecrets:
     """
-    Image pull secrets: with them, runs may use images of private container registries.
+    Image pull secrets, which let runs use images of private container registries.
 
-    A new one is used within two minutes. Nobody can read a password back. All methods raise `TransportError`,
-    `Unauthorized` or another `APIError` when the service cannot be asked or refuses. There is no endpoint that
-    deletes one.
+    A new secret is used within two minutes. Passwords cannot be read back. All methods raise `TransportError`,
+    `Unauthorized` or another `APIError` if the service cannot be reached or refuses the request. There is no endpoint
+    that deletes a secret.
     """
 
     def create(self, name: str, *, server: str, username: str, password: Password) -> None:
@@ -853,60 +852,60 @@ class _ImagePullSecrets:
         Args:
             name: Lower-case letters, digits and dashes.
             server: The registry, without ``https://``: a host, or a host and a path.
-            username: Who pulls.
-            password: Password or token; kept out of messages.
+            username: User name for the registry.
+            password: Password or token. It never appears in messages.
 
         Raises:
-            AlreadyExists: There is one of this name: use `update`.
-            NameTaken: A Secret of this name is something else.
-            OutcomeUnknown: The connection or the service broke when it may have been created.
+            AlreadyExists: There already is a secret of this name. Use `update`.
+            NameTaken: A Kubernetes Secret of this name exists for another purpose.
+            OutcomeUnknown: The connection or the service failed when the secret may have been created.
 
-        Source: ``POST image-pull-secrets/{name}``. Whether the credentials are right is not checked.
+        Source: ``POST image-pull-secrets/{name}``. The service does not check the credentials.
         """
 
     def get(self, name: str) -> builtins.list[str]:
         """
-        The registries that an image pull secret opens.
+        Return the registries that an image pull secret is for.
 
         Raises:
-            UnknownPullSecret: There is none of this name, or not yet.
+            UnknownPullSecret: There is no secret of this name, or not yet.
 
         Source: ``GET image-pull-secrets/{name}``.
         """
 
     def list(self) -> dict[str, builtins.list[str]]:
         """
-        All image pull secrets: name -> the registries that it opens; {} if there are none.
+        Return all image pull secrets: name -> the registries that it is for. {} if there are none.
 
-        Source: ``GET image-pull-secrets/``, which leaves out those that it cannot read.
+        Source: ``GET image-pull-secrets/``, which leaves out secrets that it cannot read.
         """
 
     def update(self, name: str, *, server: str, username: str, password: Password) -> None:
         """
-        Write an image pull secret anew, or create it if it is not there.
+        Replace an image pull secret, or create it if it does not exist.
 
-        A Secret of this name that is something else gets these credentials beside what it has.
+        A Kubernetes Secret of this name that exists for another purpose gets these credentials in addition.
 
         Args:
             name: Lower-case letters, digits and dashes.
-            server: The registry; it replaces all that the secret opened before.
-            username: Who pulls.
-            password: Password or token; kept out of messages.
+            server: The registry. It replaces all registries of the secret.
+            username: User name for the registry.
+            password: Password or token. It never appears in messages.
 
-        Source: ``PUT image-pull-secrets/{name}``. Whether the credentials are right is not checked.
+        Source: ``PUT image-pull-secrets/{name}``. The service does not check the credentials.
         """
 
 class _Deployment:
     """
-    What there is to know about the deployment itself.
+    The deployment itself: its services, and the token of this client.
 
-    All methods raise `TransportError`, `Unauthorized` or another `APIError` when the service cannot
-    be asked or refuses.
+    All methods raise `TransportError`, `Unauthorized` or another `APIError` if the service cannot be reached or refuses
+    the request.
     """
 
     def service(self, name: str) -> str:
         """
-        Where one service is.
+        Return the address of one service.
 
         Args:
             name: ``consumable-computing`` for the runtime service, ``cdb-rest`` for the datastore, or
@@ -914,29 +913,29 @@ class _Deployment:
 
         Raises:
             UnknownService: There is no service of this name.
-            LocalDeployment: The service runs without a cluster, and there are no others.
+            LocalDeployment: The service runs without a cluster, so that there are no other services.
 
         Source: ``GET url-map/{name}``.
         """
 
     def services(self) -> dict[str, str]:
         """
-        Where the services are, as the deployment tells it: name -> address without a slash at its end.
+        Return the addresses of the services: name -> address without a slash at its end.
 
-        An address that holds a user or a password is left out, with a WARNING in the log.
+        An address that contains a user or a password is left out, with a WARNING in the log.
 
         Raises:
-            LocalDeployment: The service runs without a cluster, and there are no others.
+            LocalDeployment: The service runs without a cluster, so that there are no other services.
 
         Source: ``GET url-map/``.
         """
 
     def token(self) -> pydantic.SecretStr:
         """
-        The token that this client is signed in with, as the service sees it.
+        Return the token of this client's login, as the service sees it.
 
         Raises:
-            NoToken: This client is signed in with an API key.
+            NoToken: This client uses an API key.
 
         Source: ``GET authorisation/token``.
         """

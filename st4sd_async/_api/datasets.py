@@ -54,15 +54,15 @@ def _plain(value: Any) -> str:
 
 class Datasets(Group):
     """
-    Datasets: S3 buckets that starts may read from or write to by a name, without credentials in the payload.
+    Datasets: S3 buckets that starts may read from or write to by name, without credentials in the payload.
 
-    All methods raise `TransportError`, `Unauthorized` or another `APIError` when the service cannot be asked or
-    refuses; a deployment without Datashim answers `BadRequest`. There is no endpoint that deletes a dataset.
+    All methods raise `TransportError`, `Unauthorized` or another `APIError` if the service cannot be reached or refuses
+    the request. A deployment without Datashim answers with `BadRequest`. There is no endpoint that deletes a dataset.
     """
 
     async def list(self) -> builtins.list[str]:
         """
-        The names of all datasets, in no particular order; [] if there are none.
+        Return the names of all datasets, in no particular order. [] if there are none.
 
         Source: ``GET datasets/``.
         """
@@ -70,16 +70,16 @@ class Datasets(Group):
 
     async def create(self, name: str, bucket: S3 | Mapping[str, Any]) -> None:
         """
-        Create a dataset that stands for a bucket; it takes about 30 s until it can be used.
+        Create a dataset for a bucket. It can be used after about 30 s.
 
         Args:
             name: Lower-case letters, digits and dashes.
-            bucket: ``accessKeyID``, ``secretAccessKey``, ``bucket``, ``endpoint`` and, if there is one, ``region``.
+            bucket: ``accessKeyID``, ``secretAccessKey``, ``bucket``, ``endpoint`` and optionally ``region``.
 
         Raises:
-            AlreadyExists: There is one of this name.
-            OutcomeUnknown: The connection or the service broke when it may have been created.
-            ValueError: The bucket lacks something; nothing was sent.
+            AlreadyExists: There already is a dataset of this name.
+            OutcomeUnknown: The connection or the service failed when the dataset may have been created.
+            ValueError: The bucket lacks a field. Nothing was sent.
 
         Source: ``POST datasets/s3/{name}``.
         """

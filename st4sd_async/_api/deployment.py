@@ -34,20 +34,20 @@ def token_call() -> Call[pydantic.SecretStr]:
 
 class Deployment(Group):
     """
-    What there is to know about the deployment itself.
+    The deployment itself: its services, and the token of this client.
 
-    All methods raise `TransportError`, `Unauthorized` or another `APIError` when the service cannot
-    be asked or refuses.
+    All methods raise `TransportError`, `Unauthorized` or another `APIError` if the service cannot be reached or refuses
+    the request.
     """
 
     async def services(self) -> dict[str, str]:
         """
-        Where the services are, as the deployment tells it: name -> address without a slash at its end.
+        Return the addresses of the services: name -> address without a slash at its end.
 
-        An address that holds a user or a password is left out, with a WARNING in the log.
+        An address that contains a user or a password is left out, with a WARNING in the log.
 
         Raises:
-            LocalDeployment: The service runs without a cluster, and there are no others.
+            LocalDeployment: The service runs without a cluster, so that there are no other services.
 
         Source: ``GET url-map/``.
         """
@@ -55,7 +55,7 @@ class Deployment(Group):
 
     async def service(self, name: str) -> str:
         """
-        Where one service is.
+        Return the address of one service.
 
         Args:
             name: ``consumable-computing`` for the runtime service, ``cdb-rest`` for the datastore, or
@@ -63,7 +63,7 @@ class Deployment(Group):
 
         Raises:
             UnknownService: There is no service of this name.
-            LocalDeployment: The service runs without a cluster, and there are no others.
+            LocalDeployment: The service runs without a cluster, so that there are no other services.
 
         Source: ``GET url-map/{name}``.
         """
@@ -71,10 +71,10 @@ class Deployment(Group):
 
     async def token(self) -> pydantic.SecretStr:
         """
-        The token that this client is signed in with, as the service sees it.
+        Return the token of this client's login, as the service sees it.
 
         Raises:
-            NoToken: This client is signed in with an API key.
+            NoToken: This client uses an API key.
 
         Source: ``GET authorisation/token``.
         """

@@ -130,11 +130,9 @@ def documents_call(base: str, model: type[D], query: Query, params: Mapping[str,
     return _query(base, query, lambda response: [model.model_validate(one) for one in _descriptors(response)], params)
 
 
-def end_call(base: str, rest_uid: str) -> Call[Status | None]:
+def final_status_call(base: str, rest_uid: str) -> Call[Status | None]:
     """
-    The final status of a run as its experiment document has it; None if it has none.
-
-    A document lags 10 to 20 s behind the run; one that says that the run goes on is no last word.
+    Return the final status of a run from its experiment document; None if the document has none, or lags behind.
     """
     return _query(base, filters(EXPERIMENT, rest_uid=rest_uid), _final)
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from .._errors import InvalidPackage, InvalidPayload, StartOutcomeUnknown, UnknownExperiment
 from .._http.call import LARGEST_BODY, Call, Unexpected, json_body, model, nothing
@@ -12,8 +12,23 @@ from .._http.responses import Response
 from .._http.retry import Replay
 from ..models import Experiment, ExperimentList, StartSkeleton
 from ..models.rest_uid import check_rest_uid, is_of_package, is_rest_uid
-from ._base import package_of, registered, secrets_of
-from .registry import Registry, identifier_path, listed, shown
+from ._base import Group, package_of, registered, secrets_of
+from .registry import (
+    Side,
+    display_params,
+    dsl_call,
+    dsl_text_call,
+    history_call,
+    identifier_path,
+    inheritance_call,
+    listed,
+    printed_call,
+    query_call,
+    tag_call,
+)
+
+if TYPE_CHECKING:
+    from ..models import History, Inheritance
 
 PACKAGE_FIELDS = frozenset({"base", "metadata", "parameterisation"})
 """The fields of a package's definition."""
@@ -87,80 +102,96 @@ def lambda_call(content: bytes, secrets: tuple[str, ...]) -> Call[str]:
     )
 
 
-class Experiments(Registry):
+class Experiments(Group):
     """
     The registry of parameterised virtual experiment packages.
 
-    All methods raise `TransportError`, `Unauthorized` or another `APIError` when the service cannot
-    be asked or refuses.
+    All methods raise `TransportError`, `Unauthorized` or another `APIError` if the service cannot be reached or refuses
+    the request.
     """
 
     async def list(
         self, *, with_registry: bool = True, with_nulls: bool = False, with_beta: bool = False
     ) -> ExperimentList:
         """
-        All experiments that were ever pushed, those without a tag included.
+        Return all experiments, untagged ones included.
 
         Args:
-            with_registry: Whether they come with what the registry found out: digest, tags, inputs and the rest.
-            with_nulls: Whether ``raw`` has fields without a value too.
-            with_beta: Whether ``raw`` has the fields that are still being worked on: graphs, connections and the rest.
+            with_registry: Include what the registry found out itself: inputs, digests, creation times.
+            with_nulls: Include fields without a value in ``raw``.
+            with_beta: Include fields in ``raw`` that are still in development: graphs, connections and others.
 
         Returns:
-            A list in the registry's order; its ``problems`` tells what could not be read.
+            A list in the order of the registry. Its ``problems`` has what could not be parsed.
 
         Source: ``GET experiments/``.
         """
-        params = shown(registry=with_registry, nulls=with_nulls, beta=with_beta)
+        params = display_params(registry=with_registry, nulls=with_nulls, beta=with_beta)
         return await self._session.send(list_call(params))
 
     async def get(
         self, identifier: str, *, with_registry: bool = True, with_nulls: bool = False, with_beta: bool = False
     ) -> Experiment:
         """
-        One experiment.
+        Return one experiment.
 
         Args:
             identifier: ``name`` (which means ``name:latest``), ``name:tag`` or ``name@digest``.
-            with_registry, with_nulls, with_beta: What it comes with, as from `list`.
+            with_registry, with_nulls, with_beta: What to include, as in `list`.
 
         Returns:
-            The experiment; its ``problems`` tells what is wrong with it.
+            The experiment. Its ``problems`` has what is wrong with it.
 
         Raises:
-            UnknownExperiment: There is none.
-            InvalidPackage: There is one, in a form that the service does not understand any more.
+            UnknownExperiment: There is no such experiment.
+            InvalidPackage: The experiment is stored in a form that the service no longer understands.
 
         Source: ``GET experiments/{identifier}``.
         """
-        params = shown(registry=with_registry, nulls=with_nulls, beta=with_beta)
+        params = display_params(registry=with_registry, nulls=with_nulls, beta=with_beta)
         return await self._session.send(get_call(identifier, params))
 
     async def push(self, package: Mapping[str, Any] | Experiment) -> Experiment:
         """
-        Add a parameterised virtual experiment package to the registry; moves its tags and ``latest``.
+        Add a parameterised virtual experiment package to the registry. Moves its tags and ``latest`` to it.
 
         Args:
-            package: The definition, with ``base``, ``metadata`` and ``parameterisation``; or an experiment got
-                from a registry.
+            package: The definition, with ``base``, ``metadata`` and ``parameterisation``, or an experiment from a
+                registry.
 
         Raises:
-            InvalidPackage: The definition or the package it points to will not do.
+            InvalidPackage: The definition, or the package it points to, is invalid.
 
-        Source: ``POST experiments/``, which clones the package and so takes seconds. Pushing the same content
-        again gives the same digest and no second entry.
+        Source: ``POST experiments/``, which clones the package and takes seconds. Pushing the same content again
+        returns the same digest, without a second entry.
         """
         return await self._session.send(push_call(package))
 
+    async def tag(self, identifier: str, tags: Iterable[str]) -> None:
+        """
+        Replace the tags of an experiment. Other versions of it lose these tags.
+
+        Args:
+            identifier: ``name``, ``name:tag`` or ``name@digest``.
+            tags: At least one tag. Include ``latest`` if the experiment has it now.
+
+        Raises:
+            UnknownExperiment: There is no such experiment.
+            CannotUntagLatest: The experiment has the tag ``latest``, and ``tags`` lacks it.
+
+        Source: ``PUT experiments/{identifier}/tag``.
+        """
+        await self._session.send(tag_call(identifier, tags))
+
     async def delete(self, identifier: str) -> None:
         """
-        Delete an experiment from the registry; its instances and their files stay.
+        Delete an experiment from the registry. Its instances and their files stay.
 
         Args:
             identifier: ``name``, ``name:tag`` or ``name@digest``.
 
         Raises:
-            UnknownExperiment: There is none.
+            UnknownExperiment: There is no such experiment.
 
         Source: ``DELETE experiments/{identifier}``.
         """
@@ -168,17 +199,114 @@ class Experiments(Registry):
 
     async def start_skeleton(self, identifier: str) -> StartSkeleton:
         """
-        What a start of this experiment may say: a payload with magic values, and what they mean.
+        Return what a start of an experiment accepts: a payload with placeholders, and what they mean.
 
         Args:
             identifier: ``name``, ``name:tag`` or ``name@digest``.
 
         Raises:
-            UnknownExperiment: There is none.
+            UnknownExperiment: There is no such experiment.
 
         Source: ``GET experiments/{identifier}/start/payload/``.
         """
         return await self._session.send(skeleton_call(identifier))
+
+    async def history(self, name: str) -> History:
+        """
+        Return the versions of an experiment: its tags, and the digests without a tag.
+
+        Args:
+            name: The name, without tag or digest. A name that does not exist has no versions.
+
+        Source: ``GET experiments/{name}/history``.
+        """
+        return await self._session.send(history_call(name))
+
+    async def query(
+        self,
+        *,
+        package: Mapping[str, Any] | None = None,
+        relationship: str | None = None,
+        side: Side = "input",
+        match_version: bool = False,
+        alone: bool = True,
+    ) -> ExperimentList:
+        """
+        Return the experiments that contain a base package, or all experiments if none is given.
+
+        Args:
+            package: The base package, such as ``{"source": {"git": {"location": {...}}}, "config": {...}}``. Fields
+                that it does not have match anything.
+            relationship: A relationship whose base package to use, instead of ``package``.
+            side: Which graph of the relationship.
+            match_version: Require the same commit too.
+            alone: Require that it is the only base package.
+
+        Returns:
+            A list in the order of the registry, as from `list`.
+
+        Raises:
+            UnknownRelationship: There is no such relationship.
+            InvalidQuery: The package has fields that base packages do not have.
+
+        Source: ``POST query/experiments/``.
+        """
+        return await self._session.send(
+            query_call(package=package, relationship=relationship, side=side, match_version=match_version, alone=alone)
+        )
+
+    async def printed(self, identifier: str, *, pretty: bool = True) -> str:
+        """
+        Return an experiment as the text of a Python dictionary, to paste into a program.
+
+        Args:
+            identifier: ``name``, ``name:tag`` or ``name@digest``.
+            pretty: Add line breaks.
+
+        Raises:
+            UnknownExperiment: There is no such experiment.
+
+        Source: ``GET experiments/{identifier}?outputFormat=python``.
+        """
+        return await self._session.send(printed_call(identifier, pretty=pretty))
+
+    async def dsl(self, identifier: str) -> dict[str, Any]:
+        """
+        Return the definition of an experiment in DSL 2.0: ``entrypoint``, ``workflows`` and ``components``.
+
+        Args:
+            identifier: ``name``, ``name:tag`` or ``name@digest``.
+
+        Raises:
+            UnknownExperiment: There is no such experiment.
+            InvalidDSL: The stored package is invalid.
+
+        Source: ``GET experiments/{identifier}/dsl``, which clones the package and takes seconds.
+        """
+        return await self._session.send(dsl_call(identifier))
+
+    async def dsl_text(self, identifier: str) -> str:
+        """
+        Return the same as `dsl`, as YAML text, with the same errors.
+
+        Source: ``GET experiments/{identifier}/dsl?outputFormat=yaml``.
+        """
+        return await self._session.send(dsl_text_call(identifier))
+
+    async def inheritance(self, identifier: str) -> Inheritance:
+        """
+        Return where the variables of an experiment with several base packages get their values.
+
+        Args:
+            identifier: ``name``, ``name:tag`` or ``name@digest``.
+
+        Raises:
+            UnknownExperiment: There is no such experiment.
+            BadRequest: The experiment has only one base package.
+
+        Source: ``GET experiments/{identifier}/package-inheritance``.
+        """
+        return await self._session.send(inheritance_call(identifier))
 
 
 def _body(definition: Mapping[str, Any]) -> bytes:

@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 
 SERVICE = "cdb-gateway-registry"
 """Name of the registry among the services."""
-AGE = 600.0
-"""Seconds for which it is believed where a gateway is."""
+CACHE_SECONDS = 600.0
+"""How long the address of a gateway is used before it is requested again."""
+ASK_OPERATOR = "ask the operators of the deployment"
 MOST_BYTES = 32 << 20
 """Bytes of all files that a gateway puts into one answer."""
 MOST_FILES = 1000
@@ -126,8 +127,8 @@ def _hosts(response: Response) -> dict[str, str]:
     found = response.json()
     hosts = {name: str(entry.get("host")) for name, entry in found.items() if isinstance(entry, dict)}
     for name, host in hosts.items():
-        if "@" in host:  # not told, because it may hold a password
-            raise APIError(f"the registry has an address of gateway {name!r} that cannot be used: tell who runs it")
+        if "@" in host:  # not quoted, because it may contain a password
+            raise APIError(f"the registry has an address of gateway {name!r} that cannot be used: {ASK_OPERATOR}")
     usable = {name: host for name, host in hosts.items() if split_address(host) is not None}
     if found and not usable:
         raise ValueError("no addresses")
@@ -147,21 +148,21 @@ def _no_archive(response: Response) -> None:
 
 class Gateways(Group):
     """
-    Where the files of runs are: each run's at one gateway, which its documents name by an id.
+    The services that hold the files of runs. The files of a run are at one gateway, whose id its documents contain.
 
-    All methods raise `NotFound` for a gateway that nobody registered, and `TransportError` or another `APIError` when
-    the registry or the gateway cannot be asked or refuses. A gateway at another host than the deployment's is asked
-    without credentials, unless ``Config.trusted_hosts`` names it.
+    All methods raise `NotFound` for a gateway that is not registered, and `TransportError` or another `APIError` if
+    the registry or the gateway cannot be reached or refuses the request. A gateway on another host than the
+    deployment's receives no credentials, unless ``Config.trusted_hosts`` names it.
     """
 
     def __init__(self, session: ClientSession) -> None:
         super().__init__(session)
-        self._known = session.shared.gateways
+        self._cache = session.shared.gateways
         self._clock = session.config.clock
-        self._asked = 0
-        """How many times the registry has answered."""
-        self._unknown: dict[str, int] = {}
-        """id -> in which answer it was missing."""
+        self._replies = 0
+        """How many times the registry has replied."""
+        self._missing_in: dict[str, int] = {}
+        """id of an unregistered gateway -> number of the newest reply that lacked it."""
         self._lock = anyio.Lock()
 
     async def _registry(self) -> str:
@@ -169,44 +170,44 @@ class Gateways(Group):
 
     async def resolve(self, ids: Iterable[str]) -> dict[str, str]:
         """
-        The addresses of gateways by their ids, in the order given, each with a slash at its end.
+        Return the addresses of gateways by their ids, in the given order, each with a slash at its end.
 
-        Those that are not known for at most ten minutes are asked for in one request, however many tasks
-        want them.
+        Addresses are cached for ten minutes. Missing ones are requested together, however many tasks want them.
 
         Raises:
-            NotFound: The registry does not know one; the message names it.
+            NotFound: A gateway is not registered. The message names it.
 
         Source: ``POST gateways/api/v1.0/unique_ids`` of the registry.
         """
         wanted = dict.fromkeys([ids] if isinstance(ids, str) else ids)
-        asked = self._asked
-        if self._missing(wanted):
+        replies = self._replies
+        if self._expired(wanted):
             async with self._lock:
-                if missing := [name for name in self._missing(wanted) if self._unknown.get(name, -1) < asked]:
-                    await self._ask(missing)
-        if missing := self._missing(wanted):
-            told = f"nobody registered the gateway(s) {missing}, so that their files cannot be reached"
-            raise NotFound(f"{told}: ask who runs the deployment")
-        return {name: self._known[name][0] for name in wanted}
+                # Another task may have asked while this one waited for the lock.
+                if missing := [name for name in self._expired(wanted) if self._missing_in.get(name, -1) < replies]:
+                    await self._fetch(missing)
+        if missing := self._expired(wanted):
+            raise NotFound(f"the gateways {missing} are not registered, their files cannot be reached: {ASK_OPERATOR}")
+        return {name: self._cache[name][0] for name in wanted}
 
-    async def _ask(self, ids: Iterable[str]) -> None:
+    async def _fetch(self, ids: Iterable[str]) -> None:
         found = await self._session.send(resolve_call(await self._registry(), ids))
         now = self._clock.now()
-        self._known.update({name: (self._session.shared.root(host), now) for name, host in found.items()})
-        self._unknown.update({name: self._asked for name in ids if name not in found})
-        self._asked += 1
+        self._cache.update({name: (self._session.shared.root(host), now) for name, host in found.items()})
+        self._missing_in.update({name: self._replies for name in ids if name not in found})
+        self._replies += 1
 
-    def _missing(self, wanted: Iterable[str]) -> list[str]:
-        oldest = self._clock.now() - AGE
-        return [name for name in wanted if name not in self._known or self._known[name][1] < oldest]
+    def _expired(self, ids: Iterable[str]) -> list[str]:
+        """Return the ids whose address is not in the cache, or too old."""
+        oldest = self._clock.now() - CACHE_SECONDS
+        return [name for name in ids if name not in self._cache or self._cache[name][1] < oldest]
 
     async def is_healthy(self, gateway: str | None = None) -> bool:
         """
-        Whether the registry answers, or a gateway; False if it cannot be reached or fails.
+        Return whether a gateway, or the registry, responds. False if it cannot be reached or fails.
 
         Args:
-            gateway: Its id, as documents have it; None: the registry itself.
+            gateway: Id of the gateway, as documents have it. None means the registry.
 
         Raises:
             Unauthorized: The credentials were refused, which says nothing about the gateway.
@@ -223,7 +224,7 @@ class Gateways(Group):
 
     async def has_component(self, instance: str, stage: int, component: str) -> bool:
         """
-        Whether a component has a working directory at its gateway; False also if the run is unknown there.
+        Return whether a component has a working directory at its gateway. False also if the gateway lacks the run.
 
         Args:
             instance: The ``instance`` of a document.

@@ -94,19 +94,19 @@ class Instances(Group):
     """
     Executions of experiments, by rest-uid.
 
-    All methods raise `UnknownRun` for an instance that is not there, and `TransportError`,
-    `Unauthorized` or another `APIError` when the service cannot be asked or refuses.
+    All methods raise `UnknownRun` if there is no such instance, and `TransportError`, `Unauthorized` or another
+    `APIError` if the service cannot be reached or refuses the request.
     """
 
     async def list(self) -> builtins.list[Instance]:
         """
-        All instances, in no particular order; [] if there are none.
+        Return all instances, in no particular order. [] if there are none.
 
-        About 2 to 5 KB each, all in one reply. The service leaves out what it fails to read, and does
-        not look at the cluster: a status in the list never shows waiting or start-up failures. An item that cannot
-        be read, as one whose id is not a rest-uid, is left out, with one WARNING in the log; if none
-        can be read, that is a DecodeError. ``status.meta.user_metadata`` of an item is the ``metadata`` that it was
-        started with, once it runs.
+        They come in one reply, about 2 to 5 KB each. The service leaves out instances that it fails to read, and does
+        not look at the cluster: a status in the list never shows waiting or start-up failures. An item that this
+        library cannot parse, such as one with an invalid id, is left out too, with one WARNING in the log. If no item
+        can be parsed, `DecodeError` is raised. Once an instance runs, ``status.meta.user_metadata`` is the
+        ``metadata`` that it was started with.
 
         Source: ``GET instances/``.
         """
@@ -116,18 +116,18 @@ class Instances(Group):
         self, rest_uid: str, *, include_properties: Iterable[str] | None = None, stringify_nan: bool = False
     ) -> Instance:
         """
-        All the service keeps of one instance: status, key-outputs, labels, the experiment's definition.
+        Return everything that the service stores about an instance: status, key-outputs, labels, the definition.
 
         Args:
             rest_uid: The instance.
-            include_properties: Columns of measured properties in any case, ``["*"]`` for all, None for none. They are
-                in ``property_table``, always with ``input-id``; a column that was not measured is left out.
-            stringify_nan: Whether missing numbers come as the text ``NaN`` and not as floats.
+            include_properties: Columns of measured properties, in any case. ``["*"]`` means all, None means none. They
+                are in ``property_table``, always with ``input-id``. A column that was not measured is left out.
+            stringify_nan: Return missing numbers as the text ``NaN`` and not as floats.
 
         Raises:
-            NotReady: Properties were asked for, and the instance still runs.
-            NoProperties: Properties were asked for, and the experiment measures none.
-            ServerError: Properties were asked for, and there is no status yet.
+            NotReady: Properties were requested, and the instance is still running.
+            NoProperties: Properties were requested, and the experiment measures none.
+            ServerError: Properties were requested, and there is no status yet.
 
         Source: ``GET instances/{id}``.
         """
@@ -136,7 +136,7 @@ class Instances(Group):
 
     async def status(self, rest_uid: str) -> Status:
         """
-        The status of one instance; pending, with every field None, while the service has none.
+        Return the status of an instance. While the service has none, it is pending, and every field is None.
 
         Source: ``GET instances/{id}/status``.
         """
@@ -144,7 +144,7 @@ class Instances(Group):
 
     async def outputs(self, rest_uid: str) -> dict[str, KeyOutput]:
         """
-        The key-outputs that exist by now, by name; {} before there are any.
+        Return the key-outputs that exist now, by name. {} if there are none yet.
 
         Source: ``GET instances/{id}/outputs``.
         """
@@ -152,18 +152,18 @@ class Instances(Group):
 
     async def output(self, rest_uid: str, name: str, path: str | None = None) -> Output:
         """
-        The contents of a key-output: a file as it is, a folder as its zip archive.
+        Return the contents of a key-output: a file unchanged, a folder as a zip archive.
 
         Args:
             rest_uid: The instance.
             name: The key-output.
-            path: A file or folder inside of it, as ``"sub/b.bin"``; None: all of it.
+            path: A file or folder in it, such as ``"sub/b.bin"``. None means all of it.
 
         Raises:
-            UnknownOutput: There is no such key-output, not yet, or no such file in it.
+            UnknownOutput: There is no such key-output, or not yet, or no such file in it.
             NotAFolder: ``path`` is given, and the key-output is a file.
-            OutsideOfFolder: ``path`` leads out of it.
-            DecodeError: Something else came in place of a file, such as the web page of a proxy.
+            OutsideOfFolder: ``path`` leads out of the folder.
+            DecodeError: The reply is not a file, but for example the web page of a proxy.
 
         Source: ``GET instances/{id}/outputs/{name}``.
         """
@@ -173,20 +173,21 @@ class Instances(Group):
         self, rest_uid: str, *, include_properties: Iterable[str] | None = None, stringify_nan: bool = False
     ) -> dict[str, builtins.list[Any]]:
         """
-        The properties that the instance measured: column name -> values, rows sorted by ``input-id``.
+        Return the properties that an instance measured: column name -> values, in rows sorted by ``input-id``.
 
-        What could not be measured is NaN. Column names are lower-case. `Client.properties` makes a table of it.
+        Values that could not be measured are NaN. Column names are lower-case. `Client.properties` returns the same as
+        a table.
 
         Args:
             rest_uid: The instance.
-            include_properties: Columns in any case, and ``input-id`` with them; None: all. One that was not
-                measured is left out.
-            stringify_nan: Whether missing numbers come as the text ``"NaN"`` and not as floats.
+            include_properties: Columns, in any case, in addition to ``input-id``. None means all. A column that was
+                not measured is left out.
+            stringify_nan: Return missing numbers as the text ``"NaN"`` and not as floats.
 
         Raises:
-            NotReady: It still runs, or its status is not complete yet.
-            ServerError: It has no status yet.
-            NoProperties: It is over and measured none.
+            NotReady: The instance is still running, or its status is not complete yet.
+            ServerError: There is no status yet.
+            NoProperties: The instance is over and measured none.
 
         Source: ``GET instances/{id}/properties``.
         """
@@ -195,7 +196,7 @@ class Instances(Group):
 
     async def delete(self, rest_uid: str) -> None:
         """
-        Stop an instance and delete it; its files stay. Returns before it is dead.
+        Stop an instance and delete it. Its files stay. Returns before the instance has stopped.
 
         Source: ``DELETE instances/{id}``.
         """

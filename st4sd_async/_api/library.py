@@ -55,24 +55,23 @@ class Library(Group):
     """
     The library of graphs: workflows and components in DSL 2.0, to build experiments from.
 
-    A graph is called like the workflow that it begins with. All methods raise `Disabled` where the deployment
-    has no library, and `TransportError`, `Unauthorized` or another `APIError` when the service cannot be asked
-    or refuses.
+    A graph has the name of its entry workflow. All methods raise `Disabled` if the deployment has no library, and
+    `TransportError`, `Unauthorized` or another `APIError` if the service cannot be reached or refuses the request.
     """
 
     async def list(
         self, *, exclude_unset: bool = False, exclude_defaults: bool = False, exclude_none: bool = False
     ) -> LibraryGraphs:
         """
-        All graphs.
+        Return all graphs.
 
         Args:
-            exclude_unset: Leave out what their authors did not write.
-            exclude_defaults: Leave out what is as it is by default.
-            exclude_none: Leave out what has no value.
+            exclude_unset: Leave out fields that the author did not set.
+            exclude_defaults: Leave out fields with their default value.
+            exclude_none: Leave out fields without a value.
 
         Returns:
-            A list of dictionaries; its ``problems`` tells which graphs could not be read.
+            A list of dictionaries. Its ``problems`` names the graphs that could not be parsed.
 
         Source: ``GET library/``.
         """
@@ -88,15 +87,15 @@ class Library(Group):
         exclude_none: bool = False,
     ) -> dict[str, Any]:
         """
-        One graph: ``entrypoint``, ``workflows`` and ``components``.
+        Return one graph: ``entrypoint``, ``workflows`` and ``components``.
 
         Args:
-            name: Its name.
-            exclude_unset, exclude_defaults, exclude_none: As for `list`.
+            name: Name of the graph.
+            exclude_unset, exclude_defaults, exclude_none: As in `list`.
 
         Raises:
-            UnknownGraph: There is none.
-            InvalidGraph: It is there, but does not make sense any more: delete it.
+            UnknownGraph: There is no such graph.
+            InvalidGraph: The stored graph is no longer valid. Delete it.
 
         Source: ``GET library/{name}/``.
         """
@@ -105,19 +104,19 @@ class Library(Group):
 
     async def add(self, graph: Mapping[str, Any]) -> dict[str, Any]:
         """
-        Check a graph and add it.
+        Validate a graph and add it.
 
         Args:
-            graph: ``workflows`` and ``components``, and an ``entrypoint`` unless there is just one workflow, or no
+            graph: ``workflows`` and ``components``, and an ``entrypoint`` unless there is only one workflow, or no
                 workflow and one component. Arguments of the entrypoint are dropped.
 
         Returns:
-            The graph as it was added, with all that was left out.
+            The graph as it was added, with defaults filled in.
 
         Raises:
-            InvalidGraph: It does not make sense; ``problems`` tells why.
-            GraphExists: There is one of its name.
-            OutcomeUnknown: The connection or the service broke when it may have been added.
+            InvalidGraph: The graph is invalid. ``problems`` has the reasons.
+            GraphExists: There already is a graph of this name.
+            OutcomeUnknown: The connection or the service failed when the graph may have been added.
 
         Source: ``POST library/``.
         """
@@ -125,10 +124,10 @@ class Library(Group):
 
     async def delete(self, name: str) -> None:
         """
-        Delete a graph; what was built from it stays.
+        Delete a graph. Experiments that were built from it stay.
 
         Raises:
-            UnknownGraph: There is none. A library that is kept in a bucket does not say so: there it is no error.
+            UnknownGraph: There is no such graph. A library that is stored in a bucket does not report this.
 
         Source: ``DELETE library/{name}/``.
         """

@@ -14,7 +14,7 @@ from .._http.responses import Response
 from .._http.retry import Replay
 from .._util.printable import is_writable
 from ..models import Experiment, ExperimentList
-from ._base import Group, complaints, definition_body, mapping
+from ._base import complaints, definition_body, mapping
 
 if TYPE_CHECKING:
     from ..models import History, Inheritance
@@ -32,7 +32,7 @@ def identifier_path(identifier: str) -> str:
     return path
 
 
-def shown(*, registry: bool = True, nulls: bool = False, beta: bool = False) -> dict[str, str] | None:
+def display_params(*, registry: bool = True, nulls: bool = False, beta: bool = False) -> dict[str, str] | None:
     """The query parameters for how experiments are shown; None for the service's own manner."""
     params = {
         **({} if registry else {"hideMetadataRegistry": "y"}),
@@ -146,123 +146,6 @@ def listed(response: Response) -> ExperimentList:
                 {"entry": entry, "problem": f"cannot be read: {error.error_count()} fields are not as documented"}
             )
     return ExperimentList(entries, problems, body)
-
-
-class Registry(Group):
-    """What the registry tells of experiments besides their definitions."""
-
-    async def query(
-        self,
-        *,
-        package: Mapping[str, Any] | None = None,
-        relationship: str | None = None,
-        side: Side = "input",
-        match_version: bool = False,
-        alone: bool = True,
-    ) -> ExperimentList:
-        """
-        The experiments that are made of a base package; all there are if none is named.
-
-        Args:
-            package: The base package, as ``{"source": {"git": {"location": {...}}}, "config": {...}}``; what it does
-                not say may be anything.
-            relationship: A relationship that has it, in place of ``package``.
-            side: Which graph of the relationship.
-            match_version: Whether the commit has to be the same too.
-            alone: Whether it has to be the only base package.
-
-        Returns:
-            A list in the registry's order, as from `list`.
-
-        Raises:
-            UnknownRelationship: There is no such relationship.
-            InvalidQuery: The package has fields that base packages do not have.
-
-        Source: ``POST query/experiments/``.
-        """
-        return await self._session.send(
-            query_call(package=package, relationship=relationship, side=side, match_version=match_version, alone=alone)
-        )
-
-    async def printed(self, identifier: str, *, pretty: bool = True) -> str:
-        """
-        One experiment as the text of a Python dictionary, to be pasted into a program.
-
-        Args:
-            identifier: ``name``, ``name:tag`` or ``name@digest``.
-            pretty: Whether it has line breaks.
-
-        Raises:
-            UnknownExperiment: There is none.
-
-        Source: ``GET experiments/{identifier}?outputFormat=python``.
-        """
-        return await self._session.send(printed_call(identifier, pretty=pretty))
-
-    async def tag(self, identifier: str, tags: Iterable[str]) -> None:
-        """
-        Give an experiment these tags in place of those it has; other versions of it lose them.
-
-        Args:
-            identifier: ``name``, ``name:tag`` or ``name@digest``.
-            tags: At least one; ``latest`` among them if it has that now.
-
-        Raises:
-            UnknownExperiment: There is none.
-            CannotUntagLatest: It is the latest, and would not be any more.
-
-        Source: ``PUT experiments/{identifier}/tag``.
-        """
-        await self._session.send(tag_call(identifier, tags))
-
-    async def history(self, name: str) -> History:
-        """
-        The versions of an experiment: its tags, and the digests that have none any more.
-
-        Args:
-            name: The name, without tag and digest; one that does not exist has no versions.
-
-        Source: ``GET experiments/{name}/history``.
-        """
-        return await self._session.send(history_call(name))
-
-    async def dsl(self, identifier: str) -> dict[str, Any]:
-        """
-        The definition of an experiment in DSL 2.0: ``entrypoint``, ``workflows`` and ``components``.
-
-        Args:
-            identifier: ``name``, ``name:tag`` or ``name@digest``.
-
-        Raises:
-            UnknownExperiment: There is none.
-            InvalidDSL: Its package cannot be read as it is.
-
-        Source: ``GET experiments/{identifier}/dsl``, which clones the package and so takes seconds.
-        """
-        return await self._session.send(dsl_call(identifier))
-
-    async def dsl_text(self, identifier: str) -> str:
-        """
-        The same as `dsl`, as a YAML document; raises the same.
-
-        Source: ``GET experiments/{identifier}/dsl?outputFormat=yaml``.
-        """
-        return await self._session.send(dsl_text_call(identifier))
-
-    async def inheritance(self, identifier: str) -> Inheritance:
-        """
-        Where the variables of an experiment with several base packages have their values from.
-
-        Args:
-            identifier: ``name``, ``name:tag`` or ``name@digest``.
-
-        Raises:
-            UnknownExperiment: There is none.
-            BadRequest: It has one base package, so that there is nothing to tell.
-
-        Source: ``GET experiments/{identifier}/package-inheritance``.
-        """
-        return await self._session.send(inheritance_call(identifier))
 
 
 def _entry_text(response: Response) -> str:

@@ -127,21 +127,21 @@ def query_call(identifier: str | None, input_graph: str | None, output_graph: st
 
 class Relationships(Group):
     """
-    Relationships: an input graph, such as a surrogate, that may take the place of an output graph.
+    Relationships: an input graph, such as a surrogate, that can replace an output graph.
 
-    All methods raise `TransportError`, `Unauthorized` or another `APIError` when the service cannot
-    be asked or refuses.
+    All methods raise `TransportError`, `Unauthorized` or another `APIError` if the service cannot be reached or refuses
+    the request.
     """
 
     async def list(self, *, nulls: bool = False) -> RelationshipList:
         """
-        All relationships.
+        Return all relationships.
 
         Args:
-            nulls: Whether ``raw`` has fields without a value too.
+            nulls: Include fields without a value in ``raw``.
 
         Returns:
-            A list; its ``problems`` tells what is wrong with entries, and which of them could not be read.
+            A list. Its ``problems`` has what is wrong with entries, and which entries could not be parsed.
 
         Source: ``GET relationships/``.
         """
@@ -149,10 +149,10 @@ class Relationships(Group):
 
     async def get(self, identifier: str) -> Relationship:
         """
-        One relationship; its ``problems`` tells what is wrong with it.
+        Return one relationship. Its ``problems`` has what is wrong with it.
 
         Raises:
-            UnknownRelationship: There is none.
+            UnknownRelationship: There is no such relationship.
 
         Source: ``GET relationships/{identifier}/``.
         """
@@ -160,29 +160,29 @@ class Relationships(Group):
 
     async def push(self, relationship: Mapping[str, Any] | Relationship | RelationshipPayload) -> Relationship:
         """
-        Store a relationship, in place of one of the same name.
+        Store a relationship. It replaces one of the same name.
 
         Args:
             relationship: ``identifier`` and ``transform``, whose two graphs name experiments of the registry, in the
-                service's documented form or as a `RelationshipPayload`; or a relationship got from a registry.
+                documented form of the service or as a `RelationshipPayload`. Or a relationship from a registry.
 
         Returns:
             The relationship as stored, with the links and base packages that the service found itself.
 
         Raises:
-            InvalidRelationship: It will not do, an experiment is not there, or no sound experiment would come of it;
-                ``problems`` tells why.
+            InvalidRelationship: The relationship is invalid, an experiment does not exist, or the synthesis would be
+                invalid. ``problems`` has the reasons.
 
-        Source: ``POST relationships/``, which tries the synthesis and so takes seconds.
+        Source: ``POST relationships/``, which tries the synthesis and takes seconds.
         """
         return await self._session.send(push_call(relationship))
 
     async def delete(self, identifier: str) -> None:
         """
-        Delete a relationship; what was synthesized from it stays.
+        Delete a relationship. Experiments that were synthesized from it stay.
 
         Raises:
-            UnknownRelationship: There is none.
+            UnknownRelationship: There is no such relationship.
 
         Source: ``DELETE relationships/{identifier}/``.
         """
@@ -197,22 +197,22 @@ class Relationships(Group):
         generate: bool = True,
     ) -> Synthesis:
         """
-        Make an experiment in which the input graph takes the place of the output graph, and push it.
+        Create an experiment in which the input graph replaces the output graph, and push it.
 
         Args:
             identifier: The relationship.
-            name: Name of the new experiment; it gets the tag ``latest``.
-            parameterisation: ``presets`` and ``executionOptions``, which win over what is generated, or those of an
-                experiment; None: nothing.
-            generate: Whether the rest of the parameterisation is taken from the output graph's experiment and made up
-                from the variables there are.
+            name: Name of the new experiment. It gets the tag ``latest``.
+            parameterisation: ``presets`` and ``executionOptions``, which take precedence over generated ones, or the
+                parameterisation of an experiment. None means empty.
+            generate: Take the rest of the parameterisation from the experiment of the output graph, and generate
+                options for its variables.
 
         Raises:
             UnknownRelationship: There is no such relationship.
-            UnknownExperiment: An experiment that it names is gone.
-            InvalidRelationship: No sound experiment comes of it; ``problems`` tells why.
+            UnknownExperiment: An experiment of the relationship no longer exists.
+            InvalidRelationship: The resulting experiment is invalid. ``problems`` has the reasons.
 
-        Source: ``POST relationships/{identifier}/synthesize/{name}/``, which reads two packages and so takes seconds.
+        Source: ``POST relationships/{identifier}/synthesize/{name}/``, which reads two packages and takes seconds.
         """
         return await self._session.send(synthesize_call(identifier, name, parameterisation, generate=generate))
 
@@ -220,17 +220,17 @@ class Relationships(Group):
         self, identifier: str, *, dsl_version: DslVersion = "2.0.0_0.1.0", platform: str | None = None
     ) -> SynthesisPreview:
         """
-        What `synthesize` would give; nothing is stored.
+        Return what `synthesize` would create. Nothing is stored.
 
         Args:
             identifier: The relationship.
             dsl_version: ``"1"`` for FlowIR.
-            platform: The platform to show, None for the one that both experiments have; today's service shows that
-                whatever is asked for.
+            platform: The platform to show. None means the one that both experiments have. Current services ignore
+                this option and always show that one.
 
         Raises:
             UnknownRelationship: There is no such relationship.
-            InvalidRelationship: No sound experiment would come of it.
+            InvalidRelationship: The resulting experiment would be invalid.
 
         Source: ``GET relationships/{identifier}/preview/synthesize/dsl/``.
         """
@@ -240,15 +240,15 @@ class Relationships(Group):
         self, *, identifier: str | None = None, input_graph: str | None = None, output_graph: str | None = None
     ) -> RelationshipList:
         """
-        The relationships that match all of the expressions; [] if none does.
+        Return the relationships that match all of the given expressions. [] if none matches.
 
         Args:
-            identifier: Regular expression that fits the beginning of the relationship's identifier.
+            identifier: Regular expression, matched at the beginning of the relationship's identifier.
             input_graph: The same for the experiment of the input graph: ``"ani-surrogate:"`` finds all its tags.
             output_graph: The same for the experiment of the output graph.
 
         Raises:
-            ValueError: None is named, or one is no regular expression.
+            ValueError: No expression is given, or one is not a regular expression.
 
         Source: ``POST query/relationships/``.
         """

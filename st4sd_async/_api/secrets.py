@@ -70,27 +70,27 @@ def update_call(name: str, server: str, username: str, password: Password) -> Ca
 
 class ImagePullSecrets(Group):
     """
-    Image pull secrets: with them, runs may use images of private container registries.
+    Image pull secrets, which let runs use images of private container registries.
 
-    A new one is used within two minutes. Nobody can read a password back. All methods raise `TransportError`,
-    `Unauthorized` or another `APIError` when the service cannot be asked or refuses. There is no endpoint that
-    deletes one.
+    A new secret is used within two minutes. Passwords cannot be read back. All methods raise `TransportError`,
+    `Unauthorized` or another `APIError` if the service cannot be reached or refuses the request. There is no endpoint
+    that deletes a secret.
     """
 
     async def list(self) -> dict[str, builtins.list[str]]:
         """
-        All image pull secrets: name -> the registries that it opens; {} if there are none.
+        Return all image pull secrets: name -> the registries that it is for. {} if there are none.
 
-        Source: ``GET image-pull-secrets/``, which leaves out those that it cannot read.
+        Source: ``GET image-pull-secrets/``, which leaves out secrets that it cannot read.
         """
         return await self._session.send(list_call())
 
     async def get(self, name: str) -> builtins.list[str]:
         """
-        The registries that an image pull secret opens.
+        Return the registries that an image pull secret is for.
 
         Raises:
-            UnknownPullSecret: There is none of this name, or not yet.
+            UnknownPullSecret: There is no secret of this name, or not yet.
 
         Source: ``GET image-pull-secrets/{name}``.
         """
@@ -103,35 +103,35 @@ class ImagePullSecrets(Group):
         Args:
             name: Lower-case letters, digits and dashes.
             server: The registry, without ``https://``: a host, or a host and a path.
-            username: Who pulls.
-            password: Password or token; kept out of messages.
+            username: User name for the registry.
+            password: Password or token. It never appears in messages.
 
         Raises:
-            AlreadyExists: There is one of this name: use `update`.
-            NameTaken: A Secret of this name is something else.
-            OutcomeUnknown: The connection or the service broke when it may have been created.
+            AlreadyExists: There already is a secret of this name. Use `update`.
+            NameTaken: A Kubernetes Secret of this name exists for another purpose.
+            OutcomeUnknown: The connection or the service failed when the secret may have been created.
 
-        Source: ``POST image-pull-secrets/{name}``. Whether the credentials are right is not checked.
+        Source: ``POST image-pull-secrets/{name}``. The service does not check the credentials.
         """
         try:
             await self._session.send(create_call(name, server, username, password))
         except AlreadyExists as error:
-            error.advice = f"write it anew with client.image_pull_secrets.update({name!r}, ...)"
+            error.advice = f"replace it with client.image_pull_secrets.update({name!r}, ...)"
             raise
 
     async def update(self, name: str, *, server: str, username: str, password: Password) -> None:
         """
-        Write an image pull secret anew, or create it if it is not there.
+        Replace an image pull secret, or create it if it does not exist.
 
-        A Secret of this name that is something else gets these credentials beside what it has.
+        A Kubernetes Secret of this name that exists for another purpose gets these credentials in addition.
 
         Args:
             name: Lower-case letters, digits and dashes.
-            server: The registry; it replaces all that the secret opened before.
-            username: Who pulls.
-            password: Password or token; kept out of messages.
+            server: The registry. It replaces all registries of the secret.
+            username: User name for the registry.
+            password: Password or token. It never appears in messages.
 
-        Source: ``PUT image-pull-secrets/{name}``. Whether the credentials are right is not checked.
+        Source: ``PUT image-pull-secrets/{name}``. The service does not check the credentials.
         """
         await self._session.send(update_call(name, server, username, password))
 

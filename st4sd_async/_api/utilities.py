@@ -54,21 +54,21 @@ def push_call(dsl: Mapping[str, Any], package: Mapping[str, Any] | Experiment) -
 
 class Utilities(Group):
     """
-    Help for those who write experiments as DSL 2.0; nothing is stored.
+    Checks and conversions for authors of DSL 2.0. Nothing is stored.
 
-    All methods raise `TransportError`, `Unauthorized` or another `APIError` when the service cannot
-    be asked or refuses.
+    All methods raise `TransportError`, `Unauthorized` or another `APIError` if the service cannot be reached or refuses
+    the request.
     """
 
     async def validate_dsl(self, dsl: Mapping[str, Any]) -> None:
         """
-        Check a DSL; no error means that it makes sense.
+        Validate DSL. Returns if it is valid.
 
         Args:
             dsl: ``entrypoint``, ``workflows`` and ``components``.
 
         Raises:
-            InvalidDSL: It does not make sense; ``problems`` tells where and why.
+            InvalidDSL: The DSL is invalid. ``problems`` has the locations and reasons.
 
         Source: ``POST utilities/dsl/``.
         """
@@ -78,19 +78,19 @@ class Utilities(Group):
         self, dsl: Mapping[str, Any], template: Mapping[str, Any] | Experiment | None = None
     ) -> GeneratedPackage:
         """
-        Make the parameterised package that fits a DSL.
+        Generate the parameterised package for a DSL.
 
         Args:
             dsl: ``entrypoint``, ``workflows`` and ``components``.
-            template: A package whose name, description and parameterisation are kept as far as they fit; None: the
-                package is called ``anonymous`` and leaves nothing to choose.
+            template: A package whose name, description and parameterisation are kept as far as they fit. None means
+                that the package is called ``anonymous`` and has no options.
 
         Returns:
-            The package, with all its inputs, outputs and variables under ``metadata.registry``, and what became of the
-            template.
+            The package, with all its inputs, outputs and variables under ``metadata.registry``, and what was taken
+            from the template.
 
         Raises:
-            InvalidDSL: The DSL or the template does not make sense; ``problems`` tells where and why.
+            InvalidDSL: The DSL or the template is invalid. ``problems`` has the locations and reasons.
 
         Source: ``POST utilities/pvep/``.
         """
@@ -99,27 +99,27 @@ class Utilities(Group):
 
 class InternalExperiments(Group):
     """
-    Experiments whose definition the deployment itself keeps, in place of a repository.
+    Experiments whose definition the deployment itself stores, instead of a repository.
 
-    All methods raise `TransportError`, `Unauthorized` or another `APIError` when the service cannot
-    be asked or refuses.
+    All methods raise `TransportError`, `Unauthorized` or another `APIError` if the service cannot be reached or refuses
+    the request.
     """
 
     async def push(self, dsl: Mapping[str, Any], package: Mapping[str, Any] | Experiment) -> Experiment:
         """
-        Store a DSL, and push the package around it, in place of the last ones of its name.
+        Store a DSL, and push a package for it. They replace those of the same name.
 
         Args:
             dsl: ``entrypoint``, ``workflows`` and ``components``.
-            package: The package, with at least ``metadata.package.name``; its base packages do not count.
-                `Utilities.package_for_dsl` makes one.
+            package: The package, with at least ``metadata.package.name``. Its base packages are ignored.
+                `Utilities.package_for_dsl` generates one.
 
         Returns:
-            The experiment as the registry has it, ready to be started.
+            The experiment as the registry stores it, ready to be started.
 
         Raises:
-            InvalidDSL: The DSL or the package does not make sense; ``problems`` tells where and why.
-            Disabled: The deployment keeps no definitions.
+            InvalidDSL: The DSL or the package is invalid. ``problems`` has the locations and reasons.
+            Disabled: The deployment stores no definitions.
 
         Source: ``POST internal-experiments/``.
         """

@@ -275,13 +275,13 @@ def test_the_end_of_a_run_is_a_final_status() -> None:
 
     def end(*found: dict[str, Any]) -> Status | None:
         reply = json.dumps({"document-descriptors": found}).encode()
-        return decipher(documents.end_call(BASE, "demo-1"), BASE, Response(200, {}, reply))
+        return decipher(documents.final_status_call(BASE, "demo-1"), BASE, Response(200, {}, reply))
 
     last = end(running, EXPERIMENT)
     assert last is not None
     assert (last.is_success, last.total_progress) == (True, 1.0)
     assert end() is end(running) is None
-    assert body(documents.end_call(BASE, "a"))["metadata.userMetadata.rest-uid"] == "a"
+    assert body(documents.final_status_call(BASE, "a"))["metadata.userMetadata.rest-uid"] == "a"
 
 
 def test_tags_stand_where_a_type_has_them() -> None:

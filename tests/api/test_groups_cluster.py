@@ -82,7 +82,7 @@ async def test_a_bucket_that_lacks_something_is_not_sent(
         await client.datasets.create("first", bucket)
 
     assert len(server.requests) == before
-    with pytest.raises(TypeError, match="a mapping or an S3, not str"):
+    with pytest.raises(TypeError, match="an S3 or a mapping of its fields, not str"):
         await client.datasets.create("first", "bucket")  # type: ignore[arg-type] # on purpose
 
 
@@ -111,7 +111,7 @@ async def test_errors_of_image_pull_secrets_have_names(client: Client) -> None:
     secrets = client.image_pull_secrets
     await secrets.create("quay", **PULL)
 
-    with pytest.raises(AlreadyExists, match=r"; write it anew with client.image_pull_secrets.update\('quay', \.\.\.\)"):
+    with pytest.raises(AlreadyExists, match=r"; replace it with client.image_pull_secrets.update\('quay', \.\.\.\)"):
         await secrets.create("quay", **PULL)
     with pytest.raises(UnknownPullSecret, match=r"client.image_pull_secrets.list") as unknown:
         await secrets.get("ghost")

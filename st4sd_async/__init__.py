@@ -12,7 +12,7 @@ Push virtual experiments, start them, watch their runs and collect what they pro
 from typing import TYPE_CHECKING
 
 from ._client import Client
-from ._config import Config
+from ._config import Config, RetryPolicy
 from ._display.progress_bars import ProgressBars
 from ._errors import (
     AlreadyExists,
@@ -81,7 +81,6 @@ from ._errors import (
     UnsafeArchive,
     WaitTimeout,
 )
-from ._http.retry import RetryPolicy
 from ._import import GLOBAL_REGISTRY
 from ._results.tables import Table
 from ._run import Run

@@ -40,8 +40,8 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from ._batch.batch import Batch
+    from ._config import RetryPolicy
     from ._http.credentials import Secret
-    from ._http.retry import RetryPolicy
     from ._payload.draft import Draft
     from ._results.staging import Files
     from ._results.tables import Table

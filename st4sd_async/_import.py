@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from ._api.registry import identifier_path, is_tag
-from ._config import split_address
 from ._errors import (
     APIError,
     BadRequest,
@@ -22,10 +21,9 @@ from ._errors import (
     Unauthorized,
     UnknownExperiment,
 )
-from ._http.call import Call
-from ._http.credentials import is_loopback, origin
-from ._http.responses import Response
-from ._http.session import RUNTIME
+from ._http.call import Call, Response
+from ._http.credentials import is_loopback, origin, parse_http_url
+from ._http.session import RUNTIME_PATH
 from .models import Experiment
 from .models.imports import ImportedExperiment, Requirement
 from .models.requirements import judged, requirements_of
@@ -66,7 +64,7 @@ log = logging.getLogger("st4sd_async")
 def registry_call(root: str, identifier: str) -> Call[Experiment]:
     """One experiment of another registry, as its pages are shown it."""
     path = identifier_path(identifier)
-    return Call("GET", path, _entry, params=WHOLE, missing=UnknownExperiment, base=f"{root}{BACKEND}")
+    return Call("GET", path, _entry, params=WHOLE, not_found_error=UnknownExperiment, base_url=f"{root}{BACKEND}")
 
 
 def _entry(response: Response) -> Experiment:
@@ -90,7 +88,7 @@ def located(source: str, identifier: str | None) -> tuple[str, str]:
     Raises:
         ValueError: The source is no http(s) address or holds credentials, or nothing names the experiment.
     """
-    parts = split_address(source)
+    parts = parse_http_url(source)
     if parts is None:
         raise ValueError(f"the address of a registry looks like {GLOBAL_REGISTRY}, not {source.rpartition('@')[2]!r}")
     if "@" in parts.netloc:
@@ -169,7 +167,7 @@ class Importer:
         """Return an experiment of another registry; raise if it is not the one that was requested."""
         if isinstance(source, Registry):
             found = await source.experiments.get(identifier, with_beta=True)
-            _check_asked(found, identifier, f"{root}{RUNTIME}{identifier_path(identifier)}")
+            _check_asked(found, identifier, f"{root}{RUNTIME_PATH}{identifier_path(identifier)}")
             return found
         call = registry_call(root, identifier)
         try:
@@ -177,7 +175,7 @@ class Importer:
         except APIError as error:
             refusal = _explained(error, root, identifier)
         else:
-            _check_asked(found, identifier, f"{call.base}{call.path}")
+            _check_asked(found, identifier, f"{call.base_url}{call.path}")
             return found
         raise refusal
 

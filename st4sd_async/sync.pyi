@@ -21,9 +21,8 @@ from st4sd_async._api.relationships import DslVersion
 from st4sd_async._api.secrets import Password
 from st4sd_async._batch.launch import Launch
 from st4sd_async._client import _Unchanged
-from st4sd_async._config import Config
+from st4sd_async._config import Config, RetryPolicy
 from st4sd_async._http.credentials import Secret
-from st4sd_async._http.retry import RetryPolicy
 from st4sd_async._payload.draft import Draft
 from st4sd_async._results.staging import Files
 from st4sd_async._results.tables import Table

@@ -11,8 +11,9 @@ import pytest
 import trustme
 
 from st4sd_async import Client, Config, ConfigError, RetryPolicy
-from st4sd_async._config import build_home, build_tls, from_environment
-from st4sd_async._http.credentials import Credentials
+from st4sd_async._config import from_environment
+from st4sd_async._http.credentials import Credentials, parse_deployment_url
+from st4sd_async._http.engine import build_tls_context
 
 NONE, KEY = Credentials(None, None), Credentials("key", None)
 
@@ -65,7 +66,7 @@ def test_a_config_cannot_be_changed() -> None:
 )
 def test_the_address_may_end_in_rs_or_not(url: str, home: str) -> None:
     """Both forms are in use, and that of a page of the service."""
-    assert build_home(url, KEY).geturl() == home
+    assert parse_deployment_url(url, KEY).geturl() == home
 
 
 @pytest.mark.parametrize(
@@ -81,7 +82,7 @@ def test_the_address_may_end_in_rs_or_not(url: str, home: str) -> None:
 def test_what_is_no_address_is_refused(url: str) -> None:
     """The message shows how an address looks."""
     with pytest.raises(ConfigError, match=r"must look like https://st4sd\.example"):
-        build_home(url, NONE)
+        parse_deployment_url(url, NONE)
 
 
 @pytest.mark.parametrize(
@@ -94,15 +95,15 @@ def test_what_is_no_address_is_refused(url: str) -> None:
 )
 def test_hosts_that_can_be_are_accepted(host: str) -> None:
     """Numbers, names with and without a final dot, other scripts."""
-    assert build_home(f"https://{host}", KEY).geturl() == f"https://{host}/"
+    assert parse_deployment_url(f"https://{host}", KEY).geturl() == f"https://{host}/"
 
 
 def test_an_address_without_a_scheme_is_asked_back() -> None:
     """What was meant is known, but not that it is."""
     with pytest.raises(ConfigError, match=r"not 'st4sd\.example/rs': did you mean 'https://st4sd\.example/rs'\?"):
-        build_home("st4sd.example/rs", NONE)
+        parse_deployment_url("st4sd.example/rs", NONE)
     with pytest.raises(ConfigError, match=r"not 'ftp://st4sd\.example'$"):
-        build_home("ftp://st4sd.example", NONE)
+        parse_deployment_url("ftp://st4sd.example", NONE)
 
 
 def test_an_address_with_a_password_is_refused_unseen() -> None:
@@ -126,13 +127,13 @@ def test_a_ca_file_is_trusted_alone(tmp_path: Path) -> None:
     file = tmp_path / "ca.pem"
     trustme.CA().cert_pem.write_to_path(str(file))
 
-    assert len(build_tls(file).get_ca_certs()) == len(build_tls(str(file)).get_ca_certs()) == 1
+    assert len(build_tls_context(file).get_ca_certs()) == len(build_tls_context(str(file)).get_ca_certs()) == 1
     context = ssl.create_default_context()
-    assert build_tls(context) is context
-    assert build_tls(True).verify_mode == ssl.CERT_REQUIRED
+    assert build_tls_context(context) is context
+    assert build_tls_context(True).verify_mode == ssl.CERT_REQUIRED
     for bad in (tmp_path / "missing.pem", tmp_path):
         with pytest.raises(ConfigError, match=r"the CA file .* \(Config.verify or ST4SD_CA_FILE\) cannot be used"):
-            build_tls(bad)
+            build_tls_context(bad)
 
 
 @pytest.mark.parametrize("bad", ["missing", "empty", "folder"])
@@ -143,7 +144,7 @@ def test_a_bad_ssl_cert_file_is_named(bad: str, tmp_path: Path, monkeypatch: pyt
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / bad))
 
     with pytest.raises(ConfigError) as caught:
-        build_tls(True)
+        build_tls_context(True)
 
     named = f"the CA file {str(tmp_path / bad)!r} (environment variable SSL_CERT_FILE) cannot be used: "
     assert str(caught.value).startswith(named)
@@ -158,9 +159,9 @@ def test_a_bad_ssl_cert_dir_is_named(bad: str, tmp_path: Path, monkeypatch: pyte
     monkeypatch.setenv("SSL_CERT_DIR", given)
 
     with pytest.raises(ConfigError) as caught:
-        build_tls(True)
+        build_tls_context(True)
     monkeypatch.setenv("SSL_CERT_DIR", f"{given}{os.pathsep}{tmp_path}")
-    build_tls(True)
+    build_tls_context(True)
 
     assert str(caught.value) == f"there is no folder {given!r} (environment variable SSL_CERT_DIR)"
 
@@ -170,7 +171,7 @@ def test_a_bad_file_for_the_keys_of_connections_is_named(tmp_path: Path, monkeyp
     monkeypatch.setenv("SSLKEYLOGFILE", str(tmp_path / "missing" / "keys"))
 
     with pytest.raises(ConfigError, match=r"environment variable SSLKEYLOGFILE cannot be used: .* No such file"):
-        build_tls(True)
+        build_tls_context(True)
 
 
 @pytest.mark.anyio
@@ -189,7 +190,7 @@ async def test_a_client_with_a_bad_ssl_cert_file_is_not_opened(monkeypatch: pyte
 
 def test_verification_is_off_only_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     """Whoever turns it off is told what that means."""
-    context = build_tls(False)
+    context = build_tls_context(False)
 
     assert context.verify_mode == ssl.CERT_NONE
     assert not context.check_hostname

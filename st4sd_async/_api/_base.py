@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import pydantic
 
 from .._errors import InvalidDefinition, Problem, parse_problems
-from .._http.call import LARGEST_BODY, json_body
-from .._http.responses import Response
+from .._http.call import MAX_REQUEST_BYTES, Response, json_body
 from ..models import Experiment
 from ..models._base import Entry
 from ..models.requirements import credentials_in
@@ -84,8 +83,10 @@ def definition_body(what: str, definition: object, cls: type[InvalidDefinition] 
         body, problem = b"", str(error)
     if problem:
         raise cls.before_sending(what, [Problem("", problem)])
-    if len(body) > LARGEST_BODY:
-        raise cls.before_sending(what, [Problem("", f"{len(body)} bytes are more than the {LARGEST_BODY} allowed")])
+    if len(body) > MAX_REQUEST_BYTES:
+        raise cls.before_sending(
+            what, [Problem("", f"{len(body)} bytes are more than the {MAX_REQUEST_BYTES} allowed")]
+        )
     return body
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import quote
 
 from .._errors import PayloadTooLarge, Problem, UnknownService
-from .._http.call import LARGEST_BODY, Call, json_body
+from .._http.call import MAX_REQUEST_BYTES, Call, json_body
 from .._http.retry import Replay
 
 REPLAYS = {"GET": Replay.READ, "PUT": Replay.REPEAT, "DELETE": Replay.DELETE, "POST": Replay.ONCE}
@@ -31,8 +31,8 @@ def request_call(
     if service is not None and service not in services:
         raise UnknownService(f"this deployment has no service {service!r}, only {sorted(services)}")
     content = None if json is None else json_body(json)
-    if content is not None and len(content) > LARGEST_BODY:
-        told = f"{len(content)} bytes are more than the {LARGEST_BODY} that the proxy lets through"
+    if content is not None and len(content) > MAX_REQUEST_BYTES:
+        told = f"{len(content)} bytes are more than the {MAX_REQUEST_BYTES} that the proxy lets through"
         raise PayloadTooLarge.before_sending([Problem("json", told)])
     return Call(
         verb,
@@ -41,10 +41,10 @@ def request_call(
         replay=REPLAYS[verb],
         params={name: str(value) for name, value in (params or {}).items()},
         content=content,
-        is_long=True,
+        is_slow=True,
         secrets=tuple(_secrets(json)),
-        what=f"{verb} {path} was carried out",
-        base=None if service is None else services[service],
+        effect=f"{verb} {path} was carried out",
+        base_url=None if service is None else services[service],
     )
 
 

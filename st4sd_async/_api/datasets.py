@@ -9,8 +9,7 @@ from typing import Any
 import pydantic
 
 from .._errors import AlreadyExists, APIError
-from .._http.call import Call, json_body, nothing, segment
-from .._http.responses import Response
+from .._http.call import Call, Response, json_body, nothing, segment
 from .._http.retry import Replay
 from ..models import S3
 from ..models.storage import REQUIRED_BUCKET_FIELDS, parse_bucket
@@ -31,9 +30,9 @@ def create_call(name: str, bucket: S3 | Mapping[str, Any]) -> Call[None]:
         nothing,
         replay=Replay.ONCE,
         content=json_body(content),
-        telling=_told,
+        error_from_message=_told,
         secrets=(content["accessKeyID"], content["secretAccessKey"]),
-        what=f"the dataset {name!r} was created",
+        effect=f"the dataset {name!r} was created",
     )
 
 

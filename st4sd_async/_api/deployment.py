@@ -5,9 +5,8 @@ from __future__ import annotations
 import pydantic
 
 from .._errors import APIError, NoToken, UnknownService
-from .._http.call import Call, segment
-from .._http.responses import Response
-from .._http.session import holds_user
+from .._http.call import Call, Response, segment
+from .._http.session import has_user
 from ..models._lenient import lenient
 from ._base import Group
 
@@ -24,12 +23,12 @@ def services_call() -> Call[dict[str, str]]:
 def service_call(name: str) -> Call[str]:
     """Where one service is."""
     path = f"url-map/{segment(name, 'the name of a service')}"
-    return Call("GET", path, _text, missing=UnknownService)
+    return Call("GET", path, _text, not_found_error=UnknownService)
 
 
 def token_call() -> Call[pydantic.SecretStr]:
     """The token of whoever asks."""
-    return Call("GET", "authorisation/token", _token, telling=_told)
+    return Call("GET", "authorisation/token", _token, error_from_message=_told)
 
 
 class Deployment(Group):
@@ -87,7 +86,7 @@ def _told(message: str) -> type[APIError] | None:
 
 def _services(response: Response) -> dict[str, str]:
     found = lenient(_URLS.validate_python, response.json())
-    return {name: url for name, url in found.items() if not holds_user(name, url)}
+    return {name: url for name, url in found.items() if not has_user(name, url)}
 
 
 def _text(response: Response) -> str:

@@ -10,8 +10,7 @@ import pydantic
 
 from .. import models
 from .._errors import NotFound
-from .._http.call import LARGEST_BODY, Call, json_body
-from .._http.responses import Response
+from .._http.call import MAX_REQUEST_BYTES, Call, Response, json_body
 from .._http.retry import Replay
 from ..models.rest_uid import check_rest_uid
 
@@ -30,7 +29,7 @@ REST_UID = {EXPERIMENT: "metadata.userMetadata.rest-uid", USER_METADATA: "rest-u
 """Where documents of a type have the id of their run; those of components do not have it."""
 IDENTITY = frozenset({"_id", "instance", "rest-uid", "type", "uid"})
 """Fields by which documents are found, which no tag may replace."""
-ROOM = LARGEST_BODY - 1000
+ROOM = MAX_REQUEST_BYTES - 1000
 """Bytes of documents in one request."""
 
 _REFERENCE = re.compile(r"stage([0-9]+)\.(.*)", re.DOTALL)
@@ -141,7 +140,7 @@ def _query(
     base: str, query: Query, decode: Callable[[Response], T], params: Mapping[str, str] | None = None
 ) -> Call[T]:
     content = json_body(dict(query))
-    return Call("POST", f"{DOCUMENTS}/query", decode, params=params, content=content, is_long=True, base=base)
+    return Call("POST", f"{DOCUMENTS}/query", decode, params=params, content=content, is_slow=True, base_url=base)
 
 
 def _descriptors(response: Response) -> list[dict[str, Any]]:
@@ -207,7 +206,9 @@ def upsert_calls(base: str, documents: Iterable[Mapping[str, Any]]) -> Iterator[
 
 def _upsert(base: str, documents: Iterable[bytes]) -> Call[None]:
     content = b'{"documents": [' + b",".join(documents) + b"]}"
-    return Call("POST", f"{DOCUMENTS}/upsert", _written, replay=Replay.REPEAT, content=content, is_long=True, base=base)
+    return Call(
+        "POST", f"{DOCUMENTS}/upsert", _written, replay=Replay.REPEAT, content=content, is_slow=True, base_url=base
+    )
 
 
 def _written(response: Response) -> None:
@@ -217,4 +218,4 @@ def _written(response: Response) -> None:
 
 def hello_call(base: str) -> Call[bool]:
     """Whether a service of the datastore greets as it should."""
-    return Call("GET", "hello/", lambda response: bool(response.json() == "hello"), base=base)
+    return Call("GET", "hello/", lambda response: bool(response.json() == "hello"), base_url=base)

@@ -7,8 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from .._errors import InvalidPackage, InvalidPayload, StartOutcomeUnknown, UnknownExperiment
-from .._http.call import LARGEST_BODY, Call, Unexpected, json_body, model, nothing
-from .._http.responses import Response
+from .._http.call import MAX_REQUEST_BYTES, Call, Response, UnexpectedContent, json_body, model, nothing
 from .._http.retry import Replay
 from ..models import Experiment, ExperimentList, StartSkeleton
 from ..models.rest_uid import check_rest_uid, is_of_package, is_rest_uid
@@ -42,7 +41,14 @@ def list_call(params: Mapping[str, str] | None = None) -> Call[ExperimentList]:
 def get_call(identifier: str, params: Mapping[str, str] | None = None) -> Call[Experiment]:
     """One experiment."""
     path = identifier_path(identifier)
-    return Call("GET", path, registered(Experiment), params=params, missing=UnknownExperiment, wrong=InvalidPackage)
+    return Call(
+        "GET",
+        path,
+        registered(Experiment),
+        params=params,
+        not_found_error=UnknownExperiment,
+        bad_request_error=InvalidPackage,
+    )
 
 
 def push_call(package: Mapping[str, Any] | Experiment) -> Call[Experiment]:
@@ -54,21 +60,21 @@ def push_call(package: Mapping[str, Any] | Experiment) -> Call[Experiment]:
         model(Experiment, "result"),
         replay=Replay.REPEAT,
         content=_body(definition),
-        is_long=True,
-        wrong=InvalidPackage,
+        is_slow=True,
+        bad_request_error=InvalidPackage,
         secrets=secrets_of(definition),
     )
 
 
 def delete_call(identifier: str) -> Call[None]:
     """An experiment to delete."""
-    return Call("DELETE", identifier_path(identifier), nothing, replay=Replay.DELETE, missing=UnknownExperiment)
+    return Call("DELETE", identifier_path(identifier), nothing, replay=Replay.DELETE, not_found_error=UnknownExperiment)
 
 
 def skeleton_call(identifier: str) -> Call[StartSkeleton]:
     """What a start of an experiment may say."""
     path = f"{identifier_path(identifier)}/start/payload/"
-    return Call("GET", path, model(StartSkeleton), missing=UnknownExperiment)
+    return Call("GET", path, model(StartSkeleton), not_found_error=UnknownExperiment)
 
 
 def start_call(identifier: str, content: bytes, secrets: tuple[str, ...]) -> Call[str]:
@@ -79,11 +85,11 @@ def start_call(identifier: str, content: bytes, secrets: tuple[str, ...]) -> Cal
         _rest_uid_of(identifier, content),
         replay=Replay.ONCE,
         content=content,
-        missing=UnknownExperiment,
-        wrong=InvalidPayload,
+        not_found_error=UnknownExperiment,
+        bad_request_error=InvalidPayload,
         secrets=secrets,
-        what=f"an instance of {identifier!r} was started{_policy(content)}",
-        doubt=StartOutcomeUnknown,
+        effect=f"an instance of {identifier!r} was started{_policy(content)}",
+        outcome_unknown_error=StartOutcomeUnknown,
     )
 
 
@@ -95,10 +101,10 @@ def lambda_call(content: bytes, secrets: tuple[str, ...]) -> Call[str]:
         _rest_uid,
         replay=Replay.ONCE,
         content=content,
-        wrong=InvalidPayload,
+        bad_request_error=InvalidPayload,
         secrets=secrets,
-        what="an instance of a lambda experiment was started",
-        doubt=StartOutcomeUnknown,
+        effect="an instance of a lambda experiment was started",
+        outcome_unknown_error=StartOutcomeUnknown,
     )
 
 
@@ -319,8 +325,8 @@ def _body(definition: Mapping[str, Any]) -> bytes:
             body = json_body(dict(definition))
         except ValueError as error:
             problem = str(error)
-    if len(body) > LARGEST_BODY:
-        problem = f"{len(body)} bytes are more than the {LARGEST_BODY} allowed"
+    if len(body) > MAX_REQUEST_BYTES:
+        problem = f"{len(body)} bytes are more than the {MAX_REQUEST_BYTES} allowed"
     if problem:
         raise InvalidPackage(f"the package was not sent: {problem}")
     return body
@@ -342,7 +348,7 @@ def _runtime_policy(content: bytes) -> Any:
 def _rest_uid(response: Response) -> str:
     rest_uid = response.json()
     if isinstance(rest_uid, str) and not is_rest_uid(rest_uid):
-        raise Unexpected("a text that is no rest-uid")
+        raise UnexpectedContent("a text that is no rest-uid")
     return check_rest_uid(rest_uid)
 
 
@@ -356,7 +362,7 @@ def _rest_uid_of(identifier: str, content: bytes) -> Callable[[Response], str]:
     def decode(response: Response) -> str:
         rest_uid = _rest_uid(response)
         if not is_of_package(rest_uid, package):
-            raise Unexpected(f"an id that is not that of an instance of {package!r}")
+            raise UnexpectedContent(f"an id that is not that of an instance of {package!r}")
         return rest_uid
 
     return decode

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from .._config import split_address
 from .._errors import APIError, DecodeError, NotFound, TransportError, Unauthorized
-from .._http.call import Call, json_body, segment
-from .._http.responses import Response
+from .._http.call import Call, Response, json_body, segment
+from .._http.credentials import parse_http_url
 from ._base import Group
 from .documents import hello_call
 
@@ -89,12 +88,12 @@ def root(services: Mapping[str, str]) -> str:
 
 def resolve_call(base: str, ids: Iterable[str]) -> Call[dict[str, str]]:
     """The addresses of gateways by their ids; those that the registry does not know are missing."""
-    return Call("POST", "gateways/api/v1.0/unique_ids", _hosts, content=json_body(list(ids)), base=base)
+    return Call("POST", "gateways/api/v1.0/unique_ids", _hosts, content=json_body(list(ids)), base_url=base)
 
 
 def exists_call(base: str, instance: Location, stage: int, component: str) -> Call[bool]:
     """Whether a component has a working directory."""
-    return Call("GET", "experiment/", _flag, params=_component(instance, stage, component), base=base)
+    return Call("GET", "experiment/", _flag, params=_component(instance, stage, component), base_url=base)
 
 
 def component_call(base: str, instance: Location, stage: int, component: str) -> Call[Any]:
@@ -110,13 +109,15 @@ def component_call(base: str, instance: Location, stage: int, component: str) ->
         raise ValueError("no archive")
 
     params = _component(instance, stage, component)
-    return Call("GET", "experiment/download", decode, due="an archive", params=params, is_long=True, base=base)
+    return Call("GET", "experiment/download", decode, expected="an archive", params=params, is_slow=True, base_url=base)
 
 
 def files_call(base: str, instance: Location, paths: Iterable[str]) -> Call[Any]:
     """The archive of some files of an instance, to be streamed: each has its absolute path, some may be left out."""
     content = json_body({str(instance): list(paths)})
-    return Call("POST", "files/api/v1.1", _no_archive, due="an archive", content=content, is_long=True, base=base)
+    return Call(
+        "POST", "files/api/v1.1", _no_archive, expected="an archive", content=content, is_slow=True, base_url=base
+    )
 
 
 def _component(instance: Location, stage: int, component: str) -> dict[str, str]:
@@ -129,7 +130,7 @@ def _hosts(response: Response) -> dict[str, str]:
     for name, host in hosts.items():
         if "@" in host:  # not quoted, because it may contain a password
             raise APIError(f"the registry has an address of gateway {name!r} that cannot be used: {ASK_OPERATOR}")
-    usable = {name: host for name, host in hosts.items() if split_address(host) is not None}
+    usable = {name: host for name, host in hosts.items() if parse_http_url(host) is not None}
     if found and not usable:
         raise ValueError("no addresses")
     return usable

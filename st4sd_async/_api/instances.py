@@ -10,8 +10,7 @@ from typing import Any
 import pydantic
 
 from .._errors import APIError, UnknownRun
-from .._http.call import Call, model, nothing, segment, subpath
-from .._http.responses import Response, is_file
+from .._http.call import Call, Response, is_file, model, nothing, segment, subpath
 from .._http.retry import Replay
 from .._util.printable import shorten
 from ..models import Instance, KeyOutput, Output, Status
@@ -41,18 +40,20 @@ def list_call() -> Call[list[Instance]]:
 
 def get_call(rest_uid: str, params: Mapping[str, str] | None = None) -> Call[Instance]:
     """All the service keeps of one instance."""
-    return Call("GET", instance_path(rest_uid), model(Instance), params=params, missing=UnknownRun)
+    return Call("GET", instance_path(rest_uid), model(Instance), params=params, not_found_error=UnknownRun)
 
 
 def status_call(rest_uid: str) -> Call[Status]:
     """The status of one instance; "no status yet" is a pending one."""
-    return Call("GET", f"{instance_path(rest_uid)}/status", model(Status), missing=UnknownRun, rescue=_pending)
+    return Call("GET", f"{instance_path(rest_uid)}/status", model(Status), not_found_error=UnknownRun, recover=_pending)
 
 
 def outputs_call(rest_uid: str) -> Call[dict[str, KeyOutput]]:
     """The key-outputs that exist by now."""
     path = f"{instance_path(rest_uid)}/outputs"
-    return Call("GET", path, lambda response: lenient(_OUTPUTS.validate_python, response.json()), missing=UnknownRun)
+    return Call(
+        "GET", path, lambda response: lenient(_OUTPUTS.validate_python, response.json()), not_found_error=UnknownRun
+    )
 
 
 def output_call(rest_uid: str, name: str, path: str | None) -> Call[Output]:
@@ -60,12 +61,21 @@ def output_call(rest_uid: str, name: str, path: str | None) -> Call[Output]:
     where = _output_path(rest_uid, name)
     if path is not None:
         where = f"{where}/{subpath(path)}"
-    return Call("GET", where, lambda response: _output(name, response), due="a file", is_long=True, missing=UnknownRun)
+    return Call(
+        "GET",
+        where,
+        lambda response: _output(name, response),
+        expected="a file",
+        is_slow=True,
+        not_found_error=UnknownRun,
+    )
 
 
 def output_file_call(rest_uid: str, name: str) -> Call[Any]:
     """The contents of a key-output, to be streamed."""
-    return Call("GET", _output_path(rest_uid, name), _no_file, due="a file", is_long=True, missing=UnknownRun)
+    return Call(
+        "GET", _output_path(rest_uid, name), _no_file, expected="a file", is_slow=True, not_found_error=UnknownRun
+    )
 
 
 def _output_path(rest_uid: str, name: str) -> str:
@@ -75,7 +85,7 @@ def _output_path(rest_uid: str, name: str) -> str:
 def properties_call(rest_uid: str, params: Mapping[str, str] | None = None) -> Call[dict[str, list[Any]]]:
     """The measured properties, column by column."""
     path = f"{instance_path(rest_uid)}/properties"
-    return Call("GET", path, _columns, params=params, is_long=True, missing=UnknownRun)
+    return Call("GET", path, _columns, params=params, is_slow=True, not_found_error=UnknownRun)
 
 
 def delete_call(rest_uid: str) -> Call[None]:
@@ -85,8 +95,8 @@ def delete_call(rest_uid: str) -> Call[None]:
         instance_path(rest_uid),
         nothing,
         replay=Replay.DELETE,
-        missing=UnknownRun,
-        missing_on=(400, 404),
+        not_found_error=UnknownRun,
+        not_found_statuses=(400, 404),
     )
 
 

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import models
 from .._errors import APIError, InvalidGraph, UnknownGraph, parse_problems
-from .._http.call import Call, nothing, segment
-from .._http.responses import Response
+from .._http.call import Call, Response, nothing, segment
 from .._http.retry import Replay
 from ._base import Group, complaints, definition_body, flags
 
@@ -29,7 +28,13 @@ def list_call(params: Mapping[str, str]) -> Call[LibraryGraphs]:
 def get_call(name: str, params: Mapping[str, str]) -> Call[dict[str, Any]]:
     """One graph; the service answers 400 for one that is not there."""
     return Call(
-        "GET", graph_path(name), _under("entry"), params=params, missing=UnknownGraph, wrong=InvalidGraph, telling=_told
+        "GET",
+        graph_path(name),
+        _under("entry"),
+        params=params,
+        not_found_error=UnknownGraph,
+        bad_request_error=InvalidGraph,
+        error_from_message=_told,
     )
 
 
@@ -41,14 +46,14 @@ def add_call(graph: Mapping[str, Any]) -> Call[dict[str, Any]]:
         _under("graph"),
         replay=Replay.ONCE,
         content=definition_body("graph", graph, InvalidGraph),
-        wrong=InvalidGraph,
-        what="the graph was added to the library",
+        bad_request_error=InvalidGraph,
+        effect="the graph was added to the library",
     )
 
 
 def delete_call(name: str) -> Call[None]:
     """A graph to delete."""
-    return Call("DELETE", graph_path(name), nothing, replay=Replay.DELETE, missing=UnknownGraph)
+    return Call("DELETE", graph_path(name), nothing, replay=Replay.DELETE, not_found_error=UnknownGraph)
 
 
 class Library(Group):

@@ -9,8 +9,7 @@ import pydantic
 
 from .. import models
 from .._errors import InvalidDSL, InvalidQuery, NotFound, UnknownExperiment, UnknownRelationship
-from .._http.call import Call, model, nothing, segment
-from .._http.responses import Response
+from .._http.call import Call, Response, model, nothing, segment
 from .._http.retry import Replay
 from .._util.printable import is_writable
 from ..models import Experiment, ExperimentList
@@ -45,7 +44,7 @@ def display_params(*, registry: bool = True, nulls: bool = False, beta: bool = F
 def printed_call(identifier: str, *, pretty: bool) -> Call[str]:
     """One experiment as the text of a Python dictionary."""
     params = {"outputFormat": "python-pretty" if pretty else "python"}
-    return Call("GET", identifier_path(identifier), _entry_text, params=params, missing=UnknownExperiment)
+    return Call("GET", identifier_path(identifier), _entry_text, params=params, not_found_error=UnknownExperiment)
 
 
 def tag_call(identifier: str, tags: Iterable[str]) -> Call[None]:
@@ -61,7 +60,7 @@ def tag_call(identifier: str, tags: Iterable[str]) -> Call[None]:
         nothing,
         replay=Replay.REPEAT,
         params={"newTags": ",".join(names)},
-        missing=UnknownExperiment,
+        not_found_error=UnknownExperiment,
     )
 
 
@@ -80,26 +79,34 @@ def history_call(name: str) -> Call[History]:
     """The versions of an experiment; the service gives empty lists for a name it does not know."""
     if isinstance(name, str) and (":" in name or "@" in name):
         raise ValueError(f"the history is that of a name, without tag and digest, not of {name!r}")
-    return Call("GET", f"{identifier_path(name)}/history", model(models.History), missing=UnknownExperiment)
+    return Call("GET", f"{identifier_path(name)}/history", model(models.History), not_found_error=UnknownExperiment)
 
 
 def dsl_call(identifier: str) -> Call[dict[str, Any]]:
     """The definition of an experiment in DSL 2.0."""
     path = f"{identifier_path(identifier)}/dsl"
-    return Call("GET", path, _dsl, is_long=True, missing=UnknownExperiment, wrong=InvalidDSL)
+    return Call("GET", path, _dsl, is_slow=True, not_found_error=UnknownExperiment, bad_request_error=InvalidDSL)
 
 
 def dsl_text_call(identifier: str) -> Call[str]:
     """The same as YAML."""
     path = f"{identifier_path(identifier)}/dsl"
     params = {"outputFormat": "yaml"}
-    return Call("GET", path, _dsl_text, params=params, is_long=True, missing=UnknownExperiment, wrong=InvalidDSL)
+    return Call(
+        "GET",
+        path,
+        _dsl_text,
+        params=params,
+        is_slow=True,
+        not_found_error=UnknownExperiment,
+        bad_request_error=InvalidDSL,
+    )
 
 
 def inheritance_call(identifier: str) -> Call[Inheritance]:
     """Where the variables of an experiment with several base packages have their values from."""
     path = f"{identifier_path(identifier)}/package-inheritance"
-    return Call("GET", path, model(models.Inheritance, "result"), is_long=True, missing=UnknownExperiment)
+    return Call("GET", path, model(models.Inheritance, "result"), is_slow=True, not_found_error=UnknownExperiment)
 
 
 def query_call(
@@ -126,7 +133,9 @@ def query_call(
     if query:
         query["common"] = {"matchPackageVersion": match_version, "mustHaveOnePackage": alone}
     content = definition_body("query", query, InvalidQuery)
-    return Call("POST", "query/experiments/", listed, content=content, wrong=InvalidQuery, telling=_told)
+    return Call(
+        "POST", "query/experiments/", listed, content=content, bad_request_error=InvalidQuery, error_from_message=_told
+    )
 
 
 def _told(message: str) -> type[NotFound] | None:

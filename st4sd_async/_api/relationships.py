@@ -10,8 +10,7 @@ import pydantic
 
 from .. import models
 from .._errors import APIError, InvalidQuery, InvalidRelationship, UnknownRelationship, parse_problems
-from .._http.call import Call, model, nothing, segment
-from .._http.responses import Response
+from .._http.call import Call, Response, model, nothing, segment
 from .._http.retry import Replay
 from ..models.packages import Parameterisation
 from ._base import Group, checked_definition, complaints, definition_body, mapping, registered, without_nulls
@@ -44,7 +43,9 @@ def list_call(*, nulls: bool = False) -> Call[RelationshipList]:
 
 def get_call(identifier: str) -> Call[Relationship]:
     """One relationship."""
-    return Call("GET", relationship_path(identifier), registered(models.Relationship), missing=UnknownRelationship)
+    return Call(
+        "GET", relationship_path(identifier), registered(models.Relationship), not_found_error=UnknownRelationship
+    )
 
 
 def push_call(relationship: Mapping[str, Any] | Relationship | RelationshipPayload) -> Call[Relationship]:
@@ -57,15 +58,15 @@ def push_call(relationship: Mapping[str, Any] | Relationship | RelationshipPaylo
         model(models.Relationship, "entry"),
         replay=Replay.REPEAT,
         content=definition_body("relationship", checked, InvalidRelationship),
-        is_long=True,
-        wrong=InvalidRelationship,
+        is_slow=True,
+        bad_request_error=InvalidRelationship,
     )
 
 
 def delete_call(identifier: str) -> Call[None]:
     """A relationship to delete."""
     path = relationship_path(identifier)
-    return Call("DELETE", path, nothing, replay=Replay.DELETE, missing=UnknownRelationship)
+    return Call("DELETE", path, nothing, replay=Replay.DELETE, not_found_error=UnknownRelationship)
 
 
 def synthesize_call(
@@ -81,10 +82,10 @@ def synthesize_call(
         model(models.Synthesis),
         replay=Replay.REPEAT,
         content=definition_body("parameterisation", content, InvalidRelationship),
-        is_long=True,
-        missing=UnknownRelationship,
-        wrong=InvalidRelationship,
-        telling=_not_there(identifier),
+        is_slow=True,
+        not_found_error=UnknownRelationship,
+        bad_request_error=InvalidRelationship,
+        error_from_message=_not_there(identifier),
     )
 
 
@@ -98,10 +99,10 @@ def preview_call(identifier: str, dsl_version: DslVersion, platform: str | None)
         f"{relationship_path(identifier)}preview/synthesize/dsl/",
         model(models.SynthesisPreview),
         params=params,
-        is_long=True,
-        missing=UnknownRelationship,
-        wrong=InvalidRelationship,
-        telling=_not_there(identifier),
+        is_slow=True,
+        not_found_error=UnknownRelationship,
+        bad_request_error=InvalidRelationship,
+        error_from_message=_not_there(identifier),
     )
 
 
@@ -121,7 +122,7 @@ def query_call(identifier: str | None, input_graph: str | None, output_graph: st
         "query/relationships/",
         _found,
         content=definition_body("query", query, InvalidQuery),
-        wrong=InvalidQuery,
+        bad_request_error=InvalidQuery,
     )
 
 

@@ -7,8 +7,7 @@ import builtins
 import pydantic
 
 from .._errors import AlreadyExists, APIError, Conflict, NameTaken, UnknownPullSecret
-from .._http.call import Call, json_body, nothing, segment
-from .._http.responses import Response
+from .._http.call import Call, Response, json_body, nothing, segment
 from .._http.retry import Replay
 from ._base import AT_FIRST_USE, Group
 
@@ -33,7 +32,7 @@ def list_call() -> Call[dict[str, list[str]]]:
 
 def get_call(name: str) -> Call[list[str]]:
     """The registries of one; the service answers 500 for one that it does not know."""
-    return Call("GET", secret_path(name), _names, missing=UnknownPullSecret, telling=_not_there)
+    return Call("GET", secret_path(name), _names, not_found_error=UnknownPullSecret, error_from_message=_not_there)
 
 
 def _written(name: str, server: str, username: str, password: Password) -> tuple[bytes, tuple[str, ...]]:
@@ -55,9 +54,9 @@ def create_call(name: str, server: str, username: str, password: Password) -> Ca
         nothing,
         replay=Replay.ONCE,
         content=content,
-        telling=_there,
+        error_from_message=_there,
         secrets=secrets,
-        what=f"the image pull secret {name!r} was created",
+        effect=f"the image pull secret {name!r} was created",
     )
 
 

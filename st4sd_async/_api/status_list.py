@@ -7,8 +7,7 @@ from typing import Any
 
 from pydantic_core import SchemaValidator, core_schema
 
-from .._http.call import Call
-from .._http.responses import Response
+from .._http.call import Call, Response
 from ..models.rest_uid import is_rest_uid
 
 _FIELD = core_schema.typed_dict_field(core_schema.any_schema(), required=False)
@@ -50,7 +49,7 @@ class StatusList:
         An item without a rest-uid, or that is not an object, is left out: no run can be asked for by it. If none is
         an object, it is not the list.
         """
-        return Call("GET", "instances/", self._read, is_long=True)
+        return Call("GET", "instances/", self._read, is_slow=True)
 
     def _read(self, response: Response) -> dict[str, Any]:
         items = self._pieced(response.body.strip())

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def validate_call(dsl: Mapping[str, Any]) -> Call[None]:
     """A DSL to check."""
     content = definition_body("DSL", dsl, InvalidDSL)
-    return Call("POST", "utilities/dsl/", nothing, content=content, is_long=True, wrong=InvalidDSL)
+    return Call("POST", "utilities/dsl/", nothing, content=content, is_slow=True, bad_request_error=InvalidDSL)
 
 
 def package_call(dsl: Mapping[str, Any], template: Mapping[str, Any] | Experiment | None) -> Call[GeneratedPackage]:
@@ -31,8 +31,8 @@ def package_call(dsl: Mapping[str, Any], template: Mapping[str, Any] | Experimen
         "utilities/pvep/",
         model(models.GeneratedPackage),
         content=content,
-        is_long=True,
-        wrong=InvalidDSL,
+        is_slow=True,
+        bad_request_error=InvalidDSL,
         secrets=secrets_of(known.get("pvep", {})),
     )
 
@@ -46,8 +46,8 @@ def push_call(dsl: Mapping[str, Any], package: Mapping[str, Any] | Experiment) -
         model(Experiment, "result"),
         replay=Replay.REPEAT,
         content=definition_body("DSL", content, InvalidDSL),
-        is_long=True,
-        wrong=InvalidDSL,
+        is_slow=True,
+        bad_request_error=InvalidDSL,
         secrets=secrets_of(package_of(package)),
     )
 

@@ -14,7 +14,7 @@ import anyio.abc
 import anyio.lowlevel
 
 from .._errors import JournalError, LaunchConflict, St4sdError, UnknownRun
-from .._http.loop_binding import LoopBinding
+from .._http.session import LoopBinding
 from .._render.displayable import Displayable
 from .._util.progress import ProgressReporter
 from .._util.threads import in_thread

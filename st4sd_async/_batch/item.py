@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from .. import _errors as errors
 from .._render.displayable import Displayable
 from .._util.field_docs import document_fields
-from .._util.redact import masked
+from .._util.redact import redact
 from ..models import Status
 from ..models.hints import with_hint
 from .state import FAILURES, LaunchRecord, State
@@ -129,7 +129,7 @@ def status_to_json(status: Status, secrets: Iterable[str]) -> str:
     kept = {name: value for name, value in status.raw.items() if name != "meta"}
     problem = kept.get("error-description")
     if isinstance(problem, str):
-        kept["error-description"] = masked(problem, secrets)
+        kept["error-description"] = redact(problem, secrets)
     return json.dumps(kept)
 
 

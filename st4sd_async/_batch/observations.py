@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic_core import SchemaValidator, core_schema
 
-from .._http.call import Call
-from .._http.responses import Response
+from .._http.call import Call, Response
 from ..models.finality import is_final
 from ..models.hints import Reason
 from ..models.rest_uid import is_rest_uid
@@ -81,7 +80,7 @@ def list_call() -> Call[InstanceList]:
 
     Source: ``GET instances/`` of the runtime service.
     """
-    return Call("GET", "instances/", _parse_list, is_long=True)
+    return Call("GET", "instances/", _parse_list, is_slow=True)
 
 
 def _parse_list(response: Response) -> InstanceList:

@@ -209,7 +209,7 @@ class Sender:
 
     async def _start(self, identifier: str, prepared: Prepared) -> str:
         call = start_call(identifier, prepared.content, prepared.secrets)
-        return await self._session.send_once(replace(call, is_paced=True))
+        return await self._session.send_once(replace(call, bypasses_limiter=True))
 
     def _after_answer(self, record: LaunchRecord, rest_uid: str | None) -> LaunchRecord:
         """Return a launch after its start was answered. None means that no answer came in time."""

@@ -1,12 +1,12 @@
-"""The credentials of a user: where they come from, where they may go, and how they stay out of sight."""
+"""Credentials: where they come from, which URLs may receive them, and how they stay out of logs."""
 
 from __future__ import annotations
 
 import inspect
 import ipaddress
 import logging
+import re
 from collections.abc import Awaitable, Callable, Iterable, Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
@@ -14,64 +14,71 @@ from weakref import WeakSet
 
 import anyio
 
+from .._config import URL_VARIABLE
 from .._errors import ConfigError
 from .._util.printable import LOGGER, shorten
-from .._util.redact import MASK, is_quoted, masked, unseen
+from .._util.redact import REDACTED, contains_secret, raise_unchained, redact
+from .._util.threads import in_thread
 
 Secret = str | Path | Callable[[], str] | Callable[[], Awaitable[str]]
-"""A credential, a file that holds it, or something that provides it."""
+"""A credential, a file that contains it, or a provider: a function that returns it."""
 
 COOKIE = "oauth-proxy"
 """Name of the cookie that carries an auth-token."""
 
-SOURCE_TIMEOUT = 120.0
-"""Seconds for a file or provider to give a credential; a keyring may ask the user to unlock it."""
+SOURCE_TIMEOUT_SECONDS = 120.0
+"""How long a file or provider may take; a keyring may ask the user to unlock it."""
 
-LONGEST_REASON = 250
-"""Characters of what a provider raises that a message quotes."""
+MAX_REASON_LENGTH = 250
+"""Characters of a provider's exception that a message quotes."""
+
+MAX_HOST_LENGTH = 253
+"""The longest DNS name."""
+_LABEL = re.compile(r"[A-Za-z0-9_-]{1,63}")
+_IPV4 = re.compile(r"[0-9.]+")
 
 
 class Credential:
     """
-    One credential and how to get it: a value, a file (read at each use), or a provider.
+    One credential and its source: a value, a file (read for each request), or a provider.
 
-    A provider is asked once, and again only after the service has refused what it gave.
+    A provider is called once, and again only after the service refused what it returned.
     """
 
-    def __init__(self, name: str, source: Secret, timeout: float = SOURCE_TIMEOUT) -> None:
+    def __init__(self, name: str, source: Secret, timeout: float = SOURCE_TIMEOUT_SECONDS) -> None:
         self.name = name
         self._source = source
         self._timeout = timeout
         self._value: str | None = None
         self.known: list[str] = []
-        """All values given out so far, for masking."""
+        """All values so far, for redaction."""
         self._lock = anyio.Lock()
         _in_use.add(self)
         if not (isinstance(source, str | Path) or callable(source)):
             raise ConfigError(f"{name} must be a string, a pathlib.Path or a callable, not {type(source).__name__}")
-        self._fixed = self._checked(source) if isinstance(source, str) else None
+        self._fixed = self._validate(source) if isinstance(source, str) else None
 
     async def value(self) -> str:
         """
-        The credential.
+        Return the credential.
 
         Raises:
-            ConfigError: Its file or provider gives none. The cause is what the provider raised, unless that quotes
-                a credential.
+            ConfigError: Its file or provider failed. The cause is what the provider raised, unless that quotes a
+                credential.
         """
         if self._fixed is not None:
             return self._fixed
         with anyio.move_on_after(self._timeout):
             if isinstance(self._source, Path):
-                return self._checked(await unseen(partial(self._read, self._source), abandon=True))
+                return self._validate(await in_thread(self._read, self._source, abandon=True))
             async with self._lock:
                 if self._value is None:
-                    self._value = self._checked(await self._ask())
+                    self._value = self._validate(await self._call_provider())
                 return self._value
         raise ConfigError(f"{self._origin} gave no credential within {self._timeout:g} s")
 
-    async def renewed(self, refused: str) -> str | None:
-        """A credential other than the refused one; None if there is none to be had."""
+    async def renew(self, refused: str) -> str | None:
+        """Return a credential other than the refused one; None if the source has no other."""
         async with self._lock:
             if self._value == refused:
                 self._value = None
@@ -81,33 +88,32 @@ class Credential:
     def _read(self, path: Path) -> str:
         try:
             return path.read_text("utf-8")
-        except (OSError, UnicodeDecodeError) as error:
+        except (OSError, UnicodeDecodeError) as error:  # the latter holds the content
             reason = getattr(error, "strerror", None) or "not a text file"
-        raise ConfigError(f"{self._origin} cannot be read: {reason}")
+            raise_unchained(ConfigError(f"{self._origin} cannot be read: {reason}"))
 
-    async def _ask(self) -> Any:
+    async def _call_provider(self) -> Any:
         provider: Any = self._source
         try:
-            # A plain function may block (a keyring, a vault), so it is called off the event loop.
+            # A plain function may block (a keyring, a vault), so it is called in a thread.
             if inspect.iscoroutinefunction(provider):
                 return await provider()
-            answer = await unseen(provider, abandon=True)
+            answer = await in_thread(provider, abandon=True)
             return await answer if inspect.isawaitable(answer) else answer
         except Exception as error:  # a provider may raise anything
-            failure = error
-        told = shorten(masked(f"{type(failure).__name__}: {failure}", self.known), LONGEST_REASON)
-        cause = None if any(is_quoted(text, self.known) for text in _texts(failure)) else failure
-        raise ConfigError(f"{self._origin} failed with {told}") from cause
+            reason = shorten(redact(f"{type(error).__name__}: {error}", self.known), MAX_REASON_LENGTH)
+            quotes_secret = any(contains_secret(text, self.known) for text in _texts_of(error))
+            raise_unchained(ConfigError(f"{self._origin} failed with {reason}"), None if quotes_secret else error)
 
     @property
     def _origin(self) -> str:
-        """What gives the credential, for messages."""
+        """The source of the credential, for messages."""
         if isinstance(self._source, Path):
             return f"the {self.name} file {str(self._source)!r}"
         return f"the provider of {self.name}"
 
-    def _checked(self, value: Any) -> str:
-        # Tokens are pasted from a page that shows them in quotes.
+    def _validate(self, value: Any) -> str:
+        # Tokens are copied from a page that shows them in quotes.
         text = value.strip().strip("\"'") if isinstance(value, str) else ""
         if not text or not text.isascii() or not text.isprintable() or ";" in text or " " in text:
             source = self._origin if isinstance(self._source, Path) else self.name
@@ -117,7 +123,7 @@ class Credential:
         return text
 
     def __repr__(self) -> str:
-        return f"Credential({self.name!r}, {MASK})"
+        return f"Credential({self.name!r}, {REDACTED})"
 
 
 _in_use: WeakSet[Credential] = WeakSet()
@@ -125,71 +131,120 @@ _in_use: WeakSet[Credential] = WeakSet()
 
 
 class SecretsFilter(logging.Filter):
-    """Mask credentials in the arguments of a log record: a service may quote what it was sent in any text."""
+    """Redact credentials from the arguments of a log record: a service may quote what it was sent in any text."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Return True: every record is logged."""
-        secrets = [value for one in list(_in_use) for value in one.known]
+        secrets = [value for credential in list(_in_use) for value in credential.known]
         if secrets and isinstance(record.args, tuple):
-            record.args = tuple(masked(one, secrets) if isinstance(one, str) else one for one in record.args)
+            record.args = tuple(redact(one, secrets) if isinstance(one, str) else one for one in record.args)
         return True
 
 
-# After the filter that makes the arguments printable, and texts of all that are no numbers.
+# Added after the filter that makes all arguments but numbers printable texts.
 logging.getLogger(LOGGER).addFilter(SecretsFilter())
 
 
-def _texts(error: BaseException | None) -> Iterator[str]:
-    """What an exception and those that led to it say."""
+def _texts_of(error: BaseException | None) -> Iterator[str]:
+    """Yield the texts of an exception and of its causes and contexts."""
     while error is not None:
         yield f"{error!r} {error} {getattr(error, '__notes__', '')}"
         error = error.__cause__ or error.__context__
 
 
 class Credentials:
-    """What a client proves itself with: the API key if there is one, else the auth-token, else nothing."""
+    """The credential of a client: the API key if given, else the auth-token, else none."""
 
     def __init__(self, api_key: Secret | None, auth_token: Secret | None) -> None:
         self._key = Credential("api_key", api_key) if api_key is not None else None
         self._token = Credential("auth_token", auth_token) if auth_token is not None else None
-
-    @property
-    def _chosen(self) -> Credential | None:
-        return self._key or self._token
+        self._chosen = self._key or self._token
 
     def __bool__(self) -> bool:
         return self._chosen is not None
 
     async def value(self) -> str | None:
-        """The credential in use, None if there is none."""
+        """Return the credential, None if there is none."""
         return await self._chosen.value() if self._chosen else None
 
-    async def renewed(self, refused: str) -> str | None:
-        """A credential other than the refused one; None if there is none to be had."""
-        return await self._chosen.renewed(refused) if self._chosen else None
+    async def renew(self, refused: str) -> str | None:
+        """Return a credential other than the refused one; None if the source has no other."""
+        return await self._chosen.renew(refused) if self._chosen else None
 
     @property
-    def is_proven(self) -> bool:
-        """Whether the one in use was ever given."""
+    def has_worked(self) -> bool:
+        """Whether the source ever returned a credential."""
         return bool(self._chosen and self._chosen.known)
 
     def headers(self, value: str | None) -> list[tuple[bytes, bytes]]:
-        """The header that carries a credential: a bearer for a key, a cookie for a token."""
+        """Return the header that carries a credential: bearer for a key, cookie for a token."""
         if value is None:
             return []
         header = (b"Authorization", f"Bearer {value}") if self._key else (b"Cookie", f"{COOKIE}={value}")
         return [(header[0], header[1].encode())]
 
     def secrets(self) -> tuple[str, ...]:
-        """The values given out so far, for masking."""
+        """Return all values so far, for redaction."""
         return tuple(value for one in (self._key, self._token) if one for value in one.known)
 
     def __repr__(self) -> str:
         return f"Credentials({self._chosen!r})"
 
 
+def parse_deployment_url(url: str, credentials: Credentials) -> SplitResult:
+    """
+    Return the root of a deployment, with a slash at its end; ``/rs`` and what follows it is removed.
+
+    Raises:
+        ConfigError: It is not an http(s) URL, contains credentials, or would send credentials unencrypted.
+    """
+    root = parse_http_url(str(url))
+    if root is None:
+        shown = str(url).rsplit("@", 1)[-1]
+        is_bare_host = isinstance(url, str) and shown and "://" not in shown
+        suggestion = f": did you mean 'https://{shown}'?" if is_bare_host else ""
+        raise ConfigError(
+            f"the url (or {URL_VARIABLE}) must look like https://st4sd.example, not {shown!r}{suggestion}"
+        )
+    if "@" in root.netloc:
+        raise ConfigError("the url must not hold a user or password: give api_key or auth_token instead")
+    if root.scheme == "http" and credentials and not is_loopback(root.hostname or ""):
+        raise ConfigError(f"the url {root.geturl()!r} would send your credentials in clear text: use https://")
+    # A URL that is copied from a browser has more behind the root, as in /rs/experiments/.
+    path, _, _ = f"{root.path.rstrip('/')}/".partition("/rs/")
+    return root._replace(path=f"{path.rstrip('/')}/", query="", fragment="")
+
+
+def parse_http_url(url: str) -> SplitResult | None:
+    """Return the parts of an http(s) URL, None if it is not valid; it may contain a user and a password."""
+    try:
+        parts = urlsplit(url.strip())
+        is_valid = parts.scheme in ("http", "https") and parts.port != 0 and is_host(parts.hostname or "")
+    except ValueError:
+        return None
+    return parts if is_valid else None
+
+
+def is_host(name: str) -> bool:
+    """Return whether a text is a possible host: an IP address, or a DNS name, international ones included."""
+    if not name.isascii() or name.lower().startswith("xn--"):
+        import idna
+
+        try:
+            name = idna.encode(name.lower()).decode() if not name.isascii() else (idna.decode(name), name)[1]
+        except UnicodeError:
+            return False
+    try:
+        if ":" in name or _IPV4.fullmatch(name):
+            return bool(ipaddress.ip_address(name))
+    except ValueError:
+        return False
+    labels = name.removesuffix(".").split(".")
+    return len(name) <= MAX_HOST_LENGTH and all(_LABEL.fullmatch(label) for label in labels)
+
+
 def is_loopback(host: str) -> bool:
-    """Whether a host is this machine, so that what is sent there in clear text stays here."""
+    """Return whether a host is this machine, so that unencrypted data does not leave it."""
     if host == "localhost" or host.endswith(".localhost"):
         return True
     try:
@@ -200,31 +255,30 @@ def is_loopback(host: str) -> bool:
 
 def may_carry_credentials(url: SplitResult, home: SplitResult, trusted_hosts: Iterable[str]) -> bool:
     """
-    Whether credentials may be sent to ``url``: only to the deployment itself, and never in clear text.
+    Return whether a URL may receive credentials: if it is the deployment's own or trusted, and encrypted.
 
     Args:
-        url: Where a request goes.
-        home: The address the user gave for the deployment.
-        trusted_hosts: Hosts that the user vouches for: ``name``, ``name:port``, ``[::1]`` or ``[::1]:port``.
+        url: The URL of a request.
+        home: The root of the deployment.
+        trusted_hosts: Other trusted hosts: ``name``, ``name:port``, ``[::1]`` or ``[::1]:port``.
     """
-    host = url.hostname or ""
-    if url.scheme != "https" and not is_loopback(host):
+    if url.scheme != "https" and not is_loopback(url.hostname or ""):
         return False
     if origin(url) == origin(home):
         return True
-    return any(_is_meant(trusted, url) for trusted in trusted_hosts)
+    return any(_is_trusted(trusted, url) for trusted in trusted_hosts)
 
 
-def _is_meant(trusted: str, url: SplitResult) -> bool:
-    """Return whether a host that the user vouches for is that of an address; without a port, any port is meant."""
+def _is_trusted(trusted: str, url: SplitResult) -> bool:
+    """Return whether a trusted host is that of a URL; without a port it covers any port."""
     text = trusted if trusted.startswith("[") or trusted.count(":") < 2 else f"[{trusted}]"
     try:
-        meant = urlsplit(f"//{text}")
-        port = meant.port
+        parsed = urlsplit(f"//{text}")
+        port = parsed.port
     except ValueError:
         return False
-    is_host = meant.netloc == text and _same_host(meant.hostname or "", url.hostname or "")
-    return is_host and port in (None, origin(url)[2])
+    is_same_host = parsed.netloc == text and _same_host(parsed.hostname or "", url.hostname or "")
+    return is_same_host and port in (None, origin(url)[2])
 
 
 def _same_host(one: str, other: str) -> bool:
@@ -235,5 +289,5 @@ def _same_host(one: str, other: str) -> bool:
 
 
 def origin(url: SplitResult) -> tuple[str, str, int]:
-    """Scheme, host and port: what tells one server from another."""
+    """Return the origin of a URL: scheme, host and port."""
     return url.scheme, url.hostname or "", url.port or (443 if url.scheme == "https" else 80)

@@ -1,4 +1,4 @@
-"""Whether and when a request is sent again: a pure decision, carried out by tenacity."""
+"""Whether and when a request is sent again, and what the user sees while a service is down."""
 
 from __future__ import annotations
 
@@ -6,14 +6,13 @@ import itertools
 import logging
 import random
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from enum import Enum
-from math import inf
+from math import isfinite
 from typing import TYPE_CHECKING, TypeVar
 
+from .._config import RetryPolicy
 from .._errors import (
     APIError,
-    ConfigError,
     ConnectFailed,
     ConnectionLost,
     DecodeError,
@@ -21,10 +20,11 @@ from .._errors import (
     ServerError,
     TransportError,
 )
-from .._util.field_docs import document_fields
-from .outage import Outage, Waiting
+from .._util.progress import SECONDS, ProgressReporter
 
 if TYPE_CHECKING:
+    from types import TracebackType
+
     from tenacity import RetryCallState
 
     from .._util.clock import Clock
@@ -35,93 +35,39 @@ T = TypeVar("T")
 log = logging.getLogger("st4sd_async")
 
 RETRIED_STATUSES = frozenset({408, 429, 502, 503, 504})
-"""HTTP statuses that may pass."""
+"""HTTP statuses of temporary failures."""
 
+UNREACHABLE_SECONDS = 10.0
+"""How long a host is retried that is unreachable: the whole policy is for one that answers or refuses connections."""
 
-UNREACHED = 10.0
-"""Seconds for which a host is asked again that was not reached: patience is for one that answered or refused."""
-CUTS = 5
-"""Attempts that may end with an answer that is cut short: the service is there, and asking again costs it the whole."""
-ENDLESS = frozenset({"total", "longest_retry_after"})
-"""Times of a policy that may be infinite."""
+MAX_CUT_RESPONSES = 5
+"""Attempts that may end with a response that is cut short: the service is up, and each costs it the whole response."""
 
-
-def check_seconds(name: str, value: object, *, above: bool = False, or_forever: bool = False) -> None:
-    """
-    Check a setting that is a number of seconds.
-
-    Args:
-        name: The setting, for the message.
-        value: Its value.
-        above: Whether it must be above 0, and not 0.
-        or_forever: Whether it may be infinite.
-
-    Raises:
-        ConfigError: It is negative, NaN, infinite or no number.
-    """
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if is_number and value >= 0 and not (above and value == 0) and (or_forever or value < inf):  # type: ignore[operator]
-        return
-    raise ConfigError(f"{name} must be a number of seconds{' above 0' if above else ''}, not {value!r}")
-
-
-@document_fields
-@dataclass(frozen=True, kw_only=True)
-class RetryPolicy:
-    """
-    How a request is repeated; both limits always hold.
-
-    RetryPolicy()               for up to 120 s, however many attempts: outlasts a service that restarts for 60 s
-    RetryPolicy(total=10)       for up to 10 s
-    RetryPolicy(attempts=1)     never repeat anything
-    RetryPolicy(first_wait=1)   the first pause is at most 1 s, each next at most twice as long
-
-    A host whose name does not resolve, or that never answered and is silent, is given up after 10 s. An answer that
-    is cut short is asked for 5 times. After 5 s of waiting there is a warning in the log, once for all calls that
-    wait, and ``Config.progress`` is told.
-    """
-
-    attempts: int | None = None
-    """Attempts in all, at least 1; None means as many as begin within ``total``."""
-    total: float = 120.0
-    """Seconds from the first attempt after which no other begins; may be infinite."""
-    first_wait: float = 0.2
-    """Longest first pause in seconds; the next ones double. Pauses are drawn between 0 and that."""
-    longest_wait: float = 10.0
-    """Longest pause in seconds."""
-    longest_retry_after: float = 60.0
-    """Longest pause in seconds that the service may ask for by ``Retry-After``; may be infinite."""
-
-    def __post_init__(self) -> None:
-        if self.attempts is not None and not (isinstance(self.attempts, int) and self.attempts >= 1):
-            told = f"attempts must be a whole number of at least 1 or None, not {self.attempts!r}"
-            raise ConfigError(f"a retry policy needs limits that make sense: {told}")
-        for name in ("total", "first_wait", "longest_wait", "longest_retry_after"):
-            told = f"a retry policy needs limits that make sense: {name}"
-            check_seconds(told, getattr(self, name), or_forever=name in ENDLESS)
+WARN_AFTER_SECONDS = 5.0
+"""How long a call waits, or a watch gets no response, before there is a warning."""
 
 
 class Replay(Enum):
-    """What repeating a call would do."""
+    """What happens if a request is repeated."""
 
-    READ = "changes nothing"
-    REPEAT = "does the same again: push, tags"
-    DELETE = "done already, if a repeated one is not found"
-    ONCE = "might do it twice: start, create"
+    READ = "nothing: it only reads"
+    REPEAT = "the same again: push, tags"
+    DELETE = "a repeated delete that finds nothing has succeeded"
+    ONCE = "it may happen twice: start, create"
 
 
 def may_have_arrived(error: Exception) -> bool:
-    """Whether a request that ended so may have been carried out."""
+    """Return whether a request that failed in this way may have been carried out."""
     if isinstance(error, TransportError):
         return error.sent is not False
     if isinstance(error, APIError):
-        # A start is made before it is answered, and a proxy that gives up does not take the request back.
+        # The service starts an instance before it responds, and a proxy that gives up does not recall the request.
         return error.status is not None and (error.status >= 500 or error.status in (408, 499) or error.status < 200)
     return isinstance(error, DecodeError)
 
 
-def decide(replay: Replay, error: BaseException) -> bool:
-    """Whether a call that ended with this error is worth another attempt, limits aside."""
+def should_retry(replay: Replay, error: BaseException) -> bool:
+    """Return whether a request that failed in this way may be sent again, limits aside."""
     if isinstance(error, TransportError) and error.sent is False:
         return not error.permanent
     if isinstance(error, RateLimited):
@@ -133,112 +79,172 @@ def decide(replay: Replay, error: BaseException) -> bool:
     return isinstance(error, ServerError | APIError) and error.status in RETRIED_STATUSES
 
 
-def pause(policy: RetryPolicy, attempt: int, error: BaseException | None) -> float:
+def pause_seconds(policy: RetryPolicy, attempt: int, error: BaseException | None) -> float:
     """
-    Seconds to wait after the attempt with this number (counted from 1).
+    Return the pause after an attempt, counted from 1.
 
-    The pause is drawn evenly between 0 and a bound that doubles, so that many clients do not come back together. A
-    longer ``Retry-After`` of the service is honoured up to the policy's cap; a shorter one is not, because a service
-    that always asks for 0 s would be sent requests without a pause.
+    Exponential back-off with full jitter, so that many clients do not return at the same moment. A longer
+    ``Retry-After`` is honoured up to the limit of the policy; a shorter one is ignored, because a service that always
+    asks for 0 s would get requests without a pause.
     """
     bound = min(policy.longest_wait, policy.first_wait * 2.0 ** min(attempt - 1, 30))
-    drawn, asked = random.uniform(0, bound), getattr(error, "retry_after", None)
-    return drawn if asked is None else max(drawn, min(float(asked), policy.longest_retry_after))
+    pause, retry_after = random.uniform(0, bound), getattr(error, "retry_after", None)
+    return pause if retry_after is None else max(pause, min(float(retry_after), policy.longest_retry_after))
 
 
-def is_unreached(error: BaseException | None, *, has_answered: bool) -> bool:
-    """
-    Return whether an attempt ended without a sign of the service.
+class Outage:
+    """The state of one service, shared by all calls to it, so that an outage is reported once."""
 
-    A host whose name does not resolve is mistyped, or this machine is offline; so is one that is silent, unless it has
-    answered before. One that refuses a connection, and a proxy that answers 502 or 503, say that the service restarts.
-    """
-    return isinstance(error, ConnectFailed) and (error.is_unresolved or (error.is_silent and not has_answered))
+    def __init__(self, url: str) -> None:
+        self.url = url
+        """Root of the service."""
+        self.has_answered = False
+        """Whether the service ever answered."""
+        self.waiting = 0
+        """How many calls wait for it now."""
+        self.is_warned = False
+        """Whether the current outage was logged."""
+        self.is_shown = False
+        """Whether one of the waiting calls shows its progress."""
+
+    def record_response(self, status: int) -> None:
+        """Note that a response arrived; unless it reports a temporary failure, the current outage is over."""
+        self.has_answered = True
+        if status not in RETRIED_STATUSES and not self.waiting:
+            self.is_warned = False
+
+    def is_unreachable(self, error: BaseException | None) -> bool:
+        """
+        Return whether an attempt failed without a sign of the service.
+
+        The host name does not resolve, so that it is mistyped or this machine is offline; or the host is silent and
+        never answered. A refused connection, and a proxy that answers 502 or 503, mean that the service restarts.
+        """
+        return isinstance(error, ConnectFailed) and (error.is_unresolved or (error.is_silent and not self.has_answered))
 
 
-async def repeated(
-    operation: Callable[[int], Awaitable[T]],
+class _Retries:
+    """The retries of one call: when they end, and what the user sees of them. A context manager."""
+
+    def __init__(
+        self, policy: RetryPolicy, clock: Clock, outage: Outage, progress: Progress | None, request: str
+    ) -> None:
+        self._policy, self._clock, self._outage, self._progress = policy, clock, outage, progress
+        self._request = request
+        self._began = clock.now()
+        self._unreachable_since: float | None = self._began
+        """None if the last attempt reached the service."""
+        self._cut_responses = 0
+        self._is_waiting = False
+        self._reporter: ProgressReporter | None = None
+        self._reported_seconds = 0
+
+    def __enter__(self) -> _Retries:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: TracebackType | BaseException | None) -> None:
+        if not self._is_waiting:
+            return
+        outage = self._outage
+        outage.waiting -= 1
+        if self._reporter is not None:
+            outage.is_shown = False
+            self._reporter.__exit__(kind, None, None)
+        if kind is None and outage.is_warned and not outage.waiting:
+            outage.is_warned = False
+            log.info("%s answers again after %.0f s", outage.url, self._clock.now() - self._began)
+
+    def should_stop(self, state: RetryCallState) -> bool:
+        """Return whether a limit is reached after a failed attempt; called once per attempt."""
+        error = _error_of(state)
+        if not self._outage.is_unreachable(error):
+            self._unreachable_since = None
+        elif self._unreachable_since is None:
+            self._unreachable_since = self._clock.now()
+        self._cut_responses += isinstance(error, ConnectionLost) and error.is_cut
+        if self._cut_responses >= MAX_CUT_RESPONSES or state.attempt_number == self._policy.attempts:
+            return True
+        return self._clock.now() - self._began + state.upcoming_sleep > self._total_seconds
+
+    def before_pause(self, state: RetryCallState) -> None:
+        """Log a failed attempt; after `WARN_AFTER_SECONDS`, warn once for all waiting calls and show the progress."""
+        outage, error, pause = self._outage, _error_of(state), state.upcoming_sleep
+        if not self._is_waiting:
+            self._is_waiting = True
+            outage.waiting += 1
+        log.info("%s: attempt %d failed, next in %.2f s: %s", self._request, state.attempt_number, pause, error)
+        waited, total = self._clock.now() - self._began, self._total_seconds
+        if waited + pause < WARN_AFTER_SECONDS:
+            return
+        if not outage.is_warned:
+            outage.is_warned = True
+            message = "waiting for %s, since %.0f s and for up to %.0f s in all: %s"
+            log.warning(message, outage.url, waited, total, error)
+        if not outage.is_shown and self._progress is not None and isfinite(total):
+            outage.is_shown = True
+            self._reporter = ProgressReporter(
+                self._progress, f"waiting for {outage.url}", round(total), SECONDS
+            ).__enter__()
+        if self._reporter is not None:
+            self._reporter.finish(int(waited) - self._reported_seconds)
+            self._reported_seconds = int(waited)
+
+    @property
+    def _total_seconds(self) -> float:
+        """Seconds from the first attempt after which no other begins; fewer while the host is unreachable."""
+        if self._unreachable_since is None:
+            return self._policy.total
+        return min(self._policy.total, self._unreachable_since - self._began + UNREACHABLE_SECONDS)
+
+
+async def with_retries(
+    operation: Callable[[], Awaitable[T]],
     *,
     policy: RetryPolicy,
     replay: Replay,
     clock: Clock,
-    what: str,
+    request: str,
     outage: Outage,
     progress: Progress | None = None,
 ) -> T:
     """
-    Await ``operation(attempt)`` until it succeeds, must not be repeated, or the policy's limits are reached.
+    Await ``operation()`` until it succeeds, must not be repeated, or a limit of the policy is reached.
 
     Args:
         operation: Makes one attempt.
         policy: The limits.
-        replay: What repeating it would do.
-        clock: Where time comes from.
-        what: The request, for the log.
-        outage: What is known of the service that it is sent to.
-        progress: What is told of a long wait.
+        replay: What happens if the operation is repeated.
+        clock: Source of time.
+        request: Method and URL, for the log.
+        outage: The state of the service.
+        progress: Called during a long wait.
 
     Raises:
-        St4sdError: The last error, with ``attempts`` set. Cancellation passes at once.
+        St4sdError: The last error, with ``attempts`` set. Cancellation and other exceptions pass at once.
     """
-    # The first attempt is made here: it mostly succeeds, and then there is nothing for tenacity to do.
-    began, first = clock.now(), 1
-    try:
-        return await operation(first)
-    except (TransportError, APIError) as error:
-        if policy.attempts == first or not decide(replay, error):
-            raise
-        failure = error
-    attempts, cuts = itertools.count(first), 0
-    unreached: float | None = began  # since when; None if the last attempt reached the service
+    from tenacity import AsyncRetrying, retry_if_exception  # lazily: if tornado is installed, tenacity imports it
+
+    numbers = itertools.count(1)
 
     async def attempt() -> T:
-        number = next(attempts)
-        if number == first:
-            raise failure
+        number = next(numbers)
         try:
-            return await operation(number)
+            return await operation()
         except (TransportError, APIError) as error:
             error.attempts = number
             raise
 
-    def wait(state: RetryCallState) -> float:
-        return pause(policy, state.attempt_number, _error(state))
-
-    def patience() -> float:
-        """Seconds from the first attempt after which no other begins, given how the last ones ended."""
-        return policy.total if unreached is None else min(policy.total, unreached - began + UNREACHED)
-
-    def stop(state: RetryCallState) -> bool:
-        nonlocal cuts, unreached
-        error = _error(state)
-        if not is_unreached(error, has_answered=outage.has_answered):
-            unreached = None
-        elif unreached is None:
-            unreached = clock.now()
-        cuts += isinstance(error, ConnectionLost) and error.is_cut
-        if cuts >= CUTS or (policy.attempts is not None and state.attempt_number >= policy.attempts):
-            return True
-        return clock.now() - began + state.upcoming_sleep > patience()
-
-    def tell(state: RetryCallState) -> None:
-        told = "%s: attempt %d failed, next in %.2f s: %s"
-        log.info(told, what, state.attempt_number, state.upcoming_sleep, _error(state))
-        waiting.pause(state.upcoming_sleep, patience(), _error(state))
-
-    from tenacity import AsyncRetrying, retry_if_exception  # not with the package: where tornado is, it imports that
-
-    retrying = AsyncRetrying(
-        sleep=clock.sleep,
-        stop=stop,
-        wait=wait,
-        retry=retry_if_exception(lambda error: decide(replay, error)),
-        before_sleep=tell,
-        reraise=True,
-    )
-    with Waiting(outage, progress, clock, began) as waiting:
+    with _Retries(policy, clock, outage, progress, request) as retries:
+        retrying = AsyncRetrying(
+            retry=retry_if_exception(lambda error: should_retry(replay, error)),
+            wait=lambda state: pause_seconds(policy, state.attempt_number, _error_of(state)),
+            stop=retries.should_stop,
+            before_sleep=retries.before_pause,
+            sleep=clock.sleep,
+            reraise=True,
+        )
         return await retrying(attempt)
 
 
-def _error(state: RetryCallState) -> BaseException | None:
+def _error_of(state: RetryCallState) -> BaseException | None:
     return state.outcome.exception() if state.outcome else None

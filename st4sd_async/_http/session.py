@@ -1,102 +1,278 @@
-"""The only place that talks to the network: connections, credentials, the bound on what is in flight."""
+"""
+Send calls: the session of a client holds its connections, credentials and limits, in one event loop.
+
+    send -> _send_with_retry       until it succeeds, or must not be repeated (retry.py)
+         -> _send_authenticated    with the credential, and again with a new one if it is refused (credentials.py)
+         -> _send_once             one request, within the limit of requests in flight (engine.py)
+         -> parse_response         a value or an error (call.py)
+"""
 
 from __future__ import annotations
 
 import logging
+import os
 import re
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, nullcontext
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, contextmanager, nullcontext
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 from urllib.parse import urlencode, urlsplit
 
 import anyio
-import anyio.to_thread
 
-from .._config import Config, build_home, build_tls, split_address
+from .._config import TIMEOUT_SECONDS, Config, RetryPolicy
 from .._errors import (
     APIError,
     ConfigError,
     CredentialUnavailable,
     DecodeError,
     NotFound,
+    OutcomeUnknown,
     St4sdError,
+    StartOutcomeUnknown,
     TransportError,
     Unauthorized,
 )
+from .._util.redact import raise_unchained
+from .._util.threads import in_thread
 from .._version import VERSION
-from .call import DEFAULT_SILENCE, LONG_SILENCE, Call, decipher
-from .cancellation import in_flight, reported
-from .credentials import Credentials, Secret, may_carry_credentials
-from .loop_binding import LoopBinding
-from .outage import Outage
-from .responses import Response, is_refused_by_proxy
-from .retry import RETRIED_STATUSES, Replay, RetryPolicy, may_have_arrived, repeated
+from .call import Call, Response, is_refused_by_proxy, parse_response
+from .credentials import Credentials, Secret, may_carry_credentials, parse_deployment_url, parse_http_url
+from .retry import Outage, Replay, may_have_arrived, with_retries
 
 if TYPE_CHECKING:
+    import asyncio
     import ssl
+    from pathlib import Path
     from urllib.parse import SplitResult
 
-    import httpx
+    from .engine import HttpClient
 
 T = TypeVar("T")
-Take = Callable[[Mapping[str, str], AsyncIterator[bytes]], Awaitable[T]]
-"""
-What becomes of a body: takes the headers of a good reply and the pieces as they arrive.
 
-Called again, with another body from its beginning, when a transfer breaks off.
+BodyHandler = Callable[[Mapping[str, str], AsyncIterator[bytes]], Awaitable[T]]
+"""
+Consumes a body: takes the headers of a successful response and the pieces of its body as they arrive.
+
+Called again, with another body from its beginning, if a transfer breaks off.
 """
 
 log = logging.getLogger("st4sd_async")
 
-RUNTIME = "rs/"
-"""Prefix of the runtime service below the root of a deployment."""
+RUNTIME_PATH = "rs/"
+"""Path of the runtime service below the root of a deployment."""
+
+SLOW_TIMEOUT_SECONDS = 60.0
+"""Default read timeout of slow requests: a push clones a repository, an output is packed before it is sent."""
+
+CANCEL_GRACE_SECONDS = 1.0
+"""How long a cancelled call waits for the response if it must not be repeated."""
 
 HEADERS = (
     (b"User-Agent", f"st4sd_async/{VERSION}".encode()),
     (b"Accept", b"*/*"),
-    # Bodies come as they are: what the servers send is small JSON or zipped already.
+    # Compression would not pay: bodies are small JSON or already zipped.
     (b"Accept-Encoding", b"identity"),
 )
-"""Sent with every request."""
+"""Headers of every request."""
 
-JSON_TYPE = (b"Content-Type", b"application/json")
-"""Sent with a body."""
+JSON_CONTENT_TYPE = (b"Content-Type", b"application/json")
+"""Header of every request with a body."""
 
 NO_RETRY = RetryPolicy(attempts=1)
-"""For requests whose caller repeats them itself, as a poller does."""
+"""For requests that the caller repeats, as a poller does."""
 
 NOT_OPEN = "this client is not open: use it inside 'async with Client(...) as client:', or call 'await client.open()'"
+FORKED = "opened before this process was forked from another one, whose connections it must not use"
+
+
+class LoopBinding:
+    """
+    The event loop and process in which a client or batch was opened, and the only ones in which it can be used.
+
+    Args:
+        what: What was opened, for messages.
+
+    Raises:
+        St4sdError: No asyncio event loop is running, as under trio.
+    """
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        loop = _running_loop()
+        if loop is None:
+            raise St4sdError(f"{what} needs a running asyncio event loop; trio is not supported")
+        self._loop, self._process_id = loop, os.getpid()
+
+    @property
+    def is_here(self) -> bool:
+        """Whether this is the event loop, in the process that opened it."""
+        return _running_loop() is self._loop  # in a forked process asyncio reports no running loop
+
+    @property
+    def is_forked(self) -> bool:
+        """Whether this process was forked from that of the event loop."""
+        return os.getpid() != self._process_id
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the event loop is closed."""
+        return self._loop.is_closed()
+
+    def check(self) -> None:
+        """Raise `St4sdError` unless this is the event loop."""
+        if self.is_here:
+            return
+        if self.is_forked:
+            problem = f"was {FORKED}: make one of its own in the new process"
+        elif self.is_over:
+            problem = "was opened in an event loop that has ended: open and use it inside the same asyncio.run()"
+        else:
+            problem = "was opened in another event loop: make one in each loop, or use st4sd_async.sync from threads"
+        raise St4sdError(f"this {self._what} {problem}")
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    import asyncio  # lazily, here and below: it takes a tenth of the time to import this package
+
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
+class _Request(Generic[T]):
+    """A call being sent, with what its attempts share."""
+
+    def __init__(self, call: Call[T], url: str, config: Config, body_handler: BodyHandler[T] | None = None) -> None:
+        self.call, self.url, self.config, self.body_handler = call, url, config, body_handler
+        self.may_have_arrived = False
+        """Whether an earlier attempt may have been carried out."""
+        self.is_in_flight = False
+        """Whether an attempt that must not be repeated was written and not answered."""
+        self.is_cancelled = False
+        self._sent_at: float | None = None
+        """Wall time of the last attempt that must not be repeated; None if none was sent."""
+
+    def __str__(self) -> str:
+        return f"{self.call.method} {self.url}"
+
+    def mark_sent(self) -> None:
+        """Note that the request is about to be written."""
+        self.is_in_flight, self._sent_at = True, self.config.clock.wall()
+
+    @contextmanager
+    def one_attempt(self) -> Iterator[None]:
+        """
+        Note when an attempt is answered or has failed.
+
+        Raises:
+            CancelledError: The call was cancelled while it waited for the response to an earlier attempt.
+        """
+        import asyncio
+
+        if self.is_cancelled:
+            raise asyncio.CancelledError
+        try:
+            yield
+        except asyncio.CancelledError:
+            raise
+        except BaseException:
+            self.is_in_flight = False
+            raise
+        self.is_in_flight = False
+
+    async def report_cancellation(self, work: Coroutine[Any, Any, T]) -> T:
+        """
+        Await a call that must not be repeated; if it is cancelled, report what is known of it.
+
+        If nothing was sent, cancellation takes effect at once. Otherwise it waits up to `CANCEL_GRACE_SECONDS` for the
+        response, however often it is cancelled, and sends nothing more. The outcome is logged as a warning and added to
+        the `asyncio.CancelledError` as a note. Calls that are cancelled together wait together.
+        """
+        import asyncio
+
+        # A task of its own: cancellation reaches the innermost await of the cancelled task, in spite of any shield.
+        task = asyncio.create_task(work)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError as error:
+            self.is_cancelled = True
+            if self.is_in_flight:
+                await _wait_shielded(task, CANCEL_GRACE_SECONDS)
+            task.cancel()
+            await _wait_shielded(task)
+            # If it was cancelled between two attempts, the response to the first says that nothing was done.
+            is_outcome_open = self.is_in_flight or not task.cancelled()
+            if is_outcome_open and self._sent_at is not None and (report := self._report(task, self._sent_at)):
+                is_done = not task.cancelled() and task.exception() is None
+                log.warning("%s", report, extra={"is_outcome_unknown": not is_done})
+                error.add_note(report)
+            raise
+
+    def _report(self, task: asyncio.Task[T], sent_at: float) -> str:
+        """Return what is known of a cancelled call that was sent and has ended; "" if it did nothing."""
+        call = self.call
+        moment = f"{datetime.fromtimestamp(sent_at, UTC):%Y-%m-%d %H:%M:%S} UTC"
+        cancelled = f"it was cancelled after it was sent at {moment}"
+        if task.cancelled():
+            reason = f"{cancelled}, and no answer came within {CANCEL_GRACE_SECONDS:g} s"
+            return str(call.outcome_unknown_error(call.effect, reason))
+        failure = task.exception()
+        if isinstance(failure, OutcomeUnknown):
+            return str(call.outcome_unknown_error(call.effect, f"{cancelled}: {failure.reason}"))
+        if failure is not None:
+            return ""
+        is_start = call.outcome_unknown_error is StartOutcomeUnknown
+        result = f": {task.result()!r}, which goes on" if is_start else ""
+        return f"{call.effect}{result} ({self}: {cancelled}, and answered then)"
+
+
+async def _wait_shielded(task: asyncio.Task[Any], seconds: float = float("inf")) -> None:
+    """Wait until a task has ended or the time is over, in spite of cancellation."""
+    import asyncio
+
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + seconds
+    while not task.done() and (left := deadline - loop.time()) > 0:
+        try:
+            with anyio.CancelScope(shield=True):
+                await asyncio.wait([task], timeout=None if left == float("inf") else left)
+        except asyncio.CancelledError:  # from Task.cancel(), which no scope stops; the caller raises the first one
+            pass
 
 
 class Session:
     """
     The connections to one deployment, shared by a client and those made from it.
 
-    Safe to use from many tasks of one event loop. It may be opened again after it was closed, in
-    another event loop too.
+    Safe to use from many tasks of one event loop. It may be opened again after it was closed, in another event loop
+    too.
     """
 
     def __init__(self, url: str, api_key: Secret | None, auth_token: Secret | None, config: Config) -> None:
         self.credentials = Credentials(api_key, auth_token)
-        self.home = build_home(url, self.credentials)
-        self._runtime = f"{self.home.geturl()}{RUNTIME}"
-        self._trusted: dict[str, bool] = {}
-        self._outages: dict[str, Outage] = {}
+        self.home = parse_deployment_url(url, self.credentials)
+        """Root of the deployment."""
         self.token_page = f"{self.home.geturl()}authorisation/token"
-        self._config = config
-        self._limit(config)
-        self._http: httpx.AsyncClient | None = None
-        self._binding: LoopBinding | None = None
-        self._services: dict[str, str] | None = None
+        """URL of the page that issues auth-tokens."""
         self.gateways: dict[str, tuple[str, float]] = {}
-        """id of a gateway -> its root, and when the registry told it."""
+        """id of a gateway -> its root, and when the registry reported it."""
+        self._runtime_url = f"{self.home.geturl()}{RUNTIME_PATH}"
+        self._config = config
+        self._is_trusted: dict[str, bool] = {}
+        self._outages: dict[str, Outage] = {}
+        self._services: dict[str, str] | None = None
+        self._http: HttpClient | None = None
+        self._binding: LoopBinding | None = None
         self._stack = AsyncExitStack()
+        self._make_limiters()
 
-    def _limit(self, config: Config) -> None:
-        self._requests = anyio.Semaphore(config.concurrency, fast_acquire=True)
-        self._streams = anyio.Semaphore(config.downloads, fast_acquire=True)
+    def _make_limiters(self) -> None:
+        self._requests = anyio.Semaphore(self._config.concurrency, fast_acquire=True)
+        self._downloads = anyio.Semaphore(self._config.downloads, fast_acquire=True)
 
     @property
     def is_open(self) -> bool:
@@ -104,26 +280,30 @@ class Session:
         return self._http is not None
 
     async def open(self) -> None:
-        """Make ready to send; no request is sent. Raises `St4sdError` if it is open, or this is no asyncio."""
+        """
+        Open the connection pool; no request is sent.
+
+        Raises:
+            St4sdError: It is open already, or no asyncio event loop is running.
+        """
         if self.is_open:
             self.check()
             raise St4sdError("this client is open already")
         binding = LoopBinding("client")
-        tls = await anyio.to_thread.run_sync(build_tls, self._config.verify)
-        make_client = await anyio.to_thread.run_sync(_engine)
-        self._limit(self._config)
+        make_client, tls = await in_thread(_load_engine, self._config.verify)
+        self._make_limiters()
         self._services = None
         self._http = await self._stack.enter_async_context(make_client(tls, self.home))
         self._binding = binding
 
     async def close(self) -> None:
         """
-        Close all connections; what is in flight ends with an error.
+        Close all connections; requests in flight end with an error.
 
-        In a forked process they are left alone: the first one still uses them.
+        In a forked process they are left alone, because the first process still uses them.
 
         Raises:
-            St4sdError: It was opened in another event loop, which goes on.
+            St4sdError: It was opened in another event loop that is not closed.
         """
         binding = self._binding
         if binding is not None and binding.is_forked:
@@ -142,9 +322,9 @@ class Session:
 
     async def services(self, config: Config) -> dict[str, str]:
         """
-        Where the services are: name -> root with a slash at its end; {} without a cluster.
+        Return the root of each service by name, with a slash at its end; {} without a cluster.
 
-        Asked once; the answer proves the login.
+        Requested once; success proves the login.
         """
         if self._services is None:
             found = await self.send(_URL_MAP, config)
@@ -152,7 +332,7 @@ class Session:
         return self._services
 
     def root(self, url: str) -> str:
-        """The root of a service; one behind the deployment's own door is reached the way that the deployment is."""
+        """Return the root of a service; one on the deployment's host gets the scheme and port of the deployment."""
         root = urlsplit(url)
         if root.hostname == self.home.hostname and root.port in (None, self.home.port):
             root = root._replace(scheme=self.home.scheme, netloc=self.home.netloc)
@@ -160,154 +340,144 @@ class Session:
 
     async def send(self, call: Call[T], config: Config) -> T:
         """
-        Send a call, again where that is safe, and return what its reply means.
+        Send a call, with retries if that is safe, and return its result.
 
         Raises:
-            TransportError: No usable reply came, and sending it again by hand is safe.
+            TransportError: No usable response arrived; you may send the call again.
             APIError: The service refused.
-            DecodeError: The reply is not what was promised.
+            DecodeError: The response has unexpected content.
             OutcomeUnknown: The call may have been carried out, and must not be repeated.
-            CancelledError: It was cancelled; if it may have been carried out, and must not be repeated, after up to a
-                second, with a note that says so.
+            CancelledError: It was cancelled. If the call may have been carried out and must not be repeated, this is
+                raised up to a second later, with a note that says so.
         """
         self.check()
-        work = self._carried_out(call, config, None)
-        # A batch writes down what becomes of its starts, and lets nobody cancel them.
-        if call.replay is not Replay.ONCE or call.is_paced:
+        request = _Request(call, self._url(call), config)
+        work = self._send_with_retry(request)
+        # A batch records the outcome of its starts, and does not let them be cancelled.
+        if call.replay is not Replay.ONCE or call.bypasses_limiter:
             return await work
-        return await reported(work, call, self._url(call), config.clock)
+        return await request.report_cancellation(work)
 
-    async def stream(self, call: Call[T], take: Take[T], config: Config) -> T:
+    async def stream(self, call: Call[T], body_handler: BodyHandler[T], config: Config) -> T:
         """
-        Send a call and return what ``take`` makes of the body, of which little is in memory at a time.
+        Send a call and return what ``body_handler`` makes of the body, of which little is in memory at a time.
 
-        Repeated as `send` does, and also when the body breaks off. A body that is no file by its type is understood
-        as `send` understands it. Bodies have a bound of their own (``Config.downloads``), so that
-        nothing else waits for them.
+        Retried as in `send`, also if the body breaks off. If the body is not a file by its content type, it is parsed
+        as in `send`. Streams have a limit of their own (``Config.downloads``), so that no other request waits for them.
         """
         self.check()
-        return await self._carried_out(call, config, take)
+        return await self._send_with_retry(_Request(call, self._url(call), config, body_handler))
 
-    async def _carried_out(self, call: Call[T], config: Config, take: Take[T] | None) -> T:
-        base = call.base or self._runtime
-        url, outage, in_doubt = self._url(call), self._outages.get(base) or self._outage(base), False
+    def _url(self, call: Call[Any]) -> str:
+        return (call.base_url or self._runtime_url) + call.path
 
-        async def attempt(number: int) -> T:
-            nonlocal in_doubt
+    async def _send_with_retry(self, request: _Request[T]) -> T:
+        call, config = request.call, request.config
+
+        async def attempt() -> T:
             try:
-                return await self._authorised(call, url, config, take)
+                return await self._send_authenticated(request)
             except (TransportError, APIError) as error:
-                if call.replay is Replay.DELETE and in_doubt and isinstance(error, NotFound):
-                    return call.decode(_DONE)
-                in_doubt = in_doubt or may_have_arrived(error)
+                if call.replay is Replay.DELETE and request.may_have_arrived and isinstance(error, NotFound):
+                    return call.decode(_EMPTY_RESPONSE)  # the earlier attempt deleted it
+                request.may_have_arrived = request.may_have_arrived or may_have_arrived(error)
                 raise
 
-        what = f"{call.method} {url}"
         try:
-            return await repeated(
+            return await with_retries(
                 attempt,
                 policy=config.retry,
                 replay=call.replay,
                 clock=config.clock,
-                what=what,
-                outage=outage,
+                request=str(request),
+                outage=self._outage(call),
                 progress=config.progress,
             )
         except (TransportError, APIError, DecodeError) as error:
-            failure = error
-        log.debug("%s failed", what, exc_info=failure)
-        # Those who read it in a notebook would have to find the message below a hundred lines of engines' insides.
-        failure = failure.with_traceback(None)
-        if call.replay is Replay.ONCE and may_have_arrived(failure):
-            raise call.doubt(call.what, str(failure)) from failure
-        raise failure
+            log.debug("%s failed", request, exc_info=error)
+            # Without the engine's frames, which would hide the message in a notebook.
+            failure = error.with_traceback(None)
+            if call.replay is Replay.ONCE and may_have_arrived(failure):
+                raise_unchained(call.outcome_unknown_error(call.effect, str(failure)), failure)
+            raise_unchained(failure, failure.__cause__)
 
-    def _url(self, call: Call[Any]) -> str:
-        return (call.base or self._runtime) + call.path
+    def _outage(self, call: Call[Any]) -> Outage:
+        url = call.base_url or self._runtime_url
+        return self._outages.get(url) or self._outages.setdefault(url, Outage(url))
 
-    async def _authorised(self, call: Call[T], url: str, config: Config, take: Take[T] | None) -> T:
-        """One attempt, and another with a new credential if the sign-in proxy refused the first."""
-        secret = None
-        if self._is_trusted(call.base or self._runtime):
-            secret = await self._credential(self.credentials.value(), call, url)
+    async def _send_authenticated(self, request: _Request[T]) -> T:
+        """Send one request, and another with a new credential if the sign-in proxy refuses the first."""
+        credential = None
+        if self._may_carry_credentials(request.call.base_url or self._runtime_url):
+            credential = await self._credential(self.credentials.value(), request)
         try:
-            return await self._once(call, url, secret, config, take)
+            return await self._send_once(request, credential)
         except Unauthorized as error:
             refusal = error
-        if secret is not None and is_refused_by_proxy(refusal):
-            renewed = await self._credential(self.credentials.renewed(secret), call, url)
+        if credential is not None and is_refused_by_proxy(refusal):
+            renewed = await self._credential(self.credentials.renew(credential), request)
             if renewed is not None:
-                log.info("%s %s was refused: trying once more with a new credential", call.method, url)
-                return await self._once(call, url, renewed, config, take)
+                log.info("%s was refused: trying once more with a new credential", request)
+                return await self._send_once(request, renewed)
         raise refusal
 
-    async def _credential(self, source: Awaitable[str | None], call: Call[T], url: str) -> str | None:
-        """The credential for a call; if there is none to be had, that is an error of this call, which was not sent."""
+    async def _credential(self, source: Awaitable[str | None], request: _Request[Any]) -> str | None:
         try:
             return await source
         except ConfigError as error:
-            # What never gave one is more likely wrong than away for a moment.
-            is_wrong = not self.credentials.is_proven
-            failure, cause = CredentialUnavailable(call.method, url, str(error), permanent=is_wrong), error.__cause__
-        raise failure from cause
+            # A source that never worked is more likely wrong than temporarily unavailable.
+            is_wrong = not self.credentials.has_worked
+            failure = CredentialUnavailable(request.call.method, request.url, str(error), permanent=is_wrong)
+            raise_unchained(failure, error.__cause__)
 
-    def _outage(self, base: str) -> Outage:
-        """What is known of the service with this root."""
-        return self._outages.setdefault(base, Outage(base))
+    def _may_carry_credentials(self, base_url: str) -> bool:
+        if base_url not in self._is_trusted:
+            trusted_hosts = self._config.trusted_hosts
+            self._is_trusted[base_url] = may_carry_credentials(urlsplit(base_url), self.home, trusted_hosts)
+        return self._is_trusted[base_url]
 
-    def _is_trusted(self, base: str) -> bool:
-        """Whether credentials may go to the service with this root."""
-        if base not in self._trusted:
-            self._trusted[base] = may_carry_credentials(urlsplit(base), self.home, self._config.trusted_hosts)
-        return self._trusted[base]
-
-    async def _once(self, call: Call[T], url: str, secret: str | None, config: Config, take: Take[T] | None) -> T:
-        headers = [*HEADERS, *self.credentials.headers(secret)]
+    async def _send_once(self, request: _Request[T], credential: str | None) -> T:
+        call, config, handler = request.call, request.config, request.body_handler
+        headers = [*HEADERS, *self.credentials.headers(credential)]
         if call.content is not None:
-            headers.append(JSON_TYPE)
-        silence = LONG_SILENCE if call.is_long and config.timeout == DEFAULT_SILENCE else config.timeout
-        async with self._turn(call, take):
+            headers.append(JSON_CONTENT_TYPE)
+        is_slow = call.is_slow and config.timeout == TIMEOUT_SECONDS
+        async with self._limiter(request):
             if self._http is None:
                 raise St4sdError(NOT_OPEN)
-            import httpx  # not with the package, but there once a client is open
-
-            from .engine import parsed
-
             began = time.perf_counter()
-            target = parsed(f"{url}?{urlencode(call.params)}" if call.params else url)
-            # The answer to an earlier request must never be taken for that to a start, so that has its own connection.
-            manner = {
-                "timeout": {"read": silence},
-                "fresh": call.replay is Replay.ONCE,
-                "streamed": take is not None,
-                "largest": config.max_body_bytes,
-            }
-            request = httpx.Request(call.method, target, headers=headers, content=call.content, extensions=manner)
-            with in_flight():
-                reply = await self._http.send(request, stream=take is not None)
-            outage = self._outages[call.base or self._runtime]
-            outage.replied(is_away=reply.status_code in RETRIED_STATUSES)
-            log.debug("%s %s: %d in %.0f ms", call.method, url, reply.status_code, 1000 * (time.perf_counter() - began))
-            if take is not None:
+            with request.one_attempt():
+                reply = await self._http.exchange(
+                    call.method,
+                    f"{request.url}?{urlencode(call.params)}" if call.params else request.url,
+                    headers,
+                    call.content,
+                    read_timeout=SLOW_TIMEOUT_SECONDS if is_slow else config.timeout,
+                    max_body_bytes=config.max_body_bytes,
+                    stream=handler is not None,
+                    # A request that must not be repeated gets a connection of its own, so that the response to an
+                    # earlier request is never taken for that to a start.
+                    on_connected=request.mark_sent if call.replay is Replay.ONCE else None,
+                )
+            self._outage(call).record_response(reply.status_code)
+            log.debug("%s: %d in %.0f ms", request, reply.status_code, 1000 * (time.perf_counter() - began))
+            if handler is not None:
                 body = cast("AsyncGenerator[bytes]", reply.aiter_bytes())
                 async with aclosing(reply), aclosing(body) as pieces:
-                    if "streamed" in reply.extensions:
-                        return await take(reply.headers, pieces)
+                    if "stream" in reply.extensions:
+                        return await handler(reply.headers, pieces)
                     await reply.aread()
-        return self._understood(call, url, Response(reply.status_code, reply.headers, reply.content))
-
-    def _turn(self, call: Call[T], take: Take[T] | None) -> AbstractAsyncContextManager[Any]:
-        """What bounds how many calls of its kind are in flight."""
-        if call.is_paced:
-            return nullcontext()
-        return self._requests if take is None else self._streams
-
-    def _understood(self, call: Call[T], url: str, response: Response) -> T:
         try:
-            return decipher(call, url, response, self.credentials.secrets())
+            response = Response(reply.status_code, reply.headers, reply.content)
+            return parse_response(call, request.url, response, self.credentials.secrets())
         except Unauthorized as error:
             error.token_page, error.advice = self.token_page, f"get a new token at {self.token_page}"
             raise
+
+    def _limiter(self, request: _Request[Any]) -> AbstractAsyncContextManager[Any]:
+        if request.call.bypasses_limiter:
+            return nullcontext()
+        return self._requests if request.body_handler is None else self._downloads
 
 
 class ClientSession:
@@ -341,9 +511,9 @@ class ClientSession:
         """Send a call without retries and return the result."""
         return await self.shared.send(call, self._config_once)
 
-    async def stream(self, call: Call[T], take: Take[T], *, once: bool = False) -> T:
-        """Send a call and return what ``take`` makes of the body; ``once`` means without retries."""
-        return await self.shared.stream(call, take, self._config_once if once else self.config)
+    async def stream(self, call: Call[T], body_handler: BodyHandler[T], *, once: bool = False) -> T:
+        """Send a call and return what ``body_handler`` makes of the body; ``once`` means without retries."""
+        return await self.shared.stream(call, body_handler, self._config_once if once else self.config)
 
     async def services(self) -> dict[str, str]:
         """Return the root of each service, by name; see `Session.services`."""
@@ -355,41 +525,42 @@ class ClientSession:
 
 
 _abandoned: list[AsyncExitStack] = []
-"""Connections of the process from which this one was forked: to destroy them here would take them away there."""
+"""Connections of the process from which this one was forked; collecting them would close them there too."""
 
-_DONE = Response(200, {}, b"")
-"""What a repeated delete that finds nothing is taken for: the earlier one did it."""
-
-
-def _urls(response: Response) -> dict[str, str]:
-    found = response.json()
-    if not isinstance(found, dict):
-        raise ValueError("not a map of services")
-    urls = {str(name): url for name, url in found.items() if isinstance(url, str) and split_address(url)}
-    return {name: url for name, url in urls.items() if not holds_user(name, url)}
+_EMPTY_RESPONSE = Response(200, {}, b"")
 
 
-def holds_user(name: str, url: str) -> bool:
-    """Return whether the address of a service holds a user or a password; then log it without the address."""
+def _load_engine(
+    verify: bool | str | Path | ssl.SSLContext,
+) -> tuple[Callable[[ssl.SSLContext, SplitResult], HttpClient], ssl.SSLContext]:
+    """Import what only an open client needs, which takes longer than the rest, and read the certificates."""
+    import tenacity  # noqa: F401 -- for `with_retries`, which runs in the event loop
+
+    from .engine import HttpClient, build_tls_context
+
+    return HttpClient, build_tls_context(verify)
+
+
+def has_user(name: str, url: str) -> bool:
+    """Return whether the URL of a service contains a user or a password; if so, log a warning without the URL."""
     if "@" not in re.split(r"[/?#]", url.partition("://")[2], maxsplit=1)[0]:
         return False
     log.warning("left out the service %r: its address in url-map/ holds a user or password; tell who runs it", name)
     return True
 
 
-def _local(error: APIError) -> dict[str, str] | None:
-    """A service that runs without a cluster has no map of services, but has accepted the login."""
+def _decode_url_map(response: Response) -> dict[str, str]:
+    found = response.json()
+    if not isinstance(found, dict):
+        raise ValueError("not a map of services")
+    urls = {str(name): url for name, url in found.items() if isinstance(url, str) and parse_http_url(url)}
+    return {name: url for name, url in urls.items() if not has_user(name, url)}
+
+
+def _no_cluster(error: APIError) -> dict[str, str] | None:
+    """Return {} for a service without a cluster: it has no map of services, but has accepted the login."""
     return {} if "localDeployment" in error.detail else None
 
 
-_URL_MAP = Call("GET", "url-map/", _urls, rescue=_local)
-"""The cheapest request that answers JSON. Source: ``GET url-map/`` of the runtime service."""
-
-
-def _engine() -> Callable[[ssl.SSLContext, SplitResult], httpx.AsyncClient]:
-    """What makes the HTTP client; imported with the first one, because it takes longer than all the rest."""
-    import tenacity  # noqa: F401 -- for `_retry`, which has no thread for that
-
-    from .engine import make_client
-
-    return make_client
+_URL_MAP = Call("GET", "url-map/", _decode_url_map, recover=_no_cluster)
+"""The cheapest request that returns JSON. Source: ``GET url-map/`` of the runtime service."""

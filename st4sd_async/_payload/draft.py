@@ -17,7 +17,7 @@ from .._errors import (
     MissingInputs,
     Problem,
 )
-from .._http.session import RUNTIME
+from .._http.session import RUNTIME_PATH
 from .._util.did_you_mean import did_you_mean
 from .._util.field_docs import document_fields
 from ..models import S3, Experiment, FileContent, Staged, StartPayload
@@ -262,7 +262,7 @@ async def fetch_draft(session: ClientSession, experiment: str | Experiment) -> D
     known = await session.send(call)
     if not known.metadata.registry.digest:
         problem = "an experiment without what its registry knows of it"
-        raise DecodeError("GET", f"{session.url}{RUNTIME}{call.path}", problem, path="metadata.registry")
+        raise DecodeError("GET", f"{session.url}{RUNTIME_PATH}{call.path}", problem, path="metadata.registry")
     return Draft(known)
 
 

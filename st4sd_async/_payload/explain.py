@@ -9,7 +9,7 @@ from typing import Any
 
 from .._errors import InvalidPayload, Problem, join_problems, parse_refused_entries
 from .._util.printable import shorten
-from .._util.redact import masked
+from .._util.redact import redact
 from ..models import Experiment, FileContent
 from .draft import Draft, Part
 from .prepare import Prepared
@@ -43,7 +43,7 @@ async def explain(
 
 
 def _redacted(problems: Iterable[Problem], secrets: tuple[str, ...]) -> list[Problem]:
-    return [Problem(*(masked(text, secrets) for text in problem)) for problem in problems]
+    return [Problem(*(redact(text, secrets) for text in problem)) for problem in problems]
 
 
 def _unacceptable(draft: Draft, body: Mapping[str, Any]) -> Iterator[Problem]:

@@ -24,7 +24,6 @@ from .._errors import ConfigError, InvalidFlowIR, Problem
 from .._http.call import json_body
 from .._util.did_you_mean import DID_YOU_MEAN, closest_match
 from .._util.printable import shorten
-from .._util.redact import unseen
 from .._util.threads import in_thread
 from ..models import LambdaPayload
 from .prepare import Prepared, prepare
@@ -115,7 +114,7 @@ async def _read(definition: Mapping[str, Any] | str | Path) -> Mapping[str, Any]
     """The definition, whatever it was given as."""
     if isinstance(definition, Mapping):
         return definition
-    found, problem = await unseen(partial(_parsed, definition))
+    found, problem = await in_thread(partial(_parsed, definition))
     if not problem and not isinstance(found, dict):
         hint = ": give a file as a Path" if isinstance(definition, str) and isinstance(found, str) else ""
         problem = f"the YAML holds a {type(found).__name__}, and a definition is a mapping{hint}"

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pydantic
 
 from .._errors import InputConflict, InvalidPayload, PayloadTooLarge, Problem
-from .._http.call import LARGEST_BODY, json_body
-from .._util.redact import unseen
+from .._http.call import MAX_REQUEST_BYTES, json_body
+from .._util.threads import in_thread
 from ..models import Experiment, FileContent, StartOptions, StartPayload
 from .validation import FILE_FIELDS, OTHER_WAYS, files_of, find_clashes, find_problems, validate_payload
 
@@ -98,9 +98,9 @@ def serialise(body: Mapping[str, Any]) -> Prepared:
         problem = "contains text that UTF-8 cannot encode, or a value that JSON cannot represent"
         raise InvalidPayload.before_sending([Problem("payload", problem)])
     contents = dict(_contents(body))
-    if len(content) > LARGEST_BODY:
+    if len(content) > MAX_REQUEST_BYTES:
         biggest = max(contents, key=lambda entry: len(contents[entry]), default="payload")
-        problem = f"the payload is over the {LARGEST_BODY} bytes that the proxy accepts"
+        problem = f"the payload is over the {MAX_REQUEST_BYTES} bytes that the proxy accepts"
         raise PayloadTooLarge.before_sending([Problem(f"{biggest}.content", problem)])
     return Prepared(content, tuple(_secrets(body, contents.values())))
 
@@ -110,7 +110,7 @@ async def _read_content(entry: str, file: FileContent, problems: list[Problem]) 
     value, where = file.content, f"{entry}.content"
     try:
         if isinstance(value, Path):
-            value = await unseen(partial(_read_file, value))
+            value = await in_thread(partial(_read_file, value))
         if isinstance(value, bytes | bytearray):
             return bytes(value).decode("utf-8")
     except OSError as error:
@@ -123,7 +123,7 @@ async def _read_content(entry: str, file: FileContent, problems: list[Problem]) 
     if value is None or isinstance(value, str):
         return value
     if hasattr(value, "to_csv"):
-        return str(await unseen(partial(value.to_csv, index=False)))
+        return str(await in_thread(partial(value.to_csv, index=False)))
     problems.append(Problem(where, f"must be text, UTF-8 bytes, a Path or a DataFrame, not {type(value).__name__}"))
     return None
 
@@ -131,7 +131,7 @@ async def _read_content(entry: str, file: FileContent, problems: list[Problem]) 
 def _read_file(path: Path) -> bytes:
     """Return the contents of a file, or enough of them to exceed the limit."""
     with path.open("rb") as file:
-        return file.read(LARGEST_BODY + 1)
+        return file.read(MAX_REQUEST_BYTES + 1)
 
 
 def _dump(start: StartOptions, contents: Mapping[str, str]) -> dict[str, Any]:

@@ -18,16 +18,16 @@ from urllib.parse import SplitResult
 
 import anyio
 
-from .._config import Config, build_tls, split_address
+from .._config import Config
 from .._errors import ConfigError, DownloadError, S3Error
-from .._http.credentials import is_loopback
-from .._util.redact import masked
+from .._http.credentials import is_loopback, parse_http_url
+from .._util.redact import redact
 from .._util.threads import in_thread
 from ..models import S3
 from ..models.storage import REQUIRED_BUCKET_FIELDS, find_invalid_fields
 
 if TYPE_CHECKING:
-    from .._http.session import Take
+    from .._http.session import BodyHandler
 
 T = TypeVar("T")
 
@@ -149,7 +149,7 @@ class Bucket:
             return entry
         return S3Error(entry.key, self.name, f"the service lists it in {folder!r}, where it is not: it was not fetched")
 
-    async def stream(self, call: Any, take: Take[T], /, *, once: bool = False) -> T:
+    async def stream(self, call: Any, take: BodyHandler[T], /, *, once: bool = False) -> T:
         """
         Hand on the content of an `Entry` as it arrives.
 
@@ -192,7 +192,7 @@ class Bucket:
     def _failure(self, name: str, words: str) -> S3Error:
         status, code = (found[1] if (found := one.search(words)) else "" for one in (_STATUS, _CODE))
         situation = next((told for sign, told in _SITUATIONS.items() if sign in words), "the connection broke")
-        code = masked(code, self._secrets)
+        code = redact(code, self._secrets)
         if status or code:
             answer = f"it answered {' '.join(filter(None, (status, code)))}"
             meaning = _ANSWERS.get(code) or _ANSWERS.get(status)
@@ -219,7 +219,7 @@ async def open_bucket(given: S3, config: Config, *, allow_http: bool) -> Bucket:
         raise ConfigError(f"{told}S3({', '.join(f'{name}=...' for name in missing)}) is needed to work with a bucket")
     if unusable := find_invalid_fields(given):
         raise ConfigError(f"this bucket cannot be worked with: {', '.join(unusable)}")
-    endpoint = split_address(given.endpoint or "")
+    endpoint = parse_http_url(given.endpoint or "")
     if endpoint is None or "@" in endpoint.netloc:
         raise ConfigError("the endpoint of a bucket must look like https://s3.example, without user or password")
     if endpoint.scheme == "http" and not allow_http and not is_loopback(endpoint.hostname or ""):
@@ -267,7 +267,9 @@ def _trust(verify: bool | str | Path | ssl.SSLContext) -> dict[str, Any]:
     """The options for ``Config.verify``."""
     if isinstance(verify, bool):
         return {} if verify else {"allow_invalid_certificates": True}
-    known = build_tls(verify).get_ca_certs(binary_form=True)
+    from .._http.engine import build_tls_context  # lazily: it imports aiohttp
+
+    known = build_tls_context(verify).get_ca_certs(binary_form=True)
     return {"root_certificate": "".join(map(ssl.DER_cert_to_PEM_cert, known))}
 
 

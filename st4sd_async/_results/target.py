@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 import anyio
 
 from .._errors import DownloadError, UnsafeArchive
-from .._util.redact import is_quoted, masked
+from .._util.redact import contains_secret, redact
 from .._util.threads import in_thread
 from ..models import Download, DownloadFailed
 from .archive import unpack
@@ -25,7 +25,7 @@ from .unsafe_zip import Hostile
 from .workspace import Part, Place, Workspace, Writer
 
 if TYPE_CHECKING:
-    from .._http.session import Take
+    from .._http.session import BodyHandler
     from .._util.progress import ProgressReporter
 
 T = TypeVar("T")
@@ -40,7 +40,7 @@ BLOCK = 1 << 20  # bytes that are handed to a thread at once
 class Streamer(Protocol):
     """Asks for something, in its own terms, and hands on what comes as it arrives; in one attempt if told so."""
 
-    async def __call__(self, call: Any, take: Take[T], /, *, once: bool = False) -> T: ...
+    async def __call__(self, call: Any, take: BodyHandler[T], /, *, once: bool = False) -> T: ...
 
 
 class Target:
@@ -98,7 +98,7 @@ class Target:
         archive, secrets = writer.finish(Place("")), self._secrets()
 
         def checked(path: str) -> Place | None:
-            if is_quoted(path, secrets):
+            if contains_secret(path, secrets):
                 raise Hostile("the name of a member quotes a credential")
             return place(path)
 
@@ -156,7 +156,7 @@ def is_zip(headers: Headers) -> bool:
 
 def without(error: DownloadError, secrets: tuple[str, ...]) -> DownloadError:
     """The same error, without what it quotes of secrets: names in an archive are words of a server too."""
-    path, problem = masked(error.path, secrets), masked(error.problem, secrets)
+    path, problem = redact(error.path, secrets), redact(error.problem, secrets)
     if (path, problem) == (error.path, error.problem):
         return error
     return type(error)(path, problem, received=error.received, advice=error.advice)

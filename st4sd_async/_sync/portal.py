@@ -22,7 +22,7 @@ import anyio
 from anyio.abc import TaskStatus
 
 from .._errors import St4sdError
-from .._http.loop_binding import FORKED
+from .._http.session import FORKED
 
 T = TypeVar("T")
 E = TypeVar("E", bound=BaseException)

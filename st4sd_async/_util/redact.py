@@ -1,9 +1,8 @@
 """
-How secrets are kept out of everything a person may read.
+Keep secrets out of messages, logs and errors.
 
-A server may quote what it was sent in any way: escaped as JSON or Python would, cut in the middle,
-as HTML or in an address. So exact quotations are masked, and words that still show a piece of a
-secret once all quoting is undone are withheld as a whole.
+A server may quote what it was sent in any way: escaped as in JSON or Python, cut, as HTML or in a URL. So exact
+quotations are replaced, and a text that still shows a piece of a secret after all quoting is undone is withheld.
 """
 
 from __future__ import annotations
@@ -11,131 +10,123 @@ from __future__ import annotations
 import html
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, TypeVar
+from collections.abc import Iterable, Iterator
+from typing import Any, NoReturn
 
-import anyio.to_thread
-
-T = TypeVar("T")
-
-MASK = "[secret]"
-"""What stands in messages where a secret stood."""
+REDACTED = "[secret]"
+"""Replaces a secret."""
 
 WITHHELD = "[withheld, because it quotes secrets]"
-"""What stands in place of words that show a piece of a secret."""
+"""Replaces a text that shows a piece of a secret."""
 
-SHORTEST_SECRET = 4
-"""Characters; shorter ones are not searched for, because masking them would make any text unreadable."""
+MIN_SECRET_LENGTH = 4
+"""Shorter secrets are not searched for, because redacting them would make any text unreadable."""
 
-SHORTEST_PIECE, PIECE, PIECE_OF_A_FILE = 8, 12, 24
-"""Letters and digits in a row that count as a piece: of a secret of up to 12, of a longer one, of a whole file."""
+MIN_PIECE_LENGTH, PIECE_LENGTH, FILE_PIECE_LENGTH = 8, 12, 24
+"""How many letters and digits count as a piece of a secret: of up to 12, of a longer one, of a whole file."""
 
-LONGEST_KEY = 200
-"""Letters and digits; what is longer is no key but a file, whose words may well stand in a message too."""
+MAX_KEY_LENGTH = 200
+"""A longer secret, in letters and digits, is a file, whose words may well occur in a message too."""
 
-_QUOTED_VALUE = re.compile(r"input_value=.*?(?:, input_type=|$)", re.DOTALL)
+_PYDANTIC_INPUT = re.compile(r"input_value=.*?(?:, input_type=|$)", re.DOTALL)
 _ESCAPE = re.compile(r"(?<!\\)\\++(?:u([0-9a-fA-F]{4})|x([0-9a-fA-F]{2})|[nrtabfv0])")
 _LONG_REFERENCE = re.compile(r"&#(?:0++([1-9][0-9]{0,6})(?![0-9])|[0-9]{8,})")
-"""A character of HTML with zeros before its number, or one whose number `html.unescape` may refuse to read."""
+"""An HTML character reference with leading zeros, or with a number that `html.unescape` may refuse."""
 _PERCENT = re.compile(r"(?:%[0-9a-fA-F]{2})+")
-_NOT_BARE = re.compile(r"[^A-Za-z0-9]+")
+_NOT_ALPHANUMERIC = re.compile(r"[^A-Za-z0-9]+")
 
 
-def is_quoted(text: str, secrets: Iterable[str]) -> bool:
-    """Whether a text shows a whole secret, whatever stands between its letters and digits; quicker than masking it."""
-    bare = _NOT_BARE.sub("", text)
-    return any(len(one) >= SHORTEST_SECRET and _NOT_BARE.sub("", one) in bare for one in secrets)
-
-
-class Masking:
+def raise_unchained(error: BaseException, cause: BaseException | None = None) -> NoReturn:
     """
-    Keeps secrets out of the texts of one reply.
+    Raise an error from an ``except`` block without a reference to the exception that is being handled.
 
-    Looking for pieces of a secret is the costly part, so it is done once for a reply and not for
-    each of its texts.
+    That exception may hold credentials or a payload, and ``raise ... from None`` would keep it as ``__context__``.
+    """
+    try:
+        raise error from cause
+    finally:
+        error.__context__ = None
+
+
+def contains_secret(text: str, secrets: Iterable[str]) -> bool:
+    """Return whether a text contains a whole secret, ignoring all but letters and digits; faster than `redact`."""
+    bare = _NOT_ALPHANUMERIC.sub("", text)
+    return any(len(one) >= MIN_SECRET_LENGTH and _NOT_ALPHANUMERIC.sub("", one) in bare for one in secrets)
+
+
+def redact(text: str, secrets: Iterable[str]) -> str:
+    """Return a text with the secrets replaced, or `WITHHELD` if a piece of one still shows."""
+    return Redactor(text, secrets).redact(text)
+
+
+class Redactor:
+    """
+    Redacts the texts of one response.
+
+    The search for pieces of secrets is expensive, so it runs once per response and not once per text.
     """
 
-    def __init__(self, seen: str, secrets: Iterable[str]) -> None:
+    def __init__(self, whole: str, secrets: Iterable[str]) -> None:
         """
         Args:
-            seen: All that will be masked, in any quoting: the reply as a whole.
-            secrets: What must not come back.
+            whole: All that will be redacted, in any quoting: the entire response.
+            secrets: The texts to hide.
         """
-        known = {one for one in secrets if len(one) >= SHORTEST_SECRET}
+        known = {one for one in secrets if len(one) >= MIN_SECRET_LENGTH}
         forms = {form for one in known for form in (one, repr(one)[1:-1], json.dumps(one)[1:-1])}
         self._forms = sorted(forms, key=len, reverse=True)
-        self._pieces = _common(_bare(seen), [_bare(one) for one in known]) if known else {}
+        self._pieces = _common_pieces(_unquote(whole), [_unquote(one) for one in known]) if known else {}
 
-    def text(self, text: str) -> str:
-        """The text with the secrets replaced, or withheld as a whole if a piece of one still shows."""
+    def redact(self, text: str) -> str:
+        """Return the text with the secrets replaced, or `WITHHELD` if a piece of one still shows."""
         if not self._forms:
             return text
-        # The service's own checks quote the beginning and the end of a value that they refuse.
-        text = _QUOTED_VALUE.sub(f"input_value={MASK}, input_type=", text)
+        # The validation of the services quotes the beginning and the end of an invalid value.
+        text = _PYDANTIC_INPUT.sub(f"input_value={REDACTED}, input_type=", text)
         for form in self._forms:
-            text = text.replace(form, MASK)
-        bare = _bare(text) if self._pieces else ""
+            text = text.replace(form, REDACTED)
+        bare = _unquote(text) if self._pieces else ""
         is_shown = any(not found.isdisjoint(_windows(bare, length)) for length, found in self._pieces.items())
         return WITHHELD if is_shown else text
 
-    def deep(self, value: Any) -> Any:
-        """A JSON value with the secrets kept out of all its texts."""
+    def redact_json(self, value: Any) -> Any:
+        """Return a JSON value with all its texts redacted."""
         if isinstance(value, str):
-            return self.text(value)
+            return self.redact(value)
         if isinstance(value, list):
-            return [self.deep(item) for item in value]
+            return [self.redact_json(item) for item in value]
         if isinstance(value, dict):
-            return {self.text(str(key)): self.deep(item) for key, item in value.items()}
+            return {self.redact(str(key)): self.redact_json(item) for key, item in value.items()}
         return value
 
 
-async def unseen(function: Callable[[], T], *, abandon: bool = False) -> T:
-    """
-    What a blocking function returns, called in a worker thread, where the result may be a secret.
-
-    In debug mode asyncio logs the arguments of slow callbacks, the results of threads among them.
-
-    Args:
-        function: The function.
-        abandon: Whether the thread is left alone if the caller is cancelled; else cancellation waits for it.
-    """
-    result: list[T] = []
-    await anyio.to_thread.run_sync(lambda: result.append(function()), abandon_on_cancel=abandon)
-    return result[0]
-
-
-def masked(text: str, secrets: Iterable[str]) -> str:
-    """One text with the secrets kept out of it."""
-    return Masking(text, secrets).text(text)
-
-
-def _bare(text: str) -> str:
-    """The ASCII letters and digits of a text, with all quoting undone: others are quoted in too many ways."""
+def _unquote(text: str) -> str:
+    """Return the ASCII letters and digits of a text with all quoting undone; others are quoted in too many ways."""
     plain = _ESCAPE.sub(lambda found: chr(int(found[1] or found[2], 16)) if found[1] or found[2] else " ", text)
     plain = _PERCENT.sub(lambda found: bytes.fromhex(found[0].replace("%", "")).decode("utf-8", "replace"), plain)
     plain = _LONG_REFERENCE.sub(lambda found: f"&#{found[1]}" if found[1] else " ", plain)
-    return _NOT_BARE.sub("", html.unescape(plain))
+    return _NOT_ALPHANUMERIC.sub("", html.unescape(plain))
 
 
 def _windows(bare: str, length: int) -> Iterator[str]:
     return (bare[start : start + length] for start in range(len(bare) - length + 1))
 
 
-def _common(bare: str, secrets: Iterable[str]) -> dict[int, set[str]]:
-    """The pieces of secrets that stand in a text, both bare, by their length."""
+def _common_pieces(bare: str, secrets: Iterable[str]) -> dict[int, set[str]]:
+    """Return the pieces of unquoted secrets that occur in an unquoted text, by length."""
     by_length: dict[int, list[str]] = {}
     for secret in secrets:
-        if len(secret) >= SHORTEST_PIECE:
-            length = min(len(secret), PIECE if len(secret) <= LONGEST_KEY else PIECE_OF_A_FILE)
+        if len(secret) >= MIN_PIECE_LENGTH:
+            length = min(len(secret), PIECE_LENGTH if len(secret) <= MAX_KEY_LENGTH else FILE_PIECE_LENGTH)
             by_length.setdefault(length, []).append(secret)
-    found: dict[int, set[str]] = {}
-    for length, those in by_length.items():
-        windows = (piece for secret in those for piece in _windows(secret, length))
-        # A set takes a hundred times the memory of what it is made of, so it is made of the shorter side.
-        if len(bare) <= sum(map(len, those)):
+    common: dict[int, set[str]] = {}
+    for length, group in by_length.items():
+        windows = (piece for secret in group for piece in _windows(secret, length))
+        # A set takes a hundred times the memory of its text, so build it of the shorter side.
+        if len(bare) <= sum(map(len, group)):
             pieces = set(_windows(bare, length)).intersection(windows)
         else:
             pieces = set(windows).intersection(_windows(bare, length))
         if pieces:
-            found[length] = pieces
-    return found
+            common[length] = pieces
+    return common

@@ -1,4 +1,4 @@
-"""Threads that are waited for, whoever is cancelled meanwhile."""
+"""Run blocking code in a worker thread."""
 
 from __future__ import annotations
 
@@ -11,26 +11,38 @@ from anyio.to_thread import run_sync
 T = TypeVar("T")
 
 
-async def in_thread(work: Callable[..., T], *arguments: object) -> T:
+async def in_thread(work: Callable[..., T], *arguments: object, abandon: bool = False) -> T:
     """
-    What some work that blocks gives, done in a worker thread.
+    Return the result of blocking code, called in a worker thread.
 
-    It is never abandoned: cancelling takes effect when it has ended. A shield alone would not hold against
-    ``Task.cancel()``, which is how `asyncio.timeout` and `asyncio.wait_for` cancel.
+    On cancellation it waits for the thread, even if `asyncio.timeout` or ``Task.cancel()`` cancels, which a shield
+    alone does not stop. The result may be a secret: it is kept from asyncio, whose debug mode logs the results of
+    threads.
+
+    Args:
+        work: The code.
+        arguments: What to call it with.
+        abandon: Leave the thread alone on cancellation instead.
     """
-    done: list[T] = []
+    result: list[T] = []
     failure: Exception | None = None
+
+    def collect() -> None:
+        result.append(work(*arguments))
 
     async def child() -> None:
         nonlocal failure
         with anyio.CancelScope(shield=True):
             try:
-                done.append(await run_sync(work, *arguments))
-            except Exception as error:  # else it would come in a group
+                await run_sync(collect)
+            except Exception as error:  # the task group would wrap it
                 failure = error
 
+    if abandon:
+        await run_sync(collect, abandon_on_cancel=True)
+        return result[0]
     async with anyio.create_task_group() as group:
         group.start_soon(child)
     if failure is not None:
         raise failure
-    return done[0]
+    return result[0]

@@ -13,7 +13,7 @@ from .._api import instances
 from .._api.datastore import final_status
 from .._api.status_list import StatusList
 from .._errors import APIError, DecodeError, RateLimited, ServerError, TransportError, Unauthorized, UnknownRun
-from .._http.outage import WARN_AFTER
+from .._http.retry import WARN_AFTER_SECONDS
 from ..models import Status
 
 if TYPE_CHECKING:
@@ -194,7 +194,7 @@ class StatusReader:
             self._silent_since = now
         log.info("watching continues after: %s", error)
         silence = now - self._silent_since
-        if silence >= WARN_AFTER:
+        if silence >= WARN_AFTER_SECONDS:
             self._silent_since = inf
             log.warning("still watching, but without an answer for %.0f s: %s", silence, error)
 

@@ -16,9 +16,9 @@ import pydantic
 import typer
 
 from .._client import Client
-from .._config import API_KEY, AUTH_TOKEN, URL, Config, from_environment, split_address
+from .._config import API_KEY_VARIABLE, AUTH_TOKEN_VARIABLE, URL_VARIABLE, Config, from_environment
 from .._errors import ConfigError, St4sdError
-from .._http.credentials import origin
+from .._http.credentials import origin, parse_http_url
 from .errors import Exit, Notes, UsageError, discard, exit_of, exits_on_errors, message_of, write_error
 
 P = ParamSpec("P")
@@ -67,7 +67,7 @@ class Connection:
         """
         if self.context is not None:
             return Client.from_context(self.context, config=config)
-        environment = {**os.environ, URL: self.url} if self.url else os.environ
+        environment = {**os.environ, URL_VARIABLE: self.url} if self.url else os.environ
         url, api_key, auth_token, settings = from_environment(config, environment)
         if self.api_key_file is not None:
             return Client(url, api_key=_secret(self.api_key_file, "API key"), config=settings)
@@ -75,7 +75,7 @@ class Connection:
             return Client(url, auth_token=_secret(self.auth_token_file, "auth-token"), config=settings)
         client = Client(url, api_key=api_key, auth_token=auth_token, config=settings)
         if self.url and (api_key or auth_token):
-            _check_owner(API_KEY if api_key else AUTH_TOKEN, url, os.environ.get(URL))
+            _check_owner(API_KEY_VARIABLE if api_key else AUTH_TOKEN_VARIABLE, url, os.environ.get(URL_VARIABLE))
         return client
 
 
@@ -83,12 +83,13 @@ def _check_owner(name: str, url: str, owner: str | None) -> None:
     """Raise ConfigError if, by the environment, its credential belongs to another deployment."""
     if not owner:
         return
-    target, known = split_address(url), split_address(owner)
+    target, known = parse_http_url(url), parse_http_url(owner)
     if target is not None and known is not None and origin(target) == origin(known):
         return
-    advice = f"give --api-key-file FILE, --auth-token-file FILE or --context NAME; or set {URL} to the address instead"
+    options = "--api-key-file FILE, --auth-token-file FILE or --context NAME"
+    advice = f"give {options}; or set {URL_VARIABLE} to the address instead"
     place = "an invalid address" if known is None else repr(known.hostname)
-    raise ConfigError(f"{name} is not sent to {url!r}, because {URL} says it belongs to {place}: {advice}")
+    raise ConfigError(f"{name} is not sent to {url!r}, because {URL_VARIABLE} says it belongs to {place}: {advice}")
 
 
 def _secret(file: Path, what: str) -> Path | str:

@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from .._client import Client
-from .._config import API_KEY, CA_FILE, URL, Config
+from .._config import API_KEY_VARIABLE, CA_FILE_VARIABLE, URL_VARIABLE, Config
 from ..local import LocalServer
 from .errors import exits_on_errors, write_message
 
@@ -110,7 +110,7 @@ async def push_examples(server: LocalServer) -> None:
 
 def settings(server: LocalServer) -> list[str]:
     """Return shell commands that set the environment variables that `Client.from_env` reads."""
-    values = {URL: server.url, API_KEY: server.api_key, CA_FILE: server.ca_file}
+    values = {URL_VARIABLE: server.url, API_KEY_VARIABLE: server.api_key, CA_FILE_VARIABLE: server.ca_file}
     return [f"export {name}={shlex.quote(str(value))}" for name, value in values.items() if value is not None]
 
 

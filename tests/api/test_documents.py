@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 from st4sd_async import ComponentDocument, DecodeError, ExitStatus, ExperimentDocument, NotFound, Status, UserMetadata
 from st4sd_async._api import documents
 from st4sd_async._api.documents import filters
-from st4sd_async._http.call import Call, decipher
-from st4sd_async._http.responses import Response
+from st4sd_async._http.call import Call, Response, parse_response
 from st4sd_async.models import ComponentState
 
 INSTANCE = "file://example-cluster/tmp/workdir/demo-c52cd4-2026-11-22T100507.603242.instance"
@@ -260,13 +259,13 @@ def test_replies_that_are_no_documents_are_told() -> None:
     """200 alone means nothing: what was promised must be there."""
     call = documents.query_call(BASE, {"type": "experiment"})
 
-    assert decipher(call, BASE, Response(200, {}, b'{"document-descriptors": [{"a": NaN}]}'))[0]["a"] != 0
+    assert parse_response(call, BASE, Response(200, {}, b'{"document-descriptors": [{"a": NaN}]}'))[0]["a"] != 0
     for reply in (b"false", b"{}", b'{"document-descriptors": 1}', b'{"document-descriptors": [1]}', b"<html>"):
         with pytest.raises(DecodeError):
-            decipher(call, BASE, Response(200, {}, reply))
+            parse_response(call, BASE, Response(200, {}, reply))
     (upsert,) = documents.upsert_calls(BASE, [METADATA])
     with pytest.raises(DecodeError):
-        decipher(upsert, BASE, Response(200, {}, b"false"))
+        parse_response(upsert, BASE, Response(200, {}, b"false"))
 
 
 def test_the_end_of_a_run_is_a_final_status() -> None:
@@ -275,7 +274,7 @@ def test_the_end_of_a_run_is_a_final_status() -> None:
 
     def end(*found: dict[str, Any]) -> Status | None:
         reply = json.dumps({"document-descriptors": found}).encode()
-        return decipher(documents.final_status_call(BASE, "demo-1"), BASE, Response(200, {}, reply))
+        return parse_response(documents.final_status_call(BASE, "demo-1"), BASE, Response(200, {}, reply))
 
     last = end(running, EXPERIMENT)
     assert last is not None

@@ -20,8 +20,7 @@ from st4sd_async._api.gateways import (
     root,
 )
 from st4sd_async._errors import DecodeError, NotFound
-from st4sd_async._http.call import Call, decipher
-from st4sd_async._http.responses import Response
+from st4sd_async._http.call import Call, Response, parse_response
 
 DEMO = Location("cluster", "/workdir/demo.instance")
 BASE = "https://st4sd.example/ds-gateway/"
@@ -30,7 +29,7 @@ JSON = {"content-type": "application/json"}
 
 def understood(call: Call[Any], body: bytes, status: int = 200) -> Any:
     """What a reply to a call means."""
-    return decipher(call, BASE, Response(status, JSON, body))
+    return parse_response(call, BASE, Response(status, JSON, body))
 
 
 @pytest.mark.parametrize(
@@ -111,7 +110,7 @@ def test_the_registry_is_asked_for_all_ids_at_once() -> None:
     """Those that it does not know are missing in its answer; other things about them are left out."""
     call = resolve_call(BASE, {"a": None, "b": None})
 
-    assert (call.method, call.path, call.base) == ("POST", "gateways/api/v1.0/unique_ids", BASE)
+    assert (call.method, call.path, call.base_url) == ("POST", "gateways/api/v1.0/unique_ids", BASE)
     assert json.loads(call.content or b"") == ["a", "b"]
     assert understood(call, b'{"b": {"unique_id": "b", "host": "https://b/gw", "label": "B"}}') == {"b": "https://b/gw"}
     assert understood(call, b"{}") == {}
@@ -152,7 +151,7 @@ def test_a_component_is_named_in_the_query() -> None:
 
     assert exists.params == archive.params == {"experiment": DEMO.path, "stage": "1", "component": "A"}
     assert (exists.method, exists.path) == ("GET", "experiment/")  # [24]: with a slash
-    assert (archive.method, archive.path, archive.is_long) == ("GET", "experiment/download", True)
+    assert (archive.method, archive.path, archive.is_slow) == ("GET", "experiment/download", True)
 
 
 @pytest.mark.parametrize(
@@ -181,7 +180,7 @@ def test_files_are_asked_for_by_absolute_paths() -> None:
     """Of one instance, in their order."""
     call = files_call(BASE, DEMO, (f"{DEMO.path}/{name}" for name in "ba"))
 
-    assert (call.method, call.path, call.is_long) == ("POST", "files/api/v1.1", True)
+    assert (call.method, call.path, call.is_slow) == ("POST", "files/api/v1.1", True)
     assert json.loads(call.content or b"") == {
         "file://cluster/workdir/demo.instance": ["/workdir/demo.instance/b", "/workdir/demo.instance/a"]
     }

@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 
 from st4sd_async import DecodeError
 from st4sd_async._api.status_list import StatusList
-from st4sd_async._http.call import decipher
-from st4sd_async._http.responses import Response
+from st4sd_async._http.call import Response, parse_response
 
 SEAM = '}, {"id": '
 values = st.recursive(
@@ -29,7 +28,7 @@ items = st.lists(
 
 def read(listing: StatusList, body: bytes) -> dict[str, Any]:
     """What a list with this body says."""
-    return decipher(listing.call(), "url", Response(200, {"content-type": "application/json"}, body))
+    return parse_response(listing.call(), "url", Response(200, {"content-type": "application/json"}, body))
 
 
 def expected(body: bytes) -> dict[str, Any]:

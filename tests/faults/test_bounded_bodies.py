@@ -209,7 +209,9 @@ async def test_headers_are_bounded(line: bytes) -> None:
     """The engine refuses more than it needs."""
     async with RawServer([raw(b"HTTP/1.1 200 OK\r\n" + line + b"\r\n[]")]) as server, connect(server.url) as client:
         with pytest.raises(StartOutcomeUnknown):
-            await client._session.send(Call("POST", "x", nothing, replay=Replay.ONCE, doubt=StartOutcomeUnknown))
+            await client._session.send(
+                Call("POST", "x", nothing, replay=Replay.ONCE, outcome_unknown_error=StartOutcomeUnknown)
+            )
 
 
 @pytest.mark.parametrize("bad", [0, -1, 1.5, "1"])

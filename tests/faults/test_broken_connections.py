@@ -19,7 +19,7 @@ from st4sd_async import (
     TransportError,
 )
 from st4sd_async._http.call import Call, nothing
-from st4sd_async._http.engine import translate
+from st4sd_async._http.engine import translate_error
 from tests.conftest import FakeClock
 
 from .raw import Answer, Exchange, RawServer, close, cut, cut_chunk, head, never, raw, reply, reset
@@ -295,7 +295,7 @@ PROVEN_UNSENT = {
 )
 def test_each_error_of_the_engine_claims_no_more_than_it_proves(kind: type[BaseException]) -> None:
     """Only errors that come before the first byte are "never sent"; a class that is new in the engine is in doubt."""
-    error = translate(_made(kind), "POST", "https://st4sd.example/rs/experiments/demo/start")
+    error = translate_error(_made(kind), "POST", "https://st4sd.example/rs/experiments/demo/start")
 
     assert isinstance(error, TransportError)
     if kind.__name__ not in PROVEN_UNSENT and not kind.__name__.endswith("RedirectClientError"):

@@ -64,7 +64,7 @@ async def test_credentials_do_not_reach_another_port(given: dict[str, Any]) -> N
         RawServer([reply(200, [])]) as other,
         Client(server.url, config=settings(), **given) as client,
     ):
-        await client._session.send(Call("GET", "files/", nothing, base=f"{other.url}/"))
+        await client._session.send(Call("GET", "files/", nothing, base_url=f"{other.url}/"))
         await client.instances.list()
 
     assert _is_clean(other.requests[0])
@@ -75,7 +75,7 @@ async def test_credentials_do_not_reach_another_port(given: dict[str, Any]) -> N
 async def test_credentials_do_not_reach_another_name_of_the_same_machine(given: dict[str, Any]) -> None:
     """Who may answer for a name is not ours to know: only the name that was given counts."""
     async with RawServer([reply(200, [])]) as server, Client(server.url, config=settings(), **given) as client:
-        await client._session.send(Call("GET", "files/", nothing, base=f"http://localhost:{server.port}/"))
+        await client._session.send(Call("GET", "files/", nothing, base_url=f"http://localhost:{server.port}/"))
 
     assert _is_clean(server.requests[0])
 
@@ -87,7 +87,7 @@ async def test_a_trusted_host_is_sent_the_credentials(given: dict[str, Any], wit
     async with RawServer([reply(200, [])]) as server, RawServer([reply(200, [])]) as other:
         trusted = (f"127.0.0.1:{other.port}" if with_port else "127.0.0.1",)
         async with Client(server.url, config=settings(trusted_hosts=trusted), **given) as client:
-            await client._session.send(Call("GET", "files/", nothing, base=f"{other.url}/"))
+            await client._session.send(Call("GET", "files/", nothing, base_url=f"{other.url}/"))
 
     assert not _is_clean(other.requests[0])
 
@@ -101,7 +101,7 @@ async def test_a_refusal_elsewhere_does_not_bring_the_credentials_out(given: dic
         Client(server.url, config=settings(), **given) as client,
     ):
         with pytest.raises(Unauthorized):
-            await client._session.send(Call("GET", "files/", nothing, base=f"{other.url}/"))
+            await client._session.send(Call("GET", "files/", nothing, base_url=f"{other.url}/"))
 
     assert [_is_clean(seen) for seen in other.requests] == [True]
 

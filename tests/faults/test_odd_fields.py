@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from st4sd_async import Client, Config, DecodeError, NotFound, models
-from st4sd_async._http.responses import Response
+from st4sd_async._http.call import Response
 from st4sd_async.local import LocalServer
 from st4sd_async.local import Reply as Answer
 from st4sd_async.models import KeyOutput, Status

@@ -24,9 +24,8 @@ from st4sd_async import (
     RetryPolicy,
     ServerError,
 )
-from st4sd_async._http.engine import not_connected
-from st4sd_async._http.outage import WARN_AFTER, Outage
-from st4sd_async._http.retry import Replay, repeated
+from st4sd_async._http.engine import translate_connect_error
+from st4sd_async._http.retry import WARN_AFTER_SECONDS, Outage, Replay, with_retries
 from st4sd_async.local import Html, LocalServer, Reply
 from tests.batch.batches import FACTOR, launches, numbers, once, worked_off
 from tests.batch.batches import connect as connect_quickly
@@ -173,20 +172,20 @@ async def test_a_minute_is_outlasted_whatever_the_jitter(seed: int) -> None:
     for end in (RESTART, 1e9):
         clock, attempts = Meanwhile(end), 0
 
-        async def operation(number: int, clock: Meanwhile = clock) -> str:
+        async def operation(clock: Meanwhile = clock) -> str:
             nonlocal attempts
-            attempts = number
+            attempts += 1
             if not clock.has_come:
                 raise ConnectFailed("GET", "http://x/y", "Connection refused")
             return "done"
 
         policy, outage = RetryPolicy(), Outage("http://x/")
-        given = {"policy": policy, "replay": Replay.READ, "clock": clock, "what": "GET x", "outage": outage}
+        given = {"policy": policy, "replay": Replay.READ, "clock": clock, "request": "GET x", "outage": outage}
         if end == RESTART:
-            assert await repeated(operation, **given) == "done"  # type: ignore[arg-type]
+            assert await with_retries(operation, **given) == "done"  # type: ignore[arg-type]
         else:
             with pytest.raises(ConnectFailed) as caught:
-                await repeated(operation, **given)  # type: ignore[arg-type]
+                await with_retries(operation, **given)  # type: ignore[arg-type]
             assert 110 <= clock.time - 1000 <= 120
             assert caught.value.attempts == attempts < 60
 
@@ -241,7 +240,7 @@ async def test_a_name_that_no_longer_resolves_is_given_10_s_of_its_own(returns_a
     away, clock = 30.0, Meanwhile(30.0 + returns_after)
     unresolved: list[float] = []
 
-    async def operation(_: int) -> str:
+    async def operation() -> str:
         if clock.has_come:
             return "done"
         failure = ConnectFailed("GET", "http://x/y", "Name or service not known")
@@ -249,8 +248,8 @@ async def test_a_name_that_no_longer_resolves_is_given_10_s_of_its_own(returns_a
         unresolved.extend([clock.time] * failure.is_unresolved)
         raise failure
 
-    work = repeated(
-        operation, policy=RetryPolicy(), replay=Replay.READ, clock=clock, what="GET x", outage=Outage("http://x/")
+    work = with_retries(
+        operation, policy=RetryPolicy(), replay=Replay.READ, clock=clock, request="GET x", outage=Outage("http://x/")
     )
     if returns_after < 10:
         assert await work == "done"
@@ -267,13 +266,13 @@ async def test_a_silent_host_is_waited_for_if_it_has_answered_before(has_answere
     clock, outage = Meanwhile(RESTART), Outage("http://x/")
     outage.has_answered = has_answered
 
-    async def operation(_: int) -> str:
+    async def operation() -> str:
         if not clock.has_come:
-            raise not_connected(aiohttp.ConnectionTimeoutError(), "GET", "http://x/y")
+            raise translate_connect_error(aiohttp.ConnectionTimeoutError(), "GET", "http://x/y")
         return "done"
 
-    work = repeated(
-        operation, policy=RetryPolicy(), replay=Replay.READ, clock=clock, what="GET http://x/y", outage=outage
+    work = with_retries(
+        operation, policy=RetryPolicy(), replay=Replay.READ, clock=clock, request="GET http://x/y", outage=outage
     )
     if has_answered:
         assert await work == "done"
@@ -380,7 +379,7 @@ def test_a_refusal_is_told_from_silence() -> None:
         error: Any = aiohttp.ClientConnectorError(
             aiohttp.client_reqrep.ConnectionKey("x", 80, False, True, None, None, None), OSError(code, "words")
         )
-        assert not_connected(error, "GET", "http://x").is_silent is is_silent
+        assert translate_connect_error(error, "GET", "http://x").is_silent is is_silent
 
 
 async def test_a_watch_warns_once_within_ten_seconds_and_goes_on(caplog: pytest.LogCaptureFixture) -> None:
@@ -405,7 +404,7 @@ async def test_a_watch_warns_once_within_ten_seconds_and_goes_on(caplog: pytest.
     (warning,) = warnings(caplog)
     silence = re.match(r"still watching, but without an answer for (\d+) s: GET .* with 503", warning)
     assert silence, warning
-    assert WARN_AFTER <= int(silence[1]) <= 10
+    assert WARN_AFTER_SECONDS <= int(silence[1]) <= 10
 
 
 async def test_a_watch_does_not_warn_of_what_is_over_within_seconds(caplog: pytest.LogCaptureFixture) -> None:

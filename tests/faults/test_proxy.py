@@ -51,7 +51,7 @@ async def test_a_tunnel_that_is_refused_or_garbled_proves_that_nothing_was_sent(
     answer: Answer, behind: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The proxy saw who was asked for, not what was asked: no start is in doubt, and none is left out of a retry."""
-    monkeypatch.setattr(_transport, "CONNECT_TIMEOUT", SILENCE)
+    monkeypatch.setattr(_transport, "CONNECT_TIMEOUT_SECONDS", SILENCE)
     async with RawServer([answer]) as proxy:
         behind(proxy)
         async with Client(HOME, api_key=KEY, config=settings()) as client:

@@ -8,8 +8,8 @@ from collections.abc import Callable
 import pytest
 
 from st4sd_async._errors import parse_problems, parse_refused_entries
-from st4sd_async._http.error_mapping import error_problems
-from st4sd_async._util.redact import MASK, WITHHELD, masked
+from st4sd_async._http.call import payload_problems
+from st4sd_async._util.redact import REDACTED, WITHHELD, redact
 from st4sd_async.models.hints import explain
 
 SECRETS = [
@@ -59,7 +59,7 @@ def test_masking_is_linear(piece: str, start: str) -> None:
     def make(size: int) -> str:
         return start + piece * (size // len(piece))
 
-    assert_linear(lambda text: masked(text, SECRETS), make, 300_000)
+    assert_linear(lambda text: redact(text, SECRETS), make, 300_000)
 
 
 @pytest.mark.parametrize("piece", ["\\", "%", "&amp;", "input_value=", "\"'"])
@@ -68,10 +68,10 @@ def test_masking_bears_ten_megabytes(piece: str) -> None:
     text = piece * (10_000_000 // len(piece)) + SECRETS[0]
     began = time.process_time()
 
-    result = masked(text, SECRETS)
+    result = redact(text, SECRETS)
 
     assert time.process_time() - began < 20
-    assert MASK in result or result == WITHHELD
+    assert REDACTED in result or result == WITHHELD
     assert "1234567Xy" not in result
 
 
@@ -80,7 +80,7 @@ def test_a_quotation_by_numbers_is_seen(quoted: str) -> None:
     """Numbers that Python refuses to read because they are too long are no reason to fail."""
     text = "&#" + "9" * 5000 + "; " + "".join(quoted.format(ord(char)) for char in SECRETS[0])
 
-    assert masked(text, SECRETS) == WITHHELD
+    assert redact(text, SECRETS) == WITHHELD
 
 
 WORDS = {
@@ -104,7 +104,7 @@ def test_what_a_refusal_says_is_understood_in_linear_time(start: str, piece: str
     def read(text: str) -> None:
         parse_refused_entries(text)
         parse_problems(text)
-        error_problems({"message": text, "reason": f"Input and Data files with conflicting names: {text}"})
+        payload_problems({"message": text, "reason": f"Input and Data files with conflicting names: {text}"})
 
     assert_linear(read, lambda size: f"{start}{piece * (size // len(piece))}\n.", 200_000)
 

@@ -38,8 +38,8 @@ async def test_a_file_is_read_again_each_time(tmp_path: Path) -> None:
     assert await credential.value() == "first"
     file.write_text("second\n")
     assert await credential.value() == "second"
-    assert await credential.renewed("first") == "second"
-    assert await credential.renewed("second") is None
+    assert await credential.renew("first") == "second"
+    assert await credential.renew("second") is None
     file.write_text("")
     with pytest.raises(ConfigError, match=r"the api_key file '.*key' is empty"):
         await credential.value()
@@ -70,21 +70,21 @@ async def test_a_provider_is_asked_again_only_after_a_refusal(kind: str) -> None
     renewed: list[str | None] = []
 
     async def refuse() -> None:
-        renewed.append(await credential.renewed("first"))
+        renewed.append(await credential.renew("first"))
 
     async with anyio.create_task_group() as tasks:
         for _ in range(5):
             tasks.start_soon(refuse)
     assert renewed == ["second"] * 5
-    assert await credential.renewed("long ago") == "second"
+    assert await credential.renew("long ago") == "second"
     assert next(given) == "third"
 
 
 @pytest.mark.anyio
 async def test_a_fixed_value_cannot_be_renewed() -> None:
     """There is no use in sending the same credential twice."""
-    assert await Credentials("key", None).renewed("key") is None
-    assert await Credentials(None, None).renewed("key") is None
+    assert await Credentials("key", None).renew("key") is None
+    assert await Credentials(None, None).renew("key") is None
 
 
 @pytest.mark.anyio

@@ -15,8 +15,7 @@ from st4sd_async import (
     Status,
 )
 from st4sd_async._api import experiments, instances, registry
-from st4sd_async._http.call import decipher, segment, subpath
-from st4sd_async._http.responses import Response, parse_retry_after
+from st4sd_async._http.call import Response, parse_response, parse_retry_after, segment, subpath
 
 from ..models.made_replies import URL, reply
 
@@ -25,7 +24,7 @@ from ..models.made_replies import URL, reply
 def test_a_reply_that_is_not_what_was_promised_is_a_decode_error(body: bytes) -> None:
     """No error of the JSON or model library comes out, and no chain to one."""
     with pytest.raises(DecodeError) as caught:
-        decipher(instances.status_call("a-1"), URL, reply(200, body))
+        parse_response(instances.status_call("a-1"), URL, reply(200, body))
 
     assert caught.value.__cause__ is None
     assert caught.value.__context__ is None
@@ -35,13 +34,13 @@ def test_a_reply_that_is_not_what_was_promised_is_a_decode_error(body: bytes) ->
 def test_a_web_page_in_place_of_json_asks_about_the_url() -> None:
     """The likeliest mistake is the address."""
     with pytest.raises(DecodeError, match="is the url that of an ST4SD deployment"):
-        decipher(instances.status_call("a-1"), URL, reply(200, b"<html>Swagger</html>", html=True))
+        parse_response(instances.status_call("a-1"), URL, reply(200, b"<html>Swagger</html>", html=True))
 
 
 def test_a_decode_error_names_the_field() -> None:
     """The first wrong field is told by its path."""
     with pytest.raises(DecodeError) as caught:
-        decipher(instances.status_call("a-1"), URL, reply(200, {"experiment-state": 5}))
+        parse_response(instances.status_call("a-1"), URL, reply(200, {"experiment-state": 5}))
 
     assert caught.value.path == "experiment-state"
 
@@ -50,7 +49,7 @@ def test_no_status_yet_is_a_pending_status() -> None:
     """The service says 400 for a run that has just begun."""
     body = {"message": "Workflow instance a-1 does not have a status yet"}
 
-    status = decipher(instances.status_call("a-1"), URL, reply(400, body))
+    status = parse_response(instances.status_call("a-1"), URL, reply(400, body))
 
     assert isinstance(status, Status)
     assert status.is_pending
@@ -60,12 +59,12 @@ def test_no_status_yet_is_a_pending_status() -> None:
 def test_another_400_for_a_status_is_an_error() -> None:
     """Only that very message means pending."""
     with pytest.raises(BadRequest):
-        decipher(instances.status_call("a-1"), URL, reply(400, {"message": "something else"}))
+        parse_response(instances.status_call("a-1"), URL, reply(400, {"message": "something else"}))
 
 
 def test_properties_keep_nan() -> None:
     """The service writes the bare word NaN, which is not JSON."""
-    columns = decipher(instances.properties_call("a-1"), URL, reply(200, b'{"energy": [-4.5, NaN]}'))
+    columns = parse_response(instances.properties_call("a-1"), URL, reply(200, b'{"energy": [-4.5, NaN]}'))
 
     assert columns["energy"][0] == -4.5
     assert columns["energy"][1] != columns["energy"][1]
@@ -85,7 +84,7 @@ def test_the_name_of_an_output_is_read_though_it_is_not_escaped(header: str, nam
     headers = [(b"content-type", b"application/octet-stream"), (b"content-disposition", header.encode())]
     response = Response(200, httpx.Headers(headers), b"x")
 
-    assert decipher(instances.output_call("a-1", "Energies", None), URL, response).filename == name
+    assert parse_response(instances.output_call("a-1", "Energies", None), URL, response).filename == name
 
 
 def test_one_unreadable_experiment_does_not_hide_the_others() -> None:
@@ -93,7 +92,7 @@ def test_one_unreadable_experiment_does_not_hide_the_others() -> None:
     good = {"metadata": {"package": {"name": "demo"}, "registry": {}}}
     body = {"entries": [good, {"metadata": "broken"}], "problems": [{"identifier": "x"}]}
 
-    found = decipher(experiments.list_call(), URL, reply(200, body))
+    found = parse_response(experiments.list_call(), URL, reply(200, body))
 
     assert [one.name for one in found] == ["demo"]
     assert found.problems[0] == {"identifier": "x"}
@@ -105,7 +104,7 @@ def test_one_unreadable_experiment_does_not_hide_the_others() -> None:
 def test_a_start_without_a_rest_uid_is_undecodable(body: Any) -> None:
     """Anything but a text is no rest-uid."""
     with pytest.raises(DecodeError):
-        decipher(experiments.start_call("demo", b"{}", ()), URL, reply(200, body))
+        parse_response(experiments.start_call("demo", b"{}", ()), URL, reply(200, body))
 
 
 @pytest.mark.parametrize("text", ["", " ", ".", "..", "a/b", None, 5])

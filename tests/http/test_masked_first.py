@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from st4sd_async._http.responses import KEPT_WHOLE, SEARCHED, Response, refusal
+from st4sd_async._http.call import MAX_REDACTED_BYTES, MAX_UNCUT_BYTES, Call, Response, error_from_response, nothing
 from st4sd_async._util.printable import MAX_MESSAGE_LENGTH
-from st4sd_async._util.redact import MASK, WITHHELD
+from st4sd_async._util.redact import REDACTED, WITHHELD
 
 SECRET = "Zq7XKpW41vTn02bHsd9R"
 """A key; five letters of it are more than chance."""
@@ -18,7 +18,9 @@ SECRET = "Zq7XKpW41vTn02bHsd9R"
 
 def refused(body: bytes, *secrets: str) -> str:
     """All that an error shows of a refusal."""
-    error = refusal(Response(400, {"content-type": "application/json"}, body), "POST", "http://x", secrets=secrets)
+    error = error_from_response(
+        Call("POST", "x", nothing), "http://x", Response(400, {"content-type": "application/json"}, body), secrets
+    )
     return f"{error}{error.message}{error.detail}"
 
 
@@ -27,7 +29,7 @@ def leaks(text: str) -> bool:
 
 
 @pytest.mark.parametrize("at", range(MAX_MESSAGE_LENGTH - len(SECRET), MAX_MESSAGE_LENGTH))
-@pytest.mark.parametrize("filler", [10, KEPT_WHOLE])
+@pytest.mark.parametrize("filler", [10, MAX_UNCUT_BYTES])
 def test_a_long_text_is_cut_once_it_is_masked(at: int, filler: int) -> None:
     """Wherever the secret stands beside the cut, and however long the rest is."""
     body: dict[str, Any] = {"message": f"{'-' * at}{SECRET}{'-' * 600}", "other": "." * filler}
@@ -42,7 +44,7 @@ def test_the_bound_of_the_search_leaves_no_half(shown: int, is_json: bool) -> No
     content = "\n".join(f"row {number} of a private file" for number in range(10_000))
     prefix = '{"message": "' if is_json else ""
     begun = (prefix + json.dumps(content)[1:-1]).encode()
-    body = begun + b"-" * (SEARCHED - len(begun) - shown) + SECRET.encode() + b"." * 100
+    body = begun + b"-" * (MAX_REDACTED_BYTES - len(begun) - shown) + SECRET.encode() + b"." * 100
     body += b'"}' if is_json else b""
 
     text = refused(body, SECRET, content)
@@ -53,10 +55,10 @@ def test_the_bound_of_the_search_leaves_no_half(shown: int, is_json: bool) -> No
 
 def test_a_text_that_is_too_long_to_be_searched_is_left_out() -> None:
     """Its length is told, and the words beside it are there."""
-    text = refused(json.dumps({"problem": "x" * (SEARCHED + 1), "message": f"no {SECRET}"}).encode(), SECRET)
+    text = refused(json.dumps({"problem": "x" * (MAX_REDACTED_BYTES + 1), "message": f"no {SECRET}"}).encode(), SECRET)
 
-    assert f"no {MASK}" in text
-    assert f"[{SEARCHED + 1} characters, too many to be shown]" in text
+    assert f"no {REDACTED}" in text
+    assert f"[{MAX_REDACTED_BYTES + 1} characters, too many to be shown]" in text
 
 
 @pytest.mark.parametrize("body", [[["\\" * 50] * 200_000], {"message": "\\" * 10_000_000}, {"a" * 1_000_000: "%" * 9}])

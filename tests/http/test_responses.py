@@ -43,10 +43,23 @@ from st4sd_async import (
 )
 from st4sd_async._api import experiments, instances
 from st4sd_async._errors import parse_problems
-from st4sd_async._http.call import decipher
-from st4sd_async._http.responses import REDIRECT, Response, is_refused_by_proxy, refusal
+from st4sd_async._http.call import (
+    REDIRECT_HEADER,
+    Call,
+    Response,
+    error_from_response,
+    is_refused_by_proxy,
+    nothing,
+    parse_response,
+)
 
 from ..models.made_replies import URL, reply
+
+
+def error_of(response: Response, method: str, **options: Any) -> APIError:
+    """Return the error that a response means for a call with these options."""
+    return error_from_response(Call(method, "x", nothing, **options), URL, response)
+
 
 REFUSALS: list[tuple[int, dict[str, Any], type[APIError]]] = [
     (404, {"packageNotFound": "ghost", "message": "m"}, UnknownExperiment),
@@ -102,7 +115,7 @@ REFUSALS: list[tuple[int, dict[str, Any], type[APIError]]] = [
 @pytest.mark.parametrize(("status", "body", "cls"), REFUSALS, ids=lambda value: str(value)[:40])
 def test_a_refusal_is_told_by_the_key_in_its_body(status: int, body: dict[str, Any], cls: type[APIError]) -> None:
     """One table goes from HTTP status and body key to the class of the error."""
-    error = refusal(reply(status, body), "GET", URL, missing=UnknownRun)
+    error = error_of(reply(status, body), "GET", not_found_error=UnknownRun)
 
     assert type(error) is cls
     assert (error.status, error.method, error.url, error.detail) == (status, "GET", URL, body)
@@ -123,8 +136,14 @@ def test_a_refusal_is_told_by_the_key_in_its_body(status: int, body: dict[str, A
         (reply(404, {}), "was refused with 404: {}"),
         (reply(413, b"<html>", html=True), "1 MiB"),
         (reply(502, b"<html>", html=True), "no answer from the service"),
-        (reply(308, b"<html>", html=True, **{REDIRECT: "http://elsewhere/"}), "http://elsewhere/', which is never"),
-        (reply(302, b"", html=True, **{REDIRECT: "https://login/"}), "check the url of the client and the credentials"),
+        (
+            reply(308, b"<html>", html=True, **{REDIRECT_HEADER: "http://elsewhere/"}),
+            "http://elsewhere/', which is never",
+        ),
+        (
+            reply(302, b"", html=True, **{REDIRECT_HEADER: "https://login/"}),
+            "check the url of the client and the credentials",
+        ),
         (reply(500, b"boom"), "boom"),
         (reply(500, b""), "no message"),
         (reply(500, ["boom"]), "boom"),
@@ -133,14 +152,14 @@ def test_a_refusal_is_told_by_the_key_in_its_body(status: int, body: dict[str, A
 )
 def test_a_refusal_without_a_message_gets_one(response: Response, words: str) -> None:
     """A page for people, a proxy's answer and nothing at all are told in words that help."""
-    assert words in str(refusal(response, "GET", URL))
+    assert words in str(error_of(response, "GET"))
 
 
 def test_a_huge_refusal_is_told_by_its_beginning() -> None:
     """A service that sends everything back is not kept whole, and its key is still looked at."""
     echo = {"invalidStartPayload": "x" * 100_000, "all": ["y" * 1000, {"n": 1}], "message": "m"}
 
-    error = refusal(reply(400, echo), "POST", URL)
+    error = error_of(reply(400, echo), "POST")
 
     assert isinstance(error, InvalidPayload)
     assert error.detail == {"invalidStartPayload": "x" * 500, "all": ["y" * 500, {"n": 1}], "message": "m"}
@@ -154,8 +173,8 @@ def test_a_package_that_no_proxy_lets_through_is_not_sent() -> None:
 
 def test_names_and_outputs_are_attributes() -> None:
     """Nobody should have to parse a message."""
-    missing = refusal(reply(400, {"missingInputs": ["a.csv", "b.csv"], "message": "m"}), "POST", URL)
-    unknown = refusal(reply(404, {"unknownOutput": "Nope", "message": "m"}), "GET", URL)
+    missing = error_of(reply(400, {"missingInputs": ["a.csv", "b.csv"], "message": "m"}), "POST")
+    unknown = error_of(reply(404, {"unknownOutput": "Nope", "message": "m"}), "GET")
 
     assert isinstance(missing, MissingInputs)
     assert missing.names == ("a.csv", "b.csv")
@@ -191,7 +210,7 @@ FACTS: list[tuple[int, dict[str, Any], str, Any]] = [
 @pytest.mark.parametrize(("status", "body", "name", "value"), FACTS, ids=lambda value: str(value)[:40])
 def test_what_a_body_says_is_an_attribute(status: int, body: dict[str, Any], name: str, value: Any) -> None:
     """The facts beside the words of a refusal are there under names of their own."""
-    error = refusal(reply(status, {**body, "message": "m"}), "POST", URL)
+    error = error_of(reply(status, {**body, "message": "m"}), "POST")
 
     assert getattr(error, name) == value
 
@@ -217,8 +236,8 @@ def test_problems_are_read_in_every_shape_in_which_they_come(told: Any, problems
 
 def test_what_many_routes_say_means_what_the_call_says() -> None:
     """The key ``problem`` alone does not tell a package from a relationship; only a 400 is about what was sent."""
-    pushed = refusal(reply(400, {"problem": "p", "message": "m"}), "POST", URL, wrong=InvalidRelationship)
-    failed = refusal(reply(500, {"problem": "p", "message": "m"}), "POST", URL, wrong=InvalidRelationship)
+    pushed = error_of(reply(400, {"problem": "p", "message": "m"}), "POST", bad_request_error=InvalidRelationship)
+    failed = error_of(reply(500, {"problem": "p", "message": "m"}), "POST", bad_request_error=InvalidRelationship)
 
     assert type(pushed) is InvalidRelationship
     assert pushed.problems == (("", "p"),)
@@ -229,10 +248,10 @@ def test_a_400_without_a_key_means_what_the_call_says() -> None:
     """A start that is refused in words alone has a bad payload, a push a bad package."""
     body = {"message": "Invalid request. Payload sets variable nope = 1 for which there is no rule."}
 
-    with pytest.raises(InvalidPayload, match=r"client\.payload\(experiment\)"):
-        decipher(experiments.start_call("demo", b"{}", ()), URL, reply(400, body))
+    with pytest.raises(InvalidPayload, match=r"client\.draft\(experiment\)"):
+        parse_response(experiments.start_call("demo", b"{}", ()), URL, reply(400, body))
     with pytest.raises(InvalidPackage):
-        decipher(experiments.push_call({}), URL, reply(400, body))
+        parse_response(experiments.push_call({}), URL, reply(400, body))
 
 
 FORBIDDEN = "for which parameterisation.executionOptions.variables has no rule."
@@ -260,7 +279,7 @@ WORDS = [
 def test_a_payload_that_is_refused_in_words_has_its_entries(message: str, entries: list[str]) -> None:
     """Where the service names the entry in a sentence and nowhere else."""
     with pytest.raises(InvalidPayload) as caught:
-        decipher(experiments.start_call("demo", b"{}", ()), URL, reply(400, {"message": message}))
+        parse_response(experiments.start_call("demo", b"{}", ()), URL, reply(400, {"message": message}))
 
     assert [problem.where for problem in caught.value.problems] == entries
     assert all(problem.what for problem in caught.value.problems)
@@ -272,7 +291,7 @@ def test_an_input_too_many_may_be_the_one_that_is_missing() -> None:
     call = experiments.start_call("demo", b"{}", ())
 
     with pytest.raises(MissingInputs) as caught:
-        decipher(call, URL, reply(400, body))
+        parse_response(call, URL, reply(400, body))
 
     told = [problem.what for problem in caught.value.problems]
     assert told[2].endswith("'Molecule.csv', which the experiment does not take: did you mean 'molecules.csv'?")
@@ -285,20 +304,20 @@ def test_a_generic_refusal_is_told_in_words_that_fit() -> None:
     body = {"message": "The browser (or proxy) sent a request that this server could not understand."}
 
     with pytest.raises(UnknownRun, match=r"found no such run \(400\): it was deleted already, or never was; list what"):
-        decipher(instances.delete_call("a-1"), URL, reply(400, body))
+        parse_response(instances.delete_call("a-1"), URL, reply(400, body))
 
 
 def test_a_page_that_is_not_found_is_no_unknown_run() -> None:
     """A wrong address says nothing about a run."""
-    error = refusal(reply(404, b"<html>", html=True), "GET", URL, missing=UnknownRun)
+    error = error_of(reply(404, b"<html>", html=True), "GET", not_found_error=UnknownRun)
 
     assert type(error) is NotFound
 
 
 def test_only_the_sign_in_page_proves_that_the_service_saw_nothing() -> None:
     """A JSON 403 comes from the service itself."""
-    page = refusal(reply(403, b"<html>Log In</html>", html=True), "GET", URL)
-    own = refusal(reply(403, {"message": "forbidden"}), "GET", URL)
+    page = error_of(reply(403, b"<html>Log In</html>", html=True), "GET")
+    own = error_of(reply(403, {"message": "forbidden"}), "GET")
 
     assert is_refused_by_proxy(page)
     assert not is_refused_by_proxy(own)

@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx
 
-from st4sd_async._http.responses import Response
+from st4sd_async._http.call import Response
 
 URL = "https://st4sd.example/rs/somewhere"
 

@@ -11,7 +11,7 @@ import pandas
 import pytest
 
 from st4sd_async import InputConflict, InvalidPayload, PayloadTooLarge, StartPayload
-from st4sd_async._http.call import LARGEST_BODY
+from st4sd_async._http.call import MAX_REQUEST_BYTES
 from st4sd_async._payload.prepare import prepare
 
 pytestmark = pytest.mark.anyio
@@ -224,11 +224,11 @@ async def test_a_name_in_inputs_and_data_is_a_conflict() -> None:
 async def test_more_than_a_mebibyte_names_the_biggest_entry(tmp_path: Path) -> None:
     """The proxy lets no more through; the limit counts the whole body, and a huge file is not read whole."""
     big = tmp_path / "big"
-    big.write_bytes(b"x" * (3 * LARGEST_BODY))
+    big.write_bytes(b"x" * (3 * MAX_REQUEST_BYTES))
     frame = len(json.dumps({"inputs": [{"filename": "a", "content": ""}]}, separators=(",", ":")))
-    fits = {"inputs": [{"filename": "a", "content": "x" * (LARGEST_BODY - frame)}]}
+    fits = {"inputs": [{"filename": "a", "content": "x" * (MAX_REQUEST_BYTES - frame)}]}
 
-    assert len((await prepare(fits)).content) == LARGEST_BODY
+    assert len((await prepare(fits)).content) == MAX_REQUEST_BYTES
     with pytest.raises(PayloadTooLarge, match=r"inputs\[1\]\.content.*client.stage_inputs brings big files"):
         await prepare({"inputs": [FILE, {"filename": "b", "content": big}]})
 

@@ -23,8 +23,7 @@ from st4sd_async import (
     UnknownProperty,
 )
 from st4sd_async._api import instances
-from st4sd_async._http.call import decipher
-from st4sd_async._http.responses import Response
+from st4sd_async._http.call import Response, parse_response
 from st4sd_async._results.properties import nothing, verdict, wanted
 from st4sd_async.models.packages import RegistryMetadata
 from st4sd_async.models.properties import is_table
@@ -171,7 +170,7 @@ def test_a_table_is_told_from_other_json(value: Any, expected: bool) -> None:
 def test_a_table_cut_short_is_told() -> None:
     """Rows are never made of columns that do not fit."""
     with pytest.raises(DecodeError):
-        decipher(instances.properties_call("a-1"), "https://x/", Response(200, {}, b'{"a": [1], "b": []}'))
+        parse_response(instances.properties_call("a-1"), "https://x/", Response(200, {}, b'{"a": [1], "b": []}'))
 
 
 @pytest.mark.parametrize(

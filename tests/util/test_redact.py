@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from st4sd_async._util.redact import MASK, WITHHELD, Masking, masked
+from st4sd_async._util.redact import REDACTED, WITHHELD, Redactor, redact
 
 SECRET = 'S3-sécret/"ab=c\nzz1234567Xy'
 
@@ -33,9 +33,9 @@ QUOTINGS = {
 @pytest.mark.parametrize("quoting", QUOTINGS.values(), ids=QUOTINGS.keys())
 def test_a_secret_is_masked_however_it_is_quoted(quoting: str) -> None:
     """Nothing of the secret that anybody could use is left."""
-    result = masked(f"the server said {quoting} to that", [SECRET])
+    result = redact(f"the server said {quoting} to that", [SECRET])
 
-    assert MASK in result or result == WITHHELD
+    assert REDACTED in result or result == WITHHELD
     assert not any(SECRET[start : start + 12] in result for start in range(len(SECRET) - 12))
 
 
@@ -43,9 +43,9 @@ def test_words_without_a_secret_stay_as_they_are() -> None:
     """Masking does not make messages unreadable."""
     text = "Payload sets variable nope = 1 for which there is no rule: input_value=1, input_type=int"
 
-    assert masked(text, []) == text
+    assert redact(text, []) == text
     assert (
-        masked("Missing inputs: ['molecules.csv']", ["smiles\nCO\nCCO\n", "abc"]) == "Missing inputs: ['molecules.csv']"
+        redact("Missing inputs: ['molecules.csv']", ["smiles\nCO\nCCO\n", "abc"]) == "Missing inputs: ['molecules.csv']"
     )
 
 
@@ -53,17 +53,17 @@ def test_a_file_is_found_by_long_pieces_only() -> None:
     """Words that occur in a file may occur in a message, whole lines of it not."""
     content = "\n".join(f"molecules.csv row {number} of a long private file" for number in range(200))
 
-    assert masked("Missing inputs: ['molecules.csv']", [content]) == "Missing inputs: ['molecules.csv']"
-    assert masked(f"you sent {content[:300]}", [content]) == WITHHELD
+    assert redact("Missing inputs: ['molecules.csv']", [content]) == "Missing inputs: ['molecules.csv']"
+    assert redact(f"you sent {content[:300]}", [content]) == WITHHELD
 
 
 def test_json_values_are_masked_in_depth() -> None:
     """Keys, lists and nested objects of a reply are looked through; other values are kept."""
     value = {"message": "key abcd1234", "abcd1234": ["abcd1234", {"n": 1}], "ok": None}
 
-    assert Masking(json.dumps(value), ["abcd1234"]).deep(value) == {
-        "message": f"key {MASK}",
-        MASK: [MASK, {"n": 1}],
+    assert Redactor(json.dumps(value), ["abcd1234"]).redact_json(value) == {
+        "message": f"key {REDACTED}",
+        REDACTED: [REDACTED, {"n": 1}],
         "ok": None,
     }
 
@@ -72,4 +72,4 @@ def test_json_values_are_masked_in_depth() -> None:
 def test_no_secret_comes_back_in_json(secret: str, before: str, after: str) -> None:
     """Whatever the secret is made of, an echo of it in JSON never shows it."""
     for echo in (before + secret + after, json.dumps({"a": before + secret + after})):
-        assert secret not in masked(echo, [secret])
+        assert secret not in redact(echo, [secret])

@@ -13,8 +13,8 @@ import anyio
 import anyio.lowlevel
 
 from st4sd_async import Config, RequestTimeout, Status
-from st4sd_async._http.call import DEFAULT_SILENCE, Call, decipher
-from st4sd_async._http.responses import Response
+from st4sd_async._config import TIMEOUT_SECONDS
+from st4sd_async._http.call import Call, Response, parse_response
 from st4sd_async._http.session import ClientSession
 from st4sd_async._util.clock import Clock
 from st4sd_async._watch.poller import Poller
@@ -186,7 +186,7 @@ class Service:
 
     async def send_once(self, call: Call[T], /) -> T:
         if call.method == "POST":
-            return decipher(call, call.path, await self._documents(json.loads(call.content or b"")))
+            return parse_response(call, call.path, await self._documents(json.loads(call.content or b"")))
         moment, is_list = self.seconds, call.path == LIST
         self.asked.append((moment, call.path))
         self._arrival.set()
@@ -196,9 +196,9 @@ class Service:
             await anyio.sleep(cost)
         for begin, end, trouble in self.troubles + self.list_troubles * is_list:
             if begin <= moment < end:
-                return decipher(call, call.path, await _troubled(trouble))
+                return parse_response(call, call.path, await _troubled(trouble))
         reply = self._list(moment) if is_list else await self._status(call.path.split("/")[1], moment)
-        return decipher(call, call.path, reply)
+        return parse_response(call, call.path, reply)
 
     async def _documents(self, query: Mapping[str, Any]) -> Response:
         """What the datastore knows of the end of a run."""
@@ -230,7 +230,7 @@ class Service:
 
 async def _troubled(trouble: Any) -> Response:
     if isinstance(trouble, RequestTimeout):
-        await anyio.sleep(DEFAULT_SILENCE)
+        await anyio.sleep(TIMEOUT_SECONDS)
     if isinstance(trouble, Exception):
         raise trouble
     if trouble == SILENCE:

@@ -1,13 +1,13 @@
 """
-Whether the definition of a lambda experiment makes sense, as st4sd-runtime-core sees it; runs in a process of its own.
+Check the definition of a lambda experiment with st4sd-runtime-core. This is a program that runs in its own process.
 
-It is handed to an interpreter as text, reads a request as JSON and answers with JSON. It is no part of the process
-that asks, because the libraries log whole components, with all that their environments hold, and take half a second
-and 50 MB to import.
+It is passed to an interpreter as text, reads a request as JSON from standard input and writes its answer as JSON. It
+must not run in the process of the client: the libraries log whole components, with everything in their environments,
+and take half a second and 50 MB to import.
 
-    request   definition (FlowIR or DSL 2.0), variables (name -> text, what the start sets)
-    answer    problems (each [where, what]), flowir (what a DSL stands for, None for FlowIR and if there are problems),
-              missing (why the libraries are not there, "" if they are)
+    request   definition (FlowIR or DSL 2.0), variables (name -> text, set by the start)
+    answer    problems (each [where, what]), flowir (converted from DSL; None for FlowIR and if there are problems),
+              missing (why the libraries cannot be imported; absent if they can)
 """
 
 from __future__ import annotations
@@ -21,31 +21,32 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-DEFAULT = "default"
-"""The platform that lambda experiments run on."""
+PLATFORM = "default"
+"""The platform of lambda experiments."""
 _COMPONENT = re.compile(r"stage\d+\.[\w.-]+$")
 
-Found = tuple[str, str]
+Located = tuple[str, str]
+"""Where a problem is, and what it is."""
 
 
-def checked(definition: dict[str, Any], variables: Mapping[str, str]) -> dict[str, Any]:
-    """The answer to a request."""
+def check(definition: dict[str, Any], variables: Mapping[str, str]) -> dict[str, Any]:
+    """Return the answer to a request."""
     flowir = importlib.import_module("experiment.model.frontends.flowir")
     is_dsl = "entrypoint" in definition or "workflows" in definition
     try:
-        # What the service does, and of what the orchestrator does after that the part that needs no files.
-        concrete = of_dsl(definition, variables) if is_dsl else flowir.FlowIRConcrete(definition, None, {})
-        problems = [one for error in concrete.validate() for one in told(error)]
-        stood_for = concrete.raw() if is_dsl else None
+        # The checks of the service, and then those of the orchestrator that need no files.
+        concrete = convert_dsl(definition, variables) if is_dsl else flowir.FlowIRConcrete(definition, None, {})
+        problems = [problem for error in concrete.validate() for problem in problems_of(error)]
+        converted = concrete.raw() if is_dsl else None
         if not problems:
-            problems = [*unplanned(flowir, concrete, variables)]
-    except Exception as error:  # the libraries raise many kinds, and each means that it makes no sense
-        return {"problems": told(error), "flowir": None}
-    return {"problems": [*dict.fromkeys(problems)], "flowir": None if problems else stood_for}
+            problems = [*find_planning_problems(flowir, concrete, variables)]
+    except Exception as error:  # the libraries raise many kinds, and each means that the definition is invalid
+        return {"problems": problems_of(error), "flowir": None}
+    return {"problems": [*dict.fromkeys(problems)], "flowir": None if problems else converted}
 
 
-def of_dsl(definition: Mapping[str, Any], variables: Mapping[str, str]) -> Any:
-    """What a DSL stands for; variables that the start sets are arguments of its entrypoint."""
+def convert_dsl(definition: Mapping[str, Any], variables: Mapping[str, str]) -> Any:
+    """Convert DSL to FlowIR. Variables that the start sets are arguments of its entrypoint."""
     dsl = importlib.import_module("experiment.model.frontends.dsl")
     namespace = dsl.Namespace(**definition)
     arguments = None
@@ -54,61 +55,62 @@ def of_dsl(definition: Mapping[str, Any], variables: Mapping[str, str]) -> Any:
     return dsl.namespace_to_flowir(namespace, arguments)
 
 
-def unplanned(flowir: Any, concrete: Any, variables: Mapping[str, str]) -> Iterator[Found]:
-    """Why the components cannot be put into an order and replicated with the variables that the start sets."""
+def find_planning_problems(flowir: Any, concrete: Any, variables: Mapping[str, str]) -> Iterator[Located]:
+    """Yield why the components cannot be ordered, or not be replicated with the variables that the start sets."""
     for stage in range(concrete.get_stage_number()):
         for name, value in variables.items():
-            concrete.set_platform_stage_variable(stage, name, value, platform=DEFAULT)
-    if ring := circle(flowir.FlowIR, concrete):
-        yield f"{ring[0]}.references", f"the components wait for each other: {' <- '.join(ring)}"
+            concrete.set_platform_stage_variable(stage, name, value, platform=PLATFORM)
+    if cycle := find_cycle(flowir.FlowIR, concrete):
+        yield f"{cycle[0]}.references", f"the components wait for each other: {' <- '.join(cycle)}"
         return
-    # Errors are left to the second check, because only replicas have the variable of that name.
-    replicas = concrete.replicate(DEFAULT, ignore_errors=True)
-    for error in flowir.FlowIRConcrete(replicas, DEFAULT, {}).validate():
-        yield from told(error)
+    # Errors are left to the second check: only replicas have the variable "replica".
+    replicas = concrete.replicate(PLATFORM, ignore_errors=True)
+    for error in flowir.FlowIRConcrete(replicas, PLATFORM, {}).validate():
+        yield from problems_of(error)
 
 
-def circle(flowir: Any, concrete: Any) -> list[str]:
-    """Components of which each refers to the next, the first one once more at the end; [] if there are none."""
-    needed: dict[str, list[str]] = {}
+def find_cycle(flowir: Any, concrete: Any) -> list[str]:
+    """Return components of which each refers to the next, with the first repeated at the end; [] if there are none."""
+    producers: dict[str, list[str]] = {}
     for stage, name in sorted(concrete.get_component_identifiers(True)):
         references = concrete.get_component((stage, name)).get("references") or []
-        found = (
-            flowir.ParseDataReferenceFull(one, stage, concrete.get_application_dependencies()) for one in references
+        parsed = (
+            flowir.ParseDataReferenceFull(reference, stage, concrete.get_application_dependencies())
+            for reference in references
         )
-        needed[f"stage{stage}.{name}"] = [f"stage{at}.{producer}" for at, producer, _, _ in found if at is not None]
+        producers[f"stage{stage}.{name}"] = [f"stage{at}.{producer}" for at, producer, _, _ in parsed if at is not None]
     networkx = importlib.import_module("networkx")
-    graph = networkx.DiGraph(needed)
+    graph = networkx.DiGraph(producers)
     with contextlib.suppress(networkx.NetworkXNoCycle):
         edges = networkx.find_cycle(graph)
         return [edges[0][0], *(edge[1] for edge in edges)]
     return []
 
 
-def told(error: Any) -> list[Found]:
-    """Where something is wrong, "" if that is not known, and what."""
-    inner = getattr(error, "underlying_errors", None) or getattr(error, "exception", None) or convertible(error)
+def problems_of(error: Any) -> list[Located]:
+    """Return the problems that an error of the libraries reports; "" stands for an unknown place."""
+    inner = getattr(error, "underlying_errors", None) or getattr(error, "exception", None) or conversion_errors(error)
     if inner:
-        found = [one for each in (inner if isinstance(inner, list) else [inner]) for one in told(each)]
+        found = [problem for each in (inner if isinstance(inner, list) else [inner]) for problem in problems_of(each)]
         return [(where or component_in(str(getattr(error, "reason", ""))), what) for where, what in found]
     if callable(getattr(error, "errors", None)):  # of pydantic
-        return [(dotted(one["loc"]), str(one["msg"])) for one in error.errors()]
+        return [(dotted(each["loc"]), str(each["msg"])) for each in error.errors()]
     if hasattr(error, "underlying_to_str"):
         return [(dotted(error.location), error.underlying_to_str())]
     what = str(error).removeprefix("Inconsistent FlowIR: ").partition("={\n")[0]
     if isinstance(error, (AttributeError, TypeError, LookupError)):
         what = f"the orchestrator cannot read it: {type(error).__name__}: {what}"
-    return [(place(error).removeprefix("FlowIR.").removeprefix("components."), what)]
+    return [(entry_of(error).removeprefix("FlowIR.").removeprefix("components."), what)]
 
 
-def convertible(error: Any) -> list[Any]:
-    """Of the errors of a component whose values have the wrong types those that name the value."""
+def conversion_errors(error: Any) -> list[Any]:
+    """Return the errors that name a value, out of those of a component whose values have wrong types."""
     errors = getattr(error, "errors", None)
-    return [one for one in errors if hasattr(one, "field_route")] if isinstance(errors, list) else []
+    return [each for each in errors if hasattr(each, "field_route")] if isinstance(errors, list) else []
 
 
-def place(error: Any) -> str:
-    """The entry that an error is about: ``stage0.hi.command.arguments``."""
+def entry_of(error: Any) -> str:
+    """Return the entry that an error is about, such as ``stage0.hi.command.arguments``."""
     for name in ("key_name", "label", "field_route"):
         if getattr(error, name, None):
             return str(getattr(error, name))
@@ -125,17 +127,17 @@ def place(error: Any) -> str:
 
 
 def component_in(text: str) -> str:
-    """The component that a text ends with, "" if it does not."""
+    """Return the component at the end of a text; "" if there is none."""
     found = _COMPONENT.search(text)
     return found[0] if found else ""
 
 
 def dotted(location: Iterable[object]) -> str:
-    """A location in a DSL as one text: ``components[0].command``."""
+    """Return a location in a DSL as text, such as ``components[0].command``."""
     return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).lstrip(".")
 
 
-def main() -> None:  # pragma: no cover -- runs in a process of its own
+def main() -> None:  # pragma: no cover -- runs in its own process
     """Answer one request on standard output."""
     request = json.load(sys.stdin.buffer)
     with contextlib.redirect_stdout(sys.stderr):  # the libraries print
@@ -145,7 +147,7 @@ def main() -> None:  # pragma: no cover -- runs in a process of its own
         except Exception as error:  # a broken installation may fail in any way
             answer: dict[str, Any] = {"missing": f"{type(error).__name__}: {error}"}
         else:
-            answer = checked(request["definition"], request["variables"])
+            answer = check(request["definition"], request["variables"])
     json.dump(answer, sys.stdout, default=str)
 
 

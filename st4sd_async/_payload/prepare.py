@@ -64,6 +64,11 @@ async def prepare(
         InvalidPayload: The payload is invalid; ``problems`` has all problems, entry by entry.
         PayloadTooLarge: The body is larger than 1 MiB.
     """
+    return serialise(await build_body(payload, model))
+
+
+async def build_body(payload: Mapping[str, Any] | StartOptions | None, model: type[StartOptions]) -> dict[str, Any]:
+    """Read the files of a payload, validate it, and return its JSON form; see `prepare`."""
     start = validate_payload({} if payload is None else payload, model)
     files = files_of(start)
     contents: dict[str, str] = {}
@@ -79,7 +84,7 @@ async def prepare(
         raise error.before_sending([*problems, conflict], clashes)
     if problems:
         raise InvalidPayload.before_sending(problems)
-    return serialise(_dump(start, contents))
+    return _dump(start, contents)
 
 
 def serialise(body: Mapping[str, Any]) -> Prepared:

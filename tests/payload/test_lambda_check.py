@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from st4sd_async._payload.lambda_check import checked
+from st4sd_async._payload.lambda_check import check
 from st4sd_async.local.runtime.lambdas import flowir_problems
 from tests.client.definitions import DSL, LAMBDA
 
@@ -139,17 +139,17 @@ BROKEN_DSL: dict[str, tuple[str, Any, str, str]] = {
 @pytest.mark.parametrize("definition", VALID.values(), ids=VALID)
 def test_what_makes_sense_has_no_problems(definition: dict[str, Any]) -> None:
     """Replicas, aggregation, data and scripts included; a DSL comes back as FlowIR that makes sense too."""
-    answer = checked(definition, {})
+    answer = check(definition, {})
 
     assert answer["problems"] == []
     assert (answer["flowir"] is not None) is (definition is DSL)
-    assert checked(json.loads(json.dumps(answer["flowir"] or {})), {})["problems"] == []
+    assert check(json.loads(json.dumps(answer["flowir"] or {})), {})["problems"] == []
 
 
 @pytest.mark.parametrize(("path", "value", "where", "what"), BROKEN_FLOWIR.values(), ids=BROKEN_FLOWIR)
 def test_broken_flowir_is_told_where_and_what(path: str, value: Any, where: str, what: str) -> None:
     """Each entry by its name, in the orchestrator's words, without copies of whole components."""
-    problems = checked(changed(FLOWIR, path, value), {})["problems"]
+    problems = check(changed(FLOWIR, path, value), {})["problems"]
 
     assert any(found == where and what in text for found, text in problems), problems
     assert not any("\n" in text for _, text in problems)
@@ -158,7 +158,7 @@ def test_broken_flowir_is_told_where_and_what(path: str, value: Any, where: str,
 @pytest.mark.parametrize(("path", "value", "where", "what"), BROKEN_DSL.values(), ids=BROKEN_DSL)
 def test_broken_dsl_is_told_where_and_what(path: str, value: Any, where: str, what: str) -> None:
     """The place is that in the DSL, as far as the DSL is to blame."""
-    answer = checked(changed(DSL, path, value), {})
+    answer = check(changed(DSL, path, value), {})
 
     assert any(found == where and what in text for found, text in answer["problems"]), answer
     assert answer["flowir"] is None
@@ -166,13 +166,13 @@ def test_broken_dsl_is_told_where_and_what(path: str, value: Any, where: str, wh
 
 def test_variables_of_the_start_count() -> None:
     """They replace those of the definition, and are arguments of the entrypoint of a DSL."""
-    assert checked(FLOWIR, {"copies": "3"})["problems"] == []
-    assert checked(FLOWIR, {"copies": "few"})["problems"] == [
+    assert check(FLOWIR, {"copies": "3"})["problems"] == []
+    assert check(FLOWIR, {"copies": "few"})["problems"] == [
         ("", 'Failed to convert "few" to appropriate type for replicate')
     ]
-    made = checked(DSL, {"greeting": "good morning"})["flowir"]
+    made = check(DSL, {"greeting": "good morning"})["flowir"]
     assert made["components"][0]["command"]["arguments"] == "good morning"
-    assert checked(DSL, {"ghost": "1"})["problems"] == [("entrypoint.execute[0]", "Unknown parameter ghost")]
+    assert check(DSL, {"ghost": "1"})["problems"] == [("entrypoint.execute[0]", "Unknown parameter ghost")]
 
 
 @pytest.mark.parametrize("name", [*(name for name in VALID if name != "DSL"), *BROKEN_FLOWIR])
@@ -180,7 +180,7 @@ def test_the_embedded_server_refuses_nothing_that_makes_sense(name: str) -> None
     """It looks for less than the libraries do, and says what it finds in their words."""
     definition = VALID[name] if name in VALID else changed(FLOWIR, *BROKEN_FLOWIR[name][:2])
     there = [one.partition(" - valid choices")[0] for one in flowir_problems(definition)]
-    here = [what.partition(" - valid choices")[0] for _, what in checked(definition, {})["problems"]]
+    here = [what.partition(" - valid choices")[0] for _, what in check(definition, {})["problems"]]
 
     if name != "wrong type of all":
         assert {one.removeprefix("Inconsistent FlowIR: ") for one in there} <= set(here)

@@ -61,7 +61,7 @@ from .._errors import (
     parse_refused_entries,
 )
 from .._util.did_you_mean import DID_YOU_MEAN, did_you_mean
-from .._util.printable import MAX_MESSAGE_LENGTH, is_writable, shorten
+from .._util.printable import MAX_MESSAGE_LENGTH, shorten
 from .._util.redact import Redactor, raise_unchained, redact
 from .retry import Replay
 
@@ -239,9 +239,10 @@ def subpath(text: str) -> str:
 
 
 def _quoted(text: str, what: str, safe: str) -> str:
-    if not is_writable(text):
-        raise ValueError(f"{what} must be a text that can be encoded as UTF-8, not {text!r}")
-    return quote(text, safe=safe)
+    try:
+        return quote(text, safe=safe)
+    except UnicodeEncodeError:  # half of a surrogate pair
+        raise ValueError(f"{what} must be a text that can be encoded as UTF-8, not {text!r}") from None
 
 
 def json_body(value: Any) -> bytes:

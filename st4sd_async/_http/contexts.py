@@ -1,5 +1,5 @@
 """
-The logins that the command ``stp`` keeps: where its files are, what they say, and the token in the keyring.
+Read the logins of the command ``stp``: its files, and the token in the keyring.
 
 Source: st4sd-runtime-core, ``experiment/cli/configuration.py``, ``login.py`` and ``api.py``; for the folder the
 documentation of ``typer.get_app_dir``.
@@ -21,24 +21,24 @@ import pydantic_core
 from .._config import Config, with_ca_file
 from .._errors import ConfigError
 from .._util.printable import shorten
+from .._util.redact import raise_unchained
 
 M = TypeVar("M", bound=pydantic.BaseModel)
 
 FOLDER, SETTINGS, CONTEXTS = "stp", "stp_settings.json", "stp_contexts.json"
-"""The folder of ``stp`` among those of all applications, and its files."""
+"""The folder of ``stp`` in the folder for application data, and its files."""
 
-SETTINGS_FILE, CONTEXTS_FILE = "STP_SETTINGS_FILE", "STP_CONTEXTS_FILE"
+SETTINGS_FILE_VARIABLE, CONTEXTS_FILE_VARIABLE = "STP_SETTINGS_FILE", "STP_CONTEXTS_FILE"
 """Environment variables that name other files."""
 
-DEFAULT = "STP_DEFAULT_CONTEXT"
-"""Environment variable that names a context; it wins over the active one."""
+DEFAULT_CONTEXT_VARIABLE = "STP_DEFAULT_CONTEXT"
+"""Environment variable that names a context; it takes precedence over the active one."""
 
-EXTRA = 'install it with: pip install "st4sd_async[keyring]"'
-"""How to get what reads the keyring."""
+INSTALL = 'install it with: pip install "st4sd_async[keyring]"'
 
 
 class _Settings(pydantic.BaseModel):
-    """The settings of ``stp``; what else there is in them is none of our business."""
+    """The settings of ``stp``, as far as they are used here."""
 
     model_config = pydantic.ConfigDict(defer_build=True, hide_input_in_errors=True)
 
@@ -54,7 +54,7 @@ class _Context(pydantic.BaseModel):
 
 
 class _Contexts(pydantic.BaseModel):
-    """All logins; each is read when it is wanted, so that a broken one does not spoil the others."""
+    """All logins; each is validated when it is used, so that a broken one does not affect the others."""
 
     model_config = pydantic.ConfigDict(defer_build=True, hide_input_in_errors=True)
 
@@ -64,70 +64,70 @@ class _Contexts(pydantic.BaseModel):
 @dataclass(frozen=True)
 class Login:
     """
-    A context of ``stp``; called, it gives the token that the keyring has by now.
+    A context of ``stp``. Call it to read its current token from the keyring.
 
-    A keyring may ask the user for a password, and take its time, so it is called in a worker thread.
+    A keyring may ask the user for a password and take its time, so call it in a worker thread.
     """
 
     name: str
     """The name of the context."""
     url: str
-    """Address of the deployment, as ``stp`` writes it; the name of the service in the keyring too."""
-    written: str
-    """The same as it stands in the file: older versions of ``stp`` write no slash at its end, nor in the keyring."""
+    """URL of the deployment as ``stp`` writes it, which is also the name of the service in the keyring."""
+    url_in_file: str
+    """The same as it stands in the file: older versions of ``stp`` wrote it without the slash at its end."""
 
     @property
     def command(self) -> str:
-        """What makes this login anew."""
+        """The command that renews this login."""
         return f"stp login --force --context-name {self.name} {self.url}"
 
     def __call__(self) -> str:
         """
-        The token.
+        Return the token.
 
         Raises:
             ConfigError: The keyring has none, or cannot be read.
         """
+        prefix = f"the context {self.name!r} cannot be used: the keyring of this machine"
         try:
             import keyring
 
-            for service in dict.fromkeys((self.url, self.written)):
+            for service in dict.fromkeys((self.url, self.url_in_file)):
                 token = keyring.get_password(service, self.name)
                 if token is not None:
                     return token
-            problem = f"has no token for it: log in with '{self.command}'"
-        # Keyrings are programs of their own, whose libraries raise whatever they like.
-        except Exception as error:
-            problem = f"cannot be read ({_words(error)}): unlock it, or give auth_token=... and do without the context"
-        # Raised out here, because the errors of a keyring may hold what it said.
-        raise ConfigError(f"the context {self.name!r} is of no use: the keyring of this machine {problem}")
+        except Exception as error:  # the libraries of keyrings raise anything, and may quote what they read
+            advice = "unlock it, or give auth_token=... in place of the context"
+            raise_unchained(ConfigError(f"{prefix} cannot be read ({_describe(error)}): {advice}"))
+        raise ConfigError(f"{prefix} has no token for it: log in with '{self.command}'")
 
 
-def _words(error: Exception) -> str:
-    """What went wrong: the words of the keyring package, of others only the kind, since they could quote anything."""
-    kind = type(error)
-    words = str(error) if kind.__module__ == "keyring.errors" else ""
-    return shorten(": ".join(filter(None, (kind.__name__, words))), 200)
+def _describe(error: Exception) -> str:
+    """Return class and message of an error; the message only if the keyring package wrote it."""
+    message = str(error) if type(error).__module__ == "keyring.errors" else ""
+    return shorten(": ".join(filter(None, (type(error).__name__, message))), 200)
 
 
 def from_context(
     name: str | None, config: Config | None, environ: Mapping[str, str] | None = None
 ) -> tuple[str, Callable[[], str], Config]:
     """
-    Address, provider of the auth-token and settings from a context of ``stp``; reads two small files.
+    Return URL, provider of the auth-token and settings from a context of ``stp``; reads two small files.
 
     Raises:
-        ConfigError: There is no such context, or what ``stp`` wrote cannot be read, or the extra is not installed.
+        ConfigError: The context does not exist, its file is invalid, or the extra ``keyring`` is not installed.
     """
     env = os.environ if environ is None else environ
-    login = _login(name, env)
+    login = _find_login(name, env)
     if importlib.util.find_spec("keyring") is None:
-        raise ConfigError(f"the token of the context {login.name!r} is in the keyring, which takes a package: {EXTRA}")
+        raise ConfigError(
+            f"the token of the context {login.name!r} is in the keyring, which takes a package: {INSTALL}"
+        )
     return login.url, login, with_ca_file(config or Config(), env)
 
 
 def application_folder(env: Mapping[str, str], platform: str = sys.platform) -> Path:
-    """The folder where ``stp`` keeps its files, on this or another system."""
+    """Return the folder in which ``stp`` keeps its files, on this or another system."""
     if platform.startswith("win"):
         return Path(env.get("APPDATA") or Path.home()) / FOLDER
     if platform == "darwin":
@@ -135,56 +135,53 @@ def application_folder(env: Mapping[str, str], platform: str = sys.platform) -> 
     return Path(env.get("XDG_CONFIG_HOME") or Path.home() / ".config") / FOLDER
 
 
-def _login(name: str | None, env: Mapping[str, str]) -> Login:
-    contexts = Path(env.get(CONTEXTS_FILE) or application_folder(env) / CONTEXTS)
-    entries = _read(contexts, _Contexts).entries
+def _find_login(name: str | None, env: Mapping[str, str]) -> Login:
+    path = Path(env.get(CONTEXTS_FILE_VARIABLE) or application_folder(env) / CONTEXTS)
+    entries = _load(path, _Contexts).entries
     if not entries:
-        raise ConfigError(f"there is no context of stp in {str(contexts)!r}: make one with 'stp login <url>'")
-    wanted = name or env.get(DEFAULT) or _active(env, entries)
-    # stp writes all names in lower case, and understands them in any.
+        raise ConfigError(f"stp has no context in {str(path)!r}: make one with 'stp login <url>'")
+    wanted = name or env.get(DEFAULT_CONTEXT_VARIABLE) or _active_context(env, entries)
+    # stp writes all names in lower case, and accepts them in any.
     found = next((one for one in (wanted, wanted.lower()) if one in entries), None)
     if found is None:
-        login = f"stp login --context-name {wanted} <url>"
-        raise ConfigError(f"there is no context {wanted!r} of stp, only {_names(entries)}: make it with '{login}'")
-    entry = entries[found]
-    url = str(_checked(entry, _Context, f"the context {found!r} in {str(contexts)!r}").url)
-    return Login(found, url, str(entry["url"]))
+        command = f"stp login --context-name {wanted} <url>"
+        raise ConfigError(f"stp has no context {wanted!r}, only {_join(entries)}: make it with '{command}'")
+    context = _validate(entries[found], _Context, f"the context {found!r} in {str(path)!r}")
+    return Login(found, str(context.url), str(entries[found]["url"]))
 
 
-def _active(env: Mapping[str, str], entries: Mapping[str, Any]) -> str:
-    """The context that is used where none is named."""
-    settings = Path(env.get(SETTINGS_FILE) or application_folder(env) / SETTINGS)
-    active = _read(settings, _Settings).default_context
+def _active_context(env: Mapping[str, str], entries: Mapping[str, Any]) -> str:
+    path = Path(env.get(SETTINGS_FILE_VARIABLE) or application_folder(env) / SETTINGS)
+    active = _load(path, _Settings).default_context
     if not active:
-        advice = "name one, or make it so with 'stp context activate <name>'"
-        raise ConfigError(f"no context of stp is active: {advice}; there are {_names(entries)}")
+        advice = "name one, or activate it with 'stp context activate <name>'"
+        raise ConfigError(f"no context of stp is active: {advice}; there are {_join(entries)}")
     return active
 
 
-def _names(entries: Mapping[str, Any]) -> str:
+def _join(entries: Mapping[str, Any]) -> str:
     return ", ".join(repr(name) for name in sorted(entries))
 
 
-def _read(path: Path, model: type[M]) -> M:
-    """What a file says; a file that is not there says nothing."""
+def _load(path: Path, model: type[M]) -> M:
+    """Return the validated content of a JSON file, or an empty model if there is no file."""
     try:
         value = pydantic_core.from_json(path.read_bytes())
     except FileNotFoundError:
         return model()
     except OSError as error:
-        problem = f"cannot be read: {error.strerror}"
+        raise_unchained(ConfigError(f"the file {str(path)!r} of stp cannot be read: {error.strerror}"))
     except ValueError:
-        problem = "is not JSON: repair it, or delete it and log in again with 'stp login <url>'"
-    else:
-        return _checked(value, model, f"the file {str(path)!r}")
-    raise ConfigError(f"the file {str(path)!r} of stp {problem}")
+        advice = "repair it, or delete it and log in again with 'stp login <url>'"
+        raise_unchained(ConfigError(f"the file {str(path)!r} of stp is not JSON: {advice}"))
+    return _validate(value, model, f"the file {str(path)!r}")
 
 
-def _checked(value: Any, model: type[M], what: str) -> M:
+def _validate(value: Any, model: type[M], what: str) -> M:
     try:
         return model.model_validate(value)
     except pydantic.ValidationError as error:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-    where = ".".join(str(part) for part in first["loc"])
-    told = f"{where}: {first['msg']}" if where else first["msg"]
-    raise ConfigError(f"{what} is not what stp writes ({told}): repair it, or log in again with 'stp login <url>'")
+        problem = ": ".join(filter(None, (".".join(str(part) for part in first["loc"]), first["msg"])))
+        advice = "repair it, or log in again with 'stp login <url>'"
+        raise_unchained(ConfigError(f"{what} is not what stp writes ({problem}): {advice}"))

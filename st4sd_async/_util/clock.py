@@ -1,4 +1,4 @@
-"""Where time comes from, so that tests can own it."""
+"""The source of time, which tests replace."""
 
 from __future__ import annotations
 
@@ -9,32 +9,27 @@ import anyio
 
 
 class Clock(Protocol):
-    """A source of time; the library asks nothing else for it."""
+    """A source of time; the library uses no other for its pauses and deadlines."""
 
     def now(self) -> float:
-        """Seconds that never run backwards; only differences mean anything."""
+        """Return seconds that never run backwards; only differences have a meaning."""
 
     async def sleep(self, seconds: float) -> None:
         """Return after that many seconds of this clock."""
 
     def wall(self) -> float:
-        """Seconds since 1970 in UTC, which go on while no process runs; they may jump."""
+        """Return seconds since 1970 in UTC; they continue while no process runs, and may jump."""
 
 
 class SystemClock:
-    """The machine's monotonic clock."""
+    """The clock of this machine: `time.monotonic` and `time.time`."""
 
-    def now(self) -> float:
-        """Seconds of `time.monotonic`."""
-        return time.monotonic()
+    now = staticmethod(time.monotonic)
+    wall = staticmethod(time.time)
 
     async def sleep(self, seconds: float) -> None:
         """Sleep in the event loop; cancellation passes."""
         await anyio.sleep(seconds)
-
-    def wall(self) -> float:
-        """Seconds of `time.time`."""
-        return time.time()
 
     def __repr__(self) -> str:
         return "SystemClock()"

@@ -133,21 +133,21 @@ def test_a_missing_context_names_those_there_are(folder: Path) -> None:
     told = refused("Mine", write(folder))
 
     assert told == (
-        "there is no context 'Mine' of stp, only 'other', 'st4sd': make it with 'stp login --context-name Mine <url>'"
+        "stp has no context 'Mine', only 'other', 'st4sd': make it with 'stp login --context-name Mine <url>'"
     )
 
 
 def test_a_default_that_is_not_there_is_named_too(folder: Path) -> None:
     """Be it of the environment or of the settings."""
-    assert "no context 'gone' of stp, only" in refused(None, {**write(folder), "STP_DEFAULT_CONTEXT": "gone"})
-    assert "no context 'away' of stp, only" in refused(None, write(folder, active="away"))
+    assert "no context 'gone', only" in refused(None, {**write(folder), "STP_DEFAULT_CONTEXT": "gone"})
+    assert "no context 'away', only" in refused(None, write(folder, active="away"))
 
 
 def test_no_active_context_is_told(folder: Path) -> None:
     """Whether the settings say so or are not there."""
     env = write(folder, active=None)
 
-    assert refused(None, env).startswith("no context of stp is active: name one, or make it so with 'stp context act")
+    assert refused(None, env).startswith("no context of stp is active: name one, or activate it with 'stp context act")
     files(folder)[0].unlink()
     assert refused(None, env).endswith("there are 'other', 'st4sd'")
 
@@ -160,7 +160,7 @@ def test_no_login_at_all_is_told(folder: Path, prepare: Callable[[Path], Any]) -
 
     told = refused(None, env)
 
-    assert re.fullmatch(r"there is no context of stp in '.*stp_contexts.json': make one with 'stp login <url>'", told)
+    assert re.fullmatch(r"stp has no context in '.*stp_contexts.json': make one with 'stp login <url>'", told)
 
 
 @pytest.mark.parametrize(
@@ -281,5 +281,5 @@ def test_what_stp_itself_writes_is_read(folder: Path, ring: MemoryKeyring, monke
 
     url, token, _ = from_context(None, None, env)
 
-    assert before.startswith(f"there is no context of stp in {str(files(folder)[1])!r}")
+    assert before.startswith(f"stp has no context in {str(files(folder)[1])!r}")
     assert (url, token()) == ("https://mine.example/", TOKEN)

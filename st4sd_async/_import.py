@@ -37,34 +37,43 @@ if TYPE_CHECKING:
 GLOBAL_REGISTRY = "https://registry.st4sd.res.ibm.com"
 """The public registry of the ST4SD project. Source: the help of ``stp package import``."""
 
-BACKEND = "registry-ui/backend/"
-"""Prefix of what the pages of a registry ask."""
+BACKEND_PREFIX = "registry-ui/backend/"
+"""Path of the API that the web pages of a registry use."""
 
-PAGES = ("registry-ui", "experiment", "rs")
-"""First segments of what is below the root of a deployment, and no part of its address."""
+PAGE_PREFIXES = ("registry-ui", "experiment", "rs")
+"""First path segments below the root of a deployment: they are cut off from the address of a page."""
 
-WHOLE = {"outputFormat": "json", "hideMetadataRegistry": "n", "hideNone": "y", "hideBeta": "n"}
-"""What is asked for: the definition as it was pushed, and what tells the container images."""
+WITH_ALL_FIELDS = {"outputFormat": "json", "hideMetadataRegistry": "n", "hideNone": "y", "hideBeta": "n"}
+"""Query parameters for the definition as it was pushed, and the container images."""
 
-BETA = ("connections", "includePaths", "output", "interface")
-"""Fields of ``base`` that a service without them refuses, so that they are left out when they say nothing."""
+BETA_FIELDS = ("connections", "includePaths", "output", "interface")
+"""Fields of ``base`` that older services refuse. They are left out if they are empty."""
+
+DIGEST_DIFFERS = "%s was imported from %s, which shows the digest %s: the content differs, as for a branch that moved"
 
 LATEST = "latest"
 """The tag that every push moves."""
 
-BLANK = "{}"
-"""What a registry puts in the place of the service's words."""
+EMPTY_MESSAGE = "{}"
+"""What a registry sends instead of the message of the service."""
 
-STALE = "the global registry repeats an answer for 10 minutes, refusals included: try again later"
-"""What may be behind a refusal of a registry."""
+CACHED_REPLY = "the global registry repeats a reply for 10 minutes, errors included: try again later"
+"""Advice for an error of a registry."""
 
 log = logging.getLogger("st4sd_async")
 
 
 def registry_call(root: str, identifier: str) -> Call[Experiment]:
-    """One experiment of another registry, as its pages are shown it."""
+    """Return the request for an experiment of another registry, through the API of its web pages."""
     path = identifier_path(identifier)
-    return Call("GET", path, _entry, params=WHOLE, not_found_error=UnknownExperiment, base_url=f"{root}{BACKEND}")
+    return Call(
+        "GET",
+        path,
+        _entry,
+        params=WITH_ALL_FIELDS,
+        not_found_error=UnknownExperiment,
+        base_url=f"{root}{BACKEND_PREFIX}",
+    )
 
 
 def _entry(response: Response) -> Experiment:
@@ -75,35 +84,35 @@ def _entry(response: Response) -> Experiment:
 
 
 def _is_definition(raw: Mapping[str, Any]) -> bool:
-    """Return whether what a registry showed has the shape of a definition: it is pushed as it came."""
+    """Return whether a reply has the shape of a definition, which is pushed unchanged."""
     parts = [raw.get("base"), raw.get("metadata"), raw.get("parameterisation", {})]
     packages = raw["base"].get("packages") if isinstance(parts[0], dict) else None
     return all(isinstance(one, dict) for one in [*parts, *(packages if isinstance(packages, list) else [None])])
 
 
-def located(source: str, identifier: str | None) -> tuple[str, str]:
+def parse_source(source: str, identifier: str | None) -> tuple[str, str]:
     """
-    The root of a registry, with a slash at its end, and the identifier of an experiment in it.
+    Return the root of a registry, with a slash at its end, and the identifier of an experiment in it.
 
     Raises:
-        ValueError: The source is no http(s) address or holds credentials, or nothing names the experiment.
+        ValueError: The source is not an http(s) address or contains credentials, or there is no identifier.
     """
     parts = parse_http_url(source)
     if parts is None:
         raise ValueError(f"the address of a registry looks like {GLOBAL_REGISTRY}, not {source.rpartition('@')[2]!r}")
     if "@" in parts.netloc:
-        raise ValueError("the address of a registry must not hold a user or password: give a Client of it instead")
-    root, page = _cut(parts)
+        raise ValueError("the address of a registry must not contain a user or password: pass a Client of it instead")
+    root, page = _split_page(parts)
     name = identifier if identifier is not None else page
     if not name:
-        raise ValueError(f"name the experiment: {source!r} is the address of no experiment's page")
+        raise ValueError(f"identifier is missing: {source!r} is not the page of an experiment")
     return root, name
 
 
-def _cut(parts: SplitResult) -> tuple[str, str]:
-    """The root of the registry that a page belongs to, and the experiment that the page is about, "" if about none."""
+def _split_page(parts: SplitResult) -> tuple[str, str]:
+    """Return the root of the registry of a page, and the identifier of the page's experiment, "" if there is none."""
     segments = [one for one in parts.path.split("/") if one]
-    end = next((at for at, one in enumerate(segments) if one in PAGES), len(segments))
+    end = next((at for at, one in enumerate(segments) if one in PAGE_PREFIXES), len(segments))
     below = segments[end:]
     page = unquote(below[below.index("experiment") + 1]) if "experiment" in below[:-1] else ""
     path = "".join(f"{one}/" for one in segments[:end])
@@ -111,11 +120,11 @@ def _cut(parts: SplitResult) -> tuple[str, str]:
 
 
 def definition_of(experiment: Experiment) -> dict[str, Any]:
-    """What is to be pushed of an experiment that a registry showed: all but what the registry found out itself."""
+    """Return the definition to push: an experiment without what its registry found out itself."""
     definition = copy.deepcopy(experiment.raw)
     definition.get("metadata", {}).pop("registry", None)
     base = definition.get("base") or {}
-    for holder, names in ((base, BETA), *((package, ("graphs",)) for package in base.get("packages") or ())):
+    for holder, names in ((base, BETA_FIELDS), *((package, ("graphs",)) for package in base.get("packages") or ())):
         for name in names:
             if not holder.get(name):
                 holder.pop(name, None)
@@ -152,7 +161,7 @@ class Importer:
     async def fetch(self, source: str | Registry, identifier: str | None, *, allow_http: bool) -> ImportedExperiment:
         """Fetch an experiment with its requirements; see `Client.fetch_experiment`."""
         root, name = _located(source, identifier)
-        if is_plain(root) and not allow_http and origin(urlsplit(root)) != origin(urlsplit(self._session.url)):
+        if is_unencrypted(root) and not allow_http and origin(urlsplit(root)) != origin(urlsplit(self._session.url)):
             raise ValueError(
                 f"the registry {root!r} is on another machine and uses plain http, where others can change the reply: "
                 "use https://, or pass allow_http=True"
@@ -161,21 +170,21 @@ class Importer:
         definition = definition_of(found)
         images = [image.name or "" for image in found.metadata.registry.container_images]
         requirements = requirements_of(definition, images)
-        return ImportedExperiment(root, found, definition, await self._judged(requirements), name)
+        return ImportedExperiment(root, found, definition, await self._check_requirements(requirements), name)
 
     async def _fetched(self, source: str | Registry, root: str, identifier: str) -> Experiment:
-        """Return an experiment of another registry; raise if it is not the one that was requested."""
+        """Fetch an experiment of another registry and check that it is the requested one."""
         if isinstance(source, Registry):
             found = await source.experiments.get(identifier, with_beta=True)
-            _check_asked(found, identifier, f"{root}{RUNTIME_PATH}{identifier_path(identifier)}")
+            _check_requested(found, identifier, f"{root}{RUNTIME_PATH}{identifier_path(identifier)}")
             return found
         call = registry_call(root, identifier)
         try:
             found = await self._session.send(call)
         except APIError as error:
-            refusal = _explained(error, root, identifier)
+            refusal = _with_own_message(error, root, identifier)
         else:
-            _check_asked(found, identifier, f"{call.base_url}{call.path}")
+            _check_requested(found, identifier, f"{call.base_url}{call.path}")
             return found
         raise refusal
 
@@ -191,23 +200,22 @@ class Importer:
                 log.warning("%s relies on the %s: if its images are not public, %s", found.identifier, one, one.advice)
             elif one.kind == "credential":
                 log.warning("%s brings the %s along: if it should not, %s", found.identifier, one, one.advice)
-        return await self._pushed(found)
+        return await self._push(found)
 
-    async def _pushed(self, found: ImportedExperiment) -> Experiment:
+    async def _push(self, found: ImportedExperiment) -> Experiment:
         """Push an experiment without tags, compare its digest, and tag it."""
-        name, tag, pin = parts_of(found.asked)
+        name, tag, digest = split_identifier(found.asked)
         history = await self._experiments.history(name)
         before = {one.tag: one.digest for one in history.tags}
         tags = tags_of(found.definition, {*found.experiment.tags, tag})
         found.definition["metadata"]["package"]["tags"] = []
         pushed = await self._experiments.push(found.definition)
-        if pin and pushed.digest != pin:
+        if digest and pushed.digest != digest:
             known = {*before.values(), *(one.digest for one in history.untagged)}
-            await self._put_back(name, pushed.digest, before, is_known=pushed.digest in known)
+            await self._restore(name, pushed.digest, before, is_known=pushed.digest in known)
             raise DigestMismatch.of(found.asked, pushed.digest)
         if found.experiment.digest not in (None, pushed.digest):
-            told = "%s was imported from %s, which shows the digest %s: the content differs, as of a branch that moved"
-            log.warning(told, pushed.identifier, found.source, found.experiment.digest)
+            log.warning(DIGEST_DIFFERS, pushed.identifier, found.source, found.experiment.digest)
         kept = [one for one, digest in before.items() if digest == pushed.digest]
         wanted = list(dict.fromkeys([*kept, *tags, *([tag] if tag else []), LATEST]))
         if wanted == [LATEST]:
@@ -215,8 +223,8 @@ class Importer:
         await self._experiments.tag(pushed.identifier, wanted)
         return await self._experiments.get(pushed.identifier)
 
-    async def _put_back(self, name: str, digest: str | None, before: Mapping[str, str], *, is_known: bool) -> None:
-        """Undo a push: the tags of a name as they were, and the content gone unless it was there before."""
+    async def _restore(self, name: str, digest: str | None, before: Mapping[str, str], *, is_known: bool) -> None:
+        """Undo a push: restore the tags of a name, and delete the content unless it was there before."""
         moved = {before[LATEST], digest} if LATEST in before else {digest}
         try:
             for one in sorted(moved - {None}, key=lambda one: one == digest):
@@ -226,10 +234,10 @@ class Importer:
             if digest and not is_known:
                 await self._experiments.delete(f"{name}@{digest}")
         except (APIError, TransportError, DecodeError) as error:
-            log.warning("%s@%s is still the latest of %s and should not be: %s", name, digest, name, error)
+            log.warning("%s@%s is still the latest of %s, undoing failed: %s", name, digest, name, error)
 
-    async def _judged(self, requirements: list[Requirement]) -> tuple[Requirement, ...]:
-        """The requirements with their verdicts; the deployment is asked only for lists that matter."""
+    async def _check_requirements(self, requirements: list[Requirement]) -> tuple[Requirement, ...]:
+        """Return the requirements with ``is_met`` filled in. Only lists that matter are requested."""
         kinds = {one.kind for one in requirements}
         pull_secrets = await self._image_pull_secrets.list() if kinds & {"image registry", "image pull secret"} else {}
         datasets = await self._known_datasets() if "dataset" in kinds else []
@@ -238,59 +246,59 @@ class Importer:
     async def _known_datasets(self) -> list[str]:
         try:
             return await self._datasets.list()
-        except BadRequest:  # a cluster without Datashim, which has no datasets
+        except BadRequest:  # a cluster without Datashim has no datasets
             return []
 
 
 def _located(source: str | Registry, identifier: str | None) -> tuple[str, str]:
     """Return the root of a registry or deployment, and the identifier of an experiment in it."""
     if isinstance(source, str):
-        return located(source, identifier)
+        return parse_source(source, identifier)
     if not isinstance(source, Registry):
         raise TypeError(f"the source is the address of a registry or a Client, not {type(source).__name__}")
     if identifier is None:
-        raise ValueError("name the experiment: a client as the source does not")
+        raise ValueError("identifier is missing: a client as the source does not name an experiment")
     return source.url, identifier
 
 
-def _check_asked(found: Experiment, identifier: str, url: str) -> None:
-    """Raise DecodeError if an experiment is not the one that was asked for, or is no definition."""
-    name, _, digest = parts_of(identifier)
+def _check_requested(found: Experiment, identifier: str, url: str) -> None:
+    """Raise `DecodeError` if an experiment is not the requested one, or not a definition."""
+    name, _, digest = split_identifier(identifier)
     if not _is_definition(found.raw):
-        raise DecodeError("GET", url, "something that is not the JSON it should be: a definition without its parts")
+        raise DecodeError("GET", url, "JSON that is not a definition: a part is missing")
     if found.name != name:
-        raise DecodeError("GET", url, f"the experiment {found.name!r} in place of {name!r}")
+        raise DecodeError("GET", url, f"the experiment {found.name!r} instead of {name!r}")
     if digest and found.digest != digest:
-        raise DecodeError("GET", url, f"the digest {found.digest!r} in place of {digest!r}")
+        raise DecodeError("GET", url, f"the digest {found.digest!r} instead of {digest!r}")
 
 
-def parts_of(identifier: str) -> tuple[str, str, str]:
-    """Return the name, the tag and the digest of an identifier; "" for what it does not say."""
+def split_identifier(identifier: str) -> tuple[str, str, str]:
+    """Return the name, the tag and the digest of an identifier; "" for a missing part."""
     name, _, digest = identifier.partition("@")
     name, _, tag = name.partition(":")
     return name, tag, digest
 
 
-def tags_of(definition: Mapping[str, Any], shown: Collection[str]) -> list[str]:
-    """Return the tags that a definition asks for, as far as they were shown; ``latest`` moves by itself."""
+def tags_of(definition: Mapping[str, Any], known: Collection[str]) -> list[str]:
+    """Return the tags of a definition that the other registry knows, without ``latest``, which every push moves."""
     tags = definition["metadata"]["package"].get("tags")
-    return [tag for tag in (tags if isinstance(tags, list) else []) if is_tag(tag) and tag in shown and tag != LATEST]
+    return [tag for tag in (tags if isinstance(tags, list) else []) if is_tag(tag) and tag in known and tag != LATEST]
 
 
-def is_plain(root: str) -> bool:
-    """Return whether what is asked at this address passes other machines in clear text."""
+def is_unencrypted(root: str) -> bool:
+    """Return whether requests to an address travel unencrypted between machines."""
     parts = urlsplit(root)
     return parts.scheme == "http" and not is_loopback(parts.hostname or "")
 
 
-def _explained(error: APIError, root: str, identifier: str) -> APIError:
-    """The refusal of a registry, which keeps the service's words to itself, with words of our own."""
+def _with_own_message(error: APIError, root: str, identifier: str) -> APIError:
+    """Return the error of a registry, which hides the message of the service, with a message of our own."""
     if isinstance(error, Unauthorized) and not error.token_page.startswith(root):
-        error.token_page, error.advice = "", "this registry is private: open a Client of it and give that as the source"
-    elif error.message == BLANK:
-        error.message, error.advice = "the registry does not say why", STALE
+        error.token_page, error.advice = "", "this registry is private: open a Client of it and pass that as the source"
+    elif error.message == EMPTY_MESSAGE:
+        error.message, error.advice = "the registry gives no reason", CACHED_REPLY
         if isinstance(error, NotFound):
-            told, detail = f"the registry has no experiment {identifier!r}", {"packageNotFound": identifier}
-            error = UnknownExperiment(told, status=error.status, method=error.method, url=error.url, detail=detail)
-            error.advice = STALE
+            message, detail = f"the registry has no experiment {identifier!r}", {"packageNotFound": identifier}
+            error = UnknownExperiment(message, status=error.status, method=error.method, url=error.url, detail=detail)
+            error.advice = CACHED_REPLY
     return error

@@ -1,4 +1,4 @@
-"""The handle on one instance."""
+"""Run: the handle on one instance, and what stands for runs in arguments."""
 
 from __future__ import annotations
 
@@ -37,16 +37,16 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Run(Displayable):
     """
-    A handle on one instance: an id and a client, never data.
+    A handle on one instance: an id and a client, never data. Its methods are those of the client.
 
-    Equal and alike in a set if the rest-uid is the same. ``str(run)`` is the rest-uid, from which
-    ``client.run(rest_uid)`` makes the handle again, in this process or another.
+    Runs with the same rest-uid are equal and have the same hash. ``str(run)`` is the rest-uid, and
+    ``client.run(rest_uid)`` returns the handle again, in this process or another.
     """
 
     id: str
     """The rest-uid."""
     client: Client = field(repr=False, compare=False)
-    """The client through which it is reached."""
+    """The client that sends the requests."""
 
     def __str__(self) -> str:
         return self.id
@@ -54,39 +54,39 @@ class Run(Displayable):
     def _card(self) -> Card:
         from ._render.cards import Card, facts_of
 
-        note = "run.show() follows it to its end, run.status() says how it is now, run.outputs() what is there"
+        note = "run.show() watches it, run.status() returns its status, run.outputs() its key-outputs"
         return Card(self.id, kind="run", facts=facts_of({"client": repr(self.client)}), notes=(note,))
 
     async def status(self) -> Status:
-        """How it is doing now: see `Client.status`."""
+        """Return the current status: see `Client.status`."""
         return await self.client.status(self)
 
     def watch(self, *, timeout: float | None = None, interval: float | None = None) -> AsyncGenerator[Status]:
-        """Its statuses until it is over: see `Client.watch`."""
+        """Yield the statuses until the run is over: see `Client.watch`."""
         return self.client.watch(self, timeout=timeout, interval=interval)
 
     async def wait(self, *, timeout: float | None = None, interval: float | None = None, check: bool = False) -> Status:
-        """Its final status, once it is over: see `Client.wait`."""
+        """Wait until the run is over and return the final status: see `Client.wait`."""
         return await self.client.wait(self, timeout=timeout, interval=interval, check=check)
 
     async def show(self, *, timeout: float | None = None, interval: float | None = None) -> Status:
-        """Its final status, once it is over; until then it is shown: see `Client.show`."""
+        """Show the run until it is over and return the final status: see `Client.show`."""
         return (await self.client.show([self], timeout=timeout, interval=interval))[0]
 
     async def outputs(self) -> dict[str, KeyOutput]:
-        """Its key-outputs by name: see `Client.outputs`."""
+        """Return the key-outputs that exist now, by name: see `Client.outputs`."""
         return await self.client.outputs(self)
 
     async def output(self, name: str, path: str | None = None) -> Output:
-        """The contents of one of its key-outputs: see `Client.output`."""
+        """Return the contents of a key-output: see `Client.output`."""
         return await self.client.output(self, name, path)
 
     async def properties(self, names: Iterable[str] | None = None) -> Properties:
-        """What it measured: see `Client.properties`."""
+        """Return the properties that the run measured: see `Client.properties`."""
         return await self.client.properties(self, names)
 
     async def read_file(self, path: str | os.PathLike[str], *, limit: int = MOST_BYTES) -> bytes:
-        """The content of one of its files: see `Client.read_file`."""
+        """Return the content of one file: see `Client.read_file`."""
         return await self.client.read_file(self, path, limit=limit)
 
     async def download_files(
@@ -98,7 +98,7 @@ class Run(Displayable):
         filename: str | None = None,
         strict: bool = False,
     ) -> list[Download | DownloadFailed]:
-        """Fetch files that its components left behind: see `Client.download_files`."""
+        """Download files of components: see `Client.download_files`."""
         return await self.client.download_files(
             self, to, component=component, stage=stage, filename=filename, strict=strict
         )
@@ -106,7 +106,7 @@ class Run(Displayable):
     async def download_component(
         self, stage: int, component: str, to: str | os.PathLike[str], *, strict: bool = False
     ) -> list[Download | DownloadFailed]:
-        """Fetch the whole working directory of a component: see `Client.download_component`."""
+        """Download the working directory of a component: see `Client.download_component`."""
         return await self.client.download_component(self, stage, component, to, strict=strict)
 
     async def download_outputs(
@@ -117,7 +117,7 @@ class Run(Displayable):
         unpack: bool = False,
         strict: bool = False,
     ) -> list[Download | DownloadFailed]:
-        """Fetch key-outputs, several at once: see `Client.download_outputs`."""
+        """Download key-outputs: see `Client.download_outputs`."""
         return await self.client.download_outputs(self, to, names, unpack=unpack, strict=strict)
 
     async def fetch_s3_outputs(
@@ -129,7 +129,7 @@ class Run(Displayable):
         strict: bool = False,
         allow_http: bool = False,
     ) -> list[Download | DownloadFailed]:
-        """Fetch key-outputs that it uploaded to a bucket: see `Client.fetch_s3_outputs`."""
+        """Download key-outputs that the run uploaded to a bucket: see `Client.fetch_s3_outputs`."""
         return await self.client.fetch_s3_outputs(
             self, to, store=store, names=names, strict=strict, allow_http=allow_http
         )
@@ -137,31 +137,31 @@ class Run(Displayable):
     async def csv(
         self, filename: str = CSV_FILES, *, component: str | None = None, stage: int | None = None
     ) -> list[Table]:
-        """The tables that its components wrote: see `Client.csv`."""
+        """Return the tables that components wrote: see `Client.csv`."""
         return await self.client.csv(self, filename, component=component, stage=stage)
 
     async def stdout(self, component: str | None = None, *, stage: int | None = None) -> dict[str, str]:
-        """What its components printed, by reference: see `Client.stdout`."""
+        """Return the standard output of components, by reference: see `Client.stdout`."""
         return await self.client.stdout(self, component, stage=stage)
 
     async def log(self) -> str:
-        """What its orchestrator logged: see `Client.log`."""
+        """Return the log of the orchestrator: see `Client.log`."""
         return await self.client.log(self)
 
     async def status_report(self) -> StatusReport:
-        """How each of its components is doing: see `Client.status_report`."""
+        """Return the state of each component: see `Client.status_report`."""
         return await self.client.status_report(self)
 
     async def document(self, *, timeout: float = DOCUMENT_TIMEOUT) -> ExperimentDocument:
-        """What the datastore keeps of it, waited for if it is late: see `Datastore.document`."""
+        """Return the document of the run in the datastore, waiting if it is late: see `Datastore.document`."""
         return await self.client.datastore.document(self.id, timeout=timeout)
 
     async def components(self, *, timeout: float = DOCUMENT_TIMEOUT) -> list[ComponentDocument]:
-        """What the datastore keeps of its components, waited for: see `Datastore.components_of`."""
+        """Return the documents of the components, waiting if they are late: see `Datastore.components_of`."""
         return await self.client.datastore.components_of(self.id, timeout=timeout)
 
     async def delete(self) -> None:
-        """Stop and delete it: see `Client.delete`."""
+        """Stop the run and delete it: see `Client.delete`."""
         await self.client.delete(self)
 
 

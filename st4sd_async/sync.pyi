@@ -995,21 +995,21 @@ class Run:
         """The client that reaches it."""
 
     def components(self, *, timeout: float = 30.0) -> list[ComponentDocument]:
-        """What the datastore keeps of its components, waited for: see `Datastore.components_of`."""
+        """Return the documents of the components, waiting if they are late: see `Datastore.components_of`."""
 
     def csv(self, filename: str = "\\.csv$", *, component: str | None = None, stage: int | None = None) -> list[Table]:
-        """The tables that its components wrote: see `Client.csv`."""
+        """Return the tables that components wrote: see `Client.csv`."""
 
     def delete(self) -> None:
-        """Stop and delete it: see `Client.delete`."""
+        """Stop the run and delete it: see `Client.delete`."""
 
     def document(self, *, timeout: float = 30.0) -> ExperimentDocument:
-        """What the datastore keeps of it, waited for if it is late: see `Datastore.document`."""
+        """Return the document of the run in the datastore, waiting if it is late: see `Datastore.document`."""
 
     def download_component(
         self, stage: int, component: str, to: str | os.PathLike[str], *, strict: bool = False
     ) -> list[Download | DownloadFailed]:
-        """Fetch the whole working directory of a component: see `Client.download_component`."""
+        """Download the working directory of a component: see `Client.download_component`."""
 
     def download_files(
         self,
@@ -1020,7 +1020,7 @@ class Run:
         filename: str | None = None,
         strict: bool = False,
     ) -> list[Download | DownloadFailed]:
-        """Fetch files that its components left behind: see `Client.download_files`."""
+        """Download files of components: see `Client.download_files`."""
 
     def download_outputs(
         self,
@@ -1030,7 +1030,7 @@ class Run:
         unpack: bool = False,
         strict: bool = False,
     ) -> list[Download | DownloadFailed]:
-        """Fetch key-outputs, several at once: see `Client.download_outputs`."""
+        """Download key-outputs: see `Client.download_outputs`."""
 
     def fetch_s3_outputs(
         self,
@@ -1041,44 +1041,44 @@ class Run:
         strict: bool = False,
         allow_http: bool = False,
     ) -> list[Download | DownloadFailed]:
-        """Fetch key-outputs that it uploaded to a bucket: see `Client.fetch_s3_outputs`."""
+        """Download key-outputs that the run uploaded to a bucket: see `Client.fetch_s3_outputs`."""
 
     @property
     def id(self) -> str:
         """The rest-uid."""
 
     def log(self) -> str:
-        """What its orchestrator logged: see `Client.log`."""
+        """Return the log of the orchestrator: see `Client.log`."""
 
     def output(self, name: str, path: str | None = None) -> Output:
-        """The contents of one of its key-outputs: see `Client.output`."""
+        """Return the contents of a key-output: see `Client.output`."""
 
     def outputs(self) -> dict[str, KeyOutput]:
-        """Its key-outputs by name: see `Client.outputs`."""
+        """Return the key-outputs that exist now, by name: see `Client.outputs`."""
 
     def properties(self, names: Iterable[str] | None = None) -> Properties:
-        """What it measured: see `Client.properties`."""
+        """Return the properties that the run measured: see `Client.properties`."""
 
     def read_file(self, path: str | os.PathLike[str], *, limit: int = 33554432) -> bytes:
-        """The content of one of its files: see `Client.read_file`."""
+        """Return the content of one file: see `Client.read_file`."""
 
     def show(self, *, timeout: float | None = None, interval: float | None = None) -> Status:
-        """Its final status, once it is over; until then it is shown: see `Client.show`."""
+        """Show the run until it is over and return the final status: see `Client.show`."""
 
     def status(self) -> Status:
-        """How it is doing now: see `Client.status`."""
+        """Return the current status: see `Client.status`."""
 
     def status_report(self) -> StatusReport:
-        """How each of its components is doing: see `Client.status_report`."""
+        """Return the state of each component: see `Client.status_report`."""
 
     def stdout(self, component: str | None = None, *, stage: int | None = None) -> dict[str, str]:
-        """What its components printed, by reference: see `Client.stdout`."""
+        """Return the standard output of components, by reference: see `Client.stdout`."""
 
     def wait(self, *, timeout: float | None = None, interval: float | None = None, check: bool = False) -> Status:
-        """Its final status, once it is over: see `Client.wait`."""
+        """Wait until the run is over and return the final status: see `Client.wait`."""
 
     def watch(self, *, timeout: float | None = None, interval: float | None = None) -> Generator[Status]:
-        """Its statuses until it is over: see `Client.watch`."""
+        """Yield the statuses until the run is over: see `Client.watch`."""
 
 _RunLike = Run | str
 

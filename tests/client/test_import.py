@@ -325,7 +325,7 @@ async def test_a_refusal_without_words_is_told_so(status: int, there: LocalServe
     config = Config(retry=RetryPolicy(attempts=1))
 
     async with Client(server.url, api_key=server.api_key, config=config) as client:
-        with pytest.raises(APIError, match="the registry does not say why; the global registry repeats an answer"):
+        with pytest.raises(APIError, match="the registry gives no reason; the global registry repeats a reply"):
             await client.fetch_experiment(there.url, "demo")
 
 
@@ -390,9 +390,9 @@ async def test_a_package_that_cannot_be_had_here_is_told_by_the_service(
         ("ftp://registry.example", "demo", "not 'ftp://registry.example'"),
         ("https://user:pass-word@registry.example", "demo", "must not hold a user or password"),
         ("user:pass-word@registry.example", "demo", "not 'registry.example'"),
-        ("https://registry.example/registry-ui/", None, "name the experiment"),
-        ("https://registry.example/experiment/", None, "name the experiment"),
-        ("https://registry.example", "", "name the experiment"),
+        ("https://registry.example/registry-ui/", None, "identifier is missing"),
+        ("https://registry.example/experiment/", None, "identifier is missing"),
+        ("https://registry.example", "", "identifier is missing"),
         ("https://registry.example", "a/b", "a text without slashes"),
     ],
 )
@@ -442,9 +442,9 @@ async def test_an_import_pushes_what_was_asked_for(there: LocalServer, other: Cl
     await lying(there, other, "demo")
     before = await tags(client)
 
-    with pytest.raises(DecodeError, match="the experiment 'demo' in place of 'harmless'"):
+    with pytest.raises(DecodeError, match="the experiment 'demo' instead of 'harmless'"):
         await client.import_experiment(there.url, "harmless")
-    with pytest.raises(DecodeError, match="the experiment 'demo' in place of 'harmless'"):
+    with pytest.raises(DecodeError, match="the experiment 'demo' instead of 'harmless'"):
         await client.fetch_experiment(there.url, "harmless")
 
     assert await tags(client) == before == {"1.0": mine.digest, "latest": mine.digest}
@@ -456,7 +456,7 @@ async def test_a_client_as_a_source_is_believed_no_more(there: LocalServer, othe
     entry = (await other.experiments.get("demo")).raw
     there.faults.add("GET /rs/experiments/harmless", shown({"entry": entry}))
 
-    with pytest.raises(DecodeError, match="the experiment 'demo' in place of 'harmless'"):
+    with pytest.raises(DecodeError, match="the experiment 'demo' instead of 'harmless'"):
         await client.import_experiment(other, "harmless")
 
     assert await client.experiments.list() == []
@@ -469,7 +469,7 @@ async def test_a_digest_is_compared_before_anything_is_pushed(
     original = await other.push(definition(there))
     await lying(there, other, "demo")
 
-    with pytest.raises(DecodeError, match="in place of 'sha256xother'"):
+    with pytest.raises(DecodeError, match="instead of 'sha256xother'"):
         await client.import_experiment(there.url, "demo@sha256xother")
 
     assert await client.experiments.list() == []

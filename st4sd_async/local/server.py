@@ -51,14 +51,16 @@ class LocalServer:
             definition = server.example("demo")
 
     All methods may be called from any thread.
+
+    Attributes:
+        url: ``http://127.0.0.1:PORT``, or https with TLS; without a trailing slash.
+        ca_file: With TLS, the CA file to trust; it is removed when the server is left. None without TLS.
+        faults: Faults to inject; see `Faults`.
     """
 
     url: str
-    """``http://127.0.0.1:PORT``, or https with TLS; without a trailing slash."""
     ca_file: Path | None
-    """With TLS, the CA file to trust; it is removed when the server is left. None without TLS."""
     faults: Faults
-    """Faults to inject; see `Faults`."""
 
     def __init__(
         self,

@@ -57,7 +57,9 @@ def test_relationships_agree(incumbent: Any, ours: Any) -> None:
     assert ours(lambda client: client.relationships.get("cheaper")).raw == pushed
     assert incumbent.api_relationship_get("other") == again.raw
     listed = ours(lambda client: client.relationships.list())
-    assert {one.identifier: one.raw for one in listed} == incumbent.api_relationship_list(treat_problems_as_errors=True)
+    assert {entry.identifier: entry.raw for entry in listed} == incumbent.api_relationship_list(
+        treat_problems_as_errors=True
+    )
     theirs = incumbent.api_relationship_synthesize("cheaper", {"parameterisation": {}}, "both")
     made = ours(lambda client: client.relationships.synthesize("cheaper", "both"))
     assert made.experiment.digest == theirs["metadata"]["registry"]["digest"]
@@ -126,8 +128,9 @@ def test_lambda_experiments_agree(incumbent: Any, ours: Any, server: LocalServer
     server.advance(100)
 
     states = [
-        incumbent.api_rest_uid_status(one, print_too=False)["status"]["experiment-state"] for one in (theirs, mine)
+        incumbent.api_rest_uid_status(rest_uid, print_too=False)["status"]["experiment-state"]
+        for rest_uid in (theirs, mine)
     ]
 
     assert states == ["finished", "finished"]
-    assert {one.id for one in ours(lambda client: client.instances.list())} == {theirs, mine}
+    assert {run.id for run in ours(lambda client: client.instances.list())} == {theirs, mine}

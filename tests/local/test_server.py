@@ -236,11 +236,11 @@ def test_the_prefix_alone_is_redirected(server: LocalServer, web: httpx.Client) 
 def test_allowed_methods_are_listed(web: httpx.Client) -> None:
     """OPTIONS and 405 list the methods of a route."""
     options = web.options("/experiments/")
-    wrong = web.patch("/experiments/demo")
+    not_allowed = web.patch("/experiments/demo")
 
     assert (options.status_code, options.text) == (200, "")
     assert sorted(options.headers["allow"].split(", ")) == ["GET", "HEAD", "OPTIONS", "POST"]
-    assert sorted(wrong.headers["allow"].split(", ")) == ["DELETE", "GET", "HEAD", "OPTIONS"]
+    assert sorted(not_allowed.headers["allow"].split(", ")) == ["DELETE", "GET", "HEAD", "OPTIONS"]
 
 
 def test_the_proxy_rejects_bodies_over_one_mebibyte(web: httpx.Client) -> None:

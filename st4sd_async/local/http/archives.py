@@ -42,7 +42,7 @@ def zipped(members: Iterable[tuple[str, Path]]) -> Iterator[bytes]:
     Raises:
         OSError: A member cannot be read; part of the archive was yielded already.
     """
-    sink, wanted = _Sink(), 1
+    sink, min_size = _Sink(), 1
     with zipfile.ZipFile(sink, "w") as archive:  # type: ignore[call-overload]  # a file to write to needs no other methods
         for name, path in members:
             member = zipfile.ZipInfo(name, time.localtime(max(path.stat().st_mtime, _DOS_EPOCH))[:6])
@@ -51,8 +51,8 @@ def zipped(members: Iterable[tuple[str, Path]]) -> Iterator[bytes]:
             with archive.open(member, "w", force_zip64=True) as target:
                 for chunk in read_file(path):
                     target.write(chunk)
-                    if sink.pending >= wanted:
-                        wanted = CHUNK_SIZE
+                    if sink.pending >= min_size:
+                        min_size = CHUNK_SIZE
                         yield sink.take()
             # Avoids a warning about duplicate names, which the services permit.
             archive.NameToInfo.clear()

@@ -16,26 +16,33 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Delay:
-    """The request is handled after a delay, in real seconds."""
+    """
+    The request is handled after a delay.
+
+    Attributes:
+        seconds: The delay in real seconds.
+    """
 
     seconds: float
 
 
 @dataclass(frozen=True)
 class Reply:
-    """This response is sent instead of the server's own."""
+    """
+    This response is sent instead of the server's own.
+
+    Attributes:
+        status: The HTTP status.
+        headers: Such as ``{"Retry-After": "1"}``.
+        body: The body; its type is text/html unless the headers contain another.
+        handled: Whether to handle the request first and discard the response. The service fails like this if it has
+            created a run, but then cannot create the objects that the run needs.
+    """
 
     status: int
-    """The HTTP status."""
     headers: Mapping[str, str] = field(default_factory=dict)
-    """Such as ``{"Retry-After": "1"}``."""
     body: bytes = b""
-    """The body; its type is text/html unless the headers contain another."""
     handled: bool = False
-    """
-    Whether to handle the request first and discard the response. The service fails like this if it has created a
-    run, but then cannot create the objects that the run needs.
-    """
 
 
 @dataclass(frozen=True)
@@ -50,14 +57,24 @@ class DropAfter:
 
 @dataclass(frozen=True)
 class CutBody:
-    """The request is handled; the connection is closed in the middle of the response body."""
+    """
+    The request is handled; the connection is closed in the middle of the response body.
+
+    Attributes:
+        after_bytes: Bytes of the body that are sent.
+    """
 
     after_bytes: int
 
 
 @dataclass(frozen=True)
 class Html:
-    """The request is not handled; the response is a page of the proxy, such as 502 or 504."""
+    """
+    The request is not handled; the response is a page of the proxy.
+
+    Attributes:
+        status: The HTTP status, such as 502 or 504.
+    """
 
     status: int = 502
 
@@ -73,12 +90,14 @@ class ShortList:
     The request is handled; items are silently missing from the list in the response.
 
     This happens to the list of instances if the service ignores an error while it creates the list.
+
+    Attributes:
+        missing: Ids of the missing items, or the share of items that is missing: 0 to 1.
+        at_random: Whether to choose a share at random for each response, instead of evenly spread items.
     """
 
     missing: Collection[str] | float
-    """Ids of the missing items, or the share of items that is missing: 0 to 1."""
     at_random: bool = False
-    """Whether to choose a share at random for each response, instead of evenly spread items."""
 
     def __post_init__(self) -> None:
         """Check that ``missing`` is ids or a share."""
@@ -103,10 +122,12 @@ class BreakOff:
     The request is handled; the list in the response ends before an item, with status 200.
 
     This happens to the list of instances if the service fails to read one instance. Later instances come after it.
+
+    Attributes:
+        at: Id of the first missing item, or the share of the list that is left: 0 to 1. An unknown id cuts nothing.
     """
 
     at: str | float
-    """Id of the first missing item, or the share of the list that is left: 0 to 1. An unknown id cuts nothing."""
 
     def __post_init__(self) -> None:
         """Check that a share is in range."""
@@ -133,7 +154,7 @@ Fault = Delay | Reply | DropBefore | DropAfter | CutBody | Html | BadJson | Shor
 
 
 @dataclass
-class _PlantedFault:
+class _InjectedFault:
     method: str
     match: str
     pattern: str
@@ -170,7 +191,7 @@ class Faults:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._planted: list[_PlantedFault] = []
+        self._injected: list[_InjectedFault] = []
         self._hits: Counter[str] = Counter()
 
     @property
@@ -205,21 +226,21 @@ class Faults:
             raise ValueError(f"chance must be a number from 0 to 1, not {chance!r}")
         remaining = float("inf") if times is None else times
         with self._lock:
-            self._planted.append(_PlantedFault(method.upper(), match, pattern, fault, remaining, every, chance))
+            self._injected.append(_InjectedFault(method.upper(), match, pattern, fault, remaining, every, chance))
 
     def clear(self, match: str | None = None) -> None:
         """Remove the faults that were added for a match; None means all faults."""
         with self._lock:
-            self._planted = [planted for planted in self._planted if match not in (None, planted.match)]
+            self._injected = [injected for injected in self._injected if match not in (None, injected.match)]
 
     def take(self, method: str, path: str) -> Fault | None:
         """Return the fault for a request and use it up; None if there is none."""
         with self._lock:
-            for planted in self._planted:
-                if planted.matches(method, path) and planted.hits():
-                    planted.remaining -= 1
-                    self._hits[f"{planted.match} {type(planted.fault).__name__}"] += 1
-                    return planted.fault
+            for injected in self._injected:
+                if injected.matches(method, path) and injected.hits():
+                    injected.remaining -= 1
+                    self._hits[f"{injected.match} {type(injected.fault).__name__}"] += 1
+                    return injected.fault
         return None
 
 

@@ -219,8 +219,8 @@ class Router:
             return html_response(200, "", HTML, ("allow", route.allowed()))
         handler = route.handlers.get("GET" if request.method == "HEAD" else request.method)
         if handler is None:
-            wrong = json_response({"message": METHOD_NOT_ALLOWED}, 405)
-            return Response(405, wrong.body, headers=(("allow", route.allowed()),))
+            error = json_response({"message": METHOD_NOT_ALLOWED}, 405)
+            return Response(405, error.body, headers=(("allow", route.allowed()),))
         try:
             return handler(request, *parts)
         except HTTPError as error:

@@ -15,14 +15,18 @@ MAX_LOGGED_REQUESTS = 10_000
 
 @dataclass(frozen=True)
 class Cost:
-    """What requests of one kind cost the server."""
+    """
+    What requests of one kind cost the server.
+
+    Attributes:
+        requests: Number of requests, including rejected ones and those that met a fault.
+        sent: Bytes sent in response bodies.
+        seconds: Processor time of the handlers in seconds, without waiting.
+    """
 
     requests: int = 0
-    """Number of requests, including rejected ones and those that met a fault."""
     sent: int = 0
-    """Bytes sent in response bodies."""
     seconds: float = 0.0
-    """Processor time of the handlers in seconds, without waiting."""
 
 
 @dataclass(frozen=True)
@@ -36,10 +40,13 @@ class Traffic(Cost):
         server.traffic["GET /instances/"].sent       # bytes of all lists
         server.traffic["GET /instances/*/status"]    # ids become asterisks, /rs is left out
         server.traffic.kinds                         # kind -> `Cost`; "GET *" counts paths without a route
+
+    Attributes:
+        requests, sent, seconds: The total of all kinds, as in `Cost`.
+        kinds: Cost by kind, in the order of the first requests.
     """
 
     kinds: Mapping[str, Cost] = field(default_factory=dict)
-    """Cost by kind, in the order of the first requests."""
 
     def __getitem__(self, kind: str) -> Cost:
         """Return the cost of a kind; zero if there were no such requests."""

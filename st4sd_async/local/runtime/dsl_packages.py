@@ -173,21 +173,21 @@ def generate_package(dsl: Dsl, template: Mapping[str, Any] | None) -> tuple[dict
         "variables": {variable["name"] for variable in registry["executionOptionsDefaults"]["variables"]},
         "data": {file["name"] for file in registry["data"]},
     }
-    for kind, known in names.items():
+    for kind, known_names in names.items():
         for part in ("presets", "executionOptions"):
-            changes += _inherit(package, template, part, kind, known)
+            changes += _inherit(package, template, part, kind, known_names)
     return package, changes
 
 
 def _inherit(
-    package: dict[str, Any], template: Mapping[str, Any], part: str, kind: str, known: set[str]
+    package: dict[str, Any], template: Mapping[str, Any], part: str, kind: str, known_names: set[str]
 ) -> list[Problem]:
     """Copy the known items of one part of the template's parameterisation; return one change per item."""
     changes = []
     for index, option in enumerate(template["parameterisation"][part][kind]):
         location = ("parameterisation", part, kind, index)
         item = f"{part} for {kind.rstrip('s')} {option.get('name')}"
-        if option.get("name") in known:
+        if option.get("name") in known_names:
             package["parameterisation"][part][kind].append(option)
             changes.append(_change(f"Inherited {item} from template", *location))
         else:

@@ -274,12 +274,11 @@ def _queried_package(query: Mapping[str, Any], relationships: Relationships) -> 
     if query.get("package"):
         package = query["package"]["definition"]
         return package
-    wanted = query.get("relationship")
-    if wanted:
-        relationship = relationships.find(wanted["identifier"])
+    if reference := query.get("relationship"):
+        relationship = relationships.find(reference["identifier"])
         if relationship is None:
-            raise HTTPError(400, f'Unknown relationship "{wanted["identifier"]}"')
-        match = wanted.get("transform") or {}
+            raise HTTPError(400, f'Unknown relationship "{reference["identifier"]}"')
+        match = reference.get("transform") or {}
         for graph, flag in (("inputGraph", "matchInputGraph"), ("outputGraph", "matchOutputGraph")):
             if match.get(flag):
                 package = relationship["transform"][graph]["package"]

@@ -168,8 +168,8 @@ def _defaults(parameterisation: Mapping[str, Any], facts: PackageFacts) -> list[
     defaults: dict[str, dict[str, str]] = {}
     for option in options["variables"]:
         name = option["name"]
-        known = {platform: facts.variables.get(platform, {}) for platform in platforms or facts.platforms}
-        values = {platform: {**common, **own}.get(name) for platform, own in known.items()}
+        by_platform = {platform: facts.variables.get(platform, {}) for platform in platforms or facts.platforms}
+        values = {platform: {**common, **own}.get(name) for platform, own in by_platform.items()}
         defaults[name] = {platform: str(value) for platform, value in values.items() if value is not None}
     for option in [*options["variables"], *presets["variables"]]:
         value = preset_value(option)

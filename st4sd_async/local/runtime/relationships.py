@@ -371,17 +371,17 @@ def synthesize(
         },
     )
     base = copy.deepcopy(definition["base"])
-    known = replaced["metadata"]["registry"]
+    facts = replaced["metadata"]["registry"]
     register(
         definition,
         PackageFacts(
             version="",
-            inputs=_names(known["inputs"]),
-            data=_names(known["data"]),
-            outputs=_names(known["output"]),
-            platforms=tuple(known["platforms"]),
+            inputs=_names(facts["inputs"]),
+            data=_names(facts["data"]),
+            outputs=_names(facts["output"]),
+            platforms=tuple(facts["platforms"]),
             variables={"default": _merge(transform, default_variables(replacement), default_variables(replaced))},
-            interface=known["interface"],
+            interface=facts["interface"],
         ),
     )
     definition["base"] = base  # register() sets the version of the first package, but none was cloned

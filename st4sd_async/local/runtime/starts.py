@@ -198,18 +198,18 @@ def _files(
 ) -> dict[str, Content]:
     contents: dict[str, Content] = {}
     for file in files:
-        wrong = f"payload configuration for {kind} file {dict(file)} is invalid"
+        error = f"payload configuration for {kind} file {dict(file)} is invalid"
         if not file.get("content"):  # an empty file counts as one without content
-            name, contents[name] = _remote_file(file, kind, wrong, s3, volumes)
+            name, contents[name] = _remote_file(file, kind, error, s3, volumes)
         elif not file.get("filename"):
-            raise _invalid(f"{wrong} because .filename is empty")
+            raise _invalid(f"{error} because .filename is empty")
         else:
             contents[file["filename"]] = file["content"]
     return contents
 
 
 def _remote_file(
-    file: Mapping[str, Any], kind: str, wrong: str, s3: Mapping[str, Any] | None, volumes: Mapping[str, Volume]
+    file: Mapping[str, Any], kind: str, error: str, s3: Mapping[str, Any] | None, volumes: Mapping[str, Volume]
 ) -> tuple[str, RemoteFile]:
     """Return the name in the experiment of a file without content, and where the file is."""
     source, target = split_path(file.get("filename") or "")
@@ -217,13 +217,13 @@ def _remote_file(
         source, target = file.get("sourceFilename") or "", file.get("targetFilename")
     name = target or source.rpartition("/")[2]
     if not name:
-        raise _invalid(f"{wrong}. Could not determine the name of the {kind} file in the experiment scope")
+        raise _invalid(f"{error}. Could not determine the name of the {kind} file in the experiment scope")
     if file.get("volume"):
         if file["volume"] not in volumes:
             raise _invalid(f"There is no volume {file['volume']} definition for {kind} file {dict(file)}")
         return name, RemoteFile(volumes[file["volume"]], source)
     if not s3:
-        raise _invalid(f"{wrong} because there is no S3/Dataset security configuration")
+        raise _invalid(f"{error} because there is no S3/Dataset security configuration")
     if s3.get("dataset"):
         return name, RemoteFile(Volume(DATASET, s3["dataset"]), source)
     # Missing fields of the bucket are reported by _check_buckets, after all other checks.
@@ -442,8 +442,8 @@ def _add_variable(
     choices = None
     if option.get("value") is None and option.get("valueFrom"):
         choices = [choice.get("value") for choice in option["valueFrom"]]
-    known = definition["metadata"]["registry"]["executionOptionsDefaults"]["variables"]
-    entries: list[Mapping[str, str]] = next((entry["valueFrom"] for entry in known if entry["name"] == name), [])
+    variables = definition["metadata"]["registry"]["executionOptionsDefaults"]["variables"]
+    entries: list[Mapping[str, str]] = next((entry["valueFrom"] for entry in variables if entry["name"] == name), [])
     rule = f"to one of {choices}" if choices else "to any string"
     entry: dict[str, Any] = {
         "message": f"You **may** set variables.{name} {rule}.",

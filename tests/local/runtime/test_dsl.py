@@ -143,8 +143,8 @@ def theirs(dsl: Any) -> list[dict[str, Any]]:
             flowir = namespace_to_flowir(Namespace(**dsl))
         except (pydantic.ValidationError, DSLInvalidError) as error:
             names = {"msg": "message", "loc": "location"}
-            renamed = [{names.get(key, key): value for key, value in one.items()} for one in error.errors()]
-            kept = [{key: one[key] for key in one if key not in ("ctx", "url")} for one in renamed]
+            renamed = [{names.get(key, key): value for key, value in problem.items()} for problem in error.errors()]
+            kept = [{key: problem[key] for key in problem if key not in ("ctx", "url")} for problem in renamed]
             plain: list[dict[str, Any]] = json.loads(json.dumps(kept))
             return plain
         return [{"problem": str(error)} for error in flowir.validate()]

@@ -90,7 +90,7 @@ def test_experiments_are_found_by_name_tag_and_digest(web: httpx.Client, push: A
     """All identifiers give the same entry; its beta fields and registry can be hidden."""
     digest = push()["metadata"]["registry"]["digest"]
 
-    replies = [web.get(f"/experiments/{one}").text for one in ("toy", "toy/", "toy:v1", f"toy@{digest}")]
+    replies = [web.get(f"/experiments/{identifier}").text for identifier in ("toy", "toy/", "toy:v1", f"toy@{digest}")]
     bare = web.get("/experiments/toy?hideMetadataRegistry=y&hideBeta=n&hideNone=n").json()["entry"]
 
     assert len(set(replies)) == 1

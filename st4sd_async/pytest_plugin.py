@@ -1,10 +1,10 @@
 """
-Fixtures for the tests of applications that use `st4sd_async`, which need no cluster.
+pytest fixtures for testing applications that use `st4sd_async`; no cluster is needed.
 
 Examples are in ``docs/testing.md``.
 
-pytest imports this module, and with it the package, in every run on a machine where the package is installed, but none
-of its extras before a fixture is used. Where that is too much: ``-p no:st4sd_async``.
+Once the package is installed, pytest imports it in every run. The extras are imported only when a fixture is used. To
+turn the plugin off: ``-p no:st4sd_async``.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ if TYPE_CHECKING:
     from st4sd_async.local import LocalServer
     from st4sd_async.sync import Client as BlockingClient
 
-POLL = 0.02
-"""Seconds between two looks at a run."""
-NO_LOOP = "nothing runs an event loop for this test: mark it with pytest.mark.anyio, or use st4sd_sync_client"
+POLL_INTERVAL = 0.02
+"""Seconds between two polls of a run."""
+NO_EVENT_LOOP = "this test has no event loop: mark it with pytest.mark.anyio, or use st4sd_sync_client"
 
 
 @pytest.fixture
 def st4sd_server() -> Iterator[LocalServer]:
-    """An ST4SD on this machine, for one test: a `LocalServer` whose runs are simulated; its `advance` ends them."""
+    """Return a `LocalServer` for one test. Its runs are simulated; its method `advance` lets them end."""
     try:
         from st4sd_async.local import LocalServer
 
         server = LocalServer()
-    except ImportError as error:  # a test that is skipped for that would never be missed
+    except ImportError as error:  # fail: if the test were skipped, it would go unnoticed
         pytest.fail(str(error), pytrace=False)
     with server:
         yield server
@@ -40,49 +40,51 @@ def st4sd_server() -> Iterator[LocalServer]:
 
 @pytest.fixture
 def st4sd_client(request: pytest.FixtureRequest) -> Client:
-    """An open `Client` of the server, in the loop that anyio's plugin (asyncio) or pytest-asyncio runs."""
+    """Return an open `Client` of the server, in the event loop of anyio's plugin (asyncio) or of pytest-asyncio."""
     runner = "anyio" if "anyio_backend" in request.fixturenames else "asyncio"
     if runner == "asyncio" and not _has_pytest_asyncio(request.config):
-        pytest.fail(NO_LOOP, pytrace=False)
+        pytest.fail(NO_EVENT_LOOP, pytrace=False)
     client: Client = request.getfixturevalue(f"_st4sd_client_of_{runner}")
     return client
 
 
 @pytest.fixture
 def st4sd_sync_client(st4sd_server: LocalServer) -> Iterator[BlockingClient]:
-    """An open blocking `Client` of the server."""
+    """Return an open blocking `Client` of the server."""
     from st4sd_async import Config
     from st4sd_async.sync import Client
 
-    with Client(st4sd_server.url, api_key=st4sd_server.api_key, config=Config(poll_interval=POLL)) as client:
+    config = Config(poll_interval=POLL_INTERVAL)
+    with Client(st4sd_server.url, api_key=st4sd_server.api_key, config=config) as client:
         yield client
 
 
-def _opening() -> Callable[..., AsyncIterator[Client]]:
-    """The function of an asynchronous fixture, a new one each time, because plugins mark theirs."""
+def _make_fixture() -> Callable[..., AsyncIterator[Client]]:
+    """Return a new function for an asynchronous fixture; each plugin marks its own."""
 
-    async def opened(st4sd_server: LocalServer) -> AsyncIterator[Client]:
+    async def client_of(st4sd_server: LocalServer) -> AsyncIterator[Client]:
         from st4sd_async import Client, Config
 
-        async with Client(st4sd_server.url, api_key=st4sd_server.api_key, config=Config(poll_interval=POLL)) as client:
+        config = Config(poll_interval=POLL_INTERVAL)
+        async with Client(st4sd_server.url, api_key=st4sd_server.api_key, config=config) as client:
             yield client
 
-    return opened
+    return client_of
 
 
-_st4sd_client_of_anyio = pytest.fixture(_opening(), name="_st4sd_client_of_anyio")
+_st4sd_client_of_anyio = pytest.fixture(_make_fixture(), name="_st4sd_client_of_anyio")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Have the fixture of pytest-asyncio, which wants its own decorator, if it is in use."""
+    """Register the fixture for pytest-asyncio, which has its own decorator, if that plugin is in use."""
     if _has_pytest_asyncio(config):
         import pytest_asyncio
 
-        more = ModuleType("_st4sd_async_pytest_asyncio")
-        vars(more)["opened"] = pytest_asyncio.fixture(_opening(), name="_st4sd_client_of_asyncio")
-        config.pluginmanager.register(more, more.__name__)
+        module = ModuleType("_st4sd_async_pytest_asyncio")
+        vars(module)["client"] = pytest_asyncio.fixture(_make_fixture(), name="_st4sd_client_of_asyncio")
+        config.pluginmanager.register(module, module.__name__)
 
 
 def _has_pytest_asyncio(config: pytest.Config) -> bool:
-    """Whether it is in use, found by pytest itself or named on the command line."""
+    """Return whether pytest-asyncio is in use, found by pytest itself or named on the command line."""
     return any(map(config.pluginmanager.hasplugin, ("asyncio", "pytest_asyncio.plugin")))

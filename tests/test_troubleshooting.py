@@ -39,7 +39,7 @@ WEB_PAGE = reply(200, "<html>It works!</html>", media="text/html")
 
 def rows() -> dict[str, list[str]]:
     """Mistake -> the messages that the README shows for it."""
-    table = TEXT.split("| mistake | what you see | the way out |")[1].split("\n\n")[0].splitlines()[2:]
+    table = TEXT.split("| mistake | message | solution |")[1].split("\n\n")[0].splitlines()[2:]
     return {
         mistake.strip(): re.findall("`([^`]+)`", seen) for _, mistake, seen, *_ in (row.split("|") for row in table)
     }

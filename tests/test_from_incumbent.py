@@ -1,4 +1,4 @@
-"""The page for those who come from `ExperimentRestAPI`: complete, true, and every line of it runs."""
+"""The page about `ExperimentRestAPI` is complete, every line of it runs, and results are the same."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from st4sd_async.local import LocalServer
 from tests.client.definitions import LAMBDA, push_both, relationship
 
 pytestmark = [
-    pytest.mark.filterwarnings("ignore"),  # those of the incumbent and of what it imports
-    pytest.mark.timeout(60),  # which takes seconds, and on a busy machine many
+    pytest.mark.filterwarnings("ignore"),  # warnings of the incumbent and its imports
+    pytest.mark.timeout(60),  # its import takes seconds, many on a busy machine
 ]
 
 PAGE = Path(st4sd_async.__file__).with_name("docs") / "from_experiment_rest_api.md"
 TEXT = PAGE.read_text("utf-8")
 BLOCKS = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
 TABLE = TEXT.partition("| topic |")[2].splitlines()[2:]
-ROW = re.compile(r"\| (?P<topic>[a-z ]+) \| `(?P<theirs>\w+)` \| `(?P<ours>[^`]+)` \| (?P<comes>.+) \|")
+ROW = re.compile(r"\| (?P<topic>[a-z ]+) \| `(?P<theirs>\w+)` \| `(?P<ours>[^`]+)` \| (?P<result>.+) \|")
 ROWS = [found.groupdict() for found in map(ROW.fullmatch, TABLE) if found]
 OURS = {row["theirs"]: row["ours"] for row in ROWS}
 AWAIT = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
@@ -41,7 +41,7 @@ MENTIONED = re.compile(r"`(?:await )?(client\.[\w.]+)\(")
 
 
 def methods() -> dict[str, Any]:
-    """The methods of the incumbent's class, by name."""
+    """Return the methods of the incumbent's class by name."""
     from experiment.service.db import ExperimentRestAPI
 
     kinds = (staticmethod, classmethod)
@@ -50,7 +50,7 @@ def methods() -> dict[str, Any]:
 
 
 def test_every_public_method_has_one_row() -> None:
-    """All 50 of 54, none twice, none made up, together by topic."""
+    """50 of 54 methods are public. No row is duplicated or invented; rows are grouped by topic."""
     public = {name for name in methods() if not name.startswith("_")}
     topics = [row["topic"] for row in ROWS]
 
@@ -60,10 +60,10 @@ def test_every_public_method_has_one_row() -> None:
     assert len(set(topics)) == sum(one != other for one, other in zip(topics, ["", *topics], strict=False))
 
 
-def test_every_argument_of_the_constructor_is_told() -> None:
-    """Those for MongoDB together."""
-    told = TEXT.partition("| argument of")[2].partition("\n\n")[0]
-    named = set(re.findall(r"`(\w+)`", "\n".join(line.split("|")[1] for line in told.splitlines()[2:])))
+def test_every_argument_of_the_constructor_is_documented() -> None:
+    """Those for MongoDB share a row."""
+    table = TEXT.partition("| argument of")[2].partition("\n\n")[0]
+    named = set(re.findall(r"`(\w+)`", "\n".join(line.split("|")[1] for line in table.splitlines()[2:])))
 
     wanted = set(inspect.signature(methods()["__init__"]).parameters) - {"self"}
 
@@ -71,8 +71,8 @@ def test_every_argument_of_the_constructor_is_told() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(set(MENTIONED.findall(TEXT))))
-def test_whatever_is_mentioned_exists(name: str) -> None:
-    """In the columns of words too: no method has another name."""
+def test_every_method_that_is_mentioned_exists(name: str) -> None:
+    """In all columns."""
     thing: Any = Client("https://st4sd.example")
     for part in name.split(".")[1:]:
         thing = getattr(thing, part)
@@ -82,20 +82,20 @@ def test_whatever_is_mentioned_exists(name: str) -> None:
 
 @pytest.mark.parametrize("name", sorted(set(re.findall(r"`([A-Z]\w+)(?:\([^`]*\))?`", TEXT)) - NOT_OURS))
 def test_every_class_that_is_named_is_public(name: str) -> None:
-    """So that whoever reads of it can import it, from the package or from its models."""
+    """It can be imported from the package or from its models."""
     assert name in st4sd_async.__all__ or hasattr(models, name)
 
 
 @pytest.fixture
 def server() -> Iterator[LocalServer]:
-    """A server whose time moves on request."""
+    """A server whose clock is advanced by the test."""
     with LocalServer(speed=0) as running:
         yield running
 
 
 @pytest.fixture
 async def names(server: LocalServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[dict[str, Any]]:
-    """What the lines of the table may use: an open client, a run that is over, definitions."""
+    """The names that lines of the table use: an open client, a run that is over, definitions."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "key.txt").write_text(server.api_key, "utf-8")
     (tmp_path / "token.txt").write_text(server.auth_token, "utf-8")
@@ -128,7 +128,7 @@ async def names(server: LocalServer, tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 async def value_of(line: str, names: dict[str, Any]) -> Any:
-    """What a line of the table gives."""
+    """Return the value of a line of the table."""
     code = compile(line, str(PAGE), "eval", flags=AWAIT)
     found = eval(code, names)
     return await found if inspect.isawaitable(found) else found
@@ -149,20 +149,20 @@ async def test_the_code_above_the_table_runs(server: LocalServer) -> None:
 @pytest.mark.anyio
 @pytest.mark.parametrize("theirs", sorted(OURS))
 async def test_every_line_runs(theirs: str, names: dict[str, Any]) -> None:
-    """It is one expression, and what it gives is what the line says: a result, or nothing from what only acts."""
-    comes = next(row["comes"] for row in ROWS if row["theirs"] == theirs)
+    """It is an expression whose value has the type in the last column, or None for "nothing"."""
+    result = next(row["result"] for row in ROWS if row["theirs"] == theirs)
 
     found = await value_of(OURS[theirs], names)
 
-    if comes.startswith("nothing"):
+    if result.startswith("nothing"):
         assert found is None
     else:
         assert found or found is False
-    kind = re.match(r"`([A-Z]\w+)`", comes)
+    kind = re.match(r"`([A-Z]\w+)`", result)
     if kind:
         every = list(found.values()) if isinstance(found, dict) else [found]
         assert {type(one).__name__ for one in every} == {kind[1]}
-    if "a `Download`" in comes:
+    if "a `Download`" in result:
         assert not any(isinstance(one, DownloadFailed) for one in found)
     if isinstance(found, Client):
         async with found:
@@ -170,7 +170,7 @@ async def test_every_line_runs(theirs: str, names: dict[str, Any]) -> None:
 
 
 def same_table(theirs: Any, ours: Any) -> bool:
-    """One CSV file of a component, in a matrix and in a DataFrame."""
+    """Compare a CSV file as a matrix with a DataFrame."""
     (document,), (matrix,) = theirs
     (table,) = ours
     columns = {name: [str(cell) for cell in matrix.columnWithHeader(name)] for name in matrix.columnHeaders()}

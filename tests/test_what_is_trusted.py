@@ -1,4 +1,4 @@
-"""Each statement of the page about trust is true: it has a test."""
+"""Each statement of the page about trust has a test."""
 
 from __future__ import annotations
 
@@ -25,29 +25,29 @@ PROOFS = {
     # the service
     "receive your API key": [f"{CREDENTIALS}test_a_key_is_a_bearer_a_token_a_cookie_and_the_key_wins"],
     "say anything about runs": ["properties/test_hostile.py::test_every_field_of_every_reply_is_shown_without_orders"],
-    "refuse, stay silent": ["faults/test_repeats.py::test_the_whole_time_is_bounded", HOSTILE],
-    "put any word into a message": ["util/test_printable.py::test_the_text_of_an_error_holds_no_control_characters"],
+    "refuse a request": ["faults/test_repeats.py::test_the_whole_time_is_bounded", HOSTILE],
+    "put any text into a message": ["util/test_printable.py::test_the_text_of_an_error_holds_no_control_characters"],
     "give you an id that leaves a folder": [
         "faults/test_rest_uids.py::test_no_verb_takes_what_is_not_a_rest_uid",
         "faults/test_rest_uids.py::test_a_bad_item_of_the_list_is_left_out_with_one_warning",
     ],
-    "make one of your starts happen twice": ["faults/test_start_once.py::", "faults/test_batch_absence.py::"],
-    "have an answer taken for the answer": ["faults/test_surplus_answers.py::test_no_start_gets_the_answer_to_another"],
-    "send orders to your terminal": [
+    "make a start happen twice": ["faults/test_start_once.py::", "faults/test_batch_absence.py::"],
+    "have a response taken for the response": ["faults/test_surplus_answers.py::test_no_start_gets_the_answer_to_another"],
+    "control your terminal": [
         "cli/test_hostile.py::test_a_terminal_gets_no_orders",
         "util/test_printable.py::test_a_log_record_is_one_line_and_holds_no_control_characters",
         "properties/test_hostile.py::test_every_field_of_every_reply_is_shown_without_orders",
     ],
     "hide the rest of a reply": ["faults/test_odd_fields.py::"],
     "write, replace or delete anything outside": [HOSTILE, "results/downloads/test_links.py::"],
-    "replace the files in which this package keeps account": [
+    "replace the files in which this package records": [
         "util/test_file_names.py::test_our_names_are_reserved_however_they_are_spelled"
     ],
     "have one key-output replace another": [
         "util/test_file_names.py::test_a_server_cannot_choose_two_names_with_one_digest",
         "util/test_file_names.py::test_no_two_names_share_a_folder_anywhere",
     ],
-    "fill your memory with an answer": [
+    "fill your memory with a response": [
         f"{BOUNDED}test_a_body_without_end_is_cut_at_the_bound",
         f"{BOUNDED}test_a_packed_bomb_takes_no_memory",
     ],
@@ -68,28 +68,28 @@ PROOFS = {
     "get your credentials if it is on another host": [
         "faults/test_downloads_credentials.py::test_a_gateway_elsewhere_is_sent_credentials_only_if_it_is_trusted"
     ],
-    "send you elsewhere": ["faults/test_downloads_credentials.py::test_a_redirect_of_a_gateway_is_not_followed"],
+    "send you to another host": ["faults/test_downloads_credentials.py::test_a_redirect_of_a_gateway_is_not_followed"],
     "unpack anything outside": ["results/test_archive_hostile.py::", "results/test_archive_target.py::"],
     # another registry
     "decide what an experiment contains": [f"{IMPORT}test_a_content_that_differs_without_a_digest_is_warned_about"],
     "move tags of the experiment": [f"{IMPORT}test_only_tags_that_are_shown_or_asked_for_are_moved"],
-    "push another experiment": [f"{IMPORT}test_an_import_pushes_what_was_asked_for"],
-    "give you another content": [
+    "push an experiment other": [f"{IMPORT}test_an_import_pushes_what_was_asked_for"],
+    "give you a content other": [
         f"{IMPORT}test_a_digest_is_compared_before_anything_is_pushed",
         f"{IMPORT}test_a_content_that_is_not_that_of_the_digest_is_not_kept",
     ],
     "get your credentials, unless it is your own": [
         "faults/test_imports.py::test_a_registry_is_asked_what_its_pages_ask_and_sent_no_credentials"
     ],
-    "be asked over plain http": [
+    "be used over plain http": [
         f"{IMPORT}test_a_registry_over_plain_http_on_another_machine_is_refused_unless_allowed"
     ],
     # a bucket
     "decide what is in the objects": ["results/s3/test_round_trip.py::"],
-    "send more than the size": ["results/s3/test_hostile.py::test_a_body_is_cut_at_the_size_that_was_promised"],
+    "send more bytes than the size": ["results/s3/test_hostile.py::test_a_body_is_cut_at_the_size_that_was_promised"],
     "name a key that leads out": ["results/s3/test_errors.py::test_a_hostile_key_never_leads_out_of_the_folder"],
     "have an object written": ["results/s3/test_hostile.py::test_a_key_that_is_not_in_the_folder_is_refused"],
-    "keep a call busy with a list": ["results/s3/test_hostile.py::test_a_list_without_end_is_an_error"],
+    "keep a call busy with an endless list": ["results/s3/test_hostile.py::test_a_list_without_end_is_an_error"],
     # other users
     "read downloaded files": ["test_what_is_trusted.py::test_downloads_have_the_mode_of_the_umask_and_journals_do_not"],
     "stop a download": [
@@ -113,21 +113,21 @@ PROOFS = {
     "Set `umask 077`": ["test_what_is_trusted.py::test_downloads_have_the_mode_of_the_umask_and_journals_do_not"],
     "Put a rest-uid in quotes": ["faults/test_rest_uids.py::test_examples_quote_the_rest_uid_in_a_shell"],
 }
-"""How a statement begins -> the tests that show that it is true; a file stands for all tests in it."""
+"""How a statement begins -> the tests that prove it; a file stands for all of its tests."""
 
 
 def statements() -> list[str]:
-    """The statements of the page."""
+    """Return the statements of the page."""
     return re.findall(r"^- (.*)$", PAGE.read_text("utf-8"), re.MULTILINE)
 
 
 def proofs() -> list[tuple[str, str]]:
-    """Each statement of the table, with each of its tests."""
+    """Return each statement of the table with each of its tests."""
     return [(statement, test) for statement, found in PROOFS.items() for test in found]
 
 
 def test_each_statement_has_a_test_and_each_test_a_statement() -> None:
-    """A statement to come needs a line in the table above."""
+    """A new statement needs an entry in the table above."""
     found = {next((begin for begin in PROOFS if line.startswith(begin)), line): line for line in statements()}
 
     assert list(found) == list(PROOFS)
@@ -135,22 +135,22 @@ def test_each_statement_has_a_test_and_each_test_a_statement() -> None:
 
 @pytest.mark.parametrize(("statement", "test"), proofs(), ids=str)
 def test_the_test_of_a_statement_is_there(statement: str, test: str) -> None:
-    """Under the name that the table has."""
+    """It has the name that is in the table."""
     file, _, name = test.partition("::")
 
     assert statement
     assert re.search(rf"^(?:async )?def {name or 'test_'}", (HERE / file).read_text("utf-8"), re.MULTILINE)
 
 
-def test_the_readme_leads_to_the_page() -> None:
-    """So that it is found."""
+def test_the_readme_links_to_the_page() -> None:
+    """Readers find it."""
     readme = HERE.parent / "README.md"
 
     assert "(st4sd_async/docs/what_is_trusted.md)" in readme.read_text("utf-8")
 
 
 def test_downloads_have_the_mode_of_the_umask_and_journals_do_not(tmp_path: Path) -> None:
-    """A journal, which knows the payloads, is for its owner only; it does not hold the key."""
+    """A journal, which holds payloads but no key, is readable by its owner only."""
 
     async def work(server: LocalServer) -> None:
         async with Client(server.url, api_key=server.api_key) as client:

@@ -32,7 +32,9 @@ PROOFS = {
         "faults/test_rest_uids.py::test_a_bad_item_of_the_list_is_left_out_with_one_warning",
     ],
     "make a start happen twice": ["faults/test_start_once.py::", "faults/test_batch_absence.py::"],
-    "have a response taken for the response": ["faults/test_surplus_answers.py::test_no_start_gets_the_answer_to_another"],
+    "have a response taken for the response": [
+        "faults/test_surplus_answers.py::test_no_start_gets_the_answer_to_another"
+    ],
     "control your terminal": [
         "cli/test_hostile.py::test_a_terminal_gets_no_orders",
         "util/test_printable.py::test_a_log_record_is_one_line_and_holds_no_control_characters",

@@ -12,6 +12,7 @@ import anyio
 from .._errors import APIError, DecodeError, NotFound, TransportError, Unauthorized
 from .._http.call import Call, Response, json_body, segment
 from .._http.credentials import parse_http_url
+from .._util.redact import raise_unchained
 from ._base import Group
 from .documents import hello_call
 
@@ -75,8 +76,8 @@ def location_in(document: Document) -> Location:
     try:
         return location(document.instance)
     except ValueError as error:
-        problem = str(error)
-    raise DecodeError("POST", "documents/api/v1.0/query", problem, path="instance", body=document.instance)
+        where = "documents/api/v1.0/query"
+        raise_unchained(DecodeError("POST", where, str(error), path="instance", body=document.instance))
 
 
 def root(services: Mapping[str, str]) -> str:

@@ -30,6 +30,7 @@ import anyio.to_thread
 from .._errors import JournalCorrupt, JournalError, JournalLocked
 from .._util.file_lock import FileLock, LocksUnsupported
 from .._util.printable import shorten
+from .._util.redact import raise_unchained
 from .._util.threads import in_thread
 from ..models.rest_uid import is_rest_uid
 from . import schema
@@ -470,8 +471,7 @@ class Journal:
                 return await in_thread(self._run_alone, work)
             return await anyio.to_thread.run_sync(self._run_alone, work, limiter=self._thread_limiter)
         except sqlite3.Error as error:
-            failure = self._to_journal_error(error)
-        raise failure
+            raise_unchained(self._to_journal_error(error))
 
     def _run_alone(self, work: Callable[[], T]) -> T:
         # asyncio may cancel the task that waits for the thread, and the next task comes before the thread is done.

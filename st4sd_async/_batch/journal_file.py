@@ -11,6 +11,7 @@ from shutil import copyfile
 from tempfile import TemporaryDirectory
 
 from .._errors import JournalCorrupt, JournalError, JournalLocked
+from .._util.redact import raise_unchained
 from .._util.threads import in_thread
 from . import schema
 from .state import LaunchRecord
@@ -97,8 +98,7 @@ def _read(path: Path) -> list[LaunchRecord]:
             number = schema.parse_format(name, dict(database.execute("SELECT name, value FROM journal")))
             return [schema.from_row(number, values) for values in database.execute(schema.select_launches(number))]
     except (sqlite3.Error, ValueError, TypeError) as error:
-        problem = f"{name} cannot be read while it is open elsewhere: {error}"
-    raise JournalError(problem)
+        raise_unchained(JournalError(f"{name} cannot be read while it is open elsewhere: {error}"))
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from .._errors import JournalCorrupt, JournalError
+from .._util.redact import raise_unchained
 from .state import FAILURES, PROOFS, TRANSITIONS, LaunchRecord, Proof, State, StateChange
 
 FORMAT = 2
@@ -216,8 +217,7 @@ def from_row(number: int, values: Sequence[Any]) -> LaunchRecord:
             raise ValueError("its checksum does not match")
         return _parse(dict(zip(columns, values[: len(columns)], strict=True)))
     except (ValueError, TypeError, OverflowError, OSError, RecursionError) as error:
-        problem = f"the journal has an entry {values[0]!r} that cannot be read: {error}"
-    raise JournalCorrupt(problem)
+        raise_unchained(JournalCorrupt(f"the journal has an entry {values[0]!r} that cannot be read: {error}"))
 
 
 def _parse(row: dict[str, Any]) -> LaunchRecord:

@@ -10,6 +10,7 @@ import pydantic
 
 from .._errors import InvalidPayload, Problem
 from .._util.did_you_mean import closest_match
+from .._util.redact import raise_unchained
 from ..models import S3, FileContent, LambdaPayload, S3Store, StartOptions
 from ..models.storage import REQUIRED_BUCKET_FIELDS
 
@@ -40,8 +41,8 @@ def validate_payload(payload: Mapping[str, Any] | StartOptions, model: type[M]) 
         return model.model_validate(dict(payload))
     except pydantic.ValidationError as error:
         found = error.errors(include_url=False, include_input=False, include_context=False)
-    # Raised outside the except block: the validation error holds the payload and must not become the context.
-    raise InvalidPayload.before_sending(Problem(_path(each["loc"]), _explanation(each, model)) for each in found)
+        problems = [Problem(_path(each["loc"]), _explanation(each, model)) for each in found]
+        raise_unchained(InvalidPayload.before_sending(problems))
 
 
 def payload_type_error(expectation: str, value: object) -> TypeError:

@@ -21,7 +21,7 @@ import anyio
 from .._config import Config
 from .._errors import ConfigError, DownloadError, S3Error
 from .._http.credentials import is_loopback, parse_http_url
-from .._util.redact import redact
+from .._util.redact import raise_unchained, redact
 from .._util.threads import in_thread
 from ..models import S3
 from ..models.storage import REQUIRED_BUCKET_FIELDS, find_invalid_fields
@@ -178,16 +178,16 @@ class Bucket:
         try:
             return await request()
         except BaseError as error:
-            failure = self._failure(name, str(error))
+            raise_unchained(self._failure(name, str(error)))
         except OSError as error:  # without a number it is about a key, and else about our own file
             told = f"it cannot be read: {error.strerror}"
-            failure = self._failure(name, str(error)) if error.errno is None else S3Error(name, self.name, told)
+            raise_unchained(self._failure(name, str(error)) if error.errno is None else S3Error(name, self.name, told))
         except ValueError:
-            failure = S3Error(name, self.name, "no key can be called so: leave out empty parts, '.' and '..'")
+            problem = "no key can be called so: leave out empty parts, '.' and '..'"
+            raise_unchained(S3Error(name, self.name, problem))
         except Exception as error:  # the library broke down, over what it was given or of itself
-            kind = type(error).__name__
-            failure = S3Error(name, self.name, f"obstore broke down ({kind}): is the endpoint an address?")
-        raise failure
+            problem = f"obstore broke down ({type(error).__name__}): is the endpoint an address?"
+            raise_unchained(S3Error(name, self.name, problem))
 
     def _failure(self, name: str, words: str) -> S3Error:
         status, code = (found[1] if (found := one.search(words)) else "" for one in (_STATUS, _CODE))

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 import pydantic
 
+from .._util.redact import raise_unchained
 from .payloads import S3, S3Store
 
 REQUIRED_BUCKET_FIELDS = ("accessKeyID", "secretAccessKey", "bucket", "endpoint")
@@ -51,9 +52,8 @@ def _parse(value: object, model: type[M], expectation: str) -> M:
         return model.model_validate(dict(value))
     except pydantic.ValidationError as error:
         found = error.errors(include_input=False, include_url=False, include_context=False)
-    # Raised outside the except block: the validation error holds the keys and must not become the context.
-    problems = [f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in found]
-    raise ValueError(f"invalid {'bucket' if model is S3 else 'store'}: {'; '.join(problems)}")
+        problems = "; ".join(f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in found)
+        raise_unchained(ValueError(f"invalid {'bucket' if model is S3 else 'store'}: {problems}"))
 
 
 def find_invalid_fields(bucket: S3) -> list[str]:

@@ -21,7 +21,10 @@ from st4sd_async import models
 from st4sd_async._util import lazy as _later
 
 LATER = [
-    *(f"_batch.{name}" for name in ("batch", "item", "journal", "launch", "observations", "runner", "sender", "state")),
+    *(
+        f"_batch.{name}"
+        for name in ("batch", "item", "journal", "launch", "reconcile_rules", "runner", "sender", "state")
+    ),
     *("_http.contexts", "_http.engine", "_payload.draft", "_payload.lambdas"),
     *("models.datastore", "models.registry", "models.relationships", "models.reports"),
 ]

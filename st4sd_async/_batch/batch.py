@@ -22,8 +22,7 @@ from .download_request import DownloadRequest, download_request
 from .item import Item, item_of, state_badge
 from .journal import Journal
 from .launch import Launch, PreparedLaunch, check_launches, describe_differences, prepare_launch
-from .observations import from_instance
-from .reconciler import Reconciler
+from .reconciler import Reconciler, from_instance
 from .runner import Runner
 from .sender import AdaptiveLimiter, Sender
 from .state import FAILURES, LaunchRecord, Proof, State

@@ -14,7 +14,6 @@ from functools import cached_property
 from math import inf
 
 from ..models.rest_uid import is_of_package, version_of
-from .observations import ObservedInstance
 from .state import LaunchRecord
 
 MAX_WINDOWS = 3
@@ -28,6 +27,38 @@ MAX_GAP_SHARE = 0.5
 
 ROUNDING_SHARE = 1e-5
 """Share of the window that may be missing, because sums of times are not exact."""
+
+
+@dataclass(frozen=True, slots=True)
+class ObservedInstance:
+    """What was seen of one instance."""
+
+    rest_uid: str
+    package: str | None
+    """Name of its package. None means unknown."""
+    token: str | None = None
+    """The token in its metadata. None means that it has none."""
+    has_metadata: bool = False
+    """Whether it has metadata. Without metadata it may be the run of any launch."""
+    is_over: bool = False
+    """Whether a request for it showed that it has ended, by the rules of finality."""
+    has_executed: bool | None = None
+    """
+    Whether it has executed a component. None means unknown.
+
+    False means that a request for it showed neither stages nor metadata, and that the datastore answered and has no
+    document of it.
+    """
+
+
+@dataclass(frozen=True)
+class InstanceList:
+    """What the list of instances shows."""
+
+    instances: Mapping[str, ObservedInstance]
+    """By rest-uid."""
+    is_readable: bool = True
+    """Whether all items could be read. An item without a rest-uid may be any instance."""
 
 
 @dataclass(frozen=True)

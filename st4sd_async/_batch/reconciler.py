@@ -8,33 +8,40 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from math import inf
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
+from pydantic_core import SchemaValidator, core_schema
 
 from .._errors import APIError, DecodeError, NotFound, St4sdError, TransportError, UnknownRun
+from .._http.call import Call, Response
 from .._util.printable import shorten
 from .._watch.poller import FIRST_PAUSE, PAUSE_GROWTH
 from .._watch.status_reader import is_transient
-from ..models.finality import FinalityTracker
+from ..models.finality import FinalityTracker, is_final
+from ..models.hints import Reason
+from ..models.rest_uid import is_rest_uid
 from .journal import Journal, list_keys
-from .observations import ObservedInstance, documents_query, from_documents, from_status, list_call
 from .reconcile_rules import (
     MIN_EVIDENCE,
     Absent,
     Found,
+    InstanceList,
     KnownInstances,
     Observation,
+    ObservedInstance,
     SettleWindow,
     Undecidable,
     Verdict,
     candidates,
     decide,
 )
-from .state import LaunchRecord, Proof, State
+from .state import METADATA_KEY, LaunchRecord, Proof, State
 
 if TYPE_CHECKING:
+    from .._api.documents import Query
     from .._http.session import ClientSession
+    from ..models import Instance, Status, UserMetadata
     from .client import BatchClient
 
 log = logging.getLogger("st4sd_async")
@@ -467,3 +474,108 @@ async def take_back(journal: Journal, key: str, rest_uid: str, token: str) -> li
         if changed[1] is None and journal.records[other].state is State.UNKNOWN:
             changed.append(journal.records[other])
     return [record for record in changed if record is not None]
+
+
+# What the replies of the service show of instances.
+
+_FIELD = core_schema.typed_dict_field(core_schema.any_schema(), required=False)
+_ITEM = core_schema.typed_dict_schema({"id": _FIELD, "status": _FIELD, "k8s-labels": _FIELD})
+_read_list = SchemaValidator(
+    core_schema.list_schema(core_schema.with_default_schema(_ITEM, default=None, on_error="default"))
+).validate_json
+"""Reads three fields of each item. The definition of the experiment, which is most of an item, is skipped."""
+
+_MAY_PRECEDE_COMPONENTS = frozenset(
+    {
+        Reason.PENDING,
+        Reason.INITIALISING,
+        Reason.UNSCHEDULED,
+        Reason.UNSCHEDULABLE,
+        Reason.SETUP_FAILED,
+        Reason.PACKAGE_NOT_FETCHED,
+        Reason.INPUTS_NOT_FETCHED,
+        Reason.NO_EXIT_STATUS,
+    }
+)
+"""Reasons that leave open whether a component was executed. All others imply that the orchestrator ran."""
+
+_PACKAGE_LABEL = "st4sd-package-name"
+
+
+def list_call() -> Call[InstanceList]:
+    """
+    Return the request for the list of instances.
+
+    Source: ``GET instances/`` of the runtime service.
+    """
+    return Call("GET", "instances/", _parse_list, is_slow=True)
+
+
+def _parse_list(response: Response) -> InstanceList:
+    items = _read_list(response.body)
+    readable = [item for item in items if item is not None and is_rest_uid(item.get("id"))]
+    if items and all(item is None for item in items):
+        raise ValueError("no list of instances")
+    return InstanceList({item["id"]: _parse_item(item) for item in readable}, is_readable=len(readable) == len(items))
+
+
+def _parse_item(item: Mapping[str, Any]) -> ObservedInstance:
+    status = _mapping(item.get("status"))
+    package = _text(_mapping(item.get("k8s-labels")).get(_PACKAGE_LABEL))
+    metadata = _mapping(_mapping(status.get("meta")).get("userMetadata"))
+    return ObservedInstance(item["id"], package, _text(metadata.get(METADATA_KEY)), bool(metadata))
+
+
+def from_status(rest_uid: str, package: str | None, status: Status) -> ObservedInstance:
+    """
+    Return what the status of an instance shows.
+
+    A status cannot show that the instance executed nothing; only the datastore can. Nor can one status show that it
+    is over if only one of the two state fields is final; that takes time.
+    """
+    metadata = status.meta.user_metadata if status.meta else {}
+    return ObservedInstance(
+        rest_uid,
+        package,
+        token=_text(metadata.get(METADATA_KEY)),
+        has_metadata=bool(metadata),
+        is_over=is_final(status.pair),
+        has_executed=True if _may_have_executed(status) else None,
+    )
+
+
+def _may_have_executed(status: Status) -> bool:
+    # If the service cannot read the status of a run, it makes one up, which never has stages.
+    if status.stages or status.total_progress or status.experiment_state == "finished":
+        return True
+    return status.hint is None or status.hint.reason not in _MAY_PRECEDE_COMPONENTS
+
+
+def from_instance(instance: Instance) -> ObservedInstance:
+    """Return what an instance shows, its package included."""
+    return from_status(instance.id, instance.labels.get(_PACKAGE_LABEL), instance.status)
+
+
+def documents_query(tokens: Iterable[str], rest_uids: Iterable[str]) -> Query:
+    """Return the query for the user metadata of runs with one of these tokens or rest-uids."""
+    with_token, with_id = {METADATA_KEY: {"$in": sorted(tokens)}}, {"rest-uid": {"$in": sorted(rest_uids)}}
+    return {"$or": [with_token, with_id]}
+
+
+def from_documents(documents: Iterable[UserMetadata]) -> dict[str, ObservedInstance]:
+    """Return what the datastore shows of instances by rest-uid, deleted ones included."""
+    return {
+        document.rest_uid: ObservedInstance(
+            document.rest_uid, document.package_name, _text(document.raw.get(METADATA_KEY)), has_metadata=True
+        )
+        for document in documents
+        if document.rest_uid
+    }
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) and value else None

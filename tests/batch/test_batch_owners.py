@@ -13,7 +13,7 @@ import anyio
 import pytest
 
 from st4sd_async import Client, Config, StartOutcomeUnknown
-from st4sd_async._batch.observations import InstanceList, ObservedInstance
+from st4sd_async._batch.reconcile_rules import InstanceList, ObservedInstance
 from st4sd_async._batch.reconciler import Reconciler
 from st4sd_async._batch.schema import digest
 from st4sd_async._batch.state import LaunchRecord

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from st4sd_async._batch.observations import ObservedInstance
 from st4sd_async._batch.reconcile_rules import (
     Absent,
     Found,
     KnownInstances,
     Observation,
+    ObservedInstance,
     SettleWindow,
     Undecidable,
     Undecided,

@@ -16,7 +16,7 @@ import pytest
 import st4sd_async
 from st4sd_async import Client, Config, DecodeError, Run
 from st4sd_async._api.status_list import StatusList
-from st4sd_async._batch.observations import from_documents, list_call
+from st4sd_async._batch.reconciler import from_documents, list_call
 from st4sd_async._http.call import Response
 from st4sd_async.local import LocalServer, Reply
 from st4sd_async.models import ExperimentDocument, UserMetadata

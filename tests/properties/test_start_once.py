@@ -11,12 +11,12 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from st4sd_async._batch.observations import ObservedInstance
 from st4sd_async._batch.reconcile_rules import (
     Absent,
     Found,
     KnownInstances,
     Observation,
+    ObservedInstance,
     SettleWindow,
     Undecided,
     Verdict,

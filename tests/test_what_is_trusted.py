@@ -100,7 +100,7 @@ PROOFS = {
     ],
     "read the journal of a batch": [
         "test_what_is_trusted.py::test_downloads_have_the_mode_of_the_umask_and_journals_do_not",
-        "batch/test_batch_journal.py::test_credentials_are_never_written_down",
+        "batch/test_batch_journal.py::test_credentials_are_never_written",
     ],
     "read a folder that `serve --keep`": ["cli/test_hostile.py::test_a_folder_that_is_kept_is_for_its_owner_only"],
     "redirect a download by a link": [

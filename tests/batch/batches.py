@@ -1,4 +1,4 @@
-"""What the tests of batches share: a quick server and a client, launches, and a batch worked off."""
+"""Helpers of the tests of batches: a fast server, a client, launches, and a function that runs a batch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from st4sd_async import Batch, Client, Config, Item, Launch
 from st4sd_async.local import LocalServer
 
 FACTOR = 100.0
-"""How many times faster than the machine's clock the server's runs, and the client's while it pauses."""
+"""How many times faster the clocks of the server and of the client's pauses run than real time."""
 
 
 START = "POST /experiments/*/start"
@@ -23,10 +23,10 @@ START = "POST /experiments/*/start"
 
 class QuickClock:
     """
-    The machine's clock, whose pauses are a hundred times shorter than they seem.
+    The system clock, but pauses are a hundred times shorter than they seem.
 
-    All else takes as long as it takes: were that made longer too, a machine that is busy for half a second
-    would look like a service that took most of a minute.
+    All other times are real. Otherwise a machine that is busy for half a second would look like a service that took
+    most of a minute.
     """
 
     def __init__(self) -> None:
@@ -71,8 +71,8 @@ def launches(count: int) -> list[Launch]:
     return [launch(number) for number in range(count)]
 
 
-async def worked_off(batch: Batch, *, within: float = 15.0, **options: Any) -> dict[str, Item]:
-    """What a batch yields until it is done: key -> item."""
+async def run_all(batch: Batch, *, within: float = 15.0, **options: Any) -> dict[str, Item]:
+    """Run a batch to its end and return the items that it yields by key."""
     items: dict[str, Item] = {}
     with anyio.fail_after(within):
         async for item in batch.run(**options):
@@ -81,8 +81,8 @@ async def worked_off(batch: Batch, *, within: float = 15.0, **options: Any) -> d
     return items
 
 
-async def numbers(client: Client) -> Counter[str]:
-    """How often which launch was started, by what the service knows of its runs."""
+async def started_numbers(client: Client) -> Counter[str]:
+    """Return how often each launch was started, according to the service."""
     with anyio.fail_after(15):
         while True:
             found = [one.status.meta for one in await client.instances.list()]
@@ -92,14 +92,14 @@ async def numbers(client: Client) -> Counter[str]:
 
 
 async def until(holds: Callable[[], bool]) -> None:
-    """Return as soon as it holds."""
+    """Return as soon as a condition holds."""
     with anyio.fail_after(15):
-        while not holds():  # noqa: ASYNC110 -- nobody tells
+        while not holds():  # noqa: ASYNC110 -- there is no event
             await anyio.sleep(0.005)
 
 
 def all_bytes(folder: Path) -> bytes:
-    """What stands in the files of a folder."""
+    """Return the contents of all files in a folder."""
     return b"".join(path.read_bytes() for path in folder.iterdir())
 
 

@@ -1,19 +1,19 @@
-"""How many starts may be in flight."""
+"""The limit for starts in flight."""
 
 from __future__ import annotations
 
 from st4sd_async._batch.sender import AdaptiveLimiter
 
 
-def test_it_begins_where_it_is_told_to() -> None:
-    """And leaves room for what is not in flight."""
+def test_it_begins_with_the_initial_limit() -> None:
+    """Starts in flight use it up."""
     limiter = AdaptiveLimiter(8)
 
     assert [limiter.available(count, 0.0) for count in (0, 7, 8, 9)] == [8, 1, 0, 0]
 
 
-def test_it_grows_by_one_a_round_while_latency_holds() -> None:
-    """Eight good answers in a row are one more in flight; never more than the bound."""
+def test_it_grows_by_one_per_round_of_quick_answers() -> None:
+    """Eight quick answers add one start in flight, up to the maximum."""
     limiter = AdaptiveLimiter(8)
     for _ in range(9):
         limiter.on_answer(0.05)
@@ -24,8 +24,8 @@ def test_it_grows_by_one_a_round_while_latency_holds() -> None:
     assert limiter.limit == 64
 
 
-def test_it_stands_while_answers_take_long() -> None:
-    """More in flight than the service handles at once only makes each wait."""
+def test_it_does_not_grow_while_answers_are_slow() -> None:
+    """More starts in flight than the service can handle only make each one wait."""
     limiter = AdaptiveLimiter(8)
     limiter.on_answer(0.012)
     limit = limiter.limit
@@ -35,8 +35,8 @@ def test_it_stands_while_answers_take_long() -> None:
     assert limiter.limit == limit
 
 
-def test_it_halves_once_for_those_that_were_in_flight_together() -> None:
-    """Eight time-outs of one moment are one trouble; one of a later start is another."""
+def test_starts_in_flight_together_halve_it_once() -> None:
+    """Eight time-outs of the same moment count once; a time-out of a later start counts again."""
     limiter = AdaptiveLimiter(8)
     for _ in range(8):
         limiter.on_overload(sent_at=1.0, now=2.0)
@@ -48,8 +48,8 @@ def test_it_halves_once_for_those_that_were_in_flight_together() -> None:
     assert limiter.limit == 1
 
 
-def test_it_pauses_longer_while_trouble_goes_on() -> None:
-    """From a fraction of a second to half a minute; an answer ends it."""
+def test_it_pauses_longer_while_the_overload_goes_on() -> None:
+    """From a fraction of a second to half a minute. An answer resets the pause."""
     limiter, now, pauses = AdaptiveLimiter(8), 0.0, []
     for _ in range(12):
         limiter.on_overload(sent_at=now, now=now)
@@ -64,8 +64,8 @@ def test_it_pauses_longer_while_trouble_goes_on() -> None:
     assert round(limiter.resume_at - now, 6) == 0.2
 
 
-def test_it_waits_as_long_as_it_is_asked_to() -> None:
-    """Retry-After counts even among those that are one trouble."""
+def test_it_honours_retry_after() -> None:
+    """Also for starts that were in flight together."""
     limiter = AdaptiveLimiter(8)
     limiter.on_overload(sent_at=0.0, now=1.0)
     limiter.on_overload(sent_at=0.0, now=1.0, retry_after=7.0)

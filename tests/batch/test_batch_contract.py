@@ -1,4 +1,4 @@
-"""The contract of batches, word for word but for what downloads, against both engines."""
+"""The example of the contract, as written, against both engines."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ENGINES = [
 async def test_the_contract_runs_as_written(
     engine: str, count: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Add, run, count; again: everything is known, nothing is started, nothing is told."""
+    """Add, run, count. The second time everything is known, nothing is started and nothing is yielded."""
     payload: dict[str, Any] = {"inputs": [{"filename": "molecules.csv", "content": "smiles\nCO\nCCO\n"}]}
     launches = [Launch(key=f"mol-{i}", experiment="demo:latest", payload=payload) for i in range(count)]
 
@@ -39,12 +39,12 @@ async def test_the_contract_runs_as_written(
                     print(batch.counts)  # noqa: T201 -- the contract
             runs = await client.instances.list()
 
-    told = capsys.readouterr().out.splitlines()
-    assert len(told) == count + 2
-    assert told[-1] == told[-2]
-    assert f"'collected': {count}}}" in told[-1]
-    assert sorted(line.split()[0] for line in told[:count]) == sorted(launch.key for launch in launches)
-    assert all("finished, Success None" in line for line in told[:count])
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == count + 2
+    assert lines[-1] == lines[-2]
+    assert f"'collected': {count}}}" in lines[-1]
+    assert sorted(line.split()[0] for line in lines[:count]) == sorted(launch.key for launch in launches)
+    assert all("finished, Success None" in line for line in lines[:count])
     assert len(runs) == count
     for launch in launches:
         path = tmp_path / "results" / launch.key / "Energies" / "energies.csv"

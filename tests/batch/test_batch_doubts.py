@@ -1,4 +1,4 @@
-"""Starts whose outcome is unknown: looked for, settled on proof, by hand, or reported."""
+"""Starts with an unknown outcome: found, proven absent, settled by the user, or reported."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 from st4sd_async import Batch, Client, RunFailed, StartOutcomeUnknown, UnknownRun
 from st4sd_async.local import Delay, DropAfter, DropBefore, Html, LocalServer, Reply, ShortList
 
-from .batches import FACTOR, START, launch, launches, numbers, once, worked_off
+from .batches import FACTOR, START, launch, launches, once, run_all, started_numbers
 from .batches import client as client
 from .batches import server as server
 
@@ -35,19 +35,19 @@ FAULTS = [
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=str)
-async def test_whatever_becomes_of_a_start_there_is_one_run(
+async def test_whatever_happens_to_a_start_there_is_one_run(
     server: LocalServer, client: Client, tmp_path: Path, fault: Any
 ) -> None:
-    """A start that was made is found, one that was not is made."""
+    """A start that arrived is found, one that did not is sent again."""
     server.faults.add(START, fault, times=3)
 
     async with client.batch(tmp_path / "campaign.db") as batch:
         await batch.add(launches(6))
-        items = await worked_off(batch)
+        items = await run_all(batch)
 
     assert {item.state for item in items.values()} == {"succeeded"}
     assert len(items) == 6
-    assert await numbers(client) == once(6)
+    assert await started_numbers(client) == once(6)
 
 
 async def test_a_start_in_doubt_is_not_sent_again_before_the_settle_window(server: LocalServer, client: Client) -> None:
@@ -57,43 +57,43 @@ async def test_a_start_in_doubt_is_not_sent_again_before_the_settle_window(serve
 
     async with client.batch() as batch:
         await batch.add([launch()])
-        await worked_off(batch)
+        await run_all(batch)
 
     assert time.monotonic() - began >= 30.0 / FACTOR
     assert server.traffic[START].requests == 2
 
 
-async def test_what_is_waited_for_in_silence_is_told_once(
+async def test_the_search_for_lost_starts_is_logged_once(
     server: LocalServer, client: Client, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Which starts, what is done about them, and how long that takes at least."""
+    """Which starts, what is done about them, and the minimum duration."""
     server.faults.add(START, DropBefore(), times=3)
     server.faults.add("GET /instances/$", Delay(0.0))
     server.faults.add("GET /instances/$", Delay(0.2))  # the first look for them, which so finds all three in doubt
     async with client.batch() as batch:
         await batch.add(launches(3))
-        items = await worked_off(batch)
+        items = await run_all(batch)
 
-    (told,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    (message,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert {item.state for item in items.values()} == {"succeeded"}
-    assert "whether 3 of the starts arrived ('mol 0', 'mol 1', 'mol 2')" in told
-    seconds = int(re.findall("in ([0-9]+) s at the earliest", told)[0])
+    assert "whether 3 of the starts arrived ('mol 0', 'mol 1', 'mol 2')" in message
+    seconds = int(re.findall("in ([0-9]+) s at the earliest", message)[0])
     assert 0 <= seconds <= 30
 
 
 async def test_a_short_list_proves_nothing(server: LocalServer, client: Client) -> None:
-    """While the list lacks runs that were started, a start that it does not show is not made again."""
+    """While the list lacks runs that were started, a start that it does not show is not sent again."""
     async with client.batch() as batch:
         await batch.add(launches(4))
-        await worked_off(batch)
+        await run_all(batch)
         server.faults.add(START, DropAfter())
         server.faults.add("GET /instances/$", ShortList(1.0), times=12)
         await batch.add([launch(4)])
-        items = await worked_off(batch)
+        items = await run_all(batch)
 
     server.faults.clear()
     assert items["mol 4"].state == "succeeded"
-    assert await numbers(client) == once(5)
+    assert await started_numbers(client) == once(5)
 
 
 SPENT = [
@@ -109,19 +109,19 @@ async def doubtful(server: LocalServer, batch: Batch) -> StartOutcomeUnknown:
     server.outcome("demo", SPENT, times=1)
     server.faults.add(START, DropAfter())
     await batch.add([launch(0)])
-    item = (await worked_off(batch))["mol 0"]
+    item = (await run_all(batch))["mol 0"]
     assert isinstance(item.error, StartOutcomeUnknown)
     return item.error
 
 
-async def test_what_cannot_be_told_is_reported_and_blocks_nothing_else(
+async def test_an_undecidable_launch_is_reported_and_blocks_no_other(
     server: LocalServer, client: Client, tmp_path: Path
 ) -> None:
-    """It names the key, the candidates and the ways out; other launches go on; it is told by the next run again."""
+    """The error names the key, the candidates and the ways out. The next run reports it again."""
     async with client.batch(tmp_path / "campaign.db") as batch:
         error = await doubtful(server, batch)
         await batch.add([launch(1)])
-        items = await worked_off(batch)
+        items = await run_all(batch)
         counts = batch.counts
 
     (instance,) = [one.id for one in await client.instances.list() if one.status.meta is None]
@@ -135,7 +135,7 @@ async def test_what_cannot_be_told_is_reported_and_blocks_nothing_else(
 
 
 async def test_a_doubt_is_settled_by_adopting_the_run(server: LocalServer, client: Client, tmp_path: Path) -> None:
-    """The run is watched like any other; the doubt is gone for good."""
+    """The run is watched like any other, and the launch is no longer in doubt."""
     async with client.batch(tmp_path / "campaign.db") as batch:
         error = await doubtful(server, batch)
         with pytest.raises(UnknownRun):
@@ -143,7 +143,7 @@ async def test_a_doubt_is_settled_by_adopting_the_run(server: LocalServer, clien
         await batch.adopt("mol 0", error.candidates[0])
         with pytest.raises(ValueError, match="'mol 0' is not in doubt but started; no launch is in doubt"):
             await batch.forget("mol 0")
-        items = await worked_off(batch)
+        items = await run_all(batch)
 
     assert isinstance(items["mol 0"].error, RunFailed)
     assert server.traffic[START].requests == 1
@@ -151,18 +151,18 @@ async def test_a_doubt_is_settled_by_adopting_the_run(server: LocalServer, clien
         assert batch.items[0].run == client.run(error.candidates[0])
 
 
-async def test_a_run_is_adopted_by_one_launch_only(server: LocalServer, client: Client) -> None:
-    """What another launch started is not to be had."""
+async def test_a_run_of_another_launch_cannot_be_adopted(server: LocalServer, client: Client) -> None:
+    """The error names that launch."""
     async with client.batch() as batch:
         await doubtful(server, batch)
         await batch.add([launch(1)])
-        items = await worked_off(batch)
+        items = await run_all(batch)
         with pytest.raises(ValueError, match="belongs to 'mol 1'"):
             await batch.adopt("mol 0", str(items["mol 1"].run))
 
 
 async def test_a_run_that_was_started_for_something_else_is_not_adopted(server: LocalServer, client: Client) -> None:
-    """Its metadata shows it, or its experiment; what shows neither may be the one."""
+    """Its metadata or its experiment shows that. A run that shows neither may be the one."""
     await client.push({**server.example("demo"), "metadata": {"package": {"name": "other", "tags": ["latest"]}}})
     other = await client.start("other", launch().payload)
     foreign = await client.start("demo", launch(7).payload)
@@ -175,80 +175,80 @@ async def test_a_run_that_was_started_for_something_else_is_not_adopted(server: 
 
 
 async def test_a_doubt_is_settled_by_forgetting_it(server: LocalServer, client: Client) -> None:
-    """The user says that it was not started: it is started."""
+    """The user says that it was not started, so it is started."""
     async with client.batch() as batch:
         await doubtful(server, batch)
         with pytest.raises(ValueError, match="the batch has no launch 'mol'; in doubt: 'mol 0'"):
             await batch.forget("mol")
         await batch.forget("mol 0")
         assert batch.counts["planned"] == 1
-        items = await worked_off(batch)
+        items = await run_all(batch)
 
     assert items["mol 0"].state == "succeeded"
     assert server.traffic[START].requests == 2
 
 
 async def test_an_old_copy_of_a_journal_starts_nothing_again(client: Client, tmp_path: Path) -> None:
-    """What it has as planned, and the service shows, is taken over."""
+    """Launches that are planned in the copy, but have a run at the service, get that run."""
     path, copy = tmp_path / "campaign.db", tmp_path / "copy.db"
     async with client.batch(path) as batch:
         await batch.add(launches(5))
     await anyio.to_thread.run_sync(shutil.copy, path, copy)
     async with client.batch(path) as batch:
-        first = await worked_off(batch)
+        first = await run_all(batch)
     async with client.batch(copy) as batch:
-        second = await worked_off(batch)
+        second = await run_all(batch)
 
     assert {key: item.run for key, item in second.items()} == {key: item.run for key, item in first.items()}
-    assert await numbers(client) == once(5)
+    assert await started_numbers(client) == once(5)
 
 
-async def test_an_old_copy_of_a_journal_makes_no_deleted_run_again(
+async def test_an_old_copy_of_a_journal_does_not_restart_deleted_runs(
     server: LocalServer, client: Client, tmp_path: Path
 ) -> None:
-    """The list shows them no longer, and the datastore still does."""
+    """The list no longer shows them, but the datastore does."""
     path, copy = tmp_path / "campaign.db", tmp_path / "copy.db"
     async with client.batch(path) as batch:
         await batch.add(launches(2))
     await anyio.to_thread.run_sync(shutil.copy, path, copy)
     async with client.batch(path) as batch:
-        runs = [item.run for item in (await worked_off(batch)).values()]
+        runs = [item.run for item in (await run_all(batch)).values()]
         with anyio.fail_after(15):
-            while len(await client.datastore.user_metadata()) < len(runs):  # noqa: ASYNC110 -- nobody tells
+            while len(await client.datastore.user_metadata()) < len(runs):  # noqa: ASYNC110 -- there is no event
                 await anyio.sleep(0.01)
         for run in runs:
             assert run is not None
             await run.delete()
     async with client.batch(copy) as batch:
-        items = await worked_off(batch)
+        items = await run_all(batch)
 
     assert {item.state for item in items.values()} == {"deleted"}
     assert server.traffic[START].requests == 2
 
 
 async def test_a_run_is_found_in_the_datastore_alone(server: LocalServer, client: Client) -> None:
-    """The list may fail to show it for ever."""
+    """Even if the list never shows it."""
     server.faults.add(START, DropAfter())
     async with client.batch() as batch:
         await batch.add([launch()])
         server.faults.add("GET /instances/$", ShortList(1.0), times=None)
-        items = await worked_off(batch)
+        items = await run_all(batch)
     server.faults.clear()
 
     assert items["mol 0"].state == "succeeded"
     assert server.traffic[START].requests == 1
-    assert await numbers(client) == once(1)
+    assert await started_numbers(client) == once(1)
 
 
-async def test_lists_that_never_prove_anything_end_in_a_report(server: LocalServer, client: Client) -> None:
-    """After three windows: nothing was found, and nothing says that it is not there."""
+async def test_a_launch_is_reported_if_the_lists_prove_nothing(server: LocalServer, client: Client) -> None:
+    """After three windows in which nothing was found and nothing proved its absence."""
     async with client.batch() as batch:
         await batch.add(launches(2))
-        await worked_off(batch)
+        await run_all(batch)
         server.faults.add(START, DropBefore())
         server.faults.add("GET /instances/$", ShortList(0.5), times=None)
         await batch.add([launch(2)])
-        items = await worked_off(batch)
+        items = await run_all(batch)
 
     error = items["mol 2"].error
     assert isinstance(error, StartOutcomeUnknown)
@@ -257,8 +257,8 @@ async def test_lists_that_never_prove_anything_end_in_a_report(server: LocalServ
     assert server.traffic[START].requests == 3
 
 
-async def test_candidates_block_their_own_package_only(server: LocalServer, client: Client) -> None:
-    """A start of another package that was lost is proven absent, and made, while the first cannot be told."""
+async def test_candidates_block_only_their_own_package(server: LocalServer, client: Client) -> None:
+    """A lost start of another package is proven absent and sent again while the first stays in doubt."""
     definition = server.example("demo")
     definition["metadata"]["package"]["name"] = "other"
     await client.push(definition)
@@ -267,20 +267,20 @@ async def test_candidates_block_their_own_package_only(server: LocalServer, clie
     server.faults.add(START, DropBefore())
     async with client.batch() as batch:
         await batch.add([launch(0), dataclasses.replace(launch(1), experiment="other")])
-        items = await worked_off(batch)
+        items = await run_all(batch)
 
     assert isinstance(items["mol 0"].error, StartOutcomeUnknown)
     assert items["mol 1"].state == "succeeded"
 
 
-async def test_a_deleted_run_is_no_gap_in_the_list(server: LocalServer, client: Client) -> None:
-    """A list without a run that is gone is evidence all the same, once that is known."""
+async def test_a_list_without_a_deleted_run_is_complete(server: LocalServer, client: Client) -> None:
+    """It is evidence once the deletion is known."""
     async with client.batch() as batch:
         await batch.add(launches(2))
-        for item in (await worked_off(batch)).values():
+        for item in (await run_all(batch)).values():
             await client.delete(item.run or "")
         server.faults.add(START, DropBefore())
         await batch.add([launch(2)])
-        items = await worked_off(batch)
+        items = await run_all(batch)
 
     assert items["mol 2"].state == "succeeded"

@@ -1,4 +1,4 @@
-"""What stands in the journal of a batch, what does not, and who may write to it."""
+"""What a batch writes to its journal, and what it must not write."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 from st4sd_async import Client, Config, InvalidPayload, JournalError, JournalLocked, Launch, MissingCredentials
 from st4sd_async.local import LocalServer, Reply
 
-from .batches import START, all_bytes, launch, launches, numbers, once, worked_off
+from .batches import START, all_bytes, launch, launches, once, run_all, started_numbers
 from .batches import client as client
 from .batches import server as server
 
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def test_a_journal_has_one_writer(client: Client, tmp_path: Path) -> None:
-    """In this process as from another; and is free afterwards."""
+    """In this process and in others. It is free again afterwards."""
     path = tmp_path / "campaign.db"
     async with client.batch(path):
         with pytest.raises(JournalLocked, match=r"campaign\.db' is open elsewhere; leave the other batch"):
@@ -34,7 +34,7 @@ async def test_a_journal_has_one_writer(client: Client, tmp_path: Path) -> None:
 
 
 async def test_a_batch_whose_opening_is_cancelled_leaves_its_journal_free(client: Client, tmp_path: Path) -> None:
-    """Whoever was called off at any moment can open it at once again."""
+    """It can be opened again at once, whenever the opening was cancelled."""
     path = tmp_path / "campaign.db"
     for number in range(30):
         with contextlib.suppress(TimeoutError):
@@ -45,7 +45,7 @@ async def test_a_batch_whose_opening_is_cancelled_leaves_its_journal_free(client
 
 
 async def test_a_journal_belongs_to_one_server(client: Client, tmp_path: Path) -> None:
-    """The keys of one deployment mean nothing at another."""
+    """The keys of one deployment have no meaning at another."""
     async with client.batch(tmp_path / "campaign.db"):
         pass
     other = Client("https://other.example")
@@ -65,8 +65,8 @@ async def test_a_journal_belongs_to_one_server(client: Client, tmp_path: Path) -
         pass
 
 
-async def test_the_command_for_a_moved_server_is_whole_whatever_the_path(client: Client, tmp_path: Path) -> None:
-    """It can be pasted into a shell: the path is quoted, and nothing of it is cut."""
+async def test_the_command_for_a_moved_server_can_be_pasted(client: Client, tmp_path: Path) -> None:
+    """The path is quoted for a shell, and nothing is cut."""
     path = tmp_path / ("my campaign " * 15) / "molecules.db"
     path.parent.mkdir()
     async with client.batch(path):
@@ -84,24 +84,24 @@ async def test_the_command_for_a_moved_server_is_whole_whatever_the_path(client:
 async def test_a_known_key_with_another_payload_is_an_error_that_shows_the_difference(
     client: Client, tmp_path: Path
 ) -> None:
-    """Whether it was added now or by an earlier process; contents are not quoted."""
+    """Whether it was added now or by an earlier process. File contents are not quoted."""
     changed = launch(0, variables={"scale": 3}, inputs=[{"filename": "molecules.csv", "content": "smiles\nCCO\n"}])
-    told = r"variables.scale was absent and is 3"
+    message = r"variables.scale was absent and is 3"
     async with client.batch(tmp_path / "campaign.db") as batch:
-        with pytest.raises(JournalError, match=told):
+        with pytest.raises(JournalError, match=message):
             await batch.add([launch(0), changed])
         await batch.add([launch(0)])
         with pytest.raises(JournalError, match="experiment was 'demo' and is 'demo:v2'"):
             await batch.add([dataclasses.replace(launch(0), experiment="demo:v2")])
 
     async with client.batch(tmp_path / "campaign.db") as batch:
-        with pytest.raises(JournalError, match=told) as caught:
+        with pytest.raises(JournalError, match=message) as caught:
             await batch.add([changed])
     assert "inputs.0.content was a text of 10 characters and is a text of 11 characters" in str(caught.value)
 
 
-async def test_a_payload_that_will_not_do_names_its_launch(client: Client) -> None:
-    """Among thousands it is to be found."""
+async def test_the_error_about_an_invalid_payload_names_the_launch(client: Client) -> None:
+    """So that it can be found among thousands."""
     async with client.batch() as batch:
         with pytest.raises(InvalidPayload) as caught:
             await batch.add([launch(1), launch(2, variables=3)])
@@ -127,14 +127,14 @@ def secretive(number: int, password: str = SECRETS[2]) -> Launch:
     )
 
 
-async def test_credentials_are_never_written_down(server: LocalServer, client: Client, tmp_path: Path) -> None:
-    """Neither while the batch runs, nor in errors, nor after; renewed ones are no change."""
+async def test_credentials_are_never_written(server: LocalServer, client: Client, tmp_path: Path) -> None:
+    """Neither during the run, nor in errors, nor afterwards. Renewed credentials are not a change."""
     server.faults.add(
         START, Reply(400, {"Content-Type": "application/json"}, b'{"message": "no KEYID-vM2, PASSWORD-77q"}')
     )
     async with client.batch(tmp_path / "campaign.db") as batch:
         await batch.add([secretive(0), secretive(1)])
-        await worked_off(batch)
+        await run_all(batch)
         written = await anyio.to_thread.run_sync(all_bytes, tmp_path)
         assert await batch.add([secretive(0, "PASSWORD-new")]) == 0
 
@@ -144,16 +144,16 @@ async def test_credentials_are_never_written_down(server: LocalServer, client: C
     assert not any(secret.encode() in written for secret in (*SECRETS, "PASSWORD-new"))
 
 
-async def test_what_went_wrong_with_a_run_is_written_down_without_credentials(
+async def test_the_error_of_a_run_is_written_without_credentials(
     server: LocalServer, client: Client, tmp_path: Path
 ) -> None:
     """A program may print its environment when it fails."""
-    told = f"stage0.Compute failed: PASSWORD={SECRETS[2]} THREADS=4"
-    bad = {"experiment-state": "failed", "exit-status": "Failed", "error-description": told}
+    message = f"stage0.Compute failed: PASSWORD={SECRETS[2]} THREADS=4"
+    bad = {"experiment-state": "failed", "exit-status": "Failed", "error-description": message}
     server.outcome("demo", [(0.0, {}), (1.0, bad)])
     async with client.batch(tmp_path / "campaign.db") as batch:
         await batch.add([secretive(0)])
-        items = await worked_off(batch)
+        items = await run_all(batch)
 
     status = items["mol 0"].status
     assert status is not None
@@ -162,29 +162,29 @@ async def test_what_went_wrong_with_a_run_is_written_down_without_credentials(
 
 
 async def test_a_launch_without_its_credentials_is_not_sent(client: Client, tmp_path: Path) -> None:
-    """An earlier process had them; whoever goes on has to bring them again."""
+    """An earlier process had them. Adding the launch again brings them back."""
     async with client.batch(tmp_path / "campaign.db") as batch:
         await batch.add([secretive(0), launch(1)])
     async with client.batch(tmp_path / "campaign.db") as batch:
-        items = await worked_off(batch)
+        items = await run_all(batch)
         error = items["mol 0"].error
         assert isinstance(error, MissingCredentials)
         assert (error.key, "add the launch again" in str(error)) == ("mol 0", True)
         assert (items["mol 0"].state, items["mol 1"].state) == ("planned", "succeeded")
         await batch.add([secretive(0)])
-        items = await worked_off(batch)
+        items = await run_all(batch)
 
         assert batch.failures() == []
 
     assert (items["mol 0"].state, items["mol 0"].error) == ("succeeded", None)
-    assert await numbers(client) == once(2)
+    assert await started_numbers(client) == once(2)
 
 
 async def test_a_journal_can_be_read_by_people(client: Client, tmp_path: Path) -> None:
-    """Words for states, ISO times, and the payload as it is sent."""
+    """States are words, times are ISO texts, and the payload is stored as it is sent."""
     async with client.batch(tmp_path / "campaign.db") as batch:
         await batch.add([launch()])
-        run = (await worked_off(batch))["mol 0"].run
+        run = (await run_all(batch))["mol 0"].run
 
     def read() -> Any:
         with contextlib.closing(sqlite3.connect(tmp_path / "campaign.db")) as database:
@@ -198,17 +198,17 @@ async def test_a_journal_can_be_read_by_people(client: Client, tmp_path: Path) -
     assert '"filename": "molecules.csv"' in content
 
 
-async def test_a_journal_that_cannot_be_written_ends_the_pass(client: Client, tmp_path: Path) -> None:
-    """As when the disk is full: nothing that is not written down is sent."""
+async def test_a_journal_that_cannot_be_written_ends_run(client: Client, tmp_path: Path) -> None:
+    """For example on a full disk. Nothing is sent that was not written first."""
     async with client.batch(tmp_path / "campaign.db") as batch:
         await batch.add(launches(3))
         database = batch._journal._database
         assert database is not None
         await anyio.to_thread.run_sync(database.execute, "PRAGMA query_only = ON")
         with pytest.raises(JournalError, match="cannot be used: attempt to write a readonly database"):
-            await worked_off(batch)
+            await run_all(batch)
         assert batch.counts["planned"] == 3
         await anyio.to_thread.run_sync(database.execute, "PRAGMA query_only = OFF")
-        await worked_off(batch)
+        await run_all(batch)
 
-    assert await numbers(client) == once(3)
+    assert await started_numbers(client) == once(3)

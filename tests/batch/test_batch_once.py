@@ -15,7 +15,7 @@ from st4sd_async import Batch, Client, Config, Launch, LaunchConflict, Run, St4s
 from st4sd_async.local import Delay, DropAfter, DropBefore, LocalServer
 from st4sd_async.sync import Client as BlockingClient
 
-from .batches import START, QuickClock, launch, launches, numbers, once, until, worked_off
+from .batches import START, QuickClock, launch, launches, once, run_all, started_numbers, until
 from .batches import client as client
 from .batches import server as server
 
@@ -23,13 +23,13 @@ pytestmark = pytest.mark.anyio
 
 
 def with_file(number: int, file: Path) -> Launch:
-    """A launch that takes a while to add, because its input is read from a file."""
+    """Return a launch that takes a while to add, because its input is read from a file."""
     inputs = [{"filename": "molecules.csv", "content": file}]
     return Launch(f"mol {number}", "demo", {"inputs": inputs, "metadata": {"number": number}})
 
 
-async def added_again(batch: Batch, file: Path, calls: list[int], seed: int) -> None:
-    """Add the same launches again and again, in portions and in another order each time."""
+async def add_repeatedly(batch: Batch, file: Path, calls: list[int], seed: int) -> None:
+    """Add the same launches again and again, some at a time, in another order each time."""
     order = random.Random(seed)
     for _ in range(15):
         some = order.sample(range(30), order.choice([1, 3, 30]))
@@ -41,7 +41,7 @@ async def added_again(batch: Batch, file: Path, calls: list[int], seed: int) -> 
 async def test_a_key_that_many_tasks_add_is_started_once(
     server: LocalServer, client: Client, tmp_path: Path, is_on_disk: bool
 ) -> None:
-    """While `run` works, while answers are lost, and while other calls are still reading their files."""
+    """While the batch runs, while answers are lost, and while other calls are still reading files."""
     server.faults.add(START, Delay(0.01), times=10)
     server.faults.add(START, DropBefore(), times=2)
     server.faults.add(START, DropAfter(), times=2)
@@ -52,18 +52,18 @@ async def test_a_key_that_many_tasks_add_is_started_once(
         await batch.add([launch(30)])
         async with anyio.create_task_group() as tasks:
             for seed in range(10):
-                tasks.start_soon(added_again, batch, file, calls, seed)
-            items = await worked_off(batch)
-        items |= await worked_off(batch)
+                tasks.start_soon(add_repeatedly, batch, file, calls, seed)
+            items = await run_all(batch)
+        items |= await run_all(batch)
         counts = batch.counts
 
     assert sum(calls) == 30
     assert (len(items), counts["succeeded"]) == (31, 31)
-    assert await numbers(client) == once(31)
+    assert await started_numbers(client) == once(31)
 
 
-async def test_of_two_launches_under_one_key_one_is_started(server: LocalServer, client: Client) -> None:
-    """The other call gets a `LaunchConflict`, whichever comes first, and the pass goes on."""
+async def test_of_two_launches_with_the_same_key_one_is_started(server: LocalServer, client: Client) -> None:
+    """The other call raises `LaunchConflict`, whichever comes first, and the run continues."""
     outcomes: list[Any] = []
 
     async def add(batch: Batch, scale: int) -> None:
@@ -77,8 +77,8 @@ async def test_of_two_launches_under_one_key_one_is_started(server: LocalServer,
         async with anyio.create_task_group() as tasks:
             for scale in range(8):
                 tasks.start_soon(add, batch, scale)
-            await worked_off(batch)
-        await worked_off(batch)
+            await run_all(batch)
+        await run_all(batch)
         assert batch.counts["succeeded"] == 2
 
     assert [one for one in outcomes if isinstance(one, int)] == [1]
@@ -87,7 +87,7 @@ async def test_of_two_launches_under_one_key_one_is_started(server: LocalServer,
 
 
 async def test_threads_of_the_blocking_client_start_a_key_once(server: LocalServer, client: Client) -> None:
-    """While another thread is in the loop over `run`."""
+    """While another thread loops over `run`."""
     config = Config(settle=30.0, poll_interval=1.0, grace=5.0, clock=QuickClock())
 
     def work() -> tuple[int, int]:
@@ -95,25 +95,25 @@ async def test_threads_of_the_blocking_client_start_a_key_once(server: LocalServ
         with blocking, blocking.batch() as batch, ThreadPoolExecutor(6) as threads:
             batch.add(launches(1))
             calls = [threads.submit(batch.add, launches(20)) for _ in range(12)]
-            told = [item.key for item in batch.run()]
+            keys = [item.key for item in batch.run()]
             added = sum(call.result() for call in calls)
-            told += [item.key for item in batch.run()]
-        assert sorted(told) == sorted(one.key for one in launches(20))
-        return added, len(told)
+            keys += [item.key for item in batch.run()]
+        assert sorted(keys) == sorted(one.key for one in launches(20))
+        return added, len(keys)
 
     assert await anyio.to_thread.run_sync(work) == (19, 20)
-    assert await numbers(client) == once(20)
+    assert await started_numbers(client) == once(20)
 
 
-async def test_passes_that_begin_together_start_a_key_once(server: LocalServer, client: Client) -> None:
-    """One of them takes over from the others, which say so."""
+async def test_concurrent_calls_of_run_start_a_key_once(server: LocalServer, client: Client) -> None:
+    """One of them takes over, and the others raise an error that says so."""
     server.faults.add(START, Delay(0.02), times=None)
-    told: list[str] = []
+    keys: list[str] = []
     errors: list[St4sdError] = []
 
     async def run(batch: Batch) -> None:
         try:
-            told.extend([item.key async for item in batch.run()])
+            keys.extend([item.key async for item in batch.run()])
         except St4sdError as error:
             errors.append(error)
 
@@ -122,15 +122,15 @@ async def test_passes_that_begin_together_start_a_key_once(server: LocalServer, 
         async with anyio.create_task_group() as tasks:
             for _ in range(4):
                 tasks.start_soon(run, batch)
-        await worked_off(batch)
+        await run_all(batch)
 
     assert {str(error) for error in errors} <= {"another run() of this batch took over"}
-    assert sorted(told) == sorted(one.key for one in launches(12))
-    assert await numbers(client) == once(12)
+    assert sorted(keys) == sorted(one.key for one in launches(12))
+    assert await started_numbers(client) == once(12)
 
 
-async def test_an_add_that_is_cancelled_was_done_or_was_not(client: Client, tmp_path: Path) -> None:
-    """By `Task.cancel()`, which no scope shields against: memory is what is on disk, and adding again works."""
+async def test_a_cancelled_add_was_done_completely_or_not_at_all(client: Client, tmp_path: Path) -> None:
+    """By `Task.cancel()`, which no scope shields against. Memory equals the disk, and adding again works."""
     async with client.batch(tmp_path / "campaign.db") as batch:
         for number in range(40):
             task = asyncio.ensure_future(batch.add([launch(number)]))
@@ -139,28 +139,28 @@ async def test_an_add_that_is_cancelled_was_done_or_was_not(client: Client, tmp_
             task.cancel()
             await asyncio.wait([task])
         await batch.add(launches(40))
-        await worked_off(batch)
+        await run_all(batch)
 
-    assert await numbers(client) == once(40)
+    assert await started_numbers(client) == once(40)
 
 
 async def doubtful(server: LocalServer, batch: Batch, count: int = 1) -> Run:
-    """Have launches be in doubt, one of which made a run that nothing tells apart."""
+    """Put launches in doubt, one of which started a run that never shows its token."""
     server.outcome("demo", "setup-failure", times=1)
     server.faults.add(START, DropAfter())
     for _ in range(count - 1):
         server.faults.add(START, DropBefore())
     await batch.add(launches(count))
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(worked_off, batch)
+        tasks.start_soon(run_all, batch)
         await until(lambda: batch.counts["unknown"] == count)
         tasks.cancel_scope.cancel()
     instances = await batch._client.instances.list()
     return batch._client.run(instances[0].id)
 
 
-async def test_a_run_is_adopted_once_by_tasks_that_adopt_it_together(server: LocalServer, client: Client) -> None:
-    """For one launch or for two: the others are refused as if they came later."""
+async def test_concurrent_tasks_adopt_a_run_once(server: LocalServer, client: Client) -> None:
+    """For one launch or for two. The others are refused as if they had come later."""
     errors: list[ValueError] = []
 
     async def adopt(batch: Batch, key: str, run: Run) -> None:
@@ -183,7 +183,7 @@ async def test_a_run_is_adopted_once_by_tasks_that_adopt_it_together(server: Loc
 
 
 async def test_a_doubt_is_forgotten_once(server: LocalServer, client: Client) -> None:
-    """By tasks that forget it together, while a pass looks for it."""
+    """By concurrent tasks, while the batch searches for the run."""
     errors: list[ValueError] = []
 
     async def forget(batch: Batch) -> None:
@@ -197,16 +197,16 @@ async def test_a_doubt_is_forgotten_once(server: LocalServer, client: Client) ->
         async with anyio.create_task_group() as tasks:
             for _ in range(3):
                 tasks.start_soon(forget, batch)
-            items = await worked_off(batch)
-        items |= await worked_off(batch)
+            items = await run_all(batch)
+        items |= await run_all(batch)
 
     assert len(errors) == 2
     assert items["mol 0"].state == "succeeded"
     assert server.traffic[START].requests == 2
 
 
-async def test_new_attempts_that_are_planned_together_are_planned_once(server: LocalServer, client: Client) -> None:
-    """With corrections and without, while a pass begins; each is sent once."""
+async def test_concurrent_tasks_plan_a_new_attempt_once(server: LocalServer, client: Client) -> None:
+    """With corrections and without, while a run begins. Each attempt is sent once."""
     counts: list[int] = []
 
     async def retry(batch: Batch, *corrected: Launch) -> None:
@@ -214,28 +214,28 @@ async def test_new_attempts_that_are_planned_together_are_planned_once(server: L
 
     async with client.batch() as batch:
         await batch.add([Launch(f"mol {number}", "dem0") for number in range(4)])
-        await worked_off(batch)
+        await run_all(batch)
         requests = server.traffic[START].requests
         async with anyio.create_task_group() as tasks:
             for _ in range(3):
                 tasks.start_soon(retry, batch, *launches(4))
             await anyio.sleep(0.005)
-            items = await worked_off(batch)
-        items |= await worked_off(batch)
+            items = await run_all(batch)
+        items |= await run_all(batch)
 
     assert sum(counts) == 4
     assert {(item.state, item.attempt) for item in items.values()} == {("succeeded", 2)}
     assert server.traffic[START].requests == requests + 4
-    assert await numbers(client) == once(4)
+    assert await started_numbers(client) == once(4)
 
 
-async def test_cancelling_while_another_pass_sees_the_ends_breaks_neither(server: LocalServer, client: Client) -> None:
-    """What was deleted is deleted, whoever writes it down first."""
+async def test_cancel_while_another_run_sees_the_ends(server: LocalServer, client: Client) -> None:
+    """Deleted runs are recorded as deleted, whichever task records them first."""
     server.outcome("demo", "stuck")
     async with client.batch() as batch:
         await batch.add(launches(6))
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(worked_off, batch)
+            tasks.start_soon(run_all, batch)
             await until(lambda: batch.counts["started"] == 6)
             tasks.cancel_scope.cancel()
         server.faults.add("DELETE /instances/*", Delay(0.05), times=None)
@@ -243,5 +243,5 @@ async def test_cancelling_while_another_pass_sees_the_ends_breaks_neither(server
             tasks.start_soon(batch.cancel)
             tasks.start_soon(batch.cancel)
             await anyio.sleep(0.01)
-            await worked_off(batch)
+            await run_all(batch)
         assert batch.counts["deleted"] == 6

@@ -1,4 +1,4 @@
-"""A rest-uid has one owner, and what is no rest-uid has none."""
+"""A run belongs to one launch, and an id that is not a rest-uid belongs to none."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from st4sd_async._batch.state import LaunchRecord
 from st4sd_async._http.session import ClientSession
 from st4sd_async.local import LocalServer, Reply, ShortList
 
-from .batches import START, launch, launches, numbers, once, worked_off
+from .batches import START, launch, launches, once, run_all, started_numbers
 from .batches import client as client
 from .batches import server as server
 from .journal_helpers import open_journal, read_journal
@@ -32,47 +32,47 @@ JSON = {"Content-Type": "application/json"}
 NONSENSE = ["../../x", "", 7, None, "demo/1", "-rf", "x" * 300, ["demo-1"], "demo-1\n"]
 
 
-async def test_an_answer_with_the_id_of_another_launch_is_a_doubt(
+async def test_an_answer_with_the_id_of_another_launch_puts_the_launch_in_doubt(
     server: LocalServer, client: Client, tmp_path: Path
 ) -> None:
-    """The run stays the first one's, and the second launch finds its own."""
+    """The run stays with the first launch, and the second finds its own."""
     async with client.batch(tmp_path / "campaign.db") as batch:
         await batch.add([launch(0)])
-        first = (await worked_off(batch))["mol 0"].run
+        first = (await run_all(batch))["mol 0"].run
         for handled in (True, False):
             server.faults.add(START, Reply(200, JSON, json.dumps(str(first)).encode(), handled=handled))
         await batch.add(launches(3))
-        items = await worked_off(batch)
+        items = await run_all(batch)
         everything = {item.key: item for item in batch.items}
 
     assert everything["mol 0"].run == first
     assert {item.state for item in everything.values()} == {"succeeded"}
     assert len({item.run for item in everything.values()}) == 3
     assert set(items) == {"mol 1", "mol 2"}
-    assert await numbers(client) == once(3)
+    assert await started_numbers(client) == once(3)
     async with client.batch(tmp_path / "campaign.db") as batch:
         assert {item.key: item.run for item in batch.items} == {key: item.run for key, item in everything.items()}
 
 
-async def test_two_answers_with_one_id_in_the_same_moment_give_it_to_one_launch_at_most(
+async def test_simultaneous_answers_with_one_id_give_it_to_one_launch_at_most(
     server: LocalServer, client: Client, tmp_path: Path
 ) -> None:
-    """While none is written down yet; the one that has it gives it back when the run shows whose it is."""
+    """Before any of them is written. If the owner is wrong, the run is taken back when it shows its token."""
     async with client.batch() as other:
         await other.add([launch(9)])
-        uid = str((await worked_off(other))["mol 9"].run)
+        uid = str((await run_all(other))["mol 9"].run)
     for _ in range(4):
         server.faults.add(START, Reply(200, JSON, json.dumps(uid).encode()))
     async with client.batch(tmp_path / "campaign.db") as batch:
         await batch.add(launches(4))
-        await worked_off(batch)
+        await run_all(batch)
         items = batch.items
 
     assert {item.state for item in items} == {"succeeded"}
     assert len({str(item.run) for item in items} | {uid}) == 5
 
 
-async def test_an_answer_with_the_id_of_a_run_that_was_there_before_is_a_doubt(
+async def test_an_answer_with_the_id_of_an_older_run_puts_the_launch_in_doubt(
     server: LocalServer, client: Client
 ) -> None:
     """It cannot be the run of this start, and the launch finds its own."""
@@ -80,16 +80,14 @@ async def test_an_answer_with_the_id_of_a_run_that_was_there_before_is_a_doubt(
     server.faults.add(START, Reply(200, JSON, json.dumps(stranger).encode(), handled=True))
     async with client.batch() as batch:
         await batch.add([launch()])
-        (item,) = (await worked_off(batch)).values()
+        (item,) = (await run_all(batch)).values()
 
     assert (item.state, str(item.run)) == ("succeeded", server.started[-1].rest_uid)
     assert server.traffic[START].requests == 1
 
 
-async def test_a_run_that_is_found_while_another_launch_is_given_it_stays_with_that_one(
-    client: Client, tmp_path: Path
-) -> None:
-    """The answer to another start has its id, and is just being written down."""
+async def test_a_run_that_is_being_given_to_one_launch_is_not_given_to_another(client: Client, tmp_path: Path) -> None:
+    """The answer to another start has its id and is being written."""
     payload = digest("{}")
     journal = await open_journal(tmp_path / "campaign.db")
     await journal.add([LaunchRecord(key, "demo", payload) for key in ("found", "answered")], {payload: "{}"})
@@ -119,33 +117,33 @@ async def test_a_run_that_is_found_while_another_launch_is_given_it_stays_with_t
 
 
 @pytest.mark.parametrize("answer", NONSENSE, ids=lambda answer: repr(answer)[:12])
-async def test_an_answer_that_is_no_rest_uid_is_a_doubt_about_that_launch(
+async def test_an_answer_that_is_not_a_rest_uid_puts_the_launch_in_doubt(
     server: LocalServer, client: Client, tmp_path: Path, answer: object
 ) -> None:
-    """It is looked for like any other; it harms neither the others nor the next opening."""
+    """Its run is searched for. Other launches and the next opening are not affected."""
     server.faults.add(START, Reply(200, JSON, json.dumps(answer).encode(), handled=True))
     async with client.batch(tmp_path / "campaign.db") as batch:
         await batch.add(launches(3))
-        items = await worked_off(batch)
+        items = await run_all(batch)
     async with client.batch(tmp_path / "campaign.db") as batch:
-        assert await worked_off(batch) == {}
+        assert await run_all(batch) == {}
         assert batch.counts["succeeded"] == 3
 
     assert {item.state for item in items.values()} == {"succeeded"}
-    assert await numbers(client) == once(3)
+    assert await started_numbers(client) == once(3)
 
 
-async def test_an_answer_that_is_no_rest_uid_is_reported_if_the_run_is_not_found(
+async def test_an_answer_that_is_not_a_rest_uid_is_reported_if_no_run_is_found(
     server: LocalServer, client: Client, tmp_path: Path
 ) -> None:
-    """With the answer, and without a second start."""
+    """The error quotes the answer, and nothing is started again."""
     async with client.batch(tmp_path / "campaign.db") as batch:
         await batch.add(launches(2))
-        await worked_off(batch)
+        await run_all(batch)
         server.faults.add(START, Reply(200, JSON, b'"../../x"'))
         server.faults.add("GET /instances/$", ShortList(0.5), times=None)
         await batch.add(launches(3))
-        items = await worked_off(batch)
+        items = await run_all(batch)
 
     error = items["mol 2"].error
     assert isinstance(error, StartOutcomeUnknown)
@@ -166,17 +164,15 @@ SPOILED = [
 
 
 @pytest.mark.parametrize("sql", SPOILED)
-async def test_ids_in_an_older_journal_that_are_none_harm_nothing(
-    tmp_path: Path, server: LocalServer, sql: str
-) -> None:
-    """Earlier versions wrote down whatever the service answered, and gave a run to two launches."""
+async def test_invalid_ids_in_an_older_journal_do_no_harm(tmp_path: Path, server: LocalServer, sql: str) -> None:
+    """Earlier versions stored whatever the service answered, and gave a run to two launches."""
     path = await anyio.to_thread.run_sync(copied, FORMAT_1, tmp_path, f"{server.url}/")
 
-    def spoil() -> None:
+    def damage() -> None:
         with closing(sqlite3.connect(path)) as database, database:
             database.execute(sql)
 
-    await anyio.to_thread.run_sync(spoil)
+    await anyio.to_thread.run_sync(damage)
     config = Config(settle=0.3, poll_interval=0.05, grace=0.1)
     async with Client(server.url, api_key=server.api_key, config=config) as client:
         await client.push(server.example("demo"))
@@ -184,20 +180,20 @@ async def test_ids_in_an_older_journal_that_are_none_harm_nothing(
             async with client.batch(path) as batch:
                 assert len(batch.items) == 19
                 repr([(item.run, item.status, item.error) for item in batch.items])
-                items = await worked_off(batch)
+                items = await run_all(batch)
 
     assert not [item for item in items.values() if isinstance(item.error, (ValueError, TypeError))]
 
 
-async def test_a_launch_whose_run_is_anothers_is_in_doubt(tmp_path: Path) -> None:
+async def test_a_launch_whose_run_belongs_to_another_is_in_doubt(tmp_path: Path) -> None:
     """An earlier version gave the run to both, and the last one counted."""
     path = await anyio.to_thread.run_sync(copied, FORMAT_1, tmp_path)
 
-    def spoil() -> None:
+    def damage() -> None:
         with closing(sqlite3.connect(path)) as database, database:
             database.execute("UPDATE run SET key = 'failed' WHERE key = 'started'")
 
-    await anyio.to_thread.run_sync(spoil)
+    await anyio.to_thread.run_sync(damage)
     journal = await read_journal(path, server="http://127.0.0.1:38291/")
 
     row = journal.records["started"]

@@ -1,4 +1,4 @@
-"""What the runs of a batch leave: files in folders, and properties in a table."""
+"""The results of a batch: files in folders, and properties in a table."""
 
 from __future__ import annotations
 
@@ -11,27 +11,25 @@ import pytest
 from st4sd_async import Client, Launch, UnknownOutput
 from st4sd_async.local import LocalServer, Reply
 
-from .batches import START, launch, launches, worked_off
+from .batches import START, launch, launches, run_all
 from .batches import client as client
 from .batches import server as server
 
 pytestmark = pytest.mark.anyio
 
 
-async def test_results_are_collected_off_the_runs_that_succeed(
-    server: LocalServer, client: Client, tmp_path: Path
-) -> None:
-    """A folder for each key; what could not be had is told, and had by the next pass."""
+async def test_results_of_successful_runs_are_downloaded(server: LocalServer, client: Client, tmp_path: Path) -> None:
+    """Into a folder for each key. A failed download is reported and repeated by the next run."""
     server.outcome("demo", "component-failure", times=1)
     async with client.batch(tmp_path / "campaign.db", max_running=None) as batch:
         await batch.add([launch(9)])
-        await worked_off(batch)
+        await run_all(batch)
         await batch.add(launches(3))
         server.faults.add("GET /instances/*/outputs/Energies", Reply(400), times=1)
-        first = await worked_off(batch, outputs=["Energies"], to=tmp_path / "results")
+        first = await run_all(batch, outputs=["Energies"], to=tmp_path / "results")
         counts = batch.counts
-        second = await worked_off(batch, outputs=["Energies"], to=tmp_path / "results")
-        assert await worked_off(batch, outputs=["Energies"], to=tmp_path / "results") == {}
+        second = await run_all(batch, outputs=["Energies"], to=tmp_path / "results")
+        assert await run_all(batch, outputs=["Energies"], to=tmp_path / "results") == {}
         assert batch.counts["collected"] == 3
 
     assert (counts["collected"], counts["succeeded"], counts["failed"]) == (2, 1, 1)
@@ -45,12 +43,12 @@ async def test_results_are_collected_off_the_runs_that_succeed(
 
 
 async def test_a_folder_has_the_name_of_its_key(client: Client, tmp_path: Path) -> None:
-    """Unless another would be taken for it where capitals do not count, or it is no name for a folder."""
+    """Unless another key differs only by case, or the key is not a valid name."""
     keys = ["C2H5OH", "c2h5oh", "CCO / water"]
     async with client.batch(tmp_path / "campaign.db") as batch:
         await batch.add(Launch(key, "demo", launch().payload) for key in keys[:1])
         await batch.add(Launch(key, "demo", launch().payload) for key in keys[1:])
-        items = await worked_off(batch, outputs=["Energies"], to=tmp_path / "results")
+        items = await run_all(batch, outputs=["Energies"], to=tmp_path / "results")
     async with client.batch(tmp_path / "campaign.db") as batch:
         assert [item.files for item in batch.items] == [items[key].files for key in keys]
 
@@ -60,7 +58,7 @@ async def test_a_folder_has_the_name_of_its_key(client: Client, tmp_path: Path) 
 
 
 async def test_a_link_in_place_of_the_folder_of_a_key_is_not_followed(client: Client, tmp_path: Path) -> None:
-    """The user chose the folder for all keys, which may be a link; one in it is an error, and is told how to mend."""
+    """The folder for all keys may be a link. A link inside it is an error that says what to do."""
     results, disk, elsewhere = tmp_path / "results", tmp_path / "disk", tmp_path / "elsewhere"
     disk.mkdir()
     elsewhere.mkdir()
@@ -68,9 +66,9 @@ async def test_a_link_in_place_of_the_folder_of_a_key_is_not_followed(client: Cl
     (disk / "mol-0").symlink_to(elsewhere)
     async with client.batch(tmp_path / "campaign.db") as batch:
         await batch.add(Launch(key, "demo", launch().payload) for key in ("mol-0", "mol-1"))
-        items = await worked_off(batch, outputs=["Energies"], to=results)
+        items = await run_all(batch, outputs=["Energies"], to=results)
         (disk / "mol-0").unlink()
-        (again,) = (await worked_off(batch, outputs=["Energies"], to=results)).values()
+        (again,) = (await run_all(batch, outputs=["Energies"], to=results)).values()
 
     refused, good = items["mol-0"], items["mol-1"]
     assert "'mol-0' is in the target already, as a symbolic link" in str(refused.error)
@@ -80,32 +78,32 @@ async def test_a_link_in_place_of_the_folder_of_a_key_is_not_followed(client: Cl
 
 
 async def test_files_of_another_batch_are_not_replaced(server: LocalServer, client: Client, tmp_path: Path) -> None:
-    """That is told before anything is started; files of the user are no obstacle."""
+    """This is reported before anything is started. Other files in the folder do not matter."""
     results = tmp_path / "results"
     for name in ("first.db", "second.db"):
         async with client.batch(tmp_path / name) as batch:
             await batch.add([launch(0), launch(1)])
             if name == "first.db":
-                await worked_off(batch, outputs=["Energies"], to=results)
+                await run_all(batch, outputs=["Energies"], to=results)
                 continue
             with pytest.raises(ValueError, match="already has the files of another batch for 2 of the launches"):
-                await worked_off(batch, outputs=["Energies"], to=results)
+                await run_all(batch, outputs=["Energies"], to=results)
             assert (batch.counts["planned"], server.traffic[START].requests) == (2, 2)
             await anyio.Path(tmp_path / "other" / "mol-0").mkdir(parents=True)
-            await worked_off(batch, outputs=["Energies"], to=tmp_path / "other")
+            await run_all(batch, outputs=["Energies"], to=tmp_path / "other")
             assert batch.counts["collected"] == 2
 
 
-async def test_a_wish_that_cannot_be_met_takes_nothing_away(client: Client, tmp_path: Path) -> None:
-    """What was collected before stays so; the error is that of the wish."""
+async def test_a_failed_request_keeps_earlier_downloads(client: Client, tmp_path: Path) -> None:
+    """The launch stays collected, and the error is that of the new request."""
     async with client.batch(tmp_path / "campaign.db") as batch:
         await batch.add([launch(0)])
-        (before,) = (await worked_off(batch, outputs=["Energies"], to=tmp_path / "results")).values()
-        (wrong,) = (await worked_off(batch, outputs=["Energy"], to=tmp_path / "results")).values()
+        (before,) = (await run_all(batch, outputs=["Energies"], to=tmp_path / "results")).values()
+        (wrong,) = (await run_all(batch, outputs=["Energy"], to=tmp_path / "results")).values()
         counts = batch.counts
-        assert await worked_off(batch, outputs=["Energies"], to=tmp_path / "results") == {}
+        assert await run_all(batch, outputs=["Energies"], to=tmp_path / "results") == {}
 
-        (early,) = (await worked_off(batch, outputs=["Energies"], to=tmp_path / "other")).values()
+        (early,) = (await run_all(batch, outputs=["Energies"], to=tmp_path / "other")).values()
 
     assert early.error is None
     assert isinstance(wrong.error, UnknownOutput)
@@ -114,40 +112,40 @@ async def test_a_wish_that_cannot_be_met_takes_nothing_away(client: Client, tmp_
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         ({"outputs": ["Energies"]}, "to, the folder for key-outputs, is missing"),
         ({"to": "results"}, "outputs, names of key-outputs, is missing"),
         ({"outputs": "Energies", "to": "."}, r"use \['Energies'\]"),
     ],
 )
-async def test_outputs_and_a_folder_go_together(client: Client, options: Any, told: str) -> None:
-    """And outputs are several names."""
+async def test_outputs_and_to_must_be_given_together(client: Client, options: Any, message: str) -> None:
+    """And outputs must be a list."""
     async with client.batch() as batch:
-        with pytest.raises(ValueError, match=told):
+        with pytest.raises(ValueError, match=message):
             await anext(batch.run(**options))
 
 
-async def test_files_that_were_removed_are_fetched_again(client: Client, tmp_path: Path) -> None:
-    """Collected means that they are there."""
+async def test_removed_files_are_downloaded_again(client: Client, tmp_path: Path) -> None:
+    """Collected means that the files exist."""
     async with client.batch(tmp_path / "campaign.db") as batch:
         await batch.add(launches(3))
-        items = await worked_off(batch, outputs=["Energies"], to=tmp_path / "results")
+        items = await run_all(batch, outputs=["Energies"], to=tmp_path / "results")
         (gone,) = items["mol 1"].files
         await anyio.Path(gone).unlink()
-        again = await worked_off(batch, outputs=["Energies"], to=tmp_path / "results")
+        again = await run_all(batch, outputs=["Energies"], to=tmp_path / "results")
 
     assert list(again) == ["mol 1"]
     assert (again["mol 1"].error, again["mol 1"].files) == (None, (gone,))
     assert await anyio.Path(gone).exists()
 
 
-async def test_properties_of_all_runs_are_one_table(server: LocalServer, client: Client) -> None:
-    """Each row with its key; what a run did not measure is told beside it."""
+async def test_properties_of_all_runs_are_in_one_table(server: LocalServer, client: Client) -> None:
+    """Each row has its key. Runs without properties are listed as problems."""
     server.outcome("demo", "component-failure", times=1)
     async with client.batch() as batch:
         await batch.add(launches(3))
-        items = await worked_off(batch)
+        items = await run_all(batch)
         found = await batch.properties(["energy"])
 
     good = {key for key, item in items.items() if not item.error}

@@ -1,4 +1,4 @@
-"""A batch goes on with a journal that an earlier version wrote."""
+"""A batch resumes a journal of an earlier version."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from st4sd_async import Client, Launch, Run
 from st4sd_async.local import LocalServer
 
 from .batches import client as client
+from .batches import run_all
 from .batches import server as server
-from .batches import worked_off
 from .journals import FORMAT_1, copied
 
 pytestmark = pytest.mark.anyio
@@ -38,24 +38,26 @@ SETTLED = {
 """Launches that come to something else than success; the run of the last is not at the new server."""
 
 
-def withheld(key: str) -> Launch:
-    """A launch whose credentials the journal does not keep, as it was added when the journal was made."""
+def launch_with_credentials(key: str) -> Launch:
+    """Return a launch whose credentials are not in the journal, as it was added when the journal was created."""
     bucket = {"accessKeyID": "a", "secretAccessKey": "b", "bucket": "mine", "endpoint": "http://s3"}
     payload: dict[str, Any] = {"inputs": FILES, "metadata": {"name": key.split()[0]}, "s3": bucket}
     return Launch(key, EXPERIMENTS.get(key, "demo"), {**payload, "environmentVariables": {"PASSWORD": "c"}})
 
 
-WITHHELD = [withheld(f"planned, {what}") for what in ("ended", "not sent", "by hand", "absent", "withheld")]
+WITHHELD = [
+    launch_with_credentials(f"planned, {what}") for what in ("ended", "not sent", "by hand", "absent", "withheld")
+]
 
 
 async def start_by_hand(client: Client, key: str) -> Run:
-    """Make the run that a launch in doubt may have made."""
+    """Start the run that a launch in doubt may have started."""
     metadata = {"st4sd-async-key": TOKENS[key]}
     return await client.start(EXPERIMENTS.get(key, "demo"), {"inputs": FILES, "metadata": metadata})
 
 
 async def test_a_batch_resumes_a_journal_of_format_1(server: LocalServer, client: Client, tmp_path: Path) -> None:
-    """What is planned is started once, what is in doubt is recognized, and what has ended stays as it is."""
+    """Planned launches are started once, runs of launches in doubt are recognised, and the rest stays as it is."""
     definition = server.example("demo")
     for name in ("broken", "doubtful"):
         await client.push({**definition, "metadata": {"package": {"name": name, "tags": ["latest"]}}})
@@ -64,7 +66,7 @@ async def test_a_batch_resumes_a_journal_of_format_1(server: LocalServer, client
 
     async with client.batch(path) as batch:
         assert await batch.add(WITHHELD) == 0
-        items = await worked_off(batch)
+        items = await run_all(batch)
         everything = {item.key: item for item in batch.items}
 
     assert set(items) == {"started", "planned", *TOKENS, *(one.key for one in WITHHELD)}

@@ -308,7 +308,7 @@ async def test_runs_of_earlier_attempts_stay_owned(tmp_path: Path) -> None:
     assert (await read_journal(tmp_path / "a.db")).owners == {"demo-1": "mol", "demo-2": "mol"}
 
 
-# What is in memory of it.
+# In memory.
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""A journal that an earlier version wrote is opened by this one, and means the same."""
+"""A journal of an earlier version is opened and keeps its meaning."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ TOKENS = {
 
 
 async def test_a_journal_of_format_1_is_read_in_full(tmp_path: Path) -> None:
-    """Launches in their states and order, proofs, candidates, runs, and the instances that were there before."""
+    """Launches with states and order, proofs, candidates, runs, and the instances that existed before."""
     journal = await read_journal(copied(FORMAT_1, tmp_path), server=SERVER)
 
     rows = journal.records
@@ -91,7 +91,7 @@ async def test_a_journal_of_format_1_is_read_in_full(tmp_path: Path) -> None:
 
 
 async def test_a_journal_of_format_1_can_be_read_while_it_is_open(tmp_path: Path) -> None:
-    """By the reader of copies, before and after a batch has opened it."""
+    """Before and after a batch has opened it."""
     path = copied(FORMAT_1, tmp_path)
     before = await read_snapshot(path)
     journal = await open_journal(path, 0.0, SERVER)
@@ -104,21 +104,21 @@ async def test_a_journal_of_format_1_can_be_read_while_it_is_open(tmp_path: Path
 
 @pytest.mark.parametrize(("key", "attempt"), [("unknown", 1), ("second attempt", 2)])
 def test_the_token_of_a_launch_never_changes(key: str, attempt: int) -> None:
-    """A run that an earlier version started is recognized by it, so both its name and its derivation are for ever."""
+    """Runs of earlier versions are recognised by it, so its name and derivation are fixed."""
     assert METADATA_KEY == "st4sd-async-key"
     assert token(TOKEN, key, attempt) == TOKENS[key]
 
 
-def old_look(path: Path) -> tuple[str, list[Any]]:
-    """What the version that wrote format 1 reads of a journal: its format and all launches."""
+def read_as_format_1(path: Path) -> tuple[str, list[Any]]:
+    """Return the format and the launches as the version that wrote format 1 reads them."""
     with closing(sqlite3.connect(path)) as database:
         ((found,),) = database.execute("SELECT value FROM journal WHERE name = 'format'")
         columns = [column[1] for column in database.execute("PRAGMA table_info(item)")]
         return found, [columns, database.execute("SELECT * FROM item ORDER BY rowid").fetchall()]
 
 
-def killed(path: Path, size: int, folder: Path) -> Path:
-    """The files as a kill leaves them when so many bytes of the log are written."""
+def crashed_copy(path: Path, size: int, folder: Path) -> Path:
+    """Copy the files as a crash leaves them when some bytes of the log are written."""
     folder.mkdir()
     shutil.copyfile(path, folder / path.name)
     log = path.with_name(f"{path.name}-wal").read_bytes()
@@ -126,18 +126,18 @@ def killed(path: Path, size: int, folder: Path) -> Path:
     return folder / path.name
 
 
-async def test_a_journal_of_format_1_is_brought_to_format_2_in_one_transaction(tmp_path: Path) -> None:
-    """Wherever the process is killed, the file is a journal of one format or of the other, with all its launches."""
+async def test_a_journal_of_format_1_is_migrated_in_one_transaction(tmp_path: Path) -> None:
+    """Wherever the process is killed, the file has one format or the other, with all launches."""
     path = await anyio.to_thread.run_sync(copied, FORMAT_1, tmp_path)
-    before = await anyio.to_thread.run_sync(old_look, path)
+    before = await anyio.to_thread.run_sync(read_as_format_1, path)
     journal = await open_journal(path, 0.0, SERVER)
     size = (await anyio.Path(f"{path}-wal").stat()).st_size
 
     formats = []
     for cut in (*range(0, size, 4096 // 2), size):
-        looked_at = await anyio.to_thread.run_sync(killed, path, cut, tmp_path / f"{cut} looked at")
-        copy = await anyio.to_thread.run_sync(killed, path, cut, tmp_path / str(cut))
-        found = await anyio.to_thread.run_sync(old_look, looked_at)
+        copy_to_read = await anyio.to_thread.run_sync(crashed_copy, path, cut, tmp_path / f"{cut} read")
+        copy = await anyio.to_thread.run_sync(crashed_copy, path, cut, tmp_path / str(cut))
+        found = await anyio.to_thread.run_sync(read_as_format_1, copy_to_read)
         formats.append(found[0])
         if found[0] == "1":
             assert found == before
@@ -150,7 +150,7 @@ async def test_a_journal_of_format_1_is_brought_to_format_2_in_one_transaction(t
 
 
 async def test_a_journal_is_migrated_once(tmp_path: Path) -> None:
-    """And says in its header what it is, so that another program's file is never taken for one."""
+    """Afterwards its header identifies it as a journal."""
     path = await anyio.to_thread.run_sync(copied, FORMAT_1, tmp_path)
     for _ in range(2):
         journal = await open_journal(path, server=SERVER)

@@ -1,4 +1,4 @@
-"""Opening a journal: cancelled, forked, and of a path where something else is."""
+"""Opening a journal: cancelled, forked, or where the path is something else."""
 
 from __future__ import annotations
 
@@ -84,8 +84,8 @@ asyncio.run(main(*sys.argv[1:]))
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the system cannot fork")
 @pytest.mark.parametrize("how", ["lives", "closes", "drops it"])
-async def test_a_forked_child_neither_keeps_a_journal_nor_harms_it(tmp_path: Path, how: str) -> None:
-    """Whether it goes on or ends before its parent, which is killed after it has written once more."""
+async def test_a_forked_child_neither_locks_nor_damages_a_journal(tmp_path: Path, how: str) -> None:
+    """Whether it outlives its parent or ends before; the parent is killed after one more write."""
     path = tmp_path / "campaign.db"
     parent = await anyio.run_process([sys.executable, "-c", FORKING, str(path), how], check=False, stderr=None)
     assert parent.returncode == -signal.SIGKILL
@@ -102,8 +102,8 @@ def snapshot(path: Path) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in path.parent.iterdir() if file.is_file()}
 
 
-def of_another_program(path: Path, mode: str) -> sqlite3.Connection:
-    """Its database, which it has open."""
+def create_other_database(path: Path, mode: str) -> sqlite3.Connection:
+    """Create and open the database of another program."""
     database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     database.execute(f"PRAGMA journal_mode = {mode}")
     database.execute("CREATE TABLE journal (id INTEGER PRIMARY KEY, text TEXT)")
@@ -114,9 +114,9 @@ def of_another_program(path: Path, mode: str) -> sqlite3.Connection:
 @pytest.mark.parametrize("mode", ["DELETE", "WAL"])
 @pytest.mark.parametrize("is_open", [False, True], ids=["closed", "open"])
 async def test_the_database_of_another_program_is_left_untouched(tmp_path: Path, mode: str, is_open: bool) -> None:
-    """Byte for byte, its journal mode and its log included; its program goes on."""
+    """Byte for byte, including its journal mode and its log. The other program can continue."""
     path = tmp_path / "diary.db"
-    database = await anyio.to_thread.run_sync(of_another_program, path, mode)
+    database = await anyio.to_thread.run_sync(create_other_database, path, mode)
     if not is_open:
         await anyio.to_thread.run_sync(database.close)
     before = await anyio.to_thread.run_sync(snapshot, path)
@@ -152,21 +152,21 @@ OTHERS: dict[str, tuple[Callable[[Path], object], type[JournalError], str]] = {
 
 
 @pytest.mark.parametrize("what", OTHERS)
-async def test_what_is_no_database_is_refused_and_left_untouched(tmp_path: Path, what: str) -> None:
-    """With what it is; nothing blocks, and nothing is left beside it."""
-    make, error, told = OTHERS[what]
+async def test_a_path_that_is_not_a_database_is_refused_and_left_untouched(tmp_path: Path, what: str) -> None:
+    """The error says what it is. Nothing blocks, and no files are created beside it."""
+    make, error, message = OTHERS[what]
     path = tmp_path / "campaign.db"
     await anyio.to_thread.run_sync(make, path)
     before = await anyio.to_thread.run_sync(snapshot, path)
 
-    with anyio.fail_after(5), pytest.raises(error, match=told):
+    with anyio.fail_after(5), pytest.raises(error, match=message):
         await open_journal(path)
 
     assert await anyio.to_thread.run_sync(snapshot, path) == before
 
 
 async def test_an_empty_file_becomes_a_journal(tmp_path: Path) -> None:
-    """As one that was made for a temporary name; and so does a database without anything in it."""
+    """For example a temporary file. So does an SQLite database without tables."""
     (empty, bare) = tmp_path / "empty.db", tmp_path / "bare.db"
     await anyio.Path(empty).touch()
     with closing(sqlite3.connect(bare)) as database:
@@ -176,8 +176,8 @@ async def test_an_empty_file_becomes_a_journal(tmp_path: Path) -> None:
     assert await is_free(bare)
 
 
-async def test_a_journal_that_was_killed_at_birth_is_opened(tmp_path: Path) -> None:
-    """All of it is in its log then."""
+async def test_a_journal_is_opened_if_its_creator_was_killed(tmp_path: Path) -> None:
+    """All of it is in the log then."""
     journal = await open_journal(tmp_path / "a.db")
     await journal.add([planned := record()], {})
     await journal.replace(planned, planned.to_sending(1, 1.0))

@@ -1,4 +1,4 @@
-"""A look into a journal that another has open."""
+"""Reading a journal that another batch has open."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def test_a_journal_can_be_read_while_it_is_open(tmp_path: Path) -> None:
-    """What was saved is there at once; what is being sent is no doubt, and the owner goes on."""
+    """Changes are visible at once. A launch that is being sent is shown as such, and the owner continues."""
     path = tmp_path / "a.db"
     journal = await open_journal(path)
     first, second = record("mol 0"), record("mol 1")
@@ -37,8 +37,8 @@ async def test_a_journal_can_be_read_while_it_is_open(tmp_path: Path) -> None:
     assert [one.name async for one in anyio.Path(tmp_path).iterdir()] == ["a.db"]
 
 
-async def test_what_is_read_in_the_middle_of_anything_is_whole(tmp_path: Path) -> None:
-    """While thousands of pages are written, and the log is moved into the journal again and again."""
+async def test_a_snapshot_is_consistent_at_any_moment(tmp_path: Path) -> None:
+    """While thousands of pages are written and the log is checkpointed again and again."""
     path = tmp_path / "a.db"
     journal = await open_journal(path)
     launches = [record(f"mol {number}") for number in range(200)]
@@ -69,8 +69,8 @@ async def test_what_is_read_in_the_middle_of_anything_is_whole(tmp_path: Path) -
     assert order == sorted(order)
 
 
-async def test_a_journal_of_another_version_is_not_guessed_at(tmp_path: Path) -> None:
-    """Nor is what is no journal."""
+async def test_a_newer_format_is_refused(tmp_path: Path) -> None:
+    """So is a file that is not a journal."""
     newer, other = tmp_path / "newer.db", tmp_path / "other.db"
     await (await open_journal(newer)).close()
     with closing(sqlite3.connect(newer)) as database:
@@ -84,8 +84,8 @@ async def test_a_journal_of_another_version_is_not_guessed_at(tmp_path: Path) ->
         await read_snapshot(other)
 
 
-async def test_the_last_state_counts(tmp_path: Path) -> None:
-    """Not that in the journal, while a newer one is in the log."""
+async def test_a_snapshot_includes_the_log(tmp_path: Path) -> None:
+    """The log may have newer states than the main file."""
     journal = await open_journal(tmp_path / "a.db")
     await journal.add([record()], {"digest": "{}"})
     await change(journal, record().to_refused("BadRequest", "no", NOW))

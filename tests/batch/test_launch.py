@@ -1,4 +1,4 @@
-"""What goes into the journal of a launch, and what does not."""
+"""How a launch is stored in the journal."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SECRETIVE: dict[str, Any] = {
 
 
 async def test_credentials_are_left_out_and_put_back() -> None:
-    """Five of them; names, buckets and the rest stay; what is sent is what was given, and our key."""
+    """Names, buckets and the rest stay. The sent payload is the original one plus the token."""
     prepared = await prepare_launch(Launch("mol", "demo", SECRETIVE), 1.0)
     sent = payload_to_send(prepared.content, prepared.credentials, "abc")
 
@@ -40,8 +40,8 @@ async def test_credentials_are_left_out_and_put_back() -> None:
     assert sent == {**SECRETIVE, "metadata": {"campaign": "first", METADATA_KEY: "abc"}}
 
 
-async def test_other_credentials_are_no_other_payload() -> None:
-    """They are renewed now and then."""
+async def test_renewed_credentials_are_not_another_payload() -> None:
+    """Credentials are renewed regularly."""
     renewed = {**SECRETIVE, "environmentVariables": {"PASSWORD": "fake-9", "THREADS": 8}}
 
     first, second = [
@@ -55,7 +55,7 @@ async def test_other_credentials_are_no_other_payload() -> None:
     "payload", [None, {}, {"variables": {"a": "[not kept]"}}, {"s3": {"dataset": "mine"}}], ids=str
 )
 async def test_a_payload_without_credentials_needs_none(payload: Any) -> None:
-    """Whatever it looks like."""
+    """Even if it looks as if some were left out."""
     prepared = await prepare_launch(Launch("mol", "demo", payload), 1.0)
 
     assert not lacks_credentials(prepared.content)
@@ -63,23 +63,25 @@ async def test_a_payload_without_credentials_needs_none(payload: Any) -> None:
     assert payload_to_send(prepared.content, {}, "abc") == {**(payload or {}), "metadata": {METADATA_KEY: "abc"}}
 
 
-async def test_the_order_of_a_payload_is_no_difference() -> None:
-    """Nor is how it was given."""
+async def test_the_order_of_a_payload_does_not_matter() -> None:
+    """Equal payloads have equal digests."""
     first = await prepare_launch(Launch("mol", "demo", {"variables": {"a": 1, "b": 2}, "platform": "x"}), 1.0)
     second = await prepare_launch(Launch("mol", "demo", {"platform": "x", "variables": {"b": 2, "a": 1}}), 1.0)
 
     assert first.record == second.record
 
 
-async def test_differences_are_told_by_their_place() -> None:
-    """Values, but not contents; a few of many."""
+async def test_differences_are_described_by_path() -> None:
+    """Values are quoted, file contents are not. Only the first few are listed."""
     before = await prepare_launch(Launch("mol", "demo", {"variables": {"a": 1}, "platform": "x"}), 1.0)
     after = await prepare_launch(Launch("mol", "demo:2", {"variables": {str(n): n for n in range(9)}}), 1.0)
 
-    told = describe_differences(before.record, before.content, after.record, after.content)
+    message = describe_differences(before.record, before.content, after.record, after.content)
 
-    assert told.startswith("experiment was 'demo' and is 'demo:2'; platform was 'x' and is absent; variables.a was 1")
-    assert told.endswith("; and 7 more")
+    assert message.startswith(
+        "experiment was 'demo' and is 'demo:2'; platform was 'x' and is absent; variables.a was 1"
+    )
+    assert message.endswith("; and 7 more")
 
 
 @pytest.mark.parametrize(
@@ -94,38 +96,38 @@ async def test_differences_are_told_by_their_place() -> None:
         ("a", 3, TypeError),
     ],
 )
-def test_a_launch_that_will_not_do_is_refused_at_once(key: Any, experiment: Any, error: type[Exception]) -> None:
+def test_an_invalid_launch_is_refused_at_once(key: Any, experiment: Any, error: type[Exception]) -> None:
     """Before anything is opened."""
     with pytest.raises(error, match="must be"):
         Launch(key, experiment)
 
 
-def test_a_launch_with_what_becomes_a_payload_says_how() -> None:
-    """The error is the call to make."""
+def test_a_launch_with_a_convertible_payload_says_how_to_convert_it() -> None:
+    """The error has the call to make."""
     staged = Staged(S3(bucket="mine"), {})
 
     with pytest.raises(TypeError, match=r"not Staged: call its \.as_inputs\(\)"):
         Launch("a", "demo", staged)  # type: ignore[arg-type] # on purpose
 
 
-async def test_a_start_with_what_becomes_a_payload_says_how() -> None:
-    """As a launch does; what becomes none is only named."""
-    given: list[Any] = [Staged(S3(bucket="mine"), {}), 3]
+async def test_a_start_with_a_convertible_payload_says_how_to_convert_it() -> None:
+    """As for a launch. Other types are only named."""
+    values: list[Any] = [Staged(S3(bucket="mine"), {}), 3]
     ways = [r"not Staged: call its \.as_inputs\(\)", "not int$"]
-    for one, way in zip(given, ways, strict=True):
+    for one, way in zip(values, ways, strict=True):
         with pytest.raises(TypeError, match=way):
             await prepare(one)
 
 
-async def test_our_name_in_the_metadata_is_ours() -> None:
-    """A run is known by it."""
+async def test_the_name_of_the_token_is_reserved() -> None:
+    """Runs are recognised by it."""
     with pytest.raises(InvalidPayload, match="use another"):
         await prepare_launch(Launch("mol", "demo", {"metadata": {METADATA_KEY: "x"}}), 1.0)
 
 
 @pytest.mark.parametrize("key", ["..", ".", "a/b", "a ", "con" * 60, "\u00fc", "a.", "-", "mol / 7: \u00fc"])
-def test_a_folder_is_named_by_a_key_that_will_do_and_else_by_something_like_it(key: str) -> None:
-    """No path, no two alike where case does not count, nothing that a file system refuses."""
+def test_a_key_that_is_not_a_valid_name_gets_a_hashed_folder(key: str) -> None:
+    """Never a path, never equal to another name except for case, always valid on every file system."""
     name = folder_name(key, has_twin=False)
 
     assert name != key
@@ -135,8 +137,8 @@ def test_a_folder_is_named_by_a_key_that_will_do_and_else_by_something_like_it(k
     assert folder_name("Mol-1.a", has_twin=True) != "Mol-1.a"
 
 
-def test_no_key_can_be_chosen_so_that_it_shares_the_folder_of_another() -> None:
-    """Also one that is called like the folder, as it is now and as it was before."""
+def test_no_two_keys_share_a_folder() -> None:
+    """Even if a key equals the folder name of another."""
     folder = folder_name("a:b", has_twin=False)
     keys = ["a:b", "a-b", folder, folder.replace("~", "-"), folder_name(folder, has_twin=False)]
 

@@ -1,4 +1,4 @@
-"""Was it started? The verdict, with literals."""
+"""The rules for launches in doubt."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from st4sd_async._batch.state import LaunchRecord, State
 
 SETTLE = 180.0
 BEGAN = 1000.0
-NOBODY = KnownInstances({}, {})
+NOTHING_KNOWN = KnownInstances({}, {})
 EVERY_30_S = range(0, 181, 30)
 """Seconds after the doubt began at which there are looks, over one settle window."""
 THREE_WINDOWS = range(0, 541, 30)
 
 
 def doubt(**parts: Any) -> LaunchRecord:
-    given = {"state": State.UNKNOWN, "opening": 2, "experiment": "demo:latest", **parts}
-    return LaunchRecord(key="mol", payload="0", **given)
+    fields = {"state": State.UNKNOWN, "opening": 2, "experiment": "demo:latest", **parts}
+    return LaunchRecord(key="mol", payload="0", **fields)
 
 
 def ours(uid: str = "demo-1") -> ObservedInstance:
@@ -40,17 +40,17 @@ def ours(uid: str = "demo-1") -> ObservedInstance:
 
 
 def bare(uid: str = "demo-1", package: str | None = "demo") -> ObservedInstance:
-    """One that waits, or whose list entry shows nothing of it."""
+    """Return an instance that waits, or whose list entry shows nothing about it."""
     return ObservedInstance(uid, package, has_executed=False)
 
 
 def failed(uid: str = "demo-1") -> ObservedInstance:
-    """One that failed at set-up."""
+    """Return an instance that failed at set-up."""
     return ObservedInstance(uid, "demo", is_over=True, has_executed=False)
 
 
 def spent(uid: str = "demo-1") -> ObservedInstance:
-    """One that executed something, and ended without metadata."""
+    """Return an instance that executed something and ended without metadata."""
     return ObservedInstance(uid, "demo", is_over=True, has_executed=True)
 
 
@@ -62,12 +62,12 @@ def verdict(
     looks: Iterable[float],
     *seen: ObservedInstance,
     proves: bool = True,
-    known: KnownInstances = NOBODY,
+    known: KnownInstances = NOTHING_KNOWN,
     has_policy: bool = False,
     window: SettleWindow | None = None,
     **parts: Any,
 ) -> Verdict:
-    """The verdict after looks at these moments, all of which show the same."""
+    """Return the verdict after observations at these times, which all show the same."""
     window = window or SettleWindow(SETTLE, BEGAN)
     last: Verdict | None = None
     for seconds in looks:
@@ -97,7 +97,7 @@ TABLE: list[tuple[str, Iterable[float], list[ObservedInstance], bool, Verdict]] 
     ("one that executed", EVERY_30_S, [spent()], True, Undecidable(IDLE)),
     ("one idle, one that waits", EVERY_30_S, [failed(), bare("demo-2")], True, Undecided(("demo-2",), BOTH)),
     ("another package's", EVERY_30_S, [bare("other-1", "other")], True, Absent()),
-    ("nobody knows whose package", EVERY_30_S, [bare("x-1", None)], True, Undecided(("x-1",), ("x-1",))),
+    ("package unknown", EVERY_30_S, [bare("x-1", None)], True, Undecided(("x-1",), ("x-1",))),
     ("two of ours", [0], [ours(), ours("demo-2")], True, Undecidable(("demo-1", "demo-2"))),
 ]  # fmt: skip
 
@@ -123,8 +123,8 @@ def test_the_verdict(looks: Iterable[float], seen: list[ObservedInstance], prove
         ([-200, -150, -100, -50, 0], False),
     ],
 )
-def test_absence_takes_five_pieces_of_evidence_spread_over_a_window(looks: list[float], expected: bool) -> None:
-    """Half a window counts between two of them at most, and nothing before the doubt began."""
+def test_absence_needs_five_pieces_of_evidence_over_a_window(looks: list[float], expected: bool) -> None:
+    """A gap counts for at most half a window, and nothing counts before the doubt began."""
     window = SettleWindow(SETTLE, BEGAN)
     for at in looks:
         window.add(BEGAN + at, is_evidence=True)
@@ -132,8 +132,8 @@ def test_absence_takes_five_pieces_of_evidence_spread_over_a_window(looks: list[
     assert window.proves_absence is expected
 
 
-def test_a_look_without_evidence_counts_for_nothing_and_resets_nothing() -> None:
-    """Neither a short list, nor one that shows a candidate whose metadata turns out to be another's."""
+def test_an_observation_without_evidence_counts_for_nothing_and_resets_nothing() -> None:
+    """A short list, or a candidate whose metadata later turns out to belong to another launch."""
     window = SettleWindow(SETTLE, BEGAN)
     for at in (0, 30, 60):
         assert verdict([at], window=window) == Undecided()
@@ -147,7 +147,7 @@ def test_a_look_without_evidence_counts_for_nothing_and_resets_nothing() -> None
     assert verdict([180], theirs(), window=window) == Absent()
 
 
-def test_a_candidate_that_comes_late_and_is_open_stops_a_verdict_of_absence() -> None:
+def test_a_late_open_candidate_prevents_a_verdict_of_absence() -> None:
     """However much evidence there is."""
     window = SettleWindow(SETTLE, BEGAN)
     assert verdict(range(0, 179, 30), window=window) == Undecided()
@@ -155,29 +155,29 @@ def test_a_candidate_that_comes_late_and_is_open_stops_a_verdict_of_absence() ->
     assert verdict([180], bare(), window=window) == Undecided(IDLE, IDLE)
 
 
-def test_a_doubt_is_looked_into_before_it_is_given_up() -> None:
-    """A process that slept for three windows, or a window of no length, does not end it at the first look."""
+def test_a_minimum_of_observations_is_needed_to_give_up() -> None:
+    """A process that slept for three windows does not give up at once, nor does a window of length 0."""
     assert verdict([1000], proves=False) == Undecided()
     assert verdict([0] * 4, window=SettleWindow(0.0, BEGAN)) == Undecided()
     assert verdict([0] * 5, window=SettleWindow(0.0, BEGAN)) == Absent()
 
 
-def test_runs_that_the_journal_owns_are_no_candidates() -> None:
-    """They are other launches'."""
+def test_owned_runs_are_not_candidates() -> None:
+    """They belong to other launches."""
     owned = KnownInstances({"demo-1": "other"}, {})
     assert verdict(EVERY_30_S, bare(), known=owned) == Absent()
 
 
-def test_an_instance_that_carries_the_token_was_started_whoever_owns_it() -> None:
-    """A launch may own the run of another by mistake, or an id may come back: that proves no absence."""
+def test_an_instance_with_the_token_is_never_absent() -> None:
+    """Even if another launch owns it by mistake, or its id is reused."""
     owned = KnownInstances({"demo-1": "other"}, {}, {"demo-1"})
     assert verdict(EVERY_30_S, ours(), known=owned) == Undecided(IDLE)
     assert verdict(THREE_WINDOWS, ours(), known=owned) == Undecidable(IDLE)
 
 
 @pytest.mark.parametrize(("opening", "expected"), [(1, Absent()), (2, Absent()), (3, Undecided(IDLE, IDLE))])
-def test_what_was_there_before_it_was_sent_is_no_candidate(opening: int, expected: Verdict) -> None:
-    """It was sent in the second opening; what was seen first before the third may be it."""
+def test_instances_from_before_the_send_are_not_candidates(opening: int, expected: Verdict) -> None:
+    """It was sent in the second opening. An instance first seen before the third may be its run."""
     assert verdict(EVERY_30_S, bare(), known=KnownInstances({}, {"demo-1": opening})) == expected
 
 
@@ -189,17 +189,17 @@ GONE = KnownInstances({}, {}, {"demo-1"})
     [
         pytest.param(GONE, IDLE, Absent(IDLE), id="deleted, never executed"),
         pytest.param(GONE, (), Undecidable(IDLE), id="deleted, may have executed"),
-        pytest.param(NOBODY, IDLE, Undecided(IDLE, IDLE), id="only the list lacks it"),
+        pytest.param(NOTHING_KNOWN, IDLE, Undecided(IDLE, IDLE), id="only the list lacks it"),
         pytest.param(KnownInstances({"demo-1": "other"}, {}), (), Absent(), id="found to be another's"),
     ],
 )
 def test_a_candidate_that_the_list_lacks(known: KnownInstances, idle: tuple[str, ...], expected: Verdict) -> None:
-    """A request for it says whether it was deleted; one that never executed blocks nothing then."""
+    """A request shows whether it was deleted. If it never executed anything, it blocks nothing then."""
     assert verdict(EVERY_30_S, known=known, candidates=IDLE, never_executed=idle) == expected
 
 
-def test_what_an_instance_was_seen_to_be_lasts_until_it_is_seen_to_be_something_else() -> None:
-    """A look in which it was not asked for, or the datastore did not answer, says nothing; metadata says all."""
+def test_what_was_seen_of_an_instance_holds_until_something_else_is_seen() -> None:
+    """An observation without a request or without the datastore changes nothing; metadata does."""
     unasked = ObservedInstance("demo-1", "demo")
     assert verdict([0], unasked) == Undecided(IDLE)
     assert verdict([0], unasked, never_executed=IDLE) == Undecided(IDLE, IDLE)
@@ -230,14 +230,14 @@ VERSION = "demo@sha256xabcdef0123"
 def test_candidates_are_of_the_package_and_version(
     experiment: str, uid: str, label: str | None, has_policy: bool, expected: bool
 ) -> None:
-    """As far as the id and the label of an instance tell; a runtime policy may have chosen any other package."""
+    """As far as the id and label show. A runtime policy may choose any other package."""
     found = verdict([0], bare(uid, label), experiment=experiment, has_policy=has_policy)
 
     assert found == (Undecided((uid,), (uid,)) if expected else Undecided())
 
 
-def test_a_thousand_doubts_are_judged_quickly_beside_thousands_of_instances() -> None:
-    """What is the same for all of them is worked out once a look."""
+def test_a_thousand_launches_are_decided_quickly_among_thousands_of_instances() -> None:
+    """Shared work is done once per observation."""
     seen = [theirs(f"demo-{number}") for number in range(5000)] + [bare(f"demo-{number}x") for number in range(200)]
     look = Observation(BEGAN, {one.rest_uid: one for one in seen}, is_evidence=True)
 

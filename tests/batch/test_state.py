@@ -1,4 +1,4 @@
-"""The life of a launch, move by move."""
+"""The transitions of a launch."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ MAKERS: dict[State, Any] = {
 
 
 @pytest.mark.parametrize(("before", "after"), [*product(State, MAKERS)], ids=str)
-def test_only_the_moves_of_the_table_exist(before: State, after: State) -> None:
-    """Any other is a mistake of ours, and is refused before it is written down."""
+def test_only_the_transitions_of_the_table_exist(before: State, after: State) -> None:
+    """Any other raises an error before it is written."""
     make = MAKERS[after]
     if after in TRANSITIONS[before]:
         moved = make(at(before))
@@ -45,8 +45,8 @@ def test_only_the_moves_of_the_table_exist(before: State, after: State) -> None:
 
 
 @pytest.mark.parametrize(("state", "proof"), [*product(State, Proof)], ids=str)
-def test_a_launch_is_planned_again_only_on_a_proof_that_fits(state: State, proof: Proof) -> None:
-    """The only way back to where it may be sent."""
+def test_a_launch_is_planned_again_only_with_a_fitting_proof(state: State, proof: Proof) -> None:
+    """There is no other way back to the state from which launches are sent."""
     if proof in PROOFS.get(state, ()):
         again = at(state).to_planned(proof, 2.0)
         assert (again.state, again.proof) == (State.PLANNED, proof)
@@ -57,7 +57,7 @@ def test_a_launch_is_planned_again_only_on_a_proof_that_fits(state: State, proof
 
 @pytest.mark.parametrize("state", sorted(FAILURES))
 def test_a_new_attempt_begins_afresh(state: State) -> None:
-    """It has another token, and nothing of what the one before came to."""
+    """It has another token, and nothing of the earlier outcome."""
     row = replace(at(state), rest_uid="demo-1", status="{}", error="no", error_class="RunFailed", opening=4)
 
     again = row.to_planned(Proof.ENDED, 9.0)
@@ -67,25 +67,25 @@ def test_a_new_attempt_begins_afresh(state: State) -> None:
 
 
 @pytest.mark.parametrize("state", sorted(State))
-def test_a_launch_is_corrected_only_before_it_is_sent_or_once_it_is_over(state: State) -> None:
-    """It has the other experiment and payload then; what may have been sent in this attempt is never changed."""
-    given = LaunchRecord("mol", "demo:2", "1")
+def test_a_launch_is_corrected_only_before_it_is_sent_or_after_it_failed(state: State) -> None:
+    """An attempt that may have been sent never changes."""
+    corrected = LaunchRecord("mol", "demo:2", "1")
     if state is State.PLANNED:
         sent = replace(at(state), opening=3, proof=Proof.NOT_SENT)
-        again = at(state).to_corrected(given, 9.0)
+        again = at(state).to_corrected(corrected, 9.0)
         assert (again.experiment, again.payload, again.attempt, again.proof) == ("demo:2", "1", 1, None)
         with pytest.raises(ValueError, match="'mol' is planned and cannot become planned"):
-            sent.to_corrected(given, 9.0)
+            sent.to_corrected(corrected, 9.0)
     elif state in FAILURES:
-        again = at(state).to_corrected(given, 9.0)
+        again = at(state).to_corrected(corrected, 9.0)
         assert again == LaunchRecord("mol", "demo:2", "1", attempt=2, since=9.0, proof=Proof.ENDED)
     else:
         with pytest.raises(ValueError, match="'mol' is"):
-            at(state).to_corrected(given, 9.0)
+            at(state).to_corrected(corrected, 9.0)
 
 
-def test_a_token_tells_nothing_and_is_never_the_same() -> None:
-    """It may stand in metadata, where a colon may not; journals, keys and attempts differ."""
+def test_tokens_differ_and_reveal_nothing() -> None:
+    """They differ by journal, key and attempt, and are valid in metadata, where a colon is not."""
     tokens = [token(*parts) for parts in product(("j", "k"), ("a", "b", "a:1", "\u00fc\0"), (1, 2))]
 
     assert len(set(tokens)) == len(tokens)
@@ -96,7 +96,7 @@ def test_a_token_tells_nothing_and_is_never_the_same() -> None:
     ("experiment", "package"), [("demo", "demo"), ("demo:v1", "demo"), ("demo@sha256x1", "demo"), ("a-b:c", "a-b")]
 )
 def test_the_package_of_an_identifier(experiment: str, package: str) -> None:
-    """Whatever tag or digest it names."""
+    """With any tag or digest."""
     assert replace(PLANNED, experiment=experiment).package == package
 
 
@@ -118,13 +118,13 @@ SETTLED = [
 
 
 @pytest.mark.parametrize(("state", "had", "request_", "is_settled"), SETTLED)
-def test_what_is_left_to_do(state: State, had: str | None, request_: str | None, is_settled: bool) -> None:
-    """By state, and by what was downloaded and is asked for."""
+def test_is_settled(state: State, had: str | None, request_: str | None, is_settled: bool) -> None:
+    """By state, earlier download and new request."""
     assert replace(at(state), request=had).is_settled(request_) is is_settled
 
 
-def test_a_launch_that_has_a_run_is_in_doubt_again_only_if_it_is_not_its_own() -> None:
-    """It loses the run, keeps the reason, and is of the same attempt."""
+def test_a_started_launch_is_in_doubt_again_only_if_its_run_is_not_its_own() -> None:
+    """It loses the run, keeps the reason, and stays in the same attempt."""
     has_run = PLANNED.to_sending(1, 2.0).to_started("demo-1", 3.0)
     with pytest.raises(ValueError, match="does not prove that its run is not its own"):
         has_run.to_unknown("lost", 4.0)
@@ -134,8 +134,8 @@ def test_a_launch_that_has_a_run_is_in_doubt_again_only_if_it_is_not_its_own() -
     assert (again.attempt, again.proof) == (1, Proof.NOT_ITS_RUN)
 
 
-def test_what_may_have_been_its_run_and_executed_nothing_stays_named() -> None:
-    """Through the next start, until another attempt is asked for."""
+def test_instances_that_never_executed_stay_named() -> None:
+    """Through the next start, until another attempt is planned."""
     suspected = at(State.UNKNOWN).with_candidates(["demo-1"], ["demo-2"])
     sent = suspected.to_planned(Proof.ABSENT, 6.0).to_sending(2, 7.0)
     assert sent.to_started("demo-3", 8.0).never_executed == ("demo-2",)
@@ -143,8 +143,8 @@ def test_what_may_have_been_its_run_and_executed_nothing_stays_named() -> None:
     assert failed.to_planned(Proof.ENDED, 9.0).never_executed == ()
 
 
-def test_a_doubt_keeps_its_beginning_and_loses_its_candidates_with_the_doubt() -> None:
-    """The settle window is counted from the end of the last attempt, however often one looks."""
+def test_candidates_do_not_change_when_a_doubt_began() -> None:
+    """And they are dropped when it is settled."""
     doubt = at(State.SENDING).to_unknown("lost", 5.0)
     suspected = doubt.with_candidates(["demo-1"])
 

@@ -15,7 +15,7 @@ from st4sd_async import Batch, Client, Item, StartOutcomeUnknown, UnknownRun
 from st4sd_async.local import BadJson, BreakOff, Delay, DropAfter, DropBefore, Html, LocalServer, Reply, ShortList
 from st4sd_async.local.engine.instance_files import FROM_CLUSTER
 from st4sd_async.local.http.faults import Fault
-from tests.batch.batches import START, QuickClock, connect, launch, launches, until, worked_off
+from tests.batch.batches import START, QuickClock, connect, launch, launches, run_all, until
 from tests.batch.batches import client as client
 from tests.batch.batches import server as server
 
@@ -68,7 +68,7 @@ async def in_doubt(server: LocalServer, batch: Batch) -> AsyncIterator[dict[str,
     items: dict[str, Item] = {}
 
     async def work() -> None:
-        items.update(await worked_off(batch, within=30))
+        items.update(await run_all(batch, within=30))
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(work)
@@ -100,7 +100,7 @@ async def test_a_doubt_of_an_earlier_process_gets_no_credit(server: LocalServer,
     server.faults.add(LIST, ShortList(1.0), times=2)
 
     async with connect(server, clock=clock) as client, client.batch(path) as batch:
-        (item,) = (await worked_off(batch, within=30)).values()
+        (item,) = (await run_all(batch, within=30)).values()
 
     assert (item.state, starts(server)) == ("succeeded", 1)
 
@@ -128,7 +128,7 @@ async def test_a_list_that_breaks_off_for_good_while_the_run_is_queued_starts_no
     path = tmp_path / "campaign.db"
     async with client.batch(path) as batch:
         await batch.add([launch()])
-        await worked_off(batch)
+        await run_all(batch)
     (other,) = server.populate("demo", 1)
     server.outcome("demo", QUEUED)
     server.faults.add(START, DropAfter())
@@ -141,7 +141,7 @@ async def test_a_list_that_breaks_off_for_good_while_the_run_is_queued_starts_no
                     scope.cancel()
     if reopens:
         async with client.batch(path) as batch:
-            items = await worked_off(batch, within=30)
+            items = await run_all(batch, within=30)
 
     assert is_unknown(items["mol 1"])
     assert starts(server) == 2
@@ -204,7 +204,7 @@ async def test_a_datastore_that_is_back_lets_the_window_go_on(server: LocalServe
     server.faults.add(DATASTORE, Reply(503), times=None, every=2)
     async with client.batch() as batch:
         await batch.add([launch()])
-        items = await worked_off(batch, within=30)
+        items = await run_all(batch, within=30)
 
     assert (items["mol 0"].state, starts(server)) == ("succeeded", 2)
 
@@ -320,10 +320,10 @@ async def test_a_candidate_that_never_executed_blocks_nothing_once_it_is_deleted
         assert is_unknown(items["mol 0"])
         await client.delete(stranger)
         if not reopens:
-            items = await worked_off(batch)
+            items = await run_all(batch)
     if reopens:
         async with client.batch(path) as batch:
-            items = await worked_off(batch)
+            items = await run_all(batch)
 
     assert (items["mol 0"].state, items["mol 0"].never_executed) == ("succeeded", (stranger.id,))
     assert starts(server) == 3
@@ -340,7 +340,7 @@ async def test_a_candidate_that_executed_something_blocks_when_it_is_deleted(
             server.outcome("demo", UNSHOWN, times=1)
             stranger = await client.start("demo", launch(7).payload)
         await client.delete(stranger)
-        items = await worked_off(batch)
+        items = await run_all(batch)
 
     assert is_unknown(items["mol 0"])
     assert starts(server) == 2
@@ -382,7 +382,7 @@ async def test_without_a_datastore_a_queued_candidate_blocks_when_it_is_deleted(
         for _ in range(2):
             async with client.batch(tmp_path / "campaign.db") as batch:
                 await batch.add([launch()])
-                items = await worked_off(batch, within=30)
+                items = await run_all(batch, within=30)
             assert is_unknown(items["mol 0"])
             with suppress(UnknownRun):
                 await client.delete(server.started[0].rest_uid)
@@ -468,7 +468,7 @@ async def test_a_run_that_is_taken_back_when_nothing_else_is_in_doubt_says_why(
                 await batch.adopt("mol 1", runs["0"])
                 scope.cancel()
     async with client.batch(path) as batch:
-        items = await worked_off(batch)
+        items = await run_all(batch)
 
     assert {key: str(item.run) for key, item in items.items()} == {"mol 0": runs["0"], "mol 1": runs["1"]}
     assert starts(server) == 2

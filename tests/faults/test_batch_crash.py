@@ -1,4 +1,4 @@
-"""A batch whose process is killed again and again, at a service where everything goes wrong."""
+"""A batch whose process is crashed_copy again and again, with a service that fails in many ways."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ KILLS, KEYS = (int(word) for word in os.environ.get("BATCH_KILLS_X_KEYS", "8x40"
 SPEED = 20.0
 """Virtual seconds in a second: metadata shows 50 ms after a start, a run takes 250 ms."""
 LONGEST = 1.0
-"""Seconds after which a process is killed at the latest."""
+"""Seconds after which a process is crashed_copy at the latest."""
 HASTE, PATIENCE = 1.0, 20.0
 """Seconds after which a process takes a request for lost: before some are answered, or after all."""
 START = "POST /experiments/*/start"
@@ -80,7 +80,7 @@ def test_a_batch_that_is_killed_again_and_again_starts_everything_once(tmp_path:
                 server.faults.add(match, fault)
             child = _spawn(server, tmp_path, HASTE)
             # Once there were enough kills, a process may come to the end. One that does before is followed by others:
-            # who opens a journal in which everything is settled may be killed too.
+            # who opens a journal in which everything is settled may be crashed_copy too.
             if kills < KILLS:
                 kills += _kill(child, server, dice)
                 continue

@@ -13,7 +13,7 @@ from st4sd_async._batch.journal import Journal
 from st4sd_async._util.clock import Clock
 from st4sd_async.local import DropAfter, DropBefore, LocalServer, Reply
 from st4sd_async.local.http.faults import Fault
-from tests.batch.batches import FACTOR, START, connect, launches, numbers, once, worked_off
+from tests.batch.batches import FACTOR, START, connect, launches, once, run_all, started_numbers
 
 pytestmark = pytest.mark.anyio
 
@@ -47,7 +47,7 @@ async def _run_until_crash(batch: Batch, journal: CrashingJournal) -> bool:
     try:
         async with batch:
             await batch.add(launches(COUNT))
-            await worked_off(batch)
+            await run_all(batch)
     except Crashed:
         return False
     return True
@@ -70,9 +70,9 @@ async def test_a_crash_at_any_commit_starts_nothing_twice(tmp_path: Path, is_las
                 survives = await _run_until_crash(client.batch(), journal)
                 async with client.batch(path) as batch:
                     await batch.add(launches(COUNT))
-                    await worked_off(batch)
+                    await run_all(batch)
                     assert batch.counts["succeeded"] == COUNT
-                assert await numbers(client) == once(COUNT), f"after {commits} commits"
+                assert await started_numbers(client) == once(COUNT), f"after {commits} commits"
                 await anyio.lowlevel.checkpoint()
 
     assert commits > 8

@@ -1,4 +1,4 @@
-"""A run whose answers cannot be read: reported, and in nobody's way."""
+"""A run whose replies cannot be read is reported and does not block others."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 from st4sd_async import Client, DecodeError
 from st4sd_async.local import BadJson, LocalServer
-from tests.batch.batches import START, launches, numbers, once, worked_off
+from tests.batch.batches import START, launches, once, run_all, started_numbers
 from tests.batch.batches import client as client
 from tests.batch.batches import server as server
 
@@ -21,16 +21,16 @@ async def test_a_run_that_cannot_be_read_frees_its_slot(server: LocalServer, cli
     async with client.batch(path, max_running=1) as batch:
         await batch.add(launches(3))
         server.faults.add("GET /instances/*/status", BadJson(), times=None)
-        items = await worked_off(batch, within=30)
+        items = await run_all(batch, within=30)
         states = [item.state for item in items.values()]
         server.faults.clear()
-        again = await worked_off(batch)
+        again = await run_all(batch)
 
     assert states == ["started"] * 3
     assert [type(item.error) for item in items.values()] == [DecodeError] * 3
     assert {key: item.state for key, item in again.items()} == dict.fromkeys(items, "succeeded")
     assert server.traffic[START].requests == 3
-    assert await numbers(client) == once(3)
+    assert await started_numbers(client) == once(3)
 
 
 async def test_a_run_that_cannot_be_read_is_looked_for_by_the_next_process(
@@ -41,11 +41,11 @@ async def test_a_run_that_cannot_be_read_is_looked_for_by_the_next_process(
     server.faults.add("GET /instances/*/status", BadJson(), times=None)
     async with client.batch(path, max_running=1) as batch:
         await batch.add(launches(1))
-        await worked_off(batch, within=30)
+        await run_all(batch, within=30)
     server.faults.clear()
     async with client.batch(path) as batch:
         (before,) = batch.items
-        (after,) = (await worked_off(batch)).values()
+        (after,) = (await run_all(batch)).values()
 
     assert (before.state, before.error) == ("started", None)
     assert (after.state, after.error) == ("succeeded", None)

@@ -24,7 +24,7 @@ from st4sd_async import (
 )
 from st4sd_async._http.credentials import Credential
 from st4sd_async.local import LocalServer
-from tests.batch.batches import FACTOR, launches, numbers, once, worked_off
+from tests.batch.batches import FACTOR, launches, once, run_all, started_numbers
 from tests.batch.batches import connect as connect_quickly
 from tests.conftest import FakeClock
 
@@ -150,12 +150,12 @@ async def test_a_batch_outlasts_a_provider_that_fails(kind: str) -> None:
                 doubts: list[int] = []
                 source._key = lambda: doubts.append(batch.counts["unknown"]) or server.api_key  # type: ignore[func-returns-value]
 
-                items = await worked_off(batch)
+                items = await run_all(batch)
 
                 assert doubts == [0]
                 assert source.failures == []
                 assert all(item.error is None for item in items.values())
-                assert await numbers(client) == once(16)
+                assert await started_numbers(client) == once(16)
 
 
 @pytest.mark.parametrize("failure", FAILURES)

@@ -27,7 +27,7 @@ from st4sd_async import (
 from st4sd_async._http.engine import translate_connect_error
 from st4sd_async._http.retry import WARN_AFTER_SECONDS, Outage, Replay, with_retries
 from st4sd_async.local import Html, LocalServer, Reply
-from tests.batch.batches import FACTOR, launches, numbers, once, worked_off
+from tests.batch.batches import FACTOR, launches, once, run_all, started_numbers
 from tests.batch.batches import connect as connect_quickly
 from tests.conftest import FakeClock
 
@@ -159,10 +159,10 @@ async def test_a_batch_script_begins_while_the_service_restarts() -> None:
         server.faults.add("* /", Html(503), times=9)
         async with connect_quickly(server) as client, client.batch() as batch:
             await batch.add(launches(4))
-            items = await worked_off(batch)
+            items = await run_all(batch)
 
             assert all(item.error is None for item in items.values())
-            assert await numbers(client) == once(4)
+            assert await started_numbers(client) == once(4)
 
 
 @pytest.mark.parametrize("seed", range(100))

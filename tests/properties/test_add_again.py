@@ -1,4 +1,4 @@
-"""Whatever several tasks do to a batch at the same moment, each launch is sent once and each run has one owner."""
+"""Whatever several tasks do to a batch at the same time, each launch is sent once and each run has one owner."""
 
 from __future__ import annotations
 

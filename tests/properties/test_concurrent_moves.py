@@ -1,4 +1,4 @@
-"""However many tasks write launches at the same time, and whoever is cancelled: memory is what is on the disk."""
+"""However many tasks change launches at the same time, and whichever are cancelled, memory equals the disk."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From every reachable state, on every answer, and with a death at every commit: no key is sent twice without proof."""
+"""From every reachable state, for every reply, and with a crash at every commit: no key is sent twice without proof."""
 
 from __future__ import annotations
 
@@ -225,7 +225,7 @@ class Batch(RuleBasedStateMachine):
     @precondition(lambda self: self.flying or self.verdicts or self.windows)
     @rule(delay=delays)
     def die(self, delay: float | None) -> None:
-        """The process is killed, and another opens the journal."""
+        """The process is crashed_copy, and another opens the journal."""
         for request in self.flying.values():
             self._abandon(request, delay)
         self.flying, self.verdicts = {}, []

@@ -1,4 +1,4 @@
-"""Journals that earlier versions wrote, to be opened by every later one."""
+"""Journals of earlier versions, which every later version must open."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from pathlib import Path
 
 FORMAT_1 = Path(__file__).with_name("format-1.db")
 """
-Launches in every state, written by batches with commit 291f7e1 against the embedded server in nine openings.
+Launches in every state, written by batches of commit 291f7e1 with the embedded server in nine openings.
 
-The last opening was cut off while one launch was being sent. Two runs that the batches did not start were there
-before, one launch has a second attempt, and the payloads of five launches lack their credentials.
+The last opening crashed while one launch was being sent. Two runs existed before the batches, one launch has a second
+attempt, and the payloads of five launches lack their credentials.
 """
 
 
 def copied(path: Path, folder: Path, server: str | None = None) -> Path:
     """
-    Copy a journal.
+    Copy a journal, and return the path of the copy.
 
     Args:
         path: The journal.
-        folder: Where to copy it to.
-        server: Address to write into the copy, as the error about another server advises; None keeps it.
+        folder: Folder for the copy.
+        server: URL of the server to write into the copy, as the error about another server advises. None keeps it.
     """
     copy = folder / "campaign.db"
     shutil.copyfile(path, copy)

@@ -25,7 +25,7 @@ from typing import IO, TYPE_CHECKING, Any
 from _shared import incumbent
 
 if TYPE_CHECKING:
-    from st4sd_async import Client
+    from st4sd_async import Client, Download
 
 MODULES = {"st4sd_async": "st4sd_async", "incumbent": "experiment.service.db", "httpx": "httpx"}
 REST_UID = "demo-c52cd4-76k4hf87"
@@ -79,17 +79,21 @@ async def ours(task: Task, folder: Path, result: Result) -> None:
 async def _arrive(client: Client, folder: Path, result: Result) -> None:
     """The way of a key-output to disk, digest included, up to where it would be synced and get its name."""
     from st4sd_async._api.instances import output_call
-    from st4sd_async._results.target import filling
-    from st4sd_async._results.workspace import Place
+    from st4sd_async._results.downloads import Transfer
+    from st4sd_async._results.target import CompleteFile, Destination, IncomingBody
     from st4sd_async._util.progress import ProgressReporter
 
-    async with filling(
-        folder / "to", client._session.stream, tuple, ProgressReporter(None, "body", 1, "key-outputs")
-    ) as target:
+    files: list[CompleteFile] = []
+
+    def keep(body: IncomingBody) -> list[Download]:
+        files.append(body.file.finish(Destination("Big")))
+        return []
+
+    progress = ProgressReporter(None, "body", 1, "key-outputs")
+    async with Transfer.open(client._session, folder / "to", progress) as transfer:
         with timed(result):
-            call = output_call(REST_UID, "Big", None)
-            part = await target.fetch(call, "Big", lambda writer, _: writer.finish(Place("Big")))
-        result |= {"files": 1, "bytes": part.size}
+            await transfer.fetch(output_call(REST_UID, "Big", None), "Big", keep)
+    result |= {"files": 1, "bytes": files[0].size}
 
 
 def theirs(task: Task, folder: Path, result: Result) -> None:

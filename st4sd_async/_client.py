@@ -27,7 +27,7 @@ from ._http.session import ClientSession, Session
 from ._import import Importer, Registry
 from ._payload.prepare import prepare, resolve_drafts
 from ._results import properties, staging, tables
-from ._results.downloads import Downloads, judged
+from ._results.downloads import Downloads, raise_if_strict
 from ._results.outputs import read_output
 from ._run import Run, RunLike, handles, is_one_run, place_of, rest_uid_of, rest_uids_of
 from ._util.field_docs import document_fields
@@ -717,7 +717,7 @@ class Client:
         """
         chosen = [names] if isinstance(names, str) else names if names is None else list(names)
         found = await self._downloads.outputs(rest_uid_of(run), Path(to), chosen, unpack=unpack)
-        return judged(found, strict=strict)
+        return raise_if_strict(found, strict=strict)
 
     async def download_files(
         self,
@@ -762,7 +762,7 @@ class Client:
         Source: ``POST files/api/v1.1`` and ``GET experiment/download`` of the gateway.
         """
         found = await self._downloads.files(place_of(run), Path(to), component, stage, filename)
-        return judged(found, strict=strict)
+        return raise_if_strict(found, strict=strict)
 
     async def download_component(
         self, run: RunLike, stage: int, component: str, to: str | os.PathLike[str], *, strict: bool = False
@@ -789,7 +789,9 @@ class Client:
 
         Source: ``GET experiment/download`` of the gateway.
         """
-        return judged(await self._downloads.component(place_of(run), stage, component, Path(to)), strict=strict)
+        return raise_if_strict(
+            await self._downloads.component(place_of(run), stage, component, Path(to)), strict=strict
+        )
 
     async def read_file(self, run: RunLike, path: str | os.PathLike[str], *, limit: int = MOST_BYTES) -> bytes:
         """
@@ -842,9 +844,7 @@ class Client:
 
         Source: ``POST files/api/v1.1`` of the gateway.
         """
-        return await tables.tables(
-            self._downloads, self.datastore, place_of(run), filename, component=component, stage=stage
-        )
+        return await tables.csv(self._downloads, self.datastore, place_of(run), filename, component, stage)
 
     async def stdout(self, run: RunLike, component: str | None = None, *, stage: int | None = None) -> dict[str, str]:
         """
@@ -866,7 +866,7 @@ class Client:
 
         Source: ``POST files/api/v1.1`` of the gateway.
         """
-        return await tables.printed(self._downloads, self.datastore, place_of(run), component=component, stage=stage)
+        return await tables.stdout(self._downloads, self.datastore, place_of(run), component, stage)
 
     async def log(self, run: RunLike) -> str:
         """
@@ -934,7 +934,7 @@ class Client:
         found = await staging.fetch_outputs(
             rest_uid_of(run), Path(to), store, self.instances, self._config, names=names, allow_http=allow_http
         )
-        return judged(found, strict=strict)
+        return raise_if_strict(found, strict=strict)
 
     # Other registries and services
 

@@ -64,14 +64,14 @@ PROOFS = {
         "cli/test_output.py::test_a_cell_that_begins_a_formula_is_a_text",
     ],
     # a gateway
-    "decide what is in a file": ["results/test_workspace.py::test_a_writer_tells_size_and_checksum"],
+    "decide what is in a file": ["results/test_target.py::test_a_complete_file_has_size_and_checksum"],
     "leave out files": ["faults/test_downloads_broken.py::test_one_unreadable_file_among_many"],
     "fill the disk that you download to": ["faults/test_downloads_hostile.py::test_no_room"],
     "get your credentials if it is on another host": [
         "faults/test_downloads_credentials.py::test_a_gateway_elsewhere_is_sent_credentials_only_if_it_is_trusted"
     ],
     "send you to another host": ["faults/test_downloads_credentials.py::test_a_redirect_of_a_gateway_is_not_followed"],
-    "unpack anything outside": ["results/test_archive_hostile.py::", "results/test_archive_target.py::"],
+    "unpack anything outside": ["results/test_archive_hostile.py::", "results/test_archive_destination.py::"],
     # another registry
     "decide what an experiment contains": [f"{IMPORT}test_a_content_that_differs_without_a_digest_is_warned_about"],
     "move tags of the experiment": [f"{IMPORT}test_only_tags_that_are_shown_or_asked_for_are_moved"],

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .._results.manifest import NAME as MANIFEST_NAME
+from .._results.target import MANIFEST
 from .._util.file_names import is_device, marked
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class DownloadRequest:
 
     def check_unused(self, journal: Journal, keys: Iterable[str]) -> None:
         """Raise ValueError if the folder of a launch that was never started has downloads."""
-        used = [folder.name for key in keys if ((folder := self.folder(journal, key)) / MANIFEST_NAME).exists()]
+        used = [folder.name for key in keys if ((folder := self.folder(journal, key)) / MANIFEST).exists()]
         if used:
             problem = f"already has the files of another batch for {len(used)} of the launches to start"
             raise ValueError(f"{str(self.to)!r} {problem}, as in {used[0]!r}: use another folder, or remove them")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from .._errors import APIError, DecodeError, MissingCredentials, St4sdError, TransportError, UnknownRun
-from .._results.downloads import judged
+from .._results.downloads import raise_if_strict
 from .._watch.status_reader import is_transient
 from ..models.hints import Reason
 from ..models.rest_uid import check_rest_uid
@@ -389,7 +389,7 @@ class Runner:
                     unpack=False,
                     is_chosen=False,
                 )
-                files = judged(found, strict=True)
+                files = raise_if_strict(found, strict=True)
             except Exception as error:  # reported with the item
                 if record.state is State.SUCCEEDED:  # else it still has the files of an earlier request
                     now = journal.clock.wall()

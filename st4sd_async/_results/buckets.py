@@ -1,8 +1,8 @@
 """
-Buckets of an S3 service, read and written as streams. Needs the extra ``s3``, which brings obstore.
+Read and write buckets of an S3 service as streams. Needs the extra ``s3``, which installs obstore.
 
-What that library says of an error quotes the request, and with it the access key and the signature. So no more of it is
-kept than the words of S3 for it, and nothing that is raised here leads back to it.
+The error messages of obstore quote the request, with the access key and the signature. So only the error codes of S3
+are kept, and no exception raised here leads back to one of obstore.
 """
 
 from __future__ import annotations
@@ -32,27 +32,27 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 DEFAULT_REGION = "us-east-1"  # what services without regions expect in a signature
-CONNECT_TIMEOUT = 5.0  # seconds
-WHOLE_TIMEOUT = timedelta(days=7)  # for one request: a large file may take long, and silence has its own limit
-ATTEMPTS = 5  # where the policy sets no number: a bucket is not restarted with the service
-LONGEST_TOTAL = 7 * 86400.0  # seconds for all attempts, where the policy says that they may go on for ever
-BLOCK = 1 << 20  # bytes that are read from disk at once
-SMALLEST_PART = 8 << 20  # bytes; a file of more is sent in parts, of which there may be 10,000
-MOST_PARTS = 9_000
-PARTS_AT_ONCE = 2  # of one file, each held in memory
-MOST_LISTED = 1 << 18  # objects in one folder: a service may list others without end
+CONNECT_TIMEOUT = timedelta(seconds=5)
+REQUEST_TIMEOUT = timedelta(days=7)  # a large file may take long, and silence has its own limit
+DEFAULT_ATTEMPTS = 5  # if the policy sets no number: a bucket is not restarted with the service
+MAX_RETRY_TIME = 7 * 86400.0  # seconds for all attempts, if the policy allows infinite ones
+CHUNK_BYTES = 1 << 20  # read from disk or from a response at a time
+MIN_PART_BYTES = 8 << 20  # a larger file is sent in parts, of which S3 allows 10,000
+MAX_PARTS = 9_000
+CONCURRENT_PARTS = 2  # of one file, each held in memory
+MAX_LISTED_OBJECTS = 1 << 18  # in one folder: a service may list objects without end
 
 _CODE = re.compile(r"<Code>(\w{1,64})</Code>")
 _STATUS = re.compile(r"status code: (\d{3})")
-_SITUATIONS = {
+_PROBLEMS = {
     "InvalidCertificate(": "its certificate is not trusted: name its authority in Config.verify",
-    "kind: Connect,": "it cannot be reached: is the endpoint right, can this machine reach it?",
-    "kind: Timeout,": "it was silent for too long",
-    "InvalidPath {": "there is a key that leads elsewhere or has an empty part, so nothing beside it can be read",
+    "kind: Connect,": "it cannot be reached: is the endpoint right, and reachable from this machine?",
+    "kind: Timeout,": "it did not respond in time",
+    "InvalidPath {": "a key in it leads out of the bucket or has an empty part, so nothing beside it can be read",
 }
-"""What stands in an error without an answer -> what has happened."""
+"""Text in an error without a response -> what has happened."""
 _REFUSED = "the credentials were refused: do accessKeyID and secretAccessKey allow this in this bucket?"
-_ANSWERS = {
+_MEANINGS = {
     "NoSuchBucket": "there is no such bucket",
     "NoSuchKey": "there is no such key",
     **dict.fromkeys(("InvalidAccessKeyId", "SignatureDoesNotMatch", "AccessDenied"), _REFUSED),
@@ -60,10 +60,10 @@ _ANSWERS = {
     "403": _REFUSED,
     "404": "there is no such key",
 }
-"""S3's word or the HTTP status -> what it means."""
+"""S3's error code or the HTTP status -> what it means."""
 
 
-class Entry(NamedTuple):
+class BucketObject(NamedTuple):
     """An object in a bucket."""
 
     key: str
@@ -71,200 +71,214 @@ class Entry(NamedTuple):
     size: int
     """Bytes."""
     version: str
-    """What changes when its content does."""
+    """Changes when the content does."""
 
 
 class Bucket:
-    """A bucket to work with; several tasks may at once."""
+    """
+    An open bucket. Safe to share between tasks.
 
-    def __init__(self, name: str, store: Any, secrets: tuple[str, ...], patience: float) -> None:
+    Args:
+        name: Its name.
+        store: The store of obstore.
+        secrets: Its keys.
+        list_timeout: Seconds to wait for each page of a list.
+    """
+
+    def __init__(self, name: str, store: Any, secrets: tuple[str, ...], list_timeout: float) -> None:
         import obstore
 
         self.name = name
-        """Its name."""
-        self._store, self._secrets, self._patience = store, secrets, patience
+        self._store, self._secrets, self._list_timeout = store, secrets, list_timeout
         self._api: Any = obstore
 
-    async def put(self, key: str, file: Path, sent: Callable[[int], None]) -> None:
+    async def put(self, key: str, file: Path, on_sent: Callable[[int], None]) -> None:
         """
-        Upload a file, of which little is in memory at a time; the key is there when all of it is.
+        Upload a file in chunks. The object appears when all of it has been uploaded.
 
         Raises:
-            S3Error: It cannot be read, or the bucket does not take it.
+            S3Error: The file cannot be read, or the bucket does not accept it.
         """
+        await self._send(str(file), lambda: self._put(key, file, on_sent))
 
-        async def pieces(content: BinaryIO) -> AsyncIterator[bytes]:
-            while piece := await in_thread(content.read, BLOCK):
-                sent(len(piece))
-                yield piece
+    async def _put(self, key: str, file: Path, on_sent: Callable[[int], None]) -> None:
+        content: BinaryIO = await in_thread(open, file, "rb")
+        try:
+            size = os.fstat(content.fileno()).st_size
+            chunks = _read_chunks(content, on_sent)
+            if size <= MIN_PART_BYTES:
+                whole = b"".join([chunk async for chunk in chunks])
+                await self._api.put_async(self._store, key, whole, use_multipart=False)
+            else:
+                parts = {"chunk_size": max(MIN_PART_BYTES, size // MAX_PARTS), "max_concurrency": CONCURRENT_PARTS}
+                await self._api.put_async(self._store, key, chunks, **parts)
+        finally:
+            await in_thread(content.close)
 
-        async def upload() -> None:
-            content: BinaryIO = await in_thread(open, file, "rb")
-            try:
-                size = os.fstat(content.fileno()).st_size
-                if size <= SMALLEST_PART:
-                    whole = b"".join([piece async for piece in pieces(content)])
-                    await self._api.put_async(self._store, key, whole, use_multipart=False)
-                else:
-                    part = max(SMALLEST_PART, size // MOST_PARTS)
-                    parts = {"chunk_size": part, "max_concurrency": PARTS_AT_ONCE}
-                    await self._api.put_async(self._store, key, pieces(content), **parts)
-            finally:
-                await in_thread(content.close)
-
-        await self._asked(str(file), upload)
-
-    async def find(self, key: str) -> list[Entry | S3Error]:
+    async def find(self, key: str) -> list[BucketObject | S3Error]:
         """
-        The object of that key, or those in the folder of that name, by their keys; [] if there are neither.
+        Return the object with a key, or the objects in the folder of that name, sorted by key; [] if there are none.
 
-        An object that is not in the folder, although the service lists it there, is an error in its place.
+        An object that the service lists although it is not in the folder becomes an error.
 
         Raises:
-            S3Error: It cannot be known, or the list does not end.
+            S3Error: The request failed, or the list does not end.
         """
         try:
-            return [_entry(await self._asked(key, lambda: self._api.head_async(self._store, key)))]
+            return [_object(await self._send(key, lambda: self._api.head_async(self._store, key)))]
         except S3Error as error:
             if error.status != 404:
                 raise
-        batches = self._api.list(self._store, prefix=key)
-        found: list[Entry] = []
-        while batch := await self._listed(key, batches):
-            found += map(_entry, batch)
-            if len(found) > MOST_LISTED:
-                raise S3Error(key, self.name, f"the service lists more than {MOST_LISTED} objects in it")
+        pages = self._api.list(self._store, prefix=key)
+        found: list[BucketObject] = []
+        while page := await self._next_page(key, pages):
+            found += map(_object, page)
+            if len(found) > MAX_LISTED_OBJECTS:
+                raise S3Error(key, self.name, f"the service lists more than {MAX_LISTED_OBJECTS} objects in it")
         folders = _folders(key, found)
-        return [self._inside(key, one) for one in sorted(found) if one.size or one.key not in folders]
+        return [self._check_folder(key, one) for one in sorted(found) if one.size or one.key not in folders]
 
-    async def _listed(self, key: str, batches: Any) -> Any:
-        """The next objects of a list; a service may answer with empty pages without end."""
-        with anyio.move_on_after(self._patience):
-            return await self._asked(key, lambda: anext(batches, None))
-        raise S3Error(key, self.name, f"the list of what is in it brought nothing for {self._patience:g} s")
+    async def _next_page(self, key: str, pages: Any) -> Any:
+        """Return the next objects of a list. A service may send empty pages without end."""
+        with anyio.move_on_after(self._list_timeout):
+            return await self._send(key, lambda: anext(pages, None))
+        raise S3Error(key, self.name, f"the list of its objects brought nothing for {self._list_timeout:g} s")
 
-    def _inside(self, folder: str, entry: Entry) -> Entry | S3Error:
-        inside = f"{folder.strip('/')}/"
-        if inside == "/" or entry.key.startswith(inside):
-            return entry
-        return S3Error(entry.key, self.name, f"the service lists it in {folder!r}, where it is not: it was not fetched")
+    def _check_folder(self, folder: str, listed: BucketObject) -> BucketObject | S3Error:
+        prefix = f"{folder.strip('/')}/"
+        if prefix == "/" or listed.key.startswith(prefix):
+            return listed
+        problem = f"the service lists it in {folder!r}, but its key is outside of it: it was not fetched"
+        return S3Error(listed.key, self.name, problem)
 
-    async def stream(self, call: Any, take: BodyHandler[T], /, *, once: bool = False) -> T:
+    async def stream(self, call: Any, body_handler: BodyHandler[T], *, once: bool = False) -> T:
         """
-        Hand on the content of an `Entry` as it arrives.
+        Hand the content of a `BucketObject` to a handler as it arrives.
 
         Raises:
-            S3Error: It cannot be had.
-            DownloadError: Less came, or more, than was promised; what is too much is not handed on.
+            S3Error: The request failed.
+            DownloadError: Fewer or more bytes were received than were listed. Excess bytes are not handed on.
         """
-        entry: Entry = call
-        found = await self._asked(entry.key, lambda: self._api.get_async(self._store, entry.key))
-        return await take({}, self._pieces(entry, found.stream(min_chunk_size=BLOCK)))
+        listed: BucketObject = call
+        response = await self._send(listed.key, lambda: self._api.get_async(self._store, listed.key))
+        return await body_handler({}, self._content(listed, response.stream(min_chunk_size=CHUNK_BYTES)))
 
-    async def _pieces(self, entry: Entry, body: Any) -> AsyncIterator[bytes]:
+    async def _content(self, listed: BucketObject, body: Any) -> AsyncIterator[bytes]:
         size = 0
-        while piece := await self._asked(entry.key, lambda: anext(body, None)):
-            size += len(piece)
-            if size > entry.size:
-                raise DownloadError(entry.key, f"{entry.size} bytes were promised and more came", received=size)
-            yield bytes(piece)
-        if size != entry.size:
-            raise DownloadError(entry.key, f"{entry.size} bytes were promised and {size} came", received=size)
+        while chunk := await self._send(listed.key, lambda: anext(body, None)):
+            size += len(chunk)
+            if size > listed.size:
+                raise DownloadError(
+                    listed.key, f"has {listed.size} bytes in the list, and more were sent", received=size
+                )
+            yield bytes(chunk)
+        if size != listed.size:
+            raise DownloadError(listed.key, f"has {listed.size} bytes in the list, and {size} were sent", received=size)
 
-    async def _asked(self, name: str, request: Callable[[], Awaitable[T]]) -> T:
-        """What a request gives; its errors become ours, which concern a file or key."""
+    def secrets(self) -> tuple[str, ...]:
+        """Return its keys."""
+        return self._secrets
+
+    async def _send(self, name: str, request: Callable[[], Awaitable[T]]) -> T:
+        """Await a request, and translate its errors to ours, which name a file or key."""
         from obstore.exceptions import BaseError
 
         try:
             return await request()
         except BaseError as error:
             raise_unchained(self._failure(name, str(error)))
-        except OSError as error:  # without a number it is about a key, and else about our own file
-            told = f"it cannot be read: {error.strerror}"
-            raise_unchained(self._failure(name, str(error)) if error.errno is None else S3Error(name, self.name, told))
+        except OSError as error:  # if it has a number it is about our own file, otherwise about the key
+            problem = f"it cannot be read: {error.strerror}"
+            raise_unchained(
+                self._failure(name, str(error)) if error.errno is None else S3Error(name, self.name, problem)
+            )
         except ValueError:
-            problem = "no key can be called so: leave out empty parts, '.' and '..'"
+            problem = "no key can have this name: leave out empty parts, '.' and '..'"
             raise_unchained(S3Error(name, self.name, problem))
-        except Exception as error:  # the library broke down, over what it was given or of itself
-            problem = f"obstore broke down ({type(error).__name__}): is the endpoint an address?"
+        except Exception as error:  # obstore itself failed
+            problem = f"obstore failed ({type(error).__name__}): is the endpoint a valid URL?"
             raise_unchained(S3Error(name, self.name, problem))
 
-    def _failure(self, name: str, words: str) -> S3Error:
-        status, code = (found[1] if (found := one.search(words)) else "" for one in (_STATUS, _CODE))
-        situation = next((told for sign, told in _SITUATIONS.items() if sign in words), "the connection broke")
+    def _failure(self, name: str, message: str) -> S3Error:
+        status, code = (found[1] if (found := one.search(message)) else "" for one in (_STATUS, _CODE))
+        problem = next((text for sign, text in _PROBLEMS.items() if sign in message), "the connection broke")
         code = redact(code, self._secrets)
         if status or code:
-            answer = f"it answered {' '.join(filter(None, (status, code)))}"
-            meaning = _ANSWERS.get(code) or _ANSWERS.get(status)
-            situation = f"{answer}: {meaning}" if meaning else answer
-        return S3Error(name, self.name, situation, status=int(status) if status else None, code=code)
+            response = f"the service responded with {' '.join(filter(None, (status, code)))}"
+            meaning = _MEANINGS.get(code) or _MEANINGS.get(status)
+            problem = f"{response}: {meaning}" if meaning else response
+        return S3Error(name, self.name, problem, status=int(status) if status else None, code=code)
 
 
-async def open_bucket(given: S3, config: Config, *, allow_http: bool) -> Bucket:
+async def _read_chunks(content: BinaryIO, on_sent: Callable[[int], None]) -> AsyncIterator[bytes]:
+    while chunk := await in_thread(content.read, CHUNK_BYTES):
+        on_sent(len(chunk))
+        yield chunk
+
+
+async def open_bucket(bucket: S3, config: Config, *, allow_http: bool) -> Bucket:
     """
-    A bucket, ready to be used; nothing is asked yet.
+    Prepare a bucket for use. No request is sent.
 
     Args:
-        given: The bucket.
-        config: How patient to be, and which certificates to trust.
-        allow_http: Whether files may travel in clear text to another machine.
+        bucket: The bucket.
+        config: Its ``timeout``, ``retry`` and ``verify`` apply.
+        allow_http: Allow unencrypted transfers to another machine.
 
     Raises:
-        ConfigError: It is not said how to reach it, or not so that a request can carry it, the keys would travel in
-            clear text, or the extra is missing.
+        ConfigError: A field is missing or invalid, the keys would be sent unencrypted, or the extra is not installed.
     """
-    missing = [name for name in REQUIRED_BUCKET_FIELDS if not getattr(given, name)]
+    missing = [name for name in REQUIRED_BUCKET_FIELDS if not getattr(bucket, name)]
     if missing:
-        told = "a dataset stands for a bucket in a payload only: " if given.dataset else ""
-        raise ConfigError(f"{told}S3({', '.join(f'{name}=...' for name in missing)}) is needed to work with a bucket")
-    if unusable := find_invalid_fields(given):
-        raise ConfigError(f"this bucket cannot be worked with: {', '.join(unusable)}")
-    endpoint = parse_http_url(given.endpoint or "")
+        reason = "a dataset names a bucket only in a payload: " if bucket.dataset else ""
+        raise ConfigError(f"{reason}S3({', '.join(f'{name}=...' for name in missing)}) is needed to work with a bucket")
+    if invalid := find_invalid_fields(bucket):
+        raise ConfigError(f"this bucket cannot be used: {', '.join(invalid)}")
+    endpoint = parse_http_url(bucket.endpoint or "")
     if endpoint is None or "@" in endpoint.netloc:
         raise ConfigError("the endpoint of a bucket must look like https://s3.example, without user or password")
     if endpoint.scheme == "http" and not allow_http and not is_loopback(endpoint.hostname or ""):
-        told = "use https://, or say allow_http=True"
-        raise ConfigError(f"the endpoint {given.endpoint!r} would be sent your files in clear text: {told}")
-    failure = None
+        advice = "use https://, or pass allow_http=True"
+        raise ConfigError(f"your files would be sent unencrypted to the endpoint {bucket.endpoint!r}: {advice}")
     try:
-        return await in_thread(_open, given, endpoint, config)
+        return await in_thread(_open, bucket, endpoint, config)
     except ImportError:
-        failure = 'buckets need obstore, which is not installed: pip install "st4sd_async[s3]"'
-    raise ConfigError(failure)
+        problem = 'buckets need obstore, which is not installed: pip install "st4sd_async[s3]"'
+        raise ConfigError(problem) from None
 
 
-def _open(given: S3, endpoint: SplitResult, config: Config) -> Bucket:
+def _open(bucket: S3, endpoint: SplitResult, config: Config) -> Bucket:
     """Blocks."""
     from obstore.store import S3Store
 
-    make: Any = S3Store  # whose own types are those of its stubs only
-    secrets = [one.get_secret_value() for one in (given.accessKeyID, given.secretAccessKey) if one]
+    create: Any = S3Store  # its types are in its stubs only
+    secrets = [key.get_secret_value() for key in (bucket.accessKeyID, bucket.secretAccessKey) if key]
     keys = dict(zip(("access_key_id", "secret_access_key"), secrets, strict=True)) | {"token": None, "expires_at": None}
     client = {
         "allow_http": endpoint.scheme == "http",
-        "connect_timeout": timedelta(seconds=CONNECT_TIMEOUT),
+        "connect_timeout": CONNECT_TIMEOUT,
         "read_timeout": timedelta(seconds=config.timeout),
-        "timeout": WHOLE_TIMEOUT,
-        **_trust(config.verify),
+        "timeout": REQUEST_TIMEOUT,
+        **_tls_options(config.verify),
     }
-    attempts, total = config.retry.attempts or ATTEMPTS, min(config.retry.total, LONGEST_TOTAL)
+    attempts, total = config.retry.attempts or DEFAULT_ATTEMPTS, min(config.retry.total, MAX_RETRY_TIME)
     retry = {"max_retries": attempts - 1, "retry_timeout": timedelta(seconds=total)}
-    store = make(
-        given.bucket,
+    store = create(
+        bucket.bucket,
         endpoint=endpoint.geturl().rstrip("/"),
-        region=given.region or DEFAULT_REGION,
+        region=bucket.region or DEFAULT_REGION,
         credential_provider=lambda: keys,
         client_options=client,
         retry_config=retry,
-        # Else variables of the environment that are meant for other programs would count.
+        # Otherwise environment variables that are meant for other programs would apply.
         skip_signature=False,
         virtual_hosted_style_request=False,
     )
-    return Bucket(given.bucket or "", store, tuple(secrets), attempts * config.timeout + total)
+    return Bucket(bucket.bucket or "", store, tuple(secrets), attempts * config.timeout + total)
 
 
-def _trust(verify: bool | str | Path | ssl.SSLContext) -> dict[str, Any]:
-    """The options for ``Config.verify``."""
+def _tls_options(verify: bool | str | Path | ssl.SSLContext) -> dict[str, Any]:
+    """Return the client options for ``Config.verify``."""
     if isinstance(verify, bool):
         return {} if verify else {"allow_invalid_certificates": True}
     from .._http.engine import build_tls_context  # lazily: it imports aiohttp
@@ -273,20 +287,20 @@ def _trust(verify: bool | str | Path | ssl.SSLContext) -> dict[str, Any]:
     return {"root_certificate": "".join(map(ssl.DER_cert_to_PEM_cert, known))}
 
 
-def _folders(key: str, entries: Iterable[Entry]) -> set[str]:
+def _folders(key: str, objects: Iterable[BucketObject]) -> set[str]:
     """
-    The folders of which a list has something, and that which was asked for.
+    Return the folders that listed objects are in, and the folder that was requested.
 
-    Consoles note a folder as an empty object whose key ends in a slash, which obstore leaves out. It is no file.
+    Consoles represent a folder as an empty object whose key ends in a slash, which obstore drops. It is not a file.
     """
     folders = {key.strip("/")}
-    for entry in entries:
-        folder = entry.key.rpartition("/")[0]
+    for one in objects:
+        folder = one.key.rpartition("/")[0]
         while folder and folder not in folders:
             folders.add(folder)
             folder = folder.rpartition("/")[0]
     return folders
 
 
-def _entry(found: Any) -> Entry:
-    return Entry(found["path"], found["size"], f"{found['e_tag']} {found['last_modified']:%Y-%m-%dT%H:%M:%S}")
+def _object(found: Any) -> BucketObject:
+    return BucketObject(found["path"], found["size"], f"{found['e_tag']} {found['last_modified']:%Y-%m-%dT%H:%M:%S}")

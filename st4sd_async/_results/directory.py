@@ -136,6 +136,14 @@ class Directory:
         with suppress(OSError, RecursionError):
             shutil.rmtree(self._name(name), ignore_errors=True, dir_fd=self.descriptor)
 
+    def sync_file(self, name: str) -> None:
+        """Bring the content of a file to disk."""
+        handle = self.open_file(name, os.O_RDWR)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
     def sync(self) -> None:
         """Bring names to disk, if the file system can."""
         if self.descriptor is not None:

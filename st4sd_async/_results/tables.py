@@ -1,4 +1,4 @@
-"""The tables that components wrote, what they printed, and the reports of the orchestrator on them."""
+"""Read files of runs: tables that components wrote, what they printed, and the files of the orchestrator."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from .._util.csv_reader import AS_TEXT, read_table
 from .._util.field_docs import document_fields
 from .._util.threads import in_thread
 from ..models import DownloadFailed
-from .downloads import judged
+from .downloads import raise_if_strict
 
 if TYPE_CHECKING:
     import pandas
 
     from .._api.datastore import Datastore
-    from ..models import ComponentDocument, Download, StatusReport
-    from .downloads import Downloads
+    from ..models import ComponentDocument, StatusReport
+    from .downloads import Downloads, Outcome
 
 CSV_FILES = r"\.csv$"
-"""Expression for the files that are tables."""
-STDOUT = r"^out\.stdout$"
-"""Expression for the file in the directory of a component with what its last task printed."""
-LOG = "output/experiment.log"
-"""File in the directory of a run with what the orchestrator logged."""
-REPORT = "output/status_details.json"
-"""File in the directory of a run with how its components are doing."""
-SHOWN = 500  # bytes of a file that is no table, for the message
+"""Pattern of the files that contain tables."""
+STDOUT_FILE = r"^out\.stdout$"
+"""Pattern of the file in the directory of a component that contains what its last task printed."""
+LOG_FILE = "output/experiment.log"
+"""File in the directory of a run with the log of the orchestrator."""
+REPORT_FILE = "output/status_details.json"
+"""File in the directory of a run with the status of its components."""
+MAX_QUOTED_BYTES = 500  # of an invalid file, for the message
 
 
 @document_fields
@@ -48,11 +48,11 @@ class Table:
             print(table.document.reference, table.path)
             print(table.dataframe().describe())
 
-    A file that could not be fetched, or is no table, is here too: `problem` says why, and `dataframe` raises it.
+    A file that could not be fetched, or contains no table, has a `problem`, which `dataframe` raises.
     """
 
     document: ComponentDocument = field(repr=False)
-    """What the datastore keeps of the component."""
+    """The document of the component in the datastore."""
     path: str
     """Path of the file, relative to the directory of the run."""
     source: str
@@ -63,34 +63,35 @@ class Table:
 
     def dataframe(self) -> pandas.DataFrame:
         """
-        The rows and columns; the same object each time.
+        Return the table, the same object each time.
 
         Raises:
-            DecodeError: The file is no table.
-            St4sdError: It could not be fetched.
+            DecodeError: The file contains no table.
+            St4sdError: The file could not be fetched.
         """
         if self.problem is not None:
             raise self.problem
         return self._frame
 
 
-async def tables(
-    downloads: Downloads, datastore: Datastore, run: str, filename: str, *, component: str | None, stage: int | None
+async def csv(
+    downloads: Downloads, datastore: Datastore, run: str, filename: str, component: str | None, stage: int | None
 ) -> list[Table]:
-    """The tables in files of a run, each problem with its own; see `Client.csv`."""
+    """Return the tables in files of a run: see `Client.csv`."""
     await in_thread(_import_pandas)
-    async with _scratch() as folder:
-        files = await downloads.files(run, folder, component, stage, filename)
+    async with _temporary_folder() as folder:
+        outcomes = await downloads.files(run, folder, component, stage, filename)
         owners = await _owners(datastore, run)
-        return [await in_thread(_table, file, _owner(owners, file.source)) for file in files]
+        return [await in_thread(_table, outcome, _owner(owners, outcome.source)) for outcome in outcomes]
 
 
-async def printed(
-    downloads: Downloads, datastore: Datastore, run: str, *, component: str | None, stage: int | None
+async def stdout(
+    downloads: Downloads, datastore: Datastore, run: str, component: str | None, stage: int | None
 ) -> dict[str, str]:
-    """What components printed, by their references; see `Client.stdout`."""
-    async with _scratch() as folder:
-        files = judged(await downloads.files(run, folder, component, stage, STDOUT), strict=True)
+    """Return what components printed, by their references: see `Client.stdout`."""
+    async with _temporary_folder() as folder:
+        outcomes = await downloads.files(run, folder, component, stage, STDOUT_FILE)
+        files = raise_if_strict(outcomes, strict=True)
         owners = await _owners(datastore, run)
         contents = [await in_thread(file.path.read_bytes) for file in files]
     texts = (content.decode("utf-8", "replace") for content in contents)
@@ -98,21 +99,21 @@ async def printed(
 
 
 async def log(downloads: Downloads, run: str) -> str:
-    """What the orchestrator logged; see `Client.log`."""
-    return (await downloads.read(run, LOG, MOST_BYTES)).decode("utf-8", "replace")
+    """Return the log of the orchestrator: see `Client.log`."""
+    return (await downloads.read(run, LOG_FILE, MOST_BYTES)).decode("utf-8", "replace")
 
 
 async def status_report(downloads: Downloads, run: str) -> StatusReport:
-    """How the components of a run are doing; see `Client.status_report`."""
-    content = await downloads.read(run, REPORT, MOST_BYTES)
+    """Return the status of the components of a run: see `Client.status_report`."""
+    content = await downloads.read(run, REPORT_FILE, MOST_BYTES)
     try:
         return models.StatusReport.parse(content)
     except ValueError as error:
-        raise _undecodable(f"{run}/{REPORT}", error, content) from None
+        raise _decode_error(f"{run}/{REPORT_FILE}", error, content) from None
 
 
 async def _owners(datastore: Datastore, run: str) -> dict[str, ComponentDocument]:
-    """Sources of all files of a run -> the component that has them."""
+    """Return source -> component, for all files of a run."""
     if run.startswith(SCHEME):
         documents = await datastore.components(query={"instance": str(location(run))})
     else:
@@ -123,16 +124,15 @@ async def _owners(datastore: Datastore, run: str) -> dict[str, ComponentDocument
 
 
 def _owner(owners: Mapping[str, ComponentDocument], source: str) -> ComponentDocument:
-    """Return the component that has a file; raise DecodeError if the datastore does not name it any longer."""
+    """Return the component that has a file; raise DecodeError if the datastore no longer lists it."""
     if source not in owners:
         raise DecodeError("POST", "documents/api/v1.0/query", f"no component that has the file {source!r}")
     return owners[source]
 
 
 @asynccontextmanager
-async def _scratch() -> AsyncIterator[Path]:
-    """A directory that is gone afterwards, whatever happens."""
-    # If a thread's result is lost because nobody waits any more, the object removes its directory itself.
+async def _temporary_folder() -> AsyncIterator[Path]:
+    # If the result of the thread is lost because of a cancellation, the object removes its directory itself.
     folder = await in_thread(tempfile.TemporaryDirectory)
     try:
         yield Path(folder.name)
@@ -141,20 +141,20 @@ async def _scratch() -> AsyncIterator[Path]:
             await in_thread(folder.cleanup)
 
 
-def _table(file: Download | DownloadFailed, document: ComponentDocument) -> Table:
-    path = file.source.removeprefix(f"{document.instance}/")
-    if isinstance(file, DownloadFailed):
-        return Table(document, path, file.source, file.error)
+def _table(outcome: Outcome, document: ComponentDocument) -> Table:
+    path, source = outcome.source.removeprefix(f"{document.instance}/"), outcome.source
+    if isinstance(outcome, DownloadFailed):
+        return Table(document, path, source, outcome.error)
     try:
-        with file.path.open(**AS_TEXT) as text:
-            return Table(document, path, file.source, None, read_table(text))
+        with outcome.path.open(**AS_TEXT) as text:
+            return Table(document, path, source, None, read_table(text))
     except ValueError as error:
-        with file.path.open("rb") as content:
-            return Table(document, path, file.source, _undecodable(file.source, error, content.read(SHOWN)))
+        with outcome.path.open("rb") as content:
+            return Table(document, path, source, _decode_error(source, error, content.read(MAX_QUOTED_BYTES)))
 
 
-def _undecodable(source: str, error: ValueError, content: bytes) -> DecodeError:
-    return DecodeError("GET", source, str(error), body=content[:SHOWN].decode("utf-8", "replace"))
+def _decode_error(source: str, error: ValueError, content: bytes) -> DecodeError:
+    return DecodeError("GET", source, str(error), body=content[:MAX_QUOTED_BYTES].decode("utf-8", "replace"))
 
 
 def _import_pandas() -> None:

@@ -46,7 +46,7 @@ class FileLock:
         try:
             if not stat.S_ISREG(os.fstat(self.descriptor).st_mode):
                 raise OSError(errno.EINVAL, "not a regular file")
-            _lock(self.descriptor)
+            lock_descriptor(self.descriptor)
         except BaseException:
             os.close(self.descriptor)
             raise
@@ -60,7 +60,14 @@ class FileLock:
             os.close(descriptor)
 
 
-def _lock(descriptor: int) -> None:
+def lock_descriptor(descriptor: int) -> None:
+    """
+    Lock an open file or folder until its descriptor is closed, without waiting.
+
+    Raises:
+        BlockingIOError: It is locked through another descriptor.
+        LocksUnsupported: There are no file locks here.
+    """
     if fcntl is None:
         raise LocksUnsupported(errno.ENOSYS, "this system has no file locks")
     try:

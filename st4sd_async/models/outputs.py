@@ -182,7 +182,7 @@ class Output:
             DownloadError: The archive is cut short or damaged, or something in the directory is in the way.
             ValueError: The key-output is a file: `save` it.
         """
-        from .._results.archive import extract  # not with the package: most programs unpack nothing
+        from .._results.target import extract  # not with the package: most programs unpack nothing
 
         if not self.is_folder:
             raise ValueError(f"key-output {self.name!r} is a file, not a folder: save() writes it")

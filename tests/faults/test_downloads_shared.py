@@ -15,9 +15,8 @@ from pathlib import Path
 import pytest
 
 from st4sd_async import DownloadError
-from st4sd_async._results import workspace as _workspace
-from st4sd_async._results.workspace import SUFFIX, Workspace
-from st4sd_async._util.file_names import PREFIX
+from st4sd_async._results.target import DownloadTarget
+from st4sd_async._util import file_lock
 
 from .gateways import LEDGER, failed, files_in, leftovers, whole
 from .scenes import Scene
@@ -85,14 +84,14 @@ async def test_names_of_our_own_that_are_taken_are_no_hindrance(scene: Scene, ve
     elsewhere.mkdir()
     (elsewhere / "file").write_bytes(b"mine")
     scene.target.mkdir()
-    os.mkfifo(scene.target / f"{PREFIX}pipe{SUFFIX}")
-    (scene.target / f"{PREFIX}link{SUFFIX}").symlink_to(elsewhere)
-    (scene.target / f"{PREFIX}file{SUFFIX}").write_bytes(b"1")
-    (scene.target / f"{PREFIX}device{SUFFIX}").symlink_to("/dev/zero")
-    (scene.target / f"{PREFIX}folder{SUFFIX}").mkdir()
-    (scene.target / f"{PREFIX}folder{SUFFIX}/link").symlink_to(elsewhere)
-    os.mkfifo(scene.target / f"{PREFIX}folder{SUFFIX}/0")
-    deep = scene.target / f"{PREFIX}folder{SUFFIX}"
+    os.mkfifo(scene.target / ".st4sd-pipe.part")
+    (scene.target / ".st4sd-link.part").symlink_to(elsewhere)
+    (scene.target / ".st4sd-file.part").write_bytes(b"1")
+    (scene.target / ".st4sd-device.part").symlink_to("/dev/zero")
+    (scene.target / ".st4sd-folder.part").mkdir()
+    (scene.target / ".st4sd-folder.part/link").symlink_to(elsewhere)
+    os.mkfifo(scene.target / ".st4sd-folder.part/0")
+    deep = scene.target / ".st4sd-folder.part"
     for _ in range(300):
         deep /= "x"
         deep.mkdir()
@@ -101,9 +100,9 @@ async def test_names_of_our_own_that_are_taken_are_no_hindrance(scene: Scene, ve
 
     assert {one.path.relative_to(scene.target).as_posix() for one in found} == set(scene.expected(verb))
     assert (elsewhere / "file").read_bytes() == b"mine"
-    assert not (scene.target / f"{PREFIX}folder{SUFFIX}").exists()
+    assert not (scene.target / ".st4sd-folder.part").exists()
     with suppress(FileNotFoundError):
-        assert (scene.target / f"{PREFIX}link{SUFFIX}").is_symlink()
+        assert (scene.target / ".st4sd-link.part").is_symlink()
 
 
 @VERBS
@@ -157,7 +156,7 @@ def locked(*folders: Path) -> Iterator[None]:
 async def test_a_lock_that_another_process_holds_is_not_waited_for(scene: Scene) -> None:
     """On a folder that is named like ours, or on the target itself."""
     scene.target.mkdir()
-    (held := scene.target / f"{PREFIX}held{SUFFIX}").mkdir()
+    (held := scene.target / ".st4sd-held.part").mkdir()
     with locked(held, scene.target):
         whole(await scene.files())
 
@@ -183,8 +182,8 @@ async def test_downloads_work_without_file_locks(
 ) -> None:
     """Then nobody can tell what was left behind, so it stays. Only the file system's answer is replaced here."""
     scene.target.mkdir()
-    (left := scene.target / f"{PREFIX}left{SUFFIX}").mkdir()
-    monkeypatch.setattr(_workspace, "fcntl", NoLocks(getattr(errno, name)))
+    (left := scene.target / ".st4sd-left.part").mkdir()
+    monkeypatch.setattr(file_lock, "fcntl", NoLocks(getattr(errno, name)))
 
     whole(await getattr(scene, verb)())
 
@@ -211,8 +210,8 @@ while not os.path.exists({str(stop)!r}):
             while not ready.exists():
                 time.sleep(0.01)
             for _ in range(20):
-                with suppress(OSError), Workspace(target) as space, space.new() as writer:
-                    writer.write([b"1"])
+                with suppress(OSError), DownloadTarget(target) as opened, opened.create_file() as file:
+                    file.write([b"1"])
         finally:
             stop.touch()
             process.wait()

@@ -16,8 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from st4sd_async import DownloadError
-from st4sd_async._results.archive import extract
-from st4sd_async._results.unsafe_zip import Hostile, checked
+from st4sd_async._results.archive import UnsafeZip, safe_member_path
+from st4sd_async._results.target import extract
 from tests.results.archives import DEFLATED, LINES, STORED, UTF_8, Entry, build, made_by_a_server, made_by_python, tree
 
 Mutation = Callable[[bytearray, random.Random], bytes]
@@ -184,14 +184,14 @@ names = st.one_of(
 def test_a_name_leads_to_one_path_below_the_target_or_nowhere(name: str) -> None:
     """With or without the slash of the servers, and what was checked needs no other check."""
     try:
-        path = checked(name)
-    except Hostile:
+        path = safe_member_path(name)
+    except UnsafeZip:
         return
 
     assert PurePosixPath(path).parts == tuple(path.split("/"))
     assert not {"..", "/", ""} & {*PurePosixPath(path).parts}
     assert "Cc" not in map(category, path)
-    assert checked(path) == checked(f"/{path}") == path
+    assert safe_member_path(path) == safe_member_path(f"/{path}") == path
 
 
 @given(st.lists(names, min_size=1, max_size=4))

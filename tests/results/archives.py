@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from st4sd_async import DownloadError
-from st4sd_async._results.archive import Member, extract
-from st4sd_async._results.unsafe_zip import Limits
+from st4sd_async._results.archive import Limits
+from st4sd_async._results.target import ExtractedFile, extract
 
 LINES = b"energy 1.25 eV\n" * 40
 DEFLATED, STORED = zipfile.ZIP_DEFLATED, zipfile.ZIP_STORED
@@ -151,7 +151,7 @@ def target(tmp_path: Path) -> Path:
     return folder
 
 
-def unpack(data: bytes, target: Path, limits: Limits | None = None) -> list[Member]:
+def unpack(data: bytes, target: Path, limits: Limits | None = None) -> list[ExtractedFile]:
     archive = target.parent / "archive.zip"
     archive.write_bytes(data)
     try:

@@ -15,7 +15,6 @@ import pytest
 
 from st4sd_async import Client, Config, Download, DownloadFailed, RetryPolicy, Run
 from st4sd_async._api.documents import root, upsert_calls
-from st4sd_async._results.manifest import NAME
 from st4sd_async.local import LocalServer
 from tests.conftest import FakeClock
 
@@ -25,6 +24,8 @@ MIB = 1 << 20
 
 FILES, ARCHIVE = "POST /ds-gateway/files/api/v1.1", "GET /ds-gateway/experiment/download"
 REGISTRY, QUERY = "POST /ds-registry/gateways/api/v1.0/unique_ids", "POST /ds-mongodb-proxy/documents/api/v1.0/query"
+MANIFEST = ".st4sd-downloads.jsonl"
+"""The only file of our own in a target."""
 OUTPUT = "GET /instances/*/outputs/*"
 GATEWAY = "example-cluster"
 
@@ -132,7 +133,7 @@ def uri(server: LocalServer, run: Run) -> str:
 def tree(target: Path) -> dict[str, bytes]:
     """All files below a folder but the ledger: what is not whole would be seen."""
     found = {str(path.relative_to(target)): path for path in sorted(target.rglob("*")) if path.is_file()}
-    return {name: path.read_bytes() for name, path in found.items() if path.name != NAME}
+    return {name: path.read_bytes() for name, path in found.items() if path.name != MANIFEST}
 
 
 def listed(target: Path) -> list[str]:

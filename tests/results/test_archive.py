@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from st4sd_async._results.archive import PIECE, Member, extract
-from st4sd_async._results.unsafe_zip import Limits, plan
+from st4sd_async._results.archive import ZipArchive
+from st4sd_async._results.target import ExtractedFile, extract
 
 from .archives import (
     DEFLATED,
@@ -44,7 +44,7 @@ def test_an_archive_of_the_servers_is_unpacked(tmp_path: Path) -> None:
     members = extract(archive, tmp_path / "new" / "target")
 
     assert members == [
-        Member(name, len(content), hashlib.sha256(content).hexdigest()) for name, content in files.items()
+        ExtractedFile(name, len(content), hashlib.sha256(content).hexdigest()) for name, content in files.items()
     ]
     assert tree(tmp_path / "new" / "target") == {"a": None, "a/deep": None, **files}
 
@@ -90,10 +90,10 @@ def test_a_member_over_4_gib_is_planned(tmp_path: Path, mark: bytes | None) -> N
         file.seek(start + size)
         file.write(descriptor + directory)
         file.write(ending(True, count=1, length=len(directory), start=start + size + len(descriptor)))
-        files, folders = plan(file, Limits())
+        archive = ZipArchive(file)
 
-    assert [(packed.path, packed.info.file_size, packed.start) for packed in files] == [("a", size, start)]
-    assert folders == []
+    assert [(one.path, one.info.file_size, one.start) for one in archive.members] == [("a", size, start)]
+    assert archive.folders == []
 
 
 @pytest.mark.parametrize("content", [LINES, b""], ids=["lines", "empty"])
@@ -183,7 +183,9 @@ def test_memory_does_not_grow_with_a_file(target: Path, method: int) -> None:
     assert members[0].size == (target / "zeros").stat().st_size == size
 
 
-@pytest.mark.parametrize("size", [part * PIECE + more for part in (1, 2) for more in (-259, -258, -1, 0, 1, 258, 259)])
+@pytest.mark.parametrize(
+    "size", [part * (1 << 18) + more for part in (1, 2) for more in (-259, -258, -1, 0, 1, 258, 259)]
+)
 @pytest.mark.parametrize("content", [b"\0", b"0123456789abcdef"])
 def test_contents_may_end_anywhere_in_a_piece(target: Path, content: bytes, size: int) -> None:
     """What the inflater holds back at the end of a piece is not lost."""

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from st4sd_async import DownloadError, UnsafeArchive
-from st4sd_async._results.archive import extract
-from st4sd_async._results.unsafe_zip import Limits
+from st4sd_async._results.archive import Limits
+from st4sd_async._results.target import extract
 
 from .archives import (
     DEFLATED,
@@ -170,8 +170,8 @@ BOMBS = {
     "members": (Limits(members=2), [Entry("/a"), Entry("/b"), Entry("/c")]),
     "one folder again and again": (Limits(members=2), [Entry("/a/", b"")] * 3),
     "folders": (Limits(members=5), [Entry("/a/b/c/d"), Entry("/a/b/e/f")]),
-    "total": (Limits(total=1000), [Entry("/a"), Entry("/b")]),
-    "ratio": (Limits(ratio=5, harmless=1000), [Entry("/a"), Entry("/b")]),
+    "total": (Limits(total_bytes=1000), [Entry("/a"), Entry("/b")]),
+    "ratio": (Limits(ratio=5, harmless_bytes=1000), [Entry("/a"), Entry("/b")]),
     "told total": (Limits(), [Entry(f"/{part}", central={"size": 0xFFFFFFF0}) for part in range(20)]),
 }
 
@@ -188,9 +188,9 @@ def test_too_much_is_refused(target: Path, kind: str) -> None:
     "limits",
     [
         Limits(members=3),
-        Limits(total=1200),
-        Limits(ratio=5, harmless=1200),
-        Limits(ratio=20, harmless=0),
+        Limits(total_bytes=1200),
+        Limits(ratio=5, harmless_bytes=1200),
+        Limits(ratio=20, harmless_bytes=0),
     ],
     ids=repr,
 )

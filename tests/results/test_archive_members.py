@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from st4sd_async import UnsafeArchive
-from st4sd_async._results.unsafe_zip import Hostile, checked
+from st4sd_async._results.archive import UnsafeZip, safe_member_path
 
 from .archives import LINES, STORED, UTF_8, Entry, build, refused, tree, unpack
 from .archives import target as target
@@ -92,22 +92,22 @@ def test_an_odd_name_is_no_attack(target: Path, name: str) -> None:
 )
 def test_windows_has_names_of_its_own(name: str) -> None:
     """They are refused where they mean something else, and only there."""
-    assert checked(name, windows=False) == name
-    with pytest.raises(Hostile):
-        checked(name, windows=True)
+    assert safe_member_path(name, windows=False) == name
+    with pytest.raises(UnsafeZip):
+        safe_member_path(name, windows=True)
 
 
 @pytest.mark.parametrize("name", ["console.txt", "a/b.c", "com.txt", "nul_", "auxiliary", "lpt", "com10", "my con"])
 def test_windows_takes_names_that_only_look_so(name: str) -> None:
     """A device is refused by its whole name."""
-    assert checked(name, windows=True) == name
+    assert safe_member_path(name, windows=True) == name
 
 
 @pytest.mark.parametrize("name", ["\udcff", "a/b\ud800.csv", "\udfff/x"])
 def test_a_name_that_is_no_text_is_refused(name: str) -> None:
     """As a document may have it, of a file whose name is not UTF-8; it is no `UnicodeEncodeError`."""
-    with pytest.raises(Hostile, match="half of a character"):
-        checked(name)
+    with pytest.raises(UnsafeZip, match="half of a character"):
+        safe_member_path(name)
 
 
 COLLISIONS = {

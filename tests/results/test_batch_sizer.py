@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from st4sd_async._results.batch_sizer import Pile
+from st4sd_async._results.downloads import BatchSizer
 
 ROOM, MOST = 32, 10
 """What one answer of the simulated gateway holds: a size, and a number of files."""
@@ -39,21 +39,21 @@ class Gateway:
 
 def fetch(gateway: Gateway, workers: int, order: list[int]) -> tuple[Counter[int], list[int]]:
     """What came how often, and what was given up, when workers take turns; their answers come back in any order."""
-    pile = Pile(range(len(gateway.sizes)), workers=workers, most=MOST)
+    sizer = BatchSizer(range(len(gateway.sizes)), workers=workers, max_batch=MOST)
     came: Counter[int] = Counter()
     under_way: deque[list[int]] = deque()
     turns = deque(order)
     while True:
-        while len(under_way) < workers and (batch := pile.take()):
+        while len(under_way) < workers and (batch := sizer.next_batch()):
             under_way.append(batch)
-        assert pile.is_over == (not under_way)
+        assert sizer.is_done == (not under_way)
         if not under_way:
-            return came, pile.hopeless
+            return came, sizer.unavailable
         under_way.rotate(turns.popleft() if turns else 0)
         asked = under_way.popleft()
         answer = gateway.ask(asked)
         came.update(answer)
-        pile.settle(asked, answer)
+        sizer.record(asked, answer)
 
 
 @given(
@@ -104,9 +104,9 @@ def test_small_files_come_in_few_requests(sizes: list[int], workers: int) -> Non
 )
 def test_the_first_shares(count: int, workers: int, most: int, shares: list[int]) -> None:
     """Of few files all workers have some; many come in requests that are worth while, and none asks for too many."""
-    pile = Pile(range(count), workers=workers, most=most)
+    sizer = BatchSizer(range(count), workers=workers, max_batch=most)
 
-    taken = list(iter(pile.take, []))
+    taken = list(iter(sizer.next_batch, []))
 
     assert [len(batch) for batch in taken] == shares
     assert [one for batch in taken for one in batch] == list(range(count))
@@ -114,23 +114,28 @@ def test_the_first_shares(count: int, workers: int, most: int, shares: list[int]
 
 def test_what_is_left_out_is_asked_for_next() -> None:
     """It is in front, in its order, and as many are asked for as came before."""
-    pile = Pile("abcdefgh", workers=2, most=10)
+    sizer = BatchSizer("abcdefgh", workers=2, max_batch=10)
 
-    pile.settle(pile.take(), ["b", "d"])
+    sizer.record(sizer.next_batch(), ["b", "d"])
 
-    assert [pile.take(), pile.take(), pile.take(), pile.take()] == [["a", "c"], ["e", "f"], ["g", "h"], []]
-    assert pile.hopeless == []
+    assert [sizer.next_batch(), sizer.next_batch(), sizer.next_batch(), sizer.next_batch()] == [
+        ["a", "c"],
+        ["e", "f"],
+        ["g", "h"],
+        [],
+    ]
+    assert sizer.unavailable == []
 
 
 def test_shares_grow_again_up_to_the_most() -> None:
     """After an answer without gaps twice as many are asked for."""
-    pile = Pile(range(100), workers=1, most=12)
-    pile.settle(pile.take(), [0, 1, 2])
+    sizer = BatchSizer(range(100), workers=1, max_batch=12)
+    sizer.record(sizer.next_batch(), [0, 1, 2])
 
     sizes = []
     for _ in range(4):
-        batch = pile.take()
-        pile.settle(batch, batch)
+        batch = sizer.next_batch()
+        sizer.record(batch, batch)
         sizes.append(len(batch))
 
     assert sizes == [3, 6, 12, 12]
@@ -138,21 +143,21 @@ def test_shares_grow_again_up_to_the_most() -> None:
 
 def test_what_does_not_come_at_all_is_hopeless() -> None:
     """Not one of them fits into an answer by itself, or they are not there; the others are still asked for."""
-    pile = Pile("abcd", workers=2, most=10)
+    sizer = BatchSizer("abcd", workers=2, max_batch=10)
 
-    pile.settle(pile.take(), [])
+    sizer.record(sizer.next_batch(), [])
 
-    assert pile.hopeless == ["a", "b"]
-    assert pile.take() == ["c", "d"]
-    assert pile.take() == []
+    assert sizer.unavailable == ["a", "b"]
+    assert sizer.next_batch() == ["c", "d"]
+    assert sizer.next_batch() == []
 
 
 def test_who_gives_up_gets_what_nobody_asked_for() -> None:
     """Nothing is left then; what comes back later is."""
-    pile = Pile("abcdef", workers=3, most=10)
-    batch = pile.take()
+    sizer = BatchSizer("abcdef", workers=3, max_batch=10)
+    batch = sizer.next_batch()
 
-    assert pile.give_up() == ["c", "d", "e", "f"]
-    assert pile.give_up() == pile.take() == []
-    pile.settle(batch, ["a"])
-    assert pile.take() == ["b"]
+    assert sizer.cancel_waiting() == ["c", "d", "e", "f"]
+    assert sizer.cancel_waiting() == sizer.next_batch() == []
+    sizer.record(batch, ["a"])
+    assert sizer.next_batch() == ["b"]

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from st4sd_async._results.directory import Directory, Tree
-from st4sd_async._results.workspace import Part, Place, Workspace
+from st4sd_async._results.target import CompleteFile, Destination, DownloadTarget
 
 pytestmark = pytest.mark.timeout(20)  # what waits for the other end of a FIFO waits for ever
 
@@ -142,17 +142,17 @@ def descriptors() -> int:
 def test_nothing_stays_open(tmp_path: Path, uses_descriptors: bool) -> None:
     """Whatever happens in a target."""
     (tmp_path / "link").symlink_to("/")
-    (tmp_path / ".st4sd-x.part").mkdir()
+    (tmp_path / ".st4sd-x.file").mkdir()
     before = descriptors()
 
-    for path in ("a/b/c", "link/x", ".st4sd-x.part/y", "a/b/c/d"):
-        with Workspace(tmp_path, uses_descriptors=uses_descriptors) as space:
-            with space.new() as writer:
-                part = writer.finish(Place(path))
-            space.obstacles([path, "a/none/x"])
-            space.clear([f"{path}/none", "link/etc/none"])
+    for path in ("a/b/c", "link/x", ".st4sd-x.file/y", "a/b/c/d"):
+        with DownloadTarget(tmp_path, uses_descriptors=uses_descriptors) as opened:
+            with opened.create_file() as writer:
+                file = writer.finish(Destination(path))
+            opened.obstacles([path, "a/none/x"])
+            opened.remove([f"{path}/none", "link/etc/none"])
             try:
-                space.place([part])
+                opened.rename([file])
             except OSError:
                 continue
 
@@ -160,7 +160,7 @@ def test_nothing_stays_open(tmp_path: Path, uses_descriptors: bool) -> None:
 
 
 @WAYS
-def test_a_workspace_works_either_way(tmp_path: Path, uses_descriptors: bool) -> None:
+def test_a_target_works_either_way(tmp_path: Path, uses_descriptors: bool) -> None:
     """Files get their names, links are obstacles, files are removed, and nothing is left behind."""
     (tmp_path / "out").mkdir()
     (tmp_path / "out/file").write_bytes(b"mine")
@@ -168,15 +168,15 @@ def test_a_workspace_works_either_way(tmp_path: Path, uses_descriptors: bool) ->
     target.mkdir()
     (target / "link").symlink_to("../out")
 
-    with Workspace(target, uses_descriptors=uses_descriptors) as space:
-        parts: list[Part] = []
+    with DownloadTarget(target, uses_descriptors=uses_descriptors) as opened:
+        files: list[CompleteFile] = []
         for path in ("a/b/x", "a/y", "z"):
-            with space.new() as writer:
+            with opened.create_file() as writer:
                 writer.write([path.encode()])
-                parts.append(writer.finish(Place(path)))
-        space.place(parts, ["e/f"])
-        space.clear(["a/y", "link/file", "none/x"])
-        obstacles = space.obstacles(["link/file", "a", "a/b/x", "z/x", "new"])
+                files.append(writer.finish(Destination(path)))
+        opened.rename(files, ["e/f"])
+        opened.remove(["a/y", "link/file", "none/x"])
+        obstacles = opened.obstacles(["link/file", "a", "a/b/x", "z/x", "new"])
 
     assert sorted(path.relative_to(target).as_posix() for path in target.rglob("*")) == sorted(
         ["a", "a/b", "a/b/x", "e", "e/f", "link", "z"]
@@ -204,13 +204,13 @@ def test_a_folder_that_is_swapped_for_a_link_again_and_again_leads_nowhere(tmp_p
     thread = threading.Thread(target=swap)
     thread.start()
     try:
-        with Workspace(target) as space:
+        with DownloadTarget(target) as opened:
             for number in range(3000):
-                with space.new() as writer:
-                    part = writer.finish(Place(f"sub/{number}"))
+                with opened.create_file() as writer:
+                    file = writer.finish(Destination(f"sub/{number}"))
                 try:
-                    space.place([part])
-                    space.clear(["sub/old"])
+                    opened.rename([file])
+                    opened.remove(["sub/old"])
                 except OSError:
                     continue
     finally:

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from st4sd_async import Client, DownloadFailed, NotFound, St4sdError
-from st4sd_async._results.manifest import NAME
 from st4sd_async.local import BadJson, CutBody, Html, LocalServer
 from tests.results.scenes import (
     ARCHIVE,
     COMPUTE,
+    MANIFEST,
     REPORT,
     asked,
     directory,
@@ -128,7 +128,7 @@ async def test_a_ledger_in_a_component_does_not_replace_that_of_the_folder(
 ) -> None:
     """A component that downloads something with this library leaves one in its directory."""
     run = await finished(client, server)
-    (directory(server, run) / COMPUTE / NAME).write_text("{}\n")
+    (directory(server, run) / COMPUTE / MANIFEST).write_text("{}\n")
     await run.download_component(0, "Compute", tmp_path)
 
     assert await asked(server, ARCHIVE, run.download_component(0, "Compute", tmp_path)) == 0

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from st4sd_async import Client, DownloadError, DownloadFailed, NotFound, NotReady, Run
-from st4sd_async._results.manifest import NAME
 from st4sd_async.local import CutBody, LocalServer
 from tests.results.scenes import (
     ARCHIVE,
@@ -17,6 +16,7 @@ from tests.results.scenes import (
     DEMO,
     FILES,
     GATEWAY,
+    MANIFEST,
     MIB,
     REPORT,
     ServersClock,
@@ -48,7 +48,7 @@ async def test_files_are_laid_out_as_in_the_instance(client: Client, server: Loc
     assert names(found, target) == DEMO
     assert tree(target) == {name: (source / name).read_bytes() for name in DEMO}
     assert [one.source for one in found] == [f"file://{GATEWAY}{source}/{name}" for name in DEMO]
-    assert listed(target) == [NAME, "stages"]
+    assert listed(target) == [MANIFEST, "stages"]
 
 
 @pytest.mark.parametrize("kind", ["handle", "id", "location", "text"])
@@ -268,12 +268,12 @@ async def test_nothing_is_left_if_the_ledger_cannot_be_read(
 ) -> None:
     """The folder will not do, and is as it was."""
     run = await finished(client, server)
-    (tmp_path / NAME).mkdir()
+    (tmp_path / MANIFEST).mkdir()
 
     with pytest.raises(DownloadError):
         await run.download_files(tmp_path)
 
-    assert listed(tmp_path) == [NAME]
+    assert listed(tmp_path) == [MANIFEST]
 
 
 async def test_some_names_that_are_taken_do_not_hide_other_files(
@@ -396,4 +396,4 @@ async def test_files_of_another_run_are_not_replaced_without_a_word(
     await second.download_files(tmp_path, filename="energies")
 
     (record,) = caplog.records
-    assert f"what came from {uri(server, first)}" in record.getMessage()
+    assert f"files from {uri(server, first)}" in record.getMessage()

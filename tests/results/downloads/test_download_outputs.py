@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 
 from st4sd_async import Client, DownloadFailed, ServerError, UnknownOutput, UnknownRun
-from st4sd_async._results.manifest import NAME
 from st4sd_async.local import Html, LocalServer, Reply
 from tests.results.scenes import (
     DEMO,
     JSON,
+    MANIFEST,
     OUTPUT,
     asked,
     described,
@@ -47,7 +47,7 @@ async def test_outputs_are_in_folders_of_their_names(client: Client, server: Loc
     assert (tmp_path / "Energies/energies.csv").read_bytes() == (source / DEMO[0]).read_bytes()
     with zipfile.ZipFile(tmp_path / "Folder/results.zip") as archive:
         assert archive.namelist() == ["/sub/b.bin", "/summary.json"]
-    assert listed(tmp_path) == [NAME, "Energies", "Folder"]
+    assert listed(tmp_path) == [MANIFEST, "Energies", "Folder"]
 
 
 async def test_folders_are_unpacked_on_request(client: Client, server: LocalServer, tmp_path: Path) -> None:
@@ -124,7 +124,7 @@ async def test_that_there_may_be_more_is_told(
 
     told = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert [text.split(" is not over")[0] for text in told] == [f"run {run.id!r}"]
-    assert "others may come; wait for its end and call again" in told[0]
+    assert "and may get more; wait for its end and call again" in told[0]
 
 
 @pytest.mark.parametrize("unpack", [False, True])
@@ -312,5 +312,5 @@ async def test_a_name_of_an_output_forges_no_line_of_the_log(
     for run in (await finished(client, server), await finished(client, server)):
         whole(await run.download_outputs(tmp_path))
 
-    (record,) = [one for one in caplog.records if "is replaced" in one.getMessage()]
+    (record,) = [one for one in caplog.records if "are replaced" in one.getMessage()]
     assert record.getMessage().isprintable()

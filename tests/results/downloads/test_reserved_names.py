@@ -10,13 +10,18 @@ from pathlib import Path
 import pytest
 
 from st4sd_async import Client, Download, Output, Run
-from st4sd_async._results.manifest import NAME
 from st4sd_async.local import LocalServer
-from tests.results.scenes import COMPUTE, described, directory, failures, finished, tree, upsert, whole
+from tests.results.scenes import COMPUTE, MANIFEST, described, directory, failures, finished, tree, upsert, whole
 
 pytestmark = pytest.mark.anyio
 
-OURS = [NAME, ".st4sd-results.part/file", ".ST4SD-downloads.jsonl", ".st4sd-Results.PART/file", ".\u017ft4sd-x.part/y"]
+OURS = [
+    MANIFEST,
+    ".st4sd-results.part/file",
+    ".ST4SD-downloads.jsonl",
+    ".st4sd-Results.PART/file",
+    ".\u017ft4sd-x.part/y",
+]
 NAMES = pytest.mark.parametrize("name", OURS)
 
 
@@ -30,7 +35,7 @@ def leave(server: LocalServer, run: Run, path: str) -> Path:
 
 def manifest(target: Path) -> list[dict[str, object]]:
     """The lines of a target's manifest, of which each is ours."""
-    return [json.loads(line) for line in (target / NAME).read_text().split("\n") if line]
+    return [json.loads(line) for line in (target / MANIFEST).read_text().split("\n") if line]
 
 
 def archive(*names: str) -> bytes:
@@ -113,14 +118,14 @@ async def test_of_an_unpacked_key_output(client: Client, server: LocalServer, tm
 @NAMES
 def test_of_an_archive_that_is_unpacked_by_hand(tmp_path: Path, name: str) -> None:
     """Into a folder with downloads."""
-    (tmp_path / NAME).write_bytes(b"lines")
+    (tmp_path / MANIFEST).write_bytes(b"lines")
     output = Output("Folder", "x.zip", archive(f"/{name}", f"/sub/{name}", "/good"), media_type="application/zip")
 
     found = output.unpack(tmp_path)
 
     assert found == [tmp_path / f"_{name}", tmp_path / f"sub/_{name}", tmp_path / "good"]
     assert all(path.is_file() for path in found)
-    assert (tmp_path / NAME).read_bytes() == b"lines"
+    assert (tmp_path / MANIFEST).read_bytes() == b"lines"
 
 
 def test_of_an_empty_folder_of_an_archive(tmp_path: Path) -> None:
@@ -132,11 +137,11 @@ def test_of_an_empty_folder_of_an_archive(tmp_path: Path) -> None:
 
 def test_of_a_file_that_is_saved(tmp_path: Path) -> None:
     """Whatever the service calls it."""
-    (tmp_path / NAME).write_bytes(b"lines")
+    (tmp_path / MANIFEST).write_bytes(b"lines")
 
-    assert Output("x", NAME, b"forged").save(tmp_path) == tmp_path / f"_{NAME}"
-    assert Output("x", f"../{NAME.upper()}", b"forged").save(tmp_path) == tmp_path / f"_{NAME.upper()}"
-    assert (tmp_path / NAME).read_bytes() == b"lines"
+    assert Output("x", MANIFEST, b"forged").save(tmp_path) == tmp_path / f"_{MANIFEST}"
+    assert Output("x", f"../{MANIFEST.upper()}", b"forged").save(tmp_path) == tmp_path / f"_{MANIFEST.upper()}"
+    assert (tmp_path / MANIFEST).read_bytes() == b"lines"
 
 
 async def test_two_files_that_would_get_one_name_are_not_both_told_as_whole(
@@ -144,7 +149,7 @@ async def test_two_files_that_would_get_one_name_are_not_both_told_as_whole(
 ) -> None:
     """One that is called like the replacement of another, and one that is listed with a slash too many."""
     run = await finished(client, server)
-    for name in (NAME, f"_{NAME}"):
+    for name in (MANIFEST, f"_{MANIFEST}"):
         leave(server, run, f"{COMPUTE}/{name}").write_bytes(name.encode())
     (document, *_) = await run.components()
     await upsert(client, document.raw | {"files": [*document.files, f"{directory(server, run)}//{COMPUTE}/out.stdout"]})

@@ -66,7 +66,7 @@ async def test_a_break_down_of_the_library_is_an_error_of_the_bucket(
     """A host that its two halves understand differently makes it panic, with words that quote what was sent."""
     (tmp_path / "a").write_bytes(b"a")
 
-    with pytest.raises(S3Error, match=r"obstore broke down \(RustPanic\): is the endpoint an address\?$") as caught:
+    with pytest.raises(S3Error, match=r"obstore failed \(RustPanic\): is the endpoint a valid URL\?$") as caught:
         await client.stage_inputs([tmp_path / "a"], storage.s3(endpoint="http://0x100000000"), allow_http=True)
 
     assert caught.value.__cause__ is caught.value.__context__ is None
@@ -136,7 +136,7 @@ async def test_a_key_that_is_not_there(client: Client, server: LocalServer, stor
     assert isinstance(found[3], DownloadFailed)
     assert isinstance(found[3].error, UnknownOutput)
     assert found[3].error.known == ("Energies", "Folder")
-    with pytest.raises(S3Error, match="is not there"):
+    with pytest.raises(S3Error, match="does not exist"):
         await client.fetch_s3_outputs(run, tmp_path, store=storage.store(), strict=True)
 
 
@@ -155,8 +155,8 @@ async def test_outputs_that_share_a_place_are_not_taken_for_each_other(
     found = await client.fetch_s3_outputs(run, tmp_path, store=storage.store("out"))
 
     assert [str(one.error) for one in found if isinstance(one, DownloadFailed)] == [
-        f"'out/same' and the bucket {storage.name!r}: the key-outputs ['{other}/same'] are uploaded there too, in "
-        "place of it: download_outputs() has it"
+        f"'out/same' and the bucket {storage.name!r}: the key-outputs ['{other}/same'] have the same key, so "
+        "it may be one of them: download_outputs() has it"
         for other in ("y", "x")
     ]
 
@@ -180,9 +180,9 @@ async def test_nobody_listens(
 @pytest.mark.parametrize(
     ("answer", "words"),
     [
-        pytest.param(never(), "it was silent for too long", id="silent"),
+        pytest.param(never(), "it did not respond in time", id="silent"),
         pytest.param(reset(), "the connection broke", id="reset"),
-        pytest.param(reply(500, b"<Error/>"), "it answered 500", id="500"),
+        pytest.param(reply(500, b"<Error/>"), "the service responded with 500", id="500"),
         pytest.param(reply(200, b"<html>", media="text/html"), "", id="no S3"),
     ],
 )
@@ -191,7 +191,7 @@ async def test_an_upload_that_breaks_names_the_file(
 ) -> None:
     """Whatever stands at the endpoint."""
     (tmp_path / "a").write_bytes(b"a")
-    client = hasty if "silent" in words else hasty.with_options(timeout=10)
+    client = hasty if "in time" in words else hasty.with_options(timeout=10)
     async with RawServer([answer]) as broken:
         with pytest.raises(S3Error, match="/a'") as caught:
             await client.stage_inputs([tmp_path / "a"], storage.s3(endpoint=broken.url))

@@ -13,7 +13,7 @@ import anyio.lowlevel
 import pytest
 
 from st4sd_async import Client, Download, DownloadFailed, RetryPolicy, Run, S3Store
-from st4sd_async._results import buckets as _s3
+from st4sd_async._results import buckets
 from st4sd_async.local import LocalServer, Reply
 from tests.faults.blind import blind as blind
 from tests.faults.raw import Answer, Exchange, RawServer, head
@@ -103,7 +103,7 @@ async def test_a_body_is_cut_at_the_size_that_was_promised(
 
     (failed,) = found
     assert isinstance(failed, DownloadFailed)
-    assert "10 bytes were promised and more came" in str(failed.error)
+    assert "has 10 bytes in the list, and more were sent" in str(failed.error)
     assert body.sent < 64 << 20
     assert files(tmp_path) == []
 
@@ -122,7 +122,7 @@ async def test_a_key_that_is_not_in_the_folder_is_refused(
     found, asked = await fetched(client, run, storage, tmp_path, answer, names="Folder")
 
     (failed,) = (one for one in found if isinstance(one, DownloadFailed))
-    assert "where it is not: it was not fetched" in str(failed.error)
+    assert "but its key is outside of it: it was not fetched" in str(failed.error)
     assert repr(key) in str(failed.error)
     assert [one.path for one in found if isinstance(one, Download)] == [tmp_path / "Folder/good"]
     assert [path.rpartition("/")[2] for path in asked] == ["good"]
@@ -189,7 +189,7 @@ async def test_a_list_without_end_is_an_error(
     size: int,
 ) -> None:
     """Of memory and of time no more is taken than some."""
-    monkeypatch.setattr(_s3, "MOST_LISTED", 1000)
+    monkeypatch.setattr(buckets, "MAX_LISTED_OBJECTS", 1000)
     hasty = client.with_options(timeout=1, retry=RetryPolicy(attempts=1, total=1))
 
     async def answer(exchange: Exchange) -> None:

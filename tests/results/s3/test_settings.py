@@ -26,10 +26,13 @@ NOT_HERE = [
     ({"accessKeyID": None}, "accessKeyID=..."),
     ({"secretAccessKey": None, "endpoint": None}, "secretAccessKey=..., endpoint=..."),
     ({"bucket": ""}, "bucket=..."),
-    ({"dataset": "mine", "bucket": None}, "a dataset stands for a bucket in a payload only"),
+    ({"dataset": "mine", "bucket": None}, "a dataset names a bucket only in a payload"),
     ({"endpoint": "s3.example"}, "must look like https://s3.example"),
     ({"endpoint": "https://me:word@s3.example"}, "without user or password"),
-    ({"endpoint": "http://s3.example"}, "in clear text: use https://, or say allow_http=True"),
+    (
+        {"endpoint": "http://s3.example"},
+        "would be sent unencrypted to the endpoint 'http://s3.example': use https://, or pass allow_http=True",
+    ),
     ({"accessKeyID": f"{KEY_ID}\nx"}, "accessKeyID must be visible ASCII"),
     ({"secretAccessKey": f"{KEY_ID} x"}, "secretAccessKey must be visible ASCII"),
     ({"region": "x\n"}, "region must be visible ASCII"),
@@ -58,7 +61,7 @@ async def test_a_bucket_that_cannot_be_used_is_refused_before_anything_is_sent(
         assert KEY_ID not in str(caught.value)
 
 
-async def test_keys_from_a_file_and_mappings_will_do(
+async def test_keys_may_come_from_a_file_and_mappings(
     client: Client, server: LocalServer, storage: Storage, tmp_path: Path
 ) -> None:
     """As for a credential of the deployment, the line break at the end of the file is no part of a key."""
@@ -86,12 +89,18 @@ WRONG_TYPES: list[Any] = [
         id="no",
     ),
     pytest.param(
-        lambda client, s3: client.stage_inputs(None, s3), "files are a list of paths, or names", id="no files"
+        lambda client, s3: client.stage_inputs(None, s3), "files must be paths, or a mapping from names", id="no files"
     ),
-    pytest.param(lambda client, s3: client.stage_inputs(b"x", s3), "files are a list .* not bytes", id="bytes"),
-    pytest.param(lambda client, s3: client.stage_inputs(Path("x"), s3), "files are a list .* not .*Path", id="a path"),
-    pytest.param(lambda client, s3: client.stage_inputs([b"x"], s3), "a file is named by a text", id="bytes as a path"),
-    pytest.param(lambda client, s3: client.stage_inputs({3: "x"}, s3), "the name is a text, not int", id="a number"),
+    pytest.param(lambda client, s3: client.stage_inputs(b"x", s3), "files must be paths.* not bytes", id="bytes"),
+    pytest.param(
+        lambda client, s3: client.stage_inputs(Path("x"), s3), "files must be paths.* not .*Path", id="a path"
+    ),
+    pytest.param(
+        lambda client, s3: client.stage_inputs([b"x"], s3), "a file must be a str or a Path", id="bytes as a path"
+    ),
+    pytest.param(
+        lambda client, s3: client.stage_inputs({3: "x"}, s3), "the name must be a string, not int", id="a number"
+    ),
     pytest.param(
         lambda client, s3: client.fetch_s3_outputs("run", "to", store=s3), r"an S3Store\(.* not S3$", id="a bucket"
     ),
@@ -136,18 +145,18 @@ async def test_a_missing_extra_is_named(
 
 
 WRONG_FILES: list[Any] = [
-    pytest.param(lambda folder: [folder / "x/a", folder / "y/a"], "several files are called ['a']", id="twice"),
+    pytest.param(lambda folder: [folder / "x/a", folder / "y/a"], "several files have the names ['a']", id="twice"),
     pytest.param(lambda folder: [folder / "x/a", folder / "none"], "no such files: [", id="no file"),
     pytest.param(lambda folder: [folder / "x"], "no such files: [", id="a folder"),
     pytest.param(lambda folder: {"b/a": folder / "x/a"}, "has a folder", id="a folder in a name"),
-    pytest.param(lambda folder: {"": folder / "x/a"}, "the name '' will not do", id="no name"),
-    pytest.param(lambda folder: {"..": folder / "x/a"}, "the name '..' will not do", id="up"),
-    pytest.param(lambda folder: {"a\n": folder / "x/a"}, "will not do", id="a line break"),
+    pytest.param(lambda folder: {"": folder / "x/a"}, "the name '' is invalid", id="no name"),
+    pytest.param(lambda folder: {"..": folder / "x/a"}, "the name '..' is invalid", id="up"),
+    pytest.param(lambda folder: {"a\n": folder / "x/a"}, "is invalid", id="a line break"),
 ]
 
 
 @pytest.mark.parametrize(("files", "words"), WRONG_FILES)
-async def test_files_that_will_not_do_are_refused_before_any_upload(
+async def test_invalid_files_are_rejected_before_any_upload(
     client: Client, storage: Storage, tmp_path: Path, files: Callable[[Path], Any], words: str
 ) -> None:
     """Nothing is in the bucket after that."""
@@ -162,15 +171,15 @@ async def test_files_that_will_not_do_are_refused_before_any_upload(
 
 
 @pytest.mark.parametrize("prefix", ["../up", "a//b", "a/./b"])
-async def test_a_prefix_that_will_not_do_is_refused(client: Client, storage: Storage, prefix: str) -> None:
+async def test_an_invalid_prefix_is_rejected(client: Client, storage: Storage, prefix: str) -> None:
     """It is a path like others."""
-    with pytest.raises(ValueError, match=r"the prefix .* will not do"):
+    with pytest.raises(ValueError, match=r"the prefix .* is invalid"):
         await client.stage_inputs([__file__], storage.s3(), prefix=prefix)
 
 
 async def test_one_text_is_no_list_of_files(client: Client, storage: Storage) -> None:
     """Else each letter of it would be a file."""
-    with pytest.raises(TypeError, match="put it into a list"):
+    with pytest.raises(TypeError, match=r"not a string: pass \['file'\]"):
         await client.stage_inputs("file", storage.s3())
 
 

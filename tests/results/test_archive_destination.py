@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from st4sd_async import DownloadError, UnsafeArchive
-from st4sd_async._results.archive import extract
+from st4sd_async._results.target import extract
 
 from .archives import LINES, Entry, build, refused, tree, unpack
 from .archives import target as target

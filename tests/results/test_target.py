@@ -18,16 +18,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from st4sd_async._results.directory import Directory
-from st4sd_async._results.workspace import SUFFIX, SYNCED, Part, Place, Workspace, Writer
-from st4sd_async._util.file_names import PREFIX
+from st4sd_async._results.target import CompleteFile, Destination, DownloadTarget, TemporaryFile
 
 WORKER = """
 import sys
 from pathlib import Path
-from st4sd_async._results.workspace import Workspace
+from st4sd_async._results.target import CompleteFile, Destination, DownloadTarget, TemporaryFile
 
-with Workspace(Path(sys.argv[1])) as space:
-    space.new().write([b"half"])
+with DownloadTarget(Path(sys.argv[1])) as opened:
+    opened.create_file().write([b"half"])
     print(flush=True)
     sys.stdin.read()
 """
@@ -47,16 +46,16 @@ def working(target: Path) -> Iterator[subprocess.Popen[str]]:
             process.kill()
 
 
-def part(space: Workspace, path: str, content: bytes = b"abc") -> Part:
+def complete_file(opened: DownloadTarget, path: str, content: bytes = b"abc") -> CompleteFile:
     """A whole file that has no name yet."""
-    with space.new() as writer:
+    with opened.create_file() as writer:
         writer.write([content])
-        return writer.finish(Place(path))
+        return writer.finish(Destination(path))
 
 
-def workspaces(target: Path) -> list[str]:
+def temporary_folders(target: Path) -> list[str]:
     """What is not whole in a folder."""
-    return sorted(path.name for path in target.glob(f"{PREFIX}*{SUFFIX}"))
+    return sorted(path.name for path in target.glob(".st4sd-*.part"))
 
 
 def tree(target: Path) -> dict[str, bytes]:
@@ -68,11 +67,11 @@ def test_it_is_made_and_removed_with_all_that_is_in_it(tmp_path: Path) -> None:
     """The target stays; it is made with the folders above it."""
     target = tmp_path / "a" / "b"
 
-    with Workspace(target) as space:
-        with space.new() as first, space.new() as second:
+    with DownloadTarget(target) as opened:
+        with opened.create_file() as first, opened.create_file() as second:
             first.write([b"half"])
             second.write([b"other"])
-        (folder,) = workspaces(target)
+        (folder,) = temporary_folders(target)
         assert tree(target / folder) == {"0": b"half", "1": b"other"}
 
     assert list(target.iterdir()) == []
@@ -82,8 +81,8 @@ def test_it_is_removed_after_an_error_too(tmp_path: Path) -> None:
     """The error passes."""
 
     def fail() -> None:
-        with Workspace(tmp_path) as space:
-            space.new().write([b"half"])
+        with DownloadTarget(tmp_path) as opened:
+            opened.create_file().write([b"half"])
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
@@ -99,47 +98,47 @@ def test_what_a_killed_process_left_is_removed_by_the_next(tmp_path: Path) -> No
     with working(tmp_path) as process:
         process.send_signal(signal.SIGKILL)
         process.wait()
-    assert [content for path, content in tree(tmp_path).items() if path.startswith(PREFIX)] == [b"half"]
+    assert [content for path, content in tree(tmp_path).items() if path.startswith(".st4sd-")] == [b"half"]
 
-    left = workspaces(tmp_path)
-    with Workspace(tmp_path):
-        assert len(workspaces(tmp_path)) == 1
-        assert workspaces(tmp_path) != left
+    left = temporary_folders(tmp_path)
+    with DownloadTarget(tmp_path):
+        assert len(temporary_folders(tmp_path)) == 1
+        assert temporary_folders(tmp_path) != left
 
-    assert workspaces(tmp_path) == []
+    assert temporary_folders(tmp_path) == []
     assert sorted(path.name for path in tmp_path.iterdir()) == [".st4sd-notes", "results.part"]
 
 
 def test_what_a_living_process_is_at_is_left_alone(tmp_path: Path) -> None:
     """However often others come and go; it removes it itself."""
     with working(tmp_path) as process:
-        (name,) = workspaces(tmp_path)
+        (name,) = temporary_folders(tmp_path)
 
         for _ in range(3):
-            with Workspace(tmp_path):
-                assert name in workspaces(tmp_path)
+            with DownloadTarget(tmp_path):
+                assert name in temporary_folders(tmp_path)
         assert tree(tmp_path) == {f"{name}/0": b"half"}
 
         process.communicate("")
         assert process.returncode == 0
-    assert workspaces(tmp_path) == []
+    assert temporary_folders(tmp_path) == []
 
 
 def test_a_living_and_a_dead_one_are_told_apart(tmp_path: Path) -> None:
     """In the same folder at the same time."""
     with working(tmp_path) as living:
-        (name,) = workspaces(tmp_path)
+        (name,) = temporary_folders(tmp_path)
         with working(tmp_path) as dead:
             dead.send_signal(signal.SIGKILL)
             dead.wait()
-        assert len(workspaces(tmp_path)) == 2
+        assert len(temporary_folders(tmp_path)) == 2
 
-        with Workspace(tmp_path):
-            assert len(workspaces(tmp_path)) == 2
-            assert name in workspaces(tmp_path)
+        with DownloadTarget(tmp_path):
+            assert len(temporary_folders(tmp_path)) == 2
+            assert name in temporary_folders(tmp_path)
 
         living.communicate("")
-    assert workspaces(tmp_path) == []
+    assert temporary_folders(tmp_path) == []
 
 
 def test_threads_do_not_remove_each_other(tmp_path: Path) -> None:
@@ -151,8 +150,8 @@ def test_threads_do_not_remove_each_other(tmp_path: Path) -> None:
         try:
             ready.wait()
             for number in range(25):
-                with Workspace(tmp_path) as space:
-                    space.place([part(space, f"{who}/{number}", b"%d" % number)])
+                with DownloadTarget(tmp_path) as opened:
+                    opened.rename([complete_file(opened, f"{who}/{number}", b"%d" % number)])
         except BaseException as error:
             failures.append(error)
 
@@ -176,7 +175,7 @@ def test_a_link_that_looks_left_behind_leads_nowhere(tmp_path: Path) -> None:
     (target / ".st4sd-file.part").write_bytes(b"2")
     (target / ".st4sd-dangling.part").symlink_to(tmp_path / "nowhere")
 
-    with Workspace(target):
+    with DownloadTarget(target):
         pass
 
     assert tree(precious) == {"data": b"1"}
@@ -188,40 +187,47 @@ def test_a_target_that_is_a_file_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"1")
 
     with pytest.raises(FileExistsError):
-        Workspace(tmp_path / "file").__enter__()
+        DownloadTarget(tmp_path / "file").__enter__()
 
     assert tree(tmp_path) == {"file": b"1"}
 
 
-def test_a_writer_tells_size_and_checksum(tmp_path: Path) -> None:
+def test_a_complete_file_has_size_and_checksum(tmp_path: Path) -> None:
     """Of what came after the last beginning."""
-    with Directory.open(str(tmp_path)) as folder, Writer(folder, "0") as writer:
+    with Directory.open(str(tmp_path)) as folder, TemporaryFile(folder, "0") as writer:
         writer.write([b"something that was cut", b" short"])
         writer.restart()
         assert writer.size == 0
         writer.write([b"a", b"", b"bc"])
-        whole = writer.finish(Place("x", "there"))
+        whole = writer.finish(Destination("x", "there"))
 
     digest = hashlib.sha256(b"abc").hexdigest()
-    assert whole == Part(Place("x", "there"), "0", 3, digest, (tmp_path / "0").stat().st_mtime_ns)
+    assert whole == CompleteFile(Destination("x", "there"), "0", 3, digest, (tmp_path / "0").stat().st_mtime_ns)
     assert (tmp_path / "0").read_bytes() == b"abc"
 
 
-def test_a_writer_takes_no_file_that_is_there(tmp_path: Path) -> None:
+def test_a_temporary_file_does_not_replace_a_file(tmp_path: Path) -> None:
     """It would be somebody else's."""
     (tmp_path / "0").write_bytes(b"1")
 
     with Directory.open(str(tmp_path)) as folder, pytest.raises(FileExistsError):
-        Writer(folder, "0")
+        TemporaryFile(folder, "0")
 
 
 def test_files_get_their_names_and_folders(tmp_path: Path) -> None:
     """In place of files of the same names; folders without files are made too."""
     (tmp_path / "a").write_bytes(b"old")
 
-    with Workspace(tmp_path) as space:
-        large = bytes(SYNCED)
-        space.place([part(space, "a", b"new"), part(space, "b/c/d"), part(space, "b/large", large)], ["e", "e/f"])
+    with DownloadTarget(tmp_path) as opened:
+        large = bytes(1 << 20)
+        opened.rename(
+            [
+                complete_file(opened, "a", b"new"),
+                complete_file(opened, "b/c/d"),
+                complete_file(opened, "b/large", large),
+            ],
+            ["e", "e/f"],
+        )
 
     assert tree(tmp_path) == {"a": b"new", "b/c/d": b"abc", "b/large": large}
     assert (tmp_path / "e/f").is_dir()
@@ -251,8 +257,8 @@ def test_if_something_is_in_the_way_nothing_is_moved(tmp_path: Path, make: Calla
     other.write_bytes(b"precious")
     make(target)
 
-    with Workspace(target) as space, pytest.raises(FileExistsError, match="in the target already"):
-        space.place([part(space, "first"), part(space, "x/y")])
+    with DownloadTarget(target) as opened, pytest.raises(FileExistsError, match="in the target already"):
+        opened.rename([complete_file(opened, "first"), complete_file(opened, "x/y")])
 
     assert not (target / "first").exists()
     assert other.read_bytes() == b"precious"
@@ -268,7 +274,7 @@ NAMES = st.text(st.characters(codec="utf-8", exclude_characters="/\0"), min_size
 def test_any_names_will_do(contents: dict[str, bytes]) -> None:
     """Spaces, quotes, newlines and signs of all scripts."""
     with TemporaryDirectory() as folder:
-        with Workspace(Path(folder)) as space:
-            space.place([part(space, f"sub/{name}", content) for name, content in contents.items()])
+        with DownloadTarget(Path(folder)) as opened:
+            opened.rename([complete_file(opened, f"sub/{name}", content) for name, content in contents.items()])
 
         assert tree(Path(folder)) == {f"sub/{name}": content for name, content in contents.items()}

@@ -1,4 +1,4 @@
-"""Measured properties and interfaces are those that the client of st4sd-runtime-core gets from the same runs."""
+"""Both clients get the same properties and interfaces of the same runs."""
 
 from __future__ import annotations
 
@@ -8,9 +8,7 @@ import pytest
 
 from st4sd_async import Client, NotFound, UnknownProperty
 from tests.local.helpers import definition
-from tests.local.same import INCUMBENT, Finished
-from tests.local.same import client as client
-from tests.local.same import finished as finished
+from tests.local.incumbent.finished import INCUMBENT, Finished
 
 pytestmark = [pytest.mark.anyio, *INCUMBENT]
 
@@ -21,13 +19,13 @@ FORMERLY = {
         {"name": "gap", "source": {"output": "Gaps"}},
     ]
 }
-"""An interface as it was before the incumbent's own orchestrator changed its form."""
+"""An interface in the old form, which the orchestrator no longer accepts."""
 TABLE = "input-id;energy;weight;gap\nCCO;-4.5;;inf\nCO;-3;30;2\n"
 
 
 @pytest.fixture(scope="module", autouse=True)
 def former(finished: Finished) -> None:
-    """A run of an old experiment too, which only the simulator can do."""
+    """Also run an experiment with an old interface, which only the simulator can do."""
     if finished.engine == "simulator":
         outputs = {"Energies": b"", "Gaps": b""}
         finished.server.describe("former", interface=FORMERLY, properties=TABLE, outputs=outputs)
@@ -42,7 +40,7 @@ def _needs(finished: Finished, experiment: str) -> None:
 
 
 async def document(finished: Finished, experiment: str) -> dict[str, Any]:
-    """What the incumbent finds of a run."""
+    """Return the document of a run that the incumbent finds."""
     found: dict[str, Any] = await finished.ask("cdb_get_document_experiment_for_rest_uid", finished.runs[experiment])
     return found
 
@@ -52,26 +50,26 @@ async def document(finished: Finished, experiment: str) -> dict[str, Any]:
 async def test_tables_are_the_same(
     finished: Finished, client: Client, experiment: str, names: list[str] | None
 ) -> None:
-    """Values, missing ones and types, from either service."""
+    """Values, missing values and types are the same, from both services."""
     from pandas.testing import assert_frame_equal
 
     _needs(finished, experiment)
     instance = finished.instances[experiment]
     _, (theirs,) = await finished.ask("cdb_get_properties", instance=instance, properties=names, _api_verbose=False)
 
-    one = await client.properties(finished.runs[experiment], names)
+    table = await client.properties(finished.runs[experiment], names)
     many = await client.properties([finished.runs[experiment]], names, strict=True)
 
-    assert len(theirs) == len(one) > 1
+    assert len(theirs) == len(table) > 1
     assert theirs.isna().any().any() or names == ["energy"]
-    assert_frame_equal(one.dataframe(), theirs)
+    assert_frame_equal(table.dataframe(), theirs)
     assert_frame_equal(many.dataframe().drop(columns="rest-uid"), theirs)
     assert set(many["rest-uid"]) == {finished.runs[experiment]}
 
 
 @pytest.mark.parametrize("experiment", ["demo", "former"])
 async def test_names_are_the_same(finished: Finished, client: Client, experiment: str) -> None:
-    """Of properties and of key-outputs."""
+    """The names of properties and of key-outputs are the same."""
     _needs(finished, experiment)
     theirs = await document(finished, experiment)
 
@@ -81,8 +79,8 @@ async def test_names_are_the_same(finished: Finished, client: Client, experiment
     assert list(ours.outputs) == finished.api.cdb_get_key_output_names(theirs) != []
 
 
-async def test_what_is_not_there_is_an_error_for_both(finished: Finished, client: Client) -> None:
-    """The columns that there are come with it."""
+async def test_unknown_columns_are_an_error_in_both(finished: Finished, client: Client) -> None:
+    """The error contains the known columns."""
     from experiment.service.errors import NoPropertyError
 
     demo, fail = finished.instances["demo"], await document(finished, "fail")
@@ -102,7 +100,7 @@ async def test_what_is_not_there_is_an_error_for_both(finished: Finished, client
 
 
 async def test_inputs_and_outputs_of_an_interface_are_read(finished: Finished, client: Client) -> None:
-    """Here the incumbent only knows the form that the orchestrator refuses."""
+    """The incumbent only knows the form that the orchestrator rejects."""
     document = await client.run(finished.runs["demo"]).document()
     experiment = await client.experiments.get("demo")
 
@@ -116,8 +114,8 @@ async def test_inputs_and_outputs_of_an_interface_are_read(finished: Finished, c
     assert experiment.metadata.registry.interface.input_ids == []
 
 
-async def test_key_outputs_lead_to_the_same_properties_as_formerly(finished: Finished, client: Client) -> None:
-    """The mapping, and the columns got by it."""
+async def test_key_outputs_have_the_same_properties_in_the_old_form(finished: Finished, client: Client) -> None:
+    """The mapping and the columns that it selects are the same."""
     from pandas.testing import assert_frame_equal
 
     _needs(finished, "former")

@@ -1,4 +1,4 @@
-"""Documents and files are those that the client of st4sd-runtime-core gets from the same runs."""
+"""Both clients get the same documents and files of the same runs."""
 
 from __future__ import annotations
 
@@ -11,32 +11,30 @@ from typing import Any
 import pytest
 
 from st4sd_async import Client, Download, DownloadFailed, NotFound, UnknownOutput
-from tests.local.same import INCUMBENT, Finished
-from tests.local.same import client as client
-from tests.local.same import finished as finished
+from tests.local.incumbent.finished import INCUMBENT, Finished
 
 pytestmark = [pytest.mark.anyio, *INCUMBENT]
 
 
 def tree(target: Path) -> dict[str, bytes]:
-    """All files below a folder that were fetched."""
+    """Return all downloaded files below a folder."""
     found = {str(path.relative_to(target)): path for path in target.rglob("*") if path.is_file()}
     return {name: path.read_bytes() for name, path in found.items() if name != ".st4sd-downloads.jsonl"}
 
 
 def contents(outcomes: list[Download | DownloadFailed]) -> dict[str, bytes]:
-    """Source -> content, which is what was told of it."""
+    """Return source -> content, after comparing it with the reported size and hash."""
     found = {}
-    for one in outcomes:
-        assert isinstance(one, Download), one
-        found[one.source] = one.path.read_bytes()
-        assert (one.size, one.sha256) == (len(found[one.source]), hashlib.sha256(found[one.source]).hexdigest())
+    for download in outcomes:
+        assert isinstance(download, Download), download
+        found[download.source] = content = download.path.read_bytes()
+        assert (download.size, download.sha256) == (len(content), hashlib.sha256(content).hexdigest())
     return found
 
 
 def in_order(documents: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The same in an order of their own: neither client promises one."""
-    return sorted(documents, key=lambda one: (one["type"], one["uid"]))
+    """Sort documents, as neither client promises an order."""
+    return sorted(documents, key=lambda document: (document["type"], document["uid"]))
 
 
 QUERIES: list[dict[str, Any]] = [
@@ -53,7 +51,7 @@ QUERIES: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("query", QUERIES, ids=str)
 async def test_documents_of_any_type_are_the_same(finished: Finished, client: Client, query: dict[str, Any]) -> None:
-    """``cdb_get_document`` finds what `Datastore.query` does."""
+    """``cdb_get_document`` and `Datastore.query` find the same."""
     theirs = await finished.ask("cdb_get_document", query=query)
 
     ours = await client.datastore.query(query)
@@ -63,11 +61,11 @@ async def test_documents_of_any_type_are_the_same(finished: Finished, client: Cl
 
 
 async def test_documents_of_experiments_are_the_same(finished: Finished, client: Client) -> None:
-    """``cdb_get_document_experiment`` and its like by rest-uid, with and without columns of properties."""
+    """``cdb_get_document_experiment`` and its variant by rest-uid, with and without properties."""
     for instance in [None, *finished.instances.values()]:
         theirs = await finished.ask("cdb_get_document_experiment", instance=instance)
         ours = await client.datastore.experiments(instance=instance)
-        assert in_order([one.raw for one in ours]) == in_order(theirs)
+        assert in_order([document.raw for document in ours]) == in_order(theirs)
         assert theirs
 
     uid = finished.runs["demo"]
@@ -77,23 +75,23 @@ async def test_documents_of_experiments_are_the_same(finished: Finished, client:
     )
     (ours_some,) = await client.datastore.experiments(rest_uid=uid, include_properties=["energy"], stringify_nan=True)
 
-    assert [one.raw for one in await client.datastore.experiments(rest_uid=uid)] == [plain]
+    assert [document.raw for document in await client.datastore.experiments(rest_uid=uid)] == [plain]
     assert (await client.run(uid).document()).raw == plain
     assert ours_some.raw == some
     assert ours_some.property_table == {"input-id": ["CCCC", "CCO", "NAN"], "energy": [-6.0, -4.5, "NaN"]}
 
 
 async def test_documents_of_users_are_the_same(finished: Finished, client: Client) -> None:
-    """``cdb_get_document_user_metadata`` and its like by rest-uid."""
+    """``cdb_get_document_user_metadata`` and its variant by rest-uid."""
     for options in ({}, {"instance": finished.instances["demo"]}, {"query": {"campaign": "x"}}):
         theirs = await finished.ask("cdb_get_document_user_metadata", **options)
         ours = await client.datastore.user_metadata(**options)
-        assert in_order([one.raw for one in ours]) == in_order(theirs)
+        assert in_order([document.raw for document in ours]) == in_order(theirs)
         assert theirs
 
     for uid in finished.runs.values():
         theirs = await finished.ask("cdb_get_document_user_metadata_for_rest_uid", uid)
-        assert [one.raw for one in await client.datastore.user_metadata(rest_uid=uid)] == [theirs]
+        assert [document.raw for document in await client.datastore.user_metadata(rest_uid=uid)] == [theirs]
 
 
 COMPONENTS: list[dict[str, Any]] = [
@@ -122,16 +120,16 @@ async def test_documents_of_components_are_the_same(
     theirs = await finished.ask("cdb_get_document_component", **where, **options)
     ours = await client.datastore.components(**where, **options)
 
-    assert in_order([one.raw for one in ours]) == in_order(theirs)
+    assert in_order([document.raw for document in ours]) == in_order(theirs)
 
 
 @pytest.mark.parametrize("experiment", ["demo", "fail"])
 async def test_single_files_are_the_same(finished: Finished, client: Client, experiment: str) -> None:
-    """``cdb_get_file_from_instance_uri`` and `read_file`: logs, reports, and all files of components."""
+    """``cdb_get_file_from_instance_uri`` and `read_file` return logs, reports and all files of components."""
     instance = finished.instances[experiment]
     components = await client.run(finished.runs[experiment]).components()
     prefix = instance.removeprefix("file://example-cluster")
-    paths = [path.removeprefix(f"{prefix}/") for one in components for path in one.files]
+    paths = [path.removeprefix(f"{prefix}/") for component in components for path in component.files]
 
     for path in ["output/experiment.log", "output/status_details.json", *paths]:
         theirs = await finished.ask("cdb_get_file_from_instance_uri", instance, path)
@@ -156,7 +154,7 @@ FILES: list[dict[str, Any]] = [
 async def test_files_of_components_are_the_same(
     finished: Finished, client: Client, tmp_path: Path, options: dict[str, Any]
 ) -> None:
-    """``cdb_get_components_raw_files`` has in memory what `download_files` puts on disk; it needs a file name."""
+    """``cdb_get_components_raw_files``, which needs a file name, returns what `download_files` writes."""
     instance = finished.instances["demo"]
     theirs = await finished.ask("cdb_get_components_raw_files", instance=instance, **options)
 
@@ -173,7 +171,7 @@ async def test_files_of_components_are_the_same(
 async def test_directories_of_components_are_the_same(
     finished: Finished, client: Client, tmp_path: Path, experiment: str, stage: int, name: str
 ) -> None:
-    """``cdb_download_component_files`` unpacks the same files with the same bytes as `download_component`."""
+    """``cdb_download_component_files`` and `download_component` extract the same files."""
     instance = finished.instances[experiment]
     theirs = tmp_path / "theirs"
     theirs.mkdir()
@@ -186,7 +184,7 @@ async def test_directories_of_components_are_the_same(
 
 
 async def test_key_outputs_are_the_same(finished: Finished, client: Client, tmp_path: Path) -> None:
-    """``api_rest_uid_output_get`` and `output`, `download_outputs`; archives hold the same, but are made anew."""
+    """``api_rest_uid_output_get``, `output` and `download_outputs` return the same; archives contain the same files."""
     uid = finished.runs["demo"]
     fetched = [await finished.ask("api_rest_uid_output_get", uid, name) for name in ("Energies", "Folder")]
     (file_name, file), (folder_name, folder) = fetched
@@ -207,8 +205,8 @@ async def test_key_outputs_are_the_same(finished: Finished, client: Client, tmp_
     assert tree(tmp_path / "unpacked") == {f"Energies/{file_name}": file, **unpacked}
 
 
-async def test_what_is_not_there_is_not_there_for_both(finished: Finished, client: Client, tmp_path: Path) -> None:
-    """Where the incumbent fails in one way or another, ours says what is missing."""
+async def test_missing_files_are_missing_for_both(finished: Finished, client: Client, tmp_path: Path) -> None:
+    """The incumbent fails in various ways; our error says what is missing."""
     uid, instance = finished.runs["demo"], finished.instances["demo"]
 
     with pytest.raises(Exception, match=r"."):
@@ -226,6 +224,6 @@ async def test_what_is_not_there_is_not_there_for_both(finished: Finished, clien
 
 
 def _members(archive: bytes) -> dict[str, bytes]:
-    """The files of a zip archive."""
+    """Return the files of a zip archive."""
     with zipfile.ZipFile(io.BytesIO(archive)) as opened:
         return {name: opened.read(name) for name in opened.namelist()}

@@ -1,4 +1,4 @@
-"""The client that comes with st4sd-runtime-core works against the simulator as it does against a cluster."""
+"""The client of st4sd-runtime-core works with the simulator as with a cluster."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from st4sd_async.local import LocalServer
 from tests.local.helpers import MOLECULES
 
 pytestmark = [
-    pytest.mark.filterwarnings("ignore"),  # those of the incumbent and of what it imports
-    pytest.mark.timeout(60),  # which takes seconds, and on a busy machine many
+    pytest.mark.filterwarnings("ignore"),  # of the incumbent and its dependencies
+    pytest.mark.timeout(60),  # the import takes seconds, more on a busy machine
 ]
 
 
 @pytest.fixture
 def incumbent() -> Any:
-    """A function that connects the client, which retries quickly and not often."""
+    """Return a function that connects the incumbent with few and quick retries."""
     from experiment.service.db import ExperimentRestAPI
 
     def connect(url: str, **credentials: str) -> Any:
@@ -29,13 +29,13 @@ def incumbent() -> Any:
 
 @pytest.fixture
 def fast() -> Iterator[LocalServer]:
-    """A server on which a run takes a fraction of a second."""
+    """Return a server on which a run takes a fraction of a second."""
     with LocalServer(speed=20) as running:
         yield running
 
 
 def test_key_and_token_connect(incumbent: Any, server: LocalServer) -> None:
-    """Both kinds of credentials are taken, and prove themselves at once."""
+    """Both kinds of credentials are accepted when connecting."""
     with_key = incumbent(server.url, cc_bearer_key=server.api_key)
     with_token = incumbent(server.url, cc_auth_token=server.auth_token)
 
@@ -44,8 +44,8 @@ def test_key_and_token_connect(incumbent: Any, server: LocalServer) -> None:
 
 
 @pytest.mark.parametrize("credentials", [{"cc_bearer_key": "wrong"}, {"cc_auth_token": "wrong"}])
-def test_wrong_credentials_are_refused(incumbent: Any, server: LocalServer, credentials: dict[str, str]) -> None:
-    """A wrong key and a wrong token are refused when connecting."""
+def test_invalid_credentials_are_rejected(incumbent: Any, server: LocalServer, credentials: dict[str, str]) -> None:
+    """A wrong key and a wrong token are rejected when connecting."""
     from experiment.service.errors import UnauthorisedRequest
 
     with pytest.raises(UnauthorisedRequest):
@@ -53,7 +53,7 @@ def test_wrong_credentials_are_refused(incumbent: Any, server: LocalServer, cred
 
 
 def test_an_experiment_lives_from_push_to_delete(incumbent: Any, fast: LocalServer) -> None:
-    """Push, list, get, skeleton, start, poll, outputs and both deletes work, in this order."""
+    """Push, list, get, skeleton, start, poll, outputs and both deletions work in this order."""
     api = incumbent(fast.url, cc_bearer_key=fast.api_key)
 
     pushed = api.api_experiment_push(fast.example("demo"))
@@ -79,8 +79,8 @@ def test_an_experiment_lives_from_push_to_delete(incumbent: Any, fast: LocalServ
     assert api.api_experiment_list() == {}
 
 
-def test_failures_have_the_clients_own_errors(incumbent: Any, server: LocalServer) -> None:
-    """Unknown experiments and bad definitions raise what they raise against the service."""
+def test_failures_raise_the_incumbents_errors(incumbent: Any, server: LocalServer) -> None:
+    """Unknown experiments and invalid definitions raise the same errors as with the service."""
     from experiment.service import errors
 
     api = incumbent(server.url, cc_bearer_key=server.api_key)
@@ -97,7 +97,7 @@ def test_failures_have_the_clients_own_errors(incumbent: Any, server: LocalServe
 
 
 def test_documents_are_found_by_the_id_of_a_run(incumbent: Any, server: LocalServer) -> None:
-    """Both documents about a run are looked up as it does it, and survive the deletion."""
+    """The incumbent finds both documents of a run, even after its deletion."""
     from experiment.service.errors import NoMatchingDocumentError
 
     api = incumbent(server.url, cc_bearer_key=server.api_key)
@@ -117,7 +117,7 @@ def test_documents_are_found_by_the_id_of_a_run(incumbent: Any, server: LocalSer
 
 
 def poll(api: Any, rest_uid: str) -> Any:
-    """The first status in which both fields are final."""
+    """Return the first status with two final states."""
     while True:
         status = api.api_rest_uid_status(rest_uid, print_too=False)["status"]
         if status.get("experiment-state") == "finished" and status["exit-status"] == "Success":

@@ -1,4 +1,4 @@
-"""The client that comes with st4sd-runtime-core gets the results of simulated and real runs from the datastore."""
+"""The client of st4sd-runtime-core gets the results of simulated and real runs from the datastore."""
 
 from __future__ import annotations
 
@@ -7,14 +7,13 @@ from typing import Any
 
 import pytest
 
-from tests.local.same import INCUMBENT, Finished
-from tests.local.same import finished as finished
+from tests.local.incumbent.finished import INCUMBENT, Finished
 
 pytestmark = INCUMBENT
 
 
-def test_documents_are_found_by_what_they_are_about(finished: Finished) -> None:
-    """Ids, components, references, stages and names of files lead to them; names are patterns."""
+def test_documents_are_found_by_their_fields(finished: Finished) -> None:
+    """Filters are ids, components, references, stages and file names; names are patterns."""
     api, instance = finished.api, finished.instances["demo"]
 
     experiment = api.cdb_get_document_experiment_for_rest_uid(finished.runs["demo"])
@@ -25,8 +24,11 @@ def test_documents_are_found_by_what_they_are_about(finished: Finished) -> None:
     assert api.cdb_get_document_user_metadata(instance=instance) == [metadata]
     assert api.cdb_get_document(query={"type": "experiment", "name": "demo"}) == [experiment]
 
-    def names(**wanted: Any) -> list[str]:
-        return [one["component-identifier"] for one in api.cdb_get_document_component(instance=instance, **wanted)]
+    def names(**filters: Any) -> list[str]:
+        return [
+            document["component-identifier"]
+            for document in api.cdb_get_document_component(instance=instance, **filters)
+        ]
 
     assert names() == ["stage0.Compute", "stage1.Report"]
     assert names(component="Comp.*") == names(component="stage0.Compute") == names(stage=0) == ["stage0.Compute"]
@@ -38,7 +40,7 @@ def test_documents_are_found_by_what_they_are_about(finished: Finished) -> None:
 
 
 def test_properties_are_files_and_parts_of_documents(finished: Finished) -> None:
-    """Both say the same."""
+    """Both contain the same values."""
     api = finished.api
 
     (document,), (frame,) = api.cdb_get_properties(instance=finished.instances["demo"], properties=["energy"])
@@ -53,7 +55,7 @@ def test_properties_are_files_and_parts_of_documents(finished: Finished) -> None
 
 
 def test_files_are_read(finished: Finished) -> None:
-    """One by its path, some by patterns, tables as such, and what components printed."""
+    """By path and by pattern, as tables, and the output of components."""
     api, instance = finished.api, finished.instances["demo"]
 
     log = api.cdb_get_file_from_instance_uri(instance, "output/experiment.log")
@@ -71,7 +73,7 @@ def test_files_are_read(finished: Finished) -> None:
 
 
 def test_the_directory_of_a_component_is_downloaded(finished: Finished, tmp_path: Path) -> None:
-    """It is extracted, the archive is removed."""
+    """It is extracted and the archive is removed."""
     archive = finished.api.cdb_download_component_files(finished.instances["demo"], 1, "Report", str(tmp_path))
 
     assert not Path(archive).exists()
@@ -80,7 +82,7 @@ def test_the_directory_of_a_component_is_downloaded(finished: Finished, tmp_path
 
 
 def test_the_report_in_detail_is_parsed(finished: Finished) -> None:
-    """Each component has a row in its stage, that which never ran too."""
+    """Each component has a row in its stage, even if it never ran."""
     api = finished.api
 
     report = api.cdb_get_detailed_status_report(finished.instances["fail"], print_too=False)
@@ -92,8 +94,8 @@ def test_the_report_in_detail_is_parsed(finished: Finished) -> None:
     assert tables["1"]["engine"]["componentStates"].getElements(0)["reference"] == "stage1.Report"
 
 
-def test_what_the_client_itself_gets_wrong(finished: Finished, tmp_path: Path) -> None:
-    """Its own defects show as they do against a cluster."""
+def test_the_incumbents_own_defects(finished: Finished, tmp_path: Path) -> None:
+    """They are the same as with a cluster."""
     api, instance = finished.api, finished.instances["demo"]
     metadata = api.cdb_get_document_user_metadata_for_rest_uid(finished.runs["demo"])
 

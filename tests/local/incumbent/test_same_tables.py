@@ -1,4 +1,4 @@
-"""The client and the incumbent, unmodified, get the same tables, texts and reports of the same runs."""
+"""Both clients get the same tables, texts and reports of the same runs."""
 
 from __future__ import annotations
 
@@ -14,20 +14,18 @@ from anyio import to_thread
 
 from st4sd_async import Client, StatusReport
 from st4sd_async.models.reports import OVERVIEW
-from tests.local.same import INCUMBENT, Finished
-from tests.local.same import client as client
-from tests.local.same import finished as finished
+from tests.local.incumbent.finished import INCUMBENT, Finished
 
 pytestmark = [pytest.mark.anyio, *INCUMBENT]
 
 
 def texts(cells: Iterable[Any]) -> list[str]:
-    """The cells of a column; an empty one is missing with us and a text with the incumbent."""
+    """Return the cells of a column; an empty cell is missing in ours and a text in the incumbent's."""
     return ["nan" if cell == "" else str(cell) for cell in cells]
 
 
 async def test_tables_are_the_same(finished: Finished, client: Client) -> None:
-    """All those that components wrote, in whatever order, cell by cell."""
+    """All tables of components are the same cell by cell, in any order."""
 
     def theirs() -> list[tuple[str, dict[str, list[str]]]]:
         documents, matrices = finished.api.cdb_get_data(instance=finished.instances["demo"], _api_verbose=False)
@@ -46,25 +44,25 @@ async def test_tables_are_the_same(finished: Finished, client: Client) -> None:
 
 
 async def test_a_filter_finds_the_same(finished: Finished, client: Client) -> None:
-    """By component, reference and name; ours has the documents of both."""
-    wanted: list[dict[str, Any]] = [
+    """Filters are component, reference and file name."""
+    filters: list[dict[str, Any]] = [
         {"component": "Comp.*", "filename": "energies.csv"},
         {"component": "stage0.Compute", "filename": "molecules.csv"},
         {"stage": 0, "filename": "energies.csv"},
     ]
-    for one in wanted:
+    for selection in filters:
         (document,), _ = await to_thread.run_sync(
-            partial(finished.api.cdb_get_data, instance=finished.instances["demo"], **one)
+            partial(finished.api.cdb_get_data, instance=finished.instances["demo"], **selection)
         )
-        (table,) = await client.csv(finished.instances["demo"], **one)
+        (table,) = await client.csv(finished.instances["demo"], **selection)
 
         assert table.document.raw == document
-        assert table.path.endswith(f"/{one['filename']}")
+        assert table.path.endswith(f"/{selection['filename']}")
 
 
 @pytest.mark.parametrize(("name", "component"), [("demo", "Compute"), ("demo", "stage1.Report"), ("fail", "Boom")])
 async def test_texts_are_the_same(finished: Finished, client: Client, name: str, component: str) -> None:
-    """What a component printed."""
+    """The output of a component is the same."""
     expected = await to_thread.run_sync(
         lambda: finished.api.cdb_get_components_last_stdout(finished.instances[name], component=component)
     )
@@ -77,7 +75,7 @@ async def test_texts_are_the_same(finished: Finished, client: Client, name: str,
 
 @pytest.mark.parametrize("name", ["demo", "fail"])
 async def test_reports_are_the_same(finished: Finished, client: Client, name: str) -> None:
-    """The same cells in tables, the same rows and columns in text."""
+    """Tables have the same cells, texts the same rows and columns."""
 
     def ask(**how: Any) -> Any:
         return finished.api.cdb_get_detailed_status_report(finished.instances[name], print_too=False, **how)
@@ -93,7 +91,7 @@ async def test_reports_are_the_same(finished: Finished, client: Client, name: st
 
 
 async def test_the_log_is_the_same(finished: Finished, client: Client) -> None:
-    """All of it."""
+    """The whole log is the same."""
     expected = await to_thread.run_sync(
         finished.api.cdb_get_file_from_instance_uri, finished.instances["fail"], "output/experiment.log"
     )
@@ -102,7 +100,7 @@ async def test_the_log_is_the_same(finished: Finished, client: Client) -> None:
 
 
 def same_cells(report: StatusReport, tables: dict[str, Any]) -> bool:
-    """Whether each cell of the incumbent's tables is in a row of ours, and is all that is there."""
+    """Return whether our rows consist of exactly the cells of the incumbent's tables."""
     seen: dict[str, dict[str, str]] = {}
     for stage, kinds in tables.items():
         for matrices in kinds.values():
@@ -110,22 +108,22 @@ def same_cells(report: StatusReport, tables: dict[str, Any]) -> bool:
                 matrix = matrices[which]
                 for number in range(matrix.numberOfRows()):
                     row = matrix.getElements(number)
-                    mine = seen.setdefault(row["reference"], {"stage": str(stage)})
+                    cells = seen.setdefault(row["reference"], {"stage": str(stage)})
                     for column, cell in row.items():
-                        apart = f"{prefix}{column}" if column in mine and column != "reference" else column
-                        mine[apart] = str(cell)
+                        name = f"{prefix}{column}" if column in cells and column != "reference" else column
+                        cells[name] = str(cell)
     return seen == {row.reference: {name: str(cell) for name, cell in row.raw.items()} for row in report.rows}
 
 
 def shown(report: StatusReport) -> list[dict[str, str]]:
-    """The cells that our table shows, without those that only others have."""
+    """Return the cells of our table, only those that each row has."""
     rows = [{name: str(row.raw[name]) for name in OVERVIEW if name in row.raw} for row in report.rows]
     assert {word for row in rows for cell in row.values() for word in cell.split()} <= set(str(report).split())
     return rows
 
 
 def printed(text: str) -> list[dict[str, str]]:
-    """The cells in the incumbent's text."""
+    """Return the cells in the incumbent's text."""
     rows, header = [], [""]
     for line in text.splitlines():
         if line.startswith("reference, "):
@@ -135,8 +133,8 @@ def printed(text: str) -> list[dict[str, str]]:
     return rows
 
 
-def test_the_orchestrator_itself_writes_what_is_read(tmp_path: Path) -> None:
-    """Its database, with both kinds of engines, with values of each type and without, in several stages."""
+def test_a_database_written_by_the_orchestrator_is_read(tmp_path: Path) -> None:
+    """It has both kinds of engines, values of each type and missing ones, and several stages."""
     from experiment.runtime.status import StatusDB
 
     now, wait = datetime(2026, 11, 22, 17, 56, 17, 911473), timedelta(days=1, seconds=3.5)  # noqa: DTZ001 -- as there

@@ -1,13 +1,8 @@
-"""
-Fixtures of the comparisons with the client of st4sd-runtime-core: finished runs of both engines, both clients.
-
-A test module that imports ``client`` needs ``finished`` too.
-"""
+"""What the comparisons with the client of st4sd-runtime-core share: their marks, and finished runs."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -15,9 +10,7 @@ from typing import Any, Literal
 import pytest
 from anyio import to_thread
 
-from st4sd_async import Client
 from st4sd_async.local import LocalServer
-from tests.local.helpers import MOLECULES
 
 INCUMBENT = [
     pytest.mark.filterwarnings("ignore"),  # of the incumbent and its dependencies
@@ -51,29 +44,3 @@ class Finished:
             time.sleep(0.05)
         self.api.cdb_get_document_component(_api_verbose=False)  # makes the simulator write its files
         self.instances = {document["name"]: document["instance"] for document in found}
-
-
-@pytest.fixture(scope="module", params=["simulator", pytest.param("elaunch", marks=pytest.mark.slow)])
-def finished(request: pytest.FixtureRequest) -> Iterator[Finished]:
-    """Return a run of each example by both engines."""
-    from experiment.service.db import ExperimentRestAPI
-
-    with LocalServer(engine=request.param, speed=0) as server:
-        key = server.api_key
-        api = ExperimentRestAPI(f"{server.url}/rs", max_retries=2, secs_between_retries=0.01, cc_bearer_key=key)
-        for name in ("demo", "fail"):
-            api.api_experiment_push(server.example(name))
-        runs = {
-            "demo": api.api_experiment_start("demo", {"inputs": [MOLECULES], "metadata": {"campaign": "x"}}),
-            "fail": api.api_experiment_start("fail", {}),
-        }
-        made = Finished(request.param, server, api, runs, {})
-        made.wait()
-        yield made
-
-
-@pytest.fixture
-async def client(finished: Finished) -> AsyncIterator[Client]:
-    """Return our client of the same server."""
-    async with Client(finished.server.url, api_key=finished.server.api_key) as opened:
-        yield opened

@@ -10,12 +10,22 @@ import pytest
 from st4sd_async import Status
 from st4sd_async.models.finality import IMAGE_PULL_GRACES, FinalityTracker, Pair, is_final
 
-from ..watch.courses import COURSES, FOR_EVER, GRACE, NO_IMAGE, NO_POD, NO_STATUS, NOT_CLONED, Course, Moment
+from ..watch.recorded_runs import (
+    FOREVER,
+    GRACE,
+    NO_IMAGE,
+    NO_POD,
+    NO_STATUS,
+    NOT_CLONED,
+    RECORDED_RUNS,
+    Moment,
+    RecordedRun,
+)
 
 
-def every_second(course: Course) -> Iterator[Moment]:
+def every_second(course: RecordedRun) -> Iterator[Moment]:
     """Yield an observation at each change and each second after it."""
-    ends = [moment for moment, *_ in course.moments[1:]] + [FOR_EVER]
+    ends = [moment for moment, *_ in course.moments[1:]] + [FOREVER]
     for (began, state, exit_status, text), end in zip(course.moments, ends, strict=True):
         passed = 0
         while began + passed < end:
@@ -23,11 +33,11 @@ def every_second(course: Course) -> Iterator[Moment]:
             passed += 1
 
 
-def moment_at(course: Course, now: float) -> Moment:
+def moment_at(course: RecordedRun, now: float) -> Moment:
     return [moment for moment in course.moments if moment[0] <= now][-1]
 
 
-def end_by_delays(course: Course) -> float | None:
+def end_by_delays(course: RecordedRun) -> float | None:
     """Return when a course ends if it is observed at each change, and otherwise only when the tracker asks for it."""
     tracker, now = FinalityTracker(GRACE), course.moments[0][0]
     while True:
@@ -43,11 +53,11 @@ def end_by_delays(course: Course) -> float | None:
         now = min(nexts)
 
 
-by_fact = pytest.mark.parametrize("course", COURSES, ids=lambda course: course.fact)
+by_fact = pytest.mark.parametrize("course", RECORDED_RUNS, ids=lambda course: course.fact)
 
 
 @by_fact
-def test_every_course_ends_when_the_run_is_over(course: Course) -> None:
+def test_every_course_ends_when_the_run_is_over(course: RecordedRun) -> None:
     """At the first final pair, or when a pair with one final field has not changed for the grace period; else never."""
     tracker = FinalityTracker(GRACE)
 
@@ -57,13 +67,13 @@ def test_every_course_ends_when_the_run_is_over(course: Course) -> None:
 
 
 @by_fact
-def test_observations_when_the_tracker_asks_are_enough(course: Course) -> None:
+def test_observations_when_the_tracker_asks_are_enough(course: RecordedRun) -> None:
     """Together with those at changes, they lead to the same end at the same time."""
     assert end_by_delays(course) == pytest.approx(course.over)
 
 
 @by_fact
-def test_the_model_agrees_with_the_plain_words(course: Course) -> None:
+def test_the_model_agrees_with_the_plain_words(course: RecordedRun) -> None:
     """`Status` gives the same result, and its exit-status alone decides about success."""
     plain, typed = FinalityTracker(GRACE), FinalityTracker(GRACE)
 
@@ -111,8 +121,8 @@ def test_no_status_at_all_is_pending(raw: dict[str, str]) -> None:
 
     assert status.is_pending
     assert not status.is_final
-    assert not any(tracker.observe(status.pair, second) for second in range(int(FOR_EVER)))
-    assert tracker.poll_delay(FOR_EVER) is None
+    assert not any(tracker.observe(status.pair, second) for second in range(int(FOREVER)))
+    assert tracker.poll_delay(FOREVER) is None
 
 
 def test_words_in_another_case_do_not_restart_the_grace_period() -> None:

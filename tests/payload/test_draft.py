@@ -1,4 +1,4 @@
-"""A draft of a payload knows what the experiment allows, and takes nothing else."""
+"""A draft knows what the experiment allows, and accepts nothing else."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def experiment(**parts: Any) -> Experiment:
     )
 
 
-def test_a_draft_shows_what_there_is_to_fill_in() -> None:
+def test_a_draft_shows_what_can_be_filled_in() -> None:
     """Names, allowed values, defaults and platforms."""
     draft = Draft(experiment())
 
@@ -44,7 +44,7 @@ def test_a_draft_shows_what_there_is_to_fill_in() -> None:
 
 
 def test_a_filled_draft_is_a_payload() -> None:
-    """It has what was filled in and what else was given, and nothing more."""
+    """With what was filled in and the other fields, and nothing else."""
     draft = Draft(experiment())
     draft.inputs["in.csv"] = "x\n"
     draft.data["extra.txt"] = FileContent(sourceFilename="a/b.txt", targetFilename="extra.txt")
@@ -64,8 +64,8 @@ def test_a_filled_draft_is_a_payload() -> None:
     assert repr(draft.variables) == "<variables: ['chosen', 'free'] of ['chosen', 'free', 'usual']>"
 
 
-def test_staged_files_find_their_places() -> None:
-    """Each goes where the experiment has its name, and the bucket along with them; another bucket is refused."""
+def test_staged_files_become_inputs_and_data() -> None:
+    """Each where the experiment has its name, with the bucket. Files of another bucket are refused."""
     draft = Draft(experiment())
     staged = Staged(S3(bucket="mine"), {name: FileContent(targetFilename=name) for name in ("in.csv", "extra.txt")})
 
@@ -81,8 +81,8 @@ def test_staged_files_find_their_places() -> None:
         draft.filled({"s3": {"dataset": "d"}})
 
 
-def test_a_staged_file_that_the_experiment_does_not_take_is_refused() -> None:
-    """The error names those it takes, and nothing is filled in."""
+def test_a_staged_file_that_the_experiment_does_not_accept_is_refused() -> None:
+    """The error names those it accepts, and nothing is filled in."""
     draft = Draft(experiment())
     staged = Staged(S3(bucket="mine"), {name: FileContent(targetFilename=name) for name in ("in.csv", "im.csv")})
 
@@ -93,8 +93,8 @@ def test_a_staged_file_that_the_experiment_does_not_take_is_refused() -> None:
     assert draft.missing == ("in.csv",)
 
 
-def test_what_is_not_filled_in_is_not_sent() -> None:
-    """Nothing is set that the user did not set."""
+def test_fields_that_are_not_filled_in_are_not_sent() -> None:
+    """The draft adds nothing."""
     draft = Draft(experiment())
     draft.inputs["in.csv"] = "x\n"
     draft.platform = "cpu"
@@ -115,8 +115,10 @@ def test_what_is_not_filled_in_is_not_sent() -> None:
     ],
     ids=str,
 )
-def test_what_is_not_allowed_is_refused_at_once(part: str, name: str, value: Any, error: Any, words: str) -> None:
-    """The error names what is allowed, and the draft stays as it was."""
+def test_an_entry_that_is_not_allowed_is_refused_at_once(
+    part: str, name: str, value: Any, error: Any, words: str
+) -> None:
+    """The error names what is allowed, and the draft does not change."""
     draft = Draft(experiment())
 
     with pytest.raises(error, match=words) as caught:
@@ -137,8 +139,8 @@ def test_what_is_not_allowed_is_refused_at_once(part: str, name: str, value: Any
     ],
     ids=["a choice", "fixed", "any"],
 )
-def test_a_platform_is_one_of_those_allowed(parts: Any, platforms: tuple[str, ...]) -> None:
-    """The preset one, those to choose from, or all that the package knows."""
+def test_a_platform_must_be_allowed(parts: Any, platforms: tuple[str, ...]) -> None:
+    """The preset one, one of the choices, or any that the package has."""
     draft = Draft(experiment(**parts))
 
     assert draft.platforms == platforms
@@ -146,8 +148,8 @@ def test_a_platform_is_one_of_those_allowed(parts: Any, platforms: tuple[str, ..
         draft.platform = "tpu"
 
 
-def test_a_draft_that_lacks_inputs_is_no_payload() -> None:
-    """Nor is one that says a thing twice, or something that does not exist."""
+def test_an_incomplete_or_contradictory_draft_is_no_payload() -> None:
+    """Inputs are missing, a field is given twice, or it does not exist."""
     draft = Draft(experiment())
 
     with pytest.raises(MissingInputs, match=r"add the file 'in.csv'") as caught:
@@ -161,8 +163,8 @@ def test_a_draft_that_lacks_inputs_is_no_payload() -> None:
     assert caught.value.names == ("in.csv",)
 
 
-def test_a_draft_shows_what_a_variable_is_if_nobody_sets_it() -> None:
-    """On each platform, as the registry found it in the package."""
+def test_a_draft_shows_the_defaults_of_a_variable() -> None:
+    """On each platform, as the registry found them in the package."""
     defaults = [
         {"name": "free", "valueFrom": [{"value": "5", "platform": "cpu"}, {"value": 7, "platform": "gpu"}]},
         {"name": "fixed", "valueFrom": [{"value": "1", "platform": "cpu"}]},

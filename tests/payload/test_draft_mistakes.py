@@ -1,4 +1,4 @@
-"""Mistakes that people make with drafts: each is told at once, with what is allowed, and without secrets."""
+"""Mistakes with drafts: each is an error at once, which says what is allowed and contains no secrets."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def filled(**parts: Any) -> Draft:
     "value", [{"sourceFilename": "a/b"}, [1], 5, object()], ids=["mapping", "list", "int", "object"]
 )
 @pytest.mark.parametrize("part", ["inputs", "data"])
-def test_a_file_has_contents_or_tells_where_they_are(part: str, value: Any) -> None:
-    """A mapping in the form of the payload is no contents: a `FileContent` says the same."""
+def test_a_file_has_contents_or_says_where_they_are(part: str, value: Any) -> None:
+    """A mapping as in a payload is not accepted; a `FileContent` says the same."""
     files = getattr(Draft(experiment()), part)
     (name,) = files.allowed
 
@@ -60,8 +60,8 @@ class Table:
 @pytest.mark.parametrize(
     "value", ["x", b"x", bytearray(b"x"), Path("x"), Table()], ids=["str", "bytes", "bytearray", "path", "table"]
 )
-def test_contents_come_in_any_form(value: Any) -> None:
-    """In those that a start takes."""
+def test_contents_may_have_any_form_that_a_start_accepts(value: Any) -> None:
+    """Text, bytes, a path, or an object with ``to_csv``."""
     draft = Draft(experiment())
 
     draft.inputs["in.csv"] = value
@@ -70,8 +70,8 @@ def test_contents_come_in_any_form(value: Any) -> None:
 
 
 @pytest.mark.parametrize("value", [None, [1], {"a": 1}], ids=["None", "list", "mapping"])
-def test_a_variable_is_a_plain_value(value: Any) -> None:
-    """Which is told when it is set, and not when all is sent."""
+def test_a_variable_must_be_a_scalar(value: Any) -> None:
+    """The error comes when it is set, not at the start."""
     draft = Draft(experiment())
 
     with pytest.raises(InvalidPayload, match=r"variables.free: must be text, a number or a boolean"):
@@ -80,8 +80,8 @@ def test_a_variable_is_a_plain_value(value: Any) -> None:
     assert not draft.variables
 
 
-def test_a_choice_may_be_written_as_a_number() -> None:
-    """The service turns it into text before it compares."""
+def test_a_choice_may_be_a_number() -> None:
+    """The service converts it to text before it compares."""
     draft = Draft(experiment())
 
     draft.variables["chosen"] = 2
@@ -91,8 +91,8 @@ def test_a_choice_may_be_written_as_a_number() -> None:
     assert dict(draft.variables) == {"chosen": 2}
 
 
-def test_a_name_is_a_text() -> None:
-    """And one in other letters is recognised."""
+def test_a_name_must_be_text() -> None:
+    """A name in another case is suggested."""
     draft = Draft(experiment())
 
     with pytest.raises(ExtraInputs, match=re.escape(f"its name is a text, not {Path('in.csv')!r}")):
@@ -101,7 +101,7 @@ def test_a_name_is_a_text() -> None:
         draft.inputs["IN.CSV"] = "x"
 
 
-def test_a_part_may_be_set_as_a_whole() -> None:
+def test_a_part_may_be_assigned() -> None:
     """Under the same checks, all of it or nothing."""
     draft = Draft(experiment())
     draft.variables["free"] = "before"
@@ -120,7 +120,7 @@ def test_a_part_may_be_set_as_a_whole() -> None:
 
 
 def test_a_misspelt_part_is_an_error() -> None:
-    """It would be forgotten otherwise."""
+    """It would be ignored otherwise."""
     draft = Draft(experiment())
 
     with pytest.raises(AttributeError, match="platfrom"):
@@ -138,8 +138,8 @@ MORE: dict[str, tuple[Any, str]] = {
 
 
 @pytest.mark.parametrize("what", MORE)
-def test_what_else_is_said_is_checked_too(what: str) -> None:
-    """By the error that a start raises, which holds nothing of what was given."""
+def test_other_fields_are_validated(what: str) -> None:
+    """With the error that a start raises, which contains none of the values."""
     more, words = MORE[what]
 
     with pytest.raises(InvalidPayload, match=re.escape(words)) as caught:
@@ -152,8 +152,8 @@ def test_what_else_is_said_is_checked_too(what: str) -> None:
     assert error.problems[0].where == words.partition(":")[0]
 
 
-def test_what_else_is_said_is_a_mapping() -> None:
-    """A payload is none, since it has parts that are filled in here."""
+def test_other_fields_must_be_a_mapping() -> None:
+    """Not a payload, which has the parts that the draft fills in."""
     draft = filled()
 
     for more in ("text", StartPayload(metadata={"a": 1})):
@@ -166,8 +166,8 @@ def test_what_else_is_said_is_a_mapping() -> None:
     [lambda one: one["metadata"].pop("registry"), lambda one: one["metadata"]["registry"].pop("digest")],
     ids=["no registry", "no digest"],
 )
-def test_a_draft_needs_what_the_registry_knows(hidden: Callable[[dict[str, Any]], object]) -> None:
-    """Without it, any input would be one too many."""
+def test_a_draft_needs_the_facts_of_the_registry(hidden: Callable[[dict[str, Any]], object]) -> None:
+    """Without them, no input would be allowed."""
     known: dict[str, Any] = {"metadata": {"package": {"name": "demo"}, "registry": {"digest": "sha256xabc"}}}
     hidden(known)
 
@@ -177,7 +177,7 @@ def test_a_draft_needs_what_the_registry_knows(hidden: Callable[[dict[str, Any]]
         Draft(Experiment.model_validate(known))
 
 
-def test_the_parts_of_a_draft_can_be_seen_on_its_class() -> None:
+def test_the_parts_of_a_draft_are_attributes_of_its_class() -> None:
     """Where `help` looks for them."""
     assert {name for name in vars(Draft) if getattr(Draft, name) is vars(Draft)[name]} >= {
         "inputs",

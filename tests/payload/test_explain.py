@@ -1,4 +1,4 @@
-"""Why a start was refused is never lost to looking for what was meant."""
+"""A refused start is explained by what the experiment allows."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ pytestmark = pytest.mark.anyio
 REFUSED = "Payload sets variable scael = 2 for which parameterisation.executionOptions.variables has no rule."
 
 
-async def test_whatever_goes_wrong_with_the_hint_the_refusal_stays() -> None:
-    """A provider of credentials, as any code of users, may raise what it likes."""
+async def test_a_failing_explanation_does_not_hide_the_refusal() -> None:
+    """Providers of credentials are code of users and may raise anything."""
 
     async def broken() -> Experiment:
         raise RuntimeError("the vault is closed")

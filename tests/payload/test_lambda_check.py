@@ -1,4 +1,4 @@
-"""Definitions of lambda experiments, as the orchestrator's libraries see them and as the embedded server does."""
+"""Definitions of lambda experiments, checked by the orchestrator's libraries and by the embedded server."""
 
 from __future__ import annotations
 
@@ -137,8 +137,8 @@ BROKEN_DSL: dict[str, tuple[str, Any, str, str]] = {
 
 
 @pytest.mark.parametrize("definition", VALID.values(), ids=VALID)
-def test_what_makes_sense_has_no_problems(definition: dict[str, Any]) -> None:
-    """Replicas, aggregation, data and scripts included; a DSL comes back as FlowIR that makes sense too."""
+def test_valid_definitions_have_no_problems(definition: dict[str, Any]) -> None:
+    """With replicas, aggregation, data and scripts. DSL is converted to FlowIR that is valid too."""
     answer = check(definition, {})
 
     assert answer["problems"] == []
@@ -147,7 +147,7 @@ def test_what_makes_sense_has_no_problems(definition: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(("path", "value", "where", "what"), BROKEN_FLOWIR.values(), ids=BROKEN_FLOWIR)
-def test_broken_flowir_is_told_where_and_what(path: str, value: Any, where: str, what: str) -> None:
+def test_problems_of_flowir_have_a_place_and_a_text(path: str, value: Any, where: str, what: str) -> None:
     """Each entry by its name, in the orchestrator's words, without copies of whole components."""
     problems = check(changed(FLOWIR, path, value), {})["problems"]
 
@@ -156,15 +156,15 @@ def test_broken_flowir_is_told_where_and_what(path: str, value: Any, where: str,
 
 
 @pytest.mark.parametrize(("path", "value", "where", "what"), BROKEN_DSL.values(), ids=BROKEN_DSL)
-def test_broken_dsl_is_told_where_and_what(path: str, value: Any, where: str, what: str) -> None:
-    """The place is that in the DSL, as far as the DSL is to blame."""
+def test_problems_of_dsl_have_a_place_and_a_text(path: str, value: Any, where: str, what: str) -> None:
+    """The place in the DSL, if the DSL causes the problem."""
     answer = check(changed(DSL, path, value), {})
 
     assert any(found == where and what in text for found, text in answer["problems"]), answer
     assert answer["flowir"] is None
 
 
-def test_variables_of_the_start_count() -> None:
+def test_variables_of_the_start_are_used() -> None:
     """They replace those of the definition, and are arguments of the entrypoint of a DSL."""
     assert check(FLOWIR, {"copies": "3"})["problems"] == []
     assert check(FLOWIR, {"copies": "few"})["problems"] == [
@@ -176,8 +176,8 @@ def test_variables_of_the_start_count() -> None:
 
 
 @pytest.mark.parametrize("name", [*(name for name in VALID if name != "DSL"), *BROKEN_FLOWIR])
-def test_the_embedded_server_refuses_nothing_that_makes_sense(name: str) -> None:
-    """It looks for less than the libraries do, and says what it finds in their words."""
+def test_the_embedded_server_refuses_no_valid_definition(name: str) -> None:
+    """It checks less than the libraries do, and reports in their words."""
     definition = VALID[name] if name in VALID else changed(FLOWIR, *BROKEN_FLOWIR[name][:2])
     there = [one.partition(" - valid choices")[0] for one in flowir_problems(definition)]
     here = [what.partition(" - valid choices")[0] for _, what in check(definition, {})["problems"]]

@@ -1,4 +1,4 @@
-"""Definitions of lambda experiments: read in every form, checked before they are sent, DSL made FlowIR."""
+"""Definitions of lambda experiments: read in every form, checked before they are sent, DSL converted to FlowIR."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def path(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     "form", ["mapping", "not ASCII", "YAML", "JSON", "file", "payload", "payload with YAML", "model with file"]
 )
-async def test_a_definition_is_given_in_any_form(form: str, path: Path, server: LocalServer, client: Client) -> None:
-    """It runs all the same."""
+async def test_a_definition_may_have_any_form(form: str, path: Path, server: LocalServer, client: Client) -> None:
+    """It runs in each."""
     forms: dict[str, tuple[Any, ...]] = {
         "mapping": (FLOWIR, DATA),
         "not ASCII": ({**FLOWIR, "variables": {"default": {"global": {"name": "Å \u2713"}}}}, DATA),
@@ -64,7 +64,7 @@ async def test_a_definition_is_given_in_any_form(form: str, path: Path, server: 
 
 @pytest.mark.parametrize("form", ["mapping", "YAML"])
 async def test_dsl_is_sent_as_flowir(form: str, server: LocalServer, client: Client) -> None:
-    """The service takes nothing else; variables of the start are arguments of the entrypoint."""
+    """The service accepts nothing else. Variables of the start are arguments of the entrypoint."""
     definition = DSL if form == "mapping" else yaml.safe_dump(DSL)
 
     prepared, is_dsl = await prepare_lambda(definition, {"variables": {"greeting": "good morning"}}, validate=None)
@@ -79,8 +79,8 @@ async def test_dsl_is_sent_as_flowir(form: str, server: LocalServer, client: Cli
 
 @pytest.mark.slow
 @pytest.mark.timeout(120)
-async def test_dsl_is_really_executed() -> None:
-    """By the orchestrator, with its file in the folder for data and its output under its name."""
+async def test_dsl_is_executed_by_the_real_orchestrator() -> None:
+    """Its file is in the folder for data, and its output under its name."""
     dsl = copy.deepcopy(DSL)
     dsl["entrypoint"]["output"] = [{"name": "Greeting", "data-in": "<entry-instance/greet>/out.stdout:ref"}]
 
@@ -92,8 +92,8 @@ async def test_dsl_is_really_executed() -> None:
     assert output.text() == "good morning\n"
 
 
-async def test_a_problem_is_told_before_anything_is_sent(server: LocalServer, client: Client) -> None:
-    """With its place; one that the service would not find too."""
+async def test_a_problem_is_found_before_anything_is_sent(server: LocalServer, client: Client) -> None:
+    """With its place, even if the service would not find it."""
     before = len(server.requests)
 
     with pytest.raises(InvalidFlowIR) as caught:
@@ -107,8 +107,8 @@ async def test_a_problem_is_told_before_anything_is_sent(server: LocalServer, cl
     assert len(server.requests) == before
 
 
-async def test_a_problem_of_dsl_is_told_where_it_is_written(server: LocalServer, client: Client) -> None:
-    """Nothing is sent either."""
+async def test_a_problem_of_dsl_has_its_place_in_the_dsl(server: LocalServer, client: Client) -> None:
+    """Nothing is sent."""
     dsl = copy.deepcopy(DSL)
     dsl["workflows"][0]["steps"]["greet"] = "ghost"
     before = len(server.requests)
@@ -119,8 +119,8 @@ async def test_a_problem_of_dsl_is_told_where_it_is_written(server: LocalServer,
     assert len(server.requests) == before
 
 
-async def test_without_a_check_the_service_has_its_say(server: LocalServer, client: Client) -> None:
-    """In its own words; what it does not find, it starts."""
+async def test_without_a_check_the_service_decides(server: LocalServer, client: Client) -> None:
+    """The error has its words. A definition in which it finds nothing is started."""
     with pytest.raises(InvalidFlowIR, match="Component does not have a valid ID") as caught:
         await client.start_lambda(WITHOUT_NAME, validate=False)
     assert (caught.value.status, caught.value.problems) == (400, ())
@@ -131,8 +131,8 @@ async def test_without_a_check_the_service_has_its_say(server: LocalServer, clie
     assert len(await client.instances.list()) == 1
 
 
-async def test_dsl_without_a_check_is_refused_with_a_way_out(server: LocalServer, client: Client) -> None:
-    """The service's words are about FlowIR, and would not lead anybody to it."""
+async def test_the_refusal_of_unchecked_dsl_has_advice(server: LocalServer, client: Client) -> None:
+    """The words of the service are about FlowIR and do not help."""
     with pytest.raises(InvalidFlowIR, match="valid ID") as caught:
         await client.start_lambda(DSL, validate=False)
 
@@ -144,7 +144,7 @@ async def test_dsl_without_a_check_is_refused_with_a_way_out(server: LocalServer
 async def test_without_the_libraries_nothing_is_checked(
     server: LocalServer, client: Client, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Unless it was asked for, which is an error then."""
+    """That is an error only if ``validate`` is True."""
 
     def not_there(name: str) -> metadata.Distribution:
         raise metadata.PackageNotFoundError(name)
@@ -158,7 +158,7 @@ async def test_without_the_libraries_nothing_is_checked(
 
 
 @pytest.mark.parametrize("way", ["exit", "import", "executable"])
-async def test_libraries_that_break_down_stop_nobody(
+async def test_broken_libraries_do_not_prevent_a_start(
     way: str,
     server: LocalServer,
     client: Client,
@@ -166,7 +166,7 @@ async def test_libraries_that_break_down_stop_nobody(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """There is a warning, and the service looks at the definition anyway; unless the check was asked for."""
+    """A warning is logged, and the service checks the definition. It is an error if ``validate`` is True."""
     if way == "import":
         (tmp_path / "experiment.py").write_text("raise RuntimeError('broken')\n", "utf-8")
         monkeypatch.setenv("PYTHONPATH", str(tmp_path))
@@ -185,7 +185,9 @@ async def test_libraries_that_break_down_stop_nobody(
         await client.start_lambda(FLOWIR, DATA, validate=True)
 
 
-async def test_few_are_checked_at_once(client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_few_definitions_are_checked_at_once(
+    client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """However many are started together: a check takes half a second of a processor and 50 MB."""
     journal, slow = tmp_path / "journal", tmp_path / "python"
     slow.write_text(f"#!/bin/sh\necho +1 >> {journal}; cat > {tmp_path}/$$; echo -1 >> {journal}; exit 3\n", "utf-8")
@@ -202,7 +204,7 @@ async def test_few_are_checked_at_once(client: Client, tmp_path: Path, monkeypat
     assert len(await client.instances.list()) == 8
 
 
-async def test_whoever_is_cancelled_leaves_no_process(
+async def test_a_cancelled_call_leaves_no_process(
     client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The check ends with the call."""
@@ -234,10 +236,10 @@ async def test_whoever_is_cancelled_leaves_no_process(
     ],
     ids=str,
 )
-async def test_what_cannot_be_read_is_told(
+async def test_the_error_for_an_unreadable_definition(
     definition: str | Path, told: str, client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With the line, and without what stands there."""
+    """It has the line, and does not quote the definition."""
     (tmp_path / "latin.yaml").write_bytes(b"components: \xe9\n")
     monkeypatch.chdir(tmp_path)
 
@@ -255,10 +257,10 @@ async def test_what_cannot_be_read_is_told(
     ],
     ids=["FlowIR", "DSL"],
 )
-async def test_a_definition_with_a_misspelt_field_is_no_payload(
+async def test_a_definition_with_a_misspelt_field_is_not_taken_for_a_payload(
     definition: dict[str, Any], told: str, server: LocalServer, client: Client
 ) -> None:
-    """The error is about the definition that was meant."""
+    """The error is about the definition."""
     before = len(server.requests)
 
     with pytest.raises(InvalidFlowIR, match=re.escape(told)):
@@ -267,16 +269,16 @@ async def test_a_definition_with_a_misspelt_field_is_no_payload(
     assert len(server.requests) == before
 
 
-async def test_a_payload_with_a_misspelt_field_is_one_still(client: Client) -> None:
-    """Its fields are told."""
+async def test_a_payload_with_a_misspelt_field_is_taken_for_a_payload(client: Client) -> None:
+    """The error suggests the field."""
     with pytest.raises(InvalidPayload, match="did you mean 'lambdaFlowIR'") as caught:
         await client.start_lambda({"lambdaFlowIr": FLOWIR})
 
     assert not isinstance(caught.value, InvalidFlowIR)
 
 
-async def test_yaml_needs_its_library(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    """But JSON, which is YAML too, does not."""
+async def test_yaml_needs_pyyaml(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """JSON, which is YAML too, does not."""
     monkeypatch.setitem(sys.modules, "yaml", None)
 
     assert await client.start_lambda(json.dumps(FLOWIR), DATA, validate=False)
@@ -284,8 +286,8 @@ async def test_yaml_needs_its_library(client: Client, monkeypatch: pytest.Monkey
         await client.start_lambda("components: []", validate=False)
 
 
-async def test_there_is_one_definition_and_one_payload(client: Client) -> None:
-    """Two of them are an error, and so is none."""
+async def test_two_payloads_or_none_are_an_error(client: Client) -> None:
+    """A definition and a payload are passed, or one payload."""
     for definition, payload in [(LAMBDA, DATA), (FLOWIR, LAMBDA), (LambdaPayload.model_validate(LAMBDA), DATA)]:
         with pytest.raises(ValueError, match="there are two payloads"):
             await client.start_lambda(definition, payload)

@@ -1,4 +1,4 @@
-"""A payload that knows what an experiment allows, from the registry to a run."""
+"""Drafts and plain payloads, from the registry to a run."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from tests.local.helpers import definition
 pytestmark = pytest.mark.anyio
 
 
-async def test_a_payload_is_filled_in_and_started(server: LocalServer, client: Client) -> None:
-    """It belongs to the version that it was made from, whatever is pushed later."""
+async def test_a_draft_is_filled_in_and_started(server: LocalServer, client: Client) -> None:
+    """It starts the version that it was made from, whatever is pushed later."""
     pushed = await client.push(server.example("demo"))
 
     draft = await client.draft("demo")
@@ -33,8 +33,8 @@ async def test_a_payload_is_filled_in_and_started(server: LocalServer, client: C
     assert draft.data.allowed == ("weights.csv",)
 
 
-async def test_a_payload_is_made_of_an_experiment_at_hand(server: LocalServer, client: Client) -> None:
-    """Then nobody is asked; and what it does not allow never gets as far as the service."""
+async def test_a_draft_is_made_from_an_experiment_without_a_request(server: LocalServer, client: Client) -> None:
+    """An entry that is not allowed never reaches the service."""
     pushed = await client.push(server.example("demo"))
     before = len(server.requests)
 
@@ -47,8 +47,8 @@ async def test_a_payload_is_made_of_an_experiment_at_hand(server: LocalServer, c
         await client.draft("ghost")
 
 
-async def test_a_draft_sends_what_one_would_write_by_hand(server: LocalServer, client: Client) -> None:
-    """With choices, a platform, several inputs and a data file, by tag or by digest; nothing is added."""
+async def test_a_draft_sends_the_same_as_a_payload_written_by_hand(server: LocalServer, client: Client) -> None:
+    """With choices, a platform, several inputs and a data file, by tag or by digest. Nothing is added."""
     options = {
         "variables": [{"name": "n", "valueFrom": [{"value": "1"}, {"value": "2"}]}, {"name": "free"}],
         "data": [{"name": "d.txt"}],
@@ -79,8 +79,8 @@ async def test_a_draft_sends_what_one_would_write_by_hand(server: LocalServer, c
 MOLECULES = [{"filename": "molecules.csv", "content": "smiles\nCO\n"}]
 
 
-async def test_what_a_plain_payload_misspells_is_told_entry_by_entry(server: LocalServer, client: Client) -> None:
-    """The definition of the experiment is asked for after such a refusal, and never otherwise."""
+async def test_a_refused_payload_is_explained_entry_by_entry(server: LocalServer, client: Client) -> None:
+    """The definition of the experiment is requested after the refusal, and never otherwise."""
     server.describe("toy", inputs=["molecules.csv"], data=["d.txt"], variables={"scale": "1", "n": "1"})
     options = {
         "variables": [{"name": "scale"}, {"name": "n", "valueFrom": [{"value": "1"}, {"value": "2"}]}],
@@ -113,10 +113,8 @@ async def test_what_a_plain_payload_misspells_is_told_entry_by_entry(server: Loc
     assert len(server.requests) - good == 2
 
 
-async def test_a_refusal_stays_what_it_is_if_nobody_can_tell_what_was_meant(
-    server: LocalServer, client: Client
-) -> None:
-    """The hint is lost, and nothing else; the definition is asked for once."""
+async def test_a_refusal_is_raised_even_if_it_cannot_be_explained(server: LocalServer, client: Client) -> None:
+    """Only the suggestion is lost. The definition is requested once."""
     await client.push(server.example("demo"))
     server.faults.add("GET /experiments/demo", Html(502))
     before = len(server.requests)
@@ -129,7 +127,7 @@ async def test_a_refusal_stays_what_it_is_if_nobody_can_tell_what_was_meant(
     assert len(server.requests) - before == 2
 
 
-async def test_what_a_misspelt_payload_holds_in_secret_is_not_told(server: LocalServer, client: Client) -> None:
+async def test_the_explanation_contains_no_secrets(server: LocalServer, client: Client) -> None:
     """A value may be a secret of the environment too."""
     server.describe("toy", variables={"n": "1"})
     await client.push(definition("toy", {"variables": [{"name": "n", "valueFrom": [{"value": "1"}]}]}))
@@ -142,7 +140,7 @@ async def test_what_a_misspelt_payload_holds_in_secret_is_not_told(server: Local
 
 
 @pytest.mark.parametrize("entry", [{}, {"metadata": {}}, {"metadata": {"registry": None}}], ids=str)
-async def test_a_reply_without_what_the_registry_knows_is_an_error_of_ours(
+async def test_a_reply_without_the_facts_of_the_registry_is_a_decode_error(
     entry: dict[str, Any], server: LocalServer, client: Client
 ) -> None:
     """It says what is missing in which reply."""
@@ -155,8 +153,8 @@ async def test_a_reply_without_what_the_registry_knows_is_an_error_of_ours(
     assert caught.value.url == f"{client.url}rs/experiments/demo"
 
 
-async def test_a_draft_is_taken_wherever_a_payload_is(server: LocalServer, client: Client) -> None:
-    """In place of the experiment, or of the payload; a launch keeps what it says at that moment."""
+async def test_a_draft_is_accepted_in_place_of_an_experiment_or_a_payload(server: LocalServer, client: Client) -> None:
+    """A launch keeps what is filled in at that moment."""
     await client.push(server.example("demo"))
     draft = await client.draft("demo")
     with pytest.raises(MissingInputs, match=r"molecules\.csv"):
@@ -187,10 +185,10 @@ async def test_a_draft_is_taken_wherever_a_payload_is(server: LocalServer, clien
         await client.start(draft, draft)
 
 
-async def test_a_file_that_is_not_there_is_told_before_anything_is_sent(
+async def test_a_missing_file_is_an_error_before_anything_is_sent(
     server: LocalServer, client: Client, tmp_path: Path
 ) -> None:
-    """With the input that it is for, since the two seldom have one name."""
+    """The error names the input too, since the two rarely have the same name."""
     await client.push(server.example("demo"))
     draft = await client.draft("demo")
     draft.inputs["molecules.csv"] = tmp_path / "nothing.csv"
@@ -205,8 +203,8 @@ async def test_a_file_that_is_not_there_is_told_before_anything_is_sent(
     assert len(server.requests) == before
 
 
-async def test_a_draft_without_anything_to_fill_in_is_a_payload(server: LocalServer, client: Client) -> None:
-    """An experiment may take no inputs at all."""
+async def test_a_draft_may_have_nothing_to_fill_in(server: LocalServer, client: Client) -> None:
+    """An experiment may have no inputs."""
     server.describe("toy")
     draft = Draft(await client.push(definition("toy")))
 
@@ -218,8 +216,8 @@ async def test_a_draft_without_anything_to_fill_in_is_a_payload(server: LocalSer
     assert run.id.startswith("toy-")
 
 
-async def test_a_changed_copy_of_an_experiment_is_what_is_pushed(server: LocalServer, client: Client) -> None:
-    """And not the one that it was copied from; what is unknown here goes with it."""
+async def test_a_changed_copy_of_an_experiment_can_be_pushed(server: LocalServer, client: Client) -> None:
+    """The copy is sent, not the original. Fields that are unknown here are sent too."""
     server.describe("toy", variables={"n": "1"})
     pushed = await client.push(definition("toy"))
     options = pushed.parameterisation.execution_options.model_copy(update={"variables": [{"name": "n"}]})

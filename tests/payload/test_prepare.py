@@ -1,4 +1,4 @@
-"""A payload is checked before it is sent, and sent as it is given."""
+"""A payload is checked before it is sent, and sent unchanged."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ FULL: dict[str, Any] = {
 @pytest.mark.parametrize(
     "payload", [{}, {"inputs": [FILE]}, {"platform": None}, FULL], ids=["empty", "one", "null", "full"]
 )
-async def test_a_payload_is_sent_as_it_is_given(payload: dict[str, Any]) -> None:
-    """Nothing is added, nothing is lost, no type is changed; as a mapping and as a model."""
+async def test_a_payload_is_sent_unchanged(payload: dict[str, Any]) -> None:
+    """Nothing is added, dropped or converted, whether it is a mapping or a model."""
     as_mapping = await prepare(payload)
     as_model = await prepare(StartPayload.model_validate(payload))
 
@@ -53,13 +53,13 @@ async def test_a_payload_is_sent_as_it_is_given(payload: dict[str, Any]) -> None
     assert as_mapping.content == as_model.content
 
 
-async def test_no_payload_is_an_empty_one() -> None:
+async def test_none_is_an_empty_payload() -> None:
     """An experiment may need nothing."""
     assert (await prepare(None)).content == b"{}"
 
 
 async def test_contents_may_be_bytes_a_path_or_a_dataframe(tmp_path: Path) -> None:
-    """What people have at hand becomes text."""
+    """Each becomes text."""
     path = tmp_path / "in.csv"
     path.write_text("from a file é\n", "utf-8")
     files = [
@@ -73,8 +73,8 @@ async def test_contents_may_be_bytes_a_path_or_a_dataframe(tmp_path: Path) -> No
     assert [one["content"] for one in body["inputs"]] == ["from bytes", "from a file é\n", "smiles\nCO\nCCO\n"]
 
 
-async def test_numbers_of_numpy_are_numbers() -> None:
-    """Variables come from tables as often as from literals."""
+async def test_numpy_numbers_are_numbers() -> None:
+    """Variables often come from tables."""
     variables = {"i": numpy.int64(3), "f": numpy.float32(0.5), "b": numpy.bool_(True)}
 
     assert json.loads((await prepare({"variables": variables})).content) == {"variables": {"i": 3, "f": 0.5, "b": True}}
@@ -193,8 +193,8 @@ WRONG: list[tuple[str, dict[str, Any], str, str]] = [
 
 
 @pytest.mark.parametrize(("payload", "where", "what"), [row[1:] for row in WRONG], ids=[row[0] for row in WRONG])
-async def test_what_is_wrong_is_told_entry_by_entry(payload: dict[str, Any], where: str, what: str) -> None:
-    """The error names the entry and the way out, and holds nothing of the payload."""
+async def test_each_problem_names_its_entry(payload: dict[str, Any], where: str, what: str) -> None:
+    """With a way out, and nothing of the payload."""
     with pytest.raises(InvalidPayload) as caught:
         await prepare(payload)
 
@@ -205,8 +205,8 @@ async def test_what_is_wrong_is_told_entry_by_entry(payload: dict[str, Any], whe
     assert caught.value.status is None
 
 
-async def test_all_problems_are_told_at_once() -> None:
-    """Nobody should have to mend a payload in ten attempts."""
+async def test_all_problems_are_reported_at_once() -> None:
+    """So that a payload can be corrected in one attempt."""
     with pytest.raises(InvalidPayload) as caught:
         await prepare({"inputs": [{"filename": "a"}, {"filename": "b", "content": ""}], "metadata": {"x:": ""}})
 
@@ -221,8 +221,8 @@ async def test_a_name_in_inputs_and_data_is_a_conflict() -> None:
     assert caught.value.names == ("molecules.csv",)
 
 
-async def test_more_than_a_mebibyte_names_the_biggest_entry(tmp_path: Path) -> None:
-    """The proxy lets no more through; the limit counts the whole body, and a huge file is not read whole."""
+async def test_the_error_for_more_than_a_mebibyte_names_the_biggest_entry(tmp_path: Path) -> None:
+    """The limit of the proxy is for the whole body. A huge file is not read completely."""
     big = tmp_path / "big"
     big.write_bytes(b"x" * (3 * MAX_REQUEST_BYTES))
     frame = len(json.dumps({"inputs": [{"filename": "a", "content": ""}]}, separators=(",", ":")))
@@ -234,6 +234,6 @@ async def test_more_than_a_mebibyte_names_the_biggest_entry(tmp_path: Path) -> N
 
 
 async def test_a_payload_that_is_no_mapping_is_a_type_error() -> None:
-    """A list is a mistake of the program, not of the payload."""
+    """A list is an error of the program, not of the payload."""
     with pytest.raises(TypeError, match="must be a mapping or a StartPayload, not list"):
         await prepare([])  # type: ignore[arg-type] # on purpose

@@ -1,4 +1,4 @@
-"""What holds for whoever watches whatever runs, however they live and however badly the service answers."""
+"""Every final status is delivered once, whatever the runs, the consumers and the failures of the service."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from st4sd_async import ConnectFailed, ConnectionLost, UnknownRun
-from tests.watch.service import (
+from tests.watch.helpers import MAX_RUNS_WITHOUT_LIST
+from tests.watch.scripted_service import (
     FAILED,
     GONE,
     KILLED,
@@ -20,27 +21,26 @@ from tests.watch.service import (
     RUNNING,
     SILENCE,
     SUCCESS,
-    HastyLoop,
-    Life,
+    InstantLoop,
+    Script,
     Service,
     Watcher,
-    assert_well_told,
+    assert_valid_updates,
     jump,
     page,
     poller,
     reply,
 )
-from tests.watch.watches import MAX_RUNS_WITHOUT_LIST
 
 GRACE = 60.0
 SHORTER = 45.0
-"""Seconds that a half-final pair stands at most before it changes."""
+"""Seconds after which a pair with one final field changes at the latest."""
 SOON = 3600.0
 """
-Seconds after which an end must have been told, from when the service could show it.
+Seconds within which a final status must be delivered once the service shows it.
 
-Twelve runs of which one a round is asked for, a pause of 100 s after each, a grace, and a reader who
-takes 30 s for each status come to less.
+The slowest case takes less: twelve runs of which one is requested in a round, a pause of 100 s after each, a grace
+period, and a consumer that takes 30 s for each status.
 """
 
 UNREADABLE = {"experiment-state": 7}
@@ -50,19 +50,19 @@ HALF_FINAL = [KILLED, HALF, ("running", "Success"), IMAGE]
 
 
 class Phase(NamedTuple):
-    """How a run is doing for so many seconds, and what the list makes of it."""
+    """A status that a run shows for some seconds, and its status in the list."""
 
     seconds: float
     words: Any
     listed: Any
 
     def step(self, began: float) -> tuple[Any, ...]:
-        """As a life has it."""
+        """Return it as a step of a script."""
         return (began, self.words) if self.listed is None else (began, self.words, self.listed)
 
 
 class Plan(NamedTuple):
-    """Who watches which runs, from when on, until when, and how."""
+    """A consumer: which runs it watches, when it joins and leaves, and how slowly it reads."""
 
     runs: frozenset[int]
     joins: float
@@ -72,22 +72,22 @@ class Plan(NamedTuple):
 
 
 class World(NamedTuple):
-    """All that happens."""
+    """Everything that happens in an example."""
 
-    lives: list[tuple[list[Phase], Phase]]
+    scripts: list[tuple[list[Phase], Phase]]
     plans: list[Plan]
-    troubles: list[tuple[float, float, Any]]
-    list_troubles: list[tuple[float, float, Any]]
-    cost: tuple[float, float]
+    faults: list[tuple[float, float, Any]]
+    list_faults: list[tuple[float, float, Any]]
+    latency: tuple[float, float]
     old_items: int
     word: Any
-    """What the datastore knows of runs that were deleted."""
+    """The final status of deleted runs in the datastore."""
     jump: tuple[float, float]
-    """When the machine sleeps, and how long."""
+    """When the machine is suspended, and for how long."""
 
     def ends(self) -> dict[str, float]:
-        """When which run comes to its last phase."""
-        return {f"run-{n}": sum(phase.seconds for phase in phases) for n, (phases, _) in enumerate(self.lives)}
+        """Return when each run comes to its last phase."""
+        return {f"run-{n}": sum(phase.seconds for phase in phases) for n, (phases, _) in enumerate(self.scripts)}
 
 
 listed = st.sampled_from([None, None, None, NULLS, RUNNING, GONE, UNREADABLE])
@@ -102,14 +102,14 @@ ends = st.builds(
 )  # fmt: skip
 
 
-def credible(life: tuple[list[Phase], Phase]) -> tuple[list[Phase], Phase]:
-    """The life without what could be taken for its end: one half-final phase stands for a while, not several."""
-    phases, end = life
+def credible(script: tuple[list[Phase], Phase]) -> tuple[list[Phase], Phase]:
+    """Keep one phase with one final field: several could together be taken for the end of the run."""
+    phases, end = script
     halves = [phase for phase in phases if phase.words in HALF_FINAL]
     return [phase for phase in phases if phase not in halves[1:]] or [Phase(1.0, RUNNING, None)], end
 
 
-lives = st.tuples(st.lists(phases, min_size=1, max_size=6), ends).map(credible)
+scripts = st.tuples(st.lists(phases, min_size=1, max_size=6), ends).map(credible)
 errors = st.sampled_from(
     [page(502), reply(429, {"message": "m"}, retry_after="20"), reply(500, {"message": "m"}),
      ConnectionLost("GET", "x", "reset"), ConnectFailed("GET", "x", "refused")]
@@ -118,15 +118,15 @@ moments = st.floats(5, 400)
 
 
 def spells(kinds: st.SearchStrategy[Any], most: int) -> st.SearchStrategy[list[tuple[float, float, Any]]]:
-    """Times in which all goes wrong."""
+    """Periods in which requests fail."""
     spell = st.tuples(moments, st.floats(0.1, 40), kinds).map(lambda drawn: (drawn[0], sum(drawn[:2]), drawn[2]))
     return st.lists(spell, max_size=most)
 
 
 @st.composite
 def worlds(draw: st.DrawFn) -> World:
-    """Few or many runs, one who watches from the beginning, and others."""
-    some = draw(st.lists(lives, min_size=1, max_size=12))
+    """Few or many runs, one consumer that watches from the beginning, and others."""
+    some = draw(st.lists(scripts, min_size=1, max_size=12))
     subsets = st.frozensets(st.integers(0, len(some) - 1), min_size=1)
     whole = st.just(frozenset(range(len(some))))
     intervals, slowness = st.sampled_from([None, None, 2.0, 15.0, 100.0]), st.sampled_from([0.0, 0.0, 3.0, 30.0])
@@ -145,24 +145,24 @@ def worlds(draw: st.DrawFn) -> World:
     )
 
 
-def born(world: World) -> Service:
-    """The service of a world."""
+def service_of(world: World) -> Service:
+    """Return the service of a world."""
     service = Service()
-    for number, (phases, end) in enumerate(world.lives):
+    for number, (phases, end) in enumerate(world.scripts):
         steps, now = [], 0.0
         for phase in (*phases, end):
             steps.append(phase.step(now))
             now += phase.seconds
-        service.lives[f"run-{number}"] = Life(*steps)
-        service.words[f"run-{number}"] = world.word if end.words == GONE else None
-    service.troubles, service.list_troubles = world.troubles, world.list_troubles
-    service.cost, service.old_items = world.cost, world.old_items
+        service.scripts[f"run-{number}"] = Script(*steps)
+        service.final_statuses[f"run-{number}"] = world.word if end.words == GONE else None
+    service.faults, service.list_faults = world.faults, world.list_faults
+    service.latency, service.old_items = world.latency, world.old_items
     return service
 
 
-async def watched(world: World) -> tuple[Service, list[Watcher]]:
-    """What becomes of it, when each has come and gone, within the time that all must be told in."""
-    service = born(world)
+async def simulate(world: World) -> tuple[Service, list[Watcher]]:
+    """Let all consumers come and go; return the service and what each received in time."""
+    service = service_of(world)
     poll = poller(service, GRACE)
     before = asyncio.all_tasks()
     watchers = [
@@ -192,17 +192,17 @@ async def watched(world: World) -> tuple[Service, list[Watcher]]:
 
 
 def may_be_unknown(world: World, plan: Plan) -> bool:
-    """Whether a run may be gone before this one has seen it, and is not in the datastore."""
-    return world.word != SUCCESS and any(world.lives[number][1].words == GONE for number in plan.runs)
+    """Return whether a run of a consumer may be deleted before it was seen, and missing in the datastore."""
+    return world.word != SUCCESS and any(world.scripts[number][1].words == GONE for number in plan.runs)
 
 
-def assert_asked_little(world: World, service: Service) -> None:
-    """At one moment one round: the list once, or each run, beside what newcomers need."""
+def assert_few_requests(world: World, service: Service) -> None:
+    """Check that at one moment a round requests the list once, or each run, besides the runs of newcomers."""
     comes_and_goes = len(world.plans)
-    for moment in set(service.looks):
-        asked = Counter(path for one, path in service.asked if one == moment)
+    for moment in set(service.request_times):
+        asked = Counter(path for one, path in service.requests if one == moment)
         assert max(asked.values()) <= 1 + comes_and_goes
-        assert len(asked) <= 1 + max(MAX_RUNS_WITHOUT_LIST, len(world.lives))
+        assert len(asked) <= 1 + max(MAX_RUNS_WITHOUT_LIST, len(world.scripts))
 
 
 @pytest.mark.timeout(120)
@@ -210,21 +210,21 @@ def assert_asked_little(world: World, service: Service) -> None:
     max_examples=120, derandomize=True, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow]
 )
 @given(worlds())
-def test_every_end_is_told_once_to_everybody_who_waits(world: World) -> None:
-    """The first status, changes, one end, nothing after it; nobody waits on for a run that is over."""
-    with asyncio.Runner(loop_factory=HastyLoop) as runner:
-        service, watchers = runner.run(watched(world))
+def test_every_final_status_is_delivered_once_to_every_consumer(world: World) -> None:
+    """After the first status and changes, with nothing after it. No consumer waits on for a run that is over."""
+    with asyncio.Runner(loop_factory=InstantLoop) as runner:
+        service, watchers = runner.run(simulate(world))
 
     ends = world.ends()
     for watcher, plan in zip(watchers, world.plans, strict=True):
-        assert_well_told(watcher.told, is_over=False)
+        assert_valid_updates(watcher.updates, is_over=False)
         assert all(moment >= ends[rest_uid] for rest_uid, moment in watcher.ends.items())
         assert watcher.error is None or (isinstance(watcher.error, UnknownRun) and may_be_unknown(world, plan))
         if plan.leaves is None and watcher.error is None:
             assert watcher.has_ended
             assert set(watcher.ends) == {f"run-{number}" for number in plan.runs}
         for rest_uid in watcher.ends:
-            is_gone = world.lives[int(rest_uid.removeprefix("run-"))][1].words == GONE
+            is_gone = world.scripts[int(rest_uid.removeprefix("run-"))][1].words == GONE
             assert watcher.of(rest_uid)[-1].status.is_deleted is is_gone
-    if world.cost == (0.0, 0.0):
-        assert_asked_little(world, service)
+    if world.latency == (0.0, 0.0):
+        assert_few_requests(world, service)

@@ -1,4 +1,4 @@
-"""Ctrl-C while a blocking client waits, and the end of the interpreter."""
+"""Ctrl-C while a blocking client waits, and the exit of the interpreter."""
 
 from __future__ import annotations
 
@@ -83,13 +83,13 @@ WAITS = [
 
 
 @pytest.mark.parametrize(("work", "match"), WAITS, ids=lambda value: getattr(value, "__name__", ""))
-def test_ctrl_c_breaks_off_what_is_waited_for(
+def test_ctrl_c_cancels_the_call(
     server: LocalServer,
     sync_client: Client,
     work: Callable[[Client, Run], None],
     match: str | None,
 ) -> None:
-    """Promptly, and the client goes on as if nothing had been."""
+    """Promptly, and the client can be used as before."""
     run = sync_client.start("demo", {"inputs": FILES})
     if match:
         server.faults.add(match, Delay(10))
@@ -107,7 +107,7 @@ def test_ctrl_c_breaks_off_what_is_waited_for(
 
 
 @pytest.mark.parametrize(("delay", "is_known"), [(0.5, True), (10, False)])
-def test_ctrl_c_during_a_start_says_what_became_of_it(
+def test_ctrl_c_during_a_start_reports_its_result(
     server: LocalServer, sync_client: Client, caplog: pytest.LogCaptureFixture, delay: float, is_known: bool
 ) -> None:
     """The note on the interrupt and the warning in the log have the rest-uid, or how to look for the instance."""
@@ -125,7 +125,7 @@ def test_ctrl_c_during_a_start_says_what_became_of_it(
         assert "look for it in client.instances.list()" in note
 
 
-def test_ctrl_c_while_it_is_opened(server: LocalServer) -> None:
+def test_ctrl_c_while_a_client_is_opened(server: LocalServer) -> None:
     """Nothing is left of the attempt, and another one may follow."""
     server.faults.add("GET /url-map/", Delay(10))
     client = connect(server)
@@ -140,8 +140,8 @@ def test_ctrl_c_while_it_is_opened(server: LocalServer) -> None:
         assert list(client.experiments.list()) == []
 
 
-def test_whatever_is_raised_in_the_thread_that_waits_breaks_it_off(server: LocalServer, sync_client: Client) -> None:
-    """As the time-out of a test, which is an alarm with an error of its own."""
+def test_any_exception_in_the_waiting_thread_cancels_the_call(server: LocalServer, sync_client: Client) -> None:
+    """Such as the alarm of a test timeout, with its own error."""
 
     def ring(*_: object) -> None:
         raise TimeoutError("the alarm")
@@ -203,10 +203,10 @@ def child(server: LocalServer, code: str) -> subprocess.Popen[str]:
 
 
 @pytest.mark.parametrize(("end", "status"), [("busy", 0), ("batch", 3), ("error", 1)])
-def test_a_process_ends_though_nobody_closed_the_client(
+def test_a_process_exits_although_the_client_is_open(
     server: LocalServer, sync_client: Client, end: str, status: int
 ) -> None:
-    """Quickly, with its own exit status, and with nothing on stderr but what is its own."""
+    """Promptly, with its own exit status, and with nothing else on stderr."""
     with child(server, ENDS[end]) as process:
         _, complaint = process.communicate(timeout=40)
     told = complaint.splitlines()

@@ -33,8 +33,8 @@ from st4sd_async.sync import Client, Item, Run
 from .conftest import FILES, connect, hasty, loops
 
 
-def test_a_run_from_its_start_to_its_end(server: LocalServer, sync_client: Client, tmp_path: Path) -> None:
-    """Start, watch, collect and delete, in plain code."""
+def test_a_run_from_start_to_end(server: LocalServer, sync_client: Client, tmp_path: Path) -> None:
+    """Start, watch, collect and delete, without ``await``."""
     run = sync_client.start("demo", {"inputs": FILES})
     seen = []
     for status in sync_client.watch(run):
@@ -52,7 +52,7 @@ def test_a_run_from_its_start_to_its_end(server: LocalServer, sync_client: Clien
 
 
 def test_handles_are_blocking_too(server: LocalServer, sync_client: Client) -> None:
-    """A handle knows its client, is equal by its id, and goes in as an argument, alone, in lists and in iterators."""
+    """A handle has its client, is equal by its id, and is accepted as an argument, in lists and in iterators."""
     run = sync_client.start("demo", {"inputs": FILES})
     server.advance(60)
     again = sync_client.run(run.id)
@@ -73,7 +73,7 @@ def test_handles_are_blocking_too(server: LocalServer, sync_client: Client) -> N
 
 
 def test_groups_block(server: LocalServer, sync_client: Client) -> None:
-    """The endpoints behind the verbs are there, under the names of the asynchronous client."""
+    """The endpoints behind the verbs have the names of the asynchronous client."""
     assert [one.name for one in sync_client.experiments.list()] == ["demo"]
     assert sync_client.instances.list() == []
     assert sync_client.datastore.is_healthy() is True
@@ -88,7 +88,7 @@ def launches(count: int) -> Iterator[Launch]:
 
 
 def test_a_batch(quick_client: Client, tmp_path: Path) -> None:
-    """Added from an iterator, worked off, collected; what it yields has blocking handles."""
+    """Launches from an iterator are added, run and collected; items have blocking handles."""
     with quick_client.batch(tmp_path / "campaign.db") as batch:
         assert batch.add(launches(3)) == 3
         with pytest.raises(JournalLocked), quick_client.batch(tmp_path / "campaign.db"):
@@ -110,8 +110,8 @@ def test_a_batch(quick_client: Client, tmp_path: Path) -> None:
         next(batch.run())
 
 
-def test_leaving_the_loop_of_a_batch_starts_nothing_more(server: LocalServer) -> None:
-    """The generator is closed at once, whoever else may know it; the next pass goes on."""
+def test_nothing_more_is_started_when_the_loop_over_a_batch_is_left(server: LocalServer) -> None:
+    """The generator is closed at once, even if it is referenced elsewhere; the next one continues."""
     over = [(0.0, {"experiment-state": "finished", "exit-status": "Success"})]
     with hasty(server) as client, client.batch(max_running=1) as batch:
         client.push(server.example("demo"))
@@ -131,8 +131,8 @@ def test_leaving_the_loop_of_a_batch_starts_nothing_more(server: LocalServer) ->
         assert sum(1 for _ in batch.run()) == 1
 
 
-def test_a_batch_that_is_entered_again(quick_client: Client, tmp_path: Path) -> None:
-    """Its block ends when it is left, also by an error, which comes as it is; then it may be entered again."""
+def test_a_batch_can_be_entered_again(quick_client: Client, tmp_path: Path) -> None:
+    """Its block may be left by an error, which is raised unchanged."""
     batch = quick_client.batch(tmp_path / "campaign.db")
     with pytest.raises(TypeError, match="an iterable of Launch"), batch:
         batch.add([*launches(1), "no launch"])  # type: ignore[list-item] # wrong on purpose
@@ -141,8 +141,8 @@ def test_a_batch_that_is_entered_again(quick_client: Client, tmp_path: Path) -> 
         assert [item.state for item in batch.run()] == ["succeeded"]
 
 
-def test_errors_come_as_they_are(sync_client: Client) -> None:
-    """The class, the message and the way of the asynchronous client, and little of how it got from there to here."""
+def test_errors_are_raised_unchanged(sync_client: Client) -> None:
+    """With the class, message and traceback of the asynchronous client, and few frames in between."""
     with pytest.raises(UnknownRun, match="nope/status found no such run") as caught:
         sync_client.status("nope")
 
@@ -154,8 +154,8 @@ def test_errors_come_as_they_are(sync_client: Client) -> None:
     assert caught.value.__context__ is caught.value.__cause__ is None
 
 
-def test_what_is_wrong_with_arguments_is_told_at_once(sync_client: Client) -> None:
-    """As by any function, before anything is sent."""
+def test_wrong_arguments_are_an_error_at_once(sync_client: Client) -> None:
+    """As in any function, before anything is sent."""
     with pytest.raises(TypeError, match=r"Client\.status\(\) missing 1 required positional argument: 'run'"):
         sync_client.status()  # type: ignore[call-arg] # wrong on purpose
     with pytest.raises(ValueError, match="timeout must be"):
@@ -168,8 +168,8 @@ def test_what_is_wrong_with_arguments_is_told_at_once(sync_client: Client) -> No
             sync_client.watch_many(given)
 
 
-def test_experiments_come_from_another_blocking_client(server: LocalServer, sync_client: Client) -> None:
-    """Each client goes on in its own event loop."""
+def test_experiments_can_be_imported_from_another_blocking_client(server: LocalServer, sync_client: Client) -> None:
+    """Each client works in its own event loop."""
     with LocalServer() as there, connect(there) as other, connect(server) as unused:
         fetched = other.fetch_experiment(sync_client, "demo")
         known = other.import_experiment(sync_client, "demo", allow_missing=True)
@@ -183,7 +183,7 @@ def test_experiments_come_from_another_blocking_client(server: LocalServer, sync
 
 
 def test_the_first_call_proves_the_login(server: LocalServer) -> None:
-    """Without a block the first call opens the client; what it may not do it may try again."""
+    """Without a ``with`` block it opens the client; if that fails, the next call tries again."""
     keys = {"now": "wrong"}
     client = Client(server.url, api_key=lambda: keys["now"])
 
@@ -197,8 +197,8 @@ def test_the_first_call_proves_the_login(server: LocalServer) -> None:
         assert list(client.experiments.list()) == []
 
 
-def test_a_client_may_be_opened_in_a_cell_of_its_own(server: LocalServer) -> None:
-    """It is the client that comes back, open; a second time does nothing, and a closed one stays closed."""
+def test_open_returns_the_open_client(server: LocalServer) -> None:
+    """The second call does nothing, and a closed client stays closed."""
     client = connect(server)
 
     opened = client.open()
@@ -210,8 +210,8 @@ def test_a_client_may_be_opened_in_a_cell_of_its_own(server: LocalServer) -> Non
         client.open()
 
 
-def test_a_closed_client_says_so(server: LocalServer) -> None:
-    """It may be closed many times; then no call begins, and generators end."""
+def test_a_closed_client_accepts_no_calls(server: LocalServer) -> None:
+    """Closing it again does nothing, and generators end."""
     client = connect(server)
     client.push(server.example("demo"))
     run = client.start("demo", {"inputs": FILES})
@@ -231,8 +231,8 @@ def test_a_closed_client_says_so(server: LocalServer) -> None:
     assert repr(client) == f"Client('{server.url}/', not open)"
 
 
-def test_a_client_that_nobody_has_any_more_is_closed(server: LocalServer) -> None:
-    """As the one of a notebook's cell that is executed again; its handles keep it open."""
+def test_an_unreferenced_client_is_closed(server: LocalServer) -> None:
+    """As that of a notebook cell that is executed again; handles keep it open."""
     client = connect(server)
     client.push(server.example("demo"))
     run = client.start("demo", {"inputs": FILES})
@@ -247,10 +247,10 @@ def test_a_client_that_nobody_has_any_more_is_closed(server: LocalServer) -> Non
     assert not loops()
 
 
-def test_a_generator_that_the_collector_finds_in_the_loop_is_no_trouble(
+def test_a_generator_may_be_collected_in_the_thread_of_the_loop(
     server: LocalServer, sync_client: Client, tmp_path: Path
 ) -> None:
-    """The garbage collector works in whatever thread it likes, and nobody may wait there."""
+    """The garbage collector runs in any thread, and must not wait there."""
     run = sync_client.start("demo", {"inputs": FILES})
     server.advance(60)
     found: list[str] = []
@@ -273,8 +273,8 @@ def test_a_generator_that_the_collector_finds_in_the_loop_is_no_trouble(
     assert sync_client.wait(run).is_success
 
 
-def test_other_settings_over_the_same_connections(server: LocalServer, sync_client: Client) -> None:
-    """As in the asynchronous client; what comes through one client belongs to it."""
+def test_with_options_shares_the_connections(server: LocalServer, sync_client: Client) -> None:
+    """Runs of each client belong to it."""
     changed = sync_client.with_options(timeout=3)
     run = sync_client.start("demo", {"inputs": FILES})
 
@@ -289,8 +289,8 @@ def test_other_settings_over_the_same_connections(server: LocalServer, sync_clie
         sync_client.status(run)
 
 
-def test_a_class_of_ones_own(server: LocalServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It inherits everything, and is what other ways to make a client make."""
+def test_a_subclass(server: LocalServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It inherits everything, and class methods return it."""
 
     class Mine(Client):
         def names(self) -> list[str | None]:
@@ -303,8 +303,8 @@ def test_a_class_of_ones_own(server: LocalServer, monkeypatch: pytest.MonkeyPatc
         assert client.with_options(timeout=2).names() == []
 
 
-def test_in_a_notebook(server: LocalServer) -> None:
-    """A thread in which an event loop runs may use it, and its loop is another one."""
+def test_a_blocking_client_works_inside_a_running_event_loop(server: LocalServer) -> None:
+    """As in a notebook: the client has another loop."""
 
     async def cell() -> st4sd_async.Status:
         with connect(server) as client:
@@ -316,10 +316,10 @@ def test_in_a_notebook(server: LocalServer) -> None:
     assert asyncio.run(cell()).is_success
 
 
-def test_progress_may_not_use_the_client(
+def test_progress_must_not_use_the_client(
     server: LocalServer, sync_client: Client, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It is called in the loop, which would wait for itself: an error, and not silence for ever."""
+    """It is called in the event loop, which would wait for itself: an error instead of a deadlock."""
     run = sync_client.start("demo", {"inputs": FILES})
     server.advance(60)
 
@@ -334,6 +334,6 @@ def test_progress_may_not_use_the_client(
 
 
 def test_the_asynchronous_client_names_the_blocking_one(server: LocalServer) -> None:
-    """Whoever forgets the 'async' is told both ways out."""
+    """The error for a missing 'async' offers both."""
     with pytest.raises(TypeError, match=r"'async with', or st4sd_async\.sync\.Client"), st4sd_async.Client(server.url):
         pass

@@ -19,7 +19,7 @@ MANY = 12
 
 
 def test_many_threads_open_one_client_once(server: LocalServer) -> None:
-    """Whoever comes while it is opened waits for that; all then work at the same time."""
+    """The others wait for that; then all work at the same time."""
     client = connect(server)
     with ThreadPoolExecutor(8) as threads:
         found = list(threads.map(lambda _: len(client.experiments.list()), range(24)))
@@ -30,8 +30,8 @@ def test_many_threads_open_one_client_once(server: LocalServer) -> None:
     client.close()
 
 
-def test_threads_that_watch_ask_together(server: LocalServer, sync_client: Client) -> None:
-    """As the tasks of an asynchronous client: what one has asked for, another one is told."""
+def test_threads_share_the_requests_of_watching(server: LocalServer, sync_client: Client) -> None:
+    """As the tasks of an asynchronous client do."""
     runs = [sync_client.start("demo", {"inputs": FILES}) for _ in range(MANY)]
     one = sync_client.watch_many(runs, interval=60)
     first = dict(islice(one, MANY))
@@ -45,8 +45,8 @@ def test_threads_that_watch_ask_together(server: LocalServer, sync_client: Clien
     one.close()
 
 
-def test_threads_that_wait_are_all_told(server: LocalServer, sync_client: Client) -> None:
-    """Each gets the end of its own runs, in whatever thread the asking is done."""
+def test_each_waiting_thread_gets_its_final_statuses(server: LocalServer, sync_client: Client) -> None:
+    """Whichever thread sends the requests."""
     runs = [sync_client.start("demo", {"inputs": FILES}) for _ in range(MANY)]
     with ThreadPoolExecutor(MANY) as threads:
         waits = [threads.submit(sync_client.wait, [run, runs[0]]) for run in runs]
@@ -56,8 +56,8 @@ def test_threads_that_wait_are_all_told(server: LocalServer, sync_client: Client
     assert all(status.is_success for end in ends for status in end)
 
 
-def test_closing_ends_what_other_threads_wait_for(server: LocalServer) -> None:
-    """With an error that says so, and soon."""
+def test_closing_cancels_the_calls_of_other_threads(server: LocalServer) -> None:
+    """Promptly, with an error that says so."""
     client = connect(server)
     client.push(server.example("demo"))
     run = client.start("demo", {"inputs": FILES})
@@ -72,8 +72,8 @@ def test_closing_ends_what_other_threads_wait_for(server: LocalServer) -> None:
                 wait.result(timeout=5)
 
 
-def test_launches_are_added_and_looked_at_while_another_thread_works_them_off(quick_client: Client) -> None:
-    """A batch may be shared: one thread has the loop, others the rest."""
+def test_launches_are_added_and_read_while_another_thread_runs_the_batch(quick_client: Client) -> None:
+    """A batch may be shared: one thread runs it, others do the rest."""
     with quick_client.batch() as batch, ThreadPoolExecutor(1) as threads:
         batch.add([Launch("first", "demo", {"inputs": FILES})])
         is_going = threading.Event()

@@ -13,17 +13,12 @@ import pytest
 from st4sd_async import ServerError, St4sdError, WaitTimeout
 from st4sd_async._watch.poller import LeaderElection
 from st4sd_async._watch.watched_run import Deadline, Subscription
-from tests.watch.service import HASTY, LoopClock
+from tests.watch.scripted_service import LoopClock
 
 pytestmark = pytest.mark.anyio
 
 WORK_SECONDS = 1.0
 """How long one piece of work takes."""
-
-
-@pytest.fixture
-def anyio_backend() -> Any:
-    return HASTY
 
 
 class Workshop:

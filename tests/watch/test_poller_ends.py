@@ -1,4 +1,4 @@
-"""How watching ends: with an error for all who wait, or with nothing left of who leaves."""
+"""How watching ends: with an error for all consumers, or with nothing left of one that leaves."""
 
 from __future__ import annotations
 
@@ -11,19 +11,17 @@ import anyio
 import pytest
 
 from st4sd_async import DecodeError, St4sdError, Unauthorized
-from tests.watch.service import RUNNING, SUCCESS, Life, Service, Watcher, follow, page, poller
+from tests.watch.scripted_service import RUNNING, SUCCESS, Script, Service, Watcher, follow, page, poller
 
-from .watches import anyio_backend as anyio_backend
-from .watches import assert_nothing_is_left, crowd, kept, until, watching
-from .watches import same_pauses as same_pauses
+from .helpers import assert_nothing_is_left, many_runs, one_watcher_each, until, watching
 
 pytestmark = pytest.mark.anyio
 
 
-async def test_an_error_is_raised_by_all_who_wait() -> None:
-    """Each has an error of its own, with the last statuses of its own open runs."""
-    service = Service({**crowd(9).lives, "over": Life((0, RUNNING), (5, SUCCESS)), "new": Life((0, RUNNING))})
-    service.troubles = [(10, 1e9, page(403))]
+async def test_all_waiting_consumers_raise_an_error() -> None:
+    """Each raises its own copy, with the last statuses of its own unfinished runs."""
+    service = Service({**many_runs(9).scripts, "over": Script((0, RUNNING), (5, SUCCESS)), "new": Script((0, RUNNING))})
+    service.faults = [(10, 1e9, page(403))]
     poll = poller(service)
     groups = (["run-0"], ["run-1", "run-2", "over"], ["run-2", "run-3"], [f"run-{n}" for n in range(9)])
     watchers = [Watcher(service, poll, group, interval=2) for group in groups]
@@ -37,14 +35,14 @@ async def test_an_error_is_raised_by_all_who_wait() -> None:
         assert isinstance(error, Unauthorized)
         assert set(error.last_statuses) == {*group} - {"over"}
         assert all(status and status.experiment_state == "running" for status in error.last_statuses.values())
-    assert sum(moment >= 10 for moment in service.looks) == 1
+    assert sum(moment >= 10 for moment in service.request_times) == 1
     assert_nothing_is_left(poll)
 
 
-async def test_who_was_busy_finds_out_later() -> None:
-    """What ended the wait of others is asked again when he comes back; perhaps it has passed."""
-    service = crowd(2, 100)
-    service.troubles = [(10, 20, page(403)), (200, 1e9, page(403))]
+async def test_a_busy_consumer_does_not_get_an_error_that_has_passed() -> None:
+    """The request that failed for the others is sent again when it returns."""
+    service = many_runs(2, 100)
+    service.faults = [(10, 20, page(403)), (200, 1e9, page(403))]
     poll = poller(service)
     busy = Watcher(service, poll, ["run-0", "run-1"], interval=2, slowness=30)
     waiting = Watcher(service, poll, ["run-0"], interval=2)
@@ -59,10 +57,10 @@ async def test_who_was_busy_finds_out_later() -> None:
     assert set(busy.ends) == {"run-0", "run-1"}
 
 
-async def test_who_was_busy_gets_an_error_of_his_own() -> None:
-    """If it has not passed."""
-    service = crowd(1)
-    service.troubles = [(10, 1e9, page(403))]
+async def test_a_busy_consumer_gets_its_own_error_if_it_has_not_passed() -> None:
+    """Later than the others, by its own request."""
+    service = many_runs(1)
+    service.faults = [(10, 1e9, page(403))]
     poll = poller(service)
     busy = Watcher(service, poll, ["run-0"], interval=2, slowness=30)
     waiting = Watcher(service, poll, ["run-0"], interval=2)
@@ -73,14 +71,14 @@ async def test_who_was_busy_gets_an_error_of_his_own() -> None:
     assert isinstance(busy.error, Unauthorized)
     assert isinstance(waiting.error, Unauthorized)
     assert busy.error is not waiting.error
-    assert len([moment for moment in service.looks if moment >= 10]) == 2
+    assert len([moment for moment in service.request_times if moment >= 10]) == 2
 
 
-async def test_what_is_known_is_told_before_an_error() -> None:
-    """A final status that has come is not lost to an error that comes after it."""
-    service = Service({"over": Life((0, RUNNING), (10, SUCCESS)), "other": Life((0, RUNNING), (10, page(403)))})
+async def test_pending_updates_are_delivered_before_an_error() -> None:
+    """A final status is not lost to an error that comes after it."""
+    service = Service({"over": Script((0, RUNNING), (10, SUCCESS)), "other": Script((0, RUNNING), (10, page(403)))})
     poll = poller(service)
-    watcher = Watcher(service, poll, service.lives, interval=2)
+    watcher = Watcher(service, poll, service.scripts, interval=2)
 
     async with watching(watcher):
         await until(service, 20)
@@ -90,24 +88,24 @@ async def test_what_is_known_is_told_before_an_error() -> None:
     assert set(watcher.ends) == {"over"}
 
 
-async def test_a_first_list_that_is_a_web_page_is_told_at_once() -> None:
+async def test_html_in_place_of_the_first_list_is_an_error() -> None:
     """The address is wrong."""
-    service = crowd(20)
-    service.troubles = [(0, 1e9, page(200))]
+    service = many_runs(20)
+    service.faults = [(0, 1e9, page(200))]
 
     with pytest.raises(DecodeError):
         await follow(service)
 
-    assert len(service.asked) == 1
+    assert len(service.requests) == 1
 
 
 @pytest.mark.parametrize("error", [St4sdError("this client is not open"), RuntimeError("a defect")], ids=repr)
-async def test_whatever_else_goes_wrong_ends_it_for_all(error: Exception) -> None:
-    """Nobody waits for ever, not even for a defect."""
-    service = crowd(20)
-    service.troubles = [(10, 1e9, error)]
+async def test_any_other_error_ends_watching_for_all(error: Exception) -> None:
+    """No consumer waits forever, even after a programming error."""
+    service = many_runs(20)
+    service.faults = [(10, 1e9, error)]
     poll = poller(service)
-    watchers = kept(service, poll, service.lives, interval=2)
+    watchers = one_watcher_each(service, poll, service.scripts, interval=2)
 
     async with watching(*watchers):
         await until(service, 20)
@@ -116,12 +114,12 @@ async def test_whatever_else_goes_wrong_ends_it_for_all(error: Exception) -> Non
     assert_nothing_is_left(poll)
 
 
-async def test_watching_can_go_on_after_an_error() -> None:
-    """Nothing of it stays."""
-    service = crowd(8, 50)
-    service.troubles = [(10, 20, page(403))]
+async def test_runs_can_be_watched_again_after_an_error() -> None:
+    """The poller keeps nothing of it."""
+    service = many_runs(8, 50)
+    service.faults = [(10, 20, page(403))]
     poll = poller(service)
-    first, second = (Watcher(service, poll, service.lives, interval=2) for _ in range(2))
+    first, second = (Watcher(service, poll, service.scripts, interval=2) for _ in range(2))
 
     async with watching(first):
         await until(service, 30)
@@ -170,16 +168,18 @@ ENDS: dict[str, Callable[[Any], Awaitable[None]]] = {
 @pytest.mark.parametrize("company", [0, 1, 30], ids=["alone", "with one", "with many"])
 @pytest.mark.parametrize("steps", [0, 1, 2])
 @pytest.mark.parametrize("end", ENDS.values(), ids=ENDS)
-async def test_who_leaves_leaves_nothing(end: Callable[[Any], Awaitable[None]], steps: int, company: int) -> None:
-    """No run, no task, no warning; and those who stay are told what comes."""
-    service = crowd(10, 50)
+async def test_nothing_is_left_of_a_consumer_that_leaves(
+    end: Callable[[Any], Awaitable[None]], steps: int, company: int
+) -> None:
+    """No run, no task and no warning. The other consumers receive their updates."""
+    service = many_runs(10, 50)
     poll = poller(service)
-    watchers = [Watcher(service, poll, service.lives, interval=5) for _ in range(company)]
+    watchers = [Watcher(service, poll, service.scripts, interval=5) for _ in range(company)]
     before = asyncio.all_tasks()
 
     async with watching(*watchers):
         changes = poll.watch({"run-0": 0, "run-1": 1, "mine": 2}, None, None)
-        service.lives["mine"] = Life((0, RUNNING))
+        service.scripts["mine"] = Script((0, RUNNING))
         for _ in range(steps):
             await anext(changes)
         await end(changes)
@@ -198,12 +198,12 @@ async def test_who_leaves_leaves_nothing(end: Callable[[Any], Awaitable[None]], 
     assert_nothing_is_left(poll)
 
 
-async def test_leader_and_heir_who_go_together_leave_nobody_waiting() -> None:
-    """In one iteration of the event loop."""
+async def test_leader_and_successor_may_leave_together() -> None:
+    """In one iteration of the event loop; the others receive their updates."""
     for going in ((0, 1), (1, 0), (0, 1, 2), (2, 1, 0), (0, 2), (0, 1, 2, 3, 4, 5, 6)):
-        service = crowd(8, 30)
+        service = many_runs(8, 30)
         poll = poller(service)
-        watchers = kept(service, poll, service.lives, interval=2)
+        watchers = one_watcher_each(service, poll, service.scripts, interval=2)
         async with watching(*watchers) as tasks:
             await until(service, 11)
             assert poll._election._leader is not None
@@ -216,11 +216,11 @@ async def test_leader_and_heir_who_go_together_leave_nobody_waiting() -> None:
         assert sum(len(watcher.ends) for watcher in watchers) == 8 - len(going)
 
 
-async def test_an_heir_whose_time_is_over_hands_on() -> None:
-    """He was roused to lead in the moment in which he gave up."""
-    service = crowd(3, 30)
+async def test_a_successor_that_is_cancelled_hands_over() -> None:
+    """It was woken to lead, and cancelled before it did."""
+    service = many_runs(3, 30)
     poll = poller(service)
-    leader, heir, other = kept(service, poll, service.lives, interval=20)
+    leader, heir, other = one_watcher_each(service, poll, service.scripts, interval=20)
 
     async with watching(leader, heir, other) as tasks:
         await until(service, 5)

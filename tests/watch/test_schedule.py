@@ -1,4 +1,4 @@
-"""When to ask again: pure, on literal times."""
+"""When the next requests are due: pure, with literal times."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from math import inf
 import pytest
 
 from st4sd_async._watch.poller import Schedule
-from tests.watch.watches import FIRST_PAUSE, JITTER, MAX_PAUSE, MAX_REST, MAX_ROUND, PAUSE_GROWTH, REST_FACTOR
+from tests.watch.helpers import FIRST_PAUSE, JITTER, MAX_PAUSE, MAX_REST, MAX_ROUND, PAUSE_GROWTH, REST_FACTOR
 
 SPREAD = JITTER + 0.001
 """Share by which a drawn pause may differ from what is expected."""
@@ -27,15 +27,15 @@ def fixed(*intervals: float | None) -> Schedule:
     return schedule
 
 
-def test_at_first_all_is_due() -> None:
-    """Nothing holds up the first round, whatever the interval."""
+def test_the_first_round_is_due_at_once() -> None:
+    """Whatever the interval."""
     for schedule in (fixed(None), fixed(600.0), fixed(None, 600.0)):
         assert schedule.next_round_at == -inf
         assert schedule.next_request_at == -inf
         assert schedule.may_begin_round(-1e9)
 
 
-def test_the_pauses_grow_while_nothing_moves(adaptive: Schedule) -> None:
+def test_pauses_grow_while_nothing_changes(adaptive: Schedule) -> None:
     """From half a second to half a minute, and no further."""
     now, pauses = 0.0, []
     for _ in range(20):
@@ -48,8 +48,8 @@ def test_the_pauses_grow_while_nothing_moves(adaptive: Schedule) -> None:
     assert pauses[-1] == pytest.approx(MAX_PAUSE, rel=SPREAD)
 
 
-def test_a_change_makes_them_short_again(adaptive: Schedule) -> None:
-    """In a round, and between two."""
+def test_a_change_makes_pauses_short_again(adaptive: Schedule) -> None:
+    """Whether it is found in a round or between two."""
     for _ in range(20):
         adaptive.round_ended(0.0, 0.0, has_changes=False)
     slow = adaptive.next_round_at
@@ -63,8 +63,8 @@ def test_a_change_makes_them_short_again(adaptive: Schedule) -> None:
     assert adaptive.next_round_at == pytest.approx(2.0 + FIRST_PAUSE, abs=FIRST_PAUSE * SPREAD)
 
 
-def test_a_change_never_puts_the_next_round_off(adaptive: Schedule) -> None:
-    """Who moves often is not asked less."""
+def test_a_change_never_delays_the_next_round(adaptive: Schedule) -> None:
+    """However often a status changes."""
     adaptive.round_ended(0.0, 0.0, has_changes=True)
     due = adaptive.next_round_at
 
@@ -74,8 +74,8 @@ def test_a_change_never_puts_the_next_round_off(adaptive: Schedule) -> None:
     assert adaptive.next_round_at <= due
 
 
-def test_pauses_are_drawn(adaptive: Schedule) -> None:
-    """Many clients do not ask at once."""
+def test_pauses_are_random(adaptive: Schedule) -> None:
+    """Many clients do not send at once."""
     dues = set()
     for _ in range(20):
         adaptive.round_ended(0.0, 0.0, has_changes=True)
@@ -85,8 +85,8 @@ def test_pauses_are_drawn(adaptive: Schedule) -> None:
     assert max(dues) - min(dues) > FIRST_PAUSE * JITTER / 2
 
 
-def test_a_fixed_interval_is_neither_drawn_nor_grown() -> None:
-    """Whether something moves or not."""
+def test_a_fixed_interval_is_neither_random_nor_growing() -> None:
+    """Whether something changes or not."""
     schedule = fixed(7.0)
 
     for now in (0.0, 10.0, 20.0):
@@ -101,7 +101,7 @@ def test_a_fixed_interval_is_neither_drawn_nor_grown() -> None:
     ids=str,
 )
 def test_the_shortest_interval_counts(intervals: list[float | None], due: float) -> None:
-    """Who wants to wait longer is told more often than he asked for."""
+    """Other consumers receive updates more often than they asked for."""
     schedule = fixed(*intervals)
 
     schedule.round_ended(0.0, 0.0, has_changes=True)
@@ -109,8 +109,8 @@ def test_the_shortest_interval_counts(intervals: list[float | None], due: float)
     assert schedule.next_round_at == pytest.approx(due, rel=SPREAD)
 
 
-def test_who_left_counts_no_longer() -> None:
-    """And of two with the same interval one remains."""
+def test_a_removed_interval_does_not_count() -> None:
+    """If two consumers have the same interval, one of them remains."""
     schedule = fixed(3.0, 3.0, 7.0)
     schedule.round_ended(0.0, 0.0, has_changes=False)
 
@@ -122,7 +122,7 @@ def test_who_left_counts_no_longer() -> None:
 
 @pytest.mark.parametrize("interval", [None, 0.001, 5.0, 600.0])
 def test_a_long_round_is_followed_by_a_long_pause(interval: float | None) -> None:
-    """Ten times what it took, whatever the interval, a fixed one too."""
+    """Ten times as long, even with a fixed interval."""
     schedule = fixed(interval)
 
     schedule.round_ended(100.0, 112.0, has_changes=True)
@@ -132,8 +132,8 @@ def test_a_long_round_is_followed_by_a_long_pause(interval: float | None) -> Non
     assert schedule.may_begin_round(112.0 + REST_FACTOR * 12.0)
 
 
-def test_requests_between_two_rounds_are_leisurely_too() -> None:
-    """They put off each other, but not the round."""
+def test_requests_between_two_rounds_are_followed_by_a_pause_too() -> None:
+    """They delay each other, but not the round."""
     schedule = fixed(5.0)
     schedule.round_ended(0.0, 0.0, has_changes=False)
 
@@ -145,8 +145,8 @@ def test_requests_between_two_rounds_are_leisurely_too() -> None:
 
 
 @pytest.mark.parametrize("interval", [None, 5.0])
-def test_a_jump_of_the_clock_is_not_taken_for_a_long_round(interval: float | None) -> None:
-    """The machine slept; nobody is made to wait hours for that."""
+def test_a_jump_of_the_clock_is_not_a_long_round(interval: float | None) -> None:
+    """The machine was suspended; no consumer waits hours for that."""
     schedule = fixed(interval)
 
     schedule.round_ended(0.0, 10 * 3600.0, has_changes=True)
@@ -156,7 +156,7 @@ def test_a_jump_of_the_clock_is_not_taken_for_a_long_round(interval: float | Non
     assert schedule.next_request_at == 10 * 3600.0
 
 
-def test_a_round_that_took_as_long_as_one_can_is_no_jump() -> None:
+def test_the_longest_possible_round_is_not_a_jump() -> None:
     """The proxy gives up after a minute."""
     schedule = fixed(1.0)
 
@@ -167,8 +167,8 @@ def test_a_round_that_took_as_long_as_one_can_is_no_jump() -> None:
 
 
 @pytest.mark.parametrize(("took", "rest"), [(0.0, 0.0), (1.0, 10.0), (20.0, MAX_REST)])
-def test_a_round_that_failed_is_followed_by_a_rest(took: float, rest: float) -> None:
-    """For what it took, up to a minute; requests between rounds rest too."""
+def test_a_failed_round_is_followed_by_a_rest(took: float, rest: float) -> None:
+    """As after a long round, but for a minute at most. No other request is sent in that time."""
     schedule = fixed(0.5)
 
     schedule.round_failed(100.0 - took, 100.0)
@@ -180,8 +180,8 @@ def test_a_round_that_failed_is_followed_by_a_rest(took: float, rest: float) -> 
 
 
 @pytest.mark.parametrize(("asked", "rest"), [(0.0, 5.0), (40.0, 40.0), (3600.0, MAX_REST), (inf, MAX_REST)], ids=str)
-def test_a_service_that_asks_for_rest_gets_it(asked: float, rest: float) -> None:
-    """Up to a minute, whether the round failed or not, and what is planned after that does not shorten it."""
+def test_back_off_delays_all_requests(asked: float, rest: float) -> None:
+    """For a minute at most, whether the round failed or not. Later results do not shorten it."""
     schedule = fixed(5.0)
 
     schedule.back_off(asked, 100.0)
@@ -192,8 +192,8 @@ def test_a_service_that_asks_for_rest_gets_it(asked: float, rest: float) -> None
     assert schedule.next_request_at == (100.0 + rest if asked else 100.0)
 
 
-def test_rounds_that_fail_come_at_longer_and_longer_pauses(adaptive: Schedule) -> None:
-    """A service that is down is not hammered."""
+def test_pauses_between_failed_rounds_grow(adaptive: Schedule) -> None:
+    """A service that is down is not overloaded."""
     now, pauses = 0.0, []
     for _ in range(15):
         adaptive.round_failed(now, now)
@@ -204,8 +204,8 @@ def test_rounds_that_fail_come_at_longer_and_longer_pauses(adaptive: Schedule) -
     assert pauses[-1] == pytest.approx(MAX_PAUSE, rel=SPREAD)
 
 
-def test_a_failure_holds_up_a_newcomer_for_a_minute_at_most() -> None:
-    """However long the interval of those who were there."""
+def test_a_failure_delays_a_newcomer_for_a_minute_at_most() -> None:
+    """However long the interval of the other consumers."""
     schedule = fixed(600.0)
     schedule.round_failed(0.0, 0.0)
 

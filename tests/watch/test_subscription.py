@@ -9,8 +9,7 @@ from st4sd_async._watch.watched_run import Deadline, Subscription, WatchedRun
 from st4sd_async.models.finality import FinalityTracker
 from tests.conftest import FakeClock
 
-from .watches import RUN
-from .watches import anyio_backend as anyio_backend
+from .helpers import RUN
 
 pytestmark = pytest.mark.anyio
 

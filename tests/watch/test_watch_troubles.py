@@ -1,4 +1,4 @@
-"""What passes while one run is watched, and what ends it."""
+"""Errors while one run is watched: which are survived, and which end the wait."""
 
 from __future__ import annotations
 
@@ -22,16 +22,15 @@ from st4sd_async import (
     UnknownRun,
 )
 from st4sd_async._watch.status_reader import concerns_all_runs, is_transient
-from tests.watch.service import GONE, NULLS, RUNNING, SILENCE, SUCCESS, Told, follow, page, reply
-from tests.watch.watches import FINAL_STATUS_TIMEOUT, MAX_REST, UNREADABLE_TIMEOUT
+from tests.watch.helpers import FINAL_STATUS_TIMEOUT, MAX_REST, UNREADABLE_TIMEOUT
+from tests.watch.scripted_service import GONE, NULLS, RUNNING, SILENCE, SUCCESS, Update, follow, page, reply
 
-from .watches import LONGEST_PAUSE, RUN, alone
-from .watches import anyio_backend as anyio_backend
+from .helpers import LONGEST_PAUSE, RUN, single_run
 
 pytestmark = pytest.mark.anyio
 
 
-def words(told: list[Told]) -> list[tuple[str | None, str | None]]:
+def words(told: list[Update]) -> list[tuple[str | None, str | None]]:
     return [one.words for one in told]
 
 
@@ -54,22 +53,22 @@ PASSING = {
 
 
 @pytest.mark.parametrize("trouble", PASSING.values(), ids=PASSING)
-async def test_what_passes_does_not_end_it(trouble: Any) -> None:
-    """A spell of whatever a proxy or network may do is waited out, and nothing is told of it."""
-    service = alone((0, RUNNING), (70, SUCCESS))
-    service.troubles = [(10, 10 + UNREADABLE_TIMEOUT - 15, trouble)]
+async def test_transient_errors_do_not_end_the_wait(trouble: Any) -> None:
+    """Whatever a proxy or a network may do for a while, no update shows it."""
+    service = single_run((0, RUNNING), (70, SUCCESS))
+    service.faults = [(10, 10 + UNREADABLE_TIMEOUT - 15, trouble)]
 
     told = await follow(service)
 
     assert words(told) == [RUNNING, SUCCESS]
-    assert any(10 <= moment < 55 for moment in service.looks)
+    assert any(10 <= moment < 55 for moment in service.request_times)
 
 
 @pytest.mark.parametrize("trouble", [page(502), page(503), page(429), ConnectFailed("GET", "x", "refused")], ids=str)
-async def test_a_service_that_is_down_at_first_is_waited_for(trouble: Any) -> None:
+async def test_a_service_may_be_down_at_first(trouble: Any) -> None:
     """The first status may take a while."""
-    service = alone((0, RUNNING), (200, SUCCESS))
-    service.troubles = [(0, 100, trouble)]
+    service = single_run((0, RUNNING), (200, SUCCESS))
+    service.faults = [(0, 100, trouble)]
 
     told = await follow(service)
 
@@ -88,15 +87,15 @@ RESTS = {
 
 
 @pytest.mark.parametrize(("code", "asked", "rest"), RESTS.values(), ids=RESTS)
-async def test_a_service_that_asks_for_rest_gets_it(code: int, asked: str, rest: float) -> None:
-    """Up to a minute; what is no time is no reason to wait."""
-    service = alone((0, RUNNING), (5, SUCCESS))
-    service.troubles = [(0.1, 2, reply(code, {"message": "slow down"}, retry_after=asked))]
+async def test_retry_after_is_obeyed(code: int, asked: str, rest: float) -> None:
+    """Up to a minute; a value that is not a time is ignored."""
+    service = single_run((0, RUNNING), (5, SUCCESS))
+    service.faults = [(0.1, 2, reply(code, {"message": "slow down"}, retry_after=asked))]
 
     await follow(service, interval=1)
 
-    refused = next(moment for moment in service.looks if moment > 0.1)
-    pause = next(moment for moment in service.looks if moment > refused) - refused
+    refused = next(moment for moment in service.request_times if moment > 0.1)
+    pause = next(moment for moment in service.request_times if moment > refused) - refused
     assert pause == pytest.approx(max(rest, 1.0))
 
 
@@ -111,16 +110,16 @@ ENDING: dict[str, tuple[Any, type[Exception]]] = {
 
 @pytest.mark.parametrize("moment", [0, 5])
 @pytest.mark.parametrize(("trouble", "kind"), ENDING.values(), ids=ENDING)
-async def test_what_cannot_pass_is_told_at_once(trouble: Any, kind: type[Exception], moment: float) -> None:
-    """At the first look or later, and nothing is asked after it."""
-    service = alone((0, RUNNING))
-    service.troubles = [(moment, 1e9, trouble)]
+async def test_permanent_errors_are_raised_at_once(trouble: Any, kind: type[Exception], moment: float) -> None:
+    """At the first request or later, and no request follows."""
+    service = single_run((0, RUNNING))
+    service.faults = [(moment, 1e9, trouble)]
 
     with pytest.raises(kind) as caught:
         await follow(service)
 
     assert type(caught.value) is kind
-    assert sum(look >= moment for look in service.looks) == 1
+    assert sum(look >= moment for look in service.request_times) == 1
 
 
 FIRST: dict[str, tuple[Any, type[Exception]]] = {
@@ -132,39 +131,39 @@ FIRST: dict[str, tuple[Any, type[Exception]]] = {
 
 
 @pytest.mark.parametrize(("trouble", "kind"), FIRST.values(), ids=FIRST)
-async def test_a_wrong_address_is_told_at_once(trouble: Any, kind: type[Exception]) -> None:
-    """What passes later is a mistake of the user while the service has never answered."""
-    service = alone((0, trouble), (5, SUCCESS))
+async def test_a_wrong_address_is_an_error_at_once(trouble: Any, kind: type[Exception]) -> None:
+    """These errors are transient only once the service has answered."""
+    service = single_run((0, trouble), (5, SUCCESS))
 
     with pytest.raises(kind):
         await follow(service)
 
-    assert len(service.asked) == 1
+    assert len(service.requests) == 1
 
 
-async def test_answers_that_cannot_be_read_for_a_minute_are_told() -> None:
-    """A service that has changed is not waited for without end."""
-    service = alone((0, RUNNING), (10, reply(200, "odd")))
+async def test_replies_that_are_unreadable_for_a_minute_are_an_error() -> None:
+    """A changed service is not waited for without end."""
+    service = single_run((0, RUNNING), (10, reply(200, "odd")))
 
     with pytest.raises(DecodeError):
         await follow(service, interval=2)
 
-    assert 10 + UNREADABLE_TIMEOUT <= service.looks[-1] <= 10 + UNREADABLE_TIMEOUT + LONGEST_PAUSE
+    assert 10 + UNREADABLE_TIMEOUT <= service.request_times[-1] <= 10 + UNREADABLE_TIMEOUT + LONGEST_PAUSE
 
 
-async def test_answers_that_cannot_be_read_now_and_then_are_not_told() -> None:
-    """A good answer between two bad ones starts the minute anew."""
+async def test_replies_that_are_unreadable_now_and_then_are_no_error() -> None:
+    """A readable one between them starts the minute again."""
     odd = reply(200, "odd")
-    service = alone((0, RUNNING), (10, odd), (30, RUNNING), (60, odd), (100, SUCCESS))
+    service = single_run((0, RUNNING), (10, odd), (30, RUNNING), (60, odd), (100, SUCCESS))
 
     told = await follow(service, interval=2)
 
     assert words(told) == [RUNNING, SUCCESS]
 
 
-async def test_credentials_that_cannot_be_renewed_end_it_with_the_last_status() -> None:
-    """Whoever catches it knows where things stood."""
-    service = alone((0, RUNNING), (5, page(403)))
+async def test_the_error_for_refused_credentials_has_the_last_status() -> None:
+    """If the credentials cannot be renewed."""
+    service = single_run((0, RUNNING), (5, page(403)))
 
     with pytest.raises(Unauthorized) as caught:
         await follow(service)
@@ -174,18 +173,18 @@ async def test_credentials_that_cannot_be_renewed_end_it_with_the_last_status() 
     assert last.experiment_state == "running"
 
 
-async def test_credentials_refused_at_first_leave_no_status() -> None:
-    """The run is named, but nothing was seen of it."""
+async def test_the_error_for_credentials_refused_at_first_has_no_status() -> None:
+    """It names the run with None."""
     with pytest.raises(Unauthorized) as caught:
-        await follow(alone((0, page(403))))
+        await follow(single_run((0, page(403))))
 
     assert caught.value.last_statuses == {RUN: None}
 
 
-async def test_a_run_that_never_was_is_unknown() -> None:
+async def test_a_run_that_never_existed_is_unknown() -> None:
     """A 404 in JSON at first, and nothing in the datastore."""
     with pytest.raises(UnknownRun):
-        await follow(alone((0, GONE)))
+        await follow(single_run((0, GONE)))
 
 
 DELETIONS: dict[str, tuple[list[tuple[float, Any]], Any, Any]] = {
@@ -198,22 +197,22 @@ DELETIONS: dict[str, tuple[list[tuple[float, Any]], Any, Any]] = {
 
 
 @pytest.mark.parametrize(("script", "last_word", "last"), DELETIONS.values(), ids=DELETIONS)
-async def test_a_run_that_is_deleted_ends_with_what_is_known(script: list[Any], last_word: Any, last: Any) -> None:
-    """Its end as the datastore has it, or its last status; final and deleted either way, within seconds."""
-    service = alone(*script)
-    service.words[RUN] = last_word
+async def test_a_deleted_run_ends_with_its_last_known_status(script: list[Any], last_word: Any, last: Any) -> None:
+    """That of the datastore, or the last one seen. It is final and deleted, and comes within seconds."""
+    service = single_run(*script)
+    service.final_statuses[RUN] = last_word
 
     told = await follow(service)
 
     assert told[-1].status.is_deleted
     assert told[-1].words == last
-    assert told[-1].moment <= service.looks[-1] + FINAL_STATUS_TIMEOUT + 0.001
+    assert told[-1].moment <= service.request_times[-1] + FINAL_STATUS_TIMEOUT + 0.001
     assert all(not one.status.is_deleted for one in told[:-1])
 
 
-async def test_a_page_of_a_proxy_is_not_a_deletion() -> None:
+async def test_a_404_of_a_proxy_is_not_a_deletion() -> None:
     """Only the service itself knows that a run is gone."""
-    service = alone((0, RUNNING), (5, page(404)), (300, RUNNING), (310, GONE))
+    service = single_run((0, RUNNING), (5, page(404)), (300, RUNNING), (310, GONE))
 
     told = await follow(service)
 
@@ -247,8 +246,8 @@ ERRORS: list[tuple[Exception, bool, bool, bool]] = [
 
 
 @pytest.mark.parametrize(("error", "at_first", "later", "for_all"), ERRORS, ids=repr)
-async def test_what_is_survived(error: Exception, at_first: bool, later: bool, for_all: bool) -> None:
-    """What passes by itself; what the service itself says is believed."""
+async def test_which_errors_are_transient(error: Exception, at_first: bool, later: bool, for_all: bool) -> None:
+    """And which concern all runs. An error of the service itself, in JSON, is believed."""
     assert is_transient(error, has_answered=False) is at_first
     assert is_transient(error, has_answered=True) is later
     assert concerns_all_runs(error) is for_all

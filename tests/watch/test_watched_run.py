@@ -1,4 +1,4 @@
-"""What is known of the runs, and which of them to ask: pure, on literals."""
+"""The state machine of a watched run, and the choice of runs to request: pure, with literals."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from st4sd_async import Status, UnknownRun
 from st4sd_async._watch.watched_run import WatchedRun, choose_runs
 from st4sd_async.models.finality import FinalityTracker
-from tests.watch.service import FAILED, KILLED, NULLS, RUNNING, SUCCESS, status
+from tests.watch.scripted_service import FAILED, KILLED, NULLS, RUNNING, SUCCESS, status
 
 GRACE = 60.0
 ALL_NULL = {"experiment-state": None, "exit-status": None, "stages": None, "meta": None}
@@ -153,8 +153,8 @@ COURSES: dict[str, list[Step]] = {
 
 
 @pytest.mark.parametrize("course", COURSES.values(), ids=COURSES)
-def test_what_is_news_and_what_is_believed(course: list[Step], run: WatchedRun) -> None:
-    """A run's own answer holds until its entry in the list changes; only what says something else is news."""
+def test_which_status_holds_and_which_is_news(course: list[Step], run: WatchedRun) -> None:
+    """A reply holds until the item in the list changes; only a status that says something else is news."""
     for now, (kind, what, is_news, shown) in enumerate(course):
         told = take(run, kind, what, now)
 
@@ -162,8 +162,8 @@ def test_what_is_news_and_what_is_believed(course: list[Step], run: WatchedRun) 
 
 
 @pytest.mark.parametrize("entry", [5, "odd", [1], {"experiment-state": 7}, {"exit-status": []}], ids=repr)
-def test_an_entry_that_cannot_be_read_changes_nothing(entry: Any, run: WatchedRun) -> None:
-    """It says so, and what was known holds."""
+def test_an_unreadable_item_changes_nothing(entry: Any, run: WatchedRun) -> None:
+    """It raises an error, and the status stays."""
     run.apply_listed(status(RUNNING), 1.0)
 
     with pytest.raises(pydantic.ValidationError):
@@ -176,10 +176,8 @@ def test_an_entry_that_cannot_be_read_changes_nothing(entry: Any, run: WatchedRu
 
 @pytest.mark.parametrize("entry", [status(("running", "Failed")), None], ids=["half-final", "nothing"])
 @pytest.mark.parametrize("before", [None, status(("Initialising", "N/A"))], ids=["no list before", "a list before"])
-def test_two_sources_that_contradict_each_other_are_settled_by_asking_once(
-    before: Any, entry: Any, run: WatchedRun
-) -> None:
-    """Which of the two is newer cannot be told; after an answer it can."""
+def test_a_contradiction_of_list_and_reply_is_settled_by_one_request(before: Any, entry: Any, run: WatchedRun) -> None:
+    """Either may be the newer one; the next reply is."""
     if before:
         run.apply_listed(before, 0.0)
     ask(run, RUNNING, 1.0, after_list=False)
@@ -193,8 +191,8 @@ def test_two_sources_that_contradict_each_other_are_settled_by_asking_once(
         assert not run.apply_listed(entry, now)
 
 
-def test_a_contradiction_stays_open_until_it_was_asked_for(run: WatchedRun) -> None:
-    """The list may show the same again before the run's turn comes."""
+def test_a_contradiction_lasts_until_the_run_is_requested(run: WatchedRun) -> None:
+    """The list may show the same status again before."""
     ask(run, RUNNING, 1.0, after_list=False)
 
     for now in (2.0, 3.0):
@@ -206,8 +204,8 @@ def test_a_contradiction_stays_open_until_it_was_asked_for(run: WatchedRun) -> N
 
 @pytest.mark.parametrize("source", ["answer", "entry"])
 @pytest.mark.parametrize("pair", [SUCCESS, FAILED, ("failed", "Failed"), ("Failed", "stopped")], ids=str)
-def test_both_words_are_the_end(source: str, pair: tuple[str, str], run: WatchedRun) -> None:
-    """In the list or by itself, at the first look."""
+def test_two_final_fields_are_final(source: str, pair: tuple[str, str], run: WatchedRun) -> None:
+    """In the list or in a reply, at the first observation."""
     is_news = ask(run, pair, 0.0) if source == "answer" else run.apply_listed(status(pair), 0.0)
 
     assert is_news
@@ -216,8 +214,8 @@ def test_both_words_are_the_end(source: str, pair: tuple[str, str], run: Watched
     assert not run.final.is_deleted
 
 
-def test_a_pair_that_stands_in_the_list_is_the_end_after_the_grace(run: WatchedRun) -> None:
-    """Each list is a look."""
+def test_one_final_field_in_the_list_is_final_after_the_grace_period(run: WatchedRun) -> None:
+    """Each list is an observation."""
     news = [run.apply_listed(status(("running", "Failed")), moment) for moment in (0.0, 20.0, 40.0, 60.0)]
 
     assert news == [True, False, False, True]
@@ -225,8 +223,8 @@ def test_a_pair_that_stands_in_the_list_is_the_end_after_the_grace(run: WatchedR
     assert run.final.is_final
 
 
-def test_a_list_that_is_blind_is_no_look(run: WatchedRun) -> None:
-    """A killed orchestrator is over when it was asked for, not when the list says that it runs."""
+def test_an_overridden_item_in_the_list_is_no_observation(run: WatchedRun) -> None:
+    """A killed orchestrator is over by replies, not by a list in which it runs."""
     run.apply_listed(status(RUNNING), 0.0)
     for moment in (10.0, 40.0):
         ask(run, KILLED, moment)
@@ -243,8 +241,8 @@ def test_a_list_that_is_blind_is_no_look(run: WatchedRun) -> None:
     [(None, None, NULLS), (RUNNING, None, RUNNING), (RUNNING, SUCCESS, SUCCESS), (None, SUCCESS, SUCCESS)],
     ids=str,
 )
-def test_a_deleted_run_has_a_last_status(known: Any, last_word: Any, shown: Any, run: WatchedRun) -> None:
-    """That of the datastore, or what was seen last, or a pending one."""
+def test_a_deleted_run_has_a_final_status(known: Any, last_word: Any, shown: Any, run: WatchedRun) -> None:
+    """That of the datastore, or the last one seen, or a pending one."""
     if known:
         ask(run, known, 0.0)
 
@@ -256,8 +254,8 @@ def test_a_deleted_run_has_a_last_status(known: Any, last_word: Any, shown: Any,
     assert run.final.is_final
 
 
-def test_a_new_run_presses_until_it_was_seen(run: WatchedRun) -> None:
-    """Who came for it should not wait."""
+def test_a_new_run_is_urgent_until_it_has_a_status(run: WatchedRun) -> None:
+    """A consumer that came for it should not wait."""
     assert run.seconds_until_urgent(0.0) == 0
 
     run.apply_listed(status(RUNNING), 0.0)
@@ -265,8 +263,8 @@ def test_a_new_run_presses_until_it_was_seen(run: WatchedRun) -> None:
     assert run.seconds_until_urgent(0.0) == inf
 
 
-def test_a_half_final_run_presses_when_it_is_worth_it(run: WatchedRun) -> None:
-    """After half the grace; not again while it gives no answer."""
+def test_a_run_with_one_final_field_is_urgent_when_its_end_can_be_confirmed(run: WatchedRun) -> None:
+    """After half the grace period, and not again while there is no reply."""
     ask(run, KILLED, 10.0)
     assert (run.seconds_until_urgent(10.0), run.seconds_until_urgent(30.0), run.seconds_until_urgent(50.0)) == (
         30.0,
@@ -279,8 +277,8 @@ def test_a_half_final_run_presses_when_it_is_worth_it(run: WatchedRun) -> None:
     assert run.seconds_until_urgent(50.0) == inf
 
 
-def test_doubtful_runs_are_asked_first_and_the_one_asked_longest_ago_before_others() -> None:
-    """A run without a status, one that the list lacks, one that is about to be judged."""
+def test_doubtful_runs_are_requested_first() -> None:
+    """No status, not in the list, or perhaps over; then the one requested longest ago."""
     runs = some(10)
     runs[7].is_in_doubt = True
     runs[8].status = None
@@ -289,8 +287,8 @@ def test_doubtful_runs_are_asked_first_and_the_one_asked_longest_ago_before_othe
     assert [run.rest_uid for run in choose_runs(runs, 100.0, 4)] == ["run-7", "run-8", "run-9", "run-0"]
 
 
-def test_one_place_is_always_for_the_quietest() -> None:
-    """However many are in doubt, a killed orchestrator is found some time."""
+def test_one_place_is_always_for_the_quietest_run() -> None:
+    """However many are in doubt, a killed orchestrator is found at some point."""
     runs = some(10)
     for run in runs[1:]:
         run.is_in_doubt = True
@@ -302,7 +300,7 @@ def test_one_place_is_always_for_the_quietest() -> None:
 
 @pytest.mark.parametrize(("count", "most", "found"), [(0, 3, 0), (2, 3, 2), (3, 3, 3), (9, 3, 3), (9, 1, 1)])
 @pytest.mark.parametrize("doubtful", [0, 1, 100])
-def test_no_more_than_asked_for_are_chosen(count: int, most: int, found: int, doubtful: int) -> None:
+def test_no_more_than_the_limit_are_chosen(count: int, most: int, found: int, doubtful: int) -> None:
     """And none twice."""
     runs = some(count)
     for run in runs[:doubtful]:
@@ -314,7 +312,7 @@ def test_no_more_than_asked_for_are_chosen(count: int, most: int, found: int, do
 
 
 def test_every_run_has_its_turn() -> None:
-    """Three at a time, all of them before one for a second time."""
+    """Three at a time, all of them before one for the second time."""
     runs, asked = some(30), []
     for now in range(100, 110):
         for run in choose_runs(runs, now, 3):
@@ -324,15 +322,15 @@ def test_every_run_has_its_turn() -> None:
     assert sorted(asked) == sorted(run.rest_uid for run in runs)
 
 
-def test_a_run_that_just_moved_is_not_quiet() -> None:
-    """The list sees it; those that stand still may be dead."""
+def test_a_run_that_just_changed_is_not_quiet() -> None:
+    """The list shows its changes; a run that never changes may be dead."""
     runs = some(3)
     runs[0].changed_at = 50.0
 
     assert [run.rest_uid for run in choose_runs(runs, 60.0, 1)] == ["run-1"]
 
 
-def test_of_equally_quiet_runs_the_one_whose_start_is_hidden_comes_first() -> None:
+def test_of_equally_quiet_runs_a_pending_one_comes_first() -> None:
     """The list never shows a start-up failure."""
     runs = [WatchedRun(f"run-{n}", FinalityTracker(GRACE), changed_at=1.0, is_new=False) for n in range(3)]
     for run, pair in zip(runs, (RUNNING, NULLS, RUNNING), strict=True):

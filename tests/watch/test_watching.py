@@ -1,4 +1,4 @@
-"""Watching through sockets: recorded lives, big crowds, lists that lie, services that fail."""
+"""Watching through sockets: recorded runs, many runs, incomplete lists, failing services."""
 
 from __future__ import annotations
 
@@ -88,12 +88,18 @@ RECORDED: dict[str, list[Row]] = {
         (18.4, "finished", "finished", "Success", "stage1", 1.0, ""),
     ],
 }
-"""Lives of real runs as they were recorded, reading by reading."""
+"""Statuses of real runs as they were recorded."""
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """Sockets need real time."""
+    return "asyncio"
 
 
 @pytest.fixture
 def server() -> Any:
-    """A server whose time stands still until it is moved."""
+    """A server whose time passes only in `advance`."""
     with LocalServer(speed=0, slots=2000) as running:
         yield running
 
@@ -107,7 +113,7 @@ async def client(server: LocalServer, clock: FakeClock) -> AsyncIterator[Client]
 
 
 def wire(row: Row) -> dict[str, Any] | None:
-    """A reading as the wire has it."""
+    """Return a recorded status in its JSON form."""
     if row[1] == NO_STATUS:
         return None
     names = ("experiment-state", "stage-state", "exit-status", "current-stage", "total-progress", "error-description")
@@ -115,14 +121,14 @@ def wire(row: Row) -> dict[str, Any] | None:
 
 
 async def start(client: Client, server: LocalServer, outcome: Any) -> Run:
-    """A run that will go as told."""
+    """Start a run with this outcome."""
     server.outcome("demo", outcome, times=1)
     return await client.start("demo", INPUTS)
 
 
 @pytest.mark.parametrize("rows", RECORDED.values(), ids=RECORDED.keys())
-async def test_a_recorded_life_is_seen_reading_by_reading(client: Client, server: LocalServer, rows: list[Row]) -> None:
-    """What a real run showed comes out of `watch`: each change once, in order, the end last and only there."""
+async def test_watch_yields_each_status_of_a_recorded_run(client: Client, server: LocalServer, rows: list[Row]) -> None:
+    """Each change once, in order; only the last status is final."""
     run = await start(client, server, [(row[0], wire(row)) for row in rows])
     steps = [later[0] - sooner[0] for sooner, later in pairwise(rows)]
     seen: list[Status] = []
@@ -144,8 +150,8 @@ async def test_a_recorded_life_is_seen_reading_by_reading(client: Client, server
 BAD_ENDS = ["killed", "killed-after-failure", "init-failure"]
 
 
-async def test_bad_ends_are_found_in_a_crowd(client: Client, server: LocalServer) -> None:
-    """What the list never shows is found within the grace and one turn of asking each run."""
+async def test_killed_runs_are_found_among_many(client: Client, server: LocalServer) -> None:
+    """Although the list never shows it: within the grace period and one request for each run."""
     crowd = server.populate("demo", 200, "stuck")
     bad = [await start(client, server, outcome) for outcome in BAD_ENDS]
     await server.advance(600)
@@ -166,8 +172,8 @@ async def test_bad_ends_are_found_in_a_crowd(client: Client, server: LocalServer
     assert server.traffic[DETAIL].requests <= 3 * rounds + 6
 
 
-async def test_a_thousand_tasks_ask_as_much_as_one(server: LocalServer) -> None:
-    """Each watches its own run, and the service is asked as if one watched all."""
+async def test_a_thousand_tasks_send_as_many_requests_as_one(server: LocalServer) -> None:
+    """Each watches its own run."""
     counts = []
     for is_one in (True, False):
         config = Config(clock=FakeClock(), poll_interval=5)
@@ -192,8 +198,8 @@ async def test_a_thousand_tasks_ask_as_much_as_one(server: LocalServer) -> None:
     assert counts[0] <= 11 * 4 + 3
 
 
-async def test_few_runs_among_many_old_ones_are_asked_singly(client: Client, server: LocalServer) -> None:
-    """Nobody lists 20,000 instances to watch three, or six."""
+async def test_few_runs_among_many_old_ones_are_requested_one_by_one(client: Client, server: LocalServer) -> None:
+    """A list of 20,000 instances is not read to watch three runs, or six."""
     server.populate("demo", 20_000)
     runs = server.populate("demo", 6, "stuck")
     with pytest.raises(WaitTimeout):
@@ -206,8 +212,8 @@ async def test_few_runs_among_many_old_ones_are_asked_singly(client: Client, ser
     assert server.traffic[LIST].requests == 1
 
 
-async def test_a_short_list_is_no_proof_that_a_run_is_gone(client: Client, server: LocalServer) -> None:
-    """The service leaves out what it fails to read; asking for the run settles it."""
+async def test_a_run_missing_in_the_list_is_not_deleted(client: Client, server: LocalServer) -> None:
+    """The service leaves out what it cannot read; a request for the run shows its status."""
     runs = server.populate("demo", 10, "stuck")
     server.faults.add("GET /instances/$", ShortList(0.5), times=3)
     server.faults.add("GET /instances/$", ShortList(1.0), times=3)
@@ -219,8 +225,8 @@ async def test_a_short_list_is_no_proof_that_a_run_is_gone(client: Client, serve
     assert all(status.experiment_state == "running" for status in caught.value.last_statuses.values())
 
 
-async def test_a_deleted_run_has_the_last_word_of_the_datastore(client: Client, server: LocalServer) -> None:
-    """It finished before it was deleted: whoever watched is told how."""
+async def test_a_deleted_run_has_the_final_status_of_the_datastore(client: Client, server: LocalServer) -> None:
+    """It finished before it was deleted."""
     runs = [await start(client, server, "success") for _ in range(2)]
     await server.advance(3)
     statuses = client.watch(runs[0])
@@ -238,8 +244,8 @@ async def test_a_deleted_run_has_the_last_word_of_the_datastore(client: Client, 
         assert (status.is_final, status.is_deleted, status.exit_status) == (True, True, "Success")
 
 
-async def test_a_run_deleted_by_someone_else_ends(client: Client, server: LocalServer) -> None:
-    """Without a word of the datastore the last status seen is what is known; one never seen is unknown."""
+async def test_a_run_deleted_by_another_user_ends(client: Client, server: LocalServer) -> None:
+    """Without a document in the datastore it ends with the last status seen; a run never seen is unknown."""
     runs = [await start(client, server, "stuck") for _ in range(7)]
     seen: dict[str, list[Status]] = {run.id: [] for run in runs}
 
@@ -256,8 +262,8 @@ async def test_a_run_deleted_by_someone_else_ends(client: Client, server: LocalS
     assert caught.value.rest_uid in seen
 
 
-async def test_a_run_deleted_before_it_was_seen_leaves_the_others_alone(client: Client, server: LocalServer) -> None:
-    """It has its place in the list, as one that was deleted a moment later."""
+async def test_a_run_deleted_before_it_was_seen_does_not_affect_the_others(client: Client, server: LocalServer) -> None:
+    """Its place in the result has a pending status that is deleted."""
     gone, other = await start(client, server, "stuck"), await start(client, server, "success")
     await client.delete(gone)
     await server.advance(100)
@@ -274,8 +280,8 @@ async def test_a_run_deleted_before_it_was_seen_leaves_the_others_alone(client: 
     assert single.value.rest_uid == gone.id
 
 
-async def test_a_service_that_is_away_is_waited_for(client: Client, server: LocalServer) -> None:
-    """502 for every request, for minutes, and a page where JSON is due do not end a wait."""
+async def test_an_outage_does_not_end_a_wait(client: Client, server: LocalServer) -> None:
+    """502 for every request, for minutes, and HTML in place of JSON."""
     run = await start(client, server, "success")
     statuses = client.watch(run)
     await anext(statuses)
@@ -288,8 +294,10 @@ async def test_a_service_that_is_away_is_waited_for(client: Client, server: Loca
     assert [status.is_success async for status in statuses] == [True]
 
 
-async def test_a_wait_that_heard_nothing_says_why(client: Client, server: LocalServer) -> None:
-    """A service that is away does not look like a run that waits."""
+async def test_a_timeout_without_an_answer_has_the_last_failure_as_its_cause(
+    client: Client, server: LocalServer
+) -> None:
+    """An outage does not look like a run that is pending."""
     run = await start(client, server, "success")
     server.faults.add("GET /instances", Html(502), times=None)
 
@@ -300,8 +308,8 @@ async def test_a_wait_that_heard_nothing_says_why(client: Client, server: LocalS
     assert caught.value.last_statuses[run.id].is_pending
 
 
-async def test_an_expired_token_is_renewed_or_told(server: LocalServer, clock: FakeClock) -> None:
-    """A provider is asked for another; without one the wait ends, with the last status of each run."""
+async def test_an_expired_token_is_renewed_or_an_error(server: LocalServer, clock: FakeClock) -> None:
+    """A provider is called again. Without one the wait ends, with the last status of each run."""
     async with (
         Client(server.url, api_key=lambda: server.api_key, config=Config(clock=clock)) as renewing,
         Client(server.url, api_key=server.api_key, config=Config(clock=clock)) as fixed,
@@ -325,8 +333,8 @@ async def test_an_expired_token_is_renewed_or_told(server: LocalServer, clock: F
 
 
 @pytest.mark.filterwarnings("error")
-async def test_leaving_leaves_nothing_behind(client: Client, server: LocalServer) -> None:
-    """Break, close, cancel or forget: no task, no entry, no warning."""
+async def test_nothing_is_left_of_a_consumer_that_leaves(client: Client, server: LocalServer) -> None:
+    """Break, close, cancel or forget: no task, no run, no warning."""
     runs = server.populate("demo", 8, "stuck")
     tasks_before = asyncio.all_tasks()
 
@@ -346,8 +354,8 @@ async def test_leaving_leaves_nothing_behind(client: Client, server: LocalServer
     await until(lambda: not client._poller._runs and asyncio.all_tasks() == tasks_before)
 
 
-async def test_the_end_is_seen_by_who_reads_slowly(client: Client, server: LocalServer) -> None:
-    """He gets the newest status of each run, and the final one exactly once."""
+async def test_a_slow_consumer_receives_every_final_status(client: Client, server: LocalServer) -> None:
+    """Once, after the newest status of each run."""
     runs = [await start(client, server, "success") for _ in range(6)]
     seen: list[tuple[str, bool]] = []
 
@@ -360,8 +368,8 @@ async def test_the_end_is_seen_by_who_reads_slowly(client: Client, server: Local
     assert len(seen) <= 6 * 7
 
 
-async def test_why_it_does_not_run(client: Client, server: LocalServer) -> None:
-    """The reason is a word of its own, with the cluster's text."""
+async def test_the_hint_says_why_a_run_is_pending(client: Client, server: LocalServer) -> None:
+    """As an enum member, with the text of the cluster."""
     run = await start(client, server, "unscheduled")
     await server.advance(1)
     statuses = client.watch(run)
@@ -373,8 +381,8 @@ async def test_why_it_does_not_run(client: Client, server: LocalServer) -> None:
     assert "Insufficient cpu" in str(hint)
 
 
-async def test_what_cannot_be_watched_is_told(client: Client) -> None:
-    """At once, and with the way out."""
+async def test_invalid_arguments_of_watch_many(client: Client) -> None:
+    """The error says what to pass instead."""
     run = client.run("demo-1")
     for mistake in (run, "demo-1", None):
         with pytest.raises(TypeError, match=r"give \[run\], or watch\(\) it"):

@@ -1,4 +1,4 @@
-"""What services were seen to show of runs, moment by moment; each row names its fact."""
+"""Statuses that services were seen to show of runs over time. Each row names its fact."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import NamedTuple
 from st4sd_async.models.finality import IMAGE_PULL_GRACES
 
 GRACE = 60.0
-FOR_EVER = 3 * IMAGE_PULL_GRACES * GRACE
-"""Seconds after which a run that is not over yet is taken never to be."""
+FOREVER = 3 * IMAGE_PULL_GRACES * GRACE
+"""Seconds after which a run that is not over never will be."""
 
 NO_STATUS = "Workflow instance sum-numbers-bc79d8-lq14vhus does not have "
 NO_POD = "Workflow has no status and there is no Pod for it, ask your administrator to ins"
@@ -29,21 +29,21 @@ BAD_OPTION = "During argument parsing of sys-args, ran into BadOptionError no su
 BAD_REFERENCE = "UnusedDataReferenceError Reference stage0.A:ref declared by component stage1.B i"
 
 Moment = tuple[float, str | None, str | None, str]
-"""From so many seconds on, the service shows this experiment-state, exit-status and error-description."""
+"""Seconds from which on the service shows this experiment-state, exit-status and error-description."""
 
 
-class Course(NamedTuple):
-    """What a service shows of one run."""
+class RecordedRun(NamedTuple):
+    """The statuses of one run over time."""
 
     fact: str
     moments: list[Moment]
     over: float | None
-    """When the run is over, for a grace of 60 s; None: never."""
+    """When the run is over, with a grace period of 60 s; None means never."""
     success: bool = False
 
 
-COURSES = [
-    Course(
+RECORDED_RUNS = [
+    RecordedRun(
         "[1] exit-status first, recorded: slow",
         [
             (0.01, None, None, NO_STATUS),
@@ -55,7 +55,7 @@ COURSES = [
         26.43,
         True,
     ),
-    Course(
+    RecordedRun(
         "[1] exit-status first, recorded: demo",
         [
             (0.01, None, None, NO_STATUS),
@@ -67,7 +67,7 @@ COURSES = [
         18.4,
         True,
     ),
-    Course(
+    RecordedRun(
         "[1] exit-status first, recorded: sum-numbers-ukkkcyws",
         [
             (0.1, None, None, NO_POD),
@@ -79,7 +79,7 @@ COURSES = [
         32.7,
         True,
     ),
-    Course(
+    RecordedRun(
         "[1] both at once, recorded: sum-numbers",
         [
             (0.01, None, None, NO_STATUS),
@@ -90,7 +90,7 @@ COURSES = [
         26.41,
         True,
     ),
-    Course(
+    RecordedRun(
         "[1] both at once, recorded: demo-76k4hf87",
         [
             (0.1, None, None, NO_POD),
@@ -101,18 +101,18 @@ COURSES = [
         16.4,
         True,
     ),
-    Course(
+    RecordedRun(
         "[1] experiment-state first: the documentation's order",
         [(0, "running", "N/A", ""), (5, "finished", "N/A", ""), (9, "finished", "Success", "")],
         9,
         True,
     ),
-    Course(
+    RecordedRun(
         "[1] experiment-state first, failed",
         [(0, "running", "N/A", ""), (5, "finished", "N/A", ""), (9, "finished", "Failed", BOOM_AT_THE_END)],
         9,
     ),
-    Course(
+    RecordedRun(
         "[2] finished with Failed is a component failure; [5] its text changes, recorded: fail",
         [
             (0.1, None, None, NO_POD),
@@ -124,15 +124,15 @@ COURSES = [
         ],
         39.6,
     ),
-    Course(
+    RecordedRun(
         "[2] failed is a set-up failure, recorded: badref",
         [(0.1, None, None, NO_POD), (0.5, None, None, ""), (3.7, "failed", "Failed", BAD_REFERENCE)],
         3.7,
     ),
-    Course(
+    RecordedRun(
         "[2] failed is a set-up failure: bad arguments", [(0, None, None, ""), (2, "failed", "Failed", BAD_OPTION)], 2
     ),
-    Course(
+    RecordedRun(
         "[3] unscheduled, whose text is not an error",
         [
             (0, "unscheduled", "", NO_ROOM),
@@ -143,18 +143,18 @@ COURSES = [
         510,
         True,
     ),
-    Course("[3] unscheduled for ever", [(0, "unscheduled", "", NO_ROOM)], None),
-    Course(
+    RecordedRun("[3] unscheduled for ever", [(0, "unscheduled", "", NO_ROOM)], None),
+    RecordedRun(
         "[3] failed init container, exit-status empty for ever",
         [(0, None, None, ""), (1, "failed", "", NOT_CLONED)],
         1 + GRACE,
     ),
-    Course(
+    RecordedRun(
         "[3] killed orchestrator: Failed with a capital F, exit-status empty for ever",
         [(0, "running", "N/A", ""), (10, "Failed", "", KILLED)],
         10 + GRACE,
     ),
-    Course(
+    RecordedRun(
         "[3] Failed for the seconds between the container's end and its last status",
         [
             (0, "running", "N/A", ""),
@@ -163,7 +163,7 @@ COURSES = [
         ],
         14,
     ),
-    Course(
+    RecordedRun(
         "[3] ErrImagePull flaps and comes back",
         [
             (0, "failed", "", NO_IMAGE),
@@ -177,17 +177,17 @@ COURSES = [
         510,
         True,
     ),
-    Course(
+    RecordedRun(
         "[3] ErrImagePull stands for ever",
         [(0, None, None, ""), (1, "failed", "", NO_IMAGE)],
         1 + IMAGE_PULL_GRACES * GRACE,
     ),
-    Course(
+    RecordedRun(
         "[3] killed after a component failed: running and Failed for ever",
         [(0, "running", "N/A", ""), (10, "running", "Failed", BOOM)],
         10 + GRACE,
     ),
-    Course(
+    RecordedRun(
         "[3] unschedulable, which an administrator repairs",
         [
             (0, "unschedulable", "", "Unable to pull image registry.example/st4sd-runtime-core:latest"),
@@ -198,29 +198,29 @@ COURSES = [
         910,
         True,
     ),
-    Course("[3] unschedulable for ever", [(0, "unschedulable", "", "Unable to pull images a, b")], None),
-    Course(
+    RecordedRun("[3] unschedulable for ever", [(0, "unschedulable", "", "Unable to pull images a, b")], None),
+    RecordedRun(
         "[3] monitor stuck: the service itself says finished and Success",
         [(0.3, None, None, ""), (300, "finished", "Success", "")],
         300,
         True,
     ),
-    Course("[1] one field final, the other never: state", [(0, "finished", "N/A", "")], GRACE),
-    Course("[1] one field final, the other never: state, nulls", [(0, "finished", None, "")], GRACE),
-    Course("[1] one field final, the other never: Success", [(0, "running", "Success", "")], GRACE, True),
-    Course("[1] one field final, the other never: Stopped", [(0, None, "Stopped", "")], GRACE),
-    Course(
+    RecordedRun("[1] one field final, the other never: state", [(0, "finished", "N/A", "")], GRACE),
+    RecordedRun("[1] one field final, the other never: state, nulls", [(0, "finished", None, "")], GRACE),
+    RecordedRun("[1] one field final, the other never: Success", [(0, "running", "Success", "")], GRACE, True),
+    RecordedRun("[1] one field final, the other never: Stopped", [(0, None, "Stopped", "")], GRACE),
+    RecordedRun(
         "[5] a text that changes does not start the grace anew",
         [(0, "running", "Failed", "a"), (40, "running", "Failed", BOOM), (55, "running", "Failed", "")],
         GRACE,
     ),
-    Course("[6] Stopped", [(0, "running", "N/A", ""), (4, "finished", "Stopped", "Killed by user signal")], 4),
-    Course("[3] null for ever", [(0, None, None, "")], None),
-    Course("[3] empty for ever", [(0, "", "", "")], None),
-    Course("[3] the word None for ever", [(0, "None", "None", "")], None),
-    Course("[3] Initialising for ever", [(0, "Initialising", "N/A", "")], None),
-    Course("[3] running for ever", [(0, "running", "N/A", "")], None),
-    Course("[3] waits for ever", [(0, "waiting_on_resource", "N/A", ""), (99, "suspended", "N/A", "")], None),
-    Course("[3] words that nobody has seen", [(0, "thawing", "Melted", "")], None),
-    Course("[3] a word that nobody has seen beside a final one", [(0, "thawing", "Failed", "")], GRACE),
+    RecordedRun("[6] Stopped", [(0, "running", "N/A", ""), (4, "finished", "Stopped", "Killed by user signal")], 4),
+    RecordedRun("[3] null for ever", [(0, None, None, "")], None),
+    RecordedRun("[3] empty for ever", [(0, "", "", "")], None),
+    RecordedRun("[3] the word None for ever", [(0, "None", "None", "")], None),
+    RecordedRun("[3] Initialising for ever", [(0, "Initialising", "N/A", "")], None),
+    RecordedRun("[3] running for ever", [(0, "running", "N/A", "")], None),
+    RecordedRun("[3] waits for ever", [(0, "waiting_on_resource", "N/A", ""), (99, "suspended", "N/A", "")], None),
+    RecordedRun("[3] words that nobody has seen", [(0, "thawing", "Melted", "")], None),
+    RecordedRun("[3] a word that nobody has seen beside a final one", [(0, "thawing", "Failed", "")], GRACE),
 ]

@@ -1,4 +1,4 @@
-"""A runtime service of the tests' own, in a time of the tests' own: what it answers is scripted run by run."""
+"""A runtime service whose answers are scripted run by run, in an event loop in which time passes at once."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from st4sd_async._watch.poller import Poller
 T = TypeVar("T")
 
 GONE = "gone"
-"""In a script: from here on the run is not there."""
+"""In a script: the run does not exist from here on."""
 SILENCE = "silence"
 """In a script: a request is never answered."""
 RUNNING, SUCCESS, FAILED = ("running", "N/A"), ("finished", "Success"), ("finished", "Failed")
@@ -33,11 +33,11 @@ LIST = "instances/"
 
 
 TICK = 1e-9
-"""Seconds that pass whenever the event loop looks for something to do."""
+"""Seconds that pass in each iteration of the event loop."""
 
 
-class _Hasty(selectors.DefaultSelector):
-    """Does not wait, but counts the seconds that it should have waited."""
+class _InstantSelector(selectors.DefaultSelector):
+    """A selector that adds up the seconds of its waits instead of waiting."""
 
     waited = 1000.0
 
@@ -49,23 +49,23 @@ class _Hasty(selectors.DefaultSelector):
         return ready
 
 
-class HastyLoop(asyncio.SelectorEventLoop):
-    """An event loop in which time passes at once whenever all tasks wait for it, and only then."""
+class InstantLoop(asyncio.SelectorEventLoop):
+    """An event loop in which time passes only when all tasks wait for it, and then at once."""
 
     def __init__(self) -> None:
-        self._hasty = _Hasty()
-        super().__init__(self._hasty)
+        self._instant = _InstantSelector()
+        super().__init__(self._instant)
 
     def time(self) -> float:
-        return self._hasty.waited
+        return self._instant.waited
 
     def jump(self, seconds: float) -> None:
-        """Have the machine sleep."""
-        self._hasty.waited += seconds
+        """Let time pass as if the machine were suspended."""
+        self._instant.waited += seconds
 
 
-HASTY = ("asyncio", {"loop_factory": HastyLoop})
-"""The backend for tests in that loop."""
+INSTANT = ("asyncio", {"loop_factory": InstantLoop})
+"""The backend that runs a test in an `InstantLoop`."""
 
 
 class LoopClock:
@@ -82,95 +82,95 @@ class LoopClock:
 
 
 def jump(seconds: float) -> None:
-    """Have the clock of a `HastyLoop` jump."""
+    """Let time pass in the current `InstantLoop` as if the machine were suspended."""
     loop = asyncio.get_running_loop()
-    assert isinstance(loop, HastyLoop)
+    assert isinstance(loop, InstantLoop)
     loop.jump(seconds)
 
 
 def status(words: Any) -> Any:
-    """A status as the wire has it: of words and a text, or as it is given."""
+    """Return a status in its JSON form; a value that is not a tuple is returned unchanged."""
     if not isinstance(words, tuple):
         return words
     state, exit_status, *text = words
     return {"experiment-state": state, "exit-status": exit_status, "error-description": "".join(text), "meta": None}
 
 
-class Life:
-    """What a run shows from which second on: to whom asks for it, and in the list."""
+class Script:
+    """What a run shows from which second on, in replies to requests for it and in the list."""
 
     def __init__(self, *steps: tuple[Any, ...]) -> None:
         """
-        Each step is (seconds, words), or (seconds, words, words in the list).
+        Each step is (seconds, status), or (seconds, status, status in the list).
 
-        Words are an experiment-state, an exit-status and perhaps a text; None, while there is no status yet;
-        GONE; for a request an error, SILENCE or a Response too, and in the list any JSON.
+        A status is a tuple of experiment-state, exit-status and optionally error-description; None if there is no
+        status yet; or GONE. For requests it may also be an error, SILENCE or a Response, and in the list any JSON.
         """
         self.steps = steps
 
     def at(self, seconds: float) -> tuple[Any, Any]:
-        """What a request shows, and what the list."""
+        """Return the status in a reply and the one in the list."""
         step = [step for step in self.steps if step[0] <= seconds][-1]
         return step[1], step[-1]
 
 
 class Service:
     """
-    Answers like the runtime service, at once or after some seconds.
+    Answers as the runtime service does, at once or after some seconds.
 
-    Requests arrive as calls and leave as bytes, which the client deciphers as it does with those of a socket.
+    It takes the place of the client's session. Replies are bytes, which are parsed as those from a socket are.
     """
 
-    def __init__(self, lives: Mapping[str, Life] | None = None) -> None:
-        self.lives = dict(lives or {})
+    def __init__(self, scripts: Mapping[str, Script] | None = None) -> None:
+        self.scripts = dict(scripts or {})
         self.clock: Clock = LoopClock()
         self.began = self.clock.now()
-        self.asked: list[tuple[float, str]] = []
-        """Moment and path of each request."""
-        self.troubles: list[tuple[float, float, Any]] = []
-        """From when to when all goes wrong, and how: an error to raise, SILENCE, or a Response."""
-        self.list_troubles: list[tuple[float, float, Any]] = []
-        """The same for the list alone."""
+        self.requests: list[tuple[float, str]] = []
+        """Time and path of each request."""
+        self.faults: list[tuple[float, float, Any]] = []
+        """Periods in which all requests fail: begin, end, and an error to raise, SILENCE, or a Response."""
+        self.list_faults: list[tuple[float, float, Any]] = []
+        """The same for requests for the list only."""
         self.old_items = 0
-        """Instances in the list that nobody watches."""
+        """Instances in the list that are not watched."""
         self.hidden: set[str] = set()
         """Rest-uids that the list leaves out."""
-        self.cost = (0.0, 0.0)
+        self.latency = (0.0, 0.0)
         """Seconds that a status request takes, and an item of the list."""
-        self.words: dict[str, Any] = {}
-        """Final words in the datastore; SILENCE: it does not answer for this run."""
+        self.final_statuses: dict[str, Any] = {}
+        """Final statuses in the datastore. SILENCE means that it does not answer for this run."""
         self.config = Config(clock=self.clock)
         self._arrival = anyio.Event()
 
     @property
     def seconds(self) -> float:
-        """Since it began, in whole microseconds."""
+        """Seconds since it began, rounded to microseconds."""
         return round(self.clock.now() - self.began, 6)
 
     @property
-    def looks(self) -> list[float]:
-        """The moments at which it was asked."""
-        return [moment for moment, _ in self.asked]
+    def request_times(self) -> list[float]:
+        """The times of all requests."""
+        return [moment for moment, _ in self.requests]
 
-    def moments(self, rest_uid: str | None = None) -> list[float]:
-        """When the list was asked for, or a run."""
+    def times_of(self, rest_uid: str | None = None) -> list[float]:
+        """Return the times of requests for a run; None means for the list."""
         path = LIST if rest_uid is None else f"instances/{rest_uid}/status"
-        return [moment for moment, one in self.asked if one == path]
+        return [moment for moment, one in self.requests if one == path]
 
     @property
-    def lists(self) -> int:
-        """How often the list was asked for."""
-        return len(self.moments())
+    def list_count(self) -> int:
+        """Number of requests for the list."""
+        return len(self.times_of())
 
     @property
-    def details(self) -> int:
-        """How often a single run was asked for."""
-        return len(self.asked) - self.lists
+    def detail_count(self) -> int:
+        """Number of requests for single runs."""
+        return len(self.requests) - self.list_count
 
-    def most_details(self) -> int:
-        """The most requests for single runs between two of the list."""
-        places = [place for place, (_, path) in enumerate(self.asked) if path == LIST]
-        return max((after - before - 1 for before, after in pairwise([*places, len(self.asked)])), default=0)
+    def max_details(self) -> int:
+        """Return the highest number of requests for single runs between two for the list."""
+        places = [place for place, (_, path) in enumerate(self.requests) if path == LIST]
+        return max((after - before - 1 for before, after in pairwise([*places, len(self.requests)])), default=0)
 
     async def next_request(self) -> None:
         """Return when the next request has arrived, before it is answered."""
@@ -188,22 +188,22 @@ class Service:
         if call.method == "POST":
             return parse_response(call, call.path, await self._documents(json.loads(call.content or b"")))
         moment, is_list = self.seconds, call.path == LIST
-        self.asked.append((moment, call.path))
+        self.requests.append((moment, call.path))
         self._arrival.set()
         await anyio.lowlevel.checkpoint()
-        cost = self.cost[1] * (len(self.lives) + self.old_items) if is_list else self.cost[0]
+        cost = self.latency[1] * (len(self.scripts) + self.old_items) if is_list else self.latency[0]
         if cost:
             await anyio.sleep(cost)
-        for begin, end, trouble in self.troubles + self.list_troubles * is_list:
+        for begin, end, trouble in self.faults + self.list_faults * is_list:
             if begin <= moment < end:
-                return parse_response(call, call.path, await _troubled(trouble))
+                return parse_response(call, call.path, await _faulty_reply(trouble))
         reply = self._list(moment) if is_list else await self._status(call.path.split("/")[1], moment)
         return parse_response(call, call.path, reply)
 
     async def _documents(self, query: Mapping[str, Any]) -> Response:
-        """What the datastore knows of the end of a run."""
+        """Answer a query for the final status of a run as the datastore does."""
         await anyio.lowlevel.checkpoint()
-        words = self.words.get(query["metadata.userMetadata.rest-uid"])
+        words = self.final_statuses.get(query["metadata.userMetadata.rest-uid"])
         if words == SILENCE:
             await anyio.sleep_forever()
         found = [] if words is None else [{"type": "experiment", "status": status(words)}]
@@ -212,23 +212,23 @@ class Service:
     def _list(self, moment: float) -> Response:
         items: list[dict[str, Any]] = [
             {"id": rest_uid, "experiment": {"base": {}}, "status": status(listed), "outputs": {}}
-            for rest_uid, life in self.lives.items()
-            if rest_uid not in self.hidden and (listed := life.at(moment)[1]) != GONE
+            for rest_uid, script in self.scripts.items()
+            if rest_uid not in self.hidden and (listed := script.at(moment)[1]) != GONE
         ]
         items += [{"id": f"old-{number}", "status": status(SUCCESS)} for number in range(self.old_items)]
         return reply(200, items)
 
     async def _status(self, rest_uid: str, moment: float) -> Response:
-        life = self.lives.get(rest_uid)
-        words = GONE if life is None else life.at(moment)[0]
+        script = self.scripts.get(rest_uid)
+        words = GONE if script is None else script.at(moment)[0]
         if words == GONE:
             return reply(404, {"message": f"Workflow instance {rest_uid} not found"})
         if words is None:
             return reply(400, {"message": f"Workflow instance {rest_uid} does not have a status yet"})
-        return reply(200, status(words)) if isinstance(words, tuple) else await _troubled(words)
+        return reply(200, status(words)) if isinstance(words, tuple) else await _faulty_reply(words)
 
 
-async def _troubled(trouble: Any) -> Response:
+async def _faulty_reply(trouble: Any) -> Response:
     if isinstance(trouble, RequestTimeout):
         await anyio.sleep(TIMEOUT_SECONDS)
     if isinstance(trouble, Exception):
@@ -240,18 +240,18 @@ async def _troubled(trouble: Any) -> Response:
 
 
 def reply(code: int, value: Any, **headers: str) -> Response:
-    """A reply in JSON."""
+    """Return a reply in JSON."""
     given = {name.replace("_", "-"): text for name, text in headers.items()}
     return Response(code, {"content-type": "application/json", **given}, json.dumps(value).encode())
 
 
 def page(code: int) -> Response:
-    """A page for people, as the proxy writes them."""
+    """Return an HTML page of the proxy."""
     return Response(code, {"content-type": "text/html"}, b"<html>this is the proxy</html>")
 
 
-class Told(NamedTuple):
-    """What a watcher was told, and when."""
+class Update(NamedTuple):
+    """A status that a consumer received, and when."""
 
     moment: float
     rest_uid: str
@@ -264,16 +264,16 @@ class Told(NamedTuple):
 
 
 def poller(service: Service, grace: float = 60.0) -> Poller:
-    """A poller that asks this service."""
+    """Return a poller that sends its requests to this service."""
     service.config = Config(clock=service.clock, grace=grace)
     return Poller(cast(ClientSession, service))
 
 
 class Watcher:
-    """Watches runs, and keeps what it is told, also when it ends badly."""
+    """A consumer that keeps the updates of some runs, and the error that ended them."""
 
     def __init__(self, service: Service, poll: Poller, rest_uids: Iterable[str], **options: float | None) -> None:
-        self.told: list[Told] = []
+        self.updates: list[Update] = []
         self.error: Exception | None = None
         self.has_ended = False
         self.rest_uids = list(rest_uids)
@@ -283,41 +283,41 @@ class Watcher:
         self._slowness = options.get("slowness") or 0.0
 
     async def __call__(self) -> None:
-        """Watch to the end, at leisure."""
+        """Watch to the end, with a pause after each update."""
         try:
             async for rest_uid, status in self.changes:
-                self.told.append(Told(self._service.seconds, rest_uid, status))
+                self.updates.append(Update(self._service.seconds, rest_uid, status))
                 await anyio.sleep(self._slowness)
-        except Exception as error:  # kept for the test to look at
+        except Exception as error:  # one_watcher_each for the test to look at
             self.error = error
         finally:
             await self.changes.aclose()
         self.has_ended = True
 
-    def of(self, rest_uid: str) -> list[Told]:
-        """What was told of one run."""
-        return [one for one in self.told if one.rest_uid == rest_uid]
+    def of(self, rest_uid: str) -> list[Update]:
+        """Return the updates of one run."""
+        return [one for one in self.updates if one.rest_uid == rest_uid]
 
     @property
     def ends(self) -> dict[str, float]:
-        """When the end of which run was told."""
-        return {one.rest_uid: one.moment for one in self.told if one.status.is_final}
+        """When the final status of each run was received."""
+        return {one.rest_uid: one.moment for one in self.updates if one.status.is_final}
 
 
-async def follow(service: Service, *rest_uids: str, grace: float = 60.0, **options: float | None) -> list[Told]:
-    """All that is told of runs; raises what ends it."""
-    watcher = Watcher(service, poller(service, grace), rest_uids or service.lives, **options)
+async def follow(service: Service, *rest_uids: str, grace: float = 60.0, **options: float | None) -> list[Update]:
+    """Watch runs to their ends; return all updates, or raise the error."""
+    watcher = Watcher(service, poller(service, grace), rest_uids or service.scripts, **options)
     await watcher()
     if watcher.error is not None:
         raise watcher.error
-    assert_well_told(watcher.told)
-    return watcher.told
+    assert_valid_updates(watcher.updates)
+    return watcher.updates
 
 
-def assert_well_told(told: Iterable[Told], *, is_over: bool = True) -> None:
-    """Of each run changes only, and its end once and last."""
+def assert_valid_updates(updates: Iterable[Update], *, is_over: bool = True) -> None:
+    """Check that of each run only changes were received, and one final status at the end."""
     by_run: dict[str, list[Status]] = {}
-    for one in told:
+    for one in updates:
         by_run.setdefault(one.rest_uid, []).append(one.status)
     for statuses in by_run.values():
         finals = [status.is_final for status in statuses]

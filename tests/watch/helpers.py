@@ -1,18 +1,16 @@
-"""What the tests of watching share: services with one run or with many, and tasks that watch them."""
+"""Services with one run or many, tasks that watch them, and the constants of the poller as literals."""
 
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
-import pytest
 
 from st4sd_async._watch.poller import Poller
-from tests.watch.service import HASTY, RUNNING, SUCCESS, Life, Service, Watcher
+from tests.watch.scripted_service import RUNNING, SUCCESS, Script, Service, Watcher
 
 MAX_RUNS_WITHOUT_LIST = 5
 """Up to this many runs are requested one by one."""
@@ -53,35 +51,24 @@ A_FEW = 4
 """Rounds."""
 
 
-@pytest.fixture
-def anyio_backend() -> Any:
-    return HASTY
+def single_run(*steps: tuple[Any, ...]) -> Service:
+    """Return a service with one run."""
+    return Service({RUN: Script(*steps)})
 
 
-@pytest.fixture(autouse=True)
-def same_pauses() -> None:
-    """The draws of the pauses are those of every run of the tests."""
-    random.seed(4)
-
-
-def alone(*steps: tuple[Any, ...]) -> Service:
-    """A service with one run."""
-    return Service({RUN: Life(*steps)})
-
-
-def crowd(count: int, end: float = 1e9, /, **others: Life) -> Service:
-    """Healthy runs, which succeed at some moment, and others."""
-    return Service({**{f"run-{n}": Life((0, RUNNING), (end, SUCCESS)) for n in range(count)}, **others})
+def many_runs(count: int, end: float = 1e9, /, **others: Script) -> Service:
+    """Return a service with healthy runs, which succeed after ``end`` seconds, and others."""
+    return Service({**{f"run-{n}": Script((0, RUNNING), (end, SUCCESS)) for n in range(count)}, **others})
 
 
 async def until(service: Service, seconds: float) -> None:
-    """Wait for a moment."""
+    """Sleep until the service has run for this many seconds."""
     await anyio.sleep(seconds - service.seconds)
 
 
 @asynccontextmanager
 async def watching(*watchers: Watcher) -> AsyncIterator[list[asyncio.Task[None]]]:
-    """Tasks that watch inside the block, and are cancelled at its end."""
+    """Run tasks that watch inside the block, and cancel them at its end."""
     tasks = [asyncio.ensure_future(watcher()) for watcher in watchers]
     try:
         await asyncio.sleep(0)
@@ -93,13 +80,15 @@ async def watching(*watchers: Watcher) -> AsyncIterator[list[asyncio.Task[None]]
 
 
 def assert_nothing_is_left(poll: Poller) -> None:
-    """Nobody is known any more."""
+    """Check that the poller keeps no run, no consumer and no interval."""
     assert poll._runs == {}
     assert poll._election._sleeping == {}
     assert poll._election._leader is None
     assert not any(poll._schedule._intervals.values())
 
 
-def kept(service: Service, poll: Poller, rest_uids: Iterable[str], **options: float | None) -> list[Watcher]:
-    """For each run a watcher of its own."""
+def one_watcher_each(
+    service: Service, poll: Poller, rest_uids: Iterable[str], **options: float | None
+) -> list[Watcher]:
+    """Return one consumer for each run."""
     return [Watcher(service, poll, [rest_uid], **options) for rest_uid in rest_uids]

@@ -60,7 +60,7 @@ from ._util.printable import LAYOUT, MAX_MESSAGE_LENGTH, one_line, printable, sh
 
 if TYPE_CHECKING:
     from .models import Status
-    from .models.imports import Requirement
+    from .models.requirements import Requirement
 
 E = TypeVar("E", bound="St4sdError")
 

@@ -25,8 +25,7 @@ from ._http.call import Call, Response
 from ._http.credentials import is_loopback, origin, parse_http_url
 from ._http.session import RUNTIME_PATH
 from .models import Experiment
-from .models.imports import ImportedExperiment, Requirement
-from .models.requirements import judged, requirements_of
+from .models.requirements import ImportedExperiment, Requirement, checked, requirements_of
 
 if TYPE_CHECKING:
     from ._api.datasets import Datasets
@@ -241,7 +240,7 @@ class Importer:
         kinds = {one.kind for one in requirements}
         pull_secrets = await self._image_pull_secrets.list() if kinds & {"image registry", "image pull secret"} else {}
         datasets = await self._known_datasets() if "dataset" in kinds else []
-        return tuple(judged(one, pull_secrets, datasets) for one in requirements)
+        return tuple(checked(one, pull_secrets, datasets) for one in requirements)
 
     async def _known_datasets(self) -> list[str]:
         try:

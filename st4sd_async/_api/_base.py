@@ -10,13 +10,13 @@ import pydantic
 from .._errors import InvalidDefinition, Problem, parse_problems
 from .._http.call import MAX_REQUEST_BYTES, Response, json_body
 from ..models import Experiment
-from ..models._base import Entry
+from ..models._base import RegistryEntry
 from ..models.requirements import credentials_in
 
 if TYPE_CHECKING:
     from .._http.session import ClientSession
 
-E = TypeVar("E", bound=Entry)
+E = TypeVar("E", bound=RegistryEntry)
 
 AT_FIRST_USE = pydantic.ConfigDict(defer_build=True)
 """When what checks a type is built, so that the import is quick."""

@@ -7,7 +7,7 @@ import pydantic
 from .._errors import APIError, NoToken, UnknownService
 from .._http.call import Call, Response, segment
 from .._http.session import has_user
-from ..models._lenient import lenient
+from ..models._base import parse_leniently
 from ._base import Group
 
 # Not AT_FIRST_USE: with the first of all, pydantic looks for plugins in the files of every installed package, for which
@@ -85,7 +85,7 @@ def _told(message: str) -> type[APIError] | None:
 
 
 def _services(response: Response) -> dict[str, str]:
-    found = lenient(_URLS.validate_python, response.json())
+    found = parse_leniently(_URLS.validate_python, response.json())
     return {name: url for name, url in found.items() if not has_user(name, url)}
 
 

@@ -14,7 +14,7 @@ from .._http.call import Call, Response, is_file, model, nothing, segment, subpa
 from .._http.retry import Replay
 from .._util.printable import shorten
 from ..models import Instance, KeyOutput, Output, Status
-from ..models._lenient import lenient
+from ..models._base import parse_leniently
 from ..models.properties import is_table
 from ..models.rest_uid import check_rest_uid
 from ._base import AT_FIRST_USE, Group
@@ -52,7 +52,10 @@ def outputs_call(rest_uid: str) -> Call[dict[str, KeyOutput]]:
     """The key-outputs that exist by now."""
     path = f"{instance_path(rest_uid)}/outputs"
     return Call(
-        "GET", path, lambda response: lenient(_OUTPUTS.validate_python, response.json()), not_found_error=UnknownRun
+        "GET",
+        path,
+        lambda response: parse_leniently(_OUTPUTS.validate_python, response.json()),
+        not_found_error=UnknownRun,
     )
 
 

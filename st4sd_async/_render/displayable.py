@@ -21,7 +21,7 @@ class Displayable:
         raise NotImplementedError
 
     def _repr_html_(self) -> str:
-        from .html import to_html  # not with the package: most programs show nothing
+        from .html import to_html  # not imported with the package: most programs show nothing
 
         return to_html(self._card())
 

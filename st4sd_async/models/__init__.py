@@ -16,11 +16,9 @@ if TYPE_CHECKING:
         ExperimentDocument,
         UserMetadata,
     )
-    from .downloads import Download, DownloadFailed
     from .hints import Hint, Reason
-    from .imports import ImportedExperiment, Requirement
     from .interface import InputSpec, Interface, PropertySpec
-    from .outputs import KeyOutput, Output
+    from .outputs import Download, DownloadFailed, KeyOutput, Output
     from .packages import Experiment, ExperimentList, StartSkeleton
     from .payloads import (
         S3,
@@ -62,6 +60,7 @@ if TYPE_CHECKING:
         TransformPayload,
     )
     from .reports import ComponentReport, StatusReport
+    from .requirements import ImportedExperiment, Requirement
     from .runs import ExitStatus, ExperimentState, Instance, Meta, StageState, Status
 else:
     __getattr__, __dir__ = _later.later(
@@ -73,10 +72,8 @@ else:
                 "ComponentDocument ComponentState Document DocumentMeta DocumentOutput DocumentStatus "
                 "ExperimentDocument UserMetadata"
             ),
-            ".downloads": "Download DownloadFailed",
-            ".imports": "ImportedExperiment Requirement",
             ".interface": "InputSpec Interface PropertySpec",
-            ".outputs": "KeyOutput Output",
+            ".outputs": "Download DownloadFailed KeyOutput Output",
             ".packages": "Experiment ExperimentList StartSkeleton",
             ".payloads": (
                 "FileContent LambdaPayload OrchestratorResources RuntimePolicy S3 S3Store Staged StartOptions "
@@ -90,6 +87,7 @@ else:
                 "RelationshipPayload ResultLink ResultLinkPayload Symbol SymbolPayload Synthesis SynthesisPreview "
                 "Transform TransformPayload"
             ),
+            ".requirements": "ImportedExperiment Requirement",
             ".reports": "ComponentReport StatusReport",
             ".runs": "ExitStatus ExperimentState Instance Meta StageState Status",
         },

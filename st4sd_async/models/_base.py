@@ -7,41 +7,110 @@ tuples and other enums need the decorator `document_fields`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, TypeVar
 
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     GetCoreSchemaHandler,
     ModelWrapValidatorHandler,
     PrivateAttr,
-    ValidationInfo,
-    ValidatorFunctionWrapHandler,
-    field_validator,
+    ValidationError,
     model_validator,
 )
 from pydantic_core.core_schema import EnumSchema
 
 from .._util.field_docs import document_fields
-from .._util.printable import printable
-from ._lenient import lenient
+from .._util.printable import is_writable, printable
 
 if TYPE_CHECKING:
     from .._errors import Problem
 
+T = TypeVar("T")
+
+MAX_LENIENT_PARSES = 8
+"""How often parts are left out: the inside of a part is checked only once the part itself can be read."""
+
+Path = tuple[int | str, ...]
+"""Keys and indices that lead to a part of a JSON value."""
+
+# The service sends null for a missing list or object.
+NullAsList = BeforeValidator(lambda value: [] if value is None else value)
+NullAsDict = BeforeValidator(lambda value: {} if value is None else value)
+Strings = Annotated[list[str], NullAsList]
+JsonObject = Annotated[dict[str, Any], NullAsDict]
+
+
+def parse_leniently(parse: Callable[[Any], T], value: Any, vital: Collection[str] = ()) -> T:
+    """
+    Parse a JSON value, and leave out the fields and items that cannot be read.
+
+    Args:
+        parse: Makes a model of a value.
+        value: The JSON value; it is not changed.
+        vital: Fields that must not be left out, because the rest would mean something else without them.
+
+    Raises:
+        pydantic.ValidationError: A required or vital field cannot be read, or nothing can.
+    """
+    try:
+        return parse(value)
+    except ValidationError as error:
+        first = last = error
+    if isinstance(value, dict) and not all(map(is_writable, value)):  # pydantic refuses such names of fields
+        return parse_leniently(parse, {name: part for name, part in value.items() if is_writable(name)}, vital)
+    for _ in range(MAX_LENIENT_PARSES):
+        paths = {_existing(value, one["loc"]) for one in last.errors(include_url=False, include_context=False)}
+        if () in paths or any(path[0] in vital for path in paths if len(path) == 1):
+            break
+        value = _without(value, paths)
+        try:
+            return parse(value)
+        except ValidationError as error:
+            last = error
+    raise first
+
+
+def _existing(value: Any, path: Path) -> Path:
+    """Return the longest beginning of a path that leads to a part of the value."""
+    for depth, step in enumerate(path):
+        if not isinstance(value, dict | list) or step not in (value if isinstance(value, dict) else range(len(value))):
+            return path[:depth]
+        value = value[step]  # type: ignore[index] # an index of a list, a key of a dictionary
+    return path
+
+
+def _without(value: Any, paths: Collection[Path]) -> Any:
+    """Return a copy of a value without the parts at these paths."""
+    inside: dict[int | str, set[Path]] = {}
+    for first, *rest in paths:
+        inside.setdefault(first, set()).add(tuple(rest))
+    if isinstance(value, list):
+        return [
+            _without(item, inside[index]) if index in inside else item
+            for index, item in enumerate(value)
+            if () not in inside.get(index, ())
+        ]
+    return {
+        name: _without(item, inside[name]) if name in inside else item
+        for name, item in value.items()
+        if () not in inside.get(name, ())
+    }
+
 
 class Reply(BaseModel):
     """
-    Something the service said: frozen, tolerant of what is new, and with the original at hand.
+    A reply of the service, frozen; unknown fields are kept.
 
-    A field that cannot be read has its default, and an item of a list that cannot be read is left out; `raw` has them
-    as they came. Only a field without a default has to be right.
+    A field that cannot be read has its default, and an item of a list that cannot be read is left out; `raw` has both
+    unchanged. Only fields without a default must be readable.
     """
 
     model_config = ConfigDict(
-        defer_build=True,  # at the first use: it is a third of the time that the import of the package takes
+        defer_build=True,  # until the first use: building takes a third of the time that the package takes to import
         frozen=True,
         extra="allow",
         populate_by_name=True,
@@ -50,7 +119,7 @@ class Reply(BaseModel):
     )
 
     _vital: ClassVar[frozenset[str]] = frozenset()
-    """Fields, as the service names them, that have to be right if they are there."""
+    """Fields, named as the service names them, that must be readable if they are there."""
     _raw: Any = PrivateAttr(default=None)
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -60,18 +129,18 @@ class Reply(BaseModel):
     @model_validator(mode="wrap")
     @classmethod
     def _keep_raw(cls, value: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
-        model = lenient(handler, value, cls._vital)
+        model = parse_leniently(handler, value, cls._vital)
         if isinstance(value, Mapping) and model.__pydantic_private__ is not None:
-            # As `model._raw = value`, in a tenth of the time: lists have thousands of these.
+            # Like `model._raw = value`, in a tenth of the time: lists have thousands of these.
             model.__pydantic_private__["_raw"] = value
         return model
 
     def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
-        # The values are written by `repr`, which escapes; the names of unknown fields are the server's words too.
+        # `repr` escapes the values; the names of unknown fields come from the server too.
         return [(name and printable(name), value) for name, value in super().__repr_args__()]
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
-        """As pydantic's; `raw` of a copy with other values has these, since it is what goes back to a service."""
+        """Return a copy, as pydantic does; if values are updated, `raw` of the copy has the new values."""
         copy = super().model_copy(update=update, deep=deep)
         if update and copy.__pydantic_private__ is not None:
             copy.__pydantic_private__["_raw"] = copy.model_dump(by_alias=True, exclude_unset=True, warnings=False)
@@ -79,12 +148,12 @@ class Reply(BaseModel):
 
     @property
     def raw(self) -> dict[str, Any]:
-        """The dictionary as it came over the wire; of a changed copy, as it would go there."""
+        """The JSON object as the service sent it; of an updated copy, as it would be sent to the service."""
         raw = (self.__pydantic_private__ or {}).get("_raw")
         return raw if isinstance(raw, dict) else {}
 
 
-class Entry(Reply):
+class RegistryEntry(Reply):
     """An entry of a registry."""
 
     _problems: tuple[Problem, ...] = PrivateAttr(default=())
@@ -92,27 +161,15 @@ class Entry(Reply):
     @property
     def problems(self) -> tuple[Problem, ...]:
         """
-        What the service says is wrong with it, though it gave it; () as a rule.
+        Problems that the service reports about this entry; usually ().
 
-        Only of an entry that was got by its name: of those in a list, the list has them.
+        Only set if the entry was requested by its name. The problems of entries in a list are those of the list.
         """
         return self._problems
 
 
-class Tolerant(Reply):
-    """A reply in which a field that cannot be read is as if it were missing; `raw` has it as it came."""
-
-    @field_validator("*", mode="wrap")
-    @classmethod
-    def _tolerate(cls, value: Any, read: ValidatorFunctionWrapHandler, info: ValidationInfo) -> Any:
-        try:
-            return read(value)
-        except (ValueError, TypeError, ArithmeticError, OSError):  # the latter two: a time that no calendar has
-            return cls.model_fields[info.field_name or ""].get_default(call_default_factory=True)
-
-
 class Payload(BaseModel):
-    """Something we say to the service: frozen, and a misspelt field is an error."""
+    """A payload for the service, frozen; a misspelt field is an error."""
 
     model_config = ConfigDict(
         defer_build=True, frozen=True, extra="forbid", populate_by_name=True, hide_input_in_errors=True
@@ -125,10 +182,10 @@ class Payload(BaseModel):
 
 class Word(StrEnum):
     """
-    A word of the service: compared without regard to case, and never an error when it is new.
+    A word of the service: compared without regard to case, and never an error if it is unknown.
 
-    A word that is not in the list becomes a member of its own whose name is ``UNKNOWN`` and whose
-    value is the word as it came: ``ExperimentState("thawing")``. ``is_known`` tells the two apart.
+    An unknown word becomes a member with the name ``UNKNOWN`` and the word as its value, as in
+    ``ExperimentState("thawing")``; see `is_known`.
     """
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -147,14 +204,14 @@ class Word(StrEnum):
         for member in cls:
             if member._value_.casefold() == value.casefold():
                 return member
-        stranger = str.__new__(cls, value)
-        stranger._name_ = "UNKNOWN"
-        stranger._value_ = value
-        return stranger
+        unknown = str.__new__(cls, value)
+        unknown._name_ = "UNKNOWN"
+        unknown._value_ = value
+        return unknown
 
     @property
     def is_known(self) -> bool:
-        """Whether this is a word that the service is documented to say."""
+        """Whether the word is a documented one."""
         return self._name_ != "UNKNOWN"
 
     def __eq__(self, other: object) -> bool:

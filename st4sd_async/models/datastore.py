@@ -1,14 +1,14 @@
-"""Documents of the datastore: what it keeps of a run, of its components and of its user's metadata."""
+"""Documents of the datastore about a run, its components and the metadata of its user."""
 
 from __future__ import annotations
 
 import ast
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import BeforeValidator, ConfigDict, Field, field_validator
 
-from ._base import Tolerant, Word
+from ._base import Reply, Word
 from .interface import Interface
 from .outputs import KeyOutput
 from .rest_uid import is_rest_uid
@@ -16,7 +16,7 @@ from .runs import Meta, Status
 
 
 class ComponentState(Word):
-    """How a component is doing, or how it ended."""
+    """State of a component."""
 
     INITIALISING = "initialising"
     """The orchestrator is setting it up, or it waits for its producers."""
@@ -39,55 +39,57 @@ class ComponentState(Word):
 
 
 def _texts(value: Any) -> list[str]:
-    """The texts in a list, or in a text that is the list as Python writes it."""
+    """Return the texts in a list, which may be written as a Python literal."""
     if isinstance(value, str):
         try:
             value = ast.literal_eval(value)
-        except (ValueError, SyntaxError, MemoryError, RecursionError):
+        except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
             return []
     return [item for item in value if isinstance(item, str)] if isinstance(value, list) else []
 
 
-def _mappings(value: Any) -> dict[str, Any]:
-    """Of a mapping the entries that are mappings themselves."""
-    entries = value.items() if isinstance(value, dict) else ()
-    return {name: entry for name, entry in entries if isinstance(entry, dict)}
+def _objects(value: Any) -> dict[str, Any]:
+    """Return the objects in an object."""
+    items = value.items() if isinstance(value, dict) else ()
+    return {name: item for name, item in items if isinstance(item, dict)}
 
 
 def _lists(value: Any) -> dict[str, list[str]]:
-    """A mapping of names to texts."""
-    return {name: _texts(entry) for name, entry in value.items()} if isinstance(value, dict) else {}
+    """Return an object of lists of texts."""
+    return {name: _texts(item) for name, item in value.items()} if isinstance(value, dict) else {}
 
 
-def _moment(value: Any) -> datetime | None:
-    """A time as documents have it, ``2026-11-22T10:05:23.059164``; "N/A" is None."""
+def _time(value: Any) -> datetime | None:
+    """Return a time that is written as ``2026-11-22T10:05:23.059164``; None if it is not, as in "N/A"."""
     try:
-        moment = datetime.fromisoformat(value)
+        time = datetime.fromisoformat(value)
     except (TypeError, ValueError):
         return None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return time if time.tzinfo else time.replace(tzinfo=UTC)
 
 
 def _rest_uid(value: Any) -> str | None:
     return value if is_rest_uid(value) else None
 
 
-_Moment = Annotated[datetime | None, BeforeValidator(_moment)]
+_Time = Annotated[datetime | None, BeforeValidator(_time)]
 
 
-class DocumentStatus(Tolerant, Status):
+class DocumentStatus(Status):
     """
-    How a run was doing when the orchestrator last told the datastore: 10 to 20 s ago, or in the end.
+    Status of a run in its document; the orchestrator updates it every 10 to 20 s and at the end.
 
-    A document has every value as text; here they have the types of `Status`.
+    Documents have all values as text; here they have the types of `Status`.
     """
 
-    created: _Moment = Field(default=None, alias="created-on")
+    _vital: ClassVar[frozenset[str]] = frozenset()
+
+    created: _Time = Field(default=None, alias="created-on")
     """When the run began, in UTC."""
-    updated: _Moment = Field(default=None, alias="updated-on")
-    """When this was written, in UTC."""
-    completed: _Moment = Field(default=None, alias="completed-on")
-    """When the run ended, in UTC; None while it goes on."""
+    updated: _Time = Field(default=None, alias="updated-on")
+    """When this status was written, in UTC."""
+    completed: _Time = Field(default=None, alias="completed-on")
+    """When the run ended, in UTC; None until then."""
 
     @field_validator("stages", mode="before")
     @classmethod
@@ -95,28 +97,28 @@ class DocumentStatus(Tolerant, Status):
         return _texts(value)
 
 
-class DocumentMeta(Tolerant, Meta):
-    """What the orchestrator says of itself, as a document has it."""
+class DocumentMeta(Meta):
+    """Settings of the orchestrator in the document of a run."""
 
 
-class DocumentOutput(Tolerant, KeyOutput):
-    """A key-output, as a document has it."""
+class DocumentOutput(KeyOutput):
+    """A key-output in the document of a run."""
 
 
-class Document(Tolerant):
-    """What all documents have; fields that are new or of the user's own are kept, and are in `raw`."""
+class Document(Reply):
+    """Fields of all documents; unknown fields and those of the user are kept, also in `raw`."""
 
     instance: str = ""
-    """Where the run's files are: ``file://<id of a gateway>/<path>``; it is the same in all documents of a run."""
+    """Location of the run's files, the same in all documents of a run: ``file://<id of a gateway>/<path>``."""
     uid: str = ""
-    """What the datastore calls the document."""
+    """Id of the document."""
     type: str = ""
-    """Which kind it is: ``experiment``, ``component`` or ``user-metadata``."""
+    """Kind of the document: ``experiment``, ``component`` or ``user-metadata``."""
 
 
 class ExperimentDocument(Document):
     """
-    What the datastore keeps of a run; it is still there when the run was deleted.
+    The document of a run; it stays when the run is deleted.
 
     Source: ``POST documents/api/v1.0/query`` of the datastore's MongoDB proxy.
     """
@@ -124,29 +126,29 @@ class ExperimentDocument(Document):
     name: str = ""
     """Name of the experiment's package."""
     metadata: DocumentMeta = Field(default_factory=DocumentMeta)
-    """What the orchestrator says of itself, what the run was started with, and its tags."""
+    """Settings of the orchestrator, options of the start, and tags."""
     status: DocumentStatus = Field(default_factory=DocumentStatus)
-    """How the run was doing when the document was written."""
-    outputs: Annotated[dict[str, DocumentOutput], BeforeValidator(_mappings)] = Field(default={}, alias="output")
+    """Status of the run when the document was written."""
+    outputs: Annotated[dict[str, DocumentOutput], BeforeValidator(_objects)] = Field(default={}, alias="output")
     """Key-outputs by name."""
     interface: Interface = Field(default_factory=Interface)
-    """What the experiment says of its inputs and properties, and what came of it; blank if it has no interface."""
+    """Inputs and properties of the experiment, with those of the run; empty if it has no interface."""
 
     @property
     def rest_uid(self) -> str | None:
-        """The run's rest-uid; None if it has none, as without the runtime service, or if the text is not a rest-uid."""
+        """rest-uid of the run; None if it is missing, as without the runtime service, or invalid."""
         return _rest_uid(self.metadata.user_metadata.get("rest-uid"))
 
     @property
     def property_table(self) -> dict[str, list[Any]] | None:
-        """Measured properties, column -> values; None if they were not asked for, or nothing was measured."""
+        """Measured properties, column -> values; None if they were not requested or nothing was measured."""
         table = self.interface.raw.get("propertyTable")
         return table if isinstance(table, dict) else None
 
 
 class ComponentDocument(Document):
     """
-    What the datastore keeps of a component of a run.
+    The document of a component of a run.
 
     Source: ``POST documents/api/v1.0/query`` of the datastore's MongoDB proxy.
     """
@@ -156,47 +158,47 @@ class ComponentDocument(Document):
     stage: int | None = None
     """Index of its stage, from 0."""
     reference: str = Field(default="", alias="component-identifier")
-    """Both together, as ``stage0.Compute``."""
+    """Stage and name, as in ``stage0.Compute``."""
     state: ComponentState | None = Field(default=None, alias="component-state")
-    """How it is doing, or how it ended."""
+    """State of the component."""
     location: str = ""
-    """Absolute path of its working directory, at its gateway."""
+    """Absolute path of its working directory, at the gateway."""
     files: Annotated[list[str], BeforeValidator(_texts)] = []
-    """Absolute paths of the files in it, at its gateway; [] until the component is over."""
+    """Absolute paths of the files in it, at the gateway; [] until the component is over."""
     producers: Annotated[dict[str, list[str]], BeforeValidator(_lists)] = {}
-    """Whose files it used: ``<instance>&<reference>`` -> the files."""
+    """Components whose files it used: ``<instance>&<reference>`` -> files."""
     flowir: dict[str, Any] = {}
-    """Its definition."""
+    """Definition of the component."""
     memoization_hash: str = Field(default="", alias="memoization-hash")
-    """The same for components that compute the same from the same; "" until it has succeeded."""
+    """Equal for components that compute the same from the same inputs; "" until it has succeeded."""
     memoization_hash_fuzzy: str = Field(default="", alias="memoization-hash-fuzzy")
-    """As `memoization_hash`, by looser rules."""
+    """Like `memoization_hash`, by looser rules."""
 
     @property
     def is_over(self) -> bool:
-        """Whether it has ended, so that its files do not change any more."""
+        """Whether the component is over, so that its files no longer change."""
         return self.state in (ComponentState.FINISHED, ComponentState.FAILED, ComponentState.COMPONENT_SHUTDOWN)
 
 
 class UserMetadata(Document):
     """
-    What the user said of a run: the ``metadata`` of its start, what the service added to it, and its tags.
+    The document with the metadata of a run: ``metadata`` of its start, what the service added, and tags.
 
     Source: ``POST documents/api/v1.0/query`` of the datastore's MongoDB proxy.
     """
 
-    model_config = ConfigDict(populate_by_name=False)  # the user's own keys may be spelt like our fields
+    model_config = ConfigDict(populate_by_name=False)  # keys of the user may be equal to our names of fields
 
     rest_uid: Annotated[str | None, BeforeValidator(_rest_uid)] = Field(default=None, alias="rest-uid")
-    """The run's rest-uid; None if it has none, as without the runtime service, or if the text is not a rest-uid."""
+    """rest-uid of the run; None if it is missing, as without the runtime service, or invalid."""
     experiment_id: str | None = Field(default=None, alias="experiment-id")
-    """The experiment, as ``name@digest``."""
+    """Experiment, as ``name@digest``."""
     package_name: str | None = Field(default=None, alias="st4sd-package-name")
-    """Name of its package."""
+    """Name of the package."""
     package_digest: str | None = Field(default=None, alias="st4sd-package-digest")
-    """Digest of its package."""
+    """Digest of the package."""
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """All of the document but what every document has: name -> value, texts unless a tag is something else."""
+        """All fields but those of every document: name -> value; values are texts unless a tag is not."""
         return {name: value for name, value in self.raw.items() if name not in Document.model_fields}

@@ -1,4 +1,4 @@
-"""The interface of a virtual experiment: what its inputs are called, and what it measures."""
+"""The interface of a virtual experiment: how its inputs are named, and what it measures."""
 
 from __future__ import annotations
 
@@ -6,43 +6,43 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
-from ._base import Tolerant
+from ._base import Reply
 
 
 def _texts(value: Any) -> list[str]:
-    """What is in a list, as texts: hooks may make ids of numbers. The registry has null for what only a run knows."""
-    return [str(one) for one in value] if isinstance(value, list) else []
+    """Return the items of a list as texts: ids may be numbers. The registry has null for what only a run knows."""
+    return [str(item) for item in value] if isinstance(value, list) else []
 
 
 _Texts = Annotated[list[str], BeforeValidator(_texts)]
 
 
-class InputSpec(Tolerant):
+class InputSpec(Reply):
     """Where the ids of an experiment's inputs come from."""
 
     naming_scheme: str = Field(default="", alias="namingScheme")
-    """What the ids are, as ``SMILES``."""
+    """What the ids are, such as ``SMILES``."""
     extraction: dict[str, Any] = Field(default={}, alias="inputExtractionMethod")
-    """How they are found: the method's name -> its ``source`` and ``args``."""
+    """How the ids are found: name of the method -> its ``source`` and ``args``."""
     has_additional_data: bool = Field(default=False, alias="hasAdditionalData")
     """Whether inputs have files of their own."""
 
 
-class PropertySpec(Tolerant):
-    """One property that an experiment measures."""
+class PropertySpec(Reply):
+    """A property that an experiment measures."""
 
     name: str = ""
-    """Its name; the column of the measured values is the same in lower case."""
+    """Name; the column of the measured values has the same name in lower case."""
     description: str = ""
-    """What its developer says it is."""
+    """Description by the developer."""
     extraction: dict[str, Any] = Field(default={}, alias="propertyExtractionMethod")
-    """How it is read from what a run produced: the method's name -> its ``source`` and ``args``."""
+    """How the property is read from the results of a run: name of the method -> its ``source`` and ``args``."""
     source: dict[str, Any] = {}
-    """What it is read from, in the form before runtime-core 2; {} in today's."""
+    """What it is read from, in the form before runtime-core 2; {} in today's form."""
 
     @property
     def output(self) -> str | None:
-        """The key-output that it is read from; None if it is read from other files."""
+        """Key-output that the property is read from; None if it is read from other files."""
         methods = [method for method in self.extraction.values() if isinstance(method, dict)]
         sources = [self.source.get("output"), *(_key_output(method.get("source")) for method in methods)]
         return next((name for name in sources if isinstance(name, str)), None)
@@ -52,23 +52,23 @@ def _key_output(source: Any) -> Any:
     return source.get("keyOutput") if isinstance(source, dict) else None
 
 
-def _entries(value: Any) -> list[Any]:
-    """Of a list the entries that are mappings."""
-    return [entry for entry in value if isinstance(entry, dict)] if isinstance(value, list) else []
+def _objects(value: Any) -> list[Any]:
+    """Return the objects in a list."""
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
 def _files(value: Any) -> dict[str, list[str]]:
-    """Of a mapping the lists, as lists of texts."""
-    entries = value.items() if isinstance(value, dict) else ()
-    return {name: _texts(paths) for name, paths in entries if isinstance(paths, list)}
+    """Return the lists in an object, as lists of texts."""
+    items = value.items() if isinstance(value, dict) else ()
+    return {name: _texts(paths) for name, paths in items if isinstance(paths, list)}
 
 
-class Interface(Tolerant):
+class Interface(Reply):
     """
-    What an experiment says of its inputs and properties; of a run, also what came of that.
+    Inputs and properties of an experiment; of a run, also its input ids and output files.
 
-    Blank, with an empty `raw`, if the experiment has no interface. The registry also shows a blank one for each
-    package with several platforms, whatever its runs measure.
+    If the experiment has no interface, all fields are empty, and so is `raw`. The registry also has an empty interface
+    for each package with several platforms, whatever its runs measure.
 
     Source: st4sd-runtime-core, ``experiment/model/frontends/flowir.py`` (``type_flowir_interface_structure``).
     """
@@ -77,33 +77,33 @@ class Interface(Tolerant):
     """What the experiment does."""
     input_spec: InputSpec = Field(default_factory=InputSpec, alias="inputSpec")
     """Where the ids of its inputs come from."""
-    properties: Annotated[list[PropertySpec], BeforeValidator(_entries)] = Field(default=[], alias="propertiesSpec")
-    """What it measures."""
+    properties: Annotated[list[PropertySpec], BeforeValidator(_objects)] = Field(default=[], alias="propertiesSpec")
+    """Properties that it measures."""
     input_ids: _Texts = Field(default=[], alias="inputs")
-    """The ids of the inputs of a run, in the order of its input file; [] before it has read them."""
+    """Ids of the inputs of a run, in the order of its input file; [] until the run has read them."""
     additional_input_data: Annotated[dict[str, list[str]], BeforeValidator(_files)] = Field(
         default={}, alias="additionalInputData"
     )
-    """input id -> the files that belong to it, of a run whose inputs have such files."""
+    """Input id -> paths of its own files, of a run whose inputs have such files."""
     output_files: _Texts = Field(default=[], alias="outputFiles")
-    """What the orchestrator made of it in a run, as ``output/properties.csv``: paths inside the instance."""
+    """Files that the orchestrator wrote from it, such as ``output/properties.csv``: paths inside the instance."""
 
     @property
     def measures(self) -> bool | None:
-        """Whether runs measure properties; None if the interface is blank, which may mean that it is not known."""
+        """Whether runs measure properties; None if the interface is empty, since then it may be unknown."""
         is_known = any(name in self.raw for name in ("description", "inputSpec", "propertiesSpec"))
         return bool(self.properties) if is_known else None
 
     @property
     def property_names(self) -> list[str]:
-        """The names of what it measures, in the order of the interface."""
-        return [one.name for one in self.properties]
+        """Names of the properties, in the order of the interface."""
+        return [spec.name for spec in self.properties]
 
     @property
     def properties_by_output(self) -> dict[str, list[str]]:
-        """key-output -> the names of the properties that are read from it; those read from other files are left out."""
+        """Key-output -> names of the properties that are read from it, without those read from other files."""
         found: dict[str, list[str]] = {}
-        for one in self.properties:
-            if one.output is not None:
-                found.setdefault(one.output, []).append(one.name)
+        for spec in self.properties:
+            if spec.output is not None:
+                found.setdefault(spec.output, []).append(spec.name)
         return found

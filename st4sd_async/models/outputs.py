@@ -1,4 +1,4 @@
-"""What an instance leaves behind: its key-outputs, and their contents."""
+"""Results of an instance: key-outputs, their contents, and downloaded files."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from ._base import Reply
 if TYPE_CHECKING:
     import pandas
 
+    from .._errors import St4sdError
     from .._render.cards import Card
 
 _VERSION = re.compile(r"[0-9]{1,18}")
@@ -29,7 +30,7 @@ _VERSION = re.compile(r"[0-9]{1,18}")
 
 class KeyOutput(Displayable, Reply):
     """
-    A file or folder that the experiment's developer flagged as being of special interest.
+    A file or folder that the developer of the experiment marked as a result.
 
     Source: ``GET instances/{id}/outputs`` of the runtime service, where every value is text.
     """
@@ -37,19 +38,19 @@ class KeyOutput(Displayable, Reply):
     filename: str | None = None
     """Name of the file or folder."""
     filepath: str | None = None
-    """Its path inside the instance's directory."""
+    """Path in the instance's directory."""
     description: str | None = None
-    """What the developer says it is."""
+    """Description by the developer."""
     type: str | None = None
-    """Kind of file, as the developer words it; often empty."""
+    """Kind of file, in the developer's words; often empty."""
     version: int | None = None
-    """How often it was produced, counted from 1."""
+    """Version: 1 for the first, and 1 more each time it is produced again."""
     created: datetime | None = Field(default=None, alias="creationtime")
-    """When this version was made, in UTC."""
+    """When this version was produced, in UTC."""
     final: bool | None = None
-    """Whether no newer version will follow."""
+    """Whether this is the last version."""
     production: bool | None = None
-    """Whether a production stage made it."""
+    """Whether a production stage produced it."""
 
     @field_validator("version", mode="before")
     @classmethod
@@ -83,10 +84,10 @@ class KeyOutput(Displayable, Reply):
 
 
 def _moment(text: str) -> datetime | None:
-    """A time as the servers write it: seconds since 1970, or ``2026-11-22T100522.972908``; None if neither."""
+    """Return a time that is given as seconds since 1970 or as ``2026-11-22T100522.972908``; None if it is neither."""
     try:
         return datetime.fromtimestamp(float(text), UTC)
-    except (OverflowError, OSError):  # a time that no calendar has
+    except (OverflowError, OSError):  # out of range
         return None
     except ValueError:
         pass
@@ -102,7 +103,7 @@ def _moment(text: str) -> datetime | None:
 @dataclass(frozen=True)
 class Output:
     """
-    The contents of a key-output: a file as it is, a folder as a zip archive.
+    The content of a key-output: that of a file, or a zip archive of a folder.
 
     Source: ``GET instances/{id}/outputs/{name}`` of the runtime service.
     """
@@ -110,30 +111,30 @@ class Output:
     name: str
     """Name of the key-output."""
     filename: str
-    """Name that the service gives the file; ``<folder>.zip`` for a folder. Not safe as a path: `save` makes it so."""
+    """File name from the service, ``<folder>.zip`` for a folder. Not safe as a path; `save` makes a safe name of it."""
     content: bytes = field(repr=False)
-    """The bytes."""
+    """Content of the file or archive."""
     media_type: str = "application/octet-stream"
-    """``application/zip`` for a folder."""
+    """Media type; ``application/zip`` for a folder."""
 
     @property
     def is_folder(self) -> bool:
-        """Whether the contents are a zip archive that the service made of a folder."""
+        """Whether the content is a zip archive of a folder."""
         return self.media_type == "application/zip"
 
     def text(self, encoding: str = "utf-8") -> str:
         """
-        The contents as text.
+        Return the content as text.
 
         Raises:
-            ValueError: The key-output is a folder, or its contents are not in that encoding.
+            ValueError: The key-output is a folder, or its content is not in that encoding.
         """
         self._check_file()
         return self.content.decode(encoding)
 
     def dataframe(self) -> pandas.DataFrame:
         """
-        The contents of a CSV file as a pandas DataFrame; commas, semicolons, tabs or blanks separate its cells.
+        Return the content of a CSV file as a pandas DataFrame; the separator may be a comma, semicolon, tab or blank.
 
         Raises:
             ImportError: pandas is not installed.
@@ -153,10 +154,10 @@ class Output:
 
     def save(self, directory: str | os.PathLike[str]) -> Path:
         """
-        Write the contents into a directory, which is made if it is missing, and return the file's path.
+        Write the content to a file in a directory, which is created if missing, and return the path of the file.
 
-        The name is `filename` without anything that could lead elsewhere. A file of that name is
-        replaced in one step: whoever reads it sees the old contents or the new ones.
+        The file name is `filename` without any part that leads out of the directory. An existing file is replaced in
+        one step, so that readers see the old content or the new one.
         """
         folder = Path(directory)
         folder.mkdir(parents=True, exist_ok=True)
@@ -171,18 +172,18 @@ class Output:
 
     def unpack(self, directory: str | os.PathLike[str]) -> list[Path]:
         """
-        Unpack the archive of a folder key-output into a directory, and return the files' paths.
+        Unpack the archive of a folder key-output into a directory, and return the paths of the files.
 
-        Nothing is written outside of the directory, which is made if it is missing, and nothing at all unless the
-        whole archive proves good; then files of the same names are replaced. A name that begins with ``.st4sd-``,
-        which downloads use for files of their own, gets a ``_`` in front.
+        The directory is created if missing. Nothing is written outside of it, and nothing at all unless the whole
+        archive is valid; then existing files are replaced. Names that begin with ``.st4sd-``, which downloads use
+        for their own files, get the prefix ``_``.
 
         Raises:
-            UnsafeArchive: A name leads elsewhere, or the contents are not what the archive says of them.
-            DownloadError: The archive is cut short or damaged, or something in the directory is in the way.
-            ValueError: The key-output is a file: `save` it.
+            UnsafeArchive: A name leads out of the directory, or the content differs from what the archive declares.
+            DownloadError: The archive is incomplete or damaged, or something in the directory is in the way.
+            ValueError: The key-output is a file; use `save`.
         """
-        from .._results.target import extract  # not with the package: most programs unpack nothing
+        from .._results.target import extract  # not imported with the package: most programs unpack nothing
 
         if not self.is_folder:
             raise ValueError(f"key-output {self.name!r} is a file, not a folder: save() writes it")
@@ -191,3 +192,44 @@ class Output:
             archive = Path(scratch, "output.zip")
             archive.write_bytes(self.content)
             return [folder / member.path for member in extract(archive, folder)]
+
+
+@document_fields
+@dataclass(frozen=True)
+class Download(Displayable):
+    """A downloaded file; it is complete."""
+
+    path: Path
+    """Path of the file."""
+    size: int
+    """Size in bytes."""
+    sha256: str
+    """SHA-256 of the content, in hexadecimal."""
+    source: str
+    """Origin: ``file://<id of a gateway>/<path>``, ``<rest-uid>/outputs/<key-output>`` or ``s3://bucket/key``."""
+
+    def _card(self) -> Card:
+        from .._render.cards import Badge, Card, Tone, facts_of, format_size
+
+        facts = facts_of({"size": format_size(self.size), "source": self.source, "sha256": self.sha256})
+        return Card(str(self.path), kind="download", badge=Badge("whole", Tone.GOOD), facts=facts)
+
+
+@document_fields
+@dataclass(frozen=True)
+class DownloadFailed(Displayable):
+    """A file or the files of a folder that could not be downloaded; nothing incomplete is left under its name."""
+
+    path: Path
+    """Path that it should have."""
+    source: str
+    """Origin, as in `Download`."""
+    error: St4sdError
+    """Why it could not be downloaded."""
+
+    def _card(self) -> Card:
+        from .._render.cards import Badge, Card, Tone, facts_of, with_error
+
+        facts = facts_of({"source": self.source})
+        card = Card(str(self.path), kind="download", badge=Badge("failed", Tone.BAD), facts=facts)
+        return with_error(card, self.error)

@@ -5,71 +5,65 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
 from .._render.displayable import Displayable
 from .._util.field_docs import document_fields
 from .._util.printable import MAX_REPR_LENGTH, one_line, shorten
-from ._base import Entry, Reply
+from ._base import JsonObject, NullAsDict, NullAsList, RegistryEntry, Reply, Strings
 from .interface import Interface
 
 if TYPE_CHECKING:
     from .._render.cards import Card
 
-# Lists of the service are marshalled: what is missing comes as null, and invalid entries come as
-# they are, so every part may be absent.
-_List = BeforeValidator(lambda value: [] if value is None else value)
-_Dict = BeforeValidator(lambda value: {} if value is None else value)
-_Strings = Annotated[list[str], _List]
-
 
 class Named(Reply):
-    """Something the package has, by name."""
+    """A part of a package that has a name."""
 
     name: str | None = None
-    """Its name."""
+    """Name."""
 
 
 class Variable(Named):
-    """A variable and what it is set to, or may be."""
+    """A variable with its value or its allowed values."""
 
     value: Any = None
-    """Its value; in ``execution_options`` the default of a variable that takes any value."""
-    choices: Annotated[list[dict[str, Any]], _List] = Field(default=[], alias="valueFrom")
-    """``[{"value": ...}]``: the values allowed; for defaults also the platform each belongs to."""
+    """Value; in ``execution_options`` the default of a variable that takes any value."""
+    choices: Annotated[list[dict[str, Any]], NullAsList] = Field(default=[], alias="valueFrom")
+    """Allowed values as ``[{"value": ...}]``; in the defaults of the registry also the platform of each."""
 
 
 class GitLocation(Reply):
-    """Where a package is in git."""
+    """Location of a package in git."""
 
     url: str | None = Field(default=None, repr=False)
-    """Address of the repository; a repr leaves it out, because there may be a token in it."""
+    """URL of the repository; not in the `repr`, because it may contain a token."""
     branch: str | None = None
-    """Branch, unless a tag or a commit is named."""
+    """Branch; None if a tag or a commit is given."""
     tag: str | None = None
-    """Tag, unless a branch or a commit is named."""
+    """Tag; None if a branch or a commit is given."""
     commit: str | None = None
-    """Commit id, unless a branch or a tag is named."""
+    """Commit id; None if a branch or a tag is given."""
 
 
 class GitSource(Reply):
     """A package in git."""
 
     location: GitLocation | None = None
-    """Where it is."""
+    """Repository and version."""
     version: str | None = None
     """Commit id that the service cloned."""
     security: Any = Field(default=None, repr=False)
-    """How the service gets at it, as it came; a repr leaves it out, because there may be a token in it."""
+    """Credentials of the service for the repository, unchanged; not in the `repr`."""
 
 
 class Source(Reply):
-    """Where a base package comes from; other kinds than git stay in `raw`."""
+    """Where a base package comes from; `raw` has other kinds than these."""
 
     git: GitSource | None = None
-    """The package in git, None if it comes from elsewhere."""
+    """Package in git; None if it comes from elsewhere."""
     s3: Any = Field(default=None, repr=False)
-    """The package in a bucket, as it came; a repr leaves it out, because there may be keys in it."""
+    """Package in a bucket, unchanged; not in the `repr`, because it may contain keys."""
 
 
 class BasePackage(Named):
@@ -78,63 +72,63 @@ class BasePackage(Named):
     source: Source | None = None
     """Where it comes from."""
     dependencies: Any = Field(default=None, repr=False)
-    """What its images need, as it came; a repr leaves it out, because there may be a password in it."""
+    """Image registries that it needs, unchanged; not in the `repr`, because it may contain a password."""
 
 
 class Base(Reply):
-    """The packages underneath."""
+    """The base packages of an experiment."""
 
-    packages: Annotated[list[BasePackage], _List] = []
-    """The base packages; most experiments have one, called ``main``."""
+    packages: Annotated[list[BasePackage], NullAsList] = []
+    """Base packages; most experiments have one, named ``main``."""
 
 
 class PackageMetadata(Named):
-    """What its author says of an experiment."""
+    """Metadata that the author of an experiment gives."""
 
-    tags: _Strings = []
+    tags: Strings = []
     """Tags that the push asked for."""
-    keywords: _Strings = []
+    keywords: Strings = []
     """Keywords."""
     license: str | None = None
     """Licence."""
     maintainer: str | None = None
-    """Who maintains it."""
+    """Maintainer."""
     description: str | None = None
-    """What it does."""
+    """What the experiment does."""
 
 
 class Defaults(Reply):
-    """What a start has that does not choose."""
+    """Defaults of what a start may choose."""
 
-    variables: Annotated[list[Variable], _List] = []
-    """The values of variables, in ``choices``: one for each platform."""
+    variables: Annotated[list[Variable], NullAsList] = []
+    """Defaults of variables, in ``choices``: one for each platform."""
 
 
 class RegistryMetadata(Reply):
-    """What the registry found out about an experiment."""
+    """Metadata that the registry derives from an experiment."""
 
     created_on: str | None = Field(default=None, alias="createdOn")
-    """When it was pushed first, as ``2026-11-22T10:05:07.116780+0000``."""
+    """When it was first pushed, as in ``2026-11-22T10:05:07.116780+0000``."""
     digest: str | None = None
     """``sha256x`` and the start of a hash over packages and parameterisation."""
-    tags: _Strings = []
-    """Tags it has now; an older push of the same name has fewer and fewer."""
+    tags: Strings = []
+    """Tags that it has now; a later push of the same name may take them away."""
     times_executed: int | None = Field(default=None, alias="timesExecuted")
     """How often it was started."""
-    inputs: Annotated[list[Named], _List] = []
-    """Input files that every start must bring."""
-    data: Annotated[list[Named], _List] = []
-    """Data files that the package has."""
-    container_images: Annotated[list[Named], _List] = Field(default=[], alias="containerImages")
-    """Images that its components run in, as far as they do not depend on a start."""
-    output: Annotated[list[Named], _List] = []
+    inputs: Annotated[list[Named], NullAsList] = []
+    """Input files; every start must provide all of them."""
+    data: Annotated[list[Named], NullAsList] = []
+    """Data files of the package."""
+    container_images: Annotated[list[Named], NullAsList] = Field(default=[], alias="containerImages")
+    """Images of the components, without those that depend on a start."""
+    output: Annotated[list[Named], NullAsList] = []
     """Key-outputs."""
-    platforms: _Strings = []
-    """Platforms that the package knows."""
-    defaults: Annotated[Defaults, _Dict] = Field(default_factory=Defaults, alias="executionOptionsDefaults")
-    """What a start has that does not choose."""
-    interface: Annotated[Interface, _Dict] = Field(default_factory=Interface)
-    """What it says of its inputs and measured properties; blank if it has no interface, or several platforms."""
+    platforms: Strings = []
+    """Platforms of the package."""
+    defaults: Annotated[Defaults, NullAsDict] = Field(default_factory=Defaults, alias="executionOptionsDefaults")
+    """Defaults of what a start may choose."""
+    interface: Annotated[Interface, NullAsDict] = Field(default_factory=Interface)
+    """Inputs and properties; empty if the experiment has no interface, or several platforms."""
 
     @property
     def measures(self) -> bool | None:
@@ -143,48 +137,48 @@ class RegistryMetadata(Reply):
 
 
 class Metadata(Reply):
-    """What is known about an experiment."""
+    """Metadata of an experiment."""
 
-    package: Annotated[PackageMetadata, _Dict] = Field(default_factory=PackageMetadata)
-    """What its author says."""
-    registry: Annotated[RegistryMetadata, _Dict] = Field(default_factory=RegistryMetadata)
-    """What the registry found out."""
+    package: Annotated[PackageMetadata, NullAsDict] = Field(default_factory=PackageMetadata)
+    """Metadata given by the author."""
+    registry: Annotated[RegistryMetadata, NullAsDict] = Field(default_factory=RegistryMetadata)
+    """Metadata derived by the registry."""
 
 
 class Presets(Reply):
     """What a start cannot change."""
 
-    variables: Annotated[list[Variable], _List] = []
+    variables: Annotated[list[Variable], NullAsList] = []
     """Variables with fixed values."""
     platform: str | None = None
-    """The platform, if fixed."""
+    """Platform; None if it is not fixed."""
     environment_variables: Any = Field(default=None, alias="environmentVariables", repr=False)
-    """Environment of the orchestrator, as it came; treated as secret, as that of a start is."""
+    """Environment of the orchestrator, unchanged; treated as secret, like that of a start."""
 
 
 class ExecutionOptions(Reply):
     """What a start may choose."""
 
-    variables: Annotated[list[Variable], _List] = []
+    variables: Annotated[list[Variable], NullAsList] = []
     """Variables that may be set."""
-    data: Annotated[list[Named], _List] = []
-    """Data files that may be overridden."""
-    platform: _Strings = []
+    data: Annotated[list[Named], NullAsList] = []
+    """Data files that may be replaced."""
+    platform: Strings = []
     """Platforms to choose from; the first is the default."""
 
 
 class Parameterisation(Reply):
-    """What is fixed and what may be chosen at a start."""
+    """What is fixed, and what a start may choose."""
 
-    presets: Annotated[Presets, _Dict] = Field(default_factory=Presets)
-    """Fixed."""
-    execution_options: Annotated[ExecutionOptions, _Dict] = Field(
+    presets: Annotated[Presets, NullAsDict] = Field(default_factory=Presets)
+    """What is fixed."""
+    execution_options: Annotated[ExecutionOptions, NullAsDict] = Field(
         default_factory=ExecutionOptions, alias="executionOptions"
     )
-    """To be chosen."""
+    """What a start may choose."""
 
 
-class Experiment(Displayable, Entry):
+class Experiment(Displayable, RegistryEntry):
     """
     A parameterised virtual experiment package in the service's registry.
 
@@ -193,21 +187,21 @@ class Experiment(Displayable, Entry):
 
     _vital: ClassVar[frozenset[str]] = frozenset({"base", "metadata", "parameterisation"})
 
-    base: Annotated[Base, _Dict] = Field(default_factory=Base)
-    """The packages underneath."""
-    metadata: Annotated[Metadata, _Dict] = Field(default_factory=Metadata)
-    """What is known about it."""
-    parameterisation: Annotated[Parameterisation, _Dict] = Field(default_factory=Parameterisation)
-    """What is fixed and what may be chosen at a start."""
+    base: Annotated[Base, NullAsDict] = Field(default_factory=Base)
+    """Base packages."""
+    metadata: Annotated[Metadata, NullAsDict] = Field(default_factory=Metadata)
+    """Metadata by the author and by the registry."""
+    parameterisation: Annotated[Parameterisation, NullAsDict] = Field(default_factory=Parameterisation)
+    """What is fixed, and what a start may choose."""
 
     @property
     def name(self) -> str | None:
-        """Its name."""
+        """Name."""
         return self.metadata.package.name
 
     @property
     def digest(self) -> str | None:
-        """What its contents are recognised by: the same content has the same digest."""
+        """Digest of the content: the same content has the same digest."""
         return self.metadata.registry.digest
 
     @property
@@ -217,7 +211,7 @@ class Experiment(Displayable, Entry):
 
     @property
     def identifier(self) -> str:
-        """``name@digest``: names exactly this content, whatever is pushed later."""
+        """``name@digest``: identifies exactly this content, whatever is pushed later."""
         return f"{self.name}@{self.digest}" if self.digest else str(self.name)
 
     def __str__(self) -> str:
@@ -268,26 +262,26 @@ def _variable_text(variable: Variable) -> str:
 
 @document_fields
 class ExperimentList(list[Experiment]):
-    """The experiments of a registry, and what it complains about."""
+    """The experiments of a registry, with the problems that it reports."""
 
     def __init__(self, entries: list[Experiment], problems: list[Any], raw: dict[str, Any]) -> None:
         super().__init__(entries)
         self.problems = problems
-        """What is wrong with entries of the registry, as the service words it, and entries that could not be read."""
+        """Problems of entries as the service reports them, and entries that could not be read."""
         self.raw = raw
-        """The dictionary as it came."""
+        """JSON object as the service sent it."""
 
 
 class StartSkeleton(Reply):
     """
-    What a start of an experiment may say, as a payload with magic values to fill in.
+    A template of a start payload for an experiment, with placeholders to replace.
 
     Source: ``GET experiments/{identifier}/start/payload/`` of the runtime service.
     """
 
-    payload: Annotated[dict[str, Any], _Dict] = {}
-    """A start payload whose texts in double braces are to be replaced."""
-    magic_values: Annotated[dict[str, Any], _Dict] = Field(default={}, alias="magicValues")
-    """What each of those texts means."""
-    problems: Annotated[list[Any], _List] = []
-    """What is wrong with the experiment, if anything."""
+    payload: JsonObject = {}
+    """Start payload; its placeholders are in double braces."""
+    magic_values: JsonObject = Field(default={}, alias="magicValues")
+    """Placeholder -> what it stands for."""
+    problems: Annotated[list[Any], NullAsList] = []
+    """Problems of the experiment."""

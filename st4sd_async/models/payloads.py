@@ -1,4 +1,4 @@
-"""The start payload, field by field as the service documents it."""
+"""Start payloads, field by field as the service documents them."""
 
 from __future__ import annotations
 
@@ -13,24 +13,25 @@ from .._util.field_docs import document_fields
 from ._base import Payload
 
 
-def _plain(value: Any) -> Any:
+def _unboxed(value: Any) -> Any:
+    """Return a NumPy scalar as a Python value."""
     return value.item() if hasattr(value, "item") else value
 
 
 def is_scalar(value: Any) -> bool:
-    """Whether a value is one of those that the service turns into text."""
-    return isinstance(_plain(value), bool | int | float | str)
+    """Return whether the service accepts a value as that of a variable: text, a number or a boolean."""
+    return isinstance(_unboxed(value), bool | int | float | str)
 
 
 def _scalar(value: Any) -> Any:
-    plain = _plain(value)
-    if not is_scalar(plain):
+    scalar = _unboxed(value)
+    if not is_scalar(scalar):
         raise ValueError(f"must be text, a number or a boolean, not {type(value).__name__}")
-    return plain
+    return scalar
 
 
 Scalar = Annotated[Any, BeforeValidator(_scalar)]
-"""A value of a variable, of metadata or of the environment (NumPy's too); the service turns it into text."""
+"""A value of a variable, of metadata or of the environment, NumPy scalars included; the service converts it to text."""
 
 
 def _definition(value: Any) -> Any:
@@ -40,7 +41,7 @@ def _definition(value: Any) -> Any:
 
 
 Definition = Annotated[Mapping[str, Any] | str | Path, BeforeValidator(_definition)]
-"""A definition: a mapping, YAML as a text, or the `Path` of a file of it."""
+"""A definition: a mapping, YAML as text, or the `Path` of a YAML file."""
 
 
 def _stripped(value: SecretStr) -> SecretStr:
@@ -52,27 +53,27 @@ _Key = Annotated[SecretStr, AfterValidator(_stripped)]
 
 class FileContent(Payload):
     """
-    An input or data file: its contents here, or where the service finds them.
+    An input or data file: its content, or where the service finds it.
 
-    Without ``content`` the file comes from the payload's ``s3`` bucket or dataset, or from a volume.
+    Without ``content``, the file comes from the payload's ``s3`` bucket or dataset, or from a volume.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
 
     filename: str | None = None
-    """Name of the file; with S3, a dataset or a volume the path there (``path:name`` renames it)."""
+    """Name of the file; with S3, a dataset or a volume, its path there (``path:name`` renames it)."""
     content: Any = Field(default=None, repr=False)
-    """Text, UTF-8 bytes, a `Path` that is read at the start, or a pandas DataFrame that becomes CSV."""
+    """Content: text, UTF-8 bytes, a `Path` that is read at the start, or a pandas DataFrame that is sent as CSV."""
     sourceFilename: str | None = None
-    """Path in the bucket, dataset or volume; goes with ``targetFilename``."""
+    """Path in the bucket, dataset or volume; requires ``targetFilename``."""
     targetFilename: str | None = None
-    """Name the file gets; no directories."""
+    """Name that the experiment sees; without directories."""
     volume: str | None = None
     """Identifier of one of the payload's volumes."""
 
     @property
     def name(self) -> str | None:
-        """The name that the experiment will see."""
+        """Name that the experiment sees."""
         if self.targetFilename:
             return self.targetFilename
         if self.filename is None or self.content is not None:
@@ -82,72 +83,72 @@ class FileContent(Payload):
 
 class S3(Payload):
     """
-    A bucket to read from, or a Datashim dataset that stands for one.
+    A bucket to read from, or the Datashim dataset of a bucket.
 
         S3(bucket="mine", endpoint="https://s3.example", accessKeyID="...", secretAccessKey="...")
-        S3(dataset="mine")     and nothing beside it
+        S3(dataset="mine")     without any other field
 
-    The keys are in no repr and no message; ``endpoint`` is the URL of the S3 service, ``region`` None if it has none.
+    The keys never appear in a `repr` or a message.
     """
 
     accessKeyID: _Key | None = None
-    """Access key id; blanks around it, as the line break at the end of a file, are no part of it."""
+    """Access key id; whitespace around it, such as the line break at the end of a file, is removed."""
     secretAccessKey: _Key | None = None
-    """Secret access key; likewise."""
+    """Secret access key; whitespace around it is removed."""
     bucket: str | None = None
     """Name of the bucket."""
     endpoint: str | None = None
     """URL of the S3 service."""
     region: str | None = None
-    """Region, if the service has any."""
+    """Region; None if the S3 service has no regions."""
     dataset: str | None = None
-    """Name of a Datashim dataset, in place of all the others."""
+    """Name of a Datashim dataset, instead of all other fields."""
 
 
 class S3Store(Payload):
     """
     A bucket to upload key-outputs to, at the end of each stage.
 
-    A file becomes ``<bucketPath>/<its own name>``, a folder ``<bucketPath>/<its own name>/...``. So another run that
-    uploads to the same folder replaces what the first one did: give each its own, or use ``%(instanceDir)s`` in it.
-    What cannot be uploaded is left out, and only the log of the orchestrator says so.
+    A file is uploaded as ``<bucketPath>/<name>``, a folder as ``<bucketPath>/<name>/...``. Another run that uploads to
+    the same folder replaces the files: give each run its own folder, or use ``%(instanceDir)s`` in the path. If an
+    upload fails, only the log of the orchestrator reports it.
 
         S3Store(credentials=S3(bucket="mine", ...), bucketPath="campaign/%(instanceDir)s")
     """
 
     credentials: S3 | None = None
-    """The bucket and how to write to it."""
+    """Bucket, with keys that may write to it."""
     bucketPath: str | None = None
-    """Folder in the bucket, which the orchestrator needs; absent: ``workflow_instances/``. ``%(instanceDir)s`` in it
-    stands for the name of the run's directory."""
+    """Folder in the bucket; None means ``workflow_instances/``. ``%(instanceDir)s`` stands for the name of the run's
+    directory."""
 
 
 @document_fields
 @dataclass(frozen=True)
 class Staged:
     """
-    Local files that were uploaded to a bucket, and how a payload names them.
+    Local files that were uploaded to a bucket, to use in a payload.
 
-    draft.use(staged)                                            into a `Draft`, as inputs and data
-    client.start("demo", {**staged.as_inputs(), "platform": ...})   into a payload, all as inputs
+        draft.use(staged)                                               # in a `Draft`, as inputs and data
+        client.start("demo", {**staged.as_inputs(), "platform": ...})   # in a payload, all as inputs
     """
 
     s3: S3
-    """The bucket, for the field ``s3`` of a payload."""
+    """Bucket, for the field ``s3`` of a payload."""
     files: Mapping[str, FileContent]
-    """Name that the experiment sees -> the file in the bucket, without contents."""
+    """Name that the experiment sees -> file in the bucket, without content."""
 
     def as_inputs(self) -> dict[str, Any]:
-        """The part of a payload in which all files are input files."""
+        """Return the fields of a payload in which all files are input files."""
         return {"s3": self.s3, "inputs": list(self.files.values())}
 
     def as_data(self) -> dict[str, Any]:
-        """The part of a payload in which all files are data files."""
+        """Return the fields of a payload in which all files are data files."""
         return {"s3": self.s3, "data": list(self.files.values())}
 
 
 class VolumeType(Payload):
-    """What a volume is made of: exactly one of the four."""
+    """The source of a volume: set exactly one field."""
 
     persistentVolumeClaim: str | None = None
     """Name of a PersistentVolumeClaim."""
@@ -163,90 +164,90 @@ class Volume(Payload):
     """A volume to mount while the instance runs."""
 
     type: VolumeType
-    """What it is made of."""
+    """Source of the volume."""
     identifier: str | None = None
-    """The name by which ``inputs`` and ``data`` refer to it."""
+    """Name by which ``inputs`` and ``data`` refer to the volume."""
     applicationDependency: str | None = None
-    """Application dependency that it stands for."""
+    """Application dependency that the volume provides."""
     subPath: str | None = None
     """Path inside the volume."""
     readOnly: bool | None = None
-    """Absent: True."""
+    """Whether the volume is mounted read-only; None means True."""
 
 
 class OrchestratorResources(Payload):
-    """Limits of the container that hosts the orchestrator, in Kubernetes' units."""
+    """Limits of the orchestrator's container, in Kubernetes units."""
 
     cpu: str | float | None = None
-    """For example ``"1"`` or ``"500m"``."""
+    """CPU, such as ``"1"`` or ``"500m"``."""
     memory: str | None = None
-    """For example ``"500Mi"``."""
+    """Memory, such as ``"500Mi"``."""
 
 
 class RuntimePolicy(Payload):
-    """A policy that may rewrite the experiment at its start."""
+    """A policy of the service that may change the experiment when it starts."""
 
     name: str | None = None
     """Name of the policy."""
     config: Mapping[str, Any] | None = None
-    """Its options."""
+    """Options of the policy."""
 
 
 class StartOptions(Payload):
-    """What all starts have in common."""
+    """Fields that all starts have in common."""
 
     data: list[FileContent] | None = None
-    """Data files: those of a package to override, where it allows that; of a lambda experiment all it has."""
+    """Data files: those that replace files of the package, if it allows that; of a lambda experiment, all."""
     variables: Mapping[str, Scalar] | None = None
-    """Variables to set, where the package allows that."""
+    """Variables to set, if the package allows that: name -> value."""
     environmentVariables: Mapping[str, Scalar] | None = Field(default=None, repr=False)
-    """Environment of the orchestrator; treated as secret in messages."""
+    """Environment of the orchestrator: name -> value; treated as secret in messages."""
     additionalOptions: list[str] | None = None
-    """Command line options of the orchestrator."""
+    """Command-line options of the orchestrator."""
     orchestrator_resources: OrchestratorResources | None = None
     """Limits of the orchestrator's container."""
     volumes: list[Volume] | None = None
     """Volumes to mount."""
     s3: S3 | None = None
-    """Where input and data files without contents come from."""
+    """Bucket or dataset of the input and data files without content."""
     s3Store: S3Store | None = None
-    """Where key-outputs are uploaded to; not together with ``datasetStoreURI``."""
+    """Bucket to upload key-outputs to; not together with ``datasetStoreURI``."""
     datasetStoreURI: str | None = None
-    """``dataset://name/path`` to upload key-outputs to. As its source says, the service does so for lambda experiments;
-    for others it takes this and uploads nothing."""
+    """Dataset to upload key-outputs to, as ``dataset://name/path``. By its source code, the service accepts this for
+    all experiments, but uploads the key-outputs of lambda experiments only."""
     metadata: Mapping[str, Scalar] | None = None
-    """Names and values kept with the instance and found again in ``status.meta.user_metadata``; names hold no colon."""
+    """Metadata to keep with the instance, as in ``status.meta.user_metadata``: name -> value; no colons in names."""
 
 
 class StartPayload(StartOptions):
     """
-    What a start says. All of it is optional as far as the package allows.
+    Options of a start; which ones are required depends on the package.
 
-    Field names are those of the service. What you do not set is not sent.
+    Fields are named as the service names them. Fields that are not set are not sent.
 
     Source: ``POST experiments/{identifier}/start`` of the runtime service.
     """
 
     inputs: list[FileContent] | None = None
-    """Input files; a package names those that every start must bring."""
+    """Input files; every start must provide all that the package names."""
     platform: str | None = None
-    """Platform to execute on, where the package leaves the choice."""
+    """Platform to execute on, if the package does not fix it; None means the default."""
     runtimePolicy: RuntimePolicy | None = None
-    """Policy that may rewrite the experiment."""
+    """Policy of the service that may change the experiment."""
 
 
 class LambdaPayload(StartOptions):
     """
-    An experiment that is in no registry, and what its start says.
+    An experiment that is in no registry, and the options of its start.
 
-    Field names are those of the service. What you do not set is not sent.
+    Fields are named as the service names them. Fields that are not set are not sent.
 
     Source: ``POST experiments/lambda/start`` of the runtime service.
     """
 
     lambdaFlowIR: Definition
-    """The definition, in FlowIR or DSL 2.0: a mapping, YAML as a text, or the `Path` of a file of it."""
+    """Definition in FlowIR or DSL 2.0: a mapping, YAML as text, or the `Path` of a YAML file."""
     scripts: list[FileContent] | None = None
-    """Programs to place into the ``bin`` folder of the experiment, with their contents."""
+    """Programs to put into the ``bin`` folder of the experiment, with their content."""
     validate_flowir: bool | None = None
-    """Whether the service checks the definition first; absent: True."""
+    """Whether the service checks the definition first; None means True."""

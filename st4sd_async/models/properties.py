@@ -1,4 +1,4 @@
-"""The table of what runs measured."""
+"""Measured properties of runs, as a table."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from .._render.cards import Card
 
 INPUT_ID = "input-id"
-"""The column with the ids of the inputs."""
+"""Column with the ids of the inputs."""
 RUN = "rest-uid"
-"""The column with the ids of the runs, in a table of several."""
-SHOWN_ROWS = 10
-"""Rows in the text of a table; the rest is counted."""
+"""Column with the ids of the runs, in a table of several runs."""
+MAX_TEXT_ROWS = 10
+"""Rows in the text of a table; the others are only counted."""
 MAX_CARD_ROWS = 20
 """Rows in a notebook."""
 MAX_CARD_PROBLEMS = 5
@@ -35,7 +35,7 @@ _NUMBERS = {"NaN": nan, "inf": inf, "-inf": -inf}
 
 
 def is_table(value: Any) -> TypeGuard[dict[str, list[Any]]]:
-    """Whether a JSON value is a table as services say it: column -> values, as many in each."""
+    """Return whether a JSON value is a table of the service: column -> values, with columns of equal length."""
     if not isinstance(value, dict) or not all(isinstance(column, list) for column in value.values()):
         return False
     return len({len(column) for column in value.values()}) <= 1
@@ -45,35 +45,35 @@ def is_table(value: Any) -> TypeGuard[dict[str, list[Any]]]:
 @dataclass(frozen=True)
 class Properties(Displayable):
     """
-    What one run measured, or several: a table with a row for each measurement.
+    Measured properties of one run or several: a table with a row for each measurement.
 
         table = await run.properties()
-        table.column("energy")            # its values, one a row
+        table.column("energy")            # its values, one per row
         table["energy"]                   # the same
         for row in table: ...             # {"input-id": "CCO", "energy": -4.5}
         table.dataframe()                 # for pandas
 
-    Column names are lower-case, as the orchestrator writes them. The column ``input-id`` says which input of
-    the run was measured, in the naming scheme of its `Interface`, as ``CCO``. Rows are as the orchestrator
-    wrote them: sorted by it, and more than one for an input that was given more than once. What was not measured
-    is NaN. A table of several runs begins with the column ``rest-uid``.
+    Column names are lower-case, as the orchestrator writes them. The column ``input-id`` has the measured input of the
+    run, in the naming scheme of its `Interface`, such as ``CCO``. Rows are in the order of the orchestrator, which
+    sorts by ``input-id``; an input that was given twice has two rows. Values that were not measured are NaN. A table
+    of several runs begins with the column ``rest-uid``.
     """
 
     columns: tuple[str, ...]
-    """The names of the columns."""
+    """Names of the columns."""
     rows: tuple[tuple[Any, ...], ...]
-    """The rows, each with a value for each column."""
+    """Rows, with a value for each column."""
     problems: Mapping[str, St4sdError] = field(default_factory=dict, compare=False)
-    """rest-uid -> why the run has no rows here, of several runs; {} for one, which raises it."""
+    """rest-uid -> why the run has no rows, in a table of several runs; with a single run the error is raised."""
 
     @classmethod
     def of_run(cls, table: Mapping[str, Sequence[Any]], columns: Iterable[str] | None = None) -> Self:
         """
-        The table of one run.
+        Return the table of one run.
 
         Args:
-            table: column -> values, as a service says it: missing numbers may be texts.
-            columns: Which columns, in this order; None: all.
+            table: Column -> values, as sent by a service: missing numbers may be texts.
+            columns: Columns to take, in this order; None means all.
         """
         names = tuple(table if columns is None else columns)
         return cls(names, tuple(zip(*(_with_numbers(table[name]) for name in names), strict=True)))
@@ -83,22 +83,22 @@ class Properties(Displayable):
         cls, tables: Mapping[str, Properties], problems: Mapping[str, St4sdError], columns: Iterable[str] = ()
     ) -> Self:
         """
-        The table of several runs, whose cells are NaN where a run does not have the column.
+        Return the table of several runs, with NaN where a run does not have a column.
 
         Args:
-            tables: rest-uid -> its own table.
-            problems: rest-uid -> why there is none.
-            columns: Columns to begin with; those of the tables follow.
+            tables: rest-uid -> table of the run.
+            problems: rest-uid -> why the run has no table.
+            columns: First columns; the other columns of the tables follow.
         """
-        found = dict.fromkeys([*columns, *(name for one in tables.values() for name in one.columns)])
+        found = dict.fromkeys([*columns, *(name for table in tables.values() for name in table.columns)])
         names = tuple(name for name in found if name != RUN)
-        rows = tuple((rest_uid, *row) for rest_uid, one in tables.items() for row in one._arranged(names))
+        rows = tuple((rest_uid, *row) for rest_uid, table in tables.items() for row in table._rows_of(names))
         return cls((RUN, *names), rows, dict(problems))
 
-    def _arranged(self, names: Iterable[str]) -> Iterator[tuple[Any, ...]]:
-        """The rows with other columns, NaN in those that are not here."""
-        places = [self.columns.index(name) if name in self.columns else None for name in names]
-        return (tuple(nan if place is None else row[place] for place in places) for row in self.rows)
+    def _rows_of(self, names: Iterable[str]) -> Iterator[tuple[Any, ...]]:
+        """Return the rows with these columns, with NaN in missing ones."""
+        indices = [self.columns.index(name) if name in self.columns else None for name in names]
+        return (tuple(nan if index is None else row[index] for index in indices) for row in self.rows)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -111,10 +111,10 @@ class Properties(Displayable):
 
     def column(self, name: str) -> list[Any]:
         """
-        The values of a column, one a row.
+        Return the values of a column, one per row.
 
         Args:
-            name: The column, in any case.
+            name: Name of the column, in upper or lower case.
 
         Raises:
             KeyError: There is no such column.
@@ -122,12 +122,12 @@ class Properties(Displayable):
         known = name if name in self.columns else name.lower()
         if known not in self.columns:
             raise KeyError(f"no column {name!r} among {list(self.columns)}")
-        place = self.columns.index(known)
-        return [row[place] for row in self.rows]
+        index = self.columns.index(known)
+        return [row[index] for row in self.rows]
 
     def dataframe(self) -> pandas.DataFrame:
         """
-        The table as a pandas DataFrame; missing numbers are NaN, columns of numbers have types of numbers.
+        Return the table as a pandas DataFrame; missing numbers are NaN, and columns of numbers have a numeric dtype.
 
         Raises:
             ImportError: pandas is not installed.
@@ -139,11 +139,11 @@ class Properties(Displayable):
         return pandas.DataFrame({name: self.column(name) for name in self.columns})
 
     def __str__(self) -> str:
-        shown = [[one_line(str(value)) for value in row] for row in (self.columns, *self.rows[:SHOWN_ROWS])]
-        widths = [max(map(len, cells)) for cells in zip(*shown, strict=True)]
-        lines = ["  ".join(map(str.ljust, line, widths)).rstrip() for line in shown]
-        more = [f"... and {len(self) - SHOWN_ROWS} more rows"] if len(self) > SHOWN_ROWS else []
-        return "\n".join([*lines, *more, *(one_line(f"{run}: {why}") for run, why in self.problems.items())])
+        cells = [[one_line(str(value)) for value in row] for row in (self.columns, *self.rows[:MAX_TEXT_ROWS])]
+        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+        lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in cells]
+        more = [f"... and {len(self) - MAX_TEXT_ROWS} more rows"] if len(self) > MAX_TEXT_ROWS else []
+        return "\n".join([*lines, *more, *(one_line(f"{run}: {error}") for run, error in self.problems.items())])
 
     def __repr__(self) -> str:
         problems = f", {len(self.problems)} without any" if self.problems else ""
@@ -177,10 +177,10 @@ def _cell(value: Any) -> str:
 
 def _with_numbers(column: Sequence[Any]) -> list[Any]:
     """
-    A column with the numbers back that came as texts.
+    Return a column with numbers instead of the texts that the services send for them.
 
-    "NaN" is never a text of its own: the services read the table with pandas, which takes such a text for a
-    missing value. "inf" may be one, beside other texts.
+    "NaN" is always a number: the services read the table with pandas, which reads such a text as a missing value. "inf"
+    is a text if the column has other texts.
     """
     texts = {value for value in column if isinstance(value, str)}
     numbers = _NUMBERS if texts <= _NUMBERS.keys() else {"NaN": nan}

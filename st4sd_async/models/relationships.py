@@ -1,97 +1,94 @@
-"""Relationships between experiments: which part of one may stand in for a part of another."""
+"""Relationships between experiments: which part of one may replace a part of another."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
 from .._util.field_docs import document_fields
-from ._base import Entry, Payload, Reply, Word
+from ._base import NullAsDict, NullAsList, Payload, RegistryEntry, Reply, Strings, Word
 from .packages import BasePackage, Experiment
 
 if TYPE_CHECKING:
     from .._errors import Problem
 
-_List = BeforeValidator(lambda value: [] if value is None else value)
-_Dict = BeforeValidator(lambda value: {} if value is None else value)
-
 
 class MergePolicy(Word):
-    """Which variables win where both graphs have them."""
+    """Whose variables are used if both graphs have them."""
 
     OUTPUT_OVERRIDES = "outputGraphOverridesInputGraph"
-    """Those of the output graph's experiment: the default."""
+    """Those of the output graph; the default."""
     INPUT_OVERRIDES = "inputGraphOverridesOutputGraph"
     """Those of the input graph."""
 
 
 class Symbol(Reply):
-    """Something that a graph takes or gives, by name."""
+    """An input or a result of a graph."""
 
     name: str | None = None
-    """Its name, mostly a reference: ``stage0.SetUp/molecule.txt:ref``."""
+    """Name, usually a reference such as ``stage0.SetUp/molecule.txt:ref``."""
     value: str | None = None
-    """A value it may have."""
+    """Value, if it has one."""
 
 
 class ParameterLink(Reply):
-    """A parameter of the input graph and the one of the output graph that it stands for."""
+    """A parameter of the input graph, and the parameter of the output graph that it replaces."""
 
     input: Symbol | None = Field(default=None, alias="inputGraphParameter")
-    """In the input graph."""
+    """The one of the input graph."""
     output: Symbol | None = Field(default=None, alias="outputGraphParameter")
-    """In the output graph."""
+    """The one of the output graph."""
 
 
 class ResultLink(Reply):
-    """A result of the input graph and the one of the output graph that it stands for."""
+    """A result of the input graph, and the result of the output graph that it replaces."""
 
     input: Symbol | None = Field(default=None, alias="inputGraphResult")
-    """In the input graph."""
+    """The one of the input graph."""
     output: Symbol | None = Field(default=None, alias="outputGraphResult")
-    """In the output graph."""
+    """The one of the output graph."""
 
 
 class Links(Reply):
-    """How the parameters and results of two graphs belong together."""
+    """Which parameters and results of two graphs correspond."""
 
-    parameters: Annotated[list[ParameterLink], _List] = Field(default=[], alias="graphParameters")
+    parameters: Annotated[list[ParameterLink], NullAsList] = Field(default=[], alias="graphParameters")
     """Pairs of parameters."""
-    results: Annotated[list[ResultLink], _List] = Field(default=[], alias="graphResults")
+    results: Annotated[list[ResultLink], NullAsList] = Field(default=[], alias="graphResults")
     """Pairs of results."""
     infers_parameters: bool | None = Field(default=None, alias="inferParameters")
-    """Whether the service adds the pairs of parameters that it finds itself."""
+    """Whether the service adds pairs of parameters that it infers."""
     infers_results: bool | None = Field(default=None, alias="inferResults")
-    """Whether the service adds the pairs of results that it finds itself."""
+    """Whether the service adds pairs of results that it infers."""
     merge_policy: MergePolicy | None = Field(default=None, alias="variablesMergePolicy")
-    """Which variables win."""
+    """Whose variables are used if both graphs have them."""
 
 
 class Graph(Reply):
-    """Some components of an experiment."""
+    """A graph: some or all components of an experiment."""
 
     identifier: str | None = None
-    """The experiment: ``name:tag`` or ``name@digest``."""
-    components: Annotated[list[str], _List] = []
-    """References of the components: ``stage0.SetUp``; [] means all of them."""
+    """Experiment, as ``name:tag`` or ``name@digest``."""
+    components: Strings = []
+    """References of the components, such as ``stage0.SetUp``; [] means all components."""
     package: BasePackage | None = None
-    """The base package of the experiment, which the service looks up when the relationship is pushed."""
+    """Base package of the experiment; the service looks it up when the relationship is pushed."""
 
 
 class Transform(Reply):
-    """The input graph gives what the output graph gives, so that it may take its place."""
+    """An input graph that may replace an output graph, because it has the same results."""
 
     input_graph: Graph | None = Field(default=None, alias="inputGraph")
-    """What takes the place: a surrogate, mostly."""
+    """The replacement, usually a surrogate."""
     output_graph: Graph | None = Field(default=None, alias="outputGraph")
-    """What is replaced."""
-    links: Annotated[Links, _Dict] = Field(default_factory=Links, alias="relationship")
-    """How their parameters and results belong together."""
+    """The graph that is replaced."""
+    links: Annotated[Links, NullAsDict] = Field(default_factory=Links, alias="relationship")
+    """Which of their parameters and results correspond."""
 
 
-class Relationship(Entry):
+class Relationship(RegistryEntry):
     """
     A relationship between two experiments.
 
@@ -101,173 +98,173 @@ class Relationship(Entry):
     _vital: ClassVar[frozenset[str]] = frozenset({"transform"})
 
     identifier: str
-    """Its name."""
+    """Name."""
     description: str | None = None
-    """What it is for."""
+    """Description."""
     transform: Transform | None = None
-    """What may take the place of what."""
+    """Which graph may replace which."""
 
 
 @document_fields
 class RelationshipList(list[Relationship]):
-    """Relationships, and what the service complains about."""
+    """The relationships of a registry, with the problems that the service reports."""
 
     def __init__(self, entries: list[Relationship], problems: tuple[Problem, ...], raw: dict[str, Any]) -> None:
         super().__init__(entries)
         self.problems = problems
-        """What is wrong with relationships, each problem under the identifier of its relationship."""
+        """Problems of relationships, each with the identifier of its relationship."""
         self.raw = raw
-        """The dictionary as it came, entries that could not be read included."""
+        """JSON object as the service sent it, with entries that could not be read."""
 
 
 class OverriddenValue(Reply):
-    """A value that was not taken."""
+    """A value that another base package overrides."""
 
     base_package: str | None = Field(default=None, alias="fromBasePackage")
-    """The base package that has it."""
+    """Base package that has it."""
     value: Any = None
-    """The value."""
+    """Value."""
 
 
 class InheritedValue(Reply):
     """The value of a variable on one platform."""
 
     value: Any = None
-    """The value."""
+    """Value."""
     platform: str | None = None
-    """The platform."""
-    overrides: Annotated[list[OverriddenValue], _List] = []
-    """Values of other base packages in whose place it is."""
+    """Platform."""
+    overrides: Annotated[list[OverriddenValue], NullAsList] = []
+    """Values of other base packages that it overrides."""
 
 
 class InheritedVariable(Reply):
-    """Where a variable has its values from."""
+    """A variable, and where its values come from."""
 
     base_package: str | None = Field(default=None, alias="fromBasePackage")
-    """The base package that gives them."""
-    values: Annotated[list[InheritedValue], _List] = []
-    """Its value on each platform."""
+    """Base package that the values come from."""
+    values: Annotated[list[InheritedValue], NullAsList] = []
+    """Value on each platform."""
     preset: Any = None
-    """The value that the parameterisation fixes, if any."""
+    """Value that the parameterisation fixes; None if it fixes none."""
 
 
 class Inheritance(Reply):
     """
-    How the variables of an experiment that is made of several base packages get their values.
+    Where the variables of an experiment made of several base packages get their values from.
 
     Source: ``GET experiments/{identifier}/package-inheritance`` of the runtime service.
     """
 
-    variables: Annotated[dict[str, InheritedVariable], _Dict] = {}
-    """Name -> where its values come from; only of variables that one package gets from another."""
+    variables: Annotated[dict[str, InheritedVariable], NullAsDict] = {}
+    """Name -> where its values come from; only variables that one package gets from another."""
 
 
 class Synthesis(Reply):
     """
-    An experiment in which the input graph of a relationship took the place of the output graph.
+    An experiment in which the input graph of a relationship replaced the output graph.
 
     Source: ``relationships/{identifier}/`` of the runtime service, ``synthesize`` and ``preview``.
     """
 
     experiment: Experiment = Field(validation_alias="result")
-    """The experiment as the registry has it."""
-    inheritance: Annotated[Inheritance, _Dict] = Field(
+    """Experiment in the registry."""
+    inheritance: Annotated[Inheritance, NullAsDict] = Field(
         default_factory=Inheritance, validation_alias="package-inheritance"
     )
-    """Where its variables have their values from."""
-    complaints: Annotated[list[Any], _List] = Field(default=[], validation_alias="problems")
-    """What the service could not find out, as it words it."""
+    """Where its variables get their values from."""
+    complaints: Annotated[list[Any], NullAsList] = Field(default=[], validation_alias="problems")
+    """What the service could not determine, unchanged."""
 
 
 class SynthesisPreview(Reply):
-    """What a synthesis would give; nothing was stored."""
+    """What a synthesis would create; nothing was stored."""
 
     experiment: Experiment
-    """The experiment that would be in the registry."""
+    """Experiment that would be in the registry."""
     dsl: dict[str, Any]
-    """Its definition."""
-    inheritance: Annotated[Inheritance, _Dict] = Field(
+    """Definition of that experiment."""
+    inheritance: Annotated[Inheritance, NullAsDict] = Field(
         default_factory=Inheritance, validation_alias="package-inheritance"
     )
-    """Where its variables would have their values from."""
-    complaints: Annotated[list[Any], _List] = Field(default=[], validation_alias="problems")
-    """What the service could not find out, as it words it."""
+    """Where its variables would get their values from."""
+    complaints: Annotated[list[Any], NullAsList] = Field(default=[], validation_alias="problems")
+    """What the service could not determine, unchanged."""
 
 
 class SymbolPayload(Payload):
-    """Something that a graph takes or gives."""
+    """An input or a result of a graph."""
 
     name: str | None = None
-    """Its name."""
+    """Name."""
     value: str | None = None
-    """A value it may have."""
+    """Value, if it has one."""
 
 
 class ParameterLinkPayload(Payload):
     """A pair of parameters."""
 
     inputGraphParameter: SymbolPayload | None = None
-    """In the input graph."""
+    """The one of the input graph."""
     outputGraphParameter: SymbolPayload | None = None
-    """In the output graph."""
+    """The one of the output graph."""
 
 
 class ResultLinkPayload(Payload):
     """A pair of results."""
 
     inputGraphResult: SymbolPayload | None = None
-    """In the input graph."""
+    """The one of the input graph."""
     outputGraphResult: SymbolPayload | None = None
-    """In the output graph."""
+    """The one of the output graph."""
 
 
 class LinksPayload(Payload):
-    """How the parameters and results of two graphs belong together."""
+    """Which parameters and results of two graphs correspond."""
 
     graphParameters: list[ParameterLinkPayload] | None = None
     """Pairs of parameters."""
     graphResults: list[ResultLinkPayload] | None = None
     """Pairs of results."""
     inferParameters: bool | None = None
-    """Absent: True, the service adds the pairs of parameters that it finds itself."""
+    """Whether the service adds pairs of parameters that it infers; None means True."""
     inferResults: bool | None = None
-    """Absent: True, the service adds the pairs of results that it finds itself."""
+    """Whether the service adds pairs of results that it infers; None means True."""
     variablesMergePolicy: str | None = None
-    """One of the values of `MergePolicy`; absent: the output graph's variables win."""
+    """A value of `MergePolicy`; None means that the output graph's variables are used."""
 
 
 class GraphPayload(Payload):
-    """Some components of an experiment."""
+    """A graph: some or all components of an experiment."""
 
     identifier: str
-    """``name`` (which means ``name:latest``), ``name:tag`` or ``name@digest``."""
+    """Experiment, as ``name`` (for ``name:latest``), ``name:tag`` or ``name@digest``."""
     components: list[str] | None = None
     """References of the components, each once."""
     package: Mapping[str, Any] | None = None
-    """The experiment's base package; absent: the service looks it up, and the experiment has to have just one."""
+    """Base package of the experiment. None means that the service looks it up; the experiment must have exactly one."""
 
 
 class TransformPayload(Payload):
-    """What may take the place of what."""
+    """An input graph that may replace an output graph."""
 
     inputGraph: GraphPayload
-    """What takes the place."""
+    """The replacement."""
     outputGraph: GraphPayload
-    """What is replaced."""
+    """The graph that is replaced."""
     relationship: LinksPayload | None = None
-    """How they belong together."""
+    """Which of their parameters and results correspond."""
 
 
 class RelationshipPayload(Payload):
     """
-    A relationship to push. Field names are those of the service; what you do not set is not sent.
+    A relationship to push. Fields are named as the service names them; fields that are not set are not sent.
 
     Source: ``POST relationships/`` of the runtime service.
     """
 
     identifier: str
-    """Its name; a relationship of the same name is replaced."""
+    """Name; a relationship of the same name is replaced."""
     description: str | None = None
-    """What it is for."""
+    """Description."""
     transform: TransformPayload
-    """What may take the place of what."""
+    """Which graph may replace which."""

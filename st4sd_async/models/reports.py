@@ -1,4 +1,4 @@
-"""How the components of a run are doing, one by one: the report that the orchestrator keeps in the run's directory."""
+"""The status of each component of a run: the report that the orchestrator keeps in the run's directory."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from pydantic import BeforeValidator, Field
 
 from .._util.field_docs import document_fields
 from .._util.printable import printable
-from ._base import Tolerant
-from .datastore import ComponentState, _Moment
+from ._base import Reply
+from .datastore import ComponentState, _Time
 
 if TYPE_CHECKING:
     import pandas
 
-NOTHING = frozenset({"", "None", "N/A"})
-"""What a cell says when there is nothing to say."""
+EMPTY_CELLS = frozenset({"", "None", "N/A"})
+"""Texts of a cell that has no value."""
 OVERVIEW = (
     "reference",
     "state",
@@ -34,11 +34,11 @@ OVERVIEW = (
     "timeToNextKernelLaunch",
     "numberTaskLaunches",
 )
-"""Columns that the service's own tools show; the last three are those of repeating components."""
+"""Columns that the service's own tools show; the last three are for repeating components."""
 FREE_TEXT = "schedulerId"
-"""The column whose text is not the orchestrator's own, so that there may be anything in it."""
-LONGEST = timedelta(days=100_000)
-"""Durations over this are none; pandas could not hold some of them."""
+"""Column whose text does not come from the orchestrator, so that it may contain separators."""
+MAX_DURATION = timedelta(days=100_000)
+"""Longer durations are read as None; pandas cannot represent some of them."""
 
 _NUMBER = re.compile(r"-?[0-9]{1,18}")
 _DURATION = re.compile(r"(?:(-?\d+) days?, )?(\d+):(\d\d):(\d\d(?:\.\d+)?)")
@@ -51,11 +51,11 @@ _DTYPES: dict[Any, str] = {
 
 
 def _word(cell: Any) -> Any:
-    return None if cell in NOTHING else cell
+    return None if isinstance(cell, str) and cell in EMPTY_CELLS else cell
 
 
 def _flag(cell: Any) -> bool | None:
-    return {"True": True, "False": False}.get(cell)
+    return cell == "True" if cell in ("True", "False") else None
 
 
 def _number(cell: Any) -> int | None:
@@ -63,18 +63,18 @@ def _number(cell: Any) -> int | None:
 
 
 def _duration(cell: Any) -> timedelta | None:
-    """A duration as Python writes it, ``1 day, 0:00:03.5``, or a number of seconds."""
+    """Return a duration that is written as ``1 day, 0:00:03.5`` or as a number of seconds; None if it is neither."""
     parts = _DURATION.fullmatch(str(cell))
     try:
         days, hours, minutes, seconds = parts.groups("0") if parts else (0, 0, 0, cell)
         span = timedelta(int(days), float(seconds), hours=int(hours), minutes=int(minutes))
     except (TypeError, ValueError, OverflowError):
         return None
-    return span if abs(span) < LONGEST else None
+    return span if abs(span) < MAX_DURATION else None
 
 
 def _names(cell: Any) -> list[str]:
-    return [name for name in (part.strip() for part in str(cell).split(",")) if name not in NOTHING]
+    return [name for name in (part.strip() for part in str(cell).split(",")) if name not in EMPTY_CELLS]
 
 
 Cells = dict[str, str]
@@ -86,67 +86,67 @@ _Number = Annotated[int | None, BeforeValidator(_number)]
 _Duration = Annotated[timedelta | None, BeforeValidator(_duration)]
 
 
-class ComponentReport(Tolerant):
+class ComponentReport(Reply):
     """
-    A row of a `StatusReport`: a component, the engine that runs it, and the last task of that.
+    A row of a `StatusReport`: a component, the engine that runs it, and the last task of the engine.
 
-    A field is None where the report has nothing, or nothing that can be read. ``raw`` has all cells as they came,
-    under the service's names of their columns; what both the component and its engine have is the component's,
-    and the engine's is under ``engine.`` and the name.
+    A field is None if the report has no value for it, or one that cannot be read. ``raw`` has all cells unchanged,
+    under the service's names of the columns. If a component and its engine have a column of the same name, the cell of
+    the engine has the prefix ``engine.``.
     """
 
     stage: int | None = None
-    """Index of its stage, from 0."""
+    """Index of the stage, from 0."""
     reference: str = ""
-    """Stage and name, as ``stage0.Compute``."""
+    """Stage and name, as in ``stage0.Compute``."""
     producers: Annotated[list[str], BeforeValidator(_names)] = Field(default=[], alias="consumesFrom")
     """References of the components whose files it uses."""
     is_alive: _Flag = Field(default=None, alias="isAlive")
-    """Whether it may still do something."""
+    """Whether the component is not over yet."""
     state: _State = None
-    """How it is doing, or how it ended."""
+    """State of the component."""
     engine: str = ""
-    """What runs it: ``engine``, or ``repeatingEngine`` if it runs again and again."""
+    """Kind of engine: ``engine``, or ``repeatingEngine`` if the component runs repeatedly."""
     backend: _Word = None
-    """Where its tasks run, as ``kubernetes``, ``lsf`` or ``local``."""
-    created: _Moment = Field(default=None, alias="creationDate")
-    """When the engine was made, in UTC."""
-    started: _Moment = Field(default=None, alias="runDate")
-    """When the engine was told to run, in UTC."""
+    """Backend of its tasks, such as ``kubernetes``, ``lsf`` or ``local``."""
+    created: _Time = Field(default=None, alias="creationDate")
+    """When the engine was created, in UTC."""
+    started: _Time = Field(default=None, alias="runDate")
+    """When the engine was started, in UTC."""
     is_waiting_on_output: _Flag = Field(default=None, alias="isWaitingOnOutput")
-    """Whether a repeating engine waits for files of producers; of another engine, whether it was ever told to run."""
+    """Whether a repeating engine waits for files of producers; of another engine, whether it was ever started."""
     output_wait_time: _Duration = Field(default=None, alias="outputWaitTime")
-    """How long it has waited for such files, or waited until its task began."""
+    """How long the engine has waited for such files, or waited until its task began."""
     is_running: _Flag = Field(default=None, alias="isRunning")
-    """Whether the engine was told to run and is not over."""
+    """Whether the engine was started and is not over."""
     engine_exit_code: _Number = Field(default=None, alias="engineExitCode")
-    """0 if the engine ended well."""
+    """Exit code of the engine; 0 means success."""
     engine_exit_reason: _Word = Field(default=None, alias="engineExitReason")
-    """Why the engine ended, as ``Success``, ``KnownIssue`` or ``Killed``."""
-    task_launched: _Moment = Field(default=None, alias="lastTaskLaunchDate")
+    """Why the engine ended, such as ``Success``, ``KnownIssue`` or ``Killed``."""
+    task_launched: _Time = Field(default=None, alias="lastTaskLaunchDate")
     """When the last task was launched, in UTC."""
-    task_finished: _Moment = Field(default=None, alias="lastTaskFinishedDate")
-    """When it ended, in UTC."""
+    task_finished: _Time = Field(default=None, alias="lastTaskFinishedDate")
+    """When the last task ended, in UTC."""
     task_run_time: _Duration = Field(default=None, alias="lastTaskRunTime")
-    """How long it took, or takes by now."""
+    """How long the last task took, or has taken so far."""
     task_state: _State = Field(default=None, alias="lastTaskRunState")
-    """How it is doing, or how it ended."""
+    """State of the last task."""
     task_exit_code: _Number = Field(default=None, alias="lastTaskExitCode")
-    """Exit code of its program."""
+    """Exit code of the last task."""
     task_exit_reason: _Word = Field(default=None, alias="lastTaskExitReason")
-    """Why it ended."""
+    """Why the last task ended."""
     scheduler_id: _Word = Field(default=None, alias="schedulerId")
-    """What its backend calls it."""
+    """Id of the last task at its backend."""
     repeat_interval: _Duration = Field(default=None, alias="repeatInterval")
-    """How long a repeating engine pauses between two tasks."""
+    """How long a repeating engine waits between two tasks."""
     task_launches: _Number = Field(default=None, alias="numberTaskLaunches")
     """How many tasks a repeating engine has launched."""
-    last_launch: _Moment = Field(default=None, alias="lastKernelLaunchDate")
-    """When a repeating engine last set out to launch one, in UTC."""
+    last_launch: _Time = Field(default=None, alias="lastKernelLaunchDate")
+    """When a repeating engine last began to launch a task, in UTC."""
     next_launch_in: _Duration = Field(default=None, alias="timeToNextKernelLaunch")
-    """How long until it does so again."""
+    """Time until it begins to launch the next task."""
     since_last_task: _Duration = Field(default=None, alias="timeSinceLastTaskLaunch")
-    """How long ago the last task of a repeating engine ended."""
+    """Time since the last task of a repeating engine ended."""
 
     @property
     def name(self) -> str:
@@ -159,48 +159,51 @@ class ComponentReport(Tolerant):
 @dataclass(frozen=True)
 class StatusReport:
     """
-    How each component of a run was doing when the orchestrator last wrote it down, some seconds ago or in the end.
+    The status of each component of a run; the orchestrator updates it every few seconds and at the end.
 
-        print(report)                           # a table of all components, those that failed first
-        report.failed                           # rows of those that failed
+        print(report)                           # a table of all components, failed ones first
+        report.failed                           # rows of failed components
         report.rows[0].task_exit_code           # one row, typed
-        report.dataframe()["lastTaskRunTime"]   # all of it for pandas
+        report.dataframe()["lastTaskRunTime"]   # everything, for pandas
 
     Source: ``output/status_details.json`` in a run's directory.
     """
 
     rows: tuple[ComponentReport, ...]
-    """A row a component, by stage."""
+    """Rows, one per component, by stage."""
 
     @classmethod
     def parse(cls, content: bytes | str) -> StatusReport:
         """
-        The report in a file ``status_details.json``.
+        Return the report in the content of ``status_details.json``.
 
         Raises:
-            ValueError: It is none, or not all of one.
+            ValueError: The content is not a status report, or not a complete one.
         """
         rows = [ComponentReport.model_validate(cells) for cells in _rows(_stages(content))]
         return cls(tuple(sorted(rows, key=lambda row: inf if row.stage is None else row.stage)))
 
     @property
     def failed(self) -> tuple[ComponentReport, ...]:
-        """Rows of the components that failed; not of those that were stopped because of them."""
+        """Rows of the components that failed, without those that were stopped because of them."""
         return tuple(row for row in self.rows if row.state is ComponentState.FAILED)
 
     def table(self, columns: Iterable[str] = ()) -> str:
         """
-        The report in columns for a terminal, components that failed first.
+        Return the report as a text table, failed components first.
 
         Args:
-            columns: The service's names of columns, as they are in ``row.raw``; (): those that its own tools show.
-                What no component has is left out.
+            columns: Columns to show, by the service's names as in ``row.raw``; () means those that the service's own
+                tools show. Columns that no component has are left out.
         """
         names = [name for name in (tuple(columns) or OVERVIEW) if any(name in row.raw for row in self.rows)]
         if not names:
             return "no component has such columns" if self.rows else "no component has been reported on yet"
         rows = sorted(self.rows, key=lambda row: row.state is not ComponentState.FAILED)
-        lines = [[*map(_shown, names)], *([_shown(row.raw.get(name, "")) for name in names] for row in rows)]
+        lines = [
+            [*map(_printable_cell, names)],
+            *([_printable_cell(row.raw.get(name, "")) for name in names] for row in rows),
+        ]
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
         return "\n".join(
             "  ".join(map(str.ljust, line, widths)).rstrip()  # a width for each cell
@@ -209,9 +212,9 @@ class StatusReport:
 
     def dataframe(self) -> pandas.DataFrame:
         """
-        The report as a DataFrame, a row a component, under the service's names of columns and ``stage``.
+        Return the report as a pandas DataFrame with a row per component; columns have the service's names.
 
-        Times, durations, numbers and flags are typed, all else is text; what is not there is missing.
+        Times, durations, numbers and flags are typed, other columns are text; cells without a value are missing.
 
         Raises:
             ImportError: pandas is not installed.
@@ -238,14 +241,14 @@ def _stages(content: bytes | str) -> dict[str, Any]:
     try:
         stages = json.loads(content)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"a status report that is cut short or damaged ({error})") from None
+        raise ValueError(f"an incomplete or damaged status report ({error})") from None
     if not isinstance(stages, dict):
-        raise ValueError("something that is no status report")
+        raise ValueError("something that is not a status report")
     return stages
 
 
 def _rows(stages: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """The cells of each component, with its stage."""
+    """Yield the cells of each component, with its stage."""
     for stage, kinds in stages.items():
         try:
             for kind, tables in kinds.items():
@@ -253,22 +256,22 @@ def _rows(stages: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
                 for cells in _joined(components, engines):
                     yield {"stage": _number(stage), **cells, "engine": cells.get("engine", kind)}
         except AttributeError:
-            raise ValueError(f"a status report without tables of stage {stage!r}") from None
+            raise ValueError(f"a status report without tables for stage {stage!r}") from None
 
 
 def _joined(components: Mapping[str, Cells], engines: Mapping[str, Cells]) -> Iterator[Cells]:
-    """The cells of each component and then of its engine, whose names stand apart where the component has them too."""
+    """Yield the cells of each component and of its engine, whose columns get a prefix if the component has them too."""
     for reference in dict.fromkeys([*components, *engines]):
         component, engine = components.get(reference, {}), engines.get(reference, {})
-        apart = component.keys() - {"reference"}
-        yield {**component, **{f"engine.{name}" if name in apart else name: engine[name] for name in engine}}
+        shared = component.keys() - {"reference"}
+        yield {**component, **{f"engine.{name}" if name in shared else name: engine[name] for name in engine}}
 
 
 def _table(text: str) -> dict[str, Cells]:
     """
-    Rows by reference, each column -> cell.
+    Return the rows by reference, each as column -> cell.
 
-    The service writes ``"; "`` between cells and quotes nothing, and cuts off the blanks at the end of the table.
+    The service separates cells by ``"; "`` without quotes, and strips blanks from the end of the table.
     """
     header, *lines = _lines(text)
     rows = (dict(zip(header, _fitted(line, header), strict=False)) for line in lines)
@@ -276,28 +279,28 @@ def _table(text: str) -> dict[str, Cells]:
 
 
 def _lines(text: str) -> Iterator[list[str]]:
-    """The cells of each row; a line that has no number goes on with the cell before it."""
+    """Yield the cells of each row; a line without a row number continues the last cell of the line before."""
     header, *lines = text.rstrip().split("\n")
     yield header.split("; ")
-    whole: list[str] = []
+    joined: list[str] = []
     for line in lines:
-        if whole and header.startswith("rowid; ") and not re.match(r"\d+; ", line):
-            whole[-1] += f"\n{line}"
+        if joined and header.startswith("rowid; ") and not re.match(r"\d+; ", line):
+            joined[-1] += f"\n{line}"
         else:
-            whole.append(line)
-    for line in whole:
+            joined.append(line)
+    for line in joined:
         yield re.split(r"; |;$", line)
 
 
 def _fitted(cells: list[str], header: list[str]) -> list[str]:
-    """The cells, those that are too many joined again: there was a separator in the text of one."""
+    """Return as many cells as the header has: surplus ones are joined, because a text contained the separator."""
     surplus = len(cells) - len(header)
     if surplus <= 0:
         return cells
-    at = header.index(FREE_TEXT) if FREE_TEXT in header else len(header) - 1
-    return [*cells[:at], "; ".join(cells[at : at + surplus + 1]), *cells[at + surplus + 1 :]]
+    index = header.index(FREE_TEXT) if FREE_TEXT in header else len(header) - 1
+    return [*cells[:index], "; ".join(cells[index : index + surplus + 1]), *cells[index + surplus + 1 :]]
 
 
-def _shown(cell: Any) -> str:
+def _printable_cell(cell: Any) -> str:
     """Return a cell on one printable line."""
     return printable(" ".join(str(cell).split()))

@@ -1,4 +1,4 @@
-"""What the service says about an instance: its status, and all it keeps of it."""
+"""Instances: their status, and all that the service keeps of them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, Priva
 
 from .._render.displayable import Displayable
 from .._util.printable import MAX_REPR_LENGTH, shorten
-from ._base import Reply, Word
+from ._base import JsonObject, NullAsDict, Reply, Strings, Word
 from .finality import FINAL_EXITS, is_final
 from .hints import STUCK, WAITING, Hint, Reason, explain, with_hint, with_lines
 from .outputs import KeyOutput
@@ -19,17 +19,17 @@ from .rest_uid import check_rest_uid
 if TYPE_CHECKING:
     from .._render.cards import Card, Summary
 
-_IN_PLACE = ("warning", "message")
-"""Keys of what the service says in place of a status."""
-LONGEST_WHY = 120
-"""Characters of an error's text beside a state on one line."""
+_INSTEAD_OF_STATUS = ("warning", "message")
+"""Keys of the text that the service sends instead of a status."""
+MAX_REASON_LENGTH = 120
+"""Characters of an error's text in the one line of a status."""
 
 
 class ExperimentState(Word):
-    """Where an instance is in its life, as the orchestrator or the service reports it."""
+    """State of an instance, as the orchestrator or the service reports it."""
 
     UNSCHEDULED = "unscheduled"
-    """Waits for resources; may resolve."""
+    """Waiting for resources; may still run."""
     UNSCHEDULABLE = "unschedulable"
     """An image cannot be pulled; an administrator can still repair it."""
     INITIALISING = "Initialising"
@@ -66,7 +66,7 @@ class ExitStatus(Word):
 
 
 class StageState(Word):
-    """The state of the active stage with the lowest index."""
+    """State of the active stage with the lowest index."""
 
     INITIALISING = "Initialising"
     """No component of the stage runs yet."""
@@ -85,40 +85,34 @@ class StageState(Word):
 
 
 def _absent(value: Any) -> Any:
-    """The service writes the string "None" before the first stage starts."""
+    """Return None for a missing name: the service writes the string "None" before the first stage starts."""
     return None if value in ("None", "") else value
 
 
-def _mapping(value: Any) -> Any:
-    return {} if value is None else value
-
-
 _Name = Annotated[str | None, BeforeValidator(_absent)]
-_Names = Annotated[list[str], BeforeValidator(lambda value: [] if value is None else value)]
-_Table = Annotated[dict[str, Any], BeforeValidator(_mapping)]
 
 
 class Meta(Reply):
-    """What the orchestrator says of itself once it has written its first status."""
+    """Settings of the orchestrator, known once it has written its first status."""
 
     arguments: str | None = None
     """Command line of the orchestrator."""
-    data: _Names = []
-    """Files that override data files of the package."""
-    input: _Names = Field(default=[], validation_alias=AliasChoices("inputs", "input"))
-    """Input files, as paths inside the instance's pod."""
+    data: Strings = []
+    """Files that replace data files of the package."""
+    input: Strings = Field(default=[], validation_alias=AliasChoices("inputs", "input"))
+    """Input files, as paths in the instance's pod."""
     pid: int | None = None
     """Process id of the orchestrator."""
     platform: str | None = None
-    """Platform on which the experiment executes."""
-    user_variables: _Table = Field(default={}, alias="userVariables")
-    """Variables that the user gave: ``{"global": {name: value}, "stages": {index: {name: value}}}``, values as text."""
-    variables: _Table = {}
-    """Variables in force, in the same shape."""
+    """Platform that the experiment executes on."""
+    user_variables: JsonObject = Field(default={}, alias="userVariables")
+    """Variables set by the user: ``{"global": {name: value}, "stages": {index: {name: value}}}``, values as text."""
+    variables: JsonObject = {}
+    """All variables, in the same shape."""
     hybrid_platform: str | None = Field(default=None, alias="hybridPlatform")
-    """Hybrid platform for LSF, if any."""
-    user_metadata: _Table = Field(default={}, alias="userMetadata")
-    """The ``metadata`` of the start payload, and what the service added to it."""
+    """Hybrid platform for LSF; None if there is none."""
+    user_metadata: JsonObject = Field(default={}, alias="userMetadata")
+    """``metadata`` of the start payload, and what the service added to it."""
     instance_name: str | None = Field(default=None, alias="instanceName")
     """Name of the instance's directory."""
     version: str | None = None
@@ -127,36 +121,36 @@ class Meta(Reply):
 
 class Status(Displayable, Reply):
     """
-    How an instance is doing, at one moment.
+    Status of an instance at one moment.
 
-    Before the service has a status, every field is None and `is_pending` is True. One reply proves
-    the end only if both ``experiment_state`` and ``exit_status`` are final; `Client.watch` and
-    `Client.wait` also judge by time, and the last status they give has `is_final` True.
+    While the service has no status yet, every field is None and `is_pending` is True. A single reply proves that the
+    run is over only if both ``experiment_state`` and ``exit_status`` are final. `Client.watch` and `Client.wait` also
+    decide by time; the last status that they return has `is_final` True.
 
     Source: ``GET instances/{id}/status`` of the runtime service.
     """
 
-    # Without one of these it would say that the run is pending or about to end, so it is an error instead.
+    # Without one of these, the run would seem to be pending or about to end; so an unreadable one is an error.
     _vital: ClassVar[frozenset[str]] = frozenset({"experiment-state", "exit-status"})
 
     experiment_state: ExperimentState | None = Field(default=None, alias="experiment-state")
-    """Where the instance is in its life."""
+    """State of the instance; None if the service has no status yet."""
     exit_status: ExitStatus | None = Field(default=None, alias="exit-status")
-    """How it ended; ``N/A`` while it runs."""
+    """How the instance ended; ``N/A`` while it runs."""
     stage_state: StageState | None = Field(default=None, alias="stage-state")
     """State of the active stage with the lowest index."""
     current_stage: _Name = Field(default=None, alias="current-stage")
-    """Name of a stage; not reliable: mostly the highest started one. None before the first."""
+    """Name of a stage, usually the highest that has started, but not reliable; None before the first."""
     stages: list[str] | None = None
     """Names of the stages, in order."""
     total_progress: float | None = Field(default=None, alias="total-progress")
-    """0 to 1; mostly stays 0 until the end."""
+    """Progress of the run, 0 to 1; usually 0 until the end."""
     stage_progress: float | None = Field(default=None, alias="stage-progress")
-    """0 to 1, of the active stage."""
+    """Progress of the active stage, 0 to 1."""
     error_description: str | None = Field(default=None, alias="error-description")
-    """Why it failed, or what it waits for, with real line breaks; its text changes between polls."""
+    """Why the run failed or what it waits for, with real line breaks; the text may change between polls."""
     meta: Meta | None = None
-    """What the orchestrator says of itself; None until it has written its first status."""
+    """Settings of the orchestrator; None until it has written its first status."""
 
     _over: bool = PrivateAttr(default=False)
     _deleted: bool = PrivateAttr(default=False)
@@ -178,24 +172,24 @@ class Status(Displayable, Reply):
 
     @classmethod
     def pending(cls, raw: Mapping[str, Any] | None = None) -> Self:
-        """A status for an instance that has none yet; ``raw`` is what came instead."""
+        """Return the status of an instance that has none yet; ``raw`` is what the service sent instead."""
         status = cls()
         status._raw = dict(raw or {})
         return status
 
     def concluded(self, *, deleted: bool = False) -> Self:
-        """This status with the verdict that the run is over (and, if so, deleted)."""
+        """Return a copy of this status that marks the run as over, and as deleted if ``deleted``."""
         status = self.model_copy()
         status._over, status._deleted = True, deleted
         return status
 
     def says_like(self, other: Status) -> bool:
-        """Whether both say the same of the run, however it is written: a list has null for what is not there."""
-        return self is other or _facts(self.raw) == _facts(other.raw)
+        """Return whether both have the same content; null and missing are the same, since lists have null."""
+        return self is other or _content(self.raw) == _content(other.raw)
 
     @property
     def pair(self) -> tuple[str | None, str | None]:
-        """The two words that decide about the end."""
+        """``(experiment_state, exit_status)``, which decide whether the run is over."""
         return self.experiment_state, self.exit_status
 
     @property
@@ -215,36 +209,36 @@ class Status(Displayable, Reply):
 
     @property
     def is_deleted(self) -> bool:
-        """Whether the instance was deleted, or is not known to the service; this is its last known status then."""
+        """Whether the instance was deleted or is unknown to the service; then this is its last known status."""
         return self._deleted
 
     @property
     def hint(self) -> Hint | None:
-        """Why it does not run, and what to do about it; None while it runs as it should, and after Success."""
-        text = self.error_description or self._in_place_of_a_status
+        """Why the run does not run and what to do about it; None while it runs normally, and after Success."""
+        text = self.error_description or self._text_instead_of_status
         if self.is_deleted:
             return Hint(Reason.DELETED, text)
         return explain(self.experiment_state, self.exit_status, self.stage_state, text)
 
     @property
-    def _in_place_of_a_status(self) -> str | None:
-        words = (self.raw.get(key) for key in _IN_PLACE) if self.is_pending else ()
-        return next((word for word in words if isinstance(word, str)), None)
+    def _text_instead_of_status(self) -> str | None:
+        texts = (self.raw.get(key) for key in _INSTEAD_OF_STATUS) if self.is_pending else ()
+        return next((text for text in texts if isinstance(text, str)), None)
 
     def __str__(self) -> str:
         state = str(self.experiment_state or "") or "no status yet"
         is_running = self.experiment_state == ExperimentState.RUNNING and self.exit_status == ExitStatus.NOT_AVAILABLE
         word = self.current_stage if is_running and self.current_stage else self.exit_status
         then = f", {word}" if word else ""
-        told = (self.hint.gist if self.hint else self.error_description) if self.error_description else None
-        why = f": {shorten(told, LONGEST_WHY)}" if told else ""
-        return shorten(f"{'deleted, last seen ' if self.is_deleted else ''}{state}{then}{why}")
+        text = (self.hint.gist if self.hint else self.error_description) if self.error_description else None
+        reason = f": {shorten(text, MAX_REASON_LENGTH)}" if text else ""
+        return shorten(f"{'deleted, last seen ' if self.is_deleted else ''}{state}{then}{reason}")
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({shorten(str(self), MAX_REPR_LENGTH - 10)!r})"
 
     def _card(self, rest_uid: str = "") -> Card:
-        from .._render.cards import Card, facts_of, joined  # not with the package: most programs show nothing
+        from .._render.cards import Card, facts_of, joined  # not imported with the package: most programs show nothing
 
         stage = self.current_stage or ""
         if self.stages and stage in self.stages:
@@ -288,35 +282,35 @@ def _items(value: Any) -> Iterable[tuple[Any, Any]]:
     return value.items() if isinstance(value, dict) else ()
 
 
-def _facts(raw: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in raw.items() if (value or value == 0) and name not in _IN_PLACE}
+def _content(raw: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in raw.items() if (value or value == 0) and name not in _INSTEAD_OF_STATUS}
 
 
 class Instance(Reply):
     """
-    All the service keeps of one execution of an experiment.
+    All that the service keeps of one execution of an experiment.
 
-    Source: ``GET instances/`` and ``GET instances/{id}`` of the runtime service. The list never
-    consults the cluster: it shows neither waiting nor start-up failures, `Client.status` does.
+    Source: ``GET instances/`` and ``GET instances/{id}`` of the runtime service. The list does not ask the cluster, so
+    it shows neither that a run waits nor that it failed to start; `Client.status` does.
     """
 
     id: Annotated[str, AfterValidator(check_rest_uid)]
-    """The rest-uid; an instance whose id does not have the form of one is not read."""
+    """rest-uid; an instance with an invalid rest-uid is left out of lists."""
     status: Status = Field(default_factory=Status.pending)
-    """How it is doing; pending when the service has no status."""
-    outputs: Annotated[dict[str, KeyOutput], BeforeValidator(_mapping)] = {}
-    """Key-outputs that exist by now, by name."""
-    labels: _Table = Field(default={}, alias="k8s-labels")
-    """Labels of the instance: rest-uid, workflow, name and digest of the experiment."""
+    """Status; pending if the service has none."""
+    outputs: Annotated[dict[str, KeyOutput], NullAsDict] = {}
+    """Key-outputs that exist, by name."""
+    labels: JsonObject = Field(default={}, alias="k8s-labels")
+    """Labels in the cluster: rest-uid, workflow, name and digest of the experiment."""
     experiment: Experiment | None = None
-    """The experiment's definition; None if it was deleted since."""
+    """Experiment; None if it was deleted since."""
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.id!r}, {self.status!r})"
 
     @property
     def property_table(self) -> dict[str, list[Any]] | None:
-        """Measured properties, column -> values, if they were asked for; None if not."""
+        """Measured properties, column -> values; None if they were not requested."""
         table = self.experiment.metadata.registry.interface.raw.get("propertyTable") if self.experiment else None
         return table if isinstance(table, dict) else None
 

@@ -17,7 +17,7 @@ from st4sd_async import (
 from st4sd_async._api import experiments, instances, registry
 from st4sd_async._http.call import Response, parse_response, parse_retry_after, segment, subpath
 
-from ..models.made_replies import URL, reply
+from .made_responses import URL, reply
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"null", b"[]", b'{"experiment-state": 5}', b'"text"'])

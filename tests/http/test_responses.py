@@ -53,7 +53,7 @@ from st4sd_async._http.call import (
     parse_response,
 )
 
-from ..models.made_replies import URL, reply
+from .made_responses import URL, reply
 
 
 def error_of(response: Response, method: str, **options: Any) -> APIError:

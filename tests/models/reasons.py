@@ -1,4 +1,4 @@
-"""Words of services, and what they mean to the owner of a run: the table of the hints."""
+"""Words of services, and the hints for them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ ADMINISTRATOR = "the cluster keeps trying, ask your administrator to repair it"
 
 
 class Case(NamedTuple):
-    """Words of a service, and what they mean to the owner of the run."""
+    """A status of a service, and the hint for it."""
 
     name: str
     words: tuple[str | None, str | None, str | None]
@@ -79,14 +79,14 @@ CASES = [
         ("Initialising", "N/A", "Initialising"),
         "",
         Reason.INITIALISING,
-        "initialising: the orchestrator sets it up; no component runs yet",
+        "initialising: the orchestrator is setting it up; no component runs yet",
     ),
     Case(
         "initialising, as the documentation spells it",
         ("Initializing", None, "Initializing"),
         "",
         Reason.INITIALISING,
-        "initialising: the orchestrator sets it up; no component runs yet",
+        "initialising: the orchestrator is setting it up; no component runs yet",
     ),
     Case(
         "unscheduled",
@@ -131,7 +131,7 @@ CASES = [
         f"unschedulable: an image cannot be pulled; {ADMINISTRATOR} (registry.example/git-sync:latest)",
     ),
     Case(
-        "failed image pull, in the cluster's words",
+        "failed image pull, text of the cluster",
         ("failed", "", ""),
         "waiting: ErrImagePull",
         Reason.UNSCHEDULABLE,
@@ -142,14 +142,14 @@ CASES = [
         ("waiting_on_resource", "N/A", "waiting_on_resource"),
         "",
         Reason.WAITING_ON_RESOURCE,
-        "waiting on resource: a component waits for resources; it goes on when there are some",
+        "waiting on resource: a component waits for resources; it continues when they are available",
     ),
     Case(
-        "waiting on resource, so far in the stage only",
+        "waiting on resource, so far only in the stage",
         ("running", "N/A", "waiting_on_resource"),
         "",
         Reason.WAITING_ON_RESOURCE,
-        "waiting on resource: a component waits for resources; it goes on when there are some",
+        "waiting on resource: a component waits for resources; it continues when they are available",
     ),
     Case(
         "suspended",
@@ -187,15 +187,15 @@ CASES = [
         ("failed", "", ""),
         NOT_CLONED,
         Reason.PACKAGE_NOT_FETCHED,
-        "package not fetched: check the address of the package, its branch or commit, and the access to it "
-        "(fatal: '/srv/st4sd' does not appear to be a git repository fatal:  [...] and the repository exists.)",
+        "package not fetched: check the URL of the package, its branch or commit, and the access to it "
+        "(fatal: '/srv/st4sd' does not appear to be a git repository fatal: Cou [...]  and the repository exists.)",
     ),
     Case(
         "package in S3",
         ("failed", "", ""),
         NO_PACKAGE_IN_S3,
         Reason.PACKAGE_NOT_FETCHED,
-        "package not fetched: check the address of the package, its branch or commit, and the access to it (NoSuchKey)",
+        "package not fetched: check the URL of the package, its branch or commit, and the access to it (NoSuchKey)",
     ),
     Case(
         "inputs in S3",
@@ -226,7 +226,7 @@ CASES = [
         ("finished", "Failed", "failed"),
         UNEXPECTED,
         Reason.ORCHESTRATOR_FAILED,
-        "orchestrator failed: it met an error of its own; show this to your administrator "
+        "orchestrator failed: it had an internal error; show this to your administrator "
         "(Unexpected exception reached top level .division by zero)",
     ),
     Case(
@@ -234,7 +234,7 @@ CASES = [
         ("finished", "Failed", "failed"),
         BOOM,
         Reason.COMPONENT_FAILED,
-        "component failed: a component ended with an error; its own files tell more "
+        "component failed: see `await run.stdout()` or `st4sd-async logs RUN --component NAME` "
         "(Job: stage0.Boom. Returncode 1. Reason KnownIssue)",
     ),
     Case(
@@ -242,21 +242,21 @@ CASES = [
         ("running", "Failed", "failed"),
         "boom",
         Reason.COMPONENT_FAILED,
-        "component failed: a component ended with an error; its own files tell more (boom)",
+        "component failed: see `await run.stdout()` or `st4sd-async logs RUN --component NAME` (boom)",
     ),
     Case(
-        "component, so far in the stage only",
+        "component, so far only in the stage",
         ("running", "N/A", "failed"),
         "",
         Reason.COMPONENT_FAILED,
-        "component failed: a component ended with an error; its own files tell more",
+        "component failed: see `await run.stdout()` or `st4sd-async logs RUN --component NAME`",
     ),
     Case(
         "stopped",
         ("finished", "Stopped", "failed"),
         "Killed by user signal",
         Reason.STOPPED,
-        "stopped: it was told to stop before it was done (Killed by user signal)",
+        "stopped: it was stopped before it was done (Killed by user signal)",
     ),
     Case(
         "finished without exit-status",
@@ -266,7 +266,7 @@ CASES = [
         "no exit status: it ended, and the service does not say how; if it stays so, look at its outputs",
     ),
     Case(
-        "failed without a word",
+        "failed without a text",
         ("failed", "", ""),
         "",
         Reason.NO_EXIT_STATUS,
@@ -277,7 +277,7 @@ CASES = [
         ("Thawing", "N/A", "running"),
         "",
         Reason.UNKNOWN,
-        "unknown: the service says what this client does not know; a newer version may "
+        "unknown: the service used a word that this client does not know; a newer version may know it "
         "(experiment-state 'Thawing', exit-status 'N/A')",
     ),
     Case(
@@ -285,7 +285,7 @@ CASES = [
         ("finished", "Melted", "finished"),
         "puddle",
         Reason.UNKNOWN,
-        "unknown: the service says what this client does not know; a newer version may "
+        "unknown: the service used a word that this client does not know; a newer version may know it "
         "(experiment-state 'finished', exit-status 'Melted' puddle)",
     ),
 ]

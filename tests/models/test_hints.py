@@ -1,11 +1,11 @@
-"""Why does a run not run, and what does its owner read about it?"""
+"""Why a run does not run, and what its owner reads about it."""
 
 from __future__ import annotations
 
 import pytest
 
 from st4sd_async import Hint, Instance, Reason, Status
-from st4sd_async.models.hints import LONGEST_LINE, explain
+from st4sd_async.models.hints import MAX_LINE_LENGTH, explain
 
 from .reasons import BOOM, CASES, NO_POD, NO_ROOM, NOT_CLONED, Case
 
@@ -16,19 +16,19 @@ def status_of(words: tuple[str | None, str | None, str | None], text: str) -> St
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_the_owner_of_a_run_reads_why_it_does_not_run(case: Case) -> None:
-    """One line: the reason, what to do or whom to ask, and the part of the text that matters."""
+def test_a_hint_says_why_a_run_does_not_run(case: Case) -> None:
+    """On one line: the reason, what to do or whom to ask, and the most important part of the text."""
     hint = explain(*case.words, case.text)
 
     assert hint is not None
     assert hint.reason is case.reason
     assert str(hint) == case.line
-    assert len(str(hint)) <= LONGEST_LINE
+    assert len(str(hint)) <= MAX_LINE_LENGTH
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_the_model_agrees_with_the_plain_words(case: Case) -> None:
-    """`Status.hint` says the same, letters of any case included."""
+    """`Status.hint` is the same, for words in any case."""
     upper = tuple(word and word.upper() for word in case.words)
 
     hint = status_of(case.words, case.text).hint
@@ -54,32 +54,32 @@ def test_the_model_agrees_with_the_plain_words(case: Case) -> None:
     ],
     ids=str,
 )
-def test_nothing_is_said_while_all_is_well(words: tuple[str | None, str | None, str | None]) -> None:
-    """While it runs as it should, and after Success."""
+def test_there_is_no_hint_while_a_run_is_normal(words: tuple[str | None, str | None, str | None]) -> None:
+    """While it runs, and after Success."""
     assert explain(*words, "") is None
     assert status_of(words, "").hint is None
 
 
-def test_every_reason_is_told_apart() -> None:
-    """The table has all of them, save the one that no word tells."""
+def test_every_reason_is_in_the_table() -> None:
+    """Except for the one that depends on no word."""
     assert {case.reason for case in CASES} == set(Reason) - {Reason.DELETED}
 
 
 @pytest.mark.parametrize("reason", Reason)
 def test_every_reason_has_advice_that_leaves_room_for_a_text(reason: Reason) -> None:
-    """Even a long text adds its beginning and its end."""
+    """Of a long text, at least its beginning and its end are shown."""
     hint = Hint(reason, "first " + "word " * 1000 + "last")
 
     assert hint.advice
     assert str(hint).startswith(f"{reason.replace('_', ' ')}: {hint.advice} (first word ")
     assert str(hint).endswith(" last)")
-    assert len(str(hint)) <= LONGEST_LINE
+    assert len(str(hint)) <= MAX_LINE_LENGTH
     assert str(Hint(reason, None)) == f"{reason.replace('_', ' ')}: {hint.advice}"
 
 
 @pytest.mark.parametrize("written", [BOOM, BOOM.replace("\\n", "\n")], ids=["two characters", "real"])
-def test_the_text_is_kept_whole_with_real_line_breaks(written: str) -> None:
-    """The service writes two characters in place of each in the final status."""
+def test_the_text_is_complete_and_has_real_line_breaks(written: str) -> None:
+    """The final status has two characters instead of each."""
     hint = explain("finished", "Failed", "failed", written)
 
     assert hint == Hint(
@@ -88,15 +88,15 @@ def test_the_text_is_kept_whole_with_real_line_breaks(written: str) -> None:
     )
 
 
-def test_the_gist_is_what_matters_of_the_text() -> None:
-    """A text that says no more than the reason has none."""
+def test_the_gist_is_the_most_important_part_of_the_text() -> None:
+    """If the text says no more than the reason, there is none."""
     assert Hint(Reason.PENDING, "demo-1 does not have a status yet").gist == ""
     assert Hint(Reason.PENDING, None).gist == ""
     assert Hint(Reason.UNSCHEDULED, NO_ROOM).gist == "1 Insufficient cpu"
 
 
-def test_control_characters_of_a_text_reach_no_terminal() -> None:
-    """What a program wrote can neither colour nor clear the screen of who reads it."""
+def test_a_hint_has_no_control_characters() -> None:
+    """The text of a program can neither colour nor clear a terminal."""
     hint = explain("failed", "Failed", None, "a\x1b[2J\tb\r\nc\x00\u2028d\ud800")
 
     assert hint is not None
@@ -115,20 +115,20 @@ def test_control_characters_of_a_text_reach_no_terminal() -> None:
     ],
     ids=["warning", "400", "null warning", "odd warning", "nulls", "nothing"],
 )
-def test_what_came_in_place_of_a_status_is_its_text(raw: dict[str, object], text: str | None) -> None:
-    """As long as there is no status; a status keeps to its own text."""
+def test_the_text_sent_instead_of_a_status_is_used(raw: dict[str, object], text: str | None) -> None:
+    """Only while there is no status; a status has its own text."""
     assert Status.model_validate(raw).hint == Hint(Reason.PENDING, text)
     assert Status.pending(raw).hint == Hint(Reason.PENDING, text)
     assert Status.model_validate({**raw, "experiment-state": "failed"}).hint == Hint(Reason.NO_EXIT_STATUS, None)
 
 
 def test_an_instance_without_status_is_pending() -> None:
-    """The list has null in its place."""
+    """The list has null instead of a status."""
     assert Instance.model_validate({"id": "demo-1", "status": None}).status.hint == Hint(Reason.PENDING, None)
 
 
 def test_a_deleted_run_says_so_whatever_it_did_before() -> None:
-    """Its outputs went with it."""
+    """Its outputs are deleted too."""
     running = status_of(("running", "N/A", "running"), "").concluded(deleted=True)
     failed = status_of(("failed", "", ""), NOT_CLONED).concluded(deleted=True)
 
@@ -137,15 +137,15 @@ def test_a_deleted_run_says_so_whatever_it_did_before() -> None:
     assert failed.hint == Hint(Reason.DELETED, NOT_CLONED.strip())
 
 
-def test_the_hint_does_not_depend_on_the_verdict() -> None:
-    """A failed image pull that outlasted all patience is still one that may come back."""
+def test_the_hint_does_not_depend_on_finality() -> None:
+    """A failed image pull may still be repaired after the grace period."""
     status = status_of(("failed", "", ""), "initContainer failure: failed to pull image x")
 
     assert status.concluded().hint == status.hint
 
 
-def test_a_running_status_tells_its_stage() -> None:
-    """That is what changes meanwhile; with an exit-status it tells that."""
+def test_a_running_status_shows_its_stage() -> None:
+    """The stage is what changes while it runs; afterwards it shows the exit-status."""
     words = {"experiment-state": "running", "stage-state": "running", "current-stage": "stage1"}
 
     assert str(Status.model_validate({**words, "exit-status": "N/A"})) == "running, stage1"
@@ -170,9 +170,9 @@ def test_a_running_status_tells_its_stage() -> None:
     ids=str,
 )
 def test_a_status_is_one_short_line(words: tuple[str | None, str | None, str | None], text: str, line: str) -> None:
-    """The words, and of the text what matters."""
+    """The words, and the most important part of the text."""
     status = status_of(words, text)
 
     assert str(status) == line
     assert str(status.concluded(deleted=True)).startswith("deleted, last seen ")
-    assert len(str(status_of(words, "long " * 1000))) < LONGEST_LINE
+    assert len(str(status_of(words, "long " * 1000))) < MAX_LINE_LENGTH

@@ -1,4 +1,4 @@
-"""Interfaces of experiments, as registries and documents have them."""
+"""Interfaces of experiments in registries and documents."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ FORMERLY: dict[str, Any] = {
 
 
 def test_an_interface_is_typed() -> None:
-    """What it says of inputs and properties has names; what is new is in the raw."""
+    """Inputs and properties have attributes; unknown fields are in `raw`."""
     interface = Interface.model_validate({**TODAY, "new": 1})
 
     assert interface.description == "Computes toy energies"
@@ -72,12 +72,12 @@ def test_an_interface_is_typed() -> None:
     ],
 )
 def test_key_outputs_know_the_properties_read_from_them(raw: dict[str, Any], expected: dict[str, list[str]]) -> None:
-    """In the form of today and in the one before; what is read from other files belongs to no key-output."""
+    """In today's form and in the previous one; properties read from other files belong to no key-output."""
     assert Interface.model_validate(raw).properties_by_output == expected
 
 
 def test_an_interface_before_a_run_has_no_results() -> None:
-    """The registry has null for what only a run finds out."""
+    """The registry has null for what only a run knows."""
     before = {**TODAY, "inputs": None, "additionalInputData": None, "outputFiles": [], "description": None}
 
     interface = Interface.model_validate(before)
@@ -94,8 +94,8 @@ def test_an_interface_before_a_run_has_no_results() -> None:
         {"inputSpec": {"namingScheme": 1, "inputExtractionMethod": []}, "propertiesSpec": [None, "energy"]},
     ],
 )
-def test_what_cannot_be_read_is_as_if_it_were_missing(raw: dict[str, Any]) -> None:
-    """One odd field hides no other."""
+def test_fields_that_cannot_be_read_are_missing(raw: dict[str, Any]) -> None:
+    """All other fields are read."""
     interface = Interface.model_validate({**raw, "description": "odd"})
 
     assert interface.model_dump() == {**Interface().model_dump(), "description": "odd"}
@@ -113,7 +113,7 @@ def test_what_cannot_be_read_is_as_if_it_were_missing(raw: dict[str, Any]) -> No
     ],
 )
 def test_a_property_of_an_unknown_form_has_no_output(entry: dict[str, Any]) -> None:
-    """It keeps its name."""
+    """It has its name."""
     interface = Interface.model_validate({"propertiesSpec": [entry]})
 
     assert interface.property_names == ["energy"]
@@ -121,12 +121,12 @@ def test_a_property_of_an_unknown_form_has_no_output(entry: dict[str, Any]) -> N
 
 
 def test_input_ids_are_texts() -> None:
-    """A hook may make numbers of them."""
+    """Also if a hook makes numbers of them."""
     assert Interface.model_validate({"inputs": [1, "b"]}).input_ids == ["1", "b"]
 
 
 def test_documents_and_definitions_have_an_interface() -> None:
-    """The same of both; a blank one if there is none."""
+    """It is equal in both, and empty if there is none."""
     document = ExperimentDocument.model_validate({"interface": TODAY})
     experiment = Experiment.model_validate({"metadata": {"registry": {"interface": TODAY}}})
 

@@ -1,4 +1,4 @@
-"""Replies as they really come."""
+"""Replies as the services send them."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ FINISHED = {
 
 
 def test_a_finished_status_has_every_documented_field() -> None:
-    """Each field of the service is there under its own name in Python spelling, and the original too."""
+    """Each field of the service has an attribute, and `raw` has the original."""
     status = Status.model_validate(FINISHED)
 
     assert status.experiment_state is ExperimentState.FINISHED
@@ -68,7 +68,7 @@ def test_a_finished_status_has_every_documented_field() -> None:
 
 @pytest.mark.parametrize("raw", [{}, {"warning": "Workflow has no status"}, {"experiment-state": None, "stages": []}])
 def test_no_status_yet_is_pending(raw: dict[str, object]) -> None:
-    """Nothing, a warning and nulls all mean that the service has no status."""
+    """An empty object, a warning and nulls all mean that the service has no status."""
     status = Status.model_validate(raw)
 
     assert status.is_pending
@@ -78,7 +78,7 @@ def test_no_status_yet_is_pending(raw: dict[str, object]) -> None:
 
 
 def test_an_error_has_real_line_breaks() -> None:
-    """The final status writes two characters in place of each."""
+    """The final status has two characters instead of each."""
     told = "Stage 0 failed.\\nJob: A.\\n"
 
     status = Status.model_validate({"experiment-state": "finished", "error-description": told})
@@ -87,8 +87,8 @@ def test_an_error_has_real_line_breaks() -> None:
     assert status.raw["error-description"] == told
 
 
-def test_the_string_none_is_no_stage() -> None:
-    """The orchestrator writes "None" where no stage has started."""
+def test_the_text_none_means_no_stage() -> None:
+    """The orchestrator writes "None" if no stage has started."""
     status = Status.model_validate({"experiment-state": "Initialising", "current-stage": "None", "meta": None})
 
     assert status.current_stage is None
@@ -96,7 +96,7 @@ def test_the_string_none_is_no_stage() -> None:
 
 
 def test_an_unknown_word_is_kept_and_never_an_error() -> None:
-    """A newer service may say what this client has never heard."""
+    """A newer service may use words that this client does not know."""
     status = Status.model_validate({"experiment-state": "Thawing", "exit-status": "Melted", "new-field": 1})
 
     assert status.experiment_state == "thawing"
@@ -108,8 +108,8 @@ def test_an_unknown_word_is_kept_and_never_an_error() -> None:
     assert status.raw["new-field"] == 1
 
 
-def test_words_compare_without_regard_to_case() -> None:
-    """`Failed` and `failed` are one word, in sets too."""
+def test_words_are_compared_without_regard_to_case() -> None:
+    """`Failed` and `failed` are equal, in sets too."""
     assert ExperimentState("Failed") is ExperimentState.FAILED
     assert ExperimentState.FAILED == "FAILED"
     assert ExperimentState.FAILED != "finished"
@@ -118,8 +118,8 @@ def test_words_compare_without_regard_to_case() -> None:
     assert ExperimentState.FAILED != 1
 
 
-def test_a_verdict_is_kept_apart_from_the_words() -> None:
-    """A status may be final by judgement though its words alone do not say so."""
+def test_a_concluded_status_is_final_whatever_its_words() -> None:
+    """A status may be final although its words alone do not say so."""
     status = Status.model_validate({"experiment-state": "Failed", "exit-status": ""})
 
     over = status.concluded()
@@ -134,7 +134,7 @@ def test_a_verdict_is_kept_apart_from_the_words() -> None:
 
 
 def test_a_list_item_with_nulls_is_an_instance() -> None:
-    """The list is marshalled: what is missing comes as null."""
+    """Lists have null for missing values."""
     raw = {"id": "a-1", "status": None, "outputs": None, "k8s-labels": None, "experiment": {"metadata": None}}
 
     instance = Instance.model_validate(raw)
@@ -148,8 +148,8 @@ def test_a_list_item_with_nulls_is_an_instance() -> None:
     assert orphan.experiment is None
 
 
-def test_a_key_output_is_read_from_both_servers_words() -> None:
-    """The runtime service writes text and seconds, the datastore numbers and dates."""
+def test_key_outputs_of_both_services_are_read() -> None:
+    """The runtime service has texts and seconds, the datastore numbers and dates."""
     moment = datetime(2026, 11, 22, 10, 5, 22, 972908, tzinfo=UTC)
 
     wire = KeyOutput.model_validate({"creationtime": str(moment.timestamp()), "version": "3", "final": "yes"})
@@ -163,8 +163,8 @@ def test_a_key_output_is_read_from_both_servers_words() -> None:
     assert (odd.created, odd.version, odd.final) == (None, None, None)
 
 
-def test_an_experiment_tells_its_name_digest_tags_and_identifier() -> None:
-    """What people look for first is at the top."""
+def test_an_experiment_has_name_digest_tags_and_identifier() -> None:
+    """They are also attributes of the experiment itself."""
     experiment = Experiment.model_validate(
         {
             "metadata": {
@@ -179,8 +179,8 @@ def test_an_experiment_tells_its_name_digest_tags_and_identifier() -> None:
     assert Experiment().identifier == "None"
 
 
-def test_replies_are_one_line_inside_of_a_list() -> None:
-    """What a scientist reads at a glance; all of it is a call away, and what the service said does no harm."""
+def test_replies_are_one_line_in_a_list() -> None:
+    """Short and printable; `model_dump` has everything."""
     digest = f"sha256x{'0' * 56}"
     definition = {"metadata": {"package": {"name": "demo"}, "registry": {"digest": digest, "tags": ["latest"]}}}
     experiment = Experiment.model_validate(definition)
@@ -202,8 +202,8 @@ def test_replies_are_one_line_inside_of_a_list() -> None:
     assert experiment.model_dump()["metadata"]["package"]["name"] == "demo"
 
 
-def test_secrets_of_a_payload_stay_out_of_its_repr() -> None:
-    """Whoever prints a payload prints no key, no environment and no file."""
+def test_the_repr_of_a_payload_has_no_secrets() -> None:
+    """No keys, no environment and no file contents."""
     payload = StartPayload(
         inputs=[FileContent(filename="a", content="private-content")],
         s3=S3(secretAccessKey="private-key"),
@@ -213,8 +213,8 @@ def test_secrets_of_a_payload_stay_out_of_its_repr() -> None:
     assert "private" not in repr(payload)
 
 
-def test_without_pandas_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever asks for a DataFrame is told what to install."""
+def test_without_pandas_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It says what to install."""
     monkeypatch.setitem(sys.modules, "pandas", None)
 
     with pytest.raises(ImportError, match=r"pip install .st4sd_async\[pandas\]"):
@@ -235,18 +235,18 @@ def test_without_pandas_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> N
         (" . ", "Energies"),
     ],
 )
-def test_a_servers_name_is_never_a_path(name: str, safe: str) -> None:
-    """What a server calls a file cannot lead out of the directory."""
+def test_a_file_name_of_a_server_is_never_a_path(name: str, safe: str) -> None:
+    """It cannot lead out of the directory."""
     assert safe_name(name, otherwise="Energies") == safe
 
 
-def test_an_unsafe_name_without_an_alternative_is_output() -> None:
-    """Even a hostile key-output name gives a file name."""
+def test_an_unsafe_name_without_an_alternative_becomes_output() -> None:
+    """If the name of the key-output is unsafe too."""
     assert safe_name("..", otherwise="../..") == "output"
 
 
 def test_saving_writes_under_a_safe_name_and_replaces(tmp_path: Path) -> None:
-    """The file is written whole or not at all, and nothing else is left."""
+    """The file is written completely or not at all, and no other file is left."""
     folder = tmp_path / "new" / "folder"
 
     first = Output("Energies", "../energies.csv", b"a").save(folder)

@@ -1,4 +1,4 @@
-"""The report on each component is read whatever is in its cells."""
+"""Status reports of components, whatever is in their cells."""
 
 from __future__ import annotations
 
@@ -75,17 +75,17 @@ REPEATS = FAILED | {
 
 
 def table(columns: Sequence[str], rows: Sequence[Mapping[str, str]]) -> str:
-    """A table as the orchestrator writes it."""
+    """Return a table as the orchestrator writes it."""
     return "\n".join("; ".join(line) for line in [columns, *([row[name] for name in columns] for row in rows)]).rstrip()
 
 
 def tables(*rows: Mapping[str, str], engine: Sequence[str] = ENGINE) -> dict[str, str]:
-    """Both tables of some components."""
+    """Return both tables of some components."""
     return {"componentStates": table(COMPONENT, rows), "engineStates": table(engine, rows)}
 
 
 def parse(report: Any) -> StatusReport:
-    """The report as it is read from its file."""
+    """Return the report of a file."""
     return StatusReport.parse(json.dumps(report))
 
 
@@ -96,7 +96,7 @@ REPORT = {
 
 
 def test_a_component_is_a_row_with_types() -> None:
-    """Both its tables are one row; what is sure has a type, and all is there as it came."""
+    """Both of its tables make one row; known columns have types, and `raw` has all cells unchanged."""
     (row,) = parse({"0": REPORT["0"]}).rows
 
     assert (row.stage, row.reference, row.name, row.engine) == (0, "stage0.Boom", "Boom", "engine")
@@ -111,8 +111,8 @@ def test_a_component_is_a_row_with_types() -> None:
     assert row.raw == {"stage": 0, **FAILED, "engine.rowid": "1", "engine.isAlive": "False"}
 
 
-def test_nothing_is_none() -> None:
-    """A component that never ran, and one that runs again and again, have no values in place of what is not there."""
+def test_missing_values_are_none() -> None:
+    """For a component that never ran, and for one that runs repeatedly."""
     report = parse(REPORT)
     stopped, repeats = report.rows[1:]
 
@@ -126,7 +126,7 @@ def test_nothing_is_none() -> None:
     assert report.failed == report.rows[:1]
 
 
-def test_the_table_shows_what_failed_first() -> None:
+def test_the_table_shows_failed_components_first() -> None:
     """It has the columns of the service's own tools, and others on request."""
     report = parse({"1": REPORT["1"], "0": REPORT["0"]})
 
@@ -148,15 +148,15 @@ def test_the_table_shows_what_failed_first() -> None:
     assert report.table(["ghost"]) == "no component has such columns"
 
 
-def test_a_table_cannot_steer_the_terminal() -> None:
-    """What is not for print is replaced, and a row is a line."""
+def test_a_table_contains_no_control_characters() -> None:
+    """They are replaced, and a row is one line."""
     report = parse({"0": {"engine": tables({**FAILED, "state": "\x1b[2Jbad\tnews\nhere"})}})
 
     assert report.table(["state"]) == "state\n\\x1b[2Jbad news here"
 
 
 def test_the_frame_has_the_names_of_the_service() -> None:
-    """Its columns are typed although some cells have nothing."""
+    """Its columns are typed although some cells are empty."""
     frame = parse(REPORT).dataframe()
 
     assert list(frame.columns[:8]) == ["stage", *COMPONENT, "engine.rowid"]
@@ -171,14 +171,14 @@ def test_the_frame_has_the_names_of_the_service() -> None:
 
 
 def test_the_frame_needs_pandas(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without it, the error says how to get it."""
+    """Without pandas, the error says how to install it."""
     monkeypatch.setitem(sys.modules, "pandas", None)
 
     with pytest.raises(ImportError, match=r"StatusReport\.dataframe\(\) needs pandas"):
         parse(REPORT).dataframe()
 
 
-def test_no_stages_are_no_rows() -> None:
+def test_a_report_without_stages_has_no_rows() -> None:
     """As in the first seconds of a run."""
     report = parse({})
 
@@ -187,8 +187,8 @@ def test_no_stages_are_no_rows() -> None:
     assert report.dataframe().columns.tolist() == ["stage"]
 
 
-def test_what_is_new_is_kept() -> None:
-    """An engine of an unknown kind, a word for a state, a column, a stage without number."""
+def test_unknown_values_are_kept() -> None:
+    """An unknown kind of engine, state, column or stage."""
     cells = "reference; state; colour\nstage0.A; thawing; blue"
     (row,) = parse({"early": {"quantumEngine": {"componentStates": cells, "engineStates": ""}}}).rows
 
@@ -209,14 +209,14 @@ def test_what_is_new_is_kept() -> None:
     ],
 )
 def test_missing_cells_are_missing(components: str, engines: str, expected: list[list[str | None]]) -> None:
-    """Rows without a partner, tables without the reference, short rows and no tables."""
+    """Rows that only one table has, tables without references, short rows, and missing tables."""
     report = parse({"0": {"engine": {"componentStates": components, "engineStates": engines}}})
 
     assert [[row.reference, row.backend] for row in report.rows] == expected
 
 
 def test_separators_and_new_lines_in_a_cell_stay_in_it() -> None:
-    """The service quotes nothing; the id that a backend gives, or else the last cell, is taken for the culprit."""
+    """The service does not quote: surplus separators belong to the id of the backend, or else to the last cell."""
     row = {**REPEATS, "schedulerId": "a; b; c", "engine": "odd; one"}
     second = {**REPEATS, "reference": "stage1.B", "schedulerId": "first\nsecond; third;\nfourth"}
     found = parse({"1": {"repeatingEngine": tables(row, second, engine=REPEATING)}}).rows
@@ -226,8 +226,8 @@ def test_separators_and_new_lines_in_a_cell_stay_in_it() -> None:
     assert [one.task_launches for one in found] == [0, 0]
 
 
-def test_blanks_at_the_end_are_cells() -> None:
-    """The last row has lost them, the others have not."""
+def test_cells_stripped_from_the_end_of_the_table_are_empty() -> None:
+    """Only the last row lacks them."""
     rows = [{**FAILED, "reference": "stage0.A"}, {**FAILED, "reference": "stage0.B"}]
 
     found = parse({"0": {"engine": tables(*rows)}}).rows
@@ -236,9 +236,9 @@ def test_blanks_at_the_end_are_cells() -> None:
 
 
 @pytest.mark.parametrize("length", range(0, len(json.dumps(REPORT)), 97))
-def test_half_a_report_is_told(length: int) -> None:
+def test_an_incomplete_report_is_refused(length: int) -> None:
     """Wherever it is cut."""
-    with pytest.raises(ValueError, match="cut short or damaged"):
+    with pytest.raises(ValueError, match="incomplete or damaged"):
         StatusReport.parse(json.dumps(REPORT)[:length].encode())
 
 
@@ -246,11 +246,11 @@ def test_half_a_report_is_told(length: int) -> None:
     "report",
     [[], None, "engine", {"0": []}, {"0": {"engine": "x"}}, {"0": {"engine": {"componentStates": 1}}}],
 )
-def test_something_else_is_told(report: Any) -> None:
-    """A value that is no report raises nothing but ValueError."""
+def test_any_other_value_is_refused(report: Any) -> None:
+    """A value that is not a report raises only ValueError."""
     with pytest.raises(ValueError, match="status report"):
         parse(report)
-    with pytest.raises(ValueError, match="cut short or damaged"):
+    with pytest.raises(ValueError, match="incomplete or damaged"):
         StatusReport.parse("[" * 100_000)
 
 
@@ -260,8 +260,8 @@ VALUES = st.sampled_from(["None", "N/A", "", "0", "-9", "99999999999999999999", 
 
 @pytest.mark.timeout(60)
 @given(st.lists(st.fixed_dictionaries(dict.fromkeys(REPEATING + COMPONENT, CELLS | VALUES)), max_size=4))
-def test_any_cells_come_back(rows: list[dict[str, str]]) -> None:
-    """What was written is in `raw`, and no cell breaks the typed fields, the table or the frame."""
+def test_any_cells_can_be_read(rows: list[dict[str, str]]) -> None:
+    """`raw` has what was written, and no cell breaks the typed fields, the table or the data frame."""
     numbered = [row | {"rowid": str(number), "reference": f"stage3.C{number}"} for number, row in enumerate(rows)]
 
     report = parse({"3": {"repeatingEngine": tables(*numbered, engine=REPEATING)}})
@@ -274,8 +274,8 @@ def test_any_cells_come_back(rows: list[dict[str, str]]) -> None:
     assert len(report.dataframe()) == len(rows)
 
 
-def test_rows_are_made_by_name_too() -> None:
-    """Fields have names of ours, for who makes rows in a test of their own."""
+def test_rows_can_be_made_by_the_names_of_fields() -> None:
+    """For tests of users that make rows."""
     row = ComponentReport(reference="stage0.A", task_exit_code=2)
 
     assert (row.name, row.task_exit_code, row.raw) == ("A", 2, {"reference": "stage0.A", "task_exit_code": 2})

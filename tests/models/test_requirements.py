@@ -8,7 +8,7 @@ import pytest
 
 from st4sd_async import Experiment, ImportedExperiment, Requirement
 from st4sd_async.models.packages import ExperimentList
-from st4sd_async.models.requirements import credentials_in, judged, requirements_of
+from st4sd_async.models.requirements import checked, credentials_in, requirements_of
 
 
 def named(definition: dict[str, Any], *images: str) -> list[tuple[str, str]]:
@@ -45,14 +45,12 @@ SECRET = {"valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}
     ],
     ids=["public", "git", "in clear", "dataset", "S3", "pull secret", "no secret", "preset", "S3 preset", "choice"],
 )  # fmt: skip
-def test_what_packages_and_presets_refer_to_is_required(
-    definition: dict[str, Any], found: list[tuple[str, str]]
-) -> None:
-    """What a start may choose is not."""
+def test_packages_and_presets_refer_to_requirements(definition: dict[str, Any], found: list[tuple[str, str]]) -> None:
+    """What a start may choose is not required."""
     assert named(definition) == found
 
 
-def test_what_two_packages_rely_on_is_there_once() -> None:
+def test_a_requirement_of_two_packages_is_found_once() -> None:
     """With both places."""
     source = {"dataset": {"location": {"dataset": "d"}}}
 
@@ -68,8 +66,8 @@ def test_what_two_packages_rely_on_is_there_once() -> None:
      packages({"git": {"security": {"oauth": {"valueFrom": {"secretKeyRef": "s"}}}}}), {"parameterisation": []},
      packages({}, dependencies={"imageRegistries": [None]}), packages({"dataset": ""})],
 )  # fmt: skip
-def test_an_odd_definition_is_left_to_the_service(odd: dict[str, Any]) -> None:
-    """It knows better what is wrong."""
+def test_an_invalid_definition_has_no_requirements(odd: dict[str, Any]) -> None:
+    """The service reports what is wrong with it."""
     assert requirements_of(odd, []) == []
 
 
@@ -88,7 +86,7 @@ def test_an_odd_definition_is_left_to_the_service(odd: dict[str, Any]) -> None:
     ],
 )
 def test_an_image_comes_from_a_registry(image: str, host: str) -> None:
-    """That of its first part if this is a host, else Docker Hub."""
+    """That of its first part if this is a host, otherwise Docker Hub."""
     assert named({}, image, "") == [("image registry", host)]
 
 
@@ -111,19 +109,19 @@ def test_an_image_comes_from_a_registry(image: str, host: str) -> None:
         ("python", "quay.example", False),
     ],
 )
-def test_a_pull_secret_opens_what_kubernetes_lets_it_open(image: str, server: str, is_open: bool) -> None:
-    """Hosts may have wildcards, paths are prefixes; what is not opened may be public."""
+def test_a_pull_secret_matches_registries_as_in_kubernetes(image: str, server: str, is_open: bool) -> None:
+    """Hosts may have wildcards, paths are prefixes; an image that no secret matches may be public."""
     (one,) = requirements_of({}, [image])
 
-    assert judged(one, {"mine": ["elsewhere.example", server]}, []).is_met is (True if is_open else None)
+    assert checked(one, {"mine": ["elsewhere.example", server]}, []).is_met is (True if is_open else None)
 
 
-def test_all_images_of_a_registry_must_be_open() -> None:
-    """One that is not may be public."""
+def test_all_images_of_a_registry_must_be_accessible() -> None:
+    """Without a matching secret, an image may be public."""
     (one,) = requirements_of({}, ["quay.example/a/x", "quay.example/b/y"])
 
-    assert judged(one, {"mine": ["quay.example/a"]}, []).is_met is None
-    assert judged(one, {"mine": ["quay.example/a", "quay.example/b"]}, []).is_met is True
+    assert checked(one, {"mine": ["quay.example/a"]}, []).is_met is None
+    assert checked(one, {"mine": ["quay.example/a", "quay.example/b"]}, []).is_met is True
 
 
 @pytest.mark.parametrize(
@@ -140,9 +138,9 @@ def test_all_images_of_a_registry_must_be_open() -> None:
     ],
     ids=str,
 )
-def test_what_has_a_name_is_there_or_not(one: Requirement, is_met: bool | None) -> None:
-    """A pull secret of another name for the same registry will do; Secrets cannot be asked for."""
-    assert judged(one, {"quay": ["quay.example/group"]}, ["d"]).is_met is is_met
+def test_a_named_requirement_is_met_or_not(one: Requirement, is_met: bool | None) -> None:
+    """A pull secret with another name for the same registry is enough; Secrets cannot be listed."""
+    assert checked(one, {"quay": ["quay.example/group"]}, ["d"]).is_met is is_met
 
 
 @pytest.mark.parametrize(
@@ -153,12 +151,12 @@ def test_what_has_a_name_is_there_or_not(one: Requirement, is_met: bool | None) 
         (Requirement("image registry", "r"),
          "client.image_pull_secrets.create('a-name', server='r', ...), unless they are public"),
         (Requirement("credential", "base.packages.0.source.git.security.oauth.value"),
-         "replace it in .definition by one that is meant for this deployment, or leave it out, and push that"),
+         "in .definition, replace it by one for this deployment or remove it, and push that"),
     ],
     ids=str,
 )  # fmt: skip
 def test_each_requirement_says_how_to_meet_it(one: Requirement, advice: str) -> None:
-    """In a line to start from."""
+    """As a line of code or a sentence."""
     assert one.advice == advice
 
 
@@ -185,11 +183,11 @@ PLACES = [
     "base.packages.4.dependencies.imageRegistries.0.security.value",
     "base.packages.5.dependencies.imageRegistries.0.security.value",
 ]
-"""Where it holds them."""
+"""Places of the credentials."""
 
 
-def test_credentials_in_a_definition_are_found_and_told_without_their_values() -> None:
-    """Names of datasets are none."""
+def test_credentials_in_a_definition_are_found_and_reported_without_their_values() -> None:
+    """Names of datasets are not credentials."""
     found = [one for one in requirements_of(HOLDING, []) if one.kind == "credential"]
 
     assert list(credentials_in(HOLDING)) == [(place, TOKEN) for place in PLACES]
@@ -197,8 +195,8 @@ def test_credentials_in_a_definition_are_found_and_told_without_their_values() -
     assert TOKEN not in f"{found} {[one.advice for one in found]}"
 
 
-def test_credentials_in_a_definition_are_in_no_repr() -> None:
-    """But `raw`, which is what is pushed, and a changed copy keep them; so it is with a fixed environment."""
+def test_no_repr_shows_credentials_in_a_definition() -> None:
+    """`raw`, which is pushed, and an updated copy keep them; the same holds for a fixed environment."""
     environment = [{"name": "A_TOKEN", "value": TOKEN}]
     definition = {**HOLDING, "parameterisation": {"presets": {"environmentVariables": environment}}}
     one = Experiment.model_validate(definition)

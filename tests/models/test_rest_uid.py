@@ -8,8 +8,8 @@ from st4sd_async.models.rest_uid import check_rest_uid, is_of_package, is_rest_u
 
 
 @pytest.mark.parametrize("good", ["demo-abcdef-01234567", "a", "A.b_c-1", "x" * 253, "toxicity.v2-0a1b2c-zzzzzzzz"])
-def test_what_the_service_gives_is_a_rest_uid(good: str) -> None:
-    """Ids of every form that was observed are accepted as they are."""
+def test_ids_of_the_service_are_valid(good: str) -> None:
+    """All observed forms are accepted."""
     assert is_rest_uid(good)
     assert check_rest_uid(good) == good
 
@@ -18,8 +18,8 @@ BAD = ["", ".", "..", "../../.ssh", "a/b", "a\\b", "-rf", ".ssh", "_a", "a b", "
 
 
 @pytest.mark.parametrize("bad", [*BAD, None, 7, b"a", ["a"]], ids=ascii)
-def test_what_could_leave_a_folder_or_a_command_is_none(bad: object) -> None:
-    """The error quotes it so that nothing in it reaches a terminal."""
+def test_values_unsafe_in_paths_and_commands_are_invalid(bad: object) -> None:
+    """The error shows them escaped."""
     assert not is_rest_uid(bad)
     with pytest.raises(ValueError, match="not a rest-uid") as caught:
         check_rest_uid(bad)
@@ -39,7 +39,7 @@ def test_what_could_leave_a_folder_or_a_command_is_none(bad: object) -> None:
         ("demo-abcdef-0123456Z", "demo", False),
     ],
 )
-def test_an_id_names_its_package(rest_uid: str, package: str, expected: bool) -> None:
+def test_an_id_contains_the_name_of_its_package(rest_uid: str, package: str, expected: bool) -> None:
     """Name, six characters of the digest, eight random ones."""
     assert is_of_package(rest_uid, package) is expected
 
@@ -53,6 +53,6 @@ def test_an_id_names_its_package(rest_uid: str, package: str, expected: bool) ->
         ("demo-abcdef-01234567\n", None),
     ],
 )
-def test_an_id_tells_the_version_of_its_package(rest_uid: str, expected: str | None) -> None:
-    """The first six characters of the digest; an id of another form tells none."""
+def test_an_id_contains_the_version_of_its_package(rest_uid: str, expected: str | None) -> None:
+    """The first six characters of the digest; None for an id of another form."""
     assert version_of(rest_uid) == expected

@@ -163,7 +163,13 @@ def test_the_failing_component_comes_before_all_else() -> None:
 
     said = read(html(failed))
 
-    order = ["Failed", "component failed: Job: stage0.Boom. Returncode 3", "its own files", "1 jobs failed", "state"]
+    order = [
+        "Failed",
+        "component failed: Job: stage0.Boom. Returncode 3",
+        "await run.stdout()",
+        "1 jobs failed",
+        "state",
+    ]
     places = [said.index(words) for words in order]
     assert places == sorted(places)
     assert COLOURS[Tone.BAD] in html(failed)

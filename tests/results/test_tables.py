@@ -202,7 +202,7 @@ async def test_the_report_is_parsed(run: Run, client: Client, server: LocalServe
     assert len((await client.status_report((await run.document()).instance)).rows) == 2
     path = await on_disk(run, "output/status_details.json")
     path.write_bytes(path.read_bytes()[:200])
-    with pytest.raises(DecodeError, match=r"status_details\.json was answered with a status report that is cut short"):
+    with pytest.raises(DecodeError, match=r"status_details\.json was answered with an incomplete or damaged"):
         await run.status_report()
 
 

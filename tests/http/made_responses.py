@@ -1,4 +1,4 @@
-"""Replies as the tests of their meaning need them."""
+"""Responses for tests of how they are parsed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ URL = "https://st4sd.example/rs/somewhere"
 
 
 def reply(status: int, body: Any = None, *, html: bool = False, **headers: str) -> Response:
-    """What came back: a body as JSON, or bytes as they are."""
+    """Return a response with a JSON body, or with bytes as they are."""
     content = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
     kind = "text/html" if html else "application/json"
     return Response(status, httpx.Headers({"content-type": kind, **headers}), content)

@@ -676,10 +676,10 @@ class Client:
         Source: ``GET instances/{id}/properties`` of the runtime service, and ``POST documents/api/v1.0/query`` of the
         datastore.
         """
-        search = properties.Search(self.instances, self.datastore, properties.wanted(names))
+        reader = properties.PropertiesReader(self.instances, self.datastore, properties.requested_columns(names))
         if is_one_run(run):
-            return await search.of_run(rest_uid_of(run))
-        return await search.of_runs(list(dict.fromkeys(rest_uids_of(run))), strict=strict)
+            return await reader.of_run(rest_uid_of(run))
+        return await reader.of_runs(list(dict.fromkeys(rest_uids_of(run))), strict=strict)
 
     async def download_outputs(
         self,

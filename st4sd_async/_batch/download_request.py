@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .._results.target import MANIFEST
-from .._util.file_names import is_device, marked
+from .._util.file_names import key_folder_name
 
 if TYPE_CHECKING:
     from .journal import Journal
     from .state import LaunchRecord
-
-_PLAIN_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,98}[A-Za-z0-9])?")
 
 
 @dataclass(frozen=True)
@@ -31,7 +28,7 @@ class DownloadRequest:
 
     def folder(self, journal: Journal, key: str) -> Path:
         """Return the folder for the files of a launch."""
-        return self.to / folder_name(key, has_twin=journal.has_twin(key))
+        return self.to / key_folder_name(key, has_twin=journal.has_twin(key))
 
     def check_unused(self, journal: Journal, keys: Iterable[str]) -> None:
         """Raise ValueError if the folder of a launch that was never started has downloads."""
@@ -58,18 +55,3 @@ def download_request(outputs: Iterable[str] | None, to: str | os.PathLike[str] |
         raise ValueError(f"{missing} is missing: downloads need both")
     names, folder = list(outputs), Path(to).absolute()
     return DownloadRequest(names, folder, json.dumps({"outputs": sorted(names), "to": str(folder)}))
-
-
-def folder_name(key: str, *, has_twin: bool) -> str:
-    """
-    Return the name of the folder for the files of a launch: its key if that is a valid name anywhere, or a hash of it.
-
-    No two keys share a name, and no key can be chosen to equal the hashed name of another.
-
-    Args:
-        key: The key.
-        has_twin: Whether an earlier key differs only by case, so that some file systems would not distinguish them.
-    """
-    if _PLAIN_NAME.fullmatch(key) and not has_twin and not is_device(key):
-        return key
-    return marked(re.sub(r"[^A-Za-z0-9_-]+", "-", key).strip("-")[:60] or "key", key)

@@ -1,11 +1,11 @@
 """
-Files beneath an open directory; everything here blocks.
+Work with files below an open directory. Everything here blocks.
 
-A path can be made to lead elsewhere between a check and its use: someone puts a link in the place of a folder. So no
-path is ever given to the system as a whole. Each folder is opened from the one above it, by its name alone and only if
-it is no link, and files are looked at, opened, moved and removed by their names in an open folder.
+Between a check of a path and its use, another process can replace a folder by a link. So the system never gets a whole
+path: each folder is opened from its parent, by name and only if it is not a link, and files are opened, moved and
+removed by their names in an open folder.
 
-Where the system cannot work from an open folder (Windows), each folder is looked at before a path is used.
+If the system cannot work from an open folder (Windows), each folder is checked before a path is used.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Self
 FOLDER = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0)
 INSIDE = getattr(os, "O_NOFOLLOW", 0)
 FILE = INSIDE | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-"""A FIFO is opened without a wait for its other end; it is refused then."""
+"""Open a named pipe without waiting for its other end, so that it can be rejected."""
 NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | FILE
 HAS_DESCRIPTORS = {os.open, os.stat, os.mkdir, os.rename, os.unlink, os.rmdir} <= os.supports_dir_fd
 
@@ -38,18 +38,18 @@ class Directory:
     """
     An open directory.
 
-    Names are those of its entries, without folders. All methods raise `OSError`, and none follows a link.
+    The methods take names of entries, without folders. All of them raise `OSError`, and none follows a link.
     """
 
     def __init__(self, path: str, descriptor: int | None) -> None:
         self.path = path
-        """Where it was when it was opened, for messages and for systems without descriptors of folders."""
+        """Its path when it was opened, for messages and for systems without directory descriptors."""
         self.descriptor = descriptor
-        """None on systems without such."""
+        """None on systems without directory descriptors."""
 
     @classmethod
     def open(cls, path: str, *, uses_descriptors: bool = HAS_DESCRIPTORS) -> Self:
-        """Open a directory that the user chose: links on the way to it are followed."""
+        """Open a directory that the user chose. Links in the path are followed."""
         if uses_descriptors:
             return cls(path, os.open(path, FOLDER))
         if not stat.S_ISDIR(os.stat(path).st_mode):  # noqa: PTH116 -- as everywhere here
@@ -57,7 +57,7 @@ class Directory:
         return cls(path, None)
 
     def close(self) -> None:
-        """Close it."""
+        """Close the directory."""
         if self.descriptor is not None:
             os.close(self.descriptor)
         self.descriptor = None
@@ -71,13 +71,13 @@ class Directory:
         self.close()
 
     def _name(self, name: str) -> str:
-        """What the system is to be given for an entry."""
+        """Return what the system functions take for an entry."""
         if name in ("", ".", "..") or "/" in name:
             raise OSError(errno.EINVAL, "not the name of an entry", name)
         return name if self.descriptor is not None else f"{self.path}/{name}"
 
     def child(self, name: str) -> Directory:
-        """Open a directory in it."""
+        """Open a subdirectory."""
         at = self._name(name)
         if self.descriptor is not None:
             return Directory(f"{self.path}/{name}", os.open(at, FOLDER | INSIDE, dir_fd=self.descriptor))
@@ -86,15 +86,15 @@ class Directory:
         return Directory(at, None)
 
     def names(self) -> list[str]:
-        """Return the names of its entries."""
+        """Return the names of all entries."""
         return os.listdir(self.path if self.descriptor is None else self.descriptor)  # noqa: PTH208 -- as everywhere here
 
     def stat(self, name: str) -> os.stat_result:
-        """Look at an entry."""
+        """Return the status of an entry."""
         return os.lstat(self._name(name), dir_fd=self.descriptor)
 
     def make(self, name: str, mode: int = 0o777) -> None:
-        """Make a directory in it."""
+        """Create a subdirectory."""
         os.mkdir(self._name(name), mode, dir_fd=self.descriptor)
 
     def create(self, name: str) -> int:
@@ -103,41 +103,41 @@ class Directory:
 
     def open_file(self, name: str, flags: int) -> int:
         """
-        Open a regular file, at once.
+        Open a regular file without waiting.
 
         Raises:
-            FileExistsError: It is something else: a link, a named pipe, a device.
+            FileExistsError: The entry is something else: a link, a named pipe, a device.
         """
         try:
             handle = os.open(self._name(name), flags | FILE, 0o666, dir_fd=self.descriptor)
         except FileNotFoundError:
             raise
-        except OSError as error:  # as if it were a link, or a pipe that nobody reads
-            _refuse_others(name, self.stat(name).st_mode, error)
+        except OSError as error:  # for instance for a link, or a pipe without a reader
+            _check_regular(name, self.stat(name).st_mode, error)
             raise
         try:
-            _refuse_others(name, os.fstat(handle).st_mode)
+            _check_regular(name, os.fstat(handle).st_mode)
         except OSError:
             os.close(handle)
             raise
         return handle
 
     def move(self, name: str, into: Directory, new: str) -> None:
-        """Give an entry a name in a directory, in place of the file of that name."""
+        """Move an entry to another directory, in place of a file of the new name."""
         os.replace(self._name(name), into._name(new), src_dir_fd=self.descriptor, dst_dir_fd=into.descriptor)
 
     def remove(self, name: str) -> None:
-        """Remove a file; nothing happens if there is none."""
+        """Remove a file if it exists."""
         with suppress(FileNotFoundError):
             os.unlink(self._name(name), dir_fd=self.descriptor)
 
     def remove_tree(self, name: str) -> None:
-        """Remove a directory with all that is in it, as far as possible."""
+        """Remove a subdirectory and its content, as far as possible."""
         with suppress(OSError, RecursionError):
             shutil.rmtree(self._name(name), ignore_errors=True, dir_fd=self.descriptor)
 
     def sync_file(self, name: str) -> None:
-        """Bring the content of a file to disk."""
+        """Sync the content of a file to disk."""
         handle = self.open_file(name, os.O_RDWR)
         try:
             os.fsync(handle)
@@ -145,7 +145,7 @@ class Directory:
             os.close(handle)
 
     def sync(self) -> None:
-        """Bring names to disk, if the file system can."""
+        """Sync the names of entries to disk, if the file system can."""
         if self.descriptor is not None:
             with suppress(OSError):
                 os.fsync(self.descriptor)
@@ -153,9 +153,9 @@ class Directory:
 
 class Tree:
     """
-    Finds entries by their paths beneath a directory, for one piece of work in one thread.
+    Finds entries by their paths below a directory. Not safe to share between threads.
 
-    The folders on the way to the last one stay open, so neighbours are found at once.
+    The folders on the path of the last entry stay open, so that its neighbours are found quickly.
     """
 
     def __init__(self, root: Directory) -> None:
@@ -176,11 +176,11 @@ class Tree:
 
     def folder(self, path: str) -> Directory:
         """
-        Return the folder of that path, ``""`` for the directory itself; it is open until the next call.
+        Return the folder at a path, open until the next call; ``""`` is the directory itself.
 
         Raises:
-            FileNotFoundError: There is none.
-            NotADirectoryError: A part of the path is a link or no folder.
+            FileNotFoundError: There is no such folder.
+            NotADirectoryError: A part of the path is a link or not a folder.
         """
         if path == self._folder:
             return self._chain[-1]
@@ -198,7 +198,7 @@ class Tree:
                     raise
                 reached = "/".join([*self._names, name])
                 problem = _obstacle(reached, self._chain[-1].stat(name).st_mode, stat.S_IFDIR)
-                raise NotADirectoryError(problem or f"{reached!r} is changed meanwhile") from error
+                raise NotADirectoryError(problem or f"{reached!r} was changed at the same time") from error
             self._chain.append(folder)
             self._names.append(name)
             self._folder = "/".join(self._names)
@@ -210,30 +210,30 @@ class Tree:
         return self.folder(folder), name
 
     def stat(self, path: str) -> os.stat_result:
-        """Look at an entry; raises as `folder`."""
+        """Return the status of an entry; raises as `folder`."""
         folder, name = self.parent(path)
         return folder.stat(name)
 
     def obstacle(self, path: str, *, is_folder: bool = False) -> str | None:
-        """Return what is wrong if something else is there than a file, or a folder, or if it cannot be looked at."""
+        """Return what is in the way of a file (or folder) at a path, or why that is unknown; None if nothing is."""
         try:
             mode = self.stat(path).st_mode
         except FileNotFoundError:
             return None
         except NotADirectoryError as error:
             return str(error)
-        except OSError as error:  # as a name that is too long, or a folder of another user
+        except OSError as error:  # for instance a name that is too long, or a folder of another user
             return f"{path!r} cannot be in the target: {error.strerror}"
         return _obstacle(path, mode, stat.S_IFDIR if is_folder else stat.S_IFREG)
 
     def make(self, path: str) -> None:
-        """Make a folder, unless it is there; that above it must be there."""
+        """Create a folder if it is missing. Its parent must exist."""
         folder, name = self.parent(path)
         with suppress(FileExistsError):
             folder.make(name)
 
 
-def _refuse_others(name: str, mode: int, cause: OSError | None = None) -> None:
+def _check_regular(name: str, mode: int, cause: OSError | None = None) -> None:
     """Raise FileExistsError unless a mode is that of a regular file."""
     if problem := _obstacle(name, mode, stat.S_IFREG):
         raise FileExistsError(problem) from cause

@@ -1,4 +1,4 @@
-"""What runs measured, from the service that knows it best; or why there is nothing."""
+"""Find the properties that runs measured, or the reason why there are none."""
 
 from __future__ import annotations
 
@@ -32,29 +32,29 @@ if TYPE_CHECKING:
     from .._api.instances import Instances
     from ..models import ExperimentDocument, Instance, Status
 
-RUNS_AT_ONCE = 500
-"""Runs whose documents are read together: the datastore opens a file of each, and the proxy gives up after 60 s."""
-TABLE = "properties.csv"
-"""Name of the file in which the orchestrator leaves the table."""
+MAX_RUNS_PER_QUERY = 500
+"""Runs in one query: the datastore opens a file of each, and the proxy gives up after 60 s."""
+TABLE_FILE = "properties.csv"
+"""Name of the file to which the orchestrator writes the table."""
 
 Columns = tuple[str, ...] | None
-"""Columns that are wanted; None: all."""
+"""Requested columns; None means all."""
 
 
-def wanted(names: Iterable[str] | None) -> Columns:
-    """The columns that names stand for; raises ValueError or TypeError for what cannot be a name."""
-    given = ["*"] if names is None else [names] if isinstance(names, str) else list(names)
-    properties_params(given, stringify_nan=True)
-    return None if "*" in given else tuple(dict.fromkeys([INPUT_ID, *(name.lower() for name in given)]))
+def requested_columns(names: Iterable[str] | None) -> Columns:
+    """Return the columns to request; raise ValueError or TypeError if a name is invalid."""
+    names = ["*"] if names is None else [names] if isinstance(names, str) else list(names)
+    properties_params(names, stringify_nan=True)
+    return None if "*" in names else tuple(dict.fromkeys([INPUT_ID, *(name.lower() for name in names)]))
 
 
 @dataclass(frozen=True)
-class Search:
+class PropertiesReader:
     """
-    Looks for what runs measured.
+    Reads the properties that runs measured.
 
-    The runtime service knows it first. The datastore knows it 10 to 20 s later, but of all runs at once
-    and when they are deleted. Both are asked to write missing numbers as texts, which is valid JSON.
+    The runtime service has them first. The datastore has them 10 to 20 s later, but returns those of many runs in one
+    request, and keeps those of deleted runs. Both are asked to write NaN as a string, to get valid JSON.
     """
 
     instances: Instances
@@ -62,31 +62,31 @@ class Search:
     datastore: Datastore
     """The datastore."""
     columns: Columns
-    """What is wanted of each run."""
+    """The requested columns of each run."""
 
     async def of_run(self, rest_uid: str) -> Properties:
-        """What one run measured; raises why there is nothing."""
+        """Return the properties of one run; raise the reason if there are none."""
         try:
-            return await self._asked(rest_uid)
-        except UnknownRun:  # deleted, which is for the datastore to tell
+            return await self._request(rest_uid)
+        except UnknownRun:  # deleted, but the datastore may have them
             found = await self.of_runs([rest_uid])
         except UnknownProperty as error:
             with suppress(APIError, TransportError, DecodeError):
-                _tell(error, await self.instances.properties(rest_uid, stringify_nan=True))
+                _set_known(error, await self.instances.properties(rest_uid, stringify_nan=True))
             raise
         if rest_uid in found.problems:
             raise found.problems[rest_uid]
         return Properties(found.columns[1:], tuple(row[1:] for row in found.rows))
 
     async def of_runs(self, rest_uids: Sequence[str], *, strict: bool = False) -> Properties:
-        """What several runs measured, in one table with the reasons why some have nothing; ``strict`` raises one."""
+        """Return the properties of several runs in one table; raise the first error if ``strict``."""
         documents = await self._documents(rest_uids, self.columns)
         tables: dict[str, Properties] = {}
         problems: dict[str, St4sdError] = {}
 
-        async def look(rest_uid: str) -> None:
+        async def read(rest_uid: str) -> None:
             try:
-                tables[rest_uid] = await self._known(rest_uid, documents.get(rest_uid))
+                tables[rest_uid] = await self._read(rest_uid, documents.get(rest_uid))
             except St4sdError as error:
                 problems[rest_uid] = error
                 if isinstance(error, Unauthorized):
@@ -94,52 +94,52 @@ class Search:
 
         async with anyio.create_task_group() as group:
             for one in rest_uids:
-                group.start_soon(look, one)
+                group.start_soon(read, one)
         for error in problems.values():
             if isinstance(error, Unauthorized):
                 raise error
-        await self._tell_columns(problems)
+        await self._add_known_columns(problems)
         if not tables:
-            _check_names(problems)
+            _raise_common_problem(problems)
         found = {one: tables[one] for one in rest_uids if one in tables}
         missing = {one: problems[one] for one in rest_uids if one in problems}
         if strict and missing:
             raise next(iter(missing.values()))
         return Properties.of_runs(found, missing, self.columns or ())
 
-    async def _known(self, rest_uid: str, document: ExperimentDocument | None) -> Properties:
-        """What a run measured, from its document if that is the last word, or else from the service."""
+    async def _read(self, rest_uid: str, document: ExperimentDocument | None) -> Properties:
+        """Return the properties of a run: from its document if the document is final, otherwise from the service."""
         table = document.property_table if document else None
         if document and document.status.is_final:
             if is_table(table):
-                return self._checked(rest_uid, table)
-            if not any(path.endswith(TABLE) for path in document.interface.output_files):
-                raise nothing(rest_uid, document.status, document.interface.measures)
+                return self._select(rest_uid, table)
+            if not any(path.endswith(TABLE_FILE) for path in document.interface.output_files):
+                raise no_properties(rest_uid, document.status, document.interface.measures)
         try:
-            return await self._asked(rest_uid)
+            return await self._request(rest_uid)
         except UnknownRun as error:
             if is_table(table):
-                return self._checked(rest_uid, table)
-            error.advice = _last_heard(document, error)
+                return self._select(rest_uid, table)
+            error.advice = _deleted_advice(document, error)
             raise
 
-    async def _asked(self, rest_uid: str) -> Properties:
-        """What the runtime service says that a run measured."""
+    async def _request(self, rest_uid: str) -> Properties:
+        """Request the properties of a run from the runtime service."""
         try:
             columns = self.columns or ["*"]
             table = await self.instances.properties(rest_uid, include_properties=columns, stringify_nan=True)
         except (NotReady, NotFound, ServerError) as error:
-            if not _is_vague(error):
+            if not _is_ambiguous(error):
                 raise
             refusal: APIError = error
         else:
-            return self._checked(rest_uid, table)
+            return self._select(rest_uid, table)
         with suppress(APIError, TransportError, DecodeError):
-            refusal = verdict(refusal, await self.instances.get(rest_uid))
+            refusal = explain_refusal(refusal, await self.instances.get(rest_uid))
         raise refusal
 
-    def _checked(self, rest_uid: str, table: Mapping[str, list[Any]]) -> Properties:
-        """A table, if it has all that is wanted: the services leave out what they do not know without a word."""
+    def _select(self, rest_uid: str, table: Mapping[str, list[Any]]) -> Properties:
+        """Return the requested columns of a table. The services leave out unknown columns without an error."""
         missing = [name for name in self.columns or () if name not in table]
         if not missing:
             return Properties.of_run(table, self.columns)
@@ -147,51 +147,51 @@ class Search:
         error.names = tuple(missing)
         raise error
 
-    async def _tell_columns(self, problems: Mapping[str, St4sdError]) -> None:
-        """Tell those who asked for unknown columns of runs which ones there are, as far as the datastore knows."""
+    async def _add_known_columns(self, problems: Mapping[str, St4sdError]) -> None:
+        """Add the names of the existing columns to the errors about unknown ones, as far as the datastore has them."""
         errors = {one: error for one, error in problems.items() if isinstance(error, UnknownProperty)}
         with suppress(APIError, TransportError, DecodeError):
             for one, document in (await self._documents(list(errors), None)).items():
-                _tell(errors[one], document.property_table or {})
+                _set_known(errors[one], document.property_table or {})
 
     async def _documents(self, rest_uids: Sequence[str], columns: Columns) -> dict[str, ExperimentDocument]:
-        """The documents of runs with their tables; of several of a run the one that was written last."""
+        """Return rest-uid -> document with its table; if a run has several documents, the last one."""
         found: list[ExperimentDocument] = []
         include = columns or ["*"]
-        for first in range(0, len(rest_uids), RUNS_AT_ONCE):
-            some = {REST_UID[EXPERIMENT]: {"$in": list(rest_uids[first : first + RUNS_AT_ONCE])}}
+        for first in range(0, len(rest_uids), MAX_RUNS_PER_QUERY):
+            some = {REST_UID[EXPERIMENT]: {"$in": list(rest_uids[first : first + MAX_RUNS_PER_QUERY])}}
             with suppress(NotFound):  # a deployment without a datastore
                 found += await self.datastore.experiments(query=some, include_properties=include, stringify_nan=True)
         return {document.rest_uid: document for document in found if document.rest_uid}
 
 
-def _is_vague(refusal: APIError) -> bool:
-    """Whether a refusal leaves open if it is for ever."""
+def _is_ambiguous(refusal: APIError) -> bool:
+    """Return whether an error does not say if there will be properties later."""
     is_clear = isinstance(refusal, UnknownRun) or "propertiesNotAvailableYet" in refusal.detail
     return not is_clear and refusal.status in (400, 404, 500)
 
 
-def verdict(refusal: APIError, run: Instance) -> APIError:
-    """What it means that the service refused to give the properties of a run: not yet, never, or what it said."""
+def explain_refusal(refusal: APIError, run: Instance) -> APIError:
+    """Return what a refusal to return the properties of a run means: not yet, never, or the refusal itself."""
     status = run.status
     facts: dict[str, Any] = {name: getattr(refusal, name) for name in ("status", "method", "url", "detail")}
     if not status.is_final:
         return NotReady(f"run {run.id!r} has no properties yet: {status}", **facts)
     if isinstance(refusal, NotFound) or not status.is_success:
         registry = run.experiment.metadata.registry if run.experiment else None
-        return nothing(run.id, status, registry.measures if registry else None, **facts)
+        return no_properties(run.id, status, registry.measures if registry else None, **facts)
     return refusal
 
 
-def nothing(rest_uid: str, status: Status, measures: bool | None, /, **facts: Any) -> NoProperties:
+def no_properties(rest_uid: str, status: Status, measures: bool | None, /, **facts: Any) -> NoProperties:
     """
-    Why a run that is over measured nothing, caused by its failure.
+    Return the error for a run that is over and has no properties; its cause is the failure of the run.
 
     Args:
         rest_uid: The run.
         status: Its final status.
-        measures: Whether its experiment measures properties; None if that is unknown.
-        facts: About the refusal, if there was one.
+        measures: Whether its experiment measures properties; None means unknown.
+        facts: The attributes of the refusal, if there was one.
     """
     if not status.is_success:
         why = f"it did not succeed: {status}"
@@ -199,14 +199,14 @@ def nothing(rest_uid: str, status: Status, measures: bool | None, /, **facts: An
         why = "its experiment measures none"
     else:
         may = "" if measures else "its experiment may measure none, or "
-        why = f"it succeeded, but {may}the orchestrator could not measure any, as its output/experiment.log tells"
+        why = f"it succeeded, but {may}the orchestrator could not measure any: see its output/experiment.log"
     error = NoProperties(f"run {rest_uid!r} has no properties: {why}", **facts)
     error.__cause__ = None if status.is_success else RunFailed({rest_uid: status})
     return error
 
 
-def _check_names(problems: Mapping[str, St4sdError]) -> None:
-    """Raise an error if all runs that have properties lack the same ones, because then a name is misspelt."""
+def _raise_common_problem(problems: Mapping[str, St4sdError]) -> None:
+    """Raise an error if all runs that have properties lack the same names: these are probably misspelt."""
     errors = [error for error in problems.values() if isinstance(error, UnknownProperty)]
     names = [name for name in (errors[0].names if errors else ()) if all(name in one.names for one in errors)]
     if len(errors) == 1 and names:
@@ -215,17 +215,17 @@ def _check_names(problems: Mapping[str, St4sdError]) -> None:
         return
     error = UnknownProperty(f"none of the {len(errors)} runs that have properties measured {names}")
     error.names = tuple(names)
-    _tell(error, dict.fromkeys(name for one in errors for name in one.known))
+    _set_known(error, dict.fromkeys(name for one in errors for name in one.known))
     raise error
 
 
-def _tell(error: UnknownProperty, known: Iterable[str]) -> None:
+def _set_known(error: UnknownProperty, known: Iterable[str]) -> None:
     error.known = tuple(known)
     error.advice = f"it measured {sorted(error.known)}" if error.known else ""
 
 
-def _last_heard(document: ExperimentDocument | None, error: UnknownRun) -> str:
-    """What to know about a run of which only a document is left, if that."""
+def _deleted_advice(document: ExperimentDocument | None, error: UnknownRun) -> str:
+    """Return the advice for a run that was deleted, or never existed."""
     if document is None:
         return f"no datastore has a document of it either; {error.advice}"
-    return f"it was deleted without properties that are known; the datastore heard of it last: {document.status}"
+    return f"it was deleted, and the datastore has no properties of it; its last known status: {document.status}"

@@ -8,13 +8,12 @@ from collections.abc import AsyncGenerator, Callable, ItemsView, Iterator, KeysV
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-import anyio
-
 from .. import _client, _run
 from .._batch import batch as _batch
 from .._batch import item as _item
 from .._import import Registry
 from .._util.field_docs import document_fields
+from .._util.threads import in_thread
 from .portal import EnteredContext, Portal
 
 if TYPE_CHECKING:
@@ -270,7 +269,7 @@ class RemoteExperiments:
     async def get(self, identifier: str, *, with_beta: bool) -> Experiment:
         """Fetch an experiment in the event loop of its client."""
         work = self.experiments.get(identifier, with_beta=with_beta)
-        found: Experiment = await anyio.to_thread.run_sync(self.portal.call, work, abandon_on_cancel=True)
+        found: Experiment = await in_thread(self.portal.call, work, abandon=True)
         return found
 
 

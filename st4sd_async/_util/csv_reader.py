@@ -1,4 +1,4 @@
-"""Tables in texts of which nobody says how they are written, as pandas reads them when it is told."""
+"""Read CSV files of unknown dialect with pandas."""
 
 from __future__ import annotations
 
@@ -11,27 +11,28 @@ from typing import TYPE_CHECKING, Any, TextIO
 if TYPE_CHECKING:
     import pandas
 
-# All ends of lines become "\n": at a lone "\r" before a blank, pandas 2.3 may go round until memory is full.
+# All line ends become "\n": at a lone "\r" before a blank, pandas 2.3 may loop until memory is full.
 AS_TEXT: Any = {"encoding": "utf-8-sig", "errors": "replace", "newline": None}
-"""How a file is opened that `read_table` is to read."""
+"""Arguments of `open` for a file that `read_table` reads."""
 SEPARATORS = (",", ";", "\t")
-"""What may stand between the cells of a table, besides blanks."""
+"""Separators of cells, besides blanks."""
 BLANKS = r"\s+"
-SAMPLE = 1 << 20  # characters of a table in which its first two rows are looked for
+SAMPLE_LENGTH = 1 << 20  # characters that are searched for the first two rows
 
 
 def read_table(file: TextIO) -> pandas.DataFrame:
     """
-    The table in a text, opened with `AS_TEXT`, whose first line, comments aside, has the names of the columns.
+    Return the table in a file that was opened with `AS_TEXT`.
 
-    Cells are separated by commas, semicolons, tabs or blanks, whichever gives the names and the first
-    row as many cells. Lines at the top that begin with ``#`` are skipped. What is not UTF-8 is replaced.
+    The first line has the names of the columns; lines before it that begin with ``#`` are skipped. Cells are separated
+    by commas, semicolons, tabs or blanks: by that which gives the names and the first row the same number of cells.
+    Bytes that are not UTF-8 are replaced.
 
     Raises:
-        ValueError: It is empty, it is no text, or a row has more cells than there are names.
+        ValueError: The file is empty or not text, or a row has more cells than there are names.
     """
     start = _skip_comments(file)
-    sample = file.read(SAMPLE)
+    sample = file.read(SAMPLE_LENGTH)
     if not sample.strip():
         raise ValueError("no table: it is empty")
     if "\0" in sample:
@@ -57,23 +58,23 @@ def _read(file: TextIO, separator: str, **options: Any) -> pandas.DataFrame:
 
 
 def _has_implicit_index(frame: pandas.DataFrame) -> bool:
-    """Whether pandas took first cells for an index, because rows have more cells than there are names."""
+    """Return whether pandas took the first cells for an index, because rows have more cells than there are names."""
     import pandas
 
     return not isinstance(frame.index, pandas.RangeIndex)
 
 
 def _skip_comments(file: TextIO) -> int:
-    """Where the first line begins that is neither blank nor a comment."""
+    """Return the position of the first line that is neither blank nor a comment."""
     start = file.tell()
-    while (line := file.readline(SAMPLE)) and (line.startswith("#") or not line.strip()):
+    while (line := file.readline(SAMPLE_LENGTH)) and (line.startswith("#") or not line.strip()):
         start = file.tell()
     file.seek(start)
     return start
 
 
 def _separator(sample: str) -> str:
-    """What separates cells: it gives the names of columns and the first row as many."""
+    """Return the separator that gives the names and the first row the same number of cells."""
     heads = {separator: _head(sample, separator) for separator in SEPARATORS}
     for separator, head in heads.items():
         if len(head) == 2 and len(head[0]) == len(head[1]) > 1:
@@ -85,10 +86,10 @@ def _separator(sample: str) -> str:
 
 
 def _head(sample: str, separator: str) -> list[list[str]]:
-    """The first two rows that are not empty, as far as they can be read."""
+    """Return the first two rows that are not empty, as far as they can be read."""
     rows = csv.reader(StringIO(sample), delimiter=separator, skipinitialspace=True)
     head: list[list[str]] = []
-    with suppress(csv.Error):  # as for a cell of more than 128 KiB
+    with suppress(csv.Error):  # for instance a cell of more than 128 KiB
         head.extend(islice(filter(None, rows), 2))
     return head
 

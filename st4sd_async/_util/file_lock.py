@@ -1,4 +1,4 @@
-"""A lock on a file, which ends with its process."""
+"""Lock files. A lock ends with its process."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ except ImportError:  # pragma: no cover -- Windows
     fcntl = None  # type: ignore[assignment] # a module everywhere else
 
 UNSUPPORTED = frozenset({errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP})
-"""What flock fails with on a file system that has no locks, such as some network file systems."""
+"""Errors of flock on a file system without locks, such as some network file systems."""
 
 _held: weakref.WeakSet[FileLock] = weakref.WeakSet()
 

@@ -1,4 +1,4 @@
-"""Names of a package that are imported when they are first asked for (PEP 562), so that its own import is quick."""
+"""Import the names of a package on first use (PEP 562), so that importing the package is fast."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from typing import Any
 
 def later(package: str, homes: Mapping[str, str]) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
     """
-    The ``__getattr__`` and the ``__dir__`` of a package.
+    Return the ``__getattr__`` and ``__dir__`` of a package.
 
         if TYPE_CHECKING:
             from ._batch import Batch
         else:
             __getattr__, __dir__ = later(__name__, {"._batch": "Batch"})
 
-    Type checkers must not see a ``__getattr__``: they would let every misspelt name pass.
+    Type checkers must not see a ``__getattr__``: they would accept every misspelt name.
 
     Args:
-        package: Its name.
-        homes: A module, relative to the package -> the names that it has, with blanks between them.
+        package: Name of the package.
+        homes: Module, relative to the package -> its names, separated by blanks.
     """
     held = vars(sys.modules[package])
     home_of = {name: home for home, names in homes.items() for name in names.split()}

@@ -1,9 +1,8 @@
 """
-Make texts safe to print: no character of a server reaches a terminal, a log or a repr as a command.
+Make texts safe to print, so that no character from a server acts as a command in a terminal, a log or a repr.
 
-Escape sequences colour, move or overwrite what is on a screen, and can write to the clipboard. Bidirectional controls
-make a text read as another one. A line break forges a line in a log. Each such character is replaced by the escape
-that Python writes for it, as in ``\\x1b`` or ``\\u202e``.
+Escape sequences can overwrite the screen and write to the clipboard. Bidirectional controls change how a text reads. A
+line break forges a line in a log. Each such character is replaced by its Python escape, as in ``\\x1b`` or ``\\u202e``.
 """
 
 from __future__ import annotations
@@ -17,13 +16,13 @@ from typing import Any
 
 LOGGER = "st4sd_async"
 """Name of the logger of this package."""
-_HALF = re.compile("[\ud800-\udfff]")
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 MAX_MESSAGE_LENGTH = 500
 """Characters; longer server messages are cut in the middle."""
 MAX_REPR_LENGTH = 120
 """Characters of the `repr` of a reply, which may stand in a list with others; `model_dump` shows all of it."""
 LAYOUT = "\n\t"
-"""Characters that may be kept where a text of several lines is printed as it is laid out."""
+"""Characters to keep in a text of several lines."""
 
 
 def printable(text: str, keep: str = "") -> str:
@@ -34,8 +33,8 @@ def printable(text: str, keep: str = "") -> str:
     (surrogates, which no encoding can write), Co, Cn, Zl and Zp. Letters of all scripts, blanks and emoji are kept.
 
     Args:
-        text: The text. A backslash in it is kept, so the result does not say which escapes were in it before.
-        keep: Controls to keep, as `LAYOUT`; then the line break of Windows is kept as a plain one.
+        text: The text. A backslash in it is kept, so the result is ambiguous.
+        keep: Controls to keep, such as `LAYOUT`; then Windows line breaks become plain ones.
     """
     if keep:
         text = text.replace("\r\n", "\n")
@@ -43,18 +42,18 @@ def printable(text: str, keep: str = "") -> str:
 
 
 def printable_json(document: str) -> str:
-    """Return a JSON document that means the same and is printable: JSON's own escapes replace what does not print."""
+    """Return an equivalent JSON document with JSON escapes in place of characters that do not print."""
     return _escaped(document, LAYOUT, lambda character: json.dumps(character)[1:-1])
 
 
 def writable(text: str) -> str:
-    """Return a text that every encoding of Unicode can write: only half surrogate pairs are replaced by escapes."""
-    return text if is_writable(text) else _HALF.sub(lambda found: ascii(found[0])[1:-1], text)
+    """Return a text that every encoding of Unicode can write: lone surrogates are replaced by escapes."""
+    return text if is_writable(text) else _LONE_SURROGATE.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
 def is_writable(text: str) -> bool:
-    """Return whether every encoding of Unicode can write a text; none can write half of a surrogate pair."""
-    return text.isascii() or _HALF.search(text) is None
+    """Return whether every encoding of Unicode can write a text; none can write lone surrogates."""
+    return text.isascii() or _LONE_SURROGATE.search(text) is None
 
 
 def one_line(text: str) -> str:

@@ -23,6 +23,7 @@ from .._render.cards import Badge, Tone, counted
 from .._run import Run
 from .._util.clock import SystemClock
 from .._util.file_names import folder_name
+from .._util.threads import in_thread
 from ..models import Experiment, Status
 from .errors import Exit, UsageError, exit_of, exits_on_errors, message_of, write_message
 from .output import print_document, print_table
@@ -251,7 +252,7 @@ async def _collect(run: Run, attempt: Attempt, to: Path) -> None:
 
     async def save(name: str) -> None:
         output = await run.output(name)
-        attempt.files[name] = await anyio.to_thread.run_sync(partial(output.save, folder))
+        attempt.files[name] = await in_thread(output.save, folder)
 
     async def measure() -> None:
         attempt.properties = await run.client.instances.properties(run.id)

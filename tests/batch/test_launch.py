@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from st4sd_async import S3, InvalidPayload, Launch, Staged
-from st4sd_async._batch.download_request import folder_name
 from st4sd_async._batch.launch import describe_differences, lacks_credentials, payload_to_send, prepare_launch
 from st4sd_async._batch.schema import digest
 from st4sd_async._batch.state import METADATA_KEY
 from st4sd_async._payload.prepare import prepare
+from st4sd_async._util.file_names import key_folder_name
 
 pytestmark = pytest.mark.anyio
 
@@ -128,19 +128,19 @@ async def test_the_name_of_the_token_is_reserved() -> None:
 @pytest.mark.parametrize("key", ["..", ".", "a/b", "a ", "con" * 60, "\u00fc", "a.", "-", "mol / 7: \u00fc"])
 def test_a_key_that_is_not_a_valid_name_gets_a_hashed_folder(key: str) -> None:
     """Never a path, never equal to another name except for case, always valid on every file system."""
-    name = folder_name(key, has_twin=False)
+    name = key_folder_name(key, has_twin=False)
 
     assert name != key
     assert len(name) < 80
     assert name.replace("-", "").replace("~", "").isalnum()
-    assert folder_name("Mol-1.a", has_twin=False) == "Mol-1.a"
-    assert folder_name("Mol-1.a", has_twin=True) != "Mol-1.a"
+    assert key_folder_name("Mol-1.a", has_twin=False) == "Mol-1.a"
+    assert key_folder_name("Mol-1.a", has_twin=True) != "Mol-1.a"
 
 
 def test_no_two_keys_share_a_folder() -> None:
     """Even if a key equals the folder name of another."""
-    folder = folder_name("a:b", has_twin=False)
-    keys = ["a:b", "a-b", folder, folder.replace("~", "-"), folder_name(folder, has_twin=False)]
+    folder = key_folder_name("a:b", has_twin=False)
+    keys = ["a:b", "a-b", folder, folder.replace("~", "-"), key_folder_name(folder, has_twin=False)]
 
-    assert len({folder_name(key, has_twin=False).casefold() for key in keys}) == len(keys)
-    assert folder_name(folder.replace("~", "-"), has_twin=False) == folder.replace("~", "-")
+    assert len({key_folder_name(key, has_twin=False).casefold() for key in keys}) == len(keys)
+    assert key_folder_name(folder.replace("~", "-"), has_twin=False) == folder.replace("~", "-")

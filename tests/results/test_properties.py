@@ -24,7 +24,7 @@ from st4sd_async import (
 )
 from st4sd_async._api import instances
 from st4sd_async._http.call import Response, parse_response
-from st4sd_async._results.properties import nothing, verdict, wanted
+from st4sd_async._results.properties import explain_refusal, no_properties, requested_columns
 from st4sd_async.models.packages import RegistryMetadata
 from st4sd_async.models.properties import is_table
 
@@ -187,14 +187,14 @@ def test_a_table_cut_short_is_told() -> None:
 )
 def test_names_stand_for_columns(names: Any, columns: tuple[str, ...] | None) -> None:
     """In lower case, each once, the id of the input first."""
-    assert wanted(names) == columns
+    assert requested_columns(names) == columns
 
 
 @pytest.mark.parametrize(("names", "error"), [(["a,b"], ValueError), ([""], ValueError), ([1], TypeError)])
 def test_what_cannot_be_a_name_is_refused(names: Any, error: type[Exception]) -> None:
     """Before anything is sent."""
     with pytest.raises(error):
-        wanted(names)
+        requested_columns(names)
 
 
 NOTHING: dict[str, Any] = {"description": "measures nothing"}
@@ -238,7 +238,7 @@ def test_a_refusal_and_the_state_of_the_run_say_why_there_is_nothing(
     experiment = {"metadata": {"registry": {"interface": interface}}} if interface is not None else {}
     run = Instance.model_validate({"id": "a-1", "status": status, "experiment": experiment})
 
-    found = verdict(refusal, run)
+    found = explain_refusal(refusal, run)
 
     assert type(found) is error
     assert (found.status, found.method, found.url, found.detail) == (code, "GET", "https://x/", detail)
@@ -250,10 +250,12 @@ def test_why_a_run_measured_nothing_is_said_as_far_as_it_is_known() -> None:
     """A failure is reason enough; else that nothing is measured is said only where it is known."""
     failed, succeeded = map(Status.model_validate, (FAILED, {**FAILED, "exit-status": "Success"}))
 
-    assert all("it did not succeed: finished, Failed" in nothing("a-1", failed, one).message for one in (False, None))
-    assert nothing("a-1", succeeded, False).message == "run 'a-1' has no properties: its experiment measures none"
-    assert "it succeeded, but the orchestrator could not measure any" in nothing("a-1", succeeded, True).message
-    assert "it succeeded, but its experiment may measure none, or" in nothing("a-1", succeeded, None).message
+    assert all(
+        "it did not succeed: finished, Failed" in no_properties("a-1", failed, one).message for one in (False, None)
+    )
+    assert no_properties("a-1", succeeded, False).message == "run 'a-1' has no properties: its experiment measures none"
+    assert "it succeeded, but the orchestrator could not measure any" in no_properties("a-1", succeeded, True).message
+    assert "it succeeded, but its experiment may measure none, or" in no_properties("a-1", succeeded, None).message
 
 
 @pytest.mark.parametrize(
@@ -280,11 +282,11 @@ def test_that_a_run_failed_is_the_cause_of_its_measuring_nothing() -> None:
     """Whoever wants to know whether to look at the run or at the service sees it in the error."""
     failed, succeeded = map(Status.model_validate, (FAILED, {**FAILED, "exit-status": "Success"}))
 
-    cause = nothing("a-1", failed, None).__cause__
+    cause = no_properties("a-1", failed, None).__cause__
 
     assert isinstance(cause, RunFailed)
     assert cause.failures == {"a-1": failed}
-    assert nothing("a-1", succeeded, None).__cause__ is None
+    assert no_properties("a-1", succeeded, None).__cause__ is None
 
 
 def test_an_unknown_property_is_a_kind_of_not_found() -> None:

@@ -269,7 +269,7 @@ async def test_a_run_deleted_too_early_is_unknown(client: Client, server: LocalS
     await stuck.delete()
     await stopped.delete()
 
-    with pytest.raises(UnknownRun, match="the datastore heard of it last: running"):
+    with pytest.raises(UnknownRun, match="its last known status: running"):
         await stuck.properties()
     await server.advance(100)
     with pytest.raises(NoProperties, match=r"it did not succeed: .*Stopped"):

@@ -1,7 +1,7 @@
 """
-A user's script with a batch on a machine whose clock is wrong, to be killed at any moment.
+A user's script with a batch on a machine whose clock is wrong. Tests kill it at any moment.
 
-Its only argument is the JSON of `Task`.
+Its only argument is the JSON of a `Task`.
 """
 
 from __future__ import annotations
@@ -20,39 +20,39 @@ from st4sd_async import Batch, Client, Config, Item, Launch
 from st4sd_async._util.clock import SystemClock
 
 ADDERS = 3
-"""Tasks that add the same launches."""
+"""Number of tasks that add the same launches."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """What one process has to do, and how its machine is."""
+    """What one process does, and the clock of its machine."""
 
     url: str
     api_key: str
     folder: str
-    """Where the journal is, and where ``report.json`` goes."""
+    """Folder of the journal and of ``report.json``."""
     keys: int
     settle: float
     """`Config.settle`."""
-    patience: float
+    timeout: float
     """`Config.timeout`."""
     poll: float
     """`Config.poll_interval`."""
     clock_error: float
-    """Seconds by which the wall clock is wrong at first."""
+    """Initial error of the wall clock in seconds."""
     later_error: float
-    """Seconds by which it is wrong after it was set."""
+    """Its error after it was set."""
     set_after: float
     """Seconds after which it is set."""
     seed: int
 
     def to_json(self) -> str:
-        """The argument of the script."""
+        """Return the argument of the script."""
         return json.dumps(asdict(self))
 
 
 class WrongClock(SystemClock):
-    """A wall clock that is wrong, and is set to another wrong time once; the monotonic clock is the machine's."""
+    """A wall clock that is wrong, and is set to another wrong time once. The monotonic clock is real."""
 
     def __init__(self, task: Task) -> None:
         self._task = task
@@ -64,7 +64,7 @@ class WrongClock(SystemClock):
 
 
 def launches(count: int) -> list[Launch]:
-    """What every process of the campaign wants started."""
+    """Return the launches that every process adds."""
     return [
         Launch(
             f"mol {number}",
@@ -76,7 +76,7 @@ def launches(count: int) -> list[Launch]:
 
 
 async def add_again(batch: Batch, wanted: Sequence[Launch], dice: random.Random, is_added: asyncio.Event) -> None:
-    """Add all launches in some order, a few at a time, again and again."""
+    """Add all launches in random order, a few at a time, again and again."""
     while True:
         shuffled = dice.sample(wanted, len(wanted))
         while shuffled:
@@ -88,8 +88,8 @@ async def add_again(batch: Batch, wanted: Sequence[Launch], dice: random.Random,
         await asyncio.sleep(0.1)
 
 
-async def work_off(batch: Batch, task: Task) -> list[Item]:
-    """Run the batch until everything is settled that several tasks add meanwhile; what it yielded."""
+async def run_all(batch: Batch, task: Task) -> list[Item]:
+    """Run the batch until everything is settled that several tasks add at the same time. Return what it yielded."""
     wanted, yielded = launches(task.keys), list[Item]()
     are_added = [asyncio.Event() for _ in range(ADDERS)]
     async with asyncio.TaskGroup() as tasks:
@@ -99,7 +99,7 @@ async def work_off(batch: Batch, task: Task) -> list[Item]:
         ]
         is_last = False
         while not is_last:
-            # A pass that ends before all is added is followed by another.
+            # A run that ends before everything is added is followed by another.
             is_last = all(is_added.is_set() for is_added in are_added)
             async for item in batch.run():
                 yielded.append(item)
@@ -109,8 +109,8 @@ async def work_off(batch: Batch, task: Task) -> list[Item]:
     return yielded
 
 
-def told(items: Iterable[Item]) -> list[dict[str, Any]]:
-    """Launches as the report has them."""
+def to_dicts(items: Iterable[Item]) -> list[dict[str, Any]]:
+    """Return launches as in the report."""
     return [
         {
             "key": item.key,
@@ -123,15 +123,15 @@ def told(items: Iterable[Item]) -> list[dict[str, Any]]:
 
 
 async def main(task: Task) -> None:
-    """Go on with the batch until it is done, and write down what it says of every launch."""
+    """Resume the batch, run it to its end, and write a report on every launch."""
     config = Config(
-        settle=task.settle, poll_interval=task.poll, grace=0.3, timeout=task.patience, clock=WrongClock(task)
+        settle=task.settle, poll_interval=task.poll, grace=0.3, timeout=task.timeout, clock=WrongClock(task)
     )
     folder = Path(task.folder)
     async with Client(task.url, api_key=task.api_key, config=config) as client:
-        print("ready", flush=True)  # noqa: T201 -- tells the test that it may be killed
+        print("ready", flush=True)  # noqa: T201 -- the test may kill it now
         async with client.batch(folder / "campaign.db", max_running=None) as batch:
-            report = {"yielded": told(await work_off(batch, task)), "items": told(batch.items)}
+            report = {"yielded": to_dicts(await run_all(batch, task)), "items": to_dicts(batch.items)}
     (folder / "report.json").write_text(json.dumps(report))
 
 

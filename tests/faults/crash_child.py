@@ -1,4 +1,4 @@
-"""A user's script with a batch, to be killed at any moment: url, key, journal, folder, how many, patience."""
+"""A user's script with a batch, killed by tests at any moment. Arguments: url, key, journal, folder, count, timeout."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import sys
 from st4sd_async import Client, Config, Launch
 
 SETTLE = 2.0
-"""Longer than any request of the test is on its way."""
+"""Seconds; longer than any request of the test is on its way."""
 
 
 def launches(count: int) -> list[Launch]:
-    """What every process of the test wants started."""
+    """Return the launches that every process adds."""
     return [
         Launch(
             f"mol / {number}: \u00fc",
@@ -26,11 +26,11 @@ def launches(count: int) -> list[Launch]:
     ]
 
 
-async def main(url: str, key: str, journal: str, folder: str, count: int, patience: float) -> None:
-    """Go on with the batch until it is done."""
-    config = Config(settle=SETTLE, poll_interval=0.05, grace=0.5, timeout=patience)
+async def main(url: str, key: str, journal: str, folder: str, count: int, timeout: float) -> None:
+    """Resume the batch and run it to its end."""
+    config = Config(settle=SETTLE, poll_interval=0.05, grace=0.5, timeout=timeout)
     async with Client(url, api_key=key, config=config) as client:
-        print("ready", flush=True)  # noqa: T201 -- tells the test that it may be killed
+        print("ready", flush=True)  # noqa: T201 -- the test may kill it now
         async with client.batch(journal, max_running=None) as batch:
             await batch.add(launches(count))
             async for item in batch.run(outputs=["Energies"], to=folder):
@@ -39,5 +39,5 @@ async def main(url: str, key: str, journal: str, folder: str, count: int, patien
 
 
 if __name__ == "__main__":
-    url, key, journal, folder, count, patience = sys.argv[1:]
-    asyncio.run(main(url, key, journal, folder, int(count), float(patience)))
+    url, key, journal, folder, count, timeout = sys.argv[1:]
+    asyncio.run(main(url, key, journal, folder, int(count), float(timeout)))

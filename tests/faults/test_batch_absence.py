@@ -1,4 +1,4 @@
-"""Absence is proven, not assumed: what a batch does while the service shows less than there is."""
+"""Absence is proven, not assumed: a batch whose service shows less than exists."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ NO_DOCUMENTS = Reply(200, JSON, b'{"document-descriptors": []}')
 
 
 class SetClock(QuickClock):
-    """A quick clock whose wall clock can be set."""
+    """A quick clock with a wall clock that can be set."""
 
     ahead = 0.0
 
@@ -64,7 +64,7 @@ class SetClock(QuickClock):
 
 @asynccontextmanager
 async def in_doubt(server: LocalServer, batch: Batch) -> AsyncIterator[dict[str, Item]]:
-    """A batch at work whose first launch is in doubt; what it yields is there at the end of the block."""
+    """Run a batch whose first launch is in doubt. What it yields is complete at the end of the block."""
     items: dict[str, Item] = {}
 
     async def work() -> None:
@@ -84,8 +84,8 @@ def is_unknown(item: Item) -> bool:
     return (item.state, type(item.error)) == ("unknown", StartOutcomeUnknown)
 
 
-async def test_a_doubt_of_an_earlier_process_gets_no_credit(server: LocalServer, tmp_path: Path) -> None:
-    """Two lists lack its run, a day later by the wall clock: that does not prove that there is none."""
+async def test_a_doubt_begins_anew_in_each_process(server: LocalServer, tmp_path: Path) -> None:
+    """Two lists lack its run, a day apart by the wall clock: that does not prove absence."""
     path, clock = tmp_path / "campaign.db", SetClock()
     server.outcome("demo", LATE, times=1)
     server.faults.add(START, DropAfter())
@@ -106,7 +106,7 @@ async def test_a_doubt_of_an_earlier_process_gets_no_credit(server: LocalServer,
 
 
 async def test_a_wall_clock_that_is_set_proves_nothing(server: LocalServer) -> None:
-    """A window is counted by the monotonic clock."""
+    """A window is measured by the monotonic clock."""
     clock = SetClock()
     server.outcome("demo", LATE, times=1)
     server.faults.add(START, DropAfter())
@@ -124,7 +124,7 @@ async def test_a_wall_clock_that_is_set_proves_nothing(server: LocalServer) -> N
 async def test_a_list_that_breaks_off_for_good_while_the_run_is_queued_starts_nothing_twice(
     server: LocalServer, client: Client, tmp_path: Path, reopens: bool
 ) -> None:
-    """It shows all runs of the batch, but not what an earlier list showed of others: the launch is unknown."""
+    """It shows all runs of the batch, but not everything that an earlier list showed: the launch stays unknown."""
     path = tmp_path / "campaign.db"
     async with client.batch(path) as batch:
         await batch.add([launch()])
@@ -150,7 +150,7 @@ async def test_a_list_that_breaks_off_for_good_while_the_run_is_queued_starts_no
 async def test_what_a_later_list_showed_must_be_in_the_lists_of_the_next_process(
     server: LocalServer, client: Client, tmp_path: Path
 ) -> None:
-    """The journal keeps what each list showed, not only the first of each process."""
+    """The journal stores what each list showed, not only the first list of each process."""
     path = tmp_path / "campaign.db"
     server.faults.add(START, DropBefore())
     async with client.batch(path) as batch:
@@ -180,10 +180,10 @@ AWAY: list[tuple[str, Fault]] = [
 
 
 @pytest.mark.parametrize(("where", "fault"), AWAY, ids=str)
-async def test_a_service_that_stays_away_ends_in_a_report(
+async def test_launches_are_reported_if_the_service_stays_away(
     server: LocalServer, client: Client, where: str, fault: Fault
 ) -> None:
-    """A look that shows nothing, or whose datastore does not answer, is no evidence; `run` ends after three windows."""
+    """Without a list or an answer of the datastore there is no evidence. `run` ends after three windows."""
     server.populate("demo", 1)
     server.faults.add(START, DropBefore())
     async with client.batch() as batch:
@@ -198,8 +198,8 @@ async def test_a_service_that_stays_away_ends_in_a_report(
     assert took >= 3 * SETTLE
 
 
-async def test_a_datastore_that_is_back_lets_the_window_go_on(server: LocalServer, client: Client) -> None:
-    """What it did not answer counts for nothing, and resets nothing."""
+async def test_the_window_continues_when_the_datastore_is_back(server: LocalServer, client: Client) -> None:
+    """Observations without the datastore count for nothing, and reset nothing."""
     server.faults.add(START, DropBefore())
     server.faults.add(DATASTORE, Reply(503), times=None, every=2)
     async with client.batch() as batch:
@@ -225,7 +225,7 @@ async def test_a_deployment_without_a_datastore_waits_twice_the_window(server: L
 
 
 async def test_an_unrelated_failed_run_blocks_nothing(server: LocalServer, client: Client) -> None:
-    """It failed at set-up: it executed nothing, so it may even be that of the lost start; the item names it."""
+    """It failed at set-up and executed nothing, so even if it is the run of the lost start, the item only names it."""
     server.faults.add(START, DropBefore(), times=2)
     async with client.batch() as batch:
         await batch.add(launches(2))
@@ -238,8 +238,8 @@ async def test_an_unrelated_failed_run_blocks_nothing(server: LocalServer, clien
     assert starts(server) == 5
 
 
-async def test_any_package_may_be_the_one_that_a_runtime_policy_chose(server: LocalServer, client: Client) -> None:
-    """The service answers with an id of that package, so a run of any may be that of the lost start."""
+async def test_a_runtime_policy_may_choose_any_package(server: LocalServer, client: Client) -> None:
+    """So a run of any package may be that of the lost start."""
     await populate_old(server, client, 1)
     policy = launch(runtimePolicy={"name": "random-canary", "config": {}})
     server.faults.add(START, DropBefore(), times=2)
@@ -256,7 +256,7 @@ async def test_any_package_may_be_the_one_that_a_runtime_policy_chose(server: Lo
 
 
 async def test_hundreds_of_unrelated_failed_runs_block_nothing(server: LocalServer, client: Client) -> None:
-    """More than are asked for in one look."""
+    """More than one observation requests."""
     server.faults.add(START, DropBefore())
     async with client.batch() as batch:
         await batch.add([launch()])
@@ -270,7 +270,7 @@ async def test_hundreds_of_unrelated_failed_runs_block_nothing(server: LocalServ
 async def test_a_run_whose_init_container_failed_blocks_nothing_after_the_grace(
     server: LocalServer, client: Client
 ) -> None:
-    """It never has an exit-status, so only time says that it is over; the list shows nothing of that."""
+    """It never gets an exit status, so only time shows that it is over. The list shows nothing of that."""
     server.faults.add(START, DropBefore())
     async with client.batch() as batch:
         await batch.add([launch()])
@@ -281,10 +281,10 @@ async def test_a_run_whose_init_container_failed_blocks_nothing_after_the_grace(
     assert (items["mol 0"].state, items["mol 0"].never_executed) == ("succeeded", (stranger.id,))
 
 
-async def test_a_candidate_that_may_have_executed_is_named_once_for_all_doubts_with_the_ways_out(
+async def test_a_candidate_that_may_have_executed_is_logged_once_for_all_launches(
     server: LocalServer, client: Client, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """In one line of the log, and in the error of each; nothing is started again."""
+    """With the ways out, which are in the error of each launch too. Nothing is started again."""
     server.faults.add(START, DropBefore(), times=3)
     async with client.batch() as batch:
         await batch.add(launches(3))
@@ -309,7 +309,7 @@ async def test_a_candidate_that_may_have_executed_is_named_once_for_all_doubts_w
 async def test_a_candidate_that_never_executed_blocks_nothing_once_it_is_deleted(
     server: LocalServer, client: Client, tmp_path: Path, reopens: bool
 ) -> None:
-    """One that waits for ever, such as a killed service leaves behind: that is the first way out."""
+    """For example one that a killed service left waiting for ever. Deleting it is the first way out."""
     path = tmp_path / "campaign.db"
     server.faults.add(START, DropBefore())
     async with client.batch(path) as batch:
@@ -329,10 +329,8 @@ async def test_a_candidate_that_never_executed_blocks_nothing_once_it_is_deleted
     assert starts(server) == 3
 
 
-async def test_a_candidate_that_executed_something_blocks_when_it_is_deleted(
-    server: LocalServer, client: Client
-) -> None:
-    """It may have been the run of the lost start: that is not to be executed again."""
+async def test_a_candidate_that_executed_something_blocks_even_if_deleted(server: LocalServer, client: Client) -> None:
+    """It may have been the run of the lost start, which must not be executed again."""
     server.faults.add(START, DropBefore())
     async with client.batch() as batch:
         await batch.add([launch()])
@@ -355,10 +353,10 @@ MAY_HAVE_EXECUTED: dict[str, str | list[tuple[float, dict[str, Any] | None]]] = 
 
 
 @pytest.mark.parametrize("course", MAY_HAVE_EXECUTED.values(), ids=MAY_HAVE_EXECUTED)
-async def test_a_run_that_may_have_executed_something_is_not_made_again(
+async def test_a_run_that_may_have_executed_something_is_not_repeated(
     server: LocalServer, client: Client, course: Any
 ) -> None:
-    """The service makes up a status that never has stages if it cannot read that of the run."""
+    """If the service cannot read the status of a run, it makes one up, which never has stages."""
     server.outcome("demo", course, times=1)
     server.faults.add(START, DropAfter())
     async with client.batch() as batch:
@@ -370,10 +368,8 @@ async def test_a_run_that_may_have_executed_something_is_not_made_again(
     assert starts(server) == 1
 
 
-async def test_without_a_datastore_a_queued_candidate_blocks_when_it_is_deleted(
-    server: LocalServer, tmp_path: Path
-) -> None:
-    """Nothing shows whether it executed something before that."""
+async def test_without_a_datastore_a_deleted_candidate_blocks(server: LocalServer, tmp_path: Path) -> None:
+    """Nothing shows whether it executed something before."""
     server.faults.add("GET /url-map/$", NO_DATASTORE, times=None)
     server.outcome("demo", QUEUED, times=1)
     server.faults.add(START, DropAfter())
@@ -391,7 +387,7 @@ async def test_without_a_datastore_a_queued_candidate_blocks_when_it_is_deleted(
 
 
 async def test_without_a_datastore_an_unrelated_failed_run_blocks_nothing(server: LocalServer) -> None:
-    """Its status says that it failed at set-up, and it is over."""
+    """Its status shows that it failed at set-up and is over."""
     server.faults.add("GET /url-map/$", NO_DATASTORE, times=None)
     server.faults.add(START, DropBefore())
     async with connect(server) as client, client.batch() as batch:
@@ -403,8 +399,8 @@ async def test_without_a_datastore_an_unrelated_failed_run_blocks_nothing(server
     assert (items["mol 0"].state, items["mol 0"].never_executed) == ("succeeded", (stranger,))
 
 
-async def test_a_run_that_is_found_is_not_among_those_that_never_executed(server: LocalServer, client: Client) -> None:
-    """It had executed nothing while it was queued; whoever clears up must not delete it."""
+async def test_a_run_that_is_found_is_not_listed_as_never_executed(server: LocalServer, client: Client) -> None:
+    """It had executed nothing while it was queued. The user deletes the listed ones."""
     server.outcome("demo", LATE, times=1)
     server.faults.add(START, DropAfter())
     async with client.batch() as batch:
@@ -417,7 +413,7 @@ async def test_a_run_that_is_found_is_not_among_those_that_never_executed(server
 
 
 async def test_a_run_that_is_taken_back_must_be_in_later_lists(server: LocalServer, client: Client) -> None:
-    """No launch owns it then, and a list that lacks it proves nothing."""
+    """It has no owner then, and a list that lacks it proves nothing."""
     server.outcome("demo", LATE)
     server.faults.add(START, DropAfter(), times=2)
     async with client.batch() as batch:
@@ -436,7 +432,7 @@ async def test_a_run_that_is_taken_back_must_be_in_later_lists(server: LocalServ
 
 
 async def test_an_adopted_run_that_carries_another_token_is_taken_back(server: LocalServer, client: Client) -> None:
-    """Both launches are in doubt again, with the reason, and each finds its own."""
+    """Both launches are in doubt again, with the reason, and each finds its own run."""
     server.outcome("demo", LATE)
     server.faults.add(START, DropAfter(), times=2)
     async with client.batch() as batch:
@@ -451,10 +447,10 @@ async def test_an_adopted_run_that_carries_another_token_is_taken_back(server: L
     assert starts(server) == 2
 
 
-async def test_a_run_that_is_taken_back_when_nothing_else_is_in_doubt_says_why(
+async def test_a_run_is_taken_back_if_nothing_else_is_in_doubt(
     server: LocalServer, client: Client, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The watch sees it; the journal keeps the reason and forgets the owner."""
+    """Watching it shows the token. The journal stores the reason and drops the owner."""
     server.outcome("demo", LATE)
     server.faults.add(START, DropAfter(), times=2)
     path = tmp_path / "campaign.db"
@@ -477,8 +473,8 @@ async def test_a_run_that_is_taken_back_when_nothing_else_is_in_doubt_says_why(
     assert any(f"the run {run!r} of {key!r} carries the token of {other!r}" in told for key, other, run in pairs)
 
 
-async def test_a_start_whose_run_another_launch_owns_is_not_made_again(server: LocalServer, client: Client) -> None:
-    """It was adopted by mistake, and ended before its metadata showed whose it is."""
+async def test_a_start_whose_run_another_launch_owns_is_not_repeated(server: LocalServer, client: Client) -> None:
+    """It was adopted by mistake, and ended before its metadata showed its token."""
     end = {"experiment-state": "finished", "exit-status": "Success"}
     server.outcome("demo", [(0.0, None), (SETTLE / 3, {**end, "meta": None}), (2 * SETTLE / 3, end)])
     server.faults.add(START, DropAfter(), times=2)
@@ -499,13 +495,13 @@ NOT_FOUND = Reply(404, {"Content-Type": "application/json"}, b'{"message": "ther
 
 
 async def populate_old(server: LocalServer, client: Client, count: int) -> list[str]:
-    """Instances of a package of their own."""
+    """Create instances of a separate package."""
     await client.push({**server.example("demo"), "metadata": {"package": {"name": "old", "tags": ["latest"]}}})
     return server.populate("old", count)
 
 
 async def test_thousands_of_deleted_instances_are_confirmed_in_portions(server: LocalServer, client: Client) -> None:
-    """Looks stay bounded, absence is proven in the end, and other launches go on meanwhile."""
+    """Observations stay bounded, absence is proven in the end, and other launches continue."""
     old = await populate_old(server, client, MAX_MISSING_REQUESTS + 200)
     server.faults.add(START, DropBefore())
     async with client.batch() as batch:
@@ -521,8 +517,8 @@ async def test_thousands_of_deleted_instances_are_confirmed_in_portions(server: 
     assert server.faults.hits[f"{STATUS_OF_OLD} Reply"] == len(old)
 
 
-async def test_lists_that_show_nothing_cost_little(server: LocalServer, client: Client) -> None:
-    """One missing instance that proves to be there is enough to know a list for a bad one."""
+async def test_empty_lists_cost_few_requests(server: LocalServer, client: Client) -> None:
+    """One missing instance that proves to exist is enough to reject a list."""
     await populate_old(server, client, 1000)
     server.faults.add(START, DropBefore())
     server.faults.add(STATUS_OF_OLD, Delay(0.0), times=None)

@@ -1,7 +1,7 @@
 """
-Three processes after one another on one journal, where everything goes wrong: each launch is executed once.
+Three processes use one journal in turn while everything fails: each launch is executed once.
 
-A fifth of the starts goes wrong, lists lack items, the datastore is away a third of the time, clocks are set, processes
+A fifth of the starts fail, lists lack items, the datastore is down a third of the time, clocks are set, processes
 are killed, some runs fail at set-up or are queued for long, and several tasks add the same launches while they are
 being started. What was started is read from the server's own record.
 """
@@ -36,25 +36,25 @@ KEYS, SEED = (int(word) for word in os.environ.get("BATCH_KEYS_X_SEED", "60x1").
 PROCESSES = 3
 DAY = 24 * 3600.0
 SPEED = 20.0
-"""Virtual seconds in a second: metadata shows 50 ms after a start, in the datastore 500 ms later."""
-SETTLE, PATIENCE = (2.5, 0.6) if KEYS < 300 else (6.0, 1.0)
-"""Seconds: the settle window, well above the longest time that a request is on its way, and the time-out."""
+"""Virtual seconds per second: metadata shows 50 ms after a start, in the datastore 500 ms later."""
+SETTLE, TIMEOUT = (2.5, 0.6) if KEYS < 300 else (6.0, 1.0)
+"""Seconds. The settle window is much longer than any request is on its way."""
 START, LIST, DATASTORE = "POST /experiments/*/start", "GET /instances/$", "* /ds-mongodb-proxy/"
 STARTS: list[tuple[Fault, float]] = [
     (DropAfter(), 0.05),
     (DropBefore(), 0.04),
     (Reply(500, handled=True), 0.04),
     (CutBody(6), 0.03),
-    (Delay(PATIENCE + 0.3), 0.02),
-    (Delay(PATIENCE / 2), 0.02),
+    (Delay(TIMEOUT + 0.3), 0.02),
+    (Delay(TIMEOUT / 2), 0.02),
 ]
-"""What goes wrong with a fifth of the starts, and how often."""
+"""Faults of a fifth of the starts, with their probabilities."""
 READS: list[tuple[str, Fault, float]] = [
     ("GET /instances/*/status", Html(504), 0.05),
     ("GET /instances/*/status", DropAfter(), 0.02),
 ]
-STRAYS = 8
-"""Runs of others that fail at set-up, so that they never show whose they are."""
+UNRELATED_RUNS = 8
+"""Unrelated runs that fail at set-up, so that they never have metadata."""
 FAILURES = ("setup-failure", "init-failure")
 """Courses of runs that execute nothing and have no metadata."""
 QUEUED: list[Sequence[Row]] = [
@@ -66,77 +66,77 @@ QUEUED: list[Sequence[Row]] = [
     for windows in (0.7, 1.4)
 ]
 """Courses of runs that show nothing for about a settle window."""
-HIDDEN = 3
-"""Lists that lack all runs in doubt when a process begins; five would prove that there are none."""
-COURSES = 0.03
-"""Share of the launches whose runs fail at set-up; the runs of twice as many are queued for long."""
-PATIENT = 40 * SETTLE + KEYS / 5
-"""Seconds in which the last process must end."""
+HIDDEN_LISTS = 3
+"""Lists that lack all runs in doubt when a process begins. Five would prove absence."""
+COURSES_SHARE = 0.03
+"""Share of the launches whose runs fail at set-up. Twice as many are queued for long."""
+LONGEST_RUN = 40 * SETTLE + KEYS / 5
+"""Seconds within which the last process must end."""
 
 
-class Weather:
-    """What goes wrong at a server in the course of time."""
+class Faults:
+    """Random faults of a server over time."""
 
     def __init__(self, server: LocalServer, dice: random.Random) -> None:
         self._server, self._dice = server, dice
         self._is_away = False
-        self._next_lists = self._next_stray = self._next_course = self._turn = 0.0
+        self._next_lists = self._next_unrelated = self._next_course = self._next_switch = 0.0
         courses: list[str | Sequence[Row]] = [FAILURES[0], *QUEUED]
-        self._courses = courses * max(1, int(COURSES * KEYS))
+        self._courses = courses * max(1, int(COURSES_SHARE * KEYS))
         dice.shuffle(self._courses)
         self._since = time.monotonic()
         self.away = 0.0
-        """Seconds for which the datastore was away."""
-        self.strays: list[str] = []
+        """Seconds for which the datastore was unavailable."""
+        self.unrelated: list[str] = []
         for fault, chance in STARTS:
             server.faults.add(START, fault, None, chance=chance)
         for match, fault, chance in READS:
             server.faults.add(match, fault, None, chance=chance)
 
-    def blow(self) -> None:
-        """Change what is due; to be called often."""
+    def inject(self) -> None:
+        """Change the faults that are due. Call this often."""
         now = time.monotonic()
-        if now >= self._turn:
-            self._turn_datastore(now)
+        if now >= self._next_switch:
+            self._switch_datastore(now)
         if now >= self._next_lists:
             self._next_lists = now + self._dice.uniform(0.05, 0.3)
             self._shorten_lists()
-        if now >= self._next_stray and len(self.strays) < STRAYS:
-            self._next_stray = now + self._dice.uniform(0.2, 0.6) * SETTLE
-            self.strays += self._server.populate("demo", 1, self._dice.choice(FAILURES))
+        if now >= self._next_unrelated and len(self.unrelated) < UNRELATED_RUNS:
+            self._next_unrelated = now + self._dice.uniform(0.2, 0.6) * SETTLE
+            self.unrelated += self._server.populate("demo", 1, self._dice.choice(FAILURES))
         if now >= self._next_course and self._courses:
             self._next_course = now + self._dice.uniform(0.0, 2 * SETTLE / KEYS)
             self._server.outcome("demo", self._courses.pop(), times=1)
 
-    def greet(self, journal: Path) -> None:
-        """Hide from the first lists of a process every run that its journal does not know."""
+    def begin_process(self, journal: Path) -> None:
+        """Hide from the first lists of a process all runs that its journal does not know."""
         known = set[str]()
         if journal.exists():
             with closing(sqlite3.connect(journal)) as database:
                 known = {uid for (uid,) in database.execute("SELECT rest_uid FROM run")}
-        hidden = {one.rest_uid for one in self._server.started} - known - {*self.strays}
+        hidden = {one.rest_uid for one in self._server.started} - known - {*self.unrelated}
         self._server.faults.clear(LIST)
-        self._server.faults.add(LIST, ShortList(hidden), HIDDEN)
+        self._server.faults.add(LIST, ShortList(hidden), HIDDEN_LISTS)
         self._next_lists = time.monotonic() + SETTLE / 2
 
-    def _turn_datastore(self, now: float) -> None:
-        """Away for a third of each settle window."""
+    def _switch_datastore(self, now: float) -> None:
+        """Make it unavailable for a third of each settle window."""
         self.away += now - self._since if self._is_away else 0.0
         self._since, self._is_away = now, not self._is_away
         if self._is_away:
             self._server.faults.add(DATASTORE, Html(503), None)
         else:
             self._server.faults.clear(DATASTORE)
-        self._turn = now + SETTLE * (1 if self._is_away else 2) / 3
+        self._next_switch = now + SETTLE * (1 if self._is_away else 2) / 3
 
     def _shorten_lists(self) -> None:
         """
-        A list in four lacks items, and one in twenty does not come.
+        Make a quarter of the lists lack items, and one in twenty fail.
 
-        Those that lack the newest runs are the worst: nothing that was ever seen is missing. They are so few that
-        five in a row, which would prove too much, are not to be expected.
+        Lists that lack the newest runs are the worst: nothing that was ever seen is missing. They are rare enough that
+        five in a row, which would prove absence, are not expected.
         """
-        faults, dice, new = self._server.faults, self._dice, self._unshown()
+        faults, dice, new = self._server.faults, self._dice, self._without_metadata()
         faults.clear(LIST)
         faults.add(LIST, Html(502), None, chance=0.05)
         if new:
@@ -145,19 +145,19 @@ class Weather:
         faults.add(LIST, ShortList(dice.choice([0.01, 0.1, 0.5]), at_random=True), None, chance=0.1)
         faults.add(LIST, BreakOff(dice.choice([0.5, 0.9, dice.random()])), None, chance=0.05)
 
-    def _unshown(self) -> list[str]:
-        """The runs that have no metadata yet, the oldest first."""
+    def _without_metadata(self) -> list[str]:
+        """Return the runs that have no metadata yet, the oldest first."""
         simulator = self._server._engine
         assert simulator is not None
-        uids = [one.rest_uid for one in self._server.started[-KEYS:] if one.rest_uid not in self.strays]
+        uids = [one.rest_uid for one in self._server.started[-KEYS:] if one.rest_uid not in self.unrelated]
         return [uid for uid in uids if not (simulator.listed_status(uid) or {}).get("meta")]
 
 
 def _tasks(server: LocalServer, folder: Path, dice: random.Random) -> list[Task]:
-    """What the processes do, whose clocks are wrong by a day or more, each otherwise."""
+    """Return the tasks of the processes, whose clocks are wrong by a day or more."""
     errors = [dice.choice([-1, 1]) * dice.uniform(1.0, 3.0) * DAY for _ in range(2 * PROCESSES)]
     one = Task(
-        server.url, server.api_key, str(folder), KEYS, SETTLE, PATIENCE, poll=0.1 if KEYS < 300 else 0.5,
+        server.url, server.api_key, str(folder), KEYS, SETTLE, TIMEOUT, poll=0.1 if KEYS < 300 else 0.5,
         clock_error=0.0, later_error=0.0, set_after=0.0, seed=SEED,
     )  # fmt: skip
     return [
@@ -172,30 +172,30 @@ def _tasks(server: LocalServer, folder: Path, dice: random.Random) -> list[Task]
     ]
 
 
-def _tend(child: subprocess.Popen[str], weather: Weather, until: float) -> None:
-    """Let everything go wrong until a process ends, or a moment comes."""
+def _inject_faults(child: subprocess.Popen[str], faults: Faults, until: float) -> None:
+    """Inject faults until a process ends, or until a time."""
     while child.poll() is None and time.monotonic() < until:
-        weather.blow()
+        faults.inject()
         time.sleep(0.005)
 
 
-def _killed(child: subprocess.Popen[str], server: LocalServer, weather: Weather, dice: random.Random) -> None:
-    """Kill a process at a random moment: after some more starts, or a while after those."""
+def _kill(child: subprocess.Popen[str], server: LocalServer, faults: Faults, dice: random.Random) -> None:
+    """Kill a process at a random moment after some more starts."""
     starts = server.traffic[START].requests + dice.randint(1, KEYS // PROCESSES)
     latest = time.monotonic() + 5 * SETTLE
     while child.poll() is None and server.traffic[START].requests < starts and time.monotonic() < latest:
-        _tend(child, weather, time.monotonic() + 0.01)
-    _tend(child, weather, time.monotonic() + dice.choice([0.0, 0.02, dice.random() * SETTLE]))
+        _inject_faults(child, faults, time.monotonic() + 0.01)
+    _inject_faults(child, faults, time.monotonic() + dice.choice([0.0, 0.02, dice.random() * SETTLE]))
     child.kill()
     child.communicate()
 
 
 @dataclass
-class Verdict:
+class Outcome:
     """What became of the launches."""
 
     figures: dict[str, int]
-    doubled: dict[str, list[str]]
+    duplicated: dict[str, list[str]]
     """Keys that were executed more than once -> their runs."""
     lost: dict[str, Any]
     """Keys of which the batch says something else than what happened, or nothing -> that, and their runs."""
@@ -203,22 +203,22 @@ class Verdict:
     """Runs that executed something, that no key owns, and that were not started for a key reported as unknown."""
 
 
-def _judge(server: LocalServer, report: dict[str, Any], strays: list[str]) -> Verdict:
-    """Compare what the batch says with what the server started."""
+def _evaluate(server: LocalServer, report: dict[str, Any], unrelated: list[str]) -> Outcome:
+    """Compare the report of the batch with what the server started."""
     executed = {one["id"] for one in instances(server) if one["status"]["meta"]}
     runs: dict[str, list[str]] = {f"mol {number}": [] for number in range(KEYS)}
     for one in server.started:
-        if one.rest_uid not in strays:
+        if one.rest_uid not in unrelated:
             runs[f"mol {one.metadata['number']}"].append(one.rest_uid)
     real = {key: [uid for uid in uids if uid in executed] for key, uids in runs.items()}
     items = {item["key"]: item for item in report["items"]}
-    told = {one["key"] for one in report["yielded"] if (one["error"] or "").startswith("StartOutcomeUnknown")}
-    unknown = {key for key in told if items[key]["state"] == "unknown"}
+    reported = {one["key"] for one in report["yielded"] if (one["error"] or "").startswith("StartOutcomeUnknown")}
+    unknown = {key for key in reported if items[key]["state"] == "unknown"}
     owners = {key: item["run"] for key, item in items.items()}
     once = {key for key in items if items[key]["state"] == "succeeded" and real[key] == [owners[key]]}
     failed = {key for key in items if items[key]["state"] == "failed" and not real[key] and owners[key] in runs[key]}
     known = once | failed | unknown
-    return Verdict(
+    return Outcome(
         figures={
             "keys": len(items),
             "executed once": len(once),
@@ -227,54 +227,54 @@ def _judge(server: LocalServer, report: dict[str, Any], strays: list[str]) -> Ve
             "unknown, and executed": sum(bool(real[key]) for key in unknown),
             "started again after a run that executed nothing": sum(len(uids) > 1 for uids in runs.values()),
         },
-        doubled={key: uids for key, uids in real.items() if len(uids) > 1},
+        duplicated={key: uids for key, uids in real.items() if len(uids) > 1},
         lost={key: (items.get(key), uids) for key, uids in runs.items() if key not in known},
         ownerless=[uid for key in runs for uid in real[key] if uid != owners.get(key) and key not in unknown],
     )
 
 
-@pytest.mark.timeout(60 + 2 * PATIENT)
-def test_a_campaign_where_everything_goes_wrong_executes_each_launch_once_or_says_that_it_is_unknown(
+@pytest.mark.timeout(60 + 2 * LONGEST_RUN)
+def test_a_campaign_with_many_faults_executes_each_launch_once_or_reports_it_as_unknown(
     tmp_path: Path,
 ) -> None:
-    """No launch is executed twice, none is lost in silence, and no run of ours is left without an owner."""
+    """No launch is executed twice or lost silently, and none of our runs is left without an owner."""
     dice, began = random.Random(SEED), time.monotonic()
     errors = tmp_path / "stderr"
     with LocalServer(speed=SPEED, slots=max(20, KEYS // 4)) as server:
         push(server)
-        weather = Weather(server, dice)
+        faults = Faults(server, dice)
         tasks = _tasks(server, tmp_path, dice)
         for task in tasks[:-1]:
-            weather.greet(tmp_path / "campaign.db")
+            faults.begin_process(tmp_path / "campaign.db")
             child = spawn(campaign_child.__file__, task.to_json(), errors=errors)
-            _killed(child, server, weather, dice)
+            _kill(child, server, faults, dice)
             assert child.returncode in (0, -signal.SIGKILL), errors.read_text()
-        weather.greet(tmp_path / "campaign.db")
+        faults.begin_process(tmp_path / "campaign.db")
         child = spawn(campaign_child.__file__, tasks[-1].to_json(), errors=errors)
-        _tend(child, weather, time.monotonic() + PATIENT)
+        _inject_faults(child, faults, time.monotonic() + LONGEST_RUN)
         child.kill()
         child.communicate()
         assert child.returncode == 0, errors.read_text()
         server.faults.clear()
         server.advance(10 * SETTLE * SPEED)  # whatever is queued still comes to its end
 
-        verdict = _judge(server, json.loads((tmp_path / "report.json").read_text()), weather.strays)
+        outcome = _evaluate(server, json.loads((tmp_path / "report.json").read_text()), faults.unrelated)
         figures = {
             "seed": SEED,
-            **verdict.figures,
-            "doubled": len(verdict.doubled),
-            "lost": len(verdict.lost),
+            **outcome.figures,
+            "duplicated": len(outcome.duplicated),
+            "lost": len(outcome.lost),
             "processes": PROCESSES,
             "starts sent": server.traffic[START].requests,
             "lists": server.traffic["GET /instances/"].requests,
-            "datastore away": f"{weather.away:.0f} s",
-            "strays": len(weather.strays),
+            "datastore away": f"{faults.away:.0f} s",
+            "unrelated": len(faults.unrelated),
             "faults": server.faults.hits,
             "seconds": round(time.monotonic() - began, 1),
         }
     print(json.dumps(figures, indent=1))  # noqa: T201 -- the figures
 
-    assert verdict.doubled == {}
-    assert verdict.lost == {}
-    assert verdict.ownerless == []
-    assert verdict.figures["unknown"] <= KEYS / 2  # else little was tried
+    assert outcome.duplicated == {}
+    assert outcome.lost == {}
+    assert outcome.ownerless == []
+    assert outcome.figures["unknown"] <= KEYS / 2  # else little was tried

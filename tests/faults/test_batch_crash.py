@@ -1,4 +1,4 @@
-"""A batch whose process is crashed_copy again and again, with a service that fails in many ways."""
+"""A batch whose process is killed again and again, with a service that fails in many ways."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from .processes import push, spawn
 KILLS, KEYS = (int(word) for word in os.environ.get("BATCH_KILLS_X_KEYS", "8x40").split("x"))
 """``BATCH_KILLS_X_KEYS=100x300`` is the full form."""
 SPEED = 20.0
-"""Virtual seconds in a second: metadata shows 50 ms after a start, a run takes 250 ms."""
-LONGEST = 1.0
-"""Seconds after which a process is crashed_copy at the latest."""
-HASTE, PATIENCE = 1.0, 20.0
-"""Seconds after which a process takes a request for lost: before some are answered, or after all."""
+"""Virtual seconds per second: metadata shows 50 ms after a start, a run takes 250 ms."""
+MAX_LIFE = 1.0
+"""Seconds after which a process is killed at the latest."""
+SHORT_TIMEOUT, LONG_TIMEOUT = 1.0, 20.0
+"""Request timeouts in seconds: shorter than some answers take, or longer than all."""
 START = "POST /experiments/*/start"
 FAULTS: list[tuple[str, Fault]] = [
     (START, DropBefore()),
@@ -39,7 +39,7 @@ FAULTS: list[tuple[str, Fault]] = [
     (START, Reply(429, {"Retry-After": "0.1"})),
     (START, Html(502)),
     (START, Delay(0.3)),
-    (START, Delay(HASTE + 0.3)),
+    (START, Delay(SHORT_TIMEOUT + 0.3)),
     ("GET /instances/$", ShortList(0.3)),
     ("GET /instances/$", Html(502)),
     ("GET /instances/*/status", Html(504)),
@@ -48,44 +48,50 @@ FAULTS: list[tuple[str, Fault]] = [
 ]
 
 
-def _spawn(server: LocalServer, folder: Path, patience: float) -> subprocess.Popen[str]:
-    words = [server.url, server.api_key, str(folder / "campaign.db"), str(folder / "results"), str(KEYS), str(patience)]
-    return spawn(crash_child.__file__, *words)
+def _spawn(server: LocalServer, folder: Path, timeout: float) -> subprocess.Popen[str]:
+    arguments = [
+        server.url,
+        server.api_key,
+        str(folder / "campaign.db"),
+        str(folder / "results"),
+        str(KEYS),
+        str(timeout),
+    ]
+    return spawn(crash_child.__file__, *arguments)
 
 
 def _kill(child: subprocess.Popen[str], server: LocalServer, dice: random.Random) -> bool:
-    """Kill a process at a random moment: of its life, or of its next few starts; False if it ended before."""
-    moment = time.monotonic() + dice.uniform(0.0, LONGEST)
+    """Kill a process at a random moment, or after a few more starts. Returns False if it ended before."""
+    moment = time.monotonic() + dice.uniform(0.0, MAX_LIFE)
     starts = server.traffic[START].requests + dice.randint(1, KEYS // KILLS)
     while child.poll() is None and time.monotonic() < moment and server.traffic[START].requests < starts:
         time.sleep(0.001)
     time.sleep(dice.uniform(0.0, 0.02))
     child.kill()
-    _, words = child.communicate()
-    assert child.returncode in (0, -signal.SIGKILL), words
+    _, output = child.communicate()
+    assert child.returncode in (0, -signal.SIGKILL), output
     return child.returncode < 0
 
 
 @pytest.mark.timeout(60 + 20 * KILLS)
 def test_a_batch_that_is_killed_again_and_again_starts_everything_once(tmp_path: Path) -> None:
-    """Whenever it dies and whatever goes wrong: in the end every key has one run, and its results are there."""
+    """In the end every key has one run, and its results are on disk."""
     dice = random.Random(5)
     kills = 0
     with LocalServer(speed=SPEED, slots=10 * KEYS) as server:
         push(server)
         while True:
-            # Those that a process did not meet would pile up, until one meets nothing else in all its attempts.
+            # Unused faults would pile up, until a process meets one in each attempt.
             server.faults.clear()
             for match, fault in dice.choices(FAULTS, k=8):
                 server.faults.add(match, fault)
-            child = _spawn(server, tmp_path, HASTE)
-            # Once there were enough kills, a process may come to the end. One that does before is followed by others:
-            # who opens a journal in which everything is settled may be crashed_copy too.
+            child = _spawn(server, tmp_path, SHORT_TIMEOUT)
+            # After enough kills a process may run to its end. One that ends before is followed by others.
             if kills < KILLS:
                 kills += _kill(child, server, dice)
                 continue
-            _, words = child.communicate(timeout=60)
-            assert child.returncode == 0, words
+            _, output = child.communicate(timeout=60)
+            assert child.returncode == 0, output
             break
         server.faults.clear()
         instances = found(server)
@@ -101,27 +107,27 @@ def test_a_batch_that_is_killed_again_and_again_starts_everything_once(tmp_path:
 
 
 @pytest.mark.timeout(120)
-def test_ctrl_c_ends_a_batch_within_seconds_and_the_same_script_goes_on(tmp_path: Path) -> None:
-    """No new start; those in flight are written down and not in doubt; the last words say how to go on."""
+def test_ctrl_c_ends_a_batch_within_seconds_and_the_same_script_resumes(tmp_path: Path) -> None:
+    """Nothing is started any longer, starts in flight are recorded and not in doubt, and the log says how to resume."""
     with LocalServer(speed=SPEED, slots=10 * KEYS) as server:
         push(server)
         server.faults.add(START, Delay(0.3), times=None)
-        child = _spawn(server, tmp_path, PATIENCE)
+        child = _spawn(server, tmp_path, LONG_TIMEOUT)
         while not server.traffic[START].requests:
             time.sleep(0.001)
         child.send_signal(signal.SIGINT)
         began = time.monotonic()
-        _, words = child.communicate(timeout=40)
+        _, output = child.communicate(timeout=40)
         took, sent = time.monotonic() - began, server.traffic[START].requests
         server.faults.clear()
         with closing(sqlite3.connect(tmp_path / "campaign.db")) as journal:
             states = Counter(state for (state,) in journal.execute("SELECT state FROM item"))
-        _, rest = _spawn(server, tmp_path, PATIENCE).communicate(timeout=60)
+        _, rest = _spawn(server, tmp_path, LONG_TIMEOUT).communicate(timeout=60)
         instances = found(server)
 
     assert took < 10
     assert states == {"started": sent, "planned": KEYS - sent}
-    assert f"a batch was left with {KEYS - sent} planned, {sent} started in the journal" in words
-    assert "run the same script again to go on" in words
+    assert f"a batch was left with {KEYS - sent} planned, {sent} started in the journal" in output
+    assert "run the same script again to resume" in output
     assert rest == ""
     assert len(instances) == KEYS

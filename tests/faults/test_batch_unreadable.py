@@ -16,7 +16,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def test_a_run_that_cannot_be_read_frees_its_slot(server: LocalServer, client: Client, tmp_path: Path) -> None:
-    """It is yielded with the error and stays started; the others follow, `run` ends, and the next one looks again."""
+    """It is yielded with the error and stays started. The others follow, and the next call watches it again."""
     path = tmp_path / "campaign.db"
     async with client.batch(path, max_running=1) as batch:
         await batch.add(launches(3))
@@ -33,7 +33,7 @@ async def test_a_run_that_cannot_be_read_frees_its_slot(server: LocalServer, cli
     assert await started_numbers(client) == once(3)
 
 
-async def test_a_run_that_cannot_be_read_is_looked_for_by_the_next_process(
+async def test_a_run_that_cannot_be_read_is_watched_by_the_next_process(
     server: LocalServer, client: Client, tmp_path: Path
 ) -> None:
     """The journal has it as started, without an error."""

@@ -46,7 +46,7 @@ class FakeSession:
 
 
 class Tasks(RuleBasedStateMachine):
-    """A journal on disk, what a service started, and tasks that work on both at once."""
+    """Concurrent tasks that change the launches of one journal."""
 
     keys = st.sampled_from(KEYS)
     several = st.lists(st.sampled_from(KEYS), min_size=1, max_size=4, unique=True)
@@ -130,7 +130,7 @@ class Tasks(RuleBasedStateMachine):
             await self.sender.send(key)
 
     async def _settle(self, key: str) -> None:
-        """Act on what is known of a launch in doubt, as a look at the service does."""
+        """Act on what is known of a launch in doubt, as a reconciler does."""
         row = self.journal.records.get(key)
         if row is None or row.state is not State.UNKNOWN or self.journal.is_stale(row):
             return
@@ -170,14 +170,14 @@ class Tasks(RuleBasedStateMachine):
 
     @rule(keys=several)
     def add_again_while_all_are_sent(self, keys: list[str]) -> None:
-        """The same launches by three tasks, while all that are planned are sent."""
+        """Three tasks add the same launches while all planned ones are sent."""
         self.fates.clear()
         sends = [("send", key, "answered", 2) for key in KEYS]
         self.loop.run(self._together([("add", keys), *sends, ("add", keys[::-1]), ("add", keys)]))
 
     @rule()
-    def the_process_dies(self) -> None:
-        """Another one reads what is on the disk."""
+    def the_process_crashes(self) -> None:
+        """Another process reads the disk."""
         before = dict(self.journal.records)
         self.loop.run(self.journal.close())
         self.loop.run(self._open())

@@ -24,7 +24,7 @@ NOW = 2.0
 
 
 class Tasks:
-    """Tasks that add launches and move them on, each by what it saw a while ago or sees now."""
+    """Concurrent tasks that change the launches of one journal."""
 
     def __init__(self, journal: Journal, seed: int) -> None:
         self.journal, self.dice = journal, random.Random(seed)
@@ -84,7 +84,7 @@ async def some_are_cancelled(tasks: list[asyncio.Task[None]], dice: random.Rando
 
 
 @pytest.mark.parametrize("seed", range(12))
-async def test_memory_is_what_is_on_the_disk(tmp_path: Path, seed: int) -> None:
+async def test_memory_equals_the_disk(tmp_path: Path, seed: int) -> None:
     """No launch is sent twice without proof, none is added twice, and no run has two owners."""
     path = tmp_path / "campaign.db"
     journal = Journal(path, SystemClock())

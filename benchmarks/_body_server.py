@@ -1,9 +1,9 @@
 """
-A server that sends a body of so many bytes, with its length, as fast as it is taken; prints its port.
+A server that sends a body of a given length as fast as the client reads it; prints its port.
 
     python benchmarks/_body_server.py BYTES
 
-The body is at paths that end with ``/Big``; all others answer ``{}``.
+Paths that end with ``/Big`` return the body; all others return ``{}``.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ BLOCK = bytes(1 << 20)
 
 
 class Sending(BaseHTTPRequestHandler):
-    """Answers GET, on connections that stay open."""
+    """Handles GET, on connections that stay open."""
 
     protocol_version = "HTTP/1.1"
     size = 0
     """Bytes of the body."""
 
     def do_GET(self) -> None:
-        """Send the body, or nothing much."""
+        """Send the body, or ``{}``."""
         if not self.path.endswith("/Big"):
             self._head("application/json", 2)
             self.wfile.write(b"{}")
@@ -38,7 +38,7 @@ class Sending(BaseHTTPRequestHandler):
         self.end_headers()
 
     def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 if __name__ == "__main__":

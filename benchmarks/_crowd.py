@@ -1,4 +1,4 @@
-"""Thousands of runs on the embedded server that change one after the other, and what watching them costs it."""
+"""Thousands of runs of the embedded server that change one after the other, and the server's cost of watching them."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from st4sd_async import Client
 from st4sd_async.local import LocalServer, Traffic
 
 KINDS = "GET /instances/", "GET /instances/*/status", "GET /instances/*"
-"""The requests that watching takes; the incumbent asks for all there is to know of a run."""
+"""The requests of watching; the incumbent requests everything about a run."""
 MONTH = 30 * 24 * 3600.0
-"""Seconds since the youngest run of a populated server was started; the others, one a second before it."""
+"""Age in seconds of the youngest run of a populated server; each other run is a second older."""
 STATUS_SECONDS = (0.005, 0.012)
-"""What a status request was seen to cost the real service; an item of the list costs a tenth of it."""
+"""Observed cost of a status request at the real service; an item of the list costs a tenth of it."""
 
 Rows = list[tuple[float, dict[str, Any]]]
 
 
 def life(count: int, *steps: float) -> Rows:
-    """A life in which the oldest of so many runs changes after each of these seconds, the next one a second later."""
+    """Return statuses by which the oldest run changes after each of these seconds, the next one a second later."""
     running = {"experiment-state": "running", "stage-state": "running", "exit-status": "N/A", "current-stage": "stage1"}
     exited = {**running, "stage-state": "finished", "exit-status": "Success", "total-progress": 1.0}
     *moves, end = (MONTH + count + step + 0.5 for step in steps)
@@ -32,7 +32,7 @@ def life(count: int, *steps: float) -> Rows:
 
 @contextmanager
 def crowd(count: int, outcome: str | Rows, group: int) -> Iterator[tuple[LocalServer, list[str]]]:
-    """A server whose time stands still until it is moved, and so many runs, in groups of which one changes a second."""
+    """Yield a server whose clock stands still, and runs, in groups of which one run changes per second."""
 
     async def push() -> None:
         async with Client(server.url, api_key=server.api_key) as client:
@@ -44,7 +44,7 @@ def crowd(count: int, outcome: str | Rows, group: int) -> Iterator[tuple[LocalSe
 
 
 def spent(before: Traffic, after: Traffic, rounds: int, listed: int) -> dict[str, Any]:
-    """What a round has cost a server that lists so many, and what it would cost the real service."""
+    """Return what a round has cost the server, and what it would cost the real service."""
     lists, *details = (after[kind].requests - before[kind].requests for kind in KINDS)
     return {
         "requests": lists + sum(details),
@@ -57,12 +57,12 @@ def spent(before: Traffic, after: Traffic, rounds: int, listed: int) -> dict[str
 
 
 def service_seconds(items: float, details: float) -> list[float]:
-    """What items of lists and requests for single runs would cost the real service, at least and at most."""
+    """Return the minimum and maximum cost of list items and status requests at the real service."""
     return [seconds * (items / 10 + details) for seconds in STATUS_SECONDS]
 
 
 def fetch_list(url: str, api_key: str) -> bytes:
-    """The list of instances as it comes."""
+    """Return the body of the list of instances."""
     request = urllib.request.Request(f"{url}/rs/instances/", headers={"Authorization": f"Bearer {api_key}"})
     with urllib.request.urlopen(request) as reply:
         body: bytes = reply.read()

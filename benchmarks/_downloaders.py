@@ -1,9 +1,9 @@
 """
-Who downloads: one download in a process of its own, which says in JSON what that took.
+One download in its own process, which prints its cost in JSON.
 
     python benchmarks/_downloaders.py {st4sd_async,incumbent,httpx} TASK FOLDER
 
-TASK is JSON: what to do, where, and with which run to open the first connection before the time counts.
+TASK is JSON: what to do, where, and the run that opens the first connection before the measurement.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 MODULES = {"st4sd_async": "st4sd_async", "incumbent": "experiment.service.db", "httpx": "httpx"}
 REST_UID = "demo-c52cd4-76k4hf87"
-"""A run of the server that sends one body only."""
+"""The run of the server that sends only one body."""
 BODY = f"/rs/instances/{REST_UID}/outputs/Big"
 
 Result = dict[str, Any]
@@ -37,7 +37,7 @@ Task = dict[str, Any]
 
 
 def peak() -> float:
-    """The most memory that this process had so far, in MiB."""
+    """Return the peak memory of this process, in MiB."""
     found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
     assert found, "only Linux tells the peak of a process apart from that of its parent"
     return int(found[1]) / 1024
@@ -45,7 +45,7 @@ def peak() -> float:
 
 @contextmanager
 def timed(result: Result) -> Iterator[None]:
-    """Note what happens inside takes, in wall and CPU seconds."""
+    """Measure the wall and CPU seconds of the block."""
     gc.collect()
     result["opened_mib"] = peak()
     wall, cpu = time.perf_counter(), time.process_time()
@@ -54,7 +54,7 @@ def timed(result: Result) -> Iterator[None]:
 
 
 async def ours(task: Task, folder: Path, result: Result) -> None:
-    """Our way: onto disk, under final names."""
+    """Download with `st4sd_async`: to disk, under final names."""
     from st4sd_async import Client, Config
 
     is_stream = task["do"] == "stream"
@@ -77,7 +77,7 @@ async def ours(task: Task, folder: Path, result: Result) -> None:
 
 
 async def _arrive(client: Client, folder: Path, result: Result) -> None:
-    """The way of a key-output to disk, digest included, up to where it would be synced and get its name."""
+    """Write a key-output to disk, with its digest, but without the sync and the final name."""
     from st4sd_async._api.instances import output_call
     from st4sd_async._results.downloads import Transfer
     from st4sd_async._results.target import CompleteFile, Destination, IncomingBody
@@ -97,7 +97,7 @@ async def _arrive(client: Client, folder: Path, result: Result) -> None:
 
 
 def theirs(task: Task, folder: Path, result: Result) -> None:
-    """The incumbent's way: into memory, but for the directory of a component."""
+    """Download with the incumbent: into memory, except for the directory of a component."""
     api, instance = incumbent(task["url"], task["key"]), task["instance"]
     api.cdb_get_components_raw_files(instance=task["warm"]["instance"], filename=r"energies\.csv$")
     with timed(result):
@@ -117,7 +117,7 @@ def theirs(task: Task, folder: Path, result: Result) -> None:
 
 
 async def plain(task: Task, sink: IO[bytes], result: Result) -> None:
-    """What one would write first, and nothing kept."""
+    """Download with httpx, and discard the body."""
     import httpx
 
     url = f"{task['url']}{BODY}"
@@ -137,7 +137,7 @@ def _sizes(paths: Any) -> Result:
 
 
 def main(who: str, task: Task, folder: Path) -> None:
-    """Do it and tell."""
+    """Run the task, and print its cost."""
     importlib.import_module(MODULES[who])
     result: Result = {"imported_mib": peak()}
     if who == "st4sd_async":

@@ -1,4 +1,4 @@
-"""What `bench_download.py` measures; the clients and the servers have processes of their own, this one is small."""
+"""The measurements of `bench_download.py`. Clients and servers run in their own processes; this one is small."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from _shared import HERE
 
 MIB = 1 << 20
 SMALL, SMALL_SIZE = 200, 1024
-"""Small files of one component, and bytes of each."""
+"""Number of small files of a component, and bytes of each."""
 LARGE, LARGE_SIZE = 8, 16 * MIB
-"""Large files of one component, and bytes of each."""
+"""Number of large files of a component, and bytes of each."""
 PARTS = 16
-"""Files in the directory of a component."""
+"""Number of files in the directory of a component."""
 LESS = 64
-"""MiB of the smaller one of two directories and outputs."""
+"""MiB of the smaller of two directories and outputs."""
 RIVALS = ("st4sd_async", "incumbent")
 
 Result = dict[str, Any]
@@ -36,10 +36,10 @@ Task = dict[str, Any]
 @contextmanager
 def results(more: int) -> Iterator[dict[str, Task]]:
     """
-    The embedded server with runs that left files behind; gives tasks by their names.
+    Yield tasks by name, for an embedded server whose runs have files.
 
     Args:
-        more: MiB of the larger one of two directories and outputs.
+        more: MiB of the larger of two directories and outputs.
     """
     names = ("warm", "small", "large", str(LESS), str(more))
     command = [sys.executable, str(HERE / "_results_server.py"), str(len(names))]
@@ -58,10 +58,10 @@ def results(more: int) -> Iterator[dict[str, Task]]:
 
 def _leave_files(tasks: dict[str, Task], more: int) -> None:
     """
-    Write what the runs left behind.
+    Write the files of the runs.
 
-    The small and the large files are tables of random numbers, which zip makes half as large, slowly. The directories
-    and key-outputs say the same again and again, which it makes very small, quickly.
+    Small and large files are tables of random numbers, which zip compresses slowly to half the size. Directories and
+    key-outputs repeat one text, which it compresses quickly to almost nothing.
     """
     draw = random.Random(4).random
     for name, count, size in (("small", SMALL, SMALL_SIZE), ("large", LARGE, LARGE_SIZE)):
@@ -77,12 +77,12 @@ def _leave_files(tasks: dict[str, Task], more: int) -> None:
 
 
 def _numbers(least: int, draw: Callable[[], float]) -> bytes:
-    """A table of random numbers with at least so many bytes."""
+    """Return a table of random numbers with at least that many bytes."""
     return "".join(f"{draw():.6f},{-1000 * draw():.6f}\n" for _ in range(1 + least // 18)).encode()
 
 
 def _write(path: Path, size: int, text: Callable[[int], bytes]) -> None:
-    """Write a file of so many bytes, in pieces, because a client's ``ru_maxrss`` begins with the peak of its parent."""
+    """Write a file in pieces, because a client's ``ru_maxrss`` begins with the peak of its parent."""
     with path.open("wb") as file:
         for left in range(size, 0, -MIB):
             file.write(text(min(left, MIB))[: min(left, MIB)])
@@ -90,7 +90,7 @@ def _write(path: Path, size: int, text: Callable[[int], bytes]) -> None:
 
 @contextmanager
 def body(size: int) -> Iterator[Task]:
-    """A server that sends so many MiB; gives the task to fetch them."""
+    """Yield the task to fetch that many MiB from a server."""
     command = [sys.executable, str(HERE / "_body_server.py"), str(size * MIB)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -103,7 +103,7 @@ def body(size: int) -> Iterator[Task]:
 
 def rivals(task: Task, repeats: int, count: int | None, size: int, who: Sequence[str] = RIVALS) -> dict[str, Result]:
     """
-    What a task takes each rival, in turns, each time in a new process and into a new folder.
+    Return what a task costs each rival, run alternately, each time in a new process and a new folder.
 
     Args:
         task: For `_downloaders.py`.
@@ -124,9 +124,9 @@ def rivals(task: Task, repeats: int, count: int | None, size: int, who: Sequence
 
 def _download(who: str, task: Task, folder: Path) -> Result:
     """
-    One download; what was written before it is on disk, and the large files that it wrote are removed.
+    Run one download, after a sync, and remove the large files that it wrote.
 
-    Small ones stay until all is measured: ext4 is slow to make files where many were removed in the last minutes.
+    Small files stay until the end: ext4 creates files slowly where many were removed in the last minutes.
     """
     os.sync()
     folder.mkdir()
@@ -140,7 +140,7 @@ def _download(who: str, task: Task, folder: Path) -> Result:
 
 
 def create(repeats: int) -> list[float]:
-    """Seconds that a plain loop takes to write the small files, which nobody can undercut."""
+    """Return the seconds that a plain loop takes to write the small files, the lower bound of all clients."""
     walls = []
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         for repeat in range(repeats):
@@ -154,7 +154,7 @@ def create(repeats: int) -> list[float]:
 
 
 def _summary(cells: Sequence[Result]) -> Result:
-    """Of several downloads that are alike; memory is the most that any of them took."""
+    """Combine repeated downloads; memory is the highest of all."""
     return {
         "repeats": len(cells),
         "median_s": statistics.median(one["seconds"] for one in cells),

@@ -1,9 +1,9 @@
 """
-The embedded server with runs that are over; says in JSON where it is and where their files are.
+The embedded server with runs that are over; prints its address and the paths of their files in JSON.
 
     python benchmarks/_results_server.py RUNS
 
-It ends with its input.
+It exits at the end of its standard input.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from st4sd_async.local import LocalServer
 
 
 async def _runs(server: LocalServer, count: int) -> list[dict[str, Any]]:
-    """So many runs of the example that are over, by what they are called and where they are."""
+    """Return the ids and folders of that many runs of the example, which are over."""
     async with Client(server.url, api_key=server.api_key) as client:
         await client.push(server.example("demo"))
         runs = server.populate("demo", count, "success")

@@ -1,9 +1,9 @@
 """
-A server that answers every request with the same instance, after a fixed delay; prints its port.
+A server that responds to every request with the same instance, after a fixed delay; prints its port.
 
     python benchmarks/_server.py DELAY [ITEMS SHARE]
 
-With ITEMS its list of instances has so many, of which SHARE (0-1) differ from one list to the next.
+With ITEMS, its list of instances has that many, of which SHARE (0-1) differ from the list before.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ OUTPUT = {"creationtime": "1795341529.33", "filepath": "stages/stage1/Cat/out.st
 
 
 def lists(count: int, share: float) -> list[bytes]:
-    """Two lists of so many instances of 5 KB, which differ in a share of them."""
+    """Return two lists of that many instances of 5 KB, which differ in a share of them."""
 
     def item(index: int, progress: float) -> dict[str, Any]:
         status = {**STATUS, "total-progress": progress if index < share * count else 0.5}
@@ -78,11 +78,11 @@ REPLIES = {
     kind: cycle([_reply(json.dumps(value).encode())])
     for kind, value in ((b"status", STATUS), (b"url-map", SERVICES), (b"", INSTANCE))
 }
-"""What a path contains -> the replies, in turns; the first that fits."""
+"""Part of a path -> its responses, used alternately; the first match counts."""
 
 
 class Answering(asyncio.Protocol):
-    """Answers requests without a body, one after the other on each connection."""
+    """Handles requests without a body, one after the other on each connection."""
 
     def __init__(self, delay: float) -> None:
         self._delay = delay

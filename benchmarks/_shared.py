@@ -1,4 +1,4 @@
-"""What the benches share: the canned server, the incumbent client, and the line that says where they ran."""
+"""What the benchmarks share: a server with recorded responses, the incumbent client, and the line about the machine."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ HERE = Path(__file__).resolve().parent
 
 @contextmanager
 def serving(*arguments: object) -> Iterator[int]:
-    """The server of ``_server.py`` in a process of its own; gives its port."""
+    """Run the server of ``_server.py`` in its own process, and yield its port."""
     command = [sys.executable, str(HERE / "_server.py"), *map(str, arguments)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -29,19 +29,19 @@ def serving(*arguments: object) -> Iterator[int]:
 
 
 def incumbent(url: str, api_key: str) -> Any:
-    """The client that users have today; importing it takes a second."""
+    """Return the incumbent's client; importing it takes a second."""
     import experiment.service.db
 
-    # It warns that this machine is not reached by https.
+    # It warns that the connection is not https.
     logging.disable(logging.WARNING)
     return experiment.service.db.ExperimentRestAPI(url, cc_bearer_key=api_key, test_cdb_connection=False)
 
 
 def versions(*packages: str) -> dict[str, str]:
-    """The versions of packages."""
+    """Return the versions of packages."""
     return {name: metadata.version(name) for name in packages}
 
 
 def headline(used: dict[str, str], what: str) -> None:
-    """Print machine, versions and the size of a bench."""
+    """Print the machine, the versions and the size of a benchmark."""
     sys.stdout.write(f"Python {platform.python_version()}, {os.cpu_count()} cores, {used}, {what}\n")

@@ -1,12 +1,12 @@
 """
-A server that starts runs and answers each start after a while; prints its port.
+A server that starts runs and responds to each start after a delay; prints its port.
 
     python benchmarks/_start_server.py DELAY PARALLEL UNTIL
 
-It works at PARALLEL starts at a time (0: at all of them) for DELAY seconds each, the others wait. Whoever is next
-begins when the one before was due, and not when a late timer has answered it, so that PARALLEL / DELAY starts a second
-is what it can do. All runs are running until so many as UNTIL were started, and have succeeded from then on. All else
-is answered at once; ``/tally`` tells what it saw.
+It handles PARALLEL starts at a time (0: all) for DELAY seconds each; others wait. The next start begins when the one
+before was due, not when a late timer responded to it, so the limit is PARALLEL / DELAY starts per second. All runs are
+running until UNTIL of them were started, and have succeeded from then on. Other requests get a response immediately;
+``/tally`` returns the counts.
 """
 
 from __future__ import annotations
@@ -34,37 +34,37 @@ RUNNING_TAIL, FINAL_TAIL = (
     json.dumps({"experiment": EXPERIMENT, "status": status, "outputs": OUTPUTS}).removeprefix("{").encode()
     for status in (STATUS, FINAL)
 )
-"""What all instances have in common, 5 KB, while they run and when they are over."""
+"""The common part of all instances, 5 KB, while they run and when they are over."""
 LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 
 
 @dataclass
 class Service:
-    """What all connections share."""
+    """State shared by all connections."""
 
     delay: float
-    """Seconds that a start takes."""
+    """Seconds of a start."""
     parallel: int
-    """Starts that are worked at together; 0: all."""
+    """Starts handled at a time; 0: all."""
     until: int
     """Starts after which all runs are over."""
     free: list[float] = field(init=False)
-    """When each of them is done, the first one first."""
+    """When each of them is due, in this order."""
     ids: list[str] = field(default_factory=list)
-    """Of the runs that were started."""
+    """Rest-uids of the runs that were started."""
     in_flight: int = 0
     most: int = 0
-    """Starts in flight at once, at most."""
+    """Maximum number of starts in flight."""
     bodies: set[bytes] = field(default_factory=set)
-    """What was sent with the starts."""
+    """Bodies of the starts."""
     lists: int = 0
-    """How often the list was asked for."""
+    """Number of requests for the list."""
 
     def __post_init__(self) -> None:
         self.free = [0.0] * self.parallel
 
     def due(self, now: float) -> float:
-        """When a start that comes now is to be answered."""
+        """Return when the response to a start that arrives now is due."""
         if not self.parallel:
             return now + self.delay
         due = max(now, self.free[0]) + self.delay
@@ -72,19 +72,19 @@ class Service:
         return due
 
     def began(self, body: bytes) -> None:
-        """Take note of a start."""
+        """Count a start."""
         self.bodies.add(body)
         self.in_flight += 1
         self.most = max(self.most, self.in_flight)
 
     def started(self) -> bytes:
-        """A new rest-uid."""
+        """Return a new rest-uid."""
         self.in_flight -= 1
         self.ids.append(f"demo-c52cd4-{len(self.ids):08}")
         return json.dumps(self.ids[-1]).encode()
 
     def answer(self, path: str) -> bytes:
-        """What is at a path."""
+        """Return the response for a path."""
         if path.endswith("/instances/"):
             self.lists += 1
             return b"[" + b", ".join(map(self._instance, self.ids)) + b"]"
@@ -93,12 +93,12 @@ class Service:
         return json.dumps(self.tally() if path == "/tally" else SERVICES).encode()
 
     def tally(self) -> dict[str, Any]:
-        """What it saw."""
+        """Return the counts."""
         return {"starts": len(self.ids), "different": len(self.bodies), "most": self.most, "lists": self.lists}
 
     @property
     def is_over(self) -> bool:
-        """Whether the runs are."""
+        """Return whether the runs are over."""
         return len(self.ids) >= self.until
 
     def _instance(self, rest_uid: str) -> bytes:
@@ -106,7 +106,7 @@ class Service:
 
 
 class Serving(asyncio.Protocol):
-    """Answers requests, one after the other on each connection."""
+    """Handles requests, one after the other on each connection."""
 
     def __init__(self, service: Service) -> None:
         self._service = service

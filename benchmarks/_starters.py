@@ -1,9 +1,9 @@
 """
-Who starts: many starts, or a journal of many, in a process of its own, which says in JSON what that took.
+Many starts, or a journal of many, in its own process, which prints the cost in JSON.
 
     python benchmarks/_starters.py {st4sd_async,aiohttp,incumbent,add,collect} TASK
 
-TASK is JSON: where, how many, how many in flight at first, and the path of the journal.
+TASK is JSON: the address, how many starts, how many in flight at first, and the path of the journal.
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ EXPERIMENT = "demo:latest"
 STATUS = {key: value for key, value in FINAL.items() if key != "meta"}
 REQUEST = json.dumps({"outputs": ["Energies"], "to": "/results"})
 LEFT = ("planned", "sending", "unknown")
-"""States of launches of which no answer is written down."""
+"""States of launches whose response is not recorded yet."""
 LOOK = 0.005
-"""Seconds between two looks at what is left."""
+"""Seconds between two checks."""
 
 Result = dict[str, Any]
 Task = dict[str, Any]
 
 
 def payload(index: int) -> dict[str, Any]:
-    """What one start sends; no two are alike."""
+    """Return the payload of one start; no two are alike."""
     rows = "".join(f"{index},{row},C{'C' * (index % 20)}O\n" for row in range(20))
     return {
         "inputs": [{"filename": "molecules.csv", "content": f"campaign,row,smiles\n{rows}"}],
@@ -56,7 +56,7 @@ def payload(index: int) -> dict[str, Any]:
 
 
 def launches(count: int) -> Iterator[Launch]:
-    """The same as launches."""
+    """Return the same starts as launches."""
     from st4sd_async import Launch
 
     return (Launch(f"mol-{index}", EXPERIMENT, payload(index)) for index in range(count))
@@ -64,9 +64,10 @@ def launches(count: int) -> Iterator[Launch]:
 
 async def ours(task: Task, result: Result) -> None:
     """
-    A batch: added, then started, and watched to its end.
+    Add launches to a batch, and run it.
 
-    The time counts from the call of `run` until the last answer is in the journal. No bound on runs in progress.
+    The measurement begins with the call of `run` and ends with the last response in the journal. The number of runs
+    in progress is not limited.
     """
     from st4sd_async import Client, Config
 
@@ -93,13 +94,13 @@ async def _exhaust(items: AsyncGenerator[Item]) -> None:
 
 
 async def _answered(batch: Batch) -> None:
-    """Return when the answers to all starts are written down."""
+    """Return when the responses to all starts are recorded."""
     while any(batch.counts[state] for state in LEFT):  # noqa: ASYNC110 -- a batch tells of ends, and not of starts
         await asyncio.sleep(LOOK)
 
 
 async def bare(task: Task, result: Result) -> None:
-    """The same requests in a loop, and nothing kept."""
+    """Send the same requests in a loop, and record nothing."""
     import aiohttp
 
     url, left = f"{task['url']}/rs/experiments/{EXPERIMENT}/start", iter(range(task["count"]))
@@ -118,7 +119,7 @@ async def bare(task: Task, result: Result) -> None:
 
 
 def theirs(task: Task, result: Result) -> None:
-    """The incumbent, which can only start one after the other."""
+    """Start with the incumbent, one after the other."""
     api = incumbent(task["url"], KEY)
     wall, cpu = time.perf_counter(), time.process_time()
     uids = {api.api_experiment_start(EXPERIMENT, payload(index)) for index in range(task["count"])}
@@ -126,7 +127,7 @@ def theirs(task: Task, result: Result) -> None:
 
 
 async def add(task: Task, result: Result) -> None:
-    """Open a journal and add launches, which it may have already; nothing is sent."""
+    """Open a journal and add launches, which it may have already. Nothing is sent."""
     from st4sd_async import Client, Config
 
     async with Client(task["url"], config=Config(validate=False)) as client:
@@ -141,7 +142,7 @@ async def add(task: Task, result: Result) -> None:
 
 
 async def collect(task: Task, result: Result) -> None:
-    """Write into a journal that all its launches were started, have succeeded, and left a file."""
+    """Record in a journal that all of its launches were started, succeeded, and have a file."""
     from st4sd_async._batch.journal import Journal
     from st4sd_async._batch.state import State
     from st4sd_async._util.clock import SystemClock
@@ -160,7 +161,7 @@ async def collect(task: Task, result: Result) -> None:
 
 
 def main(who: str, task: Task) -> None:
-    """Do it and tell."""
+    """Run the task, and print its cost."""
     importlib.import_module(MODULES[who])
     result: Result = {"imported_mib": peak()}
     if who == "incumbent":

@@ -1,10 +1,10 @@
 """
-Who watches, each in a process of its own, and the clocks that note what that takes.
+The clients that watch, each in its own process, and clocks that measure them.
 
     python benchmarks/_watchers.py {st4sd_async,incumbent} URL KEY INTERVAL ROUNDS
 
-Reads the rest-uids from its input; says when it has seen each once; prints at the end when it noticed what. ROUNDS end
-only the incumbent; both end when all runs have.
+Reads the rest-uids from standard input, prints when it has seen each once, and prints at the end when it noticed each
+change. ROUNDS ends only the incumbent; both end when all runs are over.
 """
 
 from __future__ import annotations
@@ -25,29 +25,29 @@ FINAL = ("Success", "Failed", "Stopped")
 
 
 class VirtualClock:
-    """A clock whose time passes in pauses only, which take none; that of a server goes along."""
+    """A clock that advances only in pauses, which take no real time; it advances the server's clock too."""
 
     def __init__(self, server: LocalServer) -> None:
         self._server = server
         self._time = 0.0
 
     def now(self) -> float:
-        """Seconds of all pauses."""
+        """Return the seconds of all pauses."""
         return self._time
 
     def wall(self) -> float:
-        """The same seconds."""
+        """Return the same seconds."""
         return self._time
 
     async def sleep(self, seconds: float) -> None:
-        """Have it be later."""
+        """Advance the clocks."""
         self._time += seconds
         await self._server.advance(seconds)
         await asyncio.sleep(0)
 
 
 class CpuClock:
-    """Another such clock, which notes the CPU seconds of each round and, in the pause, of a parse of ``body``."""
+    """Such a clock, which measures the CPU seconds of each round and, in the pause, of parsing ``body``."""
 
     def __init__(self, body: bytes) -> None:
         self.rounds: list[float] = []
@@ -57,15 +57,15 @@ class CpuClock:
         self._mark = time.process_time()
 
     def now(self) -> float:
-        """Seconds of all pauses."""
+        """Return the seconds of all pauses."""
         return self._time
 
     def wall(self) -> float:
-        """The same seconds."""
+        """Return the same seconds."""
         return self._time
 
     async def sleep(self, seconds: float) -> None:
-        """Parse, for comparison."""
+        """Parse the body, for comparison."""
         ended = time.process_time()
         json.loads(self._body)
         self.rounds.append(ended - self._mark)
@@ -75,38 +75,38 @@ class CpuClock:
 
 
 class Notebook:
-    """The machine's clock, and who looks at it: when was what seen first, how long were rounds and pauses?"""
+    """The system clock, which records when each status was seen first, and the lengths of rounds and pauses."""
 
     def __init__(self, runs: int) -> None:
         self.seen: dict[tuple[str, float], float] = {}
-        """rest-uid and progress -> when; processes of one machine share this time."""
+        """rest-uid and progress -> monotonic time, which is the same in all processes of a machine."""
         self.rounds: list[float] = []
         self.pauses: list[float] = []
         self._runs = runs
         self._mark = time.monotonic()
 
     def now(self) -> float:
-        """Seconds of `time.monotonic`."""
+        """Return `time.monotonic`."""
         return time.monotonic()
 
     def wall(self) -> float:
-        """Seconds of `time.time`."""
+        """Return `time.time`."""
         return time.time()
 
     async def sleep(self, seconds: float) -> None:
-        """Really."""
+        """Sleep, and record the round and the pause."""
         self.lap(self.rounds)
         await asyncio.sleep(seconds)
         self.lap(self.pauses)
 
     def lap(self, laps: list[float]) -> None:
-        """Note how long it took since the lap before."""
+        """Record the time since the lap before."""
         now = time.monotonic()
         laps.append(now - self._mark)
         self._mark = now
 
     def note(self, rest_uid: str, progress: float) -> None:
-        """Note a status, and say so if it is the first of the last run."""
+        """Record a status, and print `READY` once each run has one."""
         self.seen.setdefault((rest_uid, progress), time.monotonic())
         if len(self.seen) == self._runs:
             sys.stdout.write(READY)
@@ -114,7 +114,7 @@ class Notebook:
 
 
 async def watch(url: str, key: str, interval: float, runs: list[str], notes: Notebook) -> None:
-    """Our way."""
+    """Watch with `st4sd_async`."""
     async with (
         Client(url, api_key=key, config=Config(clock=notes)) as client,
         aclosing(client.watch_many(runs, interval=interval)) as changes,
@@ -124,7 +124,7 @@ async def watch(url: str, key: str, interval: float, runs: list[str], notes: Not
 
 
 def loop(url: str, key: str, interval: float, rounds: int, runs: list[str], notes: Notebook) -> None:
-    """The documented way: ask for each run, sleep, and so on until all have a final exit-status."""
+    """Watch with the incumbent, as documented: request each run, sleep, and repeat until all have ended."""
     api = incumbent(url, key)
     for _ in range(rounds):
         for rest_uid in list(runs):
@@ -140,7 +140,7 @@ def loop(url: str, key: str, interval: float, rounds: int, runs: list[str], note
 
 
 def main(who: str, url: str, key: str, interval: float, rounds: int) -> None:
-    """Watch what the input names."""
+    """Watch the runs named on standard input."""
     runs = json.loads(sys.stdin.readline())
     notes = Notebook(len(runs))
     if who == "incumbent":
@@ -148,7 +148,7 @@ def main(who: str, url: str, key: str, interval: float, rounds: int) -> None:
     else:
         asyncio.run(watch(url, key, interval, runs, notes))
     seen = [[*what, when] for what, when in notes.seen.items()]
-    # The first round contains an import or the opening of connections.
+    # The first round includes an import or the opening of connections.
     sys.stdout.write(json.dumps({"seen": seen, "rounds": notes.rounds[1:], "pauses": notes.pauses}))
 
 

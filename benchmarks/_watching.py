@@ -1,4 +1,4 @@
-"""What `bench_watch.py` measures; each function gives plain values, in seconds and megabytes."""
+"""The measurements of `bench_watch.py`; each function returns plain values, in seconds and megabytes."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ from st4sd_async import Client, Config, WaitTimeout
 from st4sd_async.local import Delay, LocalServer
 
 PAUSE, GROUP = 30.0, 500
-"""Virtual seconds between two rounds, in each of which one of so many runs changes: 6 % in a round."""
+"""Virtual seconds between two rounds, and the number of runs of which one changes per second: 6 % in a round."""
 OLD = 20_000
-"""Instances that a service lists on which few are watched."""
+"""Length of the list of a service on which few runs are watched."""
 LISTED = 1000
-"""Runs that are watched when CPU is measured."""
+"""Number of runs watched when CPU is measured."""
 COLD = 2
-"""Rounds in which all is new."""
+"""Rounds in which every run is new."""
 INTERVAL = 0.5
-"""Real seconds between two rounds when changes are to be noticed."""
+"""Real seconds between two rounds, when the time to notice is measured."""
 CHANGES, LONGEST_GAP = 50, 0.2
-"""How many changes, of a run each, and at most so many seconds from one to the next."""
+"""Number of changes, of a run each, and the maximum seconds from one to the next."""
 LISTS = 5
-"""How often a list is timed."""
+"""Number of lists that are timed."""
 FOR_EVER = 10_000
 
 Result = dict[str, Any]
 
 
 def cost(who: str, count: int, rounds: int) -> Result:
-    """What a round of watching so many runs costs: "watch_many", "watch apart" or "incumbent"."""
+    """Return the cost of a round of watching: "watch_many", "watch apart" or "incumbent"."""
     with crowd(count, life(GROUP, 0, 500, 1000, 1250), GROUP) as (server, runs):
         before, statuses = server.traffic, None
         if who == "incumbent":
@@ -53,7 +53,7 @@ def cost(who: str, count: int, rounds: int) -> Result:
 
 
 async def _watch(server: LocalServer, runs: list[str], rounds: int, *, apart: bool = False) -> int:
-    """Watch runs for some rounds, together or each in a task of its own; gives how many statuses came."""
+    """Watch runs for some rounds, together or each in its own task, and return the number of statuses."""
 
     async def count(statuses: AsyncGenerator[object]) -> int:
         number = 0
@@ -72,7 +72,7 @@ async def _watch(server: LocalServer, runs: list[str], rounds: int, *, apart: bo
 
 @contextmanager
 def _watcher(who: str, server: LocalServer, runs: list[str], interval: float, rounds: int) -> Iterator[IO[str]]:
-    """Somebody in a process of its own, who has seen each run once; gives what it will tell at the end."""
+    """Yield the output of a watcher in its own process, complete at its end, once it has seen each run."""
     options = (server.url, server.api_key, str(interval), str(rounds))
     command = [sys.executable, str(HERE / "_watchers.py"), who, *options]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
@@ -89,7 +89,7 @@ def _watcher(who: str, server: LocalServer, runs: list[str], interval: float, ro
 
 
 def few(counts: tuple[int, ...], rounds: int) -> Result:
-    """What watching so few runs costs on a service with many old ones, and how long their list takes."""
+    """Return the cost of watching few runs on a service with many old ones, and the seconds of their list."""
     result: Result = {}
     with crowd(OLD, "success", OLD) as (server, _):
         for count in counts:
@@ -106,7 +106,7 @@ def few(counts: tuple[int, ...], rounds: int) -> Result:
 
 
 def _time_lists(server: LocalServer) -> list[float]:
-    """Seconds of some lists."""
+    """Return the seconds of some lists."""
     walls = []
     for _ in range(LISTS):
         began = time.perf_counter()
@@ -117,10 +117,10 @@ def _time_lists(server: LocalServer) -> list[float]:
 
 def cpu(share: float, rounds: int, *, collects: bool) -> Result:
     """
-    CPU seconds of a round of the client and, in turns, of `json.loads` of the list.
+    Return the CPU seconds of a round of the client and, measured alternately, of `json.loads` of the list.
 
     Args:
-        share: What part of the list is not as in the one before, 0-1.
+        share: Share of the list that differs from the list before, 0-1.
         rounds: How many.
         collects: Whether the garbage collector is on.
     """
@@ -144,7 +144,7 @@ def cpu(share: float, rounds: int, *, collects: bool) -> Result:
 
 
 async def _burn(url: str, rounds: int) -> CpuClock:
-    """Watch the canned list; the clock that results has noted what it took."""
+    """Watch the recorded list, and return the clock that measured it."""
     clock = CpuClock(fetch_list(url, "benchmark"))
     async with Client(url, api_key="benchmark", config=Config(clock=clock, poll_interval=PAUSE)) as client:
         with suppress(WaitTimeout):
@@ -154,11 +154,11 @@ async def _burn(url: str, rounds: int) -> CpuClock:
 
 def notice(who: str, delay: float) -> Result:
     """
-    Seconds from changes at random moments until they were noticed, and what that cost.
+    Return the seconds from random changes until they were noticed, and the cost.
 
     Args:
         who: "st4sd_async" or "incumbent".
-        delay: Seconds that each answer takes longer.
+        delay: Seconds that each response is delayed.
     """
     with crowd(CHANGES, life(CHANGES, 0, 10 * CHANGES), CHANGES) as (server, runs):
         server.faults.add("GET /instances", Delay(delay), times=None)
@@ -185,7 +185,7 @@ def notice(who: str, delay: float) -> Result:
 
 
 def _change(server: LocalServer, runs: list[str]) -> dict[str, float]:
-    """Have one run after the other change; gives when."""
+    """Change one run after the other, and return when."""
     changed = {}
     for run in runs:
         time.sleep(random.uniform(0, LONGEST_GAP))

@@ -1,10 +1,10 @@
 """
-Batches: many starts with a journal on disk, beside a bare aiohttp loop and the incumbent, and a large journal.
+Batches: many starts with a journal on disk, against a bare aiohttp loop and the incumbent, and a large journal.
 
     python benchmarks/bench_batch.py [--starts 1000] [--repeats 3] [--json FILE]
 
-All clients and each server have processes of their own, each time anew. The journals are in TMPDIR, which should be on
-a disk; a first line tells what a sync takes there. The memory of a process is told by Linux only.
+Each client and server runs in a new process. The journals are in TMPDIR, which should be on a disk; the first line
+shows what a sync takes there. The memory of a process is measured on Linux only.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from typing import Any
 from _shared import HERE, headline, versions
 
 QUICK, SLOW = (0.05, 0), (0.012, 2)
-"""Seconds of a start, and starts at a time (0: all)."""
+"""Seconds of a start, and starts handled at a time (0: all)."""
 X_BARE, X_LIMIT = 1.5, 1.1
-"""At most so many times what the bare loop takes, and the server at least."""
+"""Bounds, as multiples of the time of the bare loop, and of the server's limit."""
 LAUNCHES, OPENING, MEMORY = 10_000, 2.0, 100.0
-"""Launches of a large journal; seconds to open it and add them again, and MiB above the import, at most."""
+"""Launches of a large journal; bounds for the seconds to open it and add them again, and for MiB above the import."""
 SEQUENCE = 100
-"""Starts of the incumbent."""
+"""Number of starts of the incumbent."""
 SYNCS = 200
 ENDS = {"last": "runs end when all are started", "once": "each run ends at once"}
 """When runs are over."""
@@ -43,11 +43,11 @@ Result = dict[str, Any]
 
 @dataclass(frozen=True)
 class Cell:
-    """Somebody who starts."""
+    """A client that starts."""
 
     who: str
     in_flight: int
-    """Starts in flight; of a batch, at first."""
+    """Starts in flight; for a batch, at first."""
     ends: str = "-"
     """A key of `ENDS`, for a batch."""
 
@@ -56,7 +56,7 @@ class Cell:
 
 
 class Report:
-    """What is printed and, as JSON, kept."""
+    """The results, printed and saved as JSON."""
 
     def __init__(self, used: dict[str, str]) -> None:
         self.result: Result = {"versions": used, "cells": {}, "bars": []}
@@ -67,7 +67,7 @@ class Report:
         sys.stdout.flush()
 
     def show(self, what: str, rows: dict[Cell, Result], limit: float | None) -> None:
-        """Print and keep what starts took; `limit` is what they take the server at least, in seconds."""
+        """Print and save the cost of starts; `limit` is the server's limit in seconds."""
         self.result["cells"][what] = {str(cell): row for cell, row in rows.items()}
         self.line(f"\n{what}")
         self.line(
@@ -84,7 +84,7 @@ class Report:
             )
 
     def bar(self, what: str, value: float, most: float) -> None:
-        """Say whether a bar is met."""
+        """Print whether a bound is met."""
         is_met = value <= most
         self.result["bars"].append({"what": what, "value": value, "most": most, "is_met": is_met})
         self.line(f"bar: {what}: {value:.4g}, at most {most:.4g}: {'met' if is_met else 'MISSED'}")
@@ -92,7 +92,7 @@ class Report:
 
 @contextmanager
 def serving(delay: float, parallel: int, until: int) -> Iterator[str]:
-    """The server of ``_start_server.py`` in a process of its own; gives its url."""
+    """Run the server of ``_start_server.py`` in its own process, and yield its url."""
     command = [sys.executable, str(HERE / "_start_server.py"), *map(str, (delay, parallel, until))]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -103,7 +103,7 @@ def serving(delay: float, parallel: int, until: int) -> Iterator[str]:
 
 
 def ask(who: str, url: str, count: int, journal: Path, in_flight: int = 1) -> Result:
-    """Have somebody do it in a process of his own."""
+    """Run a task in its own process, and return its result."""
     task = {"url": url, "count": count, "in_flight": in_flight, "journal": str(journal)}
     command = [sys.executable, str(HERE / "_starters.py"), who, json.dumps(task)]
     result: Result = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
@@ -113,7 +113,7 @@ def ask(who: str, url: str, count: int, journal: Path, in_flight: int = 1) -> Re
 
 
 def starts(cell: Cell, server: tuple[float, int], count: int) -> Result:
-    """What so many starts took, each of which the server must have seen once."""
+    """Return the cost of starts, after checking that the server received each once."""
     until = count if cell.ends == "last" else 0
     with serving(*server, until) as url, tempfile.TemporaryDirectory(prefix="bench-") as folder:
         result = ask(cell.who, url, count, Path(folder) / "campaign.db", cell.in_flight)
@@ -125,7 +125,7 @@ def starts(cell: Cell, server: tuple[float, int], count: int) -> Result:
 
 
 def rivals(cells: Sequence[Cell], server: tuple[float, int], count: int, repeats: int) -> dict[Cell, Result]:
-    """All cells in turns, and the incumbent, which is scaled."""
+    """Measure all cells alternately, and the incumbent, whose result is scaled."""
     seen: dict[Cell, list[Result]] = {cell: [] for cell in cells}
     for _ in range(repeats):
         for cell, results in seen.items():
@@ -142,7 +142,7 @@ def rivals(cells: Sequence[Cell], server: tuple[float, int], count: int, repeats
 
 
 def summary(results: list[Result], scale: float, count: int) -> Result:
-    """Of several that are alike."""
+    """Combine repeated measurements."""
     row = {
         "repeats": len(results),
         "median_s": scale * statistics.median(one["seconds"] for one in results),
@@ -159,7 +159,7 @@ def summary(results: list[Result], scale: float, count: int) -> Result:
 
 
 def show_disk(report: Report) -> None:
-    """What a sync takes: a start needs two, which those that are in flight with it share."""
+    """Print what a sync takes: a start needs two, which concurrent starts share."""
     walls = []
     with tempfile.TemporaryFile(prefix="bench-", buffering=0) as file:
         for _ in range(SYNCS):
@@ -172,7 +172,7 @@ def show_disk(report: Report) -> None:
 
 
 def compare_quick(report: Report, count: int, repeats: int) -> None:
-    """A server that is never busy."""
+    """Measure a server that is never busy."""
     batches = [Cell("st4sd_async", *what) for what in ((32, "last"), (32, "once"), (64, "last"), (8, "last"))]
     cells = [Cell("aiohttp", 32), Cell("aiohttp", 64), *batches]
     rows = rivals(cells, QUICK, count, repeats)
@@ -184,7 +184,7 @@ def compare_quick(report: Report, count: int, repeats: int) -> None:
 
 
 def compare_slow(report: Report, count: int, repeats: int) -> None:
-    """A server that does two things at a time, like the real one."""
+    """Measure a server that handles two starts at a time, like the real one."""
     delay, parallel = SLOW
     batches = [Cell("st4sd_async", 8, ends) for ends in ("last", "once")]
     limit = count * delay / parallel
@@ -197,7 +197,7 @@ def compare_slow(report: Report, count: int, repeats: int) -> None:
 
 
 def compare_journals(report: Report, repeats: int) -> None:
-    """A journal that is opened, and given what it has."""
+    """Measure opening a journal and adding its launches again."""
     report.line(f"\na journal of {LAUNCHES} launches, and the same added to it")
     report.line("launches      repeats  median s  min s  open s   CPU s  peak MiB  above import  above open")
     with tempfile.TemporaryDirectory(prefix="bench-") as folder, serving(0, 0, 0) as url:
@@ -233,7 +233,7 @@ def compare_journals(report: Report, repeats: int) -> None:
 
 
 def main() -> None:
-    """Measure all and print it."""
+    """Measure everything, and print it."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[1])
     parser.add_argument("--starts", type=int, default=1000)
     parser.add_argument("--repeats", type=int, default=3, help="half as many with the slow server")

@@ -1,11 +1,11 @@
 """
-Downloads: small files, large files, directories and key-outputs beside the incumbent, and one stream beside `httpx`.
+Downloads: small files, large files, directories and key-outputs against the incumbent, a stream against `httpx`.
 
     python benchmarks/bench_download.py [--size 1024] [--stream 512] [--repeats 9] [--json FILE]
 
-All clients, each time anew, and both servers have processes of their own. It needs Linux, which tells the peak memory
-of a process, and 4 GB of room for temporary files, in TMPDIR. Where many files were removed in the last minutes, as in
-the /tmp of a busy machine, ext4 makes new ones ten times as slowly; a first line tells what a plain loop takes.
+Each client and server runs in a new process. The benchmark needs Linux, which reports the peak memory of a process, and
+4 GB of space in TMPDIR. Where many files were removed in the last minutes, as in the /tmp of a busy machine, ext4
+creates files ten times slower; the first line shows what a plain loop takes.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from _downloading import LARGE, LARGE_SIZE, LESS, MIB, SMALL, SMALL_SIZE, Result
 from _shared import headline, versions
 
 SMALL_TIME, LARGE_TIME = 0.6, 0.7
-"""At most so many times the incumbent's time."""
+"""Bounds, as multiples of the incumbent's time."""
 LARGE_MEMORY, GROWTH = 64.0, 8.0
-"""MiB above the import at most, and MiB that the larger of two downloads may take more than the smaller one."""
+"""Bounds for MiB above the import, and for the difference between a large and a small download."""
 RATE = 0.7
-"""At least so much of the rate of httpx."""
+"""Lower bound of the rate, as a multiple of the rate of httpx."""
 
 
 class Report:
-    """What is printed and, as JSON, kept."""
+    """The results, printed and saved as JSON."""
 
     def __init__(self, used: dict[str, str]) -> None:
         self.result: Result = {"versions": used, "cells": {}, "bars": []}
@@ -39,7 +39,7 @@ class Report:
         sys.stdout.flush()
 
     def show(self, what: str, cells: dict[str, Result]) -> dict[str, Result]:
-        """Print and keep what somebody's downloads took."""
+        """Print and save the cost of downloads."""
         self.result["cells"][what] = cells
         self.line(f"\n{what}")
         self.line(
@@ -55,7 +55,7 @@ class Report:
         return cells
 
     def bar(self, what: str, value: float, bound: float, *, is_least: bool = False) -> None:
-        """Say whether a bar is met."""
+        """Print whether a bound is met."""
         is_met = value >= bound if is_least else value <= bound
         self.result["bars"].append({"what": what, "value": value, "bound": bound, "is_met": is_met})
         word = "least" if is_least else "most"
@@ -63,14 +63,14 @@ class Report:
 
 
 def show_disk(report: Report, repeats: int) -> None:
-    """What the file system takes for small files."""
+    """Print what a plain loop takes to write small files."""
     walls = report.result["disk"] = create(repeats)
     median, minimum = 1000 * statistics.median(walls), 1000 * min(walls)
     report.line(f"a plain loop writes {SMALL} files of 1 KiB here in {median:.1f} ms, min {minimum:.1f} ms")
 
 
 def compare_files(report: Report, tasks: dict[str, Task], repeats: int) -> None:
-    """Files of one component."""
+    """Measure files of one component."""
     for name, count, size, times, most in (
         ("small", SMALL, SMALL_SIZE, repeats, SMALL_TIME),
         ("large", LARGE, LARGE_SIZE, -(-repeats // 2), LARGE_TIME),
@@ -85,7 +85,7 @@ def compare_files(report: Report, tasks: dict[str, Task], repeats: int) -> None:
 
 
 def compare_sizes(report: Report, tasks: dict[str, Task], more: int, repeats: int) -> None:
-    """A directory and a key-output, of either size."""
+    """Measure a directory and a key-output, of both sizes."""
     for do, kind in (("component", "directory"), ("output", "key-output")):
         peaks = []
         for size in (LESS, more):
@@ -96,7 +96,7 @@ def compare_sizes(report: Report, tasks: dict[str, Task], more: int, repeats: in
 
 
 def compare_streams(report: Report, size: int, repeats: int) -> None:
-    """One body, to disk with its digest and to nowhere without."""
+    """Measure one body, to disk with its digest, and discarded without."""
     with body(size) as task:
         found = rivals(task, repeats, 1, size * MIB, ("st4sd_async", "httpx"))
     cells = report.show(f"a stream of {size} MiB: ours to disk without the sync, httpx to {Path('/dev/null')}", found)
@@ -107,7 +107,7 @@ def compare_streams(report: Report, size: int, repeats: int) -> None:
 
 
 def main() -> None:
-    """Measure all and print it."""
+    """Measure everything, and print it."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[1])
     parser.add_argument("--size", type=int, default=1024, help=f"MiB of the larger directory and output; over {LESS}")
     parser.add_argument("--stream", type=int, default=512, help="MiB of the stream")

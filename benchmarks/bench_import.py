@@ -1,10 +1,10 @@
 """
-What an import costs: `import st4sd_async` beside `import experiment.service.db`, each in fresh processes.
+The cost of an import: `import st4sd_async` against `import experiment.service.db`, each in new processes.
 
     python benchmarks/bench_import.py [--repeats 7] [--json FILE]
 
-Both are compiled beforehand, as pip leaves what it installs; a source tree may not be, as where
-``PYTHONDONTWRITEBYTECODE`` is set, and would be compiled at each import.
+Both are compiled beforehand, as pip does. A source tree would be compiled at each import if
+``PYTHONDONTWRITEBYTECODE`` is set.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ print(json.dumps([took, peak, [name for name in {unwanted!r} if name in sys.modu
 
 
 def probe(module: str) -> tuple[float, float, list[str]]:
-    """Seconds, peak memory in MB, and which unwanted packages came along, for one import in a new process."""
+    """Return the seconds, the peak memory in MB, and the unwanted packages of one import in a new process."""
     code = PROBE.format(module=module, unwanted=UNWANTED)
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     took, peak, unwanted = json.loads(done.stdout)
@@ -44,14 +44,14 @@ def probe(module: str) -> tuple[float, float, list[str]]:
 
 
 def compile_ours() -> None:
-    """Compile our modules, which may be those of a source tree; the rival's were when they were installed."""
+    """Compile the modules of this package, which may be a source tree; pip has compiled the rival's."""
     spec = find_spec(OURS)
     for folder in (spec and spec.submodule_search_locations) or ():
         compileall.compile_dir(folder, quiet=1)
 
 
 def main() -> None:
-    """Measure both in turns and print the ratios."""
+    """Measure both alternately, and print the ratios."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[1])
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--json", type=Path)

@@ -1,10 +1,10 @@
 """
-Status calls: raw aiohttp, plain httpx, the incumbent in sequence, and us, in one run.
+Status calls: raw aiohttp, plain httpx, the incumbent in sequence, and `st4sd_async`, in one run.
 
     python benchmarks/bench_requests.py [--calls 1000] [--repeats 3] [--json FILE]
 
-Every client runs in a process of its own, the server in another. The incumbent has no concurrency:
-it is measured in sequence, once per delay.
+Each client and the server run in their own processes. The incumbent has no concurrency: it is measured in sequence,
+once per delay.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ DELAYS = (0.0, 0.05)
 IN_FLIGHT = (1, 8, 100)
 CLIENTS = ("aiohttp", "httpx", "st4sd_async", "incumbent")
 SLOW = 20.0
-"""Seconds; a cell that takes longer is not repeated."""
+"""Seconds; a longer measurement is not repeated."""
 
 OneCall = Callable[[], Awaitable[object]]
 
 
 async def _bounded(call: OneCall, calls: int, in_flight: int) -> None:
-    """Make so many calls with so many workers."""
+    """Make calls with a number of workers."""
     left = iter(range(calls))
 
     async def work() -> None:
@@ -82,7 +82,7 @@ async def _st4sd_async(port: int, calls: int, in_flight: int) -> tuple[float, fl
 
 
 async def _timed(call: OneCall, calls: int, in_flight: int) -> tuple[float, float]:
-    """Wall and CPU seconds of the calls, after a few that open connections."""
+    """Return the wall and CPU seconds of the calls, after a few that open connections."""
     await _bounded(call, in_flight, in_flight)
     gc.collect()
     wall, cpu = time.perf_counter(), time.process_time()
@@ -100,7 +100,7 @@ def _incumbent(port: int, calls: int) -> tuple[float, float]:
 
 
 def measure(client: str, port: int, calls: int, in_flight: int) -> tuple[float, float]:
-    """Wall and CPU seconds of one cell, in this process."""
+    """Return the wall and CPU seconds of one cell, in this process."""
     if client == "incumbent":
         return _incumbent(port, calls)
     run = {"aiohttp": _aiohttp, "httpx": _httpx, "st4sd_async": _st4sd_async}[client]
@@ -140,7 +140,7 @@ def _show(rows: list[dict[str, Any]], delay: float) -> None:
 
 
 def main() -> None:
-    """Measure all cells and print them."""
+    """Measure all cells, and print them."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[1])
     parser.add_argument("--calls", type=int, default=1000)
     parser.add_argument("--repeats", type=int, default=3)

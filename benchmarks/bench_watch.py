@@ -1,10 +1,10 @@
 """
-Watching many runs: what it costs the service and the client, and how soon a change is noticed.
+Watching many runs: the cost for the service and the client, and the delay until a change is noticed.
 
     python benchmarks/bench_watch.py [--rounds 50] [--repeats 3] [--json FILE]
 
 The embedded server counts requests, bytes and the CPU seconds of its handlers. The rival is the documented loop: the
-incumbent asks for one run after the other, sleeps, and so on until all have ended.
+incumbent requests one run after the other, sleeps, and repeats until all are over.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from _shared import headline, versions
 from _watching import CHANGES, GROUP, INTERVAL, LISTED, OLD, PAUSE, Result, cost, cpu, few, notice
 
 CROWDS = {1000: 3, 10_000: 1}
-"""Runs watched -> rounds of the incumbent, which all cost the same."""
+"""Number of runs -> rounds of the incumbent, which all cost the same."""
 APART = 1000
-"""Runs that are watched by a task each, too."""
+"""Number of runs that are also watched by a task each."""
 FEW = (3, 6)
 SHARES = (0.1, 0.0, 1.0)
-"""What part of a list is not as in the one before."""
+"""Share of a list that differs from the list before."""
 CPU_ROUNDS = 30
 DELAYS = (0.0, 0.05)
-"""Seconds that each answer takes longer while changes are to be noticed."""
+"""Seconds that each response is delayed, when the time to notice is measured."""
 
 
 class Report:
-    """What is printed and, as JSON, kept."""
+    """The results, printed and saved as JSON."""
 
     def __init__(self) -> None:
         self.result: Result = {"bars": []}
@@ -42,19 +42,19 @@ class Report:
         sys.stdout.flush()
 
     def keep(self, section: str, key: str, value: Result) -> Result:
-        """Keep what was measured."""
+        """Save a measurement."""
         self.result.setdefault(section, {})[key] = value
         return value
 
     def bar(self, what: str, value: float, most: float) -> None:
-        """Say whether a bar is met."""
+        """Print whether a bound is met."""
         is_met = value <= most
         self.result["bars"].append({"what": what, "value": value, "most": most, "is_met": is_met})
         self.line(f"bar: {what}: {value:.4g}, at most {most:.4g}: {'met' if is_met else 'MISSED'}")
 
 
 def compare_costs(report: Report, rounds: int) -> None:
-    """The service's side of watching 1,000 and 10,000 runs."""
+    """Measure the service's cost of watching 1,000 and 10,000 runs."""
     report.line(
         f"\ncost of a round; {PAUSE / GROUP:.0%} of the runs change in each; pauses of {PAUSE:.0f} s that take none"
     )
@@ -77,7 +77,7 @@ def compare_costs(report: Report, rounds: int) -> None:
 
 
 def compare_few(report: Report, rounds: int) -> None:
-    """Few runs among many old ones."""
+    """Measure watching few runs among many old ones."""
     report.line(f"\nfew runs watched for {rounds} rounds on a service that lists {OLD}")
     result = few(FEW, rounds)
     for count in FEW:
@@ -92,7 +92,7 @@ def compare_few(report: Report, rounds: int) -> None:
 
 
 def compare_cpu(report: Report) -> None:
-    """The client's side of watching 1,000 runs."""
+    """Measure the client's cost of watching 1,000 runs."""
     report.line(
         f"\nclient CPU of a round, {LISTED} runs of 5 KB, beside json.loads of the same list; {CPU_ROUNDS} rounds"
     )
@@ -112,7 +112,7 @@ def compare_cpu(report: Report) -> None:
 
 
 def compare_notices(report: Report, repeats: int) -> None:
-    """How soon a change is noticed."""
+    """Measure the delay until a change is noticed."""
     report.line(
         f"\ntime to notice {repeats * CHANGES} changes, each of another of {CHANGES} runs; interval {INTERVAL} s"
     )
@@ -134,7 +134,7 @@ def compare_notices(report: Report, repeats: int) -> None:
 
 
 def _pooled(cells: list[Result]) -> Result:
-    """All repeats taken together; costs are those of a second."""
+    """Combine all repeats; costs are per second."""
     noticed = [seconds for cell in cells for seconds in cell["noticed_s"]]
     intervals = [
         pause + took for cell in cells for pause, took in zip(cell["pauses_s"], cell["rounds_s"], strict=False)
@@ -151,7 +151,7 @@ def _pooled(cells: list[Result]) -> Result:
 
 
 def main() -> None:
-    """Measure all and print it."""
+    """Measure everything, and print it."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[1])
     parser.add_argument("--rounds", type=int, default=50)
     parser.add_argument("--repeats", type=int, default=3)

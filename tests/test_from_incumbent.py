@@ -265,30 +265,30 @@ COMPARED: dict[str, tuple[tuple[Any, ...], dict[str, Any], Callable[[Any, Any], 
     "api_datasets_list": ((), {}, same),
     "api_image_pull_secrets_list": ((), {}, same),
 }
-"""Methods that only look: what they are called with, and how their results agree with ours."""
+"""Methods that only read -> their arguments, and a comparison of their results with ours."""
 
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("name", sorted(COMPARED))
-async def test_what_comes_is_what_the_incumbent_says(name: str, server: LocalServer, names: dict[str, Any]) -> None:
-    """On the same server, a moment later."""
+async def test_results_are_those_of_the_incumbent(name: str, server: LocalServer, names: dict[str, Any]) -> None:
+    """On the same server."""
     from experiment.service.db import ExperimentRestAPI
 
     connect = partial(ExperimentRestAPI, f"{server.url}/rs", cc_bearer_key=server.api_key, max_retries=1)
-    stand_for = {
+    placeholders = {
         INSTANCE: names["instance"],
         REST_UID: names["rest_uid"],
         DOCUMENT: copy.deepcopy(names["document"].raw),
     }
 
     def filled(value: Any) -> Any:
-        return stand_for.get(value, value) if isinstance(value, str) else value
+        return placeholders.get(value, value) if isinstance(value, str) else value
 
     arguments, options, agree = COMPARED[name]
     api = await to_thread.run_sync(connect)
-    asked = partial(getattr(api, name), *map(filled, arguments), **{key: filled(one) for key, one in options.items()})
-    theirs = await to_thread.run_sync(asked)
-    # NaN is not equal to itself, so both are asked to write it out.
+    request = partial(getattr(api, name), *map(filled, arguments), **{key: filled(one) for key, one in options.items()})
+    theirs = await to_thread.run_sync(request)
+    # NaN is not equal to itself, so both return it as a string.
     ours = await value_of(OURS[name].replace('["*"])', '["*"], stringify_nan=True)'), names)
 
     assert agree(theirs, ours), (theirs, ours)

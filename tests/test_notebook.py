@@ -1,4 +1,4 @@
-"""The example notebook runs from top to bottom, in a real kernel; the kernel's interrupt leaves runs alone."""
+"""The example notebook runs in a real kernel, and the kernel's interrupt does not stop runs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from nbclient import NotebookClient
 import st4sd_async
 from st4sd_async.local import LocalServer
 
-pytestmark = pytest.mark.timeout(120)  # a kernel imports all of this anew, and other tests may be running
+pytestmark = pytest.mark.timeout(120)  # the kernel imports everything anew, and other tests may be running
 
 NOTEBOOK = Path(st4sd_async.__file__).parent / "examples" / "runtime_api.ipynb"
 
@@ -28,36 +28,36 @@ def executed(notebook: Any, folder: Path) -> Any:
 
 
 def outputs(notebook: Any, begin: str) -> list[Any]:
-    """What the cell that begins so has put out."""
+    """Return the outputs of the cell that begins with a text."""
     (cell,) = [cell for cell in notebook.cells if cell.cell_type == "code" and cell.source.startswith(begin)]
     return list(cell.outputs)
 
 
 @pytest.fixture(autouse=True)
-def nobody_at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever runs the tests may have settings of his own for kernels."""
+def default_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Use the default settings of kernels, not those of the user who runs the tests."""
     for name in ("IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR"):
         monkeypatch.setenv(name, str(tmp_path / name))
 
 
 @pytest.fixture
 def endless() -> Iterator[LocalServer]:
-    """A server whose time stands still, so that no run ever ends."""
+    """A server whose clock stands still, so that no run ends."""
     with LocalServer(speed=0) as server:
         yield server
 
 
 def test_the_notebook_runs(tmp_path: Path) -> None:
-    """Without an error or a word on stderr; it comes without outputs, and what people come for is to be seen."""
-    notebook: Any = nbformat.read(NOTEBOOK, as_version=4)  # type: ignore[no-untyped-call]  # as it is there
+    """Without errors and messages; the file has no outputs, and the executed notebook has the expected ones."""
+    notebook: Any = nbformat.read(NOTEBOOK, as_version=4)  # type: ignore[no-untyped-call]  # of nbformat
     assert all(not cell.outputs and cell.execution_count is None for cell in notebook.cells if "outputs" in cell)
     for cell in notebook.cells:
         cell.source = cell.source.replace("speed=4", "speed=40")
 
     done = executed(notebook, tmp_path)
 
-    said = [output for cell in done.cells for output in cell.get("outputs", ()) if output.get("name") == "stderr"]
-    assert said == []
+    messages = [output for cell in done.cells for output in cell.get("outputs", ()) if output.get("name") == "stderr"]
+    assert messages == []
     (shown,) = outputs(done, "status = await run.show()")
     assert "Success" in shown.data["text/html"]
     (failed,) = outputs(done, 'await client.push(server.example("fail"))')
@@ -69,30 +69,30 @@ def test_the_notebook_runs(tmp_path: Path) -> None:
     assert list((tmp_path / "results").glob("Folder/sub/b.bin"))
 
 
-def tell_when_asked_again(server: LocalServer, told: Path) -> None:
-    """Make a file once a run was asked about twice: who asks again has shown the first answer."""
+def touch_after_second_poll(server: LocalServer, file: Path) -> None:
+    """Make a file once a run was polled twice: by then the first status is displayed."""
     limit = time.monotonic() + 90
     while server.traffic["GET /instances/*/status"].requests < 2 and time.monotonic() < limit:
         time.sleep(0.01)
-    told.touch()
+    file.touch()
 
 
 @pytest.mark.parametrize("error", ["CancelledError", "KeyboardInterrupt"], ids=["awaited", "blocking"])
 def test_the_kernels_interrupt_ends_the_display_and_not_the_run(
     endless: LocalServer, tmp_path: Path, error: str
 ) -> None:
-    """The cell ends, its output says that the run goes on, and so it does; with either client."""
+    """The cell ends, its output says that the run goes on, and the run goes on; with either client."""
     connect = f"""
         from st4sd_async import Client
         client = await Client({endless.url!r}, api_key={endless.api_key!r}).open()
         await client.push({endless.example("demo")!r})
         run = await client.start("demo", {{"inputs": [{{"filename": "molecules.csv", "content": "smiles\\nCO"}}]}})
     """
-    asked_again = tmp_path / "asked again"
+    polled_twice = tmp_path / "polled twice"
     show = f"""
         import os, signal, threading, time
         def interrupt():
-            while not os.path.exists({str(asked_again)!r}):
+            while not os.path.exists({str(polled_twice)!r}):
                 time.sleep(0.01)
             os.kill(os.getpid(), signal.SIGINT)
         threading.Thread(target=interrupt).start()
@@ -105,7 +105,7 @@ def test_the_kernels_interrupt_ends_the_display_and_not_the_run(
         )
 
     cells: list[Any] = [
-        nbformat.v4.new_code_cell(source if error == "CancelledError" else blocking(source), metadata=metadata)  # type: ignore[no-untyped-call]  # as it is there
+        nbformat.v4.new_code_cell(source if error == "CancelledError" else blocking(source), metadata=metadata)  # type: ignore[no-untyped-call]  # of nbformat
         for source, metadata in (
             (dedent(connect), {}),
             (dedent(show), {"tags": ["raises-exception"]}),
@@ -115,7 +115,7 @@ def test_the_kernels_interrupt_ends_the_display_and_not_the_run(
     notebook = nbformat.v4.new_notebook(cells=cells)  # type: ignore[no-untyped-call]
 
     with ThreadPoolExecutor(1) as threads:
-        threads.submit(tell_when_asked_again, endless, asked_again)
+        threads.submit(touch_after_second_poll, endless, polled_twice)
         done = executed(notebook, tmp_path)
 
     shown = [output for output in done.cells[1].outputs if output.output_type == "display_data"]

@@ -1,4 +1,4 @@
-"""The fixtures for tests of applications, as such an application uses them."""
+"""The pytest fixtures, as the tests of an application use them."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ def test_each_test_has_a_server_of_its_own(st4sd_server, st4sd_sync_client):
 
 @pytest.fixture
 def application(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
-    """A project with tests, in whose environment nothing but what is named is loaded."""
+    """A project with tests; pytest loads only the plugins that are named."""
     monkeypatch.setenv("PYTHONPATH", str(ROOT), prepend=os.pathsep)
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
     return pytester
 
 
 def test_the_example_runs(application: pytest.Pytester) -> None:
-    """Those of the page are tests that pass; so are blocking ones beside them, and nothing warns."""
+    """The tests on the page pass, together with blocking ones, without a warning."""
     first, second = re.findall("```python\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
     application.makepyfile(first + second + BLOCKING)
 
@@ -53,7 +53,7 @@ def test_the_example_runs(application: pytest.Pytester) -> None:
 @pytest.mark.skipif(importlib.util.find_spec("pytest_asyncio") is None, reason="pytest-asyncio is not installed")
 @pytest.mark.parametrize("mode", ["strict", "auto"])
 def test_pytest_asyncio_may_run_the_tests(application: pytest.Pytester, mode: str) -> None:
-    """In both of its modes, and with anyio's tests beside its own."""
+    """In both of its modes, together with tests of anyio."""
     application.makepyfile(
         """
         import pytest
@@ -79,8 +79,8 @@ def test_pytest_asyncio_may_run_the_tests(application: pytest.Pytester, mode: st
     done.assert_outcomes(passed=2)
 
 
-def test_what_is_missing_is_named(application: pytest.Pytester) -> None:
-    """Without the extra a test fails with the way to get it; without an event loop with the ways to have one."""
+def test_a_missing_extra_or_event_loop_is_reported(application: pytest.Pytester) -> None:
+    """A test without the extra, or without an event loop, fails with advice."""
     application.makeconftest("import sys; sys.modules['starlette'] = None")
     application.makepyfile("def test_one(st4sd_server): pass\ndef test_two(st4sd_client): pass")
 
@@ -92,7 +92,7 @@ def test_what_is_missing_is_named(application: pytest.Pytester) -> None:
 
 
 def test_no_extra_is_imported_before_a_fixture_is_used(application: pytest.Pytester) -> None:
-    """Whoever has the package installed pays little for it in all his other tests."""
+    """Other tests are hardly slowed down."""
     application.makepyfile(
         "import sys\ndef test_it(): assert not {'starlette', 'uvicorn', 'httpx', 'aiohttp', 'pandas'} & {*sys.modules}"
     )
@@ -100,8 +100,8 @@ def test_no_extra_is_imported_before_a_fixture_is_used(application: pytest.Pytes
     application.runpytest_subprocess(*PLUGINS[:4]).assert_outcomes(passed=1)
 
 
-def test_it_is_where_pytest_looks_for_it() -> None:
-    """The module that is registered is the one that is tested."""
+def test_the_plugin_is_registered() -> None:
+    """The entry point names the module."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 
     assert project["project"]["entry-points"]["pytest11"] == {"st4sd_async": plugin.__name__}

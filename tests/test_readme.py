@@ -1,4 +1,4 @@
-"""What the README shows runs."""
+"""The examples of the README run."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BLOCKS = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
 
 
 def compiled(source: str) -> CodeType:
-    """Code with top-level await, as in a notebook."""
+    """Compile code with top-level await, as in a notebook."""
     code: CodeType = compile(source, str(README), "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
     return code
 
@@ -28,7 +28,7 @@ def compiled(source: str) -> CodeType:
 @pytest.mark.timeout(60)  # many runs, on a machine that may be busy
 @pytest.mark.anyio
 async def test_every_block_of_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As in a notebook, one after the other; only the made-up address and key are replaced."""
+    """One after the other, as in a notebook, with the address and key of a local server."""
     monkeypatch.chdir(tmp_path)
     with LocalServer(speed=50) as server:
         config = Config(poll_interval=0.02)
@@ -50,12 +50,12 @@ async def test_every_block_of_python_runs(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_it_stays_short() -> None:
-    """Example first, numbers second, and nothing that belongs elsewhere."""
+    """It has less than 180 lines."""
     assert len(TEXT.splitlines()) < 180
 
 
 def test_ci_runs_the_test_line_of_the_readme() -> None:
-    """What a stranger types is what is tested: the script takes the line from here."""
+    """The script takes the command from the README."""
     (line,) = [line for line in TEXT.splitlines() if "-m pytest" in line]
 
     assert line.startswith("python3 -m venv .venv && .venv/bin/pip install")

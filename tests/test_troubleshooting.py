@@ -1,4 +1,4 @@
-"""The README's table of mistakes: each message comes so from a service, and each way out leads out."""
+"""The README's table of mistakes: each message is exactly so, and each solution works."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ WEB_PAGE = reply(200, "<html>It works!</html>", media="text/html")
 
 
 def rows() -> dict[str, list[str]]:
-    """Mistake -> the messages that the README shows for it."""
+    """Return mistake -> the messages that the README shows for it."""
     table = TEXT.split("| mistake | message | solution |")[1].split("\n\n")[0].splitlines()[2:]
     return {
         mistake.strip(): re.findall("`([^`]+)`", seen) for _, mistake, seen, *_ in (row.split("|") for row in table)
@@ -50,7 +50,7 @@ ROWS = rows()
 
 @pytest.fixture
 async def server() -> AsyncIterator[LocalServer]:
-    """A service whose time stands still."""
+    """A service whose clock stands still."""
     async with LocalServer(speed=0) as running:
         yield running
 
@@ -63,97 +63,97 @@ async def client(server: LocalServer) -> AsyncIterator[Client]:
 
 
 async def wrong_url(client: Client, server: LocalServer, folder: Path) -> list[str]:
-    """Nobody there, or somebody else; with the right one it works."""
+    """There is no server, or another one."""
     async with RawServer([WEB_PAGE]) as other:
-        with pytest.raises(DecodeError) as stranger:
+        with pytest.raises(DecodeError) as web_page:
             async with Client(other.url, config=HASTY) as lost:
                 await lost.status("demo-1")
-    with pytest.raises(ConnectFailed) as nobody:
+    with pytest.raises(ConnectFailed) as refused:
         async with Client(other.url, config=HASTY) as lost:
             await lost.status("demo-1")
-    return [told(nobody.value), told(stranger.value)]
+    return [message_of(refused.value), message_of(web_page.value)]
 
 
 async def expired_token(client: Client, server: LocalServer, folder: Path) -> list[str]:
-    """An open client goes on when the file has a new one."""
+    """An open client reads the new token from the file."""
     key = folder / "st4sd.key"
     key.write_text(server.api_key)
     async with Client(server.url, api_key=key) as lasting:
         await lasting.start("demo", GOOD)
         server.renew()
-        with pytest.raises(Unauthorized) as met:
+        with pytest.raises(Unauthorized) as caught:
             await lasting.start("demo", GOOD)
         key.write_text(server.api_key)
         await lasting.start("demo", GOOD)
-    return [told(met.value)]
+    return [message_of(caught.value)]
 
 
 async def wrong_CA(client: Client, server: LocalServer, folder: Path) -> list[str]:
-    """Naming the authority is the way out; turning the check off is not needed."""
+    """Naming the authority is the solution; the check stays on."""
     authority, context = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("127.0.0.1").configure_cert(context)
     authority.cert_pem.write_to_path(str(folder / "ca.pem"))
     async with RawServer([reply(200, {}), reply(200, "demo-c52cd4-00000001")], tls=context) as private:
-        with pytest.raises(ConnectFailed) as met:
-            async with Client(private.url, api_key=KEY, config=HASTY) as refused:
-                await refused.start("demo")
+        with pytest.raises(ConnectFailed) as caught:
+            async with Client(private.url, api_key=KEY, config=HASTY) as untrusting:
+                await untrusting.start("demo")
         async with Client(private.url, api_key=KEY, config=Config(verify=folder / "ca.pem")) as trusting:
             await trusting.start("demo")
-    return [told(met.value)]
+    return [message_of(caught.value)]
 
 
 async def unknown_experiment(client: Client, server: LocalServer, folder: Path) -> list[str]:
-    """The list has those that there are."""
-    with pytest.raises(UnknownExperiment) as met:
+    """The list has the known ones."""
+    with pytest.raises(UnknownExperiment) as caught:
         await client.start("dem0", GOOD)
     assert [one.name for one in await client.experiments.list()] == ["demo"]
-    return [told(met.value)]
+    return [message_of(caught.value)]
 
 
 async def missing_input(client: Client, server: LocalServer, folder: Path) -> list[str]:
-    """A draft knows what is missing."""
-    with pytest.raises(MissingInputs) as met:
+    """A draft lists what is missing."""
+    with pytest.raises(MissingInputs) as caught:
         await client.start("demo", {})
     draft = await client.draft("demo")
     assert list(draft.missing) == ["molecules.csv"]
     draft.inputs["molecules.csv"] = "smiles\nCO\n"
     await client.start("demo", draft)
-    return [told(met.value)]
+    return [message_of(caught.value)]
 
 
 async def misspelt_variable(client: Client, server: LocalServer, folder: Path) -> list[str]:
-    """The error has the name that was meant."""
-    with pytest.raises(InvalidPayload) as met:
+    """The error suggests the right name."""
+    with pytest.raises(InvalidPayload) as caught:
         await client.start("demo", {**GOOD, "variables": {"scael": 2}})
-    assert [where for where, _ in met.value.problems] == ["variables.scael"]
+    assert [where for where, _ in caught.value.problems] == ["variables.scael"]
     await client.start("demo", {**GOOD, "variables": {"scale": 2}})
-    return [told(met.value)]
+    return [message_of(caught.value)]
 
 
 async def empty_file(client: Client, server: LocalServer, folder: Path) -> list[str]:
-    """A line break will do."""
-    with pytest.raises(InvalidPayload) as met:
+    """A line break is enough."""
+    with pytest.raises(InvalidPayload) as caught:
         await client.start("demo", {"inputs": [{"filename": "molecules.csv", "content": ""}]})
     await client.start("demo", {"inputs": [{"filename": "molecules.csv", "content": "\n"}]})
-    return [told(met.value)]
+    return [message_of(caught.value)]
 
 
 async def big_file(client: Client, server: LocalServer, folder: Path) -> list[str]:
-    """What goes round by a bucket is tested with the buckets."""
-    with pytest.raises(PayloadTooLarge) as met:
+    """Passing it through a bucket is tested with the buckets."""
+    with pytest.raises(PayloadTooLarge) as caught:
         await client.start("demo", {"inputs": [{"filename": "molecules.csv", "content": "x" * (1 << 20)}]})
-    return [told(met.value)]
+    return [message_of(caught.value)]
 
 
 async def output_not_there_yet(client: Client, server: LocalServer, folder: Path) -> list[str]:
-    """It is when the run is over."""
+    """It exists once the run is over."""
     run = await client.start("demo", GOOD)
-    with pytest.raises(UnknownOutput) as met:
+    with pytest.raises(UnknownOutput) as caught:
         await run.output("Energies")
     await server.advance(60)
     await run.wait()
     assert (await run.output("Energies")).text()
-    return [told(met.value)]
+    return [message_of(caught.value)]
 
 
 async def cluster_full(client: Client, server: LocalServer, folder: Path) -> list[str]:
@@ -167,7 +167,7 @@ async def cluster_full(client: Client, server: LocalServer, folder: Path) -> lis
     return [f"status.hint: {hint}"]
 
 
-def told(error: BaseException) -> str:
+def message_of(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}"
 
 
@@ -189,16 +189,16 @@ MISTAKES: list[Callable[[Client, LocalServer, Path], Awaitable[list[str]]]] = [
 async def test_the_message_is_as_the_readme_shows_it(
     mistake: Callable[..., Awaitable[list[str]]], client: Client, server: LocalServer, tmp_path: Path
 ) -> None:
-    """Word for word, but for what stands for itself as an ellipsis."""
+    """Word for word, except for ellipses."""
     shown = ROWS[mistake.__name__.replace("_", " ")]
 
-    met = await mistake(client, server, tmp_path)
+    messages = await mistake(client, server, tmp_path)
 
-    assert len(shown) == len(met)
-    for message, error in zip(shown, met, strict=True):
+    assert len(shown) == len(messages)
+    for message, error in zip(shown, messages, strict=True):
         assert re.fullmatch(".*".join(map(re.escape, message.split("\u2026"))), error, re.DOTALL), error
 
 
 def test_each_mistake_of_the_table_is_made() -> None:
-    """The ten most likely ones."""
+    """In the order of the table."""
     assert list(ROWS) == [mistake.__name__.replace("_", " ") for mistake in MISTAKES]

@@ -36,7 +36,7 @@ PROOFS = {
         "faults/test_surplus_answers.py::test_no_start_gets_the_answer_to_another"
     ],
     "control your terminal": [
-        "cli/test_hostile.py::test_a_terminal_gets_no_orders",
+        "cli/test_hostile.py::test_texts_of_the_service_cannot_control_the_terminal",
         "util/test_printable.py::test_a_log_record_is_one_line_and_holds_no_control_characters",
         "properties/test_hostile.py::test_every_field_of_every_reply_is_shown_without_orders",
     ],
@@ -102,7 +102,7 @@ PROOFS = {
         "test_what_is_trusted.py::test_downloads_have_the_mode_of_the_umask_and_journals_do_not",
         "batch/test_batch_journal.py::test_credentials_are_never_written",
     ],
-    "read a folder that `serve --keep`": ["cli/test_hostile.py::test_a_folder_that_is_kept_is_for_its_owner_only"],
+    "read a folder that `serve --keep`": ["cli/test_hostile.py::test_a_kept_folder_is_readable_by_its_owner_only"],
     "redirect a download by a link": [
         "results/downloads/test_links.py::test_a_folder_that_became_a_link_is_a_clear_failure",
         "results/test_directory.py::test_a_folder_that_is_swapped_for_a_link_again_and_again_leads_nowhere",

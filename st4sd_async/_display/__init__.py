@@ -1,1 +1,1 @@
-"""Live displays for notebooks, terminals and pipes, progress bars, and plots."""
+"""Live display, progress bars and time line. Draws cards and rows; knows neither `Client` nor `Batch`."""

@@ -25,11 +25,10 @@ WAITS_FOR_RESOURCES = {*NEEDS_NO_REASON, Reason.UNSCHEDULED, Reason.WAITING_ON_R
 
 
 class NamedRun(Protocol):
-    """A run as the display knows it."""
+    """A run, known by its rest-uid."""
 
     @property
-    def id(self) -> str:
-        """Its rest-uid."""
+    def id(self) -> str: ...
 
 
 def run_row(name: str, status: Status) -> Row:

@@ -80,15 +80,10 @@ def default_surface(
     return Log(log_rows, log_interval)
 
 
-class Elapsed:
-    """The time since a surface was made, as ``1:02:03``."""
-
-    def __init__(self) -> None:
-        self._start = time.monotonic()
-
-    def __str__(self) -> str:
-        seconds = int(time.monotonic() - self._start)
-        return f"{seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02}"
+def elapsed_since(start: float) -> str:
+    """Return the time since a moment of the monotonic clock, as ``1:02:03``."""
+    seconds = int(time.monotonic() - start)
+    return f"{seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02}"
 
 
 class Notebook:
@@ -130,7 +125,7 @@ class Log:
     def __init__(self, most_rows: int | None = LOG_ROWS, interval: float = LOG_INTERVAL) -> None:
         self.interval = interval
         self._most_rows = most_rows
-        self._elapsed = Elapsed()
+        self._start = time.monotonic()
         self._headline = ""
 
     def draw(self, display: LiveDisplay, /) -> None:
@@ -153,7 +148,7 @@ class Log:
         sys.stderr.flush()
 
     def _write(self, line: str) -> None:
-        sys.stderr.write(f"{self._elapsed}  {line}\n")
+        sys.stderr.write(f"{elapsed_since(self._start)}  {line}\n")
 
 
 def _short_text(cell: Cell) -> str:
@@ -170,13 +165,11 @@ class Terminal:
         from rich.live import Live
 
         self._live = Live(console=console, auto_refresh=False, redirect_stdout=False, transient=is_transient)
-        self._elapsed = Elapsed()
-        self._drawing: RenderableType = ""
+        self._start = time.monotonic()
 
     def draw(self, display: LiveDisplay, /) -> None:
         """Draw the display in place of the drawing before."""
-        self._drawing = drawing(display, self._live.console.options, self._elapsed)
-        self._update(self._drawing)
+        self._update(drawing(display, self._live.console.options, elapsed_since(self._start)))
 
     def close(self, footer: str, /) -> None:
         """Add the note, and show the cursor again."""
@@ -184,7 +177,7 @@ class Terminal:
         from rich.text import Text
 
         if footer:
-            self._update(Group(self._drawing, Text(line_of(footer), "dim")))
+            self._update(Group(self._live.renderable, Text(line_of(footer), "dim")))
         self._live.stop()
 
     def _update(self, renderable: RenderableType) -> None:
@@ -192,7 +185,7 @@ class Terminal:
         self._live.update(renderable, refresh=True)
 
 
-def drawing(display: LiveDisplay, options: ConsoleOptions, elapsed: object) -> RenderableType:
+def drawing(display: LiveDisplay, options: ConsoleOptions, elapsed: str) -> RenderableType:
     """Return the display fitted to the size of a terminal; every text of it is printable."""
     from rich.console import Console, Group
     from rich.text import Text

@@ -57,16 +57,11 @@ class Transition(Protocol):
     """When a launch came into a state, or its run into ``running``."""
 
     @property
-    def attempt(self) -> int:
-        """Number of the attempt, from 1."""
-
+    def attempt(self) -> int: ...
     @property
-    def state(self) -> str:
-        """The state."""
-
+    def state(self) -> str: ...
     @property
-    def since(self) -> float:
-        """Seconds of the wall clock."""
+    def since(self) -> float: ...  # seconds of the wall clock
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The command as a user runs it: in an empty folder, in a process of its own with its own temporary folder, or here."""
+"""The command as a user runs it in an empty folder: in its own process and temporary folder, or in this process."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Command:
         )
 
     def left_behind(self) -> list[str]:
-        """What is left of its temporary files."""
+        """Return the names of the temporary files that it left."""
         return [path.name for path in self.temporary.iterdir()]
 
 
@@ -68,14 +68,14 @@ def command(tmp_path: Path) -> Command:
 
 
 COMMAND = get_command(app)
-"""The command itself; making it takes longer than most of what it does."""
+"""The command, made once because that takes longer than most of its calls."""
 MOLECULES = "smiles\nCO\nCCO\n"
 SPEED = 100
 """Virtual seconds of the deployment in a real one: a run takes 0.05 s."""
 
 
 def environment_of(server: LocalServer) -> dict[str, str]:
-    """The settings to connect with."""
+    """Return the settings to connect with."""
     return dict(line.removeprefix("export ").split("=", 1) for line in settings(server))
 
 
@@ -89,11 +89,11 @@ def deployment() -> Iterator[LocalServer]:
 
 @dataclass(frozen=True)
 class Done:
-    """How a command ended."""
+    """The result of a command."""
 
     status: int
     out: str
-    said: str
+    err: str
 
     @property
     def document(self) -> Any:
@@ -114,24 +114,24 @@ class Done:
 
 @dataclass
 class Shell:
-    """Runs the command in this process, against a server."""
+    """Runs the command in this process, with the settings of a server."""
 
     server: LocalServer
 
     def __call__(self, *arguments: object, stdin: str = "", **environment: str) -> Done:
-        out, said = (io.TextIOWrapper(io.BytesIO(), "utf-8", newline="") for _ in range(2))
-        with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(said):
+        out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", newline="") for _ in range(2))
+        with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
             for name, value in {**environment_of(self.server), **environment}.items():
                 patch.setenv(name, value)
             patch.setattr("sys.stdin", io.StringIO(stdin))
             with pytest.raises(SystemExit) as ended:
                 COMMAND([*map(str, arguments)], prog_name="st4sd-async")
-        for stream in (out, said):
+        for stream in (out, err):
             stream.seek(0)
-        return Done(int(ended.value.code or 0), out.read(), said.read())
+        return Done(int(ended.value.code or 0), out.read(), err.read())
 
     def started(self, experiment: str = "demo", *arguments: str) -> str:
-        """The rest-uid of a run that was started and is over, successful or not."""
+        """Start a run, wait until it is over, successful or not, and return its rest-uid."""
         Path("molecules.csv").write_text(MOLECULES)
         inputs = ("--input", "molecules.csv") if experiment == "demo" else ()
         done = self("start", experiment, *inputs, "--watch", "--interval", "0.02", *arguments)
@@ -140,7 +140,7 @@ class Shell:
 
 @pytest.fixture
 def shell(deployment: LocalServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shell]:
-    """A shell in an empty folder; what the command changes in this process is put back."""
+    """A shell in an empty folder; changes of the command to this process are undone."""
     monkeypatch.chdir(tmp_path)
     logger = logging.getLogger("st4sd_async")
     before = logger.handlers, logger.level

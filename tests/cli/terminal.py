@@ -1,4 +1,4 @@
-"""A terminal, and what a user sees in it."""
+"""A terminal, and what it shows."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
 class Terminal:
-    """The command in a terminal, of 100 columns unless told otherwise."""
+    """The command in a terminal."""
 
     def __init__(self, command: Command, *arguments: str, width: int = 100) -> None:
         self._ours, theirs = pty.openpty()
@@ -38,7 +38,7 @@ class Terminal:
         self.shown = ""
 
     def read_until(self, text: str | None, deadline: float) -> str:
-        """What was shown so far, once `text` is in it; None: until the command has ended."""
+        """Return what was shown so far, once it contains `text`. None means once the command has ended."""
         while text is None or text not in self.shown:
             assert time.monotonic() < deadline, self.shown
             try:
@@ -55,7 +55,7 @@ class Terminal:
         os.write(self._ours, key)
 
     def end(self, deadline: float) -> int:
-        """The exit status."""
+        """Wait until the command has ended, and return its exit status."""
         self.read_until(None, deadline)
         os.close(self._ours)
         return self.process.wait(15)

@@ -19,7 +19,7 @@ from .conftest import MOLECULES, Shell
 
 @pytest.fixture
 def table(shell: Shell) -> Path:
-    """A table of three launches, of which one lacks its input; its files are beside it."""
+    """A table of three launches, one of them without its input, with its files beside it."""
     folder = Path("campaign")
     folder.mkdir()
     (folder / "molecules.csv").write_text(MOLECULES)
@@ -28,8 +28,8 @@ def table(shell: Shell) -> Path:
     return table
 
 
-def test_a_table_is_run_once_and_the_same_command_goes_on(shell: Shell, table: Path) -> None:
-    """Each launch is a row of what came of it, the files are on disk; again, nothing is started."""
+def test_a_table_is_run_once_and_the_same_command_resumes(shell: Shell, table: Path) -> None:
+    """Each launch is a row with its result, and the files are on disk. The second command starts nothing."""
     before = len(shell("list", "runs").table)
 
     first = shell("batch", "run", table, "demo", "--output", "Energies", "--to", "files")
@@ -43,16 +43,16 @@ def test_a_table_is_run_once_and_the_same_command_goes_on(shell: Shell, table: P
     ]
     assert "Missing inputs: ['molecules.csv']" in first.table[2]["error"]
     assert first.table[2]["error"].endswith("; see what a start takes with: st4sd-async show demo")
-    assert first.said.startswith("3 launches, 3 of them new, in 'campaign/launches.csv.journal'\n")
+    assert first.err.startswith("3 launches, 3 of them new, in 'campaign/launches.csv.journal'\n")
     assert again.out == first.out
-    assert again.said.startswith("3 launches, 0 of them new")
-    assert "launches that failed before: 1; plan another attempt with: st4sd-async batch retry" in again.said
+    assert again.err.startswith("3 launches, 0 of them new")
+    assert "launches that failed before: 1; plan another attempt with: st4sd-async batch retry" in again.err
     assert len(shell("list", "runs").table) == before + 2
     assert sorted(path.parent.parent.name for path in Path("files").rglob("energies.csv")) == ["one", "two"]
 
 
-def test_settled_launches_are_json_lines(shell: Shell) -> None:
-    """JSON lines in, JSON lines out; a run that failed is told by the exit status."""
+def test_launches_that_are_over_are_json_lines(shell: Shell) -> None:
+    """JSON lines in, JSON lines out; a failed run sets the exit status."""
     file = {"filename": "molecules.csv", "content": MOLECULES}
     launches = [{"key": "good", "payload": {"inputs": [file]}}, {"key": "bad", "experiment": "fail"}]
     Path("launches.jsonl").write_text("".join(f"{json.dumps(launch)}\n" for launch in launches))
@@ -66,28 +66,28 @@ def test_settled_launches_are_json_lines(shell: Shell) -> None:
     assert found["bad"]["error"].startswith("component failed: Job: stage0.Boom")
 
 
-def test_the_journal_tells_what_became_of_the_launches(shell: Shell, table: Path) -> None:
-    """Status needs no service; properties have the keys; what failed is planned anew and run by the same command."""
+def test_the_journal_has_the_state_of_each_launch(shell: Shell, table: Path) -> None:
+    """Status needs no service; properties have the keys; failed launches get a new attempt."""
     shell("batch", "run", table, "demo")
     shell.server.faults.add("* /", Html(502), times=None)
 
-    told, as_json = shell("batch", "status", table), shell("batch", "status", table, "--json")
+    message, as_json = shell("batch", "status", table), shell("batch", "status", table, "--json")
     shell.server.faults.clear()
     measured = shell("batch", "properties", table, "--name", "energy")
     retried = shell("batch", "retry", table)
 
-    assert [row["state"] for row in told.table] == ["succeeded", "succeeded", "refused"]
-    assert told.said == "1 refused, 2 succeeded\n"
-    assert (told.status, as_json.status) == (3, 3)
+    assert [row["state"] for row in message.table] == ["succeeded", "succeeded", "refused"]
+    assert message.err == "1 refused, 2 succeeded\n"
+    assert (message.status, as_json.status) == (3, 3)
     assert [one["attempt"] for one in as_json.document] == [1, 1, 1]
     assert {row["key"] for row in measured.table} == {"one", "two"}
-    assert retried.said.startswith("1 new attempt planned; start them with the same 'st4sd-async batch run ")
+    assert retried.err.startswith("1 new attempt planned; start them with the same 'st4sd-async batch run ")
     assert [row["state"] for row in shell("batch", "status", table).table] == ["succeeded", "succeeded", "planned"]
     assert shell("batch", "retry", table, "--json").document == {"planned": 0}
 
 
 def test_a_refused_line_is_corrected_in_the_table(shell: Shell) -> None:
-    """The message says how, and the same command as before starts it."""
+    """The message says how, and the same command starts it."""
     Path("x.jsonl").write_text('{"key": "it"}\n')
     refused = shell("batch", "run", "x.jsonl", "dem0")
 
@@ -96,75 +96,75 @@ def test_a_refused_line_is_corrected_in_the_table(shell: Shell) -> None:
     done = shell("batch", "run", "x.jsonl", "fail", "--json")
 
     assert (refused.status, conflict.status, planned.status) == (3, 2, 0)
-    assert conflict.said.endswith("st4sd-async batch retry x.jsonl fail --corrected\n")
+    assert conflict.err.endswith("st4sd-async batch retry x.jsonl fail --corrected\n")
     assert [(one["state"], one["attempt"]) for one in done.lines] == [("failed", 2)]
 
 
-def test_a_batch_that_the_service_ends_says_how_to_go_on(shell: Shell, table: Path) -> None:
+def test_a_batch_that_the_service_ends_says_how_to_resume(shell: Shell, table: Path) -> None:
     """One line, as after an interrupt."""
     shell.server.faults.add("POST /experiments/*/start", Html(403), times=None)
 
     done = shell("batch", "run", table, "demo")
 
     assert done.status == 3
-    last = done.said.splitlines()[-1]
+    last = done.err.splitlines()[-1]
     assert "was refused with 403" in last
     assert "; the runs go on; resume with" in last
-    assert "a batch was left" not in done.said
+    assert "a batch was left" not in done.err
 
 
 async def leave_in_doubt(server: LocalServer) -> None:
-    """A journal of a batch that was left while nobody knew whether its launch was started."""
+    """Make a journal with a launch that may or may not have been started."""
     server.faults.add("POST /experiments/*/start", DropBefore())
     async with Client(server.url, api_key=server.api_key) as client, client.batch("x.jsonl.journal") as batch:
         await batch.add([Launch("it", "fail")])
         async with aclosing(batch.run()) as items, anyio.create_task_group() as tasks:
             tasks.start_soon(anext, items)
-            while not batch.counts["unknown"]:  # noqa: ASYNC110 -- a batch tells nobody when it begins to doubt
+            while not batch.counts["unknown"]:  # noqa: ASYNC110 -- a batch has no event for this state
                 await anyio.sleep(0.01)
             tasks.cancel_scope.cancel()
 
 
 @pytest.mark.parametrize("settled", ["adopt", "forget"])
-def test_a_launch_in_doubt_is_settled_by_hand(shell: Shell, settled: str) -> None:
-    """A start of unknown outcome has exit status 4 and says both ways out, which work."""
-    shell.server.outcome("fail", "setup-failure", times=1)  # it never tells what it was started for
+def test_a_launch_in_doubt_is_resolved_by_hand(shell: Shell, settled: str) -> None:
+    """A start of unknown outcome has exit status 4, and the message has both solutions, which work."""
+    shell.server.outcome("fail", "setup-failure", times=1)  # such a run has no metadata
     run = shell.started("fail")
     asyncio.run(leave_in_doubt(shell.server))
 
-    told = shell("batch", "status", "x.jsonl")
+    message = shell("batch", "status", "x.jsonl")
     done = shell("batch", settled, "x.jsonl", "it", *([run] if settled == "adopt" else []))
 
-    assert told.status == 4
-    assert told.table[0]["state"] == "unknown"
-    assert "st4sd-async batch adopt TABLE it REST-UID; if there is none: st4sd-async batch forget TABLE" in told.out
+    assert message.status == 4
+    assert message.table[0]["state"] == "unknown"
+    assert "st4sd-async batch adopt TABLE it REST-UID; if there is none: st4sd-async batch forget TABLE" in message.out
     assert (done.status, done.out) == (0, "")
     state = {"adopt": "started", "forget": "planned"}[settled]
     assert [row["state"] for row in shell("batch", "status", "x.jsonl").table] == [state]
 
 
 @pytest.mark.parametrize("command", ["status", "retry", "properties"])
-def test_a_journal_that_is_not_there_is_wrong_usage(shell: Shell, command: str) -> None:
-    """None is made by looking for it."""
+def test_a_missing_journal_is_wrong_usage(shell: Shell, command: str) -> None:
+    """It is not created."""
     done = shell("batch", command, "x.csv")
 
     assert (done.status, done.out) == (2, "")
-    assert done.said == "st4sd-async: there is no journal 'x.csv.journal': create it with st4sd-async batch run\n"
+    assert done.err == "st4sd-async: there is no journal 'x.csv.journal': create it with st4sd-async batch run\n"
     assert not Path("x.csv.journal").exists()
 
 
-def test_what_is_not_in_doubt_cannot_be_settled(shell: Shell, table: Path) -> None:
-    """The state of the launch is said."""
+def test_a_launch_that_is_not_in_doubt_cannot_be_resolved(shell: Shell, table: Path) -> None:
+    """The message has the state of the launch."""
     shell("batch", "run", table, "demo")
 
     done = shell("batch", "forget", table, "one")
 
-    assert (done.status, done.said.count("\n")) == (2, 1)
-    assert "'one' is not in doubt but succeeded" in done.said
+    assert (done.status, done.err.count("\n")) == (2, 1)
+    assert "'one' is not in doubt but succeeded" in done.err
 
 
 def posts(server: LocalServer) -> int:
-    """How many requests there were that may have changed something."""
+    """Return the number of POST requests."""
     return sum(method == "POST" for method, _ in server.requests)
 
 
@@ -187,16 +187,18 @@ MISTAKES = [
         "must be an object with key, experiment, payload and no others",
     ),
     ("x.jsonl", '{"key": "\udcff"}\n', ("demo",), "line 1 is not JSON: 'utf-8' codec"),
-    ("x.jsonl", '{"key": 1}\n', ("demo",), "line 1: key must be a text"),
+    ("x.jsonl", '{"key": 1}\n', ("demo",), "line 1: key must be a string"),
     ("x.jsonl", '{"key": "a", "payload": {"inptus": []}}\n', ("demo",), "did you mean 'inputs'?"),
 ]
 
 
-@pytest.mark.parametrize(("name", "content", "arguments", "told"), MISTAKES, ids=[told[:40] for *_, told in MISTAKES])
-def test_a_mistake_in_a_table_is_said_with_its_line(
-    shell: Shell, name: str, content: str | None, arguments: tuple[str, ...], told: str
+@pytest.mark.parametrize(
+    ("name", "content", "arguments", "message"), MISTAKES, ids=[message[:40] for *_, message in MISTAKES]
+)
+def test_a_mistake_in_a_table_is_reported_with_its_line(
+    shell: Shell, name: str, content: str | None, arguments: tuple[str, ...], message: str
 ) -> None:
-    """Nothing is started, and there is one line on standard error."""
+    """Nothing is started, and standard error has one line."""
     if content is not None:
         Path(name).write_text(content, "utf-8", "surrogateescape")
     before = posts(shell.server)
@@ -204,38 +206,38 @@ def test_a_mistake_in_a_table_is_said_with_its_line(
     done = shell("batch", "run", name, *arguments)
 
     assert (done.status, done.out) == (2, "")
-    assert told in done.said
-    assert done.said.count("\n") == 1
+    assert message in done.err
+    assert done.err.count("\n") == 1
     assert posts(shell.server) == before
 
 
 def test_tables_of_spreadsheets_are_read(shell: Shell) -> None:
-    """Semicolons, a byte order mark, quotes and blank lines do no harm; all kinds of columns go where they belong."""
+    """Semicolons, a byte order mark, quotes and blank lines are accepted, and all kinds of columns."""
     Path("molecules.csv").write_text(MOLECULES)
     head = "\ufeffkey;experiment;platform;input:molecules.csv;metadata:at;variable:scale;data:weights.csv"
     Path("x.csv").write_text(f'{head}\n"CCO; water";demo;default; molecules.csv ;10:30;2;\n;;;;;;\n', "utf-8")
 
     done = shell("batch", "run", "x.csv")
 
-    assert done.status == 0, done.said
+    assert done.status == 0, done.err
     assert [(row["key"], row["state"]) for row in done.table] == [("CCO; water", "succeeded")]
     assert {row["energy"] for row in shell("batch", "properties", "x.csv").table} == {"-6.0", "-9.0"}
 
 
-def test_a_journal_that_is_in_use_is_said(shell: Shell) -> None:
-    """While the batch runs elsewhere, nothing is started twice."""
+def test_a_journal_in_use_is_reported(shell: Shell) -> None:
+    """While another process runs the batch, nothing is started twice."""
     Path("x.csv").write_text("key\na\n")
 
     elsewhere = Client(shell.server.url).batch("x.csv.journal")
     with start_blocking_portal() as portal, portal.wrap_async_context_manager(elsewhere):
         done = shell("batch", "run", "x.csv", "fail")
 
-    assert (done.status, done.out, done.said.count("\n")) == (2, "", 1)
-    assert "leave the other batch" in done.said
+    assert (done.status, done.out, done.err.count("\n")) == (2, "", 1)
+    assert "leave the other batch" in done.err
 
 
-def test_a_batch_can_be_looked_at_while_it_runs(shell: Shell, table: Path) -> None:
-    """The states are those that were written down by now, and the one who runs it goes on."""
+def test_the_status_of_a_batch_can_be_read_while_it_runs(shell: Shell, table: Path) -> None:
+    """The states are those recorded so far; the other process is not affected."""
     shell("batch", "run", table, "demo")
 
     elsewhere = Client(shell.server.url).batch(f"{table}.journal")
@@ -247,6 +249,5 @@ def test_a_batch_can_be_looked_at_while_it_runs(shell: Shell, table: Path) -> No
     assert done.out == later.out
     assert [one["state"] for one in as_json.document] == ["succeeded", "succeeded", "refused"]
     assert (
-        done.said
-        == f"'{table}.journal' is in use by another process: these are the states recorded so far\n{later.said}"
+        done.err == f"'{table}.journal' is in use by another process: these are the states recorded so far\n{later.err}"
     )

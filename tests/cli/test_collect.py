@@ -21,7 +21,7 @@ def run(deployment: LocalServer) -> str:
 
 
 async def finished(server: LocalServer) -> str:
-    """Start a run and wait for its end, as seen by the datastore too."""
+    """Start a run, and wait until the datastore has it too."""
     async with Client(server.url, api_key=server.api_key) as client:
         run = await client.start("demo", {"inputs": [{"filename": "molecules.csv", "content": MOLECULES}]})
         await run.wait(interval=0.02, check=True)
@@ -29,7 +29,7 @@ async def finished(server: LocalServer) -> str:
 
 
 def test_key_outputs_are_listed_and_printed(shell: Shell, run: str) -> None:
-    """The list names the files; a name behind the run prints the content, a path a file of a folder."""
+    """The list has the files. A name after the run prints the content, a path a file of a folder."""
     listed, content, inside = (
         shell("outputs", run),
         shell("outputs", run, "Energies"),
@@ -46,12 +46,12 @@ def test_key_outputs_are_listed_and_printed(shell: Shell, run: str) -> None:
 
 
 def test_key_outputs_are_downloaded_and_listed(shell: Shell, run: str) -> None:
-    """Each run gets a folder; the list on standard output is what is on disk."""
+    """Each run gets a folder; standard output lists the files on disk."""
     other = shell.started()
 
     done = shell("download", run, other, "--to", "here")
 
-    assert (done.status, done.said) == (0, "")
+    assert (done.status, done.err) == (0, "")
     assert [row["file"] for row in done.table] == [
         f"here/{one}/{name}" for one in (run, other) for name in ("Energies/energies.csv", "Folder/results.zip")
     ]
@@ -62,12 +62,12 @@ def test_key_outputs_are_downloaded_and_listed(shell: Shell, run: str) -> None:
 
 @pytest.mark.parametrize("options", [(), ("--files", "csv")], ids=["key-outputs", "files of components"])
 @pytest.mark.parametrize("text", ["../../.ssh", "a b", "/etc", "-x/y", "a?b=c"])
-def test_what_is_no_rest_uid_is_not_downloaded(shell: Shell, text: str, options: tuple[str, ...]) -> None:
-    """Nothing is asked for, and no folder is made for it."""
+def test_an_invalid_rest_uid_is_not_downloaded(shell: Shell, text: str, options: tuple[str, ...]) -> None:
+    """No folder is made for it."""
     done = shell("download", "--to", "here", *options, "--", text)
 
     assert done.status
-    assert "rest-uid" in done.said
+    assert "rest-uid" in done.err
     assert not Path("here").exists()
 
 
@@ -75,7 +75,7 @@ def test_what_is_no_rest_uid_is_not_downloaded(shell: Shell, text: str, options:
 def test_a_link_in_place_of_the_folder_of_a_run_is_not_followed(
     shell: Shell, run: str, options: tuple[str, ...]
 ) -> None:
-    """The user named the folder that it is in."""
+    """Only the folder that the user named may be a link."""
     elsewhere = Path("elsewhere")
     elsewhere.mkdir()
     Path("here").mkdir()
@@ -84,12 +84,12 @@ def test_a_link_in_place_of_the_folder_of_a_run_is_not_followed(
     done = shell("download", run, "--to", "here", *options)
 
     assert done.status
-    assert f"'{run}' is in the target already, as a symbolic link" in done.said
+    assert f"'{run}' is in the target already, as a symbolic link" in done.err
     assert list(elsewhere.iterdir()) == []
 
 
 def test_one_key_output_is_unpacked(shell: Shell, run: str) -> None:
-    """--name chooses, --unpack makes files of a folder, and results/ is where they go."""
+    """--name selects it, --unpack unpacks its files, and results/ is the default target."""
     done = shell("download", run, "--name", "Folder", "--unpack", "--json")
 
     assert [one["path"] for one in done.document] == [
@@ -99,14 +99,14 @@ def test_one_key_output_is_unpacked(shell: Shell, run: str) -> None:
 
 
 def test_files_of_components_are_downloaded(shell: Shell, run: str) -> None:
-    """A regular expression chooses files, --component and --stage where they come from."""
+    """A regular expression selects the files, --component and --stage the components."""
     done = shell("download", run, "--files", r"\.csv$", "--component", "Compute", "--stage", "0")
 
     assert sorted(Path(row["file"]).name for row in done.table) == ["energies.csv", "molecules.csv"]
 
 
-def test_what_was_measured_is_one_table_of_all_runs(shell: Shell, run: str) -> None:
-    """One run has its rows, several have a column for it; --json has rows as objects."""
+def test_properties_of_all_runs_are_one_table(shell: Shell, run: str) -> None:
+    """If there are several runs, a column names them. --json has rows as objects."""
     other = shell.started("demo", "-v", "scale=2")
 
     one, both = shell("properties", run, "--name", "energy"), shell("properties", run, other, "--json")
@@ -117,33 +117,31 @@ def test_what_was_measured_is_one_table_of_all_runs(shell: Shell, run: str) -> N
     )
 
 
-def test_runs_without_properties_are_said_and_the_others_are_there(shell: Shell, run: str) -> None:
-    """A run that failed does not keep the others from being printed."""
+def test_runs_without_properties_are_reported(shell: Shell, run: str) -> None:
+    """The properties of the others are printed."""
     failed = shell.started("fail")
 
     done = shell("properties", run, failed)
 
     assert done.status == 1
     assert {row["rest-uid"] for row in done.table} == {run}
-    assert f"run {failed!r} has no properties" in done.said
+    assert f"run {failed!r} has no properties" in done.err
 
 
 @pytest.mark.parametrize("words", [(), ("fail",)], ids=["one", "two"])
-def test_that_a_run_failed_is_told_by_the_exit_status_and_nothing_is_printed(
-    shell: Shell, words: tuple[str, ...]
-) -> None:
-    """Nothing was measured because of the run, not because of the service; there is no table without rows."""
+def test_properties_of_failed_runs_have_the_exit_status_of_a_failure(shell: Shell, words: tuple[str, ...]) -> None:
+    """The run is the cause, not the service. No empty table is printed."""
     runs = [shell.started("fail") for _ in ("", *words)]
 
     done, as_json = shell("properties", *runs), shell("properties", *runs, "--json")
 
     assert (done.status, as_json.status) == (1, 1)
     assert done.out == ""
-    assert done.said.count("\n") == len(runs)
+    assert done.err.count("\n") == len(runs)
 
 
-def test_logs_are_those_of_the_run_or_of_its_components(shell: Shell, run: str) -> None:
-    """Texts are printed as they are; of several each has a heading, and --json has them by name."""
+def test_logs_of_the_run_or_of_its_components_are_printed(shell: Shell, run: str) -> None:
+    """Several texts have headings; --json has them by name."""
     log, printed = shell("logs", run), shell("logs", run, "--component", ".*")
 
     assert "stage0.Compute is finished" in log.out
@@ -152,14 +150,14 @@ def test_logs_are_those_of_the_run_or_of_its_components(shell: Shell, run: str) 
     assert list(shell("logs", run, "--json").document) == ["experiment"]
 
 
-def test_runs_are_deleted_and_named(shell: Shell) -> None:
-    """Those that were deleted are printed, the unknown one is an error; away from a terminal nobody is asked."""
+def test_deleted_runs_are_printed(shell: Shell) -> None:
+    """An unknown run is an error. Without a terminal there is no question."""
     run = shell.started()
 
     done = shell("delete", run, "nothing")
 
     assert (done.status, done.out) == (3, f"{run}\n")
-    assert "st4sd-async list runs" in done.said
+    assert "st4sd-async list runs" in done.err
     assert shell("status", run).status == 3
 
 
@@ -177,24 +175,24 @@ MISTAKES = [
 ]
 
 
-@pytest.mark.parametrize(("arguments", "status", "told"), MISTAKES, ids=[" ".join(words) for words, *_ in MISTAKES])
+@pytest.mark.parametrize(("arguments", "status", "message"), MISTAKES, ids=[" ".join(words) for words, *_ in MISTAKES])
 def test_a_typical_mistake_is_one_clear_line(
-    shell: Shell, run: str, arguments: tuple[str, ...], status: int, told: str
+    shell: Shell, run: str, arguments: tuple[str, ...], status: int, message: str
 ) -> None:
-    """What is wrong is said without a traceback, with what there is."""
+    """The message has the valid names, and there is no traceback."""
     done = shell(*(run if one == "RUN" else one for one in arguments))
 
     assert (done.status, done.out) == (status, "")
-    assert told in done.said
-    assert done.said.count("\n") == 1
+    assert message in done.err
+    assert done.err.count("\n") == 1
 
 
-def test_a_folder_that_cannot_be_made_is_wrong_usage(shell: Shell, run: str) -> None:
-    """A file in the way of the results is named."""
+def test_a_folder_that_cannot_be_made_is_an_error(shell: Shell, run: str) -> None:
+    """The file that is in the way is named."""
     Path("results").mkdir()
     Path("results", run).touch()
 
     done = shell("download", run)
 
     assert done.status != 0
-    assert run in done.said
+    assert run in done.err

@@ -1,4 +1,4 @@
-"""How the command reaches a deployment, and what it says when it cannot."""
+"""Connecting to a deployment, and messages about wrong settings."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from st4sd_async.local import LocalServer
 from .conftest import Shell, environment_of
 
 
-def test_options_stand_in_for_the_environment(shell: Shell) -> None:
-    """An address and a file with the key are enough; a file wins over the environment."""
+def test_options_replace_the_environment(shell: Shell) -> None:
+    """An address and a file with the key are enough; a file takes precedence over the environment."""
     Path("key").write_text(f"{shell.server.api_key}\n")
 
     done = shell("list", "--url", f"{shell.server.url}/rs/", "--api-key-file", "key", ST4SD_URL="", ST4SD_API_KEY="bad")
 
-    assert (done.status, done.said) == (0, "")
+    assert (done.status, done.err) == (0, "")
 
 
 def test_a_credential_can_be_piped_in(shell: Shell) -> None:
-    """'-' reads it from standard input, so that it is on no command line and in no file."""
+    """'-' reads it from standard input, so that it appears on no command line and in no file."""
     key = shell("list", "--api-key-file", "-", stdin=f"{shell.server.api_key}\n", ST4SD_API_KEY="")
     token = shell("list", "--auth-token-file", "-", stdin=shell.server.auth_token, ST4SD_API_KEY="bad")
 
@@ -50,31 +50,31 @@ MISTAKES = [
 
 
 @pytest.mark.parametrize(
-    ("arguments", "environment", "status", "told"), MISTAKES, ids=[row[-1][:30] for row in MISTAKES]
+    ("arguments", "environment", "status", "message"), MISTAKES, ids=[row[-1][:30] for row in MISTAKES]
 )
 def test_a_wrong_setting_is_one_clear_line(
-    shell: Shell, arguments: tuple[str, ...], environment: dict[str, str], status: int, told: str
+    shell: Shell, arguments: tuple[str, ...], environment: dict[str, str], status: int, message: str
 ) -> None:
-    """Settings are wrong usage, refused credentials are the service's; no secret is repeated."""
+    """Wrong settings are wrong usage, refused credentials an error of the service. No secret is repeated."""
     done = shell("list", *arguments, **environment)
 
     assert (done.status, done.out) == (status, "")
-    assert told in done.said
-    assert done.said.count("\n") == 1
-    assert "secret" not in done.said
-    assert "wrong-key" not in done.said
+    assert message in done.err
+    assert done.err.count("\n") == 1
+    assert "secret" not in done.err
+    assert "wrong-key" not in done.err
 
 
-def test_logins_of_stp_need_a_client_that_knows_them(shell: Shell) -> None:
-    """--context asks the client for the login; a client that cannot read them says what to do."""
+def test_a_missing_login_of_stp_is_one_clear_line(shell: Shell) -> None:
+    """--context names the login."""
     done = shell("list", "--context", "no such context")
 
     assert (done.status, done.out) == (2, "")
-    assert hasattr(Client, "from_context") or "give --url and --auth-token-file" in done.said
+    assert hasattr(Client, "from_context") or "give --url and --auth-token-file" in done.err
 
 
-def test_a_credential_of_the_environment_stays_with_its_deployment(shell: Shell) -> None:
-    """--url may name the deployment that ST4SD_URL names, or any where it names none; another one is sent nothing."""
+def test_a_credential_of_the_environment_is_sent_to_its_deployment_only(shell: Shell) -> None:
+    """If --url names another deployment than ST4SD_URL, nothing is sent."""
     with LocalServer() as other:
         same = shell("list", "--url", f"{shell.server.url}/rs")
         free = shell("list", "--url", shell.server.url, ST4SD_URL="")
@@ -85,34 +85,34 @@ def test_a_credential_of_the_environment_stays_with_its_deployment(shell: Shell)
 
     assert (same.status, free.status, own.status) == (0, 0, 0)
     assert (elsewhere.status, elsewhere.out) == (2, "")
-    assert "give --api-key-file FILE" in elsewhere.said
-    assert shell.server.api_key not in elsewhere.said
+    assert "give --api-key-file FILE" in elsewhere.err
+    assert shell.server.api_key not in elsewhere.err
     assert asked == 2  # those of the one with a key of its own
 
 
-def test_requests_are_told_if_that_is_asked_for(shell: Shell) -> None:
-    """--verbose has a line for each request, without credentials; the next command is quiet again."""
+def test_verbose_logs_each_request(shell: Shell) -> None:
+    """Without credentials. The next command does not log requests."""
     loud, quiet = shell("--verbose", "list"), shell("list")
 
-    assert "/experiments/: 200" in loud.said
-    assert shell.server.api_key not in loud.said
-    assert quiet.said == ""
+    assert "/experiments/: 200" in loud.err
+    assert shell.server.api_key not in loud.err
+    assert quiet.err == ""
     assert logging.getLogger("st4sd_async").level == logging.WARNING
 
 
 def test_exit_statuses_are_in_the_help_of_every_command(shell: Shell) -> None:
-    """Whoever writes a script finds them; no option takes a secret."""
+    """No option takes a secret."""
     names = [(name,) for name in ("push", "list", "show", "start", "status", "watch", "download", "delete")]
 
     for words in [(), *names, ("batch",), ("batch", "run")]:
-        told = " ".join(shell(*words, "--help").out.split())
-        assert EXIT_STATUSES in told
-        assert "--api-key " not in told
-        assert "--token " not in told
+        message = " ".join(shell(*words, "--help").out.split())
+        assert EXIT_STATUSES in message
+        assert "--api-key " not in message
+        assert "--token " not in message
 
 
 def test_the_command_is_complete() -> None:
-    """All commands are there, and the shell can complete them."""
+    """All commands exist."""
     names = {command.name for command in app.registered_commands}
 
     assert names == {
@@ -123,12 +123,12 @@ def test_the_command_is_complete() -> None:
 
 
 def test_completion_works(shell: Shell) -> None:
-    """The shell is told what a command begins with."""
+    """The shell gets the commands that begin with the typed text."""
     done = shell(_ST4SD_ASYNC_COMPLETE="complete_bash", COMP_WORDS="st4sd-async ba", COMP_CWORD="1")
 
     assert done.out.split() == ["batch"]
 
 
 def test_the_environment_of_the_test_is_left_alone(shell: Shell) -> None:
-    """The settings are those of the shell alone."""
+    """Settings apply to the shell only."""
     assert not set(environment_of(shell.server)) & set(os.environ)

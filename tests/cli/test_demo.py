@@ -17,7 +17,7 @@ pytestmark = pytest.mark.timeout(60)  # processes that import all of it anew, on
 
 
 def check_document(found: dict[str, Any], command: Command, runs: int) -> None:
-    """The runs differ, succeeded, and measured and left what follows from their inputs."""
+    """The runs differ and succeeded, and their properties and files follow from their inputs."""
     assert len({run["rest-uid"] for run in found["runs"]}) == runs
     assert len({run["inputs"]["molecules.csv"] for run in found["runs"]}) == runs
     assert len({run["variables"]["scale"] for run in found["runs"]}) == runs
@@ -47,7 +47,7 @@ def check_document(found: dict[str, Any], command: Command, runs: int) -> None:
 
 
 def test_one_json_document_on_standard_output_follows_from_the_inputs(command: Command) -> None:
-    """Everything about all runs is one JSON document; progress goes to standard error."""
+    """It has all facts about all runs; progress goes to standard error."""
     done = command("demo", "--engine", "simulator", "--runs", "2", "--to", "out", "--json")
 
     assert done.returncode == 0, done.stderr
@@ -60,7 +60,7 @@ def test_one_json_document_on_standard_output_follows_from_the_inputs(command: C
 
 
 def test_properties_of_all_runs_are_one_table_for_pipes(command: Command) -> None:
-    """Without a terminal there are tab-separated rows, lines of progress, and no control characters."""
+    """Without a terminal, rows are tab-separated, progress is in lines, and there are no control characters."""
     done = command("demo", "--engine", "simulator", "--runs", "2")
 
     assert done.returncode == 0, done.stderr
@@ -75,8 +75,8 @@ def test_properties_of_all_runs_are_one_table_for_pipes(command: Command) -> Non
     assert sorted(path.name for path in (command.folder / "results").iterdir()) == sorted(uids)
 
 
-def test_instance_directories_stay_where_the_user_wants_them(command: Command) -> None:
-    """With ``--keep`` the instance directories outlive the command."""
+def test_instance_directories_are_kept_on_request(command: Command) -> None:
+    """With ``--keep``, the instance directories remain."""
     done = command("demo", "--engine", "simulator", "--runs", "1", "--keep", "kept")
 
     assert done.returncode == 0, done.stderr
@@ -87,7 +87,7 @@ def test_instance_directories_stay_where_the_user_wants_them(command: Command) -
 @pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_three_real_runs_end_within_a_minute(command: Command) -> None:
-    """The default engine executes three runs, with what follows from their inputs; a busy machine has two minutes."""
+    """The default engine executes them, and the results follow from their inputs; a busy machine has two minutes."""
     done = command("demo", "--to", "out", "--json", timeout=110)
 
     assert done.returncode == 0, done.stderr

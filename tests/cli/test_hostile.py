@@ -1,4 +1,4 @@
-"""What a hostile service sends reaches the terminal as text, and a pipe as it is."""
+"""Texts of a hostile service are printable in a terminal, and exact in a pipe."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from .terminal import CONTROL, Terminal
 pytestmark = pytest.mark.timeout(60)  # processes that import all of it anew, on a machine that may be busy
 
 ORDERS = "\x1b[2J\x1b]0;owned\x07\x9b31m\x7f\u202eexe.\u2066[red]\x00"
-"""Texts that a terminal, a reader or a markup language may take for commands."""
+"""Texts that a terminal, a reader or a markup language may interpret."""
 GOOD = "demo-abcdef-01234567"
 JSON = {"Content-Type": "application/json"}
 
 
 def answer(server: LocalServer, path: str, body: object, status: int = 200) -> None:
-    """Let the server give this answer from now on."""
+    """Let the server respond like this from now on."""
     server.faults.add(path, Reply(status, JSON, json.dumps(body).encode()))
 
 
@@ -39,7 +39,9 @@ def answer(server: LocalServer, path: str, body: object, status: int = 200) -> N
     ],
     ids=" ".join,
 )
-def test_a_terminal_gets_no_orders(arguments: tuple[str, ...], command: Command, shell: Shell, deadline: float) -> None:
+def test_texts_of_the_service_cannot_control_the_terminal(
+    arguments: tuple[str, ...], command: Command, shell: Shell, deadline: float
+) -> None:
     """Neither in a table nor in JSON."""
     command.settings.update(environment_of(shell.server))
     status = {"experiment-state": f"odd{ORDERS}", "exit-status": "N/A", "error-description": ORDERS}
@@ -58,18 +60,18 @@ def test_a_terminal_gets_no_orders(arguments: tuple[str, ...], command: Command,
     assert r"\x1b[2J" in shown or r"\u001b[2J" in shown
 
 
-def test_a_refusal_gives_no_orders_to_a_terminal(shell: Shell) -> None:
-    """Standard error is printable, wherever it goes."""
+def test_texts_of_an_error_cannot_control_the_terminal(shell: Shell) -> None:
+    """Standard error is always printable."""
     answer(shell.server, "GET /rs/instances/demo-1/status", {"message": ORDERS}, 400)
 
     done = shell("status", "demo-1")
 
-    assert printable(done.said, LAYOUT) == done.said
-    assert r"\x1b[2J" in done.said
+    assert printable(done.err, LAYOUT) == done.err
+    assert r"\x1b[2J" in done.err
 
 
 def test_json_in_a_pipe_is_exact(shell: Shell) -> None:
-    """A program gets the characters that the service sent."""
+    """A program gets exactly the characters that the service sent."""
     answer(shell.server, "GET /rs/instances/demo-1/outputs", {"a": {"description": ORDERS}})
 
     done = shell("outputs", "demo-1", "--json")
@@ -81,17 +83,17 @@ def test_json_in_a_pipe_is_exact(shell: Shell) -> None:
 @pytest.mark.parametrize("run", ["../../.ssh", "a b", "a/b", "\x1b[2J", ".ssh"], ids=ascii)
 @pytest.mark.parametrize("verb", ["status", "watch", "outputs", "download", "properties", "logs", "delete"])
 def test_what_is_not_a_rest_uid_is_wrong_usage(verb: str, run: str, shell: Shell, tmp_path: Path) -> None:
-    """Nothing is asked for by it, and no folder has its name."""
+    """No request is sent, and no folder is made."""
     done = shell(verb, run)
 
     assert (done.status, done.out) == (2, "")
-    assert "not a rest-uid" in done.said
-    assert printable(done.said, LAYOUT) == done.said
+    assert "not a rest-uid" in done.err
+    assert printable(done.err, LAYOUT) == done.err
     assert list(tmp_path.iterdir()) == []
 
 
 def test_half_a_surrogate_pair_can_be_written(shell: Shell) -> None:
-    """No encoding has it, so an escape stands for it, which JSON reads as what was sent."""
+    """No encoding has it, so it is escaped, in JSON by JSON's own escape."""
     answer(shell.server, "GET /rs/instances/demo-1/outputs", {"a": {"description": "\ud800"}})
     answer(shell.server, "GET /rs/instances/demo-1/outputs", {"a": {"description": "\ud800"}})
 
@@ -104,7 +106,7 @@ def test_half_a_surrogate_pair_can_be_written(shell: Shell) -> None:
 
 
 def test_a_table_of_properties_computes_nothing_in_a_spreadsheet(shell: Shell, tmp_path: Path) -> None:
-    """Headers included; ``--formulas`` gives the cells as they are, and JSON always has."""
+    """This includes headers. ``--formulas`` and JSON keep the cells as they are."""
     table = {"input-id": ["=1+1", "C"], "energy": [-1.5, "@SUM(A1)"], "=cmd": ["\t+1+1", "-2"]}
     paths = [f"GET /rs/instances/{GOOD}", f"GET /rs/instances/{GOOD}/properties"]
 
@@ -121,8 +123,8 @@ def test_a_table_of_properties_computes_nothing_in_a_spreadsheet(shell: Shell, t
 
 
 @pytest.mark.parametrize("existing", [False, True])
-def test_a_folder_that_is_kept_is_for_its_owner_only(existing: bool, tmp_path: Path) -> None:
-    """Inputs and results of runs are in it, and other users of the machine may be curious."""
+def test_a_kept_folder_is_readable_by_its_owner_only(existing: bool, tmp_path: Path) -> None:
+    """It contains inputs and results of runs."""
     keep = tmp_path / "a" / "kept"
     if existing:
         keep.mkdir(parents=True)

@@ -25,7 +25,7 @@ def test_a_cell_that_begins_a_formula_is_a_text(cell: str) -> None:
 
 @pytest.mark.parametrize("cell", ["-1.5", "+1", "-1e-7", "-inf", "1", "", "CO", "a=b", "C#N", "'=1"])
 def test_numbers_and_other_texts_stay(cell: str) -> None:
-    """A measured value may be below zero."""
+    """A measured value may be negative."""
     assert escape_formula(cell) == cell
 
 

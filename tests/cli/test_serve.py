@@ -24,7 +24,7 @@ pytestmark = pytest.mark.timeout(60)  # processes that import all of it anew, on
 
 @contextmanager
 def serving(command: Command, *arguments: str) -> Iterator[tuple[subprocess.Popen[str], dict[str, str]]]:
-    """The process that serves, and the settings that it printed; it is gone afterwards."""
+    """Yield the server's process, and the settings that it printed; then end it."""
     process = subprocess.Popen(
         [sys.executable, "-m", "st4sd_async", "serve", *arguments],
         cwd=command.folder,
@@ -45,7 +45,7 @@ def serving(command: Command, *arguments: str) -> Iterator[tuple[subprocess.Pope
 
 
 async def greet(settings: Mapping[str, str], monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The experiments there are, by a client that knows only the settings."""
+    """Return the identifiers of the experiments, with a client that has only the settings."""
     for name, value in settings.items():
         monkeypatch.setenv(name, value)
     async with Client.from_env() as client:
@@ -54,21 +54,21 @@ async def greet(settings: Mapping[str, str], monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.mark.parametrize("arguments", [(), ("--tls",)], ids=["http", "https"])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "Ctrl-C"])
-def test_it_serves_until_it_is_told_to_end_and_leaves_nothing(
+def test_it_serves_until_a_signal_and_leaves_nothing(
     command: Command, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], number: signal.Signals
 ) -> None:
-    """The printed settings are enough to connect; a signal ends it well, with no file and no port left."""
+    """The printed settings are enough to connect; after a signal, no file and no port are left."""
     with serving(command, *arguments) as (process, settings):
         assert [name.partition("@")[0] for name in anyio.run(greet, settings, monkeypatch)] == ["demo", "fail"]
 
         process.send_signal(number)
-        out, said = process.communicate(timeout=40)
+        out, err = process.communicate(timeout=40)
 
     assert process.returncode == 0
     assert out == ""
-    assert settings["ST4SD_URL"] in said
-    assert said.endswith("stopped\n")
-    assert "Traceback" not in said
+    assert settings["ST4SD_URL"] in err
+    assert err.endswith("stopped\n")
+    assert "Traceback" not in err
     assert command.left_behind() == []
     address = urlsplit(settings["ST4SD_URL"])
     with socket.socket() as probe:
@@ -76,7 +76,7 @@ def test_it_serves_until_it_is_told_to_end_and_leaves_nothing(
 
 
 def test_the_printed_key_is_needed(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever does not know the key of this server is refused."""
+    """Another key is refused."""
     with serving(command) as (process, settings):
         with pytest.raises(Unauthorized):
             anyio.run(greet, {**settings, "ST4SD_API_KEY": "not-the-key"}, monkeypatch)
@@ -88,16 +88,16 @@ def test_the_printed_snippet_is_python(command: Command) -> None:
     """The snippet compiles as it stands."""
     with serving(command, "--tls") as (process, _):
         process.terminate()
-        _, said = process.communicate(timeout=40)
+        _, err = process.communicate(timeout=40)
 
-    snippet = "\n".join(line[4:] for line in said.splitlines() if line.startswith("    "))
+    snippet = "\n".join(line[4:] for line in err.splitlines() if line.startswith("    "))
     body = "\n".join(f"    {line}" for line in snippet.splitlines())
     compile(f"async def main():\n{body}\n", "snippet", "exec")
     assert Path(snippet.partition("verify='")[2].partition("'")[0]).name == "ca.pem"
 
 
 def test_a_port_that_is_in_use_is_named(command: Command) -> None:
-    """The command ends at once, and says which port and what to do."""
+    """The command exits, and says which port and what to do."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         done = command("serve", "--port", str(port))

@@ -12,8 +12,8 @@ from st4sd_async.local import DropAfter
 from .conftest import MOLECULES, Shell
 
 
-def test_files_variables_and_metadata_travel_with_a_start(shell: Shell) -> None:
-    """A file comes under its own name or another, a variable changes what is measured, metadata are kept."""
+def test_files_variables_and_metadata_are_sent(shell: Shell) -> None:
+    """A file can have another name, a variable changes the properties, metadata are stored."""
     Path("mine.csv").write_text("smiles\nCO\n")
 
     done = shell(
@@ -21,15 +21,15 @@ def test_files_variables_and_metadata_travel_with_a_start(shell: Shell) -> None:
         *("--watch", "--interval", "0.02"),
     )
 
-    assert done.status == 0, done.said
+    assert done.status == 0, done.err
     run = done.out.strip()
     assert [row["energy"] for row in shell("properties", run).table] == ["-9.0"]
     log = [line for line in shell.server.requests if line[0] == "POST"]
     assert len([path for _, path in log if path.endswith("/demo/start")]) >= 1
 
 
-def test_a_payload_of_a_file_is_added_to(shell: Shell) -> None:
-    """Options win over the file, and what they do not say stays."""
+def test_options_are_added_to_a_payload_from_a_file(shell: Shell) -> None:
+    """Options take precedence; everything else is kept."""
     files = [{"filename": "molecules.csv", "content": "smiles\nCO\n"}]
     payload = {"inputs": files, "variables": {"scale": 2}, "metadata": {"who": "me"}}
 
@@ -38,30 +38,30 @@ def test_a_payload_of_a_file_is_added_to(shell: Shell) -> None:
         stdin=json.dumps(payload),
     )
 
-    assert done.status == 0, done.said
+    assert done.status == 0, done.err
     assert done.document["is-success"]
     assert [row["energy"] for row in shell("properties", done.document["rest-uid"]).table] == ["-15.0"]
 
 
 def test_a_start_prints_the_rest_uid_and_nothing_else(shell: Shell) -> None:
-    """A shell variable can take it; --json has an object."""
+    """It can be assigned to a shell variable; --json prints an object."""
     Path("molecules.csv").write_text(MOLECULES)
 
     plain, as_json = (shell("start", "demo", "-i", "molecules.csv", *more) for more in ((), ("--json",)))
 
-    assert (plain.status, plain.said) == (0, "")
+    assert (plain.status, plain.err) == (0, "")
     assert plain.out.startswith("demo-")
     assert len(plain.out.split()) == 1
     assert as_json.document["rest-uid"].startswith("demo-")
 
 
-def test_a_run_that_fails_is_told_by_the_exit_status(shell: Shell) -> None:
-    """With --watch the exit status is 1 and the reason is on standard error."""
+def test_a_failed_run_sets_the_exit_status(shell: Shell) -> None:
+    """With --watch, the exit status is 1, and standard error has the reason."""
     done = shell("start", "fail", "--watch", "--interval", "0.02")
 
     assert done.status == 1
     assert done.out.startswith("fail-")
-    assert "component failed: Job: stage0.Boom" in done.said
+    assert "component failed: Job: stage0.Boom" in done.err
 
 
 MISTAKES = [
@@ -79,9 +79,11 @@ MISTAKES = [
 ]
 
 
-@pytest.mark.parametrize(("arguments", "status", "told"), MISTAKES, ids=lambda value: str(value)[:40])
-def test_a_typical_mistake_is_one_clear_line(shell: Shell, arguments: tuple[str, ...], status: int, told: str) -> None:
-    """Nothing is started; what is wrong is said without a traceback, and the exit status says whose it is."""
+@pytest.mark.parametrize(("arguments", "status", "message"), MISTAKES, ids=lambda value: str(value)[:40])
+def test_a_typical_mistake_is_one_clear_line(
+    shell: Shell, arguments: tuple[str, ...], status: int, message: str
+) -> None:
+    """Nothing is started, there is no traceback, and the exit status shows the cause."""
     Path("molecules.csv").write_text(MOLECULES)
     Path("empty.csv").touch()
     Path("big.csv").write_text("x" * (1 << 20))
@@ -90,14 +92,14 @@ def test_a_typical_mistake_is_one_clear_line(shell: Shell, arguments: tuple[str,
     done = shell("start", *arguments)
 
     assert (done.status, done.out) == (status, "")
-    assert done.said.startswith("st4sd-async: ")
-    assert done.said.count("\n") == 1
-    assert told in done.said
+    assert done.err.startswith("st4sd-async: ")
+    assert done.err.count("\n") == 1
+    assert message in done.err
     assert shell("list", "runs").out == before
 
 
-def test_a_start_of_unknown_outcome_has_an_exit_status_of_its_own(shell: Shell) -> None:
-    """The connection breaks after the start: exit status 4, the way to look for it, and one run, not two."""
+def test_a_start_of_unknown_outcome_has_its_own_exit_status(shell: Shell) -> None:
+    """The connection breaks after the start: exit status 4, advice to look for the run, and one run."""
     Path("molecules.csv").write_text(MOLECULES)
     before = len(shell("list", "runs").table)
     shell.server.faults.add("POST /experiments/*/start", DropAfter())
@@ -105,15 +107,15 @@ def test_a_start_of_unknown_outcome_has_an_exit_status_of_its_own(shell: Shell) 
     done = shell("start", "demo", "-i", "molecules.csv")
 
     assert (done.status, done.out) == (4, "")
-    assert done.said.endswith("look for the run before you start it again: st4sd-async list runs\n")
+    assert done.err.endswith("look for the run before you start it again: st4sd-async list runs\n")
     assert len(shell("list", "runs").table) == before + 1
 
 
-def test_a_path_with_an_equals_sign_is_a_path_if_it_is_there(shell: Shell) -> None:
-    """NAME=FILE is meant unless a file has that very name."""
+def test_an_existing_path_may_contain_an_equals_sign(shell: Shell) -> None:
+    """Otherwise the argument is NAME=FILE."""
     Path("a=b.csv").write_text(MOLECULES)
 
     done = shell("start", "demo", "-i", "a=b.csv")
 
-    assert "Missing inputs" in done.said
-    assert "b.csv' cannot be read" not in done.said
+    assert "Missing inputs" in done.err
+    assert "b.csv' cannot be read" not in done.err

@@ -1,4 +1,4 @@
-"""What a user sees in a terminal, and how Ctrl-C ends it."""
+"""The demo in a terminal, and interrupted."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ pytestmark = pytest.mark.timeout(60)  # processes that import all of it anew, on
 
 
 def test_a_terminal_shows_all_runs_live_and_then_their_properties(command: Command, deadline: float) -> None:
-    """The table of the runs is redrawn in place while they go on; an aligned table of properties follows."""
+    """The table of runs is updated in place; an aligned table of properties follows."""
     terminal = Terminal(command, "demo", "--engine", "simulator", "--runs", "2")
 
     status = terminal.end(deadline)
@@ -34,7 +34,7 @@ def test_a_terminal_shows_all_runs_live_and_then_their_properties(command: Comma
 
 
 def test_ctrl_c_ends_the_demo_and_leaves_nothing(command: Command, deadline: float) -> None:
-    """Ctrl-C stops runs and server, gives the cursor back, says so without a traceback, and exits with 130."""
+    """Ctrl-C stops runs and server, shows the cursor again, and exits with 130."""
     terminal = Terminal(command, "demo", "--engine", "simulator", "--runs", "2")
     terminal.read_until("running", deadline)
 

@@ -15,30 +15,30 @@ QUICK = ("--interval", "0.02")
 
 
 WAITING = [(0.0, {"experiment-state": "unscheduled", "exit-status": "", "error-description": "no room"})]
-"""The life of a run that waits for ever."""
+"""The statuses of a run that waits forever."""
 
 
 def start(shell: Shell, outcome: str | Sequence[Row]) -> str:
-    """A run that goes as it is told."""
+    """Start a run with this outcome, and return its rest-uid."""
     Path("molecules.csv").write_text(MOLECULES)
     shell.server.outcome("demo", outcome, times=1)
     return shell("start", "demo", "-i", "molecules.csv").out.strip()
 
 
 def test_a_run_is_watched_to_its_end(shell: Shell) -> None:
-    """Changes are lines on standard error, the end is a table on standard output, without control characters."""
+    """Standard error has a line for each change, standard output the final table, without control characters."""
     run = start(shell, "success")
 
     done = shell("watch", run, *QUICK)
 
     assert done.status == 0
     assert [(row["rest-uid"], row["exit-status"], row["progress"]) for row in done.table] == [(run, "Success", "100%")]
-    assert done.said.splitlines()[-1].split()[1:] == [run, "Success", "100%"]
-    assert "\x1b" not in done.out + done.said
+    assert done.err.splitlines()[-1].split()[1:] == [run, "Success", "100%"]
+    assert "\x1b" not in done.out + done.err
 
 
 def test_changes_are_json_lines_and_the_last_is_final(shell: Shell) -> None:
-    """With --json standard output is a stream of objects, standard error is progress."""
+    """With --json, standard output has objects, standard error the progress."""
     runs = [start(shell, "success"), start(shell, "component-failure")]
 
     done = shell("watch", *runs, *QUICK, "--json")
@@ -50,20 +50,20 @@ def test_changes_are_json_lines_and_the_last_is_final(shell: Shell) -> None:
     assert len(final) == sum(one["is-final"] for one in done.lines) == 2
 
 
-def test_a_wait_that_takes_too_long_is_no_success(shell: Shell) -> None:
-    """After --timeout the exit status is 1, and standard error has the line to come back with."""
+def test_a_timeout_is_not_a_success(shell: Shell) -> None:
+    """After --timeout, the exit status is 1, and standard error has the command to follow the run again."""
     run = start(shell, WAITING)
 
     done = shell("watch", run, *QUICK, "--timeout", "1")
 
     assert done.status == 1
-    told = f"1 of 1 runs are not over after 1 s and go on; follow it again with: st4sd-async watch {run}\n"
-    assert done.said.endswith(told)
+    message = f"1 of 1 runs are not over after 1 s and go on; follow it again with: st4sd-async watch {run}\n"
+    assert done.err.endswith(message)
     assert [row["experiment-state"] for row in done.table] == ["unscheduled"]
 
 
-def test_the_status_of_runs_says_why(shell: Shell) -> None:
-    """A row for each run, with the reason; a failed one is told by the exit status."""
+def test_the_status_of_runs_has_the_reasons(shell: Shell) -> None:
+    """Each run has a row; a failed one sets the exit status."""
     failed, waiting = shell.started("fail"), start(shell, WAITING)
 
     both, one = shell("status", failed, waiting), shell("status", waiting, "--json")
@@ -76,34 +76,34 @@ def test_the_status_of_runs_says_why(shell: Shell) -> None:
 
 
 def test_an_unknown_run_does_not_hide_the_others(shell: Shell) -> None:
-    """What is wrong with one is a line, the others are shown, and the exit status is that of the worst."""
+    """Its error is one line, the others are shown, and the exit status is the highest."""
     run = shell.started()
 
     done = shell("status", "nothing", run, "a/b")
 
     assert done.status == 3
     assert [row["rest-uid"] for row in done.table] == [run]
-    assert "instances/nothing/status found no such run (404)" in done.said
-    assert "not a rest-uid: 'a/b'" in done.said
-    assert done.said.count("\n") == 2
+    assert "instances/nothing/status found no such run (404)" in done.err
+    assert "not a rest-uid: 'a/b'" in done.err
+    assert done.err.count("\n") == 2
 
 
 def test_an_empty_list_is_still_json(shell: Shell) -> None:
-    """A program that reads JSON gets some."""
+    """A program that reads JSON gets a document."""
     assert shell("status", "nothing", "--json").document == []
 
 
-def test_many_complaints_of_one_kind_are_counted(shell: Shell) -> None:
-    """A wrong list of runs does not flood the terminal."""
+def test_many_errors_are_counted(shell: Shell) -> None:
+    """A wrong list of runs does not fill the terminal."""
     done = shell("status", *(f"nothing-{number}" for number in range(9)))
 
     assert (done.status, done.out) == (3, "")
-    assert done.said.splitlines()[-1] == "st4sd-async: ... and 4 more runs"
-    assert done.said.count("\n") == 6
+    assert done.err.splitlines()[-1] == "st4sd-async: ... and 4 more runs"
+    assert done.err.count("\n") == 6
 
 
 @pytest.mark.parametrize(
-    ("arguments", "status", "told"),
+    ("arguments", "status", "message"),
     [
         (("nothing",), 3, "list the runs with: st4sd-async list runs"),
         (("a/b",), 2, "not a rest-uid"),
@@ -113,9 +113,11 @@ def test_many_complaints_of_one_kind_are_counted(shell: Shell) -> None:
     ],
     ids=["unknown", "no rest-uid", "no interval", "nothing piped", "none"],
 )
-def test_a_watch_of_nothing_is_one_clear_line(shell: Shell, arguments: tuple[str, ...], status: int, told: str) -> None:
-    """Typical mistakes are said without a traceback."""
+def test_a_wrong_argument_of_watch_is_one_clear_line(
+    shell: Shell, arguments: tuple[str, ...], status: int, message: str
+) -> None:
+    """There is no traceback."""
     done = shell("watch", *arguments)
 
     assert (done.status, done.out) == (status, "")
-    assert told in done.said
+    assert message in done.err

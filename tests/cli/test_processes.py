@@ -1,4 +1,4 @@
-"""The commands in a terminal, in pipes that break, and interrupted: in processes of their own."""
+"""The command in its own process: in a terminal, in pipes that break, and interrupted."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ from .test_watch import WAITING, start
 pytestmark = pytest.mark.timeout(60)  # processes that import all of it anew, on a machine that may be busy
 
 FOR_EVER = 1e6
-"""How many times longer than usual a run takes that does not end before it is told to."""
+"""Factor of the duration of a run that does not end by itself."""
 
 
 @pytest.fixture
 def theirs(command: Command, deployment: LocalServer) -> Command:
-    """The command in a process of its own, with the settings to connect with."""
+    """The command in its own process, with the settings to connect with."""
     command.settings.update(environment_of(deployment))
     (command.folder / "molecules.csv").write_text(MOLECULES)
     return command
 
 
 def begun(command: Command, *arguments: str) -> subprocess.Popen[str]:
-    """The command, going on between pipes."""
+    """Start the command with pipes, and return its process."""
     return subprocess.Popen(
         [sys.executable, "-m", "st4sd_async", *arguments],
         cwd=command.folder,
@@ -55,14 +55,14 @@ def begun(command: Command, *arguments: str) -> subprocess.Popen[str]:
 
 
 async def many(server: LocalServer, count: int) -> list[str]:
-    """Runs that were just started."""
+    """Start runs, and return their rest-uids."""
     async with Client(server.url, api_key=server.api_key) as client:
         payload = {"inputs": [{"filename": "molecules.csv", "content": MOLECULES}]}
         return [(await client.start("demo", payload)).id for _ in range(count)]
 
 
-def test_a_terminal_shows_many_runs_on_one_board(theirs: Command, shell: Shell, deadline: float) -> None:
-    """The board stays in its place, ends with how all ended, and is not repeated on standard output."""
+def test_a_terminal_displays_many_runs_in_place(theirs: Command, shell: Shell, deadline: float) -> None:
+    """The last drawing has the results, and standard output does not repeat them."""
     runs = [*asyncio.run(many(shell.server, 60)), shell.started("fail")]
 
     terminal = Terminal(theirs, "watch", *runs, "--interval", "0.05")
@@ -81,8 +81,8 @@ def test_a_terminal_shows_many_runs_on_one_board(theirs: Command, shell: Shell, 
     assert terminal.shown.count("\x1b[?25l") == terminal.shown.count("\x1b[?25h") == 1
 
 
-def test_ctrl_c_leaves_runs_alone_and_says_how_to_come_back(theirs: Command, shell: Shell, deadline: float) -> None:
-    """The line to type is there, the exit status is 130, and the run goes on."""
+def test_ctrl_c_does_not_stop_runs_and_says_how_to_resume(theirs: Command, shell: Shell, deadline: float) -> None:
+    """The message has the command to type, the exit status is 130, and the run goes on."""
     run = start(shell, WAITING)
     terminal = Terminal(theirs, "watch", run, "--interval", "0.05")
     terminal.read_until("unscheduled", deadline)
@@ -91,35 +91,35 @@ def test_ctrl_c_leaves_runs_alone_and_says_how_to_come_back(theirs: Command, she
     status = terminal.end(deadline)
 
     assert status == 130
-    told = CONTROL.sub("", terminal.shown).replace("\r\n", "")
+    message = CONTROL.sub("", terminal.shown).replace("\r\n", "")
     again = f"st4sd-async watch {run} --interval 0.05"
-    assert f"st4sd-async: interrupted; the runs go on; follow them again with: {again}" in told
+    assert f"st4sd-async: interrupted; the runs go on; follow them again with: {again}" in message
     assert "Traceback" not in terminal.shown
     assert "\x1b[?25h" in terminal.shown
     assert shell("status", run).status == 0
 
 
-def test_ctrl_c_ends_a_wait_for_a_service_that_is_away(command: Command) -> None:
-    """After some seconds the command says what it waits for and why; then an interrupt ends it at once."""
-    with socket.socket() as nobody:
-        nobody.bind(("127.0.0.1", 0))  # and does not listen
-        command.settings["ST4SD_URL"] = url = f"http://127.0.0.1:{nobody.getsockname()[1]}"
+def test_ctrl_c_ends_the_wait_for_an_unavailable_service(command: Command) -> None:
+    """After some seconds a warning says what the command waits for; an interrupt ends it at once."""
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))  # and does not listen
+        command.settings["ST4SD_URL"] = url = f"http://127.0.0.1:{silent.getsockname()[1]}"
         with begun(command, "list", "runs") as process:
             assert process.stderr
-            said = process.stderr.readline()
+            err = process.stderr.readline()
             began = time.monotonic()
             process.send_signal(signal.SIGINT)
             out, last = process.communicate(timeout=40)
             took = time.monotonic() - began
 
-    assert said.startswith(f"st4sd-async: waiting for {url}/rs/, since ")
-    assert "Connect call failed" in said or "refused" in said
+    assert err.startswith(f"st4sd-async: waiting for {url}/rs/, since ")
+    assert "Connect call failed" in err or "refused" in err
     assert (process.returncode, out, last) == (130, "", "st4sd-async: interrupted\n")
     assert took < 5
 
 
-def test_a_batch_that_was_interrupted_goes_on(theirs: Command, shell: Shell) -> None:
-    """SIGINT ends it with the line to type and 130; the same command finishes it, and nothing is started twice."""
+def test_an_interrupted_batch_resumes(theirs: Command, shell: Shell) -> None:
+    """SIGINT ends it with the command to type and 130. The same command finishes it, and starts nothing twice."""
     (theirs.folder / "x.csv").write_text("key,input:molecules.csv\na,molecules.csv\nb,molecules.csv\n")
     before = len(shell("list", "runs").table)
     shell.server.outcome("demo", "success", times=1, stretch=FOR_EVER)
@@ -130,24 +130,24 @@ def test_a_batch_that_was_interrupted_goes_on(theirs: Command, shell: Shell) -> 
         while " succeeded " not in process.stderr.readline():
             pass
         process.send_signal(signal.SIGINT)
-        out, said = process.communicate(timeout=40)
+        out, err = process.communicate(timeout=40)
     journal = theirs.folder / "x.csv.journal"
     shell.server.advance(10 * FOR_EVER)
     again = shell("batch", "run", theirs.folder / "x.csv", "demo")
 
     assert (process.returncode, out) == (130, "")
     last = "st4sd-async: interrupted; the runs go on; resume with: st4sd-async batch run x.csv demo\n"
-    assert said.endswith(last)
-    assert said.count("go on") == last.count("go on")  # nothing else says so
-    assert "Traceback" not in said
+    assert err.endswith(last)
+    assert err.count("go on") == last.count("go on")  # nothing else says so
+    assert "Traceback" not in err
     assert journal.exists()
-    assert again.status == 0, again.said
+    assert again.status == 0, again.err
     assert [row["state"] for row in again.table] == ["succeeded", "succeeded"]
     assert len(shell("list", "runs").table) == before + 2
 
 
-def test_a_terminal_shows_which_launches_run_now(theirs: Command, shell: Shell, deadline: float) -> None:
-    """Below the counts, with the run, its state and what keeps it; at the end each launch that failed has one line."""
+def test_a_terminal_displays_launches_in_progress(theirs: Command, shell: Shell, deadline: float) -> None:
+    """Below the counts, with the run, its state and the reason why it waits."""
     (theirs.folder / "x.csv").write_text("key,input:molecules.csv\ngood,molecules.csv\n[red]bad[/red],\n")
     shell.server.outcome("demo", WAITING, times=1)
     terminal = Terminal(theirs, "batch", "run", "x.csv", "demo")
@@ -167,7 +167,7 @@ def test_a_terminal_shows_which_launches_run_now(theirs: Command, shell: Shell, 
 
 @pytest.mark.parametrize("width", [100, 45])
 def test_a_terminal_has_one_line_for_each_launch(theirs: Command, shell: Shell, width: int, deadline: float) -> None:
-    """What went wrong begins with the words of the service, and is whole in JSON."""
+    """The error begins with the service's text, and is complete in JSON."""
     table = theirs.folder / "x.csv"
     table.write_text("key,input:molecules.csv\ngood,molecules.csv\nbad,\n")
     shell("batch", "run", table, "demo")
@@ -184,49 +184,49 @@ def test_a_terminal_has_one_line_for_each_launch(theirs: Command, shell: Shell, 
     assert as_json.document[1]["error"].endswith("st4sd-async show demo")
 
 
-def test_a_start_that_was_interrupted_may_have_happened(theirs: Command, shell: Shell) -> None:
-    """Whoever interrupts a start on its way is told that it may be there, and how to look."""
+def test_an_interrupted_start_may_have_happened(theirs: Command, shell: Shell) -> None:
+    """The message says how to look for the run."""
     shell.server.faults.add("POST /experiments/*/start", Delay(5.0))
     with begun(theirs, "start", "demo", "-i", "molecules.csv") as process:
         while ("POST", "/rs/experiments/demo/start") not in shell.server.requests[-1:]:
             time.sleep(0.01)
         process.send_signal(signal.SIGINT)
-        out, said = process.communicate(timeout=40)
+        out, err = process.communicate(timeout=40)
 
     assert (process.returncode, out) == (130, "")
-    assert said == "st4sd-async: interrupted; the run may have been started; look for it with: st4sd-async list runs\n"
+    assert err == "st4sd-async: interrupted; the run may have been started; look for it with: st4sd-async list runs\n"
 
 
-def test_a_start_that_is_answered_after_it_was_interrupted_names_its_run(theirs: Command, shell: Shell) -> None:
-    """The answer is waited for, because the run is there."""
+def test_a_response_after_an_interrupt_names_the_run(theirs: Command, shell: Shell) -> None:
+    """The command waits for the response, because the run exists."""
     shell.server.faults.add("POST /experiments/*/start", Delay(0.5))
     before = len(shell.server.requests)
     with begun(theirs, "start", "demo", "-i", "molecules.csv") as process:
         while ("POST", "/rs/experiments/demo/start") not in shell.server.requests[before:]:
             time.sleep(0.01)
         process.send_signal(signal.SIGINT)
-        out, said = process.communicate(timeout=40)
+        out, err = process.communicate(timeout=40)
 
     assert (process.returncode, out) == (130, "")
-    assert f"an instance of 'demo' was started: '{shell.server.started[-1].rest_uid}', which goes on" in said
+    assert f"an instance of 'demo' was started: '{shell.server.started[-1].rest_uid}', which goes on" in err
 
 
 @pytest.mark.parametrize("arguments", [("list", "runs"), ("outputs", "RUN", "Energies")], ids=" ".join)
-def test_a_reader_that_leaves_is_no_error(theirs: Command, shell: Shell, arguments: tuple[str, ...]) -> None:
-    """As in ``| head -1``: no word, and the exit status of a command whose reader left."""
+def test_a_closed_pipe_is_not_an_error(theirs: Command, shell: Shell, arguments: tuple[str, ...]) -> None:
+    """As in ``| head -1``: no message, and the exit status of a closed pipe."""
     run = shell.started()
     with begun(theirs, *(run if one == "RUN" else one for one in arguments)) as process:
         assert process.stdout
         process.stdout.close()
         assert process.stderr
-        said = process.stderr.read()
+        err = process.stderr.read()
 
-    assert said == ""
+    assert err == ""
     assert process.returncode == 141
 
 
 def test_a_list_of_runs_has_one_line_for_each_in_a_terminal(theirs: Command, shell: Shell, deadline: float) -> None:
-    """The reason is last, and cut."""
+    """The reason is last, and is cut."""
     run = shell.started("fail")
 
     terminal = Terminal(theirs, "list", "runs")
@@ -242,8 +242,10 @@ def test_a_list_of_runs_has_one_line_for_each_in_a_terminal(theirs: Command, she
 @pytest.mark.parametrize(
     ("arguments", "closed", "status"), [("list", 1, 0), ("status nothing", 1, 3), ("watch nothing", 2, 3)]
 )
-def test_nobody_has_to_read_what_a_command_says(theirs: Command, arguments: str, closed: int, status: int) -> None:
-    """Where standard output or standard error is closed from the beginning, the exit status is the one that is due."""
+def test_a_closed_output_does_not_change_the_exit_status(
+    theirs: Command, arguments: str, closed: int, status: int
+) -> None:
+    """Standard output or standard error is closed from the beginning."""
     line = f"{sys.executable} -m st4sd_async {arguments} {closed}>&-"
 
     done = subprocess.run(["sh", "-c", line], env=theirs.environment(), capture_output=True, timeout=18, check=False)
@@ -252,8 +254,8 @@ def test_nobody_has_to_read_what_a_command_says(theirs: Command, arguments: str,
     assert b"Traceback" not in done.stderr
 
 
-def test_a_reader_of_messages_that_leaves_changes_nothing(theirs: Command) -> None:
-    """The exit status is that of what went wrong."""
+def test_a_broken_standard_error_does_not_change_the_exit_status(theirs: Command) -> None:
+    """The exit status is that of the error."""
     ours, others = os.pipe()
     os.close(ours)
 
@@ -269,8 +271,8 @@ def test_a_reader_of_messages_that_leaves_changes_nothing(theirs: Command) -> No
     assert done.returncode == 3
 
 
-def test_what_an_encoding_cannot_say_does_not_cost_the_rest(theirs: Command, shell: Shell, deadline: float) -> None:
-    """The table is there in a terminal that is not of this century."""
+def test_characters_that_the_encoding_lacks_are_escaped(theirs: Command, shell: Shell, deadline: float) -> None:
+    """A terminal without Unicode shows the whole table."""
     definition = shell("show", "demo", "--json").document
     del definition["metadata"]["registry"]
     definition["metadata"]["package"] |= {"name": "energies", "description": "\u2211 [red]x[/red]"}
@@ -284,8 +286,8 @@ def test_what_an_encoding_cannot_say_does_not_cost_the_rest(theirs: Command, she
     assert "\\u2211 [red]x[/red]" in terminal.shown
 
 
-def test_what_the_library_logs_is_in_the_words_of_the_command_and_no_order_to_the_terminal() -> None:
-    """It may quote the service; of a batch that is left the command itself tells how to go on."""
+def test_log_messages_advise_commands_and_are_printable() -> None:
+    """They may quote the service. The command itself reports an interrupted batch."""
     quoting = logging.makeLogRecord({"msg": "without an answer: %s", "args": ("a\x1b[2J\n",)})
     bad = logging.makeLogRecord({"msg": FAILED_EARLIER, "args": (2,)})
     left = logging.makeLogRecord({"msg": LEFT_UNFINISHED, "args": ("1 planned", "the journal 'x'", "run it again")})
@@ -296,7 +298,7 @@ def test_what_the_library_logs_is_in_the_words_of_the_command_and_no_order_to_th
 
 
 def test_a_terminal_is_asked_before_runs_are_deleted(theirs: Command, shell: Shell, deadline: float) -> None:
-    """No is an answer, and nothing is deleted then."""
+    """If the answer is no, nothing is deleted."""
     run = shell.started()
     terminal = Terminal(theirs, "delete", run)
     terminal.read_until(f"stop and delete {run}?", deadline)
@@ -329,9 +331,9 @@ def test_downloads_have_one_bar() -> None:
     assert both.bar == Bar(3 / 8, Tone.BUSY)
 
 
-def test_without_a_terminal_nobody_is_told(shell: Shell) -> None:
-    """Downloads are silent in pipes."""
+def test_downloads_show_no_progress_without_a_terminal(shell: Shell) -> None:
+    """Standard error stays empty."""
     run = shell.started()
 
-    assert shell("download", run).said == ""
+    assert shell("download", run).err == ""
     assert Path("results", run, "Energies", "energies.csv").exists()

@@ -1,4 +1,4 @@
-"""How the command ends, and what it says to a stranger whose machine lacks something."""
+"""Exit statuses, and messages about missing packages."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ main()
     ids=lambda arguments: " ".join(arguments) or "nothing",
 )
 def test_wrong_usage_ends_with_2_and_no_results(command: Command, arguments: tuple[str, ...]) -> None:
-    """What cannot be meant is said on standard error, before anything is done."""
+    """Standard error says what is wrong, and nothing is done."""
     (command.folder / "file").touch()
 
     done = command(*arguments)
@@ -77,8 +77,8 @@ def test_wrong_usage_ends_with_2_and_no_results(command: Command, arguments: tup
 @pytest.mark.parametrize(
     ("module", "extra"), [("typer", "cli"), ("rich", "cli"), ("starlette", "local"), ("uvicorn", "local")]
 )
-def test_a_missing_package_is_named_with_the_extra_that_brings_it(command: Command, module: str, extra: str) -> None:
-    """Without an extra the command says what to install and ends with 2."""
+def test_a_missing_package_is_named_with_its_extra(command: Command, module: str, extra: str) -> None:
+    """Without an extra, the command says what to install, and exits with 2."""
     done = subprocess.run(
         [sys.executable, "-c", WITHOUT.format(module=module)],
         cwd=command.folder,
@@ -95,8 +95,8 @@ def test_a_missing_package_is_named_with_the_extra_that_brings_it(command: Comma
     assert "Traceback" not in done.stderr
 
 
-def test_missing_git_is_said(command: Command, tmp_path: Path) -> None:
-    """Without git, which holds the examples, the demo says to install it and ends with 2."""
+def test_missing_git_is_reported(command: Command, tmp_path: Path) -> None:
+    """Without git, which the examples need, the demo says to install it, and exits with 2."""
     done = command("demo", "--engine", "simulator", PATH=str(tmp_path))
 
     assert done.returncode == 2
@@ -104,8 +104,8 @@ def test_missing_git_is_said(command: Command, tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_a_missing_orchestrator_is_said_with_the_way_around(command: Command, tmp_path: Path) -> None:
-    """Without st4sd-runtime-core the demo says what to install, how to go without, and ends with 2."""
+def test_a_missing_orchestrator_is_reported_with_the_alternative(command: Command, tmp_path: Path) -> None:
+    """Without st4sd-runtime-core, the demo says what to install or how to do without it, and exits with 2."""
     python = tmp_path / "python"
     python.symlink_to(Path(sys.executable).resolve())
     git = shutil.which("git")
@@ -161,19 +161,19 @@ ERRORS: list[tuple[BaseException, Exit]] = [
 def test_an_error_becomes_one_line_and_an_exit_status(
     error: BaseException, status: Exit, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """What a user can do something about is said in one line, and told by the exit status."""
+    """Expected errors have no traceback."""
     with pytest.raises(typer.Exit) as ended, exits_on_errors():
         raise error
 
     assert ended.value.exit_code == status == exit_of(error)
-    out, said = capsys.readouterr()
+    out, err = capsys.readouterr()
     assert out == ""
-    assert said.startswith("st4sd-async: ")
-    assert said.count("\n") == 1
+    assert err.startswith("st4sd-async: ")
+    assert err.count("\n") == 1
 
 
-def test_another_way_is_told_when_a_package_is_missing(capsys: pytest.CaptureFixture[str]) -> None:
-    """Whoever cannot execute runs is told how to go without."""
+def test_an_alternative_is_named_if_a_package_is_missing(capsys: pytest.CaptureFixture[str]) -> None:
+    """A user who cannot install it can go on."""
     with pytest.raises(typer.Exit), exits_on_errors(install_advice="or do without"):
         raise ImportError('pip install "st4sd_async[engine]"')
 
@@ -181,15 +181,15 @@ def test_another_way_is_told_when_a_package_is_missing(capsys: pytest.CaptureFix
 
 
 @pytest.mark.parametrize("error", [ImportError("cannot import name 'a' from 'b'"), ValueError("x"), BrokenPipeError()])
-def test_what_a_user_cannot_help_is_not_hidden(error: Exception) -> None:
-    """Defects keep their tracebacks, and a closed pipe its meaning."""
+def test_defects_are_not_hidden(error: Exception) -> None:
+    """They keep their tracebacks; a closed pipe is handled elsewhere."""
     with pytest.raises(type(error)), exits_on_errors():
         raise error
 
 
 @pytest.mark.parametrize("ignored", [False, True], ids=["", "where Ctrl-C is ignored"])
 def test_sigterm_ends_a_command_as_ctrl_c_does(ignored: bool) -> None:
-    """A request to end closes what was opened, also in the background of a shell, which ignores Ctrl-C."""
+    """It closes what was opened, even in the background of a shell, where Ctrl-C is ignored."""
     before = signal.signal(signal.SIGINT, signal.SIG_IGN if ignored else signal.default_int_handler)
     try:
         with pytest.raises(typer.Exit) as ended, exits_on_errors():

@@ -1,4 +1,4 @@
-"""Many runs at once: what goes wrong with one, and what is told of it."""
+"""Several runs at once: errors of one do not affect the others."""
 
 from __future__ import annotations
 
@@ -30,26 +30,26 @@ def server() -> Iterator[LocalServer]:
 
 
 async def run(server: LocalServer, attempts: Sequence[Attempt], to: Path) -> list[Attempt]:
-    """The attempts after the campaign, as often as something changed."""
+    """Run the attempts, and return the attempt of each change."""
     package = server.example("demo")
-    told: list[Attempt] = []
+    changed: list[Attempt] = []
     config = Config(retry=RetryPolicy(attempts=1))
     async with Client(server.url, api_key=server.api_key, config=config) as client:
-        await run_attempts(client, package, attempts, to, told.append)
-    return told
+        await run_attempts(client, package, attempts, to, changed.append)
+    return changed
 
 
 @pytest.mark.anyio
-async def test_runs_that_fail_do_not_touch_the_others(server: LocalServer, tmp_path: Path) -> None:
+async def test_runs_that_fail_do_not_affect_the_others(server: LocalServer, tmp_path: Path) -> None:
     """One of three runs fails: the others are collected, and the exit status is 1."""
     server.outcome("demo", "component-failure", times=1)
     attempts = plan(3)
 
-    told = await run(server, attempts, tmp_path)
+    changed = await run(server, attempts, tmp_path)
 
     assert sorted(attempt.exit for attempt in attempts) == [Exit.DONE, Exit.DONE, Exit.RUN_FAILED]
     assert exit_status(attempts) is Exit.RUN_FAILED
-    assert {attempt.label for attempt in told} == {"run 1", "run 2", "run 3"}
+    assert {attempt.label for attempt in changed} == {"run 1", "run 2", "run 3"}
     for attempt in attempts:
         if attempt.exit is Exit.DONE:
             numbers = expected(attempt.inputs["molecules.csv"], attempt.variables["scale"])
@@ -59,7 +59,7 @@ async def test_runs_that_fail_do_not_touch_the_others(server: LocalServer, tmp_p
 
 @pytest.mark.anyio
 async def test_a_start_in_doubt_ends_with_4(server: LocalServer, tmp_path: Path) -> None:
-    """A start whose answer was lost is told as such, and outweighs everything else."""
+    """A start whose response was lost has the highest exit status."""
     server.faults.add("POST /rs/experiments/*/start", DropAfter())
     attempts = plan(2)
 
@@ -74,7 +74,7 @@ async def test_a_start_in_doubt_ends_with_4(server: LocalServer, tmp_path: Path)
 
 @pytest.mark.anyio
 async def test_a_service_that_fails_ends_with_3(server: LocalServer, tmp_path: Path) -> None:
-    """What could be collected of a run is kept, although something else of it could not."""
+    """Results of a run are kept although others could not be fetched."""
     server.faults.add("GET /rs/instances/*/outputs/Folder", Reply(500, {}, b"{}"))
     [attempt] = attempts = plan(1)
 
@@ -97,20 +97,20 @@ async def test_a_push_that_fails_starts_nothing(server: LocalServer, tmp_path: P
     assert not [path for method, path in server.requests if path.endswith("/start")]
 
 
-def test_the_worst_attempt_decides() -> None:
-    """No attempt at all is a success."""
+def test_the_worst_attempt_determines_the_exit_status() -> None:
+    """No attempts are a success."""
     assert exit_status([]) is Exit.DONE
     assert exit_status([Attempt("a", {}, {}, status=SUCCESS)]) is Exit.DONE
     assert exit_status([Attempt("a", {}, {}, status=SUCCESS), Attempt("b", {}, {}, status=FAILED)]) is Exit.RUN_FAILED
     assert exit_status([Attempt("a", {}, {}, status=FAILED), Attempt("b", {}, {}, error=OSError())]) is Exit.USAGE
 
 
-def test_each_run_has_inputs_of_its_own() -> None:
-    """However many runs there are, no two are started with the same."""
+def test_each_run_has_its_own_inputs() -> None:
+    """No two runs are started with the same, however many there are."""
     attempts = plan(3 * len(MOLECULES))
 
-    told = {(attempt.inputs["molecules.csv"], attempt.variables["scale"]) for attempt in attempts}
-    assert len(told) == len(attempts)
+    changed = {(attempt.inputs["molecules.csv"], attempt.variables["scale"]) for attempt in attempts}
+    assert len(changed) == len(attempts)
     assert len({attempt.inputs["molecules.csv"] for attempt in plan(3)}) == 3
 
 
@@ -132,8 +132,8 @@ def test_a_row_shows_the_status_of_a_run(status: Status | None, shown: tuple[str
     assert (row(after).name, row(after).details) == ("run 1", ("demo-1", shown[1]))
 
 
-def test_numbers_that_are_none_are_null_in_json(capsys: pytest.CaptureFixture[str]) -> None:
-    """The document is JSON in the strict sense whatever was measured."""
+def test_nan_is_null_in_json(capsys: pytest.CaptureFixture[str]) -> None:
+    """The document is strict JSON, whatever was measured."""
     attempt = Attempt("run 1", {}, {"scale": 1}, status=FAILED, properties={"energy": [math.nan, -1.5]})
     experiment = Experiment.model_validate({"metadata": {"package": {"name": "demo"}}})
 
@@ -146,7 +146,7 @@ def test_numbers_that_are_none_are_null_in_json(capsys: pytest.CaptureFixture[st
 
 
 def test_runs_that_measured_different_things_share_a_table(capsys: pytest.CaptureFixture[str]) -> None:
-    """The columns are those of all runs; what a run does not have is empty."""
+    """The table has the columns of all runs; missing values are empty."""
     attempts = [
         Attempt("a", {}, {"scale": 1}, rest_uid="demo-1", properties={"input-id": ["x", "y"], "energy": [1.5, 2.5]}),
         Attempt("b", {}, {"depth": 2}, rest_uid="demo-2", properties={"input-id": ["z"], "weight": [3]}),

@@ -15,8 +15,7 @@ from typing import Any
 from .._api.registry import identifier_path
 from .._errors import InvalidPayload, Problem
 from .._payload.draft import Draft
-from .._payload.prepare import prepare, resolve_drafts
-from .._payload.validation import payload_type_error
+from .._payload.prepare import payload_type_error, prepare, resolve_drafts
 from .._util.field_docs import document_fields
 from .._util.printable import shorten
 from ..models import Experiment, StartPayload

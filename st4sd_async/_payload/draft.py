@@ -23,7 +23,7 @@ from .._util.field_docs import document_fields
 from ..models import S3, Experiment, FileContent, Staged, StartPayload
 from ..models.packages import Variable
 from ..models.payloads import is_scalar
-from .validation import validate_payload
+from .prepare import PayloadSource, validate_payload
 
 if TYPE_CHECKING:
     from .._http.session import ClientSession
@@ -32,20 +32,16 @@ if TYPE_CHECKING:
 @document_fields
 @dataclass(frozen=True)
 class Option:
-    """
-    A variable that a start may set.
-
-    Attributes:
-        name: Its name.
-        choices: The values that are allowed. None means any.
-        default: Its value if it is not set. None means that of the platform.
-        defaults: Its value on each platform if it is not set, as far as the registry knows it.
-    """
+    """A variable that a start may set."""
 
     name: str
+    """Its name."""
     choices: tuple[str, ...] | None = None
+    """The values that are allowed. None means any."""
     default: str | None = None
+    """Its value if it is not set. None means that of the platform."""
     defaults: Mapping[str, str] = field(default_factory=dict)
+    """Its value on each platform if it is not set, as far as the registry knows it."""
 
 
 class Part(MutableMapping[str, Any]):
@@ -126,7 +122,7 @@ class _PartAttribute:
 
 
 @document_fields
-class Draft:
+class Draft(PayloadSource):
     """
     A start payload to fill in. It rejects at once what the experiment does not allow, and names what it does.
 
@@ -138,22 +134,16 @@ class Draft:
     A whole part can be assigned too, under the same checks: ``draft.variables = {"scale": 2}``. A draft is made from
     the definition of an experiment and starts exactly that version of it. It must not be shared between tasks while
     it is being filled in.
-
-    Attributes:
-        identifier: ``name@digest`` of the experiment.
-        inputs: Input files, name -> contents in any form that `Client.start` accepts, or a `FileContent`. All are
-            required.
-        data: Data files of the package to override, in the same form.
-        variables: Variables to set, name -> value.
-        options: The variables that may be set, by name.
-        platforms: The platforms that the experiment runs on, the default first.
     """
 
     __slots__ = ("_parts", "_platform", "_s3", "identifier", "options", "platforms")
 
     inputs = _PartAttribute()
+    """Input files, name -> contents in any form that `Client.start` accepts, or a `FileContent`. All are required."""
     data = _PartAttribute()
+    """Data files of the package to override, in the same form."""
     variables = _PartAttribute()
+    """Variables to set, name -> value."""
 
     def __init__(self, experiment: Experiment) -> None:
         registry, parameterisation = experiment.metadata.registry, experiment.parameterisation
@@ -162,9 +152,12 @@ class Draft:
             problem = f"{experiment.name!r} was fetched without the facts of its registry, such as its inputs"
             raise InvalidPackage(f"{problem}: get it with with_registry=True")
         self.identifier = experiment.identifier
+        """``name@digest`` of the experiment."""
         defaults = {variable.name: variable for variable in registry.defaults.variables}
         self.options = {option.name or "": _option(option, defaults.get(option.name)) for option in options.variables}
+        """The variables that may be set, by name."""
         self.platforms = _platforms(experiment)
+        """The platforms that the experiment runs on, the default first."""
         self._parts = {
             "inputs": Part("inputs", _names(registry.inputs), _file_problem, ExtraInputs),
             "data": Part("data", _names(options.data), _file_problem, InvalidPayload),

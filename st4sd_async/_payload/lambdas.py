@@ -26,8 +26,7 @@ from .._util.did_you_mean import DID_YOU_MEAN, closest_match
 from .._util.printable import shorten
 from .._util.threads import in_thread
 from ..models import LambdaPayload
-from .prepare import Prepared, build_body, serialise
-from .validation import validate_payload
+from .prepare import Prepared, build_body, serialise, validate_payload
 
 MAX_PARALLEL_CHECKS = 2
 """Processes that check definitions at the same time. Each takes half a second of a processor and 50 MB."""

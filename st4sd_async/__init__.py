@@ -84,7 +84,7 @@ from ._errors import (
 from ._import import GLOBAL_REGISTRY
 from ._results.tables import Table
 from ._run import Run
-from ._util import lazy as _later
+from ._util.lazy import lazy_attributes as _lazy_attributes
 from ._util.progress import Progress, ProgressUpdate
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ if TYPE_CHECKING:
         Volume,
     )
 else:
-    __getattr__, __dir__ = _later.later(
+    __getattr__, __dir__ = _lazy_attributes(
         __name__,
         {
             "._batch.batch": "Batch",

@@ -1,4 +1,4 @@
-"""The public names are what they are on purpose."""
+"""Public names, and their documentation."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ NAMES = [
 
 
 def test_the_facade_exports_exactly_these_names() -> None:
-    """Whoever changes what users can import changes this list too."""
+    """A change of the public names must change this list too."""
     assert sorted(st4sd_async.__all__) == sorted(NAMES)
     assert all(hasattr(st4sd_async, name) for name in NAMES)
 
 
 def test_every_error_can_be_imported_from_the_package() -> None:
-    """Users catch errors by names of the package, never of a private module."""
+    """Users need no private module to catch an error."""
     errors = {
         name
         for name, cls in vars(_errors).items()
@@ -58,8 +58,8 @@ def test_every_error_can_be_imported_from_the_package() -> None:
     assert errors <= set(st4sd_async.__all__)
 
 
-def test_every_error_stands_in_the_tree_of_the_docstring() -> None:
-    """The tree at the top of the module is the whole tree."""
+def test_every_error_is_in_the_tree_of_the_docstring() -> None:
+    """The tree at the top of the module is complete."""
     tree = _errors.__doc__ or ""
 
     for name, cls in vars(_errors).items():
@@ -67,27 +67,27 @@ def test_every_error_stands_in_the_tree_of_the_docstring() -> None:
             assert name in tree
 
 
-def test_models_export_what_they_list() -> None:
-    """`st4sd_async.models` has every name of its list."""
+def test_models_have_every_name_of_their_list() -> None:
+    """`st4sd_async.models.__all__` has no missing names."""
     assert all(hasattr(models, name) for name in models.__all__)
 
 
-def test_every_public_thing_says_what_it_is() -> None:
-    """No public class, method or function is without a docstring."""
-    bare = []
+def test_everything_public_has_a_docstring() -> None:
+    """Every public class, method and function."""
+    undocumented = []
     for name in NAMES:
         thing = getattr(st4sd_async, name)
         if not inspect.getdoc(thing):
-            bare.append(name)
+            undocumented.append(name)
         for attribute, member in vars(thing).items() if inspect.isclass(thing) else ():
             if inspect.isfunction(member) and not attribute.startswith("_") and not member.__doc__:
-                bare.append(f"{name}.{attribute}")
+                undocumented.append(f"{name}.{attribute}")
 
-    assert bare == []
+    assert undocumented == []
 
 
 def public_classes() -> list[type]:
-    """The public classes, and all classes of models, which the public ones have as fields."""
+    """Return the public classes, and all models, which are the fields of public ones."""
     facades = (st4sd_async, st4sd_async.sync, models)
     named = {thing for facade in facades for name in facade.__all__ if inspect.isclass(thing := getattr(facade, name))}
     found = named | {cls for base in (models.Reply, models.Payload, models.Word) for cls in subclasses(base)}
@@ -101,7 +101,7 @@ def subclasses(cls: type[Any]) -> Iterator[type[Any]]:
 
 
 def fields_of(cls: Any) -> Iterable[str]:
-    """The public fields of a class: of a dataclass, a model, a named tuple or an enum."""
+    """Return the public fields of a dataclass, a model, a named tuple or an enum."""
     if issubclass(cls, Enum):
         return list(cls.__members__)
     if issubclass(cls, pydantic.BaseModel):
@@ -115,7 +115,7 @@ def fields_of(cls: Any) -> Iterable[str]:
 
 @pytest.mark.parametrize("cls", public_classes(), ids=lambda cls: cls.__qualname__)
 def test_help_shows_the_meaning_of_every_field(cls: type) -> None:
-    """`help()` has an entry with a text for each public field."""
+    """`help()` shows the text of each public field."""
     shown = pydoc.plain(pydoc.render_doc(cls))
 
     assert [name for name in fields_of(cls) if not re.search(rf"^ \|      {name}: \S", shown, re.MULTILINE)] == []

@@ -1,4 +1,4 @@
-"""What the import of the package leaves for later, and that nobody notices."""
+"""Lazy imports of the package."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ import pytest
 
 import st4sd_async
 from st4sd_async import models
-from st4sd_async._util import lazy as _later
+from st4sd_async._util.lazy import lazy_attributes
 
-LATER = [
+LAZY_MODULES = [
     *(
         f"_batch.{name}"
         for name in ("batch", "item", "journal", "launch", "reconcile_rules", "runner", "sender", "state")
@@ -28,35 +28,35 @@ LATER = [
     *("_http.contexts", "_http.engine", "_payload.draft", "_payload.lambdas"),
     *("models.datastore", "models.registry", "models.relationships", "models.reports"),
 ]
-"""Modules that most scripts do without, or not at once."""
-ELSEWHERE = ["sqlite3", "subprocess", "tenacity"]
-"""What only those need of others."""
+"""Modules that most scripts do not need, or not at once."""
+LAZY_DEPENDENCIES = ["sqlite3", "subprocess", "tenacity"]
+"""Modules of other packages that only those need."""
 FACADES = [st4sd_async, models]
 
 
 def fresh(code: str) -> Any:
-    """What an expression gives in a new process that has imported the package."""
+    """Evaluate an expression in a new process that has imported the package."""
     text = f"import json, sys, st4sd_async; print(json.dumps({code}))"
     return json.loads(subprocess.run([sys.executable, "-c", text], check=True, capture_output=True, text=True).stdout)
 
 
-def for_types(facade: Any) -> Iterator[tuple[str, str]]:
-    """The home and the name of each import under ``TYPE_CHECKING``."""
+def imports_for_types(facade: Any) -> Iterator[tuple[str, str]]:
+    """Yield the module and the name of each import under ``TYPE_CHECKING``."""
     (block,) = (node for node in ast.parse(Path(facade.__file__).read_text("utf-8")).body if isinstance(node, ast.If))
     for node in block.body:
         assert isinstance(node, ast.ImportFrom)
         yield from ((f"{'.' * node.level}{node.module}", alias.name) for alias in node.names)
 
 
-def test_importing_the_package_leaves_for_later_what_most_scripts_do_not_use() -> None:
-    """A script that pushes, starts and watches does not wait for batches, relationships and the like."""
-    unwanted = [f"st4sd_async.{name}" for name in LATER] + ELSEWHERE
+def test_importing_the_package_does_not_import_what_most_scripts_do_not_use() -> None:
+    """A script that pushes, starts and watches needs no batches and no relationships."""
+    unwanted = [f"st4sd_async.{name}" for name in LAZY_MODULES] + LAZY_DEPENDENCIES
 
     assert fresh(f"[name for name in {unwanted} if name in sys.modules]") == []
 
 
-def test_importing_the_package_builds_what_checks_no_model() -> None:
-    """To build them all at once takes longer than all the rest."""
+def test_importing_the_package_builds_no_models() -> None:
+    """Building all of them would take longer than the rest of the import."""
     built = fresh("[one.__pydantic_complete__ for one in st4sd_async.models.Reply.__subclasses__()]")
 
     assert len(built) > 5
@@ -64,7 +64,7 @@ def test_importing_the_package_builds_what_checks_no_model() -> None:
 
 
 def test_building_the_models_reads_no_source() -> None:
-    """The docstrings are completed from the source when they are read, and not in an event loop that reads replies."""
+    """Docstrings are completed from the source when they are read, not when an event loop parses replies."""
     code = "[getattr(st4sd_async.models, name) for name in st4sd_async.models.__all__] and "
     built = "[cls.model_rebuild() for base in (Reply, Payload) for cls in base.__subclasses__()] and "
     read = "[file for file in __import__('linecache').cache if 'st4sd_async' in file]"
@@ -74,16 +74,16 @@ def test_building_the_models_reads_no_source() -> None:
 
 
 @pytest.mark.parametrize("facade", FACADES, ids=lambda facade: facade.__name__)
-def test_every_name_that_type_checkers_see_is_there(facade: Any) -> None:
-    """What comes later is what would have come at once."""
-    seen = list(for_types(facade))
+def test_every_name_that_type_checkers_see_exists(facade: Any) -> None:
+    """Lazy names are the same objects as imported ones."""
+    seen = list(imports_for_types(facade))
 
     assert all(getattr(facade, name) is getattr(import_module(home, facade.__name__), name) for home, name in seen)
     assert {name for _, name in seen} <= set(facade.__all__) <= {name for _, name in seen} | set(vars(facade))
 
 
-def test_names_are_shown_before_they_are_asked_for() -> None:
-    """Editors and `dir` offer all names at once."""
+def test_dir_has_lazy_names_before_they_are_used() -> None:
+    """So that editors offer all names."""
     shown = fresh("[dir(st4sd_async), dir(st4sd_async.models)]")
 
     assert [set(facade.__all__) - set(names) for facade, names in zip(FACADES, shown, strict=True)] == [set(), set()]
@@ -91,7 +91,7 @@ def test_names_are_shown_before_they_are_asked_for() -> None:
 
 @pytest.mark.parametrize("facade", FACADES, ids=lambda facade: facade.__name__)
 def test_a_star_import_gives_all_names(facade: Any) -> None:
-    """As if all of them had come at once."""
+    """Including lazy ones."""
     names: dict[str, Any] = {}
 
     exec(f"from {facade.__name__} import *", names)
@@ -100,45 +100,45 @@ def test_a_star_import_gives_all_names(facade: Any) -> None:
 
 
 def test_a_misspelt_name_is_an_error_with_a_hint() -> None:
-    """Python finds out itself what was meant."""
+    """Python suggests the right name."""
     with pytest.raises(AttributeError, match="module 'st4sd_async' has no attribute 'Bacth'") as caught:
-        _ = st4sd_async.Bacth  # type: ignore[attr-defined] # that is the point, and type checkers see it too
+        _ = st4sd_async.Bacth  # type: ignore[attr-defined] # the error is tested; type checkers see it too
 
     assert (caught.value.name, caught.value.obj) == ("Bacth", st4sd_async)
     with pytest.raises(ImportError, match="cannot import name 'Bacth'"):
         exec("from st4sd_async import Bacth")
 
 
-def test_a_name_is_looked_up_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """From then on it is an attribute as any other."""
+def test_a_name_is_resolved_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then it is an ordinary attribute."""
     package = ModuleType("here")
     monkeypatch.setitem(sys.modules, "here", package)
-    get, _ = _later.later("here", {"st4sd_async._batch.launch": "Launch"})
+    get, _ = lazy_attributes("here", {"st4sd_async._batch.launch": "Launch"})
 
     assert "Launch" not in vars(package)
     assert get("Launch") is st4sd_async.Launch is vars(package)["Launch"]
 
 
-def test_a_home_without_the_name_is_an_error() -> None:
-    """A mistake in the table is no endless search."""
-    get, names = _later.later("st4sd_async", {"._batch.launch": "Launch Lunch"})
+def test_a_module_without_the_name_is_an_error() -> None:
+    """A mistake in the table does not recurse."""
+    get, names = lazy_attributes("st4sd_async", {"._batch.launch": "Launch Lunch"})
 
     assert {"Launch", "Lunch"} < set(names())
     with pytest.raises(AttributeError, match="Lunch"):
         get("Lunch")
 
 
-def test_what_comes_later_can_be_pickled() -> None:
-    """A process that has not asked for the class yet reads it, and knows its class."""
-    told = pickle.dumps(st4sd_async.Launch("one", "demo"))
+def test_lazy_classes_can_be_pickled() -> None:
+    """A process that has not used the class yet can unpickle an instance."""
+    pickled = pickle.dumps(st4sd_async.Launch("one", "demo"))
 
-    code = f"(lambda one: [one.key, isinstance(one, st4sd_async.Launch)])(__import__('pickle').loads({told!r}))"
+    code = f"(lambda one: [one.key, isinstance(one, st4sd_async.Launch)])(__import__('pickle').loads({pickled!r}))"
 
     assert fresh(code) == ["one", True]
 
 
-def test_what_comes_later_keeps_no_event_loop_waiting_for_files() -> None:
-    """Modules are read where they are first needed, which is quick; nothing else is."""
+def test_lazy_imports_do_not_block_an_event_loop_with_other_files() -> None:
+    """Only modules are read when they are first used."""
     code = """
 import anyio, st4sd_async
 from blockbuster import blockbuster_ctx
@@ -160,7 +160,7 @@ anyio.run(main)
     assert done.stdout.splitlines() == ["Batch(a journal in memory, empty)", "variable"]
 
 
-def test_help_tells_of_what_comes_later() -> None:
+def test_help_shows_lazy_classes() -> None:
     """`help(st4sd_async)` has all classes."""
     text = pydoc.plain(pydoc.render_doc(st4sd_async))
 

@@ -16,7 +16,7 @@ from st4sd_async.local import LocalServer
 
 PAGE = Path(st4sd_async.__file__).parent / "docs" / "what_is_trusted.md"
 HERE = Path(__file__).parent
-HOSTILE = "properties/test_hostile.py::test_a_hostile_service_meets_only_our_errors_and_reaches_nothing"
+HOSTILE = "properties/test_hostile.py::test_a_hostile_service_causes_only_our_errors_and_writes_nothing_elsewhere"
 IMPORT = "client/test_import.py::"
 CREDENTIALS = "faults/test_credentials.py::"
 BOUNDED = "faults/test_bounded_bodies.py::"
@@ -24,7 +24,9 @@ BOUNDED = "faults/test_bounded_bodies.py::"
 PROOFS = {
     # the service
     "receive your API key": [f"{CREDENTIALS}test_a_key_is_a_bearer_a_token_a_cookie_and_the_key_wins"],
-    "say anything about runs": ["properties/test_hostile.py::test_every_field_of_every_reply_is_shown_without_orders"],
+    "say anything about runs": [
+        "properties/test_hostile.py::test_every_field_of_every_reply_is_shown_without_control_characters"
+    ],
     "refuse a request": ["faults/test_repeats.py::test_the_whole_time_is_bounded", HOSTILE],
     "put any text into a message": ["util/test_printable.py::test_the_text_of_an_error_holds_no_control_characters"],
     "give you an id that leaves a folder": [
@@ -38,7 +40,7 @@ PROOFS = {
     "control your terminal": [
         "cli/test_hostile.py::test_texts_of_the_service_cannot_control_the_terminal",
         "util/test_printable.py::test_a_log_record_is_one_line_and_holds_no_control_characters",
-        "properties/test_hostile.py::test_every_field_of_every_reply_is_shown_without_orders",
+        "properties/test_hostile.py::test_every_field_of_every_reply_is_shown_without_control_characters",
     ],
     "hide the rest of a reply": ["faults/test_odd_fields.py::"],
     "write, replace or delete anything outside": [HOSTILE, "results/downloads/test_links.py::"],

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from .._util import lazy as _later
+from .._util.lazy import lazy_attributes as _lazy_attributes
 
 if TYPE_CHECKING:
     from ._base import Payload, Reply, Word
@@ -63,7 +63,7 @@ if TYPE_CHECKING:
     from .requirements import ImportedExperiment, Requirement
     from .runs import ExitStatus, ExperimentState, Instance, Meta, StageState, Status
 else:
-    __getattr__, __dir__ = _later.later(
+    __getattr__, __dir__ = _lazy_attributes(
         __name__,
         {
             ".hints": "Hint Reason",

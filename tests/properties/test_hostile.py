@@ -1,8 +1,8 @@
 """
-Whatever texts a service sends, through every field of every reply.
+Arbitrary texts in every field of every reply.
 
-All that is printed, logged, raised, rendered and written is looked at: there are only errors of this package, no
-control characters, and nothing outside the target of a download.
+Everything that is printed, logged, raised, rendered and written is checked: there are only errors of this package, no
+control characters, and no files outside the target of a download.
 """
 
 from __future__ import annotations
@@ -72,11 +72,11 @@ TEXTS = st.sampled_from(FIXED) | st.text(st.characters(exclude_categories=()), m
 SOURCES = st.lists(TEXTS, min_size=1, max_size=12)
 
 for _name in models.__all__:
-    getattr(models, _name)  # a class that is not imported is no subclass yet
+    getattr(models, _name)  # a class is a subclass only once it is imported
 
 
 def classes(root: type[Any]) -> list[type[Any]]:
-    """A class and all below it."""
+    """Return a class and all its subclasses."""
     return [root, *(one for child in root.__subclasses__() for one in classes(child))]
 
 
@@ -84,7 +84,7 @@ REPLIES = sorted(classes(Reply), key=lambda cls: f"{cls.__module__}{cls.__qualna
 
 
 def filled(cls: type[pydantic.BaseModel], source: Iterator[str]) -> dict[str, Any]:
-    """What a service may send for a model: a text from the source in every place, and a field of a strange name."""
+    """Return a reply for a model: with a text from the source in every place, and an unknown field."""
     found: dict[str, Any] = {next(source): next(source)}
     for name, field in cls.model_fields.items():
         alias = field.validation_alias or field.alias or name
@@ -94,7 +94,7 @@ def filled(cls: type[pydantic.BaseModel], source: Iterator[str]) -> dict[str, An
 
 
 def value_for(kind: Any, source: Iterator[str]) -> Any:
-    """A value of a type of a field, made of texts."""
+    """Return a value for the type of a field, made of texts."""
     origin, inside = typing.get_origin(kind), [one for one in typing.get_args(kind) if one is not type(None)]
     if origin in (typing.Union, types.UnionType, typing.Annotated):
         return value_for(inside[0], source)
@@ -110,12 +110,12 @@ def value_for(kind: Any, source: Iterator[str]) -> Any:
 
 
 def is_harmless(text: str) -> bool:
-    """Whether a terminal shows a text as it is."""
+    """Return whether a text has no control characters."""
     return printable(text, LAYOUT) == text
 
 
 def check_shown(thing: Any) -> None:
-    """Look at every way in which a thing is shown."""
+    """Check every text and HTML of an object."""
     texts = [repr(thing), str([thing]), f"{thing!r}"]
     if not isinstance(thing, pydantic.BaseModel) or not isinstance(thing, str):
         texts += [str(thing), f"{thing}"]
@@ -130,7 +130,7 @@ def check_shown(thing: Any) -> None:
 
 
 class Printer:
-    """What IPython gives to an object that is to print itself."""
+    """A printer of IPython."""
 
     def __init__(self) -> None:
         self.texts: list[str] = []
@@ -143,8 +143,8 @@ class Printer:
 @pytest.mark.parametrize("cls", REPLIES, ids=lambda cls: cls.__name__)
 @settings(max_examples=25)
 @given(texts=SOURCES)
-def test_every_field_of_every_reply_is_shown_without_orders(cls: type[Any], texts: list[str]) -> None:
-    """In its text, its repr, its HTML; and a reply that is refused is refused as such."""
+def test_every_field_of_every_reply_is_shown_without_control_characters(cls: type[Any], texts: list[str]) -> None:
+    """In its text, its `repr` and its HTML; a reply that cannot be read raises only ValidationError."""
     try:
         thing = cls.model_validate(filled(cls, cycle(texts)))
     except pydantic.ValidationError:
@@ -161,8 +161,8 @@ def test_every_field_of_every_reply_is_shown_without_orders(cls: type[Any], text
 
 @settings(max_examples=60)
 @given(texts=SOURCES)
-def test_all_that_is_made_of_replies_is_shown_without_orders(texts: list[str]) -> None:
-    """Tables, files, requirements, launches, reports, reasons, progress."""
+def test_objects_made_of_replies_are_shown_without_control_characters(texts: list[str]) -> None:
+    """Tables, files, requirements, launches, reports, hints, progress."""
     source = cycle(texts)
     error = St4sdError(next(source))
     status = Status.model_construct(error_description=next(source))
@@ -192,7 +192,7 @@ def test_all_that_is_made_of_replies_is_shown_without_orders(texts: list[str]) -
 
 
 def errors_of(source: Iterator[str]) -> Iterator[BaseException]:
-    """An error of each class of the tree, made of texts."""
+    """Yield an error of each class, made of texts."""
     for cls in classes(St4sdError):
         if issubclass(cls, APIError):
             detail = {
@@ -218,8 +218,8 @@ def errors_of(source: Iterator[str]) -> Iterator[BaseException]:
 
 @settings(max_examples=40)
 @given(texts=SOURCES)
-def test_every_error_is_raised_without_orders(texts: list[str]) -> None:
-    """Its text is one line; its repr and a traceback are harmless too."""
+def test_no_error_has_control_characters(texts: list[str]) -> None:
+    """Its text is one line; its `repr` and a traceback are harmless too."""
     for error in errors_of(cycle(texts)):
         assert str(error).isprintable() or printable(str(error)) == str(error)
         assert is_harmless(repr(error))
@@ -227,7 +227,7 @@ def test_every_error_is_raised_without_orders(texts: list[str]) -> None:
 
 
 def zipped(source: Iterator[str]) -> bytes:
-    """An archive whose names are texts."""
+    """Return an archive whose names are texts."""
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w") as archive:
         for name in dict.fromkeys(next(source).encode("utf-8", "replace").decode() for _ in range(4)):
@@ -236,7 +236,7 @@ def zipped(source: Iterator[str]) -> bytes:
 
 
 def body_for(path: str, base: str, source: Iterator[str]) -> Any:
-    """What a hostile service answers: in the right shape, made of texts."""
+    """Return the body of a hostile reply: in the right shape, made of texts."""
     where = path.partition("?")[0].removeprefix("/rs/").strip("/")
     place = f"/{next(source)}"
     instance = f"file://gw{place}"
@@ -314,8 +314,8 @@ VERBS: list[Verb] = [
 ]
 
 
-async def ask_everything(texts: list[str], target: Path, problem: Any) -> list[Any]:
-    """What all verbs give, or the errors that they raise."""
+async def call_all_verbs(texts: list[str], target: Path, problem: Any) -> list[Any]:
+    """Return the results of all verbs, or the errors that they raise."""
     source = cycle(texts)
     server: RawServer
 
@@ -343,10 +343,10 @@ async def ask_everything(texts: list[str], target: Path, problem: Any) -> list[A
 
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("problem", [None, 400, 404, 500], ids=["answers", "400", "404", "500"])
-def test_a_hostile_service_meets_only_our_errors_and_reaches_nothing(
+def test_a_hostile_service_causes_only_our_errors_and_writes_nothing_elsewhere(
     problem: int | None, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Over a socket, through every verb that reads; everything is logged."""
+    """Over a socket, through every verb that reads, with all logging."""
     caplog.set_level(logging.DEBUG, "st4sd_async")
 
     @settings(max_examples=12)
@@ -358,7 +358,7 @@ def test_a_hostile_service_meets_only_our_errors_and_reaches_nothing(
             target.mkdir(parents=True)
             aside.write_text("mine")
 
-            found = anyio.run(ask_everything, texts, target, problem)
+            found = anyio.run(call_all_verbs, texts, target, problem)
 
             outside = {path for path in Path(folder).rglob("*") if target not in (path, *path.parents)}
             assert outside == {target.parent, aside}
@@ -378,8 +378,8 @@ def test_a_hostile_service_meets_only_our_errors_and_reaches_nothing(
     attack()
 
 
-def test_progress_on_standard_error_gives_no_orders(capsys: pytest.CaptureFixture[str]) -> None:
-    """Where there is no terminal that can be drawn in."""
+def test_progress_on_standard_error_has_no_control_characters(capsys: pytest.CaptureFixture[str]) -> None:
+    """If standard error is not a terminal."""
     display = LiveDisplay("task", COLUMNS, Log(None, 0.0))
 
     for text in FIXED:

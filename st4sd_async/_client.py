@@ -9,16 +9,16 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, Self, overload
 
-from ._api.anything import request_call
 from ._api.datasets import Datasets
 from ._api.datastore import Datastore
 from ._api.deployment import Deployment
 from ._api.experiments import Experiments, get_call, lambda_call, start_call
 from ._api.gateways import MOST_BYTES, Gateways
+from ._api.image_pull_secrets import ImagePullSecrets
 from ._api.instances import Instances, instance_path
 from ._api.library import Library
+from ._api.raw_request import request_call
 from ._api.relationships import Relationships
-from ._api.secrets import ImagePullSecrets
 from ._api.utilities import InternalExperiments, Utilities
 from ._batch import MAX_RUNNING
 from ._config import Config, from_environment

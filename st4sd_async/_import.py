@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import SplitResult, unquote, urlsplit
 
-from ._api.registry import identifier_path, is_tag
+from ._api.experiments import identifier_path, is_tag
 from ._errors import (
     APIError,
     BadRequest,
@@ -30,7 +30,7 @@ from .models.requirements import ImportedExperiment, Requirement, checked, requi
 if TYPE_CHECKING:
     from ._api.datasets import Datasets
     from ._api.experiments import Experiments
-    from ._api.secrets import ImagePullSecrets
+    from ._api.image_pull_secrets import ImagePullSecrets
     from ._http.session import ClientSession
 
 GLOBAL_REGISTRY = "https://registry.st4sd.res.ibm.com"

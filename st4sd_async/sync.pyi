@@ -15,10 +15,10 @@ from typing import Any, Self, overload
 import pydantic
 from matplotlib.axes import Axes
 
-from st4sd_async._api.documents import About, Query
-from st4sd_async._api.registry import Side
+from st4sd_async._api.datastore import About, Query
+from st4sd_async._api.experiments import Side
+from st4sd_async._api.image_pull_secrets import Password
 from st4sd_async._api.relationships import DslVersion
-from st4sd_async._api.secrets import Password
 from st4sd_async._batch.launch import Launch
 from st4sd_async._client import _Unchanged
 from st4sd_async._config import Config, RetryPolicy

@@ -13,16 +13,16 @@ from .._http.call import Call, Response, json_body, nothing, segment
 from .._http.retry import Replay
 from ..models import S3
 from ..models.storage import REQUIRED_BUCKET_FIELDS, parse_bucket
-from ._base import Group
+from .group import Group
 
 
 def list_call() -> Call[list[str]]:
-    """The names of all datasets."""
+    """Return the request for the names of all datasets."""
     return Call("GET", "datasets/", _names)
 
 
 def create_call(name: str, bucket: S3 | Mapping[str, Any]) -> Call[None]:
-    """A dataset to create, once: whether a second one is refused is up to the cluster."""
+    """Return the request that creates a dataset. It is never repeated: the cluster may accept a second one."""
     content = credentials_of(bucket)
     return Call(
         "POST",
@@ -30,21 +30,21 @@ def create_call(name: str, bucket: S3 | Mapping[str, Any]) -> Call[None]:
         nothing,
         replay=Replay.ONCE,
         content=json_body(content),
-        error_from_message=_told,
+        error_from_message=_already_exists,
         secrets=(content["accessKeyID"], content["secretAccessKey"]),
         effect=f"the dataset {name!r} was created",
     )
 
 
 def credentials_of(bucket: S3 | Mapping[str, Any]) -> dict[str, str]:
-    """The fields that a dataset is created from; raises ValueError for those that are missing or too many."""
+    """Return the fields that a dataset is created from; raise ValueError if they are incomplete."""
     s3 = parse_bucket(bucket)
-    given = {name: _plain(value) for name, value in s3.model_dump(exclude_none=True).items()}
-    missing = [name for name in REQUIRED_BUCKET_FIELDS if not given.get(name)]
-    if missing or "dataset" in given:
-        told = f"lacks {missing}" if missing else "is one itself ('dataset' is set)"
-        raise ValueError(f"a dataset is made of {[*REQUIRED_BUCKET_FIELDS, 'region']}: this bucket {told}")
-    return {"region": "", **given}
+    fields = {name: _plain(value) for name, value in s3.model_dump(exclude_none=True).items()}
+    missing = [name for name in REQUIRED_BUCKET_FIELDS if not fields.get(name)]
+    if missing or "dataset" in fields:
+        problem = f"lacks {missing}" if missing else "is a dataset itself ('dataset' is set)"
+        raise ValueError(f"a dataset needs {[*REQUIRED_BUCKET_FIELDS, 'region']}: this bucket {problem}")
+    return {"region": "", **fields}
 
 
 def _plain(value: Any) -> str:
@@ -85,12 +85,12 @@ class Datasets(Group):
         await self._session.send(create_call(name, bucket))
 
 
-def _told(message: str) -> type[APIError] | None:
+def _already_exists(message: str) -> type[APIError] | None:
     return AlreadyExists if "already exists" in message else None
 
 
 def _names(response: Response) -> list[str]:
     found = response.json()
     if not isinstance(found, list):
-        raise ValueError("no list")
+        raise ValueError("not a list")
     return [str(name) for name in found]

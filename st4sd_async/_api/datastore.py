@@ -1,26 +1,47 @@
-"""Documents about runs: searches, tags, and waiting for documents, which lag behind the run."""
+"""
+Documents about runs: ``documents/api/v1.0/`` of the datastore's MongoDB proxy.
+
+The requests are above, as data. `Datastore` sends them, and waits for documents, which lag behind the run.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from math import inf
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import pydantic
 
 from .. import models
 from .._errors import APIError, DecodeError, NotFound, NotReady, TransportError, Unauthorized, UnknownRun
+from .._http.call import MAX_REQUEST_BYTES, Call, Response, json_body
+from .._http.retry import Replay
 from ..models import Status
-from . import documents
-from ._base import Group
-from .documents import COMPONENT, EXPERIMENT, USER_METADATA, Query, filters
-from .instances import status_call
+from ..models.rest_uid import check_rest_uid
+from .group import Group
+from .instances import check_text, properties_params, status_call
 
 if TYPE_CHECKING:
     from .._http.session import ClientSession
     from .._util.clock import Clock
-    from ..models import ComponentDocument, ExperimentDocument, UserMetadata
-    from .documents import About
+    from ..models import ComponentDocument, Document, ExperimentDocument, UserMetadata
 
+    About = Document | Mapping[str, Any]
+    """A document, which names the run that it is about."""
+
+SERVICE = "cdb-rest"
+"""Name of the datastore among the services."""
+PATH_PREFIX = "documents/api/v1.0"
+EXPERIMENT, COMPONENT, USER_METADATA = "experiment", "component", "user-metadata"
+"""The types of documents."""
+REST_UID_FIELDS = {EXPERIMENT: "metadata.userMetadata.rest-uid", USER_METADATA: "rest-uid"}
+"""The field with the rest-uid of the run, by document type. Component documents have none."""
+RESERVED_TAGS = frozenset({"_id", "instance", "rest-uid", "type", "uid"})
+"""Fields that identify documents, which no tag may replace."""
+MAX_UPSERT_BYTES = MAX_REQUEST_BYTES - 1000
+"""Bytes of documents in one request."""
 DOCUMENT_TIMEOUT = 30.0
 """Default number of seconds to wait for a document."""
 MAX_LAG = 20.0
@@ -29,6 +50,176 @@ MIN_PAUSE, MAX_PAUSE, PAUSE_GROWTH = 0.5, 5.0, 1.5
 """Pause between two requests for a document: the first and the longest in seconds, and its growth."""
 MAX_TAGGED_AT_ONCE = 100
 """Runs whose documents are read and written together by `Datastore.tag`."""
+
+_REFERENCE = re.compile(r"stage([0-9]+)\.(.*)", re.DOTALL)
+
+D = TypeVar("D", "ExperimentDocument", "ComponentDocument", "UserMetadata")
+T = TypeVar("T")
+Query = Mapping[str, Any]
+"""A MongoDB filter: a text matches exactly, ``{"$regex": ...}`` is an expression, dots in keys lead to inner fields."""
+
+
+def datastore_url(services: Mapping[str, str]) -> str:
+    """Return the root of the datastore; raise `NotFound` if the deployment has none."""
+    if SERVICE not in services:
+        raise NotFound(f"this deployment has no datastore: its url-map/ has {sorted(services)}, but not {SERVICE!r}")
+    return services[SERVICE]
+
+
+def build_query(
+    kind: str,
+    query: Query | None = None,
+    *,
+    rest_uid: str | None = None,
+    instance: str | None = None,
+    stage: int | None = None,
+    component: str | None = None,
+    filename: str | None = None,
+) -> dict[str, Any]:
+    """Return the query for documents of a type; raise ValueError or TypeError for invalid filters."""
+    stage, name = _split_reference(stage, component)
+    wanted: dict[str, Any] = {"type": kind}
+    if rest_uid is not None:
+        wanted[REST_UID_FIELDS[kind]] = check_rest_uid(check_text("rest_uid", rest_uid))
+    if instance is not None:
+        wanted["instance"] = _expression("instance", instance)
+    if name is not None:
+        wanted["name"] = _expression("component", name)
+    if stage is not None:
+        wanted["stage"] = stage
+    if filename is not None:
+        wanted["files"] = {"$elemMatch": _expression("filename", filename)}
+    for key, value in check_query(query or {}).items():
+        if wanted.setdefault(key, value) != value:
+            raise ValueError(f"the query has {value!r} for {key!r}, but the other filters have {wanted[key]!r}")
+    return wanted
+
+
+def _split_reference(stage: int | None, component: str | None) -> tuple[int | None, str | None]:
+    """Return the stage and the name that a stage and a component, or its reference, stand for."""
+    if stage is not None and (not isinstance(stage, int) or stage < 0):
+        raise ValueError(f"stage must be a whole number from 0, not {stage!r}")
+    reference = _REFERENCE.fullmatch(component) if isinstance(component, str) else None
+    if reference is None:
+        return stage, component
+    if stage is not None:
+        raise ValueError(f"the reference {component!r} names a stage: leave out stage={stage!r}")
+    return int(reference[1]), reference[2]
+
+
+def _expression(what: str, text: str) -> dict[str, str]:
+    try:
+        re.compile(check_text(what, text))
+    except re.error as error:
+        raise ValueError(f"{what} is not a regular expression: {text!r}: {error}") from None
+    return {"$regex": text}
+
+
+def check_query(query: Query) -> Query:
+    """Return the query; raise TypeError if it is not a mapping."""
+    if not isinstance(query, Mapping):
+        raise TypeError(f"a query is a mapping, not {query!r}")
+    return query
+
+
+def query_call(base: str, query: Query, params: Mapping[str, str] | None = None) -> Call[list[dict[str, Any]]]:
+    """Return the request for the documents that match, unchanged."""
+    return _query(base, query, _descriptors, params)
+
+
+def documents_call(base: str, model: type[D], query: Query, params: Mapping[str, str] | None = None) -> Call[list[D]]:
+    """Return the request for the documents that match, all of one type."""
+    return _query(base, query, lambda response: [model.model_validate(one) for one in _descriptors(response)], params)
+
+
+def final_status_call(base: str, rest_uid: str) -> Call[Status | None]:
+    """Return the request for the final status of a run; None if its document is missing or has none yet."""
+    return _query(base, build_query(EXPERIMENT, rest_uid=rest_uid), _final)
+
+
+def _query(
+    base: str, query: Query, decode: Callable[[Response], T], params: Mapping[str, str] | None = None
+) -> Call[T]:
+    content = json_body(dict(query))
+    return Call("POST", f"{PATH_PREFIX}/query", decode, params=params, content=content, is_slow=True, base_url=base)
+
+
+def _descriptors(response: Response) -> list[dict[str, Any]]:
+    found = response.json()["document-descriptors"]
+    if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
+        raise ValueError("not a list of documents")
+    return found
+
+
+def _final(response: Response) -> Status | None:
+    found = [models.ExperimentDocument.model_validate(document).status for document in _descriptors(response)]
+    return next((status for status in found if status.is_final), None)
+
+
+def instances_of(documents: Iterable[About]) -> list[str]:
+    """Return the locations of the runs that documents are about, each once; raise ValueError for a missing one."""
+    if isinstance(documents, Mapping | pydantic.BaseModel | str) or not isinstance(documents, Iterable):
+        raise TypeError(f"documents must be a list, not {type(documents).__name__}")
+    found = {_instance(document): None for document in documents}
+    return list(found)
+
+
+def _instance(document: About) -> str:
+    if not isinstance(document, Mapping | models.Document):
+        example = "such as one of client.datastore.user_metadata(rest_uid=...)"
+        raise TypeError(f"tag takes documents, {example}, not {type(document).__name__}")
+    instance = document.get("instance") if isinstance(document, Mapping) else document.instance
+    if not isinstance(instance, str) or not instance:
+        raise ValueError(f"a document needs the location of its run under 'instance', not {instance!r}")
+    return instance
+
+
+def check_tags(tags: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the tags; raise ValueError if a name is invalid."""
+    for name in check_query(tags):
+        if not isinstance(name, str) or not name or name.startswith("$") or "." in name:
+            raise ValueError(f"the name of a tag must be a text without dots and without a leading $, not {name!r}")
+        if name in RESERVED_TAGS:
+            raise ValueError(f"the tag name {name!r} is reserved: {sorted(RESERVED_TAGS)} identify documents")
+    return dict(tags)
+
+
+def tagged(document: Mapping[str, Any], tags: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a document with tags added where its type has them. They replace those of the same name."""
+    if document["type"] == USER_METADATA:
+        return {**document, **tags}
+    metadata = document.get("metadata") or {}
+    return {**document, "metadata": {**metadata, "userMetadata": {**(metadata.get("userMetadata") or {}), **tags}}}
+
+
+def upsert_calls(base: str, documents: Iterable[Mapping[str, Any]]) -> Iterator[Call[None]]:
+    """Yield the requests that write documents in place of those of the same run, in bodies that the proxy accepts."""
+    batch: list[bytes] = []
+    for document in documents:
+        body = json_body(document)
+        if batch and sum(map(len, batch)) + len(batch) + len(body) > MAX_UPSERT_BYTES:
+            yield _upsert(base, batch)
+            batch = []
+        batch.append(body)
+    if batch:
+        yield _upsert(base, batch)
+
+
+def _upsert(base: str, documents: Iterable[bytes]) -> Call[None]:
+    content = b'{"documents": [' + b",".join(documents) + b"]}"
+    return Call(
+        "POST", f"{PATH_PREFIX}/upsert", _written, replay=Replay.REPEAT, content=content, is_slow=True, base_url=base
+    )
+
+
+def _written(response: Response) -> None:
+    if response.json() != "OK":
+        raise ValueError("the documents were not written")
+
+
+def hello_call(base: str) -> Call[bool]:
+    """Return the request that checks whether a service of the datastore responds."""
+    return Call("GET", "hello/", lambda response: bool(response.json() == "hello"), base_url=base)
 
 
 class Datastore(Group):
@@ -53,8 +244,8 @@ class Datastore(Group):
         self._never_documented: set[str] = set()
         """Unknown runs for whose documents a call has already waited in vain."""
 
-    async def _root(self) -> str:
-        return documents.root(await self._session.services())
+    async def _url(self) -> str:
+        return datastore_url(await self._session.services())
 
     async def is_healthy(self) -> bool:
         """
@@ -63,9 +254,9 @@ class Datastore(Group):
         Raises:
             Unauthorized: The credentials were refused, which says nothing about the datastore.
         """
-        base = await self._root()
+        base = await self._url()
         try:
-            return await self._session.send(documents.hello_call(base))
+            return await self._session.send(hello_call(base))
         except Unauthorized:
             raise
         except (APIError, TransportError, DecodeError):
@@ -86,9 +277,9 @@ class Datastore(Group):
 
         Source: ``POST documents/api/v1.0/query``.
         """
-        params = documents.properties_params(include_properties, stringify_nan=stringify_nan)
-        checked = documents.checked(query)
-        return await self._session.send(documents.query_call(await self._root(), checked, params))
+        params = properties_params(include_properties, stringify_nan=stringify_nan)
+        query = check_query(query)
+        return await self._session.send(query_call(await self._url(), query, params))
 
     async def experiments(
         self,
@@ -109,9 +300,9 @@ class Datastore(Group):
             include_properties: As in `query`. Each document has them as ``property_table``.
             stringify_nan: As in `query`.
         """
-        wanted = filters(EXPERIMENT, query, rest_uid=rest_uid, instance=instance)
-        params = documents.properties_params(include_properties, stringify_nan=stringify_nan)
-        call = documents.documents_call(await self._root(), models.ExperimentDocument, wanted, params)
+        wanted = build_query(EXPERIMENT, query, rest_uid=rest_uid, instance=instance)
+        params = properties_params(include_properties, stringify_nan=stringify_nan)
+        call = documents_call(await self._url(), models.ExperimentDocument, wanted, params)
         return await self._session.send(call)
 
     async def components(
@@ -135,7 +326,7 @@ class Datastore(Group):
             rest_uid: The run, instead of its location, which is then requested first.
             query: Further conditions.
         """
-        wanted = filters(COMPONENT, query, instance=instance, stage=stage, component=component, filename=filename)
+        wanted = build_query(COMPONENT, query, instance=instance, stage=stage, component=component, filename=filename)
         if rest_uid is not None:
             if "instance" in wanted:
                 raise ValueError(f"rest_uid={rest_uid!r} names the run: leave out instance={wanted['instance']!r}")
@@ -143,7 +334,7 @@ class Datastore(Group):
             if not runs:
                 return []
             wanted["instance"] = runs[-1].instance
-        return await self._session.send(documents.documents_call(await self._root(), models.ComponentDocument, wanted))
+        return await self._session.send(documents_call(await self._url(), models.ComponentDocument, wanted))
 
     async def user_metadata(
         self, *, instance: str | None = None, rest_uid: str | None = None, query: Query | None = None
@@ -156,8 +347,8 @@ class Datastore(Group):
             rest_uid: The run.
             query: Further conditions, such as ``{"campaign": "first"}``.
         """
-        wanted = filters(USER_METADATA, query, rest_uid=rest_uid, instance=instance)
-        return await self._session.send(documents.documents_call(await self._root(), models.UserMetadata, wanted))
+        wanted = build_query(USER_METADATA, query, rest_uid=rest_uid, instance=instance)
+        return await self._session.send(documents_call(await self._url(), models.UserMetadata, wanted))
 
     async def tag(self, about: Iterable[About], tags: Mapping[str, Any]) -> list[UserMetadata]:
         """
@@ -180,22 +371,22 @@ class Datastore(Group):
 
         Source: ``POST documents/api/v1.0/upsert``.
         """
-        instances, added = documents.instances_of(about), documents.checked_tags(tags)
+        instances, added = instances_of(about), check_tags(tags)
         written: list[UserMetadata] = []
         for first in range(0, len(instances), MAX_TAGGED_AT_ONCE):
             written += await self._tag(instances[first : first + MAX_TAGGED_AT_ONCE], added)
         return written
 
     async def _tag(self, instances: list[str], tags: Mapping[str, Any]) -> list[UserMetadata]:
-        base = await self._root()
+        base = await self._url()
         wanted = {"type": {"$in": [EXPERIMENT, USER_METADATA]}, "instance": {"$in": instances}}
-        found = await self._session.send(documents.query_call(base, wanted))
-        changed = {(one["instance"], one["type"]): documents.tagged(one, tags) for one in found}
+        found = await self._session.send(query_call(base, wanted))
+        changed = {(one["instance"], one["type"]): tagged(one, tags) for one in found}
         order = [(instance, kind) for instance in instances for kind in (USER_METADATA, EXPERIMENT)]
         missing = [key for key in order if key not in changed]
         if missing:
             raise NotFound(f"the tags were not written: the datastore has no {missing[0][1]} of {missing[0][0]!r}")
-        for call in documents.upsert_calls(base, (changed[key] for key in order)):
+        for call in upsert_calls(base, (changed[key] for key in order)):
             await self._session.send(call)
         return [models.UserMetadata.model_validate(changed[instance, USER_METADATA]) for instance in instances]
 
@@ -263,8 +454,8 @@ class Datastore(Group):
 async def final_status(session: ClientSession, rest_uid: str) -> Status | None:
     """Return the final status of a deleted run, without retries. None if the datastore does not have it or fails."""
     with suppress(APIError, TransportError, DecodeError):
-        base = documents.root(await session.services())
-        return await session.send_once(documents.final_status_call(base, rest_uid))
+        base = datastore_url(await session.services())
+        return await session.send_once(final_status_call(base, rest_uid))
     return None
 
 

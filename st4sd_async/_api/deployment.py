@@ -1,4 +1,4 @@
-"""What a deployment consists of, and who is signed in: ``url-map/`` and ``authorisation/`` of the runtime service."""
+"""Services and token of a deployment: ``url-map/`` and ``authorisation/`` of the runtime service."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from .._errors import APIError, NoToken, UnknownService
 from .._http.call import Call, Response, segment
 from .._http.session import has_user
 from ..models._base import parse_leniently
-from ._base import Group
+from .group import Group
 
-# Not AT_FIRST_USE: with the first of all, pydantic looks for plugins in the files of every installed package, for which
-# no event loop should wait.
+# Built at import, unlike others: for the first one, pydantic searches the files of all installed packages for plugins,
+# which would block the event loop.
 _URLS: pydantic.TypeAdapter[dict[str, str]] = pydantic.TypeAdapter(dict[str, str])
 
 
 def services_call() -> Call[dict[str, str]]:
-    """Where all services are."""
+    """Return the request for the addresses of all services."""
     return Call("GET", "url-map/", _services)
 
 
 def service_call(name: str) -> Call[str]:
-    """Where one service is."""
+    """Return the request for the address of one service."""
     path = f"url-map/{segment(name, 'the name of a service')}"
     return Call("GET", path, _text, not_found_error=UnknownService)
 
 
 def token_call() -> Call[pydantic.SecretStr]:
-    """The token of whoever asks."""
-    return Call("GET", "authorisation/token", _token, error_from_message=_told)
+    """Return the request for the token of the caller."""
+    return Call("GET", "authorisation/token", _token, error_from_message=_no_token)
 
 
 class Deployment(Group):
@@ -80,7 +80,7 @@ class Deployment(Group):
         return await self._session.send(token_call())
 
 
-def _told(message: str) -> type[APIError] | None:
+def _no_token(message: str) -> type[APIError] | None:
     return NoToken if message == "Exception while retrieving token" else None
 
 
@@ -92,7 +92,7 @@ def _services(response: Response) -> dict[str, str]:
 def _text(response: Response) -> str:
     found = response.json()
     if not isinstance(found, str):
-        raise ValueError("no text")
+        raise ValueError("not a text")
     return found
 
 

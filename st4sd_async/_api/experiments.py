@@ -4,27 +4,27 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from .._errors import InvalidPackage, InvalidPayload, StartOutcomeUnknown, UnknownExperiment
-from .._http.call import MAX_REQUEST_BYTES, Call, Response, UnexpectedContent, json_body, model, nothing
+import pydantic
+
+from .. import models
+from .._errors import (
+    InvalidDSL,
+    InvalidPackage,
+    InvalidPayload,
+    InvalidQuery,
+    NotFound,
+    StartOutcomeUnknown,
+    UnknownExperiment,
+    UnknownRelationship,
+)
+from .._http.call import MAX_REQUEST_BYTES, Call, Response, UnexpectedContent, json_body, model, nothing, segment
 from .._http.retry import Replay
+from .._util.printable import is_writable
 from ..models import Experiment, ExperimentList, StartSkeleton
 from ..models.rest_uid import check_rest_uid, is_of_package, is_rest_uid
-from ._base import Group, package_of, registered, secrets_of
-from .registry import (
-    Side,
-    display_params,
-    dsl_call,
-    dsl_text_call,
-    history_call,
-    identifier_path,
-    inheritance_call,
-    listed,
-    printed_call,
-    query_call,
-    tag_call,
-)
+from .group import Group, definition_body, mapping, package_of, problems_of, registered, secrets_of
 
 if TYPE_CHECKING:
     from ..models import History, Inheritance
@@ -32,14 +32,26 @@ if TYPE_CHECKING:
 PACKAGE_FIELDS = frozenset({"base", "metadata", "parameterisation"})
 """The fields of a package's definition."""
 
+Side = Literal["input", "output"]
+"""The two graphs of a relationship."""
+
+
+def identifier_path(identifier: str) -> str:
+    """Return the path of an experiment: ``name``, ``name:tag`` or ``name@digest``."""
+    path = f"experiments/{segment(identifier, 'the identifier of an experiment')}"
+    # The service answers with 500, even to a start, whose outcome would then be unknown.
+    if ":" in identifier and "@" in identifier:
+        raise ValueError(f"the identifier of an experiment has a tag or a digest, not both: {identifier!r}")
+    return path
+
 
 def list_call(params: Mapping[str, str] | None = None) -> Call[ExperimentList]:
-    """All experiments, untagged ones included."""
+    """Return the request for all experiments, untagged ones included."""
     return Call("GET", "experiments/", listed, params=params)
 
 
 def get_call(identifier: str, params: Mapping[str, str] | None = None) -> Call[Experiment]:
-    """One experiment."""
+    """Return the request for one experiment."""
     path = identifier_path(identifier)
     return Call(
         "GET",
@@ -51,8 +63,18 @@ def get_call(identifier: str, params: Mapping[str, str] | None = None) -> Call[E
     )
 
 
+def display_params(*, registry: bool = True, nulls: bool = False, beta: bool = False) -> dict[str, str] | None:
+    """Return the query parameters for what to include; None means the defaults of the service."""
+    params = {
+        **({} if registry else {"hideMetadataRegistry": "y"}),
+        **({"hideNone": "n"} if nulls else {}),
+        **({"hideBeta": "n"} if beta else {}),
+    }
+    return params or None
+
+
 def push_call(package: Mapping[str, Any] | Experiment) -> Call[Experiment]:
-    """A package to add to the registry; the same content again gives the same digest, so it may be repeated."""
+    """Return the request that pushes a package. It may be repeated: the same content has the same digest."""
     definition = package_of(package)
     return Call(
         "POST",
@@ -66,19 +88,47 @@ def push_call(package: Mapping[str, Any] | Experiment) -> Call[Experiment]:
     )
 
 
+def tag_call(identifier: str, tags: Iterable[str]) -> Call[None]:
+    """Return the request that replaces the tags of an experiment."""
+    if isinstance(tags, str) or not isinstance(tags, Iterable):
+        raise TypeError(f"tags are a list of texts, not {'the text ' if isinstance(tags, str) else ''}{tags!r}")
+    names = [_tag(tag) for tag in tags]
+    if not names:
+        raise ValueError("pass at least one tag: the service cannot remove all of them")
+    return Call(
+        "PUT",
+        f"{identifier_path(identifier)}/tag",
+        nothing,
+        replay=Replay.REPEAT,
+        params={"newTags": ",".join(names)},
+        not_found_error=UnknownExperiment,
+    )
+
+
+def _tag(tag: str) -> str:
+    if not is_tag(tag):
+        raise ValueError(f"a tag is a text without commas, not {tag!r}")
+    return tag
+
+
+def is_tag(value: Any) -> bool:
+    """Return whether the service accepts a value as a tag."""
+    return isinstance(value, str) and bool(value.strip()) and "," not in value and is_writable(value)
+
+
 def delete_call(identifier: str) -> Call[None]:
-    """An experiment to delete."""
+    """Return the request that deletes an experiment."""
     return Call("DELETE", identifier_path(identifier), nothing, replay=Replay.DELETE, not_found_error=UnknownExperiment)
 
 
 def skeleton_call(identifier: str) -> Call[StartSkeleton]:
-    """What a start of an experiment may say."""
+    """Return the request for what a start of an experiment accepts."""
     path = f"{identifier_path(identifier)}/start/payload/"
     return Call("GET", path, model(StartSkeleton), not_found_error=UnknownExperiment)
 
 
 def start_call(identifier: str, content: bytes, secrets: tuple[str, ...]) -> Call[str]:
-    """A start, which is never repeated if it may have arrived; gives the rest-uid."""
+    """Return the request that starts an instance, for its rest-uid. It is never repeated if it may have arrived."""
     return Call(
         "POST",
         f"{identifier_path(identifier)}/start",
@@ -94,7 +144,7 @@ def start_call(identifier: str, content: bytes, secrets: tuple[str, ...]) -> Cal
 
 
 def lambda_call(content: bytes, secrets: tuple[str, ...]) -> Call[str]:
-    """A start of an experiment that is in no registry, which is never repeated if it may have arrived."""
+    """Return the request that starts a lambda experiment. It is never repeated if it may have arrived."""
     return Call(
         "POST",
         "experiments/lambda/start",
@@ -106,6 +156,80 @@ def lambda_call(content: bytes, secrets: tuple[str, ...]) -> Call[str]:
         effect="an instance of a lambda experiment was started",
         outcome_unknown_error=StartOutcomeUnknown,
     )
+
+
+def history_call(name: str) -> Call[History]:
+    """Return the request for the versions of an experiment. For an unknown name the service returns empty lists."""
+    if isinstance(name, str) and (":" in name or "@" in name):
+        raise ValueError(f"a history needs a name without tag and digest, not {name!r}")
+    return Call("GET", f"{identifier_path(name)}/history", model(models.History), not_found_error=UnknownExperiment)
+
+
+def query_call(
+    *,
+    package: Mapping[str, Any] | None,
+    relationship: str | None,
+    side: Side,
+    match_version: bool,
+    alone: bool,
+) -> Call[ExperimentList]:
+    """Return the request for the experiments that contain a base package, or for all if none is given."""
+    if package is not None and relationship is not None:
+        raise ValueError("pass package or relationship, not both")
+    if side not in ("input", "output"):
+        raise ValueError(f"side is 'input' or 'output', not {side!r}")
+    query: dict[str, Any] = {}
+    if package is not None:
+        query["package"] = {"definition": mapping("base package", package)}
+    if relationship is not None:
+        if not isinstance(relationship, str) or not relationship:
+            raise ValueError(f"relationship must be the identifier of a relationship, not {relationship!r}")
+        match = {"matchInputGraph": side == "input", "matchOutputGraph": side == "output"}
+        query["relationship"] = {"identifier": relationship, "transform": match}
+    if query:
+        query["common"] = {"matchPackageVersion": match_version, "mustHaveOnePackage": alone}
+    content = definition_body("query", query, InvalidQuery)
+    return Call(
+        "POST",
+        "query/experiments/",
+        listed,
+        content=content,
+        bad_request_error=InvalidQuery,
+        error_from_message=_unknown_relationship,
+    )
+
+
+def printed_call(identifier: str, *, pretty: bool) -> Call[str]:
+    """Return the request for an experiment as the text of a Python dictionary."""
+    params = {"outputFormat": "python-pretty" if pretty else "python"}
+    return Call("GET", identifier_path(identifier), _entry_text, params=params, not_found_error=UnknownExperiment)
+
+
+def dsl_call(identifier: str) -> Call[dict[str, Any]]:
+    """Return the request for the definition of an experiment in DSL 2.0."""
+    path = f"{identifier_path(identifier)}/dsl"
+    return Call("GET", path, _dsl, is_slow=True, not_found_error=UnknownExperiment, bad_request_error=InvalidDSL)
+
+
+def dsl_text_call(identifier: str) -> Call[str]:
+    """Return the request for the definition in DSL 2.0 as YAML."""
+    path = f"{identifier_path(identifier)}/dsl"
+    params = {"outputFormat": "yaml"}
+    return Call(
+        "GET",
+        path,
+        _dsl_text,
+        params=params,
+        is_slow=True,
+        not_found_error=UnknownExperiment,
+        bad_request_error=InvalidDSL,
+    )
+
+
+def inheritance_call(identifier: str) -> Call[Inheritance]:
+    """Return the request for where the variables of an experiment get their values."""
+    path = f"{identifier_path(identifier)}/package-inheritance"
+    return Call("GET", path, model(models.Inheritance, "result"), is_slow=True, not_found_error=UnknownExperiment)
 
 
 class Experiments(Group):
@@ -332,12 +456,29 @@ def _body(definition: Mapping[str, Any]) -> bytes:
     return body
 
 
+def listed(response: Response) -> ExperimentList:
+    """Return the experiments in a reply with ``entries`` and ``problems``."""
+    body = response.json()
+    entries, problems = [], problems_of(body)
+    for entry in body["entries"]:
+        # The service returns invalid entries unchanged. One of them must not hide the others.
+        try:
+            entries.append(Experiment.model_validate(entry))
+        except pydantic.ValidationError as error:
+            problems.append(
+                {"entry": entry, "problem": f"cannot be parsed: {error.error_count()} fields are not as documented"}
+            )
+    return ExperimentList(entries, problems, body)
+
+
 def _policy(content: bytes) -> str:
-    """What to know of a start that a policy may rewrite, since the service breaks down over one it does not know."""
+    """Return a note for a start with a runtime policy: the service fails if it does not know the policy."""
     policy = _runtime_policy(content)
     name = policy.get("name") if isinstance(policy, dict) else None
     return (
-        f" (under the runtimePolicy {name[:60]!r}: the service answers 500 if it has none of that name)" if name else ""
+        f" (with the runtimePolicy {name[:60]!r}: the service answers 500 if it does not know the policy)"
+        if name
+        else ""
     )
 
 
@@ -348,12 +489,12 @@ def _runtime_policy(content: bytes) -> Any:
 def _rest_uid(response: Response) -> str:
     rest_uid = response.json()
     if isinstance(rest_uid, str) and not is_rest_uid(rest_uid):
-        raise UnexpectedContent("a text that is no rest-uid")
+        raise UnexpectedContent("a text that is not a rest-uid")
     return check_rest_uid(rest_uid)
 
 
 def _rest_uid_of(identifier: str, content: bytes) -> Callable[[Response], str]:
-    """Return a decoder for the answer to a start, which refuses the id of another package."""
+    """Return a decoder for the reply to a start. It rejects the id of an instance of another package."""
     # Source: a runtime policy may choose another package [48].
     if _runtime_policy(content):
         return _rest_uid
@@ -362,7 +503,40 @@ def _rest_uid_of(identifier: str, content: bytes) -> Callable[[Response], str]:
     def decode(response: Response) -> str:
         rest_uid = _rest_uid(response)
         if not is_of_package(rest_uid, package):
-            raise UnexpectedContent(f"an id that is not that of an instance of {package!r}")
+            raise UnexpectedContent(f"an id that does not belong to an instance of {package!r}")
         return rest_uid
 
     return decode
+
+
+def _unknown_relationship(message: str) -> type[NotFound] | None:
+    return UnknownRelationship if message.startswith("Unknown relationship") else None
+
+
+def _entry_text(response: Response) -> str:
+    return _text(response.json()["entry"])
+
+
+def _dsl_text(response: Response) -> str:
+    return _text(_dsl_in(response))
+
+
+def _dsl_in(response: Response) -> Any:
+    """Return the DSL in a successful reply; raise `InvalidDSL` if the stored definition is invalid."""
+    body = response.json()
+    if body.get("dsl") is None and body.get("problems"):
+        raise InvalidDSL("the definition in the registry is invalid", detail=body)
+    return body["dsl"]
+
+
+def _dsl(response: Response) -> dict[str, Any]:
+    dsl = _dsl_in(response)
+    if not isinstance(dsl, dict):
+        raise ValueError("not a DSL")
+    return dsl
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError("not a text")
+    return value

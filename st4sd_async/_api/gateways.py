@@ -1,4 +1,4 @@
-"""Gateways, which have the files of runs, and the registry that knows where they are."""
+"""Gateways, which hold the files of runs, and the registry of their addresses."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from .._errors import APIError, DecodeError, NotFound, TransportError, Unauthori
 from .._http.call import Call, Response, json_body, segment
 from .._http.credentials import parse_http_url
 from .._util.redact import raise_unchained
-from ._base import Group
-from .documents import hello_call
+from .datastore import hello_call
+from .group import Group
 
 if TYPE_CHECKING:
     from .._http.session import ClientSession
     from ..models import Document
 
 SERVICE = "cdb-gateway-registry"
-"""Name of the registry among the services."""
+"""Name of the registry among the services of the deployment."""
 CACHE_SECONDS = 600.0
 """How long the address of a gateway is used before it is requested again."""
 ASK_OPERATOR = "ask the operators of the deployment"
 MOST_BYTES = 32 << 20
-"""Bytes of all files that a gateway puts into one answer."""
+"""Most bytes, of all files together, that a gateway sends in one reply."""
 MOST_FILES = 1000
-"""Files that a gateway puts into one answer."""
+"""Most files that a gateway sends in one reply."""
 SCHEME = "file://"
 
 
 @dataclass(frozen=True)
 class Location:
-    """Where the directory of an instance is."""
+    """The location of the directory of an instance."""
 
     gateway: str
     """Id of its gateway."""
@@ -45,34 +45,34 @@ class Location:
         return f"{SCHEME}{self.gateway}{self.path}"
 
     def absolute(self, path: str | os.PathLike[str]) -> str:
-        """The absolute path of a file whose path is given so or relative; raises ValueError if it is not inside."""
+        """Return the absolute path of a file, given absolute or relative; raise ValueError if it is outside."""
         path = os.fspath(path)
         inside = path.removeprefix(f"{self.path}/") if path.startswith("/") else path
         if any(part in ("", ".", "..") for part in inside.split("/")):
             raise ValueError(
-                f"the path of a file is relative to the instance, or begins with {self.path!r}, not {path!r}"
+                f"the path of a file must be relative to the instance, or begin with {self.path!r}, not {path!r}"
             )
         return f"{self.path}/{inside}"
 
 
 def directory(stage: int, component: str) -> str:
-    """The path of a component's working directory in that of its instance; raises ValueError for what is none."""
+    """Return the path of a component's working directory in its instance; raise ValueError if it is invalid."""
     if not isinstance(stage, int) or stage < 0:
-        raise ValueError(f"stage is a whole number from 0, not {stage!r}")
+        raise ValueError(f"stage must be a whole number from 0, not {stage!r}")
     segment(component, "the name of a component")
     return f"stages/stage{stage}/{component}"
 
 
 def location(uri: str) -> Location:
-    """The location that a uri names; raises ValueError if it is none."""
+    """Return the location that a uri names; raise ValueError if it is invalid."""
     gateway, slash, path = uri.removeprefix(SCHEME).partition("/")
     if not uri.startswith(SCHEME) or not gateway or not path.strip("/"):
-        raise ValueError(f"the uri of an instance is file://<id of a gateway>/<path>, not {uri!r}")
+        raise ValueError(f"the uri of an instance must be file://<id of a gateway>/<path>, not {uri!r}")
     return Location(gateway, f"{slash}{path}".rstrip("/"))
 
 
 def location_in(document: Document) -> Location:
-    """Return the location of the run that a document is about; raise DecodeError if the document names none."""
+    """Return the location of the run of a document; raise `DecodeError` if the document has none."""
     try:
         return location(document.instance)
     except ValueError as error:
@@ -80,41 +80,41 @@ def location_in(document: Document) -> Location:
         raise_unchained(DecodeError("POST", where, str(error), path="instance", body=document.instance))
 
 
-def root(services: Mapping[str, str]) -> str:
-    """The root of the registry; raises `NotFound` if it is not among the services."""
+def registry_url(services: Mapping[str, str]) -> str:
+    """Return the root of the registry of gateways; raise `NotFound` if the deployment has none."""
     if SERVICE not in services:
-        raise NotFound(f"this deployment has no gateways: its url-map/ names {sorted(services)} and not {SERVICE!r}")
+        raise NotFound(f"this deployment has no gateways: its url-map/ has {sorted(services)}, but not {SERVICE!r}")
     return services[SERVICE]
 
 
 def resolve_call(base: str, ids: Iterable[str]) -> Call[dict[str, str]]:
-    """The addresses of gateways by their ids; those that the registry does not know are missing."""
+    """Return the request for the addresses of gateways, by id. Unknown ones are left out."""
     return Call("POST", "gateways/api/v1.0/unique_ids", _hosts, content=json_body(list(ids)), base_url=base)
 
 
 def exists_call(base: str, instance: Location, stage: int, component: str) -> Call[bool]:
-    """Whether a component has a working directory."""
+    """Return the request that checks whether a component has a working directory."""
     return Call("GET", "experiment/", _flag, params=_component(instance, stage, component), base_url=base)
 
 
 def component_call(base: str, instance: Location, stage: int, component: str) -> Call[Any]:
-    """The archive of a component's working directory, to be streamed; in its place may come that there is none."""
+    """Return the request for the archive of a component's working directory, to be streamed."""
     what = f"component stage{stage}.{component} of {instance}"
 
     def decode(response: Response) -> None:
-        said = response.json()
-        if said is False:
+        reply = response.json()
+        if reply is False:
             raise NotFound(f"the gateway {instance.gateway!r} does not know the instance {instance}")
-        if said == "":
+        if reply == "":
             raise NotFound(f"there is no directory of {what}")
-        raise ValueError("no archive")
+        raise ValueError("not an archive")
 
     params = _component(instance, stage, component)
     return Call("GET", "experiment/download", decode, expected="an archive", params=params, is_slow=True, base_url=base)
 
 
 def files_call(base: str, instance: Location, paths: Iterable[str]) -> Call[Any]:
-    """The archive of some files of an instance, to be streamed: each has its absolute path, some may be left out."""
+    """Return the request for an archive of files, with absolute paths as names. Files may be missing in it."""
     content = json_body({str(instance): list(paths)})
     return Call(
         "POST", "files/api/v1.1", _no_archive, expected="an archive", content=content, is_slow=True, base_url=base
@@ -133,19 +133,19 @@ def _hosts(response: Response) -> dict[str, str]:
             raise APIError(f"the registry has an address of gateway {name!r} that cannot be used: {ASK_OPERATOR}")
     usable = {name: host for name, host in hosts.items() if parse_http_url(host) is not None}
     if found and not usable:
-        raise ValueError("no addresses")
+        raise ValueError("not addresses")
     return usable
 
 
 def _flag(response: Response) -> bool:
-    said = response.json()
-    if said not in ("True", "False", False, True):
+    flag = response.json()
+    if flag not in ("True", "False", False, True):
         raise ValueError("neither True nor False")
-    return str(said) == "True"
+    return str(flag) == "True"
 
 
 def _no_archive(response: Response) -> None:
-    raise ValueError("no archive")
+    raise ValueError("not an archive")
 
 
 class Gateways(Group):
@@ -168,7 +168,7 @@ class Gateways(Group):
         self._lock = anyio.Lock()
 
     async def _registry(self) -> str:
-        return root(await self._session.services())
+        return registry_url(await self._session.services())
 
     async def resolve(self, ids: Iterable[str]) -> dict[str, str]:
         """

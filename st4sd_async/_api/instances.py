@@ -17,39 +17,57 @@ from ..models import Instance, KeyOutput, Output, Status
 from ..models._base import parse_leniently
 from ..models.properties import is_table
 from ..models.rest_uid import check_rest_uid
-from ._base import AT_FIRST_USE, Group
-from .documents import properties_params
+from .group import DEFER_BUILD, Group
 
 log = logging.getLogger("st4sd_async")
 
-_OUTPUTS: pydantic.TypeAdapter[dict[str, KeyOutput]] = pydantic.TypeAdapter(dict[str, KeyOutput], config=AT_FIRST_USE)
+LEFT_OUT = "left out %d of %d instances in the list of the service, which cannot be parsed; the first: %s"
+
+_OUTPUTS: pydantic.TypeAdapter[dict[str, KeyOutput]] = pydantic.TypeAdapter(dict[str, KeyOutput], config=DEFER_BUILD)
 
 
 def instance_path(rest_uid: str) -> str:
-    """Return the path of one instance; raise ValueError for what is not a rest-uid."""
+    """Return the path of one instance; raise ValueError if the text is not a rest-uid."""
     if not isinstance(rest_uid, str):
-        told = "use the client's verb of that name" if hasattr(rest_uid, "id") else "is an 'await' missing?"
-        raise TypeError(f"a rest-uid is a text, not {type(rest_uid).__name__}: give run.id, or {told}")
+        advice = "use the client's method of that name" if hasattr(rest_uid, "id") else "is an 'await' missing?"
+        raise TypeError(f"a rest-uid is a text, not {type(rest_uid).__name__}: pass run.id, or {advice}")
     return f"instances/{check_rest_uid(rest_uid)}"
 
 
+def properties_params(columns: Iterable[str] | None, *, stringify_nan: bool) -> dict[str, str]:
+    """Return the query parameters for measured properties; {} if none are wanted."""
+    names = [columns] if isinstance(columns, str) else list(columns or ())
+    for name in names:
+        if not check_text("a column", name) or "," in name:
+            raise ValueError(f"the name of a column must be a text without commas, not {name!r}")
+    params = {"stringifyNaN": "true"} if stringify_nan else {}
+    return {"includeProperties": "*" if "*" in names else ",".join(names).lower(), **params} if names else params
+
+
+def check_text(what: str, text: str) -> str:
+    """Return a text; raise TypeError if it is something else."""
+    if not isinstance(text, str):
+        raise TypeError(f"{what} must be a text, not {text!r}")
+    return text
+
+
 def list_call() -> Call[list[Instance]]:
-    """All instances."""
+    """Return the request for all instances."""
     return Call("GET", "instances/", _readable)
 
 
 def get_call(rest_uid: str, params: Mapping[str, str] | None = None) -> Call[Instance]:
-    """All the service keeps of one instance."""
+    """Return the request for everything about one instance."""
     return Call("GET", instance_path(rest_uid), model(Instance), params=params, not_found_error=UnknownRun)
 
 
 def status_call(rest_uid: str) -> Call[Status]:
-    """The status of one instance; "no status yet" is a pending one."""
+    """Return the request for the status of one instance. "No status yet" becomes a pending status."""
     return Call("GET", f"{instance_path(rest_uid)}/status", model(Status), not_found_error=UnknownRun, recover=_pending)
 
 
 def outputs_call(rest_uid: str) -> Call[dict[str, KeyOutput]]:
-    """The key-outputs that exist by now."""
+    """Return the request for the key-outputs that exist now."""
     path = f"{instance_path(rest_uid)}/outputs"
     return Call(
         "GET",
@@ -60,7 +78,7 @@ def outputs_call(rest_uid: str) -> Call[dict[str, KeyOutput]]:
 
 
 def output_call(rest_uid: str, name: str, path: str | None) -> Call[Output]:
-    """The contents of a key-output, or of a file or folder in it."""
+    """Return the request for the contents of a key-output, or of a file or folder in it."""
     where = _output_path(rest_uid, name)
     if path is not None:
         where = f"{where}/{subpath(path)}"
@@ -75,7 +93,7 @@ def output_call(rest_uid: str, name: str, path: str | None) -> Call[Output]:
 
 
 def output_file_call(rest_uid: str, name: str) -> Call[Any]:
-    """The contents of a key-output, to be streamed."""
+    """Return the request for the contents of a key-output, to be streamed."""
     return Call(
         "GET", _output_path(rest_uid, name), _no_file, expected="a file", is_slow=True, not_found_error=UnknownRun
     )
@@ -86,13 +104,13 @@ def _output_path(rest_uid: str, name: str) -> str:
 
 
 def properties_call(rest_uid: str, params: Mapping[str, str] | None = None) -> Call[dict[str, list[Any]]]:
-    """The measured properties, column by column."""
+    """Return the request for the measured properties, column by column."""
     path = f"{instance_path(rest_uid)}/properties"
     return Call("GET", path, _columns, params=params, is_slow=True, not_found_error=UnknownRun)
 
 
 def delete_call(rest_uid: str) -> Call[None]:
-    """An instance to stop and delete. The service answers 400 for one it does not know."""
+    """Return the request that stops and deletes an instance. The service answers with 400 for an unknown one."""
     return Call(
         "DELETE",
         instance_path(rest_uid),
@@ -217,10 +235,10 @@ class Instances(Group):
 
 
 def _readable(response: Response) -> builtins.list[Instance]:
-    """The instances in the list; one that cannot be read does not hide the others."""
+    """Return the instances in the list, without those that cannot be parsed."""
     items, found, problems = response.json(), [], []
     if not isinstance(items, list):
-        raise ValueError("no list of instances")
+        raise ValueError("not a list of instances")
     for item in items:
         try:
             found.append(Instance.model_validate(item))
@@ -228,10 +246,9 @@ def _readable(response: Response) -> builtins.list[Instance]:
             first = error.errors(include_url=False, include_input=False, include_context=False)[0]
             problems.append(f"{'.'.join(map(str, first['loc']))}: {first['msg']}")
     if items and not found:
-        raise ValueError("no list of instances")
+        raise ValueError("not a list of instances")
     if problems:
-        told = "left out %d of %d instances in the list of the service, which cannot be read; the first: %s"
-        log.warning(told, len(problems), len(items), shorten(problems[0]))
+        log.warning(LEFT_OUT, len(problems), len(items), shorten(problems[0]))
     return found
 
 
@@ -244,23 +261,23 @@ def _pending(error: APIError) -> Status | None:
 def _columns(response: Response) -> dict[str, list[Any]]:
     table = response.json()
     if not is_table(table):
-        raise ValueError("no table of properties")
+        raise ValueError("not a table of properties")
     return table
 
 
 def _no_file(response: Response) -> None:
-    raise ValueError("words in place of a file")
+    raise ValueError("not a file")
 
 
 def _output(name: str, response: Response) -> Output:
     if not is_file(response.headers):
-        raise ValueError("words in place of a file")
+        raise ValueError("not a file")
     media_type = response.headers["content-type"].partition(";")[0].strip().lower()
     filename = filename_in(response.headers.get("content-disposition", "")) or name
     return Output(name=name, filename=filename, content=response.body, media_type=media_type)
 
 
 def filename_in(disposition: str) -> str:
-    """The name in a Content-Disposition header, in which the service escapes neither quotes nor UTF-8."""
+    """Return the name in a Content-Disposition header, in which the service escapes neither quotes nor UTF-8."""
     _, _, name = disposition.partition('filename="')
     return name.rpartition('"')[0]

@@ -9,24 +9,24 @@ from .. import models
 from .._errors import APIError, InvalidGraph, UnknownGraph, parse_problems
 from .._http.call import Call, Response, nothing, segment
 from .._http.retry import Replay
-from ._base import Group, complaints, definition_body, flags
+from .group import Group, definition_body, flags, problems_of
 
 if TYPE_CHECKING:
     from ..models import LibraryGraphs
 
 
 def graph_path(name: str) -> str:
-    """The path of one graph."""
+    """Return the path of one graph."""
     return f"library/{segment(name, 'the name of a graph')}/"
 
 
 def list_call(params: Mapping[str, str]) -> Call[LibraryGraphs]:
-    """All graphs."""
+    """Return the request for all graphs."""
     return Call("GET", "library/", _listed, params=params)
 
 
 def get_call(name: str, params: Mapping[str, str]) -> Call[dict[str, Any]]:
-    """One graph; the service answers 400 for one that is not there."""
+    """Return the request for one graph. The service answers with 400 for an unknown one."""
     return Call(
         "GET",
         graph_path(name),
@@ -34,12 +34,12 @@ def get_call(name: str, params: Mapping[str, str]) -> Call[dict[str, Any]]:
         params=params,
         not_found_error=UnknownGraph,
         bad_request_error=InvalidGraph,
-        error_from_message=_told,
+        error_from_message=_unknown_graph,
     )
 
 
 def add_call(graph: Mapping[str, Any]) -> Call[dict[str, Any]]:
-    """A graph to add, which is refused if there is one of its name."""
+    """Return the request that adds a graph. The service refuses it if the name is taken."""
     return Call(
         "POST",
         "library/",
@@ -52,7 +52,7 @@ def add_call(graph: Mapping[str, Any]) -> Call[dict[str, Any]]:
 
 
 def delete_call(name: str) -> Call[None]:
-    """A graph to delete."""
+    """Return the request that deletes a graph."""
     return Call("DELETE", graph_path(name), nothing, replay=Replay.DELETE, not_found_error=UnknownGraph)
 
 
@@ -139,8 +139,8 @@ class Library(Group):
         await self._session.send(delete_call(name))
 
 
-def _told(message: str) -> type[APIError] | None:
-    """In memory; and in a bucket, where the words are those of S3."""
+def _unknown_graph(message: str) -> type[APIError] | None:
+    """Recognise an unknown graph, of a library in memory or in a bucket, whose message is that of S3."""
     return UnknownGraph if message == "Graph does not exist" or "(NoSuchKey)" in message else None
 
 
@@ -153,12 +153,12 @@ def _under(key: str) -> Callable[[Response], dict[str, Any]]:
 
 def _listed(response: Response) -> LibraryGraphs:
     body = response.json()
-    graphs, problems = [], complaints(body)
-    # What cannot be read must not hide the others.
+    graphs, problems = [], problems_of(body)
+    # An invalid graph must not hide the others.
     for index, entry in enumerate(body["entries"]):
         graph = entry.get("graph") if isinstance(entry, Mapping) else None
         if isinstance(graph, Mapping):
             graphs.append(dict(graph))
         else:
-            problems.append({"location": ["entries", index], "message": "cannot be read: it has no graph"})
+            problems.append({"location": ["entries", index], "message": "cannot be parsed: it has no graph"})
     return models.LibraryGraphs(graphs, parse_problems(problems), body)

@@ -13,7 +13,7 @@ from .._errors import APIError, InvalidQuery, InvalidRelationship, UnknownRelati
 from .._http.call import Call, Response, model, nothing, segment
 from .._http.retry import Replay
 from ..models.packages import Parameterisation
-from ._base import Group, checked_definition, complaints, definition_body, mapping, registered, without_nulls
+from .group import Group, checked_definition, definition_body, mapping, problems_of, registered, without_nulls
 
 if TYPE_CHECKING:
     from ..models import Relationship, RelationshipList, RelationshipPayload, Synthesis, SynthesisPreview
@@ -23,35 +23,35 @@ DslVersion = Literal["2.0.0_0.1.0", "1"]
 
 
 def relationship_path(identifier: str) -> str:
-    """The path of one relationship."""
+    """Return the path of one relationship."""
     return f"relationships/{segment(identifier, 'the identifier of a relationship')}/"
 
 
-def _not_there(identifier: str) -> Callable[[str], type[APIError] | None]:
-    """The service answers 400 with the bare identifier where it knows no such relationship to make something of."""
+def _unknown_relationship(identifier: str) -> Callable[[str], type[APIError] | None]:
+    """Return what recognises an unknown relationship: the service answers with 400 and the bare identifier."""
 
-    def telling(message: str) -> type[APIError] | None:
+    def error_from_message(message: str) -> type[APIError] | None:
         return UnknownRelationship if message in (identifier, f"Invalid payload, reason: {identifier}") else None
 
-    return telling
+    return error_from_message
 
 
 def list_call(*, nulls: bool = False) -> Call[RelationshipList]:
-    """All relationships."""
+    """Return the request for all relationships."""
     return Call("GET", "relationships/", _listed, params={"hideNone": "n"} if nulls else None)
 
 
 def get_call(identifier: str) -> Call[Relationship]:
-    """One relationship."""
+    """Return the request for one relationship."""
     return Call(
         "GET", relationship_path(identifier), registered(models.Relationship), not_found_error=UnknownRelationship
     )
 
 
 def push_call(relationship: Mapping[str, Any] | Relationship | RelationshipPayload) -> Call[Relationship]:
-    """A relationship to store, in place of one of the same name."""
-    given = without_nulls(relationship.raw) if isinstance(relationship, models.Relationship) else relationship
-    checked = checked_definition("relationship", given, models.RelationshipPayload, InvalidRelationship)
+    """Return the request that stores a relationship, in place of one of the same name."""
+    unchecked = without_nulls(relationship.raw) if isinstance(relationship, models.Relationship) else relationship
+    checked = checked_definition("relationship", unchecked, models.RelationshipPayload, InvalidRelationship)
     return Call(
         "POST",
         "relationships/",
@@ -64,7 +64,7 @@ def push_call(relationship: Mapping[str, Any] | Relationship | RelationshipPaylo
 
 
 def delete_call(identifier: str) -> Call[None]:
-    """A relationship to delete."""
+    """Return the request that deletes a relationship."""
     path = relationship_path(identifier)
     return Call("DELETE", path, nothing, replay=Replay.DELETE, not_found_error=UnknownRelationship)
 
@@ -72,10 +72,10 @@ def delete_call(identifier: str) -> Call[None]:
 def synthesize_call(
     identifier: str, name: str, parameterisation: Mapping[str, Any] | Parameterisation | None, *, generate: bool
 ) -> Call[Synthesis]:
-    """An experiment to make and store; the same again gives the same digest, so it may be repeated."""
+    """Return the request that synthesizes an experiment. It may be repeated: the digest stays the same."""
     options = {} if generate else {"options": {"generateParameterisation": False}}
-    given = parameterisation.raw if isinstance(parameterisation, Parameterisation) else parameterisation
-    content = {"parameterisation": {} if given is None else mapping("parameterisation", given), **options}
+    presets = parameterisation.raw if isinstance(parameterisation, Parameterisation) else parameterisation
+    content = {"parameterisation": {} if presets is None else mapping("parameterisation", presets), **options}
     return Call(
         "POST",
         f"{relationship_path(identifier)}synthesize/{segment(name, 'the name of an experiment')}/",
@@ -85,14 +85,14 @@ def synthesize_call(
         is_slow=True,
         not_found_error=UnknownRelationship,
         bad_request_error=InvalidRelationship,
-        error_from_message=_not_there(identifier),
+        error_from_message=_unknown_relationship(identifier),
     )
 
 
 def preview_call(identifier: str, dsl_version: DslVersion, platform: str | None) -> Call[SynthesisPreview]:
-    """What a synthesis would give."""
+    """Return the request for a preview of a synthesis."""
     if dsl_version not in (versions := get_args(DslVersion)):
-        raise ValueError(f"dsl_version is one of {versions}, not {dsl_version!r}")
+        raise ValueError(f"dsl_version must be one of {versions}, not {dsl_version!r}")
     params = {"dslVersion": dsl_version, **({"platform": platform} if platform else {})}
     return Call(
         "GET",
@@ -102,12 +102,12 @@ def preview_call(identifier: str, dsl_version: DslVersion, platform: str | None)
         is_slow=True,
         not_found_error=UnknownRelationship,
         bad_request_error=InvalidRelationship,
-        error_from_message=_not_there(identifier),
+        error_from_message=_unknown_relationship(identifier),
     )
 
 
 def query_call(identifier: str | None, input_graph: str | None, output_graph: str | None) -> Call[RelationshipList]:
-    """The relationships whose identifiers match."""
+    """Return the request for the relationships whose identifiers match."""
     graphs = {
         "inputGraph": _expression("input_graph", input_graph),
         "outputGraph": _expression("output_graph", output_graph),
@@ -116,7 +116,7 @@ def query_call(identifier: str | None, input_graph: str | None, output_graph: st
     own = _expression("identifier", identifier)
     query = {**({"identifier": own} if own else {}), **({"transform": transform} if transform else {})}
     if not query:
-        raise ValueError("name an expression for at least one identifier; list() gives all relationships")
+        raise ValueError("pass an expression for at least one identifier; list() returns all relationships")
     return Call(
         "POST",
         "query/relationships/",
@@ -258,33 +258,33 @@ class Relationships(Group):
 
 def _expression(what: str, text: str | None) -> str | None:
     if not isinstance(text, str | None):
-        raise TypeError(f"{what} is a text, a regular expression, not {text!r}")
+        raise TypeError(f"{what} must be a regular expression, not {text!r}")
     try:
         re.compile(text or "")
     except re.error as error:
-        raise ValueError(f"{what} is no regular expression: {text!r}: {error}") from None
+        raise ValueError(f"{what} is not a regular expression: {text!r}: {error}") from None
     return text
 
 
 def _listed(response: Response) -> RelationshipList:
     body = response.json()
-    problems = complaints(body)
+    problems = problems_of(body)
     entries = _readable(body["entries"], problems)
     return models.RelationshipList(entries, parse_problems(problems), body)
 
 
 def _readable(found: Any, problems: list[Any]) -> list[Relationship]:
-    """The entries that can be read; what is wrong with the others is added to the problems."""
+    """Return the entries that can be parsed, and add the problems of the others."""
     if not isinstance(found, list):
-        raise ValueError("no list")
+        raise ValueError("not a list")
     entries = []
     for entry in found:
         try:
             entries.append(models.Relationship.model_validate(entry))
         except pydantic.ValidationError as error:
             name = entry.get("identifier") if isinstance(entry, dict) else None
-            told = f"cannot be read: {error.error_count()} fields are not as documented"
-            problems.append({"identifier": name or "", "problem": told})
+            problem = f"cannot be parsed: {error.error_count()} fields are not as documented"
+            problems.append({"identifier": name or "", "problem": problem})
     return entries
 
 

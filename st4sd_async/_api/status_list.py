@@ -1,4 +1,4 @@
-"""The statuses of all instances, read again and again from ``GET instances/`` of the runtime service."""
+"""The statuses of all instances, from ``GET instances/`` of the runtime service, parsed fast enough for polling."""
 
 from __future__ import annotations
 
@@ -16,49 +16,48 @@ _read_item = SchemaValidator(_ITEM).validate_json
 _read_items = SchemaValidator(
     core_schema.list_schema(core_schema.with_default_schema(_ITEM, default=None, on_error="default"))
 ).validate_json
-"""Of each item the id and the status, as they are, None for what is no object; the rest, most of it, is skipped."""
+"""Keep only the id and the status of each item, unchanged, and None for an item that is not an object."""
 
-_HEAD, _SEAM, _TAIL = b'[{"id": ', b'}, {"id": ', b"}]"
-"""How the service begins, joins and ends its items. The quotes in a seam cannot stand inside a JSON text."""
+_HEAD, _SEPARATOR, _TAIL = b'[{"id": ', b'}, {"id": ', b"}]"
+"""How the service begins, separates and ends items. In a JSON text the quotes of a separator would be escaped."""
 
 
 def objects(items: list[dict[str, Any] | None]) -> list[dict[str, Any]]:
-    """Return the items that are objects, None standing for another; raise ValueError if there are only others."""
+    """Return the items that are objects; raise ValueError if there are items, but no objects."""
     found = [item for item in items if item is not None]
     if items and not found:
-        raise ValueError("no list of instances")
+        raise ValueError("not a list of instances")
     return found
 
 
 class StatusList:
     """
-    Reads the list. An item that is, byte for byte, as it was the last time is not decoded again.
+    Parser of the list that skips items whose bytes have not changed since the last list.
 
-    Most of thousands of runs do not change between two looks, and decoding a list of 10,000 would
-    keep everything else in the event loop waiting for a second, each time.
+    Most of thousands of runs do not change between two lists. Parsing a list of 10,000 would block the event loop for
+    a second each time.
     """
 
     def __init__(self) -> None:
         self._known: dict[int, dict[str, Any]] = {}
-        """Hash of an item's bytes -> what was read from it."""
+        """Hash of an item's bytes -> the parsed item."""
 
     def call(self) -> Call[dict[str, Any]]:
         """
-        Return the statuses as the list has them: rest-uid -> the raw status, None if there is none.
+        Return the request for the raw statuses by rest-uid; None for an instance without a status.
 
-        An item without a rest-uid, or that is not an object, is left out: no run can be asked for by it. If none is
-        an object, it is not the list.
+        Items without a valid rest-uid are left out. If no item is an object, decoding fails.
         """
-        return Call("GET", "instances/", self._read, is_slow=True)
+        return Call("GET", "instances/", self._parse, is_slow=True)
 
-    def _read(self, response: Response) -> dict[str, Any]:
-        items = self._pieced(response.body.strip())
+    def _parse(self, response: Response) -> dict[str, Any]:
+        items = self._split(response.body.strip())
         if items is None:
             items = _read_items(response.body)
         return {item["id"]: item.get("status") for item in objects(items) if is_rest_uid(item.get("id"))}
 
-    def _pieced(self, body: bytes) -> list[dict[str, Any] | None] | None:
-        """The items, read one by one; None if the body is written in another way."""
+    def _split(self, body: bytes) -> list[dict[str, Any] | None] | None:
+        """Return the items, parsed one by one; None if the body is formatted differently."""
         if not (body.startswith(_HEAD) and body.endswith(_TAIL)):
             return None
         known: dict[int, dict[str, Any]] = {}
@@ -78,9 +77,9 @@ class StatusList:
 
 
 def _pieces(body: bytes) -> Iterator[bytes]:
-    """What stands between head, seams and tail, one at a time: of a list of 10,000 a copy would be 50 MB."""
+    """Yield the bytes between the separators one at a time: a copy of a list of 10,000 would take 50 MB."""
     start, last = len(_HEAD), len(body) - len(_TAIL)
-    while (seam := body.find(_SEAM, start, last)) >= 0:
-        yield body[start:seam]
-        start = seam + len(_SEAM)
+    while (end := body.find(_SEPARATOR, start, last)) >= 0:
+        yield body[start:end]
+        start = end + len(_SEPARATOR)
     yield body[start:last]

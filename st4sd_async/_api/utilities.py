@@ -10,20 +10,20 @@ from .._errors import InvalidDSL
 from .._http.call import Call, model, nothing
 from .._http.retry import Replay
 from ..models import Experiment
-from ._base import Group, definition_body, mapping, package_of, secrets_of
+from .group import Group, definition_body, mapping, package_of, secrets_of
 
 if TYPE_CHECKING:
     from ..models import GeneratedPackage
 
 
 def validate_call(dsl: Mapping[str, Any]) -> Call[None]:
-    """A DSL to check."""
+    """Return the request that validates a DSL."""
     content = definition_body("DSL", dsl, InvalidDSL)
     return Call("POST", "utilities/dsl/", nothing, content=content, is_slow=True, bad_request_error=InvalidDSL)
 
 
 def package_call(dsl: Mapping[str, Any], template: Mapping[str, Any] | Experiment | None) -> Call[GeneratedPackage]:
-    """A DSL to make a package for."""
+    """Return the request that generates a package for a DSL."""
     known = {} if template is None else {"pvep": package_of(template)}
     content = definition_body("DSL", {"dsl": mapping("DSL", dsl), **known}, InvalidDSL)
     return Call(
@@ -38,7 +38,7 @@ def package_call(dsl: Mapping[str, Any], template: Mapping[str, Any] | Experimen
 
 
 def push_call(dsl: Mapping[str, Any], package: Mapping[str, Any] | Experiment) -> Call[Experiment]:
-    """A DSL to store, and the package around it; the same again gives the same digest."""
+    """Return the request that stores a DSL and its package. It may be repeated: the digest stays the same."""
     content = {"workflow": {"dsl": mapping("DSL", dsl)}, "pvep": package_of(package)}
     return Call(
         "POST",

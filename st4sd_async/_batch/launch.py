@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from .._api.registry import identifier_path
+from .._api.experiments import identifier_path
 from .._errors import InvalidPayload, Problem
 from .._payload.draft import Draft
 from .._payload.prepare import payload_type_error, prepare, resolve_drafts

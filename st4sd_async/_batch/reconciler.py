@@ -39,7 +39,7 @@ from .reconcile_rules import (
 from .state import METADATA_KEY, LaunchRecord, Proof, State
 
 if TYPE_CHECKING:
-    from .._api.documents import Query
+    from .._api.datastore import Query
     from .._http.session import ClientSession
     from ..models import Instance, Status, UserMetadata
     from .client import BatchClient

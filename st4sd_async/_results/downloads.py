@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
 
 import anyio
 
-from .._api.documents import COMPONENT, filters
+from .._api.datastore import COMPONENT, build_query
 from .._api.gateways import (
     MOST_BYTES,
     MOST_FILES,
@@ -411,7 +411,7 @@ class Downloads:
         is_chosen: bool = True,
     ) -> list[Outcome]:
         """Download files of components."""
-        filters(COMPONENT, component=component, stage=stage, filename=filename)  # raises if they are invalid
+        build_query(COMPONENT, component=component, stage=stage, filename=filename)  # raises if they are invalid
         instance, documents = await self._documents(run, component, stage)
         files = await in_thread(select_files, instance, documents, re.compile(filename or ""))
         progress = ProgressReporter(self._progress, f"files of {run}", len(files), "files")

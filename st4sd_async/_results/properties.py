@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from .._api.documents import EXPERIMENT, REST_UID, properties_params
+from .._api.datastore import EXPERIMENT, REST_UID_FIELDS
+from .._api.instances import properties_params
 from .._errors import (
     APIError,
     DecodeError,
@@ -159,7 +160,7 @@ class PropertiesReader:
         found: list[ExperimentDocument] = []
         include = columns or ["*"]
         for first in range(0, len(rest_uids), MAX_RUNS_PER_QUERY):
-            some = {REST_UID[EXPERIMENT]: {"$in": list(rest_uids[first : first + MAX_RUNS_PER_QUERY])}}
+            some = {REST_UID_FIELDS[EXPERIMENT]: {"$in": list(rest_uids[first : first + MAX_RUNS_PER_QUERY])}}
             with suppress(NotFound):  # a deployment without a datastore
                 found += await self.datastore.experiments(query=some, include_properties=include, stringify_nan=True)
         return {document.rest_uid: document for document in found if document.rest_uid}

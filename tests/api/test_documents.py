@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from st4sd_async import ComponentDocument, DecodeError, ExitStatus, ExperimentDocument, NotFound, Status, UserMetadata
-from st4sd_async._api import documents
-from st4sd_async._api.documents import filters
+from st4sd_async._api import datastore
+from st4sd_async._api.datastore import build_query
+from st4sd_async._api.instances import properties_params
 from st4sd_async._http.call import Call, Response, parse_response
 from st4sd_async.models import ComponentState
 
@@ -211,40 +212,40 @@ def test_what_is_readable_in_an_odd_list_is_kept() -> None:
 )
 def test_filters_become_a_query(given: dict[str, Any], expected: dict[str, Any]) -> None:
     """Texts of filters are expressions, those of a query are what they are."""
-    assert filters("component", given.pop("query", None), **given) == {"type": "component", **expected}
+    assert build_query("component", given.pop("query", None), **given) == {"type": "component", **expected}
 
 
 def test_an_id_is_looked_up_where_its_type_has_it() -> None:
     """It is no expression."""
-    assert filters("experiment", rest_uid="a.b") == {"type": "experiment", "metadata.userMetadata.rest-uid": "a.b"}
-    assert filters("user-metadata", rest_uid="a.b") == {"type": "user-metadata", "rest-uid": "a.b"}
+    assert build_query("experiment", rest_uid="a.b") == {"type": "experiment", "metadata.userMetadata.rest-uid": "a.b"}
+    assert build_query("user-metadata", rest_uid="a.b") == {"type": "user-metadata", "rest-uid": "a.b"}
 
 
 @pytest.mark.parametrize(
     ("given", "error", "words"),
     [
         ({"component": "stage0.Comp", "stage": 0}, ValueError, "the reference 'stage0.Comp' names a stage"),
-        ({"component": "Comp("}, ValueError, r"component is no regular expression: 'Comp\(': missing \)"),
-        ({"component": "stage0.*"}, ValueError, "component is no regular expression: '\\*'"),
-        ({"instance": "["}, ValueError, "instance is no regular expression"),
-        ({"filename": "+"}, ValueError, "filename is no regular expression"),
-        ({"component": 7}, TypeError, "component is a text, not 7"),
-        ({"stage": "0"}, ValueError, "stage is a whole number from 0, not '0'"),
+        ({"component": "Comp("}, ValueError, r"component is not a regular expression: 'Comp\(': missing \)"),
+        ({"component": "stage0.*"}, ValueError, "component is not a regular expression: '\\*'"),
+        ({"instance": "["}, ValueError, "instance is not a regular expression"),
+        ({"filename": "+"}, ValueError, "filename is not a regular expression"),
+        ({"component": 7}, TypeError, "component must be a text, not 7"),
+        ({"stage": "0"}, ValueError, "stage must be a whole number from 0, not '0'"),
         ({"stage": -1}, ValueError, "not -1"),
-        ({"query": {"type": "experiment"}}, ValueError, "the query says 'type' is 'experiment'"),
-        ({"query": {"name": "A"}, "component": "A"}, ValueError, "the query says 'name' is 'A', but the filters"),
+        ({"query": {"type": "experiment"}}, ValueError, "the query has 'experiment' for 'type'"),
+        ({"query": {"name": "A"}, "component": "A"}, ValueError, "the query has 'A' for 'name', but the other filters"),
         ({"query": "name"}, TypeError, "a query is a mapping, not 'name'"),
     ],
 )
 def test_filters_that_will_not_do_are_refused(given: dict[str, Any], error: type[Exception], words: str) -> None:
     """The message shows which one, and why."""
     with pytest.raises(error, match=words):
-        filters("component", given.pop("query", None), **given)
+        build_query("component", given.pop("query", None), **given)
 
 
 def test_properties_are_asked_for_by_name() -> None:
     """In lower case, as the datastore names them; a star is all of them."""
-    asked = documents.properties_params
+    asked = properties_params
 
     assert asked(None, stringify_nan=False) == asked([], stringify_nan=False) == {}
     assert asked(["Energy", "b"], stringify_nan=False) == {"includeProperties": "energy,b"}
@@ -257,13 +258,13 @@ def test_properties_are_asked_for_by_name() -> None:
 
 def test_replies_that_are_no_documents_are_told() -> None:
     """200 alone means nothing: what was promised must be there."""
-    call = documents.query_call(BASE, {"type": "experiment"})
+    call = datastore.query_call(BASE, {"type": "experiment"})
 
     assert parse_response(call, BASE, Response(200, {}, b'{"document-descriptors": [{"a": NaN}]}'))[0]["a"] != 0
     for reply in (b"false", b"{}", b'{"document-descriptors": 1}', b'{"document-descriptors": [1]}', b"<html>"):
         with pytest.raises(DecodeError):
             parse_response(call, BASE, Response(200, {}, reply))
-    (upsert,) = documents.upsert_calls(BASE, [METADATA])
+    (upsert,) = datastore.upsert_calls(BASE, [METADATA])
     with pytest.raises(DecodeError):
         parse_response(upsert, BASE, Response(200, {}, b"false"))
 
@@ -274,13 +275,13 @@ def test_the_end_of_a_run_is_a_final_status() -> None:
 
     def end(*found: dict[str, Any]) -> Status | None:
         reply = json.dumps({"document-descriptors": found}).encode()
-        return parse_response(documents.final_status_call(BASE, "demo-1"), BASE, Response(200, {}, reply))
+        return parse_response(datastore.final_status_call(BASE, "demo-1"), BASE, Response(200, {}, reply))
 
     last = end(running, EXPERIMENT)
     assert last is not None
     assert (last.is_success, last.total_progress) == (True, 1.0)
     assert end() is end(running) is None
-    assert body(documents.final_status_call(BASE, "a"))["metadata.userMetadata.rest-uid"] == "a"
+    assert body(datastore.final_status_call(BASE, "a"))["metadata.userMetadata.rest-uid"] == "a"
 
 
 def test_tags_stand_where_a_type_has_them() -> None:
@@ -288,9 +289,9 @@ def test_tags_stand_where_a_type_has_them() -> None:
     before = json.dumps([EXPERIMENT, METADATA])
     tags = {"campaign": "new", "rating": 5}
 
-    experiment = documents.tagged(EXPERIMENT, tags)
-    metadata = documents.tagged(METADATA, tags)
-    bare = documents.tagged({"type": "experiment", "metadata": None}, tags)
+    experiment = datastore.tagged(EXPERIMENT, tags)
+    metadata = datastore.tagged(METADATA, tags)
+    bare = datastore.tagged({"type": "experiment", "metadata": None}, tags)
 
     assert experiment["metadata"] == {
         **EXPERIMENT["metadata"],
@@ -305,34 +306,34 @@ def test_tags_stand_where_a_type_has_them() -> None:
 def test_no_tag_may_hide_a_document(name: Any) -> None:
     """Neither by its identity nor by a name that the database takes for something else."""
     with pytest.raises(ValueError, match="tag"):
-        documents.checked_tags({name: "x"})
+        datastore.check_tags({name: "x"})
 
 
 def test_documents_tell_their_runs() -> None:
     """Whatever their type, each run once."""
-    several: list[documents.About] = [UserMetadata.model_validate(METADATA), COMPONENT, {"instance": "file://other"}]
+    several: list[datastore.About] = [UserMetadata.model_validate(METADATA), COMPONENT, {"instance": "file://other"}]
 
-    assert documents.instances_of(several) == [INSTANCE, "file://other"]
+    assert datastore.instances_of(several) == [INSTANCE, "file://other"]
     with pytest.raises(ValueError, match="under 'instance', not None"):
-        documents.instances_of([{}])
-    with pytest.raises(TypeError, match="a list of them, not UserMetadata"):
-        documents.instances_of(UserMetadata.model_validate(METADATA))  # type: ignore[arg-type] # on purpose
+        datastore.instances_of([{}])
+    with pytest.raises(TypeError, match="documents must be a list, not UserMetadata"):
+        datastore.instances_of(UserMetadata.model_validate(METADATA))  # type: ignore[arg-type] # on purpose
 
 
 def test_no_request_is_larger_than_the_proxy_lets_pass() -> None:
     """Documents are written in as few requests as that takes, all of them once."""
     several = [{**METADATA, "uid": str(number), "text": "x" * 300_000} for number in range(7)]
 
-    calls = list(documents.upsert_calls(BASE, several))
+    calls = list(datastore.upsert_calls(BASE, several))
 
     assert [len(body(call)["documents"]) for call in calls] == [3, 3, 1]
     assert all(len(call.content or b"") <= 1 << 20 for call in calls)
     assert [one for call in calls for one in body(call)["documents"]] == several
-    assert list(documents.upsert_calls(BASE, [])) == []
+    assert list(datastore.upsert_calls(BASE, [])) == []
 
 
 def test_a_deployment_without_a_datastore_is_told() -> None:
     """The error names what there is."""
-    assert documents.root({"cdb-rest": BASE}) == BASE
-    with pytest.raises(NotFound, match=r"no datastore: its url-map/ names \['consumable-computing'\]"):
-        documents.root({"consumable-computing": BASE})
+    assert datastore.datastore_url({"cdb-rest": BASE}) == BASE
+    with pytest.raises(NotFound, match=r"no datastore: its url-map/ has \['consumable-computing'\]"):
+        datastore.datastore_url({"consumable-computing": BASE})

@@ -16,8 +16,8 @@ from st4sd_async._api.gateways import (
     exists_call,
     files_call,
     location,
+    registry_url,
     resolve_call,
-    root,
 )
 from st4sd_async._errors import DecodeError, NotFound
 from st4sd_async._http.call import Call, Response, parse_response
@@ -101,9 +101,9 @@ def test_every_other_path_is_inside(parts: list[str]) -> None:
 
 def test_a_deployment_may_have_no_registry() -> None:
     """The error names what it has."""
-    assert root({"cdb-gateway-registry": "https://a/ds-registry/", "cdb-rest": "x"}) == "https://a/ds-registry/"
-    with pytest.raises(NotFound, match=r"no gateways.*\['cdb-rest'\] and not 'cdb-gateway-registry'"):
-        root({"cdb-rest": "x"})
+    assert registry_url({"cdb-gateway-registry": "https://a/ds-registry/", "cdb-rest": "x"}) == "https://a/ds-registry/"
+    with pytest.raises(NotFound, match=r"no gateways.*\['cdb-rest'\], but not 'cdb-gateway-registry'"):
+        registry_url({"cdb-rest": "x"})
 
 
 def test_the_registry_is_asked_for_all_ids_at_once() -> None:

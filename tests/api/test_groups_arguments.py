@@ -31,7 +31,7 @@ WRONG: dict[str, tuple[Act, type[Exception], str]] = {
     "a run for its rest-uid": (
         lambda client: client.instances.status(client.run("x")),  # type: ignore[arg-type] # on purpose
         TypeError,
-        r"a rest-uid is a text, not Run: give run\.id, or use the client's verb of that name",
+        r"a rest-uid is a text, not Run: pass run\.id, or use the client's method of that name",
     ),
     "something else for a rest-uid": (
         lambda client: client.instances.delete(5),  # type: ignore[arg-type] # on purpose
@@ -87,7 +87,7 @@ WRONG: dict[str, tuple[Act, type[Exception], str]] = {
     "a base package": (
         lambda client: client.experiments.query(package="git"),  # type: ignore[arg-type] # on purpose
         TypeError,
-        "a base package is a mapping, not str",
+        "a base package must be a mapping, not str",
     ),
     "an object in a base package": (
         lambda client: client.experiments.query(package={"source": object()}),
@@ -97,47 +97,47 @@ WRONG: dict[str, tuple[Act, type[Exception], str]] = {
     "a relationship": (
         lambda client: client.experiments.query(relationship=5),  # type: ignore[arg-type] # on purpose
         ValueError,
-        "relationship is the identifier of one, a text, not 5",
+        "relationship must be the identifier of a relationship, not 5",
     ),
     "a blank relationship": (
         lambda client: client.experiments.query(relationship=""),
         ValueError,
-        "relationship is the identifier of one, a text, not ''",
+        "relationship must be the identifier of a relationship, not ''",
     ),
     "an expression": (
         lambda client: client.relationships.query(identifier=re.compile("x")),  # type: ignore[arg-type] # on purpose
         TypeError,
-        "identifier is a text, a regular expression, not re.compile",
+        "identifier must be a regular expression, not re.compile",
     ),
     "a version": (
         lambda client: client.relationships.preview("x", dsl_version="3"),  # type: ignore[arg-type] # on purpose
         ValueError,
-        r"dsl_version is one of \('2.0.0_0.1.0', '1'\), not '3'",
+        r"dsl_version must be one of \('2.0.0_0.1.0', '1'\), not '3'",
     ),
     "a parameterisation": (
         lambda client: client.relationships.synthesize("x", "y", "text"),  # type: ignore[arg-type] # on purpose
         TypeError,
-        "a parameterisation is a mapping, not str",
+        "a parameterisation must be a mapping, not str",
     ),
     "a DSL as text": (
         lambda client: client.utilities.package_for_dsl("entrypoint: {}"),  # type: ignore[arg-type] # on purpose
         TypeError,
-        "a DSL is a mapping, not str",
+        "a DSL must be a mapping, not str",
     ),
     "a template": (
         lambda client: client.utilities.package_for_dsl(DSL, "text"),  # type: ignore[arg-type] # on purpose
         TypeError,
-        "a package is a mapping or an Experiment, not str",
+        "a package must be a mapping or an Experiment, not str",
     ),
     "an internal DSL": (
         lambda client: client.internal_experiments.push(None, {}),  # type: ignore[arg-type] # on purpose
         TypeError,
-        "a DSL is a mapping, not NoneType",
+        "a DSL must be a mapping, not NoneType",
     ),
     "an internal package": (
         lambda client: client.internal_experiments.push(DSL, None),  # type: ignore[arg-type] # on purpose
         TypeError,
-        "a package is a mapping or an Experiment, not NoneType",
+        "a package must be a mapping or an Experiment, not NoneType",
     ),
     "a password": (
         lambda client: client.image_pull_secrets.create("x", **{**PULL, "password": KEY + LONE}),

@@ -67,7 +67,7 @@ async def test_a_dataset_that_cannot_be_is_an_error(client: Client) -> None:
     [
         ({"bucket": "b"}, r"lacks \['accessKeyID', 'secretAccessKey', 'endpoint'\]"),
         (S3(dataset="other"), "lacks"),
-        (BUCKET.model_copy(update={"dataset": "other"}), "is one itself"),
+        (BUCKET.model_copy(update={"dataset": "other"}), "is a dataset itself"),
         ({"buckets": "b"}, "buckets: Extra inputs are not permitted"),
     ],
     ids=["short", "a dataset", "both", "misspelt"],

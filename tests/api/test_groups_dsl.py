@@ -229,7 +229,7 @@ async def test_a_library_tells_what_it_cannot_read(server: LocalServer, client: 
 
 async def test_what_cannot_be_sent_is_an_error_of_the_same_kind(client: Client) -> None:
     """No mapping, nothing that JSON could say, more than the proxy lets through."""
-    with pytest.raises(TypeError, match="a graph is a mapping, not list"):
+    with pytest.raises(TypeError, match="a graph must be a mapping, not list"):
         await client.library.add([DSL])  # type: ignore[arg-type] # on purpose
     with pytest.raises(InvalidDSL, match="JSON cannot say"):
         await client.utilities.validate_dsl({"entrypoint": object()})

@@ -158,7 +158,7 @@ async def test_the_history_has_all_versions(server: LocalServer, client: Client)
     assert [(one.digest, one.original_tag) for one in history.untagged] == [(first.digest, "latest")]
     assert history.tags[0].created_on is not None
     assert (await client.experiments.history("ghost")).tags == []
-    with pytest.raises(ValueError, match="without tag and digest, not of 'demo:latest'"):
+    with pytest.raises(ValueError, match="without tag and digest, not 'demo:latest'"):
         await client.experiments.history("demo:latest")
 
 

@@ -137,7 +137,7 @@ async def test_a_query_finds_relationships_by_their_beginnings(server: LocalServ
     assert await query(identifier="cheap", output_graph="surrogate") == []
     with pytest.raises(ValueError, match="at least one"):
         await query()
-    with pytest.raises(ValueError, match="input_graph is no regular expression"):
+    with pytest.raises(ValueError, match="input_graph is not a regular expression"):
         await query(input_graph="(")
 
 

@@ -224,8 +224,8 @@ async def test_a_graph_that_cannot_be_read_does_not_hide_the_others(server: Loca
     assert graphs == [{"workflows": []}]
     assert graphs.problems == (
         Problem("", "one is bad"),
-        Problem("entries.0", "cannot be read: it has no graph"),
-        Problem("entries.2", "cannot be read: it has no graph"),
+        Problem("entries.0", "cannot be parsed: it has no graph"),
+        Problem("entries.2", "cannot be parsed: it has no graph"),
     )
     assert graphs.raw == body
 

@@ -68,7 +68,7 @@ async def test_a_bad_package_is_refused(client: Client, server: LocalServer) -> 
     sent = len(server.requests)
     with pytest.raises(InvalidPackage, match=r"has fields \['bases'\]"):
         await client.push({"bases": {}})
-    with pytest.raises(TypeError, match="a package is a mapping or an Experiment, not str"):
+    with pytest.raises(TypeError, match="a package must be a mapping or an Experiment, not str"):
         await client.push("demo")  # type: ignore[arg-type] # on purpose
     assert len(server.requests) == sent
     with pytest.raises(InvalidPackage, match="does not have a name"):
@@ -115,9 +115,7 @@ async def test_a_start_under_a_policy_that_fails_says_so(client: Client, server:
     """The service breaks down over a policy it does not know, which leaves open what came of the start."""
     await client.push(server.example("demo"))
 
-    with pytest.raises(
-        StartOutcomeUnknown, match=r"'demo' was started \(under the runtimePolicy 'nope': .* is unknown"
-    ):
+    with pytest.raises(StartOutcomeUnknown, match=r"'demo' was started \(with the runtimePolicy 'nope': .* is unknown"):
         await client.start("demo", {**MOLECULES, "runtimePolicy": {"name": "nope"}})
 
     assert await client.instances.list() == []

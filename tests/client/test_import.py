@@ -343,11 +343,11 @@ async def test_a_registry_that_is_down_is_told_as_such(there: LocalServer, serve
     ("answer", "words"),
     [
         (Html(200), "a web page where JSON is due"),
-        (shown([]), "something that is not the JSON it should be"),
-        (shown({"entry": {}}), "something that is not the JSON it should be"),
+        (shown([]), "is not the JSON it should be|JSON that is not a definition"),
+        (shown({"entry": {}}), "is not the JSON it should be|JSON that is not a definition"),
         (
             shown({"entry": {"base": {"packages": 5}, "metadata": {"package": {"name": "x"}}}}),
-            "something that is not the JSON it should be",
+            "is not the JSON it should be|JSON that is not a definition",
         ),
     ],
     ids=["page", "list", "blank", "other shape"],
@@ -388,7 +388,7 @@ async def test_a_package_that_cannot_be_had_here_is_told_by_the_service(
     [
         ("registry.example", "demo", "the address of a registry looks like https://registry"),
         ("ftp://registry.example", "demo", "not 'ftp://registry.example'"),
-        ("https://user:pass-word@registry.example", "demo", "must not hold a user or password"),
+        ("https://user:pass-word@registry.example", "demo", "must not contain a user or password"),
         ("user:pass-word@registry.example", "demo", "not 'registry.example'"),
         ("https://registry.example/registry-ui/", None, "identifier is missing"),
         ("https://registry.example/experiment/", None, "identifier is missing"),

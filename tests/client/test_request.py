@@ -86,11 +86,11 @@ async def test_secrets_of_the_body_are_not_quoted(server: LocalServer, client: C
     ("method", "path", "told"),
     [
         ("PATCH", "experiments/", "method must be one of"),
-        ("GET", "", "path is relative to the service"),
-        ("GET", "//elsewhere.example/x", "path is relative"),
-        ("GET", "experiments/../../other", "path is relative"),
-        ("GET", "experiments/?hideNone=y", "its query in params"),
-        ("GET", "https://elsewhere.example/", "path is relative"),
+        ("GET", "", "path must be relative to the service"),
+        ("GET", "//elsewhere.example/x", "path must be relative"),
+        ("GET", "experiments/../../other", "path must be relative"),
+        ("GET", "experiments/?hideNone=y", "the query in params"),
+        ("GET", "https://elsewhere.example/", "path must be relative"),
     ],
 )
 async def test_what_leads_elsewhere_is_not_sent(

@@ -80,4 +80,4 @@ async def test_each_deployment_is_sent_its_own_credentials() -> None:
 
     assert [seen.headers["authorization"] for seen in there.requests] == ["Bearer key-of-there"]
     assert [seen.headers["authorization"] for seen in here.requests] == ["Bearer key-of-here"] * 2
-    assert there.requests[0].path.startswith("/rs/experiments/demo?outputFormat=json")
+    assert there.requests[0].path.startswith("/rs/experiments/demo?hideBeta=n")

@@ -14,7 +14,7 @@ from st4sd_async import (
     DecodeError,
     Status,
 )
-from st4sd_async._api import experiments, instances, registry
+from st4sd_async._api import experiments, instances
 from st4sd_async._http.call import Response, parse_response, parse_retry_after, segment, subpath
 
 from .made_responses import URL, reply
@@ -123,8 +123,8 @@ def test_a_subpath_that_leads_elsewhere_is_refused(text: str) -> None:
 
 def test_paths_are_quoted() -> None:
     """Identifiers keep their signs, everything else is escaped."""
-    assert registry.identifier_path("demo:latest") == "experiments/demo:latest"
-    assert registry.identifier_path("demo@sha256xab") == "experiments/demo@sha256xab"
+    assert experiments.identifier_path("demo:latest") == "experiments/demo:latest"
+    assert experiments.identifier_path("demo@sha256xab") == "experiments/demo@sha256xab"
     assert segment("a b?c#d", "x") == "a%20b%3Fc%23d"
     assert subpath("sub/b c.bin") == "sub/b%20c.bin"
 

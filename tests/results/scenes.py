@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from st4sd_async import Client, Config, Download, DownloadFailed, RetryPolicy, Run
-from st4sd_async._api.documents import root, upsert_calls
+from st4sd_async._api.datastore import datastore_url, upsert_calls
 from st4sd_async.local import LocalServer
 from tests.conftest import FakeClock
 
@@ -114,7 +114,7 @@ async def ended(client: Client, server: LocalServer, name: str, platforms: Seque
 
 async def upsert(client: Client, document: dict[str, Any]) -> None:
     """Let the datastore have a document."""
-    for call in upsert_calls(root(await client._session.services()), [document]):
+    for call in upsert_calls(datastore_url(await client._session.services()), [document]):
         await client._session.send(call)
 
 

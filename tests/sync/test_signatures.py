@@ -12,7 +12,7 @@ import pytest
 import st4sd_async
 from st4sd_async import Config
 from st4sd_async import sync as blocking
-from st4sd_async._api._base import Group
+from st4sd_async._api.group import Group
 from st4sd_async._sync.facade import Blocking
 
 from .stub import STUB, stub

@@ -50,7 +50,7 @@ async def test_what_is_no_run_is_refused(client: Client, server: LocalServer, tm
         lambda run: client.download_files(run, tmp_path),
         lambda run: client.download_component(run, 0, "A", tmp_path),
     ):
-        with pytest.raises(ValueError, match="the uri of an instance is"):
+        with pytest.raises(ValueError, match="the uri of an instance must be"):
             await verb("file://nothing")
 
     assert len(server.requests) == before

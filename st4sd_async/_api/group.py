@@ -1,4 +1,4 @@
-"""What all groups of endpoints are made of."""
+"""What the groups of endpoints share: how they send calls, and how definitions become bodies of requests."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ if TYPE_CHECKING:
 
 E = TypeVar("E", bound=RegistryEntry)
 
-AT_FIRST_USE = pydantic.ConfigDict(defer_build=True)
-"""When what checks a type is built, so that the import is quick."""
+DEFER_BUILD = pydantic.ConfigDict(defer_build=True)
+"""Builds the validator of a type when it is first used, so that the import is fast."""
 
 
 class Group:
-    """A group of endpoints: each method builds a call and sends it."""
+    """A group of endpoints. Each method builds a call and sends it through the session of a client."""
 
     def __init__(self, session: ClientSession) -> None:
         self._session = session
 
 
 def registered(cls: type[E]) -> Callable[[Response], E]:
-    """A decoder for an entry of a registry and what is wrong with it."""
+    """Return a decoder for a registry entry and its problems."""
 
     def decode(response: Response) -> E:
         body = response.json()
@@ -41,40 +41,40 @@ def registered(cls: type[E]) -> Callable[[Response], E]:
     return decode
 
 
-def complaints(body: Mapping[str, Any]) -> list[Any]:
-    """Return what the service says is wrong, in a reply that has ``problems``; [] if that is not a list."""
+def problems_of(body: Mapping[str, Any]) -> list[Any]:
+    """Return the ``problems`` of a reply; [] if they are not a list."""
     found = body.get("problems")
     return list(found) if isinstance(found, list) else []
 
 
 def mapping(what: str, value: object) -> Mapping[str, Any]:
-    """A value that is to be a mapping; raises TypeError if it is none."""
+    """Return a value that must be a mapping; raise TypeError if it is not."""
     if not isinstance(value, Mapping):
-        raise TypeError(f"a {what} is a mapping, not {type(value).__name__}")
+        raise TypeError(f"a {what} must be a mapping, not {type(value).__name__}")
     return value
 
 
 def package_of(package: Mapping[str, Any] | Experiment) -> Mapping[str, Any]:
-    """The definition of a package, in the service's form; raises TypeError if it is none."""
+    """Return the definition of a package in the form of the service; raise TypeError if it is neither."""
     if isinstance(package, Experiment):
         return package.raw
     if not isinstance(package, Mapping):
-        raise TypeError(f"a package is a mapping or an Experiment, not {type(package).__name__}")
+        raise TypeError(f"a package must be a mapping or an Experiment, not {type(package).__name__}")
     return package
 
 
 def secrets_of(definition: Mapping[str, Any]) -> tuple[str, ...]:
-    """The texts in the definition of a package that must not come back in messages."""
+    """Return the credentials in the definition of a package, to redact them from messages."""
     return tuple(text for _, text in credentials_in(definition))
 
 
 def definition_body(what: str, definition: object, cls: type[InvalidDefinition] = InvalidDefinition) -> bytes:
     """
-    The JSON body of something that is sent to be checked or stored.
+    Return the JSON body of a definition.
 
     Raises:
-        TypeError: It is no mapping.
-        InvalidDefinition: JSON cannot say it, or it is over 1 MiB.
+        TypeError: The definition is not a mapping.
+        InvalidDefinition: The definition has values that JSON lacks, or is larger than 1 MiB.
     """
     problem = ""
     try:
@@ -93,28 +93,28 @@ def definition_body(what: str, definition: object, cls: type[InvalidDefinition] 
 def checked_definition(
     what: str, definition: object, model: type[pydantic.BaseModel], cls: type[InvalidDefinition] = InvalidDefinition
 ) -> dict[str, Any]:
-    """What is to be sent, as it was given; raises the error, with all problems, if it does not fit its model."""
+    """Return a definition unchanged; raise ``cls``, with all problems, if it does not fit its model."""
     if isinstance(definition, model):
         return definition.model_dump(exclude_unset=True)
     if not isinstance(definition, Mapping):
-        raise TypeError(f"a {what} is a mapping or a {model.__name__}, not {type(definition).__name__}")
-    given = dict(definition)
+        raise TypeError(f"a {what} must be a mapping or a {model.__name__}, not {type(definition).__name__}")
+    unchanged = dict(definition)
     try:
-        model.model_validate(given)
+        model.model_validate(unchanged)
     except pydantic.ValidationError as error:
         found = error.errors(include_url=False, include_input=False, include_context=False)
     else:
-        return given
+        return unchanged
     raise cls.before_sending(what, [Problem(".".join(str(part) for part in one["loc"]), one["msg"]) for one in found])
 
 
-def flags(**given: bool) -> dict[str, str]:
-    """Query parameters in the service's manner: ``y`` for those that are True, nothing for the others."""
-    return {name: "y" for name, value in given.items() if value}
+def flags(**options: bool) -> dict[str, str]:
+    """Return query parameters: ``y`` for options that are True, nothing for the others."""
+    return {name: "y" for name, value in options.items() if value}
 
 
 def without_nulls(value: Any) -> Any:
-    """A JSON value without the fields that have no value."""
+    """Return a JSON value without fields that are null."""
     if isinstance(value, Mapping):
         return {key: without_nulls(item) for key, item in value.items() if item is not None}
     return [without_nulls(item) for item in value] if isinstance(value, list) else value

@@ -1,4 +1,4 @@
-"""Requests that no other group has a method for."""
+"""Requests of the user's own, for endpoints that no group covers: `Client.request`."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from .._http.call import MAX_REQUEST_BYTES, Call, json_body
 from .._http.retry import Replay
 
 REPLAYS = {"GET": Replay.READ, "PUT": Replay.REPEAT, "DELETE": Replay.DELETE, "POST": Replay.ONCE}
-"""What repeating a request would do, as far as its method tells."""
+"""Whether a request may be repeated, by method."""
 SECRET_FIELDS = {"accessKeyID", "environmentVariables", "password", "secretAccessKey"}
-"""Fields of bodies whose values must not come back in messages."""
+"""Fields of bodies whose values are redacted from messages."""
 
 
 def request_call(
@@ -24,7 +24,7 @@ def request_call(
     services: Mapping[str, str],
     service: str | None,
 ) -> Call[Any]:
-    """A request to a service, the runtime service if none is named; gives the JSON of the reply."""
+    """Return a request to a service, None for the runtime service, whose result is the JSON of the reply."""
     verb = method.upper()
     if verb not in REPLAYS:
         raise ValueError(f"method must be one of {sorted(REPLAYS)}, not {method!r}")
@@ -32,11 +32,11 @@ def request_call(
         raise UnknownService(f"this deployment has no service {service!r}, only {sorted(services)}")
     content = None if json is None else json_body(json)
     if content is not None and len(content) > MAX_REQUEST_BYTES:
-        told = f"{len(content)} bytes are more than the {MAX_REQUEST_BYTES} that the proxy lets through"
-        raise PayloadTooLarge.before_sending([Problem("json", told)])
+        problem = f"{len(content)} bytes are more than the {MAX_REQUEST_BYTES} that the proxy accepts"
+        raise PayloadTooLarge.before_sending([Problem("json", problem)])
     return Call(
         verb,
-        relative(path),
+        quoted_path(path),
         lambda response: response.json(),
         replay=REPLAYS[verb],
         params={name: str(value) for name, value in (params or {}).items()},
@@ -59,9 +59,11 @@ def _secrets(value: Any, *, is_secret: bool = False) -> Iterator[str]:
         yield str(value)
 
 
-def relative(path: str) -> str:
-    """A path below a service, quoted; raises ValueError for one that leads elsewhere or holds a query."""
+def quoted_path(path: str) -> str:
+    """Return a path below a service, quoted; raise ValueError if it leads out of the service or has a query."""
     below = path.removeprefix("/")
     if not below.strip() or "//" in path or {".", ".."} & set(below.split("/")) or {"?", "#"} & set(below):
-        raise ValueError(f"path is relative to the service, as 'experiments/', its query in params, not {path!r}")
+        raise ValueError(
+            f"path must be relative to the service, such as 'experiments/', with the query in params, not {path!r}"
+        )
     return quote(below, safe="/:@%")

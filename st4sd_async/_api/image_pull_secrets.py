@@ -9,60 +9,58 @@ import pydantic
 from .._errors import AlreadyExists, APIError, Conflict, NameTaken, UnknownPullSecret
 from .._http.call import Call, Response, json_body, nothing, segment
 from .._http.retry import Replay
-from ._base import AT_FIRST_USE, Group
+from .group import DEFER_BUILD, Group
 
-_REGISTRIES: pydantic.TypeAdapter[dict[str, list[str]]] = pydantic.TypeAdapter(
-    dict[str, list[str]], config=AT_FIRST_USE
-)
-_NAMES: pydantic.TypeAdapter[list[str]] = pydantic.TypeAdapter(list[str], config=AT_FIRST_USE)
+_REGISTRIES: pydantic.TypeAdapter[dict[str, list[str]]] = pydantic.TypeAdapter(dict[str, list[str]], config=DEFER_BUILD)
+_NAMES: pydantic.TypeAdapter[list[str]] = pydantic.TypeAdapter(list[str], config=DEFER_BUILD)
 
 Password = str | pydantic.SecretStr
 """A password or a token."""
 
 
 def secret_path(name: str) -> str:
-    """The path of one image pull secret."""
+    """Return the path of one image pull secret."""
     return f"image-pull-secrets/{segment(name, 'the name of an image pull secret')}"
 
 
 def list_call() -> Call[dict[str, list[str]]]:
-    """All image pull secrets."""
+    """Return the request for all image pull secrets."""
     return Call("GET", "image-pull-secrets/", lambda response: _REGISTRIES.validate_python(response.json()))
 
 
 def get_call(name: str) -> Call[list[str]]:
-    """The registries of one; the service answers 500 for one that it does not know."""
-    return Call("GET", secret_path(name), _names, not_found_error=UnknownPullSecret, error_from_message=_not_there)
+    """Return the request for the registries of a secret. The service answers with 500 for an unknown one."""
+    return Call("GET", secret_path(name), _names, not_found_error=UnknownPullSecret, error_from_message=_unknown_secret)
 
 
-def _written(name: str, server: str, username: str, password: Password) -> tuple[bytes, tuple[str, ...]]:
-    """The body that makes or changes one, and the texts in it that must not come back in messages."""
-    word = password.get_secret_value() if isinstance(password, pydantic.SecretStr) else password
-    given = {"server": server, "username": username, "password": word}
-    for what, text in given.items():
+def _body(name: str, server: str, username: str, password: Password) -> tuple[bytes, tuple[str, ...]]:
+    """Return the body that creates or replaces a secret, and the texts in it to redact from messages."""
+    plain = password.get_secret_value() if isinstance(password, pydantic.SecretStr) else password
+    fields = {"server": server, "username": username, "password": plain}
+    for what, text in fields.items():
         if not isinstance(text, str) or not text:
-            raise ValueError(f"the image pull secret {name!r} needs a {what}, a text that is not empty")
-    return json_body(given), (word,)
+            raise ValueError(f"the image pull secret {name!r} needs a {what}: a text that is not empty")
+    return json_body(fields), (plain,)
 
 
 def create_call(name: str, server: str, username: str, password: Password) -> Call[None]:
-    """An image pull secret to create, once."""
-    content, secrets = _written(name, server, username, password)
+    """Return the request that creates a secret. It is never repeated."""
+    content, secrets = _body(name, server, username, password)
     return Call(
         "POST",
         secret_path(name),
         nothing,
         replay=Replay.ONCE,
         content=content,
-        error_from_message=_there,
+        error_from_message=_conflict,
         secrets=secrets,
         effect=f"the image pull secret {name!r} was created",
     )
 
 
 def update_call(name: str, server: str, username: str, password: Password) -> Call[None]:
-    """An image pull secret to write, be it there or not."""
-    content, secrets = _written(name, server, username, password)
+    """Return the request that creates or replaces a secret."""
+    content, secrets = _body(name, server, username, password)
     path = secret_path(name)
     return Call("PUT", path, nothing, replay=Replay.REPEAT, content=content, secrets=secrets)
 
@@ -135,11 +133,11 @@ class ImagePullSecrets(Group):
         await self._session.send(update_call(name, server, username, password))
 
 
-def _not_there(message: str) -> type[APIError] | None:
+def _unknown_secret(message: str) -> type[APIError] | None:
     return UnknownPullSecret if "404 Not Found" in message else None
 
 
-def _there(message: str) -> type[Conflict] | None:
+def _conflict(message: str) -> type[Conflict] | None:
     if "conflicts with existing Secret" in message:
         return NameTaken
     return AlreadyExists if "already exists" in message else None

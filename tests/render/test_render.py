@@ -1,4 +1,4 @@
-"""What notebooks and terminals show of things: the important first, and nothing of the service's as markup."""
+"""What notebooks and terminals show of objects: the most important first, and no text of the service as markup."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def pretty(value: Any) -> str:
 
 
 class Reader(HTMLParser):
-    """Reads HTML and fails on whatever could do more than show a text."""
+    """Read HTML, and fail on everything that could do more than show a text."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -71,7 +71,7 @@ class Reader(HTMLParser):
 
 
 def read(source: str) -> str:
-    """The text in some HTML that is whole and harmless."""
+    """Return the text in HTML that is complete and harmless."""
     reader = Reader()
     reader.feed(source)
     reader.close()
@@ -110,7 +110,7 @@ def item() -> Item:
     return Item(HOSTILE, HOSTILE, "refused", 2, Run(HOSTILE, CLIENT), None, UnknownExperiment(HOSTILE), (Path("a"),))
 
 
-THINGS: dict[str, Callable[[], Any]] = {
+MAKERS: dict[str, Callable[[], Any]] = {
     "run": lambda: Run(HOSTILE, CLIENT),
     "status": lambda: status(HOSTILE, HOSTILE, HOSTILE, stages=[HOSTILE], **{"current-stage": HOSTILE}),
     "variables": lambda: status(meta={"userVariables": {"global": {HOSTILE: HOSTILE}}, "platform": HOSTILE}),
@@ -123,13 +123,13 @@ THINGS: dict[str, Callable[[], Any]] = {
 }
 
 
-@pytest.mark.parametrize("make", THINGS.values(), ids=THINGS)
-def test_what_the_service_says_is_never_markup(make: Callable[[], Any]) -> None:
-    """Tags of ours only, with nothing but styles; all of the hostile text is text, and no terminal obeys it."""
-    thing = make()
+@pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
+def test_texts_of_the_service_are_never_markup(make: Callable[[], Any]) -> None:
+    """There are only our tags, with styles only; all hostile text is text, without control characters."""
+    displayed = make()
 
-    assert "<script>alert(1)</script>" in read(thing._repr_html_())
-    shown = pretty(thing)
+    assert "<script>alert(1)</script>" in read(html(displayed))
+    shown = pretty(displayed)
     assert "<script>alert(1)</script>" in shown
     assert all(char.isprintable() or char == "\n" for char in shown)
 
@@ -142,7 +142,7 @@ async def shown_batch(key: str) -> tuple[str, str]:
 
 @pytest.mark.anyio
 async def test_a_batch_shows_its_keys_as_text() -> None:
-    """Keys come from tables that users were given by others."""
+    """Keys may come from tables of other people."""
     source, shown = await shown_batch(HOSTILE.replace("\0", ""))
 
     assert "<script>alert(1)</script>" in read(source)
@@ -152,13 +152,13 @@ async def test_a_batch_shows_its_keys_as_text() -> None:
 
 
 def test_credentials_in_the_address_of_a_package_are_not_shown() -> None:
-    """A git address may have a user and a password."""
+    """A git URL may have a user and a password."""
     assert "me:key" not in html(experiment())
     assert "https://st4sd.example/" in read(html(experiment()))
 
 
-def test_the_failing_component_comes_before_all_else() -> None:
-    """What failed and why, then what to do, then the rest; all that the service said can be unfolded."""
+def test_the_failed_component_comes_first() -> None:
+    """What failed and why, then what to do, then the rest; the complete text of the service can be unfolded."""
     failed = status("finished", "Failed", BOOM, **{"total-progress": 0.0})
 
     said = read(html(failed))
@@ -197,8 +197,8 @@ def test_the_failing_component_comes_before_all_else() -> None:
     ],
     ids=lambda value: str(value)[:40],
 )
-def test_a_status_has_a_word_a_colour_and_a_bar(one: Status, word: str, tone: Tone, share: float | None) -> None:
-    """The bar is left out where the 0 of the service says nothing."""
+def test_a_summary_has_a_word_a_tone_and_a_bar(one: Status, word: str, tone: Tone, share: float | None) -> None:
+    """There is no bar where the progress of 0 means nothing."""
     summary = one._summary()
 
     assert (summary.badge.word, summary.badge.tone) == (word, tone)
@@ -209,7 +209,7 @@ def test_a_status_has_a_word_a_colour_and_a_bar(one: Status, word: str, tone: To
 
 @pytest.mark.parametrize("tone", Tone)
 def test_colours_are_readable_on_light_and_dark(tone: Tone) -> None:
-    """White on them, and they on white and on the page of a dark theme: 3.5 to 1 at least."""
+    """White on them, and they on white and on a dark page: the contrast is at least 3.5 to 1."""
 
     def luminance(colour: str) -> float:
         parts = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
@@ -222,8 +222,8 @@ def test_colours_are_readable_on_light_and_dark(tone: Tone) -> None:
     assert (ours + 0.05) / (luminance("#111111") + 0.05) >= 3.5
 
 
-def test_a_run_is_a_handle_and_says_how_to_go_on() -> None:
-    """It knows no status, and showing it asks nobody."""
+def test_a_run_shows_what_to_call_next() -> None:
+    """It has no status, and showing it sends no request."""
     shown = read(html(Run("demo-1", CLIENT)))
 
     assert "demo-1" in shown
@@ -232,8 +232,8 @@ def test_a_run_is_a_handle_and_says_how_to_go_on() -> None:
     assert pretty(Run("demo-1", CLIENT)).splitlines()[0] == "demo-1"
 
 
-def test_inside_a_list_each_thing_takes_one_line() -> None:
-    """Lists, and dictionaries as `outputs` gives, stay readable; `repr` stays for programs."""
+def test_each_object_in_a_list_is_one_line() -> None:
+    """So are values of a dictionary, as `outputs` returns; `repr` is unchanged."""
     output = KeyOutput.model_validate({"filename": "energies.csv", "final": "yes"})
 
     assert pretty({"Energies": output}) == "{'Energies': <key-output energies.csv final>}"
@@ -243,7 +243,7 @@ def test_inside_a_list_each_thing_takes_one_line() -> None:
 
 
 def test_a_table_shows_some_rows_with_numbers_to_the_right() -> None:
-    """And says how many are missing; runs without any come first."""
+    """It also says how many rows are left out, and which runs have none."""
     table = Properties(("smiles", "energy"), (("CO", -1.25),) * 100, {"demo-1": DownloadError("a", "is lost")})
 
     shown = html(table)
@@ -258,13 +258,13 @@ def test_a_table_shows_some_rows_with_numbers_to_the_right() -> None:
 @pytest.mark.parametrize(
     ("size", "card"), [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (5_250_000, "5.2 MB"), (10**16, "10000.0 TB")]
 )
-def test_sizes_are_for_people(size: int, card: str) -> None:
-    """Three digits and a unit."""
+def test_sizes_have_units(size: int, card: str) -> None:
+    """In powers of 1000."""
     assert format_size(size) == card
 
 
 def test_of_many_runs_those_that_are_alike_share_a_row() -> None:
-    """The worst first, with a count and an example; small, however many there are."""
+    """The worst first, with a count and an example; the card stays small."""
     failed, fine = status("finished", "Failed", BOOM)._summary(), status("finished", "Success")._summary()
     summaries = {f"demo-{n}": failed if n % 3 == 1 else fine if n % 3 else Summary() for n in range(9000)}
 
@@ -278,8 +278,8 @@ def test_of_many_runs_those_that_are_alike_share_a_row() -> None:
     assert len(to_text(card).splitlines()) == 5
 
 
-def test_of_a_few_runs_each_has_a_row() -> None:
-    """In their order, with a bar for those that go on."""
+def test_of_few_runs_each_has_a_row() -> None:
+    """In their order, with a bar if they are running."""
     summaries = {f"demo-{n}": progressing(n / 10)._summary() for n in range(12)}
 
     table = summary_table("run", summaries)
@@ -291,7 +291,7 @@ def test_of_a_few_runs_each_has_a_row() -> None:
 
 
 def test_more_groups_than_rows_are_counted() -> None:
-    """However different the reasons are."""
+    """If there are more reasons than rows."""
     summaries = {
         f"demo-{n}": status("finished", "Failed", f"Job: stage0.C{n}. Returncode 1")._summary() for n in range(50)
     }
@@ -303,7 +303,7 @@ def test_more_groups_than_rows_are_counted() -> None:
 
 
 def test_long_texts_are_cut() -> None:
-    """A megabyte of an error does not become a megabyte of a notebook."""
+    """An error of a megabyte does not make a notebook of a megabyte."""
     endless = status("finished", "Failed", "Job: stage0.Boom. " + "very long " * 10_000)
 
     assert len(html(endless)) < 8000
@@ -311,8 +311,8 @@ def test_long_texts_are_cut() -> None:
     assert "x [...] x" in line_of("x" * 5000)
 
 
-def test_a_refused_launch_shows_why() -> None:
-    """The class of the error, and its message."""
+def test_a_refused_launch_shows_the_error() -> None:
+    """Its class and its message."""
     refused = Item("C1", "demo", "refused", 1, None, None, UnknownExperiment("there is none"), ())
     failed = Item("C2", "demo", "failed", 1, Run("demo-1", CLIENT), status("finished", "Failed", BOOM), None, ())
 

@@ -128,7 +128,7 @@ def status_to_json(status: Status, secrets: Iterable[str]) -> str:
     """Return a status as stored in the journal. Credentials in the error description are masked."""
     kept = {name: value for name, value in status.raw.items() if name != "meta"}
     problem = kept.get("error-description")
-    if isinstance(problem, str):
+    if problem and isinstance(problem, str):
         kept["error-description"] = redact(problem, secrets)
     return json.dumps(kept)
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import anyio
-import pytest
 
 from st4sd_async import Batch, Client, Config, Item, Launch
 from st4sd_async.local import LocalServer
@@ -44,22 +43,9 @@ class QuickClock:
         return time.time() + self._gained
 
 
-@pytest.fixture
-def server() -> Iterator[LocalServer]:
-    with LocalServer(speed=FACTOR, slots=1000) as running:
-        yield running
-
-
 def connect(server: LocalServer, **changes: Any) -> Client:
     settings = {"settle": 30.0, "poll_interval": 1.0, "grace": 5.0, "clock": QuickClock(), **changes}
     return Client(server.url, api_key=server.api_key, config=Config(**settings))
-
-
-@pytest.fixture
-async def client(server: LocalServer) -> AsyncIterator[Client]:
-    async with connect(server) as opened:
-        await opened.push(server.example("demo"))
-        yield opened
 
 
 def launch(number: int = 0, **parts: Any) -> Launch:

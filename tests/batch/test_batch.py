@@ -29,8 +29,6 @@ from st4sd_async import (
 from st4sd_async.local import Delay, DropAfter, Html, LocalServer, Reply
 
 from .batches import START, connect, launch, launches, once, run_all, started_numbers, until
-from .batches import client as client
-from .batches import server as server
 
 pytestmark = pytest.mark.anyio
 

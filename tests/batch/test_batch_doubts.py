@@ -16,8 +16,6 @@ from st4sd_async import Batch, Client, RunFailed, StartOutcomeUnknown, UnknownRu
 from st4sd_async.local import Delay, DropAfter, DropBefore, Html, LocalServer, Reply, ShortList
 
 from .batches import FACTOR, START, launch, launches, once, run_all, started_numbers
-from .batches import client as client
-from .batches import server as server
 
 pytestmark = pytest.mark.anyio
 

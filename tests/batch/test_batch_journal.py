@@ -17,8 +17,6 @@ from st4sd_async import Client, Config, InvalidPayload, JournalError, JournalLoc
 from st4sd_async.local import LocalServer, Reply
 
 from .batches import START, all_bytes, launch, launches, once, run_all, started_numbers
-from .batches import client as client
-from .batches import server as server
 
 pytestmark = pytest.mark.anyio
 

@@ -16,8 +16,6 @@ from st4sd_async.local import Delay, DropAfter, DropBefore, LocalServer
 from st4sd_async.sync import Client as BlockingClient
 
 from .batches import START, QuickClock, launch, launches, once, run_all, started_numbers, until
-from .batches import client as client
-from .batches import server as server
 
 pytestmark = pytest.mark.anyio
 

@@ -21,8 +21,6 @@ from st4sd_async._http.session import ClientSession
 from st4sd_async.local import LocalServer, Reply, ShortList
 
 from .batches import START, launch, launches, once, run_all, started_numbers
-from .batches import client as client
-from .batches import server as server
 from .journal_helpers import open_journal, read_journal
 from .journals import FORMAT_1, copied
 

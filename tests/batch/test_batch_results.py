@@ -12,8 +12,6 @@ from st4sd_async import Client, Launch, UnknownOutput
 from st4sd_async.local import LocalServer, Reply
 
 from .batches import START, launch, launches, run_all
-from .batches import client as client
-from .batches import server as server
 
 pytestmark = pytest.mark.anyio
 

@@ -11,9 +11,7 @@ import pytest
 from st4sd_async import Client, Launch, Run
 from st4sd_async.local import LocalServer
 
-from .batches import client as client
 from .batches import run_all
-from .batches import server as server
 from .journals import FORMAT_1, copied
 
 pytestmark = pytest.mark.anyio

@@ -1,4 +1,4 @@
-"""A payload full of secrets that can be told in any text, and where to look for them."""
+"""A payload full of secrets that can be recognised in any text, and functions to search for them."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import pytest
 
 from .tools import reachable
 
-# Each secret is made of its mark, which is all letters, and of what quoting changes. A message that
-# holds a mark, whole or the first five letters of it, has quoted the secret.
+# Each secret has its mark, which is all letters, and characters that quoting changes. A text that has
+# the first five letters of a mark has quoted the secret.
 MARKS = ("QKEYXA", "QTOKXB", "QIDSXC", "QSECXD", "QUPIXE", "QUPSXF", "QENVXG", "QINPXH", "QDATXJ")
 KEY = "QKEYXA+/=%QKEYXA\"'QKEYXA=="
 TOKEN = "QTOKXB|QTOKXB+/=&<QTOKXB"
@@ -42,17 +42,17 @@ PAYLOAD: dict[str, Any] = {
 
 
 def payload() -> dict[str, Any]:
-    """A payload that is full of secrets."""
-    return json.loads(json.dumps(PAYLOAD))  # type: ignore[no-any-return] # what was put in comes out
+    """Return a payload that is full of secrets."""
+    return json.loads(json.dumps(PAYLOAD))  # type: ignore[no-any-return] # a copy of the same type
 
 
 def leaks(text: str) -> set[str]:
-    """The marks that a text holds, whole or cut."""
+    """Return the marks that a text contains, whole or cut."""
     return {mark for mark in MARKS if mark[:5] in text}
 
 
-def told(root: object) -> str:
-    """All that printing an object, and everything that hangs on it, can show; bytes and pickled errors in letters."""
+def all_texts(root: object) -> str:
+    """Return all that printing an object, and everything reachable from it, can show. Bytes are shown as letters."""
     pickled = pickle.dumps(root) if isinstance(root, BaseException) else b""
     return "\n".join(
         value.decode("latin-1") if isinstance(value, bytes) else f"{value!s}\n{value!r}"
@@ -61,7 +61,7 @@ def told(root: object) -> str:
 
 
 def logged(caplog: pytest.LogCaptureFixture) -> str:
-    """All that any handler can make of what was logged."""
+    """Return all that a handler can show of the log records."""
     formatter = logging.Formatter("%(name)s %(message)s")
     return "\n".join(
         f"{formatter.format(record)} {record.args!r} {record.exc_info!r} {record.stack_info!r}"
@@ -70,12 +70,12 @@ def logged(caplog: pytest.LogCaptureFixture) -> str:
 
 
 def changed(**parts: Any) -> dict[str, Any]:
-    """The payload with other parts."""
+    """Return the payload with other parts."""
     return {**payload(), **parts}
 
 
 async def outcome(operation: Callable[[], Awaitable[Any]]) -> BaseException | None:
-    """How it ended; what it gave is the caller's and no message."""
+    """Return the error of an operation. None means success."""
     try:
         await operation()
     except Exception as error:

@@ -1,7 +1,7 @@
 """
-What the tests of downloads share: one server for all tests of a file, and for each test a run of its own.
+Helpers of the tests of downloads: one server for all tests of a file, and a run for each test.
 
-A file that wants ``scene`` or ``server`` imports ``shared`` too.
+A file that uses ``scene`` or ``server`` imports ``shared`` too.
 """
 
 from __future__ import annotations
@@ -29,45 +29,45 @@ Outcomes = list[Download | DownloadFailed]
 
 @pytest.fixture(scope="module")
 def shared() -> Iterator[LocalServer]:
-    """A server whose time stands still, and which has answered questions about a run before."""
+    """A server whose time stands still, and which has answered requests for a run before."""
     with LocalServer(speed=0) as running:
-        asyncio.run(_try_out(running))
+        asyncio.run(_warm_up(running))
         gc.collect()
-        gc.freeze()  # a test that looks for what it left open need not look at all that was there before
+        gc.freeze()  # so that tests that search for open resources skip older objects
         yield running
         gc.unfreeze()
 
 
-async def _try_out(server: LocalServer) -> None:
+async def _warm_up(server: LocalServer) -> None:
     async with Client(server.url, api_key=server.api_key, config=settings()) as client:
         await (await finished(client, server)).components()
 
 
 @pytest.fixture
 def server(shared: LocalServer) -> Iterator[LocalServer]:
-    """That server, without faults."""
+    """The shared server, without faults."""
     yield shared
     shared.faults.clear()
 
 
 @dataclass
 class Scene:
-    """A run that is over, with files of its own, and a client that is asked about it."""
+    """A run that is over, with its own files, and a client."""
 
     server: LocalServer
     client: Client
     run: Run
     instance: Path
     folder: Path
-    """A folder that holds the target and nothing else."""
+    """A folder with only the target in it."""
 
     @property
     def target(self) -> Path:
-        """Where the files are to be."""
+        """Folder for the downloads."""
         return self.folder / "target"
 
     def write(self, name: str, content: bytes = b"content\n", component: str = COMPUTE) -> Path:
-        """Let a component have left a file."""
+        """Write a file as if a component had."""
         file = self.instance / component / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(content)
@@ -86,7 +86,7 @@ class Scene:
         return await self.client.download_outputs(self.run, self.target, unpack=True)
 
     def expected(self, verb: str) -> dict[str, bytes]:
-        """All files of the target in the end, by the verb that brings them."""
+        """Return all files that a kind of download leaves in the target."""
         report = self.instance / "stages/stage1/Report"
         if verb == "files":
             return {f"{COMPUTE}/{name}": data for name, data in files_in(self.instance / COMPUTE).items()}
@@ -95,9 +95,9 @@ class Scene:
         folder = {f"Folder/{name}": data for name, data in files_in(report / "results").items()}
         return {**folder, "Energies/energies.csv": (self.instance / COMPUTE / "energies.csv").read_bytes()}
 
-    def check(self, verb: str, outcomes: Outcomes = []) -> None:  # noqa: B006 -- nobody changes it
-        """What holds whatever happened: nothing half, nothing elsewhere, nothing left, errors of ours."""
-        assert os.listdir(self.folder) in ([], ["target"])  # noqa: PTH208 -- names are all there is to see
+    def check(self, verb: str, outcomes: Outcomes = []) -> None:  # noqa: B006 -- never changed
+        """Check what must always hold: no partial or temporary files, nothing elsewhere, only our errors."""
+        assert os.listdir(self.folder) in ([], ["target"])  # noqa: PTH208 -- only names are needed
         if self.target.is_dir():
             assert files_in(self.target).items() <= self.expected(verb).items()
             assert leftovers(self.target) == []
@@ -105,11 +105,11 @@ class Scene:
             assert isinstance(error, St4sdError)
             assert_ours_or_system(error)
         whole(one for one in outcomes if isinstance(one, Download))
-        gc.collect()  # what was not closed warns now
+        gc.collect()  # unclosed resources warn now
 
 
 def assert_ours_or_system(error: BaseException) -> None:
-    """Fail if an exception leads to one of the HTTP engine's; what the disk or the archive said may be its cause."""
+    """Fail if an exception leads to one of the HTTP engine. Its cause may be an error of the disk or archive."""
     cause = error.__cause__
     if cause is None:
         assert_ours(error)
@@ -117,14 +117,14 @@ def assert_ours_or_system(error: BaseException) -> None:
 
 @pytest.fixture
 async def scene(server: LocalServer, tmp_path: Path) -> AsyncIterator[Scene]:
-    """A run that is over."""
-    async with staged(server, tmp_path) as made:
-        yield made
+    """A run that is over, and a client."""
+    async with staged(server, tmp_path) as scene:
+        yield scene
 
 
 @asynccontextmanager
 async def staged(server: LocalServer, tmp_path: Path, **changes: Any) -> AsyncIterator[Scene]:
-    """A run that is over, and a client with other settings."""
+    """Yield a run that is over, and a client with other settings."""
     (folder := tmp_path / "outside").mkdir()
     async with Client(server.url, api_key=server.api_key, config=settings(**changes)) as client:
         run = await another(client, server)

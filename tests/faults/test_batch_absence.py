@@ -16,8 +16,8 @@ from st4sd_async.local import BadJson, BreakOff, Delay, DropAfter, DropBefore, H
 from st4sd_async.local.engine.instance_files import FROM_CLUSTER
 from st4sd_async.local.http.faults import Fault
 from tests.batch.batches import START, QuickClock, connect, launch, launches, run_all, until
-from tests.batch.batches import client as client
-from tests.batch.batches import server as server
+from tests.batch.conftest import client as client
+from tests.batch.conftest import server as server
 
 pytestmark = pytest.mark.anyio
 

@@ -9,8 +9,8 @@ import pytest
 from st4sd_async import Client, DecodeError
 from st4sd_async.local import BadJson, LocalServer
 from tests.batch.batches import START, launches, once, run_all, started_numbers
-from tests.batch.batches import client as client
-from tests.batch.batches import server as server
+from tests.batch.conftest import client as client
+from tests.batch.conftest import server as server
 
 pytestmark = pytest.mark.anyio
 

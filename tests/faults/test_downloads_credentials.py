@@ -16,7 +16,7 @@ from st4sd_async.local import LocalServer, Reply
 from tests.results.archives import Entry, build
 
 from .gateways import another, archive, gateway, register
-from .marks import KEY, TOKEN, leaks, logged, outcome, told
+from .marks import KEY, TOKEN, all_texts, leaks, logged, outcome
 from .raw import Answer, Exchange, RawServer, Seen, reply, sign_in
 from .scenes import server as server
 from .scenes import shared as shared
@@ -196,7 +196,7 @@ async def test_a_gateway_that_quotes_a_credential(
 
     assert leaks(logged(watched)) == set()
     for one in [*errors, *results]:
-        assert leaks(told(one)) == set()
+        assert leaks(all_texts(one)) == set()
     assert leaks(written(tmp_path)) == set()
 
 
@@ -211,7 +211,7 @@ async def test_addresses_that_hold_secrets(
             found = await everything(client, run, tmp_path)
 
     assert leaks(logged(watched)) == set()
-    assert all(leaks(told(one)) == set() for one in found)
+    assert all(leaks(all_texts(one)) == set() for one in found)
 
 
 async def test_uris_that_hold_secrets(server: LocalServer, tmp_path: Path, watched: pytest.LogCaptureFixture) -> None:

@@ -14,7 +14,7 @@ from st4sd_async._api import experiments
 from st4sd_async._http.credentials import Credential, Credentials
 from tests.conftest import FakeClock
 
-from .marks import DATA, INPUT, KEY, PAYLOAD, TOKEN, changed, leaks, logged, outcome, payload, told
+from .marks import DATA, INPUT, KEY, PAYLOAD, TOKEN, all_texts, changed, leaks, logged, outcome, payload
 from .raw import RawServer, reply
 from .tools import settings
 
@@ -78,7 +78,7 @@ async def test_no_secret_in_a_refusal_of_our_own(
 
     assert isinstance(error, InvalidPayload)
     assert server.requests == []
-    assert leaks(told(error)) == set()
+    assert leaks(all_texts(error)) == set()
     assert leaks(logged(watched)) == set()
 
 
@@ -104,7 +104,7 @@ def test_no_secret_in_a_setting_that_is_refused(make: Callable[[], Client]) -> N
     with pytest.raises(ConfigError) as caught:
         make()
 
-    assert leaks(told(caught.value)) == set()
+    assert leaks(all_texts(caught.value)) == set()
 
 
 @pytest.mark.parametrize(
@@ -124,4 +124,4 @@ async def test_no_secret_in_the_refusal_of_a_credential(bad: str, form: str, tmp
 
     assert isinstance(error, ConfigError)
     assert server.requests == []
-    assert leaks(told(error)) == set()
+    assert leaks(all_texts(error)) == set()

@@ -15,7 +15,7 @@ import pytest
 
 from st4sd_async import BadRequest, Client, DecodeError, RetryPolicy
 
-from .marks import KEY, MARKS, PAYLOAD, TOKEN, changed, leaks, logged, outcome, payload, told
+from .marks import KEY, MARKS, PAYLOAD, TOKEN, all_texts, changed, leaks, logged, outcome, payload
 from .raw import Answer, Exchange, RawServer, close, cut, head, never, raw, reply, reset
 from .tools import settings
 
@@ -193,7 +193,7 @@ async def test_no_secret_in_anything_that_is_told(
 
     assert leaks(logged(watched)) == set()
     for error in errors:
-        assert leaks(told(error)) == set(), re.sub(r"(Q[A-Z]{4}).*", r"\1...", f"{error}")
+        assert leaks(all_texts(error)) == set(), re.sub(r"(Q[A-Z]{4}).*", r"\1...", f"{error}")
 
 
 @pytest.mark.parametrize("form", ["text", "provider", "coroutine", "file", "input"])
@@ -276,7 +276,7 @@ async def test_a_credential_that_was_replaced_stays_hidden() -> None:
         error = await outcome(client.instances.list)
 
     assert len(first) == 2
-    assert leaks(told(error)) == set()
+    assert leaks(all_texts(error)) == set()
 
 
 QUOTED = [f"x {KEY}", f"{'y' * 60} {KEY}"]
@@ -309,4 +309,4 @@ async def test_what_a_model_says_of_a_value_quotes_no_credential(text: str) -> N
         with pytest.raises(DecodeError) as caught:
             await client.instances.get(LISTED)
 
-    assert not leaks(told(caught.value))
+    assert not leaks(all_texts(caught.value))

@@ -12,7 +12,7 @@ import pytest
 from st4sd_async import S3, Client, S3Error, S3Store
 from st4sd_async.local import LocalServer
 from st4sd_async.local.runtime.storage import Bucket
-from tests.faults.marks import logged, outcome, told
+from tests.faults.marks import all_texts, logged, outcome
 from tests.faults.raw import Exchange, RawServer, head
 from tests.results.s3.tools import KEY_ID, MOLECULES, SECRET, Storage, demo
 
@@ -63,7 +63,7 @@ async def test_no_secret_in_anything_that_is_told(
     assert isinstance(strict, S3Error)
     assert refused.code == ("SignatureDoesNotMatch" if listening else "")
     for thing in (refused, strict, *found, *shown, documents):
-        assert leaks(told(thing)) == []
+        assert leaks(all_texts(thing)) == []
     assert leaks(f"{staged} {staged.as_inputs()} {store} {client} {server} {parsed(bucket)}") == []
     assert leaks(logged(caplog)) == []
     assert leaks("".join(path.read_text(errors="replace") for path in everything(server.directory(run.id)))) == []
@@ -89,7 +89,7 @@ async def test_no_secret_in_the_word_of_a_service(client: Client, storage: Stora
 
     assert isinstance(error, S3Error)
     assert error.status == 403
-    assert leaks(told(error)) == []
+    assert leaks(all_texts(error)) == []
 
 
 async def test_they_did_reach_the_bucket(client: Client, storage: Storage, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from ._api.gateways import MOST_BYTES, SCHEME
 from ._render.displayable import Displayable
 from ._results.tables import CSV_FILES
 from ._util.field_docs import document_fields
-from .models.rest_uid import check_rest_uid
+from .models.runs import check_rest_uid
 
 if TYPE_CHECKING:
     import os

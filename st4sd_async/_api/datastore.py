@@ -19,7 +19,7 @@ from .._errors import APIError, DecodeError, NotFound, NotReady, TransportError,
 from .._http.call import MAX_REQUEST_BYTES, Call, Response, json_body
 from .._http.retry import Replay
 from ..models import Status
-from ..models.rest_uid import check_rest_uid
+from ..models.runs import check_rest_uid
 from .group import Group
 from .instances import check_text, properties_params, status_call
 

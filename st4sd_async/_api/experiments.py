@@ -23,7 +23,7 @@ from .._http.call import MAX_REQUEST_BYTES, Call, Response, UnexpectedContent, j
 from .._http.retry import Replay
 from .._util.printable import is_writable
 from ..models import Experiment, ExperimentList, StartSkeleton
-from ..models.rest_uid import check_rest_uid, is_of_package, is_rest_uid
+from ..models.runs import check_rest_uid, is_of_package, is_rest_uid
 from .group import Group, definition_body, mapping, package_of, problems_of, registered, secrets_of
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from .._util.printable import shorten
 from ..models import Instance, KeyOutput, Output, Status
 from ..models._base import parse_leniently
 from ..models.properties import is_table
-from ..models.rest_uid import check_rest_uid
+from ..models.runs import check_rest_uid
 from .group import DEFER_BUILD, Group
 
 log = logging.getLogger("st4sd_async")

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic_core import SchemaValidator, core_schema
 
 from .._http.call import Call, Response
-from ..models.rest_uid import is_rest_uid
+from ..models.runs import is_rest_uid
 
 _FIELD = core_schema.typed_dict_field(core_schema.any_schema(), required=False)
 _ITEM = core_schema.typed_dict_schema({"id": _FIELD, "status": _FIELD})

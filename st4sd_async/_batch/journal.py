@@ -32,7 +32,7 @@ from .._util.file_lock import FileLock, LocksUnsupported
 from .._util.printable import shorten
 from .._util.redact import raise_unchained
 from .._util.threads import in_thread
-from ..models.rest_uid import is_rest_uid
+from ..models.runs import is_rest_uid
 from . import schema
 from .journal_file import check_is_journal
 from .schema import Statement

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from math import inf
 
-from ..models.rest_uid import is_of_package, version_of
+from ..models.runs import is_of_package, version_of
 from .state import LaunchRecord
 
 MAX_WINDOWS = 3

@@ -20,7 +20,7 @@ from .._watch.poller import FIRST_PAUSE, PAUSE_GROWTH
 from .._watch.status_reader import is_transient
 from ..models.finality import FinalityTracker, is_final
 from ..models.hints import Reason
-from ..models.rest_uid import is_rest_uid
+from ..models.runs import is_rest_uid
 from .journal import Journal, list_keys
 from .reconcile_rules import (
     MIN_EVIDENCE,

@@ -14,7 +14,7 @@ from .._errors import APIError, DecodeError, MissingCredentials, St4sdError, Tra
 from .._results.downloads import raise_if_strict
 from .._watch.status_reader import is_transient
 from ..models.hints import Reason
-from ..models.rest_uid import check_rest_uid
+from ..models.runs import check_rest_uid
 from .item import status_to_json
 from .reconciler import Reconciler, is_misattributed, take_back
 from .sender import Sender, is_fatal

@@ -28,7 +28,7 @@ from .._http.retry import may_have_arrived
 from .._payload.explain import explain
 from .._payload.prepare import Prepared, serialise
 from .._util.printable import shorten
-from ..models.rest_uid import is_rest_uid
+from ..models.runs import is_rest_uid
 from .launch import lacks_credentials, payload_to_send
 from .state import LaunchRecord, Proof
 

@@ -11,8 +11,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, field_validator
 from ._base import Reply, Word
 from .interface import Interface
 from .outputs import KeyOutput
-from .rest_uid import is_rest_uid
-from .runs import Meta, Status
+from .runs import Meta, Status, is_rest_uid
 
 
 class ComponentState(Word):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from st4sd_async.models.rest_uid import check_rest_uid, is_of_package, is_rest_uid, version_of
+from st4sd_async.models.runs import check_rest_uid, is_of_package, is_rest_uid, version_of
 
 
 @pytest.mark.parametrize("good", ["demo-abcdef-01234567", "a", "A.b_c-1", "x" * 253, "toxicity.v2-0a1b2c-zzzzzzzz"])

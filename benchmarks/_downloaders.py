@@ -39,7 +39,7 @@ Task = dict[str, Any]
 def peak() -> float:
     """Return the peak memory of this process, in MiB."""
     found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    assert found, "only Linux tells the peak of a process apart from that of its parent"
+    assert found, "only Linux reports the peak of a process separately from its parent"
     return int(found[1]) / 1024
 
 

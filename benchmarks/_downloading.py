@@ -47,9 +47,9 @@ def results(more: int) -> Iterator[dict[str, Task]]:
         assert process.stdin is not None
         assert process.stdout is not None
         try:
-            told = json.loads(process.stdout.readline())
-            runs = dict(zip(names, told.pop("runs"), strict=True))
-            tasks = {name: {**told, **run, "warm": runs["warm"]} for name, run in runs.items()}
+            ready = json.loads(process.stdout.readline())
+            runs = dict(zip(names, ready.pop("runs"), strict=True))
+            tasks = {name: {**ready, **run, "warm": runs["warm"]} for name, run in runs.items()}
             _leave_files(tasks, more)
             yield tasks
         finally:
@@ -108,7 +108,7 @@ def rivals(task: Task, repeats: int, count: int | None, size: int, who: Sequence
     Args:
         task: For `_downloaders.py`.
         repeats: For each rival.
-        count: Files that must come; None: nobody counts.
+        count: Expected number of files. None means any number.
         size: Bytes that must come at least.
         who: The rivals.
     """

@@ -95,7 +95,7 @@ async def _exhaust(items: AsyncGenerator[Item]) -> None:
 
 async def _answered(batch: Batch) -> None:
     """Return when the responses to all starts are recorded."""
-    while any(batch.counts[state] for state in LEFT):  # noqa: ASYNC110 -- a batch tells of ends, and not of starts
+    while any(batch.counts[state] for state in LEFT):  # noqa: ASYNC110 -- a batch yields ends, not starts
         await asyncio.sleep(LOOK)
 
 

@@ -45,8 +45,8 @@ def cost(who: str, count: int, rounds: int) -> Result:
     with crowd(count, life(GROUP, 0, 500, 1000, 1250), GROUP) as (server, runs):
         before, statuses = server.traffic, None
         if who == "incumbent":
-            with _watcher(who, server, runs, 0.0, rounds) as told:
-                told.read()
+            with _watcher(who, server, runs, 0.0, rounds) as output:
+                output.read()
         else:
             statuses = asyncio.run(_watch(server, runs, rounds, apart=who == "watch apart"))
         return {"rounds": rounds, "statuses": statuses, **spent(before, server.traffic, rounds, count)}
@@ -163,13 +163,13 @@ def notice(who: str, delay: float) -> Result:
     with crowd(CHANGES, life(CHANGES, 0, 10 * CHANGES), CHANGES) as (server, runs):
         server.faults.add("GET /instances", Delay(delay), times=None)
         lists = _time_lists(server)
-        with _watcher(who, server, runs, INTERVAL, FOR_EVER) as told:
+        with _watcher(who, server, runs, INTERVAL, FOR_EVER) as output:
             began, before = time.monotonic(), server.traffic
             changed = _change(server, runs)
             costs = spent(before, server.traffic, 1, CHANGES)
             seconds = time.monotonic() - began
             server.advance(20 * CHANGES)
-            result = json.load(told)
+            result = json.load(output)
     seen: dict[str, float] = {}
     for rest_uid, progress, when in result["seen"]:
         if progress:

@@ -10,7 +10,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
@@ -63,8 +63,8 @@ class LiveDisplay:
     Args:
         noun: What a row stands for, such as ``run``.
         columns: Headers: name, state and details.
-        surface: Where to draw; None draws nothing.
-        count: Returns how many are in which state, if there are more than rows; None counts the rows.
+        surface: Where to draw. None means nowhere.
+        count: Returns how many are in which state, if there are more than the rows. None means the rows are counted.
         running: Returns rows that are shown only as long as it returns them.
         single: Returns the card to draw instead, or None to draw rows.
     """
@@ -193,7 +193,10 @@ class LiveDisplay:
             draw()
         except Exception:  # the work that is shown goes on
             log.warning("the display failed and is no longer updated", exc_info=True)
-            self._surface = None
+            surface, self._surface = self._surface, None
+            if surface is not None:
+                with suppress(Exception):  # a terminal shows its cursor again
+                    surface.close("")
 
     def _count_rows(self) -> Mapping[Badge, int]:
         return Counter(row.badge for row in self._rows.values())

@@ -88,7 +88,7 @@ def deployment() -> Iterator[LocalServer]:
 
 
 @dataclass(frozen=True)
-class Done:
+class Result:
     """The result of a command."""
 
     status: int
@@ -118,7 +118,7 @@ class Shell:
 
     server: LocalServer
 
-    def __call__(self, *arguments: object, stdin: str = "", **environment: str) -> Done:
+    def __call__(self, *arguments: object, stdin: str = "", **environment: str) -> Result:
         out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", newline="") for _ in range(2))
         with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
             for name, value in {**environment_of(self.server), **environment}.items():
@@ -128,7 +128,7 @@ class Shell:
                 COMMAND([*map(str, arguments)], prog_name="st4sd-async")
         for stream in (out, err):
             stream.seek(0)
-        return Done(int(ended.value.code or 0), out.read(), err.read())
+        return Result(int(ended.value.code or 0), out.read(), err.read())
 
     def started(self, experiment: str = "demo", *arguments: str) -> str:
         """Start a run, wait until it is over, successful or not, and return its rest-uid."""

@@ -12,7 +12,7 @@ import pytest
 from st4sd_async._util.printable import LAYOUT, printable
 from st4sd_async.local import LocalServer, Reply
 
-from .conftest import Command, Done, Shell, environment_of
+from .conftest import Command, Result, Shell, environment_of
 from .terminal import CONTROL, Terminal
 
 pytestmark = pytest.mark.timeout(60)  # processes that import all of it anew, on a machine that may be busy
@@ -110,7 +110,7 @@ def test_a_table_of_properties_computes_nothing_in_a_spreadsheet(shell: Shell, t
     table = {"input-id": ["=1+1", "C"], "energy": [-1.5, "@SUM(A1)"], "=cmd": ["\t+1+1", "-2"]}
     paths = [f"GET /rs/instances/{GOOD}", f"GET /rs/instances/{GOOD}/properties"]
 
-    def asked(*arguments: str) -> Done:
+    def asked(*arguments: str) -> Result:
         for path in paths:
             answer(shell.server, path, table)
         done = shell("properties", GOOD, *arguments)

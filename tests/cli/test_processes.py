@@ -30,18 +30,18 @@ from .test_watch import WAITING, start
 pytestmark = pytest.mark.timeout(60)  # processes that import all of it anew, on a machine that may be busy
 
 FOR_EVER = 1e6
-"""Factor of the duration of a run that does not end by itself."""
+"""Factor of the duration of a run that never ends unless its server is advanced."""
 
 
 @pytest.fixture
-def theirs(command: Command, deployment: LocalServer) -> Command:
+def connected(command: Command, deployment: LocalServer) -> Command:
     """The command in its own process, with the settings to connect with."""
     command.settings.update(environment_of(deployment))
     (command.folder / "molecules.csv").write_text(MOLECULES)
     return command
 
 
-def begun(command: Command, *arguments: str) -> subprocess.Popen[str]:
+def popen(command: Command, *arguments: str) -> subprocess.Popen[str]:
     """Start the command with pipes, and return its process."""
     return subprocess.Popen(
         [sys.executable, "-m", "st4sd_async", *arguments],
@@ -61,11 +61,11 @@ async def many(server: LocalServer, count: int) -> list[str]:
         return [(await client.start("demo", payload)).id for _ in range(count)]
 
 
-def test_a_terminal_displays_many_runs_in_place(theirs: Command, shell: Shell, deadline: float) -> None:
+def test_a_terminal_displays_many_runs_in_place(connected: Command, shell: Shell, deadline: float) -> None:
     """The last drawing has the results, and standard output does not repeat them."""
     runs = [*asyncio.run(many(shell.server, 60)), shell.started("fail")]
 
-    terminal = Terminal(theirs, "watch", *runs, "--interval", "0.05")
+    terminal = Terminal(connected, "watch", *runs, "--interval", "0.05")
     status = terminal.end(deadline)
 
     plain = CONTROL.sub("", terminal.shown)
@@ -81,10 +81,10 @@ def test_a_terminal_displays_many_runs_in_place(theirs: Command, shell: Shell, d
     assert terminal.shown.count("\x1b[?25l") == terminal.shown.count("\x1b[?25h") == 1
 
 
-def test_ctrl_c_does_not_stop_runs_and_says_how_to_resume(theirs: Command, shell: Shell, deadline: float) -> None:
+def test_ctrl_c_does_not_stop_runs_and_says_how_to_resume(connected: Command, shell: Shell, deadline: float) -> None:
     """The message has the command to type, the exit status is 130, and the run goes on."""
     run = start(shell, WAITING)
-    terminal = Terminal(theirs, "watch", run, "--interval", "0.05")
+    terminal = Terminal(connected, "watch", run, "--interval", "0.05")
     terminal.read_until("unscheduled", deadline)
 
     terminal.press(b"\x03")
@@ -104,7 +104,7 @@ def test_ctrl_c_ends_the_wait_for_an_unavailable_service(command: Command) -> No
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))  # and does not listen
         command.settings["ST4SD_URL"] = url = f"http://127.0.0.1:{silent.getsockname()[1]}"
-        with begun(command, "list", "runs") as process:
+        with popen(command, "list", "runs") as process:
             assert process.stderr
             err = process.stderr.readline()
             began = time.monotonic()
@@ -118,22 +118,22 @@ def test_ctrl_c_ends_the_wait_for_an_unavailable_service(command: Command) -> No
     assert took < 5
 
 
-def test_an_interrupted_batch_resumes(theirs: Command, shell: Shell) -> None:
+def test_an_interrupted_batch_resumes(connected: Command, shell: Shell) -> None:
     """SIGINT ends it with the command to type and 130. The same command finishes it, and starts nothing twice."""
-    (theirs.folder / "x.csv").write_text("key,input:molecules.csv\na,molecules.csv\nb,molecules.csv\n")
+    (connected.folder / "x.csv").write_text("key,input:molecules.csv\na,molecules.csv\nb,molecules.csv\n")
     before = len(shell("list", "runs").table)
     shell.server.outcome("demo", "success", times=1, stretch=FOR_EVER)
     line = ("batch", "run", "x.csv", "demo")
 
-    with begun(theirs, *line) as process:
+    with popen(connected, *line) as process:
         assert process.stderr
         while " succeeded " not in process.stderr.readline():
             pass
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=40)
-    journal = theirs.folder / "x.csv.journal"
+    journal = connected.folder / "x.csv.journal"
     shell.server.advance(10 * FOR_EVER)
-    again = shell("batch", "run", theirs.folder / "x.csv", "demo")
+    again = shell("batch", "run", connected.folder / "x.csv", "demo")
 
     assert (process.returncode, out) == (130, "")
     last = "st4sd-async: interrupted; the runs go on; resume with: st4sd-async batch run x.csv demo\n"
@@ -146,11 +146,11 @@ def test_an_interrupted_batch_resumes(theirs: Command, shell: Shell) -> None:
     assert len(shell("list", "runs").table) == before + 2
 
 
-def test_a_terminal_displays_launches_in_progress(theirs: Command, shell: Shell, deadline: float) -> None:
+def test_a_terminal_displays_launches_in_progress(connected: Command, shell: Shell, deadline: float) -> None:
     """Below the counts, with the run, its state and the reason why it waits."""
-    (theirs.folder / "x.csv").write_text("key,input:molecules.csv\ngood,molecules.csv\n[red]bad[/red],\n")
+    (connected.folder / "x.csv").write_text("key,input:molecules.csv\ngood,molecules.csv\n[red]bad[/red],\n")
     shell.server.outcome("demo", WAITING, times=1)
-    terminal = Terminal(theirs, "batch", "run", "x.csv", "demo")
+    terminal = Terminal(connected, "batch", "run", "x.csv", "demo")
     terminal.read_until("no room", deadline)
 
     shell.server.advance(1.0)
@@ -166,13 +166,13 @@ def test_a_terminal_displays_launches_in_progress(theirs: Command, shell: Shell,
 
 
 @pytest.mark.parametrize("width", [100, 45])
-def test_a_terminal_has_one_line_for_each_launch(theirs: Command, shell: Shell, width: int, deadline: float) -> None:
+def test_a_terminal_has_one_line_for_each_launch(connected: Command, shell: Shell, width: int, deadline: float) -> None:
     """The error begins with the service's text, and is complete in JSON."""
-    table = theirs.folder / "x.csv"
+    table = connected.folder / "x.csv"
     table.write_text("key,input:molecules.csv\ngood,molecules.csv\nbad,\n")
     shell("batch", "run", table, "demo")
 
-    terminal = Terminal(theirs, "batch", "status", "x.csv", width=width)
+    terminal = Terminal(connected, "batch", "status", "x.csv", width=width)
     status = terminal.end(deadline)
     as_json = shell("batch", "status", table, "--json")
 
@@ -184,10 +184,10 @@ def test_a_terminal_has_one_line_for_each_launch(theirs: Command, shell: Shell, 
     assert as_json.document[1]["error"].endswith("st4sd-async show demo")
 
 
-def test_an_interrupted_start_may_have_happened(theirs: Command, shell: Shell) -> None:
+def test_an_interrupted_start_may_have_happened(connected: Command, shell: Shell) -> None:
     """The message says how to look for the run."""
     shell.server.faults.add("POST /experiments/*/start", Delay(5.0))
-    with begun(theirs, "start", "demo", "-i", "molecules.csv") as process:
+    with popen(connected, "start", "demo", "-i", "molecules.csv") as process:
         while ("POST", "/rs/experiments/demo/start") not in shell.server.requests[-1:]:
             time.sleep(0.01)
         process.send_signal(signal.SIGINT)
@@ -197,11 +197,11 @@ def test_an_interrupted_start_may_have_happened(theirs: Command, shell: Shell) -
     assert err == "st4sd-async: interrupted; the run may have been started; look for it with: st4sd-async list runs\n"
 
 
-def test_a_response_after_an_interrupt_names_the_run(theirs: Command, shell: Shell) -> None:
+def test_a_response_after_an_interrupt_names_the_run(connected: Command, shell: Shell) -> None:
     """The command waits for the response, because the run exists."""
     shell.server.faults.add("POST /experiments/*/start", Delay(0.5))
     before = len(shell.server.requests)
-    with begun(theirs, "start", "demo", "-i", "molecules.csv") as process:
+    with popen(connected, "start", "demo", "-i", "molecules.csv") as process:
         while ("POST", "/rs/experiments/demo/start") not in shell.server.requests[before:]:
             time.sleep(0.01)
         process.send_signal(signal.SIGINT)
@@ -212,10 +212,10 @@ def test_a_response_after_an_interrupt_names_the_run(theirs: Command, shell: She
 
 
 @pytest.mark.parametrize("arguments", [("list", "runs"), ("outputs", "RUN", "Energies")], ids=" ".join)
-def test_a_closed_pipe_is_not_an_error(theirs: Command, shell: Shell, arguments: tuple[str, ...]) -> None:
+def test_a_closed_pipe_is_not_an_error(connected: Command, shell: Shell, arguments: tuple[str, ...]) -> None:
     """As in ``| head -1``: no message, and the exit status of a closed pipe."""
     run = shell.started()
-    with begun(theirs, *(run if one == "RUN" else one for one in arguments)) as process:
+    with popen(connected, *(run if one == "RUN" else one for one in arguments)) as process:
         assert process.stdout
         process.stdout.close()
         assert process.stderr
@@ -225,11 +225,11 @@ def test_a_closed_pipe_is_not_an_error(theirs: Command, shell: Shell, arguments:
     assert process.returncode == 141
 
 
-def test_a_list_of_runs_has_one_line_for_each_in_a_terminal(theirs: Command, shell: Shell, deadline: float) -> None:
+def test_a_list_of_runs_has_one_line_for_each_in_a_terminal(connected: Command, shell: Shell, deadline: float) -> None:
     """The reason is last, and is cut."""
     run = shell.started("fail")
 
-    terminal = Terminal(theirs, "list", "runs")
+    terminal = Terminal(connected, "list", "runs")
 
     assert terminal.end(deadline) == 0
     lines = CONTROL.sub("", terminal.shown).splitlines()
@@ -243,25 +243,25 @@ def test_a_list_of_runs_has_one_line_for_each_in_a_terminal(theirs: Command, she
     ("arguments", "closed", "status"), [("list", 1, 0), ("status nothing", 1, 3), ("watch nothing", 2, 3)]
 )
 def test_a_closed_output_does_not_change_the_exit_status(
-    theirs: Command, arguments: str, closed: int, status: int
+    connected: Command, arguments: str, closed: int, status: int
 ) -> None:
     """Standard output or standard error is closed from the beginning."""
     line = f"{sys.executable} -m st4sd_async {arguments} {closed}>&-"
 
-    done = subprocess.run(["sh", "-c", line], env=theirs.environment(), capture_output=True, timeout=18, check=False)
+    done = subprocess.run(["sh", "-c", line], env=connected.environment(), capture_output=True, timeout=18, check=False)
 
     assert (done.returncode, done.stdout) == (status, b"")
     assert b"Traceback" not in done.stderr
 
 
-def test_a_broken_standard_error_does_not_change_the_exit_status(theirs: Command) -> None:
+def test_a_broken_standard_error_does_not_change_the_exit_status(connected: Command) -> None:
     """The exit status is that of the error."""
     ours, others = os.pipe()
     os.close(ours)
 
     done = subprocess.run(
         [sys.executable, "-m", "st4sd_async", "status", "nothing"],
-        env=theirs.environment(),
+        env=connected.environment(),
         stderr=others,
         timeout=18,
         check=False,
@@ -271,16 +271,16 @@ def test_a_broken_standard_error_does_not_change_the_exit_status(theirs: Command
     assert done.returncode == 3
 
 
-def test_characters_that_the_encoding_lacks_are_escaped(theirs: Command, shell: Shell, deadline: float) -> None:
+def test_characters_that_the_encoding_lacks_are_escaped(connected: Command, shell: Shell, deadline: float) -> None:
     """A terminal without Unicode shows the whole table."""
     definition = shell("show", "demo", "--json").document
     del definition["metadata"]["registry"]
     definition["metadata"]["package"] |= {"name": "energies", "description": "\u2211 [red]x[/red]"}
     Path("p.json").write_text(json.dumps(definition))
     shell("push", "p.json")
-    theirs.settings["PYTHONIOENCODING"] = "latin-1"
+    connected.settings["PYTHONIOENCODING"] = "latin-1"
 
-    terminal = Terminal(theirs, "list")
+    terminal = Terminal(connected, "list")
 
     assert terminal.end(deadline) == 0
     assert "\\u2211 [red]x[/red]" in terminal.shown
@@ -297,10 +297,10 @@ def test_log_messages_advise_commands_and_are_printable() -> None:
     assert message_of_log(left) == ""
 
 
-def test_a_terminal_is_asked_before_runs_are_deleted(theirs: Command, shell: Shell, deadline: float) -> None:
+def test_a_terminal_is_asked_before_runs_are_deleted(connected: Command, shell: Shell, deadline: float) -> None:
     """If the answer is no, nothing is deleted."""
     run = shell.started()
-    terminal = Terminal(theirs, "delete", run)
+    terminal = Terminal(connected, "delete", run)
     terminal.read_until(f"stop and delete {run}?", deadline)
 
     terminal.press(b"n\r")

@@ -145,6 +145,20 @@ async def test_a_broken_display_does_not_end_the_waiting(
     ]
 
 
+def test_a_terminal_whose_drawing_fails_shows_its_cursor_again(caplog: pytest.LogCaptureFixture) -> None:
+    """The display is then no longer updated."""
+    stream, surface = terminal()
+    display = runs(surface, demo_1=RUNNING)
+    display.draw()
+    surface.draw = Broken().write  # type: ignore[method-assign, assignment]
+
+    display.draw()
+    display.draw()
+
+    assert stream.getvalue().rstrip("\n").endswith("\x1b[?25h")
+    assert len(caplog.records) == 1
+
+
 class Recorder:
     """A surface that records what is drawn."""
 
@@ -314,11 +328,11 @@ async def test_the_progress_of_a_wait_counts_runs_that_are_over(client: Client, 
     """A run counts once, however often it is named; the last update comes after an error too."""
     runs = await started(client, server, 2)
     updates: list[ProgressUpdate] = []
-    told = client.with_options(progress=updates.append)
+    reporting = client.with_options(progress=updates.append)
 
-    await told.wait([runs[0], runs[1], runs[0]])
+    await reporting.wait([runs[0], runs[1], runs[0]])
     with pytest.raises(UnknownRun):
-        await told.wait("demo-unknown")
+        await reporting.wait("demo-unknown")
 
     assert [update.total for update in updates if update.is_over] == [2, 1]
     assert [update.done for update in updates if update.is_over] == [2, 0]

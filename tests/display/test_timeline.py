@@ -170,5 +170,5 @@ async def test_the_legend_explains_pale_bars_and_crosses(clock: FakeClock) -> No
         legend = batch.plot().get_legend()
 
     assert legend is not None
-    told = [entry.get_text() for entry in legend.get_texts()]
-    assert sorted(told) == sorted(["not started", "waiting", "succeeded", PALE_LABEL, "refused"])
+    labels = [entry.get_text() for entry in legend.get_texts()]
+    assert sorted(labels) == sorted(["not started", "waiting", "succeeded", PALE_LABEL, "refused"])

@@ -235,7 +235,7 @@ def test_a_list_of_runs_has_one_line_for_each_in_a_terminal(connected: Command, 
     lines = CONTROL.sub("", terminal.shown).splitlines()
     assert lines[0].split() == ["rest-uid", "experiment-state", "exit-status", "progress", "experiment", "why"]
     (line,) = [line for line in lines if line.startswith(run)]
-    assert re.search("fail +component failed: a .*\u2026$", line.rstrip())
+    assert re.search("fail +component failed: see .*\u2026$", line.rstrip())
     assert len(line) <= 100
 
 

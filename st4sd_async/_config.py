@@ -63,7 +63,7 @@ class RetryPolicy:
     """Longest pause in seconds that the service may request with ``Retry-After``; may be infinite."""
 
     def __post_init__(self) -> None:
-        prefix = "a retry policy needs limits that make sense: "
+        prefix = "invalid retry policy: "
         if self.attempts is not None and not (isinstance(self.attempts, int) and self.attempts >= 1):
             problem = f"attempts must be a whole number of at least 1 or None, not {self.attempts!r}"
             raise ConfigError(prefix + problem)

@@ -92,7 +92,7 @@ _REFUSED_ENTRIES = tuple(
         ("variables.{}", r"Payload variable )(?s:(?>(.+?) = ).* does not have an allowed value\.)", VALUE_NOT_TAKEN),
         ("variables.{}", r"Payload overrides workflow variables of )\S+: (.+?)(?: - |$)", NOT_TAKEN),
         ("data.{}", r"Payload overrides data files )(?>.*\. Filenames are \[)(.+)\]", NOT_TAKEN),
-        ("platform", r"Payload overrides parameterisation\.)\w+\.platform=(.+)", "only {} will do"),
+        ("platform", r"Payload overrides parameterisation\.)\w+\.platform=(.+)", "only {} is allowed"),
     )
 )
 
@@ -361,7 +361,7 @@ class NotFound(APIError):
 class UnknownExperiment(NotFound):
     """No experiment has this identifier."""
 
-    advice = "list what there is with client.experiments.list()"
+    advice = "list the existing ones with client.experiments.list()"
 
     @property
     def identifier(self) -> str:
@@ -374,8 +374,8 @@ class UnknownRun(NotFound):
     """No instance has this rest-uid: it never existed, or was deleted."""
 
     situation = "found no such run ({})"
-    default_message = "it was deleted already, or never was"
-    advice = "list what there is with client.instances.list()"
+    default_message = "it was deleted, or never existed"
+    advice = "list the existing ones with client.instances.list()"
 
     @property
     def rest_uid(self) -> str:
@@ -435,7 +435,7 @@ class UnknownRuntimePolicy(NotFound):
 class UnknownRelationship(NotFound):
     """No relationship has this identifier."""
 
-    advice = "list what there is with client.relationships.list()"
+    advice = "list the existing ones with client.relationships.list()"
 
     @property
     def identifier(self) -> str:
@@ -446,7 +446,7 @@ class UnknownRelationship(NotFound):
 class UnknownGraph(NotFound):
     """The library has no graph of this name."""
 
-    advice = "list what there is with client.library.list()"
+    advice = "list the existing ones with client.library.list()"
 
     @property
     def name(self) -> str:
@@ -457,13 +457,13 @@ class UnknownGraph(NotFound):
 class UnknownPullSecret(NotFound):
     """The service has no image pull secret of this name, or not yet: a new one takes up to two minutes."""
 
-    advice = "list what there is with client.image_pull_secrets.list()"
+    advice = "list the existing ones with client.image_pull_secrets.list()"
 
 
 class UnknownService(NotFound):
     """The deployment has no service of this name."""
 
-    advice = "list what there is with client.deployment.services()"
+    advice = "list the existing ones with client.deployment.services()"
 
 
 class NoToken(NotFound):
@@ -618,7 +618,7 @@ class InputConflict(InvalidPayload):
 class PayloadTooLarge(InvalidPayload):
     """The request exceeds the 1 MiB that the proxy accepts."""
 
-    advice = "client.stage_inputs brings big files through a bucket; a dataset or a volume will do too"
+    advice = "client.stage_inputs uploads big files to a bucket; a dataset or a volume works too"
 
 
 class InvalidFlowIR(InvalidPayload):
@@ -757,7 +757,7 @@ class DownloadError(St4sdError):
         advice: What to do next.
     """
 
-    advice = "make sure there is room and nothing else of that name, and download it again"
+    advice = "check that there is enough space and no other file of this name, then download it again"
 
     def __init__(self, path: str, problem: str, *, received: int = 0, advice: str | None = None) -> None:
         self.advice = advice or self.advice
@@ -769,7 +769,7 @@ class DownloadError(St4sdError):
 class UnsafeArchive(DownloadError):
     """An archive that could do harm when unpacked; nothing of it was unpacked."""
 
-    advice = "nothing of it was unpacked: look into it with care, or fetch what you need file by file"
+    advice = "nothing was unpacked: inspect it with care, or download the files you need one by one"
 
 
 class S3Error(St4sdError):
@@ -799,7 +799,7 @@ class OutcomeUnknown(St4sdError):
         advice: What to do next.
     """
 
-    advice = "look whether it is there before you try again"
+    advice = "check whether it exists before you try again"
 
     def __init__(self, what: str, reason: str) -> None:
         self.reason = reason
@@ -854,7 +854,7 @@ class JournalError(St4sdError):
 class JournalLocked(JournalError):
     """Another batch has the journal open, in this process or another, or a tool reads it."""
 
-    advice = "leave the other batch, or close the tool that reads it; a process that died holds no lock"
+    advice = "close the other batch, or the tool that reads it; a dead process holds no lock"
 
 
 class JournalCorrupt(JournalError):

@@ -251,7 +251,7 @@ def json_body(value: Any) -> bytes:
         return pydantic_core.to_json(value)
     except ValueError:  # it quotes the value
         raise_unchained(
-            ValueError("it holds something that JSON cannot say: no plain value, or text that UTF-8 cannot write")
+            ValueError("it contains a value that JSON cannot represent, or text that cannot be encoded as UTF-8")
         )
 
 
@@ -292,7 +292,7 @@ def parse_response(call: Call[T], url: str, response: Response, secrets: tuple[s
         if recovered is None:
             raise error
         return recovered
-    problem, path = f"something that is not the {call.expected.split()[-1]} it should be (is this ST4SD?)", ""
+    problem, path = f"something other than the expected {call.expected.split()[-1]} (is this ST4SD?)", ""
     try:
         return call.decode(response)
     except pydantic.ValidationError as error:
@@ -302,9 +302,8 @@ def parse_response(call: Call[T], url: str, response: Response, secrets: tuple[s
         problem = str(error)
     except (ValueError, TypeError, KeyError, AttributeError):
         if response.is_html:
-            problem = (
-                f"a web page where {call.expected} is due (is the url that of an ST4SD deployment, and the login good?)"
-            )
+            advice = "is this the url of an ST4SD deployment, and is the login valid?"
+            problem = f"HTML instead of {call.expected} ({advice})"
     # The errors caught above quote the body, so this one is not chained to them. Keys of objects and values that a
     # model quotes are the server's words too.
     problem, path = redact(problem, hidden), redact(path, hidden)
@@ -516,13 +515,13 @@ def _default_message(response: Response, secrets: tuple[str, ...]) -> str:
     if response.status in (401, 403):
         return "the sign-in page: the credentials are missing, wrong or expired"
     if response.status == 413:
-        return "the request is larger than the 1 MiB that the proxy lets through"
+        return "the request is larger than the 1 MiB that the proxy accepts"
     if response.status in (502, 503, 504):
-        return "the proxy has no answer from the service, which is down, takes too long or is not at this address"
+        return "the proxy got no response from the service: it is down, slow or not at this address"
     if UNREAD_BODY_HEADER in response.headers:
         return response.headers[UNREAD_BODY_HEADER]
     if response.is_html:
-        return f"a web page in place of a JSON message: {CHECK_URL}"
+        return f"HTML instead of JSON: {CHECK_URL}"
     text = shorten(response.excerpt(secrets))
     # Source: all JSON errors of the services have a message [29], except the registry's "{}".
     is_foreign = response.status == 404 and text.strip("{}")

@@ -117,7 +117,7 @@ class Credential:
         text = value.strip().strip("\"'") if isinstance(value, str) else ""
         if not text or not text.isascii() or not text.isprintable() or ";" in text or " " in text:
             source = self._origin if isinstance(self._source, Path) else self.name
-            raise ConfigError(f"{source} is empty or holds characters that no credential has")
+            raise ConfigError(f"{source} is empty or contains invalid characters")
         if text not in self.known:
             self.known.append(text)
         return text
@@ -207,7 +207,7 @@ def parse_deployment_url(url: str, credentials: Credentials) -> SplitResult:
             f"the url (or {URL_VARIABLE}) must look like https://st4sd.example, not {shown!r}{suggestion}"
         )
     if "@" in root.netloc:
-        raise ConfigError("the url must not hold a user or password: give api_key or auth_token instead")
+        raise ConfigError("the url must not contain a user or password: give api_key or auth_token instead")
     if root.scheme == "http" and credentials and not is_loopback(root.hostname or ""):
         raise ConfigError(f"the url {root.geturl()!r} would send your credentials in clear text: use https://")
     # A URL that is copied from a browser has more behind the root, as in /rs/experiments/.

@@ -79,7 +79,7 @@ def build_tls_context(verify: bool | str | Path | ssl.SSLContext) -> ssl.SSLCont
     if isinstance(verify, ssl.SSLContext):
         return verify
     if verify is False:
-        log.warning("TLS is not verified (Config.verify is False): anybody on the way can read your credentials")
+        log.warning("TLS is not verified (Config.verify is False): others can read your credentials")
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         return context
@@ -144,17 +144,17 @@ def _proxy_problem(url: str) -> str:
         parts: Any = urlsplit(url)
         host, _ = parts.hostname or "", parts.port
     except ValueError:
-        return "it is no url; special characters in a password are written as %xx"
+        return "invalid URL; write special characters in a password as %xx"
     if parts.scheme not in ("http", "https"):
         return f"{parts.scheme}:// is not supported, only http:// and https:// are"
     if not is_host(host):
-        return "it names no possible host"
+        return "its host is invalid"
     user, password = unquote(parts.username or ""), unquote(parts.password or "")
     try:
         f"{user}{password}".encode("latin-1")  # the encoding of HTTP
     except UnicodeEncodeError:
-        return "its user and password may only hold characters of Latin-1"
-    return "its user may hold no colon" if ":" in user else ""
+        return "its user and password may contain only Latin-1 characters"
+    return "its user must not contain a colon" if ":" in user else ""
 
 
 UNSENT_ERRORS = (
@@ -226,7 +226,7 @@ def _tls_reason(error: Any) -> str:
     cause = getattr(error, "certificate_error", None) or error.os_error
     if not isinstance(cause, ssl.SSLCertVerificationError):
         return f"the TLS handshake failed: {cause}; does this server speak https?"
-    advice = "use the name that it is for, or ask whoever runs the server"
+    advice = "use the host name of the certificate, or ask the administrator of the server"
     if cause.verify_code in UNKNOWN_ISSUER_CODES:
         advice = "name the authority that signed it with Config(verify='ca.pem') or ST4SD_CA_FILE"
     return f"certificate verification failed: {cause.verify_message.rstrip('.')}; {advice}"
@@ -415,7 +415,7 @@ class _Body(httpx.AsyncByteStream):
         self._request = method, url
 
     async def __aiter__(self) -> AsyncGenerator[bytes]:
-        failure: TransportError = ConnectionLost(*self._request, "the answer tells no length, so it may be cut short")
+        failure: TransportError = ConnectionLost(*self._request, "the answer has no length, so it may be cut short")
         try:
             async for chunk in self._response.content.iter_any():
                 yield chunk

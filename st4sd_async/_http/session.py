@@ -545,7 +545,9 @@ def has_user(name: str, url: str) -> bool:
     """Return whether the URL of a service contains a user or a password; if so, log a warning without the URL."""
     if "@" not in re.split(r"[/?#]", url.partition("://")[2], maxsplit=1)[0]:
         return False
-    log.warning("left out the service %r: its address in url-map/ holds a user or password; tell who runs it", name)
+    log.warning(
+        "left out the service %r: its address in url-map/ contains a user or password; inform the administrator", name
+    )
     return True
 
 

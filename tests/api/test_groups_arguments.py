@@ -72,12 +72,12 @@ WRONG: dict[str, tuple[Act, type[Exception], str]] = {
     "a package": (
         lambda client: client.experiments.push({"metadata": {"package": {"name": LONE}}}),
         InvalidPackage,
-        "the package was not sent: it holds something that JSON cannot say",
+        "the package was not sent: it contains a value that JSON cannot represent",
     ),
     "an object in a package": (
         lambda client: client.experiments.push({"metadata": object()}),
         InvalidPackage,
-        "the package was not sent: it holds something that JSON cannot say",
+        "the package was not sent: it contains a value that JSON cannot represent",
     ),
     "odd fields of a package": (
         lambda client: client.experiments.push({1: 2, "bases": 3}),  # type: ignore[dict-item] # on purpose
@@ -92,7 +92,7 @@ WRONG: dict[str, tuple[Act, type[Exception], str]] = {
     "an object in a base package": (
         lambda client: client.experiments.query(package={"source": object()}),
         InvalidQuery,
-        "the query was not sent: it holds something that JSON cannot say",
+        "the query was not sent: it contains a value that JSON cannot represent",
     ),
     "a relationship": (
         lambda client: client.experiments.query(relationship=5),  # type: ignore[arg-type] # on purpose
@@ -142,12 +142,12 @@ WRONG: dict[str, tuple[Act, type[Exception], str]] = {
     "a password": (
         lambda client: client.image_pull_secrets.create("x", **{**PULL, "password": KEY + LONE}),
         ValueError,
-        "it holds something that JSON cannot say",
+        "it contains a value that JSON cannot represent",
     ),
     "a key": (
         lambda client: client.datasets.create("x", {**BUCKET, "secretAccessKey": KEY + LONE}),
         ValueError,
-        "it holds something that JSON cannot say",
+        "it contains a value that JSON cannot represent",
     ),
     "a large query": (
         lambda client: client.experiments.query(package={"config": {"x": "x" * (1 << 20)}}),

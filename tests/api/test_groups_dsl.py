@@ -197,7 +197,7 @@ async def test_errors_of_the_library_have_names(server: LocalServer, client: Cli
     words = "Unable to get Graph under library/ghost/dsl.yaml due to An error occurred (NoSuchKey)"
     bucket = json.dumps({"problem": words, "message": "Invalid internal experiment payload"}).encode()
     server.faults.add("GET /library/ghost/", Reply(400, {"Content-Type": "application/json"}, bucket))
-    with pytest.raises(UnknownGraph, match=r"the service does not know it; list what there is"):
+    with pytest.raises(UnknownGraph, match=r"the service does not know it; list the existing ones"):
         await client.library.get("ghost")
     broken = b'{"problem": "Unable to get Graph: no workflow", "message": "Invalid internal experiment payload"}'
     server.faults.add("GET /library/ghost/", Reply(400, {"Content-Type": "application/json"}, broken))
@@ -231,7 +231,7 @@ async def test_what_cannot_be_sent_is_an_error_of_the_same_kind(client: Client) 
     """No mapping, nothing that JSON could say, more than the proxy lets through."""
     with pytest.raises(TypeError, match="a graph must be a mapping, not list"):
         await client.library.add([DSL])  # type: ignore[arg-type] # on purpose
-    with pytest.raises(InvalidDSL, match="JSON cannot say"):
+    with pytest.raises(InvalidDSL, match="JSON cannot represent"):
         await client.utilities.validate_dsl({"entrypoint": object()})
     with pytest.raises(InvalidDSL, match="are more than the 1048576 allowed"):
         await client.utilities.validate_dsl({"entrypoint": "x" * (1 << 20)})

@@ -187,7 +187,7 @@ async def test_a_web_page_does_not_mean_that_it_was_done(operation: str, server:
     """A proxy's page with a 200 is no answer of the service; a creation is in doubt then."""
     server.faults.add(operation, Html(200))
 
-    with pytest.raises((DecodeError, OutcomeUnknown), match="a web page where JSON is due") as caught:
+    with pytest.raises((DecodeError, OutcomeUnknown), match="HTML instead of JSON") as caught:
         await DONE[operation](client)
 
     assert isinstance(caught.value, OutcomeUnknown) is operation.startswith(("POST /image", "POST /data"))

@@ -25,7 +25,7 @@ async def test_a_journal_has_one_writer(client: Client, tmp_path: Path) -> None:
     """In this process and in others. It is free again afterwards."""
     path = tmp_path / "campaign.db"
     async with client.batch(path):
-        with pytest.raises(JournalLocked, match=r"campaign\.db' is open elsewhere; leave the other batch"):
+        with pytest.raises(JournalLocked, match=r"campaign\.db' is open elsewhere; close the other batch"):
             await client.batch(path).__aenter__()
     async with client.batch(path):
         pass

@@ -39,7 +39,7 @@ MISTAKES = [
     ((), {"ST4SD_API_KEY": ""}, 3, "the credentials are missing, wrong or expired"),
     (("--url", "st4sd.example"), {}, 2, "must look like https://st4sd.example"),
     (("--url", "http://st4sd.example"), {}, 2, "would send your credentials in clear text"),
-    (("--url", "https://me:secret@st4sd.example"), {}, 2, "must not hold a user or password"),
+    (("--url", "https://me:secret@st4sd.example"), {}, 2, "must not contain a user or password"),
     (("--api-key-file", "-"), {}, 2, "api_key is empty"),
     (("--api-key-file", "nothing"), {}, 2, "the api_key file 'nothing' cannot be read"),
     ((), {"ST4SD_CA_FILE": "nothing.pem", "ST4SD_URL": "https://127.0.0.1:1"}, 2, "the CA file 'nothing.pem'"),

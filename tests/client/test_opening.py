@@ -75,7 +75,7 @@ async def test_an_address_that_is_no_st4sd_is_told(server: LocalServer) -> None:
     """A web page where JSON is due is the likeliest sign of a wrong address."""
     server.faults.add("GET /url-map", Reply(200, {"Content-Type": "text/html"}, b"<html>Welcome</html>"))
 
-    with pytest.raises(DecodeError, match="is the url that of an ST4SD deployment"):
+    with pytest.raises(DecodeError, match="is this the url of an ST4SD deployment"):
         await Client(server.url, api_key=server.api_key).__aenter__()
 
 

@@ -32,7 +32,7 @@ READERS: dict[str, Callable[[Client], Awaitable[Output]]] = {
 async def test_a_web_page_is_no_key_output(reader: str, media: str) -> None:
     """The service sends a file under one of three types; anything else is refused, and says what came."""
     async with RawServer([reply(200, PAGE, media=media)]) as server, connect(server.url) as client:
-        with pytest.raises(DecodeError, match=r"where a file is due|is not the file it should be") as caught:
+        with pytest.raises(DecodeError, match=r"HTML instead of a file|other than the expected file") as caught:
             await READERS[reader](client)
 
     assert "The proxy is being upgraded" in str(caught.value)
@@ -42,7 +42,7 @@ async def test_a_body_without_a_type_is_no_key_output() -> None:
     """The service always names one."""
     answer = raw(head(200, {"Content-Length": str(len(PAGE))}) + PAGE)
     async with RawServer([answer]) as server, connect(server.url) as client:
-        with pytest.raises(DecodeError, match="is not the file it should be"):
+        with pytest.raises(DecodeError, match="other than the expected file"):
             await client.output("demo-1", "Energies")
 
 

@@ -65,13 +65,13 @@ async def test_a_tunnel_that_is_refused_or_garbled_proves_that_nothing_was_sent(
 
 UNUSABLE = {
     "socks": (f"socks5://user:{PASSWORD}@127.0.0.1:1080", "socks5:// is not supported, only http:// and https:// are"),
-    "not Latin-1": (f"http://user:{PASSWORD}\u2603@127.0.0.1:1080", "may only hold characters of Latin-1"),
-    "not Latin-1, quoted": (f"http://user:{PASSWORD}%E2%98%83@127.0.0.1:1080", "may only hold characters of Latin-1"),
-    "a colon in the user": (f"http://us%3Aer:{PASSWORD}@127.0.0.1:1080", "its user may hold no colon"),
-    "unquoted": (f"http://user:{PASSWORD}#1@127.0.0.1:1080", "it is no url; special characters in a password"),
-    "no port": (f"http://user:{PASSWORD}@127.0.0.1:99999", "it is no url"),
-    "no host": (f"http://user:{PASSWORD}@a..b:3128", "it names no possible host"),
-    "another no host": (f"user:{PASSWORD}@\u2603.net:3128", "it names no possible host"),
+    "not Latin-1": (f"http://user:{PASSWORD}\u2603@127.0.0.1:1080", "may contain only Latin-1 characters"),
+    "not Latin-1, quoted": (f"http://user:{PASSWORD}%E2%98%83@127.0.0.1:1080", "may contain only Latin-1 characters"),
+    "a colon in the user": (f"http://us%3Aer:{PASSWORD}@127.0.0.1:1080", "its user must not contain a colon"),
+    "unquoted": (f"http://user:{PASSWORD}#1@127.0.0.1:1080", "invalid URL; write special characters in a password"),
+    "no port": (f"http://user:{PASSWORD}@127.0.0.1:99999", "invalid URL"),
+    "no host": (f"http://user:{PASSWORD}@a..b:3128", "its host is invalid"),
+    "another no host": (f"user:{PASSWORD}@\u2603.net:3128", "its host is invalid"),
 }
 """Proxies that cannot be used, and what is wrong with them."""
 

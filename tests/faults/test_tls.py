@@ -115,7 +115,7 @@ async def test_a_certificate_for_another_host_is_refused(
     assert clock.slept == []
     assert caught.value.attempts == 1
     assert "certificate verification failed: " in str(caught.value)
-    assert str(caught.value).endswith("; use the name that it is for, or ask whoever runs the server")
+    assert str(caught.value).endswith("; use the host name of the certificate, or ask the administrator of the server")
     assert_ours(caught.value)
 
 

@@ -22,7 +22,7 @@ async def test_a_value_is_given_as_it_is_without_quotes_and_blanks() -> None:
 @pytest.mark.parametrize("value", ["", "  ", '""', "a b", "a\nb", "a;b", "é", 5, None])
 async def test_a_value_that_no_header_can_carry_is_refused_unseen(value: object) -> None:
     """The message names the setting and never the value."""
-    with pytest.raises(ConfigError, match="api_key is empty or holds characters") as caught:
+    with pytest.raises(ConfigError, match="api_key is empty or contains invalid characters") as caught:
         await Credential("api_key", lambda: value).value()  # type: ignore[arg-type] # on purpose
 
     assert not str(value).strip() or str(value) not in str(caught.value)

@@ -33,7 +33,7 @@ def test_a_reply_that_is_not_what_was_promised_is_a_decode_error(body: bytes) ->
 
 def test_a_web_page_in_place_of_json_asks_about_the_url() -> None:
     """The likeliest mistake is the address."""
-    with pytest.raises(DecodeError, match="is the url that of an ST4SD deployment"):
+    with pytest.raises(DecodeError, match="is this the url of an ST4SD deployment"):
         parse_response(instances.status_call("a-1"), URL, reply(200, b"<html>Swagger</html>", html=True))
 
 

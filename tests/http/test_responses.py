@@ -135,7 +135,7 @@ def test_a_refusal_is_told_by_the_key_in_its_body(status: int, body: dict[str, A
         (reply(404, b""), "no message"),
         (reply(404, {}), "was refused with 404: {}"),
         (reply(413, b"<html>", html=True), "1 MiB"),
-        (reply(502, b"<html>", html=True), "no answer from the service"),
+        (reply(502, b"<html>", html=True), "no response from the service"),
         (
             reply(308, b"<html>", html=True, **{REDIRECT_HEADER: "http://elsewhere/"}),
             "http://elsewhere/', which is never",
@@ -303,7 +303,7 @@ def test_a_generic_refusal_is_told_in_words_that_fit() -> None:
     """The service answers 400 in a web framework's words when there is nothing to delete."""
     body = {"message": "The browser (or proxy) sent a request that this server could not understand."}
 
-    with pytest.raises(UnknownRun, match=r"found no such run \(400\): it was deleted already, or never was; list what"):
+    with pytest.raises(UnknownRun, match=r"found no such run \(400\): it was deleted, or never existed; list the"):
         parse_response(instances.delete_call("a-1"), URL, reply(400, body))
 
 

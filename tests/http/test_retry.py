@@ -104,7 +104,7 @@ def test_a_service_that_asks_for_no_pause_is_not_sent_requests_without_one() -> 
 )  # fmt: skip
 def test_a_policy_that_makes_no_sense_is_refused(options: dict[str, float]) -> None:
     """At least one attempt, no time that runs backwards or is no number; the message names the setting."""
-    with pytest.raises(ValueError, match=f"a retry policy needs limits that make sense: {next(iter(options))} must be"):
+    with pytest.raises(ValueError, match=f"invalid retry policy: {next(iter(options))} must be"):
         RetryPolicy(**options)  # type: ignore[arg-type] # a table of both kinds
 
 

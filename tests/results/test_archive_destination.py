@@ -69,7 +69,7 @@ def test_a_disk_that_is_full_is_an_error_of_ours(target: Path) -> None:
     """Its words are kept, and the advice is to make room."""
     error = refused(build(Entry("/good.txt"), Entry("/large", bytes(1 << 20))), target)
 
-    assert "make sure there is room" in str(error)
+    assert "check that there is enough space" in str(error)
     assert isinstance(error.__cause__, OSError)
 
 

@@ -75,12 +75,12 @@ PROOFS = {
     "send you to another host": ["faults/test_downloads_credentials.py::test_a_redirect_of_a_gateway_is_not_followed"],
     "unpack anything outside": ["results/test_archive_hostile.py::", "results/test_archive_destination.py::"],
     # another registry
-    "decide what an experiment contains": [f"{IMPORT}test_a_content_that_differs_without_a_digest_is_warned_about"],
-    "move tags of the experiment": [f"{IMPORT}test_only_tags_that_are_shown_or_asked_for_are_moved"],
-    "push an experiment other": [f"{IMPORT}test_an_import_pushes_what_was_asked_for"],
+    "decide what an experiment contains": [f"{IMPORT}test_content_that_differs_without_a_pinned_digest_is_a_warning"],
+    "move tags of the experiment": [f"{IMPORT}test_only_tags_that_are_shown_or_requested_are_moved"],
+    "push an experiment other": [f"{IMPORT}test_an_import_pushes_the_requested_experiment"],
     "give you a content other": [
         f"{IMPORT}test_a_digest_is_compared_before_anything_is_pushed",
-        f"{IMPORT}test_a_content_that_is_not_that_of_the_digest_is_not_kept",
+        f"{IMPORT}test_content_with_another_digest_is_not_kept",
     ],
     "get your credentials, unless it is your own": [
         "faults/test_imports.py::test_a_registry_is_asked_what_its_pages_ask_and_sent_no_credentials"
@@ -112,7 +112,7 @@ PROOFS = {
         "cli/test_collect.py::test_a_link_in_place_of_the_folder_of_a_run_is_not_followed",
     ],
     # the user
-    "Give `name@digest`": [f"{IMPORT}test_a_content_that_is_not_that_of_the_digest_is_not_kept"],
+    "Give `name@digest`": [f"{IMPORT}test_content_with_another_digest_is_not_kept"],
     "Keep certificates verified": ["faults/test_tls.py::test_not_checking_works_and_warns_once"],
     "Set `umask 077`": ["test_what_is_trusted.py::test_downloads_have_the_mode_of_the_umask_and_journals_do_not"],
     "Put a rest-uid in quotes": ["faults/test_rest_uids.py::test_examples_quote_the_rest_uid_in_a_shell"],

@@ -76,7 +76,7 @@ async def test_documents_are_found_by_filters(client: Client, server: LocalServe
 
 
 async def test_properties_come_with_documents(client: Client, server: LocalServer) -> None:
-    """NaN is a number, or a text if asked for; unknown columns are left out, the input's id never is."""
+    """NaN is a number, or a text if requested; unknown columns are left out, the input's id never is."""
     run = await finished(client, server)
 
     (plain,) = await client.datastore.experiments(rest_uid=run.id)
@@ -93,7 +93,7 @@ async def test_properties_come_with_documents(client: Client, server: LocalServe
 
 
 async def test_wrong_filters_send_nothing(client: Client, server: LocalServer) -> None:
-    """They are told at once, and so is a rest-uid beside another name of the run."""
+    """Errors are raised at once, also for a rest-uid beside another name of the run."""
     before = len(server.requests)
 
     wrongs: list[dict[str, Any]] = [
@@ -114,7 +114,7 @@ async def test_wrong_filters_send_nothing(client: Client, server: LocalServer) -
 
 
 async def test_tags_are_in_both_documents(client: Client, server: LocalServer) -> None:
-    """They are added to what there is, found again, and survive the run; other runs have none."""
+    """They are added to existing ones, can be searched for, and outlive the run; other runs have none."""
     run, other = await finished(client, server, campaign="x"), await finished(client, server)
     about = [*await run.components(), *await client.datastore.user_metadata(rest_uid=run.id)]
 
@@ -132,7 +132,7 @@ async def test_tags_are_in_both_documents(client: Client, server: LocalServer) -
 
 
 async def test_tags_for_an_unknown_run_are_refused(client: Client, server: LocalServer) -> None:
-    """Nothing is written for those that were named beside it; neither if there is only one of its documents."""
+    """Nothing is written for runs of the same call, also if only one of the documents is missing."""
     run = await finished(client, server)
     known = await run.document()
     lonely = {"instance": "file://elsewhere/a", "type": "user-metadata", "uid": "a"}
@@ -148,7 +148,7 @@ async def test_tags_for_an_unknown_run_are_refused(client: Client, server: Local
 
 
 async def test_a_late_document_is_waited_for(client: Client, clock: ServersClock) -> None:
-    """It is there about 10 s after the run registered, and tells the end if the run is over by then."""
+    """It appears about 10 s after the run registered, with the end if the run is over by then."""
     run = await start(client, campaign="x")
 
     document = await run.document()
@@ -164,7 +164,7 @@ async def test_a_late_document_is_waited_for(client: Client, clock: ServersClock
 async def test_a_run_that_goes_on_has_the_document_of_now(
     client: Client, server: LocalServer, clock: ServersClock
 ) -> None:
-    """Nobody waits for its end."""
+    """The call does not wait for the end."""
     server.outcome("demo", "stuck", times=1)
     run = await finished(client, server)
 
@@ -195,7 +195,7 @@ async def test_a_run_that_has_just_ended_has_a_document_that_says_so(
 
 
 async def test_a_deleted_run_is_still_found(client: Client, server: LocalServer, clock: ServersClock) -> None:
-    """The document that says Stopped comes late; if none comes, the last one will do."""
+    """The document with Stopped comes late; if it does not come, the last one is returned."""
     server.outcome("demo", "stuck", times=1)
     stopped = await finished(client, server)
     server.outcome("demo", "killed", times=1)
@@ -211,7 +211,7 @@ async def test_a_deleted_run_is_still_found(client: Client, server: LocalServer,
 
 
 async def test_no_document_is_never_nothing(client: Client, server: LocalServer, clock: ServersClock) -> None:
-    """Not yet, never and unknown are told apart."""
+    """Not yet, never and unknown are different errors."""
     waiting = await start(client)
     with pytest.raises(NotReady, match=f"no document of run '{waiting.id}' yet"):
         await waiting.document(timeout=0)
@@ -333,6 +333,6 @@ async def test_the_incumbent_finds_the_same(client: Client, server: LocalServer)
 
 @pytest.mark.parametrize("about", [[7], ["demo-1"], 7])
 async def test_only_documents_can_be_tagged(client: Client, about: Any) -> None:
-    """A run or an id is not, and the error says what is."""
+    """A run or an id is not a document, and the error says so."""
     with pytest.raises(TypeError, match="document"):
         await client.datastore.tag(about, {"a": "b"})

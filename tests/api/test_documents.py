@@ -125,7 +125,7 @@ def test_a_run_that_goes_on_was_not_completed() -> None:
     assert document.property_table is None
 
 
-def test_a_component_document_tells_where_it_ran() -> None:
+def test_a_component_document_says_where_it_ran() -> None:
     """Each key has a name in Python spelling."""
     document = ComponentDocument.model_validate(COMPONENT)
 
@@ -211,7 +211,7 @@ def test_what_is_readable_in_an_odd_list_is_kept() -> None:
     ],
 )
 def test_filters_become_a_query(given: dict[str, Any], expected: dict[str, Any]) -> None:
-    """Texts of filters are expressions, those of a query are what they are."""
+    """Texts of filters are expressions, those of a query match exactly."""
     assert build_query("component", given.pop("query", None), **given) == {"type": "component", **expected}
 
 
@@ -237,7 +237,7 @@ def test_an_id_is_looked_up_where_its_type_has_it() -> None:
         ({"query": "name"}, TypeError, "a query is a mapping, not 'name'"),
     ],
 )
-def test_filters_that_will_not_do_are_refused(given: dict[str, Any], error: type[Exception], words: str) -> None:
+def test_invalid_filters_are_refused(given: dict[str, Any], error: type[Exception], words: str) -> None:
     """The message shows which one, and why."""
     with pytest.raises(error, match=words):
         build_query("component", given.pop("query", None), **given)
@@ -256,8 +256,8 @@ def test_properties_are_asked_for_by_name() -> None:
             asked(bad, stringify_nan=False)
 
 
-def test_replies_that_are_no_documents_are_told() -> None:
-    """200 alone means nothing: what was promised must be there."""
+def test_replies_that_are_not_documents_are_errors() -> None:
+    """A status of 200 is not enough: the documents must be there."""
     call = datastore.query_call(BASE, {"type": "experiment"})
 
     assert parse_response(call, BASE, Response(200, {}, b'{"document-descriptors": [{"a": NaN}]}'))[0]["a"] != 0
@@ -285,7 +285,7 @@ def test_the_end_of_a_run_is_a_final_status() -> None:
 
 
 def test_tags_stand_where_a_type_has_them() -> None:
-    """What was there is kept, the original is not changed."""
+    """Existing fields are kept, and the original is not changed."""
     before = json.dumps([EXPERIMENT, METADATA])
     tags = {"campaign": "new", "rating": 5}
 
@@ -309,7 +309,7 @@ def test_no_tag_may_hide_a_document(name: Any) -> None:
         datastore.check_tags({name: "x"})
 
 
-def test_documents_tell_their_runs() -> None:
+def test_documents_name_their_runs() -> None:
     """Whatever their type, each run once."""
     several: list[datastore.About] = [UserMetadata.model_validate(METADATA), COMPONENT, {"instance": "file://other"}]
 
@@ -332,8 +332,8 @@ def test_no_request_is_larger_than_the_proxy_lets_pass() -> None:
     assert list(datastore.upsert_calls(BASE, [])) == []
 
 
-def test_a_deployment_without_a_datastore_is_told() -> None:
-    """The error names what there is."""
+def test_a_deployment_without_a_datastore_is_an_error() -> None:
+    """The error names the services that exist."""
     assert datastore.datastore_url({"cdb-rest": BASE}) == BASE
     with pytest.raises(NotFound, match=r"no datastore: its url-map/ has \['consumable-computing'\]"):
         datastore.datastore_url({"consumable-computing": BASE})

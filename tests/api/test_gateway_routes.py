@@ -51,7 +51,7 @@ def test_a_uri_names_a_gateway_and_a_path(uri: str, gateway: str, path: str) -> 
     "uri", ["", "demo-ab12cd", "/workdir/x", "file:///workdir/x", "file://a", "file://a/", "http://a/x"]
 )
 def test_what_names_no_location_is_refused(uri: str) -> None:
-    """The message shows it, and what it should look like."""
+    """The message shows it, and the expected form."""
     with pytest.raises(ValueError, match=re.escape(f"file://<id of a gateway>/<path>, not {uri!r}")):
         location(uri)
 
@@ -100,7 +100,7 @@ def test_every_other_path_is_inside(parts: list[str]) -> None:
 
 
 def test_a_deployment_may_have_no_registry() -> None:
-    """The error names what it has."""
+    """The error names the services that exist."""
     assert registry_url({"cdb-gateway-registry": "https://a/ds-registry/", "cdb-rest": "x"}) == "https://a/ds-registry/"
     with pytest.raises(NotFound, match=r"no gateways.*\['cdb-rest'\], but not 'cdb-gateway-registry'"):
         registry_url({"cdb-rest": "x"})
@@ -117,14 +117,14 @@ def test_the_registry_is_asked_for_all_ids_at_once() -> None:
 
 
 @pytest.mark.parametrize("body", [b"[]", b"7", b"null", b'{"a": {}}', b'{"a": "https://a"}', b"", b"<html>"])
-def test_what_is_no_answer_of_a_registry_is_not_understood(body: bytes) -> None:
+def test_a_reply_that_is_not_of_a_registry_is_an_error(body: bytes) -> None:
     """It is our error, not one of Python's."""
     with pytest.raises(DecodeError):
         understood(resolve_call(BASE, ["a"]), body)
 
 
 @pytest.mark.parametrize("host", ["null", '""', "7", '"/ds-gateway"', '"ftp://a"'])
-def test_an_address_that_is_none_is_not_understood(host: str) -> None:
+def test_an_invalid_address_is_an_error(host: str) -> None:
     """A gateway has an http address."""
     with pytest.raises(DecodeError):
         understood(resolve_call(BASE, ["a"]), b'{"a": {"host": %s}}' % host.encode())

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def test_gateways_are_resolved_in_one_request(client: Client, server: LocalServer, clock: ServersClock) -> None:
-    """However many tasks want however many of them; known for ten minutes, then asked for again."""
+    """One request for any number of tasks and gateways, cached for ten minutes."""
     hosts = {name: {"unique_id": name, "host": f"http://127.0.0.1:1/{name}"} for name in "abc"}
     server.faults.add(REGISTRY, Reply(200, JSON, json.dumps(hosts).encode()), times=None)
     found: list[dict[str, str]] = []
@@ -64,7 +64,7 @@ async def test_one_request_is_in_flight_while_others_wait(server: LocalServer, c
 
 
 async def test_an_unknown_gateway_is_named(client: Client, server: LocalServer) -> None:
-    """Among known ones, which are kept; it may be registered at any time, so it is asked for again."""
+    """Known ones beside it are cached; it may be registered at any time, so it is requested again."""
     for _ in range(2):
         with pytest.raises(NotFound, match=r"\['ghost'\]"):
             await client.gateways.resolve([GATEWAY, "ghost"])
@@ -96,7 +96,7 @@ async def test_tasks_that_want_an_unknown_gateway_share_the_answer(client: Clien
 async def test_a_registry_that_fails_is_an_error_of_the_call(
     client: Client, server: LocalServer, tmp_path: Path
 ) -> None:
-    """A 500 is not asked for again, a 503 is; a later call finds the gateway."""
+    """A 500 is not retried, a 503 is; a later call finds the gateway."""
     run = await finished(client, server)
     server.faults.add(REGISTRY, Reply(500, JSON, b'{"message": "Internal Server Error"}'))
 
@@ -110,7 +110,7 @@ async def test_a_registry_that_fails_is_an_error_of_the_call(
 
 
 async def test_the_registry_and_a_gateway_are_healthy_or_not(client: Client, server: LocalServer) -> None:
-    """Each is asked by itself; a refused login says nothing about it."""
+    """Each is requested separately; a refused login says nothing about it."""
     for hello, asked in [("GET /ds-registry/hello", None), ("GET /ds-gateway/hello", GATEWAY)]:
         assert await client.gateways.is_healthy(asked)
         for fault in (Reply(500, JSON, b"{}"), Html(200)):
@@ -139,7 +139,7 @@ async def test_a_deployment_without_gateways(server: LocalServer, tmp_path: Path
 
 
 async def test_whether_a_component_has_a_directory(client: Client, server: LocalServer) -> None:
-    """The name is exact; of a run that is unknown there no component has one."""
+    """The name is exact; an unknown run has no components."""
     run = await finished(client, server)
     has = client.gateways.has_component
 
@@ -200,7 +200,7 @@ async def test_streams_are_bounded_and_delay_nothing_else(server: LocalServer, c
 async def test_files_of_one_call_come_over_as_many_streams(
     server: LocalServer, clock: ServersClock, tmp_path: Path, downloads: int
 ) -> None:
-    """All of them are used, and none more."""
+    """All of them are used, and no others."""
     release = anyio.Event()
     config = Config(clock=clock, downloads=downloads)
     async with (

@@ -159,7 +159,7 @@ WRONG: dict[str, tuple[Act, type[Exception], str]] = {
 
 @pytest.mark.parametrize("what", WRONG)
 async def test_what_cannot_be_sent_is_refused_here(what: str, server: LocalServer, client: Client) -> None:
-    """Nothing is sent, and neither the error nor what it came from shows a secret."""
+    """Nothing is sent, and neither the error nor its cause shows a secret."""
     act, error, words = WRONG[what]
     before = len(server.requests)
 
@@ -173,7 +173,7 @@ async def test_what_cannot_be_sent_is_refused_here(what: str, server: LocalServe
 
 
 async def test_parts_of_experiments_may_be_sent_again(server: LocalServer, client: Client) -> None:
-    """What came from the service goes back in its own form: a parameterisation, packages with or without nulls."""
+    """What came from the service is sent back in the same form: a parameterisation, packages with or without nulls."""
     demo, _ = await push_both(server, client)
     await client.relationships.push(relationship())
 

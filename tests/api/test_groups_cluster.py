@@ -51,7 +51,7 @@ async def test_a_dataset_is_created_and_listed(client: Client) -> None:
 
 
 async def test_a_dataset_that_cannot_be_is_an_error(client: Client) -> None:
-    """There already, or under a name that the cluster does not take."""
+    """One that exists already, or a name that the cluster refuses."""
     await client.datasets.create("first", BUCKET)
 
     with pytest.raises(AlreadyExists, match='"first" already exists'):
@@ -75,7 +75,7 @@ async def test_a_dataset_that_cannot_be_is_an_error(client: Client) -> None:
 async def test_a_bucket_that_lacks_something_is_not_sent(
     bucket: Any, words: str, server: LocalServer, client: Client
 ) -> None:
-    """The error names what, and never what there is."""
+    """The error names the missing fields, and never the values of the others."""
     before = len(server.requests)
 
     with pytest.raises(ValueError, match=words):
@@ -95,7 +95,7 @@ async def test_datasets_need_datashim(server: LocalServer, client: Client) -> No
 
 
 async def test_an_image_pull_secret_lives(client: Client) -> None:
-    """Create, list, get and update; an update makes one that is not there."""
+    """Create, list, get and update; an update creates a missing one."""
     secrets = client.image_pull_secrets
 
     await secrets.create("quay", **PULL)
@@ -107,7 +107,7 @@ async def test_an_image_pull_secret_lives(client: Client) -> None:
 
 
 async def test_errors_of_image_pull_secrets_have_names(client: Client) -> None:
-    """There already, not there (which is a 500), and taken by another Secret."""
+    """One that exists already, an unknown one (a 500), and a name taken by another Secret."""
     secrets = client.image_pull_secrets
     await secrets.create("quay", **PULL)
 
@@ -164,7 +164,7 @@ CREATIONS: dict[str, tuple[str, Callable[[Client], Awaitable[None]]]] = {
 async def test_secrets_stay_secret(
     path: str, server: LocalServer, client: Client, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A service that quotes all it was sent does not bring keys and passwords into errors or logs."""
+    """Keys and passwords stay out of errors and logs, even if the service quotes the request."""
     caplog.set_level(logging.DEBUG)
     secret, create = CREATIONS[path]
     echo = f'{{"message": "cannot use {secret}", "sent": ["{secret}"], "{secret}": 1}}'.encode()
@@ -180,7 +180,7 @@ async def test_secrets_stay_secret(
     assert KEY not in repr(BUCKET)
 
 
-async def test_a_deployment_tells_where_its_services_are(server: LocalServer, client: Client) -> None:
+async def test_a_deployment_names_its_services(server: LocalServer, client: Client) -> None:
     """All of them, or one by name."""
     services = await client.deployment.services()
 
@@ -201,7 +201,7 @@ async def test_a_service_without_a_cluster_knows_no_others(server: LocalServer, 
 
 
 async def test_the_token_is_that_of_the_cookie(server: LocalServer, client: Client) -> None:
-    """Who came with a key has none; it never shows by accident."""
+    """A client with an API key has none; a token never shows by accident."""
     async with Client(server.url, auth_token=server.auth_token) as other:
         token = await other.deployment.token()
 

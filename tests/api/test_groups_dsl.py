@@ -25,7 +25,7 @@ PACKAGE = {"metadata": {"package": {"name": "greeter"}}}
 
 
 async def test_a_dsl_that_makes_sense_passes(client: Client) -> None:
-    """There is nothing to tell of it."""
+    """The call returns nothing."""
     await client.utilities.validate_dsl(DSL)
 
 
@@ -39,8 +39,8 @@ async def test_a_dsl_that_makes_sense_passes(client: Client) -> None:
     ],
     ids=str,
 )
-async def test_a_dsl_that_makes_none_is_told_where(change: Any, where: str, what: str, client: Client) -> None:
-    """In the message, and as values; the same whoever checks it."""
+async def test_an_invalid_dsl_is_an_error_with_locations(change: Any, where: str, what: str, client: Client) -> None:
+    """In the message, and as values; the same from this library and from the service."""
     calls = (
         client.utilities.validate_dsl(dsl(**change)),
         client.utilities.package_for_dsl(dsl(**change)),
@@ -55,7 +55,7 @@ async def test_a_dsl_that_makes_none_is_told_where(change: Any, where: str, what
 
 
 async def test_a_package_is_made_for_a_dsl(client: Client) -> None:
-    """It has what the DSL tells of inputs and variables, and leaves nothing to choose."""
+    """It has the inputs and variables of the DSL, and no options."""
     made = await client.utilities.package_for_dsl(DSL)
 
     registry = made.experiment.metadata.registry
@@ -70,7 +70,7 @@ async def test_a_package_is_made_for_a_dsl(client: Client) -> None:
 
 
 async def test_a_template_is_kept_as_far_as_it_fits(client: Client) -> None:
-    """What became of each part of it is told."""
+    """The result says what was taken from each part."""
     options = {"variables": [{"name": "greeting", "value": "welcome"}, {"name": "gone"}], "data": [{"name": "x.csv"}]}
     template = {
         "metadata": {"package": {"name": "greeter", "maintainer": "somebody", "keywords": ["polite"]}},
@@ -177,7 +177,7 @@ async def test_a_graph_begins_with_its_entry_workflow(client: Client) -> None:
     ids=lambda value: str(value)[-40:],
 )
 async def test_a_graph_that_makes_no_sense_is_refused(graph: Any, what: str, client: Client) -> None:
-    """The error tells why, and nothing is added."""
+    """The error says why, and nothing is added."""
     with pytest.raises(InvalidGraph, match=what) as caught:
         await client.library.add(graph)
 
@@ -186,7 +186,7 @@ async def test_a_graph_that_makes_no_sense_is_refused(graph: Any, what: str, cli
 
 
 async def test_errors_of_the_library_have_names(server: LocalServer, client: Client) -> None:
-    """There already, not there, in memory or in a bucket, switched off, and nobody knows."""
+    """A name that is taken, an unknown graph in memory or in a bucket, a disabled library, an unknown outcome."""
     await client.library.add(DSL)
 
     with pytest.raises(GraphExists, match="delete that one first") as exists:
@@ -215,7 +215,7 @@ async def test_errors_of_the_library_have_names(server: LocalServer, client: Cli
     assert len(await client.library.list()) == 2
 
 
-async def test_a_library_tells_what_it_cannot_read(server: LocalServer, client: Client) -> None:
+async def test_a_library_reports_graphs_that_it_cannot_read(server: LocalServer, client: Client) -> None:
     """One broken graph does not hide the others."""
     body = {"entries": [{"graph": {"components": []}}], "problems": [{"message": "Could not get graph old"}]}
     server.faults.add("GET /library/", Reply(200, {"Content-Type": "application/json"}, json.dumps(body).encode()))
@@ -227,7 +227,7 @@ async def test_a_library_tells_what_it_cannot_read(server: LocalServer, client: 
     assert graphs.raw == body
 
 
-async def test_what_cannot_be_sent_is_an_error_of_the_same_kind(client: Client) -> None:
+async def test_a_definition_that_cannot_be_sent_is_an_error_of_the_same_kind(client: Client) -> None:
     """No mapping, nothing that JSON could say, more than the proxy lets through."""
     with pytest.raises(TypeError, match="a graph must be a mapping, not list"):
         await client.library.add([DSL])  # type: ignore[arg-type] # on purpose

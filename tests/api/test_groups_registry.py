@@ -24,8 +24,8 @@ from tests.client.definitions import push_both, relationship
 pytestmark = pytest.mark.anyio
 
 
-async def test_experiments_come_as_they_are_wanted(server: LocalServer, client: Client) -> None:
-    """Without what the registry found out, with fields that have no value, with those still being worked on."""
+async def test_experiments_have_the_requested_fields(server: LocalServer, client: Client) -> None:
+    """Without what the registry added, with null fields, with fields in development."""
     await client.push(server.example("demo"))
 
     (plain,) = await client.experiments.list()
@@ -56,7 +56,7 @@ async def test_an_experiment_is_printed_for_a_program(server: LocalServer, clien
         await client.experiments.printed("ghost")
 
 
-async def test_a_definition_that_is_none_any_more_is_told_where(server: LocalServer, client: Client) -> None:
+async def test_a_definition_that_is_no_longer_valid_says_where(server: LocalServer, client: Client) -> None:
     """An entry of the registry that an older service took."""
     problem = {"location": ["base", "packages", 0, "name"], "message": "Field required"}
     body = {"message": "Parameterised virtual experiment package demo is invalid", "problems": [problem]}
@@ -90,7 +90,7 @@ async def test_a_query_finds_experiments_by_their_base_package(server: LocalServ
     assert await client.experiments.query(package={"source": other_commit}, match_version=True) == []
 
 
-async def test_a_query_tells_experiments_of_several_packages(server: LocalServer, client: Client) -> None:
+async def test_a_query_can_include_experiments_of_several_packages(server: LocalServer, client: Client) -> None:
     """They are found only if the package need not be the only one."""
     demo, _ = await push_both(server, client)
     await client.relationships.push(relationship())
@@ -126,7 +126,7 @@ async def test_tags_replace_those_there_were(server: LocalServer, client: Client
         await client.experiments.get("demo:1.0")
 
 
-async def test_tags_that_will_not_do_are_refused(server: LocalServer, client: Client) -> None:
+async def test_invalid_tags_are_refused(server: LocalServer, client: Client) -> None:
     """By the service, or before they are sent."""
     await client.push(server.example("demo"))
 
@@ -191,7 +191,7 @@ async def test_a_definition_comes_as_dsl(server: LocalServer, client: Client) ->
 async def test_a_dsl_that_cannot_be_made_is_an_error(
     status: int, body: object, words: str, server: LocalServer, client: Client
 ) -> None:
-    """However the service tells it."""
+    """In each form that the service uses."""
     fault = Reply(status, {"Content-Type": "application/json"}, json.dumps(body).encode())
     server.faults.add("GET /experiments/demo/dsl", fault)
 
@@ -201,8 +201,8 @@ async def test_a_dsl_that_cannot_be_made_is_an_error(
     assert caught.value.problems[0].what in words
 
 
-async def test_a_definition_in_another_form_is_no_result(server: LocalServer, client: Client) -> None:
-    """What should be a text or a mapping has to be one."""
+async def test_a_definition_of_another_type_is_an_error(server: LocalServer, client: Client) -> None:
+    """A text or a mapping is expected."""
     reply = Reply(200, {"Content-Type": "application/json"}, b'{"dsl": 7, "entry": 7}')
     server.faults.add("GET /experiments/demo", reply, times=3)
 
@@ -211,8 +211,8 @@ async def test_a_definition_in_another_form_is_no_result(server: LocalServer, cl
             await call("demo")
 
 
-async def test_inheritance_tells_where_values_come_from(server: LocalServer, client: Client) -> None:
-    """Of an experiment with two base packages; one base package is nothing to tell about."""
+async def test_inheritance_shows_where_values_come_from(server: LocalServer, client: Client) -> None:
+    """For an experiment with two base packages; with one it is an error."""
     await push_both(server, client)
     await client.relationships.push(relationship())
     await client.relationships.synthesize("cheaper", "both")

@@ -55,8 +55,8 @@ async def test_relationships_are_listed_replaced_and_deleted(server: LocalServer
     assert await client.relationships.list() == []
 
 
-async def test_a_relationship_that_is_not_there_has_an_error_of_its_own(server: LocalServer, client: Client) -> None:
-    """The service tells it in three ways: by a key, by the bare name, and by a reason."""
+async def test_an_unknown_relationship_has_its_own_error(server: LocalServer, client: Client) -> None:
+    """The service reports it in three ways: by a key, by the bare name, and by a reason."""
     relationships = client.relationships
 
     for call in (
@@ -73,7 +73,7 @@ async def test_a_relationship_that_is_not_there_has_an_error_of_its_own(server: 
     ("key", "error"),
     [("relationshipNotFound", UnknownRelationship), ("parameterisedPackageNotFound", UnknownExperiment)],
 )
-async def test_what_the_routes_mean_to_say_is_understood_too(
+async def test_the_documented_errors_are_understood_too(
     key: str, error: Any, server: LocalServer, client: Client
 ) -> None:
     """Their keys are in the code of the service, though it takes another way today."""
@@ -87,7 +87,7 @@ async def test_what_the_routes_mean_to_say_is_understood_too(
 
 
 async def test_an_experiment_is_synthesized_and_started(server: LocalServer, client: Client) -> None:
-    """It is in the registry, has both base packages, and what was said of its parameters counts."""
+    """It is in the registry, with both base packages and the given parameterisation."""
     await push_both(server, client)
     await client.relationships.push(relationship())
     presets = {"presets": {"variables": [{"name": "scale", "value": "3"}]}}
@@ -150,10 +150,10 @@ async def test_a_query_finds_relationships_by_their_beginnings(server: LocalServ
     ],
     ids=str,
 )
-async def test_a_relationship_that_is_none_is_not_sent(
+async def test_an_invalid_relationship_is_not_sent(
     change: Any, where: str, what: str, server: LocalServer, client: Client
 ) -> None:
-    """All that is wrong is told at once, and where."""
+    """All problems are reported at once, with locations."""
     before = len(server.requests)
 
     with pytest.raises(InvalidRelationship, match="the relationship was not sent") as caught:
@@ -166,8 +166,8 @@ async def test_a_relationship_that_is_none_is_not_sent(
         await client.relationships.push("cheaper")  # type: ignore[arg-type] # on purpose
 
 
-async def test_the_service_tells_what_is_wrong_with_a_relationship(server: LocalServer, client: Client) -> None:
-    """An experiment that is not there, graphs that are the same, components that are none."""
+async def test_the_service_reports_what_is_wrong_with_a_relationship(server: LocalServer, client: Client) -> None:
+    """An unknown experiment, two equal graphs, components that do not exist."""
     demo, _ = await push_both(server, client)
     transform = relationship()["transform"]
 
@@ -190,8 +190,8 @@ async def test_the_service_tells_what_is_wrong_with_a_relationship(server: Local
     assert same.value.problems[0].where == "transform"
 
 
-async def test_entries_that_make_no_sense_do_not_hide_the_others(server: LocalServer, client: Client) -> None:
-    """They are told as problems, by name, beside those that the service found."""
+async def test_invalid_relationships_do_not_hide_the_others(server: LocalServer, client: Client) -> None:
+    """They are problems, by name, beside those that the service found."""
     body = {
         "entries": [{"identifier": "good"}, {"identifier": "bad", "transform": "x"}, "worse"],
         "problems": [{"identifier": "old", "problems": [{"location": ["transform", "x"], "message": "m"}]}],

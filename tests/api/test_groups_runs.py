@@ -71,7 +71,7 @@ async def test_a_lambda_experiment_is_really_executed() -> None:
     assert output.text() == "FROM LAMBDA\n"
 
 
-async def test_a_lambda_experiment_that_makes_no_sense_is_refused(server: LocalServer, client: Client) -> None:
+async def test_an_invalid_lambda_experiment_is_refused(server: LocalServer, client: Client) -> None:
     """By the service, with all that is wrong; nothing was started."""
     with pytest.raises(InvalidFlowIR, match=r"stage0.hi.command.executable=None") as caught:
         await client.start_lambda({"lambdaFlowIR": {"components": [{"name": "hi"}]}}, validate=False)
@@ -106,7 +106,7 @@ async def test_a_lambda_payload_is_checked_before_it_is_sent(
 
 
 async def test_a_lambda_start_is_never_repeated(server: LocalServer, client: Client) -> None:
-    """If it may have arrived, that is an error, and the one instance is there."""
+    """If it may have arrived, that is an error, and the instance exists once."""
     server.faults.add("POST /experiments/lambda/start", DropAfter())
 
     with pytest.raises(StartOutcomeUnknown, match="whether an instance of a lambda experiment was started is unknown"):
@@ -115,7 +115,7 @@ async def test_a_lambda_start_is_never_repeated(server: LocalServer, client: Cli
     assert len(await client.instances.list()) == 1
 
 
-async def test_properties_come_as_they_are_wanted(server: LocalServer, client: Client) -> None:
+async def test_properties_have_the_requested_columns(server: LocalServer, client: Client) -> None:
     """By themselves or with the instance, some columns or all, missing numbers as NaN or as a text."""
     await client.push(server.example("demo"))
     run = await client.start("demo", INPUTS)
@@ -141,8 +141,8 @@ async def test_properties_come_as_they_are_wanted(server: LocalServer, client: C
         await properties(run.id, include_properties=["a,b"])
 
 
-async def test_properties_that_are_not_there_have_errors_of_their_own(server: LocalServer, client: Client) -> None:
-    """Not yet, and never; before there is a status the service breaks."""
+async def test_missing_properties_have_their_own_errors(server: LocalServer, client: Client) -> None:
+    """Not yet, and never; the service fails before there is a status."""
     await client.push(server.example("demo"))
     run = await client.start("demo", INPUTS)
     with pytest.raises(ServerError):
@@ -162,7 +162,7 @@ async def test_properties_that_are_not_there_have_errors_of_their_own(server: Lo
 
 
 async def test_a_key_output_is_fetched_by_its_group(server: LocalServer, client: Client) -> None:
-    """In one request: what it did not find it does not look for any further."""
+    """In one request, also if the key-output does not exist."""
     await client.push(server.example("demo"))
     run = await client.start("demo", INPUTS)
     await server.advance(100)

@@ -58,7 +58,7 @@ async def push(client: Client) -> Any:
 
 
 async def test_a_definition_that_does_not_fit_says_where(server: LocalServer, client: Client) -> None:
-    """The service hides that in a text of its own beside a message that says nothing."""
+    """The service puts the problems into a text beside an empty message."""
     text = (
         "2 validation errors for ParameterisedPackage\nnope\n  Extra inputs are not permitted [type=extra_forbidden, "
         f"input_value=1, input_type=int]\n{MANUAL}extra_forbidden\nmetadata.package.name\n  Field required "
@@ -98,7 +98,7 @@ async def test_a_definition_that_does_not_fit_says_where(server: LocalServer, cl
 async def test_a_payload_that_does_not_fit_says_where(
     text: str, problem: Problem, server: LocalServer, client: Client
 ) -> None:
-    """What is wrong stands in the message too, before the advice."""
+    """The problem is in the message too, before the advice."""
     body = {"invalidStartPayload": text, "message": "Invalid start payload"}
 
     error = await refused(client, server, start, body)
@@ -109,7 +109,7 @@ async def test_a_payload_that_does_not_fit_says_where(
 
 
 async def test_a_conflict_names_its_files(server: LocalServer, client: Client) -> None:
-    """A start names them in words only, a lambda start in a list."""
+    """A start names them in its message only, a lambda start in a list."""
     words = "Input and Data files with conflicting names: ['molecules.csv', \"it's.csv\"]"
     in_words = {"reason": words, "message": f"{words} - experiment start payload is invalid"}
 
@@ -125,8 +125,8 @@ async def test_a_conflict_names_its_files(server: LocalServer, client: Client) -
     ]
 
 
-async def test_files_that_lack_and_files_too_many_are_told_together(server: LocalServer, client: Client) -> None:
-    """The service tells both at once."""
+async def test_missing_and_extra_files_are_reported_together(server: LocalServer, client: Client) -> None:
+    """The service reports both at once."""
     words = "Invalid experiment start payload. Missing inputs: ['a.csv']. Extra inputs: ['b.csv']"
     body = {"missingInputs": ["a.csv"], "extraInputs": ["b.csv"], "message": words}
 
@@ -141,7 +141,7 @@ async def test_files_that_lack_and_files_too_many_are_told_together(server: Loca
     assert str(error).endswith("which the experiment does not take: did you mean 'a.csv'?")
 
 
-async def test_a_query_that_makes_no_sense_says_where(server: LocalServer, client: Client) -> None:
+async def test_an_invalid_query_says_where(server: LocalServer, client: Client) -> None:
     """The service puts its problems into the message, as JSON; so does the embedded server."""
     problem = {
         "type": "model_type",
@@ -184,7 +184,7 @@ DONE: dict[str, Act] = {
 
 @pytest.mark.parametrize("operation", DONE)
 async def test_a_web_page_does_not_mean_that_it_was_done(operation: str, server: LocalServer, client: Client) -> None:
-    """A proxy's page with a 200 is no answer of the service; a creation is in doubt then."""
+    """A proxy's page with a 200 is not a reply of the service; the outcome of a creation is unknown then."""
     server.faults.add(operation, Html(200))
 
     with pytest.raises((DecodeError, OutcomeUnknown), match="HTML instead of JSON") as caught:
@@ -194,17 +194,15 @@ async def test_a_web_page_does_not_mean_that_it_was_done(operation: str, server:
 
 
 @pytest.mark.parametrize("body", [b"", b"null", b'"OK"', b'"Success"', b'{"deleted": 1}'], ids=str)
-async def test_whatever_the_service_says_of_what_it_did_is_fine(
-    body: bytes, server: LocalServer, client: Client
-) -> None:
-    """Only the status counts there."""
+async def test_the_body_of_a_successful_change_is_ignored(body: bytes, server: LocalServer, client: Client) -> None:
+    """Only the HTTP status counts there."""
     server.faults.add("DELETE /experiments/x", Reply(200, JSON, body))
 
     await client.experiments.delete("x")
 
 
-async def test_a_dsl_that_is_null_is_told_with_its_problems(server: LocalServer, client: Client) -> None:
-    """A good reply may say that there is nothing to give, and why."""
+async def test_a_null_dsl_is_an_error_with_its_problems(server: LocalServer, client: Client) -> None:
+    """A successful reply may have no DSL, but the reasons."""
     body = {"dsl": None, "problems": [{"message": "broken", "location": ["workflows", 0]}]}
 
     for read in (client.experiments.dsl, client.experiments.dsl_text):
@@ -214,8 +212,8 @@ async def test_a_dsl_that_is_null_is_told_with_its_problems(server: LocalServer,
         assert caught.value.problems == (Problem("workflows.0", "broken"),)
 
 
-async def test_a_graph_that_cannot_be_read_does_not_hide_the_others(server: LocalServer, client: Client) -> None:
-    """It is among the problems, as everywhere."""
+async def test_an_invalid_graph_does_not_hide_the_others(server: LocalServer, client: Client) -> None:
+    """It is among the problems."""
     body = {"entries": [{"graph": None}, {"graph": {"workflows": []}}, "x"], "problems": [{"message": "one is bad"}]}
     server.faults.add("GET /library/", said(body, 200))
 
@@ -231,8 +229,8 @@ async def test_a_graph_that_cannot_be_read_does_not_hide_the_others(server: Loca
 
 
 @pytest.mark.parametrize("group", ["experiments", "relationships"])
-async def test_what_is_wrong_with_an_entry_comes_with_it(group: str, server: LocalServer, client: Client) -> None:
-    """A good reply may have problems beside the entry; mostly it has none."""
+async def test_an_entry_has_its_problems(group: str, server: LocalServer, client: Client) -> None:
+    """A successful reply may have problems beside the entry."""
     entry = {"identifier": "x", "metadata": {"package": {"name": "x"}}}
     problem = {"message": "its package is gone", "location": ["base", "packages", 0]}
     server.faults.add(f"GET /{group}/x", said({"entry": entry, "problems": [problem, "and more"]}, 200))

@@ -38,8 +38,8 @@ def expected(body: bytes) -> dict[str, Any]:
 
 @pytest.mark.timeout(60)
 @given(st.lists(st.tuples(items, st.sampled_from([None, (",", ":")]), st.sampled_from([None, 1])), max_size=4))
-def test_it_reads_what_json_says(lists: list[tuple[list[Any], Any, int | None]]) -> None:
-    """However the list is written, whatever stands in it, and whatever was read from it before."""
+def test_the_list_is_parsed_like_json(lists: list[tuple[list[Any], Any, int | None]]) -> None:
+    """In any format, with any content, and after any earlier list."""
     listing = StatusList()
     for one, separators, indent in lists:
         body = json.dumps(one, separators=separators, indent=indent).encode() + b"\n"
@@ -47,8 +47,8 @@ def test_it_reads_what_json_says(lists: list[tuple[list[Any], Any, int | None]])
         assert read(listing, body) == expected(body)
 
 
-def test_what_has_not_changed_is_the_very_object_read_before() -> None:
-    """Nobody needs to compare it: it was not decoded again."""
+def test_an_unchanged_item_is_not_parsed_again() -> None:
+    """The same object is returned, so that nothing has to be compared."""
     listing = StatusList()
     first = read(listing, b'[{"id": "a", "status": {"x": 1}}, {"id": "b", "status": {"x": 1}}, {"id": "c"}]')
 
@@ -65,16 +65,16 @@ def test_what_has_not_changed_is_the_very_object_read_before() -> None:
      b'[{"id": null}, {"id": 5, "status": {}}]', b'[{"id": "a", "status": {"x": NaN}}]'],
     ids=["an item inside an item", "empty", "nothing in it", "no rest-uid", "not a number"],
 )  # fmt: skip
-def test_odd_lists_are_read_too(body: bytes) -> None:
-    """The service cannot be asked to write its JSON in one way for ever."""
+def test_lists_in_another_format_are_parsed_too(body: bytes) -> None:
+    """The service may change how it formats its JSON."""
     assert repr(read(StatusList(), body)) == repr(expected(body))
 
 
 @pytest.mark.parametrize(
     "body", [b"", b"{}", b"[1]", b'[{"id": "a"}, {"id": "b"', b"<html>", b'[{"id": "a"}x]'], ids=str
 )
-def test_what_is_no_list_is_told(body: bytes) -> None:
-    """Half a body, a page, another shape; and what was read before is still good for the next list."""
+def test_a_body_that_is_not_a_list_is_an_error(body: bytes) -> None:
+    """Half a body, a page, another shape; earlier items are still valid for the next list."""
     listing = StatusList()
     read(listing, b'[{"id": "a", "status": {"x": 1}}]')
 

@@ -64,7 +64,7 @@ async def test_experiments_are_pushed_listed_got_and_deleted(client: Client, ser
 
 
 async def test_a_bad_package_is_refused(client: Client, server: LocalServer) -> None:
-    """By us before it is sent, or by the service in its own words."""
+    """By this library before it is sent, or by the service."""
     sent = len(server.requests)
     with pytest.raises(InvalidPackage, match=r"has fields \['bases'\]"):
         await client.push({"bases": {}})
@@ -89,7 +89,7 @@ async def test_a_start_takes_an_identifier_or_an_experiment(client: Client, serv
     assert (await client.instances.get(runs[0].id)).experiment is not None
 
 
-async def test_a_refused_start_tells_why(client: Client, server: LocalServer) -> None:
+async def test_a_refused_start_says_why(client: Client, server: LocalServer) -> None:
     """Each mistake has an error of its own, and nothing was started."""
     await client.push(server.example("demo"))
     extra = {"inputs": [*MOLECULES["inputs"], {"filename": "x.csv", "content": "x"}]}
@@ -112,7 +112,7 @@ async def test_a_refused_start_tells_why(client: Client, server: LocalServer) ->
 
 
 async def test_a_start_under_a_policy_that_fails_says_so(client: Client, server: LocalServer) -> None:
-    """The service breaks down over a policy it does not know, which leaves open what came of the start."""
+    """The service fails on an unknown policy, so that the outcome of the start is unknown."""
     await client.push(server.example("demo"))
 
     with pytest.raises(StartOutcomeUnknown, match=r"'demo' was started \(with the runtimePolicy 'nope': .* is unknown"):
@@ -122,7 +122,7 @@ async def test_a_start_under_a_policy_that_fails_says_so(client: Client, server:
 
 
 async def test_a_start_whose_answer_is_lost_is_in_doubt_and_not_repeated(client: Client, server: LocalServer) -> None:
-    """The instance exists once; the caller is told that it may."""
+    """The instance exists once; the error says that it may exist."""
     await client.push(server.example("demo"))
     server.faults.add("POST /experiments/demo/start", DropAfter())
 
@@ -140,7 +140,7 @@ async def test_reads_survive_what_passes(client: Client, server: LocalServer) ->
 
 
 async def test_results_of_a_run(client: Client, server: LocalServer, tmp_path: Path) -> None:
-    """Key-outputs as they are, a folder as its zip, a file inside it, and what is not there."""
+    """Key-outputs unchanged, a folder as a zip, a file in it, and errors for missing ones."""
     run = await finished(server, client)
 
     outputs = await run.outputs()
@@ -191,7 +191,7 @@ async def test_every_verb_takes_a_handle_or_a_rest_uid(client: Client, server: L
         await client.output(run.id, "Energies")
 
 
-async def test_what_is_no_run_is_told(client: Client) -> None:
+async def test_an_argument_that_is_not_a_run_is_an_error(client: Client) -> None:
     """The likeliest cause is a missing await."""
     coroutine = client.start("demo")
     for mistake in (coroutine, [coroutine], None, [None], 5):
@@ -200,7 +200,7 @@ async def test_what_is_no_run_is_told(client: Client) -> None:
     coroutine.close()
 
 
-async def test_several_runs_where_one_is_due_are_told_so(client: Client, tmp_path: Path) -> None:
+async def test_several_runs_where_one_is_expected_are_an_error(client: Client, tmp_path: Path) -> None:
     """With the way to do it, and which verbs take several."""
     runs: Any = [client.run("demo-1"), client.run("demo-2")]
     with pytest.raises(TypeError, match=r"not list: this takes one run: call it for each, as with asyncio\.gather"):
@@ -245,7 +245,7 @@ async def test_waiting_too_long(client: Client, server: LocalServer) -> None:
 
 
 async def test_among_many_a_deleted_run_ends_as_deleted(client: Client, server: LocalServer) -> None:
-    """The others are waited for; one that was never there is an error."""
+    """The others are waited for; one that never existed is an error."""
     await client.push(server.example("demo"))
     server.outcome("demo", "stuck", times=1)
     gone = await client.start("demo", MOLECULES)
@@ -305,7 +305,7 @@ async def test_every_end_of_a_run_is_seen(server: LocalServer, outcome: str, suc
 
 
 async def test_many_requests_at_once_stay_within_the_bound(client: Client, server: LocalServer) -> None:
-    """A hundred awaits, eight in flight, none dies of queueing."""
+    """A hundred awaits, eight in flight; none fails while it waits."""
     run = await finished(server, client)
     statuses = []
 

@@ -53,7 +53,7 @@ async def test_another_login_is_noticed(made: Client, ring: MemoryKeyring, serve
             await client.experiments.list()
 
 
-async def test_a_keyring_without_the_token_is_told_on_entering(made: Client, ring: MemoryKeyring) -> None:
+async def test_a_keyring_without_the_token_is_an_error_on_entering(made: Client, ring: MemoryKeyring) -> None:
     """Nothing is sent."""
     ring.passwords.clear()
 
@@ -65,7 +65,7 @@ async def test_a_keyring_without_the_token_is_told_on_entering(made: Client, rin
 async def test_the_token_is_nowhere_to_be_seen(
     made: Client, ring: MemoryKeyring, server: LocalServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Neither in logs nor in what objects and errors show."""
+    """Neither in logs nor in reprs and errors."""
     caplog.set_level(logging.DEBUG)
     token = server.auth_token
 

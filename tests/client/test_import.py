@@ -77,7 +77,7 @@ def shown(body: Any, status: int = 200) -> Reply:
 
 
 @pytest.mark.parametrize("whole", [False, True], ids=["as the examples are", "with fields still being worked on"])
-async def test_an_experiment_of_a_registry_comes_as_it_is(
+async def test_an_experiment_of_a_registry_is_imported_unchanged(
     whole: bool, there: LocalServer, other: Client, client: Client
 ) -> None:
     """With its tags, and under the same digest."""
@@ -97,7 +97,7 @@ async def test_an_experiment_of_a_registry_comes_as_it_is(
 
 
 async def test_an_import_may_be_repeated(there: LocalServer, other: Client, client: Client) -> None:
-    """There is one entry in the end."""
+    """The registry has one entry."""
     await other.push(definition(there))
 
     first = await client.import_experiment(there.url, "demo")
@@ -107,7 +107,7 @@ async def test_an_import_may_be_repeated(there: LocalServer, other: Client, clie
     assert len(await client.experiments.list()) == 1
 
 
-async def test_a_version_may_be_named(there: LocalServer, other: Client, client: Client) -> None:
+async def test_a_version_may_be_requested(there: LocalServer, other: Client, client: Client) -> None:
     """By its tag or digest."""
     old = await other.push(definition(there, "1.0"))
     await other.push({**definition(there, "2.0"), "parameterisation": {}})
@@ -136,8 +136,10 @@ async def test_an_import_may_come_from_a_private_deployment(
 @pytest.mark.parametrize(
     "page", ["/experiment/demo", "/registry-ui/experiment/demo#history", "/registry-ui/experiment/demo%3Alatest/x?y"]
 )
-async def test_the_page_of_an_experiment_will_do(page: str, there: LocalServer, other: Client, client: Client) -> None:
-    """As people copy it from their browser."""
+async def test_the_page_of_an_experiment_is_a_source(
+    page: str, there: LocalServer, other: Client, client: Client
+) -> None:
+    """As copied from a browser."""
     await other.push(definition(there))
 
     found = await client.fetch_experiment(there.url + page)
@@ -145,10 +147,10 @@ async def test_the_page_of_an_experiment_will_do(page: str, there: LocalServer, 
     assert (found.experiment.name, found.source) == ("demo", f"{there.url}/")
 
 
-async def test_what_is_fetched_may_be_changed_before_it_is_pushed(
+async def test_a_fetched_definition_may_be_changed_before_it_is_pushed(
     there: LocalServer, other: Client, client: Client
 ) -> None:
-    """The definition is a copy of its own, without what the other registry found out."""
+    """The definition is a copy, without what the other registry added."""
     await other.push(definition(there))
     found = await client.fetch_experiment(there.url, "demo")
 
@@ -161,10 +163,10 @@ async def test_what_is_fetched_may_be_changed_before_it_is_pushed(
     assert (await client.experiments.list())[0].name == "mine"
 
 
-async def test_what_is_missing_is_told_before_anything_is_pushed(
+async def test_missing_requirements_are_reported_before_anything_is_pushed(
     there: LocalServer, other: Client, client: Client
 ) -> None:
-    """Each thing with its kind, its name, who relies on it and what to do."""
+    """Each with its kind, its name, what requires it, and advice."""
     await other.push(needy(there))
 
     found = await client.fetch_experiment(there.url, "demo")
@@ -190,7 +192,7 @@ async def test_what_is_missing_is_told_before_anything_is_pushed(
     assert await client.experiments.list() == []
 
 
-async def test_what_is_missing_can_be_supplied(there: LocalServer, other: Client, client: Client) -> None:
+async def test_missing_requirements_can_be_supplied(there: LocalServer, other: Client, client: Client) -> None:
     """Or pushed without."""
     await other.push(needy(there))
 
@@ -205,7 +207,7 @@ async def test_what_is_missing_can_be_supplied(there: LocalServer, other: Client
 async def test_a_cluster_without_datasets_lacks_them(
     server: LocalServer, there: LocalServer, other: Client, client: Client
 ) -> None:
-    """The service refuses to list them there."""
+    """The service answers with an error there."""
     await other.push(needy(there))
     server.faults.add("GET /datasets/", shown({"message": "Datashim is not installed"}, 400))
 
@@ -237,7 +239,7 @@ async def test_an_image_that_may_be_public_is_only_warned_about(
 async def test_a_token_that_comes_along_is_warned_about_and_not_shown(
     there: LocalServer, other: Client, client: Client, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It is in what is pushed, and in no text; a service that refuses the package and quotes it is masked."""
+    """It is pushed, but in no message, even if a service that refuses the package quotes it."""
     caplog.set_level(logging.DEBUG)
     made = definition(there)
     made["base"]["packages"][0]["source"]["git"]["security"] = {"oauth": {"value": "tok-0123456789"}}
@@ -265,7 +267,7 @@ async def test_a_token_that_comes_along_is_warned_about_and_not_shown(
         assert "tok-0123456789" not in f"{error!r} {error.detail}"
 
 
-async def test_the_deployment_is_asked_only_if_there_is_need(
+async def test_only_lists_that_matter_are_requested(
     server: LocalServer, there: LocalServer, other: Client, client: Client
 ) -> None:
     """An experiment that relies on nothing costs one request."""
@@ -277,16 +279,16 @@ async def test_the_deployment_is_asked_only_if_there_is_need(
     assert (found.requirements, len(server.requests)) == ((), before)
 
 
-async def test_an_unknown_experiment_is_told_as_such(there: LocalServer, client: Client) -> None:
-    """The registry says only that there is nothing, and may go on saying so."""
+async def test_an_unknown_experiment_of_a_registry_is_an_error(there: LocalServer, client: Client) -> None:
+    """The registry gives no reason, and may repeat the reply from a cache."""
     with pytest.raises(UnknownExperiment, match="has no experiment 'ghost'; the global registry repeats") as caught:
         await client.fetch_experiment(there.url, "ghost")
 
     assert (caught.value.identifier, caught.value.status) == ("ghost", 404)
 
 
-async def test_an_unknown_experiment_of_a_deployment_is_told_as_such(client: Client, other: Client) -> None:
-    """In the service's own words."""
+async def test_an_unknown_experiment_of_a_deployment_is_an_error(client: Client, other: Client) -> None:
+    """With the message of the service."""
     with pytest.raises(UnknownExperiment, match="Cannot find") as caught:
         await client.import_experiment(other, "ghost")
 
@@ -294,22 +296,22 @@ async def test_an_unknown_experiment_of_a_deployment_is_told_as_such(client: Cli
 
 
 async def test_a_private_registry_asks_for_a_client(server: LocalServer, other: Client) -> None:
-    """There is no use in a new token for the wrong place."""
+    """A new token for this deployment would not help."""
     with pytest.raises(Unauthorized, match="this registry is private: open a Client of it") as caught:
         await other.fetch_experiment(server.url, "demo")
 
     assert caught.value.token_page == ""
 
 
-async def test_a_registry_of_ones_own_needs_no_client(server: LocalServer, client: Client) -> None:
+async def test_the_own_registry_needs_no_client(server: LocalServer, client: Client) -> None:
     """It is behind the door that the client has the key for."""
     await client.push(definition(server))
 
     assert (await client.fetch_experiment(server.url, "demo")).experiment.name == "demo"
 
 
-async def test_a_registry_of_ones_own_that_refuses_asks_for_a_new_token(server: LocalServer, client: Client) -> None:
-    """There a new token is of use."""
+async def test_the_own_registry_asks_for_a_new_token_if_it_refuses(server: LocalServer, client: Client) -> None:
+    """A new token helps there."""
     server.renew()
 
     with pytest.raises(Unauthorized, match="get a new token at") as caught:
@@ -319,8 +321,8 @@ async def test_a_registry_of_ones_own_that_refuses_asks_for_a_new_token(server: 
 
 
 @pytest.mark.parametrize("status", [500, 418])
-async def test_a_refusal_without_words_is_told_so(status: int, there: LocalServer, server: LocalServer) -> None:
-    """With what may be behind it: a cache."""
+async def test_a_refusal_without_a_reason_says_so(status: int, there: LocalServer, server: LocalServer) -> None:
+    """With a possible cause: a cache."""
     there.faults.add("GET /registry-ui/*", shown({}, status))
     config = Config(retry=RetryPolicy(attempts=1))
 
@@ -329,7 +331,7 @@ async def test_a_refusal_without_words_is_told_so(status: int, there: LocalServe
             await client.fetch_experiment(there.url, "demo")
 
 
-async def test_a_registry_that_is_down_is_told_as_such(there: LocalServer, server: LocalServer) -> None:
+async def test_a_registry_that_is_down_is_an_error(there: LocalServer, server: LocalServer) -> None:
     """By the proxy in front of it."""
     there.faults.add("GET /registry-ui/*", Html(502))
     config = Config(retry=RetryPolicy(attempts=1))
@@ -352,7 +354,7 @@ async def test_a_registry_that_is_down_is_told_as_such(there: LocalServer, serve
     ],
     ids=["page", "list", "blank", "other shape"],
 )
-async def test_what_is_no_experiment_is_told_as_such(
+async def test_a_reply_that_is_not_an_experiment_is_an_error(
     answer: Any, words: str, there: LocalServer, client: Client
 ) -> None:
     """An address that is not that of a registry is answered with a page and 200."""
@@ -363,14 +365,14 @@ async def test_what_is_no_experiment_is_told_as_such(
 
 
 async def test_a_redirect_is_not_followed(there: LocalServer, client: Client) -> None:
-    """It is told where it leads."""
+    """The error names the target."""
     there.faults.add("GET /registry-ui/*", Reply(302, {"Location": "https://elsewhere.example/"}, b""))
 
     with pytest.raises(APIError, match=r"a redirect to 'https://elsewhere\.example/', which is never followed"):
         await client.fetch_experiment(there.url, "demo")
 
 
-async def test_a_package_that_cannot_be_had_here_is_told_by_the_service(
+async def test_a_package_that_the_service_cannot_fetch_is_an_error(
     server: LocalServer, there: LocalServer, other: Client, client: Client
 ) -> None:
     """As for any other push."""
@@ -396,26 +398,24 @@ async def test_a_package_that_cannot_be_had_here_is_told_by_the_service(
         ("https://registry.example", "a/b", "a text without slashes"),
     ],
 )
-async def test_a_source_that_will_not_do_is_refused(
-    source: str, identifier: str | None, words: str, client: Client
-) -> None:
-    """Before anything is sent; passwords stay unseen."""
+async def test_an_invalid_source_is_refused(source: str, identifier: str | None, words: str, client: Client) -> None:
+    """Before anything is sent, and without passwords in the message."""
     with pytest.raises(ValueError, match=words) as caught:
         await client.import_experiment(source, identifier)
 
     assert "pass-word" not in str(caught.value)
 
 
-async def test_what_is_no_source_is_refused(client: Client, other: Client) -> None:
-    """A path is none, and a client has many experiments."""
+async def test_an_argument_that_is_not_a_source_is_refused(client: Client, other: Client) -> None:
+    """A path is not a source, and a client needs an identifier."""
     with pytest.raises(TypeError, match="a registry or a Client, not int"):
         await client.fetch_experiment(5, "demo")  # type: ignore[arg-type] # on purpose
     with pytest.raises(ValueError, match="a client as the source does not"):
         await client.fetch_experiment(other)
 
 
-async def test_a_source_that_is_not_open_is_told(client: Client, there: LocalServer) -> None:
-    """As any other use of such a client."""
+async def test_a_source_that_is_not_open_is_an_error(client: Client, there: LocalServer) -> None:
+    """As for any other use of such a client."""
     with pytest.raises(St4sdError, match="not open"):
         await client.fetch_experiment(Client(there.url, api_key=there.api_key), "demo")
 
@@ -435,8 +435,8 @@ async def tags(client: Client, name: str = "demo") -> dict[str, str]:
     return {one.tag: one.digest for one in (await client.experiments.history(name)).tags}
 
 
-async def test_an_import_pushes_what_was_asked_for(there: LocalServer, other: Client, client: Client) -> None:
-    """A registry that answers with another experiment cannot move tags of that one here."""
+async def test_an_import_pushes_the_requested_experiment(there: LocalServer, other: Client, client: Client) -> None:
+    """A registry that returns another experiment cannot move its tags here."""
     mine = await client.push(definition(there, "1.0"))
     await other.push({**definition(there, "1.0", "2.0"), "parameterisation": {}})
     await lying(there, other, "demo")
@@ -450,7 +450,7 @@ async def test_an_import_pushes_what_was_asked_for(there: LocalServer, other: Cl
     assert await tags(client) == before == {"1.0": mine.digest, "latest": mine.digest}
 
 
-async def test_a_client_as_a_source_is_believed_no_more(there: LocalServer, other: Client, client: Client) -> None:
+async def test_a_client_as_a_source_is_trusted_no_more(there: LocalServer, other: Client, client: Client) -> None:
     """Its deployment may be broken or hostile too."""
     await other.push(definition(there))
     entry = (await other.experiments.get("demo")).raw
@@ -465,7 +465,7 @@ async def test_a_client_as_a_source_is_believed_no_more(there: LocalServer, othe
 async def test_a_digest_is_compared_before_anything_is_pushed(
     there: LocalServer, other: Client, client: Client
 ) -> None:
-    """With what the registry itself says of the experiment."""
+    """With the digest that the registry shows."""
     original = await other.push(definition(there))
     await lying(there, other, "demo")
 
@@ -477,7 +477,7 @@ async def test_a_digest_is_compared_before_anything_is_pushed(
 
 
 @pytest.mark.parametrize("known", ["nothing", "another version", "the content, tagged", "the content, untagged"])
-async def test_a_content_that_is_not_that_of_the_digest_is_not_kept(
+async def test_content_with_another_digest_is_not_kept(
     known: str, there: LocalServer, other: Client, client: Client
 ) -> None:
     """A registry that shows the digest beside another content is found out, and all tags are as they were."""
@@ -502,10 +502,10 @@ async def test_a_content_that_is_not_that_of_the_digest_is_not_kept(
     assert len(await client.experiments.list()) == count
 
 
-async def test_only_tags_that_are_shown_or_asked_for_are_moved(
+async def test_only_tags_that_are_shown_or_requested_are_moved(
     there: LocalServer, other: Client, client: Client
 ) -> None:
-    """A definition may ask for any; those that the registry does not show, and what is no tag, are left out."""
+    """A definition may name any tags; those that the registry does not show, and invalid ones, are left out."""
     mine = await client.push(definition(there, "stable", "prod"))
     await other.push({**definition(there, "1.0"), "parameterisation": {}})
     await lying(there, other, "demo", package={"tags": ["stable", "1.0", "a,b", "\ud800", 5, "", ["1.0"], {}]})
@@ -517,7 +517,7 @@ async def test_only_tags_that_are_shown_or_asked_for_are_moved(
     assert set(found.tags) == set(moved)
 
 
-async def test_a_repeated_import_keeps_tags_of_ones_own(there: LocalServer, other: Client, client: Client) -> None:
+async def test_a_repeated_import_keeps_local_tags(there: LocalServer, other: Client, client: Client) -> None:
     """Those that were given to the same content here."""
     await other.push(definition(there, "1.0"))
     first = await client.import_experiment(there.url, "demo")
@@ -529,7 +529,7 @@ async def test_a_repeated_import_keeps_tags_of_ones_own(there: LocalServer, othe
     assert set(again.tags) == {"1.0", "latest", "mine"}
 
 
-async def test_a_content_that_differs_without_a_digest_is_warned_about(
+async def test_content_that_differs_without_a_pinned_digest_is_a_warning(
     there: LocalServer, other: Client, client: Client, caplog: pytest.LogCaptureFixture
 ) -> None:
     """As of a branch that moved: the other registry shows another digest than the one here finds."""
@@ -546,7 +546,7 @@ async def test_a_content_that_differs_without_a_digest_is_warned_about(
 async def test_a_registry_over_plain_http_on_another_machine_is_refused_unless_allowed(
     source: str, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Before anything is sent; what is on this machine needs no word."""
+    """Before anything is sent; a registry on this machine needs no permission."""
     with pytest.raises(ValueError, match=r"plain http.*https://.*allow_http=True"):
         await client.import_experiment(source, "demo")
     with pytest.raises(ValueError, match="plain http"):

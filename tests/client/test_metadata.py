@@ -63,7 +63,7 @@ async def test_a_batch_starts_launches_with_such_tags(server: LocalServer, clock
 
 
 async def test_a_colon_in_a_name_is_refused_before_anything_is_sent(server: LocalServer) -> None:
-    """The orchestrator would cut the name there and put the rest in front of the value."""
+    """The orchestrator would cut the name at the colon and move the rest into the value."""
     async with Client(server.url, api_key=server.api_key) as client:
         with pytest.raises(InvalidPayload, match="names of metadata cannot contain a colon"):
             await client.start("demo", {"metadata": {"a:b": "c"}})

@@ -38,7 +38,7 @@ async def test_a_key_and_a_token_open_the_client(server: LocalServer, tmp_path: 
 
 @pytest.mark.parametrize("credentials", [{"api_key": "wrong"}, {"auth_token": "wrong"}, {}], ids=str)
 async def test_entering_with_bad_credentials_is_refused(server: LocalServer, credentials: dict[str, str]) -> None:
-    """The error names the page where a new token is to be had, and the client can be left at once."""
+    """The error names the page with a new token, and the client can be closed at once."""
     client = Client(server.url, **credentials)  # type: ignore[arg-type] # a table
 
     with pytest.raises(Unauthorized) as caught:
@@ -71,7 +71,7 @@ async def test_a_client_can_be_opened_again(server: LocalServer) -> None:
             assert await client.instances.list() == []
 
 
-async def test_an_address_that_is_no_st4sd_is_told(server: LocalServer) -> None:
+async def test_an_address_that_is_not_st4sd_is_an_error(server: LocalServer) -> None:
     """A web page where JSON is due is the likeliest sign of a wrong address."""
     server.faults.add("GET /url-map", Reply(200, {"Content-Type": "text/html"}, b"<html>Welcome</html>"))
 
@@ -89,7 +89,7 @@ async def test_a_service_without_a_cluster_is_a_valid_login(server: LocalServer)
 
 
 async def test_a_credential_that_expires_is_renewed_in_the_same_call(server: LocalServer) -> None:
-    """A provider is asked again, a file read again; a fixed value cannot help."""
+    """A provider is called again, a file read again; a fixed value stays refused."""
     async with (
         Client(server.url, api_key=lambda: server.api_key) as client,
         Client(server.url, api_key=server.api_key) as fixed,
@@ -135,7 +135,9 @@ async def test_options_change_over_the_same_connections(client: Client, server: 
     ],
     ids=["without the port", "as it is", "another port", "another host"],
 )
-async def test_services_are_reached_the_way_the_deployment_is(server: LocalServer, told: str, used: str) -> None:
+async def test_services_are_reached_through_the_address_of_the_deployment(
+    server: LocalServer, told: str, used: str
+) -> None:
     """The map of services names the public address, which need not be the one that this machine can reach."""
     body = json.dumps({"cdb-rest": told.format(home=server.url)}).encode()
     server.faults.add("GET /url-map", Reply(200, {"Content-Type": "application/json"}, body))

@@ -193,7 +193,7 @@ async def tag_a_run(client: Client) -> None:
 
 
 def test_every_operation_has_a_method() -> None:
-    """None is missing, and none is made up."""
+    """No operation is missing, and none is invented."""
     assert len(RUNTIME) == 42
     assert set(METHODS) == set(RUNTIME)
     for methods, operations in (
@@ -274,8 +274,10 @@ ANY_BYTES = {"GET /instances/{id}/outputs/{key}"}
 
 @pytest.mark.parametrize("body", [b'{"half": ', b"7"], ids=["half of it", "a number"])
 @pytest.mark.parametrize("operation", sorted(set(METHODS) - SAYS_NOTHING - ANY_BYTES))
-async def test_another_reply_is_no_result(operation: str, body: bytes, server: LocalServer, client: Client) -> None:
-    """What cannot be read is never taken for a result, and leaves it open whether something was started or added."""
+async def test_an_unexpected_reply_is_not_a_result(
+    operation: str, body: bytes, server: LocalServer, client: Client
+) -> None:
+    """An unexpected reply is never a result; for a start or an addition the outcome is unknown."""
     fault = Reply(200, {"Content-Type": "application/json"}, body)
     server.faults.add(re.sub(r"{\w+}", "*", operation), fault)
 

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def test_each_method_does_what_it_says(server: LocalServer, client: Client) -> None:
-    """The reply comes as JSON; what it means is up to whoever asked."""
+    """The reply is returned as JSON."""
     pushed = await client.request("post", "/experiments/", json=server.example("demo"))
     assert pushed["result"]["metadata"]["package"]["name"] == "demo"
 
@@ -93,7 +93,7 @@ async def test_secrets_of_the_body_are_not_quoted(server: LocalServer, client: C
         ("GET", "https://elsewhere.example/", "path must be relative"),
     ],
 )
-async def test_what_leads_elsewhere_is_not_sent(
+async def test_a_path_out_of_the_service_is_not_sent(
     method: str, path: str, told: str, server: LocalServer, client: Client
 ) -> None:
     """The credentials would go with it."""
@@ -111,7 +111,7 @@ async def test_a_body_that_is_too_large_is_not_sent(client: Client) -> None:
         await client.request("POST", "library/", json={"text": "x" * (1 << 20)})
 
 
-async def test_a_reply_that_is_no_json_is_an_error(server: LocalServer, client: Client) -> None:
+async def test_a_reply_that_is_not_json_is_an_error(server: LocalServer, client: Client) -> None:
     """As of a route for files."""
     await client.push(server.example("demo"))
     run = await client.start("demo", {"inputs": [{"filename": "molecules.csv", "content": "smiles\nCO\n"}]})

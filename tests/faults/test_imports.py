@@ -27,7 +27,7 @@ def _is_clean(seen: Seen) -> bool:
 
 @pytest.mark.parametrize("given", CREDENTIALS)
 async def test_a_registry_is_asked_what_its_pages_ask_and_sent_no_credentials(given: dict[str, Any]) -> None:
-    """It is another origin, if only by its port; what is pushed goes home with them."""
+    """It is another origin, if only by its port; the push to this deployment has them."""
     async with (
         RawServer([reply(200, {"entry": ENTRY, "problems": []})]) as registry,
         RawServer(
@@ -69,7 +69,7 @@ async def test_a_private_registry_does_not_bring_the_credentials_out(kind: str) 
 
 
 async def test_each_deployment_is_sent_its_own_credentials() -> None:
-    """A client as the source asks for itself."""
+    """A client as the source sends its own requests."""
     async with (
         RawServer([reply(200, {"entry": ENTRY, "problems": []})]) as there,
         RawServer([reply(200, HISTORY), reply(200, {"result": ENTRY})]) as here,

@@ -53,7 +53,7 @@ def smallest(cls: type[Reply]) -> dict[str, Any]:
 
 @pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__qualname__)
 def test_a_field_that_cannot_be_read_is_as_if_it_were_missing(cls: type[Reply]) -> None:
-    """All other fields are there, and ``raw`` has what came."""
+    """All other fields are parsed, and ``raw`` has the original value."""
     base = {**smallest(cls), "of the user": 1}
     least = cls.model_validate(base)
     optional = [name for name, field in cls.model_fields.items() if not field.is_required()]
@@ -92,14 +92,14 @@ def test_an_item_that_cannot_be_read_does_not_hide_the_other_items() -> None:
 )
 @pytest.mark.parametrize("version", ["\u00b2", "9" * 5000, "1.5", -1, 1e400, [], None])
 def test_a_key_output_with_an_odd_time_and_version_is_there(moment: Any, version: Any) -> None:
-    """None stands for what no calendar has and no number is."""
+    """None stands for an impossible date and for a value that is not a number."""
     found = KeyOutput.model_validate({"creationtime": moment, "version": version, "filepath": "a/b", "final": "yes"})
 
     assert (found.created, found.version, found.filepath, found.final) == (None, None, "a/b", True)
 
 
 @pytest.mark.parametrize("field", ["experiment-state", "exit-status"])
-def test_a_status_without_its_two_words_is_no_status(field: str) -> None:
+def test_a_status_without_its_two_states_is_an_error(field: str) -> None:
     """It would say that the run is pending, for ever."""
     with pytest.raises(ValueError, match=field):
         Status.model_validate({"experiment-state": "running", "exit-status": "N/A", field: 5})
@@ -135,7 +135,7 @@ def test_json_that_is_nested_too_deeply_is_refused(opening: str) -> None:
 
 @pytest.mark.anyio
 async def test_a_service_whose_address_holds_a_password_is_left_out(caplog: pytest.LogCaptureFixture) -> None:
-    """With a WARNING that does not show the address; the others are there."""
+    """With a WARNING that does not show the address; the others are returned."""
     secret = "https://user:pass-word@elsewhere.example"
     async with LocalServer() as server, Client(server.url, api_key=server.api_key) as client:
         services = {

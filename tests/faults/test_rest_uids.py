@@ -66,7 +66,7 @@ async def test_a_bad_item_of_the_list_is_left_out_with_one_warning(
 
 
 def test_the_poller_and_a_batch_see_only_rest_uids() -> None:
-    """Whichever way the list is written, and in what the datastore knows of runs."""
+    """In any format of the list, and in documents of the datastore."""
     documents = [UserMetadata.model_validate({"rest-uid": one}) for one in [*BAD, GOOD]]
     compact = Response(200, JSON, json.dumps(items(), separators=(",", ":")).encode())
 
@@ -80,7 +80,7 @@ def test_the_poller_and_a_batch_see_only_rest_uids() -> None:
 
 @pytest.mark.parametrize("bad", BAD, ids=ascii)
 async def test_a_document_with_a_bad_rest_uid_has_none(bad: Any) -> None:
-    """The rest of it is there, and ``raw`` has the text."""
+    """The other fields are parsed, and ``raw`` has the text."""
     experiment = ExperimentDocument.model_validate(
         {"name": "demo", "metadata": {"userMetadata": {"rest-uid": bad, "mine": "1"}}}
     )
@@ -90,7 +90,7 @@ async def test_a_document_with_a_bad_rest_uid_has_none(bad: Any) -> None:
     assert (metadata.rest_uid, metadata.raw["rest-uid"], metadata.metadata["mine"]) == (None, bad, "1")
 
 
-async def test_an_instance_with_a_bad_rest_uid_is_no_answer(server: LocalServer, client: Client) -> None:
+async def test_an_instance_with_a_bad_rest_uid_is_an_error(server: LocalServer, client: Client) -> None:
     """It is a DecodeError."""
     server.faults.add(f"GET /rs/instances/{GOOD}", Reply(200, JSON, b'{"id": "../../x", "status": {}}'))
 

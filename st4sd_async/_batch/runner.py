@@ -41,26 +41,23 @@ _BEFORE_RUNNING = frozenset({Reason.PENDING, Reason.INITIALISING, Reason.UNSCHED
 
 class Runner:
     """
-    The tasks of one `Batch.run`. A loop hands each launch that is not settled to the task for its state:
+    The tasks of one `Batch.run`. A loop, `_dispatch`, hands each launch to the task for its state:
 
-                      +---------------+   the service cannot tell    +-----------+
-        planned ----->|     _send     |----------------------------->| reconcile |---> reported
-           ^          +---------------+         (unknown)            +-----------+
-           |            |           |                                  |       |
-           |            |           +--> refused ---> reported         |       |
-           |            | (started)                                    |       |
-           |            v                  found (started)             |       |
-           |          +---------------+<-------------------------------+       |
-           |          |    _watch     |---> failed, stopped, deleted ---> reported
-           |          +---------------+                                        |
-           |            | (succeeded)                                          |
-           |            v                                                      |
-           |          +---------------+                                        |
-           |          |   _download   |---> collected ---> reported            |
-           |          +---------------+                                        |
-           +----------------- proven absent (planned) -------------------------+
+                    refused  -----------------------------------------------> settled
+                       ^
+                       |
+        planned --- _send ---> started --- _watch ---> failed, stopped, deleted --> settled
+           ^           |         ^  |         |
+           |           |   found |  |         +--> succeeded --- _download ---> collected --> settled
+           |           v         |  |
+           |        unknown <----|--+  its run belongs to another launch
+           |           |         |
+           +----- _reconcile ----+
+        proven         |
+        absent         +--> undecidable: settled until the next pass
 
-    ``next_settled`` returns the keys of reported launches. A pass ends when all launches are settled, or with `stop`.
+    Each settled launch passes through `_report`, and `next_settled` returns its key. A pass ends when all launches are
+    settled, or with `stop`.
     """
 
     def __init__(

@@ -233,7 +233,7 @@ def test_a_journal_in_use_is_reported(shell: Shell) -> None:
         done = shell("batch", "run", "x.csv", "fail")
 
     assert (done.status, done.out, done.err.count("\n")) == (2, "", 1)
-    assert "leave the other batch" in done.err
+    assert "close the other batch" in done.err
 
 
 def test_the_status_of_a_batch_can_be_read_while_it_runs(shell: Shell, table: Path) -> None:

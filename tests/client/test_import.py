@@ -337,14 +337,14 @@ async def test_a_registry_that_is_down_is_an_error(there: LocalServer, server: L
     config = Config(retry=RetryPolicy(attempts=1))
 
     async with Client(server.url, api_key=server.api_key, config=config) as client:
-        with pytest.raises(ServerError, match="the proxy has no answer from the service"):
+        with pytest.raises(ServerError, match="the proxy got no response from the service"):
             await client.fetch_experiment(there.url, "demo")
 
 
 @pytest.mark.parametrize(
     ("answer", "words"),
     [
-        (Html(200), "a web page where JSON is due"),
+        (Html(200), "HTML instead of JSON"),
         (shown([]), "is not the JSON it should be|JSON that is not a definition"),
         (shown({"entry": {}}), "is not the JSON it should be|JSON that is not a definition"),
         (

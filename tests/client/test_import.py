@@ -345,11 +345,11 @@ async def test_a_registry_that_is_down_is_an_error(there: LocalServer, server: L
     ("answer", "words"),
     [
         (Html(200), "HTML instead of JSON"),
-        (shown([]), "is not the JSON it should be|JSON that is not a definition"),
-        (shown({"entry": {}}), "is not the JSON it should be|JSON that is not a definition"),
+        (shown([]), "other than the expected JSON|JSON that is not a definition"),
+        (shown({"entry": {}}), "other than the expected JSON|JSON that is not a definition"),
         (
             shown({"entry": {"base": {"packages": 5}, "metadata": {"package": {"name": "x"}}}}),
-            "is not the JSON it should be|JSON that is not a definition",
+            "other than the expected JSON|JSON that is not a definition",
         ),
     ],
     ids=["page", "list", "blank", "other shape"],

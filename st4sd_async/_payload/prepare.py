@@ -300,7 +300,14 @@ def find_clashes(start: StartOptions) -> list[str]:
 def _file_problems(
     entry: str, file: FileContent, text: str | None, start: StartOptions, volumes: set[str | None]
 ) -> Iterator[Problem]:
-    yield from _name_problems(entry, file)
+    if not file.name:
+        yield Problem(f"{entry}.filename", "a file needs a name")
+    if file.filename is not None and (file.sourceFilename or file.targetFilename):
+        yield Problem(entry, "give either filename, or sourceFilename and targetFilename")
+    if (file.sourceFilename is None) != (file.targetFilename is None):
+        yield Problem(entry, "sourceFilename and targetFilename go together")
+    if "/" in (file.targetFilename or ""):
+        yield Problem(f"{entry}.targetFilename", "must be a file name without a folder")
     if text == "":
         advice = f"give it a line break, or {OTHER_WAYS}"
         yield Problem(f"{entry}.content", f"the service refuses an empty file ({file.name!r}): {advice}")
@@ -313,17 +320,6 @@ def _file_problems(
             f"{entry}.content",
             f"the file {file.name!r} has no content, and there is neither s3 nor a volume to take it from",
         )
-
-
-def _name_problems(entry: str, file: FileContent) -> Iterator[Problem]:
-    if not file.name:
-        yield Problem(f"{entry}.filename", "a file needs a name")
-    if file.filename is not None and (file.sourceFilename or file.targetFilename):
-        yield Problem(entry, "give either filename, or sourceFilename and targetFilename")
-    if (file.sourceFilename is None) != (file.targetFilename is None):
-        yield Problem(entry, "sourceFilename and targetFilename go together")
-    if "/" in (file.targetFilename or ""):
-        yield Problem(f"{entry}.targetFilename", "must be a file name without a folder")
 
 
 def _storage_problems(start: StartOptions) -> Iterator[Problem]:

@@ -10,7 +10,7 @@ from st4sd_async import S3, Draft, Experiment, ExtraInputs, FileContent, Invalid
 
 
 def experiment(**parts: Any) -> Experiment:
-    """An experiment with one input, one data file, and variables of each kind."""
+    """Return an experiment with one input, one data file, and variables of each kind."""
     variables = [
         {"name": "free"},
         {"name": "usual", "value": "3"},

@@ -25,7 +25,7 @@ SECRET = "a-very-secret-key"
 
 
 def filled(**parts: Any) -> Draft:
-    """A draft that lacks nothing."""
+    """Return a draft with all inputs."""
     draft = Draft(experiment(**parts))
     draft.inputs["in.csv"] = "x\n"
     return draft
@@ -50,10 +50,10 @@ def test_a_file_has_contents_or_says_where_they_are(part: str, value: Any) -> No
 
 
 class Table:
-    """Something like a DataFrame."""
+    """A class with the method of a DataFrame that is used."""
 
     def to_csv(self, *, index: bool) -> str:
-        """The table as text."""
+        """Return the table as text."""
         return f"a\n{index}\n"
 
 

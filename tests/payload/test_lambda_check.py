@@ -37,7 +37,7 @@ CIRCLE = "the components wait for each other: stage0.make <- stage1.use <- stage
 
 
 def changed(definition: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
-    """A definition with the value at a path (``components/0/name``) replaced, or removed if it is None."""
+    """Return a definition with the value at a path (``components/0/name``) replaced, or removed if it is None."""
     made: dict[str, Any] = copy.deepcopy(definition)
     *parents, last = path.split("/")
     here: Any = made

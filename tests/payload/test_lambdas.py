@@ -33,7 +33,7 @@ WITHOUT_NAME = {"components": [{"command": {"executable": "echo"}}]}
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """A file with the definition."""
+    """Return a file with the definition."""
     made = tmp_path / "hi.yaml"
     made.write_text(yaml.safe_dump(FLOWIR), "utf-8")
     return made
@@ -99,10 +99,10 @@ async def test_a_problem_is_found_before_anything_is_sent(server: LocalServer, c
     with pytest.raises(InvalidFlowIR) as caught:
         await client.start_lambda(CIRCLE, DATA)
 
-    told = "the components wait for each other: stage0.hi <- stage0.hi"
-    assert caught.value.problems == (Problem("stage0.hi.references", told),)
-    assert caught.value.errors == f"stage0.hi.references: {told}"
-    assert str(caught.value) == f"the start payload was not sent: stage0.hi.references: {told}"
+    message = "the components wait for each other: stage0.hi <- stage0.hi"
+    assert caught.value.problems == (Problem("stage0.hi.references", message),)
+    assert caught.value.errors == f"stage0.hi.references: {message}"
+    assert str(caught.value) == f"the start payload was not sent: stage0.hi.references: {message}"
     assert caught.value.status is None
     assert len(server.requests) == before
 
@@ -224,7 +224,7 @@ async def test_a_cancelled_call_leaves_no_process(
 
 
 @pytest.mark.parametrize(
-    ("definition", "told"),
+    ("definition", "message"),
     [
         ("flow.yaml", "a str, but a definition is a mapping: pass a file as a Path"),
         ("[1, 2]", "the YAML contains a list, but a definition is a mapping"),
@@ -237,20 +237,20 @@ async def test_a_cancelled_call_leaves_no_process(
     ids=str,
 )
 async def test_the_error_for_an_unreadable_definition(
-    definition: str | Path, told: str, client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    definition: str | Path, message: str, client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It has the line, and does not quote the definition."""
     (tmp_path / "latin.yaml").write_bytes(b"components: \xe9\n")
     monkeypatch.chdir(tmp_path)
 
-    with pytest.raises(InvalidFlowIR, match=told) as caught:
+    with pytest.raises(InvalidFlowIR, match=message) as caught:
         await client.start_lambda(definition)
 
     assert [where for where, _ in caught.value.problems] == ["lambdaFlowIR"]
 
 
 @pytest.mark.parametrize(
-    ("definition", "told"),
+    ("definition", "message"),
     [
         ({"componets": FLOWIR["components"], "variables": {}}, "componets: did you mean 'components'?"),
         ({"entrypont": {}, "worklows": []}, "entrypont: did you mean 'entrypoint'?"),
@@ -258,12 +258,12 @@ async def test_the_error_for_an_unreadable_definition(
     ids=["FlowIR", "DSL"],
 )
 async def test_a_definition_with_a_misspelt_field_is_not_taken_for_a_payload(
-    definition: dict[str, Any], told: str, server: LocalServer, client: Client
+    definition: dict[str, Any], message: str, server: LocalServer, client: Client
 ) -> None:
     """The error is about the definition."""
     before = len(server.requests)
 
-    with pytest.raises(InvalidFlowIR, match=re.escape(told)):
+    with pytest.raises(InvalidFlowIR, match=re.escape(message)):
         await client.start_lambda(definition)
 
     assert len(server.requests) == before

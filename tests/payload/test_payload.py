@@ -103,12 +103,12 @@ async def test_a_refused_payload_is_explained_entry_by_entry(server: LocalServer
             },
         )
 
-    told = dict(caught.value.problems)
+    message = dict(caught.value.problems)
     assert good - before == 1
-    assert list(told) == ["variables.scael", "variables.n", "inputs.molecule.csv", "data.e.txt", "platform"]
-    assert told["variables.scael"].endswith("only ['n', 'scale']: did you mean 'scale'?")
-    assert told["inputs.molecule.csv"].endswith("did you mean 'molecules.csv'?")
-    assert told["platform"].endswith("only on ['gpu', 'default']: did you mean 'gpu'?")
+    assert list(message) == ["variables.scael", "variables.n", "inputs.molecule.csv", "data.e.txt", "platform"]
+    assert message["variables.scael"].endswith("only ['n', 'scale']: did you mean 'scale'?")
+    assert message["inputs.molecule.csv"].endswith("did you mean 'molecules.csv'?")
+    assert message["platform"].endswith("only on ['gpu', 'default']: did you mean 'gpu'?")
     assert "variables.scael: the experiment does not take it" in str(caught.value)
     assert len(server.requests) - good == 2
 

@@ -1,4 +1,4 @@
-"""What the tests of the blocking client share."""
+"""Fixtures of the tests of the blocking client."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from st4sd_async.sync import Client
 from ..batch.batches import FACTOR, QuickClock
 
 FILES = [{"filename": "molecules.csv", "content": "smiles\nCO\n"}]
-"""What the example needs."""
+"""The input files of the example."""
 
 
 @pytest.fixture
 def server() -> Iterator[LocalServer]:
-    """Time stands still in it until it is moved."""
+    """Start a server whose time passes only in `advance`."""
     with LocalServer(speed=0) as running:
         yield running
 
@@ -33,7 +33,7 @@ def sync_client(server: LocalServer) -> Iterator[Client]:
 
 @pytest.fixture
 def quick_client() -> Iterator[Client]:
-    """On a server whose time runs, for batches."""
+    """Connect to a server whose time runs, for batches."""
     with LocalServer(speed=FACTOR) as running, hasty(running) as opened:
         opened.push(running.example("demo"))
         yield opened
@@ -41,7 +41,7 @@ def quick_client() -> Iterator[Client]:
 
 @pytest.fixture(autouse=True)
 def no_thread_is_left() -> Iterator[None]:
-    """Every loop ends with its test."""
+    """Check that the thread of every client ends with its test."""
     yield
     left = loops()
     for thread in left:
@@ -54,11 +54,11 @@ def connect(server: LocalServer) -> Client:
 
 
 def hasty(server: LocalServer) -> Client:
-    """Whose pauses are short."""
+    """Return a client with short pauses."""
     config = Config(settle=30.0, poll_interval=1.0, clock=QuickClock())
     return Client(server.url, api_key=server.api_key, config=config)
 
 
 def loops() -> list[threading.Thread]:
-    """The threads of blocking clients."""
+    """Return the threads of blocking clients."""
     return [thread for thread in threading.enumerate() if thread.name == "st4sd-async"]

@@ -23,14 +23,14 @@ from .conftest import FILES, connect, loops
 pytestmark = pytest.mark.timeout(60)  # processes that import all of it anew, on a machine that may be busy
 
 PROMPT = 4.0
-"""Seconds within which an interruption takes effect: far fewer than all that is waited for takes."""
+"""Seconds within which an interruption takes effect, far fewer than the calls would take."""
 
 ROOT = Path(__file__).parents[2]
 
 
 @contextmanager
 def interrupted(server: LocalServer, number: signal.Signals) -> Iterator[None]:
-    """Send a signal to this thread, in which a block asks the server, a moment after it has begun to."""
+    """Send a signal to this thread, a moment after the block has sent a request."""
     main, count = threading.main_thread().ident or 0, len(server.requests)
 
     def press() -> None:
@@ -79,7 +79,7 @@ WAITS = [
     (start, "POST /experiments/*/start"),
     (ask, "GET /instances/*"),
 ]
-"""What waits, and for which request if it waits for one."""
+"""The blocking calls, each with the request that is delayed, if any."""
 
 
 @pytest.mark.parametrize(("work", "match"), WAITS, ids=lambda value: getattr(value, "__name__", ""))
@@ -163,7 +163,7 @@ from st4sd_async.sync import Client
 client = Client(os.environ["URL"], api_key=os.environ["KEY"], config=Config(poll_interval=0.02))
 run = client.start("demo", {"inputs": [{"filename": "molecules.csv", "content": "CO"}]})
 """
-"""What every child begins with."""
+"""The first lines of every script."""
 
 ENDS = {
     "busy": """
@@ -190,11 +190,11 @@ sys.exit(3)
 """,
     "error": "client.status('nope')",
 }
-"""What a child does last, with a client that it never closes."""
+"""The last lines of a script, which never closes its client."""
 
 
 def child(server: LocalServer, code: str) -> subprocess.Popen[str]:
-    """A process of a user, in which every warning is an error."""
+    """Start a script of a user in which every warning is an error."""
     environment = {**os.environ, "URL": server.url, "KEY": server.api_key, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-W", "error", "-c", OPENING + code]
     return subprocess.Popen(
@@ -209,15 +209,15 @@ def test_a_process_exits_although_the_client_is_open(
     """Promptly, with its own exit status, and with nothing else on stderr."""
     with child(server, ENDS[end]) as process:
         _, complaint = process.communicate(timeout=40)
-    told = complaint.splitlines()
+    lines = complaint.splitlines()
 
     assert process.returncode == status
     if end == "busy":
-        assert told == []
+        assert lines == []
     elif end == "batch":
-        assert [line.partition(":")[0] for line in told] == ["a batch was left with 1 started in a journal in memory"]
+        assert [line.partition(":")[0] for line in lines] == ["a batch was left with 1 started in a journal in memory"]
     else:
-        assert told[-1].startswith("st4sd_async._errors.UnknownRun: ")
+        assert lines[-1].startswith("st4sd_async._errors.UnknownRun: ")
         assert complaint.count("Traceback") == 1
 
 

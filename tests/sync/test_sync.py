@@ -106,7 +106,7 @@ def test_a_batch(quick_client: Client, tmp_path: Path) -> None:
         assert item.files[0].exists()
         with pytest.raises(FrozenInstanceError):
             item.key = "other"  # type: ignore[misc] # it is frozen
-    with pytest.raises(St4sdError, match="which is 'with' if the client blocks"):
+    with pytest.raises(St4sdError, match="'with' for the blocking client"):
         next(batch.run())
 
 
@@ -149,7 +149,7 @@ def test_errors_are_raised_unchanged(sync_client: Client) -> None:
     files = [Path(frame.filename).name for frame in traceback.extract_tb(caught.value.__traceback__)]
     assert files[0] == "test_sync.py"
     assert sum(name in ("facade.py", "portal.py") for name in files) <= 4
-    assert files[-1] == "session.py"
+    assert files[-2:] == ["session.py", "redact.py"]  # which raises it without the error that it replaces
     assert not {"from_thread.py", "_base.py", "_asyncio.py"} & set(files)
     assert caught.value.__context__ is caught.value.__cause__ is None
 
@@ -175,7 +175,7 @@ def test_experiments_can_be_imported_from_another_blocking_client(server: LocalS
         known = other.import_experiment(sync_client, "demo", allow_missing=True)
         with pytest.raises(UnknownExperiment):
             other.fetch_experiment(unused, "nothing")
-        with pytest.raises(ValueError, match="name the experiment"):
+        with pytest.raises(ValueError, match="identifier is missing"):
             other.fetch_experiment(sync_client)
 
     assert fetched.source == f"{server.url}/"

@@ -15,7 +15,7 @@ from st4sd_async.sync import Client, Item
 from .conftest import FILES, connect, loops
 
 MANY = 12
-"""More runs than are asked for one by one."""
+"""More runs than are requested one by one."""
 
 
 def test_many_threads_open_one_client_once(server: LocalServer) -> None:

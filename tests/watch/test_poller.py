@@ -196,11 +196,11 @@ async def test_the_list_is_not_used_for_a_while_if_only_the_list_fails() -> None
     service = many_runs(20, 2000)
     service.list_faults = [(100, 1000, page(502))]
 
-    told = await follow(service, interval=10)
+    updates = await follow(service, interval=10)
 
     lists = [moment for moment in service.times_of() if 100 <= moment < 1000]
     assert MAX_LIST_FAILURES <= len(lists) <= 900 / 10 / ROUNDS_WITHOUT_LIST + MAX_LIST_FAILURES + 1
-    assert {one.rest_uid for one in told if one.status.is_final} == set(service.scripts)
+    assert {one.rest_uid for one in updates if one.status.is_final} == set(service.scripts)
     assert len(service.times_of()) > 90
 
 

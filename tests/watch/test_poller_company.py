@@ -62,7 +62,7 @@ async def test_consumers_of_the_same_run_share_its_requests() -> None:
 
 
 async def led(count: int, leave: float | None, how: str) -> Service:
-    """What is asked when the first of many, who does all the work, goes at some moment."""
+    """Return the requests when the first of many consumers, which leads, leaves at some moment."""
     service = many_runs(count, 30)
     service.latency = (0.05, 0.01)
     poll = poller(service)
@@ -189,9 +189,9 @@ async def test_a_consumer_that_returns_late_does_not_wait_for_an_interval(count:
     await anext(changes)
     await until(service, 3000)
 
-    told = [status async for _, status in changes]
+    statuses = [status async for _, status in changes]
 
-    assert sum(status.is_final for status in told) == count
+    assert sum(status.is_final for status in statuses) == count
     assert service.seconds < 3001
 
 

@@ -152,7 +152,7 @@ async def timed_out(changes: Any) -> None:
 
 
 async def dropped(changes: Any) -> None:
-    """The reference goes with the frame."""
+    """Drop the reference on return."""
 
 
 async def _last(changes: Any) -> None:

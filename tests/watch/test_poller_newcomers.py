@@ -16,8 +16,8 @@ from .helpers import A_FEW, many_runs, one_watcher_each, until, watching
 pytestmark = pytest.mark.anyio
 
 
-async def told_first(service: Service, watcher: Watcher, within: float) -> None:
-    """The watcher has been told of each of its runs so soon."""
+async def assert_first_updates(service: Service, watcher: Watcher, within: float) -> None:
+    """Check that a consumer receives a status of each of its runs within some seconds."""
     async with watching(watcher):
         await anyio.sleep(within)
         assert {one.rest_uid for one in watcher.updates} == set(watcher.rest_uids)
@@ -35,7 +35,7 @@ async def test_a_newcomer_receives_a_status_at_once(count: int, interval: float 
         for moment, rest_uid in ((400, "run-0"), (440, "other")):
             await until(service, moment)
             asked = len(service.requests)
-            await told_first(service, Watcher(service, poll, [rest_uid], interval=interval), 0.01)
+            await assert_first_updates(service, Watcher(service, poll, [rest_uid], interval=interval), 0.01)
             assert len(service.requests) == asked + 1
 
 
@@ -104,7 +104,7 @@ async def test_the_runs_of_many_newcomers_are_read_from_one_list() -> None:
     async with watching(crew):
         await until(service, 400)
         asked = len(service.requests)
-        await told_first(service, Watcher(service, poll, service.scripts), 0.01)
+        await assert_first_updates(service, Watcher(service, poll, service.scripts), 0.01)
 
     assert len(service.requests) - asked <= 1 + MAX_DETAIL_REQUESTS
 
@@ -139,7 +139,7 @@ async def test_a_newcomer_receives_a_status_when_the_service_is_back(interval: f
 
     async with watching(crew):
         await until(service, 400)
-        await told_first(service, Watcher(service, poll, ["run-1"]), 61)
+        await assert_first_updates(service, Watcher(service, poll, ["run-1"]), 61)
 
 
 async def test_a_newcomer_does_not_wait_for_the_interval_of_others() -> None:
@@ -151,7 +151,7 @@ async def test_a_newcomer_does_not_wait_for_the_interval_of_others() -> None:
 
     async with watching(crew):
         await until(service, 700)
-        await told_first(service, Watcher(service, poll, ["run-1"]), 1)
+        await assert_first_updates(service, Watcher(service, poll, ["run-1"]), 1)
 
 
 @pytest.mark.parametrize("is_alone", [True, False], ids=["nobody is there", "one is busy elsewhere"])
@@ -167,7 +167,7 @@ async def test_a_newcomer_does_not_send_requests_of_a_round_that_others_gave_up(
     await Watcher(service, poll, [f"run-{n}" for n in range(20)], timeout=25)()
     await until(service, 5000)
 
-    await told_first(service, Watcher(service, poll, ["run-0"]), 0.01)
+    await assert_first_updates(service, Watcher(service, poll, ["run-0"]), 0.01)
 
     assert service.times_of("run-0")[-1] >= 5000
     assert not any(moment >= 5000 for n in range(1, 20) for moment in service.times_of(f"run-{n}"))
@@ -200,7 +200,7 @@ async def test_a_newcomer_receives_statuses_that_the_list_does_not_show() -> Non
     async with watching(crew):
         await until(service, 4000)
         lists = service.list_count
-        await told_first(service, Watcher(service, poll, waiting), 10)
+        await assert_first_updates(service, Watcher(service, poll, waiting), 10)
         await anyio.sleep(20)
 
     assert service.list_count - lists <= A_FEW

@@ -105,11 +105,11 @@ async def test_a_run_missing_in_the_list_is_not_deleted(listing: Any) -> None:
     else:
         service.list_faults = [(0.1, 1e9, reply(200, listing) if listing == [] else listing)]
 
-    told = await follow(service, interval=5)
+    updates = await follow(service, interval=5)
 
-    assert len({one.rest_uid for one in told if one.status.is_success}) == 10
-    assert not any(one.status.is_deleted for one in told)
-    assert max(one.moment for one in told) < 150 + 10 / MAX_DETAIL_REQUESTS * 5 + ROUNDS_WITHOUT_LIST * 5
+    assert len({one.rest_uid for one in updates if one.status.is_success}) == 10
+    assert not any(one.status.is_deleted for one in updates)
+    assert max(one.moment for one in updates) < 150 + 10 / MAX_DETAIL_REQUESTS * 5 + ROUNDS_WITHOUT_LIST * 5
 
 
 async def test_a_run_missing_in_the_list_is_requested_in_every_round() -> None:
@@ -128,9 +128,9 @@ async def test_unreadable_statuses_in_the_list_do_not_hide_a_run() -> None:
     odd = {f"odd-{n}": Script((0, RUNNING, odd), (100, SUCCESS, odd)) for n, odd in enumerate((5, "x", {"meta": 3}))}
     service = many_runs(30, 100, **odd)
 
-    told = await follow(service, interval=5)
+    updates = await follow(service, interval=5)
 
-    ends = {one.rest_uid: one.moment for one in told if one.status.is_final}
+    ends = {one.rest_uid: one.moment for one in updates if one.status.is_final}
     assert {ends[f"run-{n}"] for n in range(30)} == {100}
     assert max(ends.values()) < 120
 
@@ -140,9 +140,9 @@ async def test_a_reply_holds_until_the_item_in_the_list_changes() -> None:
     waiting = Script((0, ("unscheduled", ""), NULLS), (500, RUNNING), (600, SUCCESS))
     service = many_runs(10, 600, waiting=waiting)
 
-    told = await follow(service, interval=5)
+    updates = await follow(service, interval=5)
 
-    assert [one.words for one in told if one.rest_uid == "waiting" and one.status.experiment_state] == [
+    assert [one.words for one in updates if one.rest_uid == "waiting" and one.status.experiment_state] == [
         ("unscheduled", ""), RUNNING, SUCCESS,
     ]  # fmt: skip
 
@@ -153,9 +153,9 @@ async def test_an_image_pull_that_fails_repeatedly_is_not_final() -> None:
     flaps = [step for n in range(8) for step in ((100 * n, pull, NULLS), (100 * n + 70, NULLS))]
     service = many_runs(10, 900, flapping=Script(*flaps, (800, RUNNING), (810, SUCCESS)))
 
-    told = await follow(service, interval=5)
+    updates = await follow(service, interval=5)
 
-    assert [one.words for one in told if one.rest_uid == "flapping"][-1] == SUCCESS
+    assert [one.words for one in updates if one.rest_uid == "flapping"][-1] == SUCCESS
 
 
 async def test_updates_from_the_list_do_not_wait_for_single_requests() -> None:
@@ -163,9 +163,9 @@ async def test_updates_from_the_list_do_not_wait_for_single_requests() -> None:
     service = many_runs(20, 100)
     service.latency = (15.0, 0.01)
 
-    told = await follow(service)
+    updates = await follow(service)
 
-    first = [one.moment for one in told if one.words == RUNNING]
+    first = [one.moment for one in updates if one.words == RUNNING]
     assert len(first) == 20
     assert max(first) < 1
 
@@ -187,13 +187,13 @@ async def test_many_runs_may_be_deleted_at_once(known: bool) -> None:
     service = many_runs(20, 800, **{f"lost-{n}": Script((0, RUNNING), (100, GONE)) for n in range(30)})
     service.final_statuses = {f"lost-{n}": ("finished", "Stopped") for n in range(30)} if known else {}
 
-    told = await follow(service, interval=10)
+    updates = await follow(service, interval=10)
 
-    lost = [one for one in told if one.status.is_deleted]
+    lost = [one for one in updates if one.status.is_deleted]
     assert {one.rest_uid for one in lost} == {f"lost-{n}" for n in range(30)}
     assert all(one.words == (("finished", "Stopped") if known else RUNNING) for one in lost)
     assert max(one.moment for one in lost) <= 100 + 10 * (30 / 2 + A_FEW)
-    assert sum(one.status.is_success for one in told) == 20
+    assert sum(one.status.is_success for one in updates) == 20
 
 
 @pytest.mark.parametrize("count", [1, 20], ids=["singly", "by list"])
@@ -202,10 +202,10 @@ async def test_a_datastore_that_does_not_answer_delays_updates_for_seconds_only(
     service = many_runs(count, 22, lost=Script((0, RUNNING), (20, GONE)))
     service.final_statuses["lost"] = SILENCE
 
-    told = await follow(service, interval=1)
+    updates = await follow(service, interval=1)
 
-    assert max(one.moment for one in told if one.rest_uid != "lost") <= 22 + FINAL_STATUS_TIMEOUT + 2
-    assert max(one.moment for one in told if one.rest_uid == "lost") <= 21 + FINAL_STATUS_TIMEOUT + 2
+    assert max(one.moment for one in updates if one.rest_uid != "lost") <= 22 + FINAL_STATUS_TIMEOUT + 2
+    assert max(one.moment for one in updates if one.rest_uid == "lost") <= 21 + FINAL_STATUS_TIMEOUT + 2
 
 
 async def test_an_unknown_run_ends_as_deleted_and_the_others_continue() -> None:
@@ -250,10 +250,10 @@ async def test_runs_can_change_from_the_list_to_single_requests() -> None:
     """With six runs the list is used; the last five are requested one by one."""
     service = many_runs(MAX_RUNS_WITHOUT_LIST, 200, first=Script((0, RUNNING), (50, SUCCESS)))
 
-    told = await follow(service, interval=5)
+    updates = await follow(service, interval=5)
 
     assert max(service.times_of()) == 50
-    assert {one.moment for one in told if one.status.is_success} == {50, 200}
+    assert {one.moment for one in updates if one.status.is_success} == {50, 200}
 
 
 async def test_runs_can_change_from_single_requests_to_the_list() -> None:

@@ -10,7 +10,7 @@ from st4sd_async._watch.poller import Schedule
 from tests.watch.helpers import FIRST_PAUSE, JITTER, MAX_PAUSE, MAX_REST, MAX_ROUND, PAUSE_GROWTH, REST_FACTOR
 
 SPREAD = JITTER + 0.001
-"""Share by which a drawn pause may differ from what is expected."""
+"""Share by which a random pause may differ from its mean."""
 
 
 @pytest.fixture
@@ -179,17 +179,17 @@ def test_a_failed_round_is_followed_by_a_rest(took: float, rest: float) -> None:
     assert not schedule.may_begin_round(100.0 + rest - 0.01)
 
 
-@pytest.mark.parametrize(("asked", "rest"), [(0.0, 5.0), (40.0, 40.0), (3600.0, MAX_REST), (inf, MAX_REST)], ids=str)
-def test_back_off_delays_all_requests(asked: float, rest: float) -> None:
+@pytest.mark.parametrize(("seconds", "rest"), [(0.0, 5.0), (40.0, 40.0), (3600.0, MAX_REST), (inf, MAX_REST)], ids=str)
+def test_back_off_delays_all_requests(seconds: float, rest: float) -> None:
     """For a minute at most, whether the round failed or not. Later results do not shorten it."""
     schedule = fixed(5.0)
 
-    schedule.back_off(asked, 100.0)
+    schedule.back_off(seconds, 100.0)
     schedule.requests_ended(100.0, 100.0)
     schedule.round_ended(100.0, 100.0, has_changes=True)
 
     assert schedule.next_round_at == 100.0 + rest
-    assert schedule.next_request_at == (100.0 + rest if asked else 100.0)
+    assert schedule.next_request_at == (100.0 + rest if seconds else 100.0)
 
 
 def test_pauses_between_failed_rounds_grow(adaptive: Schedule) -> None:

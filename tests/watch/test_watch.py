@@ -71,11 +71,11 @@ SCRIPTS: dict[str, tuple[list[tuple[float, Any]], bool]] = {
 @pytest.mark.parametrize(("script", "success"), SCRIPTS.values(), ids=SCRIPTS)
 async def test_every_sequence_ends_when_the_run_is_over(script: list[tuple[float, Any]], success: bool) -> None:
     """Only the last status is final."""
-    told = await follow(single_run(*script))
+    updates = await follow(single_run(*script))
 
-    assert told[-1].status.is_success is success
-    assert told[-1].words == script[-1][1]
-    assert told[-1].moment >= script[-1][0]
+    assert updates[-1].status.is_success is success
+    assert updates[-1].words == script[-1][1]
+    assert updates[-1].moment >= script[-1][0]
 
 
 @pytest.mark.parametrize("pair", [("failed", ""), ("Failed", ""), ("running", "Failed"), ("finished", "N/A")], ids=str)
@@ -83,35 +83,35 @@ async def test_a_run_whose_other_field_never_becomes_final_ends_after_the_grace_
     """Killed orchestrators and failed init containers are over, although the service never says so."""
     service = single_run((0, RUNNING), (10, pair))
 
-    told = await follow(service)
+    updates = await follow(service)
 
-    assert not told[-1].status.is_success
+    assert not updates[-1].status.is_success
     began = next(moment for moment in service.request_times if moment >= 10)
-    assert told[-1].moment == pytest.approx(began + 60)
+    assert updates[-1].moment == pytest.approx(began + 60)
 
 
 async def test_the_grace_period_is_a_setting() -> None:
     """With 0, a pair with one final field is final at once."""
-    told = await follow(single_run((0, KILLED)), grace=0.0)
+    updates = await follow(single_run((0, KILLED)), grace=0.0)
 
-    assert told[-1].moment == 0
+    assert updates[-1].moment == 0
 
 
 async def test_a_changing_description_does_not_restart_the_grace_period() -> None:
     """Only the two fields count. Changes of the description are delivered."""
     service = single_run((0, ("failed", "", "0")), *((10.0 * n, ("failed", "", str(n))) for n in range(1, 7)))
 
-    told = await follow(service)
+    updates = await follow(service)
 
-    assert told[-1].moment == pytest.approx(60)
-    assert len(told) > 3
+    assert updates[-1].moment == pytest.approx(60)
+    assert len(updates) > 3
 
 
 async def test_success_in_the_exit_status_alone_is_success() -> None:
     """If the other field never becomes final."""
-    told = await follow(single_run((0, ("running", "Success"))))
+    updates = await follow(single_run((0, ("running", "Success"))))
 
-    assert told[-1].status.is_success
+    assert updates[-1].status.is_success
 
 
 async def test_an_image_pull_that_fails_repeatedly_is_not_final() -> None:
@@ -119,9 +119,9 @@ async def test_an_image_pull_that_fails_repeatedly_is_not_final() -> None:
     pull = ("failed", "", "initContainer failure: failed to pull image x")
     steps = [step for n in range(8) for step in ((100 * n, pull), (100 * n + 70, NULLS))]
 
-    told = await follow(single_run(*steps, (800, RUNNING), (810, SUCCESS)))
+    updates = await follow(single_run(*steps, (800, RUNNING), (810, SUCCESS)))
 
-    assert told[-1].words == SUCCESS
+    assert updates[-1].words == SUCCESS
 
 
 async def test_the_timeout_is_for_the_whole_wait() -> None:
@@ -216,9 +216,9 @@ async def test_a_fixed_interval_does_not_delay_the_final_status() -> None:
     """A run that may be over is requested when that can be confirmed."""
     service = single_run((0, KILLED))
 
-    told = await follow(service, interval=1000.0)
+    updates = await follow(service, interval=1000.0)
 
-    assert told[-1].moment == pytest.approx(60)
+    assert updates[-1].moment == pytest.approx(60)
     assert len(service.requests) == 3
 
 

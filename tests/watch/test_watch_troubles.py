@@ -30,8 +30,8 @@ from .helpers import LONGEST_PAUSE, RUN, single_run
 pytestmark = pytest.mark.anyio
 
 
-def words(told: list[Update]) -> list[tuple[str | None, str | None]]:
-    return [one.words for one in told]
+def words(updates: list[Update]) -> list[tuple[str | None, str | None]]:
+    return [one.words for one in updates]
 
 
 PASSING = {
@@ -58,9 +58,9 @@ async def test_transient_errors_do_not_end_the_wait(trouble: Any) -> None:
     service = single_run((0, RUNNING), (70, SUCCESS))
     service.faults = [(10, 10 + UNREADABLE_TIMEOUT - 15, trouble)]
 
-    told = await follow(service)
+    updates = await follow(service)
 
-    assert words(told) == [RUNNING, SUCCESS]
+    assert words(updates) == [RUNNING, SUCCESS]
     assert any(10 <= moment < 55 for moment in service.request_times)
 
 
@@ -70,9 +70,9 @@ async def test_a_service_may_be_down_at_first(trouble: Any) -> None:
     service = single_run((0, RUNNING), (200, SUCCESS))
     service.faults = [(0, 100, trouble)]
 
-    told = await follow(service)
+    updates = await follow(service)
 
-    assert words(told) == [RUNNING, SUCCESS]
+    assert words(updates) == [RUNNING, SUCCESS]
 
 
 RESTS = {
@@ -86,11 +86,11 @@ RESTS = {
 }
 
 
-@pytest.mark.parametrize(("code", "asked", "rest"), RESTS.values(), ids=RESTS)
-async def test_retry_after_is_obeyed(code: int, asked: str, rest: float) -> None:
+@pytest.mark.parametrize(("code", "retry_after", "rest"), RESTS.values(), ids=RESTS)
+async def test_retry_after_is_obeyed(code: int, retry_after: str, rest: float) -> None:
     """Up to a minute; a value that is not a time is ignored."""
     service = single_run((0, RUNNING), (5, SUCCESS))
-    service.faults = [(0.1, 2, reply(code, {"message": "slow down"}, retry_after=asked))]
+    service.faults = [(0.1, 2, reply(code, {"message": "slow down"}, retry_after=retry_after))]
 
     await follow(service, interval=1)
 
@@ -156,9 +156,9 @@ async def test_replies_that_are_unreadable_now_and_then_are_no_error() -> None:
     odd = reply(200, "odd")
     service = single_run((0, RUNNING), (10, odd), (30, RUNNING), (60, odd), (100, SUCCESS))
 
-    told = await follow(service, interval=2)
+    updates = await follow(service, interval=2)
 
-    assert words(told) == [RUNNING, SUCCESS]
+    assert words(updates) == [RUNNING, SUCCESS]
 
 
 async def test_the_error_for_refused_credentials_has_the_last_status() -> None:
@@ -202,22 +202,22 @@ async def test_a_deleted_run_ends_with_its_last_known_status(script: list[Any], 
     service = single_run(*script)
     service.final_statuses[RUN] = last_word
 
-    told = await follow(service)
+    updates = await follow(service)
 
-    assert told[-1].status.is_deleted
-    assert told[-1].words == last
-    assert told[-1].moment <= service.request_times[-1] + FINAL_STATUS_TIMEOUT + 0.001
-    assert all(not one.status.is_deleted for one in told[:-1])
+    assert updates[-1].status.is_deleted
+    assert updates[-1].words == last
+    assert updates[-1].moment <= service.request_times[-1] + FINAL_STATUS_TIMEOUT + 0.001
+    assert all(not one.status.is_deleted for one in updates[:-1])
 
 
 async def test_a_404_of_a_proxy_is_not_a_deletion() -> None:
     """Only the service itself knows that a run is gone."""
     service = single_run((0, RUNNING), (5, page(404)), (300, RUNNING), (310, GONE))
 
-    told = await follow(service)
+    updates = await follow(service)
 
-    assert told[-1].status.is_deleted
-    assert told[-1].moment >= 310
+    assert updates[-1].status.is_deleted
+    assert updates[-1].moment >= 310
 
 
 ERRORS: list[tuple[Exception, bool, bool, bool]] = [

@@ -24,7 +24,7 @@ def run() -> WatchedRun:
 
 
 def some(count: int, **facts: Any) -> list[WatchedRun]:
-    """Healthy runs that were asked for one after the other."""
+    """Return healthy runs that were requested one after the other."""
     return [
         WatchedRun(
             f"run-{n}",
@@ -44,12 +44,12 @@ def answer(words: tuple[str | None, ...] | dict[str, Any]) -> Status:
 
 
 def ask(run: WatchedRun, words: Any, now: float, *, after_list: bool = True) -> bool:
-    """Have it answer, right after a list or without one."""
+    """Apply a reply, right after a list or without one."""
     return run.apply_reply(answer(words), now, after_list=after_list)
 
 
 def take(run: WatchedRun, kind: str, what: Any, now: float) -> bool:
-    """One step of a course."""
+    """Apply one step; return whether it is news."""
     if kind == "miss":
         run.mark_unlisted()
         return False
@@ -63,8 +63,8 @@ def words(run: WatchedRun) -> tuple[str | None, ...]:
 
 Step = tuple[str, Any, bool, Any]
 """
-What came ("entry" in the list, "miss": none there, "answer" right after a list, "alone" without one), whether it
-is news, and what the run shows after it.
+What is applied ("entry": an item in the list, "miss": no item, "answer": a reply right after a list, "alone": a reply
+without a list), its status, whether it is news, and the status of the run after it.
 """
 
 COURSES: dict[str, list[Step]] = {
@@ -156,9 +156,9 @@ COURSES: dict[str, list[Step]] = {
 def test_which_status_holds_and_which_is_news(course: list[Step], run: WatchedRun) -> None:
     """A reply holds until the item in the list changes; only a status that says something else is news."""
     for now, (kind, what, is_news, shown) in enumerate(course):
-        told = take(run, kind, what, now)
+        updates = take(run, kind, what, now)
 
-        assert (told, words(run)) == (is_news, shown)
+        assert (updates, words(run)) == (is_news, shown)
 
 
 @pytest.mark.parametrize("entry", [5, "odd", [1], {"experiment-state": 7}, {"exit-status": []}], ids=repr)

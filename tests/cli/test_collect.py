@@ -165,7 +165,7 @@ MISTAKES = [
     (("outputs", "RUN", "Nothing"), 3, "the run has ['Energies', 'Folder'], and the run is over"),
     (("outputs", "RUN", "Energies", "--json"), 2, "--json applies to the list"),
     (("download", "RUN", "--name", "Nothing"), 3, "has no key-output 'Nothing'"),
-    (("download", "RUN", "--files", "("), 2, "no regular expression"),
+    (("download", "RUN", "--files", "("), 2, "not a regular expression"),
     (("download", "RUN", "--component", "Nothing"), 3, "it has ['stage0.Compute', 'stage1.Report']"),
     (("download", "RUN", "--files", "x", "--unpack"), 2, "--name and --unpack select key-outputs"),
     (("properties", "RUN", "--name", "colour"), 3, "it measured ['energy'"),

@@ -60,7 +60,7 @@ PROOFS = {
         f"{CREDENTIALS}test_cookies_of_the_server_are_never_sent_back",
         f"{CREDENTIALS}test_credentials_do_not_reach_another_port",
     ],
-    "show your credentials in an error": ["faults/test_secrets.py::test_no_secret_in_anything_that_is_told"],
+    "show your credentials in an error": ["faults/test_secrets.py::test_no_secret_in_any_message"],
     "have a formula computed": [
         "cli/test_hostile.py::test_a_table_of_properties_computes_nothing_in_a_spreadsheet",
         "cli/test_output.py::test_a_cell_that_begins_a_formula_is_a_text",

@@ -2,7 +2,7 @@
 A process whose children each download all of a run and may be killed.
 
 ``python -m tests.faults.downloader URL REST_UID``, with the key in ``ST4SD_API_KEY``. For each line ``TARGET MOMENT``
-of its input it writes ``pid N``; the child dies by itself before its MOMENT-th action on files or sockets, never if
+of its input it writes ``pid N``; the child kills itself before its MOMENT-th action on files or sockets, never if
 that is 0. Another line waits for the child: if it came to its end, it has written ``actions N``; last comes ``exit
 CODE``, negative for a signal, 3 if a file was opened for writing under its final name.
 """
@@ -22,10 +22,10 @@ from typing import NoReturn
 import st4sd_async._http.engine  # noqa: F401 -- else each child imports it anew
 from st4sd_async import Client, Config
 
-from .gateways import LEDGER
+from .gateways import MANIFEST
 
 ACTIONS = {"open", "os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.truncate", "shutil.rmtree", "socket.connect"}
-"""What Python tells before it does it; a file that is replaced counts as renamed."""
+"""Audit events, which Python raises before each action; replacing a file counts as a rename."""
 
 CONFIG = Config(validate=False, verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
 
@@ -47,7 +47,7 @@ def is_half(path: object, _: object, flags: object) -> bool:
     if not isinstance(path, str | os.PathLike) or not isinstance(flags, int) or not flags & (os.O_WRONLY | os.O_RDWR):
         return False
     name = os.fspath(path)
-    return name != LEDGER and not name.isdigit()
+    return name != MANIFEST and not name.isdigit()
 
 
 def child(url: str, run: str, target: Path, moment: int) -> NoReturn:

@@ -20,8 +20,8 @@ from st4sd_async.local import LocalServer, Reply
 
 from .raw import Answer, Exchange, RawServer, Seen, close, head
 
-LEDGER = ".st4sd-downloads.jsonl"
-"""The only file in a target that nobody asked for."""
+MANIFEST = ".st4sd-downloads.jsonl"
+"""The only file in a target that was not requested."""
 REGISTRY = "POST /ds-registry/gateways"
 GATEWAY = "example-cluster"
 """The id of the embedded server's gateway."""
@@ -175,7 +175,7 @@ def files_in(folder: Path) -> dict[str, bytes]:
     found = {}
     for path in folder.rglob("*"):
         below = path.relative_to(folder)
-        if path.name == LEDGER or any(map(is_part, below.parts)):
+        if path.name == MANIFEST or any(map(is_part, below.parts)):
             continue
         assert not path.is_symlink(), path
         if path.is_file():

@@ -58,7 +58,7 @@ ONCE += ["closed", "502", "503", "504", "a wrong byte"]
 async def test_what_breaks_once_is_made_good_in_the_same_call(
     server: LocalServer, verb: str, broken: str, tmp_path: Path
 ) -> None:
-    """Nobody who calls notices."""
+    """The caller does not notice."""
     async with staged(server, tmp_path, timeout=patience(broken)) as scene:
         scene.write("a.txt", b"a" * 9999)
         answer = BROKEN[broken]
@@ -177,7 +177,7 @@ async def test_one_file_at_which_the_gateway_falls_silent(server: LocalServer, t
 
 
 async def test_a_file_that_no_answer_holds_comes_with_its_component(scene: Scene) -> None:
-    """One of 33 MiB among small ones; one that is gone is told."""
+    """One of 33 MiB among small ones; one that is gone fails."""
     scene.write("large.bin", os.urandom(1 << 20) * 33)
     gone = scene.write("gone.txt")
     async with gateway(scene.server, when(lambda _: gone.unlink(missing_ok=True), close(), forward(scene.server))):

@@ -28,7 +28,7 @@ Stop = Callable[[], None]
 @pytest.mark.parametrize("how", ["scope", "task"])
 @pytest.mark.parametrize("verb", ["files", "component", "outputs"])
 async def test_cancelled_at_any_step(server: LocalServer, tmp_path: Path, verb: str, how: str) -> None:
-    """Nothing half, no workspace, no connection kept; the next call is fine. By anyio's scope or asyncio's task."""
+    """Nothing is left, and the next call succeeds. Cancelled by anyio's scope or asyncio's task."""
     stop: Stop = lambda: None  # noqa: E731 -- replaced before each call
     left = 0
 
@@ -83,7 +83,7 @@ async def test_cancelled_while_a_thread_works(scene: Scene, how: str) -> None:
                 await scene.component()
 
         task = asyncio.ensure_future(download())
-        while not task.done() and not begun(scene.target):  # noqa: ASYNC110 -- nobody tells
+        while not task.done() and not begun(scene.target):  # noqa: ASYNC110 -- there is no event
             await anyio.sleep(0.001)
         await anyio.sleep(number * 0.015)
         if how == "scope":

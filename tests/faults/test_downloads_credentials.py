@@ -151,7 +151,7 @@ ECHOES = {
 async def test_a_gateway_that_quotes_a_credential(
     kind: str, quoting: str, tmp_path: Path, watched: pytest.LogCaptureFixture
 ) -> None:
-    """It is in no log, no error, no repr and no file, the ledger included."""
+    """It is in no log, no error, no repr and no file, the manifest included."""
     asyncio.get_running_loop().set_debug(True)
     uri = "file://g/w/demo.instance"
     secret = KEY if kind == "api_key" else TOKEN
@@ -228,7 +228,7 @@ async def test_uris_that_hold_secrets(server: LocalServer, tmp_path: Path, watch
 async def test_what_is_left_on_disk_holds_no_credential(
     server: LocalServer, tmp_path: Path, watched: pytest.LogCaptureFixture
 ) -> None:
-    """Neither the ledger nor a log, when all goes well, has the key."""
+    """After success, neither the manifest nor a log contains the key."""
     async with Client(server.url, api_key=server.api_key, config=settings()) as client:
         run = await another(client, server)
         await everything(client, run, tmp_path)

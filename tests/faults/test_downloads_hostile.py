@@ -1,4 +1,4 @@
-"""What is in the way of a download at its ends: names of all kinds, targets that will not do, a full disk."""
+"""Obstacles at both ends of a download: names of all kinds, invalid targets, a full disk."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from st4sd_async import Download, DownloadError
 from st4sd_async.local import Reply
 
-from .gateways import LEDGER, failed, files_in, leftovers, whole
+from .gateways import MANIFEST, failed, files_in, leftovers, whole
 from .scenes import COMPUTE, Scene
 from .scenes import scene as scene
 from .scenes import server as server
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def test_many_folders_in_the_way(scene: Scene) -> None:
-    """What cannot have its name fails, all others are there, and nobody asks for them again and again."""
+    """A file that cannot have its name fails, all others are downloaded, and none is requested again and again."""
     for number in range(100):
         scene.write(f"{number}.txt")
     blocked = {f"{COMPUTE}/{number}.txt" for number in range(0, 100, 10)}
@@ -54,7 +54,7 @@ async def test_names_of_all_kinds(scene: Scene) -> None:
 
 
 async def test_names_that_differ_in_case(scene: Scene) -> None:
-    """Where the disk tells them apart, both are there."""
+    """If the disk distinguishes them, both are downloaded."""
     for name in ("a.txt", "A.txt", "A.TXT"):
         scene.write(name, name.encode())
 
@@ -65,7 +65,7 @@ async def test_names_that_differ_in_case(scene: Scene) -> None:
 
 @pytest.mark.parametrize("verb", ["files", "component", "outputs"])
 @pytest.mark.parametrize(
-    "way", ["a file", "below a file", "a link to a file", "a dangling link", "the ledger is a folder"]
+    "way", ["a file", "below a file", "a link to a file", "a dangling link", "the manifest is a folder"]
 )
 async def test_there_can_be_no_such_folder(scene: Scene, verb: str, way: str) -> None:
     """It is an error before anything is fetched, and leaves what was there as it was."""
@@ -79,20 +79,20 @@ async def test_there_can_be_no_such_folder(scene: Scene, verb: str, way: str) ->
     elif way == "a dangling link":
         scene.target.symlink_to(scene.folder / "none/none")
     else:
-        (scene.target / LEDGER).mkdir(parents=True)
+        (scene.target / MANIFEST).mkdir(parents=True)
 
     with pytest.raises(DownloadError):
         await getattr(scene, verb)()
 
-    if way == "the ledger is a folder":
-        assert os.listdir(scene.target) == [LEDGER]  # noqa: PTH208 -- names are all there is to see
+    if way == "the manifest is a folder":
+        assert os.listdir(scene.target) == [MANIFEST]  # noqa: PTH208 -- names are all there is to see
     gc.collect()
 
 
 @pytest.mark.parametrize("verb", ["files", "component", "outputs"])
 @pytest.mark.parametrize("obstacle", ["a folder", "a link to a file", "a link to a folder", "a file for a folder"])
 async def test_something_is_in_the_way(scene: Scene, verb: str, obstacle: str) -> None:
-    """What belongs there fails, what is there stays, nothing is written through a link."""
+    """The download fails, what is there stays, nothing is written through a link."""
     outside = scene.folder.parent / "elsewhere"
     outside.mkdir()
     (outside / "file").write_bytes(b"mine")
@@ -116,12 +116,12 @@ async def test_something_is_in_the_way(scene: Scene, verb: str, obstacle: str) -
     assert leftovers(scene.target) == []
 
 
-async def test_the_ledger_is_a_link(scene: Scene) -> None:
+async def test_the_manifest_is_a_link(scene: Scene) -> None:
     """Nothing is written where it leads."""
     elsewhere = scene.folder.parent / "elsewhere"
     elsewhere.write_bytes(b"mine\n")
     scene.target.mkdir()
-    (scene.target / LEDGER).symlink_to(elsewhere)
+    (scene.target / MANIFEST).symlink_to(elsewhere)
 
     with suppress(DownloadError):
         await scene.files()
@@ -129,9 +129,9 @@ async def test_the_ledger_is_a_link(scene: Scene) -> None:
     assert elsewhere.read_bytes() == b"mine\n"
 
 
-@pytest.mark.parametrize("name", [LEDGER, ".st4sd-x.part/file", f"results/{LEDGER}"])
+@pytest.mark.parametrize("name", [MANIFEST, ".st4sd-x.part/file", f"results/{MANIFEST}"])
 async def test_a_component_has_left_files_of_our_names(scene: Scene, name: str) -> None:
-    """A component that downloads by itself leaves a ledger: refused, or as it was whatever comes into the folder."""
+    """A component that downloads something leaves a manifest, which does not replace that of the target."""
     source = scene.write(name, b'{"source": "x", "stamp": "", "files": []}\n', "stages/stage1/Report")
 
     outcomes = await scene.component()

@@ -68,7 +68,7 @@ class Downloader:
         if killed_after is not None:
             with anyio.move_on_after(killed_after):
                 heard = await self._hear()
-            os.kill(pid, signal.SIGKILL)  # who has ended is still waited for, so the id is nobody else's
+            os.kill(pid, signal.SIGKILL)  # an ended process is still waited for, so its id is not reused
         await self._say("wait")
         while heard[0] != "exit":
             actions = heard[1]

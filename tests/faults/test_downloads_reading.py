@@ -61,7 +61,7 @@ ADDRESSES += ["http://[::1", "http://127.0.0.1:99999", "http://127.0.0.1:x", "ht
 
 
 @pytest.mark.parametrize("address", ADDRESSES, ids=repr)
-async def test_a_registry_that_tells_nonsense(scene: Scene, address: Any) -> None:
+async def test_a_registry_with_invalid_addresses(scene: Scene, address: Any) -> None:
     """It is an error of ours, of each file."""
     register(scene.server, address)
 

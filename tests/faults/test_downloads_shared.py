@@ -18,13 +18,13 @@ from st4sd_async import DownloadError
 from st4sd_async._results.target import DownloadTarget
 from st4sd_async._util import file_lock
 
-from .gateways import LEDGER, failed, files_in, leftovers, whole
+from .gateways import MANIFEST, failed, files_in, leftovers, whole
 from .scenes import Scene
 from .scenes import scene as scene
 from .scenes import server as server
 from .scenes import shared as shared
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(30)]  # whoever opens a FIFO waits for ever
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(30)]  # opening a FIFO may wait for ever
 
 VERBS = pytest.mark.parametrize("verb", ["files", "component", "outputs"])
 
@@ -51,9 +51,9 @@ async def test_a_manifest_that_is_no_file_is_refused_at_once(
     """The error names it; nothing is read from it, written to it or left behind."""
     elsewhere = scene.folder.parent / "elsewhere"
     scene.target.mkdir()
-    make(scene.target / LEDGER, elsewhere)
+    make(scene.target / MANIFEST, elsewhere)
 
-    with pytest.raises(DownloadError, match=f"'{LEDGER}' is in the target already, as a"):
+    with pytest.raises(DownloadError, match=f"'{MANIFEST}' is in the target already, as a"):
         await getattr(scene, verb)()
 
     assert files_in(scene.target) == {}
@@ -66,15 +66,15 @@ async def test_a_manifest_with_another_name_elsewhere_is_not_written_to(scene: S
     """A hard link to a file of the user: the target gets a manifest of its own, with the same lines."""
     other = scene.folder.parent / "elsewhere"
     whole(await scene.component())
-    (scene.target / LEDGER).rename(other)
-    os.link(other, scene.target / LEDGER)
+    (scene.target / MANIFEST).rename(other)
+    os.link(other, scene.target / MANIFEST)
     before = other.read_bytes()
 
     whole(await scene.files())
 
     assert other.read_bytes() == before
-    assert before in (scene.target / LEDGER).read_bytes()
-    assert (scene.target / LEDGER).stat().st_nlink == 1
+    assert before in (scene.target / MANIFEST).read_bytes()
+    assert (scene.target / MANIFEST).stat().st_nlink == 1
 
 
 @VERBS
@@ -180,7 +180,7 @@ class NoLocks:
 async def test_downloads_work_without_file_locks(
     scene: Scene, verb: str, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Then nobody can tell what was left behind, so it stays. Only the file system's answer is replaced here."""
+    """What was left behind is not known then, so it stays. Only the file system's answer is replaced here."""
     scene.target.mkdir()
     (left := scene.target / ".st4sd-left.part").mkdir()
     monkeypatch.setattr(file_lock, "fcntl", NoLocks(getattr(errno, name)))

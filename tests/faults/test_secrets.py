@@ -169,7 +169,7 @@ ROUNDS: list[Any] = [
 
 @pytest.mark.parametrize("answer", ROUNDS)
 @pytest.mark.parametrize("given", [{"api_key": KEY}, {"auth_token": TOKEN}], ids=["key", "token"])
-async def test_no_secret_in_anything_that_is_told(
+async def test_no_secret_in_any_message(
     answer: Answer | None, given: dict[str, Any], watched: pytest.LogCaptureFixture
 ) -> None:
     """A start, a push, a read, a delete: logs, reprs and exceptions to their last attribute are clean."""

@@ -131,7 +131,7 @@ def uri(server: LocalServer, run: Run) -> str:
 
 
 def tree(target: Path) -> dict[str, bytes]:
-    """All files below a folder but the ledger: what is not whole would be seen."""
+    """Return all files below a folder but the manifest; incomplete ones would be among them."""
     found = {str(path.relative_to(target)): path for path in sorted(target.rglob("*")) if path.is_file()}
     return {name: path.read_bytes() for name, path in found.items() if path.name != MANIFEST}
 
@@ -156,7 +156,7 @@ def whole(outcomes: list[Download | DownloadFailed]) -> list[Download]:
 
 
 def failures(outcomes: list[Download | DownloadFailed]) -> list[DownloadFailed]:
-    """Those that could not be had."""
+    """Return the failures."""
     return [one for one in outcomes if isinstance(one, DownloadFailed)]
 
 

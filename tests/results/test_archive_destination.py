@@ -1,4 +1,4 @@
-"""A target that somebody prepared, or that has no room."""
+"""Targets that another user prepared, or on a full disk."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_no_link_in_the_target_is_followed(target: Path, to: str, name: str) -> 
 
 @pytest.mark.parametrize("name", ["/kept.txt/a", "/kept.txt/", "/folder", "/fifo"])
 def test_what_is_no_file_is_not_replaced(target: Path, name: str) -> None:
-    """A file where a folder belongs, a folder where a file belongs, and what is neither."""
+    """A file in place of a folder, a folder in place of a file, and a pipe."""
     (target / "folder").mkdir()
     os.mkfifo(target / "fifo")
 

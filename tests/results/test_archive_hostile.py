@@ -59,7 +59,7 @@ CONTRADICTIONS = {
 
 @pytest.mark.parametrize("entry", CONTRADICTIONS.values(), ids=CONTRADICTIONS)
 def test_headers_that_contradict_each_other_are_refused(target: Path, entry: Entry) -> None:
-    """Nobody can tell which of them another program would believe."""
+    """It is unknown which of them another program would believe."""
     error = refused(build(Entry("/good.txt"), entry), target)
 
     assert isinstance(error, UnsafeArchive)
@@ -92,7 +92,7 @@ GARBAGE = {
     "between members": build(Entry(after=b"?"), Entry("/b")),
     "before the directory": build(Entry(), Entry("/b", after=b"?")),
     "a member that is not listed": build(Entry(after=Entry("/hidden").beside_the_content()), Entry("/b")),
-    "a descriptor nobody announced": build(Entry(after=struct.pack("<3L", 0, 0, 0))),
+    "a descriptor that no flag announces": build(Entry(after=struct.pack("<3L", 0, 0, 0))),
     "no descriptor": build(Entry(flags=UTF_8 | DESCRIPTOR), Entry("/b", after=b"")),
     "wrong descriptor": build(Entry(flags=UTF_8 | DESCRIPTOR, after=struct.pack("<3L", 1, 2, 3))),
     "after": build(Entry()) + b"?",
@@ -148,7 +148,7 @@ def test_a_directory_cannot_cost_much_memory(target: Path, records: bytes) -> No
 
 
 def test_a_directory_that_is_too_large_is_not_even_read(target: Path) -> None:
-    """However few members it tells of."""
+    """However few members it declares."""
     length = (1 << 26) + 1
     with (target / "archive.zip").open("wb") as file:
         file.seek(length)
@@ -172,7 +172,7 @@ BOMBS = {
     "folders": (Limits(members=5), [Entry("/a/b/c/d"), Entry("/a/b/e/f")]),
     "total": (Limits(total_bytes=1000), [Entry("/a"), Entry("/b")]),
     "ratio": (Limits(ratio=5, harmless_bytes=1000), [Entry("/a"), Entry("/b")]),
-    "told total": (Limits(), [Entry(f"/{part}", central={"size": 0xFFFFFFF0}) for part in range(20)]),
+    "declared total": (Limits(), [Entry(f"/{part}", central={"size": 0xFFFFFFF0}) for part in range(20)]),
 }
 
 
@@ -201,7 +201,7 @@ def test_as_much_as_is_allowed_is_unpacked(target: Path, limits: Limits) -> None
 
 @pytest.mark.parametrize("method", [STORED, DEFLATED])
 def test_a_member_cannot_become_larger_than_it_says(target: Path, method: int) -> None:
-    """Also if its checksum is that of the part it tells of."""
+    """Also if its checksum is that of the part it declares."""
     entry = Entry("/bomb", b"0" * 10, method, packed=deflated(bytes(1 << 22)) if method else b"0" * 4_000_000)
 
     error = refused(build(Entry("/good"), entry), target)

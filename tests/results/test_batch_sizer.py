@@ -1,4 +1,4 @@
-"""Sharing out files among workers who ask a gateway that leaves things out in silence."""
+"""Dividing files among workers, with a gateway that leaves some out without saying so."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ def test_shares_grow_again_up_to_the_most() -> None:
 
 
 def test_what_does_not_come_at_all_is_hopeless() -> None:
-    """Not one of them fits into an answer by itself, or they are not there; the others are still asked for."""
+    """Not even one of them fits into a response, or they do not exist; the others are still requested."""
     sizer = BatchSizer("abcd", workers=2, max_batch=10)
 
     sizer.record(sizer.next_batch(), [])
@@ -152,7 +152,7 @@ def test_what_does_not_come_at_all_is_hopeless() -> None:
     assert sizer.next_batch() == []
 
 
-def test_who_gives_up_gets_what_nobody_asked_for() -> None:
+def test_waiting_items_can_be_cancelled() -> None:
     """Nothing is left then; what comes back later is."""
     sizer = BatchSizer("abcdef", workers=3, max_batch=10)
     batch = sizer.next_batch()

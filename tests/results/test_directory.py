@@ -196,7 +196,7 @@ def test_a_folder_that_is_swapped_for_a_link_again_and_again_leads_nowhere(tmp_p
 
     def swap() -> None:
         for number in itertools.takewhile(lambda _: not over.is_set(), itertools.count()):
-            with suppress(OSError):  # the workspace may have made a new folder meanwhile
+            with suppress(OSError):  # the target may have created the folder again
                 (target / "sub").rename(target / f"away{number}")
                 (target / "sub").symlink_to(outside)
                 (target / "sub").unlink()

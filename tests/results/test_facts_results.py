@@ -158,7 +158,9 @@ async def test_31_names_that_the_service_does_not_escape(
     assert folder.startswith(file)
 
 
-async def test_31_a_folder_is_told_from_an_archive(client: Client, server: LocalServer, tmp_path: Path) -> None:
+async def test_31_a_folder_is_distinguished_from_an_archive(
+    client: Client, server: LocalServer, tmp_path: Path
+) -> None:
     """FACTS [31]: ``application/zip`` is a folder, ``application/.zip`` is a file that is an archive."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
@@ -247,7 +249,7 @@ async def test_34_a_thousand_files_come_at_once(client: Client, server: LocalSer
     assert server.traffic[FILES].requests - requests <= 4
 
 
-async def test_34_what_never_comes_is_had_another_way_or_told(
+async def test_34_files_that_are_always_left_out_come_another_way_or_fail(
     client: Client, server: LocalServer, tmp_path: Path
 ) -> None:
     """FACTS [34]: a file over 32 MiB, one that is missing, and an archive of nothing, which is 200 too."""
@@ -275,7 +277,7 @@ async def test_35_unknown_gateways_are_named(client: Client, server: LocalServer
     assert paths == ["/ds-registry/gateways/api/v1.0/unique_ids"]
 
 
-async def test_36_nobody_asks_for_a_token(client: Client, server: LocalServer, tmp_path: Path) -> None:
+async def test_36_no_token_is_requested(client: Client, server: LocalServer, tmp_path: Path) -> None:
     """FACTS [36]: its page is 500 with a bearer; it is for people, whom the error of a refusal sends there."""
     run = await finished(client, server)
     await run.download_files(tmp_path)
@@ -303,7 +305,7 @@ async def test_37_services_are_behind_the_deployments_own_door(server: LocalServ
 async def test_37_documents_that_are_late_are_waited_for(
     client: Client, server: LocalServer, clock: ServersClock, tmp_path: Path
 ) -> None:
-    """FACTS [37]: 10 to 20 s after a run is over, its files are known; nothing is not reported meanwhile."""
+    """FACTS [37]: 10 to 20 s after a run is over, its files are known; until then it is not reported to have none."""
     run = await start(client, server)
     await server.advance(6)
     assert (await run.status()).is_final

@@ -110,7 +110,7 @@ def test_what_is_not_as_it_was_is_not_there(tmp_path: Path, change: Callable[[Pa
 
 
 def test_what_was_noted_and_got_no_name_is_not_there(tmp_path: Path) -> None:
-    """Whoever was killed in between fetches it again."""
+    """After a crash in between it is fetched again."""
     with DownloadTarget(tmp_path) as target:
         with target.create_file() as temporary:
             file = temporary.finish(Destination("a", f"{GATEWAY}/a"))
@@ -255,7 +255,7 @@ def test_a_line_that_is_nested_too_deeply_is_passed_over(tmp_path: Path) -> None
 
 
 def test_nothing_outside_of_the_folder_is_believed(tmp_path: Path) -> None:
-    """A line that somebody else wrote cannot pass off a file elsewhere as one that was downloaded."""
+    """A line that another user wrote cannot make a file elsewhere count as downloaded."""
     outside, folder = tmp_path / "outside", tmp_path / "folder"
     folder.mkdir()
     outside.write_bytes(b"abc")

@@ -137,7 +137,7 @@ def test_a_dataframe_needs_pandas(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_table_shows_itself_in_short() -> None:
-    """Ten rows are enough for people; the rest is counted, and problems are told."""
+    """It shows ten rows, the number of the others, and the problems."""
     short = Properties.of_run(TABLE)
     long = Properties(("input-id",), tuple((str(number),) for number in range(12)), {"a-1": NotReady("not yet")})
 
@@ -162,12 +162,12 @@ def test_a_table_shows_itself_in_short() -> None:
         (None, False),
     ],
 )
-def test_a_table_is_told_from_other_json(value: Any, expected: bool) -> None:
+def test_a_table_is_distinguished_from_other_json(value: Any, expected: bool) -> None:
     """Its columns are lists of one length."""
     assert is_table(value) is expected
 
 
-def test_a_table_cut_short_is_told() -> None:
+def test_a_table_cut_short_is_an_error() -> None:
     """Rows are never made of columns that do not fit."""
     with pytest.raises(DecodeError):
         parse_response(instances.properties_call("a-1"), "https://x/", Response(200, {}, b'{"a": [1], "b": []}'))
@@ -279,7 +279,7 @@ def test_a_blank_interface_says_nothing_if_there_are_several_platforms(
 
 
 def test_that_a_run_failed_is_the_cause_of_its_measuring_nothing() -> None:
-    """Whoever wants to know whether to look at the run or at the service sees it in the error."""
+    """The error shows whether to look at the run or at the service."""
     failed, succeeded = map(Status.model_validate, (FAILED, {**FAILED, "exit-status": "Success"}))
 
     cause = no_properties("a-1", failed, None).__cause__
@@ -290,5 +290,5 @@ def test_that_a_run_failed_is_the_cause_of_its_measuring_nothing() -> None:
 
 
 def test_an_unknown_property_is_a_kind_of_not_found() -> None:
-    """Nobody needs to know it to catch it."""
+    """It can be caught as its base class."""
     assert issubclass(UnknownProperty, NotFound)

@@ -74,7 +74,7 @@ async def test_a_run_has_a_table(client: Client, server: LocalServer) -> None:
 
 
 async def test_the_request_asks_for_json_that_is_valid(client: Client, server: LocalServer) -> None:
-    """Whoever listens in between can read it."""
+    """The traffic can be read in between."""
     run = await finished(client, server)
 
     columns = await client.instances.properties(run.id, include_properties=["energy"], stringify_nan=True)
@@ -101,7 +101,7 @@ async def test_numbers_survive_both_services(client: Client, server: LocalServer
 
 
 async def test_not_yet_at_each_moment_before_the_end(client: Client, server: LocalServer, clock: FakeClock) -> None:
-    """Without a status (a 500), with an incomplete one (a 400), while it runs (another): told at once, never waited."""
+    """Without a status (a 500), with an incomplete one (a 400), while it runs (another): an error without waiting."""
     run = await start(client, server)
     said = []
 
@@ -127,7 +127,7 @@ async def test_not_yet_at_each_moment_before_the_end(client: Client, server: Loc
     ],
 )
 async def test_never_after_a_failure(client: Client, server: LocalServer, outcome: str, words: str) -> None:
-    """It says how the run ended, whoever was asked."""
+    """It says how the run ended, whichever service was asked."""
     run = await finished(client, server, outcome)
 
     with pytest.raises(NoProperties, match=words) as one:
@@ -236,7 +236,9 @@ async def test_a_column_that_no_run_has_is_an_error_of_all(client: Client, serve
     assert (list(found.problems), found.rows) == ([run.id, toy.id], ())
 
 
-async def test_an_unknown_column_is_told_even_if_nobody_knows_the_others(client: Client, server: LocalServer) -> None:
+async def test_an_unknown_column_is_an_error_even_if_the_others_are_not_known(
+    client: Client, server: LocalServer
+) -> None:
     """What there is instead is only a help."""
     run = await finished(client, server)
     answer = Reply(200, JSON, b'{"input-id": ["CCO"]}')
@@ -290,7 +292,7 @@ async def test_a_run_deleted_before_the_datastore_knows_its_end_has_what_it_left
 
 
 async def test_many_runs_are_one_table(client: Client, server: LocalServer) -> None:
-    """In the order given, each once, with what is wrong with the others; few requests find it all."""
+    """In the given order, each once, with the problems of the others; a few requests find all of it."""
     good = [await finished(client, server) for _ in range(3)]
     toy = await described(client, server, "toy", "input-id,gap\nCCO,2\n")
     failed, deleted = await finished(client, server, "component-failure"), await finished(client, server)
@@ -315,7 +317,7 @@ async def test_many_runs_are_one_table(client: Client, server: LocalServer) -> N
 
 
 async def test_hundreds_of_runs_take_a_few_requests(client: Client, server: LocalServer) -> None:
-    """The datastore is asked for 500 at a time, and nobody else if it knows how they ended."""
+    """The datastore is asked for 500 at a time, and no other service if it knows how they ended."""
     runs = server.populate("demo", 501, "component-failure", payload={"inputs": INPUTS})[::-1]
     before = len(server.requests)
 
@@ -359,7 +361,7 @@ async def test_no_runs_are_an_empty_table_without_requests(client: Client, serve
 
 
 async def test_what_makes_no_sense_sends_nothing(client: Client, server: LocalServer) -> None:
-    """It is told at once."""
+    """It raises at once."""
     before = len(server.requests)
 
     with pytest.raises(ValueError, match="without commas"):
@@ -377,7 +379,7 @@ async def test_what_makes_no_sense_sends_nothing(client: Client, server: LocalSe
 async def test_a_table_that_the_datastore_cannot_read_is_asked_of_the_service(
     client: Client, server: LocalServer
 ) -> None:
-    """It keeps silent about what it fails to read, and a table cut short is none."""
+    """It does not report what it fails to read, and a table cut short is not a table."""
     run = await finished(client, server)
     (document,) = await client.datastore.query({"type": "experiment"}, include_properties=["*"])
     table = document["interface"].pop("propertyTable")
@@ -403,7 +405,7 @@ async def test_a_deployment_without_a_datastore_is_asked_run_by_run(server: Loca
         assert isinstance(found.problems["ghost"], UnknownRun)
 
 
-async def test_a_broken_service_is_told(client: Client, server: LocalServer) -> None:
+async def test_a_broken_service_is_an_error(client: Client, server: LocalServer) -> None:
     """A 500 for a run that ended well is no "not yet"; one run that cannot be asked for fails no other."""
     one, other = await finished(client, server), await start(client, server)
     await server.advance(6)
@@ -418,7 +420,7 @@ async def test_a_broken_service_is_told(client: Client, server: LocalServer) -> 
     assert isinstance(found.problems[other.id], ServerError)
 
 
-async def test_a_500_is_told_as_it_is_if_nothing_else_is_known(client: Client, server: LocalServer) -> None:
+async def test_a_500_is_raised_unchanged_if_nothing_else_is_known(client: Client, server: LocalServer) -> None:
     """The question how the run is doing may fail as well."""
     run = await finished(client, server)
     server.faults.add(PROPERTIES, Reply(500, JSON, b'{"message": "broken"}'))
@@ -428,8 +430,8 @@ async def test_a_500_is_told_as_it_is_if_nothing_else_is_known(client: Client, s
         await run.properties()
 
 
-async def test_a_service_that_is_down_is_told_as_such(server: LocalServer, clock: FakeClock) -> None:
-    """Nobody asks why a run has no properties while nobody answers."""
+async def test_a_service_that_is_down_is_a_server_error(server: LocalServer, clock: FakeClock) -> None:
+    """No request asks why a run has no properties if the service does not respond."""
     config = Config(clock=clock, retry=RetryPolicy(attempts=2))
     async with Client(server.url, api_key=server.api_key, config=config) as client:
         server.faults.add(PROPERTIES, Html(502), times=2)

@@ -50,7 +50,7 @@ async def run(client: Client, server: LocalServer) -> Run:
     """A run that is over."""
     started = await client.start("demo", {"inputs": INPUTS})
     await server.advance(100)
-    await started.components()  # the server makes the files when somebody asks for them
+    await started.components()  # the server creates the files on the first request
     return started
 
 
@@ -98,7 +98,7 @@ async def test_tables_are_frames_with_their_documents(run: Run, client: Client, 
 
 
 async def test_one_bad_file_does_not_lose_the_others(run: Run, scratch: Path) -> None:
-    """It is there, with what is wrong with it, and raises that when its frame is asked for."""
+    """It is returned with a problem, which `dataframe` raises."""
     (await on_disk(run, "stages/stage0/Compute/energies.csv")).write_bytes(b"a,b\n1,2\n1,2,3\n")
 
     bad, good = await run.csv()
@@ -206,7 +206,7 @@ async def test_the_report_is_parsed(run: Run, client: Client, server: LocalServe
         await run.status_report()
 
 
-async def test_what_is_not_there_is_told(client: Client, server: LocalServer) -> None:
+async def test_missing_files_raise_not_found(client: Client, server: LocalServer) -> None:
     """Not yet, and no such run, and no such component."""
     server.outcome("demo", "killed", times=1)
     stuck = await client.start("demo", {"inputs": INPUTS})

@@ -124,7 +124,7 @@ def test_what_a_living_process_is_at_is_left_alone(tmp_path: Path) -> None:
     assert temporary_folders(tmp_path) == []
 
 
-def test_a_living_and_a_dead_one_are_told_apart(tmp_path: Path) -> None:
+def test_living_and_dead_processes_are_distinguished(tmp_path: Path) -> None:
     """In the same folder at the same time."""
     with working(tmp_path) as living:
         (name,) = temporary_folders(tmp_path)
@@ -207,7 +207,7 @@ def test_a_complete_file_has_size_and_checksum(tmp_path: Path) -> None:
 
 
 def test_a_temporary_file_does_not_replace_a_file(tmp_path: Path) -> None:
-    """It would be somebody else's."""
+    """It would belong to someone else."""
     (tmp_path / "0").write_bytes(b"1")
 
     with Directory.open(str(tmp_path)) as folder, pytest.raises(FileExistsError):

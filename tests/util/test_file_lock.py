@@ -75,7 +75,7 @@ class NoLocks:
 
 
 @pytest.mark.parametrize("name", ["ENOSYS", "ENOLCK", "EOPNOTSUPP", "no fcntl"])
-def test_a_file_system_without_locks_is_told_from_a_lock_that_is_taken(
+def test_a_file_system_without_locks_is_distinguished_from_a_lock_that_is_taken(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     """Nothing else than the file system's answer is replaced, which needs a special mount otherwise."""

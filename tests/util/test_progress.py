@@ -1,4 +1,4 @@
-"""What long work tells while it goes on."""
+"""Progress reports of long operations."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_the_last_step_comes_after_a_failure_too() -> None:
 
 @pytest.mark.parametrize("fatal", [0, 1, 2], ids=["first", "middle", "last"])
 def test_who_raises_is_not_called_again(fatal: int, caplog: pytest.LogCaptureFixture) -> None:
-    """The work goes on, and one line in the log tells why nothing is shown."""
+    """The operation continues, and one line in the log says why no progress is shown."""
     updates: list[ProgressUpdate] = []
 
     def show(update: ProgressUpdate) -> None:
@@ -66,7 +66,7 @@ def test_who_raises_is_not_called_again(fatal: int, caplog: pytest.LogCaptureFix
 
 
 def test_other_work_is_still_shown() -> None:
-    """Whoever raised once is asked again for the next work."""
+    """It is called again for the next operation."""
     updates: list[str] = []
 
     def show(update: ProgressUpdate) -> None:
@@ -81,7 +81,7 @@ def test_other_work_is_still_shown() -> None:
     assert updates == ["a", "b", "b"]
 
 
-def test_nobody_has_to_be_told() -> None:
+def test_progress_is_optional() -> None:
     """ProgressReporter without a progress is work."""
     with ProgressReporter(None, "x", 1, "files") as work:
         work.receive(1)

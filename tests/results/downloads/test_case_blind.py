@@ -1,4 +1,4 @@
-"""On a disk that is blind to case and Unicode form no file is lost in silence."""
+"""On a disk that ignores case and Unicode form no file is lost without an error."""
 
 from __future__ import annotations
 

@@ -123,7 +123,7 @@ async def test_a_component_comes_whole_or_not_at_all(
     assert len(whole(await run.download_component(1, "Report", tmp_path))) == 4
 
 
-async def test_a_ledger_in_a_component_does_not_replace_that_of_the_folder(
+async def test_a_manifest_in_a_component_does_not_replace_that_of_the_target(
     client: Client, server: LocalServer, tmp_path: Path
 ) -> None:
     """A component that downloads something with this library leaves one in its directory."""
@@ -134,7 +134,7 @@ async def test_a_ledger_in_a_component_does_not_replace_that_of_the_folder(
     assert await asked(server, ARCHIVE, run.download_component(0, "Compute", tmp_path)) == 0
 
 
-async def test_a_workspace_in_a_component_is_not_removed_from_the_folder(
+async def test_a_temporary_folder_in_a_component_is_not_removed_from_the_target(
     client: Client, server: LocalServer, tmp_path: Path
 ) -> None:
     """A component that was killed while it downloaded something leaves one in its directory."""
@@ -160,7 +160,7 @@ async def test_a_component_may_be_named_by_its_reference(client: Client, server:
 
 
 async def test_what_is_wrong_shows_in_a_list_of_outcomes(client: Client, server: LocalServer, tmp_path: Path) -> None:
-    """Whoever prints it sees what there is."""
+    """Its repr shows what exists."""
     run = await finished(client, server)
 
     found = await run.download_component(0, "Compte", tmp_path)

@@ -38,7 +38,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def test_files_are_laid_out_as_in_the_instance(client: Client, server: LocalServer, tmp_path: Path) -> None:
-    """By stages and components, each told with its size, checksum and source; beside them only the ledger."""
+    """By stages and components, each with its size, checksum and source; the only other file is the manifest."""
     run = await finished(client, server)
     source = directory(server, run)
 
@@ -99,7 +99,7 @@ async def test_files_are_chosen(
 
 
 async def test_filters_that_make_no_sense_send_nothing(client: Client, server: LocalServer, tmp_path: Path) -> None:
-    """They are told before anything is asked, and before a folder is made."""
+    """They raise before any request, and before a folder is created."""
     before = len(server.requests)
 
     wrongs: list[dict[str, Any]] = [
@@ -231,7 +231,7 @@ async def test_a_file_that_is_gone_does_not_hide_the_others(
     assert error.value.__notes__ == [f"1 of 9 downloads failed, this one from {failed.source}"]
 
 
-async def test_what_cannot_have_its_name_here_is_told(client: Client, server: LocalServer, tmp_path: Path) -> None:
+async def test_a_file_that_cannot_have_its_name_here_fails(client: Client, server: LocalServer, tmp_path: Path) -> None:
     """A name with a control character, and a file that is not in the directory of its run."""
     run = await finished(client, server)
     (document, *_) = await run.components()
@@ -263,10 +263,10 @@ async def test_a_file_is_under_its_name_only_when_it_is_whole(
     assert tree(tmp_path)[DEMO[0]] != b"old"
 
 
-async def test_nothing_is_left_if_the_ledger_cannot_be_read(
+async def test_nothing_is_left_if_the_manifest_cannot_be_read(
     client: Client, server: LocalServer, tmp_path: Path
 ) -> None:
-    """The folder will not do, and is as it was."""
+    """It is an error, and the folder is unchanged."""
     run = await finished(client, server)
     (tmp_path / MANIFEST).mkdir()
 
@@ -311,7 +311,7 @@ async def test_names_that_do_not_fit_into_a_request_are_asked_for_in_several(
 async def test_names_that_differ_only_in_case_are_different(
     client: Client, server: LocalServer, tmp_path: Path
 ) -> None:
-    """Where the file system tells them apart, all of them come."""
+    """If the file system distinguishes them, all of them are downloaded."""
     run = await finished(client, server)
     for letter in "abcdefghijklmnopqrstuvwxyz":
         for name in (letter, letter.upper()):
@@ -328,7 +328,7 @@ async def test_names_that_differ_only_in_case_are_different(
 async def test_of_a_run_that_goes_on_there_are_the_components_that_are_over(
     client: Client, server: LocalServer, tmp_path: Path
 ) -> None:
-    """Those that run have no files yet, and nobody waits for them; when they are over, they have."""
+    """Components that run have no files yet, and are not waited for; when they are over, they have."""
     run = await running(client, server)
     assert await run.download_files(tmp_path) == []
 
@@ -361,7 +361,7 @@ async def test_documents_that_are_late_are_waited_for(
 async def test_the_documents_of_a_location_are_waited_for_too(
     client: Client, server: LocalServer, tmp_path: Path
 ) -> None:
-    """A run that is over is never told to have left nothing, whatever it is called by."""
+    """A run that is over is never reported to have no files, by its id and by its location."""
     run = await start(client, server)
     await server.advance(12)
     assert (await run.status()).is_final
@@ -387,7 +387,7 @@ async def test_a_run_whose_component_failed_has_files(client: Client, server: Lo
 async def test_files_of_another_run_are_not_replaced_without_a_word(
     client: Client, server: LocalServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It is a warning, once for each file; to fetch the same again is none."""
+    """It is a warning, once for each file; fetching the same file again is not."""
     first, second = await finished(client, server), await finished(client, server)
     for _ in range(2):
         await first.download_files(tmp_path, filename="energies")

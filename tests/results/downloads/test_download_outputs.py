@@ -36,7 +36,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def test_outputs_are_in_folders_of_their_names(client: Client, server: LocalServer, tmp_path: Path) -> None:
-    """A file as it is, a folder as its archive; sizes, checksums and sources are told."""
+    """A file as it is, a folder as its archive, each with size, checksum and source."""
     run = await finished(client, server)
     source = directory(server, run)
 
@@ -51,7 +51,7 @@ async def test_outputs_are_in_folders_of_their_names(client: Client, server: Loc
 
 
 async def test_folders_are_unpacked_on_request(client: Client, server: LocalServer, tmp_path: Path) -> None:
-    """Each file of them is told; a file that is an archive stays one."""
+    """Each of their files is returned; a file that is an archive stays one."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         archive.writestr("inside", "1")
@@ -110,7 +110,7 @@ async def test_there_may_be_no_outputs_yet(client: Client, server: LocalServer, 
         await client.download_outputs("ghost-abcdefgh", tmp_path)
 
 
-async def test_that_there_may_be_more_is_told(
+async def test_a_warning_says_that_there_may_be_more(
     client: Client, server: LocalServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Of a run that goes on, if all were asked for; whether or not there are some, and the status may be missing."""
@@ -144,7 +144,7 @@ async def test_outputs_that_are_there_are_not_fetched_again(
 
 
 async def test_a_newer_version_is_fetched(client: Client, server: LocalServer, tmp_path: Path) -> None:
-    """Another number or another time, as the service tells them; others are not."""
+    """A version has another number or another time; an output of the same version is not fetched."""
     run = await described(client, server, a=b"old", b=b"same")
     await run.download_outputs(tmp_path)
     (directory(server, run) / "stages/stage1/Compute/a").write_bytes(b"new")
@@ -166,7 +166,7 @@ async def test_a_newer_version_is_fetched(client: Client, server: LocalServer, t
 
 
 async def test_of_an_older_version_nothing_is_left(client: Client, server: LocalServer, tmp_path: Path) -> None:
-    """But what somebody has changed since."""
+    """Except files that the user has changed."""
     run = await described(client, server, Folder={"same": b"1", "gone": b"2", "mine": b"3", "sub/gone": b"4"})
     await run.download_outputs(tmp_path, unpack=True)
     (tmp_path / "Folder" / "mine").write_bytes(b"changed")
@@ -184,7 +184,7 @@ async def test_of_an_older_version_nothing_is_left(client: Client, server: Local
 async def test_an_output_without_a_version_is_always_fetched(
     client: Client, server: LocalServer, tmp_path: Path
 ) -> None:
-    """Nobody can tell whether it is the same."""
+    """It is unknown whether it is the same."""
     run = await described(client, server, a=b"1")
     server.faults.add("GET /instances/*/outputs$", Reply(200, JSON, b'{"a": {"filename": "a"}}'), times=2)
 
@@ -195,7 +195,7 @@ async def test_an_output_without_a_version_is_always_fetched(
 async def test_an_output_that_the_service_cannot_give_is_elsewhere(
     client: Client, server: LocalServer, tmp_path: Path
 ) -> None:
-    """The error of one of gigabytes says where it may be had; the others are there."""
+    """The error for one of gigabytes says how to get it; the others are downloaded."""
     run = await finished(client, server)
     server.faults.add("GET /instances/*/outputs/Folder", Html(504), times=None)
 
@@ -221,7 +221,7 @@ async def test_outputs_of_similar_names_do_not_share_a_folder(
 async def test_an_output_that_cannot_be_asked_for_does_not_hide_the_others(
     client: Client, server: LocalServer, tmp_path: Path
 ) -> None:
-    """Whatever names the service tells of, errors are ours and in their places."""
+    """Whatever names the service lists, all errors are ours, each in its place."""
     run = await described(client, server, a=b"1")
     server.faults.add("GET /instances/*/outputs$", Reply(200, JSON, b'{"x/y": {}, "..": {}, "a": {}}'))
 

@@ -34,7 +34,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def test_what_is_no_run_is_refused(client: Client, server: LocalServer, tmp_path: Path) -> None:
-    """Before anything is sent: something else, and a location that is none."""
+    """Before anything is sent: another type, and an invalid location."""
     before = len(server.requests)
 
     for verb in (
@@ -72,7 +72,7 @@ async def test_what_is_no_run_is_refused(client: Client, server: LocalServer, tm
 async def test_arguments_that_make_no_sense_send_nothing(
     client: Client, server: LocalServer, tmp_path: Path, verb: Any, arguments: dict[str, Any]
 ) -> None:
-    """They are errors of whoever calls, told before any request."""
+    """They raise before any request."""
     run = await finished(client, server)
     before, to = len(server.requests), {} if verb is Run.read_file else {"to": tmp_path / "new"}
 
@@ -84,7 +84,7 @@ async def test_arguments_that_make_no_sense_send_nothing(
 
 
 async def test_errors_of_a_service_that_refuses_are_ours(client: Client, server: LocalServer, tmp_path: Path) -> None:
-    """They are raised where they stop everything, and told where they stop one thing."""
+    """They are raised if they stop everything, and returned if they stop one file."""
     run = await finished(client, server)
     server.faults.add(QUERY, Html(404), times=None)
     with pytest.raises(APIError):
@@ -111,7 +111,9 @@ async def test_there_can_be_no_such_folder(client: Client, server: LocalServer, 
     assert tree(tmp_path) == {"file": b"mine"}
 
 
-async def test_runs_without_documents_are_told_apart(client: Client, server: LocalServer, tmp_path: Path) -> None:
+async def test_runs_without_documents_raise_different_errors(
+    client: Client, server: LocalServer, tmp_path: Path
+) -> None:
     """Never, not yet and unknown; nothing is written."""
     failed = await finished(client, server, "setup-failure")
     server.outcome("demo", "success", times=1, stretch=1000)
@@ -138,7 +140,7 @@ async def test_files_outlive_their_run_and_outputs_do_not(client: Client, server
         await run.download_outputs(tmp_path / "c")
 
 
-async def test_progress_tells_the_first_the_growing_and_the_last_step(
+async def test_progress_has_a_first_growing_and_last_updates(
     client: Client, server: LocalServer, tmp_path: Path
 ) -> None:
     """For each verb, with what is done in its own unit; what is there already is done at once, without bytes."""
@@ -205,7 +207,7 @@ async def test_a_progress_that_raises_does_not_stop_the_work(
 
 
 async def test_progress_belongs_to_a_client(server: LocalServer, client: Client, tmp_path: Path) -> None:
-    """It is a setting; a client without it tells nothing, and so does one from which it was taken."""
+    """It is a setting of the client, and `with_options` can remove it."""
     run = await finished(client, server)
     updates: list[ProgressUpdate] = []
     async with Client(server.url, api_key=server.api_key, config=Config(progress=updates.append)) as told:

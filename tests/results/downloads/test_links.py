@@ -117,7 +117,7 @@ async def test_a_folder_that_became_a_link_is_a_clear_failure(
 async def test_once_the_folder_is_back_all_is_there(
     client: Client, server: LocalServer, tmp_path: Path, verb: str
 ) -> None:
-    """Nothing was lost meanwhile, and nothing is fetched again for it."""
+    """Nothing was lost, and nothing is fetched again."""
     target, inner = tmp_path / "target", INNER[verb]
     run = await finished(client, server)
     before = await download(verb, run, target)

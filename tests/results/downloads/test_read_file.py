@@ -43,7 +43,7 @@ async def test_a_file_is_read_by_any_name_of_the_run_and_either_path(client: Cli
 
 @pytest.mark.parametrize("path", ["", "../x", "a/../b", "/etc/passwd", "./a", "a//b", "a/"])
 async def test_a_path_that_leads_elsewhere_is_not_asked_for(client: Client, server: LocalServer, path: str) -> None:
-    """It is an error of whoever calls; of a location nothing at all is asked."""
+    """It raises ValueError; for a location no request is sent."""
     run = await finished(client, server)
     before = len(server.requests)
 
@@ -71,7 +71,7 @@ async def test_what_is_not_there_cannot_be_read(client: Client, server: LocalSer
 
 
 async def test_a_file_may_have_so_many_bytes(client: Client, server: LocalServer) -> None:
-    """Just the limit will do; one more will not, however small it was packed, and it is not received in full."""
+    """A file of exactly the limit is read; one byte more is an error, and such a file is not received in full."""
     run = await finished(client, server)
     folder = directory(server, run) / COMPUTE
     (folder / "zeros").write_bytes(bytes(MIB))
@@ -85,7 +85,7 @@ async def test_a_file_may_have_so_many_bytes(client: Client, server: LocalServer
 
 
 async def test_a_gateway_gives_nothing_of_more_than_32_mib(client: Client, server: LocalServer) -> None:
-    """Just as much will do."""
+    """A file of exactly 32 MiB is read."""
     run = await finished(client, server)
     folder = directory(server, run) / COMPUTE
     for name, size in (("most", 32 * MIB), ("more", 32 * MIB + 1)):
@@ -109,7 +109,7 @@ async def test_a_file_that_came_damaged_is_no_content(client: Client, server: Lo
 
 
 async def test_a_file_of_a_running_run_is_read_as_it_is_now(client: Client, server: LocalServer) -> None:
-    """Nobody waits for the end."""
+    """It does not wait for the end of the run."""
     run = await running(client, server)
 
     assert await run.read_file("input/molecules.csv") == INPUTS[0]["content"].encode()

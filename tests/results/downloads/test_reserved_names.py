@@ -144,7 +144,7 @@ def test_of_a_file_that_is_saved(tmp_path: Path) -> None:
     assert (tmp_path / MANIFEST).read_bytes() == b"lines"
 
 
-async def test_two_files_that_would_get_one_name_are_not_both_told_as_whole(
+async def test_two_files_that_would_get_one_name_are_not_both_complete(
     client: Client, server: LocalServer, tmp_path: Path
 ) -> None:
     """One that is called like the replacement of another, and one that is listed with a slash too many."""

@@ -1,4 +1,4 @@
-"""What is wrong with a bucket is told before anything is sent, or by an error that names the file."""
+"""An invalid bucket is an error before anything is sent; later errors name the file."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]  # the service is slow
 
 @pytest.fixture
 def strict_storage(storage: Storage) -> Iterator[Storage]:
-    """A bucket in a service that knows nobody, for the time of a test."""
+    """A bucket in a service that refuses all credentials, during a test."""
     storage.web.post("/moto-api/reset-auth", content=b"0").raise_for_status()
     yield storage
     storage.web.post("/moto-api/reset-auth", content=b"inf").raise_for_status()
@@ -73,7 +73,7 @@ async def test_a_break_down_of_the_library_is_an_error_of_the_bucket(
 
 
 async def test_clear_text_may_be_asked_for(hasty: Client, tmp_path: Path) -> None:
-    """Then it is tried; ``invalid`` is a name that nobody has."""
+    """A request is sent then; ``invalid`` is a name that never exists."""
     (tmp_path / "a").write_bytes(b"a")
     bucket = S3.model_validate(
         {"accessKeyID": "k", "secretAccessKey": "s", "bucket": "mine", "endpoint": "http://s3.invalid"}
@@ -161,7 +161,7 @@ async def test_outputs_that_share_a_place_are_not_taken_for_each_other(
     ]
 
 
-async def test_nobody_listens(
+async def test_a_service_that_does_not_listen(
     hasty: Client, client: Client, server: LocalServer, storage: Storage, tmp_path: Path
 ) -> None:
     """The endpoint is named as what may be wrong."""
@@ -250,7 +250,7 @@ async def test_what_is_cancelled_leaves_nothing_half(
 
 @pytest.mark.parametrize("form", ["default", "file", "context", "off"])
 async def test_certificates_are_checked_as_the_settings_say(storage: Storage, tmp_path: Path, form: str) -> None:
-    """An unknown authority is refused unless it is named, or nobody cares; the error says what to do."""
+    """An unknown authority is refused unless it is named or checks are off; the error says what to do."""
     authority, served = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("127.0.0.1").configure_cert(served)
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")

@@ -98,7 +98,7 @@ async def test_a_run_may_have_its_own_folder_in_the_bucket(
 async def test_what_is_there_is_not_fetched_again_and_what_is_new_is(
     client: Client, server: LocalServer, storage: Storage, tmp_path: Path
 ) -> None:
-    """An object is known by its version; a folder is told from its neighbours."""
+    """An object is known by its version; a folder is not confused with its neighbours."""
     run = await demo(client, server, storage.store())
     updates: list[ProgressUpdate] = []
     again = client.with_options(progress=updates.append)
@@ -117,7 +117,7 @@ async def test_what_is_there_is_not_fetched_again_and_what_is_new_is(
 
 
 async def test_progress_counts_files_and_bytes(client: Client, storage: Storage, tmp_path: Path) -> None:
-    """Each update says how far it is; a large file is told piece by piece and sent in parts."""
+    """A large file is sent in parts, and each part is an update."""
     (tmp_path / "large").write_bytes(b"x" * (9 << 20))
     (tmp_path / "small").write_bytes(b"y")
     updates: list[ProgressUpdate] = []

@@ -1,4 +1,4 @@
-"""Whatever goes wrong with a bucket, and however its service quotes what it was sent: no secret is told."""
+"""Whatever goes wrong with a bucket, and however its service quotes requests: no secret is shown."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ async def quoting(exchange: Exchange, code: str = "SignatureDoesNotMatch") -> No
 
 
 @pytest.mark.parametrize("listening", [True, False], ids=["refused", "unreachable"])
-async def test_no_secret_in_anything_that_is_told(
+async def test_no_secret_in_any_message(
     client: Client,
     server: LocalServer,
     storage: Storage,

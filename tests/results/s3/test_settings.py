@@ -111,13 +111,13 @@ WRONG_TYPES: list[Any] = [
 
 
 @pytest.mark.parametrize(("operation", "words"), WRONG_TYPES)
-async def test_what_is_wanted_is_told(client: Client, storage: Storage, operation: Any, words: str) -> None:
-    """By a TypeError, before anything is asked."""
+async def test_wrong_types_raise_type_errors(client: Client, storage: Storage, operation: Any, words: str) -> None:
+    """Before any request."""
     with pytest.raises(TypeError, match=words):
         await operation(client, storage.s3())
 
 
-async def test_a_mapping_that_is_no_store_is_told_without_its_keys(client: Client, tmp_path: Path) -> None:
+async def test_the_error_for_an_invalid_store_has_no_keys(client: Client, tmp_path: Path) -> None:
     """The field is named."""
     with pytest.raises(ValueError, match=r"invalid store: credentials.accessKey: Extra inputs") as caught:
         await client.fetch_s3_outputs("run", tmp_path, store={"credentials": {"accessKey": KEY_ID}})
@@ -125,7 +125,7 @@ async def test_a_mapping_that_is_no_store_is_told_without_its_keys(client: Clien
     assert KEY_ID not in f"{caught.value!r} {caught.value.__context__!r}"
 
 
-async def test_no_store_at_all_is_told(client: Client, tmp_path: Path) -> None:
+async def test_a_store_without_credentials_is_an_error(client: Client, tmp_path: Path) -> None:
     """Outputs come from somewhere."""
     with pytest.raises(ConfigError, match=r"S3Store\(credentials="):
         await client.fetch_s3_outputs("run", tmp_path, store=S3Store())

@@ -14,7 +14,7 @@ from st4sd_async.local import LocalServer
 
 MOLECULES = b"index,smiles\n0,CCO\n1,NAN\n2,CCCC\n"
 KEY_ID, SECRET = "QIDSXC0123456789ABCD", "QSECXD/abcdefghijklmnopqrstuvwxyz+012345"
-"""Whoever prints these is found out."""
+"""A test that finds these in a message fails."""
 DEMO = ["Energies/energies.csv", "Folder/sub/b.bin", "Folder/summary.json"]
 """Where the key-outputs of the demo go."""
 _SPACE = "{http://s3.amazonaws.com/doc/2006-03-01/}"
@@ -39,7 +39,7 @@ class Storage:
 
     def put(self, key: str, content: bytes) -> None:
         """Make an object, whatever its key."""
-        # Dots are quoted, because else nobody could send "..".
+        # Dots are quoted, because otherwise ".." could not be sent.
         self.web.put(f"/{self.name}/{quote(key).replace('.', '%2E')}", content=content).raise_for_status()
 
     def get(self, key: str) -> bytes:

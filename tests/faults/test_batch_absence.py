@@ -292,10 +292,10 @@ async def test_a_candidate_that_may_have_executed_is_logged_once_for_all_launche
             server.outcome("demo", UNSHOWN, times=1)
             stranger = await client.start("demo", launch(7).payload)
 
-    told = [record.getMessage() for record in caplog.records if stranger.id in record.getMessage()]
-    assert len(told) == 1
-    assert "3 of the starts" in told[0]
-    assert "'mol 0', 'mol 1', 'mol 2'" in told[0]
+    messages = [record.getMessage() for record in caplog.records if stranger.id in record.getMessage()]
+    assert len(messages) == 1
+    assert "3 of the starts" in messages[0]
+    assert "'mol 0', 'mol 1', 'mol 2'" in messages[0]
     for item in items.values():
         assert is_unknown(item)
         assert isinstance(item.error, StartOutcomeUnknown)
@@ -468,9 +468,9 @@ async def test_a_run_is_taken_back_if_nothing_else_is_in_doubt(
 
     assert {key: str(item.run) for key, item in items.items()} == {"mol 0": runs["0"], "mol 1": runs["1"]}
     assert starts(server) == 2
-    told = next(record.getMessage() for record in caplog.records if "carries the token" in record.getMessage())
+    message = next(record.getMessage() for record in caplog.records if "carries the token" in record.getMessage())
     pairs = (("mol 0", "mol 1", runs["1"]), ("mol 1", "mol 0", runs["0"]))
-    assert any(f"the run {run!r} of {key!r} carries the token of {other!r}" in told for key, other, run in pairs)
+    assert any(f"the run {run!r} of {key!r} carries the token of {other!r}" in message for key, other, run in pairs)
 
 
 async def test_a_start_whose_run_another_launch_owns_is_not_repeated(server: LocalServer, client: Client) -> None:

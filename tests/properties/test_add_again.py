@@ -213,7 +213,7 @@ class Tasks(RuleBasedStateMachine):
         return token(self.journal._token, key, attempt)
 
 
-# Threads write to the disk, so what fails need not fail again when it is made shorter.
+# Threads write to the disk, so a failure may not be reproducible, and shrinking is off.
 Tasks.TestCase.settings = settings(
     max_examples=60, stateful_step_count=15, deadline=None, phases=[Phase.explicit, Phase.generate]
 )

@@ -210,25 +210,21 @@ class ConfigError(St4sdError, ValueError):
 
 
 class TransportError(St4sdError):
-    """
-    No usable response arrived.
-
-    Attributes:
-        method, url: HTTP method and URL of the request.
-        reason: What the network reported.
-        sent: False if the request was certainly never sent; None if it may have arrived.
-        attempts: How many attempts were made in all.
-        permanent: Whether another attempt must fail in the same way, as with an untrusted certificate.
-    """
+    """No usable response arrived."""
 
     situation = "got no usable reply"
     permanent = False
+    """Whether another attempt must fail in the same way, as with an untrusted certificate."""
 
     def __init__(self, method: str, url: str, reason: str, *, sent: bool | None = None) -> None:
         self.method, self.url = method, url
+        """HTTP method and URL of the request."""
         self.reason = reason
+        """What the network reported."""
         self.sent = sent
+        """False if the request was certainly never sent; None if it may have arrived."""
         self.attempts = 1
+        """How many attempts were made in all."""
         super().__init__(method, url, reason)
 
     @property
@@ -244,16 +240,14 @@ class TransportError(St4sdError):
 class ConnectFailed(TransportError):
     """
     No connection was made, so nothing was sent: refused, unknown host, invalid certificate or connect timeout.
-
-    Attributes:
-        is_unresolved: Whether the host name could not be resolved.
-        is_silent: Whether the host neither accepted nor refused the connection: it may be down, or behind a firewall.
     """
 
     situation = "could not connect (is the url right, can this machine reach it?)"
 
     is_unresolved = False
+    """Whether the host name could not be resolved."""
     is_silent = False
+    """Whether the host neither accepted nor refused the connection: it may be down, or behind a firewall."""
 
     def __init__(self, method: str, url: str, reason: str, *, permanent: bool = False) -> None:
         super().__init__(method, url, reason, sent=False)
@@ -283,34 +277,20 @@ class RequestTimeout(TransportError):
 
 
 class ConnectionLost(TransportError):
-    """
-    The connection broke after the request may have arrived, or the response was cut short.
-
-    Attributes:
-        is_cut: Whether the response had begun and was cut short.
-    """
+    """The connection broke after the request may have arrived, or the response was cut short."""
 
     situation = "lost the connection"
     is_cut = False
+    """Whether the response had begun and was cut short."""
 
 
 class APIError(St4sdError):
-    """
-    The service, or the proxy in front of it, refused the request.
-
-    Attributes:
-        message: The server's message.
-        status: HTTP status; None if the request was refused by this library and never sent.
-        method, url: HTTP method and URL of the request.
-        detail: The JSON body of the response, {} if there was none.
-        retry_after: Seconds that the server asked to wait, None if it did not.
-        attempts: How many attempts were made in all.
-        advice: What to do next, "" if unknown.
-    """
+    """The service, or the proxy in front of it, refused the request."""
 
     situation = "was refused with {}"
     """Describes the outcome in the message, with a placeholder for the HTTP status."""
     advice = ""
+    """What to do next, "" if unknown."""
 
     def __init__(
         self,
@@ -323,11 +303,17 @@ class APIError(St4sdError):
         retry_after: float | None = None,
     ) -> None:
         self.message = message
+        """The server's message."""
         self.status = status
+        """HTTP status; None if the request was refused by this library and never sent."""
         self.method, self.url = method, url
+        """HTTP method and URL of the request."""
         self.detail = dict(detail or {})
+        """The JSON body of the response, {} if there was none."""
         self.retry_after = retry_after
+        """Seconds that the server asked to wait, None if it did not."""
         self.attempts = 1
+        """How many attempts were made in all."""
         super().__init__(message)
 
     def _text(self) -> str:
@@ -339,16 +325,12 @@ class APIError(St4sdError):
 
 
 class Unauthorized(APIError):
-    """
-    The credentials were refused: the sign-in page, 401 or 403.
-
-    Attributes:
-        token_page: URL of the page that issues new tokens.
-        last_statuses: If this ended a wait: rest-uid -> last status seen, None if there was none.
-    """
+    """The credentials were refused: the sign-in page, 401 or 403."""
 
     token_page = ""
+    """URL of the page that issues new tokens."""
     last_statuses: Mapping[str, Status | None] = {}
+    """If this ended a wait: rest-uid -> last status seen, None if there was none."""
 
 
 class NotFound(APIError):
@@ -385,29 +367,21 @@ class UnknownRun(NotFound):
 
 
 class UnknownOutput(NotFound):
-    """
-    The instance has no key-output of this name, or not yet, or no such file in it.
-
-    Attributes:
-        name: The requested key-output.
-        known: The key-outputs that the instance has so far.
-    """
+    """The instance has no key-output of this name, or not yet, or no such file in it."""
 
     name: str = ""
+    """The requested key-output."""
     known: tuple[str, ...] = ()
+    """The key-outputs that the instance has so far."""
 
 
 class UnknownProperty(NotFound):
-    """
-    The instance measured properties, but none of this name.
-
-    Attributes:
-        names: The requested columns that do not exist, in lower case.
-        known: The existing columns; () if they could not be looked up.
-    """
+    """The instance measured properties, but none of this name."""
 
     names: tuple[str, ...] = ()
+    """The requested columns that do not exist, in lower case."""
     known: tuple[str, ...] = ()
+    """The existing columns; () if they could not be looked up."""
 
 
 class NoProperties(NotFound):
@@ -530,15 +504,11 @@ class InvalidName(InvalidPackage):
 
 
 class MissingRequirements(InvalidPackage):
-    """
-    The experiment needs something that this deployment lacks; nothing was pushed.
-
-    Attributes:
-        requirements: What is missing.
-    """
+    """The experiment needs something that this deployment lacks; nothing was pushed."""
 
     advice = "meet its .requirements, as the .advice of each tells, or push it nevertheless with allow_missing=True"
     requirements: tuple[Requirement, ...] = ()
+    """What is missing."""
 
     @classmethod
     def before_pushing(cls, identifier: str, missing: Iterable[Requirement]) -> Self:
@@ -550,17 +520,13 @@ class MissingRequirements(InvalidPackage):
 
 
 class DigestMismatch(InvalidPackage):
-    """
-    The content of an imported experiment does not have the requested digest; it was not kept.
-
-    Attributes:
-        expected: The requested digest.
-        found: The digest of the content, "" if the deployment did not report one.
-    """
+    """The content of an imported experiment does not have the requested digest; it was not kept."""
 
     advice = "the package may have moved, or the registry may be lying: look at it with client.fetch_experiment(...)"
     expected: str = ""
+    """The requested digest."""
     found: str = ""
+    """The digest of the content, "" if the deployment did not report one."""
 
     @classmethod
     def of(cls, requested: str, found: str | None) -> Self:
@@ -571,19 +537,15 @@ class DigestMismatch(InvalidPackage):
 
 
 class InvalidPayload(BadRequest):
-    """
-    The start payload is invalid; nothing was started.
-
-    Attributes:
-        problems: The problems, one per entry; () if the service only explained them in `message`.
-        names: The files concerned.
-    """
+    """The start payload is invalid; nothing was started."""
 
     advice = "client.draft(experiment) gives one to fill in, which knows what the experiment takes"
     remedy = ""
     """How to fix a file that the service only names."""
     problems: tuple[Problem, ...] = ()
+    """The problems, one per entry; () if the service only explained them in `message`."""
     names: tuple[str, ...] = ()
+    """The files concerned."""
 
     @classmethod
     def before_sending(
@@ -730,39 +692,33 @@ class ServerError(APIError):
 
 
 class DecodeError(St4sdError):
-    """
-    A successful response has unexpected content.
-
-    Attributes:
-        method, url: HTTP method and URL of the request.
-        path: The first invalid field, "" if the whole body is invalid.
-        body: The beginning of the body, at most 500 characters.
-    """
+    """A successful response has unexpected content."""
 
     def __init__(self, method: str, url: str, problem: str, *, path: str = "", body: str = "") -> None:
         self.method, self.url = method, url
-        self.path, self.body = path, shorten(body)
+        """HTTP method and URL of the request."""
+        self.path = path
+        """The first invalid field, "" if the whole body is invalid."""
+        self.body = shorten(body)
+        """The beginning of the body, at most 500 characters."""
         where, shown = f" at {path!r}" if path else "", f": {self.body!r}" if self.body else ""
         super().__init__(shorten(f"{method} {url} was answered with {problem}{where}{shown}"))
 
 
 class DownloadError(St4sdError):
-    """
-    A file is incomplete, or could not be stored; no partial file was left under its name.
-
-    Attributes:
-        path: The file concerned.
-        problem: What is wrong.
-        received: How many bytes arrived.
-        advice: What to do next.
-    """
+    """A file is incomplete, or could not be stored; no partial file was left under its name."""
 
     advice = "check that there is enough space and no other file of this name, then download it again"
+    """What to do next."""
 
     def __init__(self, path: str, problem: str, *, received: int = 0, advice: str | None = None) -> None:
         self.advice = advice or self.advice
         self.problem = problem
-        self.path, self.received = path, received
+        """What is wrong."""
+        self.path = path
+        """The file concerned."""
+        self.received = received
+        """How many bytes arrived."""
         super().__init__(f"{shorten(f'{path!r}: {problem}', MAX_MESSAGE_LENGTH - 150)}; {self.advice}")
 
 
@@ -773,55 +729,46 @@ class UnsafeArchive(DownloadError):
 
 
 class S3Error(St4sdError):
-    """
-    A bucket refused, broke off or was unreachable; no partial file is in it or on disk.
-
-    Attributes:
-        name: The file or key concerned.
-        bucket: The bucket.
-        problem: What is wrong.
-        status: HTTP status, None if there was no response.
-        code: The error code of S3, such as ``NoSuchBucket``, or "".
-    """
+    """A bucket refused, broke off or was unreachable; no partial file is in it or on disk."""
 
     def __init__(self, name: str, bucket: str, problem: str, *, status: int | None = None, code: str = "") -> None:
-        self.name, self.bucket, self.problem = name, bucket, problem
-        self.status, self.code = status, code
+        self.name = name
+        """The file or key concerned."""
+        self.bucket = bucket
+        """The bucket."""
+        self.problem = problem
+        """What is wrong."""
+        self.status = status
+        """HTTP status, None if there was no response."""
+        self.code = code
+        """The error code of S3, such as ``NoSuchBucket``, or ""."""
         super().__init__(shorten(f"{name!r} and the bucket {bucket!r}: {problem}"))
 
 
 class OutcomeUnknown(St4sdError):
-    """
-    The request may or may not have been carried out; it was not retried, because that could do it twice.
-
-    Attributes:
-        reason: What happened to the request.
-        advice: What to do next.
-    """
+    """The request may or may not have been carried out; it was not retried, because that could do it twice."""
 
     advice = "check whether it exists before you try again"
+    """What to do next."""
 
     def __init__(self, what: str, reason: str) -> None:
         self.reason = reason
+        """What happened to the request."""
         summary = shorten(f"whether {what} is unknown: {reason}", MAX_MESSAGE_LENGTH - 250)
         super().__init__(f"{summary}; {self.advice}")
 
 
 class StartOutcomeUnknown(OutcomeUnknown):
-    """
-    An instance may or may not have been started; the start was not retried.
-
-    Attributes:
-        key: Key of the launch in its batch; None outside of a batch.
-        candidates: rest-uids of instances that may be the one, if they were looked for.
-    """
+    """An instance may or may not have been started; the start was not retried."""
 
     advice = (
         "look for it in client.instances.list() before you start it again; "
         "once it runs, its status.meta.user_metadata there is the metadata you gave it"
     )
     key: str | None = None
+    """Key of the launch in its batch; None outside of a batch."""
     candidates: tuple[str, ...] = ()
+    """rest-uids of instances that may be the one, if they were looked for."""
 
     def __init__(self, what: str, reason: str, *, key: str | None = None, candidates: Iterable[str] = ()) -> None:
         if key is not None:
@@ -835,14 +782,10 @@ class StartOutcomeUnknown(OutcomeUnknown):
 
 
 class JournalError(St4sdError):
-    """
-    The journal of a batch is unusable, or contradicts the call; nothing was sent because of it.
-
-    Attributes:
-        advice: What to do next, "" if unknown.
-    """
+    """The journal of a batch is unusable, or contradicts the call; nothing was sent because of it."""
 
     advice = ""
+    """What to do next, "" if unknown."""
 
     def __init__(self, problem: str, advice: str = "") -> None:
         if advice:
@@ -870,15 +813,11 @@ class LaunchConflict(JournalError):
 
 
 class MissingCredentials(St4sdError):
-    """
-    A launch of a batch needs credentials, which a journal does not keep; it was not sent and stays planned.
-
-    Attributes:
-        key: Key of the launch.
-    """
+    """A launch of a batch needs credentials, which a journal does not keep; it was not sent and stays planned."""
 
     def __init__(self, key: str) -> None:
         self.key = key
+        """Key of the launch."""
         super().__init__(
             f"{key!r} was not sent: a journal keeps no credentials and no environmentVariables: "
             "add the launch again, then run()"
@@ -886,47 +825,36 @@ class MissingCredentials(St4sdError):
 
 
 class RunFailed(St4sdError):
-    """
-    A run ended without success.
-
-    Attributes:
-        failures: rest-uid -> final status, of each run that did not succeed.
-        status: Final status of the first of them.
-    """
+    """A run ended without success."""
 
     def __init__(self, failures: Mapping[str, Status]) -> None:
         self.failures = dict(failures)
+        """rest-uid -> final status, of each run that did not succeed."""
         self.status = next(iter(self.failures.values()))
+        """Final status of the first of them."""
         runs = "; ".join(f"{run}: {status}" for run, status in self.failures.items())
         super().__init__(shorten(f"{len(self.failures)} run(s) did not succeed: {runs}"))
 
 
 class RunDeleted(St4sdError):
-    """
-    A run was deleted, before or while it was watched.
-
-    Attributes:
-        rest_uid: Id of the run.
-        last_status: The datastore's final status, else the last status seen; None if there was none.
-    """
+    """A run was deleted, before or while it was watched."""
 
     def __init__(self, rest_uid: str, last_status: Status | None) -> None:
         self.rest_uid = rest_uid
+        """Id of the run."""
         self.last_status = last_status
+        """The datastore's final status, else the last status seen; None if there was none."""
         super().__init__(f"run {rest_uid!r} was deleted; last status: {last_status}")
 
 
 class WaitTimeout(St4sdError, TimeoutError):
-    """
-    The wait timed out; the runs continue.
-
-    Attributes:
-        timeout: Seconds waited.
-        last_statuses: rest-uid -> last status, of each run that is not over.
-    """
+    """The wait timed out; the runs continue."""
 
     def __init__(self, timeout: float, last_statuses: Mapping[str, Status]) -> None:
-        self.timeout, self.last_statuses = timeout, dict(last_statuses)
+        self.timeout = timeout
+        """Seconds waited."""
+        self.last_statuses = dict(last_statuses)
+        """rest-uid -> last status, of each run that is not over."""
         runs = ", ".join(f"{run} ({status})" for run, status in list(self.last_statuses.items())[:3])
         more = f" and {len(self.last_statuses) - 3} more" if len(self.last_statuses) > 3 else ""
         summary = shorten(f"not over after {timeout:g} s: {runs}{more}", MAX_MESSAGE_LENGTH - 120)

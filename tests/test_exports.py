@@ -115,7 +115,8 @@ def fields_of(cls: Any) -> Iterable[str]:
 
 @pytest.mark.parametrize("cls", public_classes(), ids=lambda cls: cls.__qualname__)
 def test_help_shows_the_meaning_of_every_field(cls: type) -> None:
-    """`help()` shows the text of each public field."""
+    """`help()` shows the text of each public field, in one section."""
     shown = pydoc.plain(pydoc.render_doc(cls))
 
+    assert shown.count(" |  Attributes:") <= 1
     assert [name for name in fields_of(cls) if not re.search(rf"^ \|      {name}: \S", shown, re.MULTILINE)] == []

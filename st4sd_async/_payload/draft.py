@@ -254,7 +254,7 @@ async def fetch_draft(session: ClientSession, experiment: str | Experiment) -> D
     call = get_call(experiment)
     known = await session.send(call)
     if not known.metadata.registry.digest:
-        problem = "an experiment without what its registry knows of it"
+        problem = "an experiment without the facts of its registry"
         raise DecodeError("GET", f"{session.url}{RUNTIME_PATH}{call.path}", problem, path="metadata.registry")
     return Draft(known)
 

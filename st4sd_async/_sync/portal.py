@@ -1,7 +1,7 @@
 """
 Call the asynchronous client from threads that block: its event loop runs in a thread of its own.
 
-anyio's `BlockingPortal` does not do here. Its thread keeps an interpreter from exiting if the client is not closed; a
+anyio's `BlockingPortal` is not enough. Its thread keeps the interpreter from exiting if the client is not closed; a
 cancelled future reports nothing of work that ends a moment later, such as a start that was sent; and its frames and
 those of `concurrent.futures` would stand in every traceback.
 """
@@ -351,7 +351,7 @@ class EnteredContext:
         self._error: Exception | None = None
 
     async def run(self, *, task_status: TaskStatus[None]) -> None:
-        """Enter it, report that, and exit it when told to."""
+        """Enter it, report that, and exit it after `begin_exit`."""
         await self._manager.__aenter__()
         task_status.started()
         await self._exiting.wait()

@@ -147,7 +147,7 @@ async def test_a_reply_without_the_facts_of_the_registry_is_a_decode_error(
     body = json.dumps({"entry": entry, "problems": []}).encode()
     server.faults.add("GET /experiments/*", Reply(200, {"Content-Type": "application/json"}, body))
 
-    with pytest.raises(DecodeError, match=r"without what its registry knows of it at 'metadata.registry'") as caught:
+    with pytest.raises(DecodeError, match=r"without the facts of its registry at 'metadata.registry'") as caught:
         await client.draft("demo")
 
     assert caught.value.url == f"{client.url}rs/experiments/demo"

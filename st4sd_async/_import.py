@@ -24,6 +24,7 @@ from ._errors import (
 from ._http.call import Call, Response
 from ._http.credentials import is_loopback, origin, parse_http_url
 from ._http.session import RUNTIME_PATH
+from ._util.redact import raise_unchained
 from .models import Experiment
 from .models.requirements import ImportedExperiment, Requirement, checked, requirements_of
 
@@ -181,11 +182,9 @@ class Importer:
         try:
             found = await self._session.send(call)
         except APIError as error:
-            refusal = _with_own_message(error, root, identifier)
-        else:
-            _check_requested(found, identifier, f"{call.base_url}{call.path}")
-            return found
-        raise refusal
+            raise_unchained(_with_own_message(error, root, identifier))
+        _check_requested(found, identifier, f"{call.base_url}{call.path}")
+        return found
 
     async def import_experiment(
         self, source: str | Registry, identifier: str | None, *, allow_http: bool, allow_missing: bool

@@ -9,6 +9,7 @@ import pydantic
 
 from .._errors import InvalidDefinition, Problem, parse_problems
 from .._http.call import MAX_REQUEST_BYTES, Response, json_body
+from .._util.redact import raise_unchained
 from ..models import Experiment
 from ..models._base import RegistryEntry
 from ..models.requirements import credentials_in
@@ -76,13 +77,10 @@ def definition_body(what: str, definition: object, cls: type[InvalidDefinition] 
         TypeError: The definition is not a mapping.
         InvalidDefinition: The definition has values that JSON lacks, or is larger than 1 MiB.
     """
-    problem = ""
     try:
         body = json_body(dict(mapping(what, definition)))
     except ValueError as error:
-        body, problem = b"", str(error)
-    if problem:
-        raise cls.before_sending(what, [Problem("", problem)])
+        raise_unchained(cls.before_sending(what, [Problem("", str(error))]))
     if len(body) > MAX_REQUEST_BYTES:
         raise cls.before_sending(
             what, [Problem("", f"{len(body)} bytes are more than the {MAX_REQUEST_BYTES} allowed")]
@@ -103,9 +101,9 @@ def checked_definition(
         model.model_validate(unchanged)
     except pydantic.ValidationError as error:
         found = error.errors(include_url=False, include_input=False, include_context=False)
-    else:
-        return unchanged
-    raise cls.before_sending(what, [Problem(".".join(str(part) for part in one["loc"]), one["msg"]) for one in found])
+        problems = [Problem(".".join(str(part) for part in one["loc"]), one["msg"]) for one in found]
+        raise_unchained(cls.before_sending(what, problems))
+    return unchanged
 
 
 def flags(**options: bool) -> dict[str, str]:

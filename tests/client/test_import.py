@@ -36,16 +36,16 @@ JSON = {"Content-Type": "application/json"}
 
 
 @pytest.fixture
-async def there() -> AsyncIterator[LocalServer]:
+async def other_server() -> AsyncIterator[LocalServer]:
     """Another server, into whose registry anybody may look, as into the global one."""
     async with LocalServer(open_registry=True) as running:
         yield running
 
 
 @pytest.fixture
-async def other(there: LocalServer) -> AsyncIterator[Client]:
+async def other_client(other_server: LocalServer) -> AsyncIterator[Client]:
     """A client of the other server."""
-    async with Client(there.url, api_key=there.api_key) as opened:
+    async with Client(other_server.url, api_key=other_server.api_key) as opened:
         yield opened
 
 
@@ -78,81 +78,83 @@ def shown(body: Any, status: int = 200) -> Reply:
 
 @pytest.mark.parametrize("whole", [False, True], ids=["as the examples are", "with fields still being worked on"])
 async def test_an_experiment_of_a_registry_is_imported_unchanged(
-    whole: bool, there: LocalServer, other: Client, client: Client
+    whole: bool, other_server: LocalServer, other_client: Client, client: Client
 ) -> None:
     """With its tags, and under the same digest."""
-    pushed = definition(there, "1.0", "stable")
+    pushed = definition(other_server, "1.0", "stable")
     if whole:
         pushed["base"]["packages"][0]["graphs"] = [{"name": "inner"}]
         pushed["base"]["interface"] = {"description": "measures"}
-    original = await other.push(pushed)
+    original = await other_client.push(pushed)
 
-    imported = await client.import_experiment(there.url, "demo")
+    imported = await client.import_experiment(other_server.url, "demo")
 
     assert (imported.name, imported.digest) == ("demo", original.digest)
     assert (await client.experiments.get("demo:1.0")).tags == ["1.0", "stable", "latest"]
     assert (await client.experiments.get("demo:stable", with_beta=True)).raw["base"] == (
-        await other.experiments.get("demo", with_beta=True)
+        await other_client.experiments.get("demo", with_beta=True)
     ).raw["base"]
 
 
-async def test_an_import_may_be_repeated(there: LocalServer, other: Client, client: Client) -> None:
+async def test_an_import_may_be_repeated(other_server: LocalServer, other_client: Client, client: Client) -> None:
     """The registry has one entry."""
-    await other.push(definition(there))
+    await other_client.push(definition(other_server))
 
-    first = await client.import_experiment(there.url, "demo")
-    second = await client.import_experiment(there.url, "demo")
+    first = await client.import_experiment(other_server.url, "demo")
+    second = await client.import_experiment(other_server.url, "demo")
 
     assert first.digest == second.digest
     assert len(await client.experiments.list()) == 1
 
 
-async def test_a_version_may_be_requested(there: LocalServer, other: Client, client: Client) -> None:
+async def test_a_version_may_be_requested(other_server: LocalServer, other_client: Client, client: Client) -> None:
     """By its tag or digest."""
-    old = await other.push(definition(there, "1.0"))
-    await other.push({**definition(there, "2.0"), "parameterisation": {}})
+    old = await other_client.push(definition(other_server, "1.0"))
+    await other_client.push({**definition(other_server, "2.0"), "parameterisation": {}})
 
-    by_tag = await client.fetch_experiment(there.url, "demo:1.0")
-    by_digest = await client.fetch_experiment(there.url, old.identifier)
-    latest = await client.fetch_experiment(there.url, "demo")
+    by_tag = await client.fetch_experiment(other_server.url, "demo:1.0")
+    by_digest = await client.fetch_experiment(other_server.url, old.identifier)
+    latest = await client.fetch_experiment(other_server.url, "demo")
 
     assert by_tag.identifier == by_digest.identifier == old.identifier
     assert latest.identifier != old.identifier
 
 
 async def test_an_import_may_come_from_a_private_deployment(
-    server: LocalServer, client: Client, there: LocalServer, other: Client
+    server: LocalServer, client: Client, other_server: LocalServer, other_client: Client
 ) -> None:
     """Through a client of it; each server sees its own credentials and nothing else."""
     original = await client.push(definition(server, "1.0"))
 
-    imported = await other.import_experiment(client, "demo:1.0")
+    imported = await other_client.import_experiment(client, "demo:1.0")
 
     assert imported.digest == original.digest
-    assert await other.fetch_experiment(client, "demo") == await other.fetch_experiment(client, "demo:1.0")
-    assert (await other.fetch_experiment(client, "demo")).source == f"{server.url}/"
+    assert await other_client.fetch_experiment(client, "demo") == await other_client.fetch_experiment(
+        client, "demo:1.0"
+    )
+    assert (await other_client.fetch_experiment(client, "demo")).source == f"{server.url}/"
 
 
 @pytest.mark.parametrize(
     "page", ["/experiment/demo", "/registry-ui/experiment/demo#history", "/registry-ui/experiment/demo%3Alatest/x?y"]
 )
 async def test_the_page_of_an_experiment_is_a_source(
-    page: str, there: LocalServer, other: Client, client: Client
+    page: str, other_server: LocalServer, other_client: Client, client: Client
 ) -> None:
     """As copied from a browser."""
-    await other.push(definition(there))
+    await other_client.push(definition(other_server))
 
-    found = await client.fetch_experiment(there.url + page)
+    found = await client.fetch_experiment(other_server.url + page)
 
-    assert (found.experiment.name, found.source) == ("demo", f"{there.url}/")
+    assert (found.experiment.name, found.source) == ("demo", f"{other_server.url}/")
 
 
 async def test_a_fetched_definition_may_be_changed_before_it_is_pushed(
-    there: LocalServer, other: Client, client: Client
+    other_server: LocalServer, other_client: Client, client: Client
 ) -> None:
     """The definition is a copy, without what the other registry added."""
-    await other.push(definition(there))
-    found = await client.fetch_experiment(there.url, "demo")
+    await other_client.push(definition(other_server))
+    found = await client.fetch_experiment(other_server.url, "demo")
 
     found.definition["metadata"]["package"]["name"] = "mine"
     pushed = await client.push(found.definition)
@@ -164,14 +166,14 @@ async def test_a_fetched_definition_may_be_changed_before_it_is_pushed(
 
 
 async def test_missing_requirements_are_reported_before_anything_is_pushed(
-    there: LocalServer, other: Client, client: Client
+    other_server: LocalServer, other_client: Client, client: Client
 ) -> None:
     """Each with its kind, its name, what requires it, and advice."""
-    await other.push(needy(there))
+    await other_client.push(needy(other_server))
 
-    found = await client.fetch_experiment(there.url, "demo")
+    found = await client.fetch_experiment(other_server.url, "demo")
     with pytest.raises(MissingRequirements) as caught:
-        await client.import_experiment(there.url, "demo")
+        await client.import_experiment(other_server.url, "demo")
 
     where = "base.packages.0"
     assert set(found.requirements) == {
@@ -192,43 +194,45 @@ async def test_missing_requirements_are_reported_before_anything_is_pushed(
     assert await client.experiments.list() == []
 
 
-async def test_missing_requirements_can_be_supplied(there: LocalServer, other: Client, client: Client) -> None:
+async def test_missing_requirements_can_be_supplied(
+    other_server: LocalServer, other_client: Client, client: Client
+) -> None:
     """Or pushed without."""
-    await other.push(needy(there))
+    await other_client.push(needy(other_server))
 
-    pushed = await client.import_experiment(there.url, "demo", allow_missing=True)
+    pushed = await client.import_experiment(other_server.url, "demo", allow_missing=True)
     await client.datasets.create("weights", BUCKET)
     await client.image_pull_secrets.create("quay", server="quay.example/group", username="u", password="pass-word")
-    again = await client.import_experiment(there.url, "demo")
+    again = await client.import_experiment(other_server.url, "demo")
 
     assert pushed.digest == again.digest
 
 
 async def test_a_cluster_without_datasets_lacks_them(
-    server: LocalServer, there: LocalServer, other: Client, client: Client
+    server: LocalServer, other_server: LocalServer, other_client: Client, client: Client
 ) -> None:
     """The service answers with an error there."""
-    await other.push(needy(there))
+    await other_client.push(needy(other_server))
     server.faults.add("GET /datasets/", shown({"message": "Datashim is not installed"}, 400))
 
-    found = await client.fetch_experiment(there.url, "demo")
+    found = await client.fetch_experiment(other_server.url, "demo")
 
     assert "weights" in [one.name for one in found.missing]
 
 
 async def test_an_image_that_may_be_public_is_only_warned_about(
-    there: LocalServer, other: Client, client: Client, caplog: pytest.LogCaptureFixture
+    other_server: LocalServer, other_client: Client, client: Client, caplog: pytest.LogCaptureFixture
 ) -> None:
     """And not even that if an image pull secret opens its registry."""
-    await other.push(definition(there))
-    entry = (await other.experiments.get("demo")).raw
+    await other_client.push(definition(other_server))
+    entry = (await other_client.experiments.get("demo")).raw
     entry["metadata"]["registry"]["containerImages"] = [{"name": "quay.example/a/b:1"}, {"name": "quay.example/a/c"}]
-    there.faults.add("GET /registry-ui/*", shown({"entry": entry, "problems": []}), times=2)
+    other_server.faults.add("GET /registry-ui/*", shown({"entry": entry, "problems": []}), times=2)
 
-    await client.import_experiment(there.url, "demo")
+    await client.import_experiment(other_server.url, "demo")
     told = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     await client.image_pull_secrets.create("pull", server="quay.example", username="u", password="pass-word")
-    found = await client.fetch_experiment(there.url, "demo")
+    found = await client.fetch_experiment(other_server.url, "demo")
 
     assert len(told) == 1
     assert "relies on the image registry 'quay.example': if its images are not public, client.image_pull" in told[0]
@@ -237,25 +241,25 @@ async def test_an_image_that_may_be_public_is_only_warned_about(
 
 
 async def test_a_token_that_comes_along_is_warned_about_and_not_shown(
-    there: LocalServer, other: Client, client: Client, caplog: pytest.LogCaptureFixture
+    other_server: LocalServer, other_client: Client, client: Client, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It is pushed, but in no message, even if a service that refuses the package quotes it."""
     caplog.set_level(logging.DEBUG)
-    made = definition(there)
+    made = definition(other_server)
     made["base"]["packages"][0]["source"]["git"]["security"] = {"oauth": {"value": "tok-0123456789"}}
-    there.faults.add("GET /experiments/*", shown({"entry": made, "problems": []}), times=2)
+    other_server.faults.add("GET /experiments/*", shown({"entry": made, "problems": []}), times=2)
     place = "base.packages.0.source.git.security.oauth.value"
 
-    found = await client.fetch_experiment(other, "demo")
-    pushed = await client.import_experiment(other, "demo")
+    found = await client.fetch_experiment(other_client, "demo")
+    pushed = await client.import_experiment(other_client, "demo")
     for path in ("experiments", "internal-experiments", "utilities/pvep"):
-        there.faults.add(f"POST /{path}/", shown({"message": "what of tok-0123456789?"}, 400))
+        other_server.faults.add(f"POST /{path}/", shown({"message": "what of tok-0123456789?"}, 400))
     with pytest.raises(InvalidPackage) as refused:
-        await other.push(found.definition)
+        await other_client.push(found.definition)
     with pytest.raises(InvalidDSL) as internal:
-        await other.internal_experiments.push(DSL, found.definition)
+        await other_client.internal_experiments.push(DSL, found.definition)
     with pytest.raises(InvalidDSL) as generated:
-        await other.utilities.package_for_dsl(DSL, found.definition)
+        await other_client.utilities.package_for_dsl(DSL, found.definition)
 
     assert found.uncertain == (Requirement("credential", place, (place,)),)
     assert found.definition["base"] == made["base"]
@@ -268,37 +272,37 @@ async def test_a_token_that_comes_along_is_warned_about_and_not_shown(
 
 
 async def test_only_lists_that_matter_are_requested(
-    server: LocalServer, there: LocalServer, other: Client, client: Client
+    server: LocalServer, other_server: LocalServer, other_client: Client, client: Client
 ) -> None:
     """An experiment that relies on nothing costs one request."""
-    await other.push(definition(there))
+    await other_client.push(definition(other_server))
     before = len(server.requests)
 
-    found = await client.fetch_experiment(there.url, "demo")
+    found = await client.fetch_experiment(other_server.url, "demo")
 
     assert (found.requirements, len(server.requests)) == ((), before)
 
 
-async def test_an_unknown_experiment_of_a_registry_is_an_error(there: LocalServer, client: Client) -> None:
+async def test_an_unknown_experiment_of_a_registry_is_an_error(other_server: LocalServer, client: Client) -> None:
     """The registry gives no reason, and may repeat the reply from a cache."""
     with pytest.raises(UnknownExperiment, match="has no experiment 'ghost'; the global registry repeats") as caught:
-        await client.fetch_experiment(there.url, "ghost")
+        await client.fetch_experiment(other_server.url, "ghost")
 
     assert (caught.value.identifier, caught.value.status) == ("ghost", 404)
 
 
-async def test_an_unknown_experiment_of_a_deployment_is_an_error(client: Client, other: Client) -> None:
+async def test_an_unknown_experiment_of_a_deployment_is_an_error(client: Client, other_client: Client) -> None:
     """With the message of the service."""
     with pytest.raises(UnknownExperiment, match="Cannot find") as caught:
-        await client.import_experiment(other, "ghost")
+        await client.import_experiment(other_client, "ghost")
 
     assert caught.value.identifier == "ghost"
 
 
-async def test_a_private_registry_asks_for_a_client(server: LocalServer, other: Client) -> None:
+async def test_a_private_registry_asks_for_a_client(server: LocalServer, other_client: Client) -> None:
     """A new token for this deployment would not help."""
     with pytest.raises(Unauthorized, match="this registry is private: open a Client of it") as caught:
-        await other.fetch_experiment(server.url, "demo")
+        await other_client.fetch_experiment(server.url, "demo")
 
     assert caught.value.token_page == ""
 
@@ -321,28 +325,28 @@ async def test_the_own_registry_asks_for_a_new_token_if_it_refuses(server: Local
 
 
 @pytest.mark.parametrize("status", [500, 418])
-async def test_a_refusal_without_a_reason_says_so(status: int, there: LocalServer, server: LocalServer) -> None:
+async def test_a_refusal_without_a_reason_says_so(status: int, other_server: LocalServer, server: LocalServer) -> None:
     """With a possible cause: a cache."""
-    there.faults.add("GET /registry-ui/*", shown({}, status))
+    other_server.faults.add("GET /registry-ui/*", shown({}, status))
     config = Config(retry=RetryPolicy(attempts=1))
 
     async with Client(server.url, api_key=server.api_key, config=config) as client:
         with pytest.raises(APIError, match="the registry gives no reason; the global registry repeats a reply"):
-            await client.fetch_experiment(there.url, "demo")
+            await client.fetch_experiment(other_server.url, "demo")
 
 
-async def test_a_registry_that_is_down_is_an_error(there: LocalServer, server: LocalServer) -> None:
+async def test_a_registry_that_is_down_is_an_error(other_server: LocalServer, server: LocalServer) -> None:
     """By the proxy in front of it."""
-    there.faults.add("GET /registry-ui/*", Html(502))
+    other_server.faults.add("GET /registry-ui/*", Html(502))
     config = Config(retry=RetryPolicy(attempts=1))
 
     async with Client(server.url, api_key=server.api_key, config=config) as client:
         with pytest.raises(ServerError, match="the proxy got no response from the service"):
-            await client.fetch_experiment(there.url, "demo")
+            await client.fetch_experiment(other_server.url, "demo")
 
 
 @pytest.mark.parametrize(
-    ("answer", "words"),
+    ("answer", "message"),
     [
         (Html(200), "HTML instead of JSON"),
         (shown([]), "other than the expected JSON|JSON that is not a definition"),
@@ -355,38 +359,38 @@ async def test_a_registry_that_is_down_is_an_error(there: LocalServer, server: L
     ids=["page", "list", "blank", "other shape"],
 )
 async def test_a_reply_that_is_not_an_experiment_is_an_error(
-    answer: Any, words: str, there: LocalServer, client: Client
+    answer: Any, message: str, other_server: LocalServer, client: Client
 ) -> None:
     """An address that is not that of a registry is answered with a page and 200."""
-    there.faults.add("GET /registry-ui/*", answer)
+    other_server.faults.add("GET /registry-ui/*", answer)
 
-    with pytest.raises(DecodeError, match=words):
-        await client.fetch_experiment(there.url, "demo")
+    with pytest.raises(DecodeError, match=message):
+        await client.fetch_experiment(other_server.url, "demo")
 
 
-async def test_a_redirect_is_not_followed(there: LocalServer, client: Client) -> None:
+async def test_a_redirect_is_not_followed(other_server: LocalServer, client: Client) -> None:
     """The error names the target."""
-    there.faults.add("GET /registry-ui/*", Reply(302, {"Location": "https://elsewhere.example/"}, b""))
+    other_server.faults.add("GET /registry-ui/*", Reply(302, {"Location": "https://elsewhere.example/"}, b""))
 
     with pytest.raises(APIError, match=r"a redirect to 'https://elsewhere\.example/', which is never followed"):
-        await client.fetch_experiment(there.url, "demo")
+        await client.fetch_experiment(other_server.url, "demo")
 
 
 async def test_a_package_that_the_service_cannot_fetch_is_an_error(
-    server: LocalServer, there: LocalServer, other: Client, client: Client
+    server: LocalServer, other_server: LocalServer, other_client: Client, client: Client
 ) -> None:
     """As for any other push."""
-    await other.push(definition(there))
+    await other_client.push(definition(other_server))
     server.faults.add("POST /experiments/", shown({"message": "no", "problem": "Unable to clone"}, 400))
 
     with pytest.raises(InvalidPackage) as caught:
-        await client.import_experiment(there.url, "demo")
+        await client.import_experiment(other_server.url, "demo")
 
     assert caught.value.reason == "Unable to clone"
 
 
 @pytest.mark.parametrize(
-    ("source", "identifier", "words"),
+    ("source", "identifier", "message"),
     [
         ("registry.example", "demo", "the address of a registry looks like https://registry"),
         ("ftp://registry.example", "demo", "not 'ftp://registry.example'"),
@@ -398,36 +402,36 @@ async def test_a_package_that_the_service_cannot_fetch_is_an_error(
         ("https://registry.example", "a/b", "a text without slashes"),
     ],
 )
-async def test_an_invalid_source_is_refused(source: str, identifier: str | None, words: str, client: Client) -> None:
+async def test_an_invalid_source_is_refused(source: str, identifier: str | None, message: str, client: Client) -> None:
     """Before anything is sent, and without passwords in the message."""
-    with pytest.raises(ValueError, match=words) as caught:
+    with pytest.raises(ValueError, match=message) as caught:
         await client.import_experiment(source, identifier)
 
     assert "pass-word" not in str(caught.value)
 
 
-async def test_an_argument_that_is_not_a_source_is_refused(client: Client, other: Client) -> None:
+async def test_an_argument_that_is_not_a_source_is_refused(client: Client, other_client: Client) -> None:
     """A path is not a source, and a client needs an identifier."""
     with pytest.raises(TypeError, match="a registry or a Client, not int"):
         await client.fetch_experiment(5, "demo")  # type: ignore[arg-type] # on purpose
     with pytest.raises(ValueError, match="a client as the source does not"):
-        await client.fetch_experiment(other)
+        await client.fetch_experiment(other_client)
 
 
-async def test_a_source_that_is_not_open_is_an_error(client: Client, there: LocalServer) -> None:
+async def test_a_source_that_is_not_open_is_an_error(client: Client, other_server: LocalServer) -> None:
     """As for any other use of such a client."""
     with pytest.raises(St4sdError, match="not open"):
-        await client.fetch_experiment(Client(there.url, api_key=there.api_key), "demo")
+        await client.fetch_experiment(Client(other_server.url, api_key=other_server.api_key), "demo")
 
 
-async def lying(there: LocalServer, other: Client, told: str, **changes: Any) -> None:
+async def lying(other_server: LocalServer, other_client: Client, told: str, **changes: Any) -> None:
     """Let the registry show `demo`, changed in its name or digest, whatever is asked for."""
-    entry = (await other.experiments.get(told)).raw
+    entry = (await other_client.experiments.get(told)).raw
     metadata = entry["metadata"]
     package = {**metadata["package"], **changes.get("package", {})}
     registry = {**metadata["registry"], **changes.get("registry", {})}
     entry = {**entry, "metadata": {**metadata, "package": package, "registry": registry}}
-    there.faults.add("GET /registry-ui/*", shown({"entry": entry}), None)
+    other_server.faults.add("GET /registry-ui/*", shown({"entry": entry}), None)
 
 
 async def tags(client: Client, name: str = "demo") -> dict[str, str]:
@@ -435,111 +439,121 @@ async def tags(client: Client, name: str = "demo") -> dict[str, str]:
     return {one.tag: one.digest for one in (await client.experiments.history(name)).tags}
 
 
-async def test_an_import_pushes_the_requested_experiment(there: LocalServer, other: Client, client: Client) -> None:
+async def test_an_import_pushes_the_requested_experiment(
+    other_server: LocalServer, other_client: Client, client: Client
+) -> None:
     """A registry that returns another experiment cannot move its tags here."""
-    mine = await client.push(definition(there, "1.0"))
-    await other.push({**definition(there, "1.0", "2.0"), "parameterisation": {}})
-    await lying(there, other, "demo")
+    mine = await client.push(definition(other_server, "1.0"))
+    await other_client.push({**definition(other_server, "1.0", "2.0"), "parameterisation": {}})
+    await lying(other_server, other_client, "demo")
     before = await tags(client)
 
     with pytest.raises(DecodeError, match="the experiment 'demo' instead of 'harmless'"):
-        await client.import_experiment(there.url, "harmless")
+        await client.import_experiment(other_server.url, "harmless")
     with pytest.raises(DecodeError, match="the experiment 'demo' instead of 'harmless'"):
-        await client.fetch_experiment(there.url, "harmless")
+        await client.fetch_experiment(other_server.url, "harmless")
 
     assert await tags(client) == before == {"1.0": mine.digest, "latest": mine.digest}
 
 
-async def test_a_client_as_a_source_is_trusted_no_more(there: LocalServer, other: Client, client: Client) -> None:
+async def test_a_client_as_a_source_is_trusted_no_more(
+    other_server: LocalServer, other_client: Client, client: Client
+) -> None:
     """Its deployment may be broken or hostile too."""
-    await other.push(definition(there))
-    entry = (await other.experiments.get("demo")).raw
-    there.faults.add("GET /rs/experiments/harmless", shown({"entry": entry}))
+    await other_client.push(definition(other_server))
+    entry = (await other_client.experiments.get("demo")).raw
+    other_server.faults.add("GET /rs/experiments/harmless", shown({"entry": entry}))
 
     with pytest.raises(DecodeError, match="the experiment 'demo' instead of 'harmless'"):
-        await client.import_experiment(other, "harmless")
+        await client.import_experiment(other_client, "harmless")
 
     assert await client.experiments.list() == []
 
 
 async def test_a_digest_is_compared_before_anything_is_pushed(
-    there: LocalServer, other: Client, client: Client
+    other_server: LocalServer, other_client: Client, client: Client
 ) -> None:
     """With the digest that the registry shows."""
-    original = await other.push(definition(there))
-    await lying(there, other, "demo")
+    original = await other_client.push(definition(other_server))
+    await lying(other_server, other_client, "demo")
 
     with pytest.raises(DecodeError, match="instead of 'sha256xother'"):
-        await client.import_experiment(there.url, "demo@sha256xother")
+        await client.import_experiment(other_server.url, "demo@sha256xother")
 
     assert await client.experiments.list() == []
-    assert (await client.import_experiment(there.url, original.identifier)).digest == original.digest
+    assert (await client.import_experiment(other_server.url, original.identifier)).digest == original.digest
 
 
 @pytest.mark.parametrize("known", ["nothing", "another version", "the content, tagged", "the content, untagged"])
 async def test_content_with_another_digest_is_not_kept(
-    known: str, there: LocalServer, other: Client, client: Client
+    known: str, other_server: LocalServer, other_client: Client, client: Client
 ) -> None:
     """A registry that shows the digest beside another content is found out, and all tags are as they were."""
     if known == "the content, tagged":
-        await client.push(definition(there, "evil", "kept"))
+        await client.push(definition(other_server, "evil", "kept"))
     elif known == "the content, untagged":
-        await client.push(definition(there))
+        await client.push(definition(other_server))
     if known != "nothing":
-        await client.push({**definition(there, "1.0", "stable"), "parameterisation": {}})
-    await other.push(definition(there, "stable"))
-    await lying(there, other, "demo", registry={"digest": "sha256xpinned"})
+        await client.push({**definition(other_server, "1.0", "stable"), "parameterisation": {}})
+    await other_client.push(definition(other_server, "stable"))
+    await lying(other_server, other_client, "demo", registry={"digest": "sha256xpinned"})
     before, count = await tags(client), len(await client.experiments.list())
 
     with pytest.raises(DigestMismatch) as caught:
-        await client.import_experiment(there.url, "demo@sha256xpinned")
+        await client.import_experiment(other_server.url, "demo@sha256xpinned")
 
     assert (caught.value.expected, caught.value.found) == (
         "sha256xpinned",
-        (await other.experiments.get("demo")).digest,
+        (await other_client.experiments.get("demo")).digest,
     )
     assert await tags(client) == before
     assert len(await client.experiments.list()) == count
 
 
 async def test_only_tags_that_are_shown_or_requested_are_moved(
-    there: LocalServer, other: Client, client: Client
+    other_server: LocalServer, other_client: Client, client: Client
 ) -> None:
     """A definition may name any tags; those that the registry does not show, and invalid ones, are left out."""
-    mine = await client.push(definition(there, "stable", "prod"))
-    await other.push({**definition(there, "1.0"), "parameterisation": {}})
-    await lying(there, other, "demo", package={"tags": ["stable", "1.0", "a,b", "\ud800", 5, "", ["1.0"], {}]})
+    mine = await client.push(definition(other_server, "stable", "prod"))
+    await other_client.push({**definition(other_server, "1.0"), "parameterisation": {}})
+    await lying(
+        other_server, other_client, "demo", package={"tags": ["stable", "1.0", "a,b", "\ud800", 5, "", ["1.0"], {}]}
+    )
 
-    found = await client.import_experiment(there.url, "demo:2.0")
+    found = await client.import_experiment(other_server.url, "demo:2.0")
 
     moved = {"1.0": found.digest, "2.0": found.digest, "latest": found.digest}
     assert await tags(client) == {"stable": mine.digest, "prod": mine.digest, **moved}
     assert set(found.tags) == set(moved)
 
 
-async def test_a_repeated_import_keeps_local_tags(there: LocalServer, other: Client, client: Client) -> None:
+async def test_a_repeated_import_keeps_local_tags(
+    other_server: LocalServer, other_client: Client, client: Client
+) -> None:
     """Those that were given to the same content here."""
-    await other.push(definition(there, "1.0"))
-    first = await client.import_experiment(there.url, "demo")
+    await other_client.push(definition(other_server, "1.0"))
+    first = await client.import_experiment(other_server.url, "demo")
     await client.experiments.tag(first.identifier, [*first.tags, "mine"])
 
-    again = await client.import_experiment(there.url, "demo")
+    again = await client.import_experiment(other_server.url, "demo")
 
     assert again.digest == first.digest
     assert set(again.tags) == {"1.0", "latest", "mine"}
 
 
 async def test_content_that_differs_without_a_pinned_digest_is_a_warning(
-    there: LocalServer, other: Client, client: Client, caplog: pytest.LogCaptureFixture
+    other_server: LocalServer, other_client: Client, client: Client, caplog: pytest.LogCaptureFixture
 ) -> None:
     """As of a branch that moved: the other registry shows another digest than the one here finds."""
-    await other.push(definition(there))
-    await lying(there, other, "demo", registry={"digest": "sha256xelse"})
+    await other_client.push(definition(other_server))
+    await lying(other_server, other_client, "demo", registry={"digest": "sha256xelse"})
 
     with caplog.at_level(logging.WARNING, "st4sd_async"):
-        found = await client.import_experiment(there.url, "demo")
+        found = await client.import_experiment(other_server.url, "demo")
 
-    assert f"{found.identifier} was imported from {there.url}/, which shows the digest sha256xelse" in caplog.text
+    assert (
+        f"{found.identifier} was imported from {other_server.url}/, which shows the digest sha256xelse" in caplog.text
+    )
 
 
 @pytest.mark.parametrize("source", ["http://registry.example", "http://10.0.0.7:8080/registry-ui/experiment/demo"])

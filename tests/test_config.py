@@ -1,4 +1,4 @@
-"""Settings, and the errors for bad ones."""
+"""Settings, and the errors for invalid ones."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_the_defaults_are_those_documented() -> None:
      {"poll_interval": float("nan")}, {"grace": float("nan")}, {"grace": True}, {"settle": float("inf")}],
     ids=str,
 )  # fmt: skip
-def test_a_setting_that_makes_no_sense_is_named(options: dict[str, Any]) -> None:
+def test_an_invalid_setting_is_named(options: dict[str, Any]) -> None:
     """The message names the setting and shows the value."""
     with pytest.raises(ConfigError, match=next(iter(options))):
         Config(**options)
@@ -65,7 +65,7 @@ def test_a_config_cannot_be_changed() -> None:
     ],
 )
 def test_the_address_may_end_in_rs_or_not(url: str, home: str) -> None:
-    """Both forms are in use, and that of a page of the service."""
+    """Both forms are in use, and the URLs of pages of the service."""
     assert parse_deployment_url(url, KEY).geturl() == home
 
 
@@ -79,8 +79,8 @@ def test_the_address_may_end_in_rs_or_not(url: str, home: str) -> None:
     ],
     ids=lambda url: ascii(url)[:30],
 )
-def test_what_is_no_address_is_refused(url: str) -> None:
-    """The message shows how an address looks."""
+def test_an_invalid_url_is_refused(url: str) -> None:
+    """The message shows an example."""
     with pytest.raises(ConfigError, match=r"must look like https://st4sd\.example"):
         parse_deployment_url(url, NONE)
 
@@ -93,21 +93,21 @@ def test_what_is_no_address_is_refused(url: str) -> None:
     ],
     ids=lambda host: ascii(host)[:30],
 )
-def test_hosts_that_can_be_are_accepted(host: str) -> None:
+def test_valid_hosts_are_accepted(host: str) -> None:
     """Numbers, names with and without a final dot, other scripts."""
     assert parse_deployment_url(f"https://{host}", KEY).geturl() == f"https://{host}/"
 
 
-def test_an_address_without_a_scheme_is_asked_back() -> None:
-    """What was meant is known, but not that it is."""
+def test_a_url_without_a_scheme_gets_a_suggestion() -> None:
+    """The intention is likely, but not certain."""
     with pytest.raises(ConfigError, match=r"not 'st4sd\.example/rs': did you mean 'https://st4sd\.example/rs'\?"):
         parse_deployment_url("st4sd.example/rs", NONE)
     with pytest.raises(ConfigError, match=r"not 'ftp://st4sd\.example'$"):
         parse_deployment_url("ftp://st4sd.example", NONE)
 
 
-def test_an_address_with_a_password_is_refused_unseen() -> None:
-    """A password in the address would end up in messages."""
+def test_a_url_with_a_password_is_refused_without_quoting_it() -> None:
+    """A password in the URL would end up in messages."""
     with pytest.raises(ConfigError) as caught:
         Client("https://user:pass-word@st4sd.example")
 
@@ -115,15 +115,15 @@ def test_an_address_with_a_password_is_refused_unseen() -> None:
 
 
 def test_credentials_in_clear_text_are_refused() -> None:
-    """Plain http is for this machine only; without credentials there is nothing to lose."""
+    """Plain http is allowed for this machine, or without credentials."""
     with pytest.raises(ConfigError, match="clear text: use https"):
         Client("http://st4sd.example", api_key="key")
     Client("http://st4sd.example")
     Client("http://localhost:5000", auth_token="token")
 
 
-def test_a_ca_file_is_trusted_alone(tmp_path: Path) -> None:
-    """A file, a path and a ready context are accepted; what is none is told."""
+def test_only_the_given_ca_file_is_trusted(tmp_path: Path) -> None:
+    """A path, a text and a context are accepted; an invalid file is an error."""
     file = tmp_path / "ca.pem"
     trustme.CA().cert_pem.write_to_path(str(file))
 
@@ -153,7 +153,7 @@ def test_a_bad_ssl_cert_file_is_named(bad: str, tmp_path: Path, monkeypatch: pyt
 
 @pytest.mark.parametrize("bad", ["missing", "file", "missing:file"])
 def test_a_bad_ssl_cert_dir_is_named(bad: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """OpenSSL would trust nothing and say nothing; one folder of several is enough."""
+    """OpenSSL would silently trust nothing; one existing folder of several is enough."""
     (tmp_path / "file").touch()
     given = os.pathsep.join(str(tmp_path / name) for name in bad.split(":"))
     monkeypatch.setenv("SSL_CERT_DIR", given)
@@ -166,8 +166,8 @@ def test_a_bad_ssl_cert_dir_is_named(bad: str, tmp_path: Path, monkeypatch: pyte
     assert str(caught.value) == f"there is no folder {given!r} (environment variable SSL_CERT_DIR)"
 
 
-def test_a_bad_file_for_the_keys_of_connections_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody would look for it in the certificates."""
+def test_an_invalid_key_log_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise the error would point to the certificates."""
     monkeypatch.setenv("SSLKEYLOGFILE", str(tmp_path / "missing" / "keys"))
 
     with pytest.raises(ConfigError, match=r"environment variable SSLKEYLOGFILE cannot be used: .* No such file"):
@@ -176,7 +176,7 @@ def test_a_bad_file_for_the_keys_of_connections_is_named(tmp_path: Path, monkeyp
 
 @pytest.mark.anyio
 async def test_a_client_with_a_bad_ssl_cert_file_is_not_opened(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It says so before anything is sent, and can be opened when that is mended."""
+    """It fails before anything is sent, and can be opened once that is fixed."""
     client = Client("https://127.0.0.1:1", config=Config(validate=False))
     monkeypatch.setenv("SSL_CERT_FILE", "/nowhere/ca.pem")
 
@@ -189,7 +189,7 @@ async def test_a_client_with_a_bad_ssl_cert_file_is_not_opened(monkeypatch: pyte
 
 
 def test_verification_is_off_only_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
-    """Whoever turns it off is told what that means."""
+    """The warning explains the consequence."""
     context = build_tls_context(False)
 
     assert context.verify_mode == ssl.CERT_NONE
@@ -206,7 +206,7 @@ def test_the_environment_names_the_deployment() -> None:
     assert from_environment(Config(verify="mine.pem"), env)[3].verify == "mine.pem"
 
 
-def test_a_missing_address_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_url_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """The message names the variable to set."""
     with pytest.raises(ConfigError, match="ST4SD_URL is not set"):
         Client.from_env()

@@ -14,7 +14,7 @@ class Clock(Protocol):
     def now(self) -> float:
         """Return seconds that never run backwards; only differences have a meaning."""
 
-    async def sleep(self, seconds: float) -> None:
+    async def sleep(self, seconds: float, /) -> None:
         """Return after that many seconds of this clock."""
 
     def wall(self) -> float:
@@ -22,14 +22,11 @@ class Clock(Protocol):
 
 
 class SystemClock:
-    """The clock of this machine: `time.monotonic` and `time.time`."""
+    """The clock of this machine: `time.monotonic`, `anyio.sleep` and `time.time`."""
 
     now = staticmethod(time.monotonic)
+    sleep = staticmethod(anyio.sleep)
     wall = staticmethod(time.time)
-
-    async def sleep(self, seconds: float) -> None:
-        """Sleep in the event loop; cancellation passes."""
-        await anyio.sleep(seconds)
 
     def __repr__(self) -> str:
         return "SystemClock()"

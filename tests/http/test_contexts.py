@@ -1,4 +1,4 @@
-"""The logins of ``stp``: its files, the keyring, and the errors for what is not as it should be."""
+"""The logins of ``stp``: its files, the keyring, and the errors for invalid ones."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TOKEN = "fake-token-of-a-context"
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Where all applications have their folders."""
+    """Return the folder for application data."""
     return tmp_path
 
 
@@ -33,12 +33,12 @@ def ring(monkeypatch: pytest.MonkeyPatch) -> MemoryKeyring:
 
 
 def files(folder: Path) -> tuple[Path, Path]:
-    """The settings and the contexts."""
+    """Return the paths of the settings and the contexts."""
     return folder / "stp" / "stp_settings.json", folder / "stp" / "stp_contexts.json"
 
 
 def refused(name: str | None, env: dict[str, str]) -> str:
-    """What a user is told."""
+    """Return the message of the error."""
     with pytest.raises(ConfigError) as caught:
         from_context(name, None, env)
     return str(caught.value)
@@ -55,13 +55,13 @@ def refused(name: str | None, env: dict[str, str]) -> str:
         ("win32", {}, "stp"),
     ],
 )
-def test_the_folder_is_where_stp_has_it(platform: str, env: dict[str, str], expected: str) -> None:
+def test_the_folder_is_that_of_stp(platform: str, env: dict[str, str], expected: str) -> None:
     """Below the home unless the environment says otherwise."""
     assert application_folder(env, platform) == Path.home() / expected
 
 
-def test_the_folder_is_the_one_that_typer_tells() -> None:
-    """On this system and with this environment, whatever they are."""
+def test_the_folder_is_the_one_that_typer_returns() -> None:
+    """On this system and with this environment."""
     assert application_folder(os.environ) == Path(typer.get_app_dir("stp"))
 
 
@@ -79,7 +79,7 @@ def test_the_folder_is_the_one_that_typer_tells() -> None:
 def test_a_context_is_named_or_the_default_or_the_active_one(
     name: str | None, default: str | None, active: str, expected: str, folder: Path, ring: MemoryKeyring
 ) -> None:
-    """In this order; the keyring is not asked before there is need."""
+    """In this order; the keyring is read only when the token is needed."""
     env = write(folder, active=active)
     if default is not None:
         env["STP_DEFAULT_CONTEXT"] = default
@@ -89,8 +89,8 @@ def test_a_context_is_named_or_the_default_or_the_active_one(
     assert (url, settings, ring.asked) == (expected, Config(), [])
 
 
-def test_the_token_is_asked_of_the_keyring_each_time(folder: Path, ring: MemoryKeyring) -> None:
-    """The service is the url, the user the context; another login is noticed."""
+def test_the_token_is_read_from_the_keyring_each_time(folder: Path, ring: MemoryKeyring) -> None:
+    """The service is the url, the user the context; a new login takes effect."""
     _, token, _ = from_context("st4sd", None, write(folder))
 
     ring.passwords[URL, "st4sd"] = TOKEN
@@ -111,8 +111,8 @@ def test_a_login_of_an_older_stp_is_found(folder: Path, ring: MemoryKeyring) -> 
     assert (url, token()) == (URL, TOKEN)
 
 
-def test_the_files_may_be_elsewhere(folder: Path, ring: MemoryKeyring) -> None:
-    """Where the environment variables of `stp` say."""
+def test_environment_variables_name_other_files(folder: Path, ring: MemoryKeyring) -> None:
+    """The same variables that `stp` reads."""
     write(folder, active="other")
     settings, contexts = files(folder)
     env = {"STP_SETTINGS_FILE": str(settings), "STP_CONTEXTS_FILE": str(contexts), "XDG_CONFIG_HOME": "/nowhere"}
@@ -121,7 +121,7 @@ def test_the_files_may_be_elsewhere(folder: Path, ring: MemoryKeyring) -> None:
 
 
 def test_the_settings_are_those_of_any_client(folder: Path) -> None:
-    """The CA file of the environment is heeded, unless there is one in the settings."""
+    """The CA file of the environment is used, unless the settings name one."""
     env = {**write(folder), "ST4SD_CA_FILE": "ca.pem"}
 
     assert from_context(None, None, env)[2] == Config(verify="ca.pem")
@@ -129,7 +129,7 @@ def test_the_settings_are_those_of_any_client(folder: Path) -> None:
 
 
 def test_a_missing_context_names_those_there_are(folder: Path) -> None:
-    """And the line that makes it."""
+    """And the command that creates it."""
     told = refused("Mine", write(folder))
 
     assert told == (
@@ -138,13 +138,13 @@ def test_a_missing_context_names_those_there_are(folder: Path) -> None:
 
 
 def test_a_default_that_is_not_there_is_named_too(folder: Path) -> None:
-    """Be it of the environment or of the settings."""
+    """In the environment and in the settings."""
     assert "no context 'gone', only" in refused(None, {**write(folder), "STP_DEFAULT_CONTEXT": "gone"})
     assert "no context 'away', only" in refused(None, write(folder, active="away"))
 
 
-def test_no_active_context_is_told(folder: Path) -> None:
-    """Whether the settings say so or are not there."""
+def test_without_an_active_context_the_error_says_how_to_activate_one(folder: Path) -> None:
+    """Whether the settings are empty or missing."""
     env = write(folder, active=None)
 
     assert refused(None, env).startswith("no context of stp is active: name one, or activate it with 'stp context act")
@@ -153,8 +153,8 @@ def test_no_active_context_is_told(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("prepare", [lambda path: path.unlink(), lambda path: path.write_text("{}")])
-def test_no_login_at_all_is_told(folder: Path, prepare: Callable[[Path], Any]) -> None:
-    """Without files, or with files that hold none."""
+def test_without_a_login_the_error_says_how_to_log_in(folder: Path, prepare: Callable[[Path], Any]) -> None:
+    """Whether the file is empty or missing."""
     env = write(folder)
     prepare(files(folder)[1])
 
@@ -179,7 +179,7 @@ def test_no_login_at_all_is_told(folder: Path, prepare: Callable[[Path], Any]) -
     ],
 )
 def test_a_file_that_is_not_what_stp_writes_is_named(which: int, text: str, words: str, folder: Path) -> None:
-    """With what is wrong and what to do about it."""
+    """With the problem and how to fix it."""
     env = write(folder)
     files(folder)[which].write_text(text, "latin-1")
 
@@ -196,7 +196,7 @@ def test_a_file_that_cannot_be_read_is_named(folder: Path) -> None:
 
 
 def test_a_broken_context_does_not_spoil_the_others(folder: Path) -> None:
-    """Only the one that is wanted is read."""
+    """Only the requested one is validated."""
     env = write(folder, entries={"st4sd": {"url": URL}, "broken": {"url": 5}})
 
     assert from_context("st4sd", None, env)[0] == URL
@@ -215,7 +215,7 @@ LOGIN = Login("st4sd", URL, URL)
 
 
 def test_a_keyring_without_the_token_says_how_to_log_in(ring: MemoryKeyring) -> None:
-    """The line can be pasted."""
+    """The command can be pasted."""
     with pytest.raises(ConfigError, match="has no token for it: log in with 'stp login --force --context-name st4sd"):
         LOGIN()
 
@@ -231,7 +231,7 @@ def test_a_keyring_without_the_token_says_how_to_log_in(ring: MemoryKeyring) -> 
     ids=lambda value: type(value).__name__,
 )
 def test_a_keyring_that_cannot_be_read_is_an_error_of_ours(error: Exception, words: str, ring: MemoryKeyring) -> None:
-    """It says what to do, quotes nobody but the keyring package, and leads to no foreign exception."""
+    """It says what to do, quotes only the keyring package, and is not chained to a foreign exception."""
     ring.error = error
 
     with pytest.raises(ConfigError) as caught:
@@ -245,7 +245,7 @@ def test_a_keyring_that_cannot_be_read_is_an_error_of_ours(error: Exception, wor
 def test_a_context_that_would_send_the_token_in_clear_text_is_refused(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As any other address."""
+    """As for any other URL."""
     env = write(folder, entries={"plain": {"url": "http://st4sd.example/"}})
     for name, value in {**env, "STP_DEFAULT_CONTEXT": "plain"}.items():
         monkeypatch.setenv(name, value)
@@ -254,7 +254,7 @@ def test_a_context_that_would_send_the_token_in_clear_text_is_refused(
         Client.from_context()
 
 
-def test_what_another_program_wrote_beside_is_left_alone(folder: Path) -> None:
+def test_unknown_fields_are_ignored(folder: Path) -> None:
     """A newer `stp` may write more."""
     env = write(folder)
     settings, contexts = files(folder)

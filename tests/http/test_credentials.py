@@ -13,14 +13,14 @@ from st4sd_async._http.credentials import Credential, Credentials, is_loopback, 
 
 
 @pytest.mark.anyio
-async def test_a_value_is_given_as_it_is_without_quotes_and_blanks() -> None:
-    """Tokens are pasted from a page that shows them in quotes."""
+async def test_quotes_and_blanks_around_a_value_are_removed() -> None:
+    """Tokens are copied from a page that shows them in quotes."""
     assert await Credential("auth_token", ' "abc-123"\n').value() == "abc-123"
 
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("value", ["", "  ", '""', "a b", "a\nb", "a;b", "é", 5, None])
-async def test_a_value_that_no_header_can_carry_is_refused_unseen(value: object) -> None:
+async def test_a_value_that_no_header_can_carry_is_refused_without_quoting_it(value: object) -> None:
     """The message names the setting and never the value."""
     with pytest.raises(ConfigError, match="api_key is empty or contains invalid characters") as caught:
         await Credential("api_key", lambda: value).value()  # type: ignore[arg-type] # on purpose
@@ -47,7 +47,7 @@ async def test_a_file_is_read_again_each_time(tmp_path: Path) -> None:
 
 @pytest.mark.anyio
 async def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
-    """The path is no secret."""
+    """The path is not a secret."""
     with pytest.raises(ConfigError, match=r"the api_key file .*missing.* cannot be read: No such file"):
         await Credential("api_key", tmp_path / "missing").value()
     (tmp_path / "binary").write_bytes(b"\xff\xfe")
@@ -57,8 +57,8 @@ async def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("kind", ["sync", "async"])
-async def test_a_provider_is_asked_again_only_after_a_refusal(kind: str) -> None:
-    """Once at first, once for a refusal, however many tasks were refused."""
+async def test_a_provider_is_called_again_only_after_a_refusal(kind: str) -> None:
+    """Once at first and once after a refusal, however many tasks were refused."""
     given = iter(["first", "second", "third"])
 
     async def coroutine() -> str:
@@ -82,14 +82,14 @@ async def test_a_provider_is_asked_again_only_after_a_refusal(kind: str) -> None
 
 @pytest.mark.anyio
 async def test_a_fixed_value_cannot_be_renewed() -> None:
-    """There is no use in sending the same credential twice."""
+    """Sending the same credential twice is useless."""
     assert await Credentials("key", None).renew("key") is None
     assert await Credentials(None, None).renew("key") is None
 
 
 @pytest.mark.anyio
 async def test_the_key_wins_over_the_token() -> None:
-    """A bearer for a key, a cookie for a token, nothing for nothing."""
+    """A key is sent as a bearer, a token as a cookie."""
     both, token, none = Credentials("k1", "t1"), Credentials(None, "t1"), Credentials(None, None)
 
     assert both.headers(await both.value()) == [(b"Authorization", b"Bearer k1")]
@@ -100,13 +100,13 @@ async def test_the_key_wins_over_the_token() -> None:
 
 
 def test_no_repr_shows_a_credential() -> None:
-    """Whoever prints it sees that it is there, and not what it is."""
+    """It shows that there is one, but not its value."""
     assert "hidden-key" not in repr(Credentials("hidden-key", None))
     assert "hidden-key" not in repr(Credential("api_key", "hidden-key"))
 
 
 def test_a_credential_of_the_wrong_kind_is_refused() -> None:
-    """The message tells what it may be, not what it is."""
+    """The message names the allowed types, and not the value."""
     with pytest.raises(ConfigError, match=r"api_key must be a string, a pathlib\.Path or a callable, not int"):
         Credential("api_key", 5)  # type: ignore[arg-type] # on purpose
 
@@ -117,7 +117,7 @@ def test_a_credential_of_the_wrong_kind_is_refused() -> None:
      ("[::1]", True), ("10.0.0.1", False), ("st4sd.example", False), ("localhost.example", False), ("0.0.0.0", False)],
 )  # fmt: skip
 def test_loopback_is_this_machine_only(host: str, loopback: bool) -> None:
-    """Clear text is allowed only where it does not leave the machine."""
+    """Unencrypted requests are allowed only if they do not leave the machine."""
     assert is_loopback(host) is loopback
 
 
@@ -154,5 +154,5 @@ HOME = "https://st4sd.example/"
     ],
 )
 def test_credentials_go_to_the_deployment_only(url: str, home: str, trusted: tuple[str, ...], allowed: bool) -> None:
-    """Another host, another port and clear text get none, unless the user vouches for the host."""
+    """Another host, another port and unencrypted URLs get none, unless the host is trusted."""
     assert may_carry_credentials(urlsplit(url), urlsplit(home), trusted) is allowed

@@ -1,4 +1,4 @@
-"""What a reply means, with literals only."""
+"""The errors that responses mean."""
 
 from __future__ import annotations
 
@@ -113,8 +113,8 @@ REFUSALS: list[tuple[int, dict[str, Any], type[APIError]]] = [
 
 
 @pytest.mark.parametrize(("status", "body", "cls"), REFUSALS, ids=lambda value: str(value)[:40])
-def test_a_refusal_is_told_by_the_key_in_its_body(status: int, body: dict[str, Any], cls: type[APIError]) -> None:
-    """One table goes from HTTP status and body key to the class of the error."""
+def test_a_key_of_the_body_identifies_the_error(status: int, body: dict[str, Any], cls: type[APIError]) -> None:
+    """One table maps HTTP status and body to the class of the error."""
     error = error_of(reply(status, body), "GET", not_found_error=UnknownRun)
 
     assert type(error) is cls
@@ -150,13 +150,13 @@ def test_a_refusal_is_told_by_the_key_in_its_body(status: int, body: dict[str, A
     ],
     ids=lambda value: str(value)[:30],
 )
-def test_a_refusal_without_a_message_gets_one(response: Response, words: str) -> None:
-    """A page for people, a proxy's answer and nothing at all are told in words that help."""
+def test_an_error_response_without_a_message_gets_one(response: Response, words: str) -> None:
+    """For a web page, the response of a proxy and an empty body."""
     assert words in str(error_of(response, "GET"))
 
 
-def test_a_huge_refusal_is_told_by_its_beginning() -> None:
-    """A service that sends everything back is not kept whole, and its key is still looked at."""
+def test_a_huge_error_response_is_cut() -> None:
+    """Its texts are shortened, and its keys still identify the error."""
     echo = {"invalidStartPayload": "x" * 100_000, "all": ["y" * 1000, {"n": 1}], "message": "m"}
 
     error = error_of(reply(400, echo), "POST")
@@ -165,14 +165,14 @@ def test_a_huge_refusal_is_told_by_its_beginning() -> None:
     assert error.detail == {"invalidStartPayload": "x" * 500, "all": ["y" * 500, {"n": 1}], "message": "m"}
 
 
-def test_a_package_that_no_proxy_lets_through_is_not_sent() -> None:
-    """The proxy's limit holds for pushes too."""
+def test_a_package_that_is_too_large_for_the_proxy_is_not_sent() -> None:
+    """The limit of the proxy applies to pushes too."""
     with pytest.raises(InvalidPackage, match="bytes are more than the 1048576 allowed"):
         experiments.push_call({"metadata": {"package": {"description": "x" * (1 << 20)}}})
 
 
 def test_names_and_outputs_are_attributes() -> None:
-    """Nobody should have to parse a message."""
+    """Users need not parse the message."""
     missing = error_of(reply(400, {"missingInputs": ["a.csv", "b.csv"], "message": "m"}), "POST")
     unknown = error_of(reply(404, {"unknownOutput": "Nope", "message": "m"}), "GET")
 
@@ -208,8 +208,8 @@ FACTS: list[tuple[int, dict[str, Any], str, Any]] = [
 
 
 @pytest.mark.parametrize(("status", "body", "name", "value"), FACTS, ids=lambda value: str(value)[:40])
-def test_what_a_body_says_is_an_attribute(status: int, body: dict[str, Any], name: str, value: Any) -> None:
-    """The facts beside the words of a refusal are there under names of their own."""
+def test_facts_of_the_body_are_attributes(status: int, body: dict[str, Any], name: str, value: Any) -> None:
+    """Each fact in the body has an attribute of its own."""
     error = error_of(reply(status, {**body, "message": "m"}), "POST")
 
     assert getattr(error, name) == value
@@ -229,13 +229,13 @@ def test_what_a_body_says_is_an_attribute(status: int, body: dict[str, Any], nam
     ],
     ids=str,
 )
-def test_problems_are_read_in_every_shape_in_which_they_come(told: Any, problems: Any) -> None:
-    """Each route words problems in its own manner."""
+def test_problems_are_parsed_in_every_shape(told: Any, problems: Any) -> None:
+    """Each route has its own format."""
     assert parse_problems(told) == problems
 
 
-def test_what_many_routes_say_means_what_the_call_says() -> None:
-    """The key ``problem`` alone does not tell a package from a relationship; only a 400 is about what was sent."""
+def test_the_call_decides_what_an_ambiguous_key_means() -> None:
+    """The key ``problem`` is used for packages and relationships, and only a 400 blames the request."""
     pushed = error_of(reply(400, {"problem": "p", "message": "m"}), "POST", bad_request_error=InvalidRelationship)
     failed = error_of(reply(500, {"problem": "p", "message": "m"}), "POST", bad_request_error=InvalidRelationship)
 
@@ -244,8 +244,8 @@ def test_what_many_routes_say_means_what_the_call_says() -> None:
     assert type(failed) is ServerError
 
 
-def test_a_400_without_a_key_means_what_the_call_says() -> None:
-    """A start that is refused in words alone has a bad payload, a push a bad package."""
+def test_the_call_decides_what_a_400_without_a_key_means() -> None:
+    """A start has an invalid payload, a push an invalid package."""
     body = {"message": "Invalid request. Payload sets variable nope = 1 for which there is no rule."}
 
     with pytest.raises(InvalidPayload, match=r"client\.draft\(experiment\)"):
@@ -276,8 +276,8 @@ WORDS = [
 
 
 @pytest.mark.parametrize(("message", "entries"), WORDS, ids=lambda value: str(value)[17:50])
-def test_a_payload_that_is_refused_in_words_has_its_entries(message: str, entries: list[str]) -> None:
-    """Where the service names the entry in a sentence and nowhere else."""
+def test_entries_are_parsed_from_the_message(message: str, entries: list[str]) -> None:
+    """If the service names the entry in its message only."""
     with pytest.raises(InvalidPayload) as caught:
         parse_response(experiments.start_call("demo", b"{}", ()), URL, reply(400, {"message": message}))
 
@@ -285,8 +285,8 @@ def test_a_payload_that_is_refused_in_words_has_its_entries(message: str, entrie
     assert all(problem.what for problem in caught.value.problems)
 
 
-def test_an_input_too_many_may_be_the_one_that_is_missing() -> None:
-    """Both are in the same refusal, so a misspelt name is found without asking again."""
+def test_an_extra_input_may_be_a_misspelt_missing_one() -> None:
+    """Both are in the same response, so a misspelt name is found without another request."""
     body = {"missingInputs": ["molecules.csv", "b.txt"], "extraInputs": ["Molecule.csv", "zzz"], "message": "m"}
     call = experiments.start_call("demo", b"{}", ())
 
@@ -299,15 +299,15 @@ def test_an_input_too_many_may_be_the_one_that_is_missing() -> None:
     assert "did you mean 'molecules.csv'?" in str(caught.value)
 
 
-def test_a_generic_refusal_is_told_in_words_that_fit() -> None:
-    """The service answers 400 in a web framework's words when there is nothing to delete."""
+def test_a_misleading_message_is_replaced() -> None:
+    """The service responds with the 400 of its web framework if there is nothing to delete."""
     body = {"message": "The browser (or proxy) sent a request that this server could not understand."}
 
     with pytest.raises(UnknownRun, match=r"found no such run \(400\): it was deleted, or never existed; list the"):
         parse_response(instances.delete_call("a-1"), URL, reply(400, body))
 
 
-def test_a_page_that_is_not_found_is_no_unknown_run() -> None:
+def test_a_404_page_is_not_an_unknown_run() -> None:
     """A wrong address says nothing about a run."""
     error = error_of(reply(404, b"<html>", html=True), "GET", not_found_error=UnknownRun)
 

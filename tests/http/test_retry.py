@@ -86,8 +86,8 @@ def test_the_service_may_ask_for_a_pause_up_to_a_cap() -> None:
     assert pause_seconds(policy, 1, RateLimited("m", retry_after=3600)) == 60
 
 
-def test_a_service_that_asks_for_no_pause_is_not_sent_requests_without_one() -> None:
-    """``Retry-After: 0`` shortens no pause: the number of attempts has no bound of its own."""
+def test_a_retry_after_of_zero_does_not_shorten_the_pauses() -> None:
+    """Otherwise the number of attempts would be unlimited."""
     policy, error = RetryPolicy(first_wait=0.2, longest_wait=10), RateLimited("m", retry_after=0.0)
 
     waited = [sum(pause_seconds(policy, attempt, error) for attempt in range(1, 41)) for _ in range(20)]
@@ -102,14 +102,14 @@ def test_a_service_that_asks_for_no_pause_is_not_sent_requests_without_one() -> 
      {"attempts": 2.5}, {"attempts": math.inf}, {"first_wait": math.inf}, {"longest_wait": math.inf}, {"total": "5"}],
     ids=str,
 )  # fmt: skip
-def test_a_policy_that_makes_no_sense_is_refused(options: dict[str, float]) -> None:
-    """At least one attempt, no time that runs backwards or is no number; the message names the setting."""
+def test_an_invalid_policy_is_refused(options: dict[str, float]) -> None:
+    """At least one attempt, no negative times or NaN; the message names the setting."""
     with pytest.raises(ValueError, match=f"invalid retry policy: {next(iter(options))} must be"):
         RetryPolicy(**options)  # type: ignore[arg-type] # a table of both kinds
 
 
 def test_a_policy_may_have_no_end() -> None:
-    """Whoever wants to wait for ever may, and may let the service say for how long."""
+    """Infinite limits are allowed, for the total and for Retry-After."""
     policy = RetryPolicy(total=math.inf, longest_retry_after=math.inf)
 
     assert policy.attempts is None
@@ -138,7 +138,7 @@ async def run(operation: Failing, clock: FakeClock, *, replay: Replay = Replay.R
 
 @pytest.mark.anyio
 async def test_it_goes_on_until_it_succeeds(clock: FakeClock) -> None:
-    """Errors that pass are not seen by the caller; the pauses are taken on the given clock."""
+    """The caller does not see temporary errors; the pauses use the given clock."""
     operation = Failing(LOST, LIMITED_FOR)
 
     assert await run(operation, clock) == "done"
@@ -149,7 +149,7 @@ async def test_it_goes_on_until_it_succeeds(clock: FakeClock) -> None:
 
 @pytest.mark.anyio
 async def test_the_number_of_attempts_is_a_limit(clock: FakeClock) -> None:
-    """The last error comes out, and says how often it was tried."""
+    """The last error is raised, with the number of attempts."""
     operation = Failing(*[ConnectionLost("GET", "http://x", "reset") for _ in range(9)])
 
     with pytest.raises(ConnectionLost) as caught:
@@ -162,7 +162,7 @@ async def test_the_number_of_attempts_is_a_limit(clock: FakeClock) -> None:
 
 @pytest.mark.anyio
 async def test_the_total_time_is_a_limit(clock: FakeClock) -> None:
-    """No attempt begins after it, and no pause is taken that would end after it."""
+    """No attempt begins after it, and no pause begins that would end after it."""
     operation = Failing(*[RateLimited("m", status=429, retry_after=50) for _ in range(9)])
 
     with pytest.raises(RateLimited):
@@ -174,7 +174,7 @@ async def test_the_total_time_is_a_limit(clock: FakeClock) -> None:
 
 @pytest.mark.anyio
 async def test_what_must_not_be_repeated_is_not(clock: FakeClock) -> None:
-    """A start is sent again only if it was not sent, or was turned away with a date to come back."""
+    """A start is sent again only if it was not sent, or was rate limited with a Retry-After."""
     lost = Failing(LOST)
     refused = Failing(UNSENT, LIMITED_FOR)
 
@@ -187,8 +187,8 @@ async def test_what_must_not_be_repeated_is_not(clock: FakeClock) -> None:
 
 
 @pytest.mark.anyio
-async def test_foreign_errors_and_final_refusals_pass_at_once(clock: FakeClock) -> None:
-    """What another attempt cannot change is not tried again."""
+async def test_other_errors_are_raised_at_once(clock: FakeClock) -> None:
+    """If another attempt cannot help, there is none."""
     for error in (KeyError("a bug"), UnknownRun("m", status=404)):
         operation = Failing(error)
         with pytest.raises(type(error)):

@@ -1,4 +1,4 @@
-"""No quoting brings a secret back."""
+"""Secrets are redacted however they are quoted."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ QUOTINGS = {
 
 
 @pytest.mark.parametrize("quoting", QUOTINGS.values(), ids=QUOTINGS.keys())
-def test_a_secret_is_masked_however_it_is_quoted(quoting: str) -> None:
-    """Nothing of the secret that anybody could use is left."""
+def test_a_secret_is_redacted_however_it_is_quoted(quoting: str) -> None:
+    """No usable piece of it remains."""
     result = redact(f"the server said {quoting} to that", [SECRET])
 
     assert REDACTED in result or result == WITHHELD
     assert not any(SECRET[start : start + 12] in result for start in range(len(SECRET) - 12))
 
 
-def test_words_without_a_secret_stay_as_they_are() -> None:
-    """Masking does not make messages unreadable."""
+def test_texts_without_a_secret_are_unchanged() -> None:
+    """Redaction does not make messages unreadable."""
     text = "Payload sets variable nope = 1 for which there is no rule: input_value=1, input_type=int"
 
     assert redact(text, []) == text
@@ -50,15 +50,15 @@ def test_words_without_a_secret_stay_as_they_are() -> None:
 
 
 def test_a_file_is_found_by_long_pieces_only() -> None:
-    """Words that occur in a file may occur in a message, whole lines of it not."""
+    """A message may contain words of a file, but not whole lines."""
     content = "\n".join(f"molecules.csv row {number} of a long private file" for number in range(200))
 
     assert redact("Missing inputs: ['molecules.csv']", [content]) == "Missing inputs: ['molecules.csv']"
     assert redact(f"you sent {content[:300]}", [content]) == WITHHELD
 
 
-def test_json_values_are_masked_in_depth() -> None:
-    """Keys, lists and nested objects of a reply are looked through; other values are kept."""
+def test_nested_json_values_are_redacted() -> None:
+    """Including keys and lists; other values are kept."""
     value = {"message": "key abcd1234", "abcd1234": ["abcd1234", {"n": 1}], "ok": None}
 
     assert Redactor(json.dumps(value), ["abcd1234"]).redact_json(value) == {
@@ -70,6 +70,6 @@ def test_json_values_are_masked_in_depth() -> None:
 
 @given(secret=st.text(min_size=16, max_size=60), before=st.text(max_size=20), after=st.text(max_size=20))
 def test_no_secret_comes_back_in_json(secret: str, before: str, after: str) -> None:
-    """Whatever the secret is made of, an echo of it in JSON never shows it."""
+    """Whatever characters it has, a quotation of it in JSON never shows it."""
     for echo in (before + secret + after, json.dumps({"a": before + secret + after})):
         assert secret not in redact(echo, [secret])

@@ -1,4 +1,4 @@
-"""What replies mean when they are not refusals, and what makes no sense in them; paths and headers beside."""
+"""Parsing of successful responses, quoting of paths, and ``Retry-After``."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from .made_responses import URL, reply
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"null", b"[]", b'{"experiment-state": 5}', b'"text"'])
-def test_a_reply_that_is_not_what_was_promised_is_a_decode_error(body: bytes) -> None:
-    """No error of the JSON or model library comes out, and no chain to one."""
+def test_unexpected_content_is_a_decode_error(body: bytes) -> None:
+    """It is not chained to an error of the JSON or model library."""
     with pytest.raises(DecodeError) as caught:
         parse_response(instances.status_call("a-1"), URL, reply(200, body))
 
@@ -31,22 +31,22 @@ def test_a_reply_that_is_not_what_was_promised_is_a_decode_error(body: bytes) ->
     assert len(str(caught.value)) < 600
 
 
-def test_a_web_page_in_place_of_json_asks_about_the_url() -> None:
-    """The likeliest mistake is the address."""
+def test_html_instead_of_json_suggests_checking_the_url() -> None:
+    """A wrong URL is the most likely mistake."""
     with pytest.raises(DecodeError, match="is this the url of an ST4SD deployment"):
         parse_response(instances.status_call("a-1"), URL, reply(200, b"<html>Swagger</html>", html=True))
 
 
 def test_a_decode_error_names_the_field() -> None:
-    """The first wrong field is told by its path."""
+    """By the path of the first invalid field."""
     with pytest.raises(DecodeError) as caught:
         parse_response(instances.status_call("a-1"), URL, reply(200, {"experiment-state": 5}))
 
     assert caught.value.path == "experiment-state"
 
 
-def test_no_status_yet_is_a_pending_status() -> None:
-    """The service says 400 for a run that has just begun."""
+def test_a_missing_status_is_a_pending_status() -> None:
+    """The service responds 400 for a run that has just begun."""
     body = {"message": "Workflow instance a-1 does not have a status yet"}
 
     status = parse_response(instances.status_call("a-1"), URL, reply(400, body))
@@ -57,7 +57,7 @@ def test_no_status_yet_is_a_pending_status() -> None:
 
 
 def test_another_400_for_a_status_is_an_error() -> None:
-    """Only that very message means pending."""
+    """Only one message means pending."""
     with pytest.raises(BadRequest):
         parse_response(instances.status_call("a-1"), URL, reply(400, {"message": "something else"}))
 
@@ -79,7 +79,7 @@ def test_properties_keep_nan() -> None:
         ("", "Energies"),
     ],
 )
-def test_the_name_of_an_output_is_read_though_it_is_not_escaped(header: str, name: str) -> None:
+def test_the_unescaped_name_of_an_output_is_parsed(header: str, name: str) -> None:
     """The service escapes neither quotes nor UTF-8."""
     headers = [(b"content-type", b"application/octet-stream"), (b"content-disposition", header.encode())]
     response = Response(200, httpx.Headers(headers), b"x")
@@ -102,27 +102,27 @@ def test_one_unreadable_experiment_does_not_hide_the_others() -> None:
 
 @pytest.mark.parametrize("body", [5, "", None, {"id": "x"}])
 def test_a_start_without_a_rest_uid_is_undecodable(body: Any) -> None:
-    """Anything but a text is no rest-uid."""
+    """A rest-uid is a text."""
     with pytest.raises(DecodeError):
         parse_response(experiments.start_call("demo", b"{}", ()), URL, reply(200, body))
 
 
 @pytest.mark.parametrize("text", ["", " ", ".", "..", "a/b", None, 5])
-def test_a_path_segment_that_leads_elsewhere_is_refused(text: Any) -> None:
+def test_an_unsafe_path_segment_is_refused(text: Any) -> None:
     """An empty id would turn a delete of one instance into a request to all."""
     with pytest.raises(ValueError, match="a rest-uid must be"):
         segment(text, "a rest-uid")
 
 
 @pytest.mark.parametrize("text", ["", "/etc", "a//b", "../a", "a/./b", "a/"])
-def test_a_subpath_that_leads_elsewhere_is_refused(text: str) -> None:
+def test_an_unsafe_subpath_is_refused(text: str) -> None:
     """A file inside a folder key-output is named by a relative path."""
     with pytest.raises(ValueError, match="the path must be relative"):
         subpath(text)
 
 
 def test_paths_are_quoted() -> None:
-    """Identifiers keep their signs, everything else is escaped."""
+    """Identifiers keep their punctuation, everything else is escaped."""
     assert experiments.identifier_path("demo:latest") == "experiments/demo:latest"
     assert experiments.identifier_path("demo@sha256xab") == "experiments/demo@sha256xab"
     assert segment("a b?c#d", "x") == "a%20b%3Fc%23d"
@@ -143,12 +143,12 @@ def test_paths_are_quoted() -> None:
     ],
 )
 def test_retry_after_is_seconds_or_a_date(value: str | None, seconds: float | None) -> None:
-    """Both forms of the header are understood, nonsense is ignored."""
+    """Both forms of the header are parsed, invalid values are ignored."""
     assert parse_retry_after(value) == seconds
 
 
 def test_retry_after_as_a_date_counts_from_now() -> None:
-    """A date in the future is so many seconds away."""
+    """Return the seconds until a date in the future."""
     asked = parse_retry_after(format_datetime(datetime.now(UTC) + timedelta(seconds=60), usegmt=True))
 
     assert asked is not None

@@ -1,4 +1,4 @@
-"""Errors survive pickle, copy and deepcopy, and so cross the boundary of a process."""
+"""Errors survive pickle, copy and deepcopy, so they can cross process boundaries."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def _tree(root: type[St4sdError]) -> Iterator[type[St4sdError]]:
 
 
 def _classes() -> list[type[St4sdError]]:
-    """Every class of the tree, in whatever module of the package it is."""
+    """Return all error classes of the package."""
     for module in pkgutil.walk_packages(st4sd_async.__path__, "st4sd_async."):
         if not any(part in module.name for part in NEEDS_ITS_OWN_PROGRAM):
             importlib.import_module(module.name)
@@ -55,7 +55,7 @@ def _classes() -> list[type[St4sdError]]:
 
 
 def _make(cls: type[St4sdError]) -> St4sdError:
-    """An instance with all that it can have, and with what is added to errors on their way."""
+    """Return an instance with all arguments, and with the attributes and notes that are added later."""
     try:
         parameters = inspect.signature(cls).parameters.values()
     except ValueError:  # that of BaseException takes anything
@@ -83,7 +83,7 @@ def _pickled(error: St4sdError) -> St4sdError:
 def test_every_error_survives_with_text_notes_and_attributes(
     cls: type[St4sdError], carry: Callable[[St4sdError], St4sdError]
 ) -> None:
-    """Whatever class of the tree it is, an error that was pickled or copied equals the first one, a second time too."""
+    """For every class, also if it is pickled or copied twice."""
     error = _make(cls)
 
     returned = carry(carry(error))
@@ -96,7 +96,7 @@ def test_every_error_survives_with_text_notes_and_attributes(
     assert isinstance(returned, TimeoutError) == isinstance(error, TimeoutError)
 
 
-def test_a_note_on_a_copy_is_not_on_the_first() -> None:
+def test_a_note_on_a_copy_is_not_on_the_original() -> None:
     """A copy has a list of notes of its own."""
     error = _make(St4sdError)
 
@@ -105,16 +105,16 @@ def test_a_note_on_a_copy_is_not_on_the_first() -> None:
     assert error.__notes__ == ["first note", "second note"]
 
 
-def test_the_cause_stays_behind() -> None:
-    """As with all exceptions of Python, cause, context and traceback do not travel."""
+def test_the_cause_is_not_pickled() -> None:
+    """Python does not pickle cause, context and traceback."""
     error = _make(St4sdError)
     error.__cause__ = OSError("reset")
 
     assert _pickled(error).__cause__ is None
 
 
-def test_an_attribute_that_cannot_travel_arrives_as_its_repr() -> None:
-    """What a program attached to an error, as a lock, never keeps the error from arriving; a copy keeps it."""
+def test_an_attribute_that_cannot_be_pickled_arrives_as_its_repr() -> None:
+    """An attribute that a program adds, such as a lock, never makes pickling fail; a copy keeps it."""
     error = _make(St4sdError)
     lock = error.lock = threading.Lock()  # type: ignore[attr-defined]
 
@@ -126,7 +126,7 @@ def test_an_attribute_that_cannot_travel_arrives_as_its_repr() -> None:
 
 
 def raise_it(error: St4sdError) -> None:
-    """What a worker does."""
+    """Raise the error, in a worker."""
     raise error
 
 
@@ -134,7 +134,7 @@ def raise_it(error: St4sdError) -> None:
     "name", ["ConnectFailed", "InvalidPayload", "JournalLocked", "RunFailed", "StartOutcomeUnknown", "WaitTimeout"]
 )
 def test_an_error_raised_in_a_worker_process_arrives(name: str, workers: ProcessPoolExecutor) -> None:
-    """The pool gives it to the caller as it was raised, and goes on to work."""
+    """The caller gets it as it was raised, and the pool still works."""
     error = _make(next(cls for cls in _classes() if cls.__name__ == name))
 
     with pytest.raises(type(error)) as caught:

@@ -1,4 +1,4 @@
-"""Words of a server take time in proportion to their length, whatever they are."""
+"""The time to process a server's text is linear in its length, whatever it contains."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ HOSTILE = {
 
 
 def seconds(function: Callable[[str], object], text: str) -> float:
-    """The least of two times, of which a busy machine spoils one."""
+    """Return the shorter of two times, since a busy machine may delay one."""
     times = []
     for _ in range(2):
         began = time.process_time()
@@ -46,15 +46,15 @@ def seconds(function: Callable[[str], object], text: str) -> float:
 
 
 def assert_linear(function: Callable[[str], object], make: Callable[[int], str], size: int) -> None:
-    """Ten times the length takes about ten times as long; what is quadratic takes a hundred times."""
+    """Check that ten times the length takes about ten times as long, not a hundred times."""
     small = max(seconds(function, make(size // 10)), 0.002)
     assert seconds(function, make(size)) / small < 35
 
 
 @pytest.mark.parametrize("piece", HOSTILE.values(), ids=HOSTILE.keys())
 @pytest.mark.parametrize("start", ["", "&#", "&#x", "%"], ids=["alone", "reference", "hexadecimal", "percent"])
-def test_masking_is_linear(piece: str, start: str) -> None:
-    """Also where each character could be the first of a quotation."""
+def test_redaction_is_linear(piece: str, start: str) -> None:
+    """Even if each character could begin a quotation."""
 
     def make(size: int) -> str:
         return start + piece * (size // len(piece))
@@ -63,8 +63,8 @@ def test_masking_is_linear(piece: str, start: str) -> None:
 
 
 @pytest.mark.parametrize("piece", ["\\", "%", "&amp;", "input_value=", "\"'"])
-def test_masking_bears_ten_megabytes(piece: str) -> None:
-    """The secret behind them is found."""
+def test_redaction_handles_ten_megabytes(piece: str) -> None:
+    """The secret at the end is found."""
     text = piece * (10_000_000 // len(piece)) + SECRETS[0]
     began = time.process_time()
 
@@ -76,8 +76,8 @@ def test_masking_bears_ten_megabytes(piece: str) -> None:
 
 
 @pytest.mark.parametrize("quoted", ["&#{};", "&#0000000{};", "&#{}"])
-def test_a_quotation_by_numbers_is_seen(quoted: str) -> None:
-    """Numbers that Python refuses to read because they are too long are no reason to fail."""
+def test_numeric_character_references_are_decoded(quoted: str) -> None:
+    """Numbers that are too long for Python do not make it fail."""
     text = "&#" + "9" * 5000 + "; " + "".join(quoted.format(ord(char)) for char in SECRETS[0])
 
     assert redact(text, SECRETS) == WITHHELD
@@ -98,8 +98,8 @@ WORDS = {
 
 
 @pytest.mark.parametrize(("start", "piece"), WORDS.values(), ids=WORDS.keys())
-def test_what_a_refusal_says_is_understood_in_linear_time(start: str, piece: str) -> None:
-    """Each rule looks at each character a bounded number of times."""
+def test_an_error_message_is_parsed_in_linear_time(start: str, piece: str) -> None:
+    """Each pattern examines each character a bounded number of times."""
 
     def read(text: str) -> None:
         parse_refused_entries(text)

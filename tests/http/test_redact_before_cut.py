@@ -1,4 +1,4 @@
-"""Secrets are masked before a text is cut, so that no cut leaves half of one."""
+"""Secrets are redacted before a text is cut, so that no half of one remains."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SECRET = "Zq7XKpW41vTn02bHsd9R"
 
 
 def refused(body: bytes, *secrets: str) -> str:
-    """All that an error shows of a refusal."""
+    """Return all texts of the error for a response."""
     error = error_from_response(
         Call("POST", "x", nothing), "http://x", Response(400, {"content-type": "application/json"}, body), secrets
     )
@@ -30,8 +30,8 @@ def leaks(text: str) -> bool:
 
 @pytest.mark.parametrize("at", range(MAX_MESSAGE_LENGTH - len(SECRET), MAX_MESSAGE_LENGTH))
 @pytest.mark.parametrize("filler", [10, MAX_UNCUT_BYTES])
-def test_a_long_text_is_cut_once_it_is_masked(at: int, filler: int) -> None:
-    """Wherever the secret stands beside the cut, and however long the rest is."""
+def test_a_long_text_is_cut_after_redaction(at: int, filler: int) -> None:
+    """Wherever the secret is relative to the cut, and however long the rest is."""
     body: dict[str, Any] = {"message": f"{'-' * at}{SECRET}{'-' * 600}", "other": "." * filler}
 
     assert not leaks(refused(json.dumps(body).encode(), SECRET))
@@ -39,8 +39,8 @@ def test_a_long_text_is_cut_once_it_is_masked(at: int, filler: int) -> None:
 
 @pytest.mark.parametrize("shown", range(1, len(SECRET)))
 @pytest.mark.parametrize("is_json", [True, False])
-def test_the_bound_of_the_search_leaves_no_half(shown: int, is_json: bool) -> None:
-    """A body is so long that only its beginning is searched, and that ends inside a secret."""
+def test_the_limit_of_the_search_leaves_no_half(shown: int, is_json: bool) -> None:
+    """Only the beginning of a long body is searched, even if it ends inside a secret."""
     content = "\n".join(f"row {number} of a private file" for number in range(10_000))
     prefix = '{"message": "' if is_json else ""
     begun = (prefix + json.dumps(content)[1:-1]).encode()
@@ -54,7 +54,7 @@ def test_the_bound_of_the_search_leaves_no_half(shown: int, is_json: bool) -> No
 
 
 def test_a_text_that_is_too_long_to_be_searched_is_left_out() -> None:
-    """Its length is told, and the words beside it are there."""
+    """Its length is shown, and the other texts are kept."""
     text = refused(json.dumps({"problem": "x" * (MAX_REDACTED_BYTES + 1), "message": f"no {SECRET}"}).encode(), SECRET)
 
     assert f"no {REDACTED}" in text
@@ -62,8 +62,8 @@ def test_a_text_that_is_too_long_to_be_searched_is_left_out() -> None:
 
 
 @pytest.mark.parametrize("body", [[["\\" * 50] * 200_000], {"message": "\\" * 10_000_000}, {"a" * 1_000_000: "%" * 9}])
-def test_the_event_loop_is_not_stopped_by_a_refusal(body: Any) -> None:
-    """Of 10 MB, of which most is never searched for secrets."""
+def test_a_huge_error_response_does_not_block_the_event_loop(body: Any) -> None:
+    """Most of 10 MB is never searched for secrets."""
     data = json.dumps({"message": "no", "more": body}).encode()
     began = time.process_time()
 

@@ -1,4 +1,4 @@
-"""The shapes of what is sent to the service and what it replies."""
+"""Typed replies and payloads of the service, with the pure rules on them; only `Output` writes files."""
 
 from typing import TYPE_CHECKING
 

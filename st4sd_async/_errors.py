@@ -506,7 +506,7 @@ class InvalidName(InvalidPackage):
 class MissingRequirements(InvalidPackage):
     """The experiment needs something that this deployment lacks; nothing was pushed."""
 
-    advice = "meet its .requirements, as the .advice of each tells, or push it nevertheless with allow_missing=True"
+    advice = "meet its .requirements, as the .advice of each says, or push it anyway with allow_missing=True"
     requirements: tuple[Requirement, ...] = ()
     """What is missing."""
 

@@ -264,7 +264,7 @@ ASYNCHRONOUS = """
     "script", [BLOCKING, MULTIPROCESSING, ASYNCHRONOUS], ids=["blocking", "multiprocessing", "asynchronous"]
 )
 def test_a_client_in_a_forked_process_sends_nothing(server: LocalServer, script: str) -> None:
-    """It neither hangs nor takes connections from the first process, whatever ends it."""
+    """It neither hangs nor closes the connections of the first process, however it ends."""
     code = textwrap.dedent(FORKS) + textwrap.dedent(script)
     command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", code, server.url, server.api_key]
 

@@ -99,7 +99,7 @@ async def test_a_packed_bomb_takes_no_memory() -> None:
 
 @pytest.mark.parametrize("encoding", ["gzip", "what"])
 async def test_a_packed_answer_to_a_start_is_a_doubt(encoding: str) -> None:
-    """It was answered, and nobody knows with what."""
+    """It was answered, and the answer is unreadable."""
     answer = reply(200, gzip.compress(b'"demo-c52cd4-00000001"'), content_encoding=encoding)
     async with RawServer([answer]) as server, connect(server.url) as client:
         with pytest.raises(StartOutcomeUnknown, match="which was not asked for") as caught:
@@ -111,7 +111,7 @@ async def test_a_packed_answer_to_a_start_is_a_doubt(encoding: str) -> None:
 
 @pytest.mark.parametrize("status", [400, 404, 500])
 async def test_a_packed_refusal_keeps_its_status(status: int) -> None:
-    """Its words are not read, which the message tells."""
+    """Its body is not read, and the message says so."""
     answer = reply(status, gzip.compress(json.dumps({"message": "no"}).encode()), content_encoding="gzip")
     async with RawServer([answer]) as server, connect(server.url) as client:
         with pytest.raises(APIError, match="a body in the encoding gzip, which was not asked for") as caught:
@@ -122,7 +122,7 @@ async def test_a_packed_refusal_keeps_its_status(status: int) -> None:
 
 
 async def test_a_packed_page_of_a_proxy_that_has_no_service_is_waited_out() -> None:
-    """A 503 is one in any encoding."""
+    """A 503 is retried in any encoding."""
     answers = [reply(503, gzip.compress(b"<html>"), media="text/html", content_encoding="gzip"), reply(200, [])]
     async with RawServer(answers) as server, connect(server.url) as client:
         assert await client.instances.list() == []
@@ -132,7 +132,7 @@ async def test_a_packed_page_of_a_proxy_that_has_no_service_is_waited_out() -> N
 @pytest.mark.parametrize("media", ["application/json", "application/octet-stream", "text/html"])
 @pytest.mark.parametrize("is_chunked", [True, False])
 async def test_a_body_without_end_is_cut_at_the_bound(verb: Verb, media: str, is_chunked: bool) -> None:
-    """However it is sent, and whatever type it has; the connection ends with it."""
+    """However it is sent, and whatever its type; the connection is closed."""
     async with (
         RawServer([endless(media=media, is_chunked=is_chunked)]) as server,
         connect(server.url, max_body_bytes=BOUND) as client,
@@ -146,7 +146,7 @@ async def test_a_body_without_end_is_cut_at_the_bound(verb: Verb, media: str, is
 
 
 async def test_a_length_over_the_bound_is_refused_at_once() -> None:
-    """Before a byte of the body came."""
+    """Before the body is read."""
     lead = head(200, {"Content-Type": "application/json", "Content-Length": str(BOUND + 1)})
 
     async def answer(exchange: Exchange) -> None:
@@ -160,7 +160,7 @@ async def test_a_length_over_the_bound_is_refused_at_once() -> None:
 
 @pytest.mark.parametrize("size", [BOUND - 1, BOUND, BOUND + 1])
 async def test_the_bound_is_exact(size: int) -> None:
-    """What is as long as it may be is read."""
+    """A body of exactly the limit is read."""
     body = b"[" + b" " * (size - 2) + b"]"
     async with RawServer([reply(200, body)]) as server, connect(server.url, max_body_bytes=BOUND) as client:
         if size > BOUND:
@@ -172,7 +172,7 @@ async def test_the_bound_is_exact(size: int) -> None:
 
 @pytest.mark.parametrize("status", [400, 500])
 async def test_a_refusal_without_end_keeps_its_status(status: int) -> None:
-    """Its words are not read."""
+    """Its body is not read."""
     async with RawServer([endless(status)]) as server, connect(server.url, max_body_bytes=BOUND) as client:
         with pytest.raises(APIError, match=f"more than {BOUND} bytes") as caught:
             await client.status("demo-c52cd4-00000001")

@@ -57,7 +57,7 @@ BROKEN = [
 
 @pytest.mark.parametrize(("answer", "kind"), BROKEN)
 async def test_a_read_that_breaks_may_have_arrived_and_is_repeated(answer: Answer, kind: type[TransportError]) -> None:
-    """Nobody knows whether it arrived; the error says how often it was tried, which the server confirms."""
+    """The error gives the number of attempts, which the server confirms."""
     async with RawServer([answer]) as server, connect(server.url, timeout=SILENCE) as client:
         with pytest.raises(kind) as caught:
             await client.instances.list()
@@ -84,7 +84,7 @@ async def test_a_start_that_breaks_is_in_doubt_and_not_repeated(answer: Answer, 
 
 @pytest.mark.parametrize("attempts", [1, 2])
 async def test_a_kept_connection_that_closes_under_a_read_is_repeated_by_us_alone(attempts: int) -> None:
-    """The engine below repeats nothing by itself: what the server sees is what the policy allows."""
+    """aiohttp repeats nothing: the server sees as many requests as the policy allows."""
     answers = [reply(200, []), close(), reply(200, [])]
     async with RawServer(answers) as server, connect(server.url, retry=RetryPolicy(attempts=attempts)) as client:
         await client.instances.list()
@@ -104,7 +104,7 @@ async def test_a_kept_connection_that_closes_under_a_read_is_repeated_by_us_alon
 async def test_a_kept_connection_that_breaks_under_a_change_is_not_repeated_below_us(
     method: str, answer: Answer
 ) -> None:
-    """PUT and DELETE, which the engine takes for safe to repeat, are sent once if the policy says once."""
+    """PUT and DELETE, which aiohttp considers safe to repeat, are sent once if the policy says once."""
     answers = [reply(200, []), answer, reply(200, "OK")]
     async with RawServer(answers) as server, connect(server.url, retry=RetryPolicy(attempts=1)) as client:
         await client.instances.list()
@@ -132,7 +132,7 @@ async def test_a_start_that_breaks_after_others_is_in_doubt(answer: Answer) -> N
 
 @pytest.mark.parametrize("operation", ["list", "start"])
 async def test_a_refused_connection_proves_that_nothing_was_sent(operation: str, clock: FakeClock) -> None:
-    """A port that nobody listens on: not sent, tried as often as the policy says, a start like a read."""
+    """On a closed port, starts and reads are retried as often as the policy allows."""
     async with RawServer([], listening=False) as server, connect(server.url, clock) as client:
         with pytest.raises(ConnectFailed) as caught:
             await (client.instances.list() if operation == "list" else client.start("demo"))
@@ -144,7 +144,7 @@ async def test_a_refused_connection_proves_that_nothing_was_sent(operation: str,
 
 
 async def test_the_insides_of_engines_are_in_no_traceback(clock: FakeClock, caplog: pytest.LogCaptureFixture) -> None:
-    """Only the short way from the caller to the session; the log has all of it for who looks into defects."""
+    """Only the few frames from the caller to the session; the log has the whole traceback."""
     async with RawServer([], listening=False) as server, connect(server.url, clock) as client:
         with caplog.at_level("DEBUG", "st4sd_async"), pytest.raises(ConnectFailed) as caught:
             await client.start("demo")
@@ -157,7 +157,7 @@ async def test_the_insides_of_engines_are_in_no_traceback(clock: FakeClock, capl
 
 
 async def test_a_doubt_leaves_its_cause_in_the_log(clock: FakeClock, caplog: pytest.LogCaptureFixture) -> None:
-    """With the way through the engine, which is not in the traceback of the error."""
+    """With the frames of the engine, which are not in the traceback of the error."""
     async with RawServer([reset()]) as server, connect(server.url, clock) as client:
         with caplog.at_level("DEBUG", "st4sd_async"), pytest.raises(StartOutcomeUnknown) as caught:
             await client.start("demo")
@@ -199,7 +199,7 @@ async def test_an_unknown_host_proves_that_nothing_was_sent(operation: str) -> N
     ],
 )
 async def test_an_odd_answer_is_still_one_of_our_errors(data: bytes, status: int) -> None:
-    """Whatever headers say, the refusal comes out as ours, with its HTTP status."""
+    """Whatever the headers say, it is our error with the HTTP status."""
     async with RawServer([raw(data)]) as server, connect(server.url) as client:
         with pytest.raises(APIError) as caught:
             await client.instances.list()
@@ -210,7 +210,7 @@ async def test_an_odd_answer_is_still_one_of_our_errors(data: bytes, status: int
 
 @pytest.mark.parametrize("coding", ["gzip", "deflate", "br", "zstd", "nonsense"])
 async def test_a_body_in_a_coding_nobody_asked_for_is_ours_to_report(coding: str) -> None:
-    """A start whose answer claims to be compressed and is not is in doubt; nothing foreign comes out."""
+    """A start whose answer is falsely declared as compressed has an unknown outcome; no foreign error is raised."""
     async with RawServer([reply(200, b"garbage", content_encoding=coding)]) as server, connect(server.url) as client:
         with pytest.raises(StartOutcomeUnknown) as caught:
             await client.start("demo")
@@ -220,7 +220,7 @@ async def test_a_body_in_a_coding_nobody_asked_for_is_ours_to_report(coding: str
 
 
 async def test_a_body_without_a_length_that_ends_in_a_reset_is_not_complete() -> None:
-    """A download that is reset in its middle is lost, also if the server never said how long it would be."""
+    """A download that is reset in the middle fails, even if the server sent no length."""
 
     async def answer(exchange: Exchange) -> None:
         await exchange.send(head(200, {"Content-Type": "application/octet-stream"}) + b"the first half")
@@ -233,7 +233,7 @@ async def test_a_body_without_a_length_that_ends_in_a_reset_is_not_complete() ->
 
 
 async def test_no_answer_to_a_tls_greeting_is_a_failed_connection() -> None:
-    """A server that takes the connection and hangs up before TLS is made has seen no request, so it is tried again."""
+    """A server that closes the connection during the TLS handshake saw no request, so it is retried."""
     greeted = 0
 
     async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -294,7 +294,7 @@ PROVEN_UNSENT = {
     ids=lambda kind: kind.__name__,
 )
 def test_each_error_of_the_engine_claims_no_more_than_it_proves(kind: type[BaseException]) -> None:
-    """Only errors that come before the first byte are "never sent"; a class that is new in the engine is in doubt."""
+    """Only errors from before the first byte prove "never sent"; new classes of aiohttp do not."""
     error = translate_error(_made(kind), "POST", "https://st4sd.example/rs/experiments/demo/start")
 
     assert isinstance(error, TransportError)

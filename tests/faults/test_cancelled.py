@@ -108,7 +108,7 @@ async def test_the_list_that_the_note_names_has_the_metadata_of_the_run() -> Non
 
 
 async def test_wait_for_says_so_too(caplog: pytest.LogCaptureFixture) -> None:
-    """It makes a task of the call."""
+    """It runs the call in a task."""
     async with RawServer([never()]) as server, connect(server.url) as client:
         with pytest.raises(TimeoutError) as caught:
             await asyncio.wait_for(client.start("demo"), 0.2)
@@ -118,7 +118,7 @@ async def test_wait_for_says_so_too(caplog: pytest.LogCaptureFixture) -> None:
 
 
 async def test_the_answer_that_comes_within_a_second_is_in_both(caplog: pytest.LogCaptureFixture) -> None:
-    """The rest-uid is known then, and nothing has to be looked for."""
+    """The rest-uid is known then, so no search is needed."""
     release = asyncio.Event()
     async with RawServer([answered(release)]) as server, connect(server.url) as client:
         task = asyncio.create_task(client.start("demo"))
@@ -135,7 +135,7 @@ async def test_the_answer_that_comes_within_a_second_is_in_both(caplog: pytest.L
 
 
 async def test_a_second_cancellation_loses_nothing(caplog: pytest.LogCaptureFixture) -> None:
-    """Nor a third, and the answer is still waited for."""
+    """Neither does a third; the call still waits for the answer."""
     release = asyncio.Event()
     async with RawServer([answered(release)]) as server, connect(server.url) as client:
         task = asyncio.create_task(client.start("demo"))
@@ -171,7 +171,7 @@ async def test_a_failing_sibling_leaves_a_warning(caplog: pytest.LogCaptureFixtu
 
 @pytest.mark.parametrize("how", ["scope", "group", "native in scope"])
 async def test_a_cancel_scope_leaves_a_warning(how: str, caplog: pytest.LogCaptureFixture) -> None:
-    """Cancelled by anyio, which cancels again and again, and shields against itself alone."""
+    """anyio cancels repeatedly, and its shields do not stop ``Task.cancel()``."""
     release = asyncio.Event()
     async with RawServer([answered(release)]) as server, connect(server.url) as client:
         if how == "scope":
@@ -194,7 +194,7 @@ async def test_a_cancel_scope_leaves_a_warning(how: str, caplog: pytest.LogCaptu
 async def test_a_hundred_starts_cancelled_together_share_a_second(
     is_answered: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Eight were sent, and say so; the others waited for their turn, were never sent, and say nothing."""
+    """Eight were sent and are reported; the others were queued and never sent, and are not reported."""
     release = asyncio.Event()
     async with RawServer([answered(release)]) as server, connect(server.url, concurrency=8) as client:
         tasks = [asyncio.create_task(client.start("demo")) for _ in range(100)]
@@ -216,7 +216,7 @@ async def test_a_hundred_starts_cancelled_together_share_a_second(
 
 
 async def test_a_start_that_was_not_sent_says_nothing(caplog: pytest.LogCaptureFixture) -> None:
-    """It waits to try again, since nobody listens; it ends at once."""
+    """It is waiting to retry a refused connection, and ends at once."""
     clock = StandingClock()
     async with RawServer([], listening=False) as server, connect(server.url, clock) as client:
         task = asyncio.create_task(client.start("demo"))
@@ -264,7 +264,7 @@ async def test_a_start_that_is_refused_within_the_second_says_nothing(
 
 @pytest.mark.parametrize("answer", [reply(429, {"message": "slow down"}, retry_after="0"), sign_in()])
 async def test_a_start_that_is_cancelled_is_not_sent_again(answer: Answer, caplog: pytest.LogCaptureFixture) -> None:
-    """Nor with a new credential, whatever the answer to what was sent allows: nobody wants the instance any more."""
+    """Neither as a retry nor with a new credential: the caller no longer wants the instance."""
     release = asyncio.Event()
     keys = itertools.count()
     async with RawServer([after(release, answer), reply(200, UID)]) as server:
@@ -283,7 +283,7 @@ async def test_a_start_that_is_cancelled_is_not_sent_again(answer: Answer, caplo
 
 
 async def test_a_start_that_breaks_within_the_second_says_how(caplog: pytest.LogCaptureFixture) -> None:
-    """The reason of the doubt is in the words."""
+    """The report contains the reason."""
     release = asyncio.Event()
     async with RawServer([after(release, close())]) as server, connect(server.url) as client:
         task = asyncio.create_task(client.start("demo"))
@@ -332,7 +332,7 @@ OTHERS: dict[str, Callable[[Client], Awaitable[object]]] = {
 async def test_whatever_must_not_be_repeated_says_so(
     verb: Callable[[Client], Awaitable[object]], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Created or not, nobody knows; what to do is said."""
+    """The outcome is unknown, and the report says what to do."""
     async with RawServer([never()]) as server, connect(server.url) as client:
         task = asyncio.ensure_future(verb(client))
         await _sent(server)
@@ -347,7 +347,7 @@ async def test_whatever_must_not_be_repeated_says_so(
 
 
 async def test_a_read_that_is_cancelled_ends_at_once(caplog: pytest.LogCaptureFixture) -> None:
-    """It can be repeated, so there is nothing to say."""
+    """It can be repeated, so there is no report."""
     async with RawServer([never()]) as server, connect(server.url) as client:
         task = asyncio.create_task(client.instances.list())
         await _sent(server)
@@ -363,7 +363,7 @@ async def test_a_read_that_is_cancelled_ends_at_once(caplog: pytest.LogCaptureFi
 async def test_a_batch_that_is_left_early_says_it_in_its_journal_alone(
     server: LocalServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The start is written down as one in doubt; there is no second report of it."""
+    """The journal records the start as of unknown outcome; there is no second report."""
     server.faults.add("POST /experiments/*/start", Delay(60))
     async with Client(server.url, api_key=server.api_key) as client:
         await client.push(server.example("demo"))
@@ -378,7 +378,7 @@ async def test_a_batch_that_is_left_early_says_it_in_its_journal_alone(
 
 
 async def test_no_task_and_no_connection_is_left() -> None:
-    """When the call has ended, all of it has."""
+    """When the call has ended, nothing of it is left."""
     async with RawServer([never()]) as server, connect(server.url) as client:
         before = asyncio.all_tasks()
         task = asyncio.create_task(client.start("demo"))

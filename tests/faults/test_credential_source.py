@@ -86,7 +86,7 @@ FAILURES: dict[str, Callable[[], Any]] = {
 async def test_a_watch_outlasts_a_key_file_that_is_being_rewritten(
     server: LocalServer, tmp_path: Path, how: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Absent, empty or half written for 150 ms, and until it was looked at: the watch goes on to the end of the run."""
+    """Missing, empty or half written for 150 ms: the watch continues to the end of the run."""
     caplog.set_level(logging.INFO)
     file = tmp_path / "key"
     await anyio.to_thread.run_sync(file.write_text, server.api_key)
@@ -137,7 +137,7 @@ async def test_a_call_outlasts_a_key_file_that_is_being_rewritten(server: LocalS
 
 @pytest.mark.parametrize("kind", ["plain", "coroutine"])
 async def test_a_batch_outlasts_a_provider_that_fails(kind: str) -> None:
-    """While a token is renewed: nothing is in doubt, because nothing was sent, and each launch is started once."""
+    """While a token is renewed, nothing is sent, so no outcome is unknown; each launch is started once."""
     with LocalServer(speed=FACTOR, slots=1000) as server:
         source = Source(lambda: server.api_key)
         async with connect_quickly(server) as opened:
@@ -161,7 +161,7 @@ async def test_a_batch_outlasts_a_provider_that_fails(kind: str) -> None:
 @pytest.mark.parametrize("failure", FAILURES)
 @pytest.mark.parametrize("kind", ["plain", "coroutine"])
 async def test_a_provider_that_fails_for_good_is_reported(kind: str, failure: str, clock: FakeClock) -> None:
-    """As long as a service that is away is waited for; then the error says that nothing was sent, and why."""
+    """It is retried for as long as an unreachable service; then the error says that nothing was sent, and why."""
     source, policy = Source(), RetryPolicy(attempts=4)
     async with RawServer([reply(200, [])]) as server:
         config = settings(clock, retry=policy)
@@ -188,7 +188,7 @@ async def test_a_provider_that_fails_for_good_is_reported(kind: str, failure: st
 
 
 async def test_a_watch_reports_what_it_lacked(server: LocalServer, clock: FakeClock) -> None:
-    """It is tolerated until the time for waiting is over, as a service that is away is, and is the cause then."""
+    """It is tolerated until the timeout, as an unreachable service is, and then it is the cause."""
     source = Source(lambda: server.api_key)
     config = Config(clock=clock, poll_interval=1)
     async with Client(server.url, api_key=source.plain, config=config) as client:
@@ -206,7 +206,7 @@ async def test_a_watch_reports_what_it_lacked(server: LocalServer, clock: FakeCl
 
 @pytest.mark.parametrize("source", ["an absent file", "an empty file", *FAILURES])
 async def test_what_never_gave_a_credential_fails_at_once(source: str, tmp_path: Path, clock: FakeClock) -> None:
-    """On opening a client: a mistyped path is not waited for."""
+    """On opening a client: a mistyped path is not retried."""
     file = tmp_path / "key"
     if source == "an empty file":
         await anyio.to_thread.run_sync(file.write_text, "\n")
@@ -221,7 +221,7 @@ async def test_what_never_gave_a_credential_fails_at_once(source: str, tmp_path:
 
 @pytest.mark.parametrize("kind", ["plain", "coroutine", "file"])
 async def test_a_source_that_hangs_is_given_up(kind: str, tmp_path: Path) -> None:
-    """All who wait for it have the same time, not one after the other."""
+    """All calls that wait for it share one timeout."""
     release = threading.Event()
 
     async def coroutine() -> str:
@@ -259,7 +259,7 @@ async def test_a_source_that_hangs_is_given_up(kind: str, tmp_path: Path) -> Non
 
 
 async def test_what_a_provider_raises_does_not_bring_a_credential_out(clock: FakeClock) -> None:
-    """If it quotes one, it is no cause, and its words are masked."""
+    """If it quotes one, it is not the cause, and its text is redacted."""
     source = Source()
     inner, outer = ValueError(f"cannot renew {KEY}"), RuntimeError("renewal failed")
     outer.__cause__ = inner

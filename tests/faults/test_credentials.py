@@ -73,7 +73,7 @@ async def test_credentials_do_not_reach_another_port(given: dict[str, Any]) -> N
 
 @pytest.mark.parametrize("given", CREDENTIALS)
 async def test_credentials_do_not_reach_another_name_of_the_same_machine(given: dict[str, Any]) -> None:
-    """Who may answer for a name is not ours to know: only the name that was given counts."""
+    """Two names may belong to different servers, so only the given name counts."""
     async with RawServer([reply(200, [])]) as server, Client(server.url, config=settings(), **given) as client:
         await client._session.send(Call("GET", "files/", nothing, base_url=f"http://localhost:{server.port}/"))
 
@@ -83,7 +83,7 @@ async def test_credentials_do_not_reach_another_name_of_the_same_machine(given: 
 @pytest.mark.parametrize("given", CREDENTIALS)
 @pytest.mark.parametrize("with_port", [True, False], ids=["name:port", "name"])
 async def test_a_trusted_host_is_sent_the_credentials(given: dict[str, Any], with_port: bool) -> None:
-    """The user may vouch for another host."""
+    """The user may trust another host."""
     async with RawServer([reply(200, [])]) as server, RawServer([reply(200, [])]) as other:
         trusted = (f"127.0.0.1:{other.port}" if with_port else "127.0.0.1",)
         async with Client(server.url, config=settings(trusted_hosts=trusted), **given) as client:
@@ -94,7 +94,7 @@ async def test_a_trusted_host_is_sent_the_credentials(given: dict[str, Any], wit
 
 @pytest.mark.parametrize("given", CREDENTIALS)
 async def test_a_refusal_elsewhere_does_not_bring_the_credentials_out(given: dict[str, Any]) -> None:
-    """A sign-in page of a host that is not trusted is an error, not a reason to send what it asks for."""
+    """The sign-in page of an untrusted host is an error, and no reason to send credentials."""
     async with (
         RawServer([reply(200, [])]) as server,
         RawServer([sign_in()]) as other,
@@ -112,7 +112,7 @@ async def test_a_refusal_elsewhere_does_not_bring_the_credentials_out(given: dic
 async def test_a_redirect_is_not_followed_with_or_without_credentials(
     given: dict[str, Any], status: int, where: str
 ) -> None:
-    """Its target sees nothing at all, be it elsewhere or on the same server."""
+    """Its target gets no request, on another server or the same one."""
     async with RawServer([reply(200, [])]) as other, RawServer([reply(200, [])]) as server:
         target = other.url if where == "elsewhere" else server.url
         server.answers = [raw(head(status, {"Location": f"{target}/next", "Content-Length": "0"}))]
@@ -157,7 +157,7 @@ async def test_cookies_of_the_server_are_never_sent_back(given: dict[str, Any]) 
 )
 @pytest.mark.parametrize("url", ["http://st4sd.example", "http://10.0.0.7:8080/rs", "http://127.0.0.1.example"])
 def test_credentials_are_not_given_to_a_client_in_clear_text(given: dict[str, Any], url: str) -> None:
-    """Plain http beyond this machine is refused when the client is made; the error names the way out."""
+    """Plain http to another machine is refused when the client is made; the error says what to do."""
     with pytest.raises(ConfigError, match="https") as caught:
         Client(url, **given)
 
@@ -168,7 +168,7 @@ def test_credentials_are_not_given_to_a_client_in_clear_text(given: dict[str, An
 @pytest.mark.parametrize("url", ["http://localhost:8080", "http://127.0.0.1", "http://[::1]:8080/rs"])
 @pytest.mark.parametrize("given", CREDENTIALS)
 def test_credentials_may_go_to_this_machine_in_clear_text(given: dict[str, Any], url: str) -> None:
-    """What stays on this machine may be plain http."""
+    """Plain http within this machine is allowed."""
     assert Client(url, **given)
 
 
@@ -213,13 +213,13 @@ HOME = "https://st4sd.example/"
     ],
 )
 def test_credentials_belong_to_one_origin(url: str, home: str, trusted: tuple[str, ...], may: bool) -> None:
-    """Scheme, host and port must be those of the deployment, or the host must be vouched for; never in clear text."""
+    """Scheme, host and port must be those of the deployment, or the host must be trusted; never unencrypted."""
     assert may_carry_credentials(urlsplit(url), urlsplit(home), trusted) is may
 
 
 @pytest.mark.parametrize("name", ["api_key", "auth_token"])
 async def test_a_file_is_read_again(name: str, tmp_path: Path) -> None:
-    """A secret that is mounted and rotated is used as it is at that moment."""
+    """A mounted secret may be rotated at any time."""
     file = tmp_path / "secret"
     file.write_text("fake-one\n")
     async with (
@@ -280,7 +280,7 @@ class _Provider:
 @pytest.mark.parametrize("kind", ["sync", "coroutine", "awaitable"])
 @pytest.mark.parametrize("name", ["api_key", "auth_token"])
 async def test_an_expired_credential_is_renewed_within_the_same_call(kind: str, name: str) -> None:
-    """The provider is asked once more, the caller notices nothing, and the new credential is kept."""
+    """The provider is called once more, the call succeeds, and the new credential is kept."""
     provider = _Provider()
     source = getattr(provider, kind)
     async with (
@@ -316,7 +316,7 @@ async def test_many_calls_refused_at_once_ask_the_provider_once_more(kind: str) 
 
 
 async def test_a_provider_is_not_asked_for_what_it_gave() -> None:
-    """As long as nobody refuses it, a credential is asked for once."""
+    """A provider is called once until its credential is refused."""
     provider = _Provider()
     async with (
         RawServer([reply(200, [])]) as server,
@@ -349,7 +349,7 @@ async def test_a_credential_that_cannot_be_renewed_is_told_with_the_page_that_gi
 @pytest.mark.parametrize("status", [401, 403])
 @pytest.mark.parametrize("body", [SIGN_IN, b""], ids=["page", "nothing"])
 async def test_entering_proves_the_login(status: int, body: bytes) -> None:
-    """A refused login is told at the door, and the connections are closed."""
+    """A refused login is an error on entering, and the connections are closed."""
     async with RawServer([reply(status, body, media="text/html")]) as server:
         client = Client(server.url, auth_token=TOKEN, config=settings(validate=True))
         with pytest.raises(Unauthorized):

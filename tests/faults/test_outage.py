@@ -95,7 +95,7 @@ def steady_pauses() -> Iterator[None]:
 
 @pytest.mark.parametrize("call", CALLS)
 async def test_a_call_outlasts_a_minute_of_refused_connections(call: str) -> None:
-    """With the settings that nobody changed."""
+    """With the default settings."""
     verb, answer = CALLS[call]
     server = RawServer([reply(200, answer)], listening=False)
     clock = Meanwhile(RESTART, server.listen)
@@ -109,7 +109,7 @@ async def test_a_call_outlasts_a_minute_of_refused_connections(call: str) -> Non
 @pytest.mark.parametrize("status", [502, 503])
 @pytest.mark.parametrize("call", CALLS)
 async def test_a_call_outlasts_a_minute_of_a_proxy_without_a_backend(call: str, status: int) -> None:
-    """As above; and what is asked of the proxy meanwhile is little."""
+    """With the default settings, and with few requests."""
     clock = Meanwhile(RESTART)
     verb, answer = CALLS[call]
     async with (
@@ -122,7 +122,7 @@ async def test_a_call_outlasts_a_minute_of_a_proxy_without_a_backend(call: str, 
 
 
 async def test_a_call_outlasts_a_minute_that_it_is_asked_to_wait() -> None:
-    """By Retry-After, again and again."""
+    """By repeated Retry-After."""
     clock = Meanwhile(RESTART)
     async with (
         RawServer([away(503, clock, reply(200, []), retry_after="59")]) as server,
@@ -134,7 +134,7 @@ async def test_a_call_outlasts_a_minute_that_it_is_asked_to_wait() -> None:
 
 
 async def test_a_start_outlasts_refused_connections_and_is_sent_once() -> None:
-    """What was refused was not sent."""
+    """A refused connection proves that nothing was sent."""
     server = RawServer([reply(200, RUN)], listening=False)
     clock = Meanwhile(RESTART, server.listen)
     async with server, connect(server.url, clock, retry=RetryPolicy()) as client:
@@ -167,7 +167,7 @@ async def test_a_batch_script_begins_while_the_service_restarts() -> None:
 
 @pytest.mark.parametrize("seed", range(100))
 async def test_a_minute_is_outlasted_whatever_the_jitter(seed: int) -> None:
-    """Certainly, and not only probably: nothing but the time ends it. And it ends in time if the service stays away."""
+    """Only the time limit ends it, whatever the random pauses; and it does end if the service does not return."""
     random.seed(seed)
     for end in (RESTART, 1e9):
         clock, attempts = Meanwhile(end), 0
@@ -191,7 +191,7 @@ async def test_a_minute_is_outlasted_whatever_the_jitter(seed: int) -> None:
 
 
 async def test_a_permanent_error_is_told_at_once(clock: FakeClock) -> None:
-    """However patient the policy."""
+    """Whatever the policy."""
     answers = [reply(status, {"message": "no"}) for status in (400, 401, 403, 404, 409, 500)]
     async with RawServer(answers) as server, connect(server.url, clock, retry=RetryPolicy()) as client:
         for _ in answers:
@@ -205,7 +205,7 @@ async def test_a_permanent_error_is_told_at_once(clock: FakeClock) -> None:
 async def test_a_proxy_that_refuses_for_good_is_told_at_once(
     status: int, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One that finds nobody behind it, with 502 or 503, is waited for."""
+    """Only 502 and 503 mean that its backend may return."""
     async with RawServer([reply(status, b"no", media="text/html")]) as proxy:
         monkeypatch.setenv("HTTPS_PROXY", proxy.url)
         async with connect("https://st4sd.invalid", clock, retry=RetryPolicy()) as client:
@@ -219,7 +219,7 @@ async def test_a_proxy_that_refuses_for_good_is_told_at_once(
 async def test_a_name_that_does_not_resolve_is_given_up_after_10_s(
     clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Patience is for a host that answered or a port that refused."""
+    """Only a host that answered, or a port that refused, is retried for longer."""
 
     def resolve(*_: object, **__: object) -> None:
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
@@ -320,7 +320,7 @@ async def test_many_calls_that_wait_warn_once(caplog: pytest.LogCaptureFixture) 
 
 
 async def test_each_outage_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
-    """The second is another one, because the service answered in between; and a short spell is none."""
+    """The second one counts because the service answered in between; a short one does not count."""
     clock = Meanwhile(RESTART)
     async with (
         RawServer([away(503, clock, reply(200, []))]) as server,
@@ -343,7 +343,7 @@ async def test_each_outage_is_warned_of(caplog: pytest.LogCaptureFixture) -> Non
 
 
 async def test_a_long_wait_ends_at_once_when_it_is_cancelled() -> None:
-    """And shows nothing any more."""
+    """The progress ends too."""
     updates: list[ProgressUpdate] = []
     async with (
         RawServer([reply(503, {"message": "busy"}, retry_after="60")]) as server,
@@ -383,7 +383,7 @@ def test_a_refusal_is_told_from_silence() -> None:
 
 
 async def test_a_watch_warns_once_within_ten_seconds_and_goes_on(caplog: pytest.LogCaptureFixture) -> None:
-    """As a call does: who only watches is told that the service is away, and for how long it was silent."""
+    """As a call does; the warning says for how long the service was silent."""
     async with LocalServer(speed=0) as server:
 
         async def back() -> None:
@@ -408,7 +408,7 @@ async def test_a_watch_warns_once_within_ten_seconds_and_goes_on(caplog: pytest.
 
 
 async def test_a_watch_does_not_warn_of_what_is_over_within_seconds(caplog: pytest.LogCaptureFixture) -> None:
-    """One failed answer between good ones is nobody's concern."""
+    """Single failures between successes are not reported."""
     async with LocalServer(speed=0) as server:
         config = settings(Meanwhile(RESTART, lambda: server.advance(60)))
         async with Client(server.url, api_key=server.api_key, config=config) as client:

@@ -100,7 +100,7 @@ async def test_no_secret_in_a_refusal_of_our_own(
     ],
 )
 def test_no_secret_in_a_setting_that_is_refused(make: Callable[[], Client]) -> None:
-    """A client that cannot be made says why without quoting a credential."""
+    """The error says what is wrong without quoting a credential."""
     with pytest.raises(ConfigError) as caught:
         make()
 

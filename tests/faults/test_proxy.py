@@ -50,7 +50,7 @@ NO_TUNNEL: dict[str, Answer] = {
 async def test_a_tunnel_that_is_refused_or_garbled_proves_that_nothing_was_sent(
     answer: Answer, behind: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The proxy saw who was asked for, not what was asked: no start is in doubt, and none is left out of a retry."""
+    """The proxy saw the host and not the request, so the outcome of a start is known and it is retried."""
     monkeypatch.setattr(_transport, "CONNECT_TIMEOUT_SECONDS", SILENCE)
     async with RawServer([answer]) as proxy:
         behind(proxy)
@@ -95,7 +95,7 @@ async def test_a_proxy_that_cannot_be_used_is_named_and_not_quoted(
 
 
 async def test_a_proxy_that_is_not_needed_is_not_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One for other hosts may be of any kind."""
+    """The setting for other hosts is not checked."""
     monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:1")
     monkeypatch.setenv("NO_PROXY", "st4sd.invalid")
 
@@ -105,7 +105,7 @@ async def test_a_proxy_that_is_not_needed_is_not_looked_at(monkeypatch: pytest.M
 
 @pytest.mark.parametrize("given", ["api_key", "auth_token"])
 async def test_a_credential_that_no_header_can_hold_is_refused_unquoted(given: str) -> None:
-    """Characters beyond ASCII are no part of a key or a token; the setting is named."""
+    """Keys and tokens are ASCII; the error names the setting."""
     secret: Any = {given: f"{KEY}\u2603"}
     with pytest.raises(ConfigError, match=given) as caught:
         Client(HOME, **secret)
@@ -122,7 +122,7 @@ async def test_a_credential_that_no_header_can_hold_is_refused_unquoted(given: s
 async def test_no_credential_reaches_the_proxy_and_its_password_nobody(
     answer: Answer | None, given: dict[str, Any], behind: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The tunnel is asked for without our credentials, and the proxy's own stay out of errors and logs."""
+    """The tunnel is requested without our credentials, and the proxy's password appears in no error or log."""
     caplog.set_level(logging.DEBUG)
     async with RawServer([answer or close()], listening=answer is not None) as proxy:
         behind(proxy)
@@ -147,7 +147,7 @@ async def test_a_plain_start_through_a_proxy_that_fails_is_in_doubt(behind: Any)
 
 
 async def test_this_machine_is_asked_directly(behind: Any) -> None:
-    """What is sent to this machine in clear text does not take the way over a proxy."""
+    """Unencrypted requests to this machine do not go through a proxy."""
     async with RawServer([reply(200, [])]) as proxy, RawServer([reply(200, [])]) as server:
         behind(proxy)
         async with Client(server.url, api_key=KEY, config=settings()) as client:

@@ -73,7 +73,7 @@ async def test_a_push_survives_what_passes(answer: Answer) -> None:
 
 @pytest.mark.parametrize("answer", PASSING)
 async def test_a_put_survives_what_passes(answer: Answer) -> None:
-    """Setting tags twice is setting them."""
+    """Setting tags twice has the same result."""
     call = Call("PUT", "experiments/demo/tag", nothing, replay=Replay.REPEAT, params={"newTags": "latest"})
     async with RawServer([answer, reply(200, "OK")]) as server, connect(server.url, timeout=SILENCE) as client:
         await client._session.send(call)
@@ -94,7 +94,7 @@ async def test_a_delete_survives_what_passes(answer: Answer) -> None:
 @pytest.mark.parametrize("first", [close(), reset(), never(), reply(502, HTML), reply(504, HTML)])
 @pytest.mark.parametrize("second", [GONE, reply(404, {"message": "gone"})], ids=["400", "404"])
 async def test_a_repeated_delete_that_finds_nothing_is_done(first: Answer, second: Answer) -> None:
-    """If the first delete may have arrived, that nothing is left is what was wanted."""
+    """If the first delete may have arrived, a 404 means success."""
     async with RawServer([first, second]) as server, connect(server.url, timeout=SILENCE) as client:
         await client.delete("demo-1")
 
@@ -103,7 +103,7 @@ async def test_a_repeated_delete_that_finds_nothing_is_done(first: Answer, secon
 
 @pytest.mark.parametrize("answer", [GONE, reply(404, {"message": "gone"})], ids=["400", "404"])
 async def test_a_first_delete_that_finds_nothing_is_an_error(answer: Answer) -> None:
-    """A misspelt id is told."""
+    """A misspelt id is an error."""
     async with RawServer([answer]) as server, connect(server.url) as client:
         with pytest.raises(UnknownRun):
             await client.delete("demo-1")
@@ -140,7 +140,7 @@ async def test_a_repeated_delete_of_an_experiment_is_done_too() -> None:
 
 @pytest.mark.parametrize("status", [300, 302, 400, 401, 403, 404, 405, 409, 413, 415])
 async def test_a_refusal_is_not_asked_for_twice(status: int, clock: FakeClock) -> None:
-    """What will not pass by itself is told at once."""
+    """A permanent error is raised at once."""
     async with (
         RawServer([reply(status, {"message": "no"})]) as server,
         connect(server.url, clock, retry=RetryPolicy(attempts=5)) as client,
@@ -208,7 +208,7 @@ async def test_a_service_that_asks_for_no_pause_is_spared_all_the_same(asked: st
 
 
 async def test_a_start_is_not_sent_again_for_a_retry_after_that_is_no_number(clock: FakeClock) -> None:
-    """It asks for nothing."""
+    """An invalid header counts as missing."""
     answers = [reply(429, {"message": "busy"}, retry_after="nan")]
     async with RawServer(answers) as server, connect(server.url, clock, retry=RetryPolicy()) as client:
         with pytest.raises(RateLimited) as caught:
@@ -230,7 +230,7 @@ async def test_nonsense_in_retry_after_hurts_nobody(asked: str, clock: FakeClock
 
 
 async def test_no_answer_above_the_limits_hides_the_last_error() -> None:
-    """What comes out is the last thing that happened, not the first."""
+    """The last error is raised, not the first."""
     answers = [close(), reply(429, {"message": "busy"})]
     async with RawServer(answers) as server, connect(server.url) as client:
         with pytest.raises(RateLimited):
@@ -252,7 +252,7 @@ async def _call(client: Client, operation: str) -> Any:
 )
 @pytest.mark.parametrize("how", ["move_on_after", "task"])
 async def test_cancellation_passes_at_once(operation: str, answer: Answer, how: str) -> None:
-    """Whoever cancels is obeyed, while a request waits and in a pause between two; nothing more is sent."""
+    """Cancellation takes effect during a request and during a pause; nothing more is sent."""
     async with RawServer([answer]) as server, connect(server.url, StandingClock(), timeout=30) as client:
         began = time.monotonic()
         if how == "task":
@@ -288,7 +288,7 @@ async def test_a_deadline_around_several_attempts_holds() -> None:
 
 
 async def test_a_call_that_is_cancelled_in_the_queue_is_never_sent() -> None:
-    """Waiting for a free place is no reason to be sent later."""
+    """A call that waits for the limiter is not sent later."""
     async with (
         RawServer([never()]) as server,
         connect(server.url, concurrency=1, timeout=30) as client,

@@ -237,7 +237,7 @@ async def test_secrets_did_reach_the_service() -> None:
 
 
 async def test_a_message_keeps_what_is_no_secret() -> None:
-    """What the service says beside the secret is what people need."""
+    """The rest of the message is what the user needs."""
     answer = echo(400, lambda exchange: {"message": f"variable scale is bad in {json.dumps(_sent(exchange))}"})
     async with RawServer([answer]) as server, Client(server.url, api_key=KEY, config=settings()) as client:
         error = await outcome(lambda: client.start("demo", payload()))
@@ -260,7 +260,7 @@ async def test_a_big_file_is_hidden_and_the_words_about_it_stay() -> None:
 
 
 async def test_a_credential_that_was_replaced_stays_hidden() -> None:
-    """A refused credential is not quoted after a new one has come either: it may be good elsewhere."""
+    """A refused credential is still redacted after it was renewed: it may be valid elsewhere."""
     given = iter([KEY, TOKEN])
     first: list[str] = []
 
@@ -286,7 +286,7 @@ LISTED = "demo-c52cd4-00000001"
 
 @pytest.mark.parametrize("text", QUOTED, ids=["whole", "cut"])
 async def test_a_warning_about_a_reply_quotes_no_credential(text: str, caplog: pytest.LogCaptureFixture) -> None:
-    """What cannot be read in a good reply is named in the log, and may be what the service was sent."""
+    """A log message about an unreadable response may quote the request."""
     answers = [
         reply(200, [{"id": text, "status": {}}, {"id": LISTED, "status": {}}]),
         reply(200, {text: "https://user:password@x.example/", "good": "https://x.example/"}),

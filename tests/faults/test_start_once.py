@@ -63,7 +63,7 @@ DOUBTFUL = [
 
 @pytest.mark.parametrize("answer", DOUBTFUL)
 async def test_a_start_that_may_have_arrived_is_sent_once(answer: Answer, clock: FakeClock) -> None:
-    """The service sees one POST, the caller learns that the outcome is unknown, at once."""
+    """The service sees one POST, and the caller gets `StartOutcomeUnknown` at once."""
     answers = [answer, reply(200, "demo-second")]
     async with RawServer(answers) as server, connect(server.url, clock, retry=PATIENT, timeout=SILENCE) as client:
         with pytest.raises(StartOutcomeUnknown) as caught:
@@ -77,7 +77,7 @@ async def test_a_start_that_may_have_arrived_is_sent_once(answer: Answer, clock:
 
 @pytest.mark.parametrize("answer", DOUBTFUL[:6])
 async def test_other_calls_that_create_are_sent_once_too(answer: Answer) -> None:
-    """Whatever is marked as not to be done twice has the same promise, and an error of its own."""
+    """Every call that must not be repeated is sent once, with an error of its own."""
     call = Call("POST", "datasets/s3/mine", nothing, replay=Replay.ONCE, content=b"{}")
     async with RawServer([answer]) as server, connect(server.url, retry=PATIENT, timeout=SILENCE) as client:
         with pytest.raises(OutcomeUnknown):
@@ -87,7 +87,7 @@ async def test_other_calls_that_create_are_sent_once_too(answer: Answer) -> None
 
 
 async def test_a_start_is_repeated_while_nobody_listens(clock: FakeClock) -> None:
-    """A refused connection proves that nothing was sent; once somebody listens, the start is made, once."""
+    """A refused connection proves that nothing was sent; once the port is open, the start is sent once."""
     async with RawServer([reply(200, "demo-c52cd4-00000001")], listening=False) as server:
         clock.meanwhile = server.listen
         async with connect(server.url, clock, retry=PATIENT) as client:
@@ -99,7 +99,7 @@ async def test_a_start_is_repeated_while_nobody_listens(clock: FakeClock) -> Non
 
 
 async def test_a_start_that_breaks_after_refused_connections_is_in_doubt(clock: FakeClock) -> None:
-    """What was proven for an earlier attempt is not taken for proven of the last."""
+    """What an earlier attempt proved does not hold for the last one."""
     async with RawServer([close(), reply(200, "demo-c52cd4-00000001")], listening=False) as server:
         clock.meanwhile = server.listen
         async with connect(server.url, clock, retry=PATIENT) as client:
@@ -139,7 +139,7 @@ async def test_a_start_that_breaks_with_the_new_credential_is_in_doubt() -> None
 
 
 async def test_a_start_refused_twice_is_not_sent_a_third_time() -> None:
-    """A new credential that is refused too is the end of it."""
+    """If the new credential is refused too, that is an error."""
     given = iter(["fake-old", "fake-new", "fake-newer"])
     async with (
         RawServer([sign_in()]) as server,
@@ -152,7 +152,7 @@ async def test_a_start_refused_twice_is_not_sent_a_third_time() -> None:
 
 
 async def test_a_start_refused_at_the_door_is_not_repeated_with_the_same_credential() -> None:
-    """Where the provider has nothing else to give, asking again is pointless."""
+    """If the provider returns the same credential, there is no retry."""
     async with (
         RawServer([sign_in(), reply(200, "demo-c52cd4-00000001")]) as server,
         Client(server.url, api_key=lambda: "fake-same", config=settings(retry=PATIENT)) as client,
@@ -164,7 +164,7 @@ async def test_a_start_refused_at_the_door_is_not_repeated_with_the_same_credent
 
 
 async def test_a_start_that_the_service_itself_forbids_is_not_repeated() -> None:
-    """A 403 with a JSON message comes from behind the door, where it may not be asked twice."""
+    """A 403 with a JSON message comes from the service itself, which saw the start."""
     given = iter(["fake-old", "fake-new"])
     async with (
         RawServer([reply(403, {"message": "not yours"}), reply(200, "demo-c52cd4-00000001")]) as server,
@@ -177,7 +177,7 @@ async def test_a_start_that_the_service_itself_forbids_is_not_repeated() -> None
 
 
 async def test_a_start_waits_the_seconds_it_is_asked_to(clock: FakeClock) -> None:
-    """429 with Retry-After means not started, come again: that is done after that time, not earlier."""
+    """429 with Retry-After means that nothing was started; the start is sent again after that time."""
     answers = [reply(429, {"message": "slow down"}, retry_after="7"), reply(200, "demo-c52cd4-00000001")]
     async with RawServer(answers) as server, connect(server.url, clock, retry=PATIENT) as client:
         run = await client.start("demo")
@@ -188,7 +188,7 @@ async def test_a_start_waits_the_seconds_it_is_asked_to(clock: FakeClock) -> Non
 
 
 async def test_a_start_waits_until_the_date_it_is_given(clock: FakeClock) -> None:
-    """Retry-After may be a date; what is left until then is waited."""
+    """Retry-After may be a date."""
     date = format_datetime(datetime.now(UTC) + timedelta(seconds=30), usegmt=True)
     answers = [reply(429, {"message": "slow down"}, retry_after=date), reply(200, "demo-c52cd4-00000001")]
     async with RawServer(answers) as server, connect(server.url, clock, retry=PATIENT) as client:
@@ -200,7 +200,7 @@ async def test_a_start_waits_until_the_date_it_is_given(clock: FakeClock) -> Non
 
 
 async def test_a_start_asked_to_slow_down_without_a_time_is_refused(clock: FakeClock) -> None:
-    """429 without Retry-After is the caller's to decide, at once."""
+    """429 without Retry-After is raised at once."""
     async with (
         RawServer([reply(429, {"message": "slow down"})]) as server,
         connect(server.url, clock, retry=PATIENT) as client,
@@ -235,7 +235,7 @@ async def test_a_start_that_was_refused_is_not_repeated(
 
 @pytest.mark.parametrize("status", [300, 301, 302, 303, 304, 307, 308])
 async def test_a_redirected_start_is_an_error_and_not_followed(status: int) -> None:
-    """A redirect would turn a start into a GET, or send it elsewhere: nobody follows it, nobody repeats it."""
+    """A redirect would turn a start into a GET, or send it elsewhere, so it is neither followed nor retried."""
     async with RawServer([reply(200, "demo-c52cd4-00000001")]) as elsewhere:
         lead = head(status, {"Location": f"{elsewhere.url}/rs/experiments/demo/start", "Content-Length": "0"})
         async with RawServer([raw(lead)]) as server, connect(server.url, retry=PATIENT) as client:
@@ -248,7 +248,7 @@ async def test_a_redirected_start_is_an_error_and_not_followed(status: int) -> N
 
 
 async def test_a_start_after_the_kept_connection_was_closed_succeeds() -> None:
-    """A connection that the server has closed meanwhile is not the one that a start is sent on."""
+    """A start is not sent on a connection that the server has closed."""
     async with (
         RawServer([then_close(reply(200, [])), reply(200, "demo-c52cd4-00000001")]) as server,
         connect(server.url) as client,
@@ -264,7 +264,7 @@ async def test_a_start_after_the_kept_connection_was_closed_succeeds() -> None:
 
 
 async def test_no_start_is_sent_on_a_connection_that_was_idle_for_two_seconds() -> None:
-    """Proxies close idle connections, and a start may not meet that moment: idle ones are left alone."""
+    """Proxies close idle connections, so a start does not use one."""
     async with (
         RawServer([reply(200, []), *[reply(200, [])] * 3, reply(200, "demo-c52cd4-00000001")]) as server,
         connect(server.url) as client,

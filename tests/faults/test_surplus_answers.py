@@ -100,7 +100,7 @@ def doubled(moment: Moment, body: Callable[[int], Any], surplus: Callable[[int],
 async def test_no_read_gets_the_answer_to_another(
     moment: Moment, served: Callable[[list[Answer]], RawServer], connected: Callable[[RawServer], Client]
 ) -> None:
-    """Whenever the surplus comes before the next request, each request gets what was said to it."""
+    """If the surplus answer arrives before the next request, each request gets its own answer."""
     answer = doubled(moment, lambda n: {f"out{n}": {}}, lambda _: {"surplus": {}})
     async with served([answer]) as server, connected(server) as client:
         found = []
@@ -200,7 +200,7 @@ NOT_OF_DEMO = [
 @pytest.mark.parametrize("answer", NOT_OF_DEMO)
 @pytest.mark.parametrize("identifier", ["demo", "demo:latest", "demo@sha256xc52cd4"])
 async def test_an_answer_that_is_no_id_of_the_package_is_a_doubt(answer: str, identifier: str) -> None:
-    """Something was started, maybe; nobody gets a handle on a run that is not his."""
+    """An instance may have been started, but no caller gets another's run."""
     async with RawServer([reply(200, answer)]) as server, connect(server.url) as client:
         with pytest.raises(StartOutcomeUnknown) as caught:
             await client.start(identifier, INPUTS)

@@ -43,7 +43,7 @@ async def _start(server: RawServer, verify: Any, clock: FakeClock) -> str:
 
 
 async def test_an_unknown_authority_is_refused_by_default(authority: trustme.CA, clock: FakeClock) -> None:
-    """No setting at all means checked; trying again would not help; the error names the way out."""
+    """Verification is the default; a failure is not retried, and the error says what to do."""
     async with _server(authority) as server:
         with pytest.raises(ConnectFailed) as caught:
             await _start(server, True, clock)
@@ -61,7 +61,7 @@ async def test_an_unknown_authority_is_refused_by_default(authority: trustme.CA,
 
 
 async def test_another_authority_does_not_help(authority: trustme.CA, tmp_path: Path, clock: FakeClock) -> None:
-    """A named authority replaces the usual ones and vouches only for what it signed."""
+    """A given authority replaces the default ones."""
     trustme.CA().cert_pem.write_to_path(str(tmp_path / "other.pem"))
     async with _server(authority) as server:
         with pytest.raises(ConnectFailed) as caught:
@@ -105,7 +105,7 @@ async def test_the_authority_may_come_from_the_environment(
 async def test_a_certificate_for_another_host_is_refused(
     authority: trustme.CA, tmp_path: Path, clock: FakeClock
 ) -> None:
-    """A good signature under the wrong name is no good."""
+    """A valid signature is not enough if the name is wrong."""
     authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
     async with _server(authority, "other.example") as server:
         with pytest.raises(ConnectFailed) as caught:
@@ -181,7 +181,7 @@ async def test_plain_http_where_tls_is_due_is_a_failed_connection() -> None:
 
 
 async def test_silence_while_tls_is_made_proves_that_nothing_was_sent() -> None:
-    """A connection that is not ready within the time for connecting carried no request, so it is no doubt."""
+    """A connection that was not ready in time carried no request, so the outcome is known."""
     # Takes the five seconds that a connection may take, in real time.
     async with (
         _greeting(None) as url,

@@ -22,9 +22,9 @@ from st4sd_async import (
     UserMetadata,
 )
 from st4sd_async.local import Html, LocalServer, Reply
-from tests.results.scenes import INPUTS, ServersClock, upsert
-from tests.results.scenes import clock as clock
-from tests.results.scenes import server as server
+from tests.results.demo_runs import INPUTS, ServersClock, upsert
+from tests.results.demo_runs import clock as clock
+from tests.results.demo_runs import server as server
 
 pytestmark = pytest.mark.anyio
 

@@ -15,10 +15,10 @@ import pytest
 from st4sd_async import Client, Config, ConfigError, Download, DownloadFailed, NotFound, ServerError, Unauthorized
 from st4sd_async.local import Delay, Html, LocalServer, Reply
 from tests.faults.raw import Exchange, RawServer, after, reply
-from tests.results.scenes import DEMO, GATEWAY, JSON, REGISTRY, ServersClock, finished, upsert, uri, whole
-from tests.results.scenes import client as client
-from tests.results.scenes import clock as clock
-from tests.results.scenes import server as server
+from tests.results.demo_runs import DEMO, GATEWAY, JSON, REGISTRY, ServersClock, finished, upsert, uri, whole
+from tests.results.demo_runs import client as client
+from tests.results.demo_runs import clock as clock
+from tests.results.demo_runs import server as server
 
 pytestmark = pytest.mark.anyio
 

@@ -9,9 +9,9 @@ import pytest
 
 from st4sd_async import Client, Config, InvalidPayload, Launch
 from st4sd_async.local import LocalServer
-from tests.results.scenes import ServersClock
-from tests.results.scenes import clock as clock
-from tests.results.scenes import server as server
+from tests.results.demo_runs import ServersClock
+from tests.results.demo_runs import clock as clock
+from tests.results.demo_runs import server as server
 
 pytestmark = pytest.mark.anyio
 

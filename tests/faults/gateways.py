@@ -1,4 +1,4 @@
-"""Gateways of a test's own: one that hands on what it is asked, scripted ones, and what must hold of a target."""
+"""Gateways for tests: one that forwards requests, scripted ones; and checks of targets."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ INPUTS = [{"filename": "molecules.csv", "content": "index,smiles\n0,CCO\n1,NAN\n
 
 
 def register(server: LocalServer, address: str) -> None:
-    """Let the registry tell that the gateway is elsewhere."""
-    told = {GATEWAY: {"unique_id": GATEWAY, "host": address, "label": GATEWAY}}
-    server.faults.add(REGISTRY, Reply(200, {"Content-Type": "application/json"}, json.dumps(told).encode()), None)
+    """Register another address of the gateway."""
+    entry = {GATEWAY: {"unique_id": GATEWAY, "host": address, "label": GATEWAY}}
+    server.faults.add(REGISTRY, Reply(200, {"Content-Type": "application/json"}, json.dumps(entry).encode()), None)
 
 
 def forward(server: LocalServer, *, piece: int = 1 << 16, pause: float = 0.0) -> Answer:
-    """Answer what the embedded server's gateway answers, so many bytes at a time, each after some seconds."""
+    """Forward requests to the embedded server's gateway; send so many bytes at a time, with a pause between."""
 
     async def answer(exchange: Exchange) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", urlsplit(server.url).port, limit=piece)
@@ -63,7 +63,7 @@ def _request(seen: Seen, key: str) -> bytes:
 
 
 class _Pipe:
-    """A stream that cannot go back, as to a client."""
+    """A stream that cannot seek, such as one to a client."""
 
     def __init__(self) -> None:
         self._out = io.BytesIO()
@@ -74,20 +74,25 @@ class _Pipe:
 
 
 def zipped(members: Iterable[tuple[str, bytes]]) -> bytes:
-    """An archive as the services make them: zip64, sizes behind the contents; names may come twice."""
+    """Return an archive as the services make it: zip64, with data descriptors. Names may be duplicates."""
     pipe = _Pipe()
     with zipfile.ZipFile(cast("BinaryIO", pipe), "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in members:
             with archive.open(name, "w", force_zip64=True) as member:
                 member.write(content)
-            archive.NameToInfo.clear()  # else Python warns of names that come twice
+            archive.NameToInfo.clear()  # otherwise Python warns about duplicate names
     return pipe.getvalue()
 
 
 def honest(seen: Seen) -> list[tuple[str, bytes]]:
-    """The members that a gateway answers a request with."""
+    """Return the members of the archive that answers a request."""
     if seen.method == "POST":
-        return [(path, Path(path).read_bytes()) for paths in asked([seen]) for path in paths if Path(path).is_file()]
+        return [
+            (path, Path(path).read_bytes())
+            for paths in requested_paths([seen])
+            for path in paths
+            if Path(path).is_file()
+        ]
     asked_for = {name: values[0] for name, values in parse_qs(urlsplit(seen.path).query).items()}
     folder = Path(asked_for["experiment"], "stages", f"stage{asked_for['stage']}", asked_for["component"])
     return [(f"/{path.relative_to(folder)}", path.read_bytes()) for path in folder.rglob("*") if path.is_file()]
@@ -102,14 +107,14 @@ def archive(
     **headers: str,
 ) -> Answer:
     """
-    Answer with what was asked for, or what ``change`` makes of it: other members, or a body.
+    Send what was requested, or what ``change`` makes of it: other members, or a body.
 
-    All but the last ``missing`` bytes of all that goes over the wire come; what is next is ``then``.
+    The last ``missing`` bytes on the wire are not sent; instead ``then`` happens.
     """
 
     async def answer(exchange: Exchange) -> None:
-        made = change(honest(exchange.seen))
-        body = made if isinstance(made, bytes) else zipped(made)
+        changed = change(honest(exchange.seen))
+        body = changed if isinstance(changed, bytes) else zipped(changed)
         lead = {"Content-Type": "application/zip", **{name.replace("_", "-"): text for name, text in headers.items()}}
         if chunked:
             lead["Transfer-Encoding"] = "chunked"
@@ -128,7 +133,7 @@ def _pieces(body: bytes) -> list[bytes]:
 
 
 def when(applies: Callable[[Seen], object], answer: Answer, otherwise: Answer) -> Answer:
-    """Answer one way or the other."""
+    """Use one of two answers, depending on the request."""
 
     async def either(exchange: Exchange) -> None:
         await (answer if applies(exchange.seen) else otherwise)(exchange)
@@ -138,40 +143,40 @@ def when(applies: Callable[[Seen], object], answer: Answer, otherwise: Answer) -
 
 @asynccontextmanager
 async def gateway(server: LocalServer, *answers: Answer) -> AsyncIterator[RawServer]:
-    """A gateway of one's own, which the registry names; without answers it hands on everything."""
+    """Run a registered gateway with these answers; without answers it forwards all requests."""
     async with RawServer(list(answers) or [forward(server)]) as running:
         register(server, running.url)
         yield running
 
 
-def asked(seen: Iterable[Seen]) -> list[list[str]]:
-    """The absolute paths in each of some requests for files."""
+def requested_paths(seen: Iterable[Seen]) -> list[list[str]]:
+    """Return the absolute paths in each of some requests for files."""
     bodies = [json.loads(one.body) for one in seen if one.method == "POST"]
     return [path_list for body in bodies for path_list in body.values()]
 
 
 async def finished(client: Client, server: LocalServer) -> Run:
-    """A run of the demo that is over, and known to be; the time of the server stands still."""
+    """Return a run of the demo that is over in both services; the server's clock stands still."""
     await client.push(server.example("demo"))
     return await another(client, server)
 
 
 async def another(client: Client, server: LocalServer) -> Run:
-    """The same, of a demo that was pushed before."""
+    """Return a finished run of a demo that was pushed before."""
     run = await client.start("demo", {"inputs": INPUTS})
     await server.advance(100)
     return run
 
 
 def instance_of(server: LocalServer, run: Run) -> Path:
-    """The directory of a run."""
+    """Return the directory of a run."""
     directory = server.directory(run.id)
     assert directory is not None
     return directory
 
 
 def files_in(folder: Path) -> dict[str, bytes]:
-    """The files below a folder under their final names, by their paths; what is no file fails."""
+    """Return path -> content, for files below a folder with their final names; a link fails."""
     found = {}
     for path in folder.rglob("*"):
         below = path.relative_to(folder)
@@ -184,17 +189,17 @@ def files_in(folder: Path) -> dict[str, bytes]:
 
 
 def is_part(name: str) -> bool:
-    """Whether a name is that of a folder for what is not whole."""
+    """Return whether a name is that of a temporary folder."""
     return name.startswith(".st4sd-") and name.endswith(".part")
 
 
 def leftovers(folder: Path) -> list[Path]:
-    """Folders for what is not whole, anywhere below a folder."""
+    """Return temporary folders anywhere below a folder."""
     return [path for path in folder.rglob("*") if is_part(path.name)]
 
 
 def whole(outcomes: Iterable[Download | DownloadFailed]) -> list[Download]:
-    """The same, if none failed and each is on disk as it says."""
+    """Return the downloads; fail if one failed, or differs from its file on disk."""
     found = []
     for one in outcomes:
         assert isinstance(one, Download), one
@@ -205,5 +210,5 @@ def whole(outcomes: Iterable[Download | DownloadFailed]) -> list[Download]:
 
 
 def failed(outcomes: Iterable[Download | DownloadFailed]) -> list[Any]:
-    """The errors among some outcomes."""
+    """Return the errors among outcomes."""
     return [one.error for one in outcomes if isinstance(one, DownloadFailed)]

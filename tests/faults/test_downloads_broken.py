@@ -12,7 +12,7 @@ from st4sd_async.local import CutBody, DropAfter, DropBefore, Html, LocalServer,
 from st4sd_async.local.http.faults import Fault
 
 from .answers import BROKEN, HARMLESS, patience
-from .gateways import archive, asked, failed, files_in, forward, gateway, register, when, whole, zipped
+from .gateways import archive, failed, files_in, forward, gateway, register, requested_paths, when, whole, zipped
 from .raw import RawServer, close, never, sign_in
 from .scenes import COMPUTE, Scene, staged
 from .scenes import scene as scene
@@ -203,4 +203,4 @@ async def test_what_does_not_fit_into_an_answer_is_asked_for_again(
     assert files_in(scene.target) == scene.expected("files")
     assert 2 <= len(asked_gateway.requests) <= most
     assert {seen.method for seen in asked_gateway.requests} == {"POST"}
-    assert max(map(len, asked(asked_gateway.requests))) <= 1000
+    assert max(map(len, requested_paths(asked_gateway.requests))) <= 1000

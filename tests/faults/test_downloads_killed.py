@@ -21,7 +21,7 @@ from anyio.streams.buffered import BufferedByteReceiveStream
 from st4sd_async import Client
 from st4sd_async.local import LocalServer
 
-from .gateways import asked, files_in, finished, forward, gateway, instance_of, leftovers
+from .gateways import files_in, finished, forward, gateway, instance_of, leftovers, requested_paths
 from .raw import RawServer
 from .tools import settings
 
@@ -109,7 +109,7 @@ class Scene:
         """What was asked for since so many requests, named like the files and folders of a target."""
         files = [
             f"files{path.removeprefix(str(self.instance))}"
-            for batch in asked(self.gateway.requests[gateway:])
+            for batch in requested_paths(self.gateway.requests[gateway:])
             for path in batch
         ]
         components = ["component" for seen in self.gateway.requests[gateway:] if seen.method == "GET"]

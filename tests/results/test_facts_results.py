@@ -25,7 +25,7 @@ from st4sd_async import (
     UnknownProperty,
 )
 from st4sd_async.local import CutBody, Html, LocalServer, Reply
-from tests.results.scenes import (
+from tests.results.demo_runs import (
     ARCHIVE,
     COMPUTE,
     FILES,
@@ -39,9 +39,9 @@ from tests.results.scenes import (
     finished,
     start,
 )
-from tests.results.scenes import client as client
-from tests.results.scenes import clock as clock
-from tests.results.scenes import server as server
+from tests.results.demo_runs import client as client
+from tests.results.demo_runs import clock as clock
+from tests.results.demo_runs import server as server
 
 pytestmark = pytest.mark.anyio
 

@@ -25,8 +25,8 @@ from st4sd_async import (
 )
 from st4sd_async.local import Html, LocalServer, Reply
 from tests.conftest import FakeClock
-from tests.results.scenes import INPUTS, JSON, QUERY, ended, finished, start
-from tests.results.scenes import server as server
+from tests.results.demo_runs import INPUTS, JSON, QUERY, ended, finished, start
+from tests.results.demo_runs import server as server
 
 pytestmark = pytest.mark.anyio
 
@@ -49,8 +49,8 @@ async def described(client: Client, server: LocalServer, name: str, table: str |
     return await ended(client, server, name)
 
 
-def asked(server: LocalServer, since: int = 0) -> list[str]:
-    """The last parts of the paths that were asked for."""
+def requested_names(server: LocalServer, since: int = 0) -> list[str]:
+    """Return the last parts of the requested paths."""
     return [path.rstrip("/").rpartition("/")[2] for _, path in server.requests[since:]]
 
 
@@ -63,7 +63,7 @@ async def test_a_run_has_a_table(client: Client, server: LocalServer) -> None:
     some = await client.properties(run.id, ["WEIGHT", "energy"])
     ids = await run.properties([])
 
-    assert asked(server, before) == ["properties"] * 3
+    assert requested_names(server, before) == ["properties"] * 3
     assert everything.columns == ("input-id", "smiles", "energy", "weight")
     assert some == Properties(
         ("input-id", "weight", "energy"), (("CCCC", 48.044, -6.0), ("CCO", 40.021, -4.5), ("NAN", nan, nan))
@@ -304,7 +304,7 @@ async def test_many_runs_are_one_table(client: Client, server: LocalServer) -> N
 
     found = await client.properties(runs)
 
-    assert sorted(asked(server, before)) == ["properties"] * 3 + ["query"]
+    assert sorted(requested_names(server, before)) == ["properties"] * 3 + ["query"]
     assert found.columns == ("rest-uid", "input-id", "gap", "smiles", "energy", "weight")
     order = [toy, good[2], deleted, good[0], fresh, good[1]]
     assert list(dict.fromkeys(found["rest-uid"])) == [run.id for run in order]
@@ -325,7 +325,7 @@ async def test_hundreds_of_runs_take_a_few_requests(client: Client, server: Loca
 
     assert list(found.problems) == runs
     assert {type(problem) for problem in found.problems.values()} == {NoProperties}
-    assert asked(server, before) == ["query"] * 2
+    assert requested_names(server, before) == ["query"] * 2
 
 
 async def test_a_run_without_a_wanted_column_is_left_out_as_a_whole(client: Client, server: LocalServer) -> None:
@@ -389,7 +389,7 @@ async def test_a_table_that_the_datastore_cannot_read_is_asked_of_the_service(
 
     assert len(await client.properties([run])) == 3
     assert len(await client.properties([run])) == 3
-    assert asked(server).count("properties") == 2
+    assert requested_names(server).count("properties") == 2
 
 
 async def test_a_deployment_without_a_datastore_is_asked_run_by_run(server: LocalServer) -> None:
@@ -440,7 +440,7 @@ async def test_a_service_that_is_down_is_a_server_error(server: LocalServer, clo
         with pytest.raises(ServerError, match="502"):
             await client.properties("demo-1")
 
-        assert asked(server, before) == ["properties"] * 2
+        assert requested_names(server, before) == ["properties"] * 2
 
 
 async def test_refused_credentials_are_the_problem_of_all(client: Client, server: LocalServer) -> None:

@@ -28,9 +28,9 @@ from st4sd_async import (
 )
 from st4sd_async._util.csv_reader import AS_TEXT, read_table
 from st4sd_async.local import Delay, Html, LocalServer
-from tests.results.scenes import FILES, INPUTS, ServersClock
-from tests.results.scenes import clock as clock
-from tests.results.scenes import server as server
+from tests.results.demo_runs import FILES, INPUTS, ServersClock
+from tests.results.demo_runs import clock as clock
+from tests.results.demo_runs import server as server
 
 pytestmark = pytest.mark.anyio
 
@@ -218,7 +218,7 @@ async def test_missing_files_raise_not_found(client: Client, server: LocalServer
         await stuck.csv(component="Ghost")
     with pytest.raises(UnknownRun):
         await client.log("ghost")
-    with pytest.raises(ValueError, match="no regular expression"):
+    with pytest.raises(ValueError, match="not a regular expression"):
         await stuck.csv("(")
 
 

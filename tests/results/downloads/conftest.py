@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from tests.results.scenes import client as client
-from tests.results.scenes import clock as clock
-from tests.results.scenes import server as server
+from tests.results.demo_runs import client as client
+from tests.results.demo_runs import clock as clock
+from tests.results.demo_runs import server as server

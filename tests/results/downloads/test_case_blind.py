@@ -10,7 +10,7 @@ import pytest
 from st4sd_async import Client, Download, DownloadError, DownloadFailed, Output, Run
 from st4sd_async.local import LocalServer, Reply
 from tests.faults.blind import blind as blind
-from tests.results.scenes import COMPUTE, JSON, asked, described, directory, finished, tree, upsert
+from tests.results.demo_runs import COMPUTE, JSON, count_requests, described, directory, finished, tree, upsert
 
 from .test_reserved_names import archive
 
@@ -52,7 +52,9 @@ async def test_of_files_of_components_the_second_is_a_failure(
 
     first = await run.download_files(tmp_path, component="Compute")
     before = tree(tmp_path)
-    requests = await asked(server, "POST /ds-gateway/files/api/v1.1", run.download_files(tmp_path, component="Compute"))
+    requests = await count_requests(
+        server, "POST /ds-gateway/files/api/v1.1", run.download_files(tmp_path, component="Compute")
+    )
     second = await run.download_files(tmp_path, component="Compute")
 
     assert names(first, DownloadFailed, tmp_path) == TWINS

@@ -9,12 +9,12 @@ import pytest
 
 from st4sd_async import Client, DownloadFailed, NotFound, St4sdError
 from st4sd_async.local import BadJson, CutBody, Html, LocalServer
-from tests.results.scenes import (
+from tests.results.demo_runs import (
     ARCHIVE,
     COMPUTE,
     MANIFEST,
     REPORT,
-    asked,
+    count_requests,
     directory,
     failures,
     finished,
@@ -131,7 +131,7 @@ async def test_a_manifest_in_a_component_does_not_replace_that_of_the_target(
     (directory(server, run) / COMPUTE / MANIFEST).write_text("{}\n")
     await run.download_component(0, "Compute", tmp_path)
 
-    assert await asked(server, ARCHIVE, run.download_component(0, "Compute", tmp_path)) == 0
+    assert await count_requests(server, ARCHIVE, run.download_component(0, "Compute", tmp_path)) == 0
 
 
 async def test_a_temporary_folder_in_a_component_is_not_removed_from_the_target(
@@ -155,7 +155,7 @@ async def test_a_component_may_be_named_by_its_reference(client: Client, server:
 
     found = await run.download_component(1, "stage1.Report", tmp_path)
 
-    assert await asked(server, ARCHIVE, run.download_component(1, "Report", tmp_path)) == 0
+    assert await count_requests(server, ARCHIVE, run.download_component(1, "Report", tmp_path)) == 0
     assert whole(found)
 
 

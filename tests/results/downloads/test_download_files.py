@@ -10,7 +10,7 @@ import pytest
 
 from st4sd_async import Client, DownloadError, DownloadFailed, NotFound, NotReady, Run
 from st4sd_async.local import CutBody, LocalServer
-from tests.results.scenes import (
+from tests.results.demo_runs import (
     ARCHIVE,
     COMPUTE,
     DEMO,
@@ -20,7 +20,7 @@ from tests.results.scenes import (
     MIB,
     REPORT,
     ServersClock,
-    asked,
+    count_requests,
     directory,
     failures,
     finished,
@@ -109,7 +109,7 @@ async def test_filters_that_make_no_sense_send_nothing(client: Client, server: L
         {"stage": -1},
     ]
     for wrong in wrongs:
-        with pytest.raises(ValueError, match=r"leave out|no regular expression|whole number"):
+        with pytest.raises(ValueError, match=r"leave out|not a regular expression|whole number"):
             await client.download_files("demo-abcdefgh", tmp_path / "new", **wrong)
 
     assert len(server.requests) == before
@@ -134,7 +134,7 @@ async def test_nothing_is_fetched_again(client: Client, server: LocalServer, tmp
 
     async with Client(server.url, api_key=server.api_key) as other:
         for given in (run.id, uri(server, run)):
-            assert await asked(server, FILES, other.download_files(given, str(tmp_path))) == 0
+            assert await count_requests(server, FILES, other.download_files(given, str(tmp_path))) == 0
         again = await other.download_files(run.id, tmp_path)
         some = await other.download_files(run.id, tmp_path, filename=r"\.csv$")
 
@@ -199,11 +199,11 @@ async def test_what_a_gateway_leaves_out_comes_with_its_component(
     large.touch()
     os.truncate(large, 32 * MIB + 1)
 
-    assert await asked(server, ARCHIVE, run.download_files(tmp_path, filename="large$")) == 1
+    assert await count_requests(server, ARCHIVE, run.download_files(tmp_path, filename="large$")) == 1
 
     assert list(tree(tmp_path)) == [f"{REPORT}/results/large"]
     assert (tmp_path / f"{REPORT}/results/large").stat().st_size == 32 * MIB + 1
-    assert await asked(server, ARCHIVE, run.download_files(tmp_path)) == 0
+    assert await count_requests(server, ARCHIVE, run.download_files(tmp_path)) == 0
     assert len(tree(tmp_path)) == 9
 
 

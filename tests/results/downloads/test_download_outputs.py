@@ -15,12 +15,12 @@ import pytest
 
 from st4sd_async import Client, DownloadFailed, ServerError, UnknownOutput, UnknownRun
 from st4sd_async.local import Html, LocalServer, Reply
-from tests.results.scenes import (
+from tests.results.demo_runs import (
     DEMO,
     JSON,
     MANIFEST,
     OUTPUT,
-    asked,
+    count_requests,
     described,
     directory,
     failures,
@@ -134,12 +134,12 @@ async def test_outputs_that_are_there_are_not_fetched_again(
     """Changed or removed ones are."""
     run = await finished(client, server)
     first = await run.download_outputs(tmp_path, unpack=unpack)
-    assert await asked(server, OUTPUT, run.download_outputs(tmp_path, unpack=unpack)) == 0
+    assert await count_requests(server, OUTPUT, run.download_outputs(tmp_path, unpack=unpack)) == 0
     assert await run.download_outputs(tmp_path, unpack=unpack) == first
 
     first[-1].path.unlink()
 
-    assert await asked(server, OUTPUT, run.download_outputs(tmp_path, unpack=unpack)) == 1
+    assert await count_requests(server, OUTPUT, run.download_outputs(tmp_path, unpack=unpack)) == 1
     assert len(whole(first)) == len(first)
 
 
@@ -159,8 +159,8 @@ async def test_a_newer_version_is_fetched(client: Client, server: LocalServer, t
         entries["a"] |= change
         server.faults.add("GET /instances/*/outputs$", Reply(200, JSON, json.dumps(entries).encode()), times=2)
 
-        assert await asked(server, OUTPUT, run.download_outputs(tmp_path)) == 1
-        assert await asked(server, OUTPUT, run.download_outputs(tmp_path)) == 0
+        assert await count_requests(server, OUTPUT, run.download_outputs(tmp_path)) == 1
+        assert await count_requests(server, OUTPUT, run.download_outputs(tmp_path)) == 0
 
     assert tree(tmp_path) == {"a/a": b"new", "b/b": b"same"}
 
@@ -189,7 +189,7 @@ async def test_an_output_without_a_version_is_always_fetched(
     server.faults.add("GET /instances/*/outputs$", Reply(200, JSON, b'{"a": {"filename": "a"}}'), times=2)
 
     for _ in range(2):
-        assert await asked(server, OUTPUT, run.download_outputs(tmp_path)) == 1
+        assert await count_requests(server, OUTPUT, run.download_outputs(tmp_path)) == 1
 
 
 async def test_an_output_that_the_service_cannot_give_is_elsewhere(
@@ -239,7 +239,7 @@ async def test_packed_and_unpacked_outputs_are_known_beside_each_other(
     for unpack in (False, True):
         await run.download_outputs(tmp_path, unpack=unpack)
 
-    assert await asked(server, OUTPUT, run.download_outputs(tmp_path, unpack=False)) == 0
+    assert await count_requests(server, OUTPUT, run.download_outputs(tmp_path, unpack=False)) == 0
 
 
 LIKE_A_REPLACEMENT = {f"a_b-{sha256(b'a:b').hexdigest()[:8]}": b"2", f"a_b~{sha256(b'a:b').hexdigest()[:12]}": b"3"}

@@ -12,7 +12,7 @@ import pytest
 
 from st4sd_async import APIError, Client, Config, DownloadError, NotFound, NotReady, ProgressUpdate, Run, UnknownRun
 from st4sd_async.local import CutBody, Html, LocalServer
-from tests.results.scenes import (
+from tests.results.demo_runs import (
     ARCHIVE,
     COMPUTE,
     DEMO,

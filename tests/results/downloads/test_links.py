@@ -11,7 +11,7 @@ import pytest
 
 from st4sd_async import Client, Download, DownloadError, DownloadFailed, Run
 from st4sd_async.local import LocalServer, Reply
-from tests.results.scenes import (
+from tests.results.demo_runs import (
     ARCHIVE,
     COMPUTE,
     DEMO,

@@ -9,7 +9,7 @@ import pytest
 
 from st4sd_async import Client, DownloadError, NotFound, NotReady, UnknownRun
 from st4sd_async.local import BadJson, CutBody, LocalServer
-from tests.results.scenes import (
+from tests.results.demo_runs import (
     COMPUTE,
     DEMO,
     FILES,

@@ -11,7 +11,7 @@ import pytest
 
 from st4sd_async import Client, Download, Output, Run
 from st4sd_async.local import LocalServer
-from tests.results.scenes import COMPUTE, MANIFEST, described, directory, failures, finished, tree, upsert, whole
+from tests.results.demo_runs import COMPUTE, MANIFEST, described, directory, failures, finished, tree, upsert, whole
 
 pytestmark = pytest.mark.anyio
 

@@ -1,7 +1,7 @@
 """
-What the tests of results share: a server whose time moves on request, runs of its demo, what they leave.
+A server whose clock moves on request, runs of its demo, and the files they leave.
 
-The fixtures are not those of all tests: a file that wants ``client`` imports the three by name; ``downloads`` has them.
+The fixtures replace those of all tests: a module that wants ``client`` imports the three by name.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ DEMO = [
     f"{REPORT}/results/sub/b.bin",
     f"{REPORT}/results/summary.json",
 ]
-"""What the components of the demo leave."""
+"""Files of the components of the demo."""
 
 
 class ServersClock(FakeClock):
-    """A clock that takes the server's along."""
+    """A clock that moves the server's clock too."""
 
     server: LocalServer
 
@@ -55,14 +55,14 @@ class ServersClock(FakeClock):
 
 @pytest.fixture
 def server() -> Iterator[LocalServer]:
-    """A server whose time stands still until it is moved."""
+    """A server whose clock stands still until it is moved."""
     with LocalServer(speed=0, slots=64) as running:
         yield running
 
 
 @pytest.fixture
 def clock(server: LocalServer) -> ServersClock:
-    """A clock that both sides go by."""
+    """A clock of both sides."""
     clock = ServersClock()
     clock.server = server
     return clock
@@ -70,7 +70,7 @@ def clock(server: LocalServer) -> ServersClock:
 
 @pytest.fixture
 async def client(server: LocalServer, clock: ServersClock) -> AsyncIterator[Client]:
-    """A client whose pauses take no time."""
+    """A client whose waits take no time."""
     config = Config(clock=clock, retry=RetryPolicy(attempts=2))
     async with Client(server.url, api_key=server.api_key, config=config) as opened:
         await opened.push(server.example("demo"))
@@ -78,31 +78,31 @@ async def client(server: LocalServer, clock: ServersClock) -> AsyncIterator[Clie
 
 
 async def start(client: Client, server: LocalServer, outcome: str = "success", inputs: Any = INPUTS) -> Run:
-    """A run of the demo."""
+    """Start a run of the demo."""
     server.outcome("demo", outcome, times=1)
     return await client.start("demo", {"inputs": inputs})
 
 
 async def finished(client: Client, server: LocalServer, outcome: str = "success", inputs: Any = INPUTS) -> Run:
-    """A run that is over, and known to be."""
+    """Return a run that is over in both services."""
     run = await start(client, server, outcome, inputs)
     await server.advance(100)
     return run
 
 
 async def running(client: Client, server: LocalServer) -> Run:
-    """A run that goes on, and is known to the datastore."""
+    """Return a run that does not end, and that the datastore knows."""
     return await finished(client, server, "stuck")
 
 
 async def described(client: Client, server: LocalServer, **outputs: bytes | dict[str, bytes]) -> Run:
-    """A finished run of an experiment without an interface and with these key-outputs."""
+    """Return a finished run of an experiment without an interface and with these key-outputs."""
     server.describe("toy", outputs=outputs)
     return await ended(client, server, "toy")
 
 
 async def ended(client: Client, server: LocalServer, name: str, platforms: Sequence[str] = ()) -> Run:
-    """A finished run of an experiment that was described to the server, with these platforms to choose from."""
+    """Return a finished run of a described experiment that has these platforms."""
     location = {"url": f"https://git.example/{name}.git", "tag": "1"}
     options = {"executionOptions": {"platform": list(platforms)}}
     package = {"base": {"packages": [{"source": {"git": {"location": location}}}]}, "parameterisation": options}
@@ -113,20 +113,20 @@ async def ended(client: Client, server: LocalServer, name: str, platforms: Seque
 
 
 async def upsert(client: Client, document: dict[str, Any]) -> None:
-    """Let the datastore have a document."""
+    """Add a document to the datastore."""
     for call in upsert_calls(datastore_url(await client._session.services()), [document]):
         await client._session.send(call)
 
 
 def directory(server: LocalServer, run: Run) -> Path:
-    """The instance directory at the server."""
+    """Return the instance directory at the server."""
     found = server.directory(run.id)
     assert found is not None
     return found
 
 
 def uri(server: LocalServer, run: Run) -> str:
-    """What documents call the run."""
+    """Return the location of the run as documents have it."""
     return f"file://{GATEWAY}{directory(server, run)}"
 
 
@@ -137,17 +137,17 @@ def tree(target: Path) -> dict[str, bytes]:
 
 
 def listed(target: Path) -> list[str]:
-    """What is in a folder, hidden things too."""
+    """Return the names in a folder, hidden ones too."""
     return sorted(path.name for path in target.iterdir())
 
 
 def names(outcomes: list[Download | DownloadFailed], target: Path) -> list[str]:
-    """Where files are, below the folder."""
+    """Return the paths of files, relative to the folder."""
     return [str(one.path.relative_to(target)) for one in whole(outcomes)]
 
 
 def whole(outcomes: list[Download | DownloadFailed]) -> list[Download]:
-    """The outcomes, if all are good and tell the truth."""
+    """Return the downloads; fail if one failed, or differs from its file on disk."""
     for one in outcomes:
         assert isinstance(one, Download), one
         content = one.path.read_bytes()
@@ -160,8 +160,8 @@ def failures(outcomes: list[Download | DownloadFailed]) -> list[DownloadFailed]:
     return [one for one in outcomes if isinstance(one, DownloadFailed)]
 
 
-async def asked(server: LocalServer, kind: str, action: Awaitable[Any]) -> int:
-    """How many requests of a kind something took."""
+async def count_requests(server: LocalServer, kind: str, action: Awaitable[Any]) -> int:
+    """Return how many requests of a kind an action sends."""
     before = server.traffic[kind].requests
     await action
     return server.traffic[kind].requests - before

@@ -169,7 +169,7 @@ def test_words_in_place_of_an_archive_say_why(body: bytes, words: str) -> None:
 
 @pytest.mark.parametrize("body", [b"true", b"{}", b"null", b"0", b"PK"])
 def test_no_other_words_are_understood(body: bytes) -> None:
-    """They are no archive."""
+    """They are not an archive."""
     with pytest.raises(DecodeError):
         understood(component_call(BASE, DEMO, 1, "A"), body)
     with pytest.raises(DecodeError):

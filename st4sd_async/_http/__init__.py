@@ -1,1 +1,1 @@
-"""One HTTP request: connections, credentials, retries, and errors. Only this package imports httpx and aiohttp."""
+"""Send requests: session, retries, engine, calls, credentials. Only the engine imports httpx and aiohttp."""

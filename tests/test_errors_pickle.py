@@ -18,7 +18,7 @@ import pytest
 import st4sd_async
 from st4sd_async import St4sdError, Status
 
-NEEDS_ITS_OWN_PROGRAM = ("__main__", "local.examples", "local._inspection", "pytest_plugin")
+NEEDS_ITS_OWN_PROGRAM = ("__main__", "local.examples", "local.engine.inspection", "pytest_plugin")
 """Modules that are no part of the library when they are imported."""
 
 STATUS = Status(experiment_state="finished", exit_status="Failed")

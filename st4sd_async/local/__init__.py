@@ -5,9 +5,9 @@ An embedded ST4SD for tests, demos and users without a cluster: `LocalServer`, a
     http/        the listener, requests and responses, credentials, faults, and the log of traffic
     runtime/     the runtime service, one file per group of routes
     datastore/   the datastore and the gateway to files
-    engine/      the interface of engines, and the one that executes runs with elaunch.py
-    simulator/   the engine that simulates runs; each named outcome, such as "component-failure", is in SEQUENCES
-    examples/    the experiments "demo" and "fail"
+    engine/      the interface of engines, and the engine that executes runs with elaunch.py
+    simulator/   the engine that simulates runs; outcomes.json defines each outcome, such as "component-failure"
+    examples/    the experiments "demo" and "fail", defined in examples.json
 
 It never imports the client.
 """

@@ -20,13 +20,12 @@ from st4sd_async.local.examples.examples import Examples
 from st4sd_async.local.http.credentials import Credentials
 from st4sd_async.local.http.faults import Faults
 from st4sd_async.local.http.traffic import RequestLog, Traffic
-from st4sd_async.local.simulator.clock import VirtualClock
-from st4sd_async.local.simulator.descriptions import Description, Results
-from st4sd_async.local.simulator.simulator import Simulator
+from st4sd_async.local.simulator.packages import PackageDescription, Packages
+from st4sd_async.local.simulator.simulator import Simulator, VirtualClock
 
 if TYPE_CHECKING:
     from st4sd_async.local.runtime.service import RuntimeService
-    from st4sd_async.local.simulator.scripts import Row
+    from st4sd_async.local.simulator.outcomes import Row
 
 THREADS = 16
 """Requests that are handled at the same time."""
@@ -225,7 +224,7 @@ class LocalServer:
             ValueError: The outcome is unknown, rows do not start at 0 s or do not rise, a row has another form or an
                 unknown key, or a number is out of range.
         """
-        self._simulator("outcome").plan(experiment, outcome, times, stretch)
+        self._simulator("outcome").set_outcome(experiment, outcome, times, stretch)
 
     def populate(
         self,
@@ -268,7 +267,7 @@ class LocalServer:
         Raises:
             RuntimeError: The engine is not the simulator.
         """
-        return self._simulator("started").launches()
+        return self._simulator("started").starts()
 
     def describe(
         self,
@@ -298,8 +297,9 @@ class LocalServer:
         Raises:
             RuntimeError: The engine is not the simulator.
         """
-        description = Description(inputs, data, outputs or {}, variables or {}, interface or {}, properties, problem)
-        self._simulator("describe").describe(name_or_url, description)
+        simulator = self._simulator("describe")
+        fields = (inputs, data, outputs or {}, variables or {}, interface or {}, properties, problem)
+        simulator.packages.describe(name_or_url, PackageDescription(*fields))
 
     def mount(self, kind: str, name: str, folder: Path) -> None:
         """
@@ -354,8 +354,8 @@ class LocalServer:
             self._keep.chmod(0o700)  # it may exist already, or the umask may have removed bits
         if self._engine_option == "simulator":
             instances = self._keep or folder / "instances"
-            results = Results(examples, folder / "results")
-            return Simulator(instances, results, self._clock, slots=self._slots)
+            packages = Packages(examples, folder / "results")
+            return Simulator(instances, packages, self._clock, slots=self._slots)
         if self._engine_option == "elaunch":
             from st4sd_async.local.engine.elaunch import ElaunchEngine
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from st4sd_async.local.simulator.scripts import Row
+from st4sd_async.local.simulator.outcomes import Row
 
 from .conftest import MOLECULES, Shell
 

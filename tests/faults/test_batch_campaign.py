@@ -25,7 +25,7 @@ import pytest
 
 from st4sd_async.local import BreakOff, CutBody, Delay, DropAfter, DropBefore, Html, LocalServer, Reply, ShortList
 from st4sd_async.local.http.faults import Fault
-from st4sd_async.local.simulator.scripts import Row
+from st4sd_async.local.simulator.outcomes import Row
 
 from . import campaign_child
 from .campaign_child import Task

@@ -1,1 +1,1 @@
-"""The routes of the datastore and of the gateway that serves the files of instances."""
+"""The routes of the datastore, and of the gateway to the files of instances."""

@@ -1,8 +1,8 @@
 """
-The routes of the datastore's proxy: documents about instances that outlive them.
+The routes of the datastore's proxy: queries for documents about instances, which outlive the instances.
 
-Queries are those of MongoDB. To look into few documents of many instances, those are left out before that
-a query names by their ids, their paths or the type of the document.
+Queries are those of MongoDB. For speed, ids, paths and types in a query select the instances whose documents are
+compared with it.
 
 Source:
     st4sd-datastore, ``drivers/mongo_proxy.py``; st4sd-runtime-core, ``experiment/service/db.py`` (``Mongo``).
@@ -24,20 +24,20 @@ from st4sd_async.local.runtime.properties import read_properties
 
 Document = dict[str, Any]
 UID_KEYS = ("metadata.userMetadata.rest-uid", "rest-uid")
-"""What a query calls the id of an instance, in a document about the experiment and about the metadata."""
+"""The keys of an instance's id in documents about the experiment and about the user's metadata."""
 
 
 class Datastore:
-    """The handlers of the proxy, and what was written through it. Safe to use from any thread."""
+    """The handlers of the proxy, and the documents that clients wrote. Safe to use from any thread."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._lock = threading.Lock()
         self._written: dict[tuple[Any, ...], tuple[Document | None, Document]] = {}
-        """identity -> what the engine said when a document was written, and that document."""
+        """identity -> the engine's document when a client wrote another, and the client's."""
 
     def routes(self) -> list[Route]:
-        """The routes."""
+        """Return the routes."""
         path = "/ds-mongodb-proxy/documents/api/v1.0"
         return [
             Route(f"{path}/query", TrailingSlash.FORBIDDEN, POST=self.query),
@@ -46,7 +46,7 @@ class Datastore:
         ]
 
     def query(self, request: Request) -> Response:
-        """The documents that match, with a table of properties in those about experiments if that is asked for."""
+        """Return matching documents, with a table of properties in those about experiments if requested."""
         stringify, columns = request.boolean("stringifyNaN"), request.query.get("includeProperties")
         found = self._find(request.parse_json())
         if columns is not None:
@@ -54,7 +54,7 @@ class Datastore:
         return json_response({"document-descriptors": found})
 
     def upsert(self, request: Request) -> Response:
-        """Write documents, each instead of that with the same identity."""
+        """Write documents; each replaces the one with the same identity."""
         try:
             documents = {identity(document): document for document in request.parse_json()["documents"]}
         except (KeyError, TypeError) as error:
@@ -63,7 +63,7 @@ class Datastore:
         return json_response("OK")
 
     def may_insert(self, request: Request) -> Response:
-        """Write a document, if it may replace others or a query finds none."""
+        """Write a document if it may replace others, or if a query finds none."""
         try:
             payload = request.parse_json()
             document, query, update = payload["doc"], payload["query"], payload["update"]
@@ -79,53 +79,53 @@ class Datastore:
         locations = {instance_uri(location): uid for location, uid in self._engine.locations().items()}
         for key, document in documents.items():
             known = self._engine.documents(locations.get(document["instance"], ""), [document["type"]])
-            base = next((one for one in known if identity(one) == key), None)
+            current = next((document for document in known if identity(document) == key), None)
             with self._lock:
-                self._written[key] = (base, document)
+                self._written[key] = (current, document)
 
     def _find(self, query: Any) -> list[Document]:
-        """The documents that match a query; `InternalServerError` if it is none."""
+        """Return the documents that match a query; raise `InternalServerError` if it is invalid."""
         if not isinstance(query, Mapping):
             raise InternalServerError
-        applies = _matcher()
-        types = [kind for kind in TYPES if "type" not in query or applies({"type": query["type"]}, {"type": kind})]
+        matches = _matcher()
+        types = [kind for kind in TYPES if "type" not in query or matches({"type": query["type"]}, {"type": kind})]
         documents = self._documents(self._candidates(query), types)
-        return [document for document in documents if applies(query, document)]
+        return [document for document in documents if matches(query, document)]
 
     def _candidates(self, query: Mapping[str, Any]) -> Iterable[str]:
-        """The ids of the instances whose documents may match."""
+        """Return the ids of the instances whose documents may match."""
         for key in UID_KEYS:
-            wanted = query.get(key)
-            if isinstance(wanted, str):
-                return [wanted]
-            if isinstance(wanted, Mapping) and isinstance(wanted.get("$in"), list):
-                return [uid for uid in wanted["$in"] if isinstance(uid, str)]
-        locations, wanted = self._engine.locations(), query.get("instance")
-        if isinstance(wanted, str):
-            pattern = f"^{re.escape(wanted)}$"
-        elif isinstance(wanted, Mapping) and list(wanted) == ["$regex"]:
-            pattern = wanted["$regex"]
+            condition = query.get(key)
+            if isinstance(condition, str):
+                return [condition]
+            if isinstance(condition, Mapping) and isinstance(condition.get("$in"), list):
+                return [uid for uid in condition["$in"] if isinstance(uid, str)]
+        locations, condition = self._engine.locations(), query.get("instance")
+        if isinstance(condition, str):
+            pattern = f"^{re.escape(condition)}$"
+        elif isinstance(condition, Mapping) and list(condition) == ["$regex"]:
+            pattern = condition["$regex"]
         else:
             return locations.values()
         try:
-            fits = re.compile(pattern).search
+            search = re.compile(pattern).search
         except (TypeError, re.error) as error:
             raise InternalServerError from error
-        return [uid for location, uid in locations.items() if fits(instance_uri(location))]
+        return [uid for location, uid in locations.items() if search(instance_uri(location))]
 
     def _documents(self, uids: Iterable[str], types: Collection[str]) -> Iterator[Document]:
-        """The documents about instances as they were written last, and those that nobody but a client knows."""
+        """Return the latest documents about instances, and those that only a client knows."""
         with self._lock:
             written = dict(self._written)
         for uid in uids:
             for document in self._engine.documents(uid, types):
-                base, newer = written.get(identity(document), (None, document))
-                # What the orchestrator has reported anew since then replaces what was written.
-                yield newer if base == document else document
+                base, replacement = written.get(identity(document), (None, document))
+                # A later report of the orchestrator replaces the client's document.
+                yield replacement if base == document else document
         yield from (document for base, document in written.values() if base is None)
 
     def _with_properties(self, document: Document, columns: str, stringify: bool) -> Document:
-        """A document with the measured properties, if it is about an experiment that measures some."""
+        """Add the measured properties to a document, if it is about an experiment that has some."""
         interface = document.get("interface") or {}
         tables = [path for path in interface.get("outputFiles") or () if Path(path).name == "properties.csv"]
         instance = find_instance(self._engine, document["instance"])
@@ -139,13 +139,13 @@ class Datastore:
 
 
 def _matcher() -> Callable[[Mapping[str, Any], Document], bool]:
-    """Tells whether a query of MongoDB fits a document; made when it is needed, as the import takes 0.3 s."""
+    """Return a function that compares a query of MongoDB with a document. The import takes 0.3 s."""
     from mongomock.filtering import filter_applies
 
-    def applies(query: Mapping[str, Any], document: Document) -> bool:
+    def matches(query: Mapping[str, Any], document: Document) -> bool:
         try:
             return bool(filter_applies(query, document))  # type: ignore[no-untyped-call]  # has no types
-        except Exception as error:  # there are many kinds, and the service foresees none
+        except Exception as error:  # there are many kinds, and the service handles none
             raise InternalServerError from error
 
-    return applies
+    return matches

@@ -1,5 +1,5 @@
 """
-Documents of the datastore: what it keeps of an instance, of its user's metadata and of its components.
+The datastore's documents about an instance, its user's metadata and its components.
 
 Source:
     st4sd-runtime-core, ``experiment/model/data.py`` (``generate_document_description``), and recorded documents.
@@ -16,72 +16,71 @@ from pathlib import Path
 from typing import Any
 
 from st4sd_async.local.engine.interface import AcceptedStart
-from st4sd_async.local.examples.facts import Component
+from st4sd_async.local.examples.examples import Component
 
 GATEWAY = "example-cluster"
-"""The id of the gateway that serves the files of this server."""
+"""The id of the gateway to the files of this server."""
 EXPERIMENT, USER_METADATA, COMPONENT = TYPES = ("experiment", "user-metadata", "component")
-"""The types of documents; an instance has one of each of the first two."""
-_STAMP = "%Y-%m-%dT%H%M%S.%f"
-_TIME = "%Y-%m-%dT%H:%M:%S.%f"
+"""The types of documents; an instance has one document of each of the first two."""
+_COMPACT_TIME_FORMAT = "%Y-%m-%dT%H%M%S.%f"
+_TIME_FORMAT = "%Y-%m-%dT%H:%M:%S.%f"
 
 
 @dataclass(frozen=True)
 class Registration:
-    """What the datastore knows about an instance whose orchestrator registered it there."""
+    """What the datastore knows about an instance that its orchestrator has registered."""
 
-    launch: AcceptedStart
-    """Its start."""
+    start: AcceptedStart
     location: str
     """The path of its directory."""
     status: Mapping[str, Any]
-    """The last status that the orchestrator reported, in the words of the wire; its ``meta`` is not empty."""
+    """The last status that the orchestrator reported, with the keys of the service; its ``meta`` is not empty."""
     times: Mapping[str, datetime]
-    """``created-on``, ``updated-on`` and, when it is over, ``completed-on``."""
+    """``created-on``, ``updated-on`` and, if it is over, ``completed-on``."""
     outputs: Mapping[str, Mapping[str, str]]
-    """The key-outputs by then."""
+    """The key-outputs at that time."""
 
 
 def instance_uri(location: str) -> str:
-    """What documents call the instance at a path."""
+    """Return the URI of the instance at a path."""
     return f"file://{GATEWAY}{location}"
 
 
 def identity(document: Mapping[str, Any]) -> tuple[Any, ...]:
-    """What the datastore knows a document by; raises `KeyError` if a part of that is missing."""
+    """Return what identifies a document; raise `KeyError` if a part is missing."""
     if document["type"] not in TYPES:
         raise KeyError(document["type"])
-    part = (document["stage"], document["name"]) if document["type"] == COMPONENT else ()
-    return document["instance"], document["type"], *part
+    component_key = (document["stage"], document["name"]) if document["type"] == COMPONENT else ()
+    return document["instance"], document["type"], *component_key
 
 
-def experiment(known: Registration, interface: Mapping[str, Any]) -> dict[str, Any]:
-    """The document about an instance; `interface` is that of its package and what came of it."""
+def experiment(registration: Registration, interface: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the document about an instance; `interface` includes the files of results that the run added."""
     return {
-        "instance": instance_uri(known.location),
-        "uid": f"file://{known.location}",
-        "name": known.launch.package["metadata"]["package"]["name"],
+        "instance": instance_uri(registration.location),
+        "uid": f"file://{registration.location}",
+        "name": registration.start.package["metadata"]["package"]["name"],
         "type": EXPERIMENT,
-        "metadata": known.status["meta"],
-        "status": _status(known),
-        "output": {name: _output(entry) for name, entry in known.outputs.items()},
+        "metadata": registration.status["meta"],
+        "status": _status(registration),
+        "output": {name: _output(entry) for name, entry in registration.outputs.items()},
         "interface": dict(interface),
     }
 
 
-def user_metadata(known: Registration) -> dict[str, Any]:
-    """The document about what the user said of an instance."""
-    instance = instance_uri(known.location)
-    own = {"instance": instance, "type": USER_METADATA, "uid": f"{instance}&{USER_METADATA}"}
-    return {**known.status["meta"].get("userMetadata", {}), **own}
+def user_metadata(registration: Registration) -> dict[str, Any]:
+    """Return the document with the user's metadata of an instance."""
+    instance = instance_uri(registration.location)
+    fixed = {"instance": instance, "type": USER_METADATA, "uid": f"{instance}&{USER_METADATA}"}
+    return {**registration.status["meta"].get("userMetadata", {}), **fixed}
 
 
-def component(known: Registration, part: Component) -> dict[str, Any]:
-    """The document about a component; its files are listed when it has run."""
-    instance, location = instance_uri(known.location), f"{known.location}/{part.directory}"
-    state, flowir = _state(known.status, part), _flowir(part, known.launch.all_variables)
+def component(registration: Registration, part: Component) -> dict[str, Any]:
+    """Return the document about a component; it lists files once the component has run."""
+    instance, location = instance_uri(registration.location), f"{registration.location}/{part.directory}"
+    state, flowir = _state(registration.status, part), _flowir(part, registration.start.all_variables)
     memoized = state == "finished"
-    content = json.dumps([flowir, dict(known.launch.inputs), dict(known.launch.data)], default=str)
+    content = json.dumps([flowir, dict(registration.start.inputs), dict(registration.start.data)], default=str)
     memoization = hashlib.md5(content.encode(), usedforsecurity=False).hexdigest() if memoized else ""
     return {
         "name": part.name,
@@ -100,40 +99,44 @@ def component(known: Registration, part: Component) -> dict[str, Any]:
     }
 
 
-def _status(known: Registration) -> dict[str, str]:
-    """A status as the status file has it: everything is a text, a list too, and an error only if there is one."""
-    texts = {key: str(value) for key, value in known.status.items() if key != "meta"}
-    if not texts["error-description"]:
-        del texts["error-description"]
-    times = {name: time.strftime(_TIME) for name, time in known.times.items()}
-    updated = {"updated": known.times["updated-on"].strftime(_STAMP)} if "updated-on" in known.times else {}
-    return {**texts, **updated, "cost": "0", "completed-on": "N/A", **times}
+def _status(registration: Registration) -> dict[str, str]:
+    """Return a status as in the status file: all values are strings, and an empty error is left out."""
+    values = {key: str(value) for key, value in registration.status.items() if key != "meta"}
+    if not values["error-description"]:
+        del values["error-description"]
+    times = {name: time.strftime(_TIME_FORMAT) for name, time in registration.times.items()}
+    updated = (
+        {"updated": registration.times["updated-on"].strftime(_COMPACT_TIME_FORMAT)}
+        if "updated-on" in registration.times
+        else {}
+    )
+    return {**values, **updated, "cost": "0", "completed-on": "N/A", **times}
 
 
 def _output(entry: Mapping[str, str]) -> dict[str, Any]:
-    """A key-output as documents have it, with another notation of the time and the version."""
+    """Return a key-output as in documents, with other formats of time and version."""
     created = datetime.fromtimestamp(float(entry["creationtime"]), UTC)
-    return {**entry, "creationtime": created.strftime(_STAMP), "version": int(entry["version"])}
+    return {**entry, "creationtime": created.strftime(_COMPACT_TIME_FORMAT), "version": int(entry["version"])}
 
 
-def _state(status: Mapping[str, Any], part: Component) -> str:
-    """The state of a component of a simulated run: if one fails, it is in the first stage."""
+def _state(status: Mapping[str, Any], component: Component) -> str:
+    """Return the state of a component of a simulated run, where only the first stage can fail."""
     if status["exit-status"] == "Success":
         return "finished"
     if status["stage-state"] != "failed":
         return "running"
-    return "failed" if status["exit-status"] == "Failed" and part.stage == 0 else "component_shutdown"
+    return "failed" if status["exit-status"] == "Failed" and component.stage == 0 else "component_shutdown"
 
 
-def _flowir(part: Component, variables: Mapping[str, str]) -> dict[str, Any]:
-    """The part of a component's definition that its package does not leave to defaults."""
-    command = {"executable": "python3", "arguments": part.command_line(variables)}
+def _flowir(component: Component, variables: Mapping[str, str]) -> dict[str, Any]:
+    """Return the definition of a component without defaults."""
+    command = {"executable": "python3", "arguments": component.command_line(variables)}
     backend = {"config": {"backend": "local", "walltime": 60.0}}
     return {
-        "stage": part.stage,
-        "name": part.name,
+        "stage": component.stage,
+        "name": component.name,
         "command": command,
-        "references": part.references,
+        "references": component.references,
         "variables": dict(variables),
         "resourceManager": backend,
     }

@@ -1,1 +1,1 @@
-"""What an engine has to do, and the engine that runs experiments with st4sd-runtime-core."""
+"""The interface of engines, and the engine that executes runs with st4sd-runtime-core."""

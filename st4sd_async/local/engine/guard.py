@@ -1,9 +1,9 @@
 """
-A process that cleans up after this one if it is killed.
+A process that cleans up if this one is killed.
 
-It waits at the end of a pipe, which the kernel closes when this process dies of whatever. Because a forked child may
-hold the pipe open, it also looks whether it has another parent by now. It runs as a script, so that it needs nothing
-but the standard library and starts in milliseconds.
+It reads orders from a pipe, which the kernel closes when this process ends for any reason. A forked child may keep the
+pipe open, so the guard also checks whether its parent has changed. It runs as a script that needs only the standard
+library, so that it starts in milliseconds.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from typing import IO
 CLOSE_TIMEOUT = 5.0
 """Seconds to wait for the end of the guard."""
 PARENT_INTERVAL = 1.0
-"""Seconds between two looks at who the parent is."""
-DEATH_TIMEOUT = 2.0
-"""Seconds until killed processes must be gone, before their files are removed."""
-REMOVALS = 20
-"""How often to try to remove a folder into which a process that is being killed may still write."""
-PAUSE = 0.1
+"""Seconds between two checks of the parent."""
+KILL_TIMEOUT = 2.0
+"""Seconds to wait for the end of killed processes before their files are removed."""
+REMOVE_ATTEMPTS = 20
+"""Attempts to remove a folder into which a process that is being killed may still write."""
+ATTEMPT_INTERVAL = 0.1
 """Seconds between two attempts."""
 
 
@@ -37,7 +37,7 @@ class Guard:
     """
     Kills process groups and removes folders if this process is killed; safe to share between threads.
 
-    The guard itself is started with the first order.
+    The guard process is started with the first order.
     """
 
     def __init__(self) -> None:
@@ -45,22 +45,22 @@ class Guard:
         self._process: subprocess.Popen[bytes] | None = None
         self._closed = False
 
-    def kill(self, group: int) -> None:
-        """Have a process group killed."""
-        self._tell(kill=group)
+    def add_group(self, group: int) -> None:
+        """Kill a process group at the end."""
+        self._send(add_group=group)
 
-    def spare(self, group: int) -> None:
-        """Have a process group left alone, because it has ended."""
-        self._tell(spare=group)
+    def remove_group(self, group: int) -> None:
+        """Do not kill a process group: it has ended."""
+        self._send(remove_group=group)
 
-    def remove(self, pattern: str) -> None:
-        """Have the folders removed whose paths match a pattern of `glob`."""
-        self._tell(remove=pattern)
+    def add_folders(self, pattern: str) -> None:
+        """Remove the folders whose paths match a pattern of `glob`, if this process is killed."""
+        self._send(add_folders=pattern)
 
     def close(self) -> None:
-        """End the guard, which kills what is left and removes nothing. Idempotent."""
+        """End the guard, which kills the remaining groups and removes no folders. Idempotent."""
         if self._process is not None:
-            self._tell(done=True)
+            self._send(close=True)
         with self._lock:
             self._closed = True
             if self._process is not None:
@@ -68,13 +68,13 @@ class Guard:
                     self._pipe(self._process).close()
                     self._process.wait(CLOSE_TIMEOUT)
 
-    def _tell(self, **order: object) -> None:
+    def _send(self, **order: object) -> None:
         with self._lock:
             if self._closed:
                 return
             if self._process is None:
                 self._process = _start()
-            with contextlib.suppress(OSError):  # it was killed: all works without it, only nobody would clean up
+            with contextlib.suppress(OSError):  # the guard was killed: runs go on, but without cleanup
                 self._pipe(self._process).write(json.dumps(order).encode() + b"\n")
 
     @staticmethod
@@ -91,48 +91,48 @@ def _start() -> subprocess.Popen[bytes]:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         cwd="/",
-        start_new_session=True,  # what ends this process from a terminal does not end the guard
+        start_new_session=True,  # a signal from the terminal ends this process, but not the guard
     )
 
 
-class Orders:
-    """What the guard was told."""
+class Cleanup:
+    """What the guard process has to clean up."""
 
     def __init__(self) -> None:
         self.groups: set[int] = set()
         """Process groups to kill."""
         self.patterns: list[str] = []
         """Patterns of folders to remove."""
-        self.is_done = False
-        """Whether the owner has ended in order."""
+        self.is_closed = False
+        """Whether the owner has closed the guard."""
 
-    def take(self, line: bytes) -> None:
-        """Follow one line of the pipe."""
+    def receive(self, line: bytes) -> None:
+        """Apply one order."""
         order = json.loads(line)
-        if "kill" in order:
-            self.groups.add(order["kill"])
-        self.groups.discard(order.get("spare"))
-        self.patterns += [order["remove"]] if "remove" in order else []
-        self.is_done = self.is_done or "done" in order
+        if "add_group" in order:
+            self.groups.add(order["add_group"])
+        self.groups.discard(order.get("remove_group"))
+        self.patterns += [order["add_folders"]] if "add_folders" in order else []
+        self.is_closed = self.is_closed or "close" in order
 
-    def carry_out(self) -> None:
-        """Kill what is left; remove the folders if the owner was killed."""
+    def run(self) -> None:
+        """Kill the groups; remove the folders if the owner was killed."""
         for group in self.groups:
             _signal(group, signal.SIGKILL)
-        deadline = time.monotonic() + DEATH_TIMEOUT
+        deadline = time.monotonic() + KILL_TIMEOUT
         while any(_signal(group, 0) for group in self.groups) and time.monotonic() < deadline:
-            time.sleep(PAUSE)
-        for _ in range(0 if self.is_done else REMOVALS):
+            time.sleep(ATTEMPT_INTERVAL)
+        for _ in range(0 if self.is_closed else REMOVE_ATTEMPTS):
             found = [path for pattern in self.patterns for path in glob.glob(pattern)]  # noqa: PTH207 -- absolute
             for path in found:
                 shutil.rmtree(path, ignore_errors=True)
             if not found:
                 break
-            time.sleep(PAUSE)
+            time.sleep(ATTEMPT_INTERVAL)
 
 
 def _signal(group: int, number: int) -> bool:
-    """Send a signal to a process group; whether there is one."""
+    """Send a signal to a process group; return whether the group exists."""
     try:
         os.killpg(group, number)
     except (ProcessLookupError, PermissionError):
@@ -140,18 +140,18 @@ def _signal(group: int, number: int) -> bool:
     return True
 
 
-def main() -> None:  # pragma: no cover -- runs in a process of its own, where tests see what it does
-    """Wait for the end of the owner, whose process id is the argument, and clean up after it."""
-    owner, orders, pending = int(sys.argv[1]), Orders(), b""
+def main() -> None:  # pragma: no cover -- runs in another process, where tests see its effects
+    """Wait for the end of the owner, whose process id is the argument, and clean up."""
+    owner, cleanup, pending = int(sys.argv[1]), Cleanup(), b""
     while True:
         is_readable = bool(select.select([0], [], [], PARENT_INTERVAL)[0])
         data = os.read(0, 1 << 16) if is_readable else b""
         *lines, pending = (pending + data).split(b"\n")
         for line in lines:
-            orders.take(line)
+            cleanup.receive(line)
         if (is_readable and not data) or (not is_readable and os.getppid() != owner):
             break
-    orders.carry_out()
+    cleanup.run()
 
 
 if __name__ == "__main__":  # pragma: no cover -- as above

@@ -1,11 +1,11 @@
 """
-Questions that only the orchestrator's own libraries can answer; runs in a process of its own.
+A script that reads packages and instances with the orchestrator's libraries, and prints JSON.
 
-It is handed to the interpreter that owns ``elaunch.py`` as text and answers with JSON on standard output.
-Importing the model code takes 1.4 s and 150 MB, which is why no server process ever does it.
+It runs in another process, with the interpreter that ``elaunch.py`` is installed for, because importing these libraries
+takes 1.4 s and 150 MB.
 
-    package FOLDER [MANIFEST]     what a package declares, platform by platform, or why it cannot be read
-    yaml FILE                     a YAML file as JSON
+    package FOLDER [MANIFEST]     what a package declares on each platform, or why it cannot be read
+    yaml FILE                     a YAML file
     components GATEWAY FOLDER     the documents about the components of an instance
 """
 
@@ -21,14 +21,14 @@ from typing import Any
 
 
 def read_yaml(path: str) -> Any:
-    """The content of a YAML file."""
+    """Return the content of a YAML file."""
     yaml = importlib.import_module("yaml")
     with Path(path).open(encoding="utf-8") as file:
         return yaml.safe_load(file)
 
 
 def read_components(gateway: str, folder: str) -> list[dict[str, Any]]:
-    """The documents about all components of an instance, as the datastore's reporter makes them."""
+    """Return the documents about all components of an instance, as the orchestrator reports them."""
     storage, data = (importlib.import_module(f"experiment.model.{name}") for name in ("storage", "data"))
     directory = storage.ExperimentInstanceDirectory(folder, attempt_shadowdir_repair=False)
     instance = data.Experiment(directory, updateInstanceConfiguration=False, is_instance=True)
@@ -38,15 +38,15 @@ def read_components(gateway: str, folder: str) -> list[dict[str, Any]]:
 
 def read_package(folder: str, manifest: str | None = None) -> dict[str, Any]:
     """
-    What a package declares.
+    Return what a package declares.
 
     Returns:
-        ``outputs`` (sorted names), ``data`` (sorted names), ``interface`` and ``platforms``: name -> the
-        result of `read_platform`; or only ``problem``, a text, if the definition cannot be loaded.
+        ``outputs`` (sorted names), ``data`` (sorted names), ``interface`` and ``platforms``: name -> result of
+        `read_platform`. If the definition cannot be loaded, only ``problem``, a text.
     """
     storage = importlib.import_module("experiment.model.storage")
     try:
-        # Errors in the definition are collected per platform below, in the words a push reports.
+        # Errors in the definition are collected per platform below.
         package = storage.ExperimentPackage.packageFromLocation(
             location=folder, manifest=manifest, platform=None, validate=False, variable_substitute=False
         )
@@ -59,12 +59,12 @@ def read_package(folder: str, manifest: str | None = None) -> dict[str, Any]:
             "interface": concrete.get_interface() or {},
             "platforms": {name: read_platform(concrete, name, folders) for name in concrete.platforms},
         }
-    except Exception as error:  # the model code raises many kinds, and each means an unusable package
+    except Exception as error:  # the libraries raise many kinds
         return {"problem": f"{type(error).__name__} {error}"}
 
 
 def read_platform(concrete: Any, name: str, folders: list[str]) -> dict[str, Any]:
-    """``errors`` (texts), ``inputs`` (sorted names) and ``variables`` (name -> default) of one platform."""
+    """Return ``errors`` (texts), ``inputs`` (sorted names) and ``variables`` (name -> default) of a platform."""
     try:
         concrete.configure_platform(name)
         errors = [str(error) for error in concrete.validate(folders)]
@@ -76,18 +76,18 @@ def read_platform(concrete: Any, name: str, folders: list[str]) -> dict[str, Any
 
 
 def _components(concrete: Any) -> Any:
-    """The identifiers of all components of the platform that is set."""
+    """Return the identifiers of all components of the current platform."""
     return concrete.get_component_identifiers(recompute=True, include_documents=True)
 
 
 def _inputs(concrete: Any, component: Any) -> set[str]:
-    """The input files that a component refers to: ``input/x.csv:copy`` is ``x.csv``."""
+    """Return the input files that a component refers to: ``input/x.csv:copy`` is ``x.csv``."""
     flowir = importlib.import_module("experiment.model.frontends.flowir").FlowIR
     raw = concrete.get_component_configuration(
         component, raw=True, is_primitive=True, include_default=True, inject_missing_fields=True
     )
     references = raw.get("references", [])
-    # A reference may need variables that only a start provides; then it is taken as it is.
+    # A reference may contain variables that only a start provides.
     with contextlib.suppress(Exception):
         references = flowir.fill_in(references, raw["variables"], flowir=None, label="references", is_primitive=True)
     paths = [str(reference).rsplit(":", 1)[0] for reference in references]
@@ -95,7 +95,7 @@ def _inputs(concrete: Any, component: Any) -> set[str]:
 
 
 def _variables(concrete: Any, platform: str) -> dict[str, str]:
-    """The global variables that a platform itself sets, with references to others filled in."""
+    """Return the global variables that a platform sets, with references to other variables replaced."""
     flowir = importlib.import_module("experiment.model.frontends.flowir").FlowIR
     own = concrete.get_platform_global_variables(platform) or {}
     context = {**concrete.get_default_global_variables(), **own}
@@ -109,24 +109,24 @@ def _variables(concrete: Any, platform: str) -> dict[str, str]:
 
 
 def _data_folder(folder: Path, manifest: dict[str, str]) -> Path:
-    """Where the data files are: ``data/`` unless a manifest says otherwise."""
+    """Return the folder of the data files: ``data/`` unless the manifest names another."""
     if "data" not in manifest:
         return folder / "data"
     return folder.parent / manifest["data"].rsplit(":", 1)[0]
 
 
-QUESTIONS: dict[str, Callable[..., Any]] = {
+COMMANDS: dict[str, Callable[..., Any]] = {
     "package": read_package,
     "yaml": read_yaml,
     "components": read_components,
 }
 
 
-def main(question: str, *arguments: str) -> None:
-    """Answer one question on standard output."""
+def main(command: str, *arguments: str) -> None:
+    """Print the result of a command."""
     with contextlib.redirect_stdout(sys.stderr):  # the libraries print
-        answer = QUESTIONS[question](*arguments)
-    sys.stdout.write(json.dumps(answer, default=str))
+        result = COMMANDS[command](*arguments)
+    sys.stdout.write(json.dumps(result, default=str))
 
 
 if __name__ == "__main__":

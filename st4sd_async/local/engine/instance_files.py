@@ -1,7 +1,7 @@
 """
-What an orchestrator leaves in the folder of a run, in the words and types of the wire.
+Files that an orchestrator leaves in the folder of a run, with the keys and types of the service's replies.
 
-All functions tolerate files that are missing or half written: the orchestrator works while they read.
+All functions tolerate files that are missing or half written, as the orchestrator may be running.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ NO_STATUS: Mapping[str, Any] = {
     "stage-progress": 0.0,
     "error-description": "",
 }
-"""The status before the orchestrator wrote its first one."""
+"""The status before the orchestrator has written one."""
 
 FROM_CLUSTER: Mapping[str, Any] = {
     "current-stage": "",
@@ -42,47 +42,47 @@ FROM_CLUSTER: Mapping[str, Any] = {
     "stages": [],
     "total-progress": 0.0,
 }
-"""The status that the service makes up itself from what the cluster tells of the pod."""
+"""A status that the service derives from the pod in the cluster."""
 
-TIMES = ("created-on", "updated-on", "completed-on")
-WORDS = ("experiment-state", "stage-state", "current-stage", "exit-status")
-PROGRESS = ("total-progress", "stage-progress")
-ESCAPE = re.compile(r"\\(x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8}|[\\nrt])")
-SIMPLE_ESCAPES = {"\\": "\\", "n": "\n", "r": "\r", "t": "\t"}
+_TIME_KEYS = ("created-on", "updated-on", "completed-on")
+_TEXT_KEYS = ("experiment-state", "stage-state", "current-stage", "exit-status")
+_PROGRESS_KEYS = ("total-progress", "stage-progress")
+_ESCAPE = re.compile(r"\\(x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8}|[\\nrt])")
+_SIMPLE_ESCAPES = {"\\": "\\", "n": "\n", "r": "\r", "t": "\t"}
 
 
 def unscheduled() -> dict[str, Any]:
-    """The status of a run that waits for its turn."""
+    """Return the status of a run that waits for a slot."""
     reason = "0/1 nodes are available: 1 Insufficient cpu. preemption: 0/1 nodes are available."
     text = f"Workflow scheduler is unscheduled, reason: {reason}"
     return {**FROM_CLUSTER, "experiment-state": "unscheduled", "error-description": text}
 
 
-def no_checkout(exit_code: int, stderr: str) -> dict[str, Any]:
-    """The status of a run whose package could not be cloned; it never changes."""
-    return not_begun(f"git-sync-package failed with exit code {exit_code} and message {stderr}")
+def clone_failure(exit_code: int, stderr: str) -> dict[str, Any]:
+    """Return the final status of a run whose package could not be cloned."""
+    return init_failure(f"git-sync-package failed with exit code {exit_code} and message {stderr}")
 
 
-def not_begun(text: str) -> dict[str, Any]:
-    """The status of a run before which something else failed; it never changes."""
+def init_failure(text: str) -> dict[str, Any]:
+    """Return the final status of a run with a failed init container."""
     return {**FROM_CLUSTER, "experiment-state": "failed", "error-description": f"initContainer failure: {text}"}
 
 
 def killed(exit_code: int) -> dict[str, Any]:
-    """The status of a run whose orchestrator ended without a last word; it never changes."""
+    """Return the final status of a run whose orchestrator ended without writing a final status."""
     code = 128 - exit_code if exit_code < 0 else exit_code
     text = f"elaunch-primary exitCode: {code}, reason: Error"
     return {**FROM_CLUSTER, "experiment-state": "Failed", "error-description": text}
 
 
-def not_set_up(text: str) -> dict[str, Any]:
-    """The status of a run whose orchestrator gave up before it wrote any."""
+def setup_failure(text: str) -> dict[str, Any]:
+    """Return the final status of a run whose orchestrator failed before it wrote a status."""
     states = {"experiment-state": "failed", "stage-state": "Initialising", "exit-status": "Failed"}
     return {**NO_STATUS, **states, "current-stage": "None", "error-description": text}
 
 
 def find_instance(folder: Path, name: str) -> Path | None:
-    """The instance directory below the folder of a run; an option may have given it another name."""
+    """Return the instance directory in the folder of a run; an option may have changed its name."""
     expected = folder / f"{name}.instance"
     if expected.is_dir():
         return expected
@@ -91,70 +91,70 @@ def find_instance(folder: Path, name: str) -> Path | None:
 
 def read_status(instance: Path, meta: Mapping[str, Any] | None) -> dict[str, Any] | None:
     """
-    The status that the orchestrator wrote last, None if there is none to read yet.
+    Return the last status that the orchestrator wrote; None if there is none yet.
 
     Args:
         instance: The instance directory.
-        meta: What ``elaunch.yaml`` holds, None before it is there.
+        meta: The content of ``elaunch.yaml``; None before it exists.
     """
-    # Its last words come before it moves ``output`` into place; until then the files are hard to get at.
-    moving = (instance / "output").is_symlink()
+    # It writes the final status before it moves ``output`` into place; until then files are hard to read.
+    is_moving = (instance / "output").is_symlink()
     try:
         entries = _entries(instance)
-        status: dict[str, Any] = {word: entries[word] for word in WORDS}
-        status |= {word: float(entries[word]) for word in PROGRESS}
+        status: dict[str, Any] = {key: entries[key] for key in _TEXT_KEYS}
+        status |= {key: float(entries[key]) for key in _PROGRESS_KEYS}
         status["stages"] = list(ast.literal_eval(entries["stages"]))
     except (OSError, KeyError, ValueError, SyntaxError):
         return None
-    if moving and status["experiment-state"] == "finished":
+    if is_moving and status["experiment-state"] == "finished":
         return None
     status["error-description"] = unescape(entries.get("error-description", ""))
     return {**NO_STATUS, **status, "meta": None if meta is None else dict(meta)}
 
 
 def read_times(instance: Path) -> dict[str, datetime]:
-    """When the orchestrator began, last wrote its status and ended, as far as it says so."""
+    """Return when the orchestrator started, last wrote its status and ended, as far as these times are known."""
     times = {}
     with contextlib.suppress(OSError):
         entries = _entries(instance)
-        for name in TIMES:
-            with contextlib.suppress(KeyError, ValueError):  # "N/A" until there is one
+        for name in _TIME_KEYS:
+            with contextlib.suppress(KeyError, ValueError):  # "N/A" means not yet
                 times[name] = datetime.fromisoformat(entries[name])
     return times
 
 
 def _entries(instance: Path) -> dict[str, str]:
-    """The lines of the status file."""
+    """Return the lines of the status file by key."""
     text = (instance / "output" / "status.txt").read_text(encoding="utf-8")
     return dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
 
 
 def unescape(text: str) -> str:
     r"""
-    The text behind one line of the status file.
+    Remove one level of escapes from a line of the status file, as the service does.
 
-    The orchestrator escapes the text once more each time it writes the file, so that the end of a line is
-    ``\n`` on disk at first and ``\\n`` finally; one level is taken off here, as the service does.
+    The orchestrator escapes the text again each time it writes the file: a line feed is ``\n`` on disk at first,
+    and ``\\n`` in the end.
     """
 
-    def plain(match: re.Match[str]) -> str:
+    def replacement(match: re.Match[str]) -> str:
         code = match[1]
-        return SIMPLE_ESCAPES[code] if code in SIMPLE_ESCAPES else chr(int(code[1:], 16))
+        return _SIMPLE_ESCAPES[code] if code in _SIMPLE_ESCAPES else chr(int(code[1:], 16))
 
-    return ESCAPE.sub(plain, text)
+    return _ESCAPE.sub(replacement, text)
 
 
-def wire_meta(answer: Any) -> dict[str, Any] | None:
-    """The content of ``elaunch.yaml`` as ``status.meta`` shows it; None if the file was half written."""
+def parse_meta(content: Any) -> dict[str, Any] | None:
+    """Return the content of ``elaunch.yaml`` as in ``status.meta``; None if the file was half written."""
     # "version" is the last key, as the file is sorted.
-    if not isinstance(answer, dict) or "version" not in answer:
+    if not isinstance(content, dict) or "version" not in content:
         return None
-    texts = ("userMetadata", "userVariables", "variables")
-    return {key: _as_text(value) if key in texts else value for key, value in answer.items()}
+    string_keys = ("userMetadata", "userVariables", "variables")
+    return {key: _strings(value) if key in string_keys else value for key, value in content.items()}
 
 
 def read_outputs(instance: Path) -> dict[str, dict[str, str]] | None:
-    """The key-outputs that exist by now, None if that cannot be told at this moment."""
+    """Return the key-outputs that exist so far; None if the file cannot be read at the moment."""
     try:
         outputs = json.loads((instance / "output" / "output.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -163,7 +163,7 @@ def read_outputs(instance: Path) -> dict[str, dict[str, str]] | None:
 
 
 def read_reports(folder: Path) -> list[dict[str, Any]] | None:
-    """The documents that the orchestrator has reported, the oldest first; None if it has not registered."""
+    """Return the documents that the orchestrator reported, oldest first; None if the run is not registered."""
     reports = {path.stem.rpartition("-")[2]: path for path in folder.glob("*.json")}
     if reports.pop("begin", None) is None:
         return None
@@ -172,7 +172,7 @@ def read_reports(folder: Path) -> list[dict[str, Any]] | None:
 
 
 def output_entry(path: str, created: float) -> dict[str, str]:
-    """A key-output that is at a path of the instance directory since a time."""
+    """Return the entry of a key-output with its path in the instance directory and its creation time."""
     return {
         "creationtime": str(created),
         "description": "",
@@ -186,19 +186,19 @@ def output_entry(path: str, created: float) -> dict[str, str]:
 
 
 def last_line(log: Path) -> str:
-    """The last line of a log that is not empty, "" if there is none."""
+    """Return the last line of a log that is not empty; "" if there is none."""
     with contextlib.suppress(OSError):
         lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
         return next((line.strip() for line in reversed(lines) if line.strip()), "")
     return ""
 
 
-def settle(instance: Path) -> None:
+def copy_shadow(instance: Path) -> None:
     """
-    Make an instance directory whole after its orchestrator was killed.
+    Complete the instance directory of an orchestrator that was killed.
 
-    While it runs, ``output`` is a link to a folder elsewhere, its shadow, which it moves into place at its
-    end. What was killed did not.
+    While the orchestrator runs, ``output`` is a link to a folder elsewhere, its shadow, which it moves into place at
+    its end.
     """
     output = instance / "output"
     if not output.is_symlink():
@@ -209,23 +209,23 @@ def settle(instance: Path) -> None:
         shutil.copytree(shadow, output, dirs_exist_ok=True)
 
 
-def shadows(name: str) -> str:
-    """The pattern of the folders that an orchestrator has elsewhere while it runs; `name` is the instance's."""
+def shadow_pattern(name: str) -> str:
+    """Return the pattern of the shadow folders of a running instance."""
     try:
         user = getpass.getuser()
-    except (OSError, KeyError):  # nobody with this number is known
+    except (OSError, KeyError):  # the user id is unknown
         user = "*"
     return f"/tmp/chpc-{user}-shadow/{name}-*.shadow"  # the orchestrator ignores TMPDIR here
 
 
 def remove_shadows(name: str) -> None:
-    """Remove what an orchestrator that was stopped or killed left elsewhere; `name` is the instance's."""
-    for shadow in glob.glob(shadows(name)):  # noqa: PTH207 -- absolute
+    """Remove the shadow folders of an instance that was stopped or killed."""
+    for shadow in glob.glob(shadow_pattern(name)):  # noqa: PTH207 -- absolute
         shutil.rmtree(shadow, ignore_errors=True)
 
 
-def _as_text(value: Any) -> Any:
-    """Nested dictionaries with texts for leaves and keys."""
+def _strings(value: Any) -> Any:
+    """Convert keys and leaves of nested dictionaries to strings."""
     if isinstance(value, dict):
-        return {str(key): _as_text(entry) for key, entry in value.items()}
+        return {str(key): _strings(entry) for key, entry in value.items()}
     return str(value)

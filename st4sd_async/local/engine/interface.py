@@ -1,8 +1,8 @@
 """
-What an engine does for the embedded ST4SD: read a package, run instances of it, and tell how they are.
+The interface of engines: `Engine`, the starts that it executes, and what it reads from packages.
 
-The routes know experiments, tags and payloads; an engine knows executions. Everything that an
-instance leaves behind is a directory on disk, so that both engines are served by the same code.
+The routes know experiments, tags and payloads; an engine knows runs. Each run leaves a directory on disk, so that the
+same code serves the files of all engines.
 """
 
 from __future__ import annotations
@@ -11,71 +11,78 @@ import shutil
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
-if TYPE_CHECKING:
-    from st4sd_async.local.runtime.storage import OutputStore, RemoteFile
+from st4sd_async.local.engine.buckets import OutputStore, RemoteFile
 
 Content: TypeAlias = "str | Path | RemoteFile"
-"""A file of a start: its text, where it is, or where it has to be fetched before an engine sees it."""
+"""A file of a start: its text, or its path, or the remote file that is fetched before an engine gets the start."""
 
 
 class PackageProblem(Exception):
-    """A package that cannot be used; its text goes into the 400 ``problem`` reply to a push."""
+    """A package is unusable; the text becomes ``problem`` in the response 400 to a push."""
 
 
 @dataclass(frozen=True)
 class PackageFacts:
-    """What a push learns from the package itself, for ``metadata.registry`` of the stored definition."""
+    """
+    What a push reads from the package itself, for ``metadata.registry`` of the stored definition.
+
+    Attributes:
+        version: The git commit id.
+        inputs: Names of the input files that every start must provide.
+        data: Names of the data files in the package, which a start may override if the definition allows it.
+        outputs: Names of the key-outputs.
+        platforms: Names of the platforms that the package defines.
+        variables: platform -> variable -> default value.
+        interface: The virtual experiment interface of the package; {} if it has none.
+    """
 
     version: str
-    """The git commit id."""
     inputs: tuple[str, ...] = ()
-    """Names of the input files that every start must bring."""
     data: tuple[str, ...] = ()
-    """Names of the data files in the package, which a start may override where allowed."""
     outputs: tuple[str, ...] = ()
-    """Names of the key-outputs."""
     platforms: tuple[str, ...] = ("default",)
-    """Names of the platforms the package defines."""
     variables: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    """platform -> variable -> default value."""
     interface: Mapping[str, Any] = field(default_factory=dict)
-    """The virtual experiment interface as the package has it, {} if it has none."""
 
 
 @dataclass(frozen=True)
 class AcceptedStart:
-    """One accepted start: all an engine needs to execute it."""
+    """
+    An accepted start: everything that an engine needs to execute it.
+
+    Attributes:
+        rest_uid: The id of the instance: name, six digits of the digest, eight random characters.
+        identifier: ``name@digest`` of the experiment.
+        package: The stored definition of the experiment.
+        platform: The requested or preset platform. None means the package's default.
+        inputs: filename -> content.
+        data: filename -> content, of the data files to override.
+        variables: Requested and preset variables, as strings.
+        metadata: The user's metadata, as strings.
+        environment: Environment variables of the orchestrator.
+        options: Additional command line options of the orchestrator, presets first.
+        flowir: The definition of an experiment that is in no registry. None means that the package contains it.
+        scripts: filename -> text of the programs of such an experiment.
+        store: Where key-outputs are uploaded to. None means that they are not.
+        problem: Why the run cannot begin, because fetching its files failed. None means that it can.
+    """
 
     rest_uid: str
-    """The id of the instance: name, six digits of the digest, eight random characters."""
     identifier: str
-    """``name@digest`` of the experiment."""
     package: Mapping[str, Any]
-    """The stored definition of the experiment."""
     platform: str | None
-    """The platform asked for or preset; None: the package's default."""
     inputs: Mapping[str, Content]
-    """filename -> what is in it."""
     data: Mapping[str, Content]
-    """filename -> what is in it, of the data files to override."""
     variables: Mapping[str, str]
-    """Variables asked for and preset, as strings."""
     metadata: Mapping[str, str]
-    """The user's metadata, as strings."""
     environment: Mapping[str, str]
-    """Environment variables of the orchestrator."""
     options: tuple[str, ...]
-    """Additional command line options of the orchestrator, presets first."""
     flowir: Mapping[str, Any] | None = None
-    """The definition of an experiment that is in no registry, and so has no package; None: the package has it."""
     scripts: Mapping[str, str] = field(default_factory=dict)
-    """filename -> text of the programs that come with such a definition."""
     store: OutputStore | None = None
-    """Where key-outputs are uploaded to; None: nowhere."""
     problem: str | None = None
-    """Why the run cannot begin: its files could not be fetched; None: it can."""
 
     @property
     def labels(self) -> dict[str, str]:
@@ -87,12 +94,12 @@ class AcceptedStart:
 
     @property
     def stem(self) -> str:
-        """How the name of the instance directory begins: that of the experiment and six digits of its digest."""
+        """The prefix of the instance directory's name: name of the experiment and six digits of its digest."""
         return self.rest_uid if self.flowir is not None else self.rest_uid.rpartition("-")[0]
 
     @property
     def all_metadata(self) -> dict[str, str]:
-        """The user's metadata, its names cut at a colon as the orchestrator does it, and what the service adds."""
+        """The user's metadata, with names cut at a colon as the orchestrator does, and that of the service."""
         users = dict(f"{name}:{value}".split(":", 1) for name, value in self.metadata.items())
         uid = self.rest_uid
         if self.flowir is not None:
@@ -101,7 +108,7 @@ class AcceptedStart:
 
     @property
     def all_variables(self) -> dict[str, str]:
-        """The variables of the package on the platform of the instance, and those asked for."""
+        """The variables of the package on the platform of the instance, and those of the start."""
         values: dict[str, str] = {}
         for variable in self.package["metadata"]["registry"]["executionOptionsDefaults"]["variables"]:
             by_platform = {entry.get("platform"): entry["value"] for entry in variable["valueFrom"]}
@@ -111,8 +118,8 @@ class AcceptedStart:
         return {**values, **self.variables}
 
 
-def put(content: Content, target: Path) -> None:
-    """Write a file of a start that is here; it may be large. Its folder is made."""
+def write_content(content: Content, target: Path) -> None:
+    """Write a file of a start, which may be large; create its folder."""
     target.parent.mkdir(parents=True, exist_ok=True)
     if isinstance(content, Path):
         shutil.copyfile(content, target)
@@ -122,39 +129,39 @@ def put(content: Content, target: Path) -> None:
 
 class Engine(Protocol):
     """
-    Executes instances. Methods are called from any thread; all but ``inspect`` return quickly.
+    Executes instances. Methods may be called from any thread; all but ``inspect`` and ``close`` return quickly.
 
-    Statuses and key-outputs are dictionaries in the words and types of the wire
-    (``experiment-state``, ``exit-status``...). Nobody changes one afterwards: an engine that gives the same
-    object again says that nothing has changed, which makes long lists cheap.
+    Statuses and key-outputs are dictionaries with the keys and types of the service's replies (``experiment-state``,
+    ``exit-status``...). They are not changed once returned: if an engine returns the same object again, the status is
+    known to be unchanged, which makes long lists cheap.
     """
 
     def inspect(self, package: Mapping[str, Any]) -> PackageFacts:
-        """Read (clone) the package of a definition that was just pushed; raises `PackageProblem`."""
+        """Read the package of a definition that was just pushed; raise `PackageProblem` if it is unusable."""
 
-    def start(self, launch: AcceptedStart) -> None:
-        """Accept an instance; it runs, or waits for its turn."""
+    def start(self, start: AcceptedStart, /) -> None:
+        """Accept an instance; run it now, or as soon as there is a slot."""
 
     def status(self, rest_uid: str) -> dict[str, Any] | None:
-        """The status as a detail request shows it; None: it "does not have a status yet"."""
+        """Return the status that a request for the instance shows; None if there is no status yet."""
 
     def listed_status(self, rest_uid: str) -> dict[str, Any] | None:
-        """The status as the list of instances shows it, which never looks at what the cluster knows."""
+        """Return the status that the list of instances shows, which lacks what only the cluster knows."""
 
     def outputs(self, rest_uid: str) -> dict[str, dict[str, str]]:
-        """The key-outputs that exist by now."""
+        """Return the key-outputs that exist so far."""
 
     def directory(self, rest_uid: str) -> Path | None:
-        """The instance directory (``stages/``, ``output/``...), also after `delete`; None before there is one."""
+        """Return the instance directory (``stages/``, ``output/``...), also after `delete`; None if not created yet."""
 
     def locations(self) -> Mapping[str, str]:
-        """Paths of the instance directories, be they there or not, of all that was ever started -> rest-uid."""
+        """Return the paths of all instance directories, even if they do not exist yet -> rest-uid."""
 
     def documents(self, rest_uid: str, types: Collection[str]) -> list[dict[str, Any]]:
-        """What the datastore knows about an instance, also after `delete`, in documents of some types; it may lag."""
+        """Return the datastore's documents of some types about an instance, also after `delete`; they may lag."""
 
     def delete(self, rest_uid: str) -> None:
-        """Stop the instance; its directory stays. Returns before it is dead."""
+        """Stop the instance without waiting; keep its directory."""
 
     def close(self) -> None:
-        """Stop everything and wait until nothing is left running."""
+        """Stop everything and wait until nothing is running."""

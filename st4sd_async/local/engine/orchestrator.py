@@ -1,5 +1,5 @@
 """
-The orchestrator ``elaunch.py`` of st4sd-runtime-core: where it is, how it is called, how it is ended.
+The orchestrator ``elaunch.py`` of st4sd-runtime-core: where it is installed, how it is called and how it is killed.
 """
 
 from __future__ import annotations
@@ -12,25 +12,24 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from st4sd_async.local.datastore.documents import GATEWAY
-from st4sd_async.local.engine.children import Run
-from st4sd_async.local.engine.interface import AcceptedStart, Content, put
-from st4sd_async.local.runtime.storage import S3_VARIABLES, Bucket
+from st4sd_async.local.engine.buckets import S3_VARIABLES, Bucket
+from st4sd_async.local.engine.interface import AcceptedStart, Content, write_content
+from st4sd_async.local.engine.processes import RunCommand
 
 SCRIPT = "elaunch.py"
 MONITOR = "monitor"
-"""The folder of a run's folder into which the orchestrator writes what the datastore should know."""
+"""Name of the folder in a run's folder into which the orchestrator writes reports for the datastore."""
 INSPECTION_TIMEOUT = 60.0
-"""Seconds one question to the orchestrator's libraries may take; usual is 2."""
-GROUP_TIMEOUT = 1.0
-"""Seconds to wait for the kernel to bury a killed process group."""
+"""Seconds that the inspection script may take; 2 are usual."""
+KILL_TIMEOUT = 1.0
+"""Seconds to wait for the end of a killed process group."""
 POLL_INTERVAL = 0.05
-"""Seconds between two looks at a process group that is ending."""
+"""Seconds between two checks of a process group that is ending."""
 
 
 @dataclass(frozen=True)
@@ -42,17 +41,17 @@ class Orchestrator:
     script: str
     """The path of the script."""
 
-    def question(self, *arguments: str, folder: Path, run: Run) -> Any:
+    def inspect(self, *arguments: str, folder: Path, run: RunCommand) -> Any:
         """
-        The answer of the inspection script.
+        Return the answer of the script ``inspection.py``.
 
         Args:
-            arguments: The question.
-            folder: Where to run it.
+            arguments: Its command and arguments.
+            folder: The working directory.
             run: Runs the process.
 
         Raises:
-            RuntimeError: It failed or took too long; with the end of what it wrote.
+            RuntimeError: It failed or took too long; the message contains the end of its output.
         """
         program = Path(__file__).with_name("inspection.py").read_text(encoding="utf-8")
         try:
@@ -66,13 +65,59 @@ class Orchestrator:
             text = done.stderr.decode(errors="replace")[-500:]
             raise RuntimeError(f"reading {arguments[-1]!r} failed: {text}") from error
 
+    def command_line(self, start: AcceptedStart, name: str, package: Path, folder: Path) -> list[str]:
+        """
+        Return the command line of a run, in the order that the cluster's operator uses.
+
+        Args:
+            start: The start.
+            name: The name of the instance directory without its suffix.
+            package: The folder of the package.
+            folder: The folder of the run, after `write_start_files`.
+        """
+        line = [self.python, self.script]
+        for filename in start.inputs:
+            line += ["-i", _escaped(_start_file(folder, "input", filename))]
+        if start.variables:
+            line += ["-a", str(_variables_file(folder))]
+        for filename in start.data if start.flowir is None else ():
+            line += ["-d", _escaped(_start_file(folder, "data", filename))]
+        line += ["-l15", "--nostamp", "--instanceName", name]
+        # Without its artificial pauses a two-stage toy takes 4 instead of 14 seconds.
+        line += ["--failSafeDelays=no"]
+        line += ["--registerWorkflow=y", f"--discovererMonitorDir={folder / MONITOR}", f"--datastoreLabel={GATEWAY}"]
+        if start.platform:
+            line += [f"--platform={start.platform}"]
+        line += start.options
+        line += [f"-m{key}:{value}" for key, value in start.all_metadata.items()]
+        config = start.package.get("base", {}).get("packages", [{}])[0].get("config") or {}
+        if config.get("manifestPath"):
+            line += [f"--manifest={package / config['manifestPath'].lstrip('/')}"]
+        return [*line, str(package / (config.get("path") or "").lstrip("/"))]
+
+    def environment(self, start: AcceptedStart, name: str, folder: Path) -> dict[str, str]:
+        """Return the environment of a run, which its components inherit."""
+        return {
+            **os.environ,
+            # Components call "python3" and mean the interpreter of the orchestrator.
+            "PATH": os.pathsep.join([str(Path(self.python).parent), os.environ.get("PATH", os.defpath)]),
+            # The orchestrator leaves one temporary file per run.
+            "TMPDIR": str(folder / "temporary"),
+            # Where it writes the status if the command line is invalid.
+            "INSTANCE_DIR_NAME": str(folder / f"{name}.instance"),
+            # Ignore the user's default arguments.
+            "FLOWCONFIG_PATH": os.devnull,
+            **_store_credentials(start),
+            **start.environment,
+        }
+
 
 def find_orchestrator() -> Orchestrator:
     """
-    The ``elaunch.py`` beside this interpreter, else the first one on PATH.
+    Return the ``elaunch.py`` beside this interpreter, else the first one on PATH.
 
     Raises:
-        ImportError: There is none.
+        ImportError: It is not installed.
     """
     beside = Path(sys.executable).parent / SCRIPT
     if beside.is_file():
@@ -87,122 +132,66 @@ def find_orchestrator() -> Orchestrator:
     )
 
 
-def instance_name(launch: AcceptedStart, stamp: str) -> str:
-    """The name of an instance directory without its suffix: ``demo-c52cd4-2026-11-22T100507.603242``."""
-    return f"{launch.stem}-{stamp}"
-
-
-def command(orchestrator: Orchestrator, launch: AcceptedStart, name: str, package: Path, folder: Path) -> list[str]:
-    """
-    The command line of one run, in the order that the cluster's operator uses.
-
-    Args:
-        orchestrator: What to call.
-        launch: The start.
-        name: The instance name.
-        package: The checked out package.
-        folder: The folder of the run, as `lay_out` filled it.
-    """
-    line = [orchestrator.python, orchestrator.script]
-    for filename in launch.inputs:
-        line += ["-i", _escaped(_start_file(folder, "input", filename))]
-    if launch.variables:
-        line += ["-a", str(_variables_file(folder))]
-    for filename in launch.data if launch.flowir is None else ():
-        line += ["-d", _escaped(_start_file(folder, "data", filename))]
-    line += ["-l15", "--nostamp", "--instanceName", name]
-    # Without its artificial pauses a two-stage toy takes 4 instead of 14 seconds.
-    line += ["--failSafeDelays=no"]
-    line += ["--registerWorkflow=y", f"--discovererMonitorDir={folder / MONITOR}", f"--datastoreLabel={GATEWAY}"]
-    if launch.platform:
-        line += [f"--platform={launch.platform}"]
-    line += launch.options
-    line += [f"-m{key}:{value}" for key, value in launch.all_metadata.items()]
-    config = launch.package.get("base", {}).get("packages", [{}])[0].get("config") or {}
-    if config.get("manifestPath"):
-        line += [f"--manifest={package / config['manifestPath'].lstrip('/')}"]
-    return [*line, str(package / (config.get("path") or "").lstrip("/"))]
-
-
-def lay_out(launch: AcceptedStart, folder: Path) -> None:
+def write_start_files(start: AcceptedStart, folder: Path) -> None:
     """Write the files that the command line of a run names."""
-    for kind, files in (("input", launch.inputs), ("data", launch.data)):
+    for kind, files in (("input", start.inputs), ("data", start.data)):
         for filename, content in files.items():
-            put(content, _start_file(folder, kind, filename))
-    if launch.variables:
+            write_content(content, _start_file(folder, kind, filename))
+    if start.variables:
         # JSON is YAML.
-        text = json.dumps({"global": dict(launch.variables)}, ensure_ascii=False)
-        _variables_file(folder).parent.mkdir(parents=True, exist_ok=True)
-        _variables_file(folder).write_text(text, encoding="utf-8")
+        text = json.dumps({"global": dict(start.variables)}, ensure_ascii=False)
+        write_content(text, _variables_file(folder))
     (folder / "temporary").mkdir(parents=True, exist_ok=True)
 
 
-def lay_out_package(launch: AcceptedStart, folder: Path) -> Path:
+def write_lambda_package(start: AcceptedStart, folder: Path) -> Path:
     """Write the package of an experiment that is in no registry, and return its folder."""
     package = folder / "lambda.package"
     files: dict[str, Content] = {
-        "conf/flowir_package.yaml": json.dumps(launch.flowir, ensure_ascii=False),  # JSON is YAML
-        **{f"data/{Path(name).name}": text for name, text in launch.data.items()},
-        **{f"bin/{Path(name).name}": text for name, text in launch.scripts.items()},
+        "conf/flowir_package.yaml": json.dumps(start.flowir, ensure_ascii=False),  # JSON is YAML
+        **{f"data/{Path(name).name}": content for name, content in start.data.items()},
+        **{f"bin/{Path(name).name}": text for name, text in start.scripts.items()},
     }
     for name, content in files.items():
         path = package / name
-        put(content, path)
+        write_content(content, path)
         path.chmod(0o755 if name.startswith("bin/") else 0o644)
     return package
 
 
-def environment(orchestrator: Orchestrator, launch: AcceptedStart, name: str, folder: Path) -> dict[str, str]:
-    """The environment of a run, which its components inherit."""
-    own: Mapping[str, str] = {
-        **os.environ,
-        # Components say "python3" and mean the interpreter that runs all this.
-        "PATH": os.pathsep.join([str(Path(orchestrator.python).parent), os.environ.get("PATH", os.defpath)]),
-        # The orchestrator leaves a temporary file a run behind.
-        "TMPDIR": str(folder / "temporary"),
-        # Where the status goes when the command line cannot even be parsed.
-        "INSTANCE_DIR_NAME": str(folder / f"{name}.instance"),
-        # A user's own default arguments have no business here.
-        "FLOWCONFIG_PATH": os.devnull,
-    }
-    return {**own, **_store_keys(launch), **launch.environment}
-
-
-def _store_keys(launch: AcceptedStart) -> dict[str, str]:
-    """What the orchestrator looks for to upload key-outputs."""
-    place = launch.store.target if launch.store else None
-    if not isinstance(place, Bucket):
-        return {}
-    keys = (place.access_key_id, place.endpoint, place.secret_access_key)
-    return dict(zip(S3_VARIABLES, keys, strict=True))
-
-
-def end_group(process: subprocess.Popen[bytes]) -> None:
+def kill_group(process: subprocess.Popen[bytes]) -> None:
     """
-    Kill what is left of a process's group, itself included, and wait until it is gone.
+    Kill the process group of a process, and wait at most `KILL_TIMEOUT` for its end.
 
-    The orchestrator starts its components through a shell and on SIGTERM ends only the shell: the
-    component goes on. Blocks for `GROUP_TIMEOUT` at most.
+    The orchestrator starts its components through a shell and on SIGTERM ends only the shell, not the component.
     """
-    deadline = time.monotonic() + GROUP_TIMEOUT
+    deadline = time.monotonic() + KILL_TIMEOUT
     with contextlib.suppress(ProcessLookupError, PermissionError, subprocess.TimeoutExpired):
         os.killpg(process.pid, signal.SIGKILL)
-        process.wait(GROUP_TIMEOUT)
+        process.wait(KILL_TIMEOUT)
         while time.monotonic() < deadline:
             os.killpg(process.pid, 0)
             time.sleep(POLL_INTERVAL)
 
 
+def _store_credentials(start: AcceptedStart) -> dict[str, str]:
+    """Return the variables that the orchestrator needs to upload key-outputs."""
+    bucket = start.store.target if start.store else None
+    if not isinstance(bucket, Bucket):
+        return {}
+    keys = (bucket.access_key_id, bucket.endpoint, bucket.secret_access_key)
+    return dict(zip(S3_VARIABLES, keys, strict=True))
+
+
 def _start_file(folder: Path, kind: str, filename: str) -> Path:
-    """Where a file of a start is written; only the last part of its name counts."""
+    """Return the path of a file of a start; only the last part of its name is used."""
     return folder / "start" / kind / Path(filename).name
 
 
 def _variables_file(folder: Path) -> Path:
-    """Where the variables of a start are written."""
     return _start_file(folder, "input", "st4sd-variables.yaml")
 
 
 def _escaped(path: Path) -> str:
-    """A path as ``-i`` and ``-d`` want it: a bare colon would begin another name for the file."""
+    """Return a path for ``-i`` and ``-d``: a bare colon would begin another name for the file."""
     return str(path).replace("\\", "\\\\").replace(":", "\\:")

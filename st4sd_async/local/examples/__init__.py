@@ -1,1 +1,1 @@
-"""The example experiments that come with the embedded ST4SD."""
+"""The experiments "demo" and "fail" for tests and demos: their packages, described by ``examples.json``."""

@@ -1,64 +1,247 @@
 """
-The example experiments that come with the embedded ST4SD: git repositories, definitions, quick runs.
+The example experiments: what ``examples.json`` says of them, runs without an orchestrator, and git repositories.
 
-A definition that is pushed names a git repository, so each example becomes one, in a folder of the
-caller's choice and with the same commit id everywhere.
+The package of each example is the folder of its name. A test compares its FlowIR with ``examples.json``. Runs without
+an orchestrator leave the same files as the orchestrator, at the same places.
 """
 
 from __future__ import annotations
 
+import csv
+import io
+import json
+import re
 import shutil
+import subprocess
+import sys
 import tempfile
 import threading
+from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from st4sd_async.local.engine.children import Children
-from st4sd_async.local.engine.git import GitFailed, git
-from st4sd_async.local.engine.interface import AcceptedStart, PackageFacts
-from st4sd_async.local.examples.facts import EXAMPLES, Component, Example
-from st4sd_async.local.examples.runs import input_ids, run_example
+from pydantic import TypeAdapter
 
-PACKAGES = Path(__file__).parent
+from st4sd_async.local.engine.instance_files import output_entry
+from st4sd_async.local.engine.interface import AcceptedStart, PackageFacts, write_content
+from st4sd_async.local.engine.processes import ChildProcesses, GitFailed, git
+
 TAG = "1.0.0"
+COMPONENT_TIMEOUT = 60.0
+"""Seconds that a program may take; those of the examples take 0.1."""
 GIT_TIMEOUT = 30.0
-"""Seconds one git command may take; the repositories hold a handful of small files."""
+"""Seconds that a git command may take; the repositories contain a few small files."""
+_FOLDER = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Component:
+    """One program of an experiment, and its command line."""
+
+    stage: int
+    """The index of its stage; stages run one after another."""
+    name: str
+    """Its name, which is also the name of its directory."""
+    script: str
+    """The program, relative to the instance directory."""
+    arguments: tuple[str, ...] = ()
+    """Arguments; ``{instance}`` stands for the instance directory, ``{NAME}`` for the value of a variable."""
+    copies: tuple[str, ...] = ()
+    """Files of the instance directory that are copied into the component's directory first."""
+
+    @property
+    def directory(self) -> str:
+        """Its directory relative to the instance directory: ``stages/stage0/Compute``."""
+        return f"stages/stage{self.stage}/{self.name}"
+
+    @property
+    def reference(self) -> str:
+        """Its reference: ``stage0.Compute``."""
+        return f"stage{self.stage}.{self.name}"
+
+    @property
+    def references(self) -> list[str]:
+        """The files it needs as references of FlowIR: ``stage0.Compute/energies.csv:ref``."""
+        references = [_reference(argument) for argument in self.arguments]
+        copies = [f"{path}:copy" for path in self.copies]
+        return [f"{self.script}:ref", *copies, *(reference for reference in references if reference)]
+
+    @property
+    def producers(self) -> dict[str, list[str]]:
+        """Reference of each component whose files it needs -> those files."""
+        producers: dict[str, list[str]] = {}
+        for reference in self.references:
+            producer, _, path = reference.rpartition(":")[0].partition("/")
+            if producer.startswith("stage"):
+                producers.setdefault(producer, []).append(path)
+        return producers
+
+    def command_line(self, variables: Mapping[str, str]) -> str:
+        """Return its program and arguments as in FlowIR, with the values of variables."""
+        arguments = [_reference(argument) or argument.format_map(variables) for argument in self.arguments]
+        return " ".join([f"{self.script}:ref", *arguments])
+
+    def run(self, variables: Mapping[str, str], instance: Path) -> bool:
+        """Execute the program in its directory; return whether it exits with 0."""
+        directory = instance / self.directory
+        directory.mkdir(parents=True, exist_ok=True)
+        for path in self.copies:
+            shutil.copy(instance / path, directory)
+        values = {"instance": str(instance), **variables}
+        command = [sys.executable, str(instance / self.script)]
+        command += [argument.format_map(values) for argument in self.arguments]
+        with (directory / "out.stdout").open("wb") as stdout, (directory / "out.stderr").open("wb") as stderr:
+            try:
+                exit_code = subprocess.call(
+                    command,
+                    cwd=directory,
+                    stdin=subprocess.DEVNULL,
+                    stdout=stdout,
+                    stderr=stderr,
+                    timeout=COMPONENT_TIMEOUT,
+                )
+            except subprocess.TimeoutExpired:
+                return False
+        return exit_code == 0
+
+
+def _reference(argument: str) -> str | None:
+    """Return an argument as a reference of FlowIR; None if it names no file of the instance."""
+    path = argument.removeprefix("{instance}/")
+    return re.sub(r"^stages/(stage\d+)/", r"\1.", path) + ":ref" if path != argument else None
+
+
+@dataclass(frozen=True)
+class Example:
+    """One entry of ``examples.json``."""
+
+    name: str
+    """The name of the experiment, and of the folder with its package."""
+    description: str
+    """One sentence for the list of experiments."""
+    components: tuple[Component, ...]
+    """Its components in the order in which they run."""
+    outputs: Mapping[str, str]
+    """key-output -> path relative to the instance directory."""
+    inputs: tuple[str, ...] = ()
+    """Input files that a start must provide."""
+    data: tuple[str, ...] = ()
+    """Data files that a start may override."""
+    variables: Mapping[str, str] = field(default_factory=dict)
+    """Variables that a start may set -> defaults."""
+    interface: Mapping[str, Any] = field(default_factory=dict)
+    """The interface of the virtual experiment; {} if there is none."""
+    id_column: tuple[str, str] | None = None
+    """Input file and column that contain the input ids."""
+    property_table: str | None = None
+    """The key-output from which properties are read."""
+    failure: str | None = None
+    """
+    The error description of every run; None if runs succeed. The orchestrator reports any unknown exit code as
+    return code 1 with reason KnownIssue.
+    """
+
+    @property
+    def package(self) -> Path:
+        """The folder with the files of its package."""
+        return _FOLDER / self.name
+
+    def input_ids(self, start: AcceptedStart) -> list[str] | None:
+        """Return the ids of a start's inputs; None if the example has no interface."""
+        if self.id_column is None:
+            return None
+        filename, column = self.id_column
+        content = next((content for name, content in start.inputs.items() if Path(name).name == filename), "")
+        text = content.read_text("utf-8", errors="replace") if isinstance(content, Path) else str(content)
+        return [(row.get(column) or "").strip() for row in csv.DictReader(io.StringIO(text, newline=""))]
+
+    def run(self, start: AcceptedStart, instance: Path) -> dict[str, dict[str, str]]:
+        """
+        Execute the programs in an instance directory, without an orchestrator. Blocks for about 0.1 s.
+
+        Args:
+            start: Only inputs, data and variables are used.
+            instance: The instance directory; created if missing.
+
+        Returns:
+            key-output -> its entry in a reply of the service. Empty if a program failed; the files written until
+            then stay.
+        """
+        self._deploy(start, instance)
+        variables = {**self.variables, **start.variables}
+        failed = next((component for component in self.components if not component.run(variables, instance)), None)
+        write_reports(self._final_states(failed), instance / "output")
+        outputs = self._existing_outputs(instance) if failed is None else {}
+        (instance / "output" / "output.json").write_text(json.dumps(outputs, indent=4), encoding="utf-8")
+        if failed is None and self.property_table:
+            table = instance / self.outputs[self.property_table]
+            _write_interface(self.input_ids(start) or [], table, instance / "output")
+        return outputs
+
+    def _deploy(self, start: AcceptedStart, instance: Path) -> None:
+        """Create the instance directory: the folders of the package, then the files of the start."""
+        for folder in ("bin", "conf", "data", "hooks"):
+            if (self.package / folder).is_dir():
+                ignored = shutil.ignore_patterns("__pycache__")
+                shutil.copytree(self.package / folder, instance / folder, ignore=ignored, dirs_exist_ok=True)
+        for folder in ("input", "data", "output", "stages"):
+            (instance / folder).mkdir(parents=True, exist_ok=True)
+        for folder, files in (("input", start.inputs), ("data", start.data)):
+            for name, content in files.items():
+                # As in the orchestrator, only the last part of a name is used.
+                write_content(content, instance / folder / Path(name).name)
+
+    def _final_states(self, failed: Component | None) -> dict[Component, str]:
+        """Return the final states of all components if one of them failed, or none."""
+        finished = self.components if failed is None else self.components[: self.components.index(failed)]
+        states = dict.fromkeys(self.components, "component_shutdown") | dict.fromkeys(finished, "finished")
+        return states if failed is None else {**states, failed: "failed"}
+
+    def _existing_outputs(self, instance: Path) -> dict[str, dict[str, str]]:
+        return {
+            name: output_entry(path, (instance / path).stat().st_mtime)
+            for name, path in self.outputs.items()
+            if (instance / path).exists()
+        }
+
+
+@cache
+def load_examples() -> Mapping[str, Example]:
+    """Return the examples of ``examples.json`` by name."""
+    text = (_FOLDER / "examples.json").read_text(encoding="utf-8")
+    return {example.name: example for example in TypeAdapter(list[Example]).validate_json(text)}
 
 
 class Examples:
-    """
-    The example experiments as git repositories below one folder; safe to share between threads.
-
-    ``definition("demo")`` is what to push; ``facts`` and ``simulate`` answer for an engine that neither
-    clones nor needs an orchestrator.
-    """
+    """The examples as git repositories below one folder; safe to share between threads."""
 
     def __init__(self, folder: Path) -> None:
         """
-        Note where the repositories go; each is made when first asked for.
+        Set the folder; each repository is created when it is first needed.
 
         Args:
-            folder: Will hold one repository an example; made if missing.
+            folder: The folder of the repositories; created if missing.
         """
         self._folder = folder.absolute()
         self._lock = threading.Lock()
 
-    def names(self) -> list[str]:
-        """The names of the examples."""
-        return list(EXAMPLES)
-
     def definition(self, name: str) -> dict[str, Any]:
         """
-        The parameterised virtual experiment package to push.
+        Return the parameterised virtual experiment package to push.
 
         Raises:
             KeyError: There is no such example.
             RuntimeError: The ``git`` command is missing or fails.
         """
-        example = _find(name)
-        location = {"url": self._repository(name).as_uri(), "tag": TAG}
+        if name not in load_examples():
+            raise KeyError(f"no example {name!r}: there are {', '.join(load_examples())}")
+        example = load_examples()[name]
+        location = {"url": self._repository(example).as_uri(), "tag": TAG}
         options = {
             "variables": [{"name": variable} for variable in example.variables],
             "data": [{"name": filename} for filename in example.data],
@@ -77,19 +260,22 @@ class Examples:
             "parameterisation": {"presets": {}, "executionOptions": options},
         }
 
-    def source(self, url: str) -> Path | None:
-        """The folder with the files of the example that `url` is the repository of; None for other urls."""
+    def find(self, url: str) -> Example | None:
+        """Return the example whose repository is at a URL; None for other URLs."""
         parts = urlsplit(url)
         path = Path(unquote(parts.path))
-        if parts.scheme != "file" or path.parent != self._folder or path.name not in EXAMPLES:
-            return None
-        return self._repository(path.name)
+        return load_examples().get(path.name) if parts.scheme == "file" and path.parent == self._folder else None
 
     def facts(self, name: str) -> PackageFacts:
-        """What a push learns from the package of an example; raises what `definition` raises."""
-        example = _find(name)
+        """
+        Return what a push reads from the package of an example.
+
+        Raises:
+            RuntimeError: The ``git`` command is missing or fails.
+        """
+        example = load_examples()[name]
         return PackageFacts(
-            version=_git("rev-parse", "HEAD", folder=self._repository(name)).strip(),
+            version=_git("rev-parse", "HEAD", folder=self._repository(example)).strip(),
             inputs=example.inputs,
             data=example.data,
             outputs=tuple(sorted(example.outputs)),
@@ -97,62 +283,21 @@ class Examples:
             interface=example.interface,
         )
 
-    def components(self, name: str) -> tuple[Component, ...]:
-        """The components of an example in the order in which they run."""
-        return _find(name).components
-
-    def input_ids(self, name: str, launch: AcceptedStart) -> list[str] | None:
-        """The ids of what a run was given, None if the example has no interface that tells."""
-        return input_ids(_find(name), launch)
-
-    def failure(self, name: str) -> str | None:
-        """The error description of an example whose runs always fail; None if its runs succeed."""
-        return _find(name).failure
-
-    def outputs(self, name: str) -> Mapping[str, str]:
-        """key-output -> its path in the instance directory; {} for an example whose runs fail."""
-        example = _find(name)
-        return {} if example.failure else example.outputs
-
-    def simulate(self, name: str, launch: AcceptedStart, directory: Path) -> dict[str, dict[str, str]]:
-        """
-        The key-outputs of an example that was executed in `directory` without an orchestrator.
-
-        Takes about 0.1 s; blocks. Needs no git.
-
-        Args:
-            name: The example.
-            launch: Inputs, data and variables; the rest is not looked at.
-            directory: The instance directory to fill, made if missing.
-
-        Returns:
-            key-output -> entry in the words of the wire; {} if a program failed.
-        """
-        return run_example(_find(name), PACKAGES / name, launch, directory)
-
-    def _repository(self, name: str) -> Path:
-        """The repository of an example, made now if it is not there yet."""
-        repository = self._folder / name
+    def _repository(self, example: Example) -> Path:
+        """Return the repository of an example; create it if it is missing."""
+        repository = self._folder / example.name
         with self._lock:
             if not repository.exists():
                 self._folder.mkdir(parents=True, exist_ok=True)
-                # Built aside and renamed, so that nobody ever sees half a repository.
-                with tempfile.TemporaryDirectory(dir=self._folder, prefix=f".{name}-") as scratch:
-                    _make_repository(PACKAGES / name, Path(scratch) / name)
-                    (Path(scratch) / name).rename(repository)
+                # Created elsewhere and renamed, so that it is complete as soon as it is visible.
+                with tempfile.TemporaryDirectory(dir=self._folder, prefix=f".{example.name}-") as scratch:
+                    _create_repository(example.package, Path(scratch) / example.name)
+                    (Path(scratch) / example.name).rename(repository)
         return repository
 
 
-def _find(name: str) -> Example:
-    """The example of that name; a `KeyError` that lists the names otherwise."""
-    try:
-        return EXAMPLES[name]
-    except KeyError:
-        raise KeyError(f"no example {name!r}: there are {', '.join(EXAMPLES)}") from None
-
-
-def _make_repository(package: Path, repository: Path) -> None:
-    """Turn the files of a package into a repository with one commit and one tag."""
+def _create_repository(package: Path, repository: Path) -> None:
+    """Create a repository with one commit and one tag from the files of a package."""
     shutil.copytree(package, repository, ignore=shutil.ignore_patterns("__pycache__", "*.pyc"))
     _git("init", "--quiet", "--template=", "--initial-branch=main", folder=repository)
     # File modes and line ends would make the commit id depend on the machine.
@@ -163,8 +308,61 @@ def _make_repository(package: Path, repository: Path) -> None:
 
 
 def _git(*arguments: str, folder: Path) -> str:
-    """What git printed; its failures as `RuntimeError`."""
     try:
-        return git(*arguments, run=Children().run, folder=folder, timeout=GIT_TIMEOUT)
+        return git(*arguments, run=ChildProcesses().run, folder=folder, timeout=GIT_TIMEOUT)
     except GitFailed as error:
         raise RuntimeError(f"cannot prepare the example experiments: {error}") from error
+
+
+def _write_interface(ids: list[str], table: Path, output: Path) -> None:
+    """Write the input ids, and the measured properties from the table of a key-output."""
+    (output / "input-ids.json").write_text(json.dumps(ids, indent=4), encoding="utf-8")
+    (output / "additional_input_data.json").write_text("{}", encoding="utf-8")
+    with table.open(newline="", encoding="utf-8") as source:
+        columns, *rows = csv.reader(source)
+    if rows:  # the orchestrator cannot join tables without rows, and continues without properties
+        _write_properties(output / "properties.csv", columns, rows)
+
+
+def _write_properties(path: Path, columns: list[str], rows: list[list[str]]) -> None:
+    """Write a table, whose first column contains the input ids, as the orchestrator would."""
+    occurrences = Counter(row[0] for row in rows)
+    with path.open("w", newline="", encoding="utf-8") as target:
+        # The orchestrator separates by semicolons and leaves NaN empty.
+        writer = csv.writer(target, delimiter=";", lineterminator="\n")
+        writer.writerow(columns)
+        for row in sorted(rows):
+            values = ["" if value == "nan" else value for value in row]
+            # It joins the ids with the table of each of the two properties. This sorts the rows, and an id that
+            # occurs n times has n rows in each of three tables, which all match.
+            writer.writerows([values] * occurrences[row[0]] ** 2)
+
+
+_COMPONENT_COLUMNS = "rowid; reference; consumesFrom; isAlive; state; engine"
+_ENGINE_COLUMNS = (
+    "rowid; reference; isAlive; backend; creationDate; isWaitingOnOutput; outputWaitTime; isRunning; runDate; "
+    "lastTaskLaunchDate; lastTaskRunTime; lastTaskRunState; lastTaskFinishedDate; lastTaskExitCode; "
+    "lastTaskExitReason; engineExitCode; engineExitReason; schedulerId"
+)
+_EXECUTED = (
+    "False; local; {now}; True; 0:00:01.032996; False; {now}; {now}; 0:00:00.133597; {state}; {now}; {exit_columns};"
+)
+_EXIT_COLUMNS = {"finished": "0; Success; 0; Success", "failed": "3; KnownIssue; 1; KnownIssue"}
+_NOT_EXECUTED = "False; local; None; False; N/A; False; None; None; N/A; N/A; None; N/A; N/A; 1; Killed; N/A"
+
+
+def write_reports(states: Mapping[Component, str], output: Path) -> None:
+    """Write ``status_details.json`` and ``experiment.log`` from the final states of all components in order."""
+    now = datetime.now()  # noqa: DTZ005 -- as in the orchestrator
+    details: dict[str, dict[str, dict[str, str]]] = {}
+    for row, (component, state) in enumerate(states.items(), 1):
+        tables = {"componentStates": _COMPONENT_COLUMNS, "engineStates": _ENGINE_COLUMNS}
+        stage = details.setdefault(str(component.stage), {"engine": tables})["engine"]
+        producers = ", ".join(component.producers)
+        stage["componentStates"] += f"\n{row}; {component.reference}; {producers}; False; {state}; engine"
+        exit_columns = _EXIT_COLUMNS.get(state)
+        engine = _EXECUTED.format(now=now, state=state, exit_columns=exit_columns) if exit_columns else _NOT_EXECUTED
+        stage["engineStates"] += f"\n{row}; {component.reference}; {engine}"
+    (output / "status_details.json").write_text(json.dumps(details, indent=4), encoding="utf-8")
+    lines = [f"INFO      MainThread root: {component.reference} is {state}\n" for component, state in states.items()]
+    (output / "experiment.log").write_text("".join(lines), encoding="utf-8")

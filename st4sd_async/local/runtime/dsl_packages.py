@@ -17,13 +17,13 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from st4sd_async.local.engine.interface import PackageFacts
-from st4sd_async.local.examples.facts import EXAMPLES, Component
+from st4sd_async.local.examples.examples import Component, load_examples
 from st4sd_async.local.http.messages import HTTPError, Request, Response, Route, TrailingSlash, json_response
 from st4sd_async.local.runtime.cluster import INTERNAL_EXPERIMENTS_SECRET
 from st4sd_async.local.runtime.dsl import FILE_PREFIXES, Dsl, InvalidDsl, Problem, find_template, parse, parse_and_check
 from st4sd_async.local.runtime.models import ParameterisedPackage, SchemaError, validate
 from st4sd_async.local.runtime.registry import Registry, default_variables, register
-from st4sd_async.local.simulator.descriptions import COMPONENTS
+from st4sd_async.local.simulator.packages import COMPONENTS
 
 BUCKET = {"bucket": "st4sd-internal-experiments", "endpoint": "https://s3.example"}
 """Where the stored definitions claim to be."""
@@ -237,7 +237,8 @@ def _components(definition: Mapping[str, Any]) -> Sequence[Component]:
     source = definition["base"]["packages"][0]["source"]
     url = urlsplit((source.get("git") or {}).get("location", {}).get("url", ""))
     name = PurePosixPath(unquote(url.path)).name
-    return EXAMPLES[name].components if url.scheme == "file" and name in EXAMPLES else COMPONENTS
+    example = load_examples().get(name) if url.scheme == "file" else None
+    return example.components if example else COMPONENTS
 
 
 def _step(component: Component, variables: Mapping[str, str], files: set[str]) -> tuple[dict[str, Any], dict[str, Any]]:

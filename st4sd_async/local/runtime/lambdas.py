@@ -14,18 +14,11 @@ import difflib
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from st4sd_async.local.engine.buckets import DATASET, OutputStore, RemoteFile, Volume
 from st4sd_async.local.engine.interface import AcceptedStart, Content
 from st4sd_async.local.http.messages import HTTPError, Request, Response, Route, TrailingSlash, json_response
 from st4sd_async.local.runtime.starts import as_strings, random_suffix
-from st4sd_async.local.runtime.storage import (
-    DATASET,
-    OutputStore,
-    RemoteFile,
-    Volume,
-    bucket_from,
-    dataset_store,
-    split_path,
-)
+from st4sd_async.local.runtime.storage import bucket_from, dataset_store, split_path
 
 FIELDS = (
     *("lambdaFlowIR", "validate_flowir", "data", "scripts", "additionalOptions", "orchestrator_resources"),

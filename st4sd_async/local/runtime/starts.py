@@ -17,22 +17,12 @@ from typing import Any, Self
 
 from pydantic import StrictBool, model_validator
 
+from st4sd_async.local.engine.buckets import DATASET, S3_VARIABLES, OutputStore, RemoteFile, Volume
 from st4sd_async.local.engine.interface import AcceptedStart, Content
 from st4sd_async.local.http.messages import HTTPError, InternalServerError
 from st4sd_async.local.runtime.models import Model, OrchestratorResources, SchemaError, Text, validate
 from st4sd_async.local.runtime.registry import preset_value
-from st4sd_async.local.runtime.storage import (
-    DATASET,
-    S3_VARIABLES,
-    OutputStore,
-    RemoteFile,
-    Volume,
-    bucket_from,
-    dataset_store,
-    missing_fields,
-    split_path,
-    volumes_by_id,
-)
+from st4sd_async.local.runtime.storage import bucket_from, dataset_store, missing_fields, split_path, volumes_by_id
 
 POLICIES = ("prefer-surrogate", "random-canary-surrogate")
 """Runtime policies of the service. Without relationships they run the experiment itself."""

@@ -1,9 +1,8 @@
 """
-Files that a start names but does not contain: in an S3 bucket, a dataset or a volume; and buckets for key-outputs.
+The datasets and mounted volumes of the server, and the files that starts name in them or in S3 buckets.
 
 A cluster fetches or mounts them when the run begins. Here they are fetched when the start is accepted, and a local
-folder stands for a volume. Buckets need obstore. Its errors quote keys and signatures, so only S3's error code is
-passed on.
+folder stands for a volume.
 
 Source:
     st4sd-runtime-service, ``PayloadExecutionOptions.from_old_payload``; st4sd-runtime-k8s-input-s3, ``s3_download.py``.
@@ -14,126 +13,28 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
-from datetime import timedelta
-from functools import cached_property
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from st4sd_async.local.engine.buckets import (
+    DATASET,
+    VOLUME_KINDS,
+    Bucket,
+    BucketError,
+    OutputStore,
+    RemoteFile,
+    Volume,
+)
 from st4sd_async.local.engine.interface import AcceptedStart, Content
 from st4sd_async.local.http.messages import HTTPError
 
-DATASET = "dataset"
 DATASET_URI = "dataset://"
-VOLUME_KINDS = ("persistentVolumeClaim", "configMap", DATASET, "secret")
 S3_FIELDS = ("accessKeyID", "secretAccessKey", "endpoint", "bucket")
 """Fields that the description of a bucket must have."""
-S3_VARIABLES = ("S3_ACCESS_KEY_ID", "S3_END_POINT", "S3_SECRET_ACCESS_KEY")
-"""Environment variables with the orchestrator's credentials for uploads."""
-CONNECT_TIMEOUT = timedelta(seconds=2)
-READ_TIMEOUT = timedelta(seconds=10)
-FILE_TIMEOUT = timedelta(hours=1)
-MAX_RETRIES = 1
-READ_SIZE = 1 << 20
-"""Bytes read from a bucket at a time."""
-PART_SIZE = 8 << 20
-"""Bytes of each part of a large upload."""
 _COLON = re.compile(r"(?<!\\):")
 _NOT_INSTALLED = 'the embedded server needs obstore for buckets, which is not installed: pip install "st4sd_async[s3]"'
-
-
-class BucketError(Exception):
-    """Why a download from a bucket or an upload to it failed."""
-
-
-@dataclass(frozen=True)
-class Bucket:
-    """One bucket and the credentials to use it. All methods block."""
-
-    name: str
-    endpoint: str
-    access_key_id: str = field(repr=False)
-    secret_access_key: str = field(repr=False)
-    region: str = "us-east-1"
-
-    def fetch(self, key: str, target: Path) -> None:
-        """
-        Download an object to a file. As in the service, a missing object is no error and leaves no file.
-
-        Raises:
-            BucketError: The download failed.
-        """
-        import obstore
-        from obstore.exceptions import BaseError
-
-        target.parent.mkdir(parents=True, exist_ok=True)
-        failure = None
-        try:
-            found = obstore.get(self._store, key)
-            with target.open("wb") as file:
-                for chunk in found.stream(min_chunk_size=READ_SIZE):
-                    file.write(chunk)
-            return
-        except FileNotFoundError as error:
-            if "NoSuchBucket" in str(error):
-                failure = "NoSuchBucket"
-        except (BaseError, ValueError) as error:
-            failure = _error_code(error)
-        target.unlink(missing_ok=True)
-        if failure:
-            raise BucketError(f"{key} cannot be downloaded from the bucket {self.name}: {failure}")
-
-    def upload(self, file: Path, key: str) -> None:
-        """
-        Upload a file.
-
-        Raises:
-            BucketError: The upload failed.
-        """
-        import obstore
-        from obstore.exceptions import BaseError
-
-        try:
-            obstore.put(self._store, key, file, chunk_size=PART_SIZE, max_concurrency=2)
-            return
-        except (BaseError, FileNotFoundError, ValueError) as error:
-            failure = _error_code(error)
-        # Outside of the handler, so that the exception does not carry obstore's as its context.
-        raise BucketError(f"{key} cannot be uploaded to the bucket {self.name}: {failure}")
-
-    @cached_property
-    def _store(self) -> Any:
-        from obstore.store import S3Store
-
-        credentials = {
-            "access_key_id": self.access_key_id,
-            "secret_access_key": self.secret_access_key,
-            "token": None,
-            "expires_at": None,
-        }
-        make: Any = S3Store
-        return make(
-            self.name,
-            endpoint=self.endpoint.rstrip("/"),
-            region=self.region,
-            credential_provider=lambda: credentials,
-            client_options={
-                "allow_http": True,
-                "connect_timeout": CONNECT_TIMEOUT,
-                "read_timeout": READ_TIMEOUT,
-                "timeout": FILE_TIMEOUT,
-            },
-            retry_config={"max_retries": MAX_RETRIES},
-            skip_signature=False,
-            virtual_hosted_style_request=False,
-        )
-
-
-def _error_code(error: Exception) -> str:
-    """Return S3's code for an error, else the class of the error."""
-    found = re.search(r"<Code>(\w+)</Code>", str(error)) or re.search(r"status code: (\d+)", str(error))
-    return found[1] if found else f"{type(error).__name__}, no answer"
 
 
 def bucket_from(value: Mapping[str, Any]) -> Bucket:
@@ -145,47 +46,6 @@ def bucket_from(value: Mapping[str, Any]) -> Bucket:
 def missing_fields(value: Mapping[str, Any]) -> list[str]:
     """Return the `S3_FIELDS` that the description of a bucket lacks."""
     return [name for name in S3_FIELDS if value.get(name) is None]
-
-
-@dataclass(frozen=True)
-class Volume:
-    """A volume or dataset of the cluster, known by its name."""
-
-    kind: str
-    """One of `VOLUME_KINDS`."""
-    name: str
-    folder: str = ""
-    """The folder in it that paths start from."""
-
-
-@dataclass(frozen=True)
-class RemoteFile:
-    """A file that has to be fetched."""
-
-    source: Bucket | Volume
-    path: str
-
-
-@dataclass(frozen=True)
-class OutputStore:
-    """Where key-outputs are uploaded to."""
-
-    target: Bucket | Volume
-    path: str
-    """Folder in it without a leading slash; ``%(instanceDir)s`` stands for the name of the instance directory."""
-
-    @property
-    def options(self) -> tuple[str, ...]:
-        """The orchestrator's command line options; the credentials are in its environment."""
-        if isinstance(self.target, Volume):
-            return ()
-        uri = f"s3://{'/'.join(filter(None, (self.target.name, self.path)))}"
-        return ("--s3AuthWithEnvVars", f"--s3StoreToURI={uri}")
-
-    def key(self, path: str, instance: str) -> str:
-        """Return the key for a path in the instance directory, of which only the last part is used."""
-        root = self.path.replace("%(instanceDir)s", instance)
-        return f"{root}{'' if root.endswith('/') else '/'}{path.rstrip('/').rpartition('/')[2]}"
 
 
 class Storage:

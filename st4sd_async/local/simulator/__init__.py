@@ -1,1 +1,1 @@
-"""The engine that plays recorded courses of runs on a virtual clock. It starts no processes."""
+"""The engine that simulates runs on a virtual clock, without starting processes."""

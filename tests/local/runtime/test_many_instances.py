@@ -60,7 +60,7 @@ def test_populated_instances_are_at_the_end_of_their_outcome(server: LocalServer
         (("ghost", 1), "no experiment 'ghost' was pushed"),
         (("toy", 0), "count must be at least 1, not 0"),
         (("toy", 1, "wonder"), "no outcome 'wonder'"),
-        (("toy", 1, [(1, None)]), "a life must begin"),
+        (("toy", 1, [(1, None)]), "the first row must be at 0 s"),
     ],
 )
 def test_invalid_populations_are_errors(server: LocalServer, push: Any, arguments: Any, text: str) -> None:

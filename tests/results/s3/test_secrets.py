@@ -11,7 +11,7 @@ import pytest
 
 from st4sd_async import S3, Client, S3Error, S3Store
 from st4sd_async.local import LocalServer
-from st4sd_async.local.runtime.storage import Bucket
+from st4sd_async.local.engine.buckets import Bucket
 from tests.faults.marks import all_texts, logged, outcome
 from tests.faults.raw import Exchange, RawServer, head
 from tests.results.s3.tools import KEY_ID, MOLECULES, SECRET, Storage, demo

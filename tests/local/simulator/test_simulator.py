@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from st4sd_async.local import DropAfter, LocalServer
-from st4sd_async.local.simulator.sequences import SEQUENCES
+from st4sd_async.local.simulator.outcomes import named_outcomes
 from tests.local.helpers import definition, start
 
 NOTHING = "nothing"
@@ -78,10 +78,10 @@ def look(web: httpx.Client, rest_uid: str) -> Any:
 
 def test_every_sequence_is_expected() -> None:
     """Each outcome that can be asked for is in the table of this file."""
-    assert set(EXPECTED) == set(SEQUENCES)
+    assert set(EXPECTED) == set(named_outcomes())
 
 
-@pytest.mark.parametrize("outcome", SEQUENCES)
+@pytest.mark.parametrize("outcome", named_outcomes())
 def test_a_run_shows_its_sequence(server: LocalServer, web: httpx.Client, push: Any, outcome: str) -> None:
     """At each time, and just before the next, a detail request shows what the table says."""
     push()
@@ -312,7 +312,7 @@ def test_instances_can_be_kept(tmp_path: Any) -> None:
 @pytest.mark.parametrize(
     ("outcome", "times", "stretch", "text"),
     [
-        ("wonder", None, 1.0, "no outcome 'wonder': there are success, state-first"),
+        ("wonder", None, 1.0, "no outcome 'wonder': use one of success, state-first"),
         ("success", 0, 1.0, "times must be at least 1 or None, not 0"),
         ("success", 1, 0.0, "stretch must be above 0, not 0.0"),
     ],
@@ -327,7 +327,7 @@ def test_impossible_outcomes_are_refused(
 
 def test_time_does_not_go_back(server: LocalServer) -> None:
     """The clock refuses to be set back."""
-    with pytest.raises(ValueError, match="time only goes forward"):
+    with pytest.raises(ValueError, match="seconds must be 0 or above, not -1"):
         server.advance(-1)
 
 
@@ -363,4 +363,4 @@ def test_each_outcome_with_a_name_is_described() -> None:
     """So that a user of `help` can choose one."""
     described = re.findall(r'"([a-z-]+)": ', inspect.getdoc(LocalServer.outcome) or "")
 
-    assert sorted(set(described) - {"experiment-state", "exit-status"}) == sorted(SEQUENCES)
+    assert sorted(set(described) - {"experiment-state", "exit-status"}) == sorted(named_outcomes())

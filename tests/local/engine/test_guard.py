@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -13,10 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from st4sd_async.local.engine.children import Children
-from st4sd_async.local.engine.git import git
-from st4sd_async.local.engine.guard import Guard, Orders
-from tests.local.test_engine import LONG
+from st4sd_async.local.engine.guard import Cleanup, Guard
+from st4sd_async.local.engine.processes import ChildProcesses, git
+from tests.local.engine.test_elaunch import LONG
 
 SECONDS = 15.0
 """Within which all must be over; it takes two on a machine that has time."""
@@ -27,14 +27,14 @@ from pathlib import Path
 from st4sd_async.local.engine.guard import Guard
 
 guard, folder = Guard(), Path(sys.argv[1])
-guard.remove(str(folder / "scr*"))
+guard.add_folders(str(folder / "scr*"))
 for name in ("scratch", "other"):
     (folder / name).mkdir()
 sleeping = subprocess.Popen(["sh", "-c", "sleep 100 & sleep 100"], start_new_session=True)
-guard.kill(sleeping.pid)
+guard.add_group(sleeping.pid)
 spared = subprocess.Popen(["sleep", "100"], start_new_session=True)
-guard.kill(spared.pid)
-guard.spare(spared.pid)
+guard.add_group(spared.pid)
+guard.remove_group(spared.pid)
 heir = os.fork() if "fork" in sys.argv else 1
 if heir == 0:
     time.sleep(100)
@@ -136,15 +136,15 @@ def test_a_guard_that_was_killed_is_not_missed(tmp_path: Path) -> None:
     """Orders to it do no harm, nor do those after its end."""
     guard = Guard()
     guard.close()
-    guard.kill(1)
+    guard.add_group(1)
     guard = Guard()
-    guard.remove(str(tmp_path))
+    guard.add_folders(str(tmp_path))
     process = guard._process
     assert process is not None
     process.kill()
     process.wait()
 
-    guard.spare(1)
+    guard.remove_group(1)
     guard.close()
     guard.close()
 
@@ -155,11 +155,17 @@ def test_orders_are_followed(tmp_path: Path) -> None:
     """Groups are killed and folders removed, each as far as they are there."""
     (tmp_path / "a.shadow").mkdir()
     sleeping = subprocess.Popen(["sleep", "100"], start_new_session=True)
-    orders = Orders()
-    for line in (f'{{"kill": {sleeping.pid}}}', '{"kill": 1}', '{"spare": 1}', f'{{"remove": "{tmp_path}/*.shadow"}}'):
-        orders.take(line.encode())
+    cleanup = Cleanup()
+    orders = [
+        {"add_group": sleeping.pid},
+        {"add_group": 1},
+        {"remove_group": 1},
+        {"add_folders": f"{tmp_path}/*.shadow"},
+    ]
+    for order in orders:
+        cleanup.receive(json.dumps(order).encode())
 
-    orders.carry_out()
+    cleanup.run()
 
     assert sleeping.wait() == -signal.SIGKILL
     assert list(tmp_path.iterdir()) == []
@@ -174,7 +180,7 @@ def test_an_engine_whose_owner_was_killed_leaves_nothing(tmp_path: Path, killed:
     temporary.mkdir()
     (repository / "conf" / "flowir_package.yaml").write_text(LONG)
     for arguments in (("init", "--quiet", "--initial-branch=main"), ("add", "--all"), ("commit", "--quiet", "-mx")):
-        git(*arguments, folder=repository, run=Children().run, timeout=10)
+        git(*arguments, folder=repository, run=ChildProcesses().run, timeout=10)
 
     pid, rest_uid = killed(SERVER, repository.as_uri(), TMPDIR=str(temporary))
     began = time.monotonic()

@@ -133,9 +133,9 @@ def test_key_outputs_follow_the_exit_status(server: LocalServer, web: httpx.Clie
 @pytest.mark.parametrize(
     ("rows", "text"),
     [
-        ([], "a life must begin with a row at 0 s, not with 'nothing'"),
-        ([(0.1, None)], r"a life must begin with a row at 0 s, not with \(0.1, None\)"),
-        ([(0, None), (2, {}), (2, {})], "the times of a life must rise, but 2.0 s comes after 2.0 s"),
+        ([], "the first row must be at 0 s, got 'no rows'"),
+        ([(0.1, None)], r"the first row must be at 0 s, got \(0.1, None\)"),
+        ([(0, None), (2, {}), (2, {})], "the times of rows must rise, but 2.0 s comes after 2.0 s"),
         ([(0,)], r"a row must be \(seconds, status\) or \(seconds, status, listed\), not \(0,\)"),
         ([(0, None, None, None)], "a row must be"),
         ([None], "a row must be"),
@@ -143,7 +143,7 @@ def test_key_outputs_follow_the_exit_status(server: LocalServer, web: httpx.Clie
         ([(0, None), (float("nan"), None)], "a row must begin with seconds, not with nan"),
         ([(0, "running")], "a status must be a mapping or None, not 'running'"),
         ([(0, None, [])], r"a status must be a mapping or None, not \[\]"),
-        ([(0, {"state": "x"})], "a status has no 'state': there are experiment-state, stage-state"),
+        ([(0, {"state": "x"})], "a status has no 'state'; its keys are experiment-state, stage-state"),
     ],
 )
 def test_malformed_lives_are_refused(server: LocalServer, rows: Any, text: str) -> None:

@@ -12,11 +12,10 @@ from pathlib import Path
 import pytest
 
 from st4sd_async.local.engine import instance_files as files
-from st4sd_async.local.engine.children import Children
 from st4sd_async.local.engine.elaunch import ElaunchEngine
-from st4sd_async.local.engine.git import GitFailed, git
 from st4sd_async.local.engine.interface import AcceptedStart
-from st4sd_async.local.engine.orchestrator import Orchestrator, command, find_orchestrator
+from st4sd_async.local.engine.orchestrator import Orchestrator, find_orchestrator
+from st4sd_async.local.engine.processes import ChildProcesses, GitFailed, git
 
 
 def test_slots_below_one_are_refused(tmp_path: Path) -> None:
@@ -71,7 +70,7 @@ def test_command_line_has_the_order_of_the_operator() -> None:
         options=("--registerWorkflow=no",),
     )
 
-    line = command(Orchestrator("python", "elaunch.py"), start, "demo-abcdef-T", Path("/p/demo"), Path("/r:1"))
+    line = Orchestrator("python", "elaunch.py").command_line(start, "demo-abcdef-T", Path("/p/demo"), Path("/r:1"))
 
     assert line == [
         *("python", "elaunch.py", "-i", "/r\\:1/start/input/molecules.csv"),
@@ -120,7 +119,7 @@ def test_killed_run_gets_its_output_from_the_shadow(tmp_path: Path) -> None:
     instance.mkdir()
     (instance / "output").symlink_to(shadow)
 
-    files.settle(instance)
+    files.copy_shadow(instance)
 
     assert files.read_outputs(instance) == {"A": {"version": "1"}}
     assert not (instance / "output").is_symlink()
@@ -131,18 +130,18 @@ def test_children_that_take_too_long_are_killed() -> None:
     before = time.monotonic()
 
     with pytest.raises(subprocess.TimeoutExpired):
-        Children().run(["sh", "-c", "sleep 30 & wait"], timeout=0.05)
+        ChildProcesses().run(["sh", "-c", "sleep 30 & wait"], timeout=0.05)
 
     assert time.monotonic() - before < 15
 
 
 def test_closing_ends_children_and_refuses_more() -> None:
     """After close nothing is running, and nothing can be started."""
-    children = Children()
+    children = ChildProcesses()
     codes: list[int] = []
     thread = threading.Thread(target=lambda: codes.append(children.run(["sleep", "30"], timeout=30).returncode))
     thread.start()
-    while not children._alive:
+    while not children._running:
         time.sleep(0.01)
 
     children.close()

@@ -7,11 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from st4sd_async.local.engine.children import Children
 from st4sd_async.local.engine.elaunch import ElaunchEngine
-from st4sd_async.local.engine.git import git
 from st4sd_async.local.engine.interface import AcceptedStart
-from st4sd_async.local.examples.examples import Examples
+from st4sd_async.local.engine.processes import ChildProcesses, git
+from st4sd_async.local.examples.examples import Examples, load_examples
 
 MOLECULES = "id,smiles\n0,CCO\n1,c1ccccc1\n2,[Xe]\n"
 
@@ -48,7 +47,7 @@ def test_commit_ids_do_not_depend_on_folder_user_or_git_environment(
 ) -> None:
     """Everybody gets the same commit, also from within a git hook of somebody with a configuration."""
     here = Examples(tmp_path / "here")
-    ids = {name: here.facts(name).version for name in here.names()}
+    ids = {name: here.facts(name).version for name in load_examples()}
     config = tmp_path / "gitconfig"
     config.write_text("[user]\n\tname = other\n[commit]\n\tgpgSign = true\n[core]\n\tautocrlf = true\n")
     for name, value in {
@@ -62,7 +61,7 @@ def test_commit_ids_do_not_depend_on_folder_user_or_git_environment(
 
     there = Examples(tmp_path / "there")
 
-    assert {name: there.facts(name).version for name in there.names()} == ids
+    assert {name: there.facts(name).version for name in load_examples()} == ids
     assert len(set(ids.values())) == 2
 
 
@@ -81,16 +80,17 @@ def test_definition_has_the_documented_shape(examples: Examples, name: str) -> N
     assert json.loads(json.dumps(definition)) == definition
 
 
-def test_source_is_the_folder_behind_an_example_url_only(examples: Examples) -> None:
-    """The url of an example leads to its files, any other to nothing."""
+def test_an_example_is_found_by_the_url_of_its_repository(examples: Examples) -> None:
+    """Its repository contains the package; no example is found at other URLs."""
     url = examples.definition("demo")["base"]["packages"][0]["source"]["git"]["location"]["url"]
 
-    source = examples.source(url)
+    example = examples.find(url)
 
-    assert source is not None
-    assert (source / "conf" / "flowir_package.yaml").is_file()
-    assert examples.source("https://github.com/example/demo.git") is None
-    assert examples.source(url + "-other") is None
+    assert example is not None
+    assert example.name == "demo"
+    assert (Path(url.removeprefix("file://")) / "conf" / "flowir_package.yaml").is_file()
+    assert examples.find("https://github.com/example/demo.git") is None
+    assert examples.find(url + "-other") is None
 
 
 def test_unknown_example_lists_the_known_ones(examples: Examples) -> None:
@@ -111,7 +111,7 @@ def test_demo_computes_from_inputs_and_scale(examples: Examples, tmp_path: Path)
     """Energies are -1.5 an atom times scale, weights are summed; unknown elements give no number."""
     start = launch(inputs={"molecules.csv": MOLECULES}, variables={"scale": "2"})
 
-    outputs = examples.simulate("demo", start, tmp_path / "run")
+    outputs = load_examples()["demo"].run(start, tmp_path / "run")
 
     assert (tmp_path / "run/stages/stage0/Compute/energies.csv").read_text() == (
         "input-id,smiles,energy,weight\nCCO,CCO,-9.0,40.021\nc1ccccc1,c1ccccc1,-18.0,72.066\n[Xe],[Xe],nan,nan\n"
@@ -141,7 +141,7 @@ def test_demo_uses_a_data_file_that_the_start_overrides(examples: Examples, tmp_
     """Weights come from the start's own table if it brings one."""
     table = "element,weight\nC,1\nO,10\n"
 
-    examples.simulate("demo", launch(inputs={"molecules.csv": MOLECULES}, data={"weights.csv": table}), tmp_path)
+    load_examples()["demo"].run(launch(inputs={"molecules.csv": MOLECULES}, data={"weights.csv": table}), tmp_path)
 
     lines = (tmp_path / "stages/stage0/Compute/energies.csv").read_text().splitlines()
     assert lines[1] == "CCO,CCO,-4.5,12.0"
@@ -149,7 +149,7 @@ def test_demo_uses_a_data_file_that_the_start_overrides(examples: Examples, tmp_
 
 def test_demo_gives_properties_for_one_column(examples: Examples, tmp_path: Path) -> None:
     """Nothing but SMILES strings is enough for input ids, in their order, and properties, in that of the ids."""
-    examples.simulate("demo", launch(inputs={"molecules.csv": "smiles\nCO\n CCO\n"}), tmp_path)
+    load_examples()["demo"].run(launch(inputs={"molecules.csv": "smiles\nCO\n CCO\n"}), tmp_path)
 
     assert json.loads((tmp_path / "output/input-ids.json").read_text()) == ["CO", "CCO"]
     assert (tmp_path / "output/properties.csv").read_text() == (
@@ -159,7 +159,7 @@ def test_demo_gives_properties_for_one_column(examples: Examples, tmp_path: Path
 
 def test_demo_without_molecules_has_no_properties(examples: Examples, tmp_path: Path) -> None:
     """As with the orchestrator, a table without rows gives results and no input ids, but no properties."""
-    outputs = examples.simulate("demo", launch(inputs={"molecules.csv": "smiles\n"}), tmp_path)
+    outputs = load_examples()["demo"].run(launch(inputs={"molecules.csv": "smiles\n"}), tmp_path)
 
     assert "Energies" in outputs
     assert json.loads((tmp_path / "output/input-ids.json").read_text()) == []
@@ -168,27 +168,26 @@ def test_demo_without_molecules_has_no_properties(examples: Examples, tmp_path: 
 
 def test_hooks_are_part_of_the_package_and_of_every_instance(examples: Examples, tmp_path: Path) -> None:
     """The file that tells the input ids is in the repository of the example and in the instance directory."""
-    examples.simulate("demo", launch(inputs={"molecules.csv": MOLECULES}), tmp_path / "run")
-    source = examples.source(examples.definition("demo")["base"]["packages"][0]["source"]["git"]["location"]["url"])
+    load_examples()["demo"].run(launch(inputs={"molecules.csv": MOLECULES}), tmp_path / "run")
+    url = examples.definition("demo")["base"]["packages"][0]["source"]["git"]["location"]["url"]
 
-    assert source is not None
-    tracked = git("ls-files", "hooks", run=Children().run, folder=source, timeout=10)
+    tracked = git("ls-files", "hooks", run=ChildProcesses().run, folder=Path(url.removeprefix("file://")), timeout=10)
     assert tracked.split() == ["hooks/__init__.py", "hooks/interface.py"]
     assert (tmp_path / "run/hooks/interface.py").is_file()
 
 
 def test_fail_leaves_what_was_written_and_no_outputs(examples: Examples, tmp_path: Path) -> None:
     """The example that fails stops at its first component and says why."""
-    outputs = examples.simulate("fail", launch(), tmp_path)
+    outputs = load_examples()["fail"].run(launch(), tmp_path)
 
     assert outputs == {}
     assert "always fails" in (tmp_path / "stages/stage0/Boom/out.stderr").read_text()
     assert not (tmp_path / "stages/stage1/After").exists()
-    failure = examples.failure("fail")
+    failure = load_examples()["fail"].failure
     assert failure is not None
     assert "stage0.Boom" in failure
-    assert examples.failure("demo") is None
-    assert [part.reference for part in examples.components("demo")] == ["stage0.Compute", "stage1.Report"]
+    assert load_examples()["demo"].failure is None
+    assert [part.reference for part in load_examples()["demo"].components] == ["stage0.Compute", "stage1.Report"]
 
 
 @pytest.mark.parametrize("name", ["demo", "fail"])

@@ -13,11 +13,10 @@ from typing import Any
 import pytest
 
 from st4sd_async.local.engine import instance_files as files
-from st4sd_async.local.engine.children import Children
 from st4sd_async.local.engine.elaunch import ElaunchEngine
-from st4sd_async.local.engine.git import git
 from st4sd_async.local.engine.interface import AcceptedStart, PackageProblem
-from st4sd_async.local.examples.examples import Examples
+from st4sd_async.local.engine.processes import ChildProcesses, git
+from st4sd_async.local.examples.examples import Examples, load_examples
 
 FINAL = {"finished", "failed", "Failed"}
 LONG = """
@@ -63,7 +62,7 @@ def package(tmp_path: Path) -> Callable[[str], dict[str, Any]]:
         repository = tmp_path / "repositories" / "custom"
         (repository / "conf").mkdir(parents=True)
         (repository / "conf" / "flowir_package.yaml").write_text(flowir)
-        run = Children().run
+        run = ChildProcesses().run
         git("init", "--quiet", "--initial-branch=main", folder=repository, run=run, timeout=10)
         git("add", "--all", folder=repository, run=run, timeout=10)
         git("commit", "--quiet", "--message=x", folder=repository, run=run, timeout=10)
@@ -257,7 +256,7 @@ def test_results_follow_from_inputs_and_variables(engine: ElaunchEngine, example
     for start in (first, second):
         real, quick = engine.directory(start.rest_uid), tmp_path / start.rest_uid
         assert real is not None
-        outputs = examples.simulate("demo", start, quick)
+        outputs = load_examples()["demo"].run(start, quick)
         timeless = {name: {**entry, "creationtime": ""} for name, entry in outputs.items()}
         for name, entry in engine.outputs(start.rest_uid).items():
             assert {**entry, "creationtime": ""} == timeless[name]
@@ -312,7 +311,7 @@ def test_failures_are_told_as_recorded(tmp_path: Path, examples: Examples) -> No
     }
     words = ("experiment-state", "stage-state", "exit-status")
     assert [component[word] for word in words] == ["finished", "failed", "Failed"]
-    failure = examples.failure("fail") or ""
+    failure = load_examples()["fail"].failure or ""
     assert component["error-description"] == failure.replace("\n", r"\n")
     assert engine.outputs("fail-abcdef-12345678") == {}
     kept = engine.directory("fail-abcdef-12345678")

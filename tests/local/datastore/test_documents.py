@@ -12,8 +12,8 @@ import httpx
 import pytest
 
 from st4sd_async.local import LocalServer
+from tests.local.datastore.test_queries import query
 from tests.local.helpers import MOLECULES, start
-from tests.local.test_datastore import query
 
 PROXY = "/ds-mongodb-proxy/documents/api/v1.0"
 INTERFACE = {"propertiesSpec": [{"name": "energy"}]}

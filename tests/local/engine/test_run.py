@@ -14,13 +14,12 @@ import pytest
 
 from st4sd_async.local.datastore.documents import TYPES
 from st4sd_async.local.engine import instance_files as files
-from st4sd_async.local.engine.checkouts import Checkouts, _checked_platforms
-from st4sd_async.local.engine.children import Children
-from st4sd_async.local.engine.execution import Execution
-from st4sd_async.local.engine.git import GitFailed, git
+from st4sd_async.local.engine.elaunch import ElaunchRun
 from st4sd_async.local.engine.guard import Guard
 from st4sd_async.local.engine.interface import AcceptedStart, PackageProblem
 from st4sd_async.local.engine.orchestrator import Orchestrator
+from st4sd_async.local.engine.packages import ClonedPackages, _checked_platforms
+from st4sd_async.local.engine.processes import ChildProcesses, GitFailed, git
 
 COMMIT = "0" * 40
 METADATA = {"package": {"name": "demo"}, "registry": {"interface": {}}}
@@ -74,14 +73,14 @@ class Stage:
         self.folder = folder / "run"
         self.folder.mkdir()
         self._orchestrator = Orchestrator(sys.executable, str(folder / "elaunch.py"))
-        self._checkouts = Checkouts(folder / "packages", self._orchestrator, Children().run)
+        self._packages = ClonedPackages(folder / "packages", self._orchestrator, ChildProcesses().run)
         (folder / "packages" / COMMIT / "demo").mkdir(parents=True)
         self._guard = Guard()
-        self.run = Execution(launch, self.folder, Children().run, self._guard)
+        self.run = ElaunchRun(launch, self.folder, ChildProcesses().run, self._guard)
 
     def execute(self) -> None:
         """Run to the end."""
-        self.run.execute(self._orchestrator, self._checkouts)
+        self.run.execute(self._orchestrator, self._packages)
         self._guard.close()
 
 
@@ -110,7 +109,7 @@ def test_orchestrator_that_gives_up_without_a_status_failed_at_set_up(tmp_path: 
     stage.execute()
 
     status = stage.run.status()
-    assert status == files.not_set_up("no way")
+    assert status == files.setup_failure("no way")
     assert stage.run.listed_status() == status
     assert stage.run.outputs() == {}
     assert (stage.folder / "start" / "input" / "a.csv").read_text() == "a"
@@ -189,14 +188,14 @@ def test_what_was_reported_last_is_what_the_datastore_knows(tmp_path: Path) -> N
 @pytest.mark.parametrize("answer", [None, [], {"pid": 1}], ids=["empty", "list", "cut"])
 def test_half_written_description_of_a_run_is_not_taken(answer: Any) -> None:
     """Only a complete elaunch.yaml becomes the meta of a status."""
-    assert files.wire_meta(answer) is None
+    assert files.parse_meta(answer) is None
 
 
 def test_values_of_variables_are_texts_on_the_wire() -> None:
     """Variables are texts whatever YAML made of them; the process id stays a number."""
     answer = {"pid": 1, "variables": {"global": {"scale": 1}, "stage": {0: {}}}, "version": "2.7.0"}
 
-    assert files.wire_meta(answer) == {
+    assert files.parse_meta(answer) == {
         "pid": 1,
         "variables": {"global": {"scale": "1"}, "stage": {"0": {}}},
         "version": "2.7.0",
@@ -239,10 +238,10 @@ def test_question_that_fails_says_what_was_read(tmp_path: Path) -> None:
     orchestrator = Orchestrator(sys.executable, "")
 
     with pytest.raises(RuntimeError, match="reading '/ghost' failed"):
-        orchestrator.question("yaml", "/ghost", folder=tmp_path, run=Children().run)
+        orchestrator.inspect("yaml", "/ghost", folder=tmp_path, run=ChildProcesses().run)
     with pytest.raises(RuntimeError, match="reading '/ghost' took over"):
-        orchestrator.question("yaml", "/ghost", folder=tmp_path, run=endless)
+        orchestrator.inspect("yaml", "/ghost", folder=tmp_path, run=endless)
     with pytest.raises(RuntimeError, match="reading '/ghost' was not possible"):
-        Orchestrator("/ghost", "").question("yaml", "/ghost", folder=tmp_path, run=Children().run)
+        Orchestrator("/ghost", "").inspect("yaml", "/ghost", folder=tmp_path, run=ChildProcesses().run)
     with pytest.raises(GitFailed, match="git took longer than 1 s"):
         git("version", run=endless, timeout=1)

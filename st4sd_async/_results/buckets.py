@@ -244,7 +244,7 @@ async def open_bucket(bucket: S3, config: Config, *, allow_http: bool) -> Bucket
         return await in_thread(_open, bucket, endpoint, config)
     except ImportError:
         problem = 'buckets need obstore, which is not installed: pip install "st4sd_async[s3]"'
-        raise ConfigError(problem) from None
+        raise_unchained(ConfigError(problem))
 
 
 def _open(bucket: S3, endpoint: SplitResult, config: Config) -> Bucket:

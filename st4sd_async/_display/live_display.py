@@ -45,12 +45,12 @@ class Surface(Protocol):
     """A place to draw a display in."""
 
     interval: float
-    """Seconds from one drawing to the next, at least."""
+    """Minimum number of seconds between two drawings."""
     shows_time: bool
-    """Whether it is drawn again although nothing changed."""
+    """Whether it is redrawn even if nothing changed, because it shows the elapsed time."""
 
     def draw(self, display: LiveDisplay, /) -> None:
-        """Draw the display as it is now, in place of the drawing before."""
+        """Replace the previous drawing with the current one."""
 
     def close(self, footer: str, /) -> None:
         """Keep the last drawing, with a note below it; "" for none."""
@@ -152,7 +152,7 @@ class LiveDisplay:
             self._drawn_at = time.monotonic()
 
     def draw_if_due(self) -> None:
-        """Draw unless it was drawn a moment ago."""
+        """Draw, unless the surface's interval since the last drawing has not passed."""
         if self._surface is not None and time.monotonic() - self._drawn_at >= self._surface.interval:
             self.draw()
 
@@ -165,7 +165,7 @@ class LiveDisplay:
 
     @asynccontextmanager
     async def drawn(self, clock: Clock) -> AsyncGenerator[LiveDisplay]:
-        """Keep drawing while the block runs; its errors come out as they are, not in a group."""
+        """Keep drawing while the block runs. Errors of the block are raised as they are, not in an exception group."""
         failure: Exception | None = None
         try:
             async with anyio.create_task_group() as tasks:

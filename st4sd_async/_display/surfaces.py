@@ -1,4 +1,4 @@
-"""Where a live display is drawn: the output of a notebook's cell, the lower end of a terminal, or lines in a log."""
+"""Where a live display is drawn: the output of a notebook cell, the end of a terminal, or lines in a log."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ REDRAW_INTERVAL = 0.25
 LOG_INTERVAL = 5.0
 """Seconds between two additions to a log."""
 LOG_ROWS = 12
-"""Rows that get a line each in a log; of more, only the counts are written."""
+"""Maximum number of rows that a log lists one by one; if there are more, only counts are written."""
 MIN_ROWS = 3
-"""Rows that are drawn however low the terminal is."""
+"""Rows that are drawn however small the terminal is."""
 NARROW = 72
 """Columns of a terminal below which the details are left out, to keep room for the reasons."""
 MIN_REASON_WIDTH = 16
-"""Columns that a reason needs at least; with less, it is left out."""
+"""Minimum width of a reason in columns; if there is less room, it is left out."""
 BAR_WIDTH = 10
 """Characters of a progress bar in a terminal."""
 
@@ -97,7 +97,7 @@ class Notebook:
         self._card: Card | None = None
 
     def draw(self, display: LiveDisplay, /) -> None:
-        """Draw the display in place of the drawing before."""
+        """Replace the previous drawing."""
         summary = display.summary()
         self._show(replace(summary, table=display.overview()) if summary.parts else summary)
 
@@ -156,7 +156,7 @@ def _short_text(cell: Cell) -> str:
 
 
 class Terminal:
-    """The lower end of a terminal, drawn by rich; with ``is_transient`` the last drawing is erased."""
+    """The end of a terminal, drawn by rich; with ``is_transient`` the last drawing is erased."""
 
     interval = REDRAW_INTERVAL
     shows_time = True
@@ -168,7 +168,7 @@ class Terminal:
         self._start = time.monotonic()
 
     def draw(self, display: LiveDisplay, /) -> None:
-        """Draw the display in place of the drawing before."""
+        """Replace the previous drawing."""
         self._update(drawing(display, self._live.console.options, elapsed_since(self._start)))
 
     def close(self, footer: str, /) -> None:

@@ -58,9 +58,13 @@ def options(
     """
     ST4SD, the Simulation Toolkit for Scientific Discovery, on the command line.
 
-    Results go to standard output, progress and errors to standard error. Set ST4SD_URL to the address of the
-    deployment, ST4SD_API_KEY or ST4SD_AUTH_TOKEN to your credential, and ST4SD_CA_FILE to the certificate of a
-    private authority.
+    Example: st4sd-async start demo -i molecules.csv --watch
+
+    To connect, set ST4SD_URL to the address of the deployment, and ST4SD_API_KEY or ST4SD_AUTH_TOKEN to your
+    credential. Set ST4SD_CA_FILE to the certificate of a private authority, if there is one. Without a deployment,
+    try st4sd-async demo.
+
+    Results go to standard output, progress and errors to standard error.
     """
     logger = logging.getLogger("st4sd_async")
     logger.handlers = [StandardErrorHandler()]
@@ -72,9 +76,9 @@ def batch_options() -> None:
     """
     Start many runs, each exactly once.
 
-    Each line of a table is a launch. Its run is watched to its end, and its results are downloaded.
+    Each line of a table is a launch. Its run is watched until it is over, and its results are downloaded.
 
-    Progress is recorded in a journal beside the table, which survives a crash.
+    A journal beside the table records progress and survives a crash.
     """
 
 

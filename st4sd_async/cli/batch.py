@@ -36,7 +36,7 @@ from .errors import (
 )
 from .launch_table import read_launches
 from .output import print_document, print_line, print_table
-from .runs import Formulas, Names, is_all_on_terminal, live_display, print_properties
+from .runs import Formulas, PropertyNames, is_all_on_terminal, live_display, print_properties
 
 COLUMNS = ("key", "state", "attempt", "rest-uid", "exit-status", "files", "error")
 SHOWN = (0, 1, 3, 6)
@@ -47,13 +47,13 @@ TableFile = Annotated[
     typer.Argument(metavar="TABLE", help="CSV with a header, or JSON lines (.jsonl); each line is a launch."),
 ]
 DefaultExperiment = Annotated[
-    str | None, typer.Argument(metavar="EXPERIMENT", help="The experiment of launches that name none.")
+    str | None, typer.Argument(metavar="EXPERIMENT", help="Experiment of each launch that does not name one.")
 ]
 JournalFile = Annotated[
     Path | None,
     typer.Option("--journal", dir_okay=False, metavar="FILE", help="The journal.  [default: TABLE.journal]"),
 ]
-Key = Annotated[str, typer.Argument(metavar="KEY", help="Key of a launch that may or may not have been started.")]
+Key = Annotated[str, typer.Argument(metavar="KEY", help="Key of a launch of unknown outcome.")]
 
 
 async def run(
@@ -75,14 +75,16 @@ async def run(
     """
     Start each launch of a table exactly once.
 
-    Watches the runs, and downloads the key-outputs named by --output of those that succeed.
+    Example: st4sd-async batch run launches.csv demo --output Energies
+
+    Watches the runs. If a run succeeds, downloads the key-outputs named by --output. If the command is interrupted or
+    killed, type it again to resume.
 
     Columns of a CSV file: key (your name for the launch), experiment, platform, input:NAME and data:NAME (paths of
-    files, relative to the folder of the table), metadata:NAME; any other column is a variable. A line of JSON lines is
-    {"key": ..., "experiment": ..., "payload": {...}}.
+    files, relative to the folder of the table), metadata:NAME. Any other column is a variable. With JSON lines, each
+    line is {"key": ..., "experiment": ..., "payload": {...}}.
 
-    If the command is interrupted or killed, type it again to resume. With --json, print a line for each launch that
-    is over.
+    With --json, print a line for each launch that is over.
     """
     launches = list(read_launches(table, experiment))  # a mistake in any line must not leave a journal
     path = _journal(table, journal)
@@ -117,9 +119,9 @@ async def run(
 
 async def status(command: Command, table: TableFile, journal: JournalFile = None, as_json: Json = False) -> Exit:
     """
-    Show the state of each launch, from the journal alone.
+    Show the state of each launch, as recorded in the journal.
 
-    This works while another process runs the batch.
+    Sends no request. Works while another process runs the batch.
     """
     try:
         async with _existing(command, table, journal) as batch:
@@ -140,7 +142,7 @@ async def retry(
     table: TableFile,
     experiment: DefaultExperiment = None,
     is_corrected: Annotated[
-        bool, typer.Option("--corrected", help="Use the experiments and payloads that the table has now.")
+        bool, typer.Option("--corrected", help="Use the experiments and payloads that the table contains now.")
     ] = False,
     journal: JournalFile = None,
     as_json: Json = False,
@@ -163,7 +165,7 @@ async def retry(
 async def properties(
     command: Command,
     table: TableFile,
-    names: Names = None,
+    names: PropertyNames = None,
     has_formulas: Formulas = False,
     journal: JournalFile = None,
     as_json: Json = False,
@@ -178,17 +180,25 @@ async def adopt(
     command: Command,
     table: TableFile,
     key: Key,
-    run: Annotated[str, typer.Argument(metavar="RUN", help="Rest-uid of its run.")],
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Rest-uid of the run that it started.")],
     journal: JournalFile = None,
 ) -> None:
-    """Record the run of a launch that may or may not have been started."""
+    """
+    Record that a launch of unknown outcome started this run.
+
+    'batch run' then watches it.
+    """
     async with _existing(command, table, journal) as batch:
         await batch.adopt(key, run)
     write_message(f"the run of {key!r} is {run}; 'batch run' watches it")
 
 
 async def forget(command: Command, table: TableFile, key: Key, journal: JournalFile = None) -> None:
-    """Record that a launch was not started."""
+    """
+    Record that a launch of unknown outcome was not started.
+
+    'batch run' then starts it again. If it was started after all, this makes a second run.
+    """
     async with _existing(command, table, journal) as batch:
         await batch.forget(key)
     write_message(f"{key!r} is planned; 'batch run' starts it")

@@ -49,7 +49,8 @@ class Connection:
         None
     )
     context: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Use this login of the command stp, instead of all others.")
+        str | None,
+        typer.Option(metavar="NAME", help="Use this login of the command stp, and ignore other credentials."),
     ] = None
     api_key_file: Annotated[
         Path | None, typer.Option(metavar="FILE", help="File with the API key; '-' prompts for the key.")
@@ -163,7 +164,7 @@ def rest_uids(arguments: Iterable[str]) -> list[str]:
             names.append(argument)
     order = [name for name in dict.fromkeys(names) if name != "rest-uid"]
     if not order:
-        raise UsageError("standard input names no runs")
+        raise UsageError("there are no rest-uids on standard input")
     return order
 
 

@@ -39,7 +39,7 @@ Variables = Annotated[
 ]
 Metadata = Annotated[
     list[str] | None,
-    typer.Option("--metadata", "-m", metavar="NAME=VALUE", help="Stored with the run, to find it again."),
+    typer.Option("--metadata", "-m", metavar="NAME=VALUE", help="A label stored with the run, to find it by."),
 ]
 Payload = Annotated[
     Path | None,
@@ -56,15 +56,17 @@ class Listed(StrEnum):
 
 async def push(
     command: Command,
-    package: Annotated[Path, typer.Argument(metavar="FILE", help="The definition, in JSON; '-': standard input.")],
+    package: Annotated[
+        Path, typer.Argument(metavar="FILE", help="The definition in JSON; '-' reads it from standard input.")
+    ],
     as_json: Json = False,
 ) -> None:
     """
     Add an experiment to the registry.
 
-    The definition is a parameterised virtual experiment package, as the documentation of ST4SD describes it.
+    The definition is a parameterised virtual experiment package; see the documentation of ST4SD.
 
-    Prints name@digest, which identifies exactly this content. With --json, print the whole entry of the registry.
+    Prints name@digest, which identifies exactly this content. With --json, prints the whole entry of the registry.
     """
     definition = read_json(package)
     command.notes.interrupted = "the package may have been pushed; it is safe to push it again"
@@ -79,16 +81,16 @@ async def push(
 
 async def list_(
     command: Command,
-    what: Annotated[Listed, typer.Argument(metavar="[experiments|runs]", show_default=False)] = Listed.EXPERIMENTS,
+    what: Annotated[Listed, typer.Argument(metavar="[experiments|runs]", help="What to list.")] = Listed.EXPERIMENTS,
     everything: Annotated[
-        bool, typer.Option("--all", help="Include experiments without a tag, because a newer push took it.")
+        bool, typer.Option("--all", help="Include old versions, whose tags were moved to a newer push.")
     ] = False,
     as_json: Json = False,
 ) -> None:
     """
     List experiments or runs.
 
-    The list of runs does not show why a run waits for the cluster or failed to start; the command status does.
+    The list of runs does not show why a run is waiting for the cluster or failed to start. The command status does.
     """
     if what is Listed.RUNS:
         await _list_runs(command, as_json=as_json)
@@ -131,7 +133,7 @@ async def show(command: Command, experiment: ExperimentName, as_json: Json = Fal
         print_document(entry.raw)
         return
     draft = await command.client.draft(entry)
-    print_table(("what", "name", "to know"), _facts(entry, draft))
+    print_table(("what", "name", "details"), _facts(entry, draft))
     inputs = [f"--input {shlex.quote(name)}=FILE" for name in draft.inputs.allowed]
     values = [f"--variable {shlex.quote(name)}=VALUE" for name in draft.options]
     line = " ".join([COMMAND, "start", shlex.quote(experiment), *inputs, *values])
@@ -173,9 +175,12 @@ async def start(
     """
     Start a run of an experiment, and print its rest-uid.
 
-    Put credentials, such as those of buckets, into the file of --payload, in the service's documented form.
+    Example: st4sd-async start demo -i molecules.csv -v scale=2
 
-    If the connection breaks at the wrong moment, the run may or may not have been started: exit status 4.
+    Put credentials, such as those of buckets, into the file of --payload, as the service documents them.
+
+    If the connection breaks after the request was sent, the run may or may not have been started. The exit status is
+    then 4.
     """
     content = _payload({} if payload is None else read_json(payload), inputs, data, variables, platform, metadata)
     command.notes.experiment = experiment

@@ -38,18 +38,27 @@ Interval = Annotated[
     float | None,
     typer.Option(metavar="SECONDS", help="Pause between two polls.  [default: 0.5 to 30, adapted to the runs]"),
 ]
-OneRun = Annotated[str, typer.Argument(metavar="RUN", help="Its rest-uid.")]
+OneRun = Annotated[str, typer.Argument(metavar="RUN", help="Rest-uid of the run.")]
 Component = Annotated[
     str | None,
-    typer.Option("--component", "-c", metavar="NAME", help="Components whose name matches this regular expression."),
+    typer.Option(
+        "--component", "-c", metavar="NAME", help="Only components whose name matches this regular expression."
+    ),
 ]
-Stage = Annotated[int | None, typer.Option(min=0, metavar="N", help="Components of this stage.")]
-Names = Annotated[list[str] | None, typer.Option("--name", "-n", metavar="NAME", help="Only these.")]
+Stage = Annotated[int | None, typer.Option(min=0, metavar="N", help="Only components of this stage.")]
+OutputNames = Annotated[
+    list[str] | None,
+    typer.Option("--name", "-n", metavar="NAME", help="Download only this key-output; repeat it for several."),
+]
+PropertyNames = Annotated[
+    list[str] | None,
+    typer.Option("--name", "-n", metavar="NAME", help="Print only this property; repeat it for several."),
+]
 Formulas = Annotated[
     bool,
     typer.Option(
         "--formulas",
-        help="Keep cells that a spreadsheet would compute as they are: =1+1 instead of '=1+1.",
+        help="Print =1+1 as it is. By default it becomes '=1+1, so that no spreadsheet computes it.",
     ),
 ]
 Folder = Annotated[
@@ -75,8 +84,10 @@ async def watch(
     """
     Watch runs until all are over.
 
-    Watching hundreds of runs costs the service little more than watching one. Ctrl-C leaves the runs alone. With
+    Watching hundreds of runs costs the service little more than watching one. Ctrl-C does not stop the runs. With
     --json, print a line for each change; the last line of a run is its final status.
+
+    Example: st4sd-async watch demo-ab12cd-x7f3k2q9
     """
     order = rest_uids(runs)
     command.notes.interrupted = f"the runs go on; {how_to_resume()}"
@@ -235,11 +246,16 @@ async def download(
     command: Command,
     runs: RunIds,
     to: Folder = Path("results"),
-    names: Names = None,
+    names: OutputNames = None,
     unpack: Annotated[bool, typer.Option("--unpack", help="Unpack key-outputs that are folders.")] = False,
     files: Annotated[
         str | None,
-        typer.Option("--files", "-f", metavar="REGEX", help="Files of components, instead of key-outputs."),
+        typer.Option(
+            "--files",
+            "-f",
+            metavar="REGEX",
+            help="Download files of components whose name matches this regular expression, instead of key-outputs.",
+        ),
     ] = None,
     component: Component = None,
     stage: Stage = None,
@@ -248,8 +264,9 @@ async def download(
     r"""
     Download key-outputs of runs, or files of components.
 
-    Type the same command again to resume a download that was interrupted. Select files of components with
-    --files, such as --files '\.csv$', --component and --stage.
+    Examples: st4sd-async download RUN --name Energies; st4sd-async download RUN --files '\.csv$' --component Compute
+
+    Each run gets a folder in the target folder. To resume an interrupted download, type the same command again.
     """
     command.notes.interrupted = f"complete files are kept; {how_to_resume('resume')}"
     is_components = files is not None or component is not None or stage is not None
@@ -323,7 +340,7 @@ class DownloadBar:
 
 
 async def properties(
-    command: Command, runs: RunIds, names: Names = None, has_formulas: Formulas = False, as_json: Json = False
+    command: Command, runs: RunIds, names: PropertyNames = None, has_formulas: Formulas = False, as_json: Json = False
 ) -> Exit:
     """
     Print the measured properties of runs, as one table.
@@ -371,7 +388,9 @@ async def logs(
 async def delete(
     command: Command,
     runs: RunIds,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask. Only a terminal is asked.")] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", "-y", help="Do not ask for confirmation. Without a terminal, never ask.")
+    ] = False,
     as_json: Json = False,
 ) -> Exit:
     """Stop runs and delete them; their files stay."""

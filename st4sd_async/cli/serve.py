@@ -71,8 +71,10 @@ def serve(
     engine: Annotated[
         EngineName, typer.Option(help="simulator simulates the runs, elaunch executes them on this machine.")
     ] = EngineName.SIMULATOR,
-    tls: Annotated[bool, typer.Option("--tls", help="Serve https, with a throw-away authority.")] = False,
-    port: Annotated[int, typer.Option(min=0, max=65535, metavar="N", help="Port to listen on; 0: any free port.")] = 0,
+    tls: Annotated[bool, typer.Option("--tls", help="Serve https, with a temporary certificate authority.")] = False,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, metavar="N", help="Port to listen on; 0 means any free port.")
+    ] = 0,
     keep: Keep = None,
     slots: Annotated[
         int | None,
@@ -82,9 +84,10 @@ def serve(
     """
     Serve an embedded ST4SD on this machine until Ctrl-C.
 
-    Its registry has the example experiments. Prints the settings to connect with as shell commands; in a shell that
-    has run them, Client.from_env() and the other commands connect to this server. The key is random and of no use
-    elsewhere. A server that is started again has a new key and no runs; --keep keeps only files.
+    Prints shell commands that set the address and the API key. Run them in a shell, and Client.from_env() and the
+    other commands connect to this server. Its registry contains the example experiments.
+
+    Each server has a new random key and no runs, even after a restart with --keep, which keeps only files.
     """
     with exits_on_errors():
         server = embedded(engine, keep=keep, slots=slots, tls=tls, port=port)

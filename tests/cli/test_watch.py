@@ -108,7 +108,7 @@ def test_many_errors_are_counted(shell: Shell) -> None:
         (("nothing",), 3, "list the runs with: st4sd-async list runs"),
         (("a/b",), 2, "not a rest-uid"),
         (("x", "--interval", "0"), 2, "interval must be a number of seconds above 0"),
-        (("-",), 2, "standard input names no runs"),
+        (("-",), 2, "there are no rest-uids on standard input"),
         ((), 2, "Missing argument"),
     ],
     ids=["unknown", "no rest-uid", "no interval", "nothing piped", "none"],

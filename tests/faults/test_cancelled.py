@@ -342,7 +342,7 @@ async def test_whatever_must_not_be_repeated_says_so(
 
     (note,) = notes_of(caught.value)
     assert "is unknown: it was cancelled after it was sent at" in note
-    assert "; look " in note
+    assert "; look for it in " in note or "; check whether it exists " in note
     assert warnings_in(caplog) == [note]
 
 

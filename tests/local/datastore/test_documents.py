@@ -1,4 +1,4 @@
-"""Documents about components, with measured properties, and as clients have written them."""
+"""Documents about components, documents with measured properties, and documents that clients write."""
 
 from __future__ import annotations
 
@@ -19,13 +19,15 @@ PROXY = "/ds-mongodb-proxy/documents/api/v1.0"
 INTERFACE = {"propertiesSpec": [{"name": "energy"}]}
 
 
-def components(server: LocalServer, web: httpx.Client, **wanted: Any) -> dict[str, dict[str, Any]]:
-    """The documents about components by the references of those."""
-    return {one["component-identifier"]: one for one in query(server, web, type="component", **wanted)}
+def components(server: LocalServer, web: httpx.Client, **condition: Any) -> dict[str, dict[str, Any]]:
+    """Return the documents about components by reference."""
+    return {
+        document["component-identifier"]: document for document in query(server, web, type="component", **condition)
+    }
 
 
 def test_each_component_has_a_document_of_the_recorded_shape(server: LocalServer, web: httpx.Client) -> None:
-    """It tells where the component ran, what files it left and whose files it needed."""
+    """It contains the directory of the component, its files, and the files that it needed of others."""
     web.post("/experiments/", json=server.example("demo"))
     rest_uid = start(web, "demo", inputs=[MOLECULES], variables={"scale": 3})
     server.advance(100)
@@ -65,8 +67,8 @@ def test_each_component_has_a_document_of_the_recorded_shape(server: LocalServer
     assert f"{directory}/stages/stage1/Report/results/sub/b.bin" in last["files"]
 
 
-def test_components_come_and_end_as_late_as_the_run(server: LocalServer, web: httpx.Client, push: Any) -> None:
-    """They have no files before the datastore knows that the run is over, and stay when it is deleted."""
+def test_documents_about_components_lag_like_the_run(server: LocalServer, web: httpx.Client, push: Any) -> None:
+    """They list no files until the run is finished in the datastore, and outlive a deleted run."""
     server.describe("toy", outputs={"A": b"a"})
     push()
     rest_uid = start(web)
@@ -79,28 +81,28 @@ def test_components_come_and_end_as_late_as_the_run(server: LocalServer, web: ht
     late = components(server, web)
 
     assert early == {}
-    assert {one["component-state"] for one in running.values()} == {"running"}
-    assert [one["files"] for one in running.values()] == [[], []]
-    assert {one["component-state"] for one in late.values()} == {"finished"}
+    assert {document["component-state"] for document in running.values()} == {"running"}
+    assert [document["files"] for document in running.values()] == [[], []]
+    assert {document["component-state"] for document in late.values()} == {"finished"}
     assert [Path(path).name for path in late["stage1.Compute"]["files"]] == ["A", "out.stderr", "out.stdout"]
     assert late["stage1.Compute"]["memoization-hash"] != late["stage0.Compute"]["memoization-hash"]
 
 
-def test_what_a_failed_component_left_is_listed(server: LocalServer, web: httpx.Client) -> None:
-    """The component behind it never ran."""
+def test_the_files_of_a_failed_component_are_listed(server: LocalServer, web: httpx.Client) -> None:
+    """The component after it was never executed."""
     web.post("/experiments/", json=server.example("fail"))
     start(web, "fail")
     server.advance(100)
 
     found = components(server, web)
 
-    assert [one["component-state"] for one in found.values()] == ["failed", "component_shutdown"]
+    assert [document["component-state"] for document in found.values()] == ["failed", "component_shutdown"]
     assert [Path(path).name for path in found["stage0.Boom"]["files"]] == ["out.stderr", "out.stdout"]
     assert (found["stage0.Boom"]["memoization-hash"], found["stage1.After"]["files"]) == ("", [])
 
 
-def test_files_that_are_written_later_are_listed(server: LocalServer, web: httpx.Client, push: Any) -> None:
-    """A test can give a component as many files as it likes, which no other run gets."""
+def test_files_that_a_test_adds_are_listed(server: LocalServer, web: httpx.Client, push: Any) -> None:
+    """They belong to one run only."""
     push()
     rest_uid, other = start(web), start(web)
     server.advance(100)
@@ -109,7 +111,7 @@ def test_files_that_are_written_later_are_listed(server: LocalServer, web: httpx
     (directory / "stages/stage1/Compute/sub").mkdir()
     (directory / "stages/stage1/Compute/sub/more.csv").write_text("a,b\n")
 
-    files = [one["files"] for one in query(server, web, type="component", stage=1)]
+    files = [document["files"] for document in query(server, web, type="component", stage=1)]
 
     assert str(directory / "stages/stage1/Compute/sub/more.csv") in files[0]
     assert [Path(path).name for path in files[1]] == ["out.stderr", "out.stdout"]
@@ -117,8 +119,8 @@ def test_files_that_are_written_later_are_listed(server: LocalServer, web: httpx
     assert server.directory("ghost") is None
 
 
-def test_directories_belong_to_a_server_that_runs() -> None:
-    """Before it is entered there are none."""
+def test_directories_need_a_server_that_was_entered() -> None:
+    """Otherwise `directory` is a `RuntimeError`."""
     with pytest.raises(RuntimeError, match="directory needs a server that was entered"):
         LocalServer().directory("toy")
 
@@ -135,7 +137,7 @@ def test_directories_belong_to_a_server_that_runs() -> None:
 def test_measured_properties_are_included(
     server: LocalServer, web: httpx.Client, push: Any, columns: str, stringify: str, expected: Any
 ) -> None:
-    """Numbers that JSON does not have are bare words unless they are asked for as texts."""
+    """NaN and Infinity are invalid JSON literals unless they are requested as strings."""
     table = "input-id,energy,weight\na,1.5,inf\nb,,2.0\n"
     server.describe("toy", interface=INTERFACE, properties=table)
     push()
@@ -151,8 +153,8 @@ def test_measured_properties_are_included(
     assert "propertyTable" not in query(server, web, type="experiment")[0]["interface"]
 
 
-def test_what_measures_nothing_has_no_properties(server: LocalServer, web: httpx.Client, push: Any) -> None:
-    """Nothing is added, and nothing is wrong, before the table is there, without one and without an interface."""
+def test_properties_are_left_out_without_a_table(server: LocalServer, web: httpx.Client, push: Any) -> None:
+    """This is no error: the run is not finished, the table is missing, or there is no interface."""
     server.describe("toy", interface=INTERFACE, properties="input-id\na\n")
     push()
     push("plain")
@@ -169,22 +171,22 @@ def test_what_measures_nothing_has_no_properties(server: LocalServer, web: httpx
     (directory / "output/properties.csv").unlink()
     late = web.post(f"{server.url}{PROXY}/query", json={}, params=params).json()["document-descriptors"]
 
-    interfaces = [one["interface"] for one in [*early, *late] if one["type"] == "experiment"]
+    interfaces = [document["interface"] for document in [*early, *late] if document["type"] == "experiment"]
     files: list[list[str]] = [[], ["output/properties.csv"]]
     assert interfaces == [{**INTERFACE, "outputFiles": files[0]}, {}, {**INTERFACE, "outputFiles": files[1]}, {}]
     assert (wrong.status_code, sorted(wrong.json()["errors"])) == (400, ["stringifyNaN"])
 
 
-def test_documents_can_be_replaced(server: LocalServer, web: httpx.Client, push: Any) -> None:
-    """Tags that a client writes are there until the orchestrator reports anew, which knows nothing of them."""
+def test_clients_can_replace_documents(server: LocalServer, web: httpx.Client, push: Any) -> None:
+    """Tags that a client writes exist until the orchestrator replaces the document."""
     push()
     rest_uid = start(web)
     server.advance(12)
     tagged = query(server, web, type="experiment") + query(server, web, type="user-metadata")
     tagged[0]["metadata"]["userMetadata"]["tag"] = tagged[1]["tag"] = "x"
-    stranger = {"type": "component", "instance": "file://elsewhere/x", "name": "A", "stage": 0}
+    unknown = {"type": "component", "instance": "file://elsewhere/x", "name": "A", "stage": 0}
 
-    reply = web.post(f"{server.url}{PROXY}/upsert", json={"documents": [*tagged, stranger]})
+    reply = web.post(f"{server.url}{PROXY}/upsert", json={"documents": [*tagged, unknown]})
     soon = query(server, web, **{"metadata.userMetadata.tag": "x"})
     server.advance(100)
 
@@ -193,11 +195,11 @@ def test_documents_can_be_replaced(server: LocalServer, web: httpx.Client, push:
     assert query(server, web, **{"metadata.userMetadata.tag": "x"}) == []
     assert query(server, web, tag={"$exists": True}) == tagged[1:]
     assert query(server, web, **{"type": "user-metadata", "rest-uid": rest_uid}) == tagged[1:]
-    assert query(server, web, name="A") == [stranger]
+    assert query(server, web, name="A") == [unknown]
 
 
-def test_a_document_is_inserted_if_it_may_be(server: LocalServer, web: httpx.Client) -> None:
-    """Not when a query finds one, unless it may be replaced."""
+def test_a_document_is_inserted_if_it_is_new_or_an_update(server: LocalServer, web: httpx.Client) -> None:
+    """It is not inserted if the query finds one, unless it may replace that."""
     document = {"type": "component", "instance": "file://elsewhere/x", "name": "A", "stage": 0}
 
     def insert(n: int, update: bool) -> Any:
@@ -223,32 +225,37 @@ def test_a_document_is_inserted_if_it_may_be(server: LocalServer, web: httpx.Cli
         ("may-insert", 7),
     ],
 )
-def test_payloads_without_what_they_need_break_the_service(
+def test_incomplete_payloads_are_internal_server_errors(
     server: LocalServer, web: httpx.Client, path: str, payload: Any
 ) -> None:
-    """None of them is foreseen."""
+    """The service does not handle them."""
     reply = web.post(f"{server.url}{PROXY}/{path}", json=payload)
 
     assert (reply.status_code, reply.json()) == (500, {"message": "Internal Server Error"})
 
 
-def wait(server: LocalServer, web: httpx.Client, wanted: Callable[[Any], bool], **of: Any) -> list[dict[str, Any]]:
-    """The documents that match, once they are as wanted."""
-    while not wanted(found := query(server, web, **of)):
+def wait(
+    server: LocalServer, web: httpx.Client, condition: Callable[[Any], bool], **query_fields: Any
+) -> list[dict[str, Any]]:
+    """Wait until the matching documents fulfil a condition, and return them."""
+    while not condition(found := query(server, web, **query_fields)):
         time.sleep(0.05)
     return found
 
 
 def shape(documents: list[dict[str, Any]]) -> list[Any]:
-    """What does not depend on the engine: some values, and the names of all."""
+    """Return what does not depend on the engine: some values, and all keys."""
     keys = ("type", "name", "stage", "component-state", "interface")
-    return [({key: one.get(key) for key in keys}, bool(one.get("memoization-hash")), sorted(one)) for one in documents]
+    return [
+        ({key: document.get(key) for key in keys}, bool(document.get("memoization-hash")), sorted(document))
+        for document in documents
+    ]
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(120)
-def test_simulated_documents_are_like_real_ones() -> None:
-    """The same is said of the same experiments, failed and never started components included."""
+def test_simulated_documents_have_the_shape_of_real_ones() -> None:
+    """This includes components that failed and that were never executed."""
     shapes: list[Any] = []
     engines: list[Literal["simulator", "elaunch"]] = ["simulator", "elaunch"]
     for engine in engines:
@@ -264,8 +271,8 @@ def test_simulated_documents_are_like_real_ones() -> None:
                 wait(server, web, lambda found: len(found) == 2, **finished)
                 wait(server, web, lambda found: len(found) == 4, type="component")
                 metadata = [query(server, web, **{"type": "user-metadata", "rest-uid": uid})[0] for uid in runs]
-                found = [query(server, web, instance=one["instance"]) for one in metadata]
-        others = [one for documents in found for one in documents if one["type"] != "user-metadata"]
-        shapes.append((shape(others), [sorted(one) for one in metadata]))
+                found = [query(server, web, instance=document["instance"]) for document in metadata]
+        others = [document for documents in found for document in documents if document["type"] != "user-metadata"]
+        shapes.append((shape(others), [sorted(document) for document in metadata]))
 
     assert shapes[0] == shapes[1]

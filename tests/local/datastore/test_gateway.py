@@ -18,84 +18,84 @@ from st4sd_async.local import BadJson, CutBody, Delay, LocalServer
 from st4sd_async.local.http.archives import zipped
 from tests.local.helpers import start
 
-BROKEN = (500, {"message": "Internal Server Error"})
+SERVER_ERROR = (500, {"message": "Internal Server Error"})
 MIB = 1024 * 1024
 
 
 @pytest.fixture
 def folder(server: LocalServer, web: httpx.Client, push: Any) -> Path:
-    """The working directory of a component of a run that is over: two small files, one of which is in a folder."""
+    """Return the working directory of a component of a finished run, with two small files."""
     push()
     rest_uid = start(web)
     server.advance(100)
     directory = server.directory(rest_uid)
     assert directory is not None
-    made = directory / "stages/stage1/Compute"
-    (made / "sub/empty").mkdir(parents=True)
-    (made / "sub/b.bin").write_bytes(bytes(range(256)))
-    (made / "out.stderr").unlink()
-    return made
+    component = directory / "stages/stage1/Compute"
+    (component / "sub/empty").mkdir(parents=True)
+    (component / "sub/b.bin").write_bytes(bytes(range(256)))
+    (component / "out.stderr").unlink()
+    return component
 
 
 @pytest.fixture
 def gateway(server: LocalServer, web: httpx.Client) -> Iterator[httpx.Client]:
-    """A client of the gateway."""
+    """Return a client of the gateway."""
     with httpx.Client(base_url=f"{server.url}/ds-gateway", headers=web.headers, timeout=30) as client:
         yield client
 
 
 def uri(folder: Path) -> str:
-    """What documents call the instance of a component's directory."""
+    """Return the URI of the instance of a component's directory."""
     return f"file://example-cluster{folder.parents[2]}"
 
 
-def place(folder: Path, **changes: Any) -> dict[str, Any]:
-    """The query that names a component's directory."""
+def parameters(folder: Path, **changes: Any) -> dict[str, Any]:
+    """Return the query parameters for a component's directory."""
     return {"experiment": str(folder.parents[2]), "stage": 1, "component": "Compute", **changes}
 
 
 def fetch(gateway: httpx.Client, folder: Path, *paths: Path | str) -> zipfile.ZipFile:
-    """The archive of some files."""
+    """Return an archive of some files."""
     reply = gateway.post("/files/api/v1.1", json={uri(folder): [str(path) for path in paths]})
     assert reply.status_code == 200, reply.text
     return zipfile.ZipFile(io.BytesIO(reply.content))
 
 
-def test_the_registry_knows_one_gateway(server: LocalServer, web: httpx.Client) -> None:
-    """Unknown ids are left out of a list, and break the service alone."""
+def test_the_registry_contains_one_gateway(server: LocalServer, web: httpx.Client) -> None:
+    """A list leaves out unknown ids; a request for an unknown one is an internal server error."""
     registry = f"{server.url}/ds-registry"
     entry = {"unique_id": "example-cluster", "host": f"{server.url}/ds-gateway", "label": "example-cluster"}
 
     many = web.post(f"{registry}/gateways/api/v1.0/unique_ids", json=["example-cluster", "ghost"])
-    one = web.get(f"{registry}/gateway/api/v1.0/unique_id/example-cluster")
+    single = web.get(f"{registry}/gateway/api/v1.0/unique_id/example-cluster")
     ghost = web.get(f"{registry}/gateway/api/v1.0/unique_id/ghost")
-    no_list = web.post(f"{registry}/gateways/api/v1.0/unique_ids", json=7)
+    not_a_list = web.post(f"{registry}/gateways/api/v1.0/unique_ids", json=7)
 
     assert many.json() == {"example-cluster": entry}
-    assert one.json() == entry
-    assert (ghost.status_code, ghost.json()) == (no_list.status_code, no_list.json()) == BROKEN
+    assert single.json() == entry
+    assert (ghost.status_code, ghost.json()) == (not_a_list.status_code, not_a_list.json()) == SERVER_ERROR
 
 
-def test_a_gateway_tells_whether_a_component_has_a_directory(gateway: httpx.Client, folder: Path) -> None:
-    """It answers with texts, or with a bare false about an experiment that it does not know."""
+def test_the_gateway_reports_whether_a_component_has_a_directory(gateway: httpx.Client, folder: Path) -> None:
+    """The response is a string, or a plain false if the experiment is unknown."""
     answers = [
-        gateway.get("/experiment/", params=place(folder, **changes)).text
+        gateway.get("/experiment/", params=parameters(folder, **changes)).text
         for changes in ({}, {"component": "Ghost"}, {"stage": 7}, {"component": "../../.."}, {"experiment": "/x"})
     ]
     broken = gateway.get("/experiment/", params={"experiment": "/x"})
-    moved = gateway.get("/experiment", params=place(folder))
+    moved = gateway.get("/experiment", params=parameters(folder))
 
     assert answers == ['"True"\n', '"False"\n', '"False"\n', '"False"\n', "false\n"]
-    assert (broken.status_code, broken.json()) == BROKEN
+    assert (broken.status_code, broken.json()) == SERVER_ERROR
     assert moved.status_code == 308
 
 
-def test_a_directory_is_downloaded_as_the_service_packs_it(gateway: httpx.Client, folder: Path) -> None:
-    """Names begin with a slash, members have data descriptors, empty folders are lost, nobody knows the length."""
+def test_a_directory_is_downloaded_as_an_archive_of_the_service(gateway: httpx.Client, folder: Path) -> None:
+    """Names begin with a slash, members have data descriptors, empty folders are left out, the length is unknown."""
     (folder / "late.txt").write_text("x")
     os.utime(folder / "late.txt", (0, 0))
 
-    reply = gateway.get("/experiment/download", params=place(folder))
+    reply = gateway.get("/experiment/download", params=parameters(folder))
 
     assert reply.headers["content-type"] == "application/zip"
     assert reply.headers["content-disposition"] == "attachment; filename=files.zip"
@@ -112,29 +112,29 @@ def test_a_directory_is_downloaded_as_the_service_packs_it(gateway: httpx.Client
     ("changes", "text"),
     [({"component": "Ghost"}, '""\n'), ({"component": "/etc"}, '""\n'), ({"experiment": "/x"}, "false\n")],
 )
-def test_what_cannot_be_downloaded_is_a_success(
+def test_a_failed_download_has_status_200(
     gateway: httpx.Client, folder: Path, changes: dict[str, str], text: str
 ) -> None:
-    """Only the type of the content tells."""
-    reply = gateway.get("/experiment/download", params=place(folder, **changes))
+    """Only the content type shows the failure."""
+    reply = gateway.get("/experiment/download", params=parameters(folder, **changes))
 
     assert (reply.status_code, reply.headers["content-type"], reply.text) == (200, "application/json", text)
 
 
-def test_files_come_under_the_names_they_were_asked_for(gateway: httpx.Client, folder: Path) -> None:
-    """A missing slash is added, what is asked for twice comes twice."""
+def test_files_have_the_requested_names(gateway: httpx.Client, folder: Path) -> None:
+    """A missing slash is added; a file that is requested twice is sent twice."""
     twice = str(folder / "sub/b.bin")
-    asked = [twice, f"{folder}/sub/../out.stdout", str(folder / "out.stdout")[1:], twice]
+    requested = [twice, f"{folder}/sub/../out.stdout", str(folder / "out.stdout")[1:], twice]
 
-    archive = fetch(gateway, folder, *asked)
+    archive = fetch(gateway, folder, *requested)
 
-    assert archive.namelist() == [f"/{path.removeprefix('/')}" for path in asked]
+    assert archive.namelist() == [f"/{path.removeprefix('/')}" for path in requested]
     assert archive.read(archive.infolist()[0]) == bytes(range(256))
     assert archive.read(archive.infolist()[1]) == b"This is stage1.Compute\n"
 
 
-def test_what_is_missing_or_elsewhere_is_left_out(gateway: httpx.Client, folder: Path) -> None:
-    """Nothing tells; an archive may be empty."""
+def test_missing_files_and_files_of_others_are_left_out(gateway: httpx.Client, folder: Path) -> None:
+    """There is no error; an archive may be empty."""
     instance = str(folder.parents[2])
     elsewhere = ["/etc/passwd", f"{folder}/../../../../../x", f"{instance}-other", instance]
 
@@ -146,15 +146,15 @@ def test_what_is_missing_or_elsewhere_is_left_out(gateway: httpx.Client, folder:
 
 
 @pytest.mark.parametrize("payload", [{"nope": []}, ["x"], {"file://example-cluster/x": 7}, 7])
-def test_requests_for_files_that_name_no_instance_break_the_service(gateway: httpx.Client, payload: Any) -> None:
-    """The address of an instance begins with a scheme, its value is a list."""
+def test_malformed_requests_for_files_are_internal_server_errors(gateway: httpx.Client, payload: Any) -> None:
+    """The URI of an instance must have a scheme, and its value must be a list."""
     reply = gateway.post("/files/api/v1.1", json=payload)
 
-    assert (reply.status_code, reply.json()) == BROKEN
+    assert (reply.status_code, reply.json()) == SERVER_ERROR
 
 
-def test_no_more_than_32_mib_come_at_once(gateway: httpx.Client, folder: Path) -> None:
-    """What does not fit is left out, a smaller one behind it is not; one that is larger alone never comes."""
+def test_a_response_contains_at_most_32_mib(gateway: httpx.Client, folder: Path) -> None:
+    """Files that do not fit are left out, but smaller ones after them are not; a larger one is never sent."""
     sizes = {"a": 16 * MIB, "b": 16 * MIB + 1, "c": 16 * MIB - 3, "d": 4, "e": 3, "large": 32 * MIB + 1}
     for name, size in sizes.items():
         with (folder / name).open("wb") as file:
@@ -166,15 +166,15 @@ def test_no_more_than_32_mib_come_at_once(gateway: httpx.Client, folder: Path) -
     assert fetch(gateway, folder, folder / "large").namelist() == []
 
 
-def test_no_more_than_1000_files_come_at_once(gateway: httpx.Client, folder: Path) -> None:
-    """The first thousand do."""
-    asked = [f"{folder}/sub/..{'/.' * (n % 9)}/out.stdout" for n in range(1001)]
+def test_a_response_contains_at_most_1000_files(gateway: httpx.Client, folder: Path) -> None:
+    """It contains the first 1000."""
+    requested = [f"{folder}/sub/..{'/.' * (n % 9)}/out.stdout" for n in range(1001)]
 
-    assert fetch(gateway, folder, *asked).namelist() == asked[:1000]
+    assert fetch(gateway, folder, *requested).namelist() == requested[:1000]
 
 
 def test_files_outlive_their_run(server: LocalServer, web: httpx.Client, gateway: httpx.Client, folder: Path) -> None:
-    """Deleting an instance deletes none of its files; one that is not registered yet has none."""
+    """Files of a deleted instance are served; those of an instance that is not registered yet are not."""
     (item,) = web.get("/instances/").json()
     web.delete(f"/instances/{item['id']}")
     young = start(web)
@@ -182,25 +182,25 @@ def test_files_outlive_their_run(server: LocalServer, web: httpx.Client, gateway
     directory = server.directory(young)
     assert directory is not None
 
-    early = gateway.get("/experiment/", params=place(folder, experiment=str(directory)))
+    early = gateway.get("/experiment/", params=parameters(folder, experiment=str(directory)))
 
     assert fetch(gateway, folder, folder / "out.stdout").namelist() == [str(folder / "out.stdout")]
     assert early.text == "false\n"
 
 
-def test_a_folder_that_is_asked_for_as_a_file_breaks_the_answer(gateway: httpx.Client, folder: Path) -> None:
-    """The service finds out after it has begun to answer."""
+def test_a_folder_requested_as_a_file_breaks_off_the_response(gateway: httpx.Client, folder: Path) -> None:
+    """The service detects it after it has started to respond."""
     with pytest.raises(httpx.RemoteProtocolError):
         fetch(gateway, folder, folder / "out.stdout", folder / "sub")
 
 
-def test_large_answers_are_sent_while_they_are_made(server: LocalServer, gateway: httpx.Client, folder: Path) -> None:
-    """The first bytes come long before the last file is read, and who has gone is sent nothing more."""
+def test_large_archives_are_streamed(server: LocalServer, gateway: httpx.Client, folder: Path) -> None:
+    """The first bytes are sent before the last file is read, and nothing after the client has disconnected."""
     for n in range(4):
         (folder / f"large{n}").write_bytes(os.urandom(4 * MIB))
     kind, before = "GET /ds-gateway/experiment/download", -1
 
-    with gateway.stream("GET", "/experiment/download", params=place(folder)) as reply:
+    with gateway.stream("GET", "/experiment/download", params=parameters(folder)) as reply:
         first = next(reply.iter_raw())
     limit = time.monotonic() + 5
     while (sent := server.traffic[kind].sent) != before:
@@ -212,12 +212,12 @@ def test_large_answers_are_sent_while_they_are_made(server: LocalServer, gateway
     assert 0 < sent < 12 * MIB
 
 
-def test_what_is_streamed_is_counted(server: LocalServer, gateway: httpx.Client, folder: Path) -> None:
-    """All bytes of the body are, and the time that making them took; a request without a body gets none."""
+def test_streamed_bytes_are_counted(server: LocalServer, gateway: httpx.Client, folder: Path) -> None:
+    """The traffic contains all bytes of the body and the time to create them; HEAD sends none."""
     (folder / "large").write_bytes(os.urandom(MIB))
 
-    reply = gateway.get("/experiment/download", params=place(folder))
-    head = gateway.head("/experiment/download", params=place(folder))
+    reply = gateway.get("/experiment/download", params=parameters(folder))
+    head = gateway.head("/experiment/download", params=parameters(folder))
 
     cost = server.traffic["GET /ds-gateway/experiment/download"]
     assert cost.sent == len(reply.content) > MIB
@@ -227,30 +227,30 @@ def test_what_is_streamed_is_counted(server: LocalServer, gateway: httpx.Client,
 
 
 def test_streams_can_be_faulty(server: LocalServer, gateway: httpx.Client, folder: Path) -> None:
-    """A stream is cut where it is told to, or is the first half of an archive in a whole answer."""
+    """A stream is cut after some bytes, or replaced by the first half of the archive in a complete response."""
     (folder / "large").write_bytes(os.urandom(MIB))
-    whole = gateway.get("/experiment/download", params=place(folder)).content
+    whole = gateway.get("/experiment/download", params=parameters(folder)).content
     for fault in (CutBody(700_000), BadJson(), Delay(0)):
         server.faults.add("GET /ds-gateway/experiment/download", fault)
     received = b""
 
     with (
         contextlib.suppress(httpx.RemoteProtocolError),
-        gateway.stream("GET", "/experiment/download", params=place(folder)) as reply,
+        gateway.stream("GET", "/experiment/download", params=parameters(folder)) as reply,
     ):
         for piece in reply.iter_raw():
             received += piece
         raise AssertionError("the body did not break off")
-    half = gateway.get("/experiment/download", params=place(folder))
-    delayed = gateway.get("/experiment/download", params=place(folder))
+    half = gateway.get("/experiment/download", params=parameters(folder))
+    delayed = gateway.get("/experiment/download", params=parameters(folder))
 
     assert received == whole[:700_000]
     assert half.content == whole[: len(whole) // 2]
     assert delayed.content == whole
 
 
-def test_a_member_that_goes_away_is_an_error(tmp_path: Path) -> None:
-    """Whoever reads the stream learns of it after what was made before."""
+def test_a_missing_member_is_an_error_of_the_stream(tmp_path: Path) -> None:
+    """It is raised after the members before it were sent."""
     (tmp_path / "a").write_bytes(b"a")
     stream = zipped([("/a", tmp_path / "a"), ("/b", tmp_path / "b")])
 

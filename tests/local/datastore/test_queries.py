@@ -1,4 +1,4 @@
-"""The datastore has the last word about runs: late, in other notations, and after they are deleted."""
+"""The datastore has documents about runs: they lag, have other formats, and outlive deleted runs."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from st4sd_async.local.simulator.simulator import DATASTORE_LAG
 from tests.local.helpers import BAD_REQUEST, MOLECULES, start
 
 QUERY = "/ds-mongodb-proxy/documents/api/v1.0/query"
-WORDS = ("experiment-state", "stage-state", "exit-status", "current-stage")
+STATUS_KEYS = ("experiment-state", "stage-state", "exit-status", "current-stage")
 
 
-def query(server: LocalServer, web: httpx.Client, **wanted: Any) -> list[dict[str, Any]]:
-    """The documents that match."""
-    reply = web.post(server.url + QUERY, json=wanted)
+def query(server: LocalServer, web: httpx.Client, **condition: Any) -> list[dict[str, Any]]:
+    """Return the documents that match a query."""
+    reply = web.post(server.url + QUERY, json=condition)
     assert reply.status_code == 200, reply.text
     assert reply.text.endswith("]}\n")
     found: list[dict[str, Any]] = reply.json()["document-descriptors"]
     return found
 
 
-def last_words(server: LocalServer, web: httpx.Client, rest_uid: str) -> tuple[str, ...] | None:
-    """The words of the status in the document about a run, None if there is none."""
+def final_status(server: LocalServer, web: httpx.Client, rest_uid: str) -> tuple[str, ...] | None:
+    """Return the status in the document about a run; None if there is no document."""
     found = query(server, web, **{"type": "experiment", "metadata.userMetadata.rest-uid": rest_uid})
     assert len(found) <= 1
-    return tuple(found[0]["status"][word] for word in WORDS) if found else None
+    return tuple(found[0]["status"][key] for key in STATUS_KEYS) if found else None
 
 
 def test_a_document_has_the_recorded_shape(server: LocalServer, web: httpx.Client) -> None:
-    """Keys, types and notations are those of the recorded document."""
+    """Keys, types and formats are those of a recorded document."""
     web.post("/experiments/", json=server.example("demo"))
     rest_uid = start(web, "demo", inputs=[MOLECULES], metadata={"campaign": "demo"})
     server.advance(100)
@@ -79,17 +79,17 @@ def test_a_document_has_the_recorded_shape(server: LocalServer, web: httpx.Clien
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d{6}\.\d{6}", energies["creationtime"])
 
 
-def test_documents_are_behind_the_run(server: LocalServer, web: httpx.Client, push: Any) -> None:
-    """Each state is seen later than in the service, the first when the orchestrator has registered."""
+def test_documents_lag_behind_the_run(server: LocalServer, web: httpx.Client, push: Any) -> None:
+    """Each state appears later than in the service, the first one after the orchestrator has registered the run."""
     push()
     rest_uid = start(web)
     server.advance(DATASTORE_LAG + 0.9)
     assert web.get(f"/instances/{rest_uid}/status").json()["exit-status"] == "Success"
-    seen = [last_words(server, web, rest_uid)]
+    seen = [final_status(server, web, rest_uid)]
 
     for seconds in (0.1, 3.0, 1.0):
         server.advance(seconds)
-        seen.append(last_words(server, web, rest_uid))
+        seen.append(final_status(server, web, rest_uid))
 
     assert seen == [
         None,
@@ -99,17 +99,17 @@ def test_documents_are_behind_the_run(server: LocalServer, web: httpx.Client, pu
     ]
 
 
-def test_a_deleted_run_is_stopped_in_the_end(server: LocalServer, web: httpx.Client, push: Any) -> None:
-    """The document outlives the instance; what ran is Stopped once the datastore knows."""
+def test_a_deleted_run_is_stopped_after_the_lag(server: LocalServer, web: httpx.Client, push: Any) -> None:
+    """The document outlives the instance; a run that was running becomes Stopped."""
     push()
     rest_uid = start(web)
     server.advance(3)
     web.delete(f"/instances/{rest_uid}")
 
     server.advance(DATASTORE_LAG - 0.1)
-    before = last_words(server, web, rest_uid)
+    before = final_status(server, web, rest_uid)
     server.advance(0.1)
-    after = last_words(server, web, rest_uid)
+    after = final_status(server, web, rest_uid)
     (document,) = query(server, web, type="experiment")
 
     assert web.get(f"/instances/{rest_uid}").status_code == 404
@@ -134,10 +134,10 @@ def test_a_deleted_run_is_stopped_in_the_end(server: LocalServer, web: httpx.Cli
         ("success", 0.0, None),
     ],
 )
-def test_what_was_deleted_when_decides_about_the_last_word(
+def test_the_final_document_depends_on_when_a_run_was_deleted(
     server: LocalServer, web: httpx.Client, push: Any, outcome: str, deleted_at: float, expected: Any
 ) -> None:
-    """A run that is over keeps its status, one that never registered has no document."""
+    """A finished run keeps its status; one that was not registered has no document."""
     push()
     server.outcome("toy", outcome)
     rest_uid = start(web)
@@ -145,11 +145,11 @@ def test_what_was_deleted_when_decides_about_the_last_word(
     web.delete(f"/instances/{rest_uid}")
     server.advance(1000)
 
-    assert last_words(server, web, rest_uid) == expected
+    assert final_status(server, web, rest_uid) == expected
 
 
-def test_a_run_that_waits_has_no_document(server: LocalServer, web: httpx.Client, push: Any) -> None:
-    """It has not registered; neither has it when it is deleted before its turn."""
+def test_an_unscheduled_run_has_no_document(server: LocalServer, web: httpx.Client, push: Any) -> None:
+    """It is not registered, even if it is deleted before it is scheduled."""
     push()
     server.outcome("toy", "stuck")
     runs = [start(web) for _ in range(4)]
@@ -157,22 +157,22 @@ def test_a_run_that_waits_has_no_document(server: LocalServer, web: httpx.Client
     web.delete(f"/instances/{runs[3]}")
     server.advance(100)
 
-    words = [last_words(server, web, rest_uid) for rest_uid in runs]
+    statuses = [final_status(server, web, rest_uid) for rest_uid in runs]
 
-    assert [word is None for word in words] == [False, False, True, True]
+    assert [status is None for status in statuses] == [False, False, True, True]
 
 
 def test_queries_are_those_of_mongodb(server: LocalServer, web: httpx.Client, push: Any) -> None:
-    """Keys lead down with dots, operators work, a text is no pattern; all that was ever started is looked at."""
+    """Keys may contain dots, operators work, a string is not a pattern, and deleted and populated runs are included."""
     push()
     push("other")
     old = server.populate("toy", 2)
     new = start(web, "other", metadata={"campaign": "x"})
     server.advance(100)
 
-    def uids(**wanted: Any) -> list[str]:
-        found = query(server, web, **wanted)
-        return [one.get("rest-uid") or one["metadata"]["userMetadata"]["rest-uid"] for one in found]
+    def uids(**condition: Any) -> list[str]:
+        found = query(server, web, **condition)
+        return [document.get("rest-uid") or document["metadata"]["userMetadata"]["rest-uid"] for document in found]
 
     assert uids(type="experiment") == [*old, new]
     assert uids(type="user-metadata", campaign="x") == uids(**{"metadata.userMetadata.campaign": "x"}) == [new]
@@ -192,7 +192,7 @@ def test_queries_are_those_of_mongodb(server: LocalServer, web: httpx.Client, pu
 
 
 def test_the_users_metadata_have_a_document(server: LocalServer, web: httpx.Client, push: Any) -> None:
-    """It has the metadata at its top, and is known by the experiment's instance."""
+    """Its top level contains the metadata, and it has the same instance as the experiment."""
     push()
     rest_uid = start(web, metadata={"campaign": "x"})
     server.advance(100)
@@ -206,19 +206,19 @@ def test_the_users_metadata_have_a_document(server: LocalServer, web: httpx.Clie
 
 
 def test_queries_need_credentials_and_an_object(server: LocalServer, web: httpx.Client) -> None:
-    """Strangers get the sign-in page; what is no JSON object is a bad request."""
-    stranger = httpx.post(server.url + QUERY, json={})
-    undeclared = web.post(server.url + QUERY, content=b'{"type": 1}')
-    no_json = web.post(server.url + QUERY, content=b"{")
+    """Without credentials the response is the sign-in page; invalid JSON is a bad request."""
+    unauthenticated = httpx.post(server.url + QUERY, json={})
+    without_type = web.post(server.url + QUERY, content=b'{"type": 1}')
+    invalid = web.post(server.url + QUERY, content=b"{")
 
-    assert (stranger.status_code, stranger.headers["content-type"]) == (403, "text/html")
-    assert undeclared.json() == {"document-descriptors": []}
-    assert (no_json.status_code, no_json.json()) == (400, BAD_REQUEST)
+    assert (unauthenticated.status_code, unauthenticated.headers["content-type"]) == (403, "text/html")
+    assert without_type.json() == {"document-descriptors": []}
+    assert (invalid.status_code, invalid.json()) == (400, BAD_REQUEST)
     assert web.get(server.url + QUERY).status_code == 405
 
 
 @pytest.mark.parametrize(
-    "wanted",
+    "condition",
     [
         ["type"],
         {"type": {"$regex": "("}},
@@ -230,20 +230,20 @@ def test_queries_need_credentials_and_an_object(server: LocalServer, web: httpx.
         {"$where": "1"},
     ],
 )
-def test_queries_that_the_database_refuses_break_the_service(
-    server: LocalServer, web: httpx.Client, push: Any, wanted: Any
+def test_invalid_queries_are_internal_server_errors(
+    server: LocalServer, web: httpx.Client, push: Any, condition: Any
 ) -> None:
-    """Patterns and operators that are none are not foreseen."""
+    """The service does not handle invalid patterns and operators."""
     push()
     server.populate("toy", 1)
 
-    reply = web.post(server.url + QUERY, json=wanted)
+    reply = web.post(server.url + QUERY, json=condition)
 
     assert (reply.status_code, reply.json()) == (500, {"message": "Internal Server Error"})
 
 
-def test_a_life_with_a_meta_of_its_own_is_known_by_it(server: LocalServer, web: httpx.Client, push: Any) -> None:
-    """A recorded meta stands in the document as it is, even if most of it is missing."""
+def test_a_recorded_meta_is_part_of_the_document(server: LocalServer, web: httpx.Client, push: Any) -> None:
+    """It is copied literally, even if most of it is missing."""
     push()
     row = {"experiment-state": "running", "exit-status": "N/A", "meta": {"pid": 7}}
     server.outcome("toy", [(0, None), (1, row)])

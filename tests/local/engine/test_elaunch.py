@@ -1,4 +1,4 @@
-"""The engine that really runs experiments; tests marked slow start the orchestrator."""
+"""The engine that executes runs; slow tests start the orchestrator."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ components:
 
 @pytest.fixture
 def examples(tmp_path: Path) -> Examples:
-    """Examples with repositories of their own."""
+    """Return examples in a temporary folder."""
     return Examples(tmp_path / "examples")
 
 
 @pytest.fixture
 def engine(tmp_path: Path) -> Iterator[ElaunchEngine]:
-    """An engine that is closed in the end."""
+    """Return an engine, which is closed after the test."""
     engine = ElaunchEngine(tmp_path / "engine")
     yield engine
     engine.close()
@@ -56,7 +56,7 @@ def engine(tmp_path: Path) -> Iterator[ElaunchEngine]:
 
 @pytest.fixture
 def package(tmp_path: Path) -> Callable[[str], dict[str, Any]]:
-    """Makes a definition around a FlowIR text, with a repository of its own."""
+    """Return a function that creates a repository with FlowIR and returns its definition."""
 
     def make(flowir: str) -> dict[str, Any]:
         repository = tmp_path / "repositories" / "custom"
@@ -66,42 +66,42 @@ def package(tmp_path: Path) -> Callable[[str], dict[str, Any]]:
         git("init", "--quiet", "--initial-branch=main", folder=repository, run=run, timeout=10)
         git("add", "--all", folder=repository, run=run, timeout=10)
         git("commit", "--quiet", "--message=x", folder=repository, run=run, timeout=10)
-        return located({"url": repository.as_uri(), "branch": "main"})
+        return definition_of({"url": repository.as_uri(), "branch": "main"})
 
     return make
 
 
-def located(location: dict[str, str]) -> dict[str, Any]:
-    """A definition with that git location."""
+def definition_of(location: dict[str, str]) -> dict[str, Any]:
+    """Return a definition with a git location."""
     return {"base": {"packages": [{"name": "main", "source": {"git": {"location": location}}}]}}
 
 
-def launch(package: dict[str, Any], rest_uid: str = "demo-abcdef-12345678", **changes: Any) -> AcceptedStart:
-    """A start without anything, but for `changes`."""
-    nothing: dict[str, Any] = {"platform": None, "inputs": {}, "data": {}, "variables": {}, "metadata": {}}
-    nothing |= {"environment": {}, "options": ()}
-    return AcceptedStart(rest_uid=rest_uid, identifier="demo@sha256x0", package=package, **{**nothing, **changes})
+def accepted_start(package: dict[str, Any], rest_uid: str = "demo-abcdef-12345678", **changes: Any) -> AcceptedStart:
+    """Return a start that is empty except for `changes`."""
+    empty: dict[str, Any] = {"platform": None, "inputs": {}, "data": {}, "variables": {}, "metadata": {}}
+    empty |= {"environment": {}, "options": ()}
+    return AcceptedStart(rest_uid=rest_uid, identifier="demo@sha256x0", package=package, **{**empty, **changes})
 
 
 def wait(engine: ElaunchEngine, rest_uid: str, condition: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
-    """The first status that fulfils the condition."""
+    """Wait for a status that fulfils a condition, and return it."""
     deadline = time.monotonic() + 100
     while time.monotonic() < deadline:
         status = engine.status(rest_uid)
         if status is not None and condition(status):
             return status
         time.sleep(0.05)
-    raise AssertionError(f"{rest_uid} never got there, its last status was {engine.status(rest_uid)}")
+    raise AssertionError(f"{rest_uid} timed out, its last status was {engine.status(rest_uid)}")
 
 
-def is_over(status: dict[str, Any]) -> bool:
-    """Whether the experiment-state is final."""
+def is_final(status: dict[str, Any]) -> bool:
+    """Return whether the experiment-state is final."""
     return status["experiment-state"] in FINAL
 
 
 def wait_for_sleep(engine: ElaunchEngine, rest_uid: str) -> int:
-    """The process group of a run of `LONG` once its component has started."""
-    # The state alone does not tell: the orchestrator may say "Initialising" for another 30 s.
+    """Wait until the component of a run of `LONG` has started; return the process group."""
+    # The state is not enough: it may be "Initialising" for another 30 s.
     pid = wait(engine, rest_uid, lambda status: bool(status["meta"]))["meta"]["pid"]
     directory = engine.directory(rest_uid)
     assert directory is not None
@@ -111,8 +111,8 @@ def wait_for_sleep(engine: ElaunchEngine, rest_uid: str) -> int:
 
 
 def group_is_gone(pid: int) -> bool:
-    """Whether no process of the group is left, waiting for it a little."""
-    for _ in range(600):  # the orchestrator itself may need 3 s after its last words
+    """Return whether the process group ends within 30 s."""
+    for _ in range(600):  # the orchestrator may need 3 s after its final status
         try:
             os.killpg(pid, 0)
         except ProcessLookupError:
@@ -121,8 +121,8 @@ def group_is_gone(pid: int) -> bool:
     return False
 
 
-def test_platforms_have_variables_of_their_own(engine: ElaunchEngine, package: Callable[[str], dict[str, Any]]) -> None:
-    """Each platform is reported with the values that it sets."""
+def test_platforms_have_different_variables(engine: ElaunchEngine, package: Callable[[str], dict[str, Any]]) -> None:
+    """Each platform has the values that it sets."""
     facts = engine.inspect(package(LONG))
 
     assert facts.platforms == ("default", "hasty")
@@ -133,20 +133,20 @@ def test_platforms_have_variables_of_their_own(engine: ElaunchEngine, package: C
 def test_commit_location_is_fetched_once(
     engine: ElaunchEngine, package: Callable[[str], dict[str, Any]], tmp_path: Path
 ) -> None:
-    """A package named by its commit is the same, and needs no repository the second time."""
+    """A package with a commit in its location is equal, and does not need the repository again."""
     definition = package(LONG)
     facts = engine.inspect(definition)
     url = definition["base"]["packages"][0]["source"]["git"]["location"]["url"]
-    by_commit = located({"url": url, "commit": facts.version})
+    by_commit = definition_of({"url": url, "commit": facts.version})
 
     assert engine.inspect(by_commit) == facts
-    (tmp_path / "repositories").rename(tmp_path / "gone")
+    (tmp_path / "repositories").rename(tmp_path / "moved")
     assert engine.inspect(by_commit) == facts
 
 
-def test_unclonable_package_is_a_problem_in_the_words_of_the_service(engine: ElaunchEngine) -> None:
-    """A repository that is not there is told with location and git's words, without credentials."""
-    definition = located({"url": "file://user:not-a-secret@/nowhere/ghost.git", "tag": "1.0.0"})
+def test_failed_clone_is_a_problem_with_the_message_of_the_service(engine: ElaunchEngine) -> None:
+    """It contains the location and the output of git, without credentials."""
+    definition = definition_of({"url": "file://user:not-a-secret@/nowhere/ghost.git", "tag": "1.0.0"})
 
     with pytest.raises(PackageProblem) as caught:
         engine.inspect(definition)
@@ -173,10 +173,10 @@ def test_unclonable_package_is_a_problem_in_the_words_of_the_service(engine: Ela
     ],
     ids=["unknown reference", "not YAML"],
 )
-def test_broken_package_is_a_problem(
+def test_invalid_package_is_a_problem(
     engine: ElaunchEngine, package: Callable[[str], dict[str, Any]], flowir: str, expected: str
 ) -> None:
-    """FlowIR that the orchestrator's own code refuses is refused at the push."""
+    """A push is rejected if the orchestrator's libraries reject the FlowIR."""
     with pytest.raises(PackageProblem) as caught:
         engine.inspect(package(flowir))
 
@@ -192,17 +192,17 @@ def test_broken_package_is_a_problem(
     ],
     ids=["no package", "s3", "dataset"],
 )
-def test_packages_from_elsewhere_are_a_problem(engine: ElaunchEngine, definition: dict[str, Any]) -> None:
-    """Only one package, from git, can be run here."""
+def test_packages_that_are_not_in_git_are_a_problem(engine: ElaunchEngine, definition: dict[str, Any]) -> None:
+    """The engine needs exactly one package, in git."""
     with pytest.raises(PackageProblem, match="This server"):
         engine.inspect(definition)
 
 
-def test_vanished_package_is_a_failed_init_container(engine: ElaunchEngine) -> None:
-    """A run whose package cannot be cloned any more fails in detail; the list never knows."""
-    engine.start(launch(located({"url": "file:///nowhere/ghost.git", "tag": "1.0.0"})))
+def test_missing_package_is_a_failed_init_container(engine: ElaunchEngine) -> None:
+    """If cloning fails, the status shows it, but the list does not."""
+    engine.start(accepted_start(definition_of({"url": "file:///nowhere/ghost.git", "tag": "1.0.0"})))
 
-    status = wait(engine, "demo-abcdef-12345678", is_over)
+    status = wait(engine, "demo-abcdef-12345678", is_final)
 
     assert status["experiment-state"] == "failed"
     assert status["exit-status"] == ""
@@ -214,28 +214,28 @@ def test_vanished_package_is_a_failed_init_container(engine: ElaunchEngine) -> N
     assert engine.directory("demo-abcdef-12345678") is None
 
 
-def test_closed_engine_starts_nothing(engine: ElaunchEngine, examples: Examples) -> None:
-    """After close a start is refused; closing again is fine."""
+def test_closed_engine_rejects_starts(engine: ElaunchEngine, examples: Examples) -> None:
+    """Closing it twice is no error."""
     engine.close()
     engine.close()
 
     with pytest.raises(RuntimeError, match="is closed"):
-        engine.start(launch(examples.definition("demo")))
+        engine.start(accepted_start(examples.definition("demo")))
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(240)
 def test_results_follow_from_inputs_and_variables(engine: ElaunchEngine, examples: Examples, tmp_path: Path) -> None:
-    """Two runs at once give what their inputs say, even of one column, and that file by file as the quick execution."""
+    """Two runs at a time have the same files as runs without the orchestrator."""
     definition = examples.definition("demo")
-    first = launch(
+    first = accepted_start(
         definition,
         "demo-abcdef-aaaaaaaa",
         inputs={"molecules.csv": "id,smiles\n0,[Xe]\n1,CCO\n2,[Xe]\n"},
         variables={"scale": "2"},
         metadata={"campaign": "x y"},
     )
-    second = launch(
+    second = accepted_start(
         definition,
         "demo-abcdef-bbbbbbbb",
         inputs={"molecules.csv": "smiles\nCO\n CCO\n"},
@@ -246,7 +246,7 @@ def test_results_follow_from_inputs_and_variables(engine: ElaunchEngine, example
     engine.start(second)
 
     for start in (first, second):
-        status = wait(engine, start.rest_uid, is_over)
+        status = wait(engine, start.rest_uid, is_final)
         assert (status["experiment-state"], status["exit-status"]) == ("finished", "Success")
         assert status["stages"] == ["stage0", "stage1"]
         assert status["total-progress"] == 1.0
@@ -254,20 +254,20 @@ def test_results_follow_from_inputs_and_variables(engine: ElaunchEngine, example
         assert engine.listed_status(start.rest_uid) == status
 
     for start in (first, second):
-        real, quick = engine.directory(start.rest_uid), tmp_path / start.rest_uid
+        real, simulated = engine.directory(start.rest_uid), tmp_path / start.rest_uid
         assert real is not None
-        outputs = load_examples()["demo"].run(start, quick)
-        timeless = {name: {**entry, "creationtime": ""} for name, entry in outputs.items()}
+        outputs = load_examples()["demo"].run(start, simulated)
+        without_time = {name: {**entry, "creationtime": ""} for name, entry in outputs.items()}
         for name, entry in engine.outputs(start.rest_uid).items():
-            assert {**entry, "creationtime": ""} == timeless[name]
+            assert {**entry, "creationtime": ""} == without_time[name]
             assert float(entry["creationtime"]) > 0
         for path in ("stages/stage0/Compute/energies.csv", "output/properties.csv"):
-            assert (real / path).read_text() == (quick / path).read_text()
-        ids = [json.loads((folder / "output/input-ids.json").read_text()) for folder in (real, quick)]
+            assert (real / path).read_text() == (simulated / path).read_text()
+        ids = [json.loads((folder / "output/input-ids.json").read_text()) for folder in (real, simulated)]
         assert ids[0] == ids[1]
         assert (real / "stages/stage1/Report/results/sub/b.bin").read_bytes() == bytes(range(256))
 
-    meta = wait(engine, first.rest_uid, is_over)["meta"]
+    meta = wait(engine, first.rest_uid, is_final)["meta"]
     assert meta["userMetadata"] == {
         "campaign": "x y",
         "rest-uid": "demo-abcdef-aaaaaaaa",
@@ -286,15 +286,15 @@ def test_results_follow_from_inputs_and_variables(engine: ElaunchEngine, example
 
 @pytest.mark.slow
 @pytest.mark.timeout(240)
-def test_failures_are_told_as_recorded(tmp_path: Path, examples: Examples) -> None:
-    """A failing component is finished/failed/Failed with its error, a bad option a failed set-up; both stay."""
+def test_failures_have_the_recorded_statuses(tmp_path: Path, examples: Examples) -> None:
+    """A failed component is finished/failed/Failed with its error; a bad option is a failed set-up. Files are kept."""
     keep = tmp_path / "kept"
     engine = ElaunchEngine(tmp_path / "engine", keep=keep)
-    engine.start(launch(examples.definition("fail"), "fail-abcdef-12345678"))
-    engine.start(launch(examples.definition("fail"), "option-abcdef-12345678", options=("--no-such-option",)))
+    engine.start(accepted_start(examples.definition("fail"), "fail-abcdef-12345678"))
+    engine.start(accepted_start(examples.definition("fail"), "option-abcdef-12345678", options=("--no-such-option",)))
 
-    option = wait(engine, "option-abcdef-12345678", is_over)
-    component = wait(engine, "fail-abcdef-12345678", is_over)
+    option = wait(engine, "option-abcdef-12345678", is_final)
+    component = wait(engine, "fail-abcdef-12345678", is_final)
     engine.close()
 
     assert option == {
@@ -309,8 +309,8 @@ def test_failures_are_told_as_recorded(tmp_path: Path, examples: Examples) -> No
         "error-description": "During argument parsing of sys-args, ran into BadOptionError "
         "no such option: --no-such-option",
     }
-    words = ("experiment-state", "stage-state", "exit-status")
-    assert [component[word] for word in words] == ["finished", "failed", "Failed"]
+    keys = ("experiment-state", "stage-state", "exit-status")
+    assert [component[key] for key in keys] == ["finished", "failed", "Failed"]
     failure = load_examples()["fail"].failure or ""
     assert component["error-description"] == failure.replace("\n", r"\n")
     assert engine.outputs("fail-abcdef-12345678") == {}
@@ -325,12 +325,12 @@ def test_failures_are_told_as_recorded(tmp_path: Path, examples: Examples) -> No
 def test_second_run_waits_for_the_only_slot_and_delete_frees_it(
     tmp_path: Path, package: Callable[[str], dict[str, Any]]
 ) -> None:
-    """With one slot the second run is unscheduled until the first is deleted; close then kills the second."""
+    """With one slot, the second run is unscheduled until the first is deleted; close kills the second."""
     engine = ElaunchEngine(tmp_path / "engine", slots=1)
     definition = package(LONG)
-    engine.start(launch(definition, "long-abcdef-aaaaaaaa"))
-    engine.start(launch(definition, "long-abcdef-bbbbbbbb"))
-    engine.start(launch(definition, "long-abcdef-cccccccc"))
+    engine.start(accepted_start(definition, "long-abcdef-aaaaaaaa"))
+    engine.start(accepted_start(definition, "long-abcdef-bbbbbbbb"))
+    engine.start(accepted_start(definition, "long-abcdef-cccccccc"))
 
     waiting = engine.status("long-abcdef-bbbbbbbb")
     assert waiting == files.unscheduled()
@@ -339,7 +339,7 @@ def test_second_run_waits_for_the_only_slot_and_delete_frees_it(
     pid = wait_for_sleep(engine, "long-abcdef-aaaaaaaa")
     engine.delete("long-abcdef-cccccccc")
     engine.delete("long-abcdef-aaaaaaaa")
-    stopped = wait(engine, "long-abcdef-aaaaaaaa", is_over)
+    stopped = wait(engine, "long-abcdef-aaaaaaaa", is_final)
     assert stopped["exit-status"] == "Stopped"
     assert group_is_gone(pid)
 
@@ -357,15 +357,15 @@ def test_second_run_waits_for_the_only_slot_and_delete_frees_it(
 
 @pytest.mark.slow
 @pytest.mark.timeout(240)
-def test_killed_orchestrator_is_seen_in_detail_only(
+def test_killed_orchestrator_is_not_shown_in_the_list(
     engine: ElaunchEngine, package: Callable[[str], dict[str, Any]]
 ) -> None:
-    """A run whose orchestrator is killed is Failed without exit status; the list never sees it."""
-    engine.start(launch(package(LONG), "long-abcdef-aaaaaaaa"))
+    """The status is Failed without an exit-status; the list shows the last status of the orchestrator."""
+    engine.start(accepted_start(package(LONG), "long-abcdef-aaaaaaaa"))
     pid = wait_for_sleep(engine, "long-abcdef-aaaaaaaa")
 
     os.kill(pid, signal.SIGKILL)
-    status = wait(engine, "long-abcdef-aaaaaaaa", is_over)
+    status = wait(engine, "long-abcdef-aaaaaaaa", is_final)
 
     assert (status["experiment-state"], status["exit-status"]) == ("Failed", "")
     assert status["error-description"] == "elaunch-primary exitCode: 137, reason: Error"
@@ -378,12 +378,12 @@ def test_killed_orchestrator_is_seen_in_detail_only(
 
 @pytest.mark.slow
 @pytest.mark.timeout(240)
-def test_documents_tell_of_a_run_that_goes_on_and_is_stopped(
+def test_documents_of_a_running_and_a_stopped_run(
     engine: ElaunchEngine, package: Callable[[str], dict[str, Any]]
 ) -> None:
-    """A component that has not ended is known late; the last words are, after the run was deleted."""
+    """A running component has a document after a while; a deleted run has its final status."""
     definition = {**package(LONG), "metadata": {"package": {"name": "long"}, "registry": {"interface": {}}}}
-    engine.start(launch(definition, "long-abcdef-aaaaaaaa"))
+    engine.start(accepted_start(definition, "long-abcdef-aaaaaaaa"))
 
     def wait_for(kind: str, state: str = "") -> dict[str, Any]:
         while True:

@@ -1,4 +1,4 @@
-"""What a process that is killed with -9 started in its turn ends, and its folders are removed."""
+"""If a process is killed with SIGKILL, its child processes end and its folders are removed."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from st4sd_async.local.engine.guard import Cleanup, Guard
 from st4sd_async.local.engine.processes import ChildProcesses, git
 from tests.local.engine.test_elaunch import LONG
 
-SECONDS = 15.0
-"""Within which all must be over; it takes two on a machine that has time."""
+CLEANUP_TIMEOUT = 15.0
+"""Seconds within which cleanup must finish; 2 are usual."""
 
 OWNER = """
 import os, subprocess, sys, time
@@ -35,12 +35,12 @@ guard.add_group(sleeping.pid)
 spared = subprocess.Popen(["sleep", "100"], start_new_session=True)
 guard.add_group(spared.pid)
 guard.remove_group(spared.pid)
-heir = os.fork() if "fork" in sys.argv else 1
-if heir == 0:
+child = os.fork() if "fork" in sys.argv else 1
+if child == 0:
     time.sleep(100)
 if "close" in sys.argv:
     guard.close()
-print(sleeping.pid, spared.pid, heir, flush=True)
+print(sleeping.pid, spared.pid, child, flush=True)
 time.sleep(100)
 """
 
@@ -64,7 +64,7 @@ with LocalServer(engine="elaunch") as server:
 
 
 def is_alive(group: int) -> bool:
-    """Whether a process group has a member that is more than dead and not yet waited for."""
+    """Return whether a process group has a member that is not a zombie."""
     for file in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
             state, _, its_group = file.read_text().rpartition(")")[2].split()[:3]
@@ -74,8 +74,8 @@ def is_alive(group: int) -> bool:
 
 
 def eventually(condition: Callable[[], bool]) -> bool:
-    """Whether something comes to hold in time."""
-    deadline = time.monotonic() + SECONDS
+    """Return whether a condition becomes true in time."""
+    deadline = time.monotonic() + CLEANUP_TIMEOUT
     while not condition():
         if time.monotonic() > deadline:
             return False
@@ -84,8 +84,8 @@ def eventually(condition: Callable[[], bool]) -> bool:
 
 
 @pytest.fixture
-def killed() -> Iterator[Callable[..., list[str]]]:
-    """Run a program until it prints a line, kill it, and give the words of that line."""
+def run_and_kill() -> Iterator[Callable[..., list[str]]]:
+    """Return a function that runs a program until it prints a line, kills it, and returns the words of the line."""
     owners: list[subprocess.Popen[str]] = []
 
     def run(program: str, *arguments: str, **environment: str) -> list[str]:
@@ -108,9 +108,9 @@ def killed() -> Iterator[Callable[..., list[str]]]:
 
 
 @pytest.mark.parametrize("how", ["kill", "fork"])
-def test_what_a_killed_process_had_guarded_ends(how: str, tmp_path: Path, killed: Callable[..., list[str]]) -> None:
-    """With all its children, also while a forked child holds the pipe; what has ended is left alone."""
-    sleeping, spared, heir = map(int, killed(OWNER, str(tmp_path), how))
+def test_cleanup_after_a_killed_process(how: str, tmp_path: Path, run_and_kill: Callable[..., list[str]]) -> None:
+    """Guarded groups are killed, even if a forked child keeps the pipe open; removed groups are not."""
+    sleeping, spared, child = map(int, run_and_kill(OWNER, str(tmp_path), how))
 
     try:
         assert eventually(lambda: not (tmp_path / "scratch").exists())
@@ -120,20 +120,20 @@ def test_what_a_killed_process_had_guarded_ends(how: str, tmp_path: Path, killed
     finally:
         os.killpg(spared, signal.SIGKILL)
         if how == "fork":
-            os.kill(heir, signal.SIGKILL)
+            os.kill(child, signal.SIGKILL)
 
 
-def test_a_guard_that_is_closed_removes_nothing(tmp_path: Path, killed: Callable[..., list[str]]) -> None:
-    """What is left then is killed all the same."""
-    sleeping, spared, _ = map(int, killed(OWNER, str(tmp_path), "close"))
+def test_a_closed_guard_removes_no_folders(tmp_path: Path, run_and_kill: Callable[..., list[str]]) -> None:
+    """It still kills the remaining groups."""
+    sleeping, spared, _ = map(int, run_and_kill(OWNER, str(tmp_path), "close"))
     os.killpg(spared, signal.SIGKILL)
 
     assert eventually(lambda: not is_alive(sleeping))
     assert (tmp_path / "scratch").exists()
 
 
-def test_a_guard_that_was_killed_is_not_missed(tmp_path: Path) -> None:
-    """Orders to it do no harm, nor do those after its end."""
+def test_orders_to_a_dead_guard_are_ignored(tmp_path: Path) -> None:
+    """This includes orders after it was closed."""
     guard = Guard()
     guard.close()
     guard.add_group(1)
@@ -151,8 +151,8 @@ def test_a_guard_that_was_killed_is_not_missed(tmp_path: Path) -> None:
     assert tmp_path.exists()
 
 
-def test_orders_are_followed(tmp_path: Path) -> None:
-    """Groups are killed and folders removed, each as far as they are there."""
+def test_cleanup_kills_groups_and_removes_folders(tmp_path: Path) -> None:
+    """Groups that were removed are left alone."""
     (tmp_path / "a.shadow").mkdir()
     sleeping = subprocess.Popen(["sleep", "100"], start_new_session=True)
     cleanup = Cleanup()
@@ -173,8 +173,8 @@ def test_orders_are_followed(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(240)
-def test_an_engine_whose_owner_was_killed_leaves_nothing(tmp_path: Path, killed: Callable[..., list[str]]) -> None:
-    """Its experiment stops within seconds, and the temporary directory is as it was."""
+def test_a_killed_server_leaves_no_processes_or_files(tmp_path: Path, run_and_kill: Callable[..., list[str]]) -> None:
+    """Its run is killed within seconds, and the temporary directory is empty."""
     repository, temporary = tmp_path / "long", tmp_path / "temporary"
     (repository / "conf").mkdir(parents=True)
     temporary.mkdir()
@@ -182,10 +182,10 @@ def test_an_engine_whose_owner_was_killed_leaves_nothing(tmp_path: Path, killed:
     for arguments in (("init", "--quiet", "--initial-branch=main"), ("add", "--all"), ("commit", "--quiet", "-mx")):
         git(*arguments, folder=repository, run=ChildProcesses().run, timeout=10)
 
-    pid, rest_uid = killed(SERVER, repository.as_uri(), TMPDIR=str(temporary))
+    pid, rest_uid = run_and_kill(SERVER, repository.as_uri(), TMPDIR=str(temporary))
     began = time.monotonic()
 
     assert eventually(lambda: not is_alive(int(pid)) and not list(temporary.iterdir()))
-    assert time.monotonic() - began < SECONDS
+    assert time.monotonic() - began < CLEANUP_TIMEOUT
     stem = rest_uid.rpartition("-")[0]
     assert eventually(lambda: not list(Path("/tmp").glob(f"chpc-*-shadow/{stem}-*.shadow")))

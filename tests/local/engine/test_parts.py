@@ -1,4 +1,4 @@
-"""The parts of the real engine that are tested without running anything long."""
+"""Parts of the engine, tested without the orchestrator."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from st4sd_async.local.engine.orchestrator import Orchestrator, find_orchestrato
 from st4sd_async.local.engine.processes import ChildProcesses, GitFailed, git
 
 
-def test_slots_below_one_are_refused(tmp_path: Path) -> None:
-    """An engine that could run nothing is not made."""
+def test_slots_below_one_are_rejected(tmp_path: Path) -> None:
+    """The error names the number."""
     with pytest.raises(ValueError, match="slots must be at least 1, not 0"):
         ElaunchEngine(tmp_path, slots=0)
 
 
-def test_unknown_instance_has_nothing(tmp_path: Path) -> None:
-    """Asking for an instance that was never started is not an error."""
+def test_unknown_instance_has_no_status_or_files(tmp_path: Path) -> None:
+    """A request for an unknown instance is no error."""
     engine = ElaunchEngine(tmp_path)
 
     assert engine.status("ghost") is None
@@ -36,7 +36,7 @@ def test_unknown_instance_has_nothing(tmp_path: Path) -> None:
 
 
 def test_missing_orchestrator_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without elaunch.py the error says what to install."""
+    """Without elaunch.py, the error contains the command that installs it."""
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
     monkeypatch.setenv("PATH", str(tmp_path))
 
@@ -45,7 +45,7 @@ def test_missing_orchestrator_names_the_extra(tmp_path: Path, monkeypatch: pytes
 
 
 def test_orchestrator_on_path_runs_with_its_own_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An elaunch.py elsewhere on PATH goes with the interpreter beside it."""
+    """An elaunch.py on PATH is called with the interpreter beside it."""
     for name in ("elaunch.py", "python3"):
         (tmp_path / name).write_text("")
         (tmp_path / name).chmod(0o755)
@@ -56,7 +56,7 @@ def test_orchestrator_on_path_runs_with_its_own_python(tmp_path: Path, monkeypat
 
 
 def test_command_line_has_the_order_of_the_operator() -> None:
-    """Files, name, options, metadata, package: as recorded from the cluster's operator."""
+    """Files, name, options, metadata, package: as recorded from the operator."""
     start = AcceptedStart(
         rest_uid="demo-abcdef-12345678",
         identifier="demo@sha256x0",
@@ -85,7 +85,7 @@ def test_command_line_has_the_order_of_the_operator() -> None:
 
 
 @pytest.mark.parametrize(
-    ("on_disk", "on_the_wire"),
+    ("on_disk", "in_status"),
     [
         ("plain", "plain"),
         (r"Stage 0 failed.\n1 job", "Stage 0 failed.\n1 job"),
@@ -95,14 +95,14 @@ def test_command_line_has_the_order_of_the_operator() -> None:
         ("a\\", "a\\"),
     ],
 )
-def test_one_level_of_escapes_is_taken_off(on_disk: str, on_the_wire: str) -> None:
-    """Descriptions come with real ends of lines at first and with two characters finally."""
-    assert files.unescape(on_disk) == on_the_wire
+def test_one_level_of_escapes_is_removed(on_disk: str, in_status: str) -> None:
+    """Error descriptions have real line feeds at first, and escaped ones in the final status."""
+    assert files.unescape(on_disk) == in_status
 
 
 @pytest.mark.parametrize("text", ["", "experiment-state=run", "stages=[\n"])
-def test_half_written_status_is_no_status(tmp_path: Path, text: str) -> None:
-    """Whatever is in the file, reading it is not an error."""
+def test_half_written_status_is_ignored(tmp_path: Path, text: str) -> None:
+    """Reading a truncated file is no error."""
     (tmp_path / "output").mkdir()
     (tmp_path / "output" / "status.txt").write_text(text)
 
@@ -110,8 +110,8 @@ def test_half_written_status_is_no_status(tmp_path: Path, text: str) -> None:
     assert files.read_outputs(tmp_path) is None
 
 
-def test_killed_run_gets_its_output_from_the_shadow(tmp_path: Path) -> None:
-    """The folder that a killed orchestrator left elsewhere is moved into place."""
+def test_output_of_a_killed_run_is_copied_from_its_shadow(tmp_path: Path) -> None:
+    """The folder replaces the link in the instance directory."""
     shadow = tmp_path / "x.shadow" / "output"
     shadow.mkdir(parents=True)
     (shadow / "output.json").write_text('{"A": {"version": 1}}')
@@ -125,8 +125,8 @@ def test_killed_run_gets_its_output_from_the_shadow(tmp_path: Path) -> None:
     assert not (instance / "output").is_symlink()
 
 
-def test_children_that_take_too_long_are_killed() -> None:
-    """A helper process has a time limit, which also ends what it started."""
+def test_child_processes_that_take_too_long_are_killed() -> None:
+    """The time limit also applies to processes that they started."""
     before = time.monotonic()
 
     with pytest.raises(subprocess.TimeoutExpired):
@@ -135,18 +135,18 @@ def test_children_that_take_too_long_are_killed() -> None:
     assert time.monotonic() - before < 15
 
 
-def test_closing_ends_children_and_refuses_more() -> None:
-    """After close nothing is running, and nothing can be started."""
-    children = ChildProcesses()
+def test_closing_kills_child_processes_and_rejects_new_ones() -> None:
+    """After close none is running, and none can be started."""
+    processes = ChildProcesses()
     codes: list[int] = []
-    thread = threading.Thread(target=lambda: codes.append(children.run(["sleep", "30"], timeout=30).returncode))
+    thread = threading.Thread(target=lambda: codes.append(processes.run(["sleep", "30"], timeout=30).returncode))
     thread.start()
-    while not children._running:
+    while not processes._running:
         time.sleep(0.01)
 
-    children.close()
+    processes.close()
     thread.join(15)
 
     assert codes == [-9]
     with pytest.raises(GitFailed, match="git cannot be started: closed"):
-        git("version", run=children.run, timeout=1)
+        git("version", run=processes.run, timeout=1)

@@ -1,4 +1,4 @@
-"""One run of the engine with stand-ins for the orchestrator that misbehave."""
+"""Single runs, with scripts that replace the orchestrator and misbehave."""
 
 from __future__ import annotations
 
@@ -51,14 +51,14 @@ updated-on=2026-11-22 14:52:32.179244
 """
 
 
-class Stage:
-    """A run of a script that stands in for the orchestrator."""
+class ScriptedRun:
+    """A run of a script instead of the orchestrator."""
 
     def __init__(self, folder: Path, script: str) -> None:
-        """Prepare everything, run nothing."""
+        """Prepare the run without starting it."""
         (folder / "elaunch.py").write_text(script)
         source = {"git": {"location": {"url": "file:///x/demo"}, "version": COMMIT}}
-        launch = AcceptedStart(
+        start = AcceptedStart(
             rest_uid="demo-abcdef-12345678",
             identifier="demo@sha256x0",
             package={"base": {"packages": [{"name": "main", "source": source}]}, "metadata": METADATA},
@@ -76,24 +76,24 @@ class Stage:
         self._packages = ClonedPackages(folder / "packages", self._orchestrator, ChildProcesses().run)
         (folder / "packages" / COMMIT / "demo").mkdir(parents=True)
         self._guard = Guard()
-        self.run = ElaunchRun(launch, self.folder, ChildProcesses().run, self._guard)
+        self.run = ElaunchRun(start, self.folder, ChildProcesses().run, self._guard)
 
     def execute(self) -> None:
-        """Run to the end."""
+        """Execute the run to its end."""
         self.run.execute(self._orchestrator, self._packages)
         self._guard.close()
 
 
 def report(step: object, *documents: dict[str, Any]) -> str:
-    """A piece of a script that reports documents to the datastore."""
+    """Return a part of a script that reports documents to the datastore."""
     text = json.dumps({"upsert-documents": documents})
     path = f"pathlib.Path('monitor/x-{step}.json')"
     return f"\n{path}.parent.mkdir(exist_ok=True)\n{path}.write_text({text!r})\n"
 
 
-def test_status_before_the_turn_of_a_run(tmp_path: Path) -> None:
-    """Nothing at first, unscheduled in the queue, nulls once it has left it."""
-    run = Stage(tmp_path, "").run
+def test_status_of_a_run_before_it_is_executed(tmp_path: Path) -> None:
+    """None at first, unscheduled in the queue, nulls after it."""
+    run = ScriptedRun(tmp_path, "").run
 
     assert run.status() is None
     run.enter_queue()
@@ -102,65 +102,65 @@ def test_status_before_the_turn_of_a_run(tmp_path: Path) -> None:
     assert run.status() == dict(files.NO_STATUS)
 
 
-def test_orchestrator_that_gives_up_without_a_status_failed_at_set_up(tmp_path: Path) -> None:
-    """Its last line is the error, in detail and in the list."""
-    stage = Stage(tmp_path, "print('first'); raise SystemExit('no way\\n')")
+def test_orchestrator_that_exits_without_a_status_is_a_set_up_failure(tmp_path: Path) -> None:
+    """The last line of its output is the error, also in the list."""
+    scripted = ScriptedRun(tmp_path, "print('first'); raise SystemExit('no way\\n')")
 
-    stage.execute()
+    scripted.execute()
 
-    status = stage.run.status()
+    status = scripted.run.status()
     assert status == files.setup_failure("no way")
-    assert stage.run.listed_status() == status
-    assert stage.run.outputs() == {}
-    assert (stage.folder / "start" / "input" / "a.csv").read_text() == "a"
+    assert scripted.run.listed_status() == status
+    assert scripted.run.outputs() == {}
+    assert (scripted.folder / "start" / "input" / "a.csv").read_text() == "a"
 
 
-def test_orchestrator_that_ignores_a_stop_is_killed(tmp_path: Path) -> None:
-    """After its grace a run is killed, and then seen as a killed container."""
-    stage = Stage(tmp_path, STUBBORN)
-    thread = threading.Thread(target=stage.execute)
+def test_orchestrator_that_ignores_a_signal_is_killed(tmp_path: Path) -> None:
+    """The run is killed after its grace period, and has the status of a killed container."""
+    scripted = ScriptedRun(tmp_path, STUBBORN)
+    thread = threading.Thread(target=scripted.execute)
     thread.start()
-    while not (stage.folder / "ready").exists():
+    while not (scripted.folder / "ready").exists():
         time.sleep(0.01)
 
-    stage.run.stop(30)
-    stage.run.stop(0.1)
+    scripted.run.stop(30)
+    scripted.run.stop(0.1)
     thread.join(10)
 
     assert not thread.is_alive()
-    assert stage.run.status() == files.killed(137)
-    assert stage.run.listed_status() == dict(files.NO_STATUS)
+    assert scripted.run.status() == files.killed(137)
+    assert scripted.run.listed_status() == dict(files.NO_STATUS)
 
 
-def test_run_that_is_stopped_before_it_begins_never_does(tmp_path: Path) -> None:
-    """A deleted run that was just getting its turn is not started."""
-    stage = Stage(tmp_path, "open('began', 'w')")
-    stage.run.stop(1)
+def test_run_that_is_stopped_before_it_begins_is_not_started(tmp_path: Path) -> None:
+    """This happens if a run is deleted just before it is executed."""
+    scripted = ScriptedRun(tmp_path, "open('began', 'w')")
+    scripted.run.stop(1)
 
-    stage.execute()
+    scripted.execute()
 
-    assert not (stage.folder / "began").exists()
-    assert stage.run.status() is None
-
-
-def test_the_datastore_knows_nothing_of_a_run_that_does_not_register(tmp_path: Path) -> None:
-    """Without a report to the datastore there are no documents, whatever else is written."""
-    stage = Stage(tmp_path, WRITTEN)
-
-    stage.execute()
-
-    assert stage.run.listed_status() is not None
-    assert stage.run.documents(TYPES) == []
+    assert not (scripted.folder / "began").exists()
+    assert scripted.run.status() is None
 
 
-def test_what_is_registered_is_known_from_its_files(tmp_path: Path) -> None:
-    """Until something is reported, status, times and key-outputs come from the files."""
-    stage = Stage(tmp_path, WRITTEN + report("begin"))
+def test_unregistered_run_has_no_documents(tmp_path: Path) -> None:
+    """This does not depend on the other files that the orchestrator writes."""
+    scripted = ScriptedRun(tmp_path, WRITTEN)
 
-    stage.execute()
+    scripted.execute()
 
-    experiment, metadata = stage.run.documents(TYPES)
-    assert experiment["instance"] == f"file://example-cluster{stage.folder}/demo.instance"
+    assert scripted.run.listed_status() is not None
+    assert scripted.run.documents(TYPES) == []
+
+
+def test_documents_of_a_registered_run_are_read_from_its_files(tmp_path: Path) -> None:
+    """Before the first report, status, times and key-outputs come from the files."""
+    scripted = ScriptedRun(tmp_path, WRITTEN + report("begin"))
+
+    scripted.execute()
+
+    experiment, metadata = scripted.run.documents(TYPES)
+    assert experiment["instance"] == f"file://example-cluster{scripted.folder}/demo.instance"
     assert (experiment["name"], experiment["metadata"]["userMetadata"]) == ("demo", {"n": "1"})
     assert (experiment["status"]["exit-status"], experiment["status"]["stages"]) == ("Stopped", "['stage0', 'stage1']")
     assert experiment["status"]["created-on"] == "2026-11-22T14:52:24.171523"
@@ -168,8 +168,8 @@ def test_what_is_registered_is_known_from_its_files(tmp_path: Path) -> None:
     assert (metadata["type"], metadata["n"]) == ("user-metadata", "1")
 
 
-def test_what_was_reported_last_is_what_the_datastore_knows(tmp_path: Path) -> None:
-    """Reports count in the order of their numbers; each replaces documents about the same thing."""
+def test_later_reports_replace_earlier_ones(tmp_path: Path) -> None:
+    """Reports are ordered by number; each document replaces the one with the same identity."""
     component = {"type": "component", "name": "A", "stage": 0, "instance": "i"}
     reports = [
         report("begin"),
@@ -177,25 +177,25 @@ def test_what_was_reported_last_is_what_the_datastore_knows(tmp_path: Path) -> N
         report(9, {**component, "state": "second"}, {**component, "stage": 1, "state": "only"}),
         report(0, {**component, "state": "first"}),
     ]
-    stage = Stage(tmp_path, "".join([WRITTEN, *reports]))
+    scripted = ScriptedRun(tmp_path, "".join([WRITTEN, *reports]))
 
-    stage.execute()
+    scripted.execute()
 
-    assert [one["state"] for one in stage.run.documents(["component"])] == ["third", "only"]
-    assert [one["type"] for one in stage.run.documents(TYPES)] == [*TYPES, "component"]
+    assert [document["state"] for document in scripted.run.documents(["component"])] == ["third", "only"]
+    assert [document["type"] for document in scripted.run.documents(TYPES)] == [*TYPES, "component"]
 
 
-@pytest.mark.parametrize("answer", [None, [], {"pid": 1}], ids=["empty", "list", "cut"])
-def test_half_written_description_of_a_run_is_not_taken(answer: Any) -> None:
+@pytest.mark.parametrize("content", [None, [], {"pid": 1}], ids=["empty", "list", "cut"])
+def test_half_written_description_of_a_run_is_ignored(content: Any) -> None:
     """Only a complete elaunch.yaml becomes the meta of a status."""
-    assert files.parse_meta(answer) is None
+    assert files.parse_meta(content) is None
 
 
-def test_values_of_variables_are_texts_on_the_wire() -> None:
-    """Variables are texts whatever YAML made of them; the process id stays a number."""
-    answer = {"pid": 1, "variables": {"global": {"scale": 1}, "stage": {0: {}}}, "version": "2.7.0"}
+def test_values_of_variables_are_strings() -> None:
+    """Variables are strings, whatever type they have in YAML; the process id stays a number."""
+    content = {"pid": 1, "variables": {"global": {"scale": 1}, "stage": {0: {}}}, "version": "2.7.0"}
 
-    assert files.parse_meta(answer) == {
+    assert files.parse_meta(content) == {
         "pid": 1,
         "variables": {"global": {"scale": "1"}, "stage": {"0": {}}},
         "version": "2.7.0",
@@ -203,36 +203,36 @@ def test_values_of_variables_are_texts_on_the_wire() -> None:
 
 
 def platform(*inputs: str, errors: tuple[str, ...] = ()) -> dict[str, Any]:
-    """One platform as the inspection tells of it."""
+    """Return a platform as the inspection script describes it."""
     return {"errors": list(errors), "inputs": list(inputs), "variables": {}}
 
 
-def test_broken_platform_counts_only_if_it_may_be_used() -> None:
-    """A definition that keeps to the platforms that work is fine."""
-    answer = {"platforms": {"default": platform("a"), "bad": platform(errors=("broken",))}}
+def test_invalid_platform_matters_only_if_it_is_allowed() -> None:
+    """A definition may restrict starts to valid platforms."""
+    declared = {"platforms": {"default": platform("a"), "bad": platform(errors=("broken",))}}
     options = {"executionOptions": {"platform": ["default"]}}
 
-    assert _checked_platforms(answer, {"parameterisation": options}, "main") == {"default": platform("a")}
+    assert _checked_platforms(declared, {"parameterisation": options}, "main") == {"default": platform("a")}
     with pytest.raises(PackageProblem, match=r"Invalid platform bad in base package main\. .* - broken"):
-        _checked_platforms(answer, {}, "main")
+        _checked_platforms(declared, {}, "main")
     with pytest.raises(PackageProblem, match="Invalid platform bad"):
-        _checked_platforms(answer, {"parameterisation": {"presets": {"platform": "bad"}}}, "main")
+        _checked_platforms(declared, {"parameterisation": {"presets": {"platform": "bad"}}}, "main")
 
 
 def test_platforms_must_exist_and_agree_on_inputs() -> None:
-    """An unknown platform is a problem, and so are platforms that want different files."""
-    answer = {"platforms": {"default": platform("a"), "other": platform("b")}}
+    """Unknown platforms and platforms with different input files are problems."""
+    declared = {"platforms": {"default": platform("a"), "other": platform("b")}}
 
     with pytest.raises(PackageProblem, match=r"no platforms \['ghost'\]"):
-        _checked_platforms(answer, {"parameterisation": {"presets": {"platform": "ghost"}}}, "main")
+        _checked_platforms(declared, {"parameterisation": {"presets": {"platform": "ghost"}}}, "main")
     with pytest.raises(PackageProblem, match="do not agree"):
-        _checked_platforms(answer, {}, "main")
+        _checked_platforms(declared, {}, "main")
 
 
-def test_question_that_fails_says_what_was_read(tmp_path: Path) -> None:
-    """Errors, endless answers and missing interpreters are one kind of error."""
+def test_failed_inspection_names_the_file(tmp_path: Path) -> None:
+    """Errors, timeouts and missing interpreters are the same kind of error."""
 
-    def endless(*_: Any, **__: Any) -> subprocess.CompletedProcess[bytes]:
+    def time_out(*_: Any, **__: Any) -> subprocess.CompletedProcess[bytes]:
         raise subprocess.TimeoutExpired("x", 1)
 
     orchestrator = Orchestrator(sys.executable, "")
@@ -240,8 +240,8 @@ def test_question_that_fails_says_what_was_read(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="reading '/ghost' failed"):
         orchestrator.inspect("yaml", "/ghost", folder=tmp_path, run=ChildProcesses().run)
     with pytest.raises(RuntimeError, match="reading '/ghost' took over"):
-        orchestrator.inspect("yaml", "/ghost", folder=tmp_path, run=endless)
+        orchestrator.inspect("yaml", "/ghost", folder=tmp_path, run=time_out)
     with pytest.raises(RuntimeError, match="reading '/ghost' was not possible"):
         Orchestrator("/ghost", "").inspect("yaml", "/ghost", folder=tmp_path, run=ChildProcesses().run)
     with pytest.raises(GitFailed, match="git took longer than 1 s"):
-        git("version", run=endless, timeout=1)
+        git("version", run=time_out, timeout=1)

@@ -1,4 +1,4 @@
-"""The example experiments: repositories that are the same everywhere, and runs without an orchestrator."""
+"""The example experiments: their repositories, and runs without an orchestrator."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from st4sd_async.local.examples.examples import Examples, load_examples
 MOLECULES = "id,smiles\n0,CCO\n1,c1ccccc1\n2,[Xe]\n"
 
 
-def launch(
+def accepted_start(
     *,
     inputs: dict[str, str] | None = None,
     data: dict[str, str] | None = None,
     variables: dict[str, str] | None = None,
 ) -> AcceptedStart:
-    """A start of which only files and variables matter."""
+    """Return a start with some files and variables."""
     return AcceptedStart(
         rest_uid="demo-abcdef-12345678",
         identifier="demo@sha256x0",
@@ -38,16 +38,16 @@ def launch(
 
 @pytest.fixture
 def examples(tmp_path: Path) -> Examples:
-    """Examples with repositories of their own."""
+    """Return examples in a temporary folder."""
     return Examples(tmp_path / "examples")
 
 
 def test_commit_ids_do_not_depend_on_folder_user_or_git_environment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Everybody gets the same commit, also from within a git hook of somebody with a configuration."""
-    here = Examples(tmp_path / "here")
-    ids = {name: here.facts(name).version for name in load_examples()}
+    """The commits are the same everywhere, even in a git hook and with a configuration of the user."""
+    first = Examples(tmp_path / "here")
+    ids = {name: first.facts(name).version for name in load_examples()}
     config = tmp_path / "gitconfig"
     config.write_text("[user]\n\tname = other\n[commit]\n\tgpgSign = true\n[core]\n\tautocrlf = true\n")
     for name, value in {
@@ -59,15 +59,15 @@ def test_commit_ids_do_not_depend_on_folder_user_or_git_environment(
     }.items():
         monkeypatch.setenv(name, value)
 
-    there = Examples(tmp_path / "there")
+    second = Examples(tmp_path / "there")
 
-    assert {name: there.facts(name).version for name in load_examples()} == ids
+    assert {name: second.facts(name).version for name in load_examples()} == ids
     assert len(set(ids.values())) == 2
 
 
 @pytest.mark.parametrize("name", ["demo", "fail"])
 def test_definition_has_the_documented_shape(examples: Examples, name: str) -> None:
-    """A definition names the repository by a file url and a tag, and allows what the package offers."""
+    """It names the repository by a file URL and a tag, and allows all variables of the package."""
     definition = examples.definition(name)
 
     location = definition["base"]["packages"][0]["source"]["git"]["location"]
@@ -94,13 +94,13 @@ def test_an_example_is_found_by_the_url_of_its_repository(examples: Examples) ->
 
 
 def test_unknown_example_lists_the_known_ones(examples: Examples) -> None:
-    """A wrong name is a `KeyError` that says which names there are."""
+    """An unknown name is a `KeyError` that lists the names."""
     with pytest.raises(KeyError, match="demo, fail"):
         examples.definition("ghost")
 
 
-def test_missing_git_is_said_plainly(examples: Examples, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without the git command the error names it."""
+def test_missing_git_is_reported(examples: Examples, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error names the git command."""
     monkeypatch.setenv("PATH", "")
 
     with pytest.raises(RuntimeError, match="git command is needed"):
@@ -108,8 +108,8 @@ def test_missing_git_is_said_plainly(examples: Examples, monkeypatch: pytest.Mon
 
 
 def test_demo_computes_from_inputs_and_scale(examples: Examples, tmp_path: Path) -> None:
-    """Energies are -1.5 an atom times scale, weights are summed; unknown elements give no number."""
-    start = launch(inputs={"molecules.csv": MOLECULES}, variables={"scale": "2"})
+    """Energies are -1.5 per atom times scale, weights are summed; unknown elements result in NaN."""
+    start = accepted_start(inputs={"molecules.csv": MOLECULES}, variables={"scale": "2"})
 
     outputs = load_examples()["demo"].run(start, tmp_path / "run")
 
@@ -138,18 +138,20 @@ def test_demo_computes_from_inputs_and_scale(examples: Examples, tmp_path: Path)
 
 
 def test_demo_uses_a_data_file_that_the_start_overrides(examples: Examples, tmp_path: Path) -> None:
-    """Weights come from the start's own table if it brings one."""
+    """Weights come from the table of the start if it has one."""
     table = "element,weight\nC,1\nO,10\n"
 
-    load_examples()["demo"].run(launch(inputs={"molecules.csv": MOLECULES}, data={"weights.csv": table}), tmp_path)
+    load_examples()["demo"].run(
+        accepted_start(inputs={"molecules.csv": MOLECULES}, data={"weights.csv": table}), tmp_path
+    )
 
     lines = (tmp_path / "stages/stage0/Compute/energies.csv").read_text().splitlines()
     assert lines[1] == "CCO,CCO,-4.5,12.0"
 
 
-def test_demo_gives_properties_for_one_column(examples: Examples, tmp_path: Path) -> None:
-    """Nothing but SMILES strings is enough for input ids, in their order, and properties, in that of the ids."""
-    load_examples()["demo"].run(launch(inputs={"molecules.csv": "smiles\nCO\n CCO\n"}), tmp_path)
+def test_demo_measures_properties_with_one_column(examples: Examples, tmp_path: Path) -> None:
+    """SMILES strings are enough for input ids, in the order of the file, and properties, in the order of the ids."""
+    load_examples()["demo"].run(accepted_start(inputs={"molecules.csv": "smiles\nCO\n CCO\n"}), tmp_path)
 
     assert json.loads((tmp_path / "output/input-ids.json").read_text()) == ["CO", "CCO"]
     assert (tmp_path / "output/properties.csv").read_text() == (
@@ -158,8 +160,8 @@ def test_demo_gives_properties_for_one_column(examples: Examples, tmp_path: Path
 
 
 def test_demo_without_molecules_has_no_properties(examples: Examples, tmp_path: Path) -> None:
-    """As with the orchestrator, a table without rows gives results and no input ids, but no properties."""
-    outputs = load_examples()["demo"].run(launch(inputs={"molecules.csv": "smiles\n"}), tmp_path)
+    """As with the orchestrator, a table without rows results in outputs and empty input ids, but no properties."""
+    outputs = load_examples()["demo"].run(accepted_start(inputs={"molecules.csv": "smiles\n"}), tmp_path)
 
     assert "Energies" in outputs
     assert json.loads((tmp_path / "output/input-ids.json").read_text()) == []
@@ -167,8 +169,8 @@ def test_demo_without_molecules_has_no_properties(examples: Examples, tmp_path: 
 
 
 def test_hooks_are_part_of_the_package_and_of_every_instance(examples: Examples, tmp_path: Path) -> None:
-    """The file that tells the input ids is in the repository of the example and in the instance directory."""
-    load_examples()["demo"].run(launch(inputs={"molecules.csv": MOLECULES}), tmp_path / "run")
+    """The hook that reads input ids is in the repository of the example and in the instance directory."""
+    load_examples()["demo"].run(accepted_start(inputs={"molecules.csv": MOLECULES}), tmp_path / "run")
     url = examples.definition("demo")["base"]["packages"][0]["source"]["git"]["location"]["url"]
 
     tracked = git("ls-files", "hooks", run=ChildProcesses().run, folder=Path(url.removeprefix("file://")), timeout=10)
@@ -176,9 +178,9 @@ def test_hooks_are_part_of_the_package_and_of_every_instance(examples: Examples,
     assert (tmp_path / "run/hooks/interface.py").is_file()
 
 
-def test_fail_leaves_what_was_written_and_no_outputs(examples: Examples, tmp_path: Path) -> None:
-    """The example that fails stops at its first component and says why."""
-    outputs = load_examples()["fail"].run(launch(), tmp_path)
+def test_fail_leaves_files_but_no_outputs(examples: Examples, tmp_path: Path) -> None:
+    """It stops at its first component, and the error output contains the reason."""
+    outputs = load_examples()["fail"].run(accepted_start(), tmp_path)
 
     assert outputs == {}
     assert "always fails" in (tmp_path / "stages/stage0/Boom/out.stderr").read_text()
@@ -187,19 +189,22 @@ def test_fail_leaves_what_was_written_and_no_outputs(examples: Examples, tmp_pat
     assert failure is not None
     assert "stage0.Boom" in failure
     assert load_examples()["demo"].failure is None
-    assert [part.reference for part in load_examples()["demo"].components] == ["stage0.Compute", "stage1.Report"]
+    assert [component.reference for component in load_examples()["demo"].components] == [
+        "stage0.Compute",
+        "stage1.Report",
+    ]
 
 
 @pytest.mark.parametrize("name", ["demo", "fail"])
-def test_packages_declare_what_the_examples_say_of_themselves(examples: Examples, tmp_path: Path, name: str) -> None:
-    """The facts that the simulator uses are those that the orchestrator's own code reads."""
+def test_packages_declare_the_facts_in_examples_json(examples: Examples, tmp_path: Path, name: str) -> None:
+    """The orchestrator's libraries read from the packages what the simulator uses."""
     engine = ElaunchEngine(tmp_path / "engine")
 
     assert engine.inspect(examples.definition(name)) == examples.facts(name)
 
 
 def test_package_can_be_named_by_its_commit(examples: Examples, tmp_path: Path) -> None:
-    """A location with a commit instead of a tag leads to the same package."""
+    """A location with a commit instead of a tag is the same package."""
     definition, facts = examples.definition("fail"), examples.facts("fail")
     location = definition["base"]["packages"][0]["source"]["git"]["location"]
     location["commit"] = facts.version

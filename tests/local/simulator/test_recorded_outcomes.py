@@ -1,4 +1,4 @@
-"""A recorded life is played again word for word, and a malformed one is refused."""
+"""Recorded statuses are replayed literally, and malformed ones are rejected."""
 
 from __future__ import annotations
 
@@ -22,31 +22,31 @@ EXITED = {**RUNNING, "exit-status": "Success", "stage-state": "finished", "total
 SUCCESS = {**EXITED, "experiment-state": "finished"}
 
 
-def look(web: httpx.Client, rest_uid: str) -> Any:
-    """The status of a detail request, or the number of its refusal."""
+def detail(web: httpx.Client, rest_uid: str) -> Any:
+    """Return the status that a request for the run shows, or the HTTP status of an error."""
     reply = web.get(f"/instances/{rest_uid}/status")
     return reply.json() if reply.status_code == 200 else reply.status_code
 
 
-def test_a_recorded_life_is_shown_word_for_word(server: LocalServer, web: httpx.Client, push: Any) -> None:
-    """Each row holds from its time on, in its own words, also those that no outcome has."""
+def test_recorded_rows_are_shown_literally(server: LocalServer, web: httpx.Client, push: Any) -> None:
+    """Each row is shown from its time on, including values that no named outcome has."""
     push()
     whole = {**NO_STATUS, **RUNNING, "meta": {"pid": 7}, "stages": ["a", "b"], "error-description": "x\\n\ny"}
     server.outcome("toy", [(0, None), (0.31, {}), (2.4, whole), (3, None), (4, SUCCESS)])
     rest_uid = start(web)
 
-    seen = [look(web, rest_uid)]
+    seen = [detail(web, rest_uid)]
     for seconds in (0.31, 2.09, 0.6, 1.0):
         server.advance(seconds)
-        seen.append(look(web, rest_uid))
+        seen.append(detail(web, rest_uid))
 
     assert seen[:4] == [400, NO_STATUS, whole, 400]
     assert list(seen[2]) == list(NO_STATUS)
     assert {key: seen[4][key] for key in SUCCESS} == SUCCESS
 
 
-def test_no_status_is_a_warning_in_the_instance(server: LocalServer, web: httpx.Client, push: Any) -> None:
-    """A row without a status is the warning in the instance and nulls in the list, also for a run that waited."""
+def test_a_row_without_a_status_is_a_warning_in_the_instance(server: LocalServer, web: httpx.Client, push: Any) -> None:
+    """The instance has a warning and the list nulls, also for a run that waited."""
     push()
     server.outcome("toy", [(0, None), (1, SUCCESS)])
     uids = [start(web), start(web), start(web)]
@@ -55,11 +55,11 @@ def test_no_status_is_a_warning_in_the_instance(server: LocalServer, web: httpx.
     assert list(web.get(f"/instances/{uids[2]}").json()["status"]) == ["warning"]
     assert set(web.get("/instances/").json()[2]["status"].values()) == {None}
     server.advance(0.5)
-    assert look(web, uids[2])["exit-status"] == "Success"
+    assert detail(web, uids[2])["exit-status"] == "Success"
 
 
-def test_what_a_row_leaves_out_is_as_usual(server: LocalServer, web: httpx.Client, push: Any) -> None:
-    """Words of the orchestrator come with meta and stages, those about a pod with empty values."""
+def test_missing_keys_of_a_row_have_usual_values(server: LocalServer, web: httpx.Client, push: Any) -> None:
+    """Statuses of the orchestrator get meta and stages, those from a pod get empty values."""
     push()
     rows: list[tuple[float, dict[str, Any]]] = [
         (0, {"experiment-state": "unscheduled"}),
@@ -72,7 +72,7 @@ def test_what_a_row_leaves_out_is_as_usual(server: LocalServer, web: httpx.Clien
 
     seen = []
     for _ in rows:
-        seen.append(look(web, rest_uid))
+        seen.append(detail(web, rest_uid))
         server.advance(1)
 
     assert seen[0] == {**FROM_CLUSTER, **rows[0][1]}
@@ -82,26 +82,26 @@ def test_what_a_row_leaves_out_is_as_usual(server: LocalServer, web: httpx.Clien
     assert seen[3] == {**FROM_CLUSTER, **rows[3][1]}
 
 
-def test_the_list_may_show_something_else(server: LocalServer, web: httpx.Client, push: Any) -> None:
-    """A third entry of a row is for the list alone; None are nulls."""
+def test_the_list_may_show_another_status(server: LocalServer, web: httpx.Client, push: Any) -> None:
+    """The third entry of a row is what the list shows; None means nulls."""
     push()
     server.outcome("toy", [(0, RUNNING, None), (1, {"experiment-state": "Failed", "exit-status": ""}, RUNNING)])
     rest_uid = start(web)
 
     (early,) = web.get("/instances/").json()
-    assert look(web, rest_uid)["experiment-state"] == "running"
+    assert detail(web, rest_uid)["experiment-state"] == "running"
     server.advance(1)
     (late,) = web.get("/instances/").json()
 
     assert set(early["status"].values()) == {None}
-    assert look(web, rest_uid)["experiment-state"] == "Failed"
+    assert detail(web, rest_uid)["experiment-state"] == "Failed"
     assert (late["status"]["experiment-state"], late["status"]["exit-status"]) == ("running", "N/A")
 
 
-def test_a_scripted_run_gives_its_slot_back_at_its_last_final_row(
+def test_a_recorded_run_releases_its_slot_at_its_last_final_row(
     server: LocalServer, web: httpx.Client, push: Any
 ) -> None:
-    """Neither one final word nor a final row that is taken back frees the slot; a stretch lengthens all."""
+    """One final value or a final row that is revoked does not release the slot; a stretch applies to all times."""
     push()
     rows = [(0, RUNNING), (1, SUCCESS), (2, RUNNING), (3, EXITED), (4, SUCCESS), (5, SUCCESS), (6, EXITED)]
     server.outcome("toy", rows, times=1, stretch=2)
@@ -109,15 +109,15 @@ def test_a_scripted_run_gives_its_slot_back_at_its_last_final_row(
     runs = [start(web) for _ in range(3)]
 
     server.advance(9.9)
-    assert look(web, runs[2])["experiment-state"] == "unscheduled"
+    assert detail(web, runs[2])["experiment-state"] == "unscheduled"
     server.advance(0.1)
-    assert look(web, runs[2])["experiment-state"] is None
+    assert detail(web, runs[2])["experiment-state"] is None
     server.advance(1000)
-    assert look(web, runs[0])["experiment-state"] == "running"
+    assert detail(web, runs[0])["experiment-state"] == "running"
 
 
 def test_key_outputs_follow_the_exit_status(server: LocalServer, web: httpx.Client, push: Any) -> None:
-    """They are there, files included, while the row says Success."""
+    """They and their files exist while the exit-status of the row is Success."""
     server.describe("toy", outputs={"A": b"a"})
     push()
     server.outcome("toy", [(0, RUNNING), (1, EXITED)])
@@ -146,13 +146,13 @@ def test_key_outputs_follow_the_exit_status(server: LocalServer, web: httpx.Clie
         ([(0, {"state": "x"})], "a status has no 'state'; its keys are experiment-state, stage-state"),
     ],
 )
-def test_malformed_lives_are_refused(server: LocalServer, rows: Any, text: str) -> None:
-    """What is wrong is named before anything starts."""
+def test_malformed_rows_are_rejected(server: LocalServer, rows: Any, text: str) -> None:
+    """The error names the bad value before any run starts."""
     with pytest.raises(ValueError, match=text):
         server.outcome("toy", rows)
 
 
-def test_the_example_of_the_docstring_is_a_life(server: LocalServer, web: httpx.Client, push: Any) -> None:
+def test_the_example_of_the_docstring_works(server: LocalServer, web: httpx.Client, push: Any) -> None:
     """The code in the docstring runs and shows what its comments say."""
     code = (LocalServer.outcome.__doc__ or "").partition("::")[2].partition("The run releases")[0]
     exec("if True:\n" + code, {"server": server})
@@ -160,9 +160,9 @@ def test_the_example_of_the_docstring_is_a_life(server: LocalServer, web: httpx.
     payload = {"inputs": [{"filename": "molecules.csv", "content": "smiles\nC\n"}]}
     rest_uid = json.loads(web.post("/experiments/demo/start", json=payload).text)
 
-    assert look(web, rest_uid) == 400
+    assert detail(web, rest_uid) == 400
     server.advance(0.3)
-    assert look(web, rest_uid) == NO_STATUS
+    assert detail(web, rest_uid) == NO_STATUS
     server.advance(8.7)
-    assert look(web, rest_uid)["experiment-state"] == "Failed"
+    assert detail(web, rest_uid)["experiment-state"] == "Failed"
     assert web.get("/instances/").json()[0]["status"]["experiment-state"] == "running"

@@ -1,4 +1,4 @@
-"""Simulated runs go through the sequences of statuses that real runs were seen to have."""
+"""Simulated runs show the sequences of statuses that were observed in real runs."""
 
 from __future__ import annotations
 
@@ -58,32 +58,32 @@ LISTED_AT_THE_END = {
     "killed-after-failure": ("running", "failed", "Failed", "stage1", 0.0),
     "success": SUCCESS,
 }
-"""What the list shows for ever, where that is not what a detail request shows."""
+"""What the list shows in the end, if it differs from a request for the run."""
 
 
-def essence(status: dict[str, Any]) -> tuple[Any, ...]:
-    """The five fields that a sequence is about."""
+def main_fields(status: dict[str, Any]) -> tuple[Any, ...]:
+    """Return the five fields that the table contains."""
     keys = ("experiment-state", "stage-state", "exit-status", "current-stage", "total-progress")
     return tuple(status[key] for key in keys)
 
 
-def look(web: httpx.Client, rest_uid: str) -> Any:
-    """What a detail request shows now."""
+def detail(web: httpx.Client, rest_uid: str) -> Any:
+    """Return the main fields that a request for the run shows now."""
     reply = web.get(f"/instances/{rest_uid}/status")
     if reply.status_code == 400:
         assert reply.json() == {"message": f"Workflow instance {rest_uid} does not have a status yet"}
         return NOTHING
-    return essence(reply.json())
+    return main_fields(reply.json())
 
 
-def test_every_sequence_is_expected() -> None:
-    """Each outcome that can be asked for is in the table of this file."""
+def test_the_table_contains_every_outcome() -> None:
+    """Each named outcome is in the table of this file."""
     assert set(EXPECTED) == set(named_outcomes())
 
 
 @pytest.mark.parametrize("outcome", named_outcomes())
-def test_a_run_shows_its_sequence(server: LocalServer, web: httpx.Client, push: Any, outcome: str) -> None:
-    """At each time, and just before the next, a detail request shows what the table says."""
+def test_a_run_shows_its_outcome(server: LocalServer, web: httpx.Client, push: Any, outcome: str) -> None:
+    """At each time, a request for the run shows the status in the table."""
     push()
     server.outcome("toy", outcome)
     rest_uid = start(web)
@@ -93,14 +93,16 @@ def test_a_run_shows_its_sequence(server: LocalServer, web: httpx.Client, push: 
     for at, _ in EXPECTED[outcome]:
         server.advance(at - now)
         now = at
-        seen.append((at, look(web, rest_uid)))
+        seen.append((at, detail(web, rest_uid)))
 
     assert seen == EXPECTED[outcome]
 
 
 @pytest.mark.parametrize("outcome", LISTED_AT_THE_END)
-def test_the_list_never_looks_at_the_cluster(server: LocalServer, web: httpx.Client, push: Any, outcome: str) -> None:
-    """The list shows only what the orchestrator reported, so that it differs from the detail for ever."""
+def test_the_list_does_not_show_the_state_of_the_cluster(
+    server: LocalServer, web: httpx.Client, push: Any, outcome: str
+) -> None:
+    """The list shows only what the orchestrator reported, so it may differ from a request for the run."""
     push()
     server.outcome("toy", outcome)
     start(web)
@@ -108,11 +110,11 @@ def test_the_list_never_looks_at_the_cluster(server: LocalServer, web: httpx.Cli
 
     (listed,) = web.get("/instances/").json()
 
-    assert essence(listed["status"]) == LISTED_AT_THE_END[outcome]
+    assert main_fields(listed["status"]) == LISTED_AT_THE_END[outcome]
 
 
-def test_a_new_run_has_a_warning_and_nothing_else(web: httpx.Client, push: Any) -> None:
-    """Before there is a status, the instance has a warning in its place."""
+def test_a_new_run_has_only_a_warning(web: httpx.Client, push: Any) -> None:
+    """Before the first status, the instance has a warning instead."""
     push()
 
     status = web.get(f"/instances/{start(web)}").json()["status"]
@@ -121,8 +123,8 @@ def test_a_new_run_has_a_warning_and_nothing_else(web: httpx.Client, push: Any) 
     assert status["warning"].startswith("Workflow has no status and there is no Pod for it")
 
 
-def test_an_unscheduled_run_explains_itself(server: LocalServer, web: httpx.Client, push: Any) -> None:
-    """Waiting for resources has a text that is no error, and empty values in the order of the wire."""
+def test_an_unscheduled_run_has_a_reason(server: LocalServer, web: httpx.Client, push: Any) -> None:
+    """The error description says that resources are missing; other values are empty, in the order of the service."""
     push()
     server.outcome("toy", "unscheduled")
     rest_uid = start(web)
@@ -145,8 +147,10 @@ def test_an_unscheduled_run_explains_itself(server: LocalServer, web: httpx.Clie
     assert (status["meta"], status["stages"]) == ({}, [])
 
 
-def test_error_descriptions_change_their_line_feeds(server: LocalServer, web: httpx.Client, push: Any) -> None:
-    """The error has real line feeds first, and two characters for each in the final status."""
+def test_line_feeds_in_error_descriptions_are_escaped_in_the_final_status(
+    server: LocalServer, web: httpx.Client, push: Any
+) -> None:
+    """Before, they are real line feeds."""
     push()
     server.outcome("toy", "component-failure")
     rest_uid = start(web)
@@ -160,8 +164,8 @@ def test_error_descriptions_change_their_line_feeds(server: LocalServer, web: ht
     assert after == before.replace("\n", "\\n")
 
 
-def test_meta_carries_strings_and_the_users_metadata(server: LocalServer, web: httpx.Client, push: Any) -> None:
-    """Metadata and variables are strings in meta, which comes with the orchestrator's first status."""
+def test_meta_contains_strings_and_the_users_metadata(server: LocalServer, web: httpx.Client, push: Any) -> None:
+    """Metadata and variables are strings; meta is part of the orchestrator's first status."""
     server.describe("toy", inputs=["in.csv"], variables={"n": "1", "m": "2"})
     push(variables=[{"name": "n"}])
     file = {"filename": "in.csv", "content": "x"}
@@ -194,8 +198,8 @@ def test_meta_carries_strings_and_the_users_metadata(server: LocalServer, web: h
     assert meta["instanceName"].endswith(".instance")
 
 
-def test_key_outputs_appear_when_the_work_is_done(server: LocalServer, web: httpx.Client, push: Any) -> None:
-    """Until then there are none, and asking for one says not yet."""
+def test_key_outputs_exist_when_the_components_have_finished(server: LocalServer, web: httpx.Client, push: Any) -> None:
+    """Before, a request for one says that it is unknown."""
     server.describe("toy", outputs={"A": b"a"})
     push()
     rest_uid = start(web)
@@ -209,8 +213,8 @@ def test_key_outputs_appear_when_the_work_is_done(server: LocalServer, web: http
     assert web.get(f"/instances/{rest_uid}/outputs/A").content == b"a"
 
 
-def test_outcomes_are_used_up_in_order(server: LocalServer, web: httpx.Client, push: Any) -> None:
-    """Outcomes for some starts come first, then the one for all others; other experiments have none."""
+def test_outcomes_apply_in_order(server: LocalServer, web: httpx.Client, push: Any) -> None:
+    """Outcomes with a number of starts apply first, then the one for all others. Other experiments are not affected."""
     push()
     push("other")
     server.outcome("toy", "stuck")
@@ -223,50 +227,50 @@ def test_outcomes_are_used_up_in_order(server: LocalServer, web: httpx.Client, p
     server.advance(1000)
     others = start(web, "other")
 
-    assert look(web, runs[0])[0] == "failed"
-    assert look(web, runs[1])[0] == "Failed"
-    assert look(web, third) == RUNNING
+    assert detail(web, runs[0])[0] == "failed"
+    assert detail(web, runs[1])[0] == "Failed"
+    assert detail(web, third) == RUNNING
     server.advance(1000)
-    assert look(web, others) == SUCCESS
+    assert detail(web, others) == SUCCESS
 
 
 def test_stretched_runs_take_longer(server: LocalServer, web: httpx.Client, push: Any) -> None:
-    """A stretch multiplies all times of a run."""
+    """A stretch multiplies all times."""
     push()
     server.outcome("toy", "success", stretch=10)
     rest_uid = start(web)
 
     server.advance(49)
-    before = look(web, rest_uid)
+    before = detail(web, rest_uid)
     server.advance(1)
 
     assert before == EXITED
-    assert look(web, rest_uid) == SUCCESS
+    assert detail(web, rest_uid) == SUCCESS
 
 
-def test_runs_without_a_slot_wait_unscheduled(web: httpx.Client, server: LocalServer, push: Any) -> None:
-    """With two slots a third run begins when the first ends, and is never without a status again."""
+def test_runs_without_a_slot_are_unscheduled(web: httpx.Client, server: LocalServer, push: Any) -> None:
+    """With two slots, a third run starts when the first ends. From then on it always has a status."""
     push()
     first = start(web)
     server.advance(1)
     second, third = start(web), start(web)
 
     server.advance(0.1)
-    assert look(web, third) == NOTHING
+    assert detail(web, third) == NOTHING
     server.advance(0.9)
-    assert [look(web, run) for run in (first, second, third)] == [RUNNING, INITIALISING, UNSCHEDULED]
+    assert [detail(web, run) for run in (first, second, third)] == [RUNNING, INITIALISING, UNSCHEDULED]
     (_, _, listed) = web.get("/instances/").json()
-    assert essence(listed["status"]) == EMPTY
+    assert main_fields(listed["status"]) == EMPTY
     server.advance(3)
-    assert [look(web, run) for run in (first, second, third)] == [SUCCESS, EXITED, EMPTY]
+    assert [detail(web, run) for run in (first, second, third)] == [SUCCESS, EXITED, EMPTY]
     server.advance(1)
-    assert look(web, third) == INITIALISING
+    assert detail(web, third) == INITIALISING
     server.advance(4)
-    assert look(web, third) == SUCCESS
+    assert detail(web, third) == SUCCESS
 
 
 def test_a_deleted_run_frees_its_slot(server: LocalServer, web: httpx.Client, push: Any) -> None:
-    """A waiting run begins when a running one is deleted; deleting a waiting one changes nothing else."""
+    """A waiting run starts when a running one is deleted, but not when a waiting one is."""
     push()
     server.outcome("toy", "stuck", times=2)
     stuck = [start(web), start(web)]
@@ -274,16 +278,16 @@ def test_a_deleted_run_frees_its_slot(server: LocalServer, web: httpx.Client, pu
     server.advance(100)
 
     assert web.delete(f"/instances/{waiting}").status_code == 200
-    assert look(web, last) == UNSCHEDULED
+    assert detail(web, last) == UNSCHEDULED
     assert web.delete(f"/instances/{stuck[0]}").status_code == 200
     server.advance(5)
 
-    assert look(web, last) == SUCCESS
-    assert look(web, stuck[1]) == RUNNING
+    assert detail(web, last) == SUCCESS
+    assert detail(web, stuck[1]) == RUNNING
 
 
-def test_real_time_moves_the_clock_by_its_speed() -> None:
-    """With a high speed a run is over in a moment."""
+def test_the_clock_advances_with_its_speed() -> None:
+    """At a high speed, a run ends at once."""
     with LocalServer(speed=10_000) as server:
         headers = {"Authorization": f"Bearer {server.api_key}"}
         with httpx.Client(base_url=f"{server.url}/rs", headers=headers, verify=False) as web:
@@ -291,11 +295,11 @@ def test_real_time_moves_the_clock_by_its_speed() -> None:
             rest_uid = start(web)
             web.get("/url-map/")
 
-            assert look(web, rest_uid) == SUCCESS
+            assert detail(web, rest_uid) == SUCCESS
 
 
-def test_instances_can_be_kept(tmp_path: Any) -> None:
-    """The directories of runs stay where they were asked for."""
+def test_instance_directories_can_be_kept(tmp_path: Any) -> None:
+    """They stay in the requested folder."""
     with LocalServer(speed=0, keep=tmp_path) as server:
         headers = {"Authorization": f"Bearer {server.api_key}"}
         with httpx.Client(base_url=f"{server.url}/rs", headers=headers, verify=False) as web:
@@ -317,22 +321,22 @@ def test_instances_can_be_kept(tmp_path: Any) -> None:
         ("success", 1, 0.0, "stretch must be above 0, not 0.0"),
     ],
 )
-def test_impossible_outcomes_are_refused(
+def test_invalid_outcomes_are_rejected(
     server: LocalServer, outcome: str, times: int | None, stretch: float, text: str
 ) -> None:
-    """A value that makes no sense is named."""
+    """The error names the bad value."""
     with pytest.raises(ValueError, match=text):
         server.outcome("toy", outcome, times=times, stretch=stretch)
 
 
-def test_time_does_not_go_back(server: LocalServer) -> None:
-    """The clock refuses to be set back."""
+def test_the_clock_cannot_be_set_back(server: LocalServer) -> None:
+    """A negative number of seconds is a `ValueError`."""
     with pytest.raises(ValueError, match="seconds must be 0 or above, not -1"):
         server.advance(-1)
 
 
-def test_the_server_knows_all_that_it_ever_started(server: LocalServer, web: httpx.Client, push: Any) -> None:
-    """In its order: the answered, the unanswered, the deleted and the populated."""
+def test_the_server_lists_all_starts(server: LocalServer, web: httpx.Client, push: Any) -> None:
+    """It includes deleted and populated runs, and those whose response was lost, in order."""
     push()
     first = start(web, metadata={"number": "1"})
     server.faults.add("POST /experiments/*/start", DropAfter())
@@ -343,12 +347,12 @@ def test_the_server_knows_all_that_it_ever_started(server: LocalServer, web: htt
 
     started = server.started
 
-    assert [one.metadata.get("number") for one in started] == ["1", "2", None]
+    assert [accepted.metadata.get("number") for accepted in started] == ["1", "2", None]
     assert (started[0].rest_uid, started[2].rest_uid) == (first, old)
 
 
-def test_metadata_is_kept_as_the_orchestrator_keeps_it(web: httpx.Client, server: LocalServer, push: Any) -> None:
-    """A colon in a value stays; a name is cut at its colon and the rest goes before the value."""
+def test_metadata_is_stored_as_by_the_orchestrator(web: httpx.Client, server: LocalServer, push: Any) -> None:
+    """A colon in a value stays. A name is cut at its colon, and the rest becomes part of the value."""
     push("toy")
     rest_uid = start(web, metadata={"when": "10:30", "a:b": "c"})
     server.advance(100)
@@ -359,8 +363,8 @@ def test_metadata_is_kept_as_the_orchestrator_keeps_it(web: httpx.Client, server
     assert "a:b" not in kept
 
 
-def test_each_outcome_with_a_name_is_described() -> None:
-    """So that a user of `help` can choose one."""
+def test_the_docstring_describes_each_named_outcome() -> None:
+    """`help` shows all that can be chosen."""
     described = re.findall(r'"([a-z-]+)": ', inspect.getdoc(LocalServer.outcome) or "")
 
     assert sorted(set(described) - {"experiment-state", "exit-status"}) == sorted(named_outcomes())

@@ -33,7 +33,7 @@ from st4sd_async.local.engine.orchestrator import (
     write_start_files,
 )
 from st4sd_async.local.engine.packages import ClonedPackages
-from st4sd_async.local.engine.processes import ChildProcesses, GitFailed, RunCommand
+from st4sd_async.local.engine.processes import ChildProcesses, GitFailed
 
 SLOTS = 2
 """Runs at the same time; each keeps a processor core busy for 2 s, then mostly waits."""
@@ -61,12 +61,12 @@ class ElaunchRun:
     return quickly.
     """
 
-    def __init__(self, start: AcceptedStart, folder: Path, run: RunCommand, guard: Guard) -> None:
+    def __init__(self, start: AcceptedStart, folder: Path, processes: ChildProcesses, guard: Guard) -> None:
         """
         Args:
             start: The start.
             folder: The folder of this run.
-            run: Runs helper processes.
+            processes: Runs the inspection script.
             guard: Kills the run if this process is killed.
         """
         stamp = datetime.now(UTC).strftime("%Y-%m-%dT%H%M%S.%f")
@@ -74,7 +74,7 @@ class ElaunchRun:
         """The name of the instance directory without its suffix: ``demo-c52cd4-2026-11-22T100507.603242``."""
         self._start = start
         self._folder = folder
-        self._run = run
+        self._processes = processes
         self._guard = guard
         self._process: subprocess.Popen[bytes] | None = None
         self._stopped = False
@@ -242,7 +242,7 @@ class ElaunchRun:
         if path and path.is_file():
             self._meta_attempts -= 1
             with contextlib.suppress(RuntimeError):
-                content = orchestrator.inspect("yaml", str(path), folder=self._folder, run=self._run)
+                content = orchestrator.inspect("yaml", str(path), folder=self._folder, processes=self._processes)
                 self._meta = files.parse_meta(content)
 
     def _read_components(self, orchestrator: Orchestrator) -> None:
@@ -255,7 +255,7 @@ class ElaunchRun:
         if instance and files.read_reports(self._folder / MONITOR) is not None:
             with contextlib.suppress(RuntimeError):
                 arguments = ("components", GATEWAY, str(instance))
-                self._components = orchestrator.inspect(*arguments, folder=self._folder, run=self._run)
+                self._components = orchestrator.inspect(*arguments, folder=self._folder, processes=self._processes)
 
 
 class ElaunchEngine:
@@ -289,7 +289,7 @@ class ElaunchEngine:
         if scratch is not None:
             self._guard.add_folders(glob.escape(str(scratch.absolute())))
         self._processes = ChildProcesses(self._guard)
-        self._packages = ClonedPackages(folder.absolute() / "packages", self._orchestrator, self._processes.run)
+        self._packages = ClonedPackages(folder.absolute() / "packages", self._orchestrator, self._processes)
         # The orchestrator resolves links in the paths that it reports.
         self._runs_folder = (keep or folder / "runs").resolve()
         self._slots = slots
@@ -314,7 +314,7 @@ class ElaunchEngine:
         """
         folder = self._runs_folder / start.rest_uid
         folder.mkdir(parents=True, exist_ok=True)
-        run = ElaunchRun(start, folder, self._processes.run, self._guard)
+        run = ElaunchRun(start, folder, self._processes, self._guard)
         with self._lock:
             if self._closed:
                 raise RuntimeError(f"the engine is closed, it cannot start {start.rest_uid!r}")

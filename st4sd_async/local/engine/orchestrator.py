@@ -19,7 +19,7 @@ from typing import Any
 from st4sd_async.local.datastore.documents import GATEWAY
 from st4sd_async.local.engine.buckets import S3_VARIABLES, Bucket
 from st4sd_async.local.engine.interface import AcceptedStart, Content, write_content
-from st4sd_async.local.engine.processes import RunCommand
+from st4sd_async.local.engine.processes import ChildProcesses
 
 SCRIPT = "elaunch.py"
 MONITOR = "monitor"
@@ -41,21 +41,21 @@ class Orchestrator:
     script: str
     """The path of the script."""
 
-    def inspect(self, *arguments: str, folder: Path, run: RunCommand) -> Any:
+    def inspect(self, *arguments: str, folder: Path, processes: ChildProcesses) -> Any:
         """
         Return the answer of the script ``inspection.py``.
 
         Args:
             arguments: Its command and arguments.
             folder: The working directory.
-            run: Runs the process.
+            processes: Runs the process.
 
         Raises:
             RuntimeError: It failed or took too long; the message contains the end of its output.
         """
         program = Path(__file__).with_name("inspection.py").read_text(encoding="utf-8")
         try:
-            done = run([self.python, "-c", program, *arguments], cwd=folder, timeout=INSPECTION_TIMEOUT)
+            done = processes.run([self.python, "-c", program, *arguments], cwd=folder, timeout=INSPECTION_TIMEOUT)
             return json.loads(done.stdout)
         except OSError as error:
             raise RuntimeError(f"reading {arguments[-1]!r} was not possible: {error}") from error

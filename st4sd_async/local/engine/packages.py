@@ -14,7 +14,7 @@ from typing import Any
 
 from st4sd_async.local.engine.interface import PackageFacts, PackageProblem
 from st4sd_async.local.engine.orchestrator import Orchestrator
-from st4sd_async.local.engine.processes import GitFailed, RunCommand, git
+from st4sd_async.local.engine.processes import ChildProcesses, GitFailed, git
 
 GIT_TIMEOUT = 50.0
 """Seconds that a git command may take; the proxy of the real service gives up after 60."""
@@ -25,17 +25,17 @@ USER_INFO = re.compile(r"://[^/@\s]+@")
 class ClonedPackages:
     """The packages below one folder; safe to share between threads."""
 
-    def __init__(self, folder: Path, orchestrator: Orchestrator, run: RunCommand) -> None:
+    def __init__(self, folder: Path, orchestrator: Orchestrator, processes: ChildProcesses) -> None:
         """
         Create the folder.
 
         Args:
             folder: The folder of the clones.
             orchestrator: Reads packages.
-            run: Runs helper processes.
+            processes: Runs git and the inspection script.
         """
         self._folder = folder
-        self._run = run
+        self._processes = processes
         self._orchestrator = orchestrator
         self._declarations: dict[tuple[str, str, str], dict[str, Any]] = {}
         self._lock = threading.Lock()
@@ -116,7 +116,7 @@ class ClonedPackages:
 
     def _git(self, *arguments: str, folder: Path | None = None) -> str:
         """Run git with the user's configuration, which may contain a proxy or credentials."""
-        return git(*arguments, run=self._run, folder=folder, timeout=GIT_TIMEOUT, users_config=True)
+        return git(*arguments, processes=self._processes, folder=folder, timeout=GIT_TIMEOUT, users_config=True)
 
     def _read(self, package: Path, commit: str, config: Mapping[str, Any]) -> dict[str, Any]:
         """Return what the orchestrator's libraries read from a package, once per commit."""
@@ -126,7 +126,9 @@ class ClonedPackages:
             arguments = ["package", str(package / path.lstrip("/"))]
             arguments += [str(package / manifest.lstrip("/"))] if manifest else []
             try:
-                self._declarations[key] = self._orchestrator.inspect(*arguments, folder=self._folder, run=self._run)
+                self._declarations[key] = self._orchestrator.inspect(
+                    *arguments, folder=self._folder, processes=self._processes
+                )
             except RuntimeError as error:
                 raise PackageProblem(str(error)) from error
         declared = self._declarations[key]

@@ -11,7 +11,6 @@ import subprocess
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
 
 from st4sd_async.local.engine.guard import Guard
 
@@ -37,25 +36,11 @@ REPOSITORY_VARIABLES = (
 """Prefixes of the variables that make git use another repository."""
 
 
-class RunCommand(Protocol):
-    """Runs a command to its end and captures its output."""
-
-    def __call__(
-        self,
-        command: Sequence[str],
-        *,
-        timeout: float,
-        cwd: Path | None = None,
-        env: Mapping[str, str] | None = None,
-    ) -> subprocess.CompletedProcess[bytes]:
-        """Return the finished process; raise `subprocess.TimeoutExpired` after `timeout` seconds."""
-
-
 class ChildProcesses:
     """
     Runs helper processes, each in its own process group; safe to share between threads.
 
-    ``ChildProcesses().run`` is a `RunCommand`. After ``close()`` none is left and none can be started.
+    After ``close()`` none is left and none can be started.
     """
 
     def __init__(self, guard: Guard | None = None) -> None:
@@ -77,7 +62,13 @@ class ChildProcesses:
         env: Mapping[str, str] | None = None,
     ) -> subprocess.CompletedProcess[bytes]:
         """
-        Return the finished process with its output.
+        Run a command to its end and return the process with its output.
+
+        Args:
+            command: Program and arguments.
+            timeout: Seconds until it is killed.
+            cwd: The working directory.
+            env: Its environment. None means that of this process.
 
         Raises:
             OSError: It cannot be started, for example after `close`.
@@ -135,14 +126,14 @@ class GitFailed(Exception):
 
 
 def git(
-    *arguments: str, run: RunCommand, timeout: float, folder: Path | None = None, users_config: bool = False
+    *arguments: str, processes: ChildProcesses, timeout: float, folder: Path | None = None, users_config: bool = False
 ) -> str:
     """
     Run git without prompts and return its standard output.
 
     Args:
         arguments: The arguments after ``git``.
-        run: Runs the process.
+        processes: Runs the process.
         timeout: Seconds until it is killed.
         folder: The working directory.
         users_config: Whether to read the configuration of the user and the machine, for remote repositories that may
@@ -152,7 +143,7 @@ def git(
         GitFailed: git is not installed, took too long, or exited with another code than 0.
     """
     try:
-        done = run(["git", *arguments], cwd=folder, env=_git_environment(users_config), timeout=timeout)
+        done = processes.run(["git", *arguments], cwd=folder, env=_git_environment(users_config), timeout=timeout)
     except FileNotFoundError as error:
         raise GitFailed("the git command is needed and is not on PATH: install git", exit_code=127) from error
     except OSError as error:

@@ -309,7 +309,7 @@ def _create_repository(package: Path, repository: Path) -> None:
 
 def _git(*arguments: str, folder: Path) -> str:
     try:
-        return git(*arguments, run=ChildProcesses().run, folder=folder, timeout=GIT_TIMEOUT)
+        return git(*arguments, processes=ChildProcesses(), folder=folder, timeout=GIT_TIMEOUT)
     except GitFailed as error:
         raise RuntimeError(f"cannot prepare the example experiments: {error}") from error
 

@@ -62,10 +62,10 @@ def package(tmp_path: Path) -> Callable[[str], dict[str, Any]]:
         repository = tmp_path / "repositories" / "custom"
         (repository / "conf").mkdir(parents=True)
         (repository / "conf" / "flowir_package.yaml").write_text(flowir)
-        run = ChildProcesses().run
-        git("init", "--quiet", "--initial-branch=main", folder=repository, run=run, timeout=10)
-        git("add", "--all", folder=repository, run=run, timeout=10)
-        git("commit", "--quiet", "--message=x", folder=repository, run=run, timeout=10)
+        processes = ChildProcesses()
+        git("init", "--quiet", "--initial-branch=main", folder=repository, processes=processes, timeout=10)
+        git("add", "--all", folder=repository, processes=processes, timeout=10)
+        git("commit", "--quiet", "--message=x", folder=repository, processes=processes, timeout=10)
         return definition_of({"url": repository.as_uri(), "branch": "main"})
 
     return make

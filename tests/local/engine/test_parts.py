@@ -149,4 +149,4 @@ def test_closing_kills_child_processes_and_rejects_new_ones() -> None:
 
     assert codes == [-9]
     with pytest.raises(GitFailed, match="git cannot be started: closed"):
-        git("version", run=processes.run, timeout=1)
+        git("version", processes=processes, timeout=1)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,10 +74,10 @@ class ScriptedRun:
         self.folder = folder / "run"
         self.folder.mkdir()
         self._orchestrator = Orchestrator(sys.executable, str(folder / "elaunch.py"))
-        self._packages = ClonedPackages(folder / "packages", self._orchestrator, ChildProcesses().run)
+        self._packages = ClonedPackages(folder / "packages", self._orchestrator, ChildProcesses())
         (folder / "packages" / COMMIT / "demo").mkdir(parents=True)
         self._guard = Guard()
-        self.run = ElaunchRun(start, self.folder, ChildProcesses().run, self._guard)
+        self.run = ElaunchRun(start, self.folder, ChildProcesses(), self._guard)
 
     def execute(self) -> None:
         """Execute the run to its end."""
@@ -202,6 +203,14 @@ def test_values_of_variables_are_strings() -> None:
     }
 
 
+class TimedOutProcesses(ChildProcesses):
+    """Processes that take too long."""
+
+    def run(self, command: Sequence[str], **_: Any) -> subprocess.CompletedProcess[bytes]:
+        """Raise the error of a timeout."""
+        raise subprocess.TimeoutExpired(command, 1)
+
+
 def platform(*inputs: str, errors: tuple[str, ...] = ()) -> dict[str, Any]:
     """Return a platform as the inspection script describes it."""
     return {"errors": list(errors), "inputs": list(inputs), "variables": {}}
@@ -232,16 +241,13 @@ def test_platforms_must_exist_and_agree_on_inputs() -> None:
 def test_failed_inspection_names_the_file(tmp_path: Path) -> None:
     """Errors, timeouts and missing interpreters are the same kind of error."""
 
-    def time_out(*_: Any, **__: Any) -> subprocess.CompletedProcess[bytes]:
-        raise subprocess.TimeoutExpired("x", 1)
-
     orchestrator = Orchestrator(sys.executable, "")
 
     with pytest.raises(RuntimeError, match="reading '/ghost' failed"):
-        orchestrator.inspect("yaml", "/ghost", folder=tmp_path, run=ChildProcesses().run)
+        orchestrator.inspect("yaml", "/ghost", folder=tmp_path, processes=ChildProcesses())
     with pytest.raises(RuntimeError, match="reading '/ghost' took over"):
-        orchestrator.inspect("yaml", "/ghost", folder=tmp_path, run=time_out)
+        orchestrator.inspect("yaml", "/ghost", folder=tmp_path, processes=TimedOutProcesses())
     with pytest.raises(RuntimeError, match="reading '/ghost' was not possible"):
-        Orchestrator("/ghost", "").inspect("yaml", "/ghost", folder=tmp_path, run=ChildProcesses().run)
+        Orchestrator("/ghost", "").inspect("yaml", "/ghost", folder=tmp_path, processes=ChildProcesses())
     with pytest.raises(GitFailed, match="git took longer than 1 s"):
-        git("version", run=time_out, timeout=1)
+        git("version", processes=TimedOutProcesses(), timeout=1)

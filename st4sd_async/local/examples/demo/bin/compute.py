@@ -1,8 +1,8 @@
 """
-The energies and weights of a table of molecules.
+Compute the energies and weights of molecules.
 
-Called with the file of the molecules (column ``smiles``), the file of the atomic weights (columns
-``element`` and ``weight``) and the scale of the energies; leaves ``energies.csv``.
+Arguments: the file of molecules (column ``smiles``), the file of atomic weights (columns ``element`` and
+``weight``), and the scale of the energies. Writes ``energies.csv``.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ ATOM = re.compile(r"Cl|Br|[A-Za-z]")
 
 
 def read_table(path: str) -> list[dict[str, str]]:
-    """The rows of a CSV file."""
+    """Return the rows of a CSV file."""
     with Path(path).open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 
 def properties(smiles: str, weights: dict[str, float], scale: float) -> tuple[float, float]:
-    """Energy and weight of one molecule; both are NaN if it holds an atom without a known weight."""
+    """Return energy and weight of a molecule; NaN if it contains an atom with an unknown weight."""
     atoms = [atom.capitalize() for atom in ATOM.findall(smiles)]  # aromatic atoms are lower case
     if not atoms or any(atom not in weights for atom in atoms):
         return float("nan"), float("nan")

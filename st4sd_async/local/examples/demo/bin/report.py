@@ -1,7 +1,7 @@
 """
-A directory that sums up a table of energies.
+Summarise a table of energies in a directory.
 
-Called with the file that ``compute.py`` left; leaves ``results/summary.json`` and ``results/sub/b.bin``.
+Argument: the file that ``compute.py`` wrote. Writes ``results/summary.json`` and ``results/sub/b.bin``.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 
 
 def main(energies: str) -> None:
-    """Write the directory ``results`` into the working directory and the summary to standard output."""
+    """Write the directory ``results``, and the summary to standard output."""
     with Path(energies).open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     known = {row["smiles"]: float(row["energy"]) for row in rows if not math.isnan(float(row["energy"]))}

@@ -1,1 +1,1 @@
-"""What the orchestrator asks this package."""
+"""Hooks that the orchestrator calls."""

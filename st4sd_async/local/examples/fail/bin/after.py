@@ -1,4 +1,4 @@
-"""A program that repeats what the component before it said."""
+"""Print the arguments, which are the output of the first component."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""A program that complains and exits with code 3."""
+"""Write to standard error and exit with code 3."""
 
 import sys
 

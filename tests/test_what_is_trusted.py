@@ -29,7 +29,7 @@ PROOFS = {
     ],
     "refuse a request": ["faults/test_repeats.py::test_the_whole_time_is_bounded", HOSTILE],
     "put any text into a message": ["util/test_printable.py::test_the_text_of_an_error_holds_no_control_characters"],
-    "give you an id that leaves a folder": [
+    "give you an id that leads out of a folder": [
         "faults/test_rest_uids.py::test_no_verb_takes_what_is_not_a_rest_uid",
         "faults/test_rest_uids.py::test_a_bad_item_of_the_list_is_left_out_with_one_warning",
     ],
@@ -78,7 +78,7 @@ PROOFS = {
     "decide what an experiment contains": [f"{IMPORT}test_content_that_differs_without_a_pinned_digest_is_a_warning"],
     "move tags of the experiment": [f"{IMPORT}test_only_tags_that_are_shown_or_requested_are_moved"],
     "push an experiment other": [f"{IMPORT}test_an_import_pushes_the_requested_experiment"],
-    "give you a content other": [
+    "give you content other": [
         f"{IMPORT}test_a_digest_is_compared_before_anything_is_pushed",
         f"{IMPORT}test_content_with_another_digest_is_not_kept",
     ],

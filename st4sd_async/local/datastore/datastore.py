@@ -16,8 +16,8 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from st4sd_async.local.datastore.documents import EXPERIMENT, TYPES, identity, instance_uri
 from st4sd_async.local.datastore.gateway import find_instance
+from st4sd_async.local.engine.documents import EXPERIMENT, TYPES, identity, instance_uri
 from st4sd_async.local.engine.interface import Engine
 from st4sd_async.local.http.messages import InternalServerError, Request, Response, Route, TrailingSlash, json_response
 from st4sd_async.local.runtime.properties import read_properties

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from urllib.parse import unquote
 
-from st4sd_async.local.datastore.documents import GATEWAY, USER_METADATA
+from st4sd_async.local.engine.documents import GATEWAY, USER_METADATA
 from st4sd_async.local.engine.interface import Engine
 from st4sd_async.local.http.archives import files_below, zipped
 from st4sd_async.local.http.messages import (

@@ -20,8 +20,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from st4sd_async.local.datastore.documents import GATEWAY, Registration, experiment, identity, user_metadata
 from st4sd_async.local.engine import instance_files as files
+from st4sd_async.local.engine.documents import (
+    GATEWAY,
+    Registration,
+    experiment_document,
+    identity,
+    user_metadata_document,
+)
 from st4sd_async.local.engine.guard import Guard
 from st4sd_async.local.engine.interface import AcceptedStart, PackageFacts, PackageProblem
 from st4sd_async.local.engine.orchestrator import (
@@ -186,7 +192,12 @@ class ElaunchRun:
             return []
         registration = Registration(self._start, str(instance), status, files.read_times(instance), self.outputs())
         interface = self._start.package["metadata"]["registry"]["interface"]
-        documents = [experiment(registration, interface), user_metadata(registration), *self._components, *reports]
+        documents = [
+            experiment_document(registration, interface),
+            user_metadata_document(registration),
+            *self._components,
+            *reports,
+        ]
         # Later ones replace earlier ones.
         latest = {identity(document): document for document in documents}
         return [document for document in latest.values() if document["type"] in types]

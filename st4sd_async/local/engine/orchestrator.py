@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from st4sd_async.local.datastore.documents import GATEWAY
 from st4sd_async.local.engine.buckets import S3_VARIABLES, Bucket
+from st4sd_async.local.engine.documents import GATEWAY
 from st4sd_async.local.engine.interface import AcceptedStart, Content, write_content
 from st4sd_async.local.engine.processes import ChildProcesses
 

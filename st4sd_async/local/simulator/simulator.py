@@ -7,7 +7,9 @@ Files are written when they are first requested. The outcomes are in ``outcomes.
 
 from __future__ import annotations
 
+import hashlib
 import heapq
+import json
 import logging
 import threading
 import time
@@ -18,18 +20,19 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from st4sd_async.local.datastore.documents import (
+from st4sd_async.local.engine.buckets import Bucket, BucketError
+from st4sd_async.local.engine.documents import (
     COMPONENT,
     EXPERIMENT,
     USER_METADATA,
     Registration,
-    component,
-    experiment,
-    user_metadata,
+    experiment_document,
+    instance_uri,
+    user_metadata_document,
 )
-from st4sd_async.local.engine.buckets import Bucket, BucketError
 from st4sd_async.local.engine.instance_files import output_entry
 from st4sd_async.local.engine.interface import AcceptedStart, PackageFacts
+from st4sd_async.local.examples.examples import Component
 from st4sd_async.local.http.archives import files_below
 from st4sd_async.local.simulator.outcomes import (
     Moment,
@@ -423,12 +426,12 @@ class Simulator:
         package, documents = self.packages.find(run.start), []
         if EXPERIMENT in types:
             succeeded = registration.status["exit-status"] == "Success"
-            documents.append(experiment(registration, package.interface(run.start, succeeded=succeeded)))
+            documents.append(experiment_document(registration, package.interface(run.start, succeeded=succeeded)))
         if USER_METADATA in types:
-            documents.append(user_metadata(registration))
+            documents.append(user_metadata_document(registration))
         if COMPONENT in types:
             self.directory(rest_uid)
-            documents += [component(registration, part) for part in package.components]
+            documents += [_component_document(registration, component) for component in package.components]
         return documents
 
     def delete(self, rest_uid: str) -> None:
@@ -499,3 +502,52 @@ def _early_failure(start: AcceptedStart) -> Outcome | None:
         problem = f'Invalid S3 URI "s3://{start.store.target.name}" format is s3://<bucket-name>/path/to/folder'
         return with_error("setup-failure", f"ValueError {problem} ValueError {problem}")
     return None
+
+
+def _component_document(registration: Registration, component: Component) -> dict[str, Any]:
+    """Return the document about a component; it lists files once the component has run."""
+    instance, location = instance_uri(registration.location), f"{registration.location}/{component.directory}"
+    state = _component_state(registration.status, component)
+    flowir = _component_flowir(component, registration.start.all_variables)
+    folder = Path(location) if state in ("finished", "failed") else None
+    files = [str(path) for path in sorted(folder.rglob("*")) if path.is_file()] if folder else []
+    content = json.dumps([flowir, dict(registration.start.inputs), dict(registration.start.data)], default=str)
+    memoization = hashlib.md5(content.encode(), usedforsecurity=False).hexdigest() if state == "finished" else ""
+    return {
+        "name": component.name,
+        "stage": component.stage,
+        "location": location,
+        "files": files,
+        "type": COMPONENT,
+        "flowir": flowir,
+        "memoization-hash": memoization,
+        "component-identifier": component.reference,
+        "producers": {f"{instance}&{producer}": paths for producer, paths in component.producers.items()},
+        "memoization-hash-fuzzy": memoization,
+        "component-state": state,
+        "instance": instance,
+        "uid": f"{instance}&{component.reference}",
+    }
+
+
+def _component_state(status: Mapping[str, Any], component: Component) -> str:
+    """Return the state of a component of a simulated run, where only the first stage can fail."""
+    if status["exit-status"] == "Success":
+        return "finished"
+    if status["stage-state"] != "failed":
+        return "running"
+    return "failed" if status["exit-status"] == "Failed" and component.stage == 0 else "component_shutdown"
+
+
+def _component_flowir(component: Component, variables: Mapping[str, str]) -> dict[str, Any]:
+    """Return the definition of a component without defaults."""
+    command = {"executable": "python3", "arguments": component.command_line(variables)}
+    backend = {"config": {"backend": "local", "walltime": 60.0}}
+    return {
+        "stage": component.stage,
+        "name": component.name,
+        "command": command,
+        "references": component.references,
+        "variables": dict(variables),
+        "resourceManager": backend,
+    }

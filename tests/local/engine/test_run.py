@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from st4sd_async.local.datastore.documents import TYPES
 from st4sd_async.local.engine import instance_files as files
+from st4sd_async.local.engine.documents import TYPES
 from st4sd_async.local.engine.elaunch import ElaunchRun
 from st4sd_async.local.engine.guard import Guard
 from st4sd_async.local.engine.interface import AcceptedStart, PackageProblem

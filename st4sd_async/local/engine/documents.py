@@ -1,5 +1,5 @@
 """
-The datastore's documents about an instance, its user's metadata and its components.
+Documents that an engine provides to the datastore about an instance: its state, and its user's metadata.
 
 Source:
     st4sd-runtime-core, ``experiment/model/data.py`` (``generate_document_description``), and recorded documents.
@@ -7,16 +7,12 @@ Source:
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from st4sd_async.local.engine.interface import AcceptedStart
-from st4sd_async.local.examples.examples import Component
 
 GATEWAY = "example-cluster"
 """The id of the gateway to the files of this server."""
@@ -54,7 +50,7 @@ def identity(document: Mapping[str, Any]) -> tuple[Any, ...]:
     return document["instance"], document["type"], *component_key
 
 
-def experiment(registration: Registration, interface: Mapping[str, Any]) -> dict[str, Any]:
+def experiment_document(registration: Registration, interface: Mapping[str, Any]) -> dict[str, Any]:
     """Return the document about an instance; `interface` includes the files of results that the run added."""
     return {
         "instance": instance_uri(registration.location),
@@ -68,35 +64,11 @@ def experiment(registration: Registration, interface: Mapping[str, Any]) -> dict
     }
 
 
-def user_metadata(registration: Registration) -> dict[str, Any]:
+def user_metadata_document(registration: Registration) -> dict[str, Any]:
     """Return the document with the user's metadata of an instance."""
     instance = instance_uri(registration.location)
     fixed = {"instance": instance, "type": USER_METADATA, "uid": f"{instance}&{USER_METADATA}"}
     return {**registration.status["meta"].get("userMetadata", {}), **fixed}
-
-
-def component(registration: Registration, part: Component) -> dict[str, Any]:
-    """Return the document about a component; it lists files once the component has run."""
-    instance, location = instance_uri(registration.location), f"{registration.location}/{part.directory}"
-    state, flowir = _state(registration.status, part), _flowir(part, registration.start.all_variables)
-    memoized = state == "finished"
-    content = json.dumps([flowir, dict(registration.start.inputs), dict(registration.start.data)], default=str)
-    memoization = hashlib.md5(content.encode(), usedforsecurity=False).hexdigest() if memoized else ""
-    return {
-        "name": part.name,
-        "stage": part.stage,
-        "location": location,
-        "files": _files(Path(location)) if state in ("finished", "failed") else [],
-        "type": COMPONENT,
-        "flowir": flowir,
-        "memoization-hash": memoization,
-        "component-identifier": part.reference,
-        "producers": {f"{instance}&{producer}": files for producer, files in part.producers.items()},
-        "memoization-hash-fuzzy": memoization,
-        "component-state": state,
-        "instance": instance,
-        "uid": f"{instance}&{part.reference}",
-    }
 
 
 def _status(registration: Registration) -> dict[str, str]:
@@ -105,42 +77,12 @@ def _status(registration: Registration) -> dict[str, str]:
     if not values["error-description"]:
         del values["error-description"]
     times = {name: time.strftime(_TIME_FORMAT) for name, time in registration.times.items()}
-    updated = (
-        {"updated": registration.times["updated-on"].strftime(_COMPACT_TIME_FORMAT)}
-        if "updated-on" in registration.times
-        else {}
-    )
-    return {**values, **updated, "cost": "0", "completed-on": "N/A", **times}
+    if "updated-on" in registration.times:
+        values["updated"] = registration.times["updated-on"].strftime(_COMPACT_TIME_FORMAT)
+    return {**values, "cost": "0", "completed-on": "N/A", **times}
 
 
 def _output(entry: Mapping[str, str]) -> dict[str, Any]:
     """Return a key-output as in documents, with other formats of time and version."""
     created = datetime.fromtimestamp(float(entry["creationtime"]), UTC)
     return {**entry, "creationtime": created.strftime(_COMPACT_TIME_FORMAT), "version": int(entry["version"])}
-
-
-def _state(status: Mapping[str, Any], component: Component) -> str:
-    """Return the state of a component of a simulated run, where only the first stage can fail."""
-    if status["exit-status"] == "Success":
-        return "finished"
-    if status["stage-state"] != "failed":
-        return "running"
-    return "failed" if status["exit-status"] == "Failed" and component.stage == 0 else "component_shutdown"
-
-
-def _flowir(component: Component, variables: Mapping[str, str]) -> dict[str, Any]:
-    """Return the definition of a component without defaults."""
-    command = {"executable": "python3", "arguments": component.command_line(variables)}
-    backend = {"config": {"backend": "local", "walltime": 60.0}}
-    return {
-        "stage": component.stage,
-        "name": component.name,
-        "command": command,
-        "references": component.references,
-        "variables": dict(variables),
-        "resourceManager": backend,
-    }
-
-
-def _files(folder: Path) -> list[str]:
-    return [str(path) for path in sorted(folder.rglob("*")) if path.is_file()]

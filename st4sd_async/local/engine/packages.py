@@ -54,7 +54,7 @@ class ClonedPackages:
         except GitFailed as error:
             raise PackageProblem(_clone_problem(base, error)) from error
         declared = self._read(package, commit, base.get("config") or {})
-        platforms = _checked_platforms(declared, definition, str(base.get("name", "main")))
+        platforms = allowed_platforms(declared, definition, str(base.get("name", "main")))
         first = next(iter(platforms.values()))
         return PackageFacts(
             version=commit,
@@ -161,7 +161,7 @@ def _clone_problem(base: Mapping[str, Any], error: GitFailed) -> str:
     return USER_INFO.sub("://***@", text)
 
 
-def _checked_platforms(
+def allowed_platforms(
     declared: Mapping[str, Any], definition: Mapping[str, Any], name: str
 ) -> dict[str, dict[str, Any]]:
     """Return the platforms that a definition allows, by default all; raise `PackageProblem` if one is invalid."""

@@ -121,6 +121,23 @@ def group_is_gone(pid: int) -> bool:
     return False
 
 
+def test_slots_below_one_are_rejected(tmp_path: Path) -> None:
+    """The error names the number."""
+    with pytest.raises(ValueError, match="slots must be at least 1, not 0"):
+        ElaunchEngine(tmp_path, slots=0)
+
+
+def test_unknown_instance_has_no_status_or_files(tmp_path: Path) -> None:
+    """A request for an unknown instance is no error."""
+    engine = ElaunchEngine(tmp_path)
+
+    assert engine.status("ghost") is None
+    assert engine.listed_status("ghost") is None
+    assert engine.outputs("ghost") == {}
+    assert engine.directory("ghost") is None
+    engine.delete("ghost")
+
+
 def test_platforms_have_different_variables(engine: ElaunchEngine, package: Callable[[str], dict[str, Any]]) -> None:
     """Each platform has the values that it sets."""
     facts = engine.inspect(package(LONG))

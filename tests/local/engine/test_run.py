@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-import pytest
 
 from st4sd_async.local.engine import instance_files as files
 from st4sd_async.local.engine.documents import TYPES
 from st4sd_async.local.engine.elaunch import ElaunchRun
 from st4sd_async.local.engine.guard import Guard
-from st4sd_async.local.engine.interface import AcceptedStart, PackageProblem
+from st4sd_async.local.engine.interface import AcceptedStart
 from st4sd_async.local.engine.orchestrator import Orchestrator
-from st4sd_async.local.engine.packages import ClonedPackages, _checked_platforms
-from st4sd_async.local.engine.processes import ChildProcesses, GitFailed, git
+from st4sd_async.local.engine.packages import ClonedPackages
+from st4sd_async.local.engine.processes import ChildProcesses
 
 COMMIT = "0" * 40
 METADATA = {"package": {"name": "demo"}, "registry": {"interface": {}}}
@@ -184,70 +180,3 @@ def test_later_reports_replace_earlier_ones(tmp_path: Path) -> None:
 
     assert [document["state"] for document in scripted.run.documents(["component"])] == ["third", "only"]
     assert [document["type"] for document in scripted.run.documents(TYPES)] == [*TYPES, "component"]
-
-
-@pytest.mark.parametrize("content", [None, [], {"pid": 1}], ids=["empty", "list", "cut"])
-def test_half_written_description_of_a_run_is_ignored(content: Any) -> None:
-    """Only a complete elaunch.yaml becomes the meta of a status."""
-    assert files.parse_meta(content) is None
-
-
-def test_values_of_variables_are_strings() -> None:
-    """Variables are strings, whatever type they have in YAML; the process id stays a number."""
-    content = {"pid": 1, "variables": {"global": {"scale": 1}, "stage": {0: {}}}, "version": "2.7.0"}
-
-    assert files.parse_meta(content) == {
-        "pid": 1,
-        "variables": {"global": {"scale": "1"}, "stage": {"0": {}}},
-        "version": "2.7.0",
-    }
-
-
-class TimedOutProcesses(ChildProcesses):
-    """Processes that take too long."""
-
-    def run(self, command: Sequence[str], **_: Any) -> subprocess.CompletedProcess[bytes]:
-        """Raise the error of a timeout."""
-        raise subprocess.TimeoutExpired(command, 1)
-
-
-def platform(*inputs: str, errors: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Return a platform as the inspection script describes it."""
-    return {"errors": list(errors), "inputs": list(inputs), "variables": {}}
-
-
-def test_invalid_platform_matters_only_if_it_is_allowed() -> None:
-    """A definition may restrict starts to valid platforms."""
-    declared = {"platforms": {"default": platform("a"), "bad": platform(errors=("broken",))}}
-    options = {"executionOptions": {"platform": ["default"]}}
-
-    assert _checked_platforms(declared, {"parameterisation": options}, "main") == {"default": platform("a")}
-    with pytest.raises(PackageProblem, match=r"Invalid platform bad in base package main\. .* - broken"):
-        _checked_platforms(declared, {}, "main")
-    with pytest.raises(PackageProblem, match="Invalid platform bad"):
-        _checked_platforms(declared, {"parameterisation": {"presets": {"platform": "bad"}}}, "main")
-
-
-def test_platforms_must_exist_and_agree_on_inputs() -> None:
-    """Unknown platforms and platforms with different input files are problems."""
-    declared = {"platforms": {"default": platform("a"), "other": platform("b")}}
-
-    with pytest.raises(PackageProblem, match=r"no platforms \['ghost'\]"):
-        _checked_platforms(declared, {"parameterisation": {"presets": {"platform": "ghost"}}}, "main")
-    with pytest.raises(PackageProblem, match="do not agree"):
-        _checked_platforms(declared, {}, "main")
-
-
-def test_failed_inspection_names_the_file(tmp_path: Path) -> None:
-    """Errors, timeouts and missing interpreters are the same kind of error."""
-
-    orchestrator = Orchestrator(sys.executable, "")
-
-    with pytest.raises(RuntimeError, match="reading '/ghost' failed"):
-        orchestrator.inspect("yaml", "/ghost", folder=tmp_path, processes=ChildProcesses())
-    with pytest.raises(RuntimeError, match="reading '/ghost' took over"):
-        orchestrator.inspect("yaml", "/ghost", folder=tmp_path, processes=TimedOutProcesses())
-    with pytest.raises(RuntimeError, match="reading '/ghost' was not possible"):
-        Orchestrator("/ghost", "").inspect("yaml", "/ghost", folder=tmp_path, processes=ChildProcesses())
-    with pytest.raises(GitFailed, match="git took longer than 1 s"):
-        git("version", processes=TimedOutProcesses(), timeout=1)

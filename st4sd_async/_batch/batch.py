@@ -1,4 +1,4 @@
-"""Batches: many launches, each started exactly once, watched until it is over, and collected."""
+"""Batches: start many launches exactly once each, watch their runs, and download their results."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ log = logging.getLogger("st4sd_async")
 LAUNCHES_PER_WRITE = 1000
 """Launches that `Batch.add` writes to the journal at once."""
 CHARACTERS_PER_WRITE = 4 << 20
-"""Characters of payloads after which it writes fewer."""
+"""Maximum number of payload characters in one such write, unless a single payload is longer."""
 DELETES_AT_ONCE = 4
 """Runs that `Batch.cancel` deletes at the same time."""
 
@@ -54,7 +54,7 @@ FAILED_EARLIER = "%d launches failed earlier: batch.retry_failed() plans another
 
 class Batch(Displayable):
     """
-    Many launches and their outcomes, in a journal that survives crashes.
+    Start many launches, and keep their outcomes in a journal that survives crashes.
 
         async with client.batch("campaign.db") as batch:
             await batch.add(launches)
@@ -63,18 +63,18 @@ class Batch(Displayable):
             print(batch.counts)
 
     After a crash, run the same script again: it resumes. Nothing is started twice. If it is unknown whether a launch
-    was started, its run is searched for, and the launch is started again only if that run provably does not exist.
+    was started, the batch searches for its run. It starts the launch again only if that run provably does not exist.
     The proof takes `Config.settle` seconds. In that time at least five lists of instances must show everything that
-    earlier lists showed, the datastore must answer, and no instance may exist that could be the run. An instance that
-    ended before it executed anything does not count; it is named in `Item.never_executed`. If nothing is proven in
-    three times that time, the launch is reported with `StartOutcomeUnknown`.
+    earlier lists showed. The datastore must answer, and no instance may exist that could be the run. An instance that
+    ended before it executed anything does not count; it is named in `Item.never_executed`. If nothing is proven after
+    three times ``Config.settle``, the launch is reported with `StartOutcomeUnknown`.
 
-    One gap remains. If every list since the journal was created broke off before the new run, and the run is queued
-    all that time, it is started again. An older copy of a journal has the same gap: a run that the copy does not know
-    is not recognised while it is queued.
+    One gap remains. If every list since the journal was created was cut off before the new run, and the run is queued
+    all that time, its launch is started again. The same can happen with an older copy of a journal: a run that is
+    missing from the copy cannot be recognised while it is queued.
 
-    Use it in the tasks of one event loop. Leaving the block starts nothing more, and waits a few seconds for the
-    answers to starts in flight. Runs go on.
+    Tasks of one event loop may share a batch. Leaving the block stops starting launches and waits a few seconds for the
+    answers to starts in flight. Runs continue.
     """
 
     def __init__(
@@ -118,7 +118,7 @@ class Batch(Displayable):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Start nothing more, record the outcomes of starts in flight, and close the journal."""
+        """Stop starting launches, record the outcomes of starts in flight, and close the journal."""
         is_unfinished = self._runner is not None and not self._runner.is_finished
         try:
             if self._tasks is not None:
@@ -141,10 +141,10 @@ class Batch(Displayable):
         """
         Number of launches in each state.
 
-        ``planned``: not started yet. ``sending``: being started. ``unknown``: it is unknown whether it was started;
-        its run is searched for. ``refused``: the service refused it. ``started``: its run is not over. ``succeeded``,
-        ``failed``, ``stopped``, ``deleted``: how its run ended. ``collected``: it succeeded, and its files were
-        downloaded.
+        ``planned``: not started yet. ``sending``: being started. ``unknown``: in doubt, because its start had no clear
+        answer; the batch searches for its run. ``refused``: the service refused it. ``started``: its run has not ended.
+        ``succeeded``, ``failed``, ``stopped``, ``deleted``: how its run ended. ``collected``: it succeeded, and its
+        files were downloaded.
         """
         return {str(state): self._journal.counts[state] for state in State}
 
@@ -155,22 +155,22 @@ class Batch(Displayable):
 
     @property
     def running(self) -> list[Item]:
-        """The launches whose runs `run` is watching, each with its latest status. One without a status is missing."""
+        """The launches whose runs `run` is watching, with their latest statuses. Runs without a status are left out."""
         statuses = {} if self._runner is None else dict(self._runner.statuses)
         records = [record for key in statuses if (record := self._journal.records[key]).state is State.STARTED]
         return [replace(self._item(record), status=statuses[record.key]) for record in records]
 
     def failures(self) -> list[Item]:
-        """Return the launches with an error: refused, failed, stopped, deleted, in doubt, or not all downloaded."""
+        """Return the launches with an error: refused, failed, stopped, deleted, in doubt, or partly downloaded."""
         return [item for item in self.items if item.error is not None]
 
     async def add(self, launches: Iterable[Launch]) -> int:
         """
-        Add launches to the journal. `run` starts them, also if it is running already.
+        Add launches to the journal. `run` starts them, even if it is already running.
 
-        A launch that was added before is left as it is. So a key is started once, however often and by however many
-        tasks it is added. Files are read now. Credentials in payloads, and all ``environmentVariables``, are not
-        written: add the launches again in each process that is to start them.
+        A launch that was added before is left as it is. So a key is started once, however often it is added. Files are
+        read now. Credentials in payloads, and all ``environmentVariables``, are not written to the journal: add the
+        launches again in each process that starts them.
 
         Args:
             launches: Any number of launches.
@@ -235,24 +235,24 @@ class Batch(Displayable):
         self, outputs: Iterable[str] | None = None, to: str | os.PathLike[str] | None = None
     ) -> AsyncGenerator[Item]:
         """
-        Start, watch and settle all launches, and yield each one when it is settled.
+        Start all launches, watch their runs, and yield each launch when it is settled: nothing is left to do for it.
 
         Launches that an earlier process settled are not yielded; see `items`. A launch in doubt is yielded with
         `StartOutcomeUnknown` if nothing can be proven, and is searched for again by the next call. If a run cannot be
         read for a minute, its launch is yielded with `DecodeError`, stays ``started``, and no longer counts as running.
 
-        A launch may be yielded twice: after `StartOutcomeUnknown`, if its outcome is found while other launches are
-        searched for; and if an adopted run turns out to belong to another launch, which puts both in doubt again.
+        A launch may be yielded twice. This happens after `StartOutcomeUnknown`, if its outcome is found later in the
+        same call. It also happens if an adopted run turns out to belong to another launch: both are in doubt again.
 
-        Launches may be added while it runs. Leaving the loop starts nothing more, and runs go on. The service may be
-        unavailable for any time. A second call ends the first.
+        Launches may be added during the loop. Leaving the loop stops starting launches, and runs continue. The loop
+        survives an outage of the service of any length. A second call ends the first.
 
         Args:
             outputs: Key-outputs to download of each run that succeeds. None means no downloads.
             to: Folder for the downloads. Each key gets its own folder in it, named after the key. A key gets a hashed
                 name if it has characters other than letters, digits and ``.``, ``_``, ``-``, or differs from another
-                key only by case. `Item.files` has the paths. The folder may be a link; a link in place of the folder
-                of a key is not followed.
+                key only by case. `Item.files` has the paths. The folder may be a symbolic link; the folder of a key may
+                not.
 
         Raises:
             Unauthorized: The credentials were refused and could not be renewed.
@@ -321,12 +321,12 @@ class Batch(Displayable):
         The runs of earlier attempts are left as they are.
 
         Args:
-            corrected: Launches with another experiment or payload for the new attempt, matched by key. They may also
-                correct launches that were not sent yet, unless `run` is running. Launches that are neither failed nor
-                unsent are ignored, so this may be the complete list that is passed to `add` afterwards.
+            corrected: Launches with another experiment or payload for the new attempt, matched by key. They also
+                correct launches that were not sent yet, unless `run` is running. All others are ignored, so you may
+                pass the complete list that you pass to `add` afterwards.
 
         Returns:
-            The number of launches that are planned again or were corrected. `run` starts them.
+            The number of launches that were planned again or corrected. `run` starts them.
 
         Raises:
             InvalidPayload: A payload is invalid. Nothing is planned.
@@ -348,7 +348,7 @@ class Batch(Displayable):
         return record.state in FAILURES or (is_idle and record.is_unsent)
 
     async def _retry(self, key: str, correction: PreparedLaunch | None) -> bool:
-        """Plan a launch again or correct it. Returns False if another task has done that already."""
+        """Plan a launch again or correct it. Return False if another task has already done so."""
 
         def plan(record: LaunchRecord) -> LaunchRecord | None:
             now = self._journal.clock.wall()
@@ -366,12 +366,12 @@ class Batch(Displayable):
 
     async def adopt(self, key: str, rest_uid: str) -> None:
         """
-        Declare that a launch in doubt was started, and that this is its run.
+        Declare that a launch in doubt was started as this run.
 
         Raises:
             UnknownRun: The run does not exist.
-            ValueError: The launch is not in doubt, or the run was started for something else or belongs to another
-                launch.
+            ValueError: The launch is not in doubt, its experiment or metadata differs from that of the run, or the run
+                belongs to another launch.
         """
         self._check_open()
         record = self._journal.get_in_doubt(key)
@@ -411,7 +411,7 @@ class Batch(Displayable):
 
     async def cancel(self) -> int:
         """
-        Start nothing more, and stop and delete all runs that are not over.
+        Stop starting launches, and stop and delete all runs that have not ended.
 
         Launches that were not started stay planned, and launches in doubt stay in doubt.
 
@@ -466,13 +466,13 @@ class Batch(Displayable):
         Each bar shows a time span that this batch recorded as it happened, by the clock of this machine:
 
         - *not started*: since it was added, or planned again;
-        - *in doubt*: sent, and unknown whether it was started;
+        - *in doubt*: sent, but not known to be started;
         - *waiting*: since the service accepted its start, until its run was seen to begin;
         - the colour of its outcome, or of *in progress*: since then, until the batch learned of the end.
 
-        Nothing is guessed. If the beginning of a run was not seen, because it was quick or no process watched it,
-        one paler bar spans from its start to its end. Launches of older versions of this package have no bars. The
-        batch learns of changes some time after they happened: see `Client.watch_many`. A cross is a refused launch.
+        Nothing is guessed. If the batch did not see a run begin, one paler bar spans from its start to its end.
+        Launches of older versions of this package have no bars. The batch learns of changes with a delay: see
+        `Client.watch_many`. A cross is a refused launch.
 
         Args:
             axes: Where to draw. None means a new figure of `matplotlib.pyplot`.
@@ -489,8 +489,8 @@ class Batch(Displayable):
         """
         Return the measured properties of the runs in one table.
 
-        It is the table of `Client.properties` with the column ``key`` in front of ``rest-uid``. Runs that have no
-        properties, or not yet, are in its ``problems``, by rest-uid.
+        This is the table of `Client.properties` with a column ``key`` before ``rest-uid``. Its ``problems`` has the
+        runs without properties, by rest-uid.
         """
         keys = {record.rest_uid: record.key for record in self._journal.records.values() if record.rest_uid is not None}
         table = await self._client.properties(list(keys), names)

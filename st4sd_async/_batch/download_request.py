@@ -1,4 +1,4 @@
-"""Which key-outputs a batch downloads, and into which folder those of each launch go."""
+"""The key-outputs that a batch downloads, and the folder for those of each launch."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class DownloadRequest:
             raise ValueError(f"{str(self.to)!r} {problem}, as in {used[0]!r}: use another folder, or remove them")
 
     def missing_files(self, records: Iterable[LaunchRecord]) -> list[LaunchRecord]:
-        """Return the collected launches of which a file was removed."""
+        """Return the collected launches that have lost a downloaded file."""
         return [
             record for record in records if record.request == self.text and not all(map(os.path.exists, record.files))
         ]
@@ -51,7 +51,9 @@ def download_request(outputs: Iterable[str] | None, to: str | os.PathLike[str] |
     if isinstance(outputs, str):
         raise ValueError(f"outputs must be a list of names: use [{outputs!r}]")
     if outputs is None or to is None:
-        missing = "outputs, names of key-outputs," if outputs is None else "to, the folder for key-outputs,"
-        raise ValueError(f"{missing} is missing: downloads need both")
+        missing = (
+            "outputs (names of key-outputs) is missing" if outputs is None else "to (folder for the files) is missing"
+        )
+        raise ValueError(f"{missing}: downloads need both")
     names, folder = list(outputs), Path(to).absolute()
     return DownloadRequest(names, folder, json.dumps({"outputs": sorted(names), "to": str(folder)}))

@@ -1,4 +1,4 @@
-"""A launch of a batch, as the user sees it."""
+"""The public view of a launch in a batch."""
 
 from __future__ import annotations
 
@@ -32,35 +32,35 @@ class Item(Displayable):
     """
 
     key: str
-    """The user's name for it."""
+    """The key that the user gave it."""
     experiment: str
     """Identifier of the experiment."""
     state: str
-    """Its state: one of the names in `Batch.counts`."""
+    """Its state: one of the keys of `Batch.counts`."""
     attempt: int
     """1, plus 1 for each new attempt by `Batch.retry_failed`."""
     run: Run | None
-    """The handle on its run. None if it has no run, or if that is unknown."""
+    """The handle on its run. None means that it has no run, or that its run is unknown."""
     status: Status | None
     """
-    The final status of its run, without ``meta``. In `Batch.running` the latest status.
+    The final status of its run, without ``meta``. In `Batch.running`, the latest status.
 
-    None if the run is not over, or if no status was ever seen.
+    None means that the run has not ended, or that no status was ever seen.
     """
     error: Exception | None
     """
-    What went wrong. None if nothing did.
+    Its error. None means that it has none.
 
     `RunFailed` or `RunDeleted`: how its run ended. `StartOutcomeUnknown`: it may have been started, and is not sent
-    again before that is settled. An `APIError`: the service refused it. Any other error kept the batch from sending
-    it, from watching it or from downloading its files.
+    again before that is settled. An `APIError`: the service refused it. Any other error prevented sending it, watching
+    it or downloading its files.
     """
     files: tuple[Path, ...]
-    """Paths of the downloaded files. () if none were downloaded or requested."""
+    """Paths of the downloaded files. Empty if none were downloaded."""
     never_executed: tuple[str, ...] = ()
     """
-    rest-uids of instances that may come from a start of this launch whose answer was lost, and that ended or were
-    deleted before they executed anything. () if there are none. They may be deleted.
+    rest-uids of instances that may come from a start of this launch whose answer was lost. They ended or were deleted
+    before they executed anything, so you may delete them.
     """
 
     def _card(self) -> Card:
@@ -79,7 +79,7 @@ class Item(Displayable):
         return card if self.error is None else with_error(card, self.error)
 
     def _summary(self) -> Summary:
-        """Return what to show of the launch among many."""
+        """Return the row of the launch in a table of many."""
         from .._render.cards import Summary, error_text
 
         reason = self.status._summary().reason if self.status and self.state in FAILURES else ""
@@ -87,7 +87,7 @@ class Item(Displayable):
 
 
 def state_badge(state: str) -> Badge:
-    """Return the word for a state, with its tone."""
+    """Return a state as a coloured word."""
     from .._render.cards import Badge, Tone
 
     tones = {
@@ -150,7 +150,7 @@ def _error_of(record: LaunchRecord, status: Status | None) -> Exception | None:
 
 
 def _restore_error(name: str | None, message: str) -> Exception:
-    """Return an error of an earlier process: of the same class if the class needs only a message."""
+    """Return an error of an earlier process, in its original class if that class needs only a message."""
     error_class = getattr(errors, name or "", None)
     if isinstance(error_class, type) and issubclass(error_class, errors.APIError):
         refusal = error_class(message)

@@ -50,7 +50,7 @@ DURABILITY_SETTINGS = ("synchronous = FULL", "fullfsync = ON")
 """A commit returns when the data is on the disk itself, on macOS too."""
 NO_LOCKS_ADVICE = "file locks are not supported here: use a local disk of Linux or macOS, or a file system with flock"
 PROCESS_DIED = "the process that sent it ended before the outcome was recorded"
-"""Why a launch is in doubt that was in state ``sending`` when the journal was opened."""
+"""Error of a launch that was in state ``sending`` when the journal was opened."""
 MAX_KEYS_LENGTH = 200
 """Maximum number of characters for the keys in a message."""
 
@@ -73,7 +73,7 @@ _MACHINE_CODES = frozenset(
         sqlite3.SQLITE_READONLY,
     }
 )
-"""SQLite's codes for problems of the machine. All others mean that the file is damaged."""
+"""SQLite's codes for problems of the machine or its disk. All others mean that the file is damaged."""
 _DAMAGE_CODES = frozenset({sqlite3.SQLITE_IOERR_SHORT_READ, sqlite3.SQLITE_IOERR_CORRUPTFS})
 
 
@@ -94,10 +94,10 @@ class _Transaction:
     changes: list[_Change] = field(default_factory=list)
     is_over: bool = False
     failure: JournalError | None = None
-    """Why nothing of it was written."""
+    """Why it could not be written."""
 
     def publish(self) -> None:
-        """Apply to memory what was written."""
+        """Apply the written changes to memory."""
         for change in self.changes:
             on_written, change.on_written = change.on_written, None
             if on_written is not None and change.error is None and self.failure is None:
@@ -113,9 +113,9 @@ class Journal:
     """
     The launches of a batch, in the order in which they were added.
 
-    A change is written to the file first, and visible in memory as soon as it is on disk. So memory never has more
-    than the disk. Only one process can have a journal open; a process that dies leaves no lock. For the tasks of one
-    event loop. The file is accessed in a worker thread, and changes that are made at the same time share a commit.
+    A change is written to the file first, and becomes visible in memory as soon as it is on disk. So memory is never
+    ahead of the disk. Only one process can have a journal open; a process that dies leaves no lock. Tasks of one event
+    loop may share it. The file is accessed in a worker thread, and concurrent changes share a commit.
     """
 
     def __init__(self, path: str | os.PathLike[str] | None, clock: Clock) -> None:
@@ -135,21 +135,21 @@ class Journal:
         self.deleted: set[str] = set()
         """rest-uids of instances that are known to be deleted: those in ``owners`` and ``seen``."""
         self.opening = 0
-        """How often the journal was opened, this time included."""
+        """How often the journal was opened, including this time."""
         self.baseline: int | None = None
         """Number of instances before the first send. None means nothing was sent yet."""
         self.has_baseline = False
-        """Whether this opening has noted which instances existed before it sends anything."""
+        """Whether the instances that existed before the first send of this opening are noted."""
         self.credentials: dict[str, Credentials] = {}
         """key -> credentials of a launch that was added in this process. They are never written."""
         self._token = ""
         """Random text from which the tokens of launches are derived."""
         self._in_doubt: dict[str, float] = {}
-        """key of each launch in doubt -> since when this process knows, by the monotonic clock."""
+        """key of each launch in doubt -> when this process learned of it, by the monotonic clock."""
         self._changing: dict[str, anyio.Event] = {}
-        """key -> set when the change that is being written is over."""
+        """key -> set when the change in progress has been written or has failed."""
         self._claims: dict[str, str] = {}
-        """rest-uid -> key, of runs whose owner is being written."""
+        """rest-uid -> key of the launch that is about to own it, while that is being written."""
         self._folded_keys: dict[str, str] = {}
         """casefolded key -> the first key."""
 
@@ -220,11 +220,11 @@ class Journal:
         return token(self._token, record.key, record.attempt)
 
     def owner_of(self, rest_uid: str) -> str | None:
-        """Return the key of the launch that owns a run, or is about to. None if there is none."""
+        """Return the key of the launch that owns a run or is about to. None means that the run has no owner."""
         return self.owners.get(rest_uid) or self._claims.get(rest_uid)
 
     def expected_instances(self) -> list[str]:
-        """Return the rest-uids that a complete list must show: all that were listed or started, minus the deleted."""
+        """Return the rest-uids that a complete list must show: all that were listed or started, except deleted ones."""
         return [uid for uid in {**self.seen, **self.owners} if uid not in self.deleted]
 
     def has_twin(self, key: str) -> bool:
@@ -302,7 +302,7 @@ class Journal:
         self, before: LaunchRecord, after: LaunchRecord, on_written: Callable[[LaunchRecord], None] | None = None
     ) -> None:
         """
-        Replace the record of a launch. Once on disk it counts, even if this call is cancelled.
+        Replace the record of a launch. Once on disk, the change stands even if this call is cancelled.
 
         Args:
             before: The current record.
@@ -310,7 +310,7 @@ class Journal:
             on_written: Called with ``after`` as soon as it is on disk.
 
         Raises:
-            JournalError: ``before`` is no longer current, the run belongs to another launch, or it cannot be written.
+            JournalError: ``before`` is outdated, the run belongs to another launch, or the record cannot be written.
         """
         if self.is_stale(before):
             raise JournalError(f"{before.key!r} is no longer {before.state}: another task has changed it")
@@ -334,7 +334,7 @@ class Journal:
         on_written: Callable[[LaunchRecord], None] | None = None,
     ) -> LaunchRecord | None:
         """
-        Change a launch, based on its record at a moment at which no other task is changing it.
+        Change a launch, starting from its current record. Wait first if another task is changing it.
 
         Args:
             key: Its key.
@@ -342,7 +342,7 @@ class Journal:
             on_written: Called with the new record as soon as it is on disk.
 
         Returns:
-            The new record. None if the launch was left as it is.
+            The new record. None means that the launch was left as it is.
         """
         while (change := self._changing.get(key)) is not None:
             await change.wait()
@@ -360,7 +360,7 @@ class Journal:
             self.credentials.pop(key, None)
 
     def note_running(self, key: str) -> None:
-        """Note that a run was seen to begin now. It is written with the next commit, which may never come."""
+        """Note that a run was seen to begin now. This is written with the next commit, if there is one."""
         change = StateChange(self.records[key].attempt, "running", self.clock.wall())
         self.history[key].append(change)
         self._transaction.changes.append(_Change([schema.insert_change(key, change)]))
@@ -374,7 +374,7 @@ class Journal:
         self.has_baseline = True
 
     async def note_listed(self, rest_uids: Iterable[str]) -> None:
-        """Note which instances a later list shows, so that the lists after it are expected to show them."""
+        """Note the instances in a later list. Every list after it must show them."""
         await self._note_seen(rest_uids, None)
 
     async def _note_seen(self, rest_uids: Iterable[str], baseline: int | None) -> None:
@@ -398,7 +398,7 @@ class Journal:
     # Memory.
 
     def _set(self, records: Iterable[LaunchRecord], on_written: Callable[[LaunchRecord], None] | None) -> None:
-        """Apply to memory what is on disk now."""
+        """Apply to memory what was just written to the disk."""
         for record in records:
             self._set_one(record)
             if on_written is not None:
@@ -427,7 +427,7 @@ class Journal:
 
     async def _write(self, statements: Iterable[Statement], on_written: Callable[[], None] | None = None) -> None:
         """
-        Write statements. Those that arrive during a commit share the next one.
+        Write statements. All that arrive during a commit share the next one.
 
         The caller must know whether they were written, so a cancellation takes effect after the commit, which takes
         milliseconds. A scope does not shield against ``Task.cancel()``; that waits too.
@@ -464,7 +464,7 @@ class Journal:
 
         Args:
             work: The work.
-            is_never_abandoned: Whether ``Task.cancel()``, too, waits until it has ended.
+            is_never_abandoned: Whether even ``Task.cancel()`` waits until the work has ended.
         """
         try:
             if is_never_abandoned:
@@ -474,7 +474,7 @@ class Journal:
             raise_unchained(self._to_journal_error(error))
 
     def _run_alone(self, work: Callable[[], T]) -> T:
-        # asyncio may cancel the task that waits for the thread, and the next task comes before the thread is done.
+        # asyncio may cancel a task while its thread still works, and the next task must wait for that thread.
         with self._thread_lock:
             return work()
 
@@ -580,12 +580,12 @@ class Journal:
                 file.release()
 
     def _abandon(self) -> None:
-        """Leave the journal to the process from which this one was forked."""
+        """Leave the journal to the parent process after a fork."""
         if self._database is not None:
-            # Closing the connection here would remove the log to which the other process writes. So it never is.
+            # Never close the connection here: that would remove the log to which the parent writes.
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._database))
         self._database = self._file = None
-        self._thread_lock = threading.Lock()  # a thread that the child lacks may hold the other
+        self._thread_lock = threading.Lock()  # the old lock may be held by a thread that the child lacks
 
     def _create_or_load(self, server: str, now: float) -> None:
         """Create or check the tables, count the opening, and put in doubt what was being sent, all in one commit."""
@@ -618,7 +618,7 @@ class Journal:
         self._mark_header()
 
     def _migrate(self, facts: dict[str, str], records: Iterable[LaunchRecord], now: float) -> list[LaunchRecord]:
-        """Migrate the tables of an older format, which did not check rest-uids, and return the launches."""
+        """Migrate the tables of an older format, and return the launches. Old formats did not check rest-uids."""
         for statement in schema.MIGRATE_FORMAT_1:
             self._execute(statement)
         for table in ("run", "seen"):
@@ -707,7 +707,7 @@ def _resume(record: LaunchRecord, now: float) -> LaunchRecord:
 
 
 def _migrate_record(record: LaunchRecord, owners: Mapping[str, str], now: float) -> LaunchRecord:
-    """Return a launch of format 1 in format 2. Its run may belong to another launch, or not be a rest-uid."""
+    """Return a launch of format 1 in format 2. A run of another launch, or with an invalid id, puts it in doubt."""
     owner = None if record.rest_uid is None else owners.get(record.rest_uid)
     if record.state is State.STARTED and owner != record.key:
         reason = "is not a rest-uid" if owner is None else f"belongs to {owner!r}"

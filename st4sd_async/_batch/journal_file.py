@@ -22,7 +22,7 @@ SQLITE_HEADER_SIZE = 100
 MIN_PAGE_SIZE = 512
 """Size in bytes of the smallest SQLite file, which is one page."""
 MAX_COPIES = 40
-"""How often a copy is attempted. The owner spoils one copy in thousands."""
+"""Maximum number of attempts to copy. A write of the owner spoils about one copy in thousands."""
 COPY_PAUSE = 0.05
 """Seconds between two attempts."""
 WAL_HEADER_SIZE = 32
@@ -80,12 +80,11 @@ async def read_snapshot(path: Path) -> list[LaunchRecord]:
     """
     Return the launches of a journal that another batch has open, in the order in which they were added.
 
-    The owner does not notice. It is read from a copy: ordinary readers cannot open it, because its owner locks it
-    exclusively. A journal in SQLite's shared mode could be changed by other programs while a batch runs, and needs
-    shared memory, which network file systems lack.
+    The journal is read from a copy, because its owner locks it exclusively. In SQLite's shared mode, other programs
+    could change it while a batch runs. That mode also needs shared memory, which network file systems lack.
 
     Raises:
-        JournalLocked: It was written to so fast that no copy was consistent.
+        JournalLocked: The owner wrote so often that no copy was consistent.
         JournalError: It is not a journal, has a newer format, or cannot be read.
     """
     return await in_thread(_read, path)
@@ -106,9 +105,9 @@ def _copied(path: Path, name: str) -> Generator[Path]:
     """
     Yield a consistent copy of a journal that is being written.
 
-    The owner only appends to the log, and sometimes copies the log into the main file (a checkpoint). SQLite reads
-    only complete commits of the log, and prefers the log to the main file. So a copy of the main file, made at any
-    moment, is consistent with a copy of the log that is made after it, unless a new log was begun in between.
+    The owner only appends to the log, and sometimes copies the log into the main file (a checkpoint). SQLite reads only
+    complete commits of the log, and prefers the log to the main file. So a copy of the main file and a later copy of
+    the log are consistent, unless a new log was begun in between.
     """
     log = path.with_name(f"{path.name}-wal")
     with TemporaryDirectory(prefix="st4sd-async-") as folder:

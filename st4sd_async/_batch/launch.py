@@ -1,8 +1,8 @@
 """
-What a user gives a batch to start, and how it is stored in the journal: all of it except credentials.
+A launch as a user passes it to a batch, and as the journal stores it: without credentials.
 
-Credentials are never written. A script that resumes a batch adds its launches again, which brings the credentials
-back. Renewed credentials do not make it another launch.
+Credentials are never written. A script that resumes a batch adds its launches again, with their credentials. A launch
+with renewed credentials is still the same launch.
 """
 
 from __future__ import annotations
@@ -44,11 +44,11 @@ Credentials = Mapping[tuple[str, ...], Any]
 @dataclass(frozen=True)
 class Launch:
     """
-    One thing to start in a batch.
+    One experiment to start in a batch, identified by a key.
 
         Launch("mol-1", "demo:latest", {"variables": {"scale": 2}})
         Launch(key="CCO / water", experiment=await client.push(package))
-        Launch("mol-2", draft)  # as it is filled in now
+        Launch("mol-2", draft)  # with the values that it has now
 
     Raises:
         ValueError, TypeError: A field is invalid. The payload is checked when the launch is added.
@@ -56,22 +56,22 @@ class Launch:
     """
 
     key: str
-    """Your name for it, any text. Within a journal a key is started once, however often it is added."""
+    """Any text that identifies the launch. A journal starts each key once, however often it is added."""
     experiment: str | Experiment | Draft
     """
     ``name`` (which means ``name:latest``), ``name:tag``, ``name@digest``, or an `Experiment`.
 
-    A `Draft` is converted to its identifier and its payload, as they are now.
+    A `Draft` is converted to its identifier and payload at once.
     """
     payload: Mapping[str, Any] | StartPayload | Draft | None = field(default=None, repr=False)
     """
-    The payload, as in `Client.start`. A `Draft` is converted to its payload as it is now.
+    The payload, as in `Client.start`. A `Draft` is converted to its payload at once.
 
     Credentials in it (keys of ``s3`` and ``s3Store``, all ``environmentVariables``) are not written to the journal.
     """
 
     def __post_init__(self) -> None:
-        """Check the fields, and convert drafts, which may be changed for the next launch."""
+        """Check the fields, and convert drafts, because the caller may reuse a draft for the next launch."""
         if not isinstance(self.key, str):
             raise TypeError(f"key must be a string, not {self.key!r}")
         if not self.key or "\0" in self.key:
@@ -104,7 +104,7 @@ class PreparedLaunch:
     content: str
     """The payload as JSON, without credentials."""
     credentials: Credentials
-    """What was left out."""
+    """The credentials that ``content`` lacks."""
 
     def is_same_as(self, record: LaunchRecord) -> bool:
         """Return whether a record has the same experiment and payload."""

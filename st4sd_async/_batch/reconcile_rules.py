@@ -1,9 +1,9 @@
 """
-Was it started? Pure rules for a launch in doubt, based on what the service shows.
+Decide whether a launch in doubt was started. Pure rules, based on what the service shows.
 
-Absence is proven, never assumed. An observation is evidence if the list showed every instance that it must show, the
-datastore answered, and no open candidate was there: an instance that may be the run. The launch was not started if
-the evidence spans a settle window. Any other observation counts for nothing, and resets nothing.
+Absence is proven, never assumed. A candidate is an instance that may be the run. An observation is evidence if the list
+showed every instance that it must show, the datastore answered, and no candidate was open. The launch was not started
+if the evidence spans a settle window. Any other observation is ignored; it does not reset the evidence.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ ROUNDING_SHARE = 1e-5
 
 @dataclass(frozen=True, slots=True)
 class ObservedInstance:
-    """What was seen of one instance."""
+    """What the service showed of one instance."""
 
     rest_uid: str
     package: str | None
     """Name of its package. None means unknown."""
     token: str | None = None
-    """The token in its metadata. None means that it has none."""
+    """The token in its metadata. None means no token."""
     has_metadata: bool = False
     """Whether it has metadata. Without metadata it may be the run of any launch."""
     is_over: bool = False
@@ -111,7 +111,7 @@ class Observation:
 
 
 def _may_be_of(instance: ObservedInstance, package: str, version: str | None, has_policy: bool) -> bool:
-    """Return whether an instance may be of a package. It is not if both its id and its label say so."""
+    """Return whether an instance may be of a package. It is not if both its id and its label name another one."""
     if has_policy:
         return True  # the service may have chosen any other package
     its_version = version_of(instance.rest_uid)
@@ -124,12 +124,12 @@ def _may_be_of(instance: ObservedInstance, package: str, version: str | None, ha
 
 @dataclass
 class SettleWindow:
-    """The evidence about one launch in doubt that this process has collected."""
+    """The evidence that this process has collected about one launch in doubt."""
 
     length: float
     """Seconds that the evidence must span."""
     began: float
-    """When the doubt began in this process. Earlier observations do not count."""
+    """When this process put the launch in doubt. Earlier observations do not count."""
     evidence: int = 0
     """Number of observations that were evidence."""
     _observations: int = 0
@@ -149,7 +149,7 @@ class SettleWindow:
 
     @property
     def missing(self) -> float:
-        """Seconds that the evidence does not span yet."""
+        """Seconds that the evidence still has to span."""
         missing = self.length - self._span
         return missing if missing > self.length * ROUNDING_SHARE else 0.0
 
@@ -159,7 +159,7 @@ class SettleWindow:
         return self.evidence >= MIN_EVIDENCE and self.missing == 0
 
     def has_lasted(self, windows: float, now: float) -> bool:
-        """Return whether the doubt is at least so many windows old, and was looked into often enough."""
+        """Return whether the doubt has lasted this many windows, with enough observations."""
         return self._observations >= MIN_EVIDENCE and now - self.began >= windows * self.length
 
 
@@ -202,8 +202,8 @@ def candidates(
     """
     Return the instances that may be the run of a launch in doubt.
 
-    They are of its package and version, have no metadata, have no owner, and did not exist before it was sent. A
-    former candidate that the observation does not show remains one.
+    A candidate is of its package and version, has no metadata and no owner, and did not exist before the launch was
+    sent. A former candidate that the observation does not show remains one.
 
     Args:
         record: The launch.

@@ -1,4 +1,4 @@
-"""Settle launches whose start has an unknown outcome: observe the service, apply the rules, record the result."""
+"""Settle launches in doubt (start with unknown outcome): observe the service, apply the rules, record the verdict."""
 
 from __future__ import annotations
 
@@ -51,10 +51,10 @@ MAX_PAUSE = 15.0
 OBSERVATIONS_PER_WINDOW = MIN_EVIDENCE + 1
 """Minimum number of observations in a settle window."""
 WINDOW_FACTOR_WITHOUT_DATASTORE = 2
-"""The settle window is longer by this factor if the deployment has no datastore, which is one witness fewer."""
+"""Factor for the settle window if the deployment has no datastore, because there is less evidence."""
 
 LIST_TIMEOUT = 120.0
-"""Seconds after which a list that is still being received counts as not answered. The proxy gives up after 60 s."""
+"""Seconds after which a list request is abandoned. The proxy gives up after 60 s."""
 MAX_CANDIDATE_REQUESTS = 100
 """Maximum number of requests for single candidates in an observation."""
 MAX_MISSING_REQUESTS = 1000
@@ -65,7 +65,7 @@ The service answers about this many in `PART_TIMEOUT`. With fewer, the 10,000 de
 not be confirmed within three settle windows.
 """
 REQUESTS_IN_FLIGHT = 2
-"""Requests of an observation in flight at once. The service answers no more per second if there are more."""
+"""Maximum number of requests of an observation in flight. More would not increase the service's throughput."""
 PART_TIMEOUT = 10.0
 """Seconds for each part of an observation other than the list."""
 MAX_QUERY_TERMS = 5000
@@ -83,7 +83,7 @@ T = TypeVar("T")
 
 
 class Reconciler:
-    """Settles launches in doubt, with what this process has observed since its first doubt."""
+    """Settles launches in doubt, using everything that this process has observed since its first doubt."""
 
     def __init__(self, journal: Journal, client: BatchClient, session: ClientSession) -> None:
         self._journal, self._client, self._session = journal, client, session
@@ -93,19 +93,19 @@ class Reconciler:
         """key -> the evidence about it."""
         self._has_datastore = True
         self._finality: dict[str, FinalityTracker] = {}
-        """rest-uid -> whether a candidate is over, according to single requests."""
+        """rest-uid -> the tracker that decides, from single requests, whether a candidate has ended."""
         self._ended: dict[str, ObservedInstance] = {}
-        """rest-uid -> what a request showed of a candidate that is over."""
+        """rest-uid -> what a request showed of a candidate that has ended."""
         self._executed: set[str] = set()
         """rest-uids of candidates that executed something according to a request. A later status may hide that."""
         self._final: set[str] = set()
-        """rest-uids of candidates that are over according to one reply: no further request is needed."""
+        """rest-uids of candidates for which one reply proved that they have ended: they need no further request."""
         self._requested_at: dict[str, float] = {}
         """rest-uid -> when a candidate was last requested."""
         self._has_policy: dict[str, bool] = {}
         """Digest of a payload -> whether it has a runtime policy."""
         self._announced: set[str] = set()
-        """Keys that the log has named as searched for."""
+        """Keys for which the log has announced a search."""
         self._reported: set[str] = set()
         """Keys that were reported as undecidable."""
         self._pause = 0.0
@@ -165,7 +165,7 @@ class Reconciler:
         Observe the service once, and settle the launches in doubt for which that is enough.
 
         Returns:
-            Launches that changed, with None; and those that will never be decided, with the verdict.
+            Launches that changed, each with None; and launches that can never be decided, each with its verdict.
         """
         in_doubt = self._journal.in_doubt()
         for record in in_doubt:
@@ -197,7 +197,7 @@ class Reconciler:
                     tasks.start_soon(conclude, record)
         if errors:
             raise errors[0]
-        # The user may have settled one by hand.
+        # The user may have called `adopt` or `forget`.
         settled = [
             (record, verdict)
             for record, verdict in settled
@@ -218,7 +218,7 @@ class Reconciler:
         return window
 
     def _announce(self, settled: Collection[str]) -> None:
-        """Log what the batch waits for: each launch once, at most once per window."""
+        """Log which launches are searched for: each launch once, at most one line per window."""
         waiting = [record for record in self._journal.in_doubt() if record.key not in settled]
         now = self._journal.clock.now()
         if now < self._quiet_until or self._announced.issuperset(record.key for record in waiting):
@@ -232,7 +232,7 @@ class Reconciler:
         )
 
     def _report(self, undecidable: Collection[tuple[LaunchRecord, Undecidable]]) -> None:
-        """Log, once for all launches concerned, which instances may be their runs, and what to do."""
+        """Log in one line which instances may be the runs of undecidable launches, and what to do."""
         new = [
             (record, verdict)
             for record, verdict in undecidable
@@ -301,7 +301,7 @@ class Reconciler:
         except Exception as error:  # raised again unless it is temporary
             if not is_transient(error, has_answered=True):
                 raise
-            log.info("cannot tell yet what became of %d starts: %s", len(in_doubt), error)
+            log.info("cannot tell yet whether %d launches were started: %s", len(in_doubt), error)
             return nothing
         listed = reply.instances
         await self._journal.note_listed(listed)
@@ -335,7 +335,7 @@ class Reconciler:
         """
         Return whether a list shows every instance that it must show.
 
-        Those that it lacks are requested until one proves to exist. Those that are deleted are noted.
+        Missing instances are requested until one proves to exist. Deleted ones are noted.
         """
         missing = [uid for uid in expected if uid not in listed]
         deleted: list[str] = []
@@ -362,7 +362,7 @@ class Reconciler:
     async def _request_candidates(
         self, wanted: Collection[str], listed: Mapping[str, ObservedInstance]
     ) -> dict[str, ObservedInstance]:
-        """Return what single requests show of candidates. The list never shows that one failed before it began."""
+        """Return what single requests show of candidates. The list never shows a failure before the first component."""
         found = {uid: self._ended[uid] for uid in wanted if uid in self._ended}
 
         async def request(uid: str) -> None:
@@ -391,7 +391,7 @@ class Reconciler:
         """
         Return what the datastore has of runs with the tokens of these launches, or with these ids.
 
-        {} if there is no datastore. None if it does not answer.
+        Empty if there is no datastore. None means that it did not answer.
         """
         terms = [(self._journal.token_of(record), "") for record in records] + [("", uid) for uid in rest_uids]
         found: dict[str, ObservedInstance] = {}
@@ -411,13 +411,13 @@ class Reconciler:
                 return None
             self._has_datastore = False
         except St4sdError as error:
-            log.info("the datastore cannot tell what became of starts: %s", error)
+            log.info("the datastore cannot be searched for runs of launches in doubt: %s", error)
             return None
         return None if scope.cancelled_caught else found
 
 
 async def _for_each(wanted: Iterable[T], work: Callable[[T], Awaitable[None]]) -> None:
-    """Do some work for each of these, a few at a time, until `PART_TIMEOUT`."""
+    """Call ``work`` for each item, a few at a time, for at most `PART_TIMEOUT`."""
     queue = iter(wanted)
 
     async def worker() -> None:
@@ -530,8 +530,8 @@ def from_status(rest_uid: str, package: str | None, status: Status) -> ObservedI
     """
     Return what the status of an instance shows.
 
-    A status cannot show that the instance executed nothing; only the datastore can. Nor can one status show that it
-    is over if only one of the two state fields is final; that takes time.
+    A status cannot show that the instance executed nothing; only the datastore can. If only one of the two state fields
+    is final, one status cannot show that it has ended either.
     """
     metadata = status.meta.user_metadata if status.meta else {}
     return ObservedInstance(
@@ -545,7 +545,7 @@ def from_status(rest_uid: str, package: str | None, status: Status) -> ObservedI
 
 
 def _may_have_executed(status: Status) -> bool:
-    # If the service cannot read the status of a run, it makes one up, which never has stages.
+    # If the service cannot read the status of a run, it returns a default one without stages.
     if status.stages or status.total_progress or status.experiment_state == "finished":
         return True
     return status.hint is None or status.hint.reason not in _MAY_PRECEDE_COMPONENTS

@@ -1,4 +1,4 @@
-"""One pass over a batch: start what is planned, watch what runs, settle what is in doubt, download what succeeded."""
+"""One pass over a batch: start planned launches, watch runs, settle doubts, and download results."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ log = logging.getLogger("st4sd_async")
 WATCH_DELAY = 0.5
 """Seconds for which new runs are collected before they are watched together."""
 BASELINE_RETRY = 5.0
-"""Seconds until the service is asked again for the list that is needed before anything is sent."""
+"""Seconds between attempts to read the list that is required before the first send."""
 RUNS_DOWNLOADED_AT_ONCE = 4
 
 _BEFORE_RUNNING = frozenset({Reason.PENDING, Reason.INITIALISING, Reason.UNSCHEDULED, Reason.UNSCHEDULABLE})
@@ -83,7 +83,7 @@ class Runner:
         self._to_watch: list[str] = []
         """Keys of launches whose runs are not watched yet."""
         self._unwatchable: set[str] = set()
-        """Keys that were reported although their runs go on. They do not count as running."""
+        """Keys that were reported although their runs continue. They do not count as running."""
         self._to_download: list[str] = []
         self._single_tasks: set[str] = set()
         """Names of running tasks of which there is at most one at a time."""
@@ -94,14 +94,14 @@ class Runner:
         self._is_read = False
         """Whether the reader waits for a result and there is none."""
         self._has_warned = False
-        """Whether the log has warned that the service cannot be reached."""
+        """Whether the warning was logged that the service cannot be reached."""
         self._scope = anyio.CancelScope()
         self.statuses: dict[str, Status] = {}
         """key -> the latest status, of launches whose runs are watched."""
         self.error: Exception | None = None
         """Why the pass ended early."""
         self.errors: dict[str, Exception] = {}
-        """key -> error of a launch, where the journal knows less."""
+        """key -> error of a launch, if it is more precise than the one in the journal."""
 
     @property
     def is_finished(self) -> bool:
@@ -113,7 +113,7 @@ class Runner:
         await self._finished.wait()
 
     async def next_settled(self) -> str | None:
-        """Return the key of the next settled launch. None means all are settled. Raises what ended the pass early."""
+        """Return the key of the next settled launch. None means that all are settled. Raises what ended the pass."""
         while not self._results:
             if self.is_finished:
                 if self.error is not None:
@@ -128,12 +128,12 @@ class Runner:
         return self._results.popleft()
 
     def take_results(self, previous: Runner) -> None:
-        """Return first what a previous pass has settled and nobody has read."""
+        """Return the unread results of a previous pass first."""
         self._results, previous._results = previous._results, self._results
         self.errors.update(previous.errors)
 
     def stop(self, error: Exception | None = None) -> None:
-        """Start nothing more. The outcomes of starts in flight are recorded within seconds."""
+        """Stop starting launches. The outcomes of starts in flight are recorded within seconds."""
         self.error = self.error or error
         self._sender.begin_shutdown()
         self._scope.cancel()
@@ -204,7 +204,7 @@ class Runner:
         self._begin(run)
 
     async def _dispatch(self) -> None:
-        """Begin the tasks for whatever is queued, again and again."""
+        """Begin tasks for queued launches until the pass ends."""
         while self._open or self._results or not self._is_read:
             self._changed = anyio.Event()
             self._send_planned()
@@ -232,7 +232,7 @@ class Runner:
         while self._planned and count >= 1:
             key = next(iter(self._planned))
             del self._planned[key]
-            # It may have been found started while it waited here, and even be planned again.
+            # In the queue it may have been found to be started, and even have been planned again.
             if self._journal.records[key].state is State.PLANNED and key not in self._in_flight:
                 self._in_flight.add(key)
                 self._begin(self._send, key)
@@ -301,7 +301,7 @@ class Runner:
         self._begin(self._watch, keys)
 
     async def _watch(self, keys: Sequence[str]) -> None:
-        """Watch runs until they are over. If one cannot be watched, it is found by bisection."""
+        """Watch runs until they have ended. If one cannot be watched, find it by bisection."""
         # A run that was taken back in the meantime has no id.
         runs = {uid: key for key in keys if (uid := self._journal.records[key].rest_uid) is not None}
         waiting: set[str] = set()
@@ -345,7 +345,7 @@ class Runner:
         return token if is_misattributed(self._journal, self._journal.records[key], rest_uid, token) else None
 
     async def _end(self, key: str, rest_uid: str, status: Status | None) -> None:
-        """Record that a run is over. Without a status the run no longer exists."""
+        """Record that a run has ended. Without a status, the run no longer exists."""
         record = self._journal.records[key]
         if record.rest_uid != rest_uid:
             return  # it was taken back
@@ -388,7 +388,7 @@ class Runner:
                 )
                 files = raise_if_strict(found, strict=True)
             except Exception as error:  # reported with the item
-                if record.state is State.SUCCEEDED:  # else it still has the files of an earlier request
+                if record.state is State.SUCCEEDED:  # otherwise it still has the files of an earlier request
                     now = journal.clock.wall()
                     await journal.replace(record, record.to_not_collected(type(error).__name__, str(error), now))
                 self._report(key, error)

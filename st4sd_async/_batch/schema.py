@@ -1,4 +1,4 @@
-"""The SQLite schema of a journal: its tables, the triggers that guard transitions, and launches as rows."""
+"""The SQLite schema of a journal: its tables, the triggers that check transitions, and launches as rows."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ CREATE TABLE IF NOT EXISTS moment (
     key TEXT, attempt INTEGER, state TEXT, since TEXT, PRIMARY KEY (key, attempt, state, since)
 ) WITHOUT ROWID
 """
-"""When launches entered which state. Added later than the other tables, so a journal may lack it."""
+"""The times at which launches entered their states. Added after the first release, so a journal may lack it."""
 MIGRATE_FORMAT_1 = (
     "ALTER TABLE item ADD COLUMN never_executed TEXT NOT NULL DEFAULT '[]'",
     "ALTER TABLE item ADD COLUMN checksum INTEGER",
@@ -137,7 +137,7 @@ def digest(content: str) -> str:
 
 
 def checksum(*values: Any) -> int:
-    """Return a checksum of texts and numbers, to find damage that SQLite does not check for."""
+    """Return a checksum of texts and numbers. It detects damage that SQLite does not."""
     return zlib.crc32(json.dumps(values).encode())
 
 
@@ -217,7 +217,7 @@ def from_row(number: int, values: Sequence[Any]) -> LaunchRecord:
             raise ValueError("its checksum does not match")
         return _parse(dict(zip(columns, values[: len(columns)], strict=True)))
     except (ValueError, TypeError, OverflowError, OSError, RecursionError) as error:
-        raise_unchained(JournalCorrupt(f"the journal has an entry {values[0]!r} that cannot be read: {error}"))
+        raise_unchained(JournalCorrupt(f"the journal's entry {values[0]!r} cannot be read: {error}"))
 
 
 def _parse(row: dict[str, Any]) -> LaunchRecord:

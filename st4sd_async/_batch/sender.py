@@ -1,4 +1,4 @@
-"""Send the launches of a batch: recorded before and after, never twice without a proof, as many at once as is good."""
+"""Send the launches of a batch. Each is recorded before and after, and never sent twice without a proof."""
 
 from __future__ import annotations
 
@@ -40,19 +40,19 @@ if TYPE_CHECKING:
 SHUTDOWN_GRACE = 5.0
 """Seconds for which starts in flight may still be answered when the batch is left early."""
 OVERLOAD_STATUSES = frozenset({429, 502, 503, 504})
-"""HTTP statuses of a service that is overloaded or away."""
+"""HTTP statuses of a service that is overloaded or unavailable."""
 LEFT_EARLY = "the batch was left before the answer came"
 
 MAX_IN_FLIGHT = 64
 """Upper bound for the starts in flight."""
 STEADY_FACTOR = 2.0
-"""An answer may take this many times as long as the quickest one; then the service keeps up."""
+"""The service keeps up if an answer takes at most this many times as long as the quickest one."""
 LATENCY_DECAY = 1.0005
 """The quickest latency grows by this factor with each answer, because a service may become slower for good."""
 MIN_PAUSE, MAX_PAUSE = 0.2, 30.0
 """Seconds without a start after an overload. The pause doubles while the overload goes on."""
 MAX_RETRY_AFTER = 300.0
-"""Seconds that the service may ask for with ``Retry-After``."""
+"""Maximum number of seconds that ``Retry-After`` is followed."""
 
 
 class AdaptiveLimiter:
@@ -77,7 +77,7 @@ class AdaptiveLimiter:
         return 0 if now < self.resume_at else max(0, int(self.limit) - in_flight)
 
     def on_answer(self, latency: float) -> None:
-        """Take note of an answer that took ``latency`` seconds."""
+        """Adjust the limit to an answer that took ``latency`` seconds."""
         self._overloads = 0
         self._quickest = min(latency, self._quickest * LATENCY_DECAY)
         if latency <= STEADY_FACTOR * self._quickest:
@@ -85,14 +85,14 @@ class AdaptiveLimiter:
 
     def on_overload(self, sent_at: float, now: float, retry_after: float | None = None) -> None:
         """
-        Take note of a 429, a 503, a time-out or a connection that failed.
+        Adjust the limit to a 429, a 503, a time-out or a failed connection.
 
         Starts that were in flight together count once.
 
         Args:
             sent_at: When the start was sent.
             now: The time.
-            retry_after: Seconds from the answer's ``Retry-After``. None means it had none.
+            retry_after: Seconds in the answer's ``Retry-After``. None means that it had none.
         """
         if sent_at >= self._halved_at:
             self.limit, self._halved_at = max(1.0, self.limit / 2), now
@@ -104,7 +104,7 @@ class AdaptiveLimiter:
 
 
 def after_error(record: LaunchRecord, error: Exception, now: float) -> LaunchRecord:
-    """Return a launch after its start failed. It is in doubt unless the error proves what happened."""
+    """Return a launch after its start failed. It is in doubt unless the error proves the outcome."""
     if isinstance(error, StartOutcomeUnknown):
         return record.to_unknown(error.reason, now)
     if isinstance(error, ConnectFailed | RateLimited | Unauthorized | ConfigError):
@@ -115,7 +115,7 @@ def after_error(record: LaunchRecord, error: Exception, now: float) -> LaunchRec
 
 
 def is_overload(error: BaseException | None) -> bool:
-    """Return whether an error is a reason to send less: the service is overloaded, or cannot be reached now."""
+    """Return whether an error means that the service is overloaded or cannot be reached, so that less must be sent."""
     if isinstance(error, StartOutcomeUnknown):
         return is_overload(error.__cause__)
     if isinstance(error, RateLimited | ServerError):
@@ -137,7 +137,7 @@ class Sender:
         self._journal, self._session = journal, session
         self.limiter = limiter
         self._experiments: dict[str, Experiment | None] = {}
-        """Identifier -> the experiment, if one of its launches was refused. None means it cannot be read."""
+        """Identifier -> the experiment, if one of its launches was refused. None means that it cannot be read."""
         self._experiments_lock = anyio.Lock()
         self._in_flight: set[anyio.CancelScope] = set()
         self._deadline = inf
@@ -153,7 +153,7 @@ class Sender:
         Send one planned launch and record the outcome.
 
         Returns:
-            The error of the start. None if it was started or not sent.
+            The error of the start. None means that it was started, or not sent.
 
         Raises:
             MissingCredentials: It was not sent.
@@ -212,7 +212,7 @@ class Sender:
         return await self._session.send_once(replace(call, bypasses_limiter=True))
 
     def _after_answer(self, record: LaunchRecord, rest_uid: str | None) -> LaunchRecord:
-        """Return a launch after its start was answered. None means that no answer came in time."""
+        """Return a launch after its start was answered. None as the id means that no answer came in time."""
         now = self._journal.clock.wall()
         if rest_uid is None:
             return record.to_unknown(LEFT_EARLY, now)
@@ -226,7 +226,7 @@ class Sender:
         return record.to_started(rest_uid, now)
 
     async def _experiment(self, identifier: str) -> Experiment | None:
-        """Return the experiment of a refused launch. It is requested once, however many launches are refused."""
+        """Return the experiment of a refused launch. It is requested once for all refused launches."""
         async with self._experiments_lock:
             if identifier not in self._experiments:
                 self._experiments[identifier] = None

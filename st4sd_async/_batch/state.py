@@ -27,7 +27,7 @@ METADATA_KEY = "st4sd-async-key"
 """Name of the token in a payload's ``metadata``. Must never change: runs of earlier versions are found by it."""
 
 _DIGEST_PREFIX = "sha256x"
-"""Prefix of the digest of a package."""
+"""Prefix of the digest of a package in the ids of its instances."""
 
 
 class State(StrEnum):
@@ -59,11 +59,11 @@ class Proof(StrEnum):
     ABSENT = "absent"
     """Its run was searched for during the settle window and does not exist."""
     BY_HAND = "by hand"
-    """The user says that it was not started."""
+    """The user declared that it was not started."""
     ENDED = "ended"
     """The user asked for another attempt after the previous one was over or refused."""
     NOT_ITS_RUN = "not its run"
-    """Its run carries the token of another launch, or its id is not a rest-uid."""
+    """Its run carries the token of another launch, or the run's id is not a rest-uid."""
 
 
 RUN_ENDS = frozenset({State.SUCCEEDED, State.FAILED, State.STOPPED, State.DELETED, State.COLLECTED})
@@ -186,7 +186,7 @@ class LaunchRecord:
         return replace(planned, candidates=(), never_executed=self.ended_unexecuted)
 
     def to_corrected(self, corrected: LaunchRecord, now: float) -> LaunchRecord:
-        """Plan it with another experiment and payload: a new attempt, or the same one if it was never sent."""
+        """Plan the launch with another experiment and payload: a new attempt, or the same one if it was never sent."""
         planned = self if self.is_unsent else self.to_planned(Proof.ENDED, now)
         return replace(planned, experiment=corrected.experiment, payload=corrected.payload)
 
@@ -196,7 +196,7 @@ class LaunchRecord:
         return replace(unknown, error_class="StartOutcomeUnknown", error=reason, candidates=())
 
     def to_unknown_without_run(self, reason: str, now: float) -> LaunchRecord:
-        """Take its run away, because the run is not its own, and put it in doubt again."""
+        """Detach the run, because it belongs to another launch, and put the launch in doubt again."""
         unknown = self._to(State.UNKNOWN, now, Proof.NOT_ITS_RUN)
         return replace(unknown, rest_uid=None, error_class="StartOutcomeUnknown", error=reason, candidates=())
 

@@ -75,9 +75,9 @@ class Problem(NamedTuple):
     """What is wrong with it, and how to fix it."""
 
 
-NOT_TAKEN = "the experiment does not take it"
+NOT_ACCEPTED = "the experiment does not accept it"
 """Problem of an entry that the experiment has no use for."""
-VALUE_NOT_TAKEN = "the experiment does not take this value"
+VALUE_NOT_ACCEPTED = "the experiment does not accept this value"
 """Problem of an entry whose value the experiment does not allow."""
 
 _PYDANTIC_ERROR = re.compile(r"^(?:\d+ validation errors? for .*|(\S.*))\n  (\S.*?)(?: \[type=.*)?$", re.MULTILINE)
@@ -88,10 +88,10 @@ _PYDANTIC_ERROR = re.compile(r"^(?:\d+ validation errors? for .*|(\S.*))\n  (\S.
 _REFUSED_ENTRIES = tuple(
     (entry, re.compile(rf"(?>(?s:.*?){pattern}"), problem)
     for entry, pattern, problem in (
-        ("variables.{}", r"Payload sets variable )(?s:(?>(.+?) = ).* has no rule)", NOT_TAKEN),
-        ("variables.{}", r"Payload variable )(?s:(?>(.+?) = ).* does not have an allowed value\.)", VALUE_NOT_TAKEN),
-        ("variables.{}", r"Payload overrides workflow variables of )\S+: (.+?)(?: - |$)", NOT_TAKEN),
-        ("data.{}", r"Payload overrides data files )(?>.*\. Filenames are \[)(.+)\]", NOT_TAKEN),
+        ("variables.{}", r"Payload sets variable )(?s:(?>(.+?) = ).* has no rule)", NOT_ACCEPTED),
+        ("variables.{}", r"Payload variable )(?s:(?>(.+?) = ).* does not have an allowed value\.)", VALUE_NOT_ACCEPTED),
+        ("variables.{}", r"Payload overrides workflow variables of )\S+: (.+?)(?: - |$)", NOT_ACCEPTED),
+        ("data.{}", r"Payload overrides data files )(?>.*\. Filenames are \[)(.+)\]", NOT_ACCEPTED),
         ("platform", r"Payload overrides parameterisation\.)\w+\.platform=(.+)", "only {} is allowed"),
     )
 )

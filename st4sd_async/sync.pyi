@@ -949,40 +949,40 @@ class Item:
     """
 
     key: str
-    """The user's name for it."""
+    """The key that the user gave it."""
     experiment: str
     """Identifier of the experiment."""
     state: str
-    """Its state: one of the names in `Batch.counts`."""
+    """Its state: one of the keys of `Batch.counts`."""
     attempt: int
     """1, plus 1 for each new attempt by `Batch.retry_failed`."""
     run: Run | None
-    """The handle on its run. None if it has no run, or if that is unknown."""
+    """The handle on its run. None means that it has no run, or that its run is unknown."""
     status: Status | None
     """
-    The final status of its run, without ``meta``. In `Batch.running` the latest status.
+    The final status of its run, without ``meta``. In `Batch.running`, the latest status.
 
-    None if the run is not over, or if no status was ever seen.
+    None means that the run has not ended, or that no status was ever seen.
     """
     error: Exception | None
     """
-    What went wrong. None if nothing did.
+    Its error. None means that it has none.
 
     `RunFailed` or `RunDeleted`: how its run ended. `StartOutcomeUnknown`: it may have been started, and is not sent
-    again before that is settled. An `APIError`: the service refused it. Any other error kept the batch from sending
-    it, from watching it or from downloading its files.
+    again before that is settled. An `APIError`: the service refused it. Any other error prevented sending it, watching
+    it or downloading its files.
     """
     files: tuple[Path, ...]
-    """Paths of the downloaded files. () if none were downloaded or requested."""
+    """Paths of the downloaded files. Empty if none were downloaded."""
     never_executed: tuple[str, ...]
     """
-    rest-uids of instances that may come from a start of this launch whose answer was lost, and that ended or were
-    deleted before they executed anything. () if there are none. They may be deleted.
+    rest-uids of instances that may come from a start of this launch whose answer was lost. They ended or were deleted
+    before they executed anything, so you may delete them.
     """
 
 class Run:
     """
-    A handle on one instance: an id and a client, no data. As `st4sd_async.Run`, with methods that block.
+    A handle on one instance: an id and a client, no data. Like `st4sd_async.Run`, with blocking methods.
 
     Runs with the same rest-uid are equal. ``str(run)`` is the rest-uid, from which ``client.run(rest_uid)`` makes the
     handle again, in this process or another.
@@ -1084,7 +1084,7 @@ _RunLike = Run | str
 
 class Batch:
     """
-    Many launches and their results, in a durable journal. As `st4sd_async.Batch`, with methods that block.
+    Start many launches, and keep their outcomes in a durable journal. Like `st4sd_async.Batch`, with blocking methods.
 
         with client.batch("campaign.db") as batch:
             batch.add(launches)
@@ -1092,8 +1092,8 @@ class Batch:
                 print(item.key, item.run, item.status, item.error)
             print(batch.counts)
 
-    A batch may be used from several threads: one runs it while others add launches or read its state. When the block
-    ends, nothing more is started, and requests in flight have a few seconds to be answered. Runs continue.
+    Several threads may use a batch: one runs it while others add launches or read its state. Leaving the block stops
+    starting launches and waits a few seconds for the answers to starts in flight. Runs continue.
     """
 
     def __enter__(self) -> Self:
@@ -1109,17 +1109,17 @@ class Batch:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Start nothing more, record the results of requests in flight, and close the journal."""
+        """Stop starting launches, record the outcomes of starts in flight, and close the journal."""
 
     def _repr_html_(self) -> str: ...
     def _repr_pretty_(self, printer: Any, cycle: bool) -> None: ...
     def add(self, launches: Iterable[Launch]) -> int:
         """
-        Add launches to the journal. `run` starts them, also if it is running already.
+        Add launches to the journal. `run` starts them, even if it is already running.
 
-        A launch that was added before is left as it is. So a key is started once, however often and by however many
-        tasks it is added. Files are read now. Credentials in payloads, and all ``environmentVariables``, are not
-        written: add the launches again in each process that is to start them.
+        A launch that was added before is left as it is. So a key is started once, however often it is added. Files are
+        read now. Credentials in payloads, and all ``environmentVariables``, are not written to the journal: add the
+        launches again in each process that starts them.
 
         Args:
             launches: Any number of launches.
@@ -1136,17 +1136,17 @@ class Batch:
 
     def adopt(self, key: str, rest_uid: str) -> None:
         """
-        Declare that a launch in doubt was started, and that this is its run.
+        Declare that a launch in doubt was started as this run.
 
         Raises:
             UnknownRun: The run does not exist.
-            ValueError: The launch is not in doubt, or the run was started for something else or belongs to another
-                launch.
+            ValueError: The launch is not in doubt, its experiment or metadata differs from that of the run, or the run
+                belongs to another launch.
         """
 
     def cancel(self) -> int:
         """
-        Start nothing more, and stop and delete all runs that are not over.
+        Stop starting launches, and stop and delete all runs that have not ended.
 
         Launches that were not started stay planned, and launches in doubt stay in doubt.
 
@@ -1162,14 +1162,14 @@ class Batch:
         """
         Number of launches in each state.
 
-        ``planned``: not started yet. ``sending``: being started. ``unknown``: it is unknown whether it was started;
-        its run is searched for. ``refused``: the service refused it. ``started``: its run is not over. ``succeeded``,
-        ``failed``, ``stopped``, ``deleted``: how its run ended. ``collected``: it succeeded, and its files were
-        downloaded.
+        ``planned``: not started yet. ``sending``: being started. ``unknown``: in doubt, because its start had no clear
+        answer; the batch searches for its run. ``refused``: the service refused it. ``started``: its run has not ended.
+        ``succeeded``, ``failed``, ``stopped``, ``deleted``: how its run ended. ``collected``: it succeeded, and its
+        files were downloaded.
         """
 
     def failures(self) -> list[Item]:
-        """Return the launches with an error: refused, failed, stopped, deleted, in doubt, or not all downloaded."""
+        """Return the launches with an error: refused, failed, stopped, deleted, in doubt, or partly downloaded."""
 
     def forget(self, key: str) -> None:
         """
@@ -1190,13 +1190,13 @@ class Batch:
         Each bar shows a time span that this batch recorded as it happened, by the clock of this machine:
 
         - *not started*: since it was added, or planned again;
-        - *in doubt*: sent, and unknown whether it was started;
+        - *in doubt*: sent, but not known to be started;
         - *waiting*: since the service accepted its start, until its run was seen to begin;
         - the colour of its outcome, or of *in progress*: since then, until the batch learned of the end.
 
-        Nothing is guessed. If the beginning of a run was not seen, because it was quick or no process watched it,
-        one paler bar spans from its start to its end. Launches of older versions of this package have no bars. The
-        batch learns of changes some time after they happened: see `Client.watch_many`. A cross is a refused launch.
+        Nothing is guessed. If the batch did not see a run begin, one paler bar spans from its start to its end.
+        Launches of older versions of this package have no bars. The batch learns of changes with a delay: see
+        `Client.watch_many`. A cross is a refused launch.
 
         Args:
             axes: Where to draw. None means a new figure of `matplotlib.pyplot`.
@@ -1209,8 +1209,8 @@ class Batch:
         """
         Return the measured properties of the runs in one table.
 
-        It is the table of `Client.properties` with the column ``key`` in front of ``rest-uid``. Runs that have no
-        properties, or not yet, are in its ``problems``, by rest-uid.
+        This is the table of `Client.properties` with a column ``key`` before ``rest-uid``. Its ``problems`` has the
+        runs without properties, by rest-uid.
         """
 
     def retry_failed(self, corrected: Iterable[Launch] = ...) -> int:
@@ -1220,12 +1220,12 @@ class Batch:
         The runs of earlier attempts are left as they are.
 
         Args:
-            corrected: Launches with another experiment or payload for the new attempt, matched by key. They may also
-                correct launches that were not sent yet, unless `run` is running. Launches that are neither failed nor
-                unsent are ignored, so this may be the complete list that is passed to `add` afterwards.
+            corrected: Launches with another experiment or payload for the new attempt, matched by key. They also
+                correct launches that were not sent yet, unless `run` is running. All others are ignored, so you may
+                pass the complete list that you pass to `add` afterwards.
 
         Returns:
-            The number of launches that are planned again or were corrected. `run` starts them.
+            The number of launches that were planned again or corrected. `run` starts them.
 
         Raises:
             InvalidPayload: A payload is invalid. Nothing is planned.
@@ -1233,24 +1233,24 @@ class Batch:
 
     def run(self, outputs: Iterable[str] | None = None, to: str | os.PathLike[str] | None = None) -> Generator[Item]:
         """
-        Start, watch and settle all launches, and yield each one when it is settled.
+        Start all launches, watch their runs, and yield each launch when it is settled: nothing is left to do for it.
 
         Launches that an earlier process settled are not yielded; see `items`. A launch in doubt is yielded with
         `StartOutcomeUnknown` if nothing can be proven, and is searched for again by the next call. If a run cannot be
         read for a minute, its launch is yielded with `DecodeError`, stays ``started``, and no longer counts as running.
 
-        A launch may be yielded twice: after `StartOutcomeUnknown`, if its outcome is found while other launches are
-        searched for; and if an adopted run turns out to belong to another launch, which puts both in doubt again.
+        A launch may be yielded twice. This happens after `StartOutcomeUnknown`, if its outcome is found later in the
+        same call. It also happens if an adopted run turns out to belong to another launch: both are in doubt again.
 
-        Launches may be added while it runs. Leaving the loop starts nothing more, and runs go on. The service may be
-        unavailable for any time. A second call ends the first.
+        Launches may be added during the loop. Leaving the loop stops starting launches, and runs continue. The loop
+        survives an outage of the service of any length. A second call ends the first.
 
         Args:
             outputs: Key-outputs to download of each run that succeeds. None means no downloads.
             to: Folder for the downloads. Each key gets its own folder in it, named after the key. A key gets a hashed
                 name if it has characters other than letters, digits and ``.``, ``_``, ``-``, or differs from another
-                key only by case. `Item.files` has the paths. The folder may be a link; a link in place of the folder
-                of a key is not followed.
+                key only by case. `Item.files` has the paths. The folder may be a symbolic link; the folder of a key may
+                not.
 
         Raises:
             Unauthorized: The credentials were refused and could not be renewed.
@@ -1261,7 +1261,7 @@ class Batch:
 
     @property
     def running(self) -> list[Item]:
-        """The launches whose runs `run` is watching, each with its latest status. One without a status is missing."""
+        """The launches whose runs `run` is watching, with their latest statuses. Runs without a status are left out."""
 
 class Client:
     """
@@ -1272,19 +1272,19 @@ class Client:
             status = run.wait(check=True)
 
     It has the methods of `st4sd_async.Client`, with the same arguments and results. An asynchronous client does the
-    work, in an event loop in its own thread. So this one can be used where another event loop runs, as in a notebook,
-    and from many threads at once. Iterators passed as arguments are read before the call.
+    work, in an event loop in its own thread. So the blocking client works where another event loop runs, as in a
+    notebook, and many threads may use it at once. Iterators passed as arguments are read before the call.
 
-    Entering proves the login. Without ``with``, the first call does, and `close` closes the client; otherwise it is
-    closed by the garbage collector or when the interpreter exits.
+    Entering the ``with`` block checks the login. Without ``with``, the first call checks it, and `close` closes the
+    client. A client that is not closed is closed by the garbage collector or when the interpreter exits.
 
-    Ctrl-C, like any exception that interrupts the waiting thread, cancels the call. The client can still be used. A
-    start that is cancelled after it was sent may have arrived: the call waits up to a second for the answer, then logs
-    a warning and adds a note to the exception, with the rest-uid or how to look for the instance.
+    Ctrl-C, like any exception that interrupts the waiting thread, cancels the call. The client can still be used. If a
+    start is cancelled after it was sent, the service may have received it. The call waits up to a second for the
+    answer, then logs a warning and adds a note to the exception: the rest-uid, or how to find the instance.
 
     Args:
         url: Address of the deployment, with or without ``/rs`` at its end.
-        api_key: API key, sent as a bearer; wins over ``auth_token``.
+        api_key: API key, sent as a bearer token. Takes precedence over ``auth_token``.
         auth_token: Token from ``<url>/authorisation/token``, sent as a cookie.
         config: All other settings. None means the defaults of `Config`. Callables in it, such as ``progress``, are
             called in the event loop and must not use this client.
@@ -1320,7 +1320,7 @@ class Client:
     ) -> None: ...
     def __enter__(self) -> Self:
         """
-        Open the connections and, unless ``Config.validate`` is False, prove the login with ``GET url-map/``.
+        Open the connections and, unless ``Config.validate`` is False, check the login with ``GET url-map/``.
 
         Raises:
             Unauthorized: The credentials are missing or refused.
@@ -1345,7 +1345,7 @@ class Client:
         """
         Close the connections, including those of clients made by `with_options`. Runs continue.
 
-        Calls that other threads wait for are cancelled. A closed client stays closed; closing it again does nothing.
+        Calls in other threads are cancelled. A closed client cannot be reopened; closing it again has no effect.
         """
 
     def csv(
@@ -1660,10 +1660,10 @@ class Client:
 
     def open(self) -> Self:
         """
-        Open the connections now, as ``with`` does. Otherwise the first call of any other method does.
+        Open the connections now, as ``with`` does. Otherwise the first call of any method opens them.
 
         Returns:
-            This client. If it is open, nothing happens.
+            This client. Opening an open client has no effect.
 
         Raises:
             Unauthorized, DecodeError: As ``with``.

@@ -1,1 +1,1 @@
-"""Live display, progress bars and time line. Draws cards and rows; knows neither `Client` nor `Batch`."""
+"""Live display, progress bars and time line. They draw cards and rows, and do not import `Client` or `Batch`."""

@@ -1,5 +1,5 @@
 """
-A live display of runs, launches or tasks: which rows and counts are drawn, in which order, and how often.
+A live display of runs, launches or tasks. It decides which rows and counts to draw, in which order, and how often.
 
 The same display serves notebooks, terminals and log files. `LiveDisplay` decides what to draw; a `Surface` draws it.
 """
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("st4sd_async")
 
 URGENCY = (Tone.BAD, Tone.STUCK, Tone.QUIET, Tone.BUSY, Tone.WAITING, Tone.GOOD)
-"""The order in which rows are shown if there is no room for all."""
+"""The order in which rows are shown if not all of them fit."""
 
 
 @dataclass(frozen=True)
@@ -34,11 +34,11 @@ class Row:
 
     name: str
     badge: Badge
-    """The state it is counted by."""
+    """The state under which it is counted."""
     details: tuple[Cell, ...] = ()
     """Further cells, in the order of the display's columns."""
     reason: str = ""
-    """Why it failed or waits; "" if its state says it all."""
+    """Why it failed or waits; "" if its state is enough."""
 
 
 class Surface(Protocol):
@@ -53,7 +53,7 @@ class Surface(Protocol):
         """Replace the previous drawing with the current one."""
 
     def close(self, footer: str, /) -> None:
-        """Keep the last drawing, with a note below it; "" for none."""
+        """Keep the last drawing, with a note below it; "" means no note."""
 
 
 class LiveDisplay:
@@ -63,10 +63,10 @@ class LiveDisplay:
     Args:
         noun: What a row stands for, such as ``run``.
         columns: Headers: name, state and details.
-        surface: Where to draw. None means nowhere.
-        count: Returns how many are in which state, if there are more than the rows. None means the rows are counted.
-        running: Returns rows that are shown only as long as it returns them.
-        single: Returns the card to draw instead, or None to draw rows.
+        surface: Where to draw. None means not at all.
+        count: Returns the number in each state, if not all have a row. None means that the rows are counted.
+        running: Returns temporary rows, which are shown only while it returns them.
+        single: Returns a card to draw instead of rows, or None.
     """
 
     def __init__(
@@ -124,7 +124,7 @@ class LiveDisplay:
         Return the rows as a table.
 
         If there are more than ``most_rows``, the table has the most urgent ones, the newest first, and counts the
-        others. Rows with bad news then leave at least half of the room to runs in progress.
+        others. Rows of failed or stuck runs then leave at least half of the space to runs in progress.
         """
         if self._single() is not None:
             return None
@@ -138,7 +138,7 @@ class LiveDisplay:
         return self._table_of(shown, f"... and {len(hidden):,} more: {states}")
 
     def overview(self) -> Table | None:
-        """Return a table with a row for each, or, if they are many, with a row for all that are alike."""
+        """Return a table with a row for each; if there are many, equal states share a row."""
         rows = self._all_rows()
         if len(rows) <= MAX_ROWS:
             return self.table(MAX_ROWS)
@@ -157,7 +157,7 @@ class LiveDisplay:
             self.draw()
 
     def close(self) -> None:
-        """Draw what is not drawn yet, and release the surface."""
+        """Draw pending changes, and release the surface."""
         if self._surface is not None and (self._changed.is_set() or self._surface.shows_time):
             self.draw()
         if self._surface is not None:
@@ -191,7 +191,7 @@ class LiveDisplay:
     def _call(self, draw: Callable[[], None]) -> None:
         try:
             draw()
-        except Exception:  # the work that is shown goes on
+        except Exception:  # the displayed work continues
             log.warning("the display failed and is no longer updated", exc_info=True)
             surface, self._surface = self._surface, None
             if surface is not None:

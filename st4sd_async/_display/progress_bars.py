@@ -1,4 +1,4 @@
-"""Progress of downloads, batches and waits, shown without any code of the user's."""
+"""Progress bars for downloads, batches and waits."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ if TYPE_CHECKING:
 
 class ProgressBars:
     """
-    Shows the progress of downloads, batches and waits, each on a row of its own. Is a `Progress`.
+    Shows the progress of downloads, batches and waits, each in its own row. Implements `Progress`.
 
         client = Client("https://st4sd.example", config=Config(progress=ProgressBars()))
 
-    A notebook or a terminal shows a table that is updated in its place (a terminal needs rich, which the extra
-    ``cli`` installs). Elsewhere, lines on standard error report what began and what ended.
+    A notebook or a terminal shows a table that is updated in place. In a terminal this needs rich, which the extra
+    ``cli`` installs. Elsewhere, lines on standard error report when work begins and ends.
     """
 
     def __init__(self) -> None:

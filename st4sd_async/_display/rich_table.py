@@ -26,8 +26,8 @@ def rich_table(
     Args:
         columns: Headers, printable.
         rows: Cells, printable.
-        width: Columns of the terminal: each row then takes one line, and its last cell is cut to the room that is
-            left. None means cells are folded.
+        width: Columns of the terminal. Each row then takes one line, and its last cell is cut to the remaining space.
+            None means that cells are wrapped.
         numbers: Indices of the columns that are aligned to the right.
         is_ascii: Whether the terminal cannot show an ellipsis.
     """

@@ -17,15 +17,15 @@ if TYPE_CHECKING:
     from .._util.clock import Clock
 
 STOPPED = "display stopped; the runs go on, call show() again to follow them"
-"""What is written below a display that ends before its runs do."""
+"""The note below a display that ends before its runs."""
 NEEDS_NO_REASON = {Reason.PENDING, Reason.INITIALISING}
-"""Hints that say no more than the state does."""
+"""Reasons that add nothing to the state."""
 WAITS_FOR_RESOURCES = {*NEEDS_NO_REASON, Reason.UNSCHEDULED, Reason.WAITING_ON_RESOURCE}
-"""Hints of runs that will start without help."""
+"""Reasons of runs that will start without any action."""
 
 
 class NamedRun(Protocol):
-    """A run, known by its rest-uid."""
+    """A run, identified by its rest-uid."""
 
     @property
     def id(self) -> str: ...
@@ -38,7 +38,7 @@ def run_row(name: str, status: Status) -> Row:
 
 
 def reason_of(status: Status) -> str:
-    """Return why a run waits or failed; "" if its state says it all."""
+    """Return why a run waits or failed; "" if its state is enough."""
     hint = status.hint
     if hint is None or hint.reason in NEEDS_NO_REASON:
         return ""
@@ -50,7 +50,7 @@ async def show(
     rest_uids: Sequence[str], changes: AsyncGenerator[tuple[NamedRun, Status]], clock: Clock
 ) -> list[Status]:
     """
-    Show runs until all are over, and return their final statuses in the order given; see `Client.show`.
+    Show runs until all have ended, and return their final statuses in the order given; see `Client.show`.
 
     Args:
         rest_uids: The runs.
@@ -74,7 +74,7 @@ async def show(
             async for run, status in changes:
                 statuses[run.id] = status
                 display.update(run_row(run.id, status))
-        except UnknownRun:  # nothing goes on
+        except UnknownRun:  # no run continues
             display.footer = ""
             raise
         display.footer = ""

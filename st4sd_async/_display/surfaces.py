@@ -29,7 +29,7 @@ LOG_ROWS = 12
 MIN_ROWS = 3
 """Rows that are drawn however small the terminal is."""
 NARROW = 72
-"""Columns of a terminal below which the details are left out, to keep room for the reasons."""
+"""Columns of a terminal below which details are omitted, to leave space for the reasons."""
 MIN_REASON_WIDTH = 16
 """Minimum width of a reason in columns; if there is less room, it is left out."""
 BAR_WIDTH = 10
@@ -52,7 +52,7 @@ SIGNS = {
     Tone.BUSY: "\N{MEDIUM SHADE}",
     Tone.WAITING: ".",
 }
-"""Tone -> character of the bar of all rows, which is readable without colours; in the order of the bar."""
+"""Tone -> its character in the overall bar, which is readable without colours; in the order of the bar."""
 ASCII_SIGNS = {**SIGNS, Tone.GOOD: "#", Tone.BUSY: "-"}
 
 
@@ -186,7 +186,7 @@ class Terminal:
 
 
 def drawing(display: LiveDisplay, options: ConsoleOptions, elapsed: str) -> RenderableType:
-    """Return the display fitted to the size of a terminal; every text of it is printable."""
+    """Return the display, fitted to the size of a terminal. All of its text is printable."""
     from rich.console import Console, Group
     from rich.text import Text
 
@@ -241,7 +241,7 @@ def _bar_of_all(parts: Iterable[tuple[int, Badge]], width: int, signs: Mapping[T
 
 
 def _fitted(table: Table, width: int, *, is_ascii: bool) -> RenderableType:
-    """Return a table without the details if the terminal is narrow, and without the reasons if no room is left."""
+    """Return a table without details if the terminal is narrow, and without reasons if no space is left."""
     from .rich_table import rich_table, width_of
 
     columns, rows = list(table.columns), [list(map(_cell, row)) for row in table.rows]

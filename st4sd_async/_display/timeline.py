@@ -1,4 +1,4 @@
-"""The time line of a batch: a bar for each recorded state of a launch, and nothing guessed in between."""
+"""The time line of a batch: one bar for each recorded state of a launch. Gaps are not filled by guesses."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 WAITING, IN_PROGRESS = "waiting", "in progress"
 MAX_LABELS = 40
-"""Launches up to which each bar is labelled with its key."""
+"""Maximum number of launches whose bars are labelled with their keys."""
 MAX_LABEL_LENGTH = 30
 """Characters of a key in a label."""
 LANE_INCHES, MIN_FIGURE_INCHES, MAX_FIGURE_INCHES = 0.24, 2.4, 9.0
@@ -54,7 +54,7 @@ _OUTCOMES = {
 
 
 class Transition(Protocol):
-    """When a launch came into a state, or its run into ``running``."""
+    """When a launch entered a state, or its run began (``running``)."""
 
     @property
     def attempt(self) -> int: ...
@@ -77,7 +77,7 @@ class Span:
 
 
 def spans(transitions: Iterable[Transition], now: float) -> list[Span]:
-    """Return the bars of a launch; what is not over lasts until now."""
+    """Return the bars of a launch. The last bar extends to now unless its state is final."""
     attempts: dict[int, list[Transition]] = {}
     for transition in transitions:
         attempts.setdefault(transition.attempt, []).append(transition)

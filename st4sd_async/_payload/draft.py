@@ -1,4 +1,4 @@
-"""A start payload to fill in that knows what its experiment allows."""
+"""A start payload to fill in, checked against its experiment."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self, overload
 
 from .._api.experiments import get_call
 from .._errors import (
-    NOT_TAKEN,
+    NOT_ACCEPTED,
     DecodeError,
     ExtraInputs,
     InvalidPackage,
@@ -39,14 +39,14 @@ class Option:
     choices: tuple[str, ...] | None = None
     """The values that are allowed. None means any."""
     default: str | None = None
-    """Its value if it is not set. None means that of the platform."""
+    """Its value if it is not set. None means the platform's default."""
     defaults: Mapping[str, str] = field(default_factory=dict)
-    """Its value on each platform if it is not set, as far as the registry knows it."""
+    """Its default on each platform, if the registry has one."""
 
 
 class Part(MutableMapping[str, Any]):
     """
-    One part of a draft, name -> value. It rejects names and values that the experiment does not allow.
+    One part of a draft: a mapping of name -> value that rejects what the experiment does not allow.
 
     Attributes:
         allowed: The names that are allowed.
@@ -59,7 +59,7 @@ class Part(MutableMapping[str, Any]):
         Args:
             field: Name of the payload field.
             allowed: The names that are allowed.
-            check: Returns what is wrong with a value, or None.
+            check: Returns the problem of a value. None means that the value is valid.
             error: The error to raise for a name that is not allowed.
         """
         self._field = field
@@ -81,7 +81,7 @@ class Part(MutableMapping[str, Any]):
     def _check(self, name: str, value: Any) -> None:
         entry = f"{self._field}.{name}"
         if name not in self.allowed:
-            raise self._error.before_sending([Problem(entry, _not_taken(name, self.allowed))], [str(name)])
+            raise self._error.before_sending([Problem(entry, _not_accepted(name, self.allowed))], [str(name)])
         problem = self._find_problem(name, value)
         if problem:
             raise InvalidPayload.before_sending([Problem(entry, problem)], [name])
@@ -124,16 +124,16 @@ class _PartAttribute:
 @document_fields
 class Draft(PayloadSource):
     """
-    A start payload to fill in. It rejects at once what the experiment does not allow, and names what it does.
+    A start payload to fill in. Names and values that the experiment does not allow are rejected at once, and the error
+    lists the allowed ones.
 
         draft = await client.draft("demo:latest")
         draft.inputs["molecules.csv"] = Path("molecules.csv")
         draft.variables["scale"] = 2
         run = await client.start(draft)
 
-    A whole part can be assigned too, under the same checks: ``draft.variables = {"scale": 2}``. A draft is made from
-    the definition of an experiment and starts exactly that version of it. It must not be shared between tasks while
-    it is being filled in.
+    A whole part can be assigned too, under the same checks: ``draft.variables = {"scale": 2}``. A draft belongs to one
+    version of an experiment, and starts exactly that version. Do not share a draft between tasks while filling it in.
     """
 
     __slots__ = ("_parts", "_platform", "_s3", "identifier", "options", "platforms")
@@ -149,7 +149,7 @@ class Draft(PayloadSource):
         registry, parameterisation = experiment.metadata.registry, experiment.parameterisation
         options = parameterisation.execution_options
         if not registry.digest:
-            problem = f"{experiment.name!r} was fetched without the facts of its registry, such as its inputs"
+            problem = f"{experiment.name!r} was fetched without its registry metadata, such as its inputs"
             raise InvalidPackage(f"{problem}: get it with with_registry=True")
         self.identifier = experiment.identifier
         """``name@digest`` of the experiment."""
@@ -187,7 +187,7 @@ class Draft(PayloadSource):
 
     def use(self, staged: Staged) -> None:
         """
-        Fill in uploaded files, each as the input or data file of its name, and their bucket.
+        Fill in uploaded files, each as the input or data file of the same name, and their bucket.
 
         Raises:
             ExtraInputs: The experiment has no file of one of the names. Nothing was filled in.
@@ -205,7 +205,7 @@ class Draft(PayloadSource):
 
     def filled(self, more: Mapping[str, Any] | None = None) -> StartPayload:
         """
-        Return the payload, ready to be started.
+        Return the payload, ready to start.
 
         Args:
             more: Other fields in the service's documented form, such as ``metadata``, ``s3`` or ``volumes``. None
@@ -229,7 +229,7 @@ class Draft(PayloadSource):
         } | ({} if self._s3 is None else {"s3": self._s3})
         duplicates = sorted(set(own) & set(more or {}))
         if duplicates:
-            raise ValueError(f"{duplicates} are filled in on the draft itself: leave them out here")
+            raise ValueError(f"{duplicates} are set on the draft itself: leave them out here")
         return validate_payload({**{name: value for name, value in own.items() if value}, **(more or {})}, StartPayload)
 
     def _variable_problem(self, name: str, value: Any) -> str | None:
@@ -246,7 +246,7 @@ class Draft(PayloadSource):
 
 
 async def fetch_draft(session: ClientSession, experiment: str | Experiment) -> Draft:
-    """Return a draft for an experiment, which is fetched if only its identifier is given; see `Client.draft`."""
+    """Return a draft for an experiment. Fetch the experiment if only its identifier is given. See `Client.draft`."""
     if isinstance(experiment, Experiment):
         return Draft(experiment)
     if not isinstance(experiment, str):
@@ -254,7 +254,7 @@ async def fetch_draft(session: ClientSession, experiment: str | Experiment) -> D
     call = get_call(experiment)
     known = await session.send(call)
     if not known.metadata.registry.digest:
-        problem = "an experiment without the facts of its registry"
+        problem = "an experiment without its registry metadata"
         raise DecodeError("GET", f"{session.url}{RUNTIME_PATH}{call.path}", problem, path="metadata.registry")
     return Draft(known)
 
@@ -282,7 +282,7 @@ def _platforms(experiment: Experiment) -> tuple[str, ...]:
 
 def _file_problem(name: str, value: Any) -> str | None:
     if isinstance(value, FileContent) and value.name != name:
-        return f"the file would be called {value.name!r}: set targetFilename={name!r}"
+        return f"the experiment would see the file as {value.name!r}: set targetFilename={name!r}"
     if isinstance(value, FileContent | str | bytes | bytearray | Path) or hasattr(value, "to_csv"):
         return None
     expectation = "a file needs contents (text, bytes, a Path or a DataFrame) or a FileContent that says where they are"
@@ -293,7 +293,7 @@ def _file(name: str, value: Any) -> FileContent:
     return value if isinstance(value, FileContent) else FileContent(filename=name, content=value)
 
 
-def _not_taken(name: object, allowed: Collection[str]) -> str:
-    """Return the problem of an entry that the experiment does not take, with the entries that it takes."""
-    suggestion = did_you_mean(name, allowed) if isinstance(name, str) else f": its name is a text, not {name!r}"
-    return f"{NOT_TAKEN}, only {sorted(allowed)}{suggestion}"
+def _not_accepted(name: object, allowed: Collection[str]) -> str:
+    """Return the problem of an entry that the experiment does not accept, with the accepted entries."""
+    suggestion = did_you_mean(name, allowed) if isinstance(name, str) else f": names must be strings, not {name!r}"
+    return f"{NOT_ACCEPTED}, only {sorted(allowed)}{suggestion}"

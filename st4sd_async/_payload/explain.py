@@ -1,4 +1,4 @@
-"""Explain entry by entry why a start was refused, if the service only says it in words: the experiment knows."""
+"""Explain entry by entry why a start was refused, by the definition of its experiment."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ async def explain(
     error: InvalidPayload, prepared: Prepared, get_experiment: Callable[[], Awaitable[Experiment | None]]
 ) -> None:
     """
-    Add to a refusal which entries of the payload the experiment does not accept, and which may have been meant.
+    Add to a refusal the entries of the payload that the experiment does not accept, with suggestions.
 
     The refusal is left as it is if its message names no entry, or if the experiment cannot be fetched.
 
@@ -33,7 +33,7 @@ async def explain(
     """
     if not parse_refused_entries(error.message):
         return
-    with suppress(Exception):  # the refusal must reach the caller, whatever fails here
+    with suppress(Exception):  # an error here must not hide the refusal
         experiment = await get_experiment()
         if experiment is None:
             return
@@ -47,7 +47,7 @@ def _redacted(problems: Iterable[Problem], secrets: tuple[str, ...]) -> list[Pro
 
 
 def _unacceptable(draft: Draft, body: Mapping[str, Any]) -> Iterator[Problem]:
-    """Yield the problems that arise when a draft is filled in with a payload."""
+    """Yield the problems found by filling in a draft with a payload."""
     entries: list[tuple[Part, str, Any]] = [
         (draft.variables, name, value) for name, value in (body.get("variables") or {}).items()
     ]

@@ -26,11 +26,11 @@ PLATFORM = "default"
 _COMPONENT = re.compile(r"stage\d+\.[\w.-]+$")
 
 Located = tuple[str, str]
-"""Where a problem is, and what it is."""
+"""The location of a problem, and its description."""
 
 
 def check(definition: dict[str, Any], variables: Mapping[str, str]) -> dict[str, Any]:
-    """Return the answer to a request."""
+    """Check a definition and return the answer."""
     flowir = importlib.import_module("experiment.model.frontends.flowir")
     is_dsl = "entrypoint" in definition or "workflows" in definition
     try:
@@ -40,7 +40,7 @@ def check(definition: dict[str, Any], variables: Mapping[str, str]) -> dict[str,
         converted = concrete.raw() if is_dsl else None
         if not problems:
             problems = [*find_planning_problems(flowir, concrete, variables)]
-    except Exception as error:  # the libraries raise many kinds, and each means that the definition is invalid
+    except Exception as error:  # the libraries raise errors of many classes; each means that the definition is invalid
         return {"problems": problems_of(error), "flowir": None}
     return {"problems": [*dict.fromkeys(problems)], "flowir": None if problems else converted}
 
@@ -56,21 +56,21 @@ def convert_dsl(definition: Mapping[str, Any], variables: Mapping[str, str]) -> 
 
 
 def find_planning_problems(flowir: Any, concrete: Any, variables: Mapping[str, str]) -> Iterator[Located]:
-    """Yield why the components cannot be ordered, or not be replicated with the variables that the start sets."""
+    """Yield problems that prevent ordering the components, or replicating them with the variables of the start."""
     for stage in range(concrete.get_stage_number()):
         for name, value in variables.items():
             concrete.set_platform_stage_variable(stage, name, value, platform=PLATFORM)
     if cycle := find_cycle(flowir.FlowIR, concrete):
         yield f"{cycle[0]}.references", f"the components wait for each other: {' <- '.join(cycle)}"
         return
-    # Errors are left to the second check: only replicas have the variable "replica".
+    # Ignore errors here, because only replicas have the variable "replica". The second check reports them.
     replicas = concrete.replicate(PLATFORM, ignore_errors=True)
     for error in flowir.FlowIRConcrete(replicas, PLATFORM, {}).validate():
         yield from problems_of(error)
 
 
 def find_cycle(flowir: Any, concrete: Any) -> list[str]:
-    """Return components of which each refers to the next, with the first repeated at the end; [] if there are none."""
+    """Return a cycle: components that each refer to the next, the first repeated at the end. Empty if there is none."""
     producers: dict[str, list[str]] = {}
     for stage, name in sorted(concrete.get_component_identifiers(True)):
         references = concrete.get_component((stage, name)).get("references") or []
@@ -104,7 +104,7 @@ def problems_of(error: Any) -> list[Located]:
 
 
 def conversion_errors(error: Any) -> list[Any]:
-    """Return the errors that name a value, out of those of a component whose values have wrong types."""
+    """Return the errors that name a value, among the errors of a component with values of wrong types."""
     errors = getattr(error, "errors", None)
     return [each for each in errors if hasattr(each, "field_route")] if isinstance(errors, list) else []
 

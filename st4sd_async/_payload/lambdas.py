@@ -31,7 +31,7 @@ from .prepare import Prepared, build_body, serialise, validate_payload
 MAX_PARALLEL_CHECKS = 2
 """Processes that check definitions at the same time. Each takes half a second of a processor and 50 MB."""
 CHECK_TIMEOUT = 60.0
-"""Seconds after which a check is given up."""
+"""Seconds after which a check is abandoned."""
 DISTRIBUTION = "st4sd-runtime-core"
 """The distribution with the orchestrator's libraries."""
 DEFINITION_FIELD = "lambdaFlowIR"
@@ -59,11 +59,11 @@ async def prepare_lambda(
     Args:
         definition: FlowIR or DSL 2.0 as a mapping, as YAML or in a file; or a whole payload.
         payload: The other fields of the payload, unless ``definition`` is a whole payload.
-        validate: Whether to check the definition here. None means if the libraries are installed.
+        validate: Whether to check the definition here. None means yes if the libraries are installed.
 
     Raises:
         InvalidPayload: The payload is invalid; `InvalidFlowIR` if its definition is.
-        ConfigError: The definition is to be checked, and cannot be.
+        ConfigError: ``validate`` is True, and the definition cannot be checked.
         ImportError: The definition is YAML, and PyYAML is not installed.
     """
     start = validate_payload(_whole_payload(definition, payload), LambdaPayload)
@@ -102,7 +102,7 @@ def _whole_payload(definition: object, payload: Mapping[str, Any] | None) -> Any
 
 
 def _check_spelling(definition: Mapping[Any, Any]) -> None:
-    """Raise an error if a mapping that could be a payload looks like a definition with misspelt fields."""
+    """Raise an error if a mapping looks like a definition with misspelt fields, not like a payload."""
     matches = {name: closest_match(str(name), (COMPONENTS_FIELD, *DSL_FIELDS)) for name in definition}
     problems = [Problem(str(name), f"{DID_YOU_MEAN} {match!r}?") for name, match in matches.items() if match]
     if problems:
@@ -123,7 +123,7 @@ async def _read_definition(definition: Mapping[str, Any] | str | Path) -> Mappin
 
 
 def _parse(source: str | Path) -> tuple[Any, str]:
-    """Return the contents of YAML, or of a file of it, and why it cannot be read ("" if it can)."""
+    """Parse YAML, given as text or as a file. Return its contents, and the reason if it cannot be read, else ""."""
     try:
         text = source.read_text("utf-8") if isinstance(source, Path) else source
     except (OSError, UnicodeDecodeError) as error:
@@ -138,7 +138,7 @@ def _parse(source: str | Path) -> tuple[Any, str]:
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         position = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-        # Not the whole error: it quotes the definition.
+        # The whole error would quote the definition.
         return None, f"invalid YAML: {position}{getattr(error, 'problem', None) or type(error).__name__}"
 
 
@@ -168,7 +168,7 @@ async def _check(
 
 
 async def _run_check(request: bytes) -> dict[str, Any]:
-    """Return the answer of the libraries; ``missing`` is why there is none, "" if they are not installed."""
+    """Return the answer of the libraries. Without one, ``missing`` says why: "" means not installed."""
     if not await in_thread(_is_installed):
         return {"missing": ""}
     program = await in_thread(Path(__file__).with_name("lambda_check.py").read_text, "utf-8")

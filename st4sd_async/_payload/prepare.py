@@ -131,7 +131,7 @@ def serialise(body: Mapping[str, Any]) -> Prepared:
 
 
 async def _read_content(entry: str, file: FileContent, problems: list[Problem]) -> str | None:
-    """Return the text of a file given in any form, or None; add what is wrong with it to ``problems``."""
+    """Return the text of a file given in any form. If invalid, add the problem to ``problems`` and return None."""
     value, where = file.content, f"{entry}.content"
     try:
         if isinstance(value, Path):
@@ -214,7 +214,7 @@ def validate_payload(payload: Mapping[str, Any] | StartOptions, model: type[M]) 
 
 
 def payload_type_error(expectation: str, value: object) -> TypeError:
-    """Return the error for a value that is not a payload, with the call that makes it one if there is one."""
+    """Return the error for a value that is not a payload. If a call converts the value, the error names it."""
     advice = ": call its .as_inputs()" if hasattr(value, "as_inputs") else ""
     return TypeError(f"{expectation}, not {type(value).__name__}{advice}")
 
@@ -263,7 +263,7 @@ def find_problems(
     start: StartOptions, files: list[tuple[str, FileContent]], contents: Mapping[str, str]
 ) -> list[Problem]:
     """
-    Return everything that is wrong with a payload whose fields have the right types, except name clashes.
+    Return all problems of a payload whose fields have the right types, except name clashes.
 
     Args:
         start: The payload.
@@ -287,7 +287,7 @@ def find_clashes(start: StartOptions) -> list[str]:
     """
     Return the names of files that a payload has twice, sorted.
 
-    That is in ``inputs`` and ``data``; or twice in the ``data`` of a lambda experiment, of which the last would win.
+    A name clashes if it is in both ``inputs`` and ``data``, or twice in the ``data`` of a lambda experiment.
     """
     data = [file.name for file in start.data or ()]
     if isinstance(start, LambdaPayload):
@@ -354,7 +354,7 @@ def _store_problems(store: S3Store) -> Iterator[Problem]:
         yield Problem("s3Store.credentials.dataset", f"a dataset is not allowed here: {advice}")
     elif missing := _missing_fields(bucket):
         yield Problem("s3Store.credentials", f"also needs {', '.join(missing)}")
-    # The orchestrator gives up on s3://bucket without a path, and the run fails.
+    # The orchestrator rejects s3://bucket without a path, and the run fails.
     if "bucketPath" in store.model_fields_set and not (store.bucketPath or "").strip("/"):
         yield Problem("s3Store.bucketPath", "key-outputs need a folder in the bucket: name one, or omit this field")
 

@@ -1,1 +1,1 @@
-"""Cards, as plain values, and how they become text and HTML. No I/O."""
+"""Render cards, which are plain values, as text and HTML. No I/O."""

@@ -1,5 +1,5 @@
 """
-Cards: what to show of an object, as plain values without markup.
+Cards: the content to show of an object, as plain values without markup.
 
     card = status._card()
     to_html(card)    in `html`, for notebooks
@@ -18,13 +18,13 @@ from typing import Any
 from .._util.printable import shorten
 
 MAX_ROWS = 12
-"""Rows of a table of summaries; if there are more, those that are alike share a row."""
+"""Maximum number of rows in a table of summaries; if there are more, equal states share a row."""
 MAX_REASON_LENGTH = 120
 """Characters of a reason in such a row."""
 
 
 class Tone(StrEnum):
-    """How good a piece of news is; decides its colour."""
+    """How good or bad a state is; decides its colour."""
 
     GOOD = "good"
     BAD = "bad"
@@ -72,21 +72,21 @@ class Table:
     columns: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
     more: str = ""
-    """Says how many rows are left out; "" if none."""
+    """Text that counts the omitted rows; "" if none."""
     numbers: frozenset[int] = frozenset()
     """Indices of the columns that hold numbers."""
 
 
 @dataclass(frozen=True)
 class Card:
-    """What to show of one object, in the order of the fields."""
+    """The content to show of one object, in the order of the fields."""
 
     title: str
     kind: str = ""
     badge: Badge | None = None
     bar: Bar | None = None
     alert: str = ""
-    """What is wrong, or what the object waits for."""
+    """The problem of the object, or what it waits for."""
     advice: str = ""
     """What the alert means, and what to do."""
     words: str = ""
@@ -104,12 +104,12 @@ class Card:
 
 @dataclass(frozen=True)
 class Summary:
-    """What to show of one run or launch among many."""
+    """One run or launch in a table of many."""
 
     badge: Badge = Badge("no status yet", Tone.QUIET)
     bar: Bar | None = None
     reason: str = ""
-    """Why it does not run or did not end well; "" if it does or did."""
+    """Why it does not run or did not succeed; "" if it runs or succeeded."""
 
 
 _BAD_FIRST = (Tone.BAD, Tone.STUCK, Tone.WAITING, Tone.BUSY, Tone.QUIET, Tone.GOOD)
@@ -117,7 +117,7 @@ _BAD_FIRST = (Tone.BAD, Tone.STUCK, Tone.WAITING, Tone.BUSY, Tone.QUIET, Tone.GO
 
 def summary_table(noun: str, summaries: Mapping[str, Summary]) -> Table | None:
     """
-    Return a table with a row for each summary; of more than `MAX_ROWS`, a row for all that are alike, the worst first.
+    Return a table with a row for each summary. Above `MAX_ROWS`, equal states share a row, the worst first.
 
     Args:
         noun: What the keys name, in the singular.
@@ -153,7 +153,7 @@ def with_error(card: Card, error: Exception) -> Card:
 
 
 def error_text(error: Exception) -> str:
-    """Return the service's words if the error has them; its whole text also says where the request went."""
+    """Return the service's own text if the error has it, because the whole message also has the request."""
     return str(getattr(error, "message", "") or error)
 
 
@@ -168,7 +168,7 @@ def format_size(size: int) -> str:
 
 
 def omitted(count: int, noun: str) -> str:
-    """Say how many objects are not shown; "" if none."""
+    """Return a text that counts the omitted objects; "" if none."""
     return f"and {counted(count, noun).replace(' ', ' more ')}" if count > 0 else ""
 
 

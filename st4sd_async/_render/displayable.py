@@ -1,4 +1,4 @@
-"""How objects appear in notebooks and in IPython."""
+"""The display of objects in notebooks and in IPython."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 class Displayable:
-    """Base class of objects that notebooks show as HTML, and IPython in a terminal as text: both from their card."""
+    """Base class of objects with a card, which notebooks show as HTML, and IPython in a terminal as text."""
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -17,7 +17,7 @@ class Displayable:
         cls._repr_pretty_ = Displayable._repr_pretty_  # type: ignore[method-assign]  # to itself
 
     def _card(self) -> Card:
-        """Return what to show."""
+        """Return the card of this object."""
         raise NotImplementedError
 
     def _repr_html_(self) -> str:

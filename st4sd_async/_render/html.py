@@ -1,9 +1,9 @@
 """
 Cards as HTML for notebooks; nothing else in this package writes HTML.
 
-Every text is escaped where it is written, and only the styles below are not. White is readable on all colours, and the
-colours are readable on white and on black; other text has the colour of its surroundings. So light and dark themes both
-work. There are no scripts, no classes and no resources from elsewhere.
+All text is escaped where it is written. White is readable on all colours, and the colours are readable on white and on
+black; other text inherits its colour. So light and dark themes both work. There are no scripts, classes or external
+resources.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def _grid(head: str, rows: Sequence[str]) -> str:
 
 
 def _cells(cells: Iterable[str], numbers: Collection[int] = (), name: str = "td", line: str = "border:none") -> str:
-    """Return a row of a table; it sets all that the style sheets of notebooks set for tables."""
+    """Return a row of a table. Its styles override those that notebooks set for tables."""
     style = f"padding:1px 14px 1px 0;vertical-align:top;max-width:44em;background:none;{_WRAP};{line}"
     sides = (f"text-align:{'right' if column in numbers else 'left'}" for column in count())
     row = (_tag(name, f"{side};{style}", cell) for cell, side in zip(cells, sides, strict=False))

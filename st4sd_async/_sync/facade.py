@@ -1,4 +1,4 @@
-"""The blocking classes, derived from the asynchronous ones at import, so that no method is written twice."""
+"""The blocking classes. They are derived from the asynchronous ones at import, so that no method is written twice."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 PUBLIC_MODULE = "st4sd_async.sync"
 """The module from which users import the blocking classes."""
 LAZY_ITERABLES = (Iterator, KeysView, ValuesView, ItemsView)
-"""Arguments that are read in the thread of the caller: they may block, or change while the event loop reads them."""
+"""Arguments that are read in the caller's thread, because they may block, or change while the event loop reads them."""
 CONTAINERS = (list, tuple, set, frozenset)
 """Containers whose items are converted."""
 
@@ -35,7 +35,8 @@ _ASYNC_KEYWORD = re.compile(r"\basync (?=with\b|for\b)|\bawait ")
 
 class Blocking:
     """
-    Base of the blocking classes: each wraps an object of an asynchronous class and has the same methods, which block.
+    Base of the blocking classes. Each wraps an object of an asynchronous class and has blocking versions of its
+    methods.
 
     ``class Run(Blocking, of=_run.Run)`` gets a blocking method for each method of ``_run.Run`` that it does not define.
     """
@@ -112,7 +113,7 @@ _blocking_classes: dict[type, type[Blocking] | None] = {}
 
 
 def blocking_class_of(cls: type) -> type[Blocking] | None:
-    """Return the class that wraps another one; None if that has nothing to await, as values, models and errors."""
+    """Return the blocking class that wraps another class. None means that it needs none, like models."""
     if cls not in _blocking_classes:
         is_ours = cls.__module__.partition(".")[0] == __name__.partition(".")[0]
         _blocking_classes[cls] = type(cls.__name__, (Blocking,), {}, of=cls) if is_ours and _is_async(cls) else None
@@ -168,19 +169,19 @@ class Client(Blocking, of=_client.Client):
             status = run.wait(check=True)
 
     It has the methods of `st4sd_async.Client`, with the same arguments and results. An asynchronous client does the
-    work, in an event loop in its own thread. So this one can be used where another event loop runs, as in a notebook,
-    and from many threads at once. Iterators passed as arguments are read before the call.
+    work, in an event loop in its own thread. So the blocking client works where another event loop runs, as in a
+    notebook, and many threads may use it at once. Iterators passed as arguments are read before the call.
 
-    Entering proves the login. Without ``with``, the first call does, and `close` closes the client; otherwise it is
-    closed by the garbage collector or when the interpreter exits.
+    Entering the ``with`` block checks the login. Without ``with``, the first call checks it, and `close` closes the
+    client. A client that is not closed is closed by the garbage collector or when the interpreter exits.
 
-    Ctrl-C, like any exception that interrupts the waiting thread, cancels the call. The client can still be used. A
-    start that is cancelled after it was sent may have arrived: the call waits up to a second for the answer, then logs
-    a warning and adds a note to the exception, with the rest-uid or how to look for the instance.
+    Ctrl-C, like any exception that interrupts the waiting thread, cancels the call. The client can still be used. If a
+    start is cancelled after it was sent, the service may have received it. The call waits up to a second for the
+    answer, then logs a warning and adds a note to the exception: the rest-uid, or how to find the instance.
 
     Args:
         url: Address of the deployment, with or without ``/rs`` at its end.
-        api_key: API key, sent as a bearer; wins over ``auth_token``.
+        api_key: API key, sent as a bearer token. Takes precedence over ``auth_token``.
         auth_token: Token from ``<url>/authorisation/token``, sent as a cookie.
         config: All other settings. None means the defaults of `Config`. Callables in it, such as ``progress``, are
             called in the event loop and must not use this client.
@@ -222,7 +223,7 @@ class Client(Blocking, of=_client.Client):
 
     def __enter__(self) -> Self:
         """
-        Open the connections and, unless ``Config.validate`` is False, prove the login with ``GET url-map/``.
+        Open the connections and, unless ``Config.validate`` is False, check the login with ``GET url-map/``.
 
         Raises:
             Unauthorized: The credentials are missing or refused.
@@ -239,10 +240,10 @@ class Client(Blocking, of=_client.Client):
 
     def open(self) -> Self:
         """
-        Open the connections now, as ``with`` does. Otherwise the first call of any other method does.
+        Open the connections now, as ``with`` does. Otherwise the first call of any method opens them.
 
         Returns:
-            This client. If it is open, nothing happens.
+            This client. Opening an open client has no effect.
 
         Raises:
             Unauthorized, DecodeError: As ``with``.
@@ -254,7 +255,7 @@ class Client(Blocking, of=_client.Client):
         """
         Close the connections, including those of clients made by `with_options`. Runs continue.
 
-        Calls that other threads wait for are cancelled. A closed client stays closed; closing it again does nothing.
+        Calls in other threads are cancelled. A closed client cannot be reopened; closing it again has no effect.
         """
         self._portal.close()
 
@@ -278,7 +279,7 @@ _with_signature(_client.Client.__init__, Client, Client.__init__)
 
 class Run(Blocking, of=_run.Run):
     """
-    A handle on one instance: an id and a client, no data. As `st4sd_async.Run`, with methods that block.
+    A handle on one instance: an id and a client, no data. Like `st4sd_async.Run`, with blocking methods.
 
     Runs with the same rest-uid are equal. ``str(run)`` is the rest-uid, from which ``client.run(rest_uid)`` makes the
     handle again, in this process or another.
@@ -298,7 +299,7 @@ class Run(Blocking, of=_run.Run):
 
 class Batch(Blocking, of=_batch.Batch):
     """
-    Many launches and their results, in a durable journal. As `st4sd_async.Batch`, with methods that block.
+    Start many launches, and keep their outcomes in a durable journal. Like `st4sd_async.Batch`, with blocking methods.
 
         with client.batch("campaign.db") as batch:
             batch.add(launches)
@@ -306,8 +307,8 @@ class Batch(Blocking, of=_batch.Batch):
                 print(item.key, item.run, item.status, item.error)
             print(batch.counts)
 
-    A batch may be used from several threads: one runs it while others add launches or read its state. When the block
-    ends, nothing more is started, and requests in flight have a few seconds to be answered. Runs continue.
+    Several threads may use a batch: one runs it while others add launches or read its state. Leaving the block stops
+    starting launches and waits a few seconds for the answers to starts in flight. Runs continue.
     """
 
     _entered: EnteredContext | None = None
@@ -327,7 +328,7 @@ class Batch(Blocking, of=_batch.Batch):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Start nothing more, record the results of requests in flight, and close the journal."""
+        """Stop starting launches, record the outcomes of starts in flight, and close the journal."""
         entered, self._entered = self._entered, None
         if entered is not None:
             self._portal.exit(entered)
@@ -344,7 +345,7 @@ class Item(_item.Item):
     """
 
     run: Run | None  # type: ignore[assignment] # the blocking one
-    """The handle on its run; None if it has none, or it is not known."""
+    """The handle on its run. None means that it has no run, or that its run is unknown."""
 
 
 Item.__module__ = PUBLIC_MODULE

@@ -1,9 +1,9 @@
 """
-Call the asynchronous client from threads that block: its event loop runs in a thread of its own.
+Call the asynchronous client from blocking code. Its event loop runs in its own thread.
 
-anyio's `BlockingPortal` is not enough. Its thread keeps the interpreter from exiting if the client is not closed; a
-cancelled future reports nothing of work that ends a moment later, such as a start that was sent; and its frames and
-those of `concurrent.futures` would stand in every traceback.
+anyio's `BlockingPortal` is not enough. Its thread keeps the interpreter from exiting if the client is not closed. A
+cancelled future does not report the result of work that ends a moment later, such as a start that was sent. Its frames
+and those of `concurrent.futures` would be in every traceback.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ CANCEL_TIMEOUT = 5.0
 """Seconds to wait for cancelled work to end, and for an event loop to end when the interpreter exits."""
 WAKE_UP_INTERVAL = 0.25
 """Seconds after which a waiting thread wakes up: on Windows, Ctrl-C does not interrupt a wait without a timeout."""
-CLOSED = "this client is closed: make another one, or keep the work inside its 'with' block"
+CLOSED = "this client is closed: create another one, or keep the work inside its 'with' block"
 INSIDE = "a blocking client cannot wait in its own event loop, in which Config.progress and async providers are called"
 
 _END: Any = object()
@@ -39,10 +39,10 @@ _END: Any = object()
 
 class Portal:
     """
-    The way from any number of threads into the event loop of their client.
+    Runs calls of any number of threads in the event loop of their client.
 
     The first call opens the client. It is closed by `close`, by the garbage collector, and when the interpreter exits.
-    The event loop is a separate object, because its thread would keep this one alive.
+    The event loop is a separate object, because its thread would keep this object alive.
 
     Attributes:
         clients: The blocking clients of this portal, by the `id` of the asynchronous ones.
@@ -64,7 +64,7 @@ class Portal:
         """
         loop = self._loop
         if loop is not None and loop.is_forked:
-            raise St4sdError(f"this client was {FORKED}: make one of its own in the new process")
+            raise St4sdError(f"this client was {FORKED}: create a new one in this process")
         if loop is not None and loop.is_current:
             raise St4sdError(INSIDE)
         if self._process != os.getpid():  # a thread that held the lock does not exist in a forked process
@@ -88,9 +88,9 @@ class Portal:
         return loop
 
     def close(self) -> None:
-        """Cancel what other threads wait for, exit what was entered, and close the client, if it is open."""
+        """Cancel calls of other threads, exit entered contexts, and close the client if it is open."""
         if self._loop is not None and self._loop.is_forked:
-            return  # nothing of it exists in this process
+            return  # the client does not exist in this process
         if self._loop is not None and self._loop.is_current:
             raise St4sdError(INSIDE)
         with self._lock:
@@ -130,7 +130,7 @@ class Portal:
         return self.call(loop.enter(manager))
 
     def exit(self, context: EnteredContext) -> None:
-        """Exit it, unless closing the client did so. In a forked process it is never exited."""
+        """Exit it, unless closing the client already did. In a forked process it is never exited."""
         if self._loop is not None and not self._loop.is_forked:
             self.call(self._loop.exit(context))
 
@@ -153,7 +153,7 @@ class EventLoopThread:
     def __init__(self, client: AbstractAsyncContextManager[Any]) -> None:
         self._client = client
         self._thread = threading.Thread(target=self._run, name="st4sd-async", daemon=True)
-        self._lock = threading.RLock()  # the garbage collector may come back in the middle of a block
+        self._lock = threading.RLock()  # the garbage collector may call this again in the middle of a block
         self._loop: asyncio.AbstractEventLoop | None = None
         self._calls: set[BlockingCall[Any]] = set()
         self._contexts: list[EnteredContext] = []
@@ -211,7 +211,7 @@ class EventLoopThread:
         Close everything soon. This does not wait, so that the garbage collector may call it in any thread.
 
         Args:
-            exiting: Whether the interpreter exits. Threads that wait are not woken then: they end with it.
+            exiting: Whether the interpreter exits. If so, waiting threads are not woken: they end with it.
         """
         self._is_exiting = exiting
         self._is_stopped = True
@@ -235,7 +235,7 @@ class EventLoopThread:
 
     def call(self, work: Coroutine[Any, Any, T], timeout: float | None = None) -> BlockingCall[T]:
         """
-        Run a coroutine in the loop, and return when it has ended or the timeout is over.
+        Run a coroutine in the loop, and return when it has ended or the timeout has passed.
 
         An exception that interrupts the waiting thread, such as that of Ctrl-C, cancels the coroutine.
 
@@ -271,7 +271,7 @@ class EventLoopThread:
             self._calls.discard(call)
 
     async def enter(self, manager: AbstractAsyncContextManager[Any]) -> EnteredContext:
-        """Enter a context manager, which is exited when the loop is stopped at the latest."""
+        """Enter a context manager. It is exited at the latest when the loop is stopped."""
         context = EnteredContext(manager)
         await self._tasks.start(context.run)
         self._contexts.append(context)
@@ -290,7 +290,7 @@ class BlockingCall(Generic[T]):
     Attributes:
         has_ended: Set when the coroutine has ended.
         notes: Notes on the `asyncio.CancelledError` of a cancelled coroutine.
-        is_abandoned: Whether the waiting thread is not to be woken, because the interpreter exits.
+        is_abandoned: Whether the waiting thread must not be woken, because the interpreter exits.
     """
 
     def __init__(self, work: Coroutine[Any, Any, T]) -> None:
@@ -331,7 +331,7 @@ class BlockingCall(Generic[T]):
         self._work.close()
 
     def result(self) -> T:
-        """Return or raise the result; it can be taken once."""
+        """Return or raise the result. Call this only once."""
         error, self._error = self._error, None
         if error is None and self._values:
             return self._values.pop()

@@ -1,1 +1,1 @@
-"""Waiting for runs: one poller for all subscribers of a client."""
+"""Wait for runs: one poller serves all subscribers of a client."""

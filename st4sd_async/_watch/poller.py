@@ -1,7 +1,7 @@
 """
 One poll loop for all runs that are watched through a client.
 
-`Poller` decides what to request, `LeaderElection` which of the waiting tasks does it, and `Schedule` when. A
+`Poller` decides what to request, `LeaderElection` decides which waiting task sends it, and `Schedule` decides when. A
 `StatusReader` sends the requests; each `WatchedRun` notifies its subscriptions.
 """
 
@@ -43,10 +43,10 @@ JITTER = 0.1
 """Share by which a pause is randomly longer or shorter, so that many clients do not send at once."""
 
 REST_FACTOR = 10
-"""A pause is at least this many times as long as the round before it: a service that is slow is asked less often."""
+"""A pause is at least this many times as long as the round before it, so that a slow service gets fewer requests."""
 
 MAX_ROUND = 120.0
-"""Seconds. A round that seems to take longer was suspended with its machine: the proxy gives up after 60 s."""
+"""Seconds. If a round seems to take longer, the machine was suspended: the proxy gives up after 60 s."""
 
 MAX_REST = 60.0
 """Longest pause in seconds after a round that failed, however long it took and whatever ``Retry-After`` says."""
@@ -56,8 +56,8 @@ class Poller:
     """
     The newest status of every watched run, kept up to date by the tasks that wait for updates.
 
-    More than a few runs are read from one list in each round, with few single requests beside it. If the service has
-    so many other instances that the list costs more, each run is requested instead.
+    If there are more than a few runs, each round reads them from one list and adds a few single requests. If the
+    service has so many other instances that the list costs more, each run is requested instead.
     """
 
     def __init__(self, session: ClientSession) -> None:
@@ -78,7 +78,8 @@ class Poller:
         self, runs: Mapping[str, R], timeout: float | None, interval: float | None
     ) -> AsyncGenerator[tuple[R, Status]]:
         """
-        Return the updates of runs until all are over: of each the first status, each change, and the final one once.
+        Yield the updates of runs until all have ended: for each run the first status, every change, and the final
+        status once.
 
         No task group and no cancel scope is open while the consumer handles an update, so that the generator may be
         stepped from any task and dropped at any time.
@@ -90,8 +91,8 @@ class Poller:
 
         Raises:
             ValueError: ``timeout`` or ``interval`` is invalid.
-            UnknownRun: None of the runs exists, or did while it was watched.
-            WaitTimeout: Not all runs are over in time.
+            UnknownRun: None of the runs exists, or existed while it was watched.
+            WaitTimeout: Not all runs ended in time.
             Unauthorized: The credentials were refused and could not be renewed.
         """
         if timeout is not None and not timeout >= 0:
@@ -153,7 +154,7 @@ class Poller:
         return run.rest_uid, status
 
     async def _poll(self, leader: Subscription) -> None:
-        """Wait until requests are due, and send them. If the list has updates for the leader, it gets them first."""
+        """Wait until requests are due, and send them. The leader receives updates from the list first."""
         if self._round is None:
             # Consumers that begin at the same moment subscribe before the first request is chosen.
             await anyio.lowlevel.checkpoint()
@@ -184,11 +185,11 @@ class Poller:
         return [run for run in self._runs.values() if run.final is None]
 
     def _confirmations_left(self, count: int) -> int:
-        """Return how many of this many runs may be requested before the next round to confirm that they are over."""
+        """Return how many of ``count`` runs may be requested before the next round to confirm that they have ended."""
         return max(0, MAX_DETAIL_REQUESTS - self._confirmations) if self._reader.prefers_list(count) else count
 
     async def _begin_round(self) -> Round:
-        """Read the list, if that is worth it, and choose the runs to request."""
+        """Read the list, if it costs less than single requests, and choose the runs to request."""
         began, runs, reader = self._clock.now(), self._unfinished(), self._reader
         uses_list, count = reader.prefers_list(len(runs)), len(runs)
         urgent = self._urgent_runs(runs, began)
@@ -206,7 +207,7 @@ class Poller:
         return Round(sorted(runs, key=lambda run: run.requested_at), count, now - began, now, is_complete)
 
     async def _finish_round(self, current: Round) -> None:
-        """Request the chosen runs, and schedule the next requests by the duration and the result of these."""
+        """Request the chosen runs. Schedule the next requests according to the duration and result of these."""
         began, reader, schedule = self._clock.now(), self._reader, self._schedule
         await reader.read_each(current.runs)
         now = self._clock.now()
@@ -214,19 +215,19 @@ class Poller:
         seconds = max(0.0, now - began - (0.0 if has_failed else reader.excluded_seconds))
         schedule.back_off(reader.retry_after, now)
         schedule.requests_ended(now - seconds, now)
-        # Leave out the time that the leader spent on its own updates between the list and the single requests.
+        # Exclude the time that the leader spent on its own updates between the list and the single requests.
         ended = now - (began - current.list_read_at)
         if current.is_complete and has_failed:
             schedule.round_failed(ended - seconds - current.list_seconds, ended)
         elif current.is_complete:
-            # A list that proved too long to be used again does not measure the next round.
+            # If the list will not be used again, its duration does not predict the next round.
             seconds += current.list_seconds if reader.prefers_list(current.unfinished_count) else 0.0
             schedule.round_ended(ended - seconds, ended, has_changes=reader.has_changes)
         elif reader.has_changes:
             schedule.status_changed(now)
 
     def _urgent_runs(self, runs: list[WatchedRun], now: float) -> list[WatchedRun]:
-        """Return the runs that should not wait for the next round: new ones, then some whose end is to be confirmed."""
+        """Return the runs that should not wait for the next round: new ones, then some that may have ended."""
         urgent = [run for run in runs if run.seconds_until_urgent(now) == 0]
         unconfirmed = [run for run in urgent if not run.is_new]
         return [run for run in urgent if run.is_new] + unconfirmed[: self._confirmations_left(len(runs))]
@@ -235,7 +236,7 @@ class Poller:
 @dataclass(frozen=True)
 class Round:
     """
-    A round of which the list was read. Between two complete rounds, one may be for a few urgent runs only.
+    A round whose list was read. Between two complete rounds, there may be rounds for a few urgent runs only.
 
     Attributes:
         runs: The runs that are still to be requested.
@@ -254,10 +255,10 @@ class Round:
 
 class LeaderElection:
     """
-    Let one task work for all that wait, so that no background task is needed. For the tasks of one event loop.
+    Let one waiting task do the work for all, so that no background task is needed. All tasks share one event loop.
 
-    The first waiter becomes the leader and does the work; the others sleep until their subscription wakes them. A
-    leader that is done, gives up or is cancelled hands over to a successor. If no task waits, no work is done.
+    The first waiter becomes the leader and does the work; the others sleep until their subscription wakes them. When a
+    leader finishes, times out or is cancelled, it hands over to a successor. If no task waits, no work is done.
     """
 
     def __init__(self) -> None:
@@ -268,9 +269,9 @@ class LeaderElection:
 
     async def lead_or_sleep(self, subscription: Subscription, work: Callable[[], Awaitable[None]]) -> None:
         """
-        Do the work once, or sleep while another task does it. Return when there may be something new, or in time.
+        Do the work once, or sleep while another task does it. Return when there may be an update, or at the deadline.
 
-        An error of the work fails all waiting subscriptions instead of being raised.
+        If the work fails, its error is raised by all waiting subscriptions, not here.
         """
         with anyio.move_on_after(subscription.deadline.remaining):
             await (self._sleep(subscription) if self._leader else self._lead(subscription, work))
@@ -300,13 +301,13 @@ class LeaderElection:
             self.hand_over()
 
     def sleeping(self) -> list[Subscription]:
-        """Return the subscriptions that sleep and were not woken."""
+        """Return the sleeping subscriptions that were not woken."""
         self._sleeping = {waiter: None for waiter in self._sleeping if not waiter.wake.is_set()}
         return list(self._sleeping)
 
     def hand_over(self) -> None:
         """
-        Wake the sleeping waiter that has the most time to become the leader, if there is none.
+        If there is no leader, wake the sleeping waiter with the latest deadline to become it.
 
         Every task calls this when it stops waiting, for whatever reason.
         """
@@ -360,7 +361,7 @@ class Schedule:
         return now >= self._earliest_round_at
 
     def status_changed(self, now: float) -> None:
-        """Begin the next round soon, because a status changed."""
+        """Begin the next round soon, because a status has changed."""
         self._pause = FIRST_PAUSE
         self._adaptive_round_at = min(self._adaptive_round_at, now + self._next_pause())
 
@@ -376,7 +377,7 @@ class Schedule:
         self._adaptive_round_at = now + self._next_pause()
 
     def round_failed(self, began: float, now: float) -> None:
-        """Schedule the next round after one that failed, and leave the service alone for a while."""
+        """Schedule the next round after one that failed, with a longer pause."""
         self._round_began_at, self._adaptive_round_at = began, now + self._next_pause()
         self.back_off(_rest(began, now), now)
 

@@ -1,4 +1,4 @@
-"""Read the statuses of watched runs from the service, and decide which errors to survive."""
+"""Read the statuses of watched runs from the service, and decide which errors are transient."""
 
 from __future__ import annotations
 
@@ -29,38 +29,39 @@ MAX_LIST_ITEMS_PER_RUN = 50
 """
 Items in the list for each watched run, above which one request for each run is better.
 
-A request for one run was seen to cost the service as much as 10 to 25 items. The list is preferred a little longer,
-because it is a single request and shows all runs.
+Measured: a request for one run costs the service as much as 10 to 25 items. The limit is higher, because the list is a
+single request and shows all runs.
 """
 
 MAX_PARALLEL_REQUESTS = 5
 """Requests for single runs in flight at once. So a few runs are all requested at the same time."""
 
 MAX_FAILURES_IN_A_ROW = 8
-"""Failures in a row after which the rest of the runs is not requested in this round."""
+"""Consecutive failures after which the remaining runs are not requested in this round."""
 
 FINAL_STATUS_TIMEOUT = 5.0
 """Seconds that the datastore has to return the final status of a deleted run."""
 
 MAX_LIST_FAILURES = 3
-"""Times in a row that the list may fail, while single runs can be read, before it is not used for a while."""
+"""Consecutive failures of the list, while single runs can be read, after which it is not used for a while."""
 
 ROUNDS_WITHOUT_LIST = 10
-"""Rounds for which the list is not used then."""
+"""Number of rounds without the list after that."""
 
 
 class StatusReader:
     """
     Reads the statuses of runs, round after round, and hands them to the runs.
 
-    It survives transient errors, fails the subscriptions of a single run with an error of that run alone, and raises
-    all other errors. The attributes describe the round that `begin` began.
+    It logs transient errors and continues. An error of a single run ends only the subscriptions to that run. All other
+    errors are raised. The attributes describe the round that `begin` began.
 
     Attributes:
-        last_error: The error that came last in place of a reply; None after a reply.
+        last_error: The last error, if no reply came after it; otherwise None.
         has_changes: Whether a status changed in this round.
-        retry_after: Seconds for which the service asked to be left alone in this round.
-        excluded_seconds: Seconds spent with the datastore and with failed requests. They do not measure the service.
+        retry_after: Longest ``Retry-After`` of this round, in seconds.
+        excluded_seconds: Seconds spent on the datastore and on failed requests. They say nothing about the load of the
+            service.
     """
 
     def __init__(self, session: ClientSession) -> None:
@@ -84,7 +85,7 @@ class StatusReader:
         self._rounds_without_list = max(0, self._rounds_without_list - 1)
 
     def end(self) -> bool:
-        """End a round; return False if it failed, so that the service should be left alone for a while."""
+        """End a round; return False if it failed, so that the next one must wait longer."""
         if self._has_list_failed and self._replies:
             self._list_failures += 1
             if self._list_failures >= MAX_LIST_FAILURES:
@@ -92,7 +93,7 @@ class StatusReader:
         return not self._has_list_failed and (self._replies > 0 or self._failures == 0)
 
     def prefers_list(self, count: int) -> bool:
-        """Return whether it is better to read this many runs from the list than to request each."""
+        """Return whether the list is cheaper than requesting this many runs one by one."""
         return (
             count > MAX_RUNS_WITHOUT_LIST
             and self._rounds_without_list == 0
@@ -158,7 +159,7 @@ class StatusReader:
         self.has_changes |= run.apply_reply(status, now, after_list=self._has_list)
 
     async def _read_final(self, run: WatchedRun, error: UnknownRun) -> None:
-        """Ask the datastore for the final status of a run that does not exist, and end the run as deleted."""
+        """Read the final status of a deleted run from the datastore, and end the run as deleted."""
         final: Status | None = None
         began = self._clock.now()
         with anyio.move_on_after(FINAL_STATUS_TIMEOUT):
@@ -201,7 +202,7 @@ class StatusReader:
 
 def is_transient(error: Exception, *, has_answered: bool) -> bool:
     """
-    Return whether polling goes on after an error, because the next request may succeed.
+    Return whether to continue polling after an error, because the next request may succeed.
 
     Args:
         error: The error that came in place of a reply.
@@ -218,5 +219,5 @@ def is_transient(error: Exception, *, has_answered: bool) -> bool:
 
 
 def concerns_all_runs(error: Exception) -> bool:
-    """Return whether an error that ends the watching of one run would end that of any other."""
+    """Return whether an error that ends the watching of one run would recur for any other."""
     return not isinstance(error, APIError | DecodeError) or isinstance(error, Unauthorized)

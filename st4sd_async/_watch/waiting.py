@@ -1,4 +1,4 @@
-"""Waiting for one run or for several, with the statuses that the poller yields."""
+"""Wait for one run or several, using the statuses that the poller yields."""
 
 from __future__ import annotations
 

@@ -22,13 +22,13 @@ from ..models import Status
 from ..models.finality import FinalityTracker
 
 UNREADABLE_TIMEOUT = 60.0
-"""Seconds after which a run whose replies cannot be read is given up."""
+"""Seconds after which a run whose replies cannot be read is no longer watched."""
 
 _UNLISTED = object()
 
 
 class Deadline:
-    """The end of a whole wait. Every request and every pause is cut to the time that remains."""
+    """The deadline of a whole wait. It limits every request and every pause."""
 
     def __init__(self, timeout: float | None, clock: Clock) -> None:
         self.timeout = timeout
@@ -37,7 +37,7 @@ class Deadline:
 
     @property
     def remaining(self) -> float:
-        """Seconds that remain; infinite if there is no end."""
+        """Seconds that remain; infinite without a limit."""
         return max(0.0, self._end - self._clock.now())
 
 
@@ -65,7 +65,7 @@ class Subscription:
         self.wake = anyio.Event()
         self._delivered: dict[str, Status] = {}
         self._existing = 0
-        """How many of its runs exist, as far as is known."""
+        """Number of its runs that are known to exist, or not known to be missing."""
 
     def add(self, run: WatchedRun) -> None:
         """Subscribe to a run."""
@@ -85,7 +85,8 @@ class Subscription:
 
         Args:
             run: The run.
-            is_news: Whether its status changed. If not, it is delivered only if no status of the run was.
+            is_news: Whether its status changed. If not, it is delivered only to a consumer that has no status of the
+                run yet.
 
         Returns:
             Whether there is something to receive, an update of this run or an error.
@@ -95,7 +96,7 @@ class Subscription:
             if delivered is None or (is_news and rest_uid not in self.pending):
                 self.pending[rest_uid] = None
             elif is_news and run.final is None and run.status and delivered.says_like(run.status):
-                del self.pending[rest_uid]  # it changed, and changed back before the consumer noticed
+                del self.pending[rest_uid]  # it changed and changed back before the consumer received it
             if rest_uid not in self.pending:
                 return False
         self.wake.set()
@@ -127,12 +128,12 @@ class Subscription:
         Raise the error that ended the subscription, or `WaitTimeout` at its deadline.
 
         Args:
-            last_error: The error that came last in place of a reply; None after a reply. It becomes the cause of a
+            last_error: The last error, if no reply came after it; otherwise None. It becomes the cause of a
                 `WaitTimeout`.
 
         Raises:
-            WaitTimeout: The time is over. It has the last status of each unfinished run.
-            Unauthorized: Likewise.
+            WaitTimeout: The deadline has passed. The error has the last status of each unfinished run.
+            Unauthorized: The credentials were refused. The error has these statuses too.
         """
         if isinstance(self.error, Unauthorized):
             self.error.last_statuses = {rest_uid: run.status for rest_uid, run in self.open.items()}
@@ -159,17 +160,17 @@ class WatchedRun:
     (`apply_reply`, `mark_deleted`, `mark_unreadable`). Whatever changes its status notifies its subscriptions.
 
     Attributes:
-        finality: Decides when the run is over.
+        finality: Decides when the run has ended.
         status: The newest status; None before the first.
-        final: The final status; None while the run is not over.
+        final: The final status; None until the run has ended.
         subscriptions: The consumers of its updates.
-        is_new: Whether a consumer came for it that should not have to wait for the next round.
+        is_new: Whether a new consumer needs its status before the next round.
         is_awaited: Whether a consumer needs its status even if that does not change.
-        is_in_doubt: Whether the list lacks it or contradicts its last reply, which only a request can settle.
+        is_in_doubt: Whether the list lacks it or contradicts its last reply, so that it must be requested.
         changed_at: When its status last changed.
         requested_at: When it was last requested, with or without a reply.
         seen_at: When its newest status arrived.
-        unreadable_since: Since when its replies cannot be read; None if they can.
+        unreadable_since: When its replies became unreadable; None if they can be read.
     """
 
     rest_uid: str
@@ -268,9 +269,9 @@ class WatchedRun:
 
     def seconds_until_urgent(self, now: float) -> float:
         """
-        Return the seconds until it deserves a request between two rounds; infinite if it does not.
+        Return the seconds until it should be requested between two rounds; infinite if it should not.
 
-        It does if it is new, and at the moment when another look may prove that it is over.
+        It should if it is new, and as soon as another reply may prove that it has ended.
         """
         if self.is_new:
             return 0.0
@@ -278,12 +279,12 @@ class WatchedRun:
         return inf if seconds is None else seconds
 
     def is_doubtful(self, now: float) -> bool:
-        """Return whether a request for it would settle something."""
+        """Return whether a request may show more than the list: its status, or that it has ended."""
         return self.is_in_doubt or self.status is None or self.finality.poll_delay(now) == 0
 
     @property
     def quiet_since(self) -> tuple[float, bool]:
-        """When it was last requested or changed; the order in which runs are requested without other cause."""
+        """When it was last requested or changed. Runs that are not doubtful are requested in this order."""
         is_start_hidden = self.status is not None and self.status.is_pending
         return max(self.requested_at, self.changed_at), not is_start_hidden
 
@@ -292,8 +293,8 @@ def choose_runs(runs: Iterable[WatchedRun], now: float, limit: int) -> list[Watc
     """
     Return the runs to request individually beside the list.
 
-    Doubtful runs come first, but one place is always for the run that was quiet for longest: only so is a killed
-    orchestrator found, since its item in the list never changes.
+    Doubtful runs come first, but one place is always for the run that has been quiet for longest. Only that request
+    finds a killed orchestrator, because its item in the list never changes.
 
     Args:
         runs: The unfinished runs.

@@ -82,7 +82,7 @@ class LocalServer:
             port: Port on 127.0.0.1 to listen on. 0 means any free port.
             speed: Virtual seconds of the simulator per real second. 0 means that only `advance` moves the clock.
             slots: Number of instances that run at the same time, at least 1; others are unscheduled. None means 100
-                simulated instances, or 2 real ones.
+                simulated instances or 2 real ones.
             keep: Folder for instance directories that are to outlive the server; its mode becomes 0700. Only files
                 are kept: a new server has no runs. None means that they are removed with the server.
             token_lifetime: Seconds until `auth_token` expires, virtual ones with the simulator. None means never.
@@ -148,7 +148,7 @@ class LocalServer:
             RuntimeError: The server was not entered.
         """
         if self._examples is None:
-            raise RuntimeError("enter the server first: its examples are made when it starts")
+            raise RuntimeError("example needs a running server: enter it first")
         return self._examples.definition(name)
 
     def directory(self, rest_uid: str) -> Path | None:
@@ -162,7 +162,7 @@ class LocalServer:
             RuntimeError: The server was not entered.
         """
         if self._engine is None:
-            raise RuntimeError("directory needs a server that was entered")
+            raise RuntimeError("directory needs a running server: enter it first")
         return self._engine.directory(rest_uid)
 
     def advance(self, seconds: float) -> Awaitable[None]:
@@ -183,7 +183,7 @@ class LocalServer:
         self, experiment: str, outcome: str | Sequence[Row], *, times: int | None = None, stretch: float = 1.0
     ) -> None:
         """
-        Set how simulated runs of an experiment go, for runs that are started from now on.
+        Set the outcome of simulated runs of an experiment that are started from now on.
 
         Named outcomes:
 
@@ -318,7 +318,7 @@ class LocalServer:
 
     def _entered(self, method: str) -> RuntimeService:
         if self._runtime is None:
-            raise RuntimeError(f"{method} needs a server that was entered")
+            raise RuntimeError(f"{method} needs a running server: enter it first")
         return self._runtime
 
     def _simulator(self, method: str) -> Simulator:

@@ -1,5 +1,5 @@
 """
-Base classes of all models: replies keep unknown fields, payloads refuse them, words of the service never raise.
+Base classes of all models. Replies keep unknown fields, payloads reject them, and unknown words never raise an error.
 
 Document each public field by one string below it. Subclasses of these bases show it in ``help()``; dataclasses, named
 tuples and other enums need the decorator `document_fields`.
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 MAX_LENIENT_PARSES = 8
-"""How often parts are left out: the inside of a part is checked only once the part itself can be read."""
+"""Maximum number of parse attempts, each without the parts that the previous one could not read."""
 
 Path = tuple[int | str, ...]
 """Keys and indices that lead to a part of a JSON value."""
@@ -51,7 +51,7 @@ def parse_leniently(parse: Callable[[Any], T], value: Any, vital: Collection[str
     Args:
         parse: Makes a model of a value.
         value: The JSON value; it is not changed.
-        vital: Fields that must not be left out, because the rest would mean something else without them.
+        vital: Fields that must not be left out, because the rest would have another meaning without them.
 
     Raises:
         pydantic.ValidationError: A required or vital field cannot be read, or nothing can.
@@ -105,7 +105,7 @@ class Reply(BaseModel):
     """
     A reply of the service, frozen; unknown fields are kept.
 
-    A field that cannot be read has its default, and an item of a list that cannot be read is left out; `raw` has both
+    If a field cannot be read, it has its default. If an item of a list cannot be read, it is left out. `raw` has both
     unchanged. Only fields without a default must be readable.
     """
 
@@ -119,7 +119,7 @@ class Reply(BaseModel):
     )
 
     _vital: ClassVar[frozenset[str]] = frozenset()
-    """Fields, named as the service names them, that must be readable if they are there."""
+    """Fields that must be readable if present, by the service's names."""
     _raw: Any = PrivateAttr(default=None)
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -163,7 +163,7 @@ class RegistryEntry(Reply):
         """
         Problems that the service reports about this entry; usually ().
 
-        Only set if the entry was requested by its name. The problems of entries in a list are those of the list.
+        Only set if the entry was requested by its name. Lists have the problems of their entries themselves.
         """
         return self._problems
 
@@ -182,7 +182,7 @@ class Payload(BaseModel):
 
 class Word(StrEnum):
     """
-    A word of the service: compared without regard to case, and never an error if it is unknown.
+    A word of the service, such as a state. It is compared without regard to case, and an unknown word is no error.
 
     An unknown word becomes a member with the name ``UNKNOWN`` and the word as its value, as in
     ``ExperimentState("thawing")``; see `is_known`.

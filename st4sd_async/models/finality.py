@@ -1,8 +1,8 @@
 """
-Decide when a run is over, by the pair (experiment-state, exit-status). Pure rules, no I/O.
+Decide when a run has ended, by the pair (experiment-state, exit-status). Pure rules, no I/O.
 
 The two fields become final in either order, seconds apart. Some runs never get an exit-status: their init container
-failed, or their orchestrator was killed. So a run is over when both fields are final, or when one of them is and the
+failed, or their orchestrator was killed. So a run has ended when both fields are final, or when one is final and the
 pair has not changed for a grace period.
 """
 
@@ -19,7 +19,7 @@ IMAGE_PULL = re.compile(r"(?:failed|unable) to pull images?\b|ErrImagePull|Image
 
 MAX_GAP_SHARE = 0.5
 """
-Share of the grace period that the time between two observations counts for at most.
+The time between two observations counts for at most this share of the grace period.
 
 The pair may have changed in between: a laptop slept, a clock jumped, or many other runs were polled. With a half, three
 observations must agree.

@@ -1,4 +1,4 @@
-"""Why a run does not run: pure rules on the words of a status. The texts of the servers only add details."""
+"""Explain why a run does not run. Pure rules on the fields of a status; the service's text only adds details."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Reason(StrEnum):
     INPUTS_NOT_FETCHED = "inputs_not_fetched"
     """The init container that fetches files from S3 failed."""
     ORCHESTRATOR_KILLED = "orchestrator_killed"
-    """The orchestrator's container ended before the run did; the text says if it ran out of memory."""
+    """The orchestrator's container ended before the run did; the text mentions it if memory ran out."""
     ORCHESTRATOR_FAILED = "orchestrator_failed"
     """The orchestrator ended with an internal error."""
     COMPONENT_FAILED = "component_failed"
@@ -51,7 +51,7 @@ class Reason(StrEnum):
     STOPPED = "stopped"
     """The run was stopped by a user."""
     NO_EXIT_STATUS = "no_exit_status"
-    """The run ended, and the service does not say how, not yet or never."""
+    """The run ended, and the service has no exit-status for it, or not yet."""
     DELETED = "deleted"
     """The instance was deleted."""
     UNKNOWN = "unknown"
@@ -71,23 +71,23 @@ WAITING = frozenset(
 )
 """Reasons that may pass without any action while the run is not over."""
 STUCK = frozenset({Reason.UNSCHEDULABLE, Reason.SUSPENDED})
-"""Those of them that an administrator may have to resolve."""
+"""Waiting reasons that an administrator may have to resolve."""
 
 _ADVICE = {
-    Reason.PENDING: "no status yet, as in the first seconds of a run; if it stays so, ask your administrator",
+    Reason.PENDING: "no status yet, as in the first seconds of a run; if this persists, ask your administrator",
     Reason.INITIALISING: "the orchestrator is setting it up; no component runs yet",
     Reason.UNSCHEDULED: "waits for resources",
     Reason.UNSCHEDULABLE: "an image cannot be pulled; the cluster keeps trying, ask your administrator to repair it",
     Reason.WAITING_ON_RESOURCE: "a component waits for resources; it continues when they are available",
-    Reason.SUSPENDED: "its components are suspended; if it stays so, ask your administrator",
+    Reason.SUSPENDED: "its components are suspended; if this persists, ask your administrator",
     Reason.SETUP_FAILED: "no component ran; correct the start payload or the package and start again",
     Reason.PACKAGE_NOT_FETCHED: "check the URL of the package, its branch or commit, and the access to it",
     Reason.INPUTS_NOT_FETCHED: "check the S3 bucket, the names of the files, and the access to them",
     Reason.ORCHESTRATOR_KILLED: "its container ended too early; start again, or ask your administrator",
     Reason.ORCHESTRATOR_FAILED: "it had an internal error; show this to your administrator",
     Reason.COMPONENT_FAILED: "see `await run.stdout()` or `st4sd-async logs RUN --component NAME`",
-    Reason.STOPPED: "it was stopped before it was done",
-    Reason.NO_EXIT_STATUS: "it ended, and the service does not say how; if it stays so, look at its outputs",
+    Reason.STOPPED: "it was stopped before it ended",
+    Reason.NO_EXIT_STATUS: "the run has ended; if this persists, check its outputs",
     Reason.DELETED: "the service has no such run: it was deleted, or its rest-uid is mistyped",
     Reason.UNKNOWN: "the service used a word that this client does not know; a newer version may know it",
 }

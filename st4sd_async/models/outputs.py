@@ -134,7 +134,7 @@ class Output:
 
     def dataframe(self) -> pandas.DataFrame:
         """
-        Return the content of a CSV file as a pandas DataFrame; the separator may be a comma, semicolon, tab or blank.
+        Return the content of a CSV file as a pandas DataFrame. The separator may be a comma, semicolon, tab or blank.
 
         Raises:
             ImportError: pandas is not installed.
@@ -150,7 +150,9 @@ class Output:
 
     def _check_file(self) -> None:
         if self.is_folder:
-            raise ValueError(f"key-output {self.name!r} is a folder: ask for a file inside it, output(run, name, path)")
+            raise ValueError(
+                f"key-output {self.name!r} is a folder: request a file inside it with output(run, name, path)"
+            )
 
     def save(self, directory: str | os.PathLike[str]) -> Path:
         """
@@ -180,7 +182,7 @@ class Output:
 
         Raises:
             UnsafeArchive: A name leads out of the directory, or the content differs from what the archive declares.
-            DownloadError: The archive is incomplete or damaged, or something in the directory is in the way.
+            DownloadError: The archive is incomplete or damaged, or an entry of the directory cannot be replaced.
             ValueError: The key-output is a file; use `save`.
         """
         from .._results.target import extract  # not imported with the package: most programs unpack nothing

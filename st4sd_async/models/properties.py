@@ -22,7 +22,7 @@ INPUT_ID = "input-id"
 RUN = "rest-uid"
 """Column with the ids of the runs, in a table of several runs."""
 MAX_TEXT_ROWS = 10
-"""Rows in the text of a table; the others are only counted."""
+"""Maximum number of rows in the text of a table; the others are only counted."""
 MAX_CARD_ROWS = 20
 """Rows in a notebook."""
 MAX_CARD_PROBLEMS = 5
@@ -164,7 +164,7 @@ class Properties(Displayable):
         return Card(
             counted(len(self), "measurement"),
             kind="properties",
-            alert=f"nothing of {counted(len(problems), 'run')}" if problems else "",
+            alert=f"no properties of {counted(len(problems), 'run')}" if problems else "",
             advice="; ".join([*problems[:MAX_CARD_PROBLEMS], *([left] if left else [])]),
             tone=Tone.WAITING,
             table=Table(self.columns, rows, more, frozenset(numbers)),

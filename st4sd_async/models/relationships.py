@@ -37,18 +37,18 @@ class ParameterLink(Reply):
     """A parameter of the input graph, and the parameter of the output graph that it replaces."""
 
     input: Symbol | None = Field(default=None, alias="inputGraphParameter")
-    """The one of the input graph."""
+    """Parameter of the input graph."""
     output: Symbol | None = Field(default=None, alias="outputGraphParameter")
-    """The one of the output graph."""
+    """Parameter of the output graph."""
 
 
 class ResultLink(Reply):
     """A result of the input graph, and the result of the output graph that it replaces."""
 
     input: Symbol | None = Field(default=None, alias="inputGraphResult")
-    """The one of the input graph."""
+    """Result of the input graph."""
     output: Symbol | None = Field(default=None, alias="outputGraphResult")
-    """The one of the output graph."""
+    """Result of the output graph."""
 
 
 class Links(Reply):
@@ -204,18 +204,18 @@ class ParameterLinkPayload(Payload):
     """A pair of parameters."""
 
     inputGraphParameter: SymbolPayload | None = None
-    """The one of the input graph."""
+    """Parameter of the input graph."""
     outputGraphParameter: SymbolPayload | None = None
-    """The one of the output graph."""
+    """Parameter of the output graph."""
 
 
 class ResultLinkPayload(Payload):
     """A pair of results."""
 
     inputGraphResult: SymbolPayload | None = None
-    """The one of the input graph."""
+    """Result of the input graph."""
     outputGraphResult: SymbolPayload | None = None
-    """The one of the output graph."""
+    """Result of the output graph."""
 
 
 class LinksPayload(Payload):

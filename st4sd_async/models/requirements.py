@@ -1,5 +1,5 @@
 """
-Experiments of other registries and what they rely on. Pure rules on definitions, no I/O.
+Experiments of other registries and their requirements. Pure rules on definitions, no I/O.
 
 A definition names datasets, secrets and image registries that it does not contain; `requirements_of` finds them, and
 `checked` decides whether a deployment has them.
@@ -62,8 +62,8 @@ class Requirement:
     """
     Whether the deployment has it; None means that this cannot be determined.
 
-    That is so for a ``secret``; for a ``credential``, which may be valid only for the other deployment; and for an
-    ``image registry`` without an image pull secret, whose images may be public or accessible in another way.
+    None for a ``secret``; for a ``credential``, because it may be valid only for the other deployment; and for an
+    ``image registry`` without an image pull secret, because its images may be public.
     """
 
     @property
@@ -104,7 +104,7 @@ class ImportedExperiment:
     requirements: tuple[Requirement, ...]
     """What it relies on; () if nothing."""
     asked: str = field(default="", compare=False)
-    """Identifier that was asked for: ``name``, ``name:tag`` or ``name@digest``."""
+    """Requested identifier: ``name``, ``name:tag`` or ``name@digest``."""
 
     @property
     def identifier(self) -> str:
@@ -118,7 +118,7 @@ class ImportedExperiment:
 
     @property
     def uncertain(self) -> tuple[Requirement, ...]:
-        """Requirements of which it cannot be determined whether they are met."""
+        """Requirements that may be met or not, because this cannot be determined."""
         return tuple(requirement for requirement in self.requirements if requirement.is_met is None)
 
 

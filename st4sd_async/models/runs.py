@@ -108,7 +108,7 @@ class ExperimentState(Word):
     COMPONENT_SHUTDOWN = "component_shutdown"
     """Components are being stopped."""
     FINISHED = "finished"
-    """Over, successful or not: see the exit-status."""
+    """Ended, successfully or not: see the exit-status."""
     FAILED = "failed"
     """Failed before any component ran, or the orchestrator was killed."""
     EMPTY = ""
@@ -195,7 +195,7 @@ class Status(Displayable, Reply):
     Source: ``GET instances/{id}/status`` of the runtime service.
     """
 
-    # Without one of these, the run would seem to be pending or about to end; so an unreadable one is an error.
+    # If one of these were missing, the run would seem to be pending or about to end. So it must be readable.
     _vital: ClassVar[frozenset[str]] = frozenset({"experiment-state", "exit-status"})
 
     experiment_state: ExperimentState | None = Field(default=None, alias="experiment-state")
@@ -321,7 +321,7 @@ class Status(Displayable, Reply):
         return card if hint is None else with_hint(card, hint, summary.badge.tone)
 
     def _summary(self) -> Summary:
-        """Return what to show of the run among many."""
+        """Return the row of the run in a table of many."""
         from .._render.cards import Badge, Bar, Summary, Tone
 
         hint, bar = self.hint, None
@@ -355,8 +355,8 @@ class Instance(Reply):
     """
     All that the service keeps of one execution of an experiment.
 
-    Source: ``GET instances/`` and ``GET instances/{id}`` of the runtime service. The list does not ask the cluster, so
-    it shows neither that a run waits nor that it failed to start; `Client.status` does.
+    Source: ``GET instances/`` and ``GET instances/{id}`` of the runtime service. The list does not query the cluster,
+    so it does not show that a run waits or failed to start; `Client.status` does.
     """
 
     id: Annotated[str, AfterValidator(check_rest_uid)]

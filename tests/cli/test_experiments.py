@@ -95,7 +95,7 @@ def test_an_experiment_without_facts_of_the_registry_is_one_clear_line(shell: Sh
     done = shell("show", "demo")
 
     assert (done.status, done.out, done.err.count("\n")) == (2, "", 1)
-    assert "'demo' was fetched without the facts of its registry" in done.err
+    assert "'demo' was fetched without its registry metadata" in done.err
 
 
 def test_an_unknown_experiment_says_how_to_list_the_others(shell: Shell) -> None:

@@ -278,9 +278,9 @@ def test_invalid_arguments_are_errors() -> None:
         LocalServer(speed=-1)
     with pytest.raises(ValueError, match="engine must be 'simulator', 'elaunch' or an engine"):
         LocalServer(engine="cluster")  # type: ignore[arg-type]  # what is tested
-    with pytest.raises(RuntimeError, match="enter the server first"):
+    with pytest.raises(RuntimeError, match="needs a running server: enter it first"):
         LocalServer().example("demo")
-    with pytest.raises(RuntimeError, match="needs a server that was entered"):
+    with pytest.raises(RuntimeError, match="needs a running server: enter it first"):
         LocalServer().outcome("demo", "killed")
 
 

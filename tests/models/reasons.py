@@ -50,21 +50,21 @@ CASES = [
         (None, None, None),
         "",
         Reason.PENDING,
-        "pending: no status yet, as in the first seconds of a run; if it stays so, ask your administrator",
+        "pending: no status yet, as in the first seconds of a run; if this persists, ask your administrator",
     ),
     Case(
         "empty",
         ("", "", ""),
         "",
         Reason.PENDING,
-        "pending: no status yet, as in the first seconds of a run; if it stays so, ask your administrator",
+        "pending: no status yet, as in the first seconds of a run; if this persists, ask your administrator",
     ),
     Case(
         "warning",
         (None, None, None),
         NO_POD,
         Reason.PENDING,
-        "pending: no status yet, as in the first seconds of a run; if it stays so, ask your administrator "
+        "pending: no status yet, as in the first seconds of a run; if this persists, ask your administrator "
         "(there is no Pod for it)",
     ),
     Case(
@@ -72,7 +72,7 @@ CASES = [
         (None, None, None),
         "Workflow instance demo-c52cd4-yssbeju7 does not have a status yet",
         Reason.PENDING,
-        "pending: no status yet, as in the first seconds of a run; if it stays so, ask your administrator",
+        "pending: no status yet, as in the first seconds of a run; if this persists, ask your administrator",
     ),
     Case(
         "initialising",
@@ -156,7 +156,7 @@ CASES = [
         ("suspended", "N/A", "suspended"),
         "",
         Reason.SUSPENDED,
-        "suspended: its components are suspended; if it stays so, ask your administrator",
+        "suspended: its components are suspended; if this persists, ask your administrator",
     ),
     Case(
         "bad arguments",
@@ -256,21 +256,21 @@ CASES = [
         ("finished", "Stopped", "failed"),
         "Killed by user signal",
         Reason.STOPPED,
-        "stopped: it was stopped before it was done (Killed by user signal)",
+        "stopped: it was stopped before it ended (Killed by user signal)",
     ),
     Case(
         "finished without exit-status",
         ("finished", "N/A", "finished"),
         "",
         Reason.NO_EXIT_STATUS,
-        "no exit status: it ended, and the service does not say how; if it stays so, look at its outputs",
+        "no exit status: the run has ended; if this persists, check its outputs",
     ),
     Case(
         "failed without a text",
         ("failed", "", ""),
         "",
         Reason.NO_EXIT_STATUS,
-        "no exit status: it ended, and the service does not say how; if it stays so, look at its outputs",
+        "no exit status: the run has ended; if this persists, check its outputs",
     ),
     Case(
         "unknown state",

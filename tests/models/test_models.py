@@ -265,5 +265,5 @@ def test_a_table_becomes_a_dataframe_and_a_folder_does_not() -> None:
     assert frame.to_dict("list") == tabbed.to_dict("list") == {"a": [1], "b": [2]}
     folder = Output("F", "f.zip", b"PK", media_type="application/zip")
     for read in (folder.dataframe, folder.text):
-        with pytest.raises(ValueError, match="is a folder: ask for a file inside it"):
+        with pytest.raises(ValueError, match="is a folder: request a file inside it"):
             read()

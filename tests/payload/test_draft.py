@@ -77,7 +77,7 @@ def test_staged_files_become_inputs_and_data() -> None:
     assert payload.s3 is staged.s3
     with pytest.raises(ValueError, match="from one bucket"):
         draft.use(Staged(S3(bucket="other"), {}))
-    with pytest.raises(ValueError, match=r"\['s3'\] are filled in on the draft itself"):
+    with pytest.raises(ValueError, match=r"\['s3'\] are set on the draft itself"):
         draft.filled({"s3": {"dataset": "d"}})
 
 
@@ -155,7 +155,7 @@ def test_an_incomplete_or_contradictory_draft_is_no_payload() -> None:
     with pytest.raises(MissingInputs, match=r"add the file 'in.csv'") as caught:
         draft.filled()
     draft.inputs["in.csv"] = "x\n"
-    with pytest.raises(ValueError, match=r"\['variables'\] are filled in on the draft itself"):
+    with pytest.raises(ValueError, match=r"\['variables'\] are set on the draft itself"):
         draft.filled({"variables": {"free": 1}})
     with pytest.raises(InvalidPayload, match="metdata"):
         draft.filled({"metdata": {}})

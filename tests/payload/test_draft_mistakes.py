@@ -95,7 +95,7 @@ def test_a_name_must_be_text() -> None:
     """A name in another case is suggested."""
     draft = Draft(experiment())
 
-    with pytest.raises(ExtraInputs, match=re.escape(f"its name is a text, not {Path('in.csv')!r}")):
+    with pytest.raises(ExtraInputs, match=re.escape(f"names must be strings, not {Path('in.csv')!r}")):
         draft.inputs[Path("in.csv")] = "x"  # type: ignore[index] # on purpose
     with pytest.raises(ExtraInputs, match=r"did you mean 'in.csv'\?"):
         draft.inputs["IN.CSV"] = "x"
@@ -172,7 +172,7 @@ def test_a_draft_needs_the_facts_of_the_registry(hidden: Callable[[dict[str, Any
     hidden(known)
 
     with pytest.raises(
-        InvalidPackage, match=r"'demo' was fetched without the facts of its registry, .*: get it with with_registry"
+        InvalidPackage, match=r"'demo' was fetched without its registry metadata, .*: get it with with_registry"
     ):
         Draft(Experiment.model_validate(known))
 

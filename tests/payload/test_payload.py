@@ -109,7 +109,7 @@ async def test_a_refused_payload_is_explained_entry_by_entry(server: LocalServer
     assert message["variables.scael"].endswith("only ['n', 'scale']: did you mean 'scale'?")
     assert message["inputs.molecule.csv"].endswith("did you mean 'molecules.csv'?")
     assert message["platform"].endswith("only on ['gpu', 'default']: did you mean 'gpu'?")
-    assert "variables.scael: the experiment does not take it" in str(caught.value)
+    assert "variables.scael: the experiment does not accept it" in str(caught.value)
     assert len(server.requests) - good == 2
 
 
@@ -122,7 +122,7 @@ async def test_a_refusal_is_raised_even_if_it_cannot_be_explained(server: LocalS
     with pytest.raises(InvalidPayload, match="Payload sets variable scael = 2") as caught:
         await client.start("demo", {"inputs": MOLECULES, "variables": {"scael": 2}})
 
-    assert caught.value.problems == (("variables.scael", "the experiment does not take it"),)
+    assert caught.value.problems == (("variables.scael", "the experiment does not accept it"),)
     assert "client.draft(experiment)" in str(caught.value)
     assert len(server.requests) - before == 2
 
@@ -147,7 +147,7 @@ async def test_a_reply_without_the_facts_of_the_registry_is_a_decode_error(
     body = json.dumps({"entry": entry, "problems": []}).encode()
     server.faults.add("GET /experiments/*", Reply(200, {"Content-Type": "application/json"}, body))
 
-    with pytest.raises(DecodeError, match=r"without the facts of its registry at 'metadata.registry'") as caught:
+    with pytest.raises(DecodeError, match=r"without its registry metadata at 'metadata.registry'") as caught:
         await client.draft("demo")
 
     assert caught.value.url == f"{client.url}rs/experiments/demo"
@@ -208,7 +208,7 @@ async def test_a_draft_may_have_nothing_to_fill_in(server: LocalServer, client: 
     server.describe("toy")
     draft = Draft(await client.push(definition("toy")))
 
-    with pytest.raises(InvalidPayload, match=r"the experiment does not take it, only \[\]"):
+    with pytest.raises(InvalidPayload, match=r"the experiment does not accept it, only \[\]"):
         draft.inputs["a.csv"] = "x"
     run = await client.start(draft.identifier, draft.filled())
 

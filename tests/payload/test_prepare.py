@@ -229,7 +229,7 @@ async def test_the_error_for_more_than_a_mebibyte_names_the_biggest_entry(tmp_pa
     fits = {"inputs": [{"filename": "a", "content": "x" * (MAX_REQUEST_BYTES - frame)}]}
 
     assert len((await prepare(fits)).content) == MAX_REQUEST_BYTES
-    with pytest.raises(PayloadTooLarge, match=r"inputs\[1\]\.content.*client.stage_inputs brings big files"):
+    with pytest.raises(PayloadTooLarge, match=r"inputs\[1\]\.content.*client.stage_inputs uploads big files"):
         await prepare({"inputs": [FILE, {"filename": "b", "content": big}]})
 
 

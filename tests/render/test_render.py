@@ -251,7 +251,7 @@ def test_a_table_shows_some_rows_with_numbers_to_the_right() -> None:
     assert shown.count("<tr") == 20 + 1
     assert shown.count("text-align:right") == 20 + 1
     assert "and 80 more rows" in shown
-    assert "nothing of 1 run" in shown
+    assert "no properties of 1 run" in shown
     assert "and 80 more rows" in pretty(table)
 
 

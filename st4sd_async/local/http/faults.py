@@ -1,5 +1,5 @@
 """
-Faults to inject into the embedded server: what goes wrong, for which requests, and how often.
+Faults to inject into the embedded server: what fails, for which requests, and how often.
 """
 
 from __future__ import annotations

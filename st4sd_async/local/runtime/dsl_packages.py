@@ -129,7 +129,7 @@ def _internal_error(action: str, reason: str) -> HTTPError:
 
 
 def package_facts(dsl: Dsl) -> PackageFacts:
-    """Return what a push learns from a valid definition; the parameters of its entry template are its interface."""
+    """Return the facts that a push records for a valid definition. Its interface is that of its entry template."""
     entrypoint = dsl["entrypoint"]
     found = find_template(dsl, entrypoint["entry-instance"])
     parameters = found[2]["signature"]["parameters"] if found else []

@@ -1,5 +1,5 @@
 """
-Pydantic models of parameterised packages, and the rules that hold for every body of a request.
+Pydantic models of parameterised packages, and the rules for every request body.
 
 The service validates with pydantic and puts the text of the exception into its reply. Clients and people read that
 text, so the models here have the same class names, fields and rules.

@@ -131,7 +131,7 @@ def _add_history(metadata: Mapping[str, Any], tags: list[dict[str, Any]], untagg
 
 
 def register(definition: Definition, facts: PackageFacts) -> None:
-    """Record in a definition what its push learned: version, digest, defaults, names of files."""
+    """Record the facts of a push in its definition: version, digest, defaults, names of files."""
     for kind in ("git", "dataset"):
         source = definition["base"]["packages"][0]["source"].get(kind)
         if source is not None:

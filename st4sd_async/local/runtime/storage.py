@@ -67,7 +67,7 @@ class Storage:
         if kind not in VOLUME_KINDS:
             raise ValueError(f"a volume is one of {', '.join(VOLUME_KINDS)}, not {kind!r}")
         if not folder.is_dir():
-            raise ValueError(f"{str(folder)!r} is no folder")
+            raise ValueError(f"{str(folder)!r} is not a folder")
         with self._lock:
             self._mounts[kind, name] = folder
 
@@ -111,7 +111,7 @@ class Storage:
         if isinstance(source, Volume):
             description = self._dataset(source.name) if source.kind == DATASET else None
             if description is None:
-                reason = f"the embedded server has no {source.kind} {source.name!r}: make it with server.mount()"
+                reason = f"the embedded server has no {source.kind} {source.name!r}: create it with server.mount()"
                 raise HTTPError(400, f"Invalid payload: {reason}", reason=reason)
             source = bucket_from(description)
         if find_spec("obstore") is None:

@@ -265,7 +265,7 @@ REFUSED_STARTS: list[tuple[str, Any, int, dict[str, Any]]] = [
             "volumes": [{"type": {"configMap": "c"}, "identifier": "v"}],
         },
         400,
-        {"reason": "has no configMap 'c': make it with server.mount()"},
+        {"reason": "has no configMap 'c': create it with server.mount()"},
     ),
     ("no credentials", {"inputs": [IN], "s3Store": {}}, 400, {"reason": "has no attribute 'model_dump'"}),
     (
@@ -302,7 +302,7 @@ REFUSED_STARTS: list[tuple[str, Any, int, dict[str, Any]]] = [
         "unknown dataset",
         {"inputs": [{"filename": "in.csv"}], "s3": {"dataset": "d"}},
         400,
-        {"reason": "has no dataset 'd': make it with server.mount()"},
+        {"reason": "has no dataset 'd': create it with server.mount()"},
     ),
     (
         "variable",

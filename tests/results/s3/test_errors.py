@@ -307,7 +307,7 @@ async def test_a_folder_for_a_volume_must_be_one(server: LocalServer, tmp_path: 
     """Whatever is mounted is of a known kind."""
     with pytest.raises(ValueError, match="not 'hostPath'"):
         server.mount("hostPath", "mine", tmp_path)
-    with pytest.raises(ValueError, match="is no folder"):
+    with pytest.raises(ValueError, match="is not a folder"):
         server.mount("secret", "mine", tmp_path / "none")
     with pytest.raises(RuntimeError, match="was entered"):
         LocalServer().mount("secret", "mine", tmp_path)

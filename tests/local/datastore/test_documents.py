@@ -121,7 +121,7 @@ def test_files_that_a_test_adds_are_listed(server: LocalServer, web: httpx.Clien
 
 def test_directories_need_a_server_that_was_entered() -> None:
     """Otherwise `directory` is a `RuntimeError`."""
-    with pytest.raises(RuntimeError, match="directory needs a server that was entered"):
+    with pytest.raises(RuntimeError, match="directory needs a running server: enter it first"):
         LocalServer().directory("toy")
 
 

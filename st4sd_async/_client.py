@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Iterable, Mapping
+from contextlib import aclosing
 from dataclasses import replace
 from enum import Enum
 from functools import partial
@@ -519,7 +520,7 @@ class Client:
             return await waiting.wait_one(self._poller, rest_uid_of(run), timeout, interval, check=check)
         return await waiting.wait_all(self._poller, rest_uids_of(run), timeout, interval, check=check)
 
-    def watch(
+    async def watch(
         self, run: RunLike, *, timeout: float | None = None, interval: float | None = None
     ) -> AsyncGenerator[Status]:
         """
@@ -539,7 +540,9 @@ class Client:
             RunDeleted: The run was deleted while it was watched.
             WaitTimeout: The run is not over in time. It continues.
         """
-        return waiting.watch_one(self._poller, rest_uid_of(run), timeout, interval)
+        async with aclosing(waiting.watch_one(self._poller, rest_uid_of(run), timeout, interval)) as statuses:
+            async for status in statuses:
+                yield status
 
     def watch_many(
         self, runs: Iterable[RunLike], *, timeout: float | None = None, interval: float | None = None

@@ -8,10 +8,9 @@ import sys
 import grimp
 import pytest
 
-
 PERMITTED = [
     # For type checking: an editor knows the type of `Item.run`.
-    *(("_batch.batch", "_run"), ("_batch.client", "_run"), ("_batch.item", "_run")),
+    *(("_batch.batch", "_run"), ("_batch.client", "_run"), ("_batch.item", "_run"), ("_run", "_client")),
     # For type checking: errors hold models, such as the status of a failed run.
     *(("_errors", "models"), ("_errors", "models.requirements")),
     # Inside a function: few programs unpack an output.

@@ -1,4 +1,4 @@
-"""The client: every verb of the SDK. Each verb delegates to the room that does the work."""
+"""The client: every verb of the SDK. Each verb delegates to the package that does the work."""
 
 from __future__ import annotations
 

@@ -539,7 +539,7 @@ class DigestMismatch(InvalidPackage):
 class InvalidPayload(BadRequest):
     """The start payload is invalid; nothing was started."""
 
-    advice = "client.draft(experiment) gives one to fill in, which knows what the experiment takes"
+    advice = "client.draft(experiment) returns a payload to fill in, which knows what the experiment takes"
     remedy = ""
     """How to fix a file that the service only names."""
     problems: tuple[Problem, ...] = ()

@@ -1,4 +1,4 @@
-"""Run: the handle on one instance, and what stands for runs in arguments."""
+"""`Run`, the handle on one instance, and the arguments that may name a run."""
 
 from __future__ import annotations
 

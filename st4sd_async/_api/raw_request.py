@@ -1,4 +1,4 @@
-"""Requests of the user's own, for endpoints that no group covers: `Client.request`."""
+"""Requests to endpoints that no group covers: `Client.request`."""
 
 from __future__ import annotations
 

@@ -382,7 +382,7 @@ class Batch(Displayable):
             raise ValueError(f"the run {rest_uid!r} was not started for {key!r}: its experiment or metadata differs")
 
         def to_started(_: LaunchRecord) -> LaunchRecord:
-            # Another task may have settled it in the meantime, or given the run to another launch.
+            # Another task may have resolved it in the meantime, or given the run to another launch.
             current = self._journal.get_in_doubt(key)
             self._check_unowned(rest_uid)
             return current.to_started(rest_uid, self._journal.clock.wall())

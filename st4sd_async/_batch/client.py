@@ -1,4 +1,4 @@
-"""What a batch needs of its client."""
+"""The methods of the client that a batch calls, as a protocol."""
 
 from __future__ import annotations
 

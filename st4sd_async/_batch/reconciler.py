@@ -162,7 +162,7 @@ class Reconciler:
 
     async def reconcile(self) -> list[tuple[LaunchRecord, Undecidable | None]]:
         """
-        Observe the service once, and settle the launches in doubt for which that is enough.
+        Observe the service once, and resolve the launches in doubt for which that is enough.
 
         Returns:
             Launches that changed, each with None; and launches that can never be decided, each with its verdict.

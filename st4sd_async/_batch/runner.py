@@ -273,7 +273,7 @@ class Runner:
     # Launches in doubt.
 
     def _count_in_doubt(self) -> int:
-        """Return how many launches are in doubt and may still be settled."""
+        """Return how many launches are in doubt and may still be resolved."""
         if not self._journal.counts[State.UNKNOWN]:
             return 0
         return sum(record.key in self._open for record in self._journal.in_doubt())

@@ -69,7 +69,7 @@ class Proof(StrEnum):
 RUN_ENDS = frozenset({State.SUCCEEDED, State.FAILED, State.STOPPED, State.DELETED, State.COLLECTED})
 """States of a launch whose run is over."""
 FAILURES = frozenset({State.REFUSED, State.FAILED, State.STOPPED, State.DELETED})
-"""States that another attempt may follow."""
+"""States that another attempt may follow. If only the downloads fail, a launch stays ``succeeded``, with an error."""
 
 TRANSITIONS: dict[State, frozenset[State]] = {
     State.PLANNED: frozenset({State.SENDING, State.REFUSED, State.STARTED}),

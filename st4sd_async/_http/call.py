@@ -229,7 +229,7 @@ def segment(text: str, what: str) -> str:
 
 
 def subpath(text: str) -> str:
-    """Return a quoted relative path of one or more segments; raise ValueError if it is none."""
+    """Return a quoted relative path of one or more segments; raise ValueError if it is not one."""
     if not isinstance(text, str):
         raise ValueError(f"the path must be a text, not {text!r}")
     parts = text.split("/")

@@ -76,7 +76,7 @@ HEADERS = (
     # Compression would not pay: bodies are small JSON or already zipped.
     (b"Accept-Encoding", b"identity"),
 )
-"""Headers of every request."""
+"""Headers of every request to the services and to other registries. Buckets are accessed through obstore instead."""
 
 JSON_CONTENT_TYPE = (b"Content-Type", b"application/json")
 """Header of every request with a body."""

@@ -1,1 +1,1 @@
-"""What runs leave behind: downloads, archives, tables, properties and buckets. Files are written only here."""
+"""What runs leave behind: downloads, archives, tables, properties and buckets."""

@@ -243,7 +243,7 @@ def _obstacle(path: str, mode: int, right: int) -> str | None:
     kind = stat.S_IFMT(mode)
     if kind == right:
         return None
-    told = f"{path!r} is in the target already, as {_KINDS.get(kind, 'a device')}"
+    problem = f"{path!r} is in the target already, as {_KINDS.get(kind, 'a device')}"
     if kind == stat.S_IFLNK:
-        return f"{told}, and links in it are not followed: put {_KINDS[right]} in its place, or use another target"
-    return f"{told}, where {_KINDS[right]} belongs"
+        return f"{problem}, and links in it are not followed: put {_KINDS[right]} in its place, or use another target"
+    return f"{problem}, where {_KINDS[right]} belongs"

@@ -81,8 +81,8 @@ async def run(
     killed, type it again to resume.
 
     Columns of a CSV file: key (your name for the launch), experiment, platform, input:NAME and data:NAME (paths of
-    files, relative to the folder of the table), metadata:NAME. Any other column is a variable. With JSON lines, each
-    line is {"key": ..., "experiment": ..., "payload": {...}}.
+    files, relative to the folder of the table), metadata:NAME, variable:NAME. Any other column is a variable too.
+    With JSON lines, each line is {"key": ..., "experiment": ..., "payload": {...}}.
 
     With --json, print a line for each launch that is over.
     """

@@ -1,4 +1,4 @@
-"""What the commands that talk to a deployment have in common: options to reach it, a client, errors per run."""
+"""Options, client and error handling of the commands that connect to a deployment."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ MAX_WORDS_LENGTH = 4000
 
 @document_fields
 class Reason(StrEnum):
-    """Why a run does not run, or did not succeed."""
+    """Why a run is not running, or did not succeed."""
 
     PENDING = "pending"
     """The service has no status of the run yet."""

@@ -79,7 +79,7 @@ class Datastore:
         locations = {instance_uri(location): uid for location, uid in self._engine.locations().items()}
         for key, document in documents.items():
             known = self._engine.documents(locations.get(document["instance"], ""), [document["type"]])
-            current = next((document for document in known if identity(document) == key), None)
+            current = next((reported for reported in known if identity(reported) == key), None)
             with self._lock:
                 self._written[key] = (current, document)
 

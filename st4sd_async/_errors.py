@@ -775,7 +775,7 @@ class StartOutcomeUnknown(OutcomeUnknown):
             self.key, self.candidates = key, tuple(candidates)
             named, quoted_key = shorten(" or ".join(map(repr, self.candidates)), 100), repr(key[:40])
             idle = f"it may be {named}: delete those that executed nothing and run again; " if named else ""
-            yours = "you know whose one is" if named else "you know its run"
+            yours = "you know which one is its run" if named else "you know its run"
             adopt, forget = f"batch.adopt({quoted_key}, rest_uid)", f"batch.forget({quoted_key})"
             self.advice = f"{idle}if {yours}: {adopt}; if there is none: {forget}"
         super().__init__(what, reason)

@@ -197,7 +197,12 @@ class Importer:
             if one.kind == "image registry":
                 log.warning("%s relies on the %s: if its images are not public, %s", found.identifier, one, one.advice)
             elif one.kind == "credential":
-                log.warning("%s brings the %s along: if it should not, %s", found.identifier, one, one.advice)
+                log.warning(
+                    "%s contains the %s, which is imported too: if it should not be, %s",
+                    found.identifier,
+                    one,
+                    one.advice,
+                )
         return await self._push(found)
 
     async def _push(self, found: ImportedExperiment) -> Experiment:
@@ -232,7 +237,13 @@ class Importer:
             if digest and not is_known:
                 await self._experiments.delete(f"{name}@{digest}")
         except (APIError, TransportError, DecodeError) as error:
-            log.warning("%s@%s is still the latest of %s, undoing failed: %s", name, digest, name, error)
+            log.warning(
+                "%s@%s is still the latest version of %s, because undoing the push failed: %s",
+                name,
+                digest,
+                name,
+                error,
+            )
 
     async def _check_requirements(self, requirements: list[Requirement]) -> tuple[Requirement, ...]:
         """Return the requirements with ``is_met`` filled in. Only lists that matter are requested."""

@@ -178,7 +178,7 @@ def check_tags(tags: Mapping[str, Any]) -> dict[str, Any]:
     """Return the tags; raise ValueError if a name is invalid."""
     for name in check_query(tags):
         if not isinstance(name, str) or not name or name.startswith("$") or "." in name:
-            raise ValueError(f"the name of a tag must be a text without dots and without a leading $, not {name!r}")
+            raise ValueError(f"the name of a tag must be a string without dots and without a leading $, not {name!r}")
         if name in RESERVED_TAGS:
             raise ValueError(f"the tag name {name!r} is reserved: {sorted(RESERVED_TAGS)} identify documents")
     return dict(tags)

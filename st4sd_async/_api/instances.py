@@ -39,7 +39,7 @@ def properties_params(columns: Iterable[str] | None, *, stringify_nan: bool) -> 
     names = [columns] if isinstance(columns, str) else list(columns or ())
     for name in names:
         if not check_text("a column", name) or "," in name:
-            raise ValueError(f"the name of a column must be a text without commas, not {name!r}")
+            raise ValueError(f"the name of a column must be a string without commas, not {name!r}")
     params = {"stringifyNaN": "true"} if stringify_nan else {}
     return {"includeProperties": "*" if "*" in names else ",".join(names).lower(), **params} if names else params
 
@@ -47,7 +47,7 @@ def properties_params(columns: Iterable[str] | None, *, stringify_nan: bool) -> 
 def check_text(what: str, text: str) -> str:
     """Return a text; raise TypeError if it is something else."""
     if not isinstance(text, str):
-        raise TypeError(f"{what} must be a text, not {text!r}")
+        raise TypeError(f"{what} must be a string, not {text!r}")
     return text
 
 

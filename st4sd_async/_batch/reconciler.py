@@ -76,7 +76,7 @@ MAX_CANDIDATES_LENGTH = 2000
 UNDECIDABLE = (
     "cannot tell whether %d of the starts arrived (%s), because each may be one of the instances %s: "
     "delete those that executed nothing with client.delete(rest_uid), or call batch.adopt(key, rest_uid) if you know "
-    "whose one is; then run again"
+    "which launch one belongs to; then run again"
 )
 
 T = TypeVar("T")

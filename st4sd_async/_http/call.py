@@ -224,14 +224,14 @@ class UnexpectedContent(ValueError):
 def segment(text: str, what: str) -> str:
     """Return a quoted path segment; ``what`` names it in the ValueError if the text cannot be one."""
     if not isinstance(text, str) or not text.strip() or text in (".", "..") or "/" in text:
-        raise ValueError(f"{what} must be a text without slashes, not {text!r}")
+        raise ValueError(f"{what} must be a string without slashes, not {text!r}")
     return _quoted(text, what, ":@")
 
 
 def subpath(text: str) -> str:
     """Return a quoted relative path of one or more segments; raise ValueError if it is not one."""
     if not isinstance(text, str):
-        raise ValueError(f"the path must be a text, not {text!r}")
+        raise ValueError(f"the path must be a string, not {text!r}")
     parts = text.split("/")
     if any(part in ("", ".", "..") for part in parts):
         raise ValueError(f"the path must be relative, without '.', '..' or empty parts, not {text!r}")
@@ -242,7 +242,7 @@ def _quoted(text: str, what: str, safe: str) -> str:
     try:
         return quote(text, safe=safe)
     except UnicodeEncodeError:  # half of a surrogate pair
-        raise ValueError(f"{what} must be a text that can be encoded as UTF-8, not {text!r}") from None
+        raise ValueError(f"{what} must be a string that can be encoded as UTF-8, not {text!r}") from None
 
 
 def json_body(value: Any) -> bytes:
@@ -268,7 +268,7 @@ def model(cls: type[M], key: str | None = None) -> Callable[[Response], M]:
 def nothing(response: Response) -> None:
     """Decode a response whose body does not matter; raise ValueError if it is a web page of a proxy."""
     if response.is_html:
-        raise ValueError("a page for people")
+        raise ValueError("a web page")
 
 
 def parse_response(call: Call[T], url: str, response: Response, secrets: tuple[str, ...] = ()) -> T:

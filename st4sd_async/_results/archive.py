@@ -195,7 +195,7 @@ def _check_kind(info: ZipInfo, is_folder: bool) -> None:
     if stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFDIR if is_folder else stat.S_IFREG):
         raise UnsafeZip(f"its member {info.orig_filename!r} is a link, a device, or not what its name says")
     if is_folder and info.file_size:
-        raise UnsafeZip(f"its member {info.orig_filename!r} is a folder with a content")
+        raise UnsafeZip(f"its member {info.orig_filename!r} is a folder that has content")
 
 
 def _claim_path(paths: dict[str, tuple[str, bool]], path: str, is_folder: bool) -> None:
@@ -215,7 +215,7 @@ def _read_directory(file: BinaryIO, limits: Limits) -> tuple[list[ZipInfo], int]
     file.seek(start)
     # Checked before it is parsed, because it takes ten times the memory then.
     if count > limits.members or length > MAX_DIRECTORY_BYTES or file.read(length).count(b"PK\1\2") > count:
-        raise UnsafeZip(f"it has more than {limits.members} members, or more than it counts")
+        raise UnsafeZip(f"it has more than {limits.members} members, or more than its directory counts")
     infos = ZipFile(file).infolist()
     if len(infos) != count:
         raise BadZipFile(f"it has {len(infos)} members and counts {count}")
@@ -236,7 +236,7 @@ def _read_end(file: BinaryIO) -> tuple[int, int, int]:
         zip64_mark, disks, here, count, length, start = ZIP64_END.unpack(tail[: -END.size])
     found = (mark, zip64_mark, disks, here, start + length, comment)
     if found != (b"PK\5\6", b"PK\6\6", 0, count, end, 0):
-        raise BadZipFile("it is no zip archive, or cut, or has something before or after it")
+        raise BadZipFile("it is not a zip archive, is truncated, or has data before or after it")
     return count, length, start
 
 
@@ -297,7 +297,7 @@ def _inflated(chunks: Iterator[bytes]) -> Iterator[bytes]:
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
     for packed in chunks:
         if inflater.eof:
-            raise BadZipFile("it goes on after its end")
+            raise BadZipFile("it has data after its end")
         yield inflater.decompress(packed, CHUNK_BYTES)
         while inflater.unconsumed_tail:
             yield inflater.decompress(inflater.unconsumed_tail, CHUNK_BYTES)

@@ -128,7 +128,9 @@ async def _uploads_folder(rest_uid: str, store: S3Store, instances: Instances) -
     if INSTANCE_PLACEHOLDER in folder:
         meta = (await instances.status(rest_uid)).meta
         if meta is None or not meta.instance_name:
-            raise NotReady(f"run {rest_uid!r} has no directory yet, which {folder!r} contains the name of")
+            raise NotReady(
+                f"the bucket path {folder!r} contains the name of the directory of run {rest_uid!r}, which has none yet"
+            )
         folder = folder.replace(INSTANCE_PLACEHOLDER, meta.instance_name)
     return _bucket_path(folder, "bucketPath")
 

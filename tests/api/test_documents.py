@@ -229,7 +229,7 @@ def test_an_id_is_looked_up_where_its_type_has_it() -> None:
         ({"component": "stage0.*"}, ValueError, "component is not a regular expression: '\\*'"),
         ({"instance": "["}, ValueError, "instance is not a regular expression"),
         ({"filename": "+"}, ValueError, "filename is not a regular expression"),
-        ({"component": 7}, TypeError, "component must be a text, not 7"),
+        ({"component": 7}, TypeError, "component must be a string, not 7"),
         ({"stage": "0"}, ValueError, "stage must be a whole number from 0, not '0'"),
         ({"stage": -1}, ValueError, "not -1"),
         ({"query": {"type": "experiment"}}, ValueError, "the query has 'experiment' for 'type'"),
@@ -252,7 +252,7 @@ def test_properties_are_asked_for_by_name() -> None:
     assert asked(["*", "b"], stringify_nan=True) == {"includeProperties": "*", "stringifyNaN": "true"}
     assert asked("Energy", stringify_nan=False) == {"includeProperties": "energy"}
     for bad in (["a,b"], [""]):
-        with pytest.raises(ValueError, match="a text without commas"):
+        with pytest.raises(ValueError, match="a string without commas"):
             asked(bad, stringify_nan=False)
 
 

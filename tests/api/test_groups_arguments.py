@@ -26,7 +26,7 @@ WRONG: dict[str, tuple[Act, type[Exception], str]] = {
     "an experiment": (
         lambda client: client.experiments.get(LONE),
         ValueError,
-        r"the identifier of an experiment must be a text that can be encoded as UTF-8, not '\\ud800'",
+        r"the identifier of an experiment must be a string that can be encoded as UTF-8, not '\\ud800'",
     ),
     "a run for its rest-uid": (
         lambda client: client.instances.status(client.run("x")),  # type: ignore[arg-type] # on purpose
@@ -41,12 +41,12 @@ WRONG: dict[str, tuple[Act, type[Exception], str]] = {
     "an output": (
         lambda client: client.instances.output("x", "y", f"a/{LONE}"),
         ValueError,
-        "the path must be a text that can be encoded as UTF-8",
+        "the path must be a string that can be encoded as UTF-8",
     ),
     "a path of another type": (
         lambda client: client.instances.output("x", "y", 5),  # type: ignore[arg-type] # on purpose
         ValueError,
-        "the path must be a text, not 5",
+        "the path must be a string, not 5",
     ),
     "a tag and a digest": (
         lambda client: client.start("demo:latest@sha256xabc"),

@@ -125,7 +125,10 @@ async def test_an_undecidable_launch_is_reported_and_blocks_no_other(
     (instance,) = [one.id for one in await client.instances.list() if one.status.meta is None]
     assert (error.key, error.candidates) == ("mol 0", (instance,))
     assert f"it may be {instance!r}: delete those that executed nothing and run again" in str(error)
-    assert "if you know whose one is: batch.adopt('mol 0', rest_uid); if there is none: batch.forget('mol" in str(error)
+    assert (
+        "if you know which one is its run: batch.adopt('mol 0', rest_uid); if there is none: batch.forget('mol"
+        in str(error)
+    )
     assert items["mol 1"].state == "succeeded"
     assert isinstance(items["mol 0"].error, StartOutcomeUnknown)
     assert (counts["unknown"], counts["succeeded"]) == (1, 1)

@@ -264,7 +264,7 @@ async def test_a_token_that_comes_along_is_warned_about_and_not_shown(
     assert found.uncertain == (Requirement("credential", place, (place,)),)
     assert found.definition["base"] == made["base"]
     told = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
-    assert [f"brings the credential {place!r} along" in one for one in told] == [True]
+    assert [f"contains the credential {place!r}, which is imported too" in one for one in told] == [True]
     assert "tok-0123456789" not in f"{found} {pushed} {caplog.text}"
     for error in (refused.value, internal.value, generated.value):
         assert "what of [secret]?" in str(error)
@@ -399,7 +399,7 @@ async def test_a_package_that_the_service_cannot_fetch_is_an_error(
         ("https://registry.example/registry-ui/", None, "identifier is missing"),
         ("https://registry.example/experiment/", None, "identifier is missing"),
         ("https://registry.example", "", "identifier is missing"),
-        ("https://registry.example", "a/b", "a text without slashes"),
+        ("https://registry.example", "a/b", "a string without slashes"),
     ],
 )
 async def test_an_invalid_source_is_refused(source: str, identifier: str | None, message: str, client: Client) -> None:

@@ -83,7 +83,7 @@ async def test_a_run_may_have_its_own_folder_in_the_bucket(
     store = storage.store("out/%(instanceDir)s/")
     payload = {"inputs": [{"filename": "molecules.csv", "content": "index,smiles\n0,CCO\n"}], "s3Store": store}
     run = await client.start("demo", payload)
-    with pytest.raises(NotReady, match="no directory yet"):
+    with pytest.raises(NotReady, match="which has none yet"):
         await client.fetch_s3_outputs(run, tmp_path, store=store)
     await ended(server, run)
 

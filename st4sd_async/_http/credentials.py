@@ -45,18 +45,23 @@ class Credential:
     A provider is called once, and again only after the service refused what it returned.
     """
 
-    def __init__(self, name: str, source: Secret, timeout: float = SOURCE_TIMEOUT_SECONDS) -> None:
+    def __init__(
+        self, name: str, source: Secret, timeout: float = SOURCE_TIMEOUT_SECONDS, known: list[str] | None = None
+    ) -> None:
         self.name = name
         self._source = source
         self._timeout = timeout
         self._value: str | None = None
-        self.known: list[str] = []
-        """All values so far, for redaction."""
+        self.known: list[str] = [] if known is None else known
+        """All values so far, for redaction; shared with the other credential of a client."""
+        self.has_worked = False
+        """Whether the source ever returned a credential."""
         self._lock = anyio.Lock()
         _in_use.add(self)
         if not (isinstance(source, str | Path) or callable(source)):
             raise ConfigError(f"{name} must be a string, a pathlib.Path or a callable, not {type(source).__name__}")
-        self._fixed = self._validate(source) if isinstance(source, str) else None
+        self.literal = self._validate(source) if isinstance(source, str) else None
+        """The credential if it was given as a text, which never changes; None for another source."""
 
     async def value(self) -> str:
         """
@@ -66,8 +71,8 @@ class Credential:
             ConfigError: Its file or provider failed. The cause is what the provider raised, unless that quotes a
                 credential.
         """
-        if self._fixed is not None:
-            return self._fixed
+        if self.literal is not None:
+            return self.literal
         with anyio.move_on_after(self._timeout):
             if isinstance(self._source, Path):
                 return self._validate(await in_thread(self._read, self._source, abandon=True))
@@ -120,6 +125,7 @@ class Credential:
             raise ConfigError(f"{source} is empty or contains invalid characters")
         if text not in self.known:
             self.known.append(text)
+        self.has_worked = True
         return text
 
     def __repr__(self) -> str:
@@ -156,9 +162,15 @@ class Credentials:
     """The credential of a client: the API key if given, else the auth-token, else none."""
 
     def __init__(self, api_key: Secret | None, auth_token: Secret | None) -> None:
-        self._key = Credential("api_key", api_key) if api_key is not None else None
-        self._token = Credential("auth_token", auth_token) if auth_token is not None else None
+        self.known: list[str] = []
+        """All values so far of both, for redaction."""
+        self._key = Credential("api_key", api_key, known=self.known) if api_key is not None else None
+        self._token = Credential("auth_token", auth_token, known=self.known) if auth_token is not None else None
         self._chosen = self._key or self._token
+        self.literal = self._chosen and self._chosen.literal
+        """The credential if it was given as a text, which never changes; otherwise `value` returns it."""
+        self.header = (b"Cookie", f"{COOKIE}=") if self._key is None else (b"Authorization", "Bearer ")
+        """Name of the header that carries the credential, and what is before the credential in it."""
 
     def __bool__(self) -> bool:
         return self._chosen is not None
@@ -174,18 +186,7 @@ class Credentials:
     @property
     def has_worked(self) -> bool:
         """Whether the source ever returned a credential."""
-        return bool(self._chosen and self._chosen.known)
-
-    def headers(self, value: str | None) -> list[tuple[bytes, bytes]]:
-        """Return the header that carries a credential: bearer for a key, cookie for a token."""
-        if value is None:
-            return []
-        header = (b"Authorization", f"Bearer {value}") if self._key else (b"Cookie", f"{COOKIE}={value}")
-        return [(header[0], header[1].encode())]
-
-    def secrets(self) -> tuple[str, ...]:
-        """Return all values so far, for redaction."""
-        return tuple(value for one in (self._key, self._token) if one for value in one.known)
+        return bool(self._chosen and self._chosen.has_worked)
 
     def __repr__(self) -> str:
         return f"Credentials({self._chosen!r})"

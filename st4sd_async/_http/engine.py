@@ -415,7 +415,7 @@ class _Body(httpx.AsyncByteStream):
         self._request = method, url
 
     async def __aiter__(self) -> AsyncGenerator[bytes]:
-        failure: TransportError = ConnectionLost(*self._request, "the answer has no length, so it may be cut short")
+        failure: TransportError | None = None
         try:
             async for chunk in self._response.content.iter_any():
                 yield chunk
@@ -423,6 +423,7 @@ class _Body(httpx.AsyncByteStream):
                 return
         except ENGINE_ERRORS as error:
             failure = translate_error(error, *self._request)
+        failure = failure or ConnectionLost(*self._request, "the answer has no length, so it may be cut short")
         if isinstance(failure, ConnectionLost):
             failure.is_cut = True
         raise failure

@@ -409,7 +409,7 @@ class Session:
         """Send one request, and another with a new credential if the sign-in proxy refuses the first."""
         credential = None
         if self._may_carry_credentials(request.call.base_url or self._runtime_url):
-            credential = await self._credential(self.credentials.value(), request)
+            credential = self.credentials.literal or await self._credential(self.credentials.value(), request)
         try:
             return await self._send_once(request, credential)
         except Unauthorized as error:
@@ -438,7 +438,10 @@ class Session:
 
     async def _send_once(self, request: _Request[T], credential: str | None) -> T:
         call, config, handler = request.call, request.config, request.body_handler
-        headers = [*HEADERS, *self.credentials.headers(credential)]
+        headers = [*HEADERS]
+        if credential is not None:
+            name, prefix = self.credentials.header
+            headers.append((name, f"{prefix}{credential}".encode()))
         if call.content is not None:
             headers.append(JSON_CONTENT_TYPE)
         is_slow = call.is_slow and config.timeout == TIMEOUT_SECONDS
@@ -469,7 +472,7 @@ class Session:
                     await reply.aread()
         try:
             response = Response(reply.status_code, reply.headers, reply.content)
-            return parse_response(call, request.url, response, self.credentials.secrets())
+            return parse_response(call, request.url, response, tuple(self.credentials.known))
         except Unauthorized as error:
             error.token_page, error.advice = self.token_page, f"get a new token at {self.token_page}"
             raise
@@ -521,7 +524,7 @@ class ClientSession:
 
     def secrets(self) -> tuple[str, ...]:
         """Return the credentials in use, which must not appear in messages."""
-        return self.shared.credentials.secrets()
+        return tuple(self.shared.credentials.known)
 
 
 _abandoned: list[AsyncExitStack] = []

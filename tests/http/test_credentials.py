@@ -92,11 +92,22 @@ async def test_the_key_wins_over_the_token() -> None:
     """A key is sent as a bearer, a token as a cookie."""
     both, token, none = Credentials("k1", "t1"), Credentials(None, "t1"), Credentials(None, None)
 
-    assert both.headers(await both.value()) == [(b"Authorization", b"Bearer k1")]
-    assert token.headers(await token.value()) == [(b"Cookie", b"oauth-proxy=t1")]
-    assert none.headers(await none.value()) == []
-    assert both.secrets() == ("k1", "t1")
+    assert (both.header, both.literal, await both.value()) == ((b"Authorization", "Bearer "), "k1", "k1")
+    assert (token.header, token.literal, await token.value()) == ((b"Cookie", "oauth-proxy="), "t1", "t1")
+    assert (none.literal, await none.value()) == (None, None)
+    assert both.known == ["k1", "t1"]
     assert not none
+
+
+@pytest.mark.anyio
+async def test_a_token_says_nothing_about_the_provider_of_the_key() -> None:
+    """A provider that never worked is more likely wrong than unavailable, whatever else the client was given."""
+    credentials = Credentials(lambda: "k1", "t1")
+
+    assert credentials.known == ["t1"]
+    assert not credentials.has_worked
+    await credentials.value()
+    assert credentials.has_worked
 
 
 def test_no_repr_shows_a_credential() -> None:

@@ -14,7 +14,7 @@ from ._api.datasets import Datasets
 from ._api.datastore import Datastore
 from ._api.deployment import Deployment
 from ._api.experiments import Experiments, get_call, lambda_call, start_call
-from ._api.gateways import MOST_BYTES, Gateways
+from ._api.gateways import MOST_BYTES, SCHEME, Gateways
 from ._api.image_pull_secrets import ImagePullSecrets
 from ._api.instances import Instances, instance_path
 from ._api.library import Library
@@ -30,11 +30,12 @@ from ._payload.prepare import prepare, resolve_drafts
 from ._results import properties, staging, tables
 from ._results.downloads import Downloads, raise_if_strict
 from ._results.outputs import read_output
-from ._run import Run, RunLike, handles, is_one_run, place_of, rest_uid_of, rest_uids_of
+from ._run import Run, RunLike
 from ._util.field_docs import document_fields
 from ._watch import waiting
 from ._watch.poller import Poller
 from .models import Experiment
+from .models.runs import check_rest_uid
 
 if TYPE_CHECKING:
     import os
@@ -62,6 +63,10 @@ if TYPE_CHECKING:
         Status,
         StatusReport,
     )
+
+
+ONE_RUN = "this takes one run: call it for each, as with asyncio.gather; wait, watch_many and properties take several"
+"""Advice for several runs where one is expected."""
 
 
 class _Unchanged(Enum):
@@ -474,7 +479,7 @@ class Client:
 
         Source: ``GET instances/{id}/status`` of the runtime service.
         """
-        return await self.instances.status(rest_uid_of(run))
+        return await self.instances.status(_rest_uid(run))
 
     @overload
     async def wait(  # type: ignore[overload-overlap] # a rest-uid is a text, and a text is an iterable of texts
@@ -516,9 +521,9 @@ class Client:
             RunFailed: ``check`` is True and not all runs ended with Success.
             WaitTimeout: Not all runs are over in time. They continue.
         """
-        if is_one_run(run):
-            return await waiting.wait_one(self._poller, rest_uid_of(run), timeout, interval, check=check)
-        return await waiting.wait_all(self._poller, rest_uids_of(run), timeout, interval, check=check)
+        if _is_one_run(run):
+            return await waiting.wait_one(self._poller, _rest_uid(run), timeout, interval, check=check)
+        return await waiting.wait_all(self._poller, _rest_uids(run), timeout, interval, check=check)
 
     async def watch(
         self, run: RunLike, *, timeout: float | None = None, interval: float | None = None
@@ -540,7 +545,7 @@ class Client:
             RunDeleted: The run was deleted while it was watched.
             WaitTimeout: The run is not over in time. It continues.
         """
-        async with aclosing(waiting.watch_one(self._poller, rest_uid_of(run), timeout, interval)) as statuses:
+        async with aclosing(waiting.watch_one(self._poller, _rest_uid(run), timeout, interval)) as statuses:
             async for status in statuses:
                 yield status
 
@@ -574,7 +579,8 @@ class Client:
 
         Source: ``GET instances/`` and ``GET instances/{id}/status`` of the runtime service.
         """
-        return self._poller.watch(handles(runs, self), timeout, interval)
+        handles = {_rest_uid(run): run if isinstance(run, Run) else Run(_rest_uid(run), self) for run in _each(runs)}
+        return self._poller.watch(handles, timeout, interval)
 
     async def show(
         self, runs: Iterable[RunLike], *, timeout: float | None = None, interval: float | None = None
@@ -601,7 +607,7 @@ class Client:
         """
         from ._display.show import show  # most programs show nothing
 
-        order = rest_uids_of(runs)
+        order = _rest_uids(runs)
         return await show(order, self.watch_many(order, timeout=timeout, interval=interval), self._config.clock)
 
     async def delete(self, run: RunLike) -> None:
@@ -613,7 +619,7 @@ class Client:
 
         Source: ``DELETE instances/{id}`` of the runtime service.
         """
-        await self.instances.delete(rest_uid_of(run))
+        await self.instances.delete(_rest_uid(run))
 
     # Results of runs
 
@@ -626,7 +632,7 @@ class Client:
 
         Source: ``GET instances/{id}/outputs`` of the runtime service.
         """
-        return await self.instances.outputs(rest_uid_of(run))
+        return await self.instances.outputs(_rest_uid(run))
 
     async def output(self, run: RunLike, name: str, path: str | None = None) -> Output:
         """
@@ -646,7 +652,7 @@ class Client:
         Source: ``GET instances/{id}/outputs/{name}`` of the runtime service, which reads the whole output into memory:
         one of gigabytes is likely to time out.
         """
-        return await read_output(self.instances, rest_uid_of(run), name, path)
+        return await read_output(self.instances, _rest_uid(run), name, path)
 
     async def properties(
         self, run: RunLike | Iterable[RunLike], names: Iterable[str] | None = None, *, strict: bool = False
@@ -680,9 +686,9 @@ class Client:
         datastore.
         """
         reader = properties.PropertiesReader(self.instances, self.datastore, properties.requested_columns(names))
-        if is_one_run(run):
-            return await reader.of_run(rest_uid_of(run))
-        return await reader.of_runs(list(dict.fromkeys(rest_uids_of(run))), strict=strict)
+        if _is_one_run(run):
+            return await reader.of_run(_rest_uid(run))
+        return await reader.of_runs(list(dict.fromkeys(_rest_uids(run))), strict=strict)
 
     async def download_outputs(
         self,
@@ -719,7 +725,7 @@ class Client:
         first: one of gigabytes is likely to time out. `download_component` fetches it then.
         """
         chosen = [names] if isinstance(names, str) else names if names is None else list(names)
-        found = await self._downloads.outputs(rest_uid_of(run), Path(to), chosen, unpack=unpack)
+        found = await self._downloads.outputs(_rest_uid(run), Path(to), chosen, unpack=unpack)
         return raise_if_strict(found, strict=strict)
 
     async def download_files(
@@ -764,7 +770,7 @@ class Client:
 
         Source: ``POST files/api/v1.1`` and ``GET experiment/download`` of the gateway.
         """
-        found = await self._downloads.files(place_of(run), Path(to), component, stage, filename)
+        found = await self._downloads.files(_rest_uid_or_uri(run), Path(to), component, stage, filename)
         return raise_if_strict(found, strict=strict)
 
     async def download_component(
@@ -793,7 +799,7 @@ class Client:
         Source: ``GET experiment/download`` of the gateway.
         """
         return raise_if_strict(
-            await self._downloads.component(place_of(run), stage, component, Path(to)), strict=strict
+            await self._downloads.component(_rest_uid_or_uri(run), stage, component, Path(to)), strict=strict
         )
 
     async def read_file(self, run: RunLike, path: str | os.PathLike[str], *, limit: int = MOST_BYTES) -> bytes:
@@ -814,7 +820,7 @@ class Client:
 
         Source: ``POST files/api/v1.1`` of the gateway.
         """
-        return await self._downloads.read(place_of(run), path, limit)
+        return await self._downloads.read(_rest_uid_or_uri(run), path, limit)
 
     async def csv(
         self,
@@ -847,7 +853,7 @@ class Client:
 
         Source: ``POST files/api/v1.1`` of the gateway.
         """
-        return await tables.csv(self._downloads, self.datastore, place_of(run), filename, component, stage)
+        return await tables.csv(self._downloads, self.datastore, _rest_uid_or_uri(run), filename, component, stage)
 
     async def stdout(self, run: RunLike, component: str | None = None, *, stage: int | None = None) -> dict[str, str]:
         """
@@ -869,7 +875,7 @@ class Client:
 
         Source: ``POST files/api/v1.1`` of the gateway.
         """
-        return await tables.stdout(self._downloads, self.datastore, place_of(run), component, stage)
+        return await tables.stdout(self._downloads, self.datastore, _rest_uid_or_uri(run), component, stage)
 
     async def log(self, run: RunLike) -> str:
         """
@@ -883,7 +889,7 @@ class Client:
 
         Source: ``output/experiment.log`` in the directory of the run.
         """
-        return await tables.log(self._downloads, place_of(run))
+        return await tables.log(self._downloads, _rest_uid_or_uri(run))
 
     async def status_report(self, run: RunLike) -> StatusReport:
         """
@@ -896,7 +902,7 @@ class Client:
 
         Source: ``output/status_details.json`` in the directory of the run.
         """
-        return await tables.status_report(self._downloads, place_of(run))
+        return await tables.status_report(self._downloads, _rest_uid_or_uri(run))
 
     async def fetch_s3_outputs(
         self,
@@ -935,7 +941,7 @@ class Client:
         Source: ``OutputToS3`` of st4sd-runtime-core, which uploads at the end of each stage.
         """
         found = await staging.fetch_outputs(
-            rest_uid_of(run), Path(to), store, self.instances, self._config, names=names, allow_http=allow_http
+            _rest_uid(run), Path(to), store, self.instances, self._config, names=names, allow_http=allow_http
         )
         return raise_if_strict(found, strict=strict)
 
@@ -1048,3 +1054,47 @@ class Client:
 def _registry(source: str | Client | Registry) -> str | Registry:
     """Return a client as a registry to import from; the blocking client passes one of its own."""
     return Registry(source.url, source.experiments) if isinstance(source, Client) else source
+
+
+def _is_one_run(run: object) -> bool:
+    """Return whether a value stands for one run and not for several."""
+    return isinstance(run, str) or not isinstance(run, Iterable)
+
+
+def _rest_uid(run: object) -> str:
+    """
+    Return the rest-uid of a run.
+
+    Raises:
+        ValueError: The text does not have the form of a rest-uid.
+        TypeError: The value is neither a Run nor a text.
+    """
+    return check_rest_uid(_text_of(run))
+
+
+def _rest_uids(runs: object) -> list[str]:
+    """Return the rest-uids of several runs; raise as `_rest_uid`."""
+    return [_rest_uid(run) for run in _each(runs)]
+
+
+def _rest_uid_or_uri(run: object) -> str:
+    """Return the rest-uid of a run, or the ``file://`` uri of its directory if that was given; raise as `_rest_uid`."""
+    text = _text_of(run)
+    return text if text.startswith(SCHEME) else check_rest_uid(text)
+
+
+def _text_of(run: object) -> str:
+    if isinstance(run, Run):
+        return run.id
+    if isinstance(run, str):
+        return run
+    problem = f"a run is a Run or a rest-uid, not {type(run).__name__}"
+    if isinstance(run, Iterable):
+        raise TypeError(f"{problem}: {ONE_RUN}")
+    raise TypeError(f"{problem} (is an 'await' missing?)")
+
+
+def _each(runs: object) -> list[object]:
+    if isinstance(runs, Iterable) and not isinstance(runs, str):
+        return list(runs)
+    raise TypeError(f"runs are an iterable of Run or rest-uids, not {runs!r}: give [run], or watch() it")

@@ -1,4 +1,4 @@
-"""`Run`, the handle on one instance, and the arguments that may name a run."""
+"""`Run`, the handle on one instance."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ._api.datastore import DOCUMENT_TIMEOUT
-from ._api.gateways import MOST_BYTES, SCHEME
+from ._api.gateways import MOST_BYTES
 from ._render.displayable import Displayable
 from ._results.tables import CSV_FILES
 from ._util.field_docs import document_fields
-from .models.runs import check_rest_uid
 
 if TYPE_CHECKING:
     import os
@@ -167,54 +166,3 @@ class Run(Displayable):
 
 RunLike = Run | str
 """A handle on a run, or its rest-uid."""
-
-
-ONE_RUN = "this takes one run: call it for each, as with asyncio.gather; wait, watch_many and properties take several"
-"""Advice for several runs where one is expected."""
-
-
-def is_one_run(run: object) -> bool:
-    """Return whether a value stands for one run and not for several."""
-    return isinstance(run, str) or not isinstance(run, Iterable)
-
-
-def rest_uid_of(run: object) -> str:
-    """
-    Return the rest-uid of a run.
-
-    Raises:
-        ValueError: The text does not have the form of a rest-uid.
-        TypeError: The value is neither a Run nor a text.
-    """
-    return check_rest_uid(_text_of(run))
-
-
-def rest_uids_of(runs: object) -> list[str]:
-    """Return the rest-uids of several runs; raise as `rest_uid_of`."""
-    return [rest_uid_of(run) for run in _each(runs)]
-
-
-def handles(runs: object, client: Client) -> dict[str, Run]:
-    """Return the handles on several runs by rest-uid, new ones for rest-uids; raise as `rest_uid_of`."""
-    return {rest_uid_of(run): run if isinstance(run, Run) else Run(rest_uid_of(run), client) for run in _each(runs)}
-
-
-def place_of(run: object) -> str:
-    """Return the rest-uid of a run, or the ``file://`` uri of its directory if that was given; raise as above."""
-    text = _text_of(run)
-    return text if text.startswith(SCHEME) else check_rest_uid(text)
-
-
-def _text_of(run: object) -> str:
-    if isinstance(run, Run | str):
-        return str(run)
-    problem = f"a run is a Run or a rest-uid, not {type(run).__name__}"
-    if isinstance(run, Iterable):
-        raise TypeError(f"{problem}: {ONE_RUN}")
-    raise TypeError(f"{problem} (is an 'await' missing?)")
-
-
-def _each(runs: object) -> list[object]:
-    if isinstance(runs, Iterable) and not isinstance(runs, str):
-        return list(runs)
-    raise TypeError(f"runs are an iterable of Run or rest-uids, not {runs!r}: give [run], or watch() it")

@@ -11,17 +11,18 @@ from typing import Annotated, Any
 
 import typer
 
+from .._api.gateways import SCHEME
 from .._display.live_display import LiveDisplay
 from .._display.show import run_row
 from .._display.surfaces import Log, Terminal, default_surface
 from .._errors import WaitTimeout
 from .._render.cards import Badge, Bar, Card, Tone, format_size
-from .._run import place_of, rest_uid_of
 from .._util.clock import SystemClock
 from .._util.file_names import folder_name
 from .._util.printable import one_line
 from .._util.progress import SECONDS, Progress, ProgressUpdate
 from ..models import Download, DownloadFailed, Properties, Status
+from ..models.runs import check_rest_uid
 from .connect import Command, Json, RunIds, for_each, rest_uids, write_errors
 from .errors import COMMAND, Exit, UsageError, exit_of, how_to_resume, message_of, write_error
 from .output import print_document, print_line, print_table, print_text
@@ -279,8 +280,9 @@ async def download(
             folder = to / folder_name(run)  # the user did not name this folder: if it is a link, it is not followed
             downloads = client._downloads
             if not is_components:
-                return await downloads.outputs(rest_uid_of(run), folder, names, unpack=unpack, is_chosen=False)
-            return await downloads.files(place_of(run), folder, component, stage, files, is_chosen=False)
+                return await downloads.outputs(check_rest_uid(run), folder, names, unpack=unpack, is_chosen=False)
+            rest_uid_or_uri = run if run.startswith(SCHEME) else check_rest_uid(run)
+            return await downloads.files(rest_uid_or_uri, folder, component, stage, files, is_chosen=False)
 
         results, worst = await for_each(rest_uids(runs), fetch)
     every = [file for downloads in results.values() for file in downloads]

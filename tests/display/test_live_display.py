@@ -183,7 +183,14 @@ def test_a_deleted_run_is_counted_as_deleted() -> None:
     killed = Status.model_validate({"experiment-state": "Failed", "exit-status": ""})
 
     assert run_row("x", killed.concluded()).badge == Badge("failed", Tone.BAD)
-    assert run_row("x", killed.concluded(deleted=True)).badge.word == "deleted"
+    assert run_row("x", killed.concluded(deleted=True)).badge == Badge("deleted", Tone.QUIET)
+
+
+def test_a_deleted_or_stopped_run_is_shown_before_those_that_go_on() -> None:
+    """It will not succeed, so only failed and stuck runs are more urgent."""
+    names = [line.split()[0] for line in drawn(display_of(good=50, waiting=50, busy=50, quiet=1, bad=1), height=12)[3:]]
+
+    assert names[:3] == ["bad-0000", "quiet-0000", "busy-0049"]
 
 
 def test_texts_of_a_server_cannot_control_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:

@@ -107,7 +107,7 @@ def tag_call(identifier: str, tags: Iterable[str]) -> Call[None]:
 
 def _tag(tag: str) -> str:
     if not is_tag(tag):
-        raise ValueError(f"a tag is a text without commas, not {tag!r}")
+        raise ValueError(f"a tag must be a string without commas, not {tag!r}")
     return tag
 
 

@@ -134,7 +134,9 @@ def _how_to_settle(key: str, candidates: Iterable[str]) -> str:
     name, found = shlex.quote(key), " or ".join(candidates)
     adopt, forget = f"{COMMAND} batch adopt TABLE {name} REST-UID", f"{COMMAND} batch forget TABLE {name}"
     if found:
-        delete = f"it may be {found}: {COMMAND} delete RUN those that executed nothing, and run the batch again"
+        delete = (
+            f"it may be {found}: delete those that executed nothing with {COMMAND} delete RUN, and run the batch again"
+        )
         return f"{delete}; if one is its run: {adopt}; if there is none: {forget}"
     return f"if you know its run: {adopt}; if there is none: {forget}"
 

@@ -9,8 +9,8 @@ An embedded ST4SD for tests, demos and users without a cluster: `LocalServer`, a
     simulator/   the engine that simulates runs; outcomes.json defines each outcome, such as "component-failure"
     examples/    the experiments "demo" and "fail", defined in examples.json
 
-It never imports the client. Rooms import one another in one direction only: `server`, datastore, runtime, simulator,
-examples, engine; http imports none of them.
+It never imports the client. Each part imports only those after it: `server`, datastore, runtime, simulator, examples,
+engine. http/ imports none of them.
 """
 
 from __future__ import annotations

@@ -63,7 +63,7 @@ WRONG: dict[str, tuple[Act, type[Exception], str]] = {
         TypeError,
         "tags are a list of texts, not None",
     ),
-    "a tag": (lambda client: client.experiments.tag("demo", [LONE]), ValueError, "a tag is a text"),
+    "a tag": (lambda client: client.experiments.tag("demo", [LONE]), ValueError, "a tag must be a string"),
     "a payload of nothing": (
         lambda client: client.draft(None),  # type: ignore[arg-type] # on purpose
         TypeError,

@@ -93,10 +93,11 @@ async def build_body(payload: Mapping[str, Any] | StartOptions | None, model: ty
     files = files_of(start)
     contents: dict[str, str] = {}
     problems: list[Problem] = []
-    for entry, file in files:
-        text = await _read_content(entry, file, problems)
-        if text is not None:
-            contents[entry] = text
+    read = partial(_read_contents, files, contents, problems)
+    if any(isinstance(file.content, Path) or hasattr(file.content, "to_csv") for _, file in files):
+        await in_thread(read)
+    else:
+        read()
     problems += find_problems(start, files, contents)
     if clashes := find_clashes(start):
         conflict = Problem("data", f"files {clashes} occur twice: give each file once")
@@ -130,12 +131,20 @@ def serialise(body: Mapping[str, Any]) -> Prepared:
     return Prepared(content, tuple(_secrets(body, contents.values())))
 
 
-async def _read_content(entry: str, file: FileContent, problems: list[Problem]) -> str | None:
+def _read_contents(files: list[tuple[str, FileContent]], contents: dict[str, str], problems: list[Problem]) -> None:
+    """Add the texts of files to ``contents``, and what is wrong with them to ``problems``. May block."""
+    for entry, file in files:
+        text = _read_content(entry, file, problems)
+        if text is not None:
+            contents[entry] = text
+
+
+def _read_content(entry: str, file: FileContent, problems: list[Problem]) -> str | None:
     """Return the text of a file given in any form. If invalid, add the problem to ``problems`` and return None."""
     value, where = file.content, f"{entry}.content"
     try:
         if isinstance(value, Path):
-            value = await in_thread(partial(_read_file, value))
+            value = _read_file(value)
         if isinstance(value, bytes | bytearray):
             return bytes(value).decode("utf-8")
     except OSError as error:
@@ -148,7 +157,7 @@ async def _read_content(entry: str, file: FileContent, problems: list[Problem]) 
     if value is None or isinstance(value, str):
         return value
     if hasattr(value, "to_csv"):
-        return str(await in_thread(partial(value.to_csv, index=False)))
+        return str(value.to_csv(index=False))
     problems.append(Problem(where, f"must be text, UTF-8 bytes, a Path or a DataFrame, not {type(value).__name__}"))
     return None
 

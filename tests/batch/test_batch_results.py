@@ -112,8 +112,8 @@ async def test_a_failed_request_keeps_earlier_downloads(client: Client, tmp_path
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"outputs": ["Energies"]}, "to, the folder for key-outputs, is missing"),
-        ({"to": "results"}, "outputs, names of key-outputs, is missing"),
+        ({"outputs": ["Energies"]}, r"to \(folder for the files\) is missing"),
+        ({"to": "results"}, r"outputs \(names of key-outputs\) is missing"),
         ({"outputs": "Energies", "to": "."}, r"use \['Energies'\]"),
     ],
 )

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from st4sd_async._payload.lambda_check import check
-from st4sd_async.local.runtime.lambdas import flowir_problems
+from st4sd_async.local.runtime.lambdas import flowir_problems_without_core
 from tests.client.definitions import DSL, LAMBDA
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of the libraries and of what they import
@@ -179,7 +179,7 @@ def test_variables_of_the_start_are_used() -> None:
 def test_the_embedded_server_refuses_no_valid_definition(name: str) -> None:
     """It checks less than the libraries do, and reports in their words."""
     definition = VALID[name] if name in VALID else changed(FLOWIR, *BROKEN_FLOWIR[name][:2])
-    there = [one.partition(" - valid choices")[0] for one in flowir_problems(definition)]
+    there = [one.partition(" - valid choices")[0] for one in flowir_problems_without_core(definition)]
     here = [what.partition(" - valid choices")[0] for _, what in check(definition, {})["problems"]]
 
     if name != "wrong type of all":

@@ -1,8 +1,9 @@
 """
 DSL 2.0: its pydantic models with all defaults, and the checks that follow the steps of workflows.
 
-The checks word problems as the orchestrator's libraries do. They do not cover the form of names, the types of
-values, references to the outputs of other steps, or the conversion to FlowIR.
+Where st4sd-runtime-core is installed, it checks definitions. The checks here are for the library of graphs, and for
+an installation without it. They word problems as it does, but do not cover the form of names, the types of values,
+references to the outputs of other steps, or the conversion to FlowIR.
 
 Source:
     st4sd-runtime-core, ``experiment/model/frontends/dsl.py``; a test compares the two.
@@ -16,6 +17,7 @@ from typing import Any
 
 from pydantic import Field
 
+from st4sd_async.local.engine.core_checks import find_dsl_problems
 from st4sd_async.local.runtime.models import Model, SchemaError, Text, validate
 
 Dsl = dict[str, Any]
@@ -187,6 +189,14 @@ def parse(value: Any) -> Dsl:
 
 def parse_and_check(value: Any) -> Dsl:
     """Return a definition with all defaults filled in; raise `InvalidDsl` if it cannot be executed."""
+    problems = find_dsl_problems(value)
+    if problems:
+        raise InvalidDsl(problems)
+    return check_without_core(value) if problems is None else parse(value)
+
+
+def check_without_core(value: Any) -> Dsl:
+    """Do the same as `parse_and_check`, with the checks of this module."""
     dsl = parse(value)
     problems = [*find_problems(dsl)] or [*_missing_executables(dsl)]
     if problems:

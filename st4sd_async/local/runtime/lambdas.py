@@ -1,8 +1,8 @@
 """
 Starts of experiments that are in no registry: ``/experiments/lambda/start``.
 
-Of FlowIR only the top-level fields are checked, and what every component needs. A test compares the problems with
-those of the orchestrator's libraries.
+FlowIR is checked by st4sd-runtime-core. Where that is not installed, only the top-level fields are checked, and what
+every component needs. A test compares the problems.
 
 Source:
     st4sd-runtime-service, ``LambdaExperimentFactory``.
@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from st4sd_async.local.engine.buckets import DATASET, OutputStore, RemoteFile, Volume
+from st4sd_async.local.engine.core_checks import find_flowir_problems
 from st4sd_async.local.engine.interface import AcceptedStart, Content
 from st4sd_async.local.http.messages import HTTPError, Request, Response, Route, TrailingSlash, json_response
 from st4sd_async.local.runtime.starts import as_strings, random_suffix
@@ -61,8 +62,7 @@ def accepted_lambda(value: Any) -> AcceptedStart:
     if "lambdaFlowIR" not in value:
         raise _server_error(f"{factory} missing 1 required positional argument: 'lambdaFlowIR'")
     flowir = value["lambdaFlowIR"]
-    problems = flowir_problems(flowir) if value.get("validate_flowir", True) else []
-    if problems:
+    if value.get("validate_flowir", True) and (problems := flowir_problems(flowir)):
         errors = "\n".join([f"Inconsistent FlowIR: Found {len(problems)} errors:", *problems])
         raise HTTPError(400, "Invalid lambda FlowIR", flowirErrors=errors)
     store = _output_store(value)
@@ -114,6 +114,12 @@ def flowir_problems(flowir: Any) -> list[str]:
     """Return the problems of a definition in FlowIR, worded as the orchestrator does."""
     if not isinstance(flowir, dict) or not isinstance(flowir.get("components", []), list):
         return [f"Expected FlowIR to be a dictionary with a list of components, not {type(flowir).__name__}"]
+    problems = find_flowir_problems(flowir)
+    return flowir_problems_without_core(flowir) if problems is None else problems
+
+
+def flowir_problems_without_core(flowir: Mapping[str, Any]) -> list[str]:
+    """Return what `flowir_problems` does for a mapping, with the checks of this module."""
     components = flowir.get("components", [])
     ids = [
         (component.get("stage", 0), component.get("name")) for component in components if isinstance(component, dict)

@@ -47,7 +47,7 @@ def test_a_lambda_can_read_a_dataset_and_upload_to_a_bucket(
     (tmp_path / "a.txt").write_text("x")
     server.mount("dataset", "mine", tmp_path)
     storage = {"s3": {"dataset": "mine"}, "s3Store": {"credentials": BUCKET, "bucketPath": "/a"}}
-    flowir = {**LAMBDA["lambdaFlowIR"], "output": {"Out": {}}}
+    flowir = {**LAMBDA["lambdaFlowIR"], "output": {"Out": {"data-in": "stage0.A/out.stdout:copy"}}}
 
     reply = web.post(
         "/experiments/lambda/start", json={"lambdaFlowIR": flowir, "data": [{"filename": "a.txt:b.txt"}], **storage}

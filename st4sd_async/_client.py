@@ -307,7 +307,7 @@ class Client:
 
     async def draft(self, experiment: str | Experiment) -> Draft:
         """
-        Return a start payload to fill in, which knows what the experiment accepts.
+        Return a start payload to fill in, checked against the experiment.
 
         Args:
             experiment: ``name`` (which means ``name:latest``), ``name:tag`` or ``name@digest``, or an `Experiment`,
@@ -315,8 +315,8 @@ class Client:
 
         Raises:
             UnknownExperiment: There is no such experiment.
-            DecodeError: The reply lacks what the registry knows about the experiment.
-            InvalidPackage: The `Experiment` was fetched without what the registry knows (``with_registry=False``).
+            DecodeError: The reply lacks the registry metadata of the experiment.
+            InvalidPackage: The `Experiment` was fetched without its registry metadata (``with_registry=False``).
 
         Source: ``GET experiments/{identifier}``. It has the same content as the start skeleton, which may mix in
         entries of experiments that were requested earlier.
@@ -337,12 +337,13 @@ class Client:
 
         A start that is cancelled after it was sent (`asyncio.timeout`, a failing sibling in a task group, a cancel
         scope, Ctrl-C) may have arrived. It waits up to a second for the reply, logs a warning, and adds a note to the
-        `asyncio.CancelledError`: the rest-uid, or how to look for the instance. A `TimeoutError` of `asyncio.timeout`
-        or `asyncio.wait_for` has that error as its ``__cause__``. A task group drops it, so that only the log is left.
+        `asyncio.CancelledError`: the rest-uid, or how to find the instance. A `TimeoutError` of `asyncio.timeout` or
+        `asyncio.wait_for` has that error as its ``__cause__``. A task group drops it, so that only the log has the
+        note.
 
         Args:
             experiment: ``name`` (which means ``name:latest``), ``name:tag`` or ``name@digest``, an `Experiment`, or a
-                `Draft`, which brings its payload. With a draft, ``payload`` is what to add to it, as in
+                `Draft`, which contains its payload. With a draft, ``payload`` has additional fields, as in
                 `Draft.filled`.
             payload: Inputs, variables and other fields, as a mapping in the documented form of the service, a
                 `StartPayload` or a `Draft`. None means an empty payload. The ``content`` of an input is text, UTF-8
@@ -389,12 +390,12 @@ class Client:
                 with the definition under ``lambdaFlowIR``.
             payload: Files (``data``, ``scripts``) and other fields as in `start`. None means an empty payload. An
                 experiment of this kind has no inputs.
-            validate: Check the definition here. None means if the libraries are installed. Without the check DSL is
-                sent unconverted, and refused.
+            validate: Check the definition here. None means yes if the libraries are installed. Without the check, DSL
+                is sent unconverted and refused.
 
         Raises:
-            InvalidPayload: The payload is invalid. `InvalidFlowIR` is the subclass for the definition: ``problems``
-                has what was found here, ``errors`` what the service reported. Nothing was started.
+            InvalidPayload: The payload is invalid. `InvalidFlowIR` is the subclass for the definition: ``problems`` has
+                the problems found here, ``errors`` those that the service reported. Nothing was started.
             StartOutcomeUnknown: As in `start`.
             ConfigError: ``validate`` is True, and the libraries are not installed or fail.
             ImportError: The definition is YAML and PyYAML is not installed. It comes with ``engine``.
@@ -413,7 +414,7 @@ class Client:
 
     def batch(self, path: str | os.PathLike[str] | None = None, *, max_running: int | None = MAX_RUNNING) -> Batch:
         """
-        Return a batch of many launches, each started exactly once even if this process crashes: see `Batch`.
+        Return a batch, which starts many launches exactly once each, even if this process crashes: see `Batch`.
 
         Args:
             path: File of the journal, created if missing. None means in memory: lost with the process.
@@ -503,7 +504,7 @@ class Client:
         check: bool = False,
     ) -> Status | list[Status]:
         """
-        Wait until a run, or each of several, is over, and return the final status.
+        Wait until one run, or all of several runs, have ended, and return the final status of each.
 
         Args:
             run: A run, or any number of them.
@@ -516,7 +517,7 @@ class Client:
             its last known status with ``is_deleted`` True, which is a pending one if the run was never seen.
 
         Raises:
-            UnknownRun: There is no such run. For several: none of them exists.
+            UnknownRun: There is no such run. For several runs: none of them exists.
             RunDeleted: The only run was deleted while it was watched.
             RunFailed: ``check`` is True and not all runs ended with Success.
             WaitTimeout: Not all runs are over in time. They continue.
@@ -529,7 +530,7 @@ class Client:
         self, run: RunLike, *, timeout: float | None = None, interval: float | None = None
     ) -> AsyncGenerator[Status]:
         """
-        Yield the statuses of a run until it is over: the first at once, then each change, the final status last.
+        Yield the statuses of a run until it has ended: the first at once, then every change, the final status last.
 
         Server errors, lost connections and renewed credentials do not end the iteration. Leaving the loop does not
         affect the run. Any number of tasks may watch runs through one client: they share its requests, as in
@@ -553,7 +554,8 @@ class Client:
         self, runs: Iterable[RunLike], *, timeout: float | None = None, interval: float | None = None
     ) -> AsyncGenerator[tuple[Run, Status]]:
         """
-        Yield the statuses of many runs until all are over: of each the first, each change, and the final one once.
+        Yield the statuses of many runs until all have ended: for each run the first, every change, and the final one
+        once.
 
         Thousands of runs cost the service little more than one: they are read from one list. A slow consumer gets the
         newest status of each run, never a backlog. A deleted run ends with its last known status, with ``is_final``
@@ -574,7 +576,7 @@ class Client:
             UnknownRun: None of the runs exists, or existed while it was watched.
             WaitTimeout: Not all runs are over in time. The error has the last status of each, pending if none was
                 received, and the last failure of the service as its cause, if there was one.
-            DecodeError: The replies make no sense from the first on, or for a minute.
+            DecodeError: The first reply cannot be decoded, or none for a minute.
             Unauthorized: The credentials were refused and could not be renewed. The error has the last statuses.
 
         Source: ``GET instances/`` and ``GET instances/{id}/status`` of the runtime service.
@@ -586,7 +588,7 @@ class Client:
         self, runs: Iterable[RunLike], *, timeout: float | None = None, interval: float | None = None
     ) -> list[Status]:
         """
-        Show runs in a live table until all are over, and return their final statuses.
+        Show runs in a live table until all have ended, and return their final statuses.
 
         The table is the output of the cell in a notebook, and the lower end of the screen in a terminal (with rich,
         which the extra ``cli`` installs). Elsewhere, lines are written to standard error. If there are many runs, a
@@ -658,7 +660,7 @@ class Client:
         self, run: RunLike | Iterable[RunLike], names: Iterable[str] | None = None, *, strict: bool = False
     ) -> Properties:
         """
-        Return the properties that a run, or several, measured, as one table. See `Properties` for rows and columns.
+        Return the measured properties of one run or several as one table. See `Properties` for rows and columns.
 
         Properties exist once a run is over. For several runs they come from the datastore, in one request for up to
         500 runs. Runs whose end it does not know yet, which takes 10 to 20 s, are requested one by one. Deleted runs
@@ -667,12 +669,11 @@ class Client:
         Args:
             run: A run, or any number of them. Duplicates are ignored.
             names: Columns, in any case. They follow ``input-id`` in the given order. None means all.
-            strict: Raise the error of a run without properties also if there are several runs.
+            strict: Raise the error of a run without properties, even if there are several runs.
 
         Returns:
-            For a run its table. For several one table, with the column ``rest-uid`` in front, in the given order, and
-            with all columns that any of them has. Runs without properties are left out; their errors, those below or
-            others, are in ``problems``.
+            For one run, its table. For several, one table with the column ``rest-uid`` first, in the given order, with
+            all columns that any run has. Runs without properties are left out; their errors are in ``problems``.
 
         Raises:
             NotReady: The run is not over, or not known to be.
@@ -741,10 +742,10 @@ class Client:
         r"""
         Download files of components, many at once, into a folder with the layout of the instance.
 
-        A file appears under its name only when it is complete, and then replaces an older one. An interrupted call,
-        also one that ended with a crash, can be repeated: a file that was fetched before and has not changed is not
-        fetched again. The hidden file ``.st4sd-downloads.jsonl`` in the folder records this. A file that is too large
-        for the gateway's own limit is fetched with the archive of its whole component.
+        A file appears under its name only when it is complete, and then replaces an older one. An interrupted call can
+        be repeated, even after a crash: a file that was fetched before and has not changed is not fetched again. The
+        hidden file ``.st4sd-downloads.jsonl`` in the folder records this. A file that is too large for the gateway's
+        own limit is fetched with the archive of its whole component.
 
         The folder may be a symbolic link. Links inside it are not followed: a file behind one is a `DownloadFailed`.
         A name that begins with ``.st4sd-`` gets a ``_`` in front.
@@ -985,7 +986,8 @@ class Client:
         allow_missing: bool = False,
     ) -> Experiment:
         """
-        Fetch an experiment of another registry and push it here, with its tags, if this deployment meets its needs.
+        Fetch an experiment of another registry and push it here with its tags, if this deployment meets its
+        requirements.
 
         It is pushed without tags, its digest is compared, and then it is tagged: with the tag that was requested, and
         those of its definition that the other registry shows for it. Tags of the same name here move to it. A push
@@ -993,8 +995,8 @@ class Client:
 
         Only ``name@digest`` pins the content. If the registry here computes another digest, ``latest`` and all other
         tags are restored and the content is deleted. A start of ``name:latest`` in between would use it. Without a
-        digest the other registry decides what comes, and a different digest here, as for a branch that moved, is a
-        WARNING in the log.
+        digest, the content is what the other registry returns. If the digest here differs, for example because a branch
+        moved, a WARNING is logged.
 
         The call may be repeated: the same content has the same digest, and no second entry.
 
@@ -1027,11 +1029,11 @@ class Client:
         service: str | None = None,
     ) -> Any:
         """
-        Send a request of your own, for an endpoint that this library has no method for, and return the JSON reply.
+        Send a custom request, for an endpoint without a method in this library, and return the JSON reply.
 
-        It uses the credentials, limits, errors and retries of all other requests: GET, PUT and DELETE may be repeated,
-        a POST that may have arrived never is. Fields named as passwords, keys or environments are masked in messages;
-        other parts of the body may be quoted.
+        Credentials, limits, errors and retries are those of all other requests. GET, PUT and DELETE may be repeated; a
+        POST that may have arrived is never repeated. Fields named as passwords, keys or environments are masked in
+        messages; other parts of the body may be quoted.
 
         Args:
             method: ``GET``, ``POST``, ``PUT`` or ``DELETE``.
@@ -1052,7 +1054,7 @@ class Client:
 
 
 def _registry(source: str | Client | Registry) -> str | Registry:
-    """Return a client as a registry to import from; the blocking client passes one of its own."""
+    """Return a client as a registry to import from. The blocking client passes a registry itself."""
     return Registry(source.url, source.experiments) if isinstance(source, Client) else source
 
 

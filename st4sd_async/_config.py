@@ -28,7 +28,7 @@ MAX_BODY_BYTES = 256 << 20
 GRACE_SECONDS = 60.0
 """How long experiment-state and exit-status must stay unchanged to be final if only one of them says so."""
 SETTLE_SECONDS = 180.0
-"""How long a start must leave no trace to count as never made; longer than any proxy waits."""
+"""How long a start must leave no trace to count as never sent; longer than any proxy waits."""
 
 URL_VARIABLE, API_KEY_VARIABLE, AUTH_TOKEN_VARIABLE = "ST4SD_URL", "ST4SD_API_KEY", "ST4SD_AUTH_TOKEN"
 CA_FILE_VARIABLE = "ST4SD_CA_FILE"
@@ -80,8 +80,8 @@ class Config:
     Settings of a client; all have defaults that suit most deployments.
 
     Config(verify="ca.pem")               trust this certificate authority
-    Config(timeout=5)                     give up on a request after 5 s of silence
-    Config(concurrency=2, poll_interval=30)   go easy on a busy service
+    Config(timeout=5)                     abandon a request after 5 s of silence Config(concurrency=2, poll_interval=30)
+    reduce the load on a busy service
     """
 
     concurrency: int = CONCURRENCY
@@ -103,7 +103,7 @@ class Config:
     """Seconds that a run must stay unchanged to count as over if only one of experiment-state and exit-status is
     final."""
     settle: float = SETTLE_SECONDS
-    """Seconds that a start must leave no trace to count as never made (see `Batch`), twice that without a datastore.
+    """Seconds that a start must leave no trace to count as never sent (see `Batch`), twice that without a datastore.
     Keep it longer than any proxy waits, since a queued request may still be handled."""
     verify: bool | str | Path | ssl.SSLContext = True
     """Which certificates to trust. True means the default authorities, or those of ``SSL_CERT_FILE`` or

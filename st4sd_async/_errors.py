@@ -31,7 +31,7 @@ All exceptions of this library, in one tree.
         ServerError
       DecodeError                     a successful response with unexpected content
       DownloadError                   a file is incomplete, or could not be stored
-        UnsafeArchive                 an archive that could do harm when unpacked
+        UnsafeArchive                 an archive that is unsafe to unpack
       S3Error                         a bucket refused, broke off or was unreachable
       OutcomeUnknown                  the request may or may not have been carried out
         StartOutcomeUnknown
@@ -67,16 +67,16 @@ E = TypeVar("E", bound="St4sdError")
 
 @document_fields
 class Problem(NamedTuple):
-    """One thing that is wrong with what was sent."""
+    """One problem of a request."""
 
     where: str
     """The entry, such as ``inputs[0].content``."""
     what: str
-    """What is wrong with it, and how to fix it."""
+    """The problem, and how to fix it."""
 
 
 NOT_ACCEPTED = "the experiment does not accept it"
-"""Problem of an entry that the experiment has no use for."""
+"""Problem of an entry that the experiment does not have."""
 VALUE_NOT_ACCEPTED = "the experiment does not accept this value"
 """Problem of an entry whose value the experiment does not allow."""
 
@@ -132,7 +132,7 @@ def parse_quoted_problems(message: str) -> tuple[Problem, ...]:
 
 
 def parse_refused_entries(message: str) -> tuple[Problem, ...]:
-    """Return the payload entries that a message of the runtime service refuses; () if it names none that we know."""
+    """Return the payload entries that a message of the runtime service refuses. Empty if it names no known entry."""
     for entry, pattern, problem in _REFUSED_ENTRIES:
         if found := pattern.match(message):
             names = [name.strip(" '\"") for name in found[1].split(", ")] if "{}" in entry else [found[1]]
@@ -157,11 +157,11 @@ class St4sdError(Exception):
     """
     Base class of all errors of this library.
 
-    Safe to pickle and to copy: an error raised in a worker process arrives with its class, text, notes and attributes.
-    Cause, context and traceback are not pickled, as with any exception. An attribute that you add and that cannot be
-    pickled, such as a lock or a `Client`, arrives as its `repr`; a copy keeps it.
+    Safe to pickle and to copy: an error raised in a worker process keeps its class, message, notes and attributes.
+    Cause, context and traceback are not pickled, as with any exception. If you add an attribute that cannot be pickled,
+    such as a lock or a `Client`, pickling replaces it by its `repr`.
 
-    Its text is one line without control characters; the attributes hold the server's words unchanged.
+    The message is one line without control characters. The attributes hold the server's text unchanged.
     """
 
     def __init_subclass__(cls) -> None:
@@ -172,7 +172,7 @@ class St4sdError(Exception):
         return one_line(self._text())
 
     def add_note(self, note: str, /) -> None:
-        """Add a text that a traceback shows below the message; control characters in it are escaped."""
+        """Add a note that a traceback shows below the message. Control characters in it are escaped."""
         super().add_note(printable(note, LAYOUT))
 
     def _text(self) -> str:
@@ -212,17 +212,17 @@ class ConfigError(St4sdError, ValueError):
 class TransportError(St4sdError):
     """No usable response arrived."""
 
-    situation = "got no usable reply"
+    situation = "got no usable response"
     permanent = False
-    """Whether another attempt must fail in the same way, as with an untrusted certificate."""
+    """Whether any further attempt would fail in the same way, as with an untrusted certificate."""
 
     def __init__(self, method: str, url: str, reason: str, *, sent: bool | None = None) -> None:
         self.method, self.url = method, url
         """HTTP method and URL of the request."""
         self.reason = reason
-        """What the network reported."""
+        """The cause, as reported by the network."""
         self.sent = sent
-        """False if the request was certainly never sent; None if it may have arrived."""
+        """False if the request was certainly not sent. None means that it may have arrived."""
         self.attempts = 1
         """How many attempts were made in all."""
         super().__init__(method, url, reason)
@@ -258,12 +258,12 @@ class CredentialUnavailable(TransportError, ConfigError):
     """
     Nothing was sent, because the file of the credential is unreadable or its provider failed.
 
-    Retried for as long as an unreachable service, since a file may be about to be rewritten and a vault may be
-    restarting. If the file or provider never returned a credential, it fails at once: it is more likely wrong.
-    ``__cause__`` is what the provider raised, unless that quotes a credential.
+    The request is retried for as long as for an unreachable service, because a file may be about to be rewritten, or a
+    vault may be restarting. If the source has never returned a credential, there is no retry: it is probably wrong.
+    ``__cause__`` is the provider's exception, unless that quotes a credential.
     """
 
-    situation = "was not sent, for lack of a credential"
+    situation = "was not sent because a credential is unavailable"
 
     def __init__(self, method: str, url: str, reason: str, *, permanent: bool = False) -> None:
         super().__init__(method, url, reason, sent=False)
@@ -305,13 +305,13 @@ class APIError(St4sdError):
         self.message = message
         """The server's message."""
         self.status = status
-        """HTTP status; None if the request was refused by this library and never sent."""
+        """HTTP status. None means that this library refused the request and sent nothing."""
         self.method, self.url = method, url
         """HTTP method and URL of the request."""
         self.detail = dict(detail or {})
-        """The JSON body of the response, {} if there was none."""
+        """The JSON body of the response. Empty if it had none."""
         self.retry_after = retry_after
-        """Seconds that the server asked to wait, None if it did not."""
+        """Seconds that the server asked to wait. None means that it did not ask."""
         self.attempts = 1
         """How many attempts were made in all."""
         super().__init__(message)
@@ -330,14 +330,14 @@ class Unauthorized(APIError):
     token_page = ""
     """URL of the page that issues new tokens."""
     last_statuses: Mapping[str, Status | None] = {}
-    """If this ended a wait: rest-uid -> last status seen, None if there was none."""
+    """If this ended a wait: rest-uid -> last status seen, or None."""
 
 
 class NotFound(APIError):
     """The service does not know the requested object."""
 
     default_message = "the service does not know it"
-    """Replaces a missing or misleading message of the server."""
+    """Message to use if that of the server is missing or misleading."""
 
 
 class UnknownExperiment(NotFound):
@@ -347,7 +347,7 @@ class UnknownExperiment(NotFound):
 
     @property
     def identifier(self) -> str:
-        """The identifier, "" if the service does not repeat it."""
+        """The identifier; "" if the response does not contain it."""
         keys = ("unknownExperiment", "packageNotFound", "parameterisedPackageNotFound")
         return next((str(self.detail[key]) for key in keys if key in self.detail), "")
 
@@ -361,7 +361,7 @@ class UnknownRun(NotFound):
 
     @property
     def rest_uid(self) -> str:
-        """The rest-uid that the service repeats, else that of the request; "" if there is neither."""
+        """The rest-uid in the response, else that of the request; "" if neither has one."""
         requested = unquote(self.url.partition("/instances/")[2].partition("/")[0].partition("?")[0])
         return str(self.detail.get("unknownRestUID") or self.detail.get("unknownInstanceId") or requested)
 
@@ -381,11 +381,11 @@ class UnknownProperty(NotFound):
     names: tuple[str, ...] = ()
     """The requested columns that do not exist, in lower case."""
     known: tuple[str, ...] = ()
-    """The existing columns; () if they could not be looked up."""
+    """The existing columns. Empty if they could not be read."""
 
 
 class NoProperties(NotFound):
-    """The run is over and measured no properties; the message says why, if known."""
+    """The run has ended and measured no properties. The message has the reason, if known."""
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -520,13 +520,15 @@ class MissingRequirements(InvalidPackage):
 
 
 class DigestMismatch(InvalidPackage):
-    """The content of an imported experiment does not have the requested digest; it was not kept."""
+    """The content of an imported experiment does not have the requested digest. The import was undone."""
 
-    advice = "the package may have moved, or the registry may be lying: look at it with client.fetch_experiment(...)"
+    advice = (
+        "its branch may have moved, or the registry is not trustworthy: inspect it with client.fetch_experiment(...)"
+    )
     expected: str = ""
     """The requested digest."""
     found: str = ""
-    """The digest of the content, "" if the deployment did not report one."""
+    """The digest of the content; "" if the deployment did not report one."""
 
     @classmethod
     def of(cls, requested: str, found: str | None) -> Self:
@@ -541,9 +543,9 @@ class InvalidPayload(BadRequest):
 
     advice = "client.draft(experiment) returns a payload to fill in, which knows what the experiment takes"
     remedy = ""
-    """How to fix a file that the service only names."""
+    """How to fix the files in ``names``, if the service does not explain it."""
     problems: tuple[Problem, ...] = ()
-    """The problems, one per entry; () if the service only explained them in `message`."""
+    """The problems, one per entry; empty if the service only explained them in `message`."""
     names: tuple[str, ...] = ()
     """The files concerned."""
 
@@ -566,9 +568,9 @@ class MissingInputs(InvalidPayload):
 
 
 class ExtraInputs(InvalidPayload):
-    """The payload has input files that the experiment does not take."""
+    """The payload has input files that the experiment does not accept."""
 
-    remedy = "leave out the file {!r}, which the experiment does not take"
+    remedy = "leave out the file {!r}, which the experiment does not accept"
 
 
 class InputConflict(InvalidPayload):
@@ -599,7 +601,7 @@ class InvalidFlowIR(InvalidPayload):
 
 
 class InaccessibleRegistries(InvalidPayload):
-    """No image pull secret of the service opens the container registries of the images; nothing was started."""
+    """No image pull secret of the service gives access to the registries of the images; nothing was started."""
 
     advice = "add one with client.image_pull_secrets.create(...)"
 
@@ -618,7 +620,7 @@ class InvalidDefinition(BadRequest):
 
     @property
     def problems(self) -> tuple[Problem, ...]:
-        """The problems, one per entry; () if the service only explained them in `message`."""
+        """The problems, one per entry; empty if the service only explained them in `message`."""
         problem = self.detail.get("problem")
         return parse_problems(self.detail.get("problems") or ([problem] if problem else []))
 
@@ -680,7 +682,7 @@ class Disabled(BadRequest):
 
 
 class LocalDeployment(BadRequest):
-    """The service runs without a cluster, so it cannot tell where the other services are."""
+    """The service runs without a cluster, so it does not know the addresses of other services."""
 
 
 class RateLimited(APIError):
@@ -723,7 +725,7 @@ class DownloadError(St4sdError):
 
 
 class UnsafeArchive(DownloadError):
-    """An archive that could do harm when unpacked; nothing of it was unpacked."""
+    """An archive that is unsafe to unpack; nothing was unpacked."""
 
     advice = "nothing was unpacked: inspect it with care, or download the files you need one by one"
 
@@ -754,7 +756,7 @@ class OutcomeUnknown(St4sdError):
     def __init__(self, what: str, reason: str) -> None:
         self.reason = reason
         """What happened to the request."""
-        summary = shorten(f"whether {what} is unknown: {reason}", MAX_MESSAGE_LENGTH - 250)
+        summary = shorten(f"it is unknown whether {what}: {reason}", MAX_MESSAGE_LENGTH - 250)
         super().__init__(f"{summary}; {self.advice}")
 
 
@@ -762,13 +764,13 @@ class StartOutcomeUnknown(OutcomeUnknown):
     """An instance may or may not have been started; the start was not retried."""
 
     advice = (
-        "look for it in client.instances.list() before you start it again; "
+        "search for it in client.instances.list() before you start it again; "
         "once it runs, its status.meta.user_metadata there is the metadata you gave it"
     )
     key: str | None = None
-    """Key of the launch in its batch; None outside of a batch."""
+    """Key of the launch in its batch. None means that the start was not part of a batch."""
     candidates: tuple[str, ...] = ()
-    """rest-uids of instances that may be the one, if they were looked for."""
+    """rest-uids of instances that may be the one that was started, if they were searched for."""
 
     def __init__(self, what: str, reason: str, *, key: str | None = None, candidates: Iterable[str] = ()) -> None:
         if key is not None:
@@ -782,7 +784,7 @@ class StartOutcomeUnknown(OutcomeUnknown):
 
 
 class JournalError(St4sdError):
-    """The journal of a batch is unusable, or contradicts the call; nothing was sent because of it."""
+    """The journal of a batch is unusable, or contradicts the call; so nothing was sent."""
 
     advice = ""
     """What to do next, "" if unknown."""
@@ -803,17 +805,17 @@ class JournalLocked(JournalError):
 class JournalCorrupt(JournalError):
     """The journal is damaged."""
 
-    advice = "restore a copy; with a new journal, first look for the runs of this one in client.instances.list()"
+    advice = "restore a copy; before you use a new journal, search for the runs of this one in client.instances.list()"
 
 
 class LaunchConflict(JournalError):
     """The journal has this key with another experiment or payload; that launch was not changed."""
 
-    advice = "use another key, or have that one corrected, if it failed or was not sent: retry_failed(corrected=...)"
+    advice = "use another key, or correct that launch with retry_failed(corrected=...) if it failed or was not sent"
 
 
 class MissingCredentials(St4sdError):
-    """A launch of a batch needs credentials, which a journal does not keep; it was not sent and stays planned."""
+    """A launch of a batch needs credentials, which a journal does not keep. It was not sent and stays planned."""
 
     def __init__(self, key: str) -> None:
         self.key = key
@@ -854,8 +856,8 @@ class WaitTimeout(St4sdError, TimeoutError):
         self.timeout = timeout
         """Seconds waited."""
         self.last_statuses = dict(last_statuses)
-        """rest-uid -> last status, of each run that is not over."""
+        """rest-uid -> last status, of each run that has not ended."""
         runs = ", ".join(f"{run} ({status})" for run, status in list(self.last_statuses.items())[:3])
         more = f" and {len(self.last_statuses) - 3} more" if len(self.last_statuses) > 3 else ""
-        summary = shorten(f"not over after {timeout:g} s: {runs}{more}", MAX_MESSAGE_LENGTH - 120)
-        super().__init__(f"{summary}; the runs go on: return to one with client.run(rest_uid).wait()")
+        summary = shorten(f"the runs have not ended after {timeout:g} s: {runs}{more}", MAX_MESSAGE_LENGTH - 120)
+        super().__init__(f"{summary}; the runs continue: return to one with client.run(rest_uid).wait()")

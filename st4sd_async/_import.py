@@ -1,4 +1,4 @@
-"""Import of experiments from other registries: fetch, check, push."""
+"""Import experiments from other registries: fetch, check, push."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ LATEST = "latest"
 """The tag that every push moves."""
 
 EMPTY_MESSAGE = "{}"
-"""What a registry sends instead of the message of the service."""
+"""The message of a registry that hides that of the service."""
 
 CACHED_REPLY = "the global registry repeats a reply for 10 minutes, errors included: try again later"
 """Advice for an error of a registry."""
@@ -120,7 +120,7 @@ def _split_page(parts: SplitResult) -> tuple[str, str]:
 
 
 def definition_of(experiment: Experiment) -> dict[str, Any]:
-    """Return the definition to push: an experiment without what its registry found out itself."""
+    """Return the definition to push: an experiment without the metadata that its registry derived."""
     definition = copy.deepcopy(experiment.raw)
     definition.get("metadata", {}).pop("registry", None)
     base = definition.get("base") or {}
@@ -142,7 +142,7 @@ class Registry:
 
 
 class Source(Protocol):
-    """The method of `Experiments` that an import needs; a blocking client brings one that runs in its own thread."""
+    """The method of `Experiments` that an import needs. A blocking client provides one that runs in its own thread."""
 
     async def get(self, identifier: str, *, with_beta: bool) -> Experiment: ...
 

@@ -120,6 +120,6 @@ def test_the_kernels_interrupt_ends_the_display_and_not_the_run(
 
     shown = [output for output in done.cells[1].outputs if output.output_type == "display_data"]
     assert len(shown) == 1
-    assert "the runs go on" in shown[0].data["text/html"]
+    assert "the runs continue" in shown[0].data["text/html"]
     assert [output.ename for output in done.cells[1].outputs if output.output_type == "error"] == [error]
     assert "no status yet" in done.cells[2].outputs[0].text

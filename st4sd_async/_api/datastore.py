@@ -1,7 +1,7 @@
 """
 Documents about runs: ``documents/api/v1.0/`` of the datastore's MongoDB proxy.
 
-The requests are above, as data. `Datastore` sends them, and waits for documents, which lag behind the run.
+The functions build requests as data. `Datastore` sends them, and waits for documents, which lag behind the run.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def build_query(
 
 
 def _split_reference(stage: int | None, component: str | None) -> tuple[int | None, str | None]:
-    """Return the stage and the name that a stage and a component, or its reference, stand for."""
+    """Return the stage and name of a component, given separately or as a reference."""
     if stage is not None and (not isinstance(stage, int) or stage < 0):
         raise ValueError(f"stage must be a whole number from 0, not {stage!r}")
     reference = _REFERENCE.fullmatch(component) if isinstance(component, str) else None
@@ -185,7 +185,7 @@ def check_tags(tags: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def tagged(document: Mapping[str, Any], tags: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a document with tags added where its type has them. They replace those of the same name."""
+    """Return a document with tags added, in the place of its type. They replace tags of the same name."""
     if document["type"] == USER_METADATA:
         return {**document, **tags}
     metadata = document.get("metadata") or {}
@@ -472,7 +472,7 @@ class _DocumentWait:
         self._pause = MIN_PAUSE
 
     async def pause(self, *, is_running: bool) -> bool:
-        """Sleep before the next request; return False if there is no point in one."""
+        """Sleep before the next request. Return False if no further request is useful."""
         now = self._clock.now()
         self._over_since = inf if is_running else min(self._over_since, now)
         left = min(self._deadline, self._over_since + MAX_LAG) - now
@@ -490,5 +490,5 @@ class _DocumentWait:
 
 
 def _never_registers(run: Status | UnknownRun) -> bool:
-    """Return whether a run failed before it began: one that is over without meta never registers [3, 12]."""
+    """Return whether a run failed before it began: one that ended without ``meta`` never registers."""
     return isinstance(run, Status) and run.is_final and run.meta is None

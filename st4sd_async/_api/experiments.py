@@ -122,7 +122,7 @@ def delete_call(identifier: str) -> Call[None]:
 
 
 def skeleton_call(identifier: str) -> Call[StartSkeleton]:
-    """Return the request for what a start of an experiment accepts."""
+    """Return the request for the start skeleton of an experiment."""
     path = f"{identifier_path(identifier)}/start/payload/"
     return Call("GET", path, model(StartSkeleton), not_found_error=UnknownExperiment)
 
@@ -227,7 +227,7 @@ def dsl_text_call(identifier: str) -> Call[str]:
 
 
 def inheritance_call(identifier: str) -> Call[Inheritance]:
-    """Return the request for where the variables of an experiment get their values."""
+    """Return the request for the origins of the values of an experiment's variables."""
     path = f"{identifier_path(identifier)}/package-inheritance"
     return Call("GET", path, model(models.Inheritance, "result"), is_slow=True, not_found_error=UnknownExperiment)
 
@@ -247,7 +247,7 @@ class Experiments(Group):
         Return all experiments, untagged ones included.
 
         Args:
-            with_registry: Include what the registry found out itself: inputs, digests, creation times.
+            with_registry: Include the metadata that the registry derives: inputs, digests, creation times.
             with_nulls: Include fields without a value in ``raw``.
             with_beta: Include fields in ``raw`` that are still in development: graphs, connections and others.
 
@@ -495,7 +495,7 @@ def _rest_uid(response: Response) -> str:
 
 def _rest_uid_of(identifier: str, content: bytes) -> Callable[[Response], str]:
     """Return a decoder for the reply to a start. It rejects the id of an instance of another package."""
-    # Source: a runtime policy may choose another package [48].
+    # A runtime policy may choose another package.
     if _runtime_policy(content):
         return _rest_uid
     package = identifier.partition("@")[0].partition(":")[0]

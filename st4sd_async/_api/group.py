@@ -1,4 +1,4 @@
-"""What the groups of endpoints share: how they send calls, and how definitions become bodies of requests."""
+"""Shared code of the groups of endpoints: sending calls, and converting definitions to request bodies."""
 
 from __future__ import annotations
 

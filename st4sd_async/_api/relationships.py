@@ -28,7 +28,7 @@ def relationship_path(identifier: str) -> str:
 
 
 def _unknown_relationship(identifier: str) -> Callable[[str], type[APIError] | None]:
-    """Return what recognises an unknown relationship: the service answers with 400 and the bare identifier."""
+    """Return a function that recognises an unknown relationship: the service answers 400 with the identifier."""
 
     def error_from_message(message: str) -> type[APIError] | None:
         return UnknownRelationship if message in (identifier, f"Invalid payload, reason: {identifier}") else None
@@ -168,7 +168,7 @@ class Relationships(Group):
                 documented form of the service or as a `RelationshipPayload`. Or a relationship from a registry.
 
         Returns:
-            The relationship as stored, with the links and base packages that the service found itself.
+            The relationship as stored, with the links and base packages that the service added.
 
         Raises:
             InvalidRelationship: The relationship is invalid, an experiment does not exist, or the synthesis would be

@@ -48,7 +48,7 @@ CHARACTERS_PER_WRITE = 4 << 20
 DELETES_AT_ONCE = 4
 """Runs that `Batch.cancel` deletes at the same time."""
 
-LEFT_UNFINISHED = "a batch was left with %s in %s: runs go on; %s"
+LEFT_UNFINISHED = "a batch was left with %s in %s: runs continue; %s"
 FAILED_EARLIER = "%d launches failed earlier: batch.retry_failed() plans another attempt for each"
 
 

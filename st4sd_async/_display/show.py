@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from .._render.cards import Card
     from .._util.clock import Clock
 
-STOPPED = "display stopped; the runs go on, call show() again to follow them"
+STOPPED = "display stopped; the runs continue, call show() again to follow them"
 """The note below a display that ends before its runs."""
 NEEDS_NO_REASON = {Reason.PENDING, Reason.INITIALISING}
 """Reasons that add nothing to the state."""

@@ -2,7 +2,7 @@
 A request as data, and the meaning of its response: a value or an error. Nothing here does I/O.
 
 `Call` describes the request. `parse_response` returns its result, or raises the error that `error_from_response` finds:
-first by a key of the JSON body, then by what the call says of an ambiguous 404 or 400, then by HTTP status.
+first by a key of the JSON body, then by the call's own class for an ambiguous 404 or 400, then by HTTP status.
 """
 
 from __future__ import annotations
@@ -198,7 +198,7 @@ class Call(Generic[T]):
     not_found_error: type[NotFound] = NotFound
     """The error for a 404 whose body has no known key."""
     not_found_statuses: tuple[int, ...] = (404,)
-    """HTTP statuses that count as such a 404."""
+    """HTTP statuses that mean the same as such a 404."""
     bad_request_error: type[BadRequest] = BadRequest
     """The error for a 400 whose body has no known key."""
     error_from_message: Callable[[str], type[APIError] | None] | None = None
@@ -218,7 +218,7 @@ class Call(Generic[T]):
 
 
 class UnexpectedContent(ValueError):
-    """A response has unexpected content; the message quotes nothing of it."""
+    """A response has unexpected content; the message does not quote it."""
 
 
 def segment(text: str, what: str) -> str:
@@ -374,7 +374,7 @@ _PYTHON_STRING = re.compile(r"""'([^'\\]*)'|"([^"\\]*)\"""")
 
 
 def error_from_response(call: Call[Any], url: str, response: Response, secrets: tuple[str, ...] = ()) -> APIError:
-    """Return the error that a response means whose status is not 2xx, with secrets redacted."""
+    """Return the error for a response whose status is not 2xx, with secrets redacted."""
     detail = _json_object(response, secrets)
     cls = _class_from_detail(response.status, detail)
     if cls is None and call.error_from_message is not None:
@@ -523,7 +523,7 @@ def _default_message(response: Response, secrets: tuple[str, ...]) -> str:
     if response.is_html:
         return f"HTML instead of JSON: {CHECK_URL}"
     text = shorten(response.excerpt(secrets))
-    # Source: all JSON errors of the services have a message [29], except the registry's "{}".
+    # Source: all JSON errors of the services have a message, except the registry's "{}".
     is_foreign = response.status == 404 and text.strip("{}")
     return f"{text!r}: {CHECK_URL}" if is_foreign else text or "no message"
 

@@ -38,7 +38,7 @@ INSTALL = 'install it with: pip install "st4sd_async[keyring]"'
 
 
 class _Settings(pydantic.BaseModel):
-    """The settings of ``stp``, as far as they are used here."""
+    """The settings of ``stp`` that are used here."""
 
     model_config = pydantic.ConfigDict(defer_build=True, hide_input_in_errors=True)
 
@@ -66,7 +66,7 @@ class Login:
     """
     A context of ``stp``. Call it to read its current token from the keyring.
 
-    A keyring may ask the user for a password and take its time, so call it in a worker thread.
+    A keyring may ask the user for a password, so call it in a worker thread.
     """
 
     name: str
@@ -74,7 +74,7 @@ class Login:
     url: str
     """URL of the deployment as ``stp`` writes it, which is also the name of the service in the keyring."""
     url_in_file: str
-    """The same as it stands in the file: older versions of ``stp`` wrote it without the slash at its end."""
+    """The same URL as written in the file: older versions of ``stp`` omitted the slash at its end."""
 
     @property
     def command(self) -> str:
@@ -86,7 +86,7 @@ class Login:
         Return the token.
 
         Raises:
-            ConfigError: The keyring has none, or cannot be read.
+            ConfigError: The keyring has no token, or cannot be read.
         """
         prefix = f"the context {self.name!r} cannot be used: the keyring of this machine"
         try:
@@ -96,7 +96,7 @@ class Login:
                 token = keyring.get_password(service, self.name)
                 if token is not None:
                     return token
-        except Exception as error:  # the libraries of keyrings raise anything, and may quote what they read
+        except Exception as error:  # keyring libraries raise errors of any class, and may quote what they read
             advice = "unlock it, or give auth_token=... in place of the context"
             raise_unchained(ConfigError(f"{prefix} cannot be read ({_describe(error)}): {advice}"))
         raise ConfigError(f"{prefix} has no token for it: log in with '{self.command}'")
@@ -121,7 +121,7 @@ def from_context(
     login = _find_login(name, env)
     if importlib.util.find_spec("keyring") is None:
         raise ConfigError(
-            f"the token of the context {login.name!r} is in the keyring, which takes a package: {INSTALL}"
+            f"the token of the context {login.name!r} is in the keyring, which needs a package: {INSTALL}"
         )
     return login.url, login, with_ca_file(config or Config(), env)
 
@@ -139,13 +139,13 @@ def _find_login(name: str | None, env: Mapping[str, str]) -> Login:
     path = Path(env.get(CONTEXTS_FILE_VARIABLE) or application_folder(env) / CONTEXTS)
     entries = _load(path, _Contexts).entries
     if not entries:
-        raise ConfigError(f"stp has no context in {str(path)!r}: make one with 'stp login <url>'")
+        raise ConfigError(f"stp has no context in {str(path)!r}: create one with 'stp login <url>'")
     wanted = name or env.get(DEFAULT_CONTEXT_VARIABLE) or _active_context(env, entries)
     # stp writes all names in lower case, and accepts them in any.
     found = next((one for one in (wanted, wanted.lower()) if one in entries), None)
     if found is None:
         command = f"stp login --context-name {wanted} <url>"
-        raise ConfigError(f"stp has no context {wanted!r}, only {_join(entries)}: make it with '{command}'")
+        raise ConfigError(f"stp has no context {wanted!r}, only {_join(entries)}: create it with '{command}'")
     context = _validate(entries[found], _Context, f"the context {found!r} in {str(path)!r}")
     return Login(found, str(context.url), str(entries[found]["url"]))
 

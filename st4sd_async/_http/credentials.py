@@ -1,4 +1,4 @@
-"""Credentials: where they come from, which URLs may receive them, and how they stay out of logs."""
+"""Credentials: their sources, the URLs that may receive them, and their redaction in logs."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Credential:
     """
     One credential and its source: a value, a file (read for each request), or a provider.
 
-    A provider is called once, and again only after the service refused what it returned.
+    A provider is called once, and again only after the service refused the credential that it returned.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class Credential:
         Return the credential.
 
         Raises:
-            ConfigError: Its file or provider failed. The cause is what the provider raised, unless that quotes a
+            ConfigError: Its file or provider failed. The cause is the provider's exception, unless that quotes a
                 credential.
         """
         if self.literal is not None:

@@ -42,7 +42,7 @@ CONNECT_TIMEOUT_SECONDS = 5.0
 """How long it may take to make a connection, TLS included."""
 
 KEEPALIVE_SECONDS = 2.0
-"""How long an idle connection may still be used: if the server closed it just then, a start would be in doubt."""
+"""How long an idle connection may be reused. If the server closes it just then, the outcome of a start is unknown."""
 
 MAX_READ_TIMEOUTS = 10
 """How many read timeouts a response may take in all, so that one that arrives byte by byte ends. A streamed file may
@@ -63,7 +63,7 @@ ENCODINGS = ("gzip", "x-gzip", "deflate", "compress", "br", "zstd")
 UNREACHABLE_ERRNOS = frozenset(
     {errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN, errno.ETIMEDOUT}
 )
-"""Errors of the operating system if no host was reached; a refused connection means that one was."""
+"""Errors of the operating system if no host was reached. A refused connection means that a host was reached."""
 
 KEY_LOG_VARIABLE = "SSLKEYLOGFILE"
 """Environment variable that names the file in which `ssl` logs the keys of connections."""
@@ -139,7 +139,7 @@ def _check_proxy(kind: str, address: str) -> str:
 
 
 def _proxy_problem(url: str) -> str:
-    """Return what is wrong with the URL of a proxy, "" if it is valid."""
+    """Return the problem of a proxy URL; "" if it is valid."""
     try:
         parts: Any = urlsplit(url)
         host, _ = parts.hostname or "", parts.port
@@ -192,7 +192,7 @@ def translate_connect_error(error: BaseException, method: str, url: str, *, is_p
     """
     Return our error for one of aiohttp's from before there was a connection, so that nothing was sent.
 
-    A proxy that refuses or garbles the tunnel saw the host name, and nothing of the request.
+    A proxy that refuses or garbles the tunnel saw only the host name, not the request.
     """
     if isinstance(error, aiohttp.ClientConnectorCertificateError | aiohttp.ClientConnectorSSLError):
         return ConnectFailed(method, url, _tls_reason(error), permanent=True)
@@ -211,7 +211,7 @@ def translate_connect_error(error: BaseException, method: str, url: str, *, is_p
 
 
 def _reason(error: BaseException) -> str:
-    """Return the message of an aiohttp error, without anything of the request."""
+    """Return the message of an aiohttp error, without any part of the request."""
     if isinstance(error, aiohttp.ServerDisconnectedError):
         return "the server closed the connection without an answer"
     if isinstance(error, aiohttp.ClientResponseError):
@@ -222,7 +222,7 @@ def _reason(error: BaseException) -> str:
 
 
 def _tls_reason(error: Any) -> str:
-    """Return what is wrong with the certificate or TLS of a server, and what to do."""
+    """Describe the TLS problem of a server, and how to fix it."""
     cause = getattr(error, "certificate_error", None) or error.os_error
     if not isinstance(cause, ssl.SSLCertVerificationError):
         return f"the TLS handshake failed: {cause}; does this server speak https?"
@@ -312,11 +312,11 @@ def _make_session(connector: aiohttp.TCPConnector, trace: aiohttp.TraceConfig | 
 
 class AiohttpTransport(httpx.AsyncBaseTransport):
     """
-    Sends requests over aiohttp and raises our own `TransportError`, which holds nothing of the request.
+    Sends requests over aiohttp and raises our own `TransportError`, which holds no part of the request.
 
-    Make it inside a running event loop. A connection that was idle for more than two seconds, or on which bytes arrived
-    between two requests, is never used again. A request with an ``on_connected`` gets a connection of its own: only
-    there can no response to an earlier request arrive. Cookies are not kept, redirects not followed, requests not
+    Create it inside a running event loop. A connection that was idle for more than two seconds, or on which bytes
+    arrived between two requests, is never used again. A request with an ``on_connected`` gets a connection of its own:
+    only there can no response to an earlier request arrive. Cookies are not kept, redirects not followed, requests not
     repeated.
     """
 
@@ -332,8 +332,8 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
         """
         Send one request and return its response.
 
-        The body is read, unless ``stream`` is set and it is a file: then the response has the extension ``stream``. If
-        a body is not acceptable, a successful response is an error; of another one the status still counts.
+        The body is read, unless ``stream`` is set and it is a file: then the response has the extension ``stream``. An
+        unacceptable body makes a successful response an error. An error response keeps its status.
 
         Raises:
             TransportError: No usable response arrived.
@@ -399,12 +399,12 @@ def _visible_headers(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes
 
 
 def _encoding_problem(response: aiohttp.ClientResponse) -> str:
-    """Return what is wrong with the encoding of a body, "" if nothing: 1 MB of gzip can become 2 GB."""
+    """Return the problem of a body's encoding; "" if it has none. 1 MB of gzip can become 2 GB."""
     encodings = ", ".join(response.headers.getall("Content-Encoding", ())).lower()
     if encodings in ("", "identity"):
         return ""
     named = f"the encoding {encodings}" if encodings in ENCODINGS else "an encoding"
-    return f"a body in {named}, which was not asked for"
+    return f"a body in {named}, which was not requested"
 
 
 class _Body(httpx.AsyncByteStream):
@@ -439,7 +439,7 @@ def _has_visible_end(response: aiohttp.ClientResponse) -> bool:
 
 
 async def _read_body(response: aiohttp.ClientResponse, body: _Body, max_bytes: int) -> bytes | None:
-    """Return the whole body; None if it is longer than ``max_bytes``, of which no more is read."""
+    """Return the whole body; None if it is longer than ``max_bytes``, at which reading stops."""
     length = response.content_length
     if length is not None and length <= min(SMALL_BODY_BYTES, max_bytes):
         return await response.read()
@@ -463,7 +463,7 @@ class _NoCookies(httpx.Cookies):
 
 
 class HttpClient(httpx.AsyncClient):
-    """The HTTP client of one deployment: no cookies, no redirects, no settings from the environment but the proxies."""
+    """The HTTP client of one deployment: no cookies, no redirects, no environment settings except proxies."""
 
     def __init__(self, tls: ssl.SSLContext, home: SplitResult) -> None:
         """

@@ -1,4 +1,4 @@
-"""Whether and when a request is sent again, and what the user sees while a service is down."""
+"""Decide whether and when to repeat a request, and report while a service is down."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ RETRIED_STATUSES = frozenset({408, 429, 502, 503, 504})
 """HTTP statuses of temporary failures."""
 
 UNREACHABLE_SECONDS = 10.0
-"""How long a host is retried that is unreachable: the whole policy is for one that answers or refuses connections."""
+"""How long an unreachable host is retried. A host that answers or refuses connections gets the whole policy."""
 
 MAX_CUT_RESPONSES = 5
-"""Attempts that may end with a response that is cut short: the service is up, and each costs it the whole response."""
+"""Maximum number of attempts whose response is cut short: the service is up, and each costs it a whole response."""
 
 WARN_AFTER_SECONDS = 5.0
-"""How long a call waits, or a watch gets no response, before there is a warning."""
+"""How long a call waits, or a watch gets no response, before a warning is logged."""
 
 
 class Replay(Enum):
@@ -108,14 +108,14 @@ class Outage:
         """Whether one of the waiting calls shows its progress."""
 
     def record_response(self, status: int) -> None:
-        """Note that a response arrived; unless it reports a temporary failure, the current outage is over."""
+        """Note that a response arrived. It ends the current outage unless it reports a temporary failure."""
         self.has_answered = True
         if status not in RETRIED_STATUSES and not self.waiting:
             self.is_warned = False
 
     def is_unreachable(self, error: BaseException | None) -> bool:
         """
-        Return whether an attempt failed without a sign of the service.
+        Return whether an attempt failed without reaching any host.
 
         The host name does not resolve, so that it is mistyped or this machine is offline; or the host is silent and
         never answered. A refused connection, and a proxy that answers 502 or 503, mean that the service restarts.
@@ -124,7 +124,7 @@ class Outage:
 
 
 class _Retries:
-    """The retries of one call: when they end, and what the user sees of them. A context manager."""
+    """The retries of one call: their limits and their reports. A context manager."""
 
     def __init__(
         self, policy: RetryPolicy, clock: Clock, outage: Outage, progress: Progress | None, request: str
@@ -133,7 +133,7 @@ class _Retries:
         self._request = request
         self._began = clock.now()
         self._unreachable_since: float | None = self._began
-        """None if the last attempt reached the service."""
+        """When the service became unreachable. None means that the last attempt reached it."""
         self._cut_responses = 0
         self._is_waiting = False
         self._reporter: ProgressReporter | None = None
@@ -220,7 +220,7 @@ async def with_retries(
         progress: Called during a long wait.
 
     Raises:
-        St4sdError: The last error, with ``attempts`` set. Cancellation and other exceptions pass at once.
+        St4sdError: The last error, with ``attempts`` set. Cancellation and other exceptions are raised at once.
     """
     retries = _Retries(policy, clock, outage, progress, request)
     try:

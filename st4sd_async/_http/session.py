@@ -56,7 +56,7 @@ BodyHandler = Callable[[Mapping[str, str], AsyncIterator[bytes]], Awaitable[T]]
 """
 Consumes a body: takes the headers of a successful response and the pieces of its body as they arrive.
 
-Called again, with another body from its beginning, if a transfer breaks off.
+Called again, with a new body from its beginning, if a transfer breaks off.
 """
 
 log = logging.getLogger("st4sd_async")
@@ -82,7 +82,7 @@ JSON_CONTENT_TYPE = (b"Content-Type", b"application/json")
 """Header of every request with a body."""
 
 NO_RETRY = RetryPolicy(attempts=1)
-"""For requests that the caller repeats, as a poller does."""
+"""For requests that the caller itself repeats, like a poller."""
 
 NOT_OPEN = "this client is not open: use it inside 'async with Client(...) as client:', or call 'await client.open()'"
 FORKED = "opened before this process was forked from another one, whose connections it must not use"
@@ -90,7 +90,7 @@ FORKED = "opened before this process was forked from another one, whose connecti
 
 class LoopBinding:
     """
-    The event loop and process in which a client or batch was opened, and the only ones in which it can be used.
+    The event loop and process in which a client or batch was opened. It can only be used there.
 
     Args:
         what: What was opened, for messages.
@@ -126,11 +126,11 @@ class LoopBinding:
         if self.is_here:
             return
         if self.is_forked:
-            problem = f"was {FORKED}: make one of its own in the new process"
+            problem = f"was {FORKED}: create a new one in this process"
         elif self.is_over:
             problem = "was opened in an event loop that has ended: open and use it inside the same asyncio.run()"
         else:
-            problem = "was opened in another event loop: make one in each loop, or use st4sd_async.sync from threads"
+            problem = "was opened in another event loop: create one in each loop, or use st4sd_async.sync from threads"
         raise St4sdError(f"this {self._what} {problem}")
 
 
@@ -144,7 +144,7 @@ def _running_loop() -> asyncio.AbstractEventLoop | None:
 
 
 class _Request(Generic[T]):
-    """A call being sent, with what its attempts share."""
+    """A call being sent, with the state that its attempts share."""
 
     def __init__(self, call: Call[T], url: str, config: Config, body_handler: BodyHandler[T] | None = None) -> None:
         self.call, self.url, self.config, self.body_handler = call, url, config, body_handler
@@ -186,10 +186,10 @@ class _Request(Generic[T]):
 
     async def report_cancellation(self, work: Coroutine[Any, Any, T]) -> T:
         """
-        Await a call that must not be repeated; if it is cancelled, report what is known of it.
+        Await a call that must not be repeated. If it is cancelled, report what is known of its outcome.
 
         If nothing was sent, cancellation takes effect at once. Otherwise it waits up to `CANCEL_GRACE_SECONDS` for the
-        response, however often it is cancelled, and sends nothing more. The outcome is logged as a warning and added to
+        response, even if it is cancelled again, and sends nothing more. The outcome is logged as a warning and added to
         the `asyncio.CancelledError` as a note. Calls that are cancelled together wait together.
         """
         import asyncio
@@ -213,7 +213,7 @@ class _Request(Generic[T]):
             raise
 
     def _report(self, task: asyncio.Task[T], sent_at: float) -> str:
-        """Return what is known of a cancelled call that was sent and has ended; "" if it did nothing."""
+        """Return what is known of a cancelled call that was sent and has ended; "" if it had no effect."""
         call = self.call
         moment = f"{datetime.fromtimestamp(sent_at, UTC):%Y-%m-%d %H:%M:%S} UTC"
         cancelled = f"it was cancelled after it was sent at {moment}"
@@ -226,12 +226,12 @@ class _Request(Generic[T]):
         if failure is not None:
             return ""
         is_start = call.outcome_unknown_error is StartOutcomeUnknown
-        result = f": {task.result()!r}, which goes on" if is_start else ""
+        result = f": {task.result()!r}, which continues" if is_start else ""
         return f"{call.effect}{result} ({self}: {cancelled}, and answered then)"
 
 
 async def _wait_shielded(task: asyncio.Task[Any], seconds: float = float("inf")) -> None:
-    """Wait until a task has ended or the time is over, in spite of cancellation."""
+    """Wait until a task has ended or the timeout has passed, in spite of cancellation."""
     import asyncio
 
     loop = asyncio.get_running_loop()
@@ -300,7 +300,7 @@ class Session:
         """
         Close all connections; requests in flight end with an error.
 
-        In a forked process they are left alone, because the first process still uses them.
+        In a forked process they are not closed, because the parent process still uses them.
 
         Raises:
             St4sdError: It was opened in another event loop that is not closed.
@@ -324,7 +324,7 @@ class Session:
         """
         Return the root of each service by name, with a slash at its end; {} without a cluster.
 
-        Requested once; success proves the login.
+        Requested once. A reply proves that the login is valid.
         """
         if self._services is None:
             found = await self.send(_URL_MAP, config)
@@ -360,9 +360,9 @@ class Session:
 
     async def stream(self, call: Call[T], body_handler: BodyHandler[T], config: Config) -> T:
         """
-        Send a call and return what ``body_handler`` makes of the body, of which little is in memory at a time.
+        Send a call, stream the body to ``body_handler``, and return its result.
 
-        Retried as in `send`, also if the body breaks off. If the body is not a file by its content type, it is parsed
+        Retried as in `send`, even if the body breaks off. If the body is not a file by its content type, it is parsed
         as in `send`. Streams have a limit of their own (``Config.downloads``), so that no other request waits for them.
         """
         self.check()
@@ -485,9 +485,9 @@ class Session:
 
 class ClientSession:
     """
-    The session as one client uses it: shared connections, and the settings of this client.
+    The view of one client on a session: shared connections, and its own settings.
 
-    The endpoints and everything above them send their requests through this.
+    All requests above this package go through this class.
     """
 
     def __init__(self, session: Session, config: Config) -> None:
@@ -515,7 +515,7 @@ class ClientSession:
         return await self.shared.send(call, self._config_once)
 
     async def stream(self, call: Call[T], body_handler: BodyHandler[T], *, once: bool = False) -> T:
-        """Send a call and return what ``body_handler`` makes of the body; ``once`` means without retries."""
+        """Send a call, stream the body to ``body_handler``, and return its result; ``once`` means without retries."""
         return await self.shared.stream(call, body_handler, self._config_once if once else self.config)
 
     async def services(self) -> dict[str, str]:

@@ -38,7 +38,7 @@ DESCRIPTOR, UTF_8, KNOWN_FLAGS = 0x8, 0x800, 0x80E  # the other flags are for en
 MAX_DESCRIPTOR_BYTES = 24
 
 DAMAGE = (BadZipFile, struct.error, NotImplementedError, ValueError, OverflowError, MemoryError)
-"""What the standard library raises for an archive that is cut or changed."""
+"""Errors of the standard library for an archive that is cut or changed."""
 
 BAD_NAMES = {
     "a part that is empty, '.' or '..'": re.compile(r"(^|/)\.{0,2}(/|$)"),
@@ -59,7 +59,7 @@ class UnsafeZip(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What an archive may contain before it counts as a zip bomb."""
+    """Limits above which an archive counts as a zip bomb."""
 
     members: int = 100_000
     """Files and folders."""
@@ -125,7 +125,7 @@ def archive_errors(name: str, received: int) -> Iterator[None]:
     Translate the errors of reading and unpacking an archive to `DownloadError` and `UnsafeArchive`.
 
     Args:
-        name: What to call the archive in messages.
+        name: Name of the archive in messages.
         received: Its size in bytes.
     """
     try:
@@ -167,9 +167,9 @@ def too_large(name: str, limit: int) -> DownloadError:
 
 def safe_member_path(name: str, *, windows: bool = os.name == "nt") -> str:
     """
-    Return the relative path that the name of a member means.
+    Return the relative path for the name of a member.
 
-    The servers put a slash in front, which is dropped.
+    A leading slash, which the servers add, is dropped.
 
     Raises:
         UnsafeZip: It could lead out of the folder, or no file can have that name.
@@ -282,7 +282,7 @@ def _descriptors(info: ZipInfo) -> tuple[bytes, ...]:
     known = (info.CRC, info.compress_size, info.file_size)
     wide, narrow = struct.pack("<L2Q", *known), struct.pack("<3L", *(value & IN_EXTRA_FIELD for value in known))
     forms = (b"PK\7\x08" + wide, wide, b"PK\7\x08" + narrow, narrow)
-    return forms if info.compress_size else (*forms, b"")  # some packers announce it for folders and forget it
+    return forms if info.compress_size else (*forms, b"")  # some programs announce it for folders and omit it
 
 
 def _read_chunks(file: BinaryIO, length: int) -> Iterator[bytes]:

@@ -50,7 +50,7 @@ _PROBLEMS = {
     "kind: Timeout,": "it did not respond in time",
     "InvalidPath {": "a key in it leads out of the bucket or has an empty part, so nothing beside it can be read",
 }
-"""Text in an error without a response -> what has happened."""
+"""Text in an error without a response -> its meaning."""
 _REFUSED = "the credentials were refused: do accessKeyID and secretAccessKey allow this in this bucket?"
 _MEANINGS = {
     "NoSuchBucket": "there is no such bucket",
@@ -60,18 +60,18 @@ _MEANINGS = {
     "403": _REFUSED,
     "404": "there is no such key",
 }
-"""S3's error code or the HTTP status -> what it means."""
+"""S3's error code or the HTTP status -> its meaning."""
 
 
 class BucketObject(NamedTuple):
     """An object in a bucket."""
 
     key: str
-    """Its key, which looks like a path."""
+    """Its key, in the form of a path."""
     size: int
     """Bytes."""
     version: str
-    """Changes when the content does."""
+    """Version of its content: it changes with the content."""
 
 
 class Bucket:
@@ -142,7 +142,7 @@ class Bucket:
         """Return the next objects of a list. A service may send empty pages without end."""
         with anyio.move_on_after(self._list_timeout):
             return await self._send(key, lambda: anext(pages, None))
-        raise S3Error(key, self.name, f"the list of its objects brought nothing for {self._list_timeout:g} s")
+        raise S3Error(key, self.name, f"the list of its objects returned nothing for {self._list_timeout:g} s")
 
     def _check_folder(self, folder: str, listed: BucketObject) -> BucketObject | S3Error:
         prefix = f"{folder.strip('/')}/"
@@ -153,11 +153,11 @@ class Bucket:
 
     async def stream(self, call: Any, body_handler: BodyHandler[T], *, once: bool = False) -> T:
         """
-        Hand the content of a `BucketObject` to a handler as it arrives.
+        Stream the content of a `BucketObject` to a handler.
 
         Raises:
             S3Error: The request failed.
-            DownloadError: Fewer or more bytes were received than were listed. Excess bytes are not handed on.
+            DownloadError: Fewer or more bytes were received than were listed. Excess bytes are discarded.
         """
         listed: BucketObject = call
         response = await self._send(listed.key, lambda: self._api.get_async(self._store, listed.key))

@@ -71,7 +71,7 @@ class Directory:
         self.close()
 
     def _name(self, name: str) -> str:
-        """Return what the system functions take for an entry."""
+        """Return the argument of system functions for an entry."""
         if name in ("", ".", "..") or "/" in name:
             raise OSError(errno.EINVAL, "not the name of an entry", name)
         return name if self.descriptor is not None else f"{self.path}/{name}"
@@ -123,7 +123,7 @@ class Directory:
         return handle
 
     def move(self, name: str, into: Directory, new: str) -> None:
-        """Move an entry to another directory, in place of a file of the new name."""
+        """Move an entry to another directory. It replaces a file of the new name."""
         os.replace(self._name(name), into._name(new), src_dir_fd=self.descriptor, dst_dir_fd=into.descriptor)
 
     def remove(self, name: str) -> None:
@@ -215,7 +215,7 @@ class Tree:
         return folder.stat(name)
 
     def obstacle(self, path: str, *, is_folder: bool = False) -> str | None:
-        """Return what is in the way of a file (or folder) at a path, or why that is unknown; None if nothing is."""
+        """Return why a file (or folder) cannot be stored at a path; None if it can."""
         try:
             mode = self.stat(path).st_mode
         except FileNotFoundError:

@@ -1,11 +1,11 @@
 """
 Download results of runs, from their gateways and the runtime service to disk.
 
-A file goes from a request to a gateway or the service, through the archive that answers it, to a `DownloadTarget`.
-Responses cannot be resumed in the middle, and most have no length [30, 34]: what breaks off is fetched again.
+A file is requested from a gateway or the service, read from the archive in the response, and stored in a
+`DownloadTarget`. Responses cannot be resumed, and most have no length: a response that breaks off is fetched again.
 
-A gateway puts up to 32 MiB and 1,000 files into a response and leaves out the rest without saying so [34]. What it left
-out is requested again; what it never sends is looked for in the archive of the whole component.
+A gateway puts up to 32 MiB and 1,000 files into a response and silently leaves out the rest. Missing files are
+requested again. Files that it never sends are read from the archive of the whole component.
 """
 
 from __future__ import annotations
@@ -71,27 +71,27 @@ log = logging.getLogger("st4sd_async")
 
 ARCHIVE_OVERHEAD_BYTES = 1 << 16  # by which an archive may be larger than the one file in it
 MAX_LARGE_FILES = 32
-"""Up to so many files may be large and are shared among the workers; a request costs as much as so many small files."""
+"""Up to this number, files may be large and are divided among the workers. A request costs as much as 32 small ones."""
 MIN_BATCH_FILES = 200
-"""How many of many files make a request worth while."""
+"""Minimum number of files in a request, if there are many files."""
 MAX_FAILURES_IN_A_ROW = 20
-"""Failed requests in a row after which the service is to blame, and no file; then nothing more is requested."""
+"""Consecutive failed requests after which the service itself is considered to fail, and nothing more is requested."""
 TIMEOUT_WEIGHT = 5
-"""How many failed requests a time-out counts for, because it takes a minute."""
+"""A time-out counts as this many failed requests, because it takes a minute."""
 FILE_ERRORS = (ConnectionLost, RequestTimeout, DownloadError, PayloadTooLarge, ServerError)
-"""Errors that one file may cause: a gateway that cannot read a file breaks off."""
+"""Errors that a single file may cause: a gateway that cannot read a file breaks off the response."""
 
 _WORKING_DIRECTORY = re.compile(r"stages/stage([0-9]+)/([^/]+)/")
 
 
 class BodySource(Protocol):
-    """Where bodies come from: a `ClientSession` or a bucket."""
+    """A source of bodies: a `ClientSession` or a bucket."""
 
     async def stream(self, call: Any, body_handler: BodyHandler[T], *, once: bool = False) -> T:
-        """Send a request and hand the body to a handler as it arrives; do not retry if ``once``."""
+        """Send a request and stream the body to a handler; do not retry if ``once``."""
 
     def secrets(self) -> tuple[str, ...]:
-        """Return what must not appear in messages and names."""
+        """Return the texts that must not appear in messages and names."""
 
 
 class Transfer:
@@ -120,7 +120,7 @@ class Transfer:
 
         Args:
             call: The request.
-            name: What to call the body in messages.
+            name: Name of the body in messages.
             store: Stores the body in the target. It may block.
             once: Send one request only.
 
@@ -152,10 +152,10 @@ class BatchSizer(Generic[H]):
     """
     Divides items into batches for several workers, without knowing how large the items are.
 
-    A gateway answers with as many files as fit into a response, and leaves out the rest without saying so [34]. A few
-    files, which may be large, are divided evenly among the workers; of many files, hundreds go into each batch. If
-    some are left out, the number received is taken for what fits, and they are requested again. If none is received,
-    not even one of them fits, or they do not exist.
+    A gateway returns as many files as fit into a response, and silently leaves out the rest. A few files, which may be
+    large, are divided evenly among the workers; of many files, hundreds go into each batch. If some are left out, the
+    number received is taken as what fits, and the others are requested again. If none is received, they do not exist or
+    none of them fits.
     """
 
     def __init__(self, items: Iterable[H], *, workers: int, max_batch: int) -> None:
@@ -170,17 +170,17 @@ class BatchSizer(Generic[H]):
 
     @property
     def is_done(self) -> bool:
-        """Whether no item waits, and no response is outstanding that may leave something out."""
+        """Whether no item waits, and no outstanding response can leave out items."""
         return not self._waiting and not self._requested_batches
 
     def next_batch(self) -> list[H]:
-        """Return what to request next; [] if nothing waits now."""
+        """Return the next batch to request. Empty if no item waits now."""
         batch = [self._waiting.popleft() for _ in range(min(self._batch_size, len(self._waiting)))]
         self._requested_batches += bool(batch)
         return batch
 
     def record(self, batch: Collection[H], received: Collection[H]) -> None:
-        """Record which items of a batch were received. Items that failed for good count as received."""
+        """Record which items of a batch were received. Items that failed permanently count as received."""
         self._requested_batches -= 1
         omitted = [item for item in batch if item not in received]
         if not omitted:
@@ -192,14 +192,14 @@ class BatchSizer(Generic[H]):
             self._waiting.extendleft(reversed(omitted))
 
     def cancel_waiting(self) -> list[H]:
-        """Return the items that wait, and forget them."""
+        """Remove and return the waiting items."""
         waiting = list(self._waiting)
         self._waiting.clear()
         return waiting
 
 
 class ComponentFile(NamedTuple):
-    """A file that a component left behind."""
+    """A file of a component."""
 
     path: str
     """Absolute path at the gateway."""
@@ -216,7 +216,7 @@ class ComponentFiles:
         self._gateway = gateway
         self._sizer: BatchSizer[ComponentFile]
         self._outcomes: dict[str, Outcome] = {}
-        """source -> what became of the file."""
+        """source -> the outcome of the file."""
         self._response_recorded = anyio.Event()
         self._failures_in_a_row = 0
 
@@ -246,7 +246,7 @@ class ComponentFiles:
             self._response_recorded = anyio.Event()
 
     async def _fetch_batch(self, batch: Sequence[ComponentFile]) -> None:
-        """Fetch files. If the response is not complete, fetch each half, until it is clear which file is to blame."""
+        """Fetch files. If the response is incomplete, fetch each half, until the file that fails is isolated."""
         name = batch[0].path if len(batch) == 1 else f"{len(batch)} files of {self._instance}"
         call = files_call(self._gateway, self._instance, [file.path for file in batch])
         destinations = {file.path.removeprefix("/"): file.destination for file in batch}
@@ -294,7 +294,7 @@ def select_files(
     instance: Location, documents: Iterable[ComponentDocument], pattern: re.Pattern[str]
 ) -> dict[str, ComponentFile | DownloadError]:
     """
-    Return source -> file, or why it cannot be stored, for the files of components whose paths match.
+    Return source -> file, or the reason why it cannot be stored, for files of components whose paths match.
 
     The pattern is searched in the absolute path, and in the path below the directory of the component. Of two files
     with the same destination the second cannot be stored.
@@ -336,7 +336,7 @@ def _known_outcomes(target: DownloadTarget, files: Mapping[str, ComponentFile | 
 
 class Downloads:
     """
-    Downloads results for one client; see the methods of `Client` for what the methods here do.
+    Downloads results for one client. The methods are documented in `Client`.
 
     Runs are given by their rest-uid or their location (``file://...``). ``is_chosen`` is False if the user did not name
     the folder itself, but the folder that it is in; see `DownloadTarget`.
@@ -351,7 +351,7 @@ class Downloads:
         self._progress = session.config.progress
         self._locations: dict[str, Location] = {}
         self._final_locations: dict[str, Location] = {}
-        """Locations of runs about which the datastore will learn nothing more."""
+        """Locations of runs whose documents are complete in the datastore."""
 
     async def _locate(self, run: str) -> Location:
         """Return the location of a run; wait for its documents."""
@@ -386,14 +386,14 @@ class Downloads:
         raise failure
 
     async def _folder_error(self, instance: Location, path: str) -> NotFound | None:
-        """Return the error for a path if it is that of a folder, for which a gateway breaks off."""
+        """Return the error for a path if it is a folder, for which a gateway breaks off the response."""
         query = {"instance": str(instance), "files": {"$regex": f"^{re.escape(path)}/"}}
         if not await self._datastore.components(query=query):
             return None
         return NotFound(f"{path!r} is a folder: download_files() fetches files in it, download_component() all of it")
 
     async def _left_out_error(self, instance: Location, path: str) -> St4sdError:
-        """Return why a gateway left out the only file that was requested."""
+        """Return the reason why a gateway left out the only requested file."""
         if await self._datastore.components(query={"instance": str(instance), "files": path}):
             problem = f"it is larger than the {MOST_BYTES >> 20} MiB that can be read, or was removed"
             return DownloadError(path, problem, advice="download_files() fetches files of any size")

@@ -1,4 +1,4 @@
-"""Find the properties that runs measured, or the reason why there are none."""
+"""Read the properties that runs measured, or find out why there are none."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ class PropertiesReader:
         raise error
 
     async def _add_known_columns(self, problems: Mapping[str, St4sdError]) -> None:
-        """Add the names of the existing columns to the errors about unknown ones, as far as the datastore has them."""
+        """Add the existing columns to the errors about unknown ones, if the datastore has them."""
         errors = {one: error for one, error in problems.items() if isinstance(error, UnknownProperty)}
         with suppress(APIError, TransportError, DecodeError):
             for one, document in (await self._documents(list(errors), None)).items():
@@ -167,13 +167,13 @@ class PropertiesReader:
 
 
 def _is_ambiguous(refusal: APIError) -> bool:
-    """Return whether an error does not say if there will be properties later."""
+    """Return whether an error leaves open if there will be properties later."""
     is_clear = isinstance(refusal, UnknownRun) or "propertiesNotAvailableYet" in refusal.detail
     return not is_clear and refusal.status in (400, 404, 500)
 
 
 def explain_refusal(refusal: APIError, run: Instance) -> APIError:
-    """Return what a refusal to return the properties of a run means: not yet, never, or the refusal itself."""
+    """Return the meaning of a refused request for properties: not yet, never, or the refusal itself."""
     status = run.status
     facts: dict[str, Any] = {name: getattr(refusal, name) for name in ("status", "method", "url", "detail")}
     if not status.is_final:

@@ -32,7 +32,7 @@ INPUTS_FOLDER = "st4sd-inputs"
 OUTPUTS_FOLDER = "workflow_instances/"
 """Folder in a bucket to which the service uploads key-outputs, unless the ``s3Store`` names another."""
 INSTANCE_PLACEHOLDER = "%(instanceDir)s"
-"""The orchestrator replaces it in the name of that folder by the name of the run's directory."""
+"""Placeholder in the name of that folder, which the orchestrator replaces by the name of the run's directory."""
 ABSENT = "it does not exist (yet): key-outputs are uploaded at the end of a stage; client.log(run) says why one was not"
 
 
@@ -204,7 +204,7 @@ def _filename(entry: KeyOutput) -> str:
 def _with_destinations(
     found: Iterable[tuple[str, BucketObject | St4sdError]], root: str, bucket: str
 ) -> list[tuple[Destination, BucketObject | St4sdError]]:
-    """Return the destination of each object, or why it cannot be stored; objects come with their folders."""
+    """Return the destination of each object, or why it cannot be stored. Objects are given with their folders."""
     items = [(*_destination_path(folder, one, root), one) for folder, one in found]
     count = Counter(path for path, _, _ in items)
     duplicate = "there are several objects for this file: give them other keys, or remove all but one"
@@ -219,7 +219,7 @@ def _with_destinations(
 
 
 def _destination_path(folder: str, listed: BucketObject | St4sdError, root: str) -> tuple[str, DownloadError | None]:
-    """Return the path below the target, and what is wrong with it: a file keeps its name, a folder its structure."""
+    """Return the path below the target, and its problem, if any. A file keeps its name, a folder its structure."""
     if isinstance(listed, St4sdError):
         return folder, None
     inside = listed.key.removeprefix(f"{root}/" if root else "")

@@ -1,4 +1,4 @@
-"""Read files of runs: tables that components wrote, what they printed, and the files of the orchestrator."""
+"""Read files of runs: tables and standard output of components, and the files of the orchestrator."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 CSV_FILES = r"\.csv$"
 """Pattern of the files that contain tables."""
 STDOUT_FILE = r"^out\.stdout$"
-"""Pattern of the file in the directory of a component that contains what its last task printed."""
+"""Pattern of the file with the standard output of a component's last task."""
 LOG_FILE = "output/experiment.log"
 """File in the directory of a run with the log of the orchestrator."""
 REPORT_FILE = "output/status_details.json"
@@ -88,7 +88,7 @@ async def csv(
 async def stdout(
     downloads: Downloads, datastore: Datastore, run: str, component: str | None, stage: int | None
 ) -> dict[str, str]:
-    """Return what components printed, by their references: see `Client.stdout`."""
+    """Return the standard output of components, by reference: see `Client.stdout`."""
     async with _temporary_folder() as folder:
         outcomes = await downloads.files(run, folder, component, stage, STDOUT_FILE)
         files = raise_if_strict(outcomes, strict=True)

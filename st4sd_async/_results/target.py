@@ -3,13 +3,13 @@ The folder that a download fills: temporary files, checks, the manifest, and the
 
 Everything here blocks, except `DownloadTarget.open` and `IncomingBody.receive`.
 
-Incomplete files are in a folder ``.st4sd-*.part`` of the target. The process that works in it holds a lock on it, so
-the next download can distinguish what a killed process left behind, and removes it. On a file system without locks
-nothing is removed.
+Incomplete files are in a folder ``.st4sd-*.part`` of the target. The process that works in it holds a lock on it. So
+the next download recognises and removes the folder of a killed process. On a file system without locks nothing is
+removed.
 
 The manifest ``.st4sd-downloads.jsonl`` records what was downloaded and from where, so that it is not fetched again. A
-line is written when files are complete, before they get their names. It counts only if all of them are still there as
-they were: after a crash in between, or a change of one of them, they are fetched again.
+line is written when files are complete, before they get their names. It is valid only while all of them exist
+unchanged. After a crash in between, or if one of them was changed, they are fetched again.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class Origin(NamedTuple):
     source: str
     """The file or folder, such as ``file://cluster/workdir/demo.instance/stages/stage0/Compute``."""
     version: str = ""
-    """What else must be equal if the files are: a version, or how they are stored."""
+    """A version, or how the files are stored. Equal files have equal versions."""
 
 
 class CompleteFile(NamedTuple):
@@ -179,11 +179,11 @@ class IncomingBody:
         self.headers: Mapping[str, str] = {}
         """The headers of the response, with lower-case names."""
         self.secrets: tuple[str, ...] = ()
-        """What names in it must not quote."""
+        """Texts that names in it must not contain."""
         self._progress = progress
 
     async def receive(self, headers: Mapping[str, str], chunks: AsyncIterator[bytes]) -> None:
-        """Write a body to the file, in place of what an earlier attempt left there."""
+        """Write a body to the file, replacing the content of an earlier attempt."""
         self.headers = headers
         if self.file.size:
             await in_thread(self.file.restart)
@@ -199,7 +199,7 @@ class IncomingBody:
 
     @property
     def is_archive(self) -> bool:
-        """Whether it is an archive that a server made of a folder, and not a file that happens to be one."""
+        """Whether it is an archive that a server made of a folder, not a file that happens to be an archive."""
         return self.headers.get("content-type", "").partition(";")[0] == "application/zip"
 
 
@@ -208,7 +208,7 @@ class Manifest:
 
     def __init__(self, folder: Directory) -> None:
         """
-        Read the lines that are there.
+        Read the existing lines.
 
         Raises:
             OSError: The file is too large, or something else has its name, such as a link or a named pipe.
@@ -217,7 +217,7 @@ class Manifest:
         self._entries: dict[str, tuple[str, list[ManifestEntry]]] = {}
         """source -> its version and its files."""
         self._owners: dict[str, str] = {}
-        """path -> source of the file that got this name last."""
+        """path -> source of the last file with this name."""
         for line in _read_manifest(folder).split(b"\n"):
             with suppress(ValueError):  # a line that a crash has cut, or that is not ours
                 self._add(*_LINE.validate_json(line))
@@ -227,7 +227,7 @@ class Manifest:
         self._owners.update(dict.fromkeys((entry.path for entry in entries), origin.source))
 
     def complete(self, origins: Iterable[Origin]) -> list[list[ManifestEntry]]:
-        """Return the files of each origin, or [] unless all of them are there as they were."""
+        """Return the files of each origin, or [] unless all of them exist unchanged."""
         with Tree(self._folder) as tree:
             return [self._complete(tree, origin) for origin in origins]
 
@@ -242,7 +242,7 @@ class Manifest:
         return [entry for entry in entries if self._owners[entry.path] == source]
 
     def unchanged(self, entries: Iterable[ManifestEntry]) -> list[ManifestEntry]:
-        """Return those files that are there as they were. A file behind a link is not."""
+        """Return the files that exist unchanged. A file behind a link does not count."""
         with Tree(self._folder) as tree:
             return [entry for entry in entries if _is_unchanged(tree, entry)]
 
@@ -388,7 +388,7 @@ class DownloadTarget:
         return {origin.source: [self._download(*entry) for entry in entries] for origin, entries in complete if entries}
 
     def blocked(self, destinations: Iterable[Destination]) -> list[DownloadFailed]:
-        """Return a failure for each file that cannot be stored, because something else is there or will be."""
+        """Return a failure for each file that cannot be stored, because another entry has or will have its name."""
         sources = {to.path: to.source for to in destinations}
         with storage_errors(str(self.folder)):
             found = self.obstacles(sources, self._manifest.similar(sources))
@@ -426,7 +426,7 @@ class DownloadTarget:
         self, destinations: Mapping[str, Destination], name: str, body: IncomingBody, *, rejects_others: bool
     ) -> list[Download]:
         """
-        Unpack some files of a body, each of which is recorded for itself.
+        Unpack some files of a body, and record each of them.
 
         Args:
             destinations: Paths in the archive -> where these files go.
@@ -480,7 +480,7 @@ class DownloadTarget:
         """
         Record complete files and give them their names; those without an origin are not recorded.
 
-        Files of an older version that this one does not have are removed, unless the user has changed them.
+        Files that only an older version has are removed, unless the user has changed them.
         """
         recorded = [(origin, of_origin) for origin, of_origin in files if origin is not None]
         old = [entry for origin, _ in recorded for entry in self._manifest.latest(origin.source)]
@@ -537,7 +537,7 @@ class DownloadTarget:
 
     def obstacles(self, paths: Iterable[str], existing: Iterable[str] = ()) -> dict[str, str]:
         """
-        Return path -> what is in its way, for those files that cannot be stored.
+        Return path -> reason, for files that cannot be stored.
 
         Args:
             paths: Files to be stored.
@@ -550,7 +550,7 @@ class DownloadTarget:
         return {path: problem for path, obstacle in found.items() if (problem := obstacle or twins.get(path))}
 
     def _twins(self, paths: Iterable[str]) -> dict[str, str]:
-        """Return path -> problem, for those paths that the file system takes for an earlier one."""
+        """Return path -> problem, for paths that the file system considers equal to an earlier one."""
         groups: dict[str, list[str]] = {}
         for path in paths:
             groups.setdefault(folded(path), []).append(path)
@@ -587,7 +587,7 @@ def extract(archive: Path, target: Path, *, limits: Limits = LIMITS) -> list[Ext
         archive: The zip file.
         target: Folder, created if missing. No link in it is followed. A name that begins with ``.st4sd-`` gets a ``_``
             in front.
-        limits: What counts as a zip bomb.
+        limits: Limits above which the archive counts as a zip bomb.
 
     Returns:
         The files, in the order of the archive, perhaps none. Folders are created and not listed.
@@ -622,7 +622,7 @@ def _with_parents(path: str) -> Iterator[str]:
 
 
 def _reserved_name_problem(path: str) -> str | None:
-    """Return what is wrong with a path that has a reserved name; None if it has none. See `destination`."""
+    """Return the problem of a path with a reserved name; None if it has none. See `destination`."""
     is_free = path.isascii() and "st4sd" not in path.lower()
     if is_free or not any(map(is_reserved, path.split("/"))):
         return None
@@ -636,7 +636,7 @@ def _create_temporary_folder(root: Directory) -> tuple[str, Directory]:
         with suppress(FileExistsError, FileNotFoundError):
             root.make(name, 0o700)
             folder = root.child(name)
-            # Before it was locked, another process may have taken it for left behind.
+            # Before it was locked, another process may have mistaken it for one of a killed process.
             if _lock(folder) is not False and _is_same(root, name, folder):
                 return name, folder
             folder.close()

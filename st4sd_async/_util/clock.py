@@ -9,7 +9,7 @@ import anyio
 
 
 class Clock(Protocol):
-    """A source of time; the library uses no other for its pauses and deadlines."""
+    """The source of time for all pauses and deadlines of the library."""
 
     def now(self) -> float:
         """Return seconds that never run backwards; only differences have a meaning."""

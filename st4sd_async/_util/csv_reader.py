@@ -25,8 +25,8 @@ def read_table(file: TextIO) -> pandas.DataFrame:
     Return the table in a file that was opened with `AS_TEXT`.
 
     The first line has the names of the columns; lines before it that begin with ``#`` are skipped. Cells are separated
-    by commas, semicolons, tabs or blanks: by that which gives the names and the first row the same number of cells.
-    Bytes that are not UTF-8 are replaced.
+    by commas, semicolons, tabs or blanks. The separator is the one with which the names and the first row have the same
+    number of cells. Bytes that are not UTF-8 are replaced.
 
     Raises:
         ValueError: The file is empty or not text, or a row has more cells than there are names.

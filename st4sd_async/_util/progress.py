@@ -20,7 +20,7 @@ class ProgressUpdate:
     """The progress of an operation at one moment."""
 
     work: str
-    """What is done, such as ``files of demo-ab12cd-x7f3k2q9``; the same in all updates of an operation."""
+    """Name of the operation, such as ``files of demo-ab12cd-x7f3k2q9``; the same in all of its updates."""
     done: int
     """How many items are done or have failed."""
     total: int
@@ -29,7 +29,7 @@ class ProgressUpdate:
     """What the items are: ``files``, ``key-outputs``, ``components``, ``runs`` or ``launches``. With ``seconds`` the
     operation waits for a service that is unavailable: ``done`` seconds so far, at most ``total``."""
     received: int
-    """Bytes received so far, or sent to a bucket. Bytes that are transferred twice count twice."""
+    """Bytes received so far, or sent to a bucket. Repeated transfers count again."""
     is_over: bool
     """Whether this is the last update, after success or failure."""
 

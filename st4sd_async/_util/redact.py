@@ -26,7 +26,7 @@ MIN_PIECE_LENGTH, PIECE_LENGTH, FILE_PIECE_LENGTH = 8, 12, 24
 """How many letters and digits count as a piece of a secret: of up to 12, of a longer one, of a whole file."""
 
 MAX_KEY_LENGTH = 200
-"""A longer secret, in letters and digits, is a file, whose words may well occur in a message too."""
+"""A secret with more letters and digits is treated as a file, whose words may occur in messages too."""
 
 _PYDANTIC_INPUT = re.compile(r"input_value=.*?(?:, input_type=|$)", re.DOTALL)
 _ESCAPE = re.compile(r"(?<!\\)\\++(?:u([0-9a-fA-F]{4})|x([0-9a-fA-F]{2})|[nrtabfv0])")

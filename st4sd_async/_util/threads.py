@@ -21,8 +21,8 @@ async def in_thread(work: Callable[..., T], *arguments: object, abandon: bool = 
 
     Args:
         work: The code.
-        arguments: What to call it with.
-        abandon: Leave the thread alone on cancellation instead.
+        arguments: Arguments for the code.
+        abandon: Abandon the thread on cancellation instead.
     """
     result: list[T] = []
     failure: Exception | None = None

@@ -88,7 +88,7 @@ async def run(
     """
     launches = list(read_launches(table, experiment))  # a mistake in any line must not leave a journal
     path = _journal(table, journal)
-    command.notes.interrupted = f"the runs go on; {how_to_resume('resume')}"
+    command.notes.interrupted = f"the runs continue; {how_to_resume('resume')}"
     async with command.client.batch(path, max_running=max_running) as batch:
         try:
             new = await batch.add(launches)

@@ -33,7 +33,7 @@ DATE_FORMAT = "%Y-%m-%d %H:%M:%S"
 
 Timeout = Annotated[
     float | None,
-    typer.Option(min=0, metavar="SECONDS", help="Stop waiting after this time; the runs go on.  [default: never]"),
+    typer.Option(min=0, metavar="SECONDS", help="Stop waiting after this time; the runs continue.  [default: never]"),
 ]
 Interval = Annotated[
     float | None,
@@ -91,7 +91,7 @@ async def watch(
     Example: st4sd-async watch demo-ab12cd-x7f3k2q9
     """
     order = rest_uids(runs)
-    command.notes.interrupted = f"the runs go on; {how_to_resume()}"
+    command.notes.interrupted = f"the runs continue; {how_to_resume()}"
 
     def print_change(run: str, status: Status) -> None:
         print_line(document(run, status))
@@ -137,7 +137,7 @@ async def follow(
     except WaitTimeout as error:
         left = list(error.last_statuses)
     resume = f"follow it again with: {COMMAND} watch {left[0]}" if len(left) == 1 else how_to_resume()
-    write_error(f"{len(left)} of {len(runs)} runs are not over after {timeout:g} s and go on; {resume}")
+    write_error(f"{len(left)} of {len(runs)} runs have not ended after {timeout:g} s and continue; {resume}")
     return last
 
 

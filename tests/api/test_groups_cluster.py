@@ -141,9 +141,9 @@ async def test_what_may_exist_already_is_not_created_again(fault: Any, server: L
     for path in ("POST /datasets/s3/*", "POST /image-pull-secrets/*", "PUT /image-pull-secrets/*"):
         server.faults.add(path, fault)
 
-    with pytest.raises(OutcomeUnknown, match="whether the dataset 'first' was created is unknown"):
+    with pytest.raises(OutcomeUnknown, match="it is unknown whether the dataset 'first' was created"):
         await client.datasets.create("first", BUCKET)
-    with pytest.raises(OutcomeUnknown, match="whether the image pull secret 'quay' was created is unknown"):
+    with pytest.raises(OutcomeUnknown, match="it is unknown whether the image pull secret 'quay' was created"):
         await client.image_pull_secrets.create("quay", **PULL)
     quick = client.with_options(retry=RetryPolicy(first_wait=0.01))
     await quick.image_pull_secrets.update("other", **PULL)

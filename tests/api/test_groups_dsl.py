@@ -208,7 +208,7 @@ async def test_errors_of_the_library_have_names(server: LocalServer, client: Cli
     with pytest.raises(Disabled, match="ask the administrator"):
         await client.library.list()
     server.faults.add("POST /library/", DropAfter())
-    with pytest.raises(OutcomeUnknown, match="whether the graph was added to the library is unknown"):
+    with pytest.raises(OutcomeUnknown, match="it is unknown whether the graph was added to the library"):
         await client.library.add({"components": DSL["components"]})
 
     assert exists.value.name == "main"

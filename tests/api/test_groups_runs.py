@@ -109,7 +109,9 @@ async def test_a_lambda_start_is_never_repeated(server: LocalServer, client: Cli
     """If it may have arrived, that is an error, and the instance exists once."""
     server.faults.add("POST /experiments/lambda/start", DropAfter())
 
-    with pytest.raises(StartOutcomeUnknown, match="whether an instance of a lambda experiment was started is unknown"):
+    with pytest.raises(
+        StartOutcomeUnknown, match="it is unknown whether an instance of a lambda experiment was started"
+    ):
         await client.start_lambda(LAMBDA)
 
     assert len(await client.instances.list()) == 1

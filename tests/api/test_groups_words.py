@@ -136,9 +136,9 @@ async def test_missing_and_extra_files_are_reported_together(server: LocalServer
     assert error.names == ("a.csv",)
     assert error.problems == (
         Problem("inputs", "add the file 'a.csv', which the experiment needs"),
-        Problem("inputs", "leave out the file 'b.csv', which the experiment does not take: did you mean 'a.csv'?"),
+        Problem("inputs", "leave out the file 'b.csv', which the experiment does not accept: did you mean 'a.csv'?"),
     )
-    assert str(error).endswith("which the experiment does not take: did you mean 'a.csv'?")
+    assert str(error).endswith("which the experiment does not accept: did you mean 'a.csv'?")
 
 
 async def test_an_invalid_query_says_where(server: LocalServer, client: Client) -> None:

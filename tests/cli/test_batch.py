@@ -109,7 +109,7 @@ def test_a_batch_that_the_service_ends_says_how_to_resume(shell: Shell, table: P
     assert done.status == 3
     last = done.err.splitlines()[-1]
     assert "was refused with 403" in last
-    assert "; the runs go on; resume with" in last
+    assert "; the runs continue; resume with" in last
     assert "a batch was left" not in done.err
 
 

@@ -93,7 +93,7 @@ def test_ctrl_c_does_not_stop_runs_and_says_how_to_resume(connected: Command, sh
     assert status == 130
     message = CONTROL.sub("", terminal.shown).replace("\r\n", "")
     again = f"st4sd-async watch {run} --interval 0.05"
-    assert f"st4sd-async: interrupted; the runs go on; follow them again with: {again}" in message
+    assert f"st4sd-async: interrupted; the runs continue; follow them again with: {again}" in message
     assert "Traceback" not in terminal.shown
     assert "\x1b[?25h" in terminal.shown
     assert shell("status", run).status == 0
@@ -136,9 +136,9 @@ def test_an_interrupted_batch_resumes(connected: Command, shell: Shell) -> None:
     again = shell("batch", "run", connected.folder / "x.csv", "demo")
 
     assert (process.returncode, out) == (130, "")
-    last = "st4sd-async: interrupted; the runs go on; resume with: st4sd-async batch run x.csv demo\n"
+    last = "st4sd-async: interrupted; the runs continue; resume with: st4sd-async batch run x.csv demo\n"
     assert err.endswith(last)
-    assert err.count("go on") == last.count("go on")  # nothing else says so
+    assert err.count("runs continue") == last.count("runs continue")  # nothing else says so
     assert "Traceback" not in err
     assert journal.exists()
     assert again.status == 0, again.err
@@ -208,7 +208,7 @@ def test_a_response_after_an_interrupt_names_the_run(connected: Command, shell: 
         out, err = process.communicate(timeout=40)
 
     assert (process.returncode, out) == (130, "")
-    assert f"an instance of 'demo' was started: '{shell.server.started[-1].rest_uid}', which goes on" in err
+    assert f"an instance of 'demo' was started: '{shell.server.started[-1].rest_uid}', which continues" in err
 
 
 @pytest.mark.parametrize("arguments", [("list", "runs"), ("outputs", "RUN", "Energies")], ids=" ".join)

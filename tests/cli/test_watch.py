@@ -57,7 +57,7 @@ def test_a_timeout_is_not_a_success(shell: Shell) -> None:
     done = shell("watch", run, *QUICK, "--timeout", "1")
 
     assert done.status == 1
-    message = f"1 of 1 runs are not over after 1 s and go on; follow it again with: st4sd-async watch {run}\n"
+    message = f"1 of 1 runs have not ended after 1 s and continue; follow it again with: st4sd-async watch {run}\n"
     assert done.err.endswith(message)
     assert [row["experiment-state"] for row in done.table] == ["unscheduled"]
 

@@ -126,7 +126,7 @@ async def test_a_start_whose_answer_is_lost_is_in_doubt_and_not_repeated(client:
     await client.push(server.example("demo"))
     server.faults.add("POST /experiments/demo/start", DropAfter())
 
-    with pytest.raises(StartOutcomeUnknown, match=r"whether an instance of 'demo' was started is unknown"):
+    with pytest.raises(StartOutcomeUnknown, match=r"it is unknown whether an instance of 'demo' was started"):
         await client.start("demo", MOLECULES)
 
     assert len(await client.instances.list()) == 1
@@ -195,7 +195,7 @@ async def test_an_argument_that_is_not_a_run_is_an_error(client: Client) -> None
     """The likeliest cause is a missing await."""
     coroutine = client.start("demo")
     for mistake in (coroutine, [coroutine], None, [None], 5):
-        with pytest.raises(TypeError, match=r"a run is a Run or a rest-uid, not .* \(is an 'await' missing"):
+        with pytest.raises(TypeError, match=r"a run must be a Run or a rest-uid, not .* \(is an 'await' missing"):
             await client.wait(mistake)  # type: ignore[arg-type] # on purpose
     coroutine.close()
 

@@ -114,7 +114,7 @@ async def test_a_packed_refusal_keeps_its_status(status: int) -> None:
     """Its body is not read, and the message says so."""
     answer = reply(status, gzip.compress(json.dumps({"message": "no"}).encode()), content_encoding="gzip")
     async with RawServer([answer]) as server, connect(server.url) as client:
-        with pytest.raises(APIError, match="a body in the encoding gzip, which was not asked for") as caught:
+        with pytest.raises(APIError, match="a body in the encoding gzip, which was not requested") as caught:
             await client.status("demo-c52cd4-00000001")
 
     assert caught.value.status == status

@@ -24,8 +24,8 @@ from .tools import StandingClock, connect, settings
 pytestmark = pytest.mark.anyio
 
 UID = "demo-c52cd4-00000001"
-KNOWN = f"an instance of 'demo' was started: '{UID}', which goes on"
-UNKNOWN = "whether an instance of 'demo' was started is unknown: it was cancelled after it was sent at "
+KNOWN = f"an instance of 'demo' was started: '{UID}', which continues"
+UNKNOWN = "it is unknown whether an instance of 'demo' was started: it was cancelled after it was sent at "
 SECOND = 1.7
 """Seconds in which what shares one second has ended, on a busy machine."""
 
@@ -80,7 +80,7 @@ async def test_a_time_out_says_that_the_start_may_have_arrived(caplog: pytest.Lo
     (note,) = notes_of(caught.value.__cause__)
     assert isinstance(caught.value.__cause__, asyncio.CancelledError)
     assert note.startswith(UNKNOWN)
-    assert "no answer came within 1 s; look for it in client.instances.list() before you start it again" in note
+    assert "no answer came within 1 s; search for it in client.instances.list() before you start it again" in note
     assert warnings_in(caplog) == [note]
     assert CANCEL_GRACE_SECONDS < took < 0.3 + SECOND
     assert server.methods == ["POST"]
@@ -341,7 +341,7 @@ async def test_whatever_must_not_be_repeated_says_so(
             await task
 
     (note,) = notes_of(caught.value)
-    assert "is unknown: it was cancelled after it was sent at" in note
+    assert "was started: it was cancelled after it was sent at" in note
     assert "; look for it in " in note or "; check whether it exists " in note
     assert warnings_in(caplog) == [note]
 

@@ -133,7 +133,7 @@ def test_a_missing_context_names_those_there_are(folder: Path) -> None:
     told = refused("Mine", write(folder))
 
     assert told == (
-        "stp has no context 'Mine', only 'other', 'st4sd': make it with 'stp login --context-name Mine <url>'"
+        "stp has no context 'Mine', only 'other', 'st4sd': create it with 'stp login --context-name Mine <url>'"
     )
 
 
@@ -160,7 +160,7 @@ def test_without_a_login_the_error_says_how_to_log_in(folder: Path, prepare: Cal
 
     told = refused(None, env)
 
-    assert re.fullmatch(r"stp has no context in '.*stp_contexts.json': make one with 'stp login <url>'", told)
+    assert re.fullmatch(r"stp has no context in '.*stp_contexts.json': create one with 'stp login <url>'", told)
 
 
 @pytest.mark.parametrize(

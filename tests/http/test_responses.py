@@ -294,8 +294,8 @@ def test_an_extra_input_may_be_a_misspelt_missing_one() -> None:
         parse_response(call, URL, reply(400, body))
 
     told = [problem.what for problem in caught.value.problems]
-    assert told[2].endswith("'Molecule.csv', which the experiment does not take: did you mean 'molecules.csv'?")
-    assert told[3] == "leave out the file 'zzz', which the experiment does not take"
+    assert told[2].endswith("'Molecule.csv', which the experiment does not accept: did you mean 'molecules.csv'?")
+    assert told[3] == "leave out the file 'zzz', which the experiment does not accept"
     assert "did you mean 'molecules.csv'?" in str(caught.value)
 
 

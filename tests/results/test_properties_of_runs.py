@@ -368,9 +368,9 @@ async def test_what_makes_no_sense_sends_nothing(client: Client, server: LocalSe
         await client.properties("a-1", ["a,b"])
     with pytest.raises(ValueError, match="not a rest-uid"):
         await client.properties(["a-1", "a/b"])
-    with pytest.raises(TypeError, match="a run is a Run or a rest-uid"):
+    with pytest.raises(TypeError, match="a run must be a Run or a rest-uid"):
         await client.properties([1])  # type: ignore[list-item] # on purpose
-    with pytest.raises(TypeError, match="a run is a Run or a rest-uid"):
+    with pytest.raises(TypeError, match="a run must be a Run or a rest-uid"):
         await client.properties(1)  # type: ignore[arg-type] # on purpose
 
     assert len(server.requests) == before

@@ -120,9 +120,9 @@ def test_ctrl_c_during_a_start_reports_its_result(
     assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == [note]
     if is_known:
         (instance,) = sync_client.instances.list()
-        assert note.startswith(f"an instance of 'demo' was started: {instance.id!r}, which goes on")
+        assert note.startswith(f"an instance of 'demo' was started: {instance.id!r}, which continues")
     else:
-        assert "look for it in client.instances.list()" in note
+        assert "search for it in client.instances.list()" in note
 
 
 def test_ctrl_c_while_a_client_is_opened(server: LocalServer) -> None:

@@ -160,7 +160,7 @@ def test_wrong_arguments_are_an_error_at_once(sync_client: Client) -> None:
         sync_client.status()  # type: ignore[call-arg] # wrong on purpose
     with pytest.raises(ValueError, match="timeout must be"):
         sync_client.watch_many(["a"], timeout=-1)
-    with pytest.raises(TypeError, match="a run is a Run or a rest-uid, not Instances"):
+    with pytest.raises(TypeError, match="a run must be a Run or a rest-uid, not Instances"):
         sync_client.status(sync_client.instances)  # type: ignore[arg-type] # wrong on purpose
     with Client("http://127.0.0.1:1", config=Config(validate=False)) as other:
         given: Any = [other.experiments]

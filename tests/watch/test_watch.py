@@ -134,7 +134,7 @@ async def test_the_timeout_is_for_the_whole_wait() -> None:
     assert service.seconds == pytest.approx(100)
     assert max(service.request_times) <= 100
     assert caught.value.last_statuses[RUN].experiment_state == "running"
-    assert "the runs go on: return to one with client.run(rest_uid).wait()" in str(caught.value)
+    assert "the runs continue: return to one with client.run(rest_uid).wait()" in str(caught.value)
     assert isinstance(caught.value, TimeoutError)
 
 

@@ -43,7 +43,7 @@ async def test_what_is_no_run_is_refused(client: Client, server: LocalServer, tm
         lambda run: client.download_component(run, 0, "A", tmp_path),
         lambda run: client.download_outputs(run, tmp_path),
     ):
-        with pytest.raises(TypeError, match="a run is a Run or a rest-uid"):
+        with pytest.raises(TypeError, match="a run must be a Run or a rest-uid"):
             await verb(7)
     for verb in (
         lambda run: client.read_file(run, "x"),

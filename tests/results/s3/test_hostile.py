@@ -206,7 +206,7 @@ async def test_a_list_without_end_is_an_error(
 
     (failed,) = found
     assert isinstance(failed, DownloadFailed)
-    told = "lists more than 1000 objects" if size else "brought nothing for 2 s"
+    told = "lists more than 1000 objects" if size else "returned nothing for 2 s"
     assert told in str(failed.error)
     assert asked == []
 

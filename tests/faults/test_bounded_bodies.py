@@ -68,7 +68,7 @@ async def test_an_encoding_that_was_not_asked_for_is_refused(verb: Verb, encodin
     """It is named, and the body is not unpacked; it is not asked for again."""
     answer = reply(200, gzip.compress(b"[]"), content_encoding=encoding)
     async with RawServer([answer]) as server, connect(server.url) as client:
-        with pytest.raises(DecodeError, match="which was not asked for") as caught:
+        with pytest.raises(DecodeError, match="which was not requested") as caught:
             await verb(client)
 
     assert len(server.requests) == 1
@@ -102,7 +102,7 @@ async def test_a_packed_answer_to_a_start_is_a_doubt(encoding: str) -> None:
     """It was answered, and the answer is unreadable."""
     answer = reply(200, gzip.compress(b'"demo-c52cd4-00000001"'), content_encoding=encoding)
     async with RawServer([answer]) as server, connect(server.url) as client:
-        with pytest.raises(StartOutcomeUnknown, match="which was not asked for") as caught:
+        with pytest.raises(StartOutcomeUnknown, match="which was not requested") as caught:
             await client.start("demo")
 
     assert server.methods == ["POST"]

@@ -366,9 +366,9 @@ class Client:
         try:
             return Run(await self._session.send(start_call(identifier, prepared.content, prepared.secrets)), self)
         except InvalidPayload as error:
-            from ._payload.explain import explain
+            from ._payload.explain import explain_invalid_payload
 
-            await explain(error, prepared, partial(self._session.send_once, get_call(identifier)))
+            await explain_invalid_payload(error, prepared, partial(self._session.send_once, get_call(identifier)))
             raise
 
     async def start_lambda(
@@ -1051,6 +1051,11 @@ class Client:
         """
         services = {} if service is None else await self._session.services()
         return await self._session.send(request_call(method, path, params, json, services, service))
+
+
+def downloads_of(client: Client) -> Downloads:
+    """Return the downloads of a client, for the command line, whose folders the user does not name one by one."""
+    return client._downloads
 
 
 def _registry(source: str | Client | Registry) -> str | Registry:

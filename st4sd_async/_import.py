@@ -137,11 +137,11 @@ class Registry:
 
     url: str
     """Address of the deployment, with a slash at its end."""
-    experiments: Source
+    experiments: ExperimentSource
     """Its registry."""
 
 
-class Source(Protocol):
+class ExperimentSource(Protocol):
     """The method of `Experiments` that an import needs. A blocking client provides one that runs in its own thread."""
 
     async def get(self, identifier: str, *, with_beta: bool) -> Experiment: ...

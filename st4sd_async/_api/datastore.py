@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     About = Document | Mapping[str, Any]
     """A document, which names the run that it is about."""
 
-SERVICE = "cdb-rest"
+DATASTORE = "cdb-rest"
 """Name of the datastore among the services."""
 PATH_PREFIX = "documents/api/v1.0"
 EXPERIMENT, COMPONENT, USER_METADATA = "experiment", "component", "user-metadata"
@@ -46,7 +46,7 @@ DOCUMENT_TIMEOUT = 30.0
 """Default number of seconds to wait for a document."""
 MAX_LAG = 20.0
 """Seconds after which the datastore has the end of a run; 10 to 20 were measured."""
-MIN_PAUSE, MAX_PAUSE, PAUSE_GROWTH = 0.5, 5.0, 1.5
+MIN_DOCUMENT_PAUSE, MAX_DOCUMENT_PAUSE, DOCUMENT_PAUSE_GROWTH = 0.5, 5.0, 1.5
 """Pause between two requests for a document: the first and the longest in seconds, and its growth."""
 MAX_TAGGED_AT_ONCE = 100
 """Runs whose documents are read and written together by `Datastore.tag`."""
@@ -61,9 +61,9 @@ Query = Mapping[str, Any]
 
 def datastore_url(services: Mapping[str, str]) -> str:
     """Return the root of the datastore; raise `NotFound` if the deployment has none."""
-    if SERVICE not in services:
-        raise NotFound(f"this deployment has no datastore: its url-map/ has {sorted(services)}, but not {SERVICE!r}")
-    return services[SERVICE]
+    if DATASTORE not in services:
+        raise NotFound(f"this deployment has no datastore: its url-map/ has {sorted(services)}, but not {DATASTORE!r}")
+    return services[DATASTORE]
 
 
 def build_query(
@@ -469,7 +469,7 @@ class _DocumentWait:
         self._deadline = clock.now() + timeout
         self._over_since = inf
         """When the run was first seen to be over."""
-        self._pause = MIN_PAUSE
+        self._pause = MIN_DOCUMENT_PAUSE
 
     async def pause(self, *, is_running: bool) -> bool:
         """Sleep before the next request. Return False if no further request is useful."""
@@ -479,7 +479,7 @@ class _DocumentWait:
         if left <= 0:
             return False
         await self._clock.sleep(min(self._pause, left))
-        self._pause = min(MAX_PAUSE, self._pause * PAUSE_GROWTH)
+        self._pause = min(MAX_DOCUMENT_PAUSE, self._pause * DOCUMENT_PAUSE_GROWTH)
         return True
 
     def error(self, rest_uid: str, run: Status) -> NotReady | NotFound:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .._http.session import ClientSession
     from ..models import Document
 
-SERVICE = "cdb-gateway-registry"
+GATEWAY_REGISTRY = "cdb-gateway-registry"
 """Name of the registry among the services of the deployment."""
 CACHE_SECONDS = 600.0
 """How long the address of a gateway is used before it is requested again."""
@@ -82,9 +82,10 @@ def location_in(document: Document) -> Location:
 
 def registry_url(services: Mapping[str, str]) -> str:
     """Return the root of the registry of gateways; raise `NotFound` if the deployment has none."""
-    if SERVICE not in services:
-        raise NotFound(f"this deployment has no gateways: its url-map/ has {sorted(services)}, but not {SERVICE!r}")
-    return services[SERVICE]
+    if GATEWAY_REGISTRY not in services:
+        missing = f"its url-map/ has {sorted(services)}, but not {GATEWAY_REGISTRY!r}"
+        raise NotFound(f"this deployment has no gateways: {missing}")
+    return services[GATEWAY_REGISTRY]
 
 
 def resolve_call(base: str, ids: Iterable[str]) -> Call[dict[str, str]]:

@@ -11,7 +11,7 @@ from .._errors import InvalidDefinition, Problem, parse_problems
 from .._http.call import MAX_REQUEST_BYTES, Response, json_body
 from .._util.redact import raise_unchained
 from ..models import Experiment
-from ..models._base import RegistryEntry
+from ..models._base import RegistryEntry, with_problems
 from ..models.requirements import credentials_in
 
 if TYPE_CHECKING:
@@ -35,9 +35,7 @@ def registered(cls: type[E]) -> Callable[[Response], E]:
 
     def decode(response: Response) -> E:
         body = response.json()
-        found = cls.model_validate(body["entry"])
-        found._problems = parse_problems(body.get("problems"))
-        return found
+        return with_problems(cls.model_validate(body["entry"]), parse_problems(body.get("problems")))
 
     return decode
 

@@ -19,7 +19,7 @@ from .._render.displayable import Displayable
 from .._util.progress import ProgressReporter
 from .._util.threads import in_thread
 from .download_request import DownloadRequest, download_request
-from .item import Item, item_of, state_badge
+from .item import Item, item_of, item_summary, state_badge
 from .journal import Journal
 from .launch import Launch, PreparedLaunch, check_launches, describe_differences, prepare_launch
 from .reconciler import Reconciler, from_instance
@@ -508,7 +508,7 @@ class Batch(Displayable):
             badge = state_badge(record.state)
             if record.error is None and badge.tone in (Tone.GOOD, Tone.BUSY, Tone.QUIET):
                 return Summary(badge)
-            return self._item(record)._summary()  # reads the status: only for the few that show a reason
+            return item_summary(self._item(record))  # reads the status: only for the few that show a reason
 
         records = dict(self._journal.records)
         table = summary_table("launch", {key: summary(record) for key, record in records.items()})

@@ -14,6 +14,7 @@ from .._util.field_docs import document_fields
 from .._util.redact import redact
 from ..models import Status
 from ..models.hints import with_hint
+from ..models.runs import status_summary
 from .state import FAILURES, LaunchRecord, State
 
 if TYPE_CHECKING:
@@ -78,12 +79,13 @@ class Item(Displayable):
             return with_hint(card, hint, Tone.BAD)
         return card if self.error is None else with_error(card, self.error)
 
-    def _summary(self) -> Summary:
-        """Return the row of the launch in a table of many."""
-        from .._render.cards import Summary, error_text
 
-        reason = self.status._summary().reason if self.status and self.state in FAILURES else ""
-        return Summary(state_badge(self.state), reason=reason or (error_text(self.error) if self.error else ""))
+def item_summary(item: Item) -> Summary:
+    """Return what to show of a launch among many."""
+    from .._render.cards import Summary, error_text
+
+    reason = status_summary(item.status).reason if item.status and item.state in FAILURES else ""
+    return Summary(state_badge(item.state), reason=reason or (error_text(item.error) if item.error else ""))
 
 
 def state_badge(state: str) -> Badge:

@@ -40,7 +40,7 @@ from .state import LaunchRecord, State, StateChange, token
 
 if TYPE_CHECKING:
     from .._util.clock import Clock
-    from .launch import Credentials
+    from .launch import PayloadCredentials
 
 T = TypeVar("T")
 
@@ -140,7 +140,7 @@ class Journal:
         """Number of instances before the first send. None means nothing was sent yet."""
         self.has_baseline = False
         """Whether the instances that existed before the first send of this opening are noted."""
-        self.credentials: dict[str, Credentials] = {}
+        self.credentials: dict[str, PayloadCredentials] = {}
         """key -> credentials of a launch that was added in this process. They are never written."""
         self._token = ""
         """Random text from which the tokens of launches are derived."""
@@ -352,7 +352,7 @@ class Journal:
             await self.replace(before, after, on_written)
         return after
 
-    def keep_credentials(self, key: str, credentials: Credentials) -> None:
+    def keep_credentials(self, key: str, credentials: PayloadCredentials) -> None:
         """Replace the credentials of a launch in this process."""
         if credentials:
             self.credentials[key] = credentials

@@ -22,7 +22,7 @@ from ..models import Experiment, StartPayload
 from .schema import digest
 from .state import METADATA_KEY, LaunchRecord, State
 
-WITHHELD = "[not kept]"
+CREDENTIAL_PLACEHOLDER = "[not kept]"
 """Stored in the journal in place of a credential."""
 CREDENTIAL_PATHS = (
     ("s3", "accessKeyID"),
@@ -36,7 +36,7 @@ PUBLIC_FIELDS = frozenset({"bucket", "endpoint", "region", "dataset"})
 MAX_DIFFERENCES = 5
 """Maximum number of differences between two payloads in a message."""
 
-Credentials = Mapping[tuple[str, ...], Any]
+PayloadCredentials = Mapping[tuple[str, ...], Any]
 """Path in a payload -> the credential."""
 
 
@@ -103,7 +103,7 @@ class PreparedLaunch:
     record: LaunchRecord
     content: str
     """The payload as JSON, without credentials."""
-    credentials: Credentials
+    credentials: PayloadCredentials
     """The credentials that ``content`` lacks."""
 
     def is_same_as(self, record: LaunchRecord) -> bool:
@@ -138,17 +138,18 @@ async def prepare_launch(launch: Launch, now: float) -> PreparedLaunch:
         problem = f"the launch {launch.key!r} was not added"
         raise type(error).before_sending(error.problems, error.names, problem) from None
     credentials = {path: value for path, value in _leaves(payload) if _is_credential(path)}
-    content = json.dumps(_replace(payload, dict.fromkeys(credentials, WITHHELD)), sort_keys=True, ensure_ascii=False)
+    stored = _replace(payload, dict.fromkeys(credentials, CREDENTIAL_PLACEHOLDER))
+    content = json.dumps(stored, sort_keys=True, ensure_ascii=False)
     record = LaunchRecord(launch.key, launch.identifier, digest(content), State.PLANNED, since=now)
     return PreparedLaunch(record, content, credentials)
 
 
 def lacks_credentials(content: str) -> bool:
     """Return whether credentials were left out of a payload in the journal."""
-    return WITHHELD in content and any(_is_credential(path) for path, _ in _leaves(json.loads(content)))
+    return CREDENTIAL_PLACEHOLDER in content and any(_is_credential(path) for path, _ in _leaves(json.loads(content)))
 
 
-def payload_to_send(content: str, credentials: Credentials, token: str) -> dict[str, Any]:
+def payload_to_send(content: str, credentials: PayloadCredentials, token: str) -> dict[str, Any]:
     """Return a payload from the journal with its credentials, and with our token in its metadata."""
     payload = _replace(json.loads(content), credentials)
     return {**payload, "metadata": {**(payload.get("metadata") or {}), METADATA_KEY: token}}

@@ -16,7 +16,7 @@ from pydantic_core import SchemaValidator, core_schema
 from .._errors import APIError, DecodeError, NotFound, St4sdError, TransportError, UnknownRun
 from .._http.call import Call, Response
 from .._util.printable import shorten
-from .._watch.poller import FIRST_PAUSE, PAUSE_GROWTH
+from .._watch.poller import FIRST_PAUSE, ROUND_PAUSE_GROWTH
 from .._watch.status_reader import is_transient
 from ..models.finality import FinalityTracker, is_final
 from ..models.hints import Reason
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("st4sd_async")
 
-MAX_PAUSE = 15.0
+MAX_OBSERVATION_PAUSE = 15.0
 """Maximum number of seconds between two observations."""
 OBSERVATIONS_PER_WINDOW = MIN_EVIDENCE + 1
 """Minimum number of observations in a settle window."""
@@ -117,8 +117,8 @@ class Reconciler:
 
     async def pause(self) -> None:
         """Wait before the next observation."""
-        longest = min(MAX_PAUSE, self._settle / OBSERVATIONS_PER_WINDOW)
-        self._pause = min(longest, max(FIRST_PAUSE, self._pause * PAUSE_GROWTH))
+        longest = min(MAX_OBSERVATION_PAUSE, self._settle / OBSERVATIONS_PER_WINDOW)
+        self._pause = min(longest, max(FIRST_PAUSE, self._pause * ROUND_PAUSE_GROWTH))
         await self._journal.clock.sleep(self._pause)
 
     async def note_baseline(self) -> list[LaunchRecord]:
@@ -132,7 +132,7 @@ class Reconciler:
             St4sdError: The list cannot be read, and this journal has never seen one.
         """
         try:
-            listed = (await self._session.send_once(list_call())).instances
+            listed = (await self._session.send_once(instance_list_call())).instances
         except (APIError, TransportError, DecodeError) as error:
             if self._journal.baseline is None:
                 raise
@@ -295,7 +295,7 @@ class Reconciler:
         nothing = Observation(at, {}, is_evidence=False)
         try:
             with anyio.move_on_after(LIST_TIMEOUT) as scope:
-                reply = await self._session.send_once(list_call())
+                reply = await self._session.send_once(instance_list_call())
             if scope.cancelled_caught:
                 return nothing
         except Exception as error:  # raised again unless it is temporary
@@ -502,7 +502,7 @@ _MAY_PRECEDE_COMPONENTS = frozenset(
 _PACKAGE_LABEL = "st4sd-package-name"
 
 
-def list_call() -> Call[InstanceList]:
+def instance_list_call() -> Call[InstanceList]:
     """
     Return the request for the list of instances.
 

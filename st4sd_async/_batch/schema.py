@@ -45,14 +45,16 @@ MIGRATE_FORMAT_1 = (
     "ALTER TABLE seen ADD COLUMN gone TEXT",
 )
 """Migrates the tables of format 1 to format 2."""
-COLUMNS = tuple(LaunchRecord.__slots__)
+LAUNCH_COLUMNS = tuple(LaunchRecord.__slots__)
 """Columns of ``item``: the fields of a launch. ``checksum`` comes last."""
 NEW_IN_FORMAT_2 = frozenset({"never_executed"})
 """Columns that format 1 lacks."""
-INSERT_LAUNCH = f"INSERT INTO item ({', '.join(COLUMNS)}, checksum) VALUES ({', '.join('?' * len(COLUMNS))}, ?)"
+INSERT_LAUNCH = (
+    f"INSERT INTO item ({', '.join(LAUNCH_COLUMNS)}, checksum) VALUES ({', '.join('?' * len(LAUNCH_COLUMNS))}, ?)"
+)
 """Fails if the key exists."""
 UPDATE_LAUNCH = (
-    f"UPDATE item SET {', '.join(f'{name} = ?' for name in COLUMNS)}, checksum = ? "
+    f"UPDATE item SET {', '.join(f'{name} = ?' for name in LAUNCH_COLUMNS)}, checksum = ? "
     "WHERE key = ? AND state = ? AND attempt = ?"
 )
 """Changes a launch that is still in the expected state. It must change one row."""
@@ -143,7 +145,7 @@ def checksum(*values: Any) -> int:
 
 def columns_of(number: int) -> list[str]:
     """Return the columns of ``item`` in a format, without the checksum."""
-    return [name for name in COLUMNS if number >= FORMAT or name not in NEW_IN_FORMAT_2]
+    return [name for name in LAUNCH_COLUMNS if number >= FORMAT or name not in NEW_IN_FORMAT_2]
 
 
 def select_launches(number: int) -> str:
@@ -193,7 +195,7 @@ def _to_iso(seconds: float) -> str:
 
 def to_row(record: LaunchRecord) -> tuple[Any, ...]:
     """Return a launch as its row, without the checksum: times as ISO texts, lists as JSON."""
-    values = {name: getattr(record, name) for name in COLUMNS}
+    values = {name: getattr(record, name) for name in LAUNCH_COLUMNS}
     values["state"], values["proof"] = str(record.state), None if record.proof is None else str(record.proof)
     values["since"] = _to_iso(record.since)
     for name in _LISTS:

@@ -25,7 +25,7 @@ from .._errors import (
     Unauthorized,
 )
 from .._http.retry import may_have_arrived
-from .._payload.explain import explain
+from .._payload.explain import explain_invalid_payload
 from .._payload.prepare import Prepared, serialise
 from .._util.printable import shorten
 from ..models.runs import is_rest_uid
@@ -49,7 +49,7 @@ STEADY_FACTOR = 2.0
 """The service keeps up if an answer takes at most this many times as long as the quickest one."""
 LATENCY_DECAY = 1.0005
 """The quickest latency grows by this factor with each answer, because a service may become slower for good."""
-MIN_PAUSE, MAX_PAUSE = 0.2, 30.0
+MIN_OVERLOAD_PAUSE, MAX_OVERLOAD_PAUSE = 0.2, 30.0
 """Seconds without a start after an overload. The pause doubles while the overload goes on."""
 MAX_RETRY_AFTER = 300.0
 """Maximum number of seconds that ``Retry-After`` is followed."""
@@ -96,7 +96,7 @@ class AdaptiveLimiter:
         """
         if sent_at >= self._halved_at:
             self.limit, self._halved_at = max(1.0, self.limit / 2), now
-            pause = min(MAX_PAUSE, MIN_PAUSE * 2.0 ** min(self._overloads, 30))
+            pause = min(MAX_OVERLOAD_PAUSE, MIN_OVERLOAD_PAUSE * 2.0 ** min(self._overloads, 30))
             self._overloads += 1
             self.resume_at = max(self.resume_at, now + pause)
         if retry_after is not None:
@@ -200,7 +200,7 @@ class Sender:
         self._adjust_limit(sent_at, failure)
         if isinstance(failure, InvalidPayload) and self._deadline == inf:
             with anyio.move_on_after(SHUTDOWN_GRACE):
-                await explain(failure, prepared, partial(self._experiment, sending.experiment))
+                await explain_invalid_payload(failure, prepared, partial(self._experiment, sending.experiment))
         if failure is not None:
             await journal.replace(sending, after_error(sending, failure, clock.wall()))
         else:

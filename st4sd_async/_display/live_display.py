@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import anyio
 
-from .._render.cards import MAX_ROWS, Badge, Card, Cell, Summary, Table, Tone, counted, summary_table
+from .._render.cards import MAX_ROWS, Badge, Card, CardTable, Cell, Summary, Tone, counted, summary_table
 
 if TYPE_CHECKING:
     from .._util.clock import Clock
@@ -119,7 +119,7 @@ class LiveDisplay:
         title = counted(sum(counts.values()), self._noun)
         return Card(title, parts=tuple((counts[badge], badge) for badge in order))
 
-    def table(self, most_rows: int) -> Table | None:
+    def table(self, most_rows: int) -> CardTable | None:
         """
         Return the rows as a table.
 
@@ -137,7 +137,7 @@ class LiveDisplay:
         states = ", ".join(f"{count:,} {word}" for word, count in counts.items())
         return self._table_of(shown, f"... and {len(hidden):,} more: {states}")
 
-    def overview(self) -> Table | None:
+    def overview(self) -> CardTable | None:
         """Return a table with a row for each; if there are many, equal states share a row."""
         rows = self._all_rows()
         if len(rows) <= MAX_ROWS:
@@ -212,8 +212,8 @@ class LiveDisplay:
         first, rest = bad[: max(1, most_rows // 2)], bad[max(1, most_rows // 2) :]
         return [*first, *unfinished, *rest, *others[len(unfinished) :]]
 
-    def _table_of(self, rows: Sequence[Row], more: str) -> Table | None:
+    def _table_of(self, rows: Sequence[Row], more: str) -> CardTable | None:
         has_reasons = any(row.reason for row in rows)
         columns = (*self._columns, *(["why"] if has_reasons else []))
         cells = ((row.name, row.badge, *row.details, *([row.reason] if has_reasons else [])) for row in rows)
-        return Table(columns, tuple(cells), more) if rows else None
+        return CardTable(columns, tuple(cells), more) if rows else None

@@ -29,7 +29,7 @@ class ProgressBars:
             from .live_display import LiveDisplay
             from .surfaces import default_surface
 
-            self._display = LiveDisplay("task", COLUMNS, default_surface())
+            self._display = LiveDisplay("task", TASK_COLUMNS, default_surface())
         self._updates[update.work] = update
         self._display.update(task_row(update))
         if all(one.is_over for one in self._updates.values()):
@@ -41,7 +41,7 @@ class ProgressBars:
             self._display.draw_if_due()
 
 
-COLUMNS = ("task", "state", "progress", "done", "received")
+TASK_COLUMNS = ("task", "state", "progress", "done", "received")
 
 
 def task_row(update: ProgressUpdate) -> Row:

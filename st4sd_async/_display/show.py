@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 from .._errors import UnknownRun
 from ..models import Status
 from ..models.hints import Reason
+from ..models.runs import status_card, status_summary
 from .live_display import LiveDisplay, Row
 from .surfaces import default_surface
 
@@ -33,7 +34,7 @@ class NamedRun(Protocol):
 
 def run_row(name: str, status: Status) -> Row:
     """Return the row of a run; its detail is the progress."""
-    summary = status._summary()
+    summary = status_summary(status)
     return Row(name, summary.badge, (summary.bar or "",), reason_of(status))
 
 
@@ -63,7 +64,7 @@ async def show(
         if not len(rest_uids) == len(statuses) == 1:
             return None
         rest_uid, status = next(iter(statuses.items()))
-        return status._card(rest_uid)
+        return status_card(status, rest_uid)
 
     display = LiveDisplay("run", ("run", "state", "progress"), default_surface(), single=single)
     display.footer = STOPPED

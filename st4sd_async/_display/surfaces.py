@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType
     from rich.text import Text
 
-    from .._render.cards import Card, Table
+    from .._render.cards import Card, CardTable
     from .live_display import LiveDisplay, Surface
 
 REDRAW_INTERVAL = 0.25
@@ -240,7 +240,7 @@ def _bar_of_all(parts: Iterable[tuple[int, Badge]], width: int, signs: Mapping[T
     return bar
 
 
-def _fitted(table: Table, width: int, *, is_ascii: bool) -> RenderableType:
+def _fitted(table: CardTable, width: int, *, is_ascii: bool) -> RenderableType:
     """Return a table without details if the terminal is narrow, and without reasons if no space is left."""
     from .rich_table import rich_table, width_of
 

@@ -29,7 +29,7 @@ COOKIE = "oauth-proxy"
 SOURCE_TIMEOUT_SECONDS = 120.0
 """How long a file or provider may take; a keyring may ask the user to unlock it."""
 
-MAX_REASON_LENGTH = 250
+MAX_PROVIDER_ERROR_LENGTH = 250
 """Characters of a provider's exception that a message quotes."""
 
 MAX_HOST_LENGTH = 253
@@ -106,7 +106,7 @@ class Credential:
             answer = await in_thread(provider, abandon=True)
             return await answer if inspect.isawaitable(answer) else answer
         except Exception as error:  # a provider may raise anything
-            reason = shorten(redact(f"{type(error).__name__}: {error}", self.known), MAX_REASON_LENGTH)
+            reason = shorten(redact(f"{type(error).__name__}: {error}", self.known), MAX_PROVIDER_ERROR_LENGTH)
             quotes_secret = any(contains_secret(text, self.known) for text in _texts_of(error))
             raise_unchained(ConfigError(f"{self._origin} failed with {reason}"), None if quotes_secret else error)
 

@@ -18,7 +18,7 @@ MAX_ADVICE_LENGTH = 300
 """Characters of the explanation in a message. `InvalidPayload.problems` has all of it."""
 
 
-async def explain(
+async def explain_invalid_payload(
     error: InvalidPayload, prepared: Prepared, get_experiment: Callable[[], Awaitable[Experiment | None]]
 ) -> None:
     """

@@ -36,12 +36,12 @@ def check(definition: dict[str, Any], variables: Mapping[str, str]) -> dict[str,
     try:
         # The checks of the service, and then those of the orchestrator that need no files.
         concrete = convert_dsl(definition, variables) if is_dsl else flowir.FlowIRConcrete(definition, None, {})
-        problems = [problem for error in concrete.validate() for problem in problems_of(error)]
+        problems = [problem for error in concrete.validate() for problem in problems_in(error)]
         converted = concrete.raw() if is_dsl else None
         if not problems:
             problems = [*find_planning_problems(flowir, concrete, variables)]
     except Exception as error:  # the libraries raise errors of many classes; each means that the definition is invalid
-        return {"problems": problems_of(error), "flowir": None}
+        return {"problems": problems_in(error), "flowir": None}
     return {"problems": [*dict.fromkeys(problems)], "flowir": None if problems else converted}
 
 
@@ -66,7 +66,7 @@ def find_planning_problems(flowir: Any, concrete: Any, variables: Mapping[str, s
     # Ignore errors here, because only replicas have the variable "replica". The second check reports them.
     replicas = concrete.replicate(PLATFORM, ignore_errors=True)
     for error in flowir.FlowIRConcrete(replicas, PLATFORM, {}).validate():
-        yield from problems_of(error)
+        yield from problems_in(error)
 
 
 def find_cycle(flowir: Any, concrete: Any) -> list[str]:
@@ -87,11 +87,11 @@ def find_cycle(flowir: Any, concrete: Any) -> list[str]:
     return []
 
 
-def problems_of(error: Any) -> list[Located]:
+def problems_in(error: Any) -> list[Located]:
     """Return the problems that an error of the libraries reports; "" stands for an unknown place."""
     inner = getattr(error, "underlying_errors", None) or getattr(error, "exception", None) or conversion_errors(error)
     if inner:
-        found = [problem for each in (inner if isinstance(inner, list) else [inner]) for problem in problems_of(each)]
+        found = [problem for each in (inner if isinstance(inner, list) else [inner]) for problem in problems_in(each)]
         return [(where or component_in(str(getattr(error, "reason", ""))), what) for where, what in found]
     if callable(getattr(error, "errors", None)):  # of pydantic
         return [(dotted(each["loc"]), str(each["msg"])) for each in error.errors()]

@@ -66,7 +66,7 @@ Cell = str | Badge | Bar
 
 
 @dataclass(frozen=True)
-class Table:
+class CardTable:
     """A table that may leave out rows."""
 
     columns: tuple[str, ...]
@@ -97,7 +97,7 @@ class Card:
     """How many objects are in each state."""
     facts: tuple[tuple[str, str], ...] = ()
     """Names and values."""
-    table: Table | None = None
+    table: CardTable | None = None
     notes: tuple[str, ...] = ()
     """Further remarks."""
 
@@ -115,7 +115,7 @@ class Summary:
 _BAD_FIRST = (Tone.BAD, Tone.STUCK, Tone.WAITING, Tone.BUSY, Tone.QUIET, Tone.GOOD)
 
 
-def summary_table(noun: str, summaries: Mapping[str, Summary]) -> Table | None:
+def summary_table(noun: str, summaries: Mapping[str, Summary]) -> CardTable | None:
     """
     Return a table with a row for each summary. Above `MAX_ROWS`, equal states share a row, the worst first.
 
@@ -131,10 +131,10 @@ def summary_table(noun: str, summaries: Mapping[str, Summary]) -> Table | None:
         (key, summary.badge, *([summary.bar or ""] if has_bars else []), shorten(summary.reason, MAX_REASON_LENGTH))
         for key, summary in summaries.items()
     )
-    return Table(columns, tuple(rows)) if summaries else None
+    return CardTable(columns, tuple(rows)) if summaries else None
 
 
-def _grouped(noun: str, summaries: Mapping[str, Summary]) -> Table:
+def _grouped(noun: str, summaries: Mapping[str, Summary]) -> CardTable:
     groups: dict[tuple[Badge, str], list[str]] = {}
     for key, summary in summaries.items():
         groups.setdefault((summary.badge, summary.reason), []).append(key)
@@ -144,7 +144,7 @@ def _grouped(noun: str, summaries: Mapping[str, Summary]) -> Table:
         for (badge, reason), keys in ordered[:MAX_ROWS]
     )
     more = omitted(sum(len(keys) for _, keys in ordered[MAX_ROWS:]), noun)
-    return Table(("", "state", f"{noun}, for example", "why"), tuple(rows), more, frozenset({0}))
+    return CardTable(("", "state", f"{noun}, for example", "why"), tuple(rows), more, frozenset({0}))
 
 
 def with_error(card: Card, error: Exception) -> Card:

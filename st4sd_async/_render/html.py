@@ -13,7 +13,7 @@ from html import escape
 from itertools import count
 
 from .._util.printable import shorten
-from .cards import COLOURS, Badge, Bar, Card, Cell, Table
+from .cards import COLOURS, Badge, Bar, Card, CardTable, Cell
 from .text import MAX_TEXT_LENGTH, MAX_TITLE_LENGTH, line_of
 
 _MUTED = "opacity:.7"
@@ -88,7 +88,7 @@ def _facts(facts: Iterable[tuple[str, str]]) -> str:
     return _grid("", [_cells([_tag("span", _MUTED, _safe(name)), _safe(value)]) for name, value in facts])
 
 
-def _table(table: Table) -> str:
+def _table(table: CardTable) -> str:
     line = "border-bottom:1px solid rgba(128,128,128,.5)"
     head = _cells(map(_safe, table.columns), table.numbers, "th", line)
     body = [_cells(map(_cell, row), table.numbers) for row in table.rows]

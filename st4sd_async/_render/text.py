@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .._util.printable import shorten
-from .cards import Badge, Bar, Card, Cell, Table
+from .cards import Badge, Bar, Card, CardTable, Cell
 
 MAX_TITLE_LENGTH, MAX_TEXT_LENGTH = 200, 600
 """Characters of a title, and of any other text but the service's own words."""
@@ -52,7 +52,7 @@ def cell_text(cell: Cell) -> str:
     return line_of(cell.word if isinstance(cell, Badge) else cell)
 
 
-def _table_lines(table: Table) -> list[str]:
+def _table_lines(table: CardTable) -> list[str]:
     rows = [[line_of(name) for name in table.columns], *([cell_text(cell) for cell in row] for row in table.rows)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     aligned = [

@@ -24,7 +24,7 @@ from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 from .._errors import DownloadError, UnsafeArchive
 from .._util.file_names import DEVICE, folded
 
-CHUNK_BYTES = 1 << 18  # unpacked at a time
+UNPACKED_CHUNK_BYTES = 1 << 18  # unpacked at a time
 MAX_DIRECTORY_BYTES = 1 << 26
 MAX_NAME_BYTES, MAX_NAME_PART_BYTES = 1000, 255  # of a path and of each part of it, as file systems take them
 MAX_NAME_PARTS = 100  # each folder on the way is open while files are moved
@@ -287,7 +287,7 @@ def _descriptors(info: ZipInfo) -> tuple[bytes, ...]:
 
 def _read_chunks(file: BinaryIO, length: int) -> Iterator[bytes]:
     """Yield the next bytes of a file."""
-    while chunk := file.read(min(length, CHUNK_BYTES)):
+    while chunk := file.read(min(length, UNPACKED_CHUNK_BYTES)):
         length -= len(chunk)
         yield chunk
 
@@ -298,9 +298,9 @@ def _inflated(chunks: Iterator[bytes]) -> Iterator[bytes]:
     for packed in chunks:
         if inflater.eof:
             raise BadZipFile("it has data after its end")
-        yield inflater.decompress(packed, CHUNK_BYTES)
+        yield inflater.decompress(packed, UNPACKED_CHUNK_BYTES)
         while inflater.unconsumed_tail:
-            yield inflater.decompress(inflater.unconsumed_tail, CHUNK_BYTES)
+            yield inflater.decompress(inflater.unconsumed_tail, UNPACKED_CHUNK_BYTES)
     yield inflater.flush()  # a few KiB, because all input was consumed
     if not inflater.eof or inflater.unused_data:
         raise BadZipFile("it does not end where it should")

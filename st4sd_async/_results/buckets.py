@@ -36,7 +36,7 @@ CONNECT_TIMEOUT = timedelta(seconds=5)
 REQUEST_TIMEOUT = timedelta(days=7)  # a large file may take long, and silence has its own limit
 DEFAULT_ATTEMPTS = 5  # if the policy sets no number: a bucket is not restarted with the service
 MAX_RETRY_TIME = 7 * 86400.0  # seconds for all attempts, if the policy allows infinite ones
-CHUNK_BYTES = 1 << 20  # read from disk or from a response at a time
+READ_CHUNK_BYTES = 1 << 20  # read from disk or from a response at a time
 MIN_PART_BYTES = 8 << 20  # a larger file is sent in parts, of which S3 allows 10,000
 MAX_PARTS = 9_000
 CONCURRENT_PARTS = 2  # of one file, each held in memory
@@ -161,7 +161,7 @@ class Bucket:
         """
         listed: BucketObject = call
         response = await self._send(listed.key, lambda: self._api.get_async(self._store, listed.key))
-        return await body_handler({}, self._content(listed, response.stream(min_chunk_size=CHUNK_BYTES)))
+        return await body_handler({}, self._content(listed, response.stream(min_chunk_size=READ_CHUNK_BYTES)))
 
     async def _content(self, listed: BucketObject, body: Any) -> AsyncIterator[bytes]:
         size = 0
@@ -211,7 +211,7 @@ class Bucket:
 
 
 async def _read_chunks(content: BinaryIO, on_sent: Callable[[int], None]) -> AsyncIterator[bytes]:
-    while chunk := await in_thread(content.read, CHUNK_BYTES):
+    while chunk := await in_thread(content.read, READ_CHUNK_BYTES):
         on_sent(len(chunk))
         yield chunk
 

@@ -19,8 +19,8 @@ from types import TracebackType
 from typing import Self
 
 FOLDER = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0)
-INSIDE = getattr(os, "O_NOFOLLOW", 0)
-FILE = INSIDE | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
+FILE = NO_FOLLOW | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 """Open a named pipe without waiting for its other end, so that it can be rejected."""
 NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | FILE
 HAS_DESCRIPTORS = {os.open, os.stat, os.mkdir, os.rename, os.unlink, os.rmdir} <= os.supports_dir_fd
@@ -80,7 +80,7 @@ class Directory:
         """Open a subdirectory."""
         at = self._name(name)
         if self.descriptor is not None:
-            return Directory(f"{self.path}/{name}", os.open(at, FOLDER | INSIDE, dir_fd=self.descriptor))
+            return Directory(f"{self.path}/{name}", os.open(at, FOLDER | NO_FOLLOW, dir_fd=self.descriptor))
         if not stat.S_ISDIR(os.lstat(at).st_mode):
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), at)
         return Directory(at, None)

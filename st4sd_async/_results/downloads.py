@@ -74,7 +74,7 @@ MAX_LARGE_FILES = 32
 """Up to this number, files may be large and are divided among the workers. A request costs as much as 32 small ones."""
 MIN_BATCH_FILES = 200
 """Minimum number of files in a request, if there are many files."""
-MAX_FAILURES_IN_A_ROW = 20
+MAX_FAILED_REQUESTS_IN_A_ROW = 20
 """Consecutive failed requests after which the service itself is considered to fail, and nothing more is requested."""
 TIMEOUT_WEIGHT = 5
 """A time-out counts as this many failed requests, because it takes a minute."""
@@ -255,7 +255,7 @@ class ComponentFiles:
             stored = await self._transfer.fetch(call, name, store, once=self._failures_in_a_row > 0)
         except St4sdError as error:
             self._failures_in_a_row += TIMEOUT_WEIGHT if isinstance(error, RequestTimeout) else 1
-            if self._failures_in_a_row > MAX_FAILURES_IN_A_ROW or not isinstance(error, FILE_ERRORS):
+            if self._failures_in_a_row > MAX_FAILED_REQUESTS_IN_A_ROW or not isinstance(error, FILE_ERRORS):
                 self._fail([*batch, *self._sizer.cancel_waiting()], error)
             elif len(batch) == 1:
                 self._fail(batch, error)

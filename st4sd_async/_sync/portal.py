@@ -32,7 +32,9 @@ CANCEL_TIMEOUT = 5.0
 WAKE_UP_INTERVAL = 0.25
 """Seconds after which a waiting thread wakes up: on Windows, Ctrl-C does not interrupt a wait without a timeout."""
 CLOSED = "this client is closed: create another one, or keep the work inside its 'with' block"
-INSIDE = "a blocking client cannot wait in its own event loop, in which Config.progress and async providers are called"
+IN_OWN_LOOP = (
+    "a blocking client cannot wait in its own event loop, in which Config.progress and async providers are called"
+)
 
 _END: Any = object()
 
@@ -66,7 +68,7 @@ class Portal:
         if loop is not None and loop.is_forked:
             raise St4sdError(f"this client was {FORKED}: create a new one in this process")
         if loop is not None and loop.is_current:
-            raise St4sdError(INSIDE)
+            raise St4sdError(IN_OWN_LOOP)
         if self._process != os.getpid():  # a thread that held the lock does not exist in a forked process
             self._lock, self._process = threading.RLock(), os.getpid()
         with self._lock:
@@ -92,7 +94,7 @@ class Portal:
         if self._loop is not None and self._loop.is_forked:
             return  # the client does not exist in this process
         if self._loop is not None and self._loop.is_current:
-            raise St4sdError(INSIDE)
+            raise St4sdError(IN_OWN_LOOP)
         with self._lock:
             self._is_closed = True
             loop, self._loop = self._loop, None

@@ -33,10 +33,10 @@ MAX_DETAIL_REQUESTS = 3
 FIRST_PAUSE = 0.5
 """Seconds between the first rounds after a start or a change."""
 
-MAX_PAUSE = 30.0
+MAX_ROUND_PAUSE = 30.0
 """Seconds between two rounds when nothing has changed for long."""
 
-PAUSE_GROWTH = 1.5
+ROUND_PAUSE_GROWTH = 1.5
 """Factor by which each pause is longer than the one before while nothing changes."""
 
 JITTER = 0.1
@@ -388,7 +388,7 @@ class Schedule:
         self._earliest_round_at = max(self._earliest_round_at, until)
 
     def _next_pause(self) -> float:
-        pause, self._pause = self._pause, min(MAX_PAUSE, self._pause * PAUSE_GROWTH)
+        pause, self._pause = self._pause, min(MAX_ROUND_PAUSE, self._pause * ROUND_PAUSE_GROWTH)
         return pause * random.uniform(1 - JITTER, 1 + JITTER)
 
 

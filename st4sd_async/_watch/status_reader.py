@@ -36,7 +36,7 @@ single request and shows all runs.
 MAX_PARALLEL_REQUESTS = 5
 """Requests for single runs in flight at once. So a few runs are all requested at the same time."""
 
-MAX_FAILURES_IN_A_ROW = 8
+MAX_FAILED_STATUSES_IN_A_ROW = 8
 """Consecutive failures after which the remaining runs are not requested in this round."""
 
 FINAL_STATUS_TIMEOUT = 5.0
@@ -128,7 +128,7 @@ class StatusReader:
                         await self._read(run)
                 except Exception as error:  # raised below, outside the task group
                     errors.append(error)
-                if errors or self._failures >= MAX_FAILURES_IN_A_ROW:
+                if errors or self._failures >= MAX_FAILED_STATUSES_IN_A_ROW:
                     return
 
         if len(runs) == 1:

@@ -38,8 +38,8 @@ from .launch_table import read_launches
 from .output import print_document, print_line, print_table
 from .runs import Formulas, PropertyNames, is_all_on_terminal, live_display, print_properties
 
-COLUMNS = ("key", "state", "attempt", "rest-uid", "exit-status", "files", "error")
-SHOWN = (0, 1, 3, 6)
+ITEM_COLUMNS = ("key", "state", "attempt", "rest-uid", "exit-status", "files", "error")
+SHOWN_ITEM_COLUMNS = (0, 1, 3, 6)
 """Those that a terminal shows."""
 
 TableFile = Annotated[
@@ -240,7 +240,7 @@ def _running_row(item: Item) -> Row:
 
 
 def _print_items(items: Iterable[Item]) -> None:
-    print_table(COLUMNS, map(_cells, items), shown=SHOWN, shorten=without_request)
+    print_table(ITEM_COLUMNS, map(_cells, items), shown=SHOWN_ITEM_COLUMNS, shorten=without_request)
 
 
 def _cells(item: Item) -> tuple[object, ...]:

@@ -168,7 +168,7 @@ def rest_uids(arguments: Iterable[str]) -> list[str]:
     return order
 
 
-async def for_each(runs: Iterable[str], verb: Callable[[str], Awaitable[T]]) -> tuple[dict[str, T], Exit]:
+async def for_each_run(runs: Iterable[str], verb: Callable[[str], Awaitable[T]]) -> tuple[dict[str, T], Exit]:
     """
     Call a verb for several runs at once, and report the errors; an error of one run does not affect the others.
 

@@ -90,7 +90,7 @@ def demo(
             write_message(f"experiment {EXPERIMENT!r}, {counted(runs, 'run')} at once, results go to {to}")
             experiment = asyncio.run(_run_all(server, package, attempts, to))
         _report(engine, experiment, attempts, to, as_json=as_json)
-    raise typer.Exit(exit_status(attempts))
+    raise typer.Exit(attempts_exit(attempts))
 
 
 def _example(server: LocalServer) -> dict[str, Any]:
@@ -120,7 +120,7 @@ def _report(
             write_message(f"{attempt.name}: {attempt.status}")
     write_message(f"{sum(len(attempt.files) for attempt in attempts)} files in {to}, a folder for each run")
     if as_json:
-        print_document(document(engine.value, experiment, attempts))
+        print_document(attempts_document(engine.value, experiment, attempts))
     else:
         print_table(*table(attempts), is_spreadsheet=True)
 
@@ -279,7 +279,7 @@ async def _finish_all(steps: Iterable[Callable[[], Awaitable[None]]]) -> None:
         raise errors[0]
 
 
-def exit_status(attempts: Iterable[Attempt]) -> Exit:
+def attempts_exit(attempts: Iterable[Attempt]) -> Exit:
     """Return the exit status that the worst of the attempts requires."""
     return max((attempt.exit for attempt in attempts), default=Exit.DONE)
 
@@ -293,7 +293,7 @@ def row(attempt: Attempt) -> Row:
     return Row(attempt.label, Badge("error", Tone.BAD), details, message_of(attempt.error))
 
 
-def document(engine: str, experiment: Experiment, attempts: Sequence[Attempt]) -> dict[str, Any]:
+def attempts_document(engine: str, experiment: Experiment, attempts: Sequence[Attempt]) -> dict[str, Any]:
     """Return everything known about the attempts, for JSON."""
     return {
         "engine": engine,

@@ -18,15 +18,15 @@ from ..models import Experiment, Status
 from .connect import Command, Json
 from .errors import COMMAND, Exit, UsageError, without_request, write_error, write_message
 from .output import print_document, print_table, print_text
-from .runs import COLUMNS, Interval, Timeout, cells, document, exit_status, follow
+from .runs import STATUS_COLUMNS, Interval, Timeout, cells, document, exit_status, follow
 
 SHORT_DIGEST = 14
 """Characters of a digest in a list; --json and show print all of it."""
-SHOWN = (0, 1, 2, 3, 5, 4)
+SHOWN_STATUS_COLUMNS = (0, 1, 2, 3, 5, 4)
 """Columns of a list of runs in the order in which a terminal shows them: the reason last, because it may be cut."""
 
 ExperimentName = Annotated[str, typer.Argument(metavar="EXPERIMENT", help="name, name:tag or name@digest.")]
-Files = Annotated[
+InputFiles = Annotated[
     list[str] | None,
     typer.Option("--input", "-i", metavar="[NAME=]FILE", help="An input file; the experiment sees it as NAME."),
 ]
@@ -37,11 +37,11 @@ DataFiles = Annotated[
 Variables = Annotated[
     list[str] | None, typer.Option("--variable", "-v", metavar="NAME=VALUE", help="A variable to set.")
 ]
-Metadata = Annotated[
+MetadataValues = Annotated[
     list[str] | None,
     typer.Option("--metadata", "-m", metavar="NAME=VALUE", help="A label stored with the run, to find it by."),
 ]
-Payload = Annotated[
+PayloadFile = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="A start payload in JSON; other options add to it. '-' is standard input."),
 ]
@@ -123,7 +123,7 @@ async def _list_runs(command: Command, *, as_json: bool) -> None:
         print_document([{**document(one.id, one.status), "labels": one.labels} for one in instances])
         return
     rows = [(*cells(one.id, one.status), one.labels.get("st4sd-package-name")) for one in instances]
-    print_table((*COLUMNS, "experiment"), rows, shown=SHOWN, shorten=without_request)
+    print_table((*STATUS_COLUMNS, "experiment"), rows, shown=SHOWN_STATUS_COLUMNS, shorten=without_request)
 
 
 async def show(command: Command, experiment: ExperimentName, as_json: Json = False) -> None:
@@ -159,14 +159,14 @@ def _facts(experiment: Experiment, draft: Draft) -> list[tuple[str, str | None, 
 async def start(
     command: Command,
     experiment: ExperimentName,
-    inputs: Files = None,
+    inputs: InputFiles = None,
     data: DataFiles = None,
     variables: Variables = None,
     platform: Annotated[
         str | None, typer.Option("--platform", "-p", metavar="NAME", help="The platform to execute on.")
     ] = None,
-    metadata: Metadata = None,
-    payload: Payload = None,
+    metadata: MetadataValues = None,
+    payload: PayloadFile = None,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Watch the run until it is over.")] = False,
     timeout: Timeout = None,
     interval: Interval = None,

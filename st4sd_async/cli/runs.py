@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from .._api.gateways import SCHEME
+from .._client import downloads_of
 from .._display.live_display import LiveDisplay
 from .._display.show import run_row
 from .._display.surfaces import Log, Terminal, default_surface
@@ -23,11 +24,11 @@ from .._util.printable import one_line
 from .._util.progress import SECONDS, Progress, ProgressUpdate
 from ..models import Download, DownloadFailed, Properties, Status
 from ..models.runs import check_rest_uid
-from .connect import Command, Json, RunIds, for_each, rest_uids, write_errors
+from .connect import Command, Json, RunIds, for_each_run, rest_uids, write_errors
 from .errors import COMMAND, Exit, UsageError, exit_of, how_to_resume, message_of, write_error
 from .output import print_document, print_line, print_table, print_text
 
-COLUMNS = ("rest-uid", "experiment-state", "exit-status", "progress", "why")
+STATUS_COLUMNS = ("rest-uid", "experiment-state", "exit-status", "progress", "why")
 DATE_FORMAT = "%Y-%m-%d %H:%M:%S"
 """How times are printed, in UTC."""
 
@@ -73,7 +74,7 @@ async def status(command: Command, runs: RunIds, as_json: Json = False) -> Exit:
 
     With --json, print a list with an object for each run.
     """
-    statuses, worst = await for_each(rest_uids(runs), command.client.status)
+    statuses, worst = await for_each_run(rest_uids(runs), command.client.status)
     if statuses or as_json:
         print_statuses(statuses.items(), as_json=as_json)
     return max(worst, exit_status(statuses.values()))
@@ -173,11 +174,11 @@ def print_statuses(statuses: Iterable[tuple[str, Status]], *, as_json: bool) -> 
     if as_json:
         print_document([document(run, status) for run, status in statuses])
     else:
-        print_table(COLUMNS, [cells(run, status) for run, status in statuses])
+        print_table(STATUS_COLUMNS, [cells(run, status) for run, status in statuses])
 
 
 def cells(run: str, status: Status) -> tuple[object, ...]:
-    """Return a status in the order of `COLUMNS`."""
+    """Return a status in the order of `STATUS_COLUMNS`."""
     state = "pending" if status.is_pending else str(status.experiment_state) or "-"
     progress = f"{status.total_progress or 0.0:.0%}"
     return run, "deleted" if status.is_deleted else state, status.exit_status, progress, status.hint
@@ -278,13 +279,13 @@ async def download(
 
         async def fetch(run: str) -> list[Download | DownloadFailed]:
             folder = to / folder_name(run)  # the user did not name this folder: if it is a link, it is not followed
-            downloads = client._downloads
+            downloads = downloads_of(client)
             if not is_components:
                 return await downloads.outputs(check_rest_uid(run), folder, names, unpack=unpack, is_chosen=False)
             rest_uid_or_uri = run if run.startswith(SCHEME) else check_rest_uid(run)
             return await downloads.files(rest_uid_or_uri, folder, component, stage, files, is_chosen=False)
 
-        results, worst = await for_each(rest_uids(runs), fetch)
+        results, worst = await for_each_run(rest_uids(runs), fetch)
     every = [file for downloads in results.values() for file in downloads]
     failed = [file for file in every if isinstance(file, DownloadFailed)]
     for file in failed:
@@ -402,7 +403,7 @@ async def delete(
         if not typer.confirm(f"stop and delete {what}?", err=True):
             write_error("nothing was deleted")
             return Exit.INTERRUPTED
-    deleted, worst = await for_each(order, command.client.delete)
+    deleted, worst = await for_each_run(order, command.client.delete)
     if as_json:
         print_document(list(deleted))
     else:

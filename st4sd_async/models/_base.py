@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from .._errors import Problem
 
 T = TypeVar("T")
+E = TypeVar("E", bound="RegistryEntry")
 
 MAX_LENIENT_PARSES = 8
 """Maximum number of parse attempts, each without the parts that the previous one could not read."""
@@ -166,6 +167,12 @@ class RegistryEntry(Reply):
         Only set if the entry was requested by its name. Lists have the problems of their entries themselves.
         """
         return self._problems
+
+
+def with_problems(entry: E, problems: tuple[Problem, ...]) -> E:
+    """Return the entry, after adding the problems that the service reports about it."""
+    entry._problems = problems
+    return entry
 
 
 class Payload(BaseModel):

@@ -150,7 +150,7 @@ class Properties(Displayable):
         return f"<Properties: {len(self)} rows of {one_line(', '.join(self.columns))}{problems}>"
 
     def _card(self) -> Card:
-        from .._render.cards import Card, Table, Tone, counted, omitted
+        from .._render.cards import Card, CardTable, Tone, counted, omitted
 
         numbers = {
             index
@@ -167,7 +167,7 @@ class Properties(Displayable):
             alert=f"no properties of {counted(len(problems), 'run')}" if problems else "",
             advice="; ".join([*problems[:MAX_CARD_PROBLEMS], *([left] if left else [])]),
             tone=Tone.WAITING,
-            table=Table(self.columns, rows, more, frozenset(numbers)),
+            table=CardTable(self.columns, rows, more, frozenset(numbers)),
         )
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _INSTEAD_OF_STATUS = ("warning", "message")
 """Keys of the text that the service sends instead of a status."""
-MAX_REASON_LENGTH = 120
+MAX_ERROR_LENGTH = 120
 """Characters of an error's text in the one line of a status."""
 
 MAX_REST_UID_LENGTH = 253
@@ -296,51 +296,57 @@ class Status(Displayable, Reply):
         word = self.current_stage if is_running and self.current_stage else self.exit_status
         then = f", {word}" if word else ""
         text = (self.hint.gist if self.hint else self.error_description) if self.error_description else None
-        reason = f": {shorten(text, MAX_REASON_LENGTH)}" if text else ""
+        reason = f": {shorten(text, MAX_ERROR_LENGTH)}" if text else ""
         return shorten(f"{'deleted, last seen ' if self.is_deleted else ''}{state}{then}{reason}")
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({shorten(str(self), MAX_REPR_LENGTH - 10)!r})"
 
-    def _card(self, rest_uid: str = "") -> Card:
-        from .._render.cards import Card, facts_of, joined  # not imported with the package: most programs show nothing
+    def _card(self) -> Card:
+        return status_card(self)
 
-        stage = self.current_stage or ""
-        if self.stages and stage in self.stages:
-            stage = f"{stage} ({self.stages.index(stage) + 1} of {len(self.stages)})"
-        variables = self.meta.user_variables.get("global") if self.meta else None
-        facts = {
-            "state": joined([self.experiment_state, self.exit_status]),
-            "stage": stage,
-            "variables": joined(f"{name} = {value}" for name, value in _items(variables)),
-            "platform": self.meta.platform if self.meta else None,
-        }
-        summary, hint = self._summary(), self.hint
-        kind = "run" if rest_uid else "status"
-        card = Card(rest_uid, kind=kind, badge=summary.badge, bar=summary.bar, facts=facts_of(facts))
-        return card if hint is None else with_hint(card, hint, summary.badge.tone)
 
-    def _summary(self) -> Summary:
-        """Return the row of the run in a table of many."""
-        from .._render.cards import Badge, Bar, Summary, Tone
+def status_card(status: Status, rest_uid: str = "") -> Card:
+    """Return the card of a status, or of the run with this rest-uid."""
+    from .._render.cards import Card, facts_of, joined  # not imported with the package: most programs show nothing
 
-        hint, bar = self.hint, None
-        if hint is None:
-            tone = Tone.GOOD if self.is_success else Tone.BUSY
-        elif hint.reason in (Reason.DELETED, Reason.STOPPED):
-            tone = Tone.QUIET
-        elif self.is_final or hint.reason not in WAITING:
-            tone = Tone.BAD
-        else:
-            tone = Tone.STUCK if hint.reason in STUCK else Tone.WAITING
-        has_ended = (self.exit_status or "").casefold() in FINAL_EXITS and tone is not Tone.BUSY
-        state = (self.exit_status if has_ended else self.experiment_state) or "no status yet"
-        share = 1.0 if self.is_success else self.total_progress or 0.0
-        # The service reports a progress of 0 for runs that wait or failed: a bar would say nothing.
-        if not self.is_deleted and (share > 0 or tone is Tone.BUSY):
-            bar = Bar(min(max(0.0, share), 1.0), tone)
-        reason = "" if hint is None else hint.gist or (hint.advice if tone is Tone.BAD else "")
-        return Summary(Badge("deleted" if self.is_deleted else str(state), tone), bar, reason)
+    stage = status.current_stage or ""
+    if status.stages and stage in status.stages:
+        stage = f"{stage} ({status.stages.index(stage) + 1} of {len(status.stages)})"
+    variables = status.meta.user_variables.get("global") if status.meta else None
+    facts = {
+        "state": joined([status.experiment_state, status.exit_status]),
+        "stage": stage,
+        "variables": joined(f"{name} = {value}" for name, value in _items(variables)),
+        "platform": status.meta.platform if status.meta else None,
+    }
+    summary, hint = status_summary(status), status.hint
+    kind = "run" if rest_uid else "status"
+    card = Card(rest_uid, kind=kind, badge=summary.badge, bar=summary.bar, facts=facts_of(facts))
+    return card if hint is None else with_hint(card, hint, summary.badge.tone)
+
+
+def status_summary(status: Status) -> Summary:
+    """Return the row of the run in a table of many."""
+    from .._render.cards import Badge, Bar, Summary, Tone
+
+    hint, bar = status.hint, None
+    if hint is None:
+        tone = Tone.GOOD if status.is_success else Tone.BUSY
+    elif hint.reason in (Reason.DELETED, Reason.STOPPED):
+        tone = Tone.QUIET
+    elif status.is_final or hint.reason not in WAITING:
+        tone = Tone.BAD
+    else:
+        tone = Tone.STUCK if hint.reason in STUCK else Tone.WAITING
+    has_ended = (status.exit_status or "").casefold() in FINAL_EXITS and tone is not Tone.BUSY
+    state = (status.exit_status if has_ended else status.experiment_state) or "no status yet"
+    share = 1.0 if status.is_success else status.total_progress or 0.0
+    # The service reports a progress of 0 for runs that wait or failed: a bar would say nothing.
+    if not status.is_deleted and (share > 0 or tone is Tone.BUSY):
+        bar = Bar(min(max(0.0, share), 1.0), tone)
+    reason = "" if hint is None else hint.gist or (hint.advice if tone is Tone.BAD else "")
+    return Summary(Badge("deleted" if status.is_deleted else str(state), tone), bar, reason)
 
 
 def _items(value: Any) -> Iterable[tuple[Any, Any]]:

@@ -41,7 +41,7 @@ def put_row(database: sqlite3.Connection, row: LaunchRecord) -> None:
     database.executescript(schema.MOMENT_TABLE)
     if row.rest_uid is not None:
         write(database, (schema.INSERT_RUN, (row.rest_uid, row.key, row.attempt)))
-    columns = (*schema.COLUMNS, "checksum")
+    columns = (*schema.LAUNCH_COLUMNS, "checksum")
     values = (*schema.to_row(row), 0)
     database.execute(f"INSERT INTO item ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})", values)
     for sql in schema.TRIGGERS.values():

@@ -11,7 +11,7 @@ import pytest
 
 from st4sd_async import Client, Config, RetryPolicy, ServerError, Status
 from st4sd_async._render.cards import Bar, Tone
-from st4sd_async.cli.demo import MOLECULES, Attempt, document, exit_status, plan, row, run_attempts, table
+from st4sd_async.cli.demo import MOLECULES, Attempt, attempts_document, attempts_exit, plan, row, run_attempts, table
 from st4sd_async.cli.errors import Exit
 from st4sd_async.cli.output import print_document, print_table
 from st4sd_async.local import DropAfter, LocalServer, Reply
@@ -48,7 +48,7 @@ async def test_runs_that_fail_do_not_affect_the_others(server: LocalServer, tmp_
     changed = await run(server, attempts, tmp_path)
 
     assert sorted(attempt.exit for attempt in attempts) == [Exit.DONE, Exit.DONE, Exit.RUN_FAILED]
-    assert exit_status(attempts) is Exit.RUN_FAILED
+    assert attempts_exit(attempts) is Exit.RUN_FAILED
     assert {attempt.label for attempt in changed} == {"run 1", "run 2", "run 3"}
     for attempt in attempts:
         if attempt.exit is Exit.DONE:
@@ -66,7 +66,7 @@ async def test_a_start_in_doubt_ends_with_4(server: LocalServer, tmp_path: Path)
     await run(server, attempts, tmp_path)
 
     assert sorted(attempt.exit for attempt in attempts) == [Exit.DONE, Exit.UNKNOWN_START]
-    assert exit_status(attempts) is Exit.UNKNOWN_START
+    assert attempts_exit(attempts) is Exit.UNKNOWN_START
     [doubtful] = [attempt for attempt in attempts if attempt.rest_uid is None]
     assert (row(doubtful).name, row(doubtful).badge.word) == (doubtful.label, "error")
     assert "st4sd-async list runs" in row(doubtful).reason
@@ -81,7 +81,7 @@ async def test_a_service_that_fails_ends_with_3(server: LocalServer, tmp_path: P
     await run(server, attempts, tmp_path)
 
     assert isinstance(attempt.error, ServerError)
-    assert exit_status(attempts) is Exit.SERVICE
+    assert attempts_exit(attempts) is Exit.SERVICE
     assert list(attempt.files) == ["Energies"]
     assert attempt.properties
 
@@ -99,10 +99,10 @@ async def test_a_push_that_fails_starts_nothing(server: LocalServer, tmp_path: P
 
 def test_the_worst_attempt_determines_the_exit_status() -> None:
     """No attempts are a success."""
-    assert exit_status([]) is Exit.DONE
-    assert exit_status([Attempt("a", {}, {}, status=SUCCESS)]) is Exit.DONE
-    assert exit_status([Attempt("a", {}, {}, status=SUCCESS), Attempt("b", {}, {}, status=FAILED)]) is Exit.RUN_FAILED
-    assert exit_status([Attempt("a", {}, {}, status=FAILED), Attempt("b", {}, {}, error=OSError())]) is Exit.USAGE
+    assert attempts_exit([]) is Exit.DONE
+    assert attempts_exit([Attempt("a", {}, {}, status=SUCCESS)]) is Exit.DONE
+    assert attempts_exit([Attempt("a", {}, {}, status=SUCCESS), Attempt("b", {}, {}, status=FAILED)]) is Exit.RUN_FAILED
+    assert attempts_exit([Attempt("a", {}, {}, status=FAILED), Attempt("b", {}, {}, error=OSError())]) is Exit.USAGE
 
 
 def test_each_run_has_its_own_inputs() -> None:
@@ -137,7 +137,7 @@ def test_nan_is_null_in_json(capsys: pytest.CaptureFixture[str]) -> None:
     attempt = Attempt("run 1", {}, {"scale": 1}, status=FAILED, properties={"energy": [math.nan, -1.5]})
     experiment = Experiment.model_validate({"metadata": {"package": {"name": "demo"}}})
 
-    print_document(document("simulator", experiment, [attempt]))
+    print_document(attempts_document("simulator", experiment, [attempt]))
 
     [found] = json.loads(capsys.readouterr().out)["runs"]
     assert found["properties"] == {"energy": [None, -1.5]}

@@ -20,6 +20,7 @@ from st4sd_async._display.show import STOPPED, run_row
 from st4sd_async._display.surfaces import Log, Notebook, Terminal, default_surface
 from st4sd_async._render.cards import Badge, Bar, Tone
 from st4sd_async.local import LocalServer
+from st4sd_async.models.runs import status_card
 from tests.conftest import FakeClock
 
 INPUTS = {"inputs": [{"filename": "molecules.csv", "content": "smiles\nCO\n"}]}
@@ -227,12 +228,12 @@ def test_a_terminal_keeps_a_table_in_its_place() -> None:
 def test_a_single_run_in_a_terminal_has_its_failure_and_the_advice_below() -> None:
     """Without colours if the terminal has none."""
     stream, surface = terminal(no_color=True)
-    display = LiveDisplay("run", (), surface, single=lambda: FAILED._card("demo-1"))
+    display = LiveDisplay("run", (), surface, single=lambda: status_card(FAILED, "demo-1"))
 
     display.close()
 
     assert "component failed: Job: stage0.Boom. Returncode 3" in stream.getvalue()
-    assert FAILED._card("demo-1").advice[:40] in stream.getvalue()
+    assert status_card(FAILED, "demo-1").advice[:40] in stream.getvalue()
     assert "\x1b[31m" not in stream.getvalue()
 
 
@@ -265,7 +266,7 @@ def test_a_notebook_updates_one_output(shell: list[dict[str, Any]]) -> None:
     """The display id stays the same; there is HTML, and text for front ends without HTML."""
     surface = default_surface()
     status = RUNNING
-    display = LiveDisplay("run", (), surface, single=lambda: status._card("demo-1"))
+    display = LiveDisplay("run", (), surface, single=lambda: status_card(status, "demo-1"))
     assert isinstance(surface, Notebook)
 
     display.draw()

@@ -16,7 +16,7 @@ import pytest
 import st4sd_async
 from st4sd_async import Client, Config, DecodeError, Run
 from st4sd_async._api.status_list import StatusList
-from st4sd_async._batch.reconciler import from_documents, list_call
+from st4sd_async._batch.reconciler import from_documents, instance_list_call
 from st4sd_async._http.call import Response
 from st4sd_async.local import LocalServer, Reply
 from st4sd_async.models import ExperimentDocument, UserMetadata
@@ -73,7 +73,7 @@ def test_the_poller_and_a_batch_see_only_rest_uids() -> None:
     assert list(StatusList().call().decode(response(items()))) == [GOOD]
     assert list(StatusList().call().decode(response(items()[:-3]))) == [GOOD]
     assert list(StatusList().call().decode(compact)) == [GOOD]
-    listed = list_call().decode(response(items()))
+    listed = instance_list_call().decode(response(items()))
     assert (list(listed.instances), listed.is_readable) == ([GOOD], False)
     assert list(from_documents(documents)) == [GOOD]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from st4sd_async import Experiment, InvalidPayload
-from st4sd_async._payload.explain import explain
+from st4sd_async._payload.explain import explain_invalid_payload
 from st4sd_async._payload.prepare import prepare
 
 pytestmark = pytest.mark.anyio
@@ -27,6 +27,6 @@ async def test_a_failing_explanation_does_not_hide_the_refusal() -> None:
         refusal = InvalidPayload(REFUSED)
         advice = refusal.advice
 
-        await explain(refusal, prepared, ask)
+        await explain_invalid_payload(refusal, prepared, ask)
 
         assert (refusal.advice, refusal.problems) == (advice, ())

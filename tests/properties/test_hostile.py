@@ -47,7 +47,7 @@ from st4sd_async import (
     models,
 )
 from st4sd_async._display.live_display import LiveDisplay
-from st4sd_async._display.progress_bars import COLUMNS, task_row
+from st4sd_async._display.progress_bars import TASK_COLUMNS, task_row
 from st4sd_async._display.surfaces import Log
 from st4sd_async._render.displayable import Displayable
 from st4sd_async._render.html import to_html
@@ -185,7 +185,7 @@ def test_objects_made_of_replies_are_shown_without_control_characters(texts: lis
     parsed = StatusReport.parse(report)
     assert is_harmless(str(parsed))
     assert is_harmless(repr(parsed))
-    display = LiveDisplay("task", COLUMNS, None)
+    display = LiveDisplay("task", TASK_COLUMNS, None)
     display.update(task_row(ProgressUpdate(next(source), 1, 2, next(source), 3, False)))
     card = replace(display.summary(), table=display.overview())
     assert is_harmless(to_text(card) + to_html(card))
@@ -380,7 +380,7 @@ def test_a_hostile_service_causes_only_our_errors_and_writes_nothing_elsewhere(
 
 def test_progress_on_standard_error_has_no_control_characters(capsys: pytest.CaptureFixture[str]) -> None:
     """If standard error is not a terminal."""
-    display = LiveDisplay("task", COLUMNS, Log(None, 0.0))
+    display = LiveDisplay("task", TASK_COLUMNS, Log(None, 0.0))
 
     for text in FIXED:
         display.update(task_row(ProgressUpdate(text, 1, 2, text, 3, False)))

@@ -25,10 +25,11 @@ from st4sd_async import (
     Status,
     UnknownExperiment,
 )
-from st4sd_async._render.cards import COLOURS, Bar, Card, Summary, Table, Tone, format_size, summary_table
+from st4sd_async._render.cards import COLOURS, Bar, Card, CardTable, Summary, Tone, format_size, summary_table
 from st4sd_async._render.displayable import Displayable
 from st4sd_async._render.html import to_html
 from st4sd_async._render.text import line_of, to_text
+from st4sd_async.models.runs import status_summary
 
 HOSTILE = "</div></pre><script>alert(1)</script><img src=x onerror='alert(1)'>\"&lt; \x1b[31m\x00\u202e${x}"
 TAGS = {"div", "b", "span", "br", "details", "summary", "pre", "table", "thead", "tbody", "tr", "th", "td"}
@@ -199,7 +200,7 @@ def test_the_failed_component_comes_first() -> None:
 )
 def test_a_summary_has_a_word_a_tone_and_a_bar(one: Status, word: str, tone: Tone, share: float | None) -> None:
     """There is no bar where the progress of 0 means nothing."""
-    summary = one._summary()
+    summary = status_summary(one)
 
     assert (summary.badge.word, summary.badge.tone) == (word, tone)
     assert (None if summary.bar is None else summary.bar.share) == share
@@ -265,13 +266,13 @@ def test_sizes_have_units(size: int, card: str) -> None:
 
 def test_of_many_runs_those_that_are_alike_share_a_row() -> None:
     """The worst first, with a count and an example; the card stays small."""
-    failed, fine = status("finished", "Failed", BOOM)._summary(), status("finished", "Success")._summary()
+    failed, fine = status_summary(status("finished", "Failed", BOOM)), status_summary(status("finished", "Success"))
     summaries = {f"demo-{n}": failed if n % 3 == 1 else fine if n % 3 else Summary() for n in range(9000)}
 
     table = summary_table("run", summaries)
     card = Card("9,000 runs", table=table)
 
-    assert isinstance(table, Table)
+    assert isinstance(table, CardTable)
     assert [row[0] for row in table.rows] == ["3,000"] * 3
     assert table.rows[0][2:] == ("demo-1", "Job: stage0.Boom. Returncode 3. Reason KnownIssue")
     assert len(to_html(card)) < 6000
@@ -280,11 +281,11 @@ def test_of_many_runs_those_that_are_alike_share_a_row() -> None:
 
 def test_of_few_runs_each_has_a_row() -> None:
     """In their order, with a bar if they are running."""
-    summaries = {f"demo-{n}": progressing(n / 10)._summary() for n in range(12)}
+    summaries = {f"demo-{n}": status_summary(progressing(n / 10)) for n in range(12)}
 
     table = summary_table("run", summaries)
 
-    assert isinstance(table, Table)
+    assert isinstance(table, CardTable)
     assert [row[0] for row in table.rows] == list(summaries)
     assert table.rows[4][2] == Bar(0.4, Tone.BUSY)
     assert summary_table("run", {}) is None
@@ -293,12 +294,12 @@ def test_of_few_runs_each_has_a_row() -> None:
 def test_more_groups_than_rows_are_counted() -> None:
     """If there are more reasons than rows."""
     summaries = {
-        f"demo-{n}": status("finished", "Failed", f"Job: stage0.C{n}. Returncode 1")._summary() for n in range(50)
+        f"demo-{n}": status_summary(status("finished", "Failed", f"Job: stage0.C{n}. Returncode 1")) for n in range(50)
     }
 
     table = summary_table("run", summaries)
 
-    assert isinstance(table, Table)
+    assert isinstance(table, CardTable)
     assert (len(table.rows), table.more) == (12, "and 38 more runs")
 
 

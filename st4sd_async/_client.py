@@ -1095,7 +1095,7 @@ def _text_of(run: object) -> str:
         return run.id
     if isinstance(run, str):
         return run
-    problem = f"a run is a Run or a rest-uid, not {type(run).__name__}"
+    problem = f"a run must be a Run or a rest-uid, not {type(run).__name__}"
     if isinstance(run, Iterable):
         raise TypeError(f"{problem}: {ONE_RUN}")
     raise TypeError(f"{problem} (is an 'await' missing?)")
@@ -1104,4 +1104,4 @@ def _text_of(run: object) -> str:
 def _each(runs: object) -> list[object]:
     if isinstance(runs, Iterable) and not isinstance(runs, str):
         return list(runs)
-    raise TypeError(f"runs are an iterable of Run or rest-uids, not {runs!r}: give [run], or watch() it")
+    raise TypeError(f"runs must be an iterable of Run or rest-uids, not {runs!r}: give [run], or watch() it")

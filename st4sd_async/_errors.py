@@ -541,7 +541,7 @@ class DigestMismatch(InvalidPackage):
 class InvalidPayload(BadRequest):
     """The start payload is invalid; nothing was started."""
 
-    advice = "client.draft(experiment) returns a payload to fill in, which knows what the experiment takes"
+    advice = "client.draft(experiment) returns a payload to fill in, checked against the experiment"
     remedy = ""
     """How to fix the files in ``names``, if the service does not explain it."""
     problems: tuple[Problem, ...] = ()

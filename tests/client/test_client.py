@@ -115,7 +115,7 @@ async def test_a_start_under_a_policy_that_fails_says_so(client: Client, server:
     """The service fails on an unknown policy, so that the outcome of the start is unknown."""
     await client.push(server.example("demo"))
 
-    with pytest.raises(StartOutcomeUnknown, match=r"'demo' was started \(with the runtimePolicy 'nope': .* is unknown"):
+    with pytest.raises(StartOutcomeUnknown, match=r"'demo' was started \(with the runtimePolicy 'nope': "):
         await client.start("demo", {**MOLECULES, "runtimePolicy": {"name": "nope"}})
 
     assert await client.instances.list() == []

@@ -95,7 +95,10 @@ async def test_a_refused_launch_is_corrected_under_its_key(client: Client, tmp_p
 
     mended = [launch(7), launch(8), *good, launch(9)]
     async with client.batch(tmp_path / "campaign.db") as batch:
-        with pytest.raises(LaunchConflict, match=r"was 'dem0' and is 'demo'.* retry_failed\(corrected=...\)$"):
+        with pytest.raises(
+            LaunchConflict,
+            match=r"was 'dem0' and is 'demo'.* retry_failed\(corrected=...\) if it failed or was not sent$",
+        ):
             await batch.add(mended)
         counts = batch.counts
         planned = await batch.retry_failed(corrected=mended)

@@ -249,7 +249,7 @@ async def test_a_damaged_journal_is_reported_and_left_as_it_is(tmp_path: Path, w
         ("UPDATE journal SET value = 'http://x' WHERE name = 'server'", JournalCorrupt, "a batch at http://x, not"),
         ("PRAGMA user_version = 1", JournalCorrupt, "its header has"),
         ("DROP TABLE journal", JournalCorrupt, "no such table: journal"),
-        ("DROP TRIGGER item_moves; UPDATE item SET state = 'lost'", JournalCorrupt, "entry 'mol' that cannot be read"),
+        ("DROP TRIGGER item_moves; UPDATE item SET state = 'lost'", JournalCorrupt, "entry 'mol' cannot be read"),
         ("DROP TRIGGER item_moves; UPDATE item SET attempt = 2", JournalCorrupt, "its checksum does not match"),
     ],
 )

@@ -1,7 +1,7 @@
 """
 One download in its own process, which prints its cost in JSON.
 
-    python benchmarks/_downloaders.py {st4sd_async,incumbent,httpx} TASK FOLDER
+    python benchmarks/_downloaders.py {st4sd_async,incumbent,httpx,curl} TASK FOLDER
 
 TASK is JSON: what to do, where, and the run that opens the first connection before the measurement.
 """
@@ -27,7 +27,7 @@ from _shared import incumbent
 if TYPE_CHECKING:
     from st4sd_async import Client, Download
 
-MODULES = {"st4sd_async": "st4sd_async", "incumbent": "experiment.service.db", "httpx": "httpx"}
+MODULES = {"st4sd_async": "st4sd_async", "incumbent": "experiment.service.db", "httpx": "httpx", "curl": "subprocess"}
 REST_UID = "demo-c52cd4-76k4hf87"
 """The run of the server that sends only one body."""
 BODY = f"/rs/instances/{REST_UID}/outputs/Big"
@@ -80,20 +80,21 @@ async def _arrive(client: Client, folder: Path, result: Result) -> None:
     """Write a key-output to disk, with its digest, but without the sync and the final name."""
     from st4sd_async._api.instances import output_call
     from st4sd_async._results.downloads import Transfer
-    from st4sd_async._results.target import CompleteFile, Destination, IncomingBody
+    from st4sd_async._results.target import IncomingBody
     from st4sd_async._util.progress import ProgressReporter
 
-    files: list[CompleteFile] = []
+    sizes: list[int] = []
 
     def keep(body: IncomingBody) -> list[Download]:
-        files.append(body.file.finish(Destination("Big")))
+        body.file.close()
+        sizes.append(body.file.size)
         return []
 
     progress = ProgressReporter(None, "body", 1, "key-outputs")
     async with Transfer.open(client._session, folder / "to", progress) as transfer:
         with timed(result):
             await transfer.fetch(output_call(REST_UID, "Big", None), "Big", keep)
-    result |= {"files": 1, "bytes": files[0].size}
+    result |= {"files": 1, "bytes": sizes[0]}
 
 
 def theirs(task: Task, folder: Path, result: Result) -> None:
@@ -131,6 +132,17 @@ async def plain(task: Task, sink: IO[bytes], result: Result) -> None:
     result |= {"files": 1, "bytes": size}
 
 
+def command(task: Task, folder: Path, result: Result) -> None:
+    """Download with curl, whose own CPU and memory are counted."""
+    import subprocess
+
+    to = folder / "Big"
+    with timed(result):
+        subprocess.run(["curl", "--silent", "--show-error", "--output", to, f"{task['url']}{BODY}"], check=True)
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    result |= {"cpu_s": used.ru_utime + used.ru_stime, **_sizes([to])}
+
+
 def _sizes(paths: Any) -> Result:
     sizes = [path.stat().st_size for path in paths]
     return {"files": len(sizes), "bytes": sum(sizes)}
@@ -144,6 +156,8 @@ def main(who: str, task: Task, folder: Path) -> None:
         asyncio.run(ours(task, folder, result))
     elif who == "incumbent":
         theirs(task, folder, result)
+    elif who == "curl":
+        command(task, folder, result)
     else:
         with Path(os.devnull).open("wb", buffering=0) as sink:
             asyncio.run(plain(task, sink, result))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import statistics
 import subprocess
 import sys
@@ -28,6 +29,9 @@ PARTS = 16
 LESS = 64
 """MiB of the smaller of two directories and outputs."""
 RIVALS = ("st4sd_async", "incumbent")
+MEMORY = Path("/dev/shm")
+PLACES: dict[str, Path | None] = {**({"in memory": MEMORY} if MEMORY.is_dir() else {}), "on disk": None}
+"""Where files are written; None means TMPDIR."""
 
 Result = dict[str, Any]
 Task = dict[str, Any]
@@ -101,7 +105,14 @@ def body(size: int) -> Iterator[Task]:
             process.terminate()
 
 
-def rivals(task: Task, repeats: int, count: int | None, size: int, who: Sequence[str] = RIVALS) -> dict[str, Result]:
+def has_curl() -> bool:
+    """Return whether the command is installed."""
+    return shutil.which("curl") is not None
+
+
+def rivals(
+    task: Task, repeats: int, count: int | None, size: int, who: Sequence[str] = RIVALS, place: Path | None = None
+) -> dict[str, Result]:
     """
     Return what a task costs each rival, run alternately, each time in a new process and a new folder.
 
@@ -111,9 +122,10 @@ def rivals(task: Task, repeats: int, count: int | None, size: int, who: Sequence
         count: Expected number of files. None means any number.
         size: Bytes that must come at least.
         who: The rivals.
+        place: Where the new folders are.
     """
     seen: dict[str, list[Result]] = {one: [] for one in who}
-    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+    with tempfile.TemporaryDirectory(prefix="bench-", dir=place) as folder:
         for index, one in enumerate(islice(cycle(who), repeats * len(who))):
             came = _download(one, task, Path(folder) / str(index))
             if came["bytes"] < size or came["files"] != (count or came["files"]):
@@ -139,17 +151,24 @@ def _download(who: str, task: Task, folder: Path) -> Result:
     return result
 
 
-def create(repeats: int) -> list[float]:
-    """Return the seconds that a plain loop takes to write the small files, the lower bound of all clients."""
+def create(repeats: int, place: Path | None, count: int, size: int, *, is_synced: bool) -> list[float]:
+    """Return the seconds that a plain loop takes to write so many files of a size, the lower bound of all clients."""
     walls = []
-    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+    piece = bytes(min(size, MIB))
+    with tempfile.TemporaryDirectory(prefix="bench-", dir=place) as folder:
         for repeat in range(repeats):
             target = Path(folder) / str(repeat)
             target.mkdir()
             began = time.perf_counter()
-            for index in range(SMALL):
-                (target / str(index)).write_bytes(bytes(SMALL_SIZE))
+            for index in range(count):
+                with (target / str(index)).open("wb", buffering=0) as file:
+                    for _ in range(size // len(piece)):
+                        file.write(piece)
+                    if is_synced:
+                        os.fsync(file)
             walls.append(time.perf_counter() - began)
+            if size >= MIB:
+                shutil.rmtree(target)
     return walls
 
 

@@ -27,6 +27,11 @@ REST_UID = "demo-c52cd4-76k4hf87"
 DELAYS = (0.0, 0.05)
 IN_FLIGHT = (1, 8, 100)
 CLIENTS = ("aiohttp", "httpx", "st4sd_async", "incumbent")
+BOUNDS = {8: 2.0, 100: 2.3}
+"""Requests in flight -> most wall time beside aiohttp's if the server answers at once, by minima."""
+MOST_OF_FIRST_OPEN = 0.25
+"""Most CPU of a second opening, beside the first."""
+OPENINGS = 20
 SLOW = 20.0
 """Seconds; a longer measurement is not repeated."""
 
@@ -99,8 +104,23 @@ def _incumbent(port: int, calls: int) -> tuple[float, float]:
     return time.perf_counter() - wall, time.process_time() - cpu
 
 
+async def _opening(url: str) -> tuple[float, float]:
+    """Return the CPU seconds of opening and closing a client: the first, and the least of those that follow."""
+    from st4sd_async import Client, Config
+
+    times = []
+    for _ in range(OPENINGS):
+        began = time.process_time()
+        async with Client(url, config=Config(validate=False)):
+            pass
+        times.append(time.process_time() - began)
+    return times[0], min(times[1:])
+
+
 def measure(client: str, port: int, calls: int, in_flight: int) -> tuple[float, float]:
     """Return the wall and CPU seconds of one cell, in this process."""
+    if client == "opening":
+        return asyncio.run(_opening(f"{'https' if in_flight else 'http'}://127.0.0.1:{port}"))
     if client == "incumbent":
         return _incumbent(port, calls)
     run = {"aiohttp": _aiohttp, "httpx": _httpx, "st4sd_async": _st4sd_async}[client]
@@ -110,8 +130,7 @@ def measure(client: str, port: int, calls: int, in_flight: int) -> tuple[float, 
 def _cell(client: str, port: int, calls: int, in_flight: int, repeats: int) -> dict[str, Any]:
     walls, cpus = [], []
     for _ in range(repeats):
-        command = [sys.executable, __file__, "--one", client, str(port), str(in_flight), "--calls", str(calls)]
-        wall, cpu = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+        wall, cpu = _run(client, port, calls, in_flight)
         walls.append(wall)
         cpus.append(cpu)
         if wall > SLOW:
@@ -139,6 +158,38 @@ def _show(rows: list[dict[str, Any]], delay: float) -> None:
     sys.stdout.flush()
 
 
+def _run(client: str, port: int, calls: int, in_flight: int) -> tuple[float, float]:
+    """Measure one cell in a new process."""
+    command = [sys.executable, __file__, "--one", client, str(port), str(in_flight), "--calls", str(calls)]
+    first, second = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    return first, second
+
+
+def _bar(what: str, value: float, most: float) -> None:
+    sys.stdout.write(f"bar: {what}: {value:.2f}, at most {most:g}: {'met' if value <= most else 'MISSED'}\n")
+
+
+def _bars(rows: list[dict[str, Any]]) -> None:
+    """Print whether the status calls keep their bounds."""
+    least = {(row["client"], row["in_flight"]): row["minimum_s"] for row in rows}
+    for in_flight, most in BOUNDS.items():
+        ratio = least["st4sd_async", in_flight] / least["aiohttp", in_flight]
+        _bar(f"status calls, {in_flight} in flight, x aiohttp, by minima", ratio, most)
+
+
+def _openings(repeats: int) -> dict[str, Any]:
+    """Measure and print the opening of a client; nothing is sent."""
+    sys.stdout.write("\nopen and close a client, CPU ms    first  later\n")
+    result = {}
+    for secure, scheme in enumerate(("http", "https")):
+        probes = [_run("opening", 9, 0, secure) for _ in range(repeats)]
+        first, later = (1000 * min(column) for column in zip(*probes, strict=True))
+        result[scheme] = {"first_ms": first, "later_ms": later}
+        sys.stdout.write(f"{scheme:<32} {first:>7.1f} {later:>6.2f}\n")
+    _bar("a later opening of an https client, x the first", later / first, MOST_OF_FIRST_OPEN)
+    return result
+
+
 def main() -> None:
     """Measure all cells, and print them."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[1])
@@ -154,11 +205,14 @@ def main() -> None:
     used = versions("aiohttp", "httpx", "st4sd_async", "st4sd-runtime-core")
     headline(used, f"{options.calls} calls")
     result: dict[str, Any] = {"versions": used, "calls": options.calls, "delays": {}}
+    result["openings"] = _openings(options.repeats)
     for delay in DELAYS:
         with serving(delay) as port:
             cells = [(client, n) for n in IN_FLIGHT for client in CLIENTS if client != "incumbent" or n == 1]
             rows = [_cell(client, port, options.calls, n, options.repeats) for client, n in cells]
         _show(rows, delay)
+        if not delay:
+            _bars(rows)
         ours = next(row for row in rows if row["client"] == "st4sd_async" and row["in_flight"] == IN_FLIGHT[-1])
         theirs = next(row for row in rows if row["client"] == "incumbent")
         faster = theirs["median_s"] / ours["median_s"]

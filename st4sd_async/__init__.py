@@ -11,90 +11,96 @@ Push virtual experiments, start them, watch their runs and collect what they pro
 
 from typing import TYPE_CHECKING
 
-from ._client import Client
-from ._config import Config, RetryPolicy
-from ._display.progress_bars import ProgressBars
-from ._errors import (
-    AlreadyExists,
-    APIError,
-    BadRequest,
-    CannotUntagLatest,
-    ConfigError,
-    Conflict,
-    ConnectFailed,
-    ConnectionLost,
-    CredentialUnavailable,
-    DecodeError,
-    DigestMismatch,
-    Disabled,
-    DownloadError,
-    ExtraInputs,
-    GraphExists,
-    InaccessibleRegistries,
-    InputConflict,
-    InvalidDefinition,
-    InvalidDSL,
-    InvalidFlowIR,
-    InvalidGraph,
-    InvalidName,
-    InvalidPackage,
-    InvalidPayload,
-    InvalidQuery,
-    InvalidRelationship,
-    JournalCorrupt,
-    JournalError,
-    JournalLocked,
-    LaunchConflict,
-    LocalDeployment,
-    MissingCredentials,
-    MissingInputs,
-    MissingRequirements,
-    NameTaken,
-    NoProperties,
-    NotAFolder,
-    NotFound,
-    NoToken,
-    NotReady,
-    OutcomeUnknown,
-    OutsideOfFolder,
-    PayloadTooLarge,
-    Problem,
-    RateLimited,
-    RequestTimeout,
-    RunDeleted,
-    RunFailed,
-    S3Error,
-    ServerError,
-    St4sdError,
-    StartOutcomeUnknown,
-    TransportError,
-    Unauthorized,
-    UnknownExperiment,
-    UnknownGraph,
-    UnknownOutput,
-    UnknownProperty,
-    UnknownPullSecret,
-    UnknownRelationship,
-    UnknownRun,
-    UnknownRuntimePolicy,
-    UnknownService,
-    UnsafeArchive,
-    WaitTimeout,
-)
-from ._import import GLOBAL_REGISTRY
-from ._results.tables import Table
-from ._run import Run
 from ._util.lazy import lazy_attributes as _lazy_attributes
-from ._util.progress import Progress, ProgressUpdate
 
 if TYPE_CHECKING:
+    from ._api.importer import GLOBAL_REGISTRY
     from ._batch.batch import Batch
+    from ._batch.check import LaunchProblem
     from ._batch.item import Item
     from ._batch.launch import Launch
+    from ._batch.memory import BucketMemory, FolderMemory, Memory
+    from ._client import Client
+    from ._config import Config, RetryPolicy, Transport
+    from ._display.progress_bars import ProgressBars
+    from ._errors import (
+        AlreadyExists,
+        APIError,
+        BadRequest,
+        CannotUntagLatest,
+        ConfigError,
+        Conflict,
+        ConnectFailed,
+        ConnectionLost,
+        CredentialUnavailable,
+        DecodeError,
+        DigestMismatch,
+        Disabled,
+        DownloadError,
+        ExtraInputs,
+        GraphExists,
+        InaccessibleRegistries,
+        InputConflict,
+        InvalidDefinition,
+        InvalidDSL,
+        InvalidFlowIR,
+        InvalidGraph,
+        InvalidName,
+        InvalidPackage,
+        InvalidPayload,
+        InvalidQuery,
+        InvalidRelationship,
+        JournalCorrupt,
+        JournalError,
+        JournalLocked,
+        LaunchConflict,
+        LocalDeployment,
+        MissingCredentials,
+        MissingInputs,
+        MissingRequirements,
+        NameTaken,
+        NoProperties,
+        NotAFolder,
+        NotFound,
+        NoToken,
+        NotReady,
+        OutcomeUnknown,
+        OutsideOfFolder,
+        PayloadTooLarge,
+        Problem,
+        RateLimited,
+        RequestTimeout,
+        RunDeleted,
+        RunFailed,
+        S3Error,
+        ServerError,
+        St4sdError,
+        StartOutcomeUnknown,
+        TransportError,
+        Unauthorized,
+        UnknownExperiment,
+        UnknownGraph,
+        UnknownOutput,
+        UnknownProperty,
+        UnknownPullSecret,
+        UnknownRelationship,
+        UnknownRun,
+        UnknownRuntimePolicy,
+        UnknownService,
+        UnsafeArchive,
+        WaitTimeout,
+    )
+    from ._package.check import PackageProblem, check
     from ._payload.draft import Draft
+    from ._results.tables import Table
+    from ._run import Run
+    from ._util.outage import Outage
+    from ._util.progress import Progress, ProgressUpdate
+    from ._util.request_events import RequestEvent, ResponseEvent, RetryEvent
     from .models import (
         S3,
         ComponentDocument,
+        ComponentFailure,
         ComponentReport,
         Download,
         DownloadFailed,
@@ -102,6 +108,7 @@ if TYPE_CHECKING:
         Experiment,
         ExperimentDocument,
         ExperimentState,
+        Failure,
         FileContent,
         Hint,
         ImportedExperiment,
@@ -125,20 +132,47 @@ if TYPE_CHECKING:
         Volume,
     )
 else:
+    # Nothing is imported before its first use, so that pytest's import of the plugin costs other projects nothing.
     __getattr__, __dir__ = _lazy_attributes(
         __name__,
         {
             "._batch.batch": "Batch",
-            "._payload.draft": "Draft",
+            "._batch.check": "LaunchProblem",
             "._batch.item": "Item",
             "._batch.launch": "Launch",
+            "._batch.memory": "BucketMemory FolderMemory Memory",
+            "._client": "Client",
+            "._config": "Config RetryPolicy Transport",
+            "._display.progress_bars": "ProgressBars",
+            "._errors": (
+                "APIError AlreadyExists BadRequest CannotUntagLatest ConfigError Conflict ConnectFailed "
+                "ConnectionLost CredentialUnavailable DecodeError DigestMismatch Disabled DownloadError "
+                "ExtraInputs GraphExists InaccessibleRegistries InputConflict InvalidDSL InvalidDefinition "
+                "InvalidFlowIR InvalidGraph InvalidName InvalidPackage InvalidPayload InvalidQuery "
+                "InvalidRelationship JournalCorrupt JournalError JournalLocked LaunchConflict LocalDeployment "
+                "MissingCredentials MissingInputs MissingRequirements NameTaken NoProperties NoToken NotAFolder "
+                "NotFound NotReady OutcomeUnknown OutsideOfFolder PayloadTooLarge Problem RateLimited "
+                "RequestTimeout RunDeleted RunFailed S3Error ServerError St4sdError StartOutcomeUnknown "
+                "TransportError Unauthorized UnknownExperiment UnknownGraph UnknownOutput UnknownProperty "
+                "UnknownPullSecret UnknownRelationship UnknownRun UnknownRuntimePolicy UnknownService "
+                "UnsafeArchive WaitTimeout"
+            ),
+            "._api.importer": "GLOBAL_REGISTRY",
+            "._package.check": "PackageProblem check",
+            "._payload.draft": "Draft",
+            "._results.tables": "Table",
+            "._run": "Run",
+            "._util.outage": "Outage",
+            "._util.progress": "Progress ProgressUpdate",
+            "._util.request_events": "RequestEvent ResponseEvent RetryEvent",
             ".models": (
-                "ComponentDocument ComponentReport Download DownloadFailed ExitStatus Experiment ExperimentDocument "
-                "ExperimentState FileContent Hint ImportedExperiment Instance Interface KeyOutput LambdaPayload "
-                "Output Properties Reason Relationship RelationshipPayload Requirement S3 S3Store StageState Staged "
-                "StartPayload Status StatusReport UserMetadata Volume"
+                "ComponentDocument ComponentFailure ComponentReport Download DownloadFailed ExitStatus Experiment "
+                "ExperimentDocument ExperimentState Failure FileContent Hint ImportedExperiment Instance Interface "
+                "KeyOutput LambdaPayload Output Properties Reason Relationship RelationshipPayload Requirement S3 "
+                "S3Store StageState Staged StartPayload Status StatusReport UserMetadata Volume"
             ),
         },
+        submodules=("models",),
     )
 
 __all__ = [
@@ -148,9 +182,11 @@ __all__ = [
     "AlreadyExists",
     "BadRequest",
     "Batch",
+    "BucketMemory",
     "CannotUntagLatest",
     "Client",
     "ComponentDocument",
+    "ComponentFailure",
     "ComponentReport",
     "Config",
     "ConfigError",
@@ -170,7 +206,9 @@ __all__ = [
     "ExperimentDocument",
     "ExperimentState",
     "ExtraInputs",
+    "Failure",
     "FileContent",
+    "FolderMemory",
     "GraphExists",
     "Hint",
     "ImportedExperiment",
@@ -195,7 +233,9 @@ __all__ = [
     "LambdaPayload",
     "Launch",
     "LaunchConflict",
+    "LaunchProblem",
     "LocalDeployment",
+    "Memory",
     "MissingCredentials",
     "MissingInputs",
     "MissingRequirements",
@@ -205,9 +245,11 @@ __all__ = [
     "NotAFolder",
     "NotFound",
     "NotReady",
+    "Outage",
     "OutcomeUnknown",
     "Output",
     "OutsideOfFolder",
+    "PackageProblem",
     "PayloadTooLarge",
     "Problem",
     "Progress",
@@ -218,8 +260,11 @@ __all__ = [
     "Reason",
     "Relationship",
     "RelationshipPayload",
+    "RequestEvent",
     "RequestTimeout",
     "Requirement",
+    "ResponseEvent",
+    "RetryEvent",
     "RetryPolicy",
     "Run",
     "RunDeleted",
@@ -235,6 +280,7 @@ __all__ = [
     "Status",
     "StatusReport",
     "Table",
+    "Transport",
     "TransportError",
     "Unauthorized",
     "UnknownExperiment",
@@ -250,4 +296,5 @@ __all__ = [
     "UserMetadata",
     "Volume",
     "WaitTimeout",
+    "check",
 ]

@@ -2,56 +2,71 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterable, Mapping
-from contextlib import aclosing
+import hashlib
+import os
+from collections.abc import AsyncGenerator, Hashable, Iterable, Mapping
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 from enum import Enum
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, Self, overload
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, Self, TypeVar, overload
+from weakref import WeakKeyDictionary
 
+import anyio
+
+from . import _results
 from ._api.datasets import Datasets
 from ._api.datastore import Datastore
 from ._api.deployment import Deployment
-from ._api.experiments import Experiments, get_call, lambda_call, start_call
+from ._api.experiments import Experiments, get_call, lambda_call, start_call, suggesting
 from ._api.gateways import MOST_BYTES, SCHEME, Gateways
 from ._api.image_pull_secrets import ImagePullSecrets
-from ._api.instances import Instances, instance_path
+from ._api.importer import Importer, Registry
+from ._api.instances import Instances
 from ._api.library import Library
 from ._api.raw_request import request_call
 from ._api.relationships import Relationships
 from ._api.utilities import InternalExperiments, Utilities
 from ._batch import MAX_RUNNING
-from ._config import Config, from_environment
-from ._errors import InvalidFlowIR, InvalidPayload
-from ._http.session import ClientSession, Session
-from ._import import Importer, Registry
+from ._config import URL_VARIABLE, Config, from_environment, portable
+from ._errors import ConfigError, InvalidFlowIR, InvalidPayload
+from ._http.credentials import is_loopback
+from ._http.session import ClientSession, LoopBinding, Session
+from ._payload.options import payload_of
 from ._payload.prepare import prepare, resolve_drafts
-from ._results import properties, staging, tables
-from ._results.downloads import Downloads, raise_if_strict
-from ._results.outputs import read_output
+from ._results.defaults import CSV_FILES, FAILURE_TIMEOUT
 from ._run import Run, RunLike
 from ._util.field_docs import document_fields
+from ._util.redact import redact
 from ._watch import waiting
 from ._watch.poller import Poller
 from .models import Experiment
 from .models.runs import check_rest_uid
 
 if TYPE_CHECKING:
-    import os
+    from asyncio import AbstractEventLoop
     from types import TracebackType
 
     from ._batch.batch import Batch
+    from ._batch.item import Item
+    from ._batch.launch import Launch
+    from ._batch.memory import Memory
     from ._config import RetryPolicy
     from ._http.credentials import Secret
     from ._payload.draft import Draft
+    from ._payload.options import FileInput
+    from ._results.downloads import Downloads
+    from ._results.failure import FailureReader
     from ._results.staging import Files
     from ._results.tables import Table
+    from ._util.outage import Outage
     from ._util.progress import Progress
     from .models import (
         S3,
         Download,
         DownloadFailed,
+        Failure,
         ImportedExperiment,
         KeyOutput,
         LambdaPayload,
@@ -65,6 +80,8 @@ if TYPE_CHECKING:
     )
 
 
+ClientT = TypeVar("ClientT", bound="Client")
+
 ONE_RUN = "this takes one run: call it for each, as with asyncio.gather; wait, watch_many and properties take several"
 """Advice for several runs where one is expected."""
 
@@ -76,6 +93,26 @@ class _Unchanged(Enum):
 
 
 _UNCHANGED = _Unchanged.UNCHANGED
+
+
+class _SharedClient(Generic[ClientT]):
+    """A client, and how many use it."""
+
+    def __init__(self, client: ClientT) -> None:
+        self.client = client
+        self.users = 0
+        self.opening = anyio.Lock()
+
+
+_shared_clients: WeakKeyDictionary[AbstractEventLoop, dict[Hashable, _SharedClient[Any]]] = WeakKeyDictionary()
+"""Event loop -> class, URL and credentials -> the client that their users share."""
+
+
+def _identity(secret: Secret | None) -> Hashable:
+    """Return a value that is equal for the same credential, and does not contain it."""
+    if isinstance(secret, str):
+        return str, hashlib.sha256(secret.encode("utf-8", "surrogatepass")).digest()
+    return type(secret), secret if isinstance(secret, Hashable) else id(secret)
 
 
 @document_fields
@@ -105,6 +142,9 @@ class Client:
 
     Raises:
         ConfigError: A setting is invalid.
+
+    A client can be pickled, for example for a worker process, if its credentials come from a file, the environment or a
+    context: their source goes with it, never the credentials. It arrives closed, without ``Config.progress`` and hooks.
 
     The methods below are the ones that most programs need. The other endpoints are methods of the groups, which are
     attributes of a client.
@@ -161,8 +201,15 @@ class Client:
         self.image_pull_secrets = ImagePullSecrets(session)
         self.deployment = Deployment(session)
         self._poller = Poller(session)
-        self._downloads = Downloads(session, self.gateways, self.datastore, self.instances)
         self._importer = Importer(session, self.experiments, self.datasets, self.image_pull_secrets)
+
+    @cached_property
+    def _downloads(self) -> Downloads:
+        return _results.downloads.Downloads(self._session, self.gateways, self.datastore, self.instances)
+
+    @cached_property
+    def _failures(self) -> FailureReader:
+        return _results.failure.FailureReader(self._session, self._downloads, self.datastore, self.instances)
 
     @classmethod
     def from_env(cls, *, config: Config | None = None) -> Self:
@@ -178,7 +225,9 @@ class Client:
             ConfigError: ``ST4SD_URL`` is not set, or a setting is invalid.
         """
         url, api_key, auth_token, settings = from_environment(config)
-        return cls(url, api_key=api_key, auth_token=auth_token, config=settings)
+        client = cls(url, api_key=api_key, auth_token=auth_token, config=settings)
+        client._session.shared.is_from_environment = True
+        return client
 
     @classmethod
     def from_context(cls, name: str | None = None, *, config: Config | None = None) -> Self:
@@ -205,6 +254,57 @@ class Client:
 
         url, auth_token, settings = from_context(name, config)
         return cls(url, auth_token=auth_token, config=settings)
+
+    @classmethod
+    @asynccontextmanager
+    async def shared(
+        cls,
+        url: str,
+        *,
+        api_key: Secret | None = None,
+        auth_token: Secret | None = None,
+        config: Config | None = None,
+    ) -> AsyncGenerator[Self]:
+        """
+        Return a context manager for an open client that all users of the same deployment share.
+
+            async with Client.shared("https://st4sd.example", api_key=Path("key")) as client:
+                await client.wait(rest_uid)
+
+        It is for code that cannot pass a client on, such as the triggers of a workflow engine. All users in one event
+        loop with the same URL and the same credential get the same client. So all runs are watched with one list at a
+        time. The client is opened for the first user and closed after the last.
+
+        Args:
+            url, api_key, auth_token: As in `Client`. Strings and paths are the same credential if they are equal,
+                callables if they are the same object.
+            config: All other settings, as in `Client`. They must be equal for all users.
+
+        Raises:
+            ConfigError: A setting is invalid, or the shared client has another ``config``.
+            Unauthorized: The credentials are missing or refused.
+            DecodeError: The address is not that of an ST4SD deployment.
+        """
+        created = cls(url, api_key=api_key, auth_token=auth_token, config=config)
+        loop = LoopBinding("client").loop
+        clients = _shared_clients.setdefault(loop, {})
+        identity = cls, created.url, _identity(api_key), _identity(auth_token)
+        shared = clients.setdefault(identity, _SharedClient(created))
+        if shared.client._config != created._config:
+            raise ConfigError(
+                f"a client of {created.url} is shared with another config: pass an equal one, or create a Client"
+            )
+        shared.users += 1
+        try:
+            async with shared.opening:
+                if not shared.client._session.shared.is_open:
+                    await shared.client.open()
+            yield shared.client
+        finally:
+            shared.users -= 1
+            if not shared.users:
+                del clients[identity]
+                await shared.client.close()
 
     def with_options(
         self,
@@ -243,7 +343,7 @@ class Client:
             Unauthorized: The credentials are missing or refused.
             DecodeError: The address is not that of an ST4SD deployment.
         """
-        await self._session.shared.open()
+        await self._session.shared.open(_results.load)
         try:
             if self._config.validate:
                 await self._session.services()
@@ -280,29 +380,67 @@ class Client:
         state = "open" if self._session.shared.is_open else "not open"
         return f"{type(self).__name__}({self.url!r}, {state})"
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        shared = self._session.shared
+        sources = None if shared.is_from_environment else shared.credentials.portable_sources()
+        return _unpickled, (type(self), self.url, sources, portable(self._config))
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Self:
+        return self
+
     @property
     def url(self) -> str:
         """Address of the deployment, without ``rs/`` and with a slash at its end."""
         return self._session.url
 
+    @property
+    def outage(self) -> Outage | None:
+        """
+        The current outage of a service, or None.
+
+        An outage begins if requests are refused, fail, or get no response for 8 s. Once it has lasted for 5 s, it is
+        reported here, in the log and to ``Config.progress``, as long as calls of this client wait for the service. Any
+        response ends it. Clients made by `with_options` share it. If several services do not respond, this is the
+        outage that has lasted longest.
+
+            outage = client.outage
+            print(outage or "no outage")   # no answer for 12 s: Connection refused; trying again
+        """
+        return self._session.shared.outage
+
     # Starting runs
 
-    async def push(self, package: Mapping[str, Any] | Experiment) -> Experiment:
+    async def push(self, package: Mapping[str, Any] | Experiment | os.PathLike[str]) -> Experiment:
         """
         Add a parameterised virtual experiment package to the registry. Moves its tags and ``latest`` to it.
 
         Args:
-            package: The definition, with ``base``, ``metadata`` and ``parameterisation``, or an experiment from a
-                registry.
+            package: The definition, with ``base``, ``metadata`` and ``parameterisation``; or an experiment from a
+                registry; or the `Path` of a definition in JSON or YAML; or the `Path` of a folder with a package in a
+                git repository. A definition without a source, as in ``definition.yaml`` of a folder, gets the URL and
+                the commit of its repository: that of a remote, or the folder itself if the service runs on this
+                machine. A folder without a definition gets one that lets a start set every variable, replace every
+                data file and choose every platform.
 
         Returns:
             The experiment as the registry stores it, with its digest.
 
         Raises:
-            InvalidPackage: The definition, or the package it points to, is invalid.
+            InvalidPackage: The definition, or the package it points to, is invalid. For a path also: it cannot be
+                read, it is in no git repository, it has changes that are not committed, or no remote has its commit.
+            ImportError: The path is a file in YAML, and PyYAML is not installed.
 
         Source: ``POST experiments/`` of the runtime service.
         """
+        if isinstance(package, os.PathLike):
+            from ._package.definition import read_definition
+
+            package = await read_definition(
+                Path(package), is_local=is_loopback(self._session.shared.home.hostname or "")
+            )
         return await self.experiments.push(package)
 
     async def draft(self, experiment: str | Experiment) -> Draft:
@@ -315,7 +453,7 @@ class Client:
 
         Raises:
             UnknownExperiment: There is no such experiment.
-            DecodeError: The reply lacks the registry metadata of the experiment.
+            DecodeError: The response lacks the registry metadata of the experiment.
             InvalidPackage: The `Experiment` was fetched without its registry metadata (``with_registry=False``).
 
         Source: ``GET experiments/{identifier}``. It has the same content as the start skeleton, which may mix in
@@ -325,34 +463,96 @@ class Client:
 
         return await fetch_draft(self._session, experiment)
 
+    @overload
     async def start(
-        self, experiment: str | Experiment | Draft, payload: Mapping[str, Any] | StartPayload | Draft | None = None
+        self,
+        experiment: str | Experiment | Draft,
+        payload: Mapping[str, Any] | StartPayload | Draft | None = None,
+        *,
+        key: str | None = None,
+        memory: Memory | None = None,
+    ) -> Run: ...
+    @overload
+    async def start(
+        self,
+        experiment: str | Experiment | Draft,
+        *,
+        inputs: Mapping[str, FileInput] | None = None,
+        data: Mapping[str, FileInput] | None = None,
+        variables: Mapping[str, Any] | None = None,
+        platform: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        key: str | None = None,
+        memory: Memory | None = None,
+    ) -> Run: ...
+    async def start(
+        self,
+        experiment: str | Experiment | Draft,
+        payload: Mapping[str, Any] | StartPayload | Draft | None = None,
+        *,
+        inputs: Mapping[str, FileInput] | None = None,
+        data: Mapping[str, FileInput] | None = None,
+        variables: Mapping[str, Any] | None = None,
+        platform: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        key: str | None = None,
+        memory: Memory | None = None,
     ) -> Run:
         """
         Start an instance of an experiment, at most once.
 
+            run = await client.start("demo", inputs={"molecules.csv": Path("molecules.csv")}, variables={"scale": 2})
+            run = await client.start("demo", payload)  # a whole payload, in the form of the service
+
         The payload is checked before anything is sent, and sent unchanged. The service chooses what the payload leaves
         open. A start that may have arrived is never sent again. If the service refuses the payload without naming the
-        entry, the definition of the experiment is fetched to find it.
+        entry, the definition of the experiment is fetched to find it. If the experiment is unknown, the list is
+        fetched to suggest a similar name.
 
         A start that is cancelled after it was sent (`asyncio.timeout`, a failing sibling in a task group, a cancel
-        scope, Ctrl-C) may have arrived. It waits up to a second for the reply, logs a warning, and adds a note to the
-        `asyncio.CancelledError`: the rest-uid, or how to find the instance. A `TimeoutError` of `asyncio.timeout` or
-        `asyncio.wait_for` has that error as its ``__cause__``. A task group drops it, so that only the log has the
+        scope, Ctrl-C) may have arrived. It waits up to a second for the response, logs a warning, and adds a note to
+        the `asyncio.CancelledError`: the rest-uid, or how to find the instance. A `TimeoutError` of `asyncio.timeout`
+        or `asyncio.wait_for` has that error as its ``__cause__``. A task group drops it, so that only the log has the
         note.
+
+        With a key, an instance is started once, however many tasks, processes or machines call this with the same key
+        and a memory that they share, at the same time or after a crash:
+
+            memory = FolderMemory("/shared/memory")
+            run = await client.start("demo", payload, key="dag/2026-11-29/task/0", memory=memory)
+
+        The memory records the send before it happens, and its outcome. If the outcome is unknown, this call searches
+        for the run. It sends again only with a proof that nothing was started, as `Batch` does. The proof takes
+        `Config.settle`, which is 3 minutes by default. Without one, `StartOutcomeUnknown` is raised after three times
+        `Config.settle`. Both take twice as long without a datastore. If the process that sent was killed, its record
+        must first remain unchanged for `Config.settle`. An instance can be started twice only if a process is suspended
+        for longer than `Config.settle` between its last check of the memory and the send, for example with its virtual
+        machine.
 
         Args:
             experiment: ``name`` (which means ``name:latest``), ``name:tag`` or ``name@digest``, an `Experiment`, or a
                 `Draft`, which contains its payload. With a draft, ``payload`` has additional fields, as in
                 `Draft.filled`.
             payload: Inputs, variables and other fields, as a mapping in the documented form of the service, a
-                `StartPayload` or a `Draft`. None means an empty payload. The ``content`` of an input is text, UTF-8
-                bytes, a `Path` or a pandas DataFrame.
+                `StartPayload` or a `Draft`. None means that the fields below are the payload.
+            inputs: Input files: name -> content, which is text, UTF-8 bytes, a `Path` of a file, a pandas DataFrame
+                that is sent as CSV, or a `FileContent`. The service requires all that the experiment names.
+            data: Data files of the package to replace, in the same form.
+            variables: Variables to set: name -> text, number or boolean.
+            platform: Platform to execute on. None means the default.
+            metadata: Metadata to keep with the instance: name -> text, number or boolean.
+            key: Any text that identifies this start in the deployment. It is not sent, but a hash of it is in the
+                metadata of the instance, so that it is found if the memory is lost. So two memories must not have the
+                same keys. None means that each call starts an instance.
+            memory: Where keys are recorded, such as a `FolderMemory`; required with ``key``.
 
         Returns:
-            The handle on the instance.
+            The handle on the instance. With a key, the instance may have been started by an earlier call.
 
         Raises:
+            TypeError: Only one of ``key`` and ``memory`` is passed, or both a payload and fields of one.
+            LaunchConflict: The key was used for another experiment, payload or deployment. A start that was refused or
+                not sent may be corrected.
             InvalidPayload: The payload is invalid. `MissingInputs`, `ExtraInputs`, `InputConflict` and
                 `PayloadTooLarge` are subclasses. Nothing was started.
             UnknownExperiment: There is no such experiment. Nothing was started.
@@ -361,15 +561,62 @@ class Client:
 
         Source: ``POST experiments/{identifier}/start`` of the runtime service.
         """
-        identifier, start = resolve_drafts(experiment, payload)
+        whole = payload_of(payload, inputs=inputs, data=data, variables=variables, platform=platform, metadata=metadata)
+        if (key is None) is not (memory is None):
+            raise TypeError("a key needs a memory, and a memory a key: start(..., key=key, memory=FolderMemory(path))")
+        if key is not None and memory is not None:
+            from ._batch.launch import Launch
+
+            return await self._start_with_key(Launch(key, experiment, whole), memory)
+        identifier, start = resolve_drafts(experiment, whole)
         prepared = await prepare(start)
         try:
-            return Run(await self._session.send(start_call(identifier, prepared.content, prepared.secrets)), self)
+            async with suggesting(self._session, identifier):
+                return Run(await self._session.send(start_call(identifier, prepared.content, prepared.secrets)), self)
         except InvalidPayload as error:
             from ._payload.explain import explain_invalid_payload
 
             await explain_invalid_payload(error, prepared, partial(self._session.send_once, get_call(identifier)))
             raise
+
+    async def _start_with_key(self, launch: Launch, memory: Memory) -> Run:
+        from ._batch.keyed_start import KeyedStart
+        from ._batch.launch import read_launch
+
+        prepared = await read_launch(launch, self._session.config.clock.wall())
+        try:
+            async with suggesting(self._session, launch.identifier):
+                return Run(await KeyedStart(self, self._session, memory, launch.key).start(prepared), self)
+        except InvalidPayload as error:
+            from ._payload.explain import explain_invalid_payload
+
+            experiment = partial(self._session.send_once, get_call(launch.identifier))
+            await explain_invalid_payload(
+                error, await prepare(resolve_drafts(launch.experiment, launch.payload)[1]), experiment
+            )
+            raise
+
+    async def find(self, key: str, *, memory: Memory) -> Run | None:
+        """
+        Return the run that was started with a key. Nothing is started.
+
+        Args:
+            key: The key, as in `start`.
+            memory: The memory, as in `start`.
+
+        Returns:
+            The handle on its run. None means that nothing was sent, or that it is proven that nothing was started.
+
+        Raises:
+            StartOutcomeUnknown: A send is recorded, and no run is found. A run can be found some seconds after it
+                began. `start` with the same key waits for it.
+            LaunchConflict: The key was used for another deployment.
+            JournalCorrupt: The memory's record of the key is damaged.
+        """
+        from ._batch.keyed_start import KeyedStart
+
+        found = await KeyedStart(self, self._session, memory, key).find()
+        return None if found is None else Run(found, self)
 
     async def start_lambda(
         self,
@@ -412,17 +659,56 @@ class Client:
                 error.add_note(DSL_ADVICE)
             raise
 
-    def batch(self, path: str | os.PathLike[str] | None = None, *, max_running: int | None = MAX_RUNNING) -> Batch:
+    def batch(
+        self,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        max_running: int | None = MAX_RUNNING,
+        campaign: str | None = None,
+    ) -> Batch:
         """
         Return a batch, which starts many launches exactly once each, even if this process crashes: see `Batch`.
 
         Args:
             path: File of the journal, created if missing. None means in memory: lost with the process.
             max_running: How many runs may be in progress at once, to protect the cluster. None means no limit.
+            campaign: Name that goes into the metadata of each start, with the key of the launch. `find_batch` finds
+                the runs by it, even if the journal is lost. Choose one that nobody else uses. None means no name.
+
+        Raises:
+            ValueError, TypeError: ``max_running`` or ``campaign`` is invalid.
         """
         from ._batch.batch import Batch
 
-        return Batch(self, self._session, self._downloads, path=path, max_running=max_running)
+        return Batch(self, self._session, self._downloads, path=path, max_running=max_running, campaign=campaign)
+
+    async def find_batch(self, campaign: str) -> list[Item]:
+        """
+        Return the runs of all batches with this campaign name, without their journals.
+
+            for item in await client.find_batch("water-2026"):
+                print(item.key, item.run, item.state)
+
+        A run is found a few seconds after it began, when its orchestrator has written its first status, and also after
+        it was deleted. A run that waits, or that failed during set-up, is not found, and neither is a launch without a
+        run. States are those of the list of instances: see `Instances.list`.
+
+        Args:
+            campaign: The ``campaign`` of `batch`.
+
+        Returns:
+            The runs as launches, sorted by key and attempt; [] if there are none. Their ``state`` is ``started``,
+            ``succeeded``, ``failed``, ``stopped`` or ``deleted``; ``files`` is empty.
+
+        Raises:
+            ValueError, TypeError: The name is not a campaign name.
+
+        Source: ``POST documents/api/v1.0/query`` of the datastore, if there is one, and ``GET instances/`` of the
+        runtime service.
+        """
+        from ._batch.campaign import find_batch
+
+        return await find_batch(self, self._session, campaign)
 
     async def stage_inputs(
         self, files: Files, bucket: S3 | Mapping[str, Any], *, prefix: str | None = None, allow_http: bool = False
@@ -457,19 +743,24 @@ class Client:
 
         Source: the container ``s3-fetch``, which the service runs before the experiment, fetches each file by its key.
         """
-        return await staging.stage_inputs(files, bucket, self._config, prefix=prefix, allow_http=allow_http)
+        return await _results.staging.stage_inputs(files, bucket, self._config, prefix=prefix, allow_http=allow_http)
 
     # Watching runs
 
-    def run(self, rest_uid: str) -> Run:
+    def run(self, run: RunLike) -> Run:
         """
-        Return a handle on the instance with this rest-uid. Nothing is sent; the instance may not exist.
+        Return a handle on an instance. Nothing is sent; the instance may not exist.
+
+        Args:
+            run: The rest-uid, or a run, such as one that came from another process without its client.
 
         Raises:
-            ValueError: The text does not have the form of a rest-uid: letters, digits, dashes, dots, underscores.
+            ValueError: The text does not have the form of a rest-uid (letters, digits, dashes, dots, underscores), or
+                the run belongs to another deployment.
         """
-        instance_path(rest_uid)
-        return Run(rest_uid, self)
+        if isinstance(run, Run) and run.url != self.url:
+            raise ValueError(f"{run.id!r} is a run of {run.url}, not of {self.url}: use a client of that deployment")
+        return Run(_rest_uid(run), self)
 
     async def status(self, run: RunLike) -> Status:
         """
@@ -510,7 +801,8 @@ class Client:
             run: A run, or any number of them.
             timeout: Seconds for the whole wait, all runs together. None means no limit.
             interval: Seconds between two requests. None means ``Config.poll_interval``.
-            check: Raise an error for runs that ended without Success, after all have ended.
+            check: Raise an error for runs that ended without Success, after all have ended. For the first five of them
+                the reason is fetched, as in `failure`, within the ``timeout``.
 
         Returns:
             One status for a run, or a list in the given order for several. Among several, a run that was deleted has
@@ -522,9 +814,16 @@ class Client:
             RunFailed: ``check`` is True and not all runs ended with Success.
             WaitTimeout: Not all runs are over in time. They continue.
         """
+        clock = self._config.clock
+        deadline = None if timeout is None else clock.now() + timeout
+        order = [_rest_uid(run)] if _is_one_run(run) else _rest_uids(run)
         if _is_one_run(run):
-            return await waiting.wait_one(self._poller, _rest_uid(run), timeout, interval, check=check)
-        return await waiting.wait_all(self._poller, _rest_uids(run), timeout, interval, check=check)
+            final = {order[0]: await waiting.wait_one(self._poller, order[0], timeout, interval)}
+        else:
+            final = await waiting.wait_all(self._poller, order, timeout, interval)
+        if check:
+            await self._failures.check(final, None if deadline is None else max(0.0, deadline - clock.now()))
+        return final[order[0]] if _is_one_run(run) else [final[rest_uid] for rest_uid in order]
 
     async def watch(
         self, run: RunLike, *, timeout: float | None = None, interval: float | None = None
@@ -576,41 +875,68 @@ class Client:
             UnknownRun: None of the runs exists, or existed while it was watched.
             WaitTimeout: Not all runs are over in time. The error has the last status of each, pending if none was
                 received, and the last failure of the service as its cause, if there was one.
-            DecodeError: The first reply cannot be decoded, or none for a minute.
+            DecodeError: The first response cannot be decoded, or none for a minute.
             Unauthorized: The credentials were refused and could not be renewed. The error has the last statuses.
 
         Source: ``GET instances/`` and ``GET instances/{id}/status`` of the runtime service.
         """
-        handles = {_rest_uid(run): run if isinstance(run, Run) else Run(_rest_uid(run), self) for run in _each(runs)}
+        handles = {_rest_uid(run): _bound(run, self) for run in _each(runs)}
         return self._poller.watch(handles, timeout, interval)
 
+    @overload
+    async def show(  # type: ignore[overload-overlap] # a mapping is an iterable of its labels
+        self, runs: Mapping[str, RunLike], *, timeout: float | None = None, interval: float | None = None
+    ) -> dict[str, Status]: ...
+    @overload
     async def show(
         self, runs: Iterable[RunLike], *, timeout: float | None = None, interval: float | None = None
-    ) -> list[Status]:
+    ) -> list[Status]: ...
+    async def show(
+        self,
+        runs: Iterable[RunLike] | Mapping[str, RunLike],
+        *,
+        timeout: float | None = None,
+        interval: float | None = None,
+    ) -> list[Status] | dict[str, Status]:
         """
         Show runs in a live table until all have ended, and return their final statuses.
+
+            await client.show({"water": run_1, "ethanol": run_2})
+
+        Each row has the label or the rest-uid of a run, its state, its stage while it runs, and the time since the
+        display began. At the end, it shows why runs failed, as `failure` does, for the first five.
 
         The table is the output of the cell in a notebook, and the lower end of the screen in a terminal (with rich,
         which the extra ``cli`` installs). Elsewhere, lines are written to standard error. If there are many runs, a
         notebook groups similar ones, a terminal shows the most urgent ones and counts the others, and lines have only
         the counts. The runs are watched as in `watch_many`: showing them costs the service nothing.
-        An interrupt, such as the stop button of a notebook, does not affect the runs, and the table says so.
+        An interrupt, such as the stop button of a notebook, does not affect the runs, and the table says so. A notebook
+        does not show the returned statuses below the table if the call is the last expression of a cell.
 
         Args:
-            runs: Runs or rest-uids.
+            runs: Runs or rest-uids, or a mapping from labels to them.
             timeout: Seconds for the whole wait, all runs together. None means no limit.
             interval: Seconds between two rounds. None means ``Config.poll_interval``.
 
         Returns:
-            The final statuses, in the given order. A run that was deleted has ``is_deleted`` True.
+            The final statuses, in the given order: a list, or a dictionary with the labels for a mapping. A run that
+            was deleted has ``is_deleted`` True.
 
         Raises:
             UnknownRun, WaitTimeout, Unauthorized: As in `watch_many`.
         """
-        from ._display.show import show  # most programs show nothing
+        from ._display.show import Statuses, StatusesByLabel, show  # most programs show nothing
 
-        order = _rest_uids(runs)
-        return await show(order, self.watch_many(order, timeout=timeout, interval=interval), self._config.clock)
+        labels = _labels(runs) if isinstance(runs, Mapping) else None
+        order = _rest_uids(runs) if labels is None else list(labels.values())
+        names = {rest_uid: rest_uid for rest_uid in order}
+        for label, rest_uid in (labels or {}).items():
+            names[rest_uid] = label if names[rest_uid] == rest_uid else f"{names[rest_uid]}, {label}"
+        changes = self.watch_many(order, timeout=timeout, interval=interval)
+        final = await show(names, changes, self._config.clock, self._failures.of_failed, lambda: self.outage)
+        if labels is None:
+            return Statuses(order, final)
+        return StatusesByLabel({label: final[rest_uid] for label, rest_uid in labels.items()})
 
     async def delete(self, run: RunLike) -> None:
         """
@@ -649,12 +975,12 @@ class Client:
             UnknownRun: There is no such run.
             UnknownOutput: The run has no such key-output, or not yet, or no such file in it. ``known`` names those
                 that exist.
-            DecodeError: The reply is not a file, but for example the web page of a proxy.
+            DecodeError: The response is not a file, but for example the web page of a proxy.
 
         Source: ``GET instances/{id}/outputs/{name}`` of the runtime service, which reads the whole output into memory:
         one of gigabytes is likely to time out.
         """
-        return await read_output(self.instances, _rest_uid(run), name, path)
+        return await _results.outputs.read_output(self.instances, _rest_uid(run), name, path)
 
     async def properties(
         self, run: RunLike | Iterable[RunLike], names: Iterable[str] | None = None, *, strict: bool = False
@@ -678,7 +1004,8 @@ class Client:
         Raises:
             NotReady: The run is not over, or not known to be.
             NoProperties: The run is over and measured none, because its experiment measures none or because it
-                failed.
+                failed. If the run succeeded, the message names the property that could not be extracted, and why, from
+                the logs of the first five such runs.
             UnknownProperty: The run measured properties, but not all of ``names``. ``known`` has those it measured.
                 For several runs it is raised if all that have properties lack the same name.
             UnknownRun: There is no such run, and the datastore has no properties of it.
@@ -686,10 +1013,15 @@ class Client:
         Source: ``GET instances/{id}/properties`` of the runtime service, and ``POST documents/api/v1.0/query`` of the
         datastore.
         """
-        reader = properties.PropertiesReader(self.instances, self.datastore, properties.requested_columns(names))
+        columns = _results.properties.requested_columns(names)
+        reader = _results.properties.PropertiesReader(self.instances, self.datastore, columns, self._redacted_log)
         if _is_one_run(run):
             return await reader.of_run(_rest_uid(run))
         return await reader.of_runs(list(dict.fromkeys(_rest_uids(run))), strict=strict)
+
+    async def _redacted_log(self, rest_uid: str) -> str:
+        """Return the log of a run without the credentials of this client, for messages."""
+        return redact(await self.log(rest_uid), self._session.secrets())
 
     async def download_outputs(
         self,
@@ -727,7 +1059,7 @@ class Client:
         """
         chosen = [names] if isinstance(names, str) else names if names is None else list(names)
         found = await self._downloads.outputs(_rest_uid(run), Path(to), chosen, unpack=unpack)
-        return raise_if_strict(found, strict=strict)
+        return _results.downloads.raise_if_strict(found, strict=strict)
 
     async def download_files(
         self,
@@ -772,7 +1104,7 @@ class Client:
         Source: ``POST files/api/v1.1`` and ``GET experiment/download`` of the gateway.
         """
         found = await self._downloads.files(_rest_uid_or_uri(run), Path(to), component, stage, filename)
-        return raise_if_strict(found, strict=strict)
+        return _results.downloads.raise_if_strict(found, strict=strict)
 
     async def download_component(
         self, run: RunLike, stage: int, component: str, to: str | os.PathLike[str], *, strict: bool = False
@@ -799,7 +1131,7 @@ class Client:
 
         Source: ``GET experiment/download`` of the gateway.
         """
-        return raise_if_strict(
+        return _results.downloads.raise_if_strict(
             await self._downloads.component(_rest_uid_or_uri(run), stage, component, Path(to)), strict=strict
         )
 
@@ -826,7 +1158,7 @@ class Client:
     async def csv(
         self,
         run: RunLike,
-        filename: str = tables.CSV_FILES,
+        filename: str = CSV_FILES,
         *,
         component: str | None = None,
         stage: int | None = None,
@@ -854,7 +1186,9 @@ class Client:
 
         Source: ``POST files/api/v1.1`` of the gateway.
         """
-        return await tables.csv(self._downloads, self.datastore, _rest_uid_or_uri(run), filename, component, stage)
+        return await _results.tables.csv(
+            self._downloads, self.datastore, _rest_uid_or_uri(run), filename, component, stage
+        )
 
     async def stdout(self, run: RunLike, component: str | None = None, *, stage: int | None = None) -> dict[str, str]:
         """
@@ -876,7 +1210,52 @@ class Client:
 
         Source: ``POST files/api/v1.1`` of the gateway.
         """
-        return await tables.stdout(self._downloads, self.datastore, _rest_uid_or_uri(run), component, stage)
+        return await _results.tables.written(
+            self._downloads, self.datastore, _rest_uid_or_uri(run), component, stage, _results.tables.STDOUT_FILE
+        )
+
+    async def stderr(self, run: RunLike, component: str | None = None, *, stage: int | None = None) -> dict[str, str]:
+        """
+        Return the standard error of components that are over: reference (``stage0.Compute``) -> text, by stage.
+
+        It is that of the last task of each component, and "" if the task wrote none. On Kubernetes, `stdout` has what
+        a task wrote to either.
+
+        Args:
+            run, component, stage: As in `stdout`.
+
+        Raises:
+            NotFound, NotReady, UnknownRun, St4sdError: As in `stdout`.
+
+        Source: ``POST files/api/v1.1`` of the gateway.
+        """
+        return await _results.tables.written(
+            self._downloads, self.datastore, _rest_uid_or_uri(run), component, stage, _results.tables.STDERR_FILE
+        )
+
+    async def failure(self, run: RunLike, *, timeout: float = FAILURE_TIMEOUT) -> Failure | None:
+        """
+        Return why a run failed: its failed components, with the last lines of what they wrote.
+
+        They are read from the files of the run, usually before its documents are in the datastore. If no component
+        failed, the failure has the end of the orchestrator's log. Of a run that failed at set-up no file is served:
+        the failure has its error description only, and its ``note`` says so. So it does if a file cannot be fetched.
+
+        Args:
+            run: The run. It may be going on: a component may have failed already.
+            timeout: Seconds after which the failure is returned without what is missing. The request for the status,
+                which comes first, is retried like any other.
+
+        Returns:
+            The failure. None means that the run has not failed.
+
+        Raises:
+            UnknownRun: There is no such run, and the datastore has no final status of it.
+
+        Source: ``output/status_details.json``, ``out.stderr`` and ``out.stdout`` of components, and
+        ``output/experiment.log`` in the directory of the run, by ``POST files/api/v1.1`` of the gateway.
+        """
+        return await self._failures.of_run(_rest_uid(run), timeout)
 
     async def log(self, run: RunLike) -> str:
         """
@@ -890,7 +1269,7 @@ class Client:
 
         Source: ``output/experiment.log`` in the directory of the run.
         """
-        return await tables.log(self._downloads, _rest_uid_or_uri(run))
+        return await _results.tables.log(self._downloads, _rest_uid_or_uri(run))
 
     async def status_report(self, run: RunLike) -> StatusReport:
         """
@@ -903,7 +1282,7 @@ class Client:
 
         Source: ``output/status_details.json`` in the directory of the run.
         """
-        return await tables.status_report(self._downloads, _rest_uid_or_uri(run))
+        return await _results.tables.status_report(self._downloads, _rest_uid_or_uri(run))
 
     async def fetch_s3_outputs(
         self,
@@ -941,10 +1320,10 @@ class Client:
 
         Source: ``OutputToS3`` of st4sd-runtime-core, which uploads at the end of each stage.
         """
-        found = await staging.fetch_outputs(
+        found = await _results.staging.fetch_outputs(
             _rest_uid(run), Path(to), store, self.instances, self._config, names=names, allow_http=allow_http
         )
-        return raise_if_strict(found, strict=strict)
+        return _results.downloads.raise_if_strict(found, strict=strict)
 
     # Other registries and services
 
@@ -963,12 +1342,12 @@ class Client:
             identifier: ``name`` (which means ``name:latest``), ``name:tag`` or ``name@digest``. None means the
                 experiment of the page at the address.
             allow_http: Allow an unencrypted connection to a registry on another machine, where others can change the
-                reply.
+                response.
 
         Raises:
-            UnknownExperiment: The registry has no such experiment. The global one repeats that answer for 10 minutes.
+            UnknownExperiment: The registry has no such experiment. The global one repeats that response for 10 minutes.
             Unauthorized: The registry is private: pass a client of it as the source.
-            DecodeError: The address is not that of a registry, the reply is not an experiment, or it is another one:
+            DecodeError: The address is not that of a registry, the response is not an experiment, or it is another one:
                 the name differs, or the digest if ``name@digest`` was requested.
             ValueError: The address is invalid, or plain http without ``allow_http``, or there is no identifier.
 
@@ -1029,7 +1408,7 @@ class Client:
         service: str | None = None,
     ) -> Any:
         """
-        Send a custom request, for an endpoint without a method in this library, and return the JSON reply.
+        Send a custom request, for an endpoint without a method in this library, and return the JSON response.
 
         Credentials, limits, errors and retries are those of all other requests. GET, PUT and DELETE may be repeated; a
         POST that may have arrived is never repeated. Fields named as passwords, keys or environments are masked in
@@ -1046,7 +1425,7 @@ class Client:
         Raises:
             UnknownService: The deployment has no such service.
             OutcomeUnknown: A POST may or may not have been carried out.
-            DecodeError: The reply is not JSON.
+            DecodeError: The response is not JSON.
             ValueError: The method or the path is invalid. Nothing was sent.
         """
         services = {} if service is None else await self._session.services()
@@ -1058,9 +1437,49 @@ def downloads_of(client: Client) -> Downloads:
     return client._downloads
 
 
+async def reasons_of(client: Client, last: Mapping[str, Status]) -> dict[str, Failure]:
+    """
+    Return why runs failed, by rest-uid, of the first five that did; for the command line. Never raises.
+
+    Args:
+        client: The client.
+        last: rest-uid -> last status.
+    """
+    return await client._failures.of_failed(last)
+
+
 def _registry(source: str | Client | Registry) -> str | Registry:
     """Return a client as a registry to import from. The blocking client passes a registry itself."""
     return Registry(source.url, source.experiments) if isinstance(source, Client) else source
+
+
+def _unpickled(
+    cls: type[Client], url: str, sources: tuple[Secret | None, Secret | None] | None, config: Config
+) -> Client:
+    """
+    Return a client as it arrives in another process.
+
+    Args:
+        cls: Its class.
+        url: Its deployment.
+        sources: The sources of the API key and the auth-token. None means the environment of this process.
+        config: Its settings.
+
+    Raises:
+        ConfigError: The environment names another deployment, or none.
+    """
+    if sources is not None:
+        return cls(url, api_key=sources[0], auth_token=sources[1], config=config)
+    client = cls.from_env(config=config)
+    if client.url != url:
+        # The credentials here are those of another deployment.
+        raise ConfigError(f"a client of {url} was made from the environment, but {URL_VARIABLE} is {client.url} here")
+    return client
+
+
+def _bound(run: object, client: Client) -> Run:
+    """Return the handle on a run; a new one if it is given as a text or without a client."""
+    return run if isinstance(run, Run) and run.is_bound else Run(_rest_uid(run), client)
 
 
 def _is_one_run(run: object) -> bool:
@@ -1082,6 +1501,14 @@ def _rest_uid(run: object) -> str:
 def _rest_uids(runs: object) -> list[str]:
     """Return the rest-uids of several runs; raise as `_rest_uid`."""
     return [_rest_uid(run) for run in _each(runs)]
+
+
+def _labels(runs: Mapping[Any, object]) -> dict[str, str]:
+    """Return label -> rest-uid; raise TypeError for a label that is not a text, otherwise raise as `_rest_uid`."""
+    for label in runs:
+        if not isinstance(label, str):
+            raise TypeError(f"the label of a run must be a string, not {label!r}")
+    return {label: _rest_uid(run) for label, run in runs.items()}
 
 
 def _rest_uid_or_uri(run: object) -> str:

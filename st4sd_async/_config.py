@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import inspect
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from math import inf
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ._errors import ConfigError
 from ._util.clock import Clock, SystemClock
 from ._util.field_docs import document_fields
 from ._util.progress import Progress
+from ._util.redact import REDACTED
+from ._util.request_events import RequestEvent, ResponseEvent, RetryEvent
 
 if TYPE_CHECKING:
     import ssl
 
 CONCURRENCY = 8
-"""Requests in flight: the service answers about 100 a second, however many there are."""
+"""Requests in flight: the service completes about 100 a second, however many there are."""
 DOWNLOADS = 4
 """Downloads at once: each keeps a thread of the service busy until its body is ready."""
 TIMEOUT_SECONDS = 20.0
@@ -34,6 +38,75 @@ URL_VARIABLE, API_KEY_VARIABLE, AUTH_TOKEN_VARIABLE = "ST4SD_URL", "ST4SD_API_KE
 CA_FILE_VARIABLE = "ST4SD_CA_FILE"
 """Environment variables that `Client.from_env` reads."""
 
+OWN_HEADERS = {
+    **dict.fromkeys(("authorization", "cookie"), "give api_key or auth_token instead"),
+    **dict.fromkeys(("accept", "accept-encoding", "content-type", "user-agent"), "the client sets it"),
+    **dict.fromkeys(("connection", "content-length", "host", "te", "transfer-encoding"), "the client sets it"),
+}
+"""Names that ``Config.headers`` must not contain, in lower case, and why."""
+_HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+
+
+class Transport(Protocol):
+    """Sends the requests of a client: any `httpx.AsyncBaseTransport`."""
+
+    async def handle_async_request(self, request: Any, /) -> Any:
+        """Send an `httpx.Request` and return the `httpx.Response`."""
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+
+
+class Headers(Mapping[str, str]):
+    """
+    Additional headers of requests. Their values may be secret, so they are in no repr and no pickle.
+
+    Args:
+        headers: Values by name. Two names must not differ in case only.
+
+    Raises:
+        ConfigError: A header is invalid, or one that the client sets. The message has no value.
+    """
+
+    def __init__(self, headers: Mapping[str, str]) -> None:
+        if not isinstance(headers, Mapping):
+            raise ConfigError(f"headers must be a mapping of names to values, not {type(headers).__name__}")
+        self._values = dict(headers)
+        for name, value in self._values.items():
+            if not isinstance(name, str) or not _HEADER_NAME.fullmatch(name):
+                raise ConfigError(f"headers must have valid names, not {name!r}")
+            if reason := OWN_HEADERS.get(name.lower()):
+                raise ConfigError(f"headers must not contain {name!r}: {reason}")
+            if not isinstance(value, str) or not value.isascii() or not value.isprintable() or value != value.strip():
+                raise ConfigError(f"the value of the header {name!r} must be a string of printable ASCII characters")
+        if len({name.lower() for name in self._values}) < len(self._values):
+            raise ConfigError(f"headers must have different names, not {sorted(self._values)}")
+
+    def __getitem__(self, name: str) -> str:
+        return self._values[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __repr__(self) -> str:
+        return repr(dict.fromkeys(self._values, REDACTED))
+
+    def __copy__(self) -> Headers:
+        return self
+
+    def __deepcopy__(self, _: object) -> Headers:
+        return self
+
+    def __reduce__(self) -> tuple[type[Headers], tuple[dict[str, str]]]:
+        if not self._values:
+            return Headers, ({},)
+        raise TypeError(
+            "Config.headers may contain secrets, so they cannot be pickled: create the client in the other process"
+        )
+
 
 @document_fields
 @dataclass(frozen=True, kw_only=True)
@@ -41,14 +114,14 @@ class RetryPolicy:
     """
     How long and how often a request is retried; both limits apply.
 
-    RetryPolicy()               for up to 120 s, any number of attempts: outlasts a service that restarts for 60 s
-    RetryPolicy(total=10)       for up to 10 s
-    RetryPolicy(attempts=1)     never retry
-    RetryPolicy(first_wait=1)   the first pause is at most 1 s, each next one at most twice as long
+        RetryPolicy()               for up to 120 s, any number of attempts: outlasts a service that restarts for 60 s
+        RetryPolicy(total=10)       for up to 10 s
+        RetryPolicy(attempts=1)     never retry
+        RetryPolicy(first_wait=1)   the first pause is at most 1 s, each next one at most twice as long
 
-    A host whose name does not resolve, or that never answered and is silent, is retried for 10 s only. A response that
-    is cut short is requested up to 5 times. After 5 s of waiting there is one warning in the log for all waiting calls,
-    and ``Config.progress`` is called.
+    A host whose name does not resolve, or that never responded and is silent, is retried for 10 s only. A response that
+    is cut short is requested up to 5 times. What calls wait for is in `Client.outage`, in the log and in
+    ``Config.progress``.
     """
 
     attempts: int | None = None
@@ -79,9 +152,9 @@ class Config:
     """
     Settings of a client; all have defaults that suit most deployments.
 
-    Config(verify="ca.pem")               trust this certificate authority
-    Config(timeout=5)                     abandon a request after 5 s of silence Config(concurrency=2, poll_interval=30)
-    reduce the load on a busy service
+        Config(verify="ca.pem")                     trust this certificate authority
+        Config(timeout=5)                           abandon a request after 5 s of silence
+        Config(concurrency=2, poll_interval=30)     reduce the load on a busy service
     """
 
     concurrency: int = CONCURRENCY
@@ -93,7 +166,8 @@ class Config:
     the download of a file any time. If this is the default, pushes and downloads get 60 s."""
     max_body_bytes: int = MAX_BODY_BYTES
     """Longest response body in bytes that is read into memory, at least 1: JSON, error messages, and what
-    `Client.output` returns. A longer one is a `DecodeError`. Downloads to files are not limited."""
+    `Client.output` returns. A longer one is a `DecodeError`. Downloads to files are not limited, and watches and
+    batches read a list of instances up to 1 GiB, of which they keep only what they need."""
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     """How long requests are retried, if that is safe. The default outlasts a service that restarts."""
     poll_interval: float | None = None
@@ -111,11 +185,26 @@ class Config:
     which lets others read your credentials."""
     trusted_hosts: tuple[str, ...] = ()
     """Other hosts that may receive the credentials: ``name``, ``name:port`` or ``[::1]:port``."""
+    headers: Mapping[str, str] = field(default_factory=dict, hash=False)
+    """Additional headers of requests, by name. They are sent only where credentials are sent, and no log, message, repr
+    or pickle contains their values."""
+    transport: Callable[[], Transport] | None = None
+    """Returns the `httpx.AsyncBaseTransport` that sends the requests. It is called in the event loop when the client is
+    opened. None means our own transport. With another one, proxies and ``verify`` are settings of that transport. Files
+    in buckets are not transferred through it."""
+    on_request: Callable[[RequestEvent], object] | None = None
+    """Called before each request with a `RequestEvent`. The three hooks are plain functions, called in the event loop,
+    where they must not block. If one raises, the error is logged, and the request continues. None means no hook."""
+    on_response: Callable[[ResponseEvent], object] | None = None
+    """Called after each request with a `ResponseEvent`, even if there was no response."""
+    on_retry: Callable[[RetryEvent], object] | None = None
+    """Called with a `RetryEvent` before a call pauses and sends its request again. A watch that polls again after a
+    failure is not a retry."""
     validate: bool = True
     """Whether entering the client checks the login with one request."""
     progress: Progress | None = field(default=None, compare=False)
-    """Called with the progress of downloads, waits and batches, and of waiting for a service that is down. Pass a
-    `ProgressBars`, for example. None means no reports."""
+    """Called with the progress of downloads, waits and batches, and every second while a service does not respond. Pass
+    a `ProgressBars`, for example. None means no reports."""
     clock: Clock = field(default_factory=SystemClock, repr=False, compare=False)
     """Source of time; tests replace it."""
 
@@ -132,6 +221,9 @@ class Config:
         if isinstance(self.trusted_hosts, str):
             raise ConfigError(f"trusted_hosts must be a sequence of hosts, not the text {self.trusted_hosts!r}")
         object.__setattr__(self, "trusted_hosts", tuple(self.trusted_hosts))
+        object.__setattr__(self, "headers", Headers(self.headers))
+        for name in ("transport", "on_request", "on_response", "on_retry"):
+            _check_function(name, getattr(self, name))
 
 
 def _check_seconds(name: str, value: object, *, allow_zero: bool = True, allow_infinite: bool = False) -> None:
@@ -140,6 +232,27 @@ def _check_seconds(name: str, value: object, *, allow_zero: bool = True, allow_i
     if is_number and 0 <= value <= inf and (allow_zero or value != 0) and (allow_infinite or value != inf):  # type: ignore[operator]
         return
     raise ConfigError(f"{name} must be a number of seconds{'' if allow_zero else ' above 0'}, not {value!r}")
+
+
+def portable(config: Config) -> Config:
+    """
+    Return the settings for another process: without the hooks and the display of progress, which stay in this one.
+
+    Raises:
+        TypeError: A setting cannot be pickled.
+    """
+    if not isinstance(config.verify, bool | str | Path):
+        raise TypeError("a client with an ssl.SSLContext cannot be pickled: give the path of a CA file as verify")
+    return replace(config, progress=None, on_request=None, on_response=None, on_retry=None)
+
+
+def _check_function(name: str, value: object) -> None:
+    """Raise `ConfigError` unless a setting is a plain function or None."""
+    if value is not None and not callable(value):
+        advice = ": pass a function that returns it, such as lambda: transport" if hasattr(value, "aclose") else ""
+        raise ConfigError(f"{name} must be a function or None, not {value!r}{advice}")
+    if inspect.iscoroutinefunction(value):
+        raise ConfigError(f"{name} must be a plain function, not an async one: {value!r}")
 
 
 def from_environment(

@@ -47,7 +47,6 @@ No error holds a credential, a request body or an exception of the HTTP engine. 
 
 from __future__ import annotations
 
-import pickle
 import re
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
@@ -59,7 +58,7 @@ from ._util.field_docs import document_fields
 from ._util.printable import LAYOUT, MAX_MESSAGE_LENGTH, one_line, printable, shorten
 
 if TYPE_CHECKING:
-    from .models import Status
+    from .models import Failure, Status
     from .models.requirements import Requirement
 
 E = TypeVar("E", bound="St4sdError")
@@ -75,6 +74,9 @@ class Problem(NamedTuple):
     """The problem, and how to fix it."""
 
 
+MAX_REQUEST_LENGTH = 200
+"""Characters of the request at the end of a message."""
+
 NOT_ACCEPTED = "the experiment does not accept it"
 """Problem of an entry that the experiment does not have."""
 VALUE_NOT_ACCEPTED = "the experiment does not accept this value"
@@ -82,6 +84,9 @@ VALUE_NOT_ACCEPTED = "the experiment does not accept this value"
 
 _PYDANTIC_ERROR = re.compile(r"^(?:\d+ validation errors? for .*|(\S.*))\n  (\S.*?)(?: \[type=.*)?$", re.MULTILINE)
 """Location and message in the text of a pydantic `ValidationError`, which the services copy into their responses."""
+
+_GIT_WORDS = re.compile(r"git-stderr: (?:Cloning into '[^'\n]*'\.\.\.\n)?((?s:.+?))\s*(?:git-stdout:|$)")
+"""What git printed, in the runtime service's message about a package that cannot be cloned."""
 
 # Messages of the runtime service that name the refused entry in prose only: (entry, pattern, problem).
 # The atomic groups keep matching linear in the length of the message.
@@ -145,6 +150,33 @@ def join_problems(problems: Iterable[Problem]) -> str:
     return "; ".join(": ".join(filter(None, problem)) for problem in problems)
 
 
+def _message_with_request(explanation: str, request: str, advice: str = "") -> str:
+    """
+    Return a message about a request.
+
+    Args:
+        explanation: What failed, and why. It is shortened.
+        request: The method and the URL. They come last. "" means that nothing was sent.
+        advice: What to do next. It is not shortened. "" means that it is unknown.
+    """
+    request = f" ({shorten(request, MAX_REQUEST_LENGTH)})" if request else ""
+    explanation = shorten(explanation, MAX_MESSAGE_LENGTH - len(request)).rstrip(".")
+    return "; ".join(filter(None, (explanation, advice))) + request
+
+
+_REQUEST = re.compile(r" \([A-Z]+ https?://[^()]*\)$")
+"""The request at the end of a message."""
+
+
+def plain_message(error: Exception) -> str:
+    """Return the message of an error without the advice of its class and the request, for readers of a report."""
+    text = _REQUEST.sub("", str(error))
+    for cls in type(error).__mro__:
+        if advice := cls.__dict__.get("advice"):
+            text = text.replace(f"; {advice}", "")
+    return text
+
+
 def _first(detail: Mapping[str, Any], *keys: str) -> str:
     return next((str(detail[key]) for key in keys if detail.get(key)), "")
 
@@ -198,6 +230,8 @@ def _restored(cls: type[E], arguments: tuple[object, ...]) -> E:
 
 def _picklable(value: object) -> object:
     """Return the value, or its `repr` if it cannot be pickled."""
+    import pickle  # lazily: only errors that are pickled need it
+
     try:
         pickle.dumps(value)
     except Exception:  # each type raises its own
@@ -217,8 +251,10 @@ class TransportError(St4sdError):
     """Whether any further attempt would fail in the same way, as with an untrusted certificate."""
 
     def __init__(self, method: str, url: str, reason: str, *, sent: bool | None = None) -> None:
-        self.method, self.url = method, url
-        """HTTP method and URL of the request."""
+        self.method: str = method
+        """HTTP method of the request."""
+        self.url: str = url
+        """URL of the request."""
         self.reason = reason
         """The cause, as reported by the network."""
         self.sent = sent
@@ -233,8 +269,8 @@ class TransportError(St4sdError):
         return f"{self.method} {self.url}"
 
     def _text(self) -> str:
-        tries = f" (attempt {self.attempts})" if self.attempts > 1 else ""
-        return shorten(f"{self.request} {self.situation}{tries}: {self.reason}")
+        tries = f", attempt {self.attempts}" if self.attempts > 1 else ""
+        return _message_with_request(f"{self.situation}: {self.reason}", f"{self.request}{tries}")
 
 
 class ConnectFailed(TransportError):
@@ -263,7 +299,7 @@ class CredentialUnavailable(TransportError, ConfigError):
     ``__cause__`` is the provider's exception, unless that quotes a credential.
     """
 
-    situation = "was not sent because a credential is unavailable"
+    situation = "the request was not sent because a credential is unavailable"
 
     def __init__(self, method: str, url: str, reason: str, *, permanent: bool = False) -> None:
         super().__init__(method, url, reason, sent=False)
@@ -273,7 +309,7 @@ class CredentialUnavailable(TransportError, ConfigError):
 class RequestTimeout(TransportError):
     """The service was silent for longer than ``Config.timeout``; the request may have arrived."""
 
-    situation = "got no answer in time"
+    situation = "got no response in time"
 
 
 class ConnectionLost(TransportError):
@@ -287,9 +323,7 @@ class ConnectionLost(TransportError):
 class APIError(St4sdError):
     """The service, or the proxy in front of it, refused the request."""
 
-    situation = "was refused with {}"
-    """Describes the outcome in the message, with a placeholder for the HTTP status."""
-    advice = ""
+    advice: str = ""
     """What to do next, "" if unknown."""
 
     def __init__(
@@ -306,9 +340,11 @@ class APIError(St4sdError):
         """The server's message."""
         self.status = status
         """HTTP status. None means that this library refused the request and sent nothing."""
-        self.method, self.url = method, url
-        """HTTP method and URL of the request."""
-        self.detail = dict(detail or {})
+        self.method: str = method
+        """HTTP method of the request."""
+        self.url: str = url
+        """URL of the request."""
+        self.detail: dict[str, Any] = dict(detail or {})
         """The JSON body of the response. Empty if it had none."""
         self.retry_after = retry_after
         """Seconds that the server asked to wait. None means that it did not ask."""
@@ -317,8 +353,12 @@ class APIError(St4sdError):
         super().__init__(message)
 
     def _text(self) -> str:
-        tried = f"{self.method} {self.url} {self.situation.format(self.status)}: " if self.status else ""
-        return "; ".join(part for part in (shorten(f"{tried}{self.message}").rstrip("."), self.advice) if part)
+        request = f"{self.method} {self.url} was refused with {self.status}" if self.status else ""
+        return _message_with_request(self._explanation(), request, self.advice)
+
+    def _explanation(self) -> str:
+        """Return what failed, and why."""
+        return self.message
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({str(self)!r})"
@@ -336,7 +376,7 @@ class Unauthorized(APIError):
 class NotFound(APIError):
     """The service does not know the requested object."""
 
-    default_message = "the service does not know it"
+    default_message = "the service has no such object"
     """Message to use if that of the server is missing or misleading."""
 
 
@@ -355,8 +395,7 @@ class UnknownExperiment(NotFound):
 class UnknownRun(NotFound):
     """No instance has this rest-uid: it never existed, or was deleted."""
 
-    situation = "found no such run ({})"
-    default_message = "it was deleted, or never existed"
+    default_message = "there is no such run: it was deleted, or never existed"
     advice = "list the existing ones with client.instances.list()"
 
     @property
@@ -397,7 +436,7 @@ class UnknownRuntimePolicy(NotFound):
     """
     The service has no runtime policy of this name; nothing was started.
 
-    Current services answer 500 instead, which leaves the outcome of the start open: `StartOutcomeUnknown`.
+    Current services respond with 500 instead, which leaves the outcome of the start open: `StartOutcomeUnknown`.
     """
 
     @property
@@ -478,6 +517,10 @@ class BadRequest(APIError):
 class InvalidPackage(BadRequest):
     """The definition of the experiment, or the package that it points to, is invalid."""
 
+    def _explanation(self) -> str:
+        words = _GIT_WORDS.search(self.message)
+        return self.message if words is None else f"{' '.join(words[1].split())}: {self.message}"
+
     @property
     def reason(self) -> str:
         """The service's explanation, with line breaks; "" if it is in `message`."""
@@ -522,7 +565,7 @@ class MissingRequirements(InvalidPackage):
 class DigestMismatch(InvalidPackage):
     """The content of an imported experiment does not have the requested digest. The import was undone."""
 
-    advice = (
+    advice: str = (
         "its branch may have moved, or the registry is not trustworthy: inspect it with client.fetch_experiment(...)"
     )
     expected: str = ""
@@ -588,10 +631,10 @@ class PayloadTooLarge(InvalidPayload):
 class InvalidFlowIR(InvalidPayload):
     """The definition of a lambda experiment is invalid; nothing was started."""
 
-    advice = ""
+    advice: str = ""
 
-    def _text(self) -> str:
-        return shorten(": ".join(filter(None, (super()._text(), _first(self.detail, "flowirErrors")))))
+    def _explanation(self) -> str:
+        return ": ".join(filter(None, (self.message.rstrip("."), _first(self.detail, "flowirErrors"))))
 
     @property
     def errors(self) -> str:
@@ -614,9 +657,9 @@ class InaccessibleRegistries(InvalidPayload):
 class InvalidDefinition(BadRequest):
     """A definition that was sent is invalid."""
 
-    def _text(self) -> str:
+    def _explanation(self) -> str:
         more = join_problems(problem for problem in self.problems if problem.what not in self.message)
-        return shorten(": ".join(filter(None, (super()._text(), more))))
+        return ": ".join(filter(None, (self.message.rstrip("."), more)))
 
     @property
     def problems(self) -> tuple[Problem, ...]:
@@ -697,20 +740,22 @@ class DecodeError(St4sdError):
     """A successful response has unexpected content."""
 
     def __init__(self, method: str, url: str, problem: str, *, path: str = "", body: str = "") -> None:
-        self.method, self.url = method, url
-        """HTTP method and URL of the request."""
+        self.method: str = method
+        """HTTP method of the request."""
+        self.url: str = url
+        """URL of the request."""
         self.path = path
         """The first invalid field, "" if the whole body is invalid."""
-        self.body = shorten(body)
+        self.body: str = shorten(body)
         """The beginning of the body, at most 500 characters."""
         where, shown = f" at {path!r}" if path else "", f": {self.body!r}" if self.body else ""
-        super().__init__(shorten(f"{method} {url} was answered with {problem}{where}{shown}"))
+        super().__init__(_message_with_request(f"got {problem}{where}{shown}", f"{method} {url}"))
 
 
 class DownloadError(St4sdError):
     """A file is incomplete, or could not be stored; no partial file was left under its name."""
 
-    advice = "check that there is enough space and no other file of this name, then download it again"
+    advice: str = "check that there is enough space and no other file of this name, then download it again"
     """What to do next."""
 
     def __init__(self, path: str, problem: str, *, received: int = 0, advice: str | None = None) -> None:
@@ -750,7 +795,7 @@ class S3Error(St4sdError):
 class OutcomeUnknown(St4sdError):
     """The request may or may not have been carried out; it was not retried, because that could do it twice."""
 
-    advice = "check whether it exists before you try again"
+    advice: str = "check whether it exists before you try again"
     """What to do next."""
 
     def __init__(self, what: str, reason: str) -> None:
@@ -763,18 +808,23 @@ class OutcomeUnknown(St4sdError):
 class StartOutcomeUnknown(OutcomeUnknown):
     """An instance may or may not have been started; the start was not retried."""
 
-    advice = (
+    advice: str = (
         "search for it in client.instances.list() before you start it again; "
         "once it runs, its status.meta.user_metadata there is the metadata you gave it"
     )
     key: str | None = None
-    """Key of the launch in its batch. None means that the start was not part of a batch."""
+    """Key of the launch in its batch, or of the start. None means that it had none."""
     candidates: tuple[str, ...] = ()
     """rest-uids of instances that may be the one that was started, if they were searched for."""
 
-    def __init__(self, what: str, reason: str, *, key: str | None = None, candidates: Iterable[str] = ()) -> None:
+    def __init__(
+        self, what: str, reason: str, *, key: str | None = None, candidates: Iterable[str] = (), advice: str = ""
+    ) -> None:
         if key is not None:
             self.key, self.candidates = key, tuple(candidates)
+        if advice:
+            self.advice = advice
+        elif key is not None:
             named, quoted_key = shorten(" or ".join(map(repr, self.candidates)), 100), repr(key[:40])
             idle = f"it may be {named}: delete those that executed nothing and run again; " if named else ""
             yours = "you know which one is its run" if named else "you know its run"
@@ -786,7 +836,7 @@ class StartOutcomeUnknown(OutcomeUnknown):
 class JournalError(St4sdError):
     """The journal of a batch is unusable, or contradicts the call; so nothing was sent."""
 
-    advice = ""
+    advice: str = ""
     """What to do next, "" if unknown."""
 
     def __init__(self, problem: str, advice: str = "") -> None:
@@ -829,13 +879,25 @@ class MissingCredentials(St4sdError):
 class RunFailed(St4sdError):
     """A run ended without success."""
 
-    def __init__(self, failures: Mapping[str, Status]) -> None:
-        self.failures = dict(failures)
+    advice: str = "`await client.failure(rest_uid)` has the last lines of its logs"
+    """What to do next."""
+
+    def __init__(self, failures: Mapping[str, Status], reasons: Mapping[str, Failure] | None = None) -> None:
+        self.failures: dict[str, Status] = dict(failures)
         """rest-uid -> final status, of each run that did not succeed."""
-        self.status = next(iter(self.failures.values()))
+        self.status: Status = next(iter(self.failures.values()))
         """Final status of the first of them."""
-        runs = "; ".join(f"{run}: {status}" for run, status in self.failures.items())
-        super().__init__(shorten(f"{len(self.failures)} run(s) did not succeed: {runs}"))
+        self.reasons: dict[str, Failure] = dict(reasons or {})
+        """rest-uid -> why it failed, of the first five runs; those whose reason was not fetched are missing."""
+        from ._render.cards import counted
+
+        runs = "; ".join(f"{run}: {self._reason(run)}" for run in self.failures)
+        count = counted(len(self.failures), "run")
+        summary = shorten(f"{count} did not succeed: {runs}", MAX_MESSAGE_LENGTH - 100)
+        super().__init__(f"{summary}; {self.advice}")
+
+    def _reason(self, run: str) -> str:
+        return self.reasons[run].gist if run in self.reasons else str(self.failures[run])
 
 
 class RunDeleted(St4sdError):
@@ -855,7 +917,7 @@ class WaitTimeout(St4sdError, TimeoutError):
     def __init__(self, timeout: float, last_statuses: Mapping[str, Status]) -> None:
         self.timeout = timeout
         """Seconds waited."""
-        self.last_statuses = dict(last_statuses)
+        self.last_statuses: dict[str, Status] = dict(last_statuses)
         """rest-uid -> last status, of each run that has not ended."""
         runs = ", ".join(f"{run} ({status})" for run, status in list(self.last_statuses.items())[:3])
         more = f" and {len(self.last_statuses) - 3} more" if len(self.last_statuses) > 3 else ""

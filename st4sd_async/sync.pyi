@@ -10,7 +10,7 @@ from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, overload
+from typing import Any, Literal, Self, overload
 
 import pydantic
 from matplotlib.axes import Axes
@@ -19,13 +19,20 @@ from st4sd_async._api.datastore import About, Query
 from st4sd_async._api.experiments import Side
 from st4sd_async._api.image_pull_secrets import Password
 from st4sd_async._api.relationships import DslVersion
+from st4sd_async._batch.check import LaunchProblem
+from st4sd_async._batch.item import ItemView
 from st4sd_async._batch.launch import Launch
+from st4sd_async._batch.memory import Memory
+from st4sd_async._batch.runner import StopEvent
+from st4sd_async._batch.state import StateName
 from st4sd_async._client import _Unchanged
 from st4sd_async._config import Config, RetryPolicy
 from st4sd_async._http.credentials import Secret
 from st4sd_async._payload.draft import Draft
+from st4sd_async._payload.options import FileInput
 from st4sd_async._results.staging import Files
 from st4sd_async._results.tables import Table
+from st4sd_async._util.outage import Outage
 from st4sd_async._util.progress import Progress
 from st4sd_async.models import (
     S3,
@@ -35,6 +42,7 @@ from st4sd_async.models import (
     Experiment,
     ExperimentDocument,
     ExperimentList,
+    Failure,
     GeneratedPackage,
     History,
     ImportedExperiment,
@@ -70,6 +78,8 @@ class _Experiments:
     the request.
     """
 
+    def _repr_html_(self) -> str: ...
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None: ...
     def delete(self, identifier: str) -> None:
         """
         Delete an experiment from the registry. Its instances and their files stay.
@@ -86,6 +96,9 @@ class _Experiments:
     def dsl(self, identifier: str) -> dict[str, Any]:
         """
         Return the definition of an experiment in DSL 2.0: ``entrypoint``, ``workflows`` and ``components``.
+
+        The service makes it from FlowIR, unless the experiment is written in DSL. The result cannot always be pushed
+        or validated, for example if a component refers to a program in ``bin/``.
 
         Args:
             identifier: ``name``, ``name:tag`` or ``name@digest``.
@@ -118,7 +131,7 @@ class _Experiments:
             The experiment. Its ``problems`` has what is wrong with it.
 
         Raises:
-            UnknownExperiment: There is no such experiment.
+            UnknownExperiment: There is no such experiment. The list is requested to suggest a similar name.
             InvalidPackage: The experiment is stored in a form that the service no longer understands.
 
         Source: ``GET experiments/{identifier}``.
@@ -144,6 +157,7 @@ class _Experiments:
         Raises:
             UnknownExperiment: There is no such experiment.
             BadRequest: The experiment has only one base package.
+            ServerError: Among others, the value that is overridden is a number, which the service cannot explain.
 
         Source: ``GET experiments/{identifier}/package-inheritance``.
         """
@@ -258,6 +272,8 @@ class _Instances:
     `APIError` if the service cannot be reached or refuses the request.
     """
 
+    def _repr_html_(self) -> str: ...
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None: ...
     def delete(self, rest_uid: str) -> None:
         """
         Stop an instance and delete it. Its files stay. Returns before the instance has stopped.
@@ -289,8 +305,8 @@ class _Instances:
         """
         Return all instances, in no particular order. [] if there are none.
 
-        They come in one reply, about 2 to 5 KB each. The service leaves out instances that it fails to read, and does
-        not look at the cluster: a status in the list never shows waiting or start-up failures. An item that this
+        They come in one response, about 2 to 5 KB each. The service leaves out instances that it fails to read, and
+        does not look at the cluster: a status in the list never shows waiting or start-up failures. An item that this
         library cannot parse, such as one with an invalid id, is left out too, with one WARNING in the log. If no item
         can be parsed, `DecodeError` is raised. Once an instance runs, ``status.meta.user_metadata`` is the
         ``metadata`` that it was started with.
@@ -311,7 +327,7 @@ class _Instances:
             UnknownOutput: There is no such key-output, or not yet, or no such file in it.
             NotAFolder: ``path`` is given, and the key-output is a file.
             OutsideOfFolder: ``path`` leads out of the folder.
-            DecodeError: The reply is not a file, but for example the web page of a proxy.
+            DecodeError: The response is not a file, but for example the web page of a proxy.
 
         Source: ``GET instances/{id}/outputs/{name}``.
         """
@@ -358,7 +374,7 @@ class _Datastore:
     Documents about runs: one of each experiment, of its user metadata, and of each component.
 
     Documents lag 10 to 20 s behind the run, and stay when the run is deleted. A run that failed during set-up never
-    has any. A search returns what matches all its filters, or everything without filters, in one reply.
+    has any. A search returns what matches all its filters, or everything without filters, in one response.
 
     ``instance``, ``component`` and ``filename`` are regular expressions, searched for in the text: ``"Compute"`` also
     finds ``Compute2``, ``"^Compute$"`` does not. ``query`` is any MongoDB filter, in which a text matches exactly.
@@ -369,6 +385,8 @@ class _Datastore:
     contradict each other and for an invalid expression.
     """
 
+    def _repr_html_(self) -> str: ...
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None: ...
     def components(
         self,
         *,
@@ -405,7 +423,7 @@ class _Datastore:
 
         While the run is in progress, this is the current document. Once the run is over or deleted, this is the
         document with its end. If that does not appear within 20 s, as for a run that was killed, it is the last
-        document.
+        document. A wait is reported to ``Config.progress``, such as `ProgressBars`.
 
         Args:
             rest_uid: The run.
@@ -505,6 +523,8 @@ class _Gateways:
     deployment's receives no credentials, unless ``Config.trusted_hosts`` names it.
     """
 
+    def _repr_html_(self) -> str: ...
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None: ...
     def has_component(self, instance: str, stage: int, component: str) -> bool:
         """
         Return whether a component has a working directory at its gateway. False also if the gateway lacks the run.
@@ -550,6 +570,8 @@ class _Relationships:
     the request.
     """
 
+    def _repr_html_(self) -> str: ...
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None: ...
     def delete(self, identifier: str) -> None:
         """
         Delete a relationship. Experiments that were synthesized from it stay.
@@ -616,6 +638,7 @@ class _Relationships:
         Raises:
             InvalidRelationship: The relationship is invalid, an experiment does not exist, or the synthesis would be
                 invalid. ``problems`` has the reasons.
+            ServerError: Among others, the only component of a graph does not exist: the service does not say so.
 
         Source: ``POST relationships/``, which tries the synthesis and takes seconds.
         """
@@ -672,6 +695,8 @@ class _Library:
     `TransportError`, `Unauthorized` or another `APIError` if the service cannot be reached or refuses the request.
     """
 
+    def _repr_html_(self) -> str: ...
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None: ...
     def add(self, graph: Mapping[str, Any]) -> dict[str, Any]:
         """
         Validate a graph and add it.
@@ -743,6 +768,8 @@ class _InternalExperiments:
     the request.
     """
 
+    def _repr_html_(self) -> str: ...
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None: ...
     def push(self, dsl: Mapping[str, Any], package: Mapping[str, Any] | Experiment) -> Experiment:
         """
         Store a DSL, and push a package for it. They replace those of the same name.
@@ -770,6 +797,8 @@ class _Utilities:
     the request.
     """
 
+    def _repr_html_(self) -> str: ...
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None: ...
     def package_for_dsl(
         self, dsl: Mapping[str, Any], template: Mapping[str, Any] | Experiment | None = None
     ) -> GeneratedPackage:
@@ -809,9 +838,11 @@ class _Datasets:
     Datasets: S3 buckets that starts may read from or write to by name, without credentials in the payload.
 
     All methods raise `TransportError`, `Unauthorized` or another `APIError` if the service cannot be reached or refuses
-    the request. A deployment without Datashim answers with `BadRequest`. There is no endpoint that deletes a dataset.
+    the request. A deployment without Datashim responds with `BadRequest`. There is no endpoint that deletes a dataset.
     """
 
+    def _repr_html_(self) -> str: ...
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None: ...
     def create(self, name: str, bucket: S3 | Mapping[str, Any]) -> None:
         """
         Create a dataset for a bucket. It can be used after about 30 s.
@@ -844,6 +875,8 @@ class _ImagePullSecrets:
     that deletes a secret.
     """
 
+    def _repr_html_(self) -> str: ...
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None: ...
     def create(self, name: str, *, server: str, username: str, password: Password) -> None:
         """
         Create an image pull secret.
@@ -902,6 +935,8 @@ class _Deployment:
     the request.
     """
 
+    def _repr_html_(self) -> str: ...
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None: ...
     def service(self, name: str) -> str:
         """
         Return the address of one service.
@@ -952,8 +987,23 @@ class Item:
     """The key that the user gave it."""
     experiment: str
     """Identifier of the experiment."""
-    state: str
-    """Its state: one of the keys of `Batch.counts`."""
+    state: StateName
+    """
+    Its state in one word: one of the keys of `Batch.counts`.
+
+    | word | meaning |
+    |---|---|
+    | ``planned`` | It is not sent yet, or will be sent again. |
+    | ``sending`` | It is being sent. |
+    | ``unknown`` | It may or may not have been started. |
+    | ``refused`` | The service refused it, or it could not be sent. It has no run. |
+    | ``started`` | It has a run that is not over. `Status.state` says what the run does. |
+    | ``succeeded`` | Its run succeeded. |
+    | ``collected`` | Its run succeeded, and its files were downloaded. |
+    | ``failed`` | Its run failed. |
+    | ``stopped`` | A user stopped its run. |
+    | ``deleted`` | Its run was deleted. |
+    """
     attempt: int
     """1, plus 1 for each new attempt by `Batch.retry_failed`."""
     run: Run | None
@@ -968,15 +1018,16 @@ class Item:
     """
     Its error. None means that it has none.
 
-    `RunFailed` or `RunDeleted`: how its run ended. `StartOutcomeUnknown`: it may have been started, and is not sent
-    again before that is settled. An `APIError`: the service refused it. Any other error prevented sending it, watching
-    it or downloading its files.
+    `RunFailed` or `RunDeleted`: how its run ended. The ``reasons`` of `RunFailed` have the failed components, with the
+    last lines of what they wrote, once they were read: see `Batch.failure`. `StartOutcomeUnknown`: it may have been
+    started, and is not sent again before that is resolved. An `APIError`: the service refused it. Any other error
+    prevented sending it, watching it or downloading its files.
     """
     files: tuple[Path, ...]
     """Paths of the downloaded files. Empty if none were downloaded."""
     never_executed: tuple[str, ...]
     """
-    rest-uids of instances that may come from a start of this launch whose answer was lost. They ended or were deleted
+    rest-uids of instances that may come from a start of this launch whose response was lost. They ended or were deleted
     before they executed anything, so you may delete them.
     """
 
@@ -985,31 +1036,95 @@ class Run:
     A handle on one instance: an id and a client, no data. Like `st4sd_async.Run`, with blocking methods.
 
     Runs with the same rest-uid are equal. ``str(run)`` is the rest-uid, from which ``client.run(rest_uid)`` makes the
-    handle again, in this process or another.
+    handle again. A pickled run arrives without its client; ``client.run(run)`` gives it another.
+
+    Attributes:
+        id: The rest-uid.
+        url: Address of the deployment, with a slash at its end.
     """
 
     def _repr_html_(self) -> str: ...
     def _repr_pretty_(self, printer: Any, cycle: bool) -> None: ...
     @property
     def client(self) -> Client:
-        """The client that reaches it."""
+        """
+        The client that sends the requests.
+
+        Raises:
+            St4sdError: The run is unbound.
+        """
 
     def components(self, *, timeout: float = 30.0) -> list[ComponentDocument]:
-        """Return the documents of the components, waiting if they are late: see `Datastore.components_of`."""
+        """
+        Return the documents of the components in the datastore, with their states, directories and files.
+
+        They are 10 to 20 s late: this waits for them.
+
+        Args:
+            timeout: Seconds to wait for documents that are late.
+
+        Raises:
+            NotReady, NotFound, UnknownRun: As in `Datastore.components_of`.
+        """
 
     def csv(self, filename: str = "\\.csv$", *, component: str | None = None, stage: int | None = None) -> list[Table]:
-        """Return the tables that components wrote: see `Client.csv`."""
+        """
+        Return the CSV files that components wrote, each as a DataFrame with the document of its component.
+
+        Args:
+            filename: Regular expression, searched for in the path of a file.
+            component: Regular expression, searched for in the names of components. None means all.
+            stage: Index of the stage. None means all.
+
+        Returns:
+            The tables, ordered by stage and component. [] if no file matches.
+
+        Raises:
+            ImportError: pandas is not installed.
+            NotFound, NotReady, UnknownRun: As in `Client.csv`.
+        """
 
     def delete(self) -> None:
-        """Stop the run and delete it: see `Client.delete`."""
+        """
+        Stop the run and delete it. Its files and its documents in the datastore stay.
+
+        Returns before the run has stopped.
+
+        Raises:
+            UnknownRun: There is no such run, or it was deleted.
+        """
 
     def document(self, *, timeout: float = 30.0) -> ExperimentDocument:
-        """Return the document of the run in the datastore, waiting if it is late: see `Datastore.document`."""
+        """
+        Return the document of the run in the datastore, which outlives the run.
+
+        It is 10 to 20 s late: this waits for it.
+
+        Args:
+            timeout: Seconds to wait for a document that is late.
+
+        Raises:
+            NotReady, NotFound, UnknownRun: As in `Datastore.document`.
+        """
 
     def download_component(
         self, stage: int, component: str, to: str | os.PathLike[str], *, strict: bool = False
     ) -> list[Download | DownloadFailed]:
-        """Download the working directory of a component: see `Client.download_component`."""
+        """
+        Download the whole working directory of a component, all of it or nothing, and return its files.
+
+        Args:
+            stage: Index of the stage.
+            component: Exact name of the component, such as ``"Compute"``.
+            to: Folder for the contents, created if missing. Files of the same names are replaced.
+            strict: Raise the error if it cannot be fetched, instead of returning it.
+
+        Returns:
+            The files, or one `DownloadFailed` for all of them. [] if the directory is empty.
+
+        Raises:
+            NotReady, UnknownRun, DownloadError: As in `Client.download_component`.
+        """
 
     def download_files(
         self,
@@ -1020,7 +1135,25 @@ class Run:
         filename: str | None = None,
         strict: bool = False,
     ) -> list[Download | DownloadFailed]:
-        """Download files of components: see `Client.download_files`."""
+        r"""
+        Download files of components to ``<to>/stages/stage0/Compute/energies.csv``, and return the outcome for each.
+
+        After an interruption, call it again: files that are complete and have not changed are not fetched again.
+
+        Args:
+            to: Folder, created if missing.
+            component: Regular expression, searched for in the names of components. None means all.
+            stage: Index of the stage. None means all.
+            filename: Regular expression, searched for in the path of a file, such as ``r"\.csv$"``. None means all.
+            strict: Raise the first error after everything else was fetched, instead of returning it.
+
+        Returns:
+            The outcomes, ordered by stage and component. [] if no file matches.
+
+        Raises:
+            NotFound: No component matches. The error names the components.
+            NotReady, UnknownRun, DownloadError: As in `Client.download_files`.
+        """
 
     def download_outputs(
         self,
@@ -1030,7 +1163,39 @@ class Run:
         unpack: bool = False,
         strict: bool = False,
     ) -> list[Download | DownloadFailed]:
-        """Download key-outputs: see `Client.download_outputs`."""
+        """
+        Download key-outputs to ``<to>/Energies/energies.csv``, and return the outcome for each.
+
+        After an interruption, call it again: files that are complete and have not changed are not fetched again.
+
+        Args:
+            to: Folder, created if missing.
+            names: Key-outputs. None means all that exist now.
+            unpack: Unpack key-outputs that are folders, instead of keeping the archive.
+            strict: Raise the first error after everything else was fetched, instead of returning it.
+
+        Returns:
+            The outcomes, in the given order; for an unpacked folder, one for each file in it.
+
+        Raises:
+            UnknownRun, DownloadError: As in `Client.download_outputs`.
+        """
+
+    def failure(self, *, timeout: float = 20.0) -> Failure | None:
+        """
+        Return why the run failed: the failed components, with the last lines of what they wrote.
+
+            print(run.failure())
+
+        Args:
+            timeout: Seconds after which the failure is returned without what is missing.
+
+        Returns:
+            The failure. None means that the run has not failed.
+
+        Raises:
+            UnknownRun: There is no such run, and the datastore has no final status of it.
+        """
 
     def fetch_s3_outputs(
         self,
@@ -1041,44 +1206,180 @@ class Run:
         strict: bool = False,
         allow_http: bool = False,
     ) -> list[Download | DownloadFailed]:
-        """Download key-outputs that the run uploaded to a bucket: see `Client.fetch_s3_outputs`."""
+        """
+        Download key-outputs that the run uploaded to a bucket, of any size, and return the outcome for each file.
+
+        Args:
+            to: Folder, created if missing.
+            store: The ``s3Store`` that the run was started with.
+            names: Key-outputs. None means all that exist now.
+            strict: Raise the first error after everything else was fetched, instead of returning it.
+            allow_http: Allow unencrypted transfers to an ``http://`` endpoint on another machine.
+
+        Raises:
+            UnknownRun, NotReady, ConfigError, DownloadError: As in `Client.fetch_s3_outputs`.
+        """
 
     @property
     def id(self) -> str:
         """The rest-uid."""
 
+    @property
+    def is_bound(self) -> bool:
+        """Whether the run has a client, without which its methods raise an error."""
+
     def log(self) -> str:
-        """Return the log of the orchestrator: see `Client.log`."""
+        """
+        Return the log of the orchestrator, waiting until the datastore knows where the run is.
+
+        Raises:
+            NotFound: There is no log yet.
+            NotReady, UnknownRun, DownloadError: As in `Client.log`.
+        """
 
     def output(self, name: str, path: str | None = None) -> Output:
-        """Return the contents of a key-output: see `Client.output`."""
+        """
+        Return the content of a key-output, in memory.
+
+            output = run.output("Energies")
+            print(output.text(), output.dataframe())
+
+        Args:
+            name: Name of the key-output.
+            path: A file in it, if it is a folder. None means all of it: of a folder, a zip archive.
+
+        Raises:
+            UnknownOutput: The run does not have this key-output yet, or never will. The error names those that it has.
+            UnknownRun, DecodeError: As in `Client.output`.
+        """
 
     def outputs(self) -> dict[str, KeyOutput]:
-        """Return the key-outputs that exist now, by name: see `Client.outputs`."""
+        """
+        Return the key-outputs that exist now: name -> its description. {} if there are none yet.
+
+        `output` returns the content of one, `download_outputs` saves them to files.
+
+        Raises:
+            UnknownRun: There is no such run, or it was deleted.
+        """
 
     def properties(self, names: Iterable[str] | None = None) -> Properties:
-        """Return the properties that the run measured: see `Client.properties`."""
+        """
+        Return the values that the run measured, as a table. They exist once the run is over.
+
+            print((run.properties()).dataframe())
+
+        Args:
+            names: Columns, in any case. None means all.
+
+        Raises:
+            NotReady: The run is not over, or not known to be.
+            NoProperties, UnknownProperty, UnknownRun: As in `Client.properties`.
+        """
 
     def read_file(self, path: str | os.PathLike[str], *, limit: int = 33554432) -> bytes:
-        """Return the content of one file: see `Client.read_file`."""
+        """
+        Return the content of one file of the run.
+
+        Args:
+            path: Relative to the directory of the instance, such as ``output/experiment.log``, or absolute, as in
+                ``ComponentDocument.files``.
+            limit: Largest size in bytes.
+
+        Raises:
+            NotFound: There is no such file.
+            DownloadError, NotReady, UnknownRun, ValueError: As in `Client.read_file`.
+        """
 
     def show(self, *, timeout: float | None = None, interval: float | None = None) -> Status:
-        """Show the run until it is over and return the final status: see `Client.show`."""
+        """
+        Show the run live in the notebook or terminal until it is over, and return the final status.
+
+        If the run failed, its reason is shown too.
+
+        Args:
+            timeout: Seconds for the whole wait. None means no limit.
+            interval: Seconds between two requests. None means ``Config.poll_interval``.
+
+        Raises:
+            UnknownRun, WaitTimeout: As in `Client.show`.
+        """
 
     def status(self) -> Status:
-        """Return the current status: see `Client.status`."""
+        """
+        Request the current status and return it: a pending one while the service has none.
+
+        Raises:
+            UnknownRun: There is no such run, or it was deleted.
+        """
 
     def status_report(self) -> StatusReport:
-        """Return the state of each component: see `Client.status_report`."""
+        """
+        Return the state of each component, as a report that prints as a table.
+
+        Raises:
+            NotFound: There is no report yet.
+            NotReady, UnknownRun, DecodeError: As in `Client.status_report`.
+        """
+
+    def stderr(self, component: str | None = None, *, stage: int | None = None) -> dict[str, str]:
+        """
+        Return the standard error of components that are over: reference (``stage0.Compute``) -> text.
+
+        On Kubernetes, `stdout` has what a component wrote to either.
+
+        Args:
+            component: Regular expression, searched for in the names of components. None means all.
+            stage: Index of the stage. None means all.
+
+        Raises:
+            NotFound, NotReady, UnknownRun, St4sdError: As in `stdout`.
+        """
 
     def stdout(self, component: str | None = None, *, stage: int | None = None) -> dict[str, str]:
-        """Return the standard output of components, by reference: see `Client.stdout`."""
+        """
+        Return the standard output of components that are over: reference (``stage0.Compute``) -> text.
+
+        Args:
+            component: Regular expression, searched for in the names of components. None means all.
+            stage: Index of the stage. None means all.
+
+        Raises:
+            NotFound: No component matches. The error names the components.
+            NotReady, UnknownRun, St4sdError: As in `Client.stdout`.
+        """
+
+    @property
+    def url(self) -> str:
+        """Address of the deployment, with a slash at its end."""
 
     def wait(self, *, timeout: float | None = None, interval: float | None = None, check: bool = False) -> Status:
-        """Wait until the run is over and return the final status: see `Client.wait`."""
+        """
+        Wait until the run is over, and return the final status.
+
+        Args:
+            timeout: Seconds for the whole wait. None means no limit.
+            interval: Seconds between two requests. None means ``Config.poll_interval``.
+            check: Raise `RunFailed`, with the reason, if the run ended without success.
+
+        Raises:
+            UnknownRun, RunDeleted, RunFailed, WaitTimeout: As in `Client.wait`.
+        """
 
     def watch(self, *, timeout: float | None = None, interval: float | None = None) -> Generator[Status]:
-        """Yield the statuses until the run is over: see `Client.watch`."""
+        """
+        Yield the statuses until the run is over: the first at once, then every change, the final status last.
+
+            for status in run.watch():
+                print(status)
+
+        Args:
+            timeout: Seconds for the whole wait. None means no limit.
+            interval: Seconds between two requests. None means ``Config.poll_interval``.
+
+        Raises:
+            UnknownRun, RunDeleted, WaitTimeout: As in `Client.watch`.
+        """
 
 _RunLike = Run | str
 
@@ -1093,7 +1394,7 @@ class Batch:
             print(batch.counts)
 
     Several threads may use a batch: one runs it while others add launches or read its state. Leaving the block stops
-    starting launches and waits a few seconds for the answers to starts in flight. Runs continue.
+    starting launches and waits a few seconds for the responses to starts in flight. Runs continue.
     """
 
     def __enter__(self) -> Self:
@@ -1103,7 +1404,7 @@ class Batch:
         Raises:
             JournalLocked: Another batch has it open.
             JournalCorrupt: It is damaged.
-            JournalError: It belongs to another server, or cannot be opened.
+            JournalError: It belongs to another deployment, or cannot be opened.
         """
 
     def __exit__(
@@ -1157,15 +1458,62 @@ class Batch:
             TransportError, APIError: Some runs could not be deleted. The others are.
         """
 
+    def check(self, launches: Iterable[Launch], outputs: Iterable[str] | None = None) -> list[LaunchProblem]:
+        """
+        Return all problems of launches, before any of them is added or sent.
+
+            for problem in batch.check(launches, outputs=["Energies"]):
+                print(problem)
+
+        Checks files, names and values by the definitions of the experiments, sizes, and keys. A value is a problem too
+        if it is no number and the default of its variable is one, as ``2,5``; the service would accept it. Each
+        experiment is requested once, and the list of experiments once if one is unknown. Nothing else is sent, and the
+        journal stays as it is. Whether there is room, and whether buckets, datasets and volumes exist, is not checked.
+
+        Args:
+            launches: Any number of launches.
+            outputs: Key-outputs that `run` is to download. None means no downloads.
+
+        Returns:
+            The problems, in the order of the launches, and those that concern several launches first; [] if there are
+            none.
+
+        Raises:
+            ValueError: ``outputs`` is a single name.
+            InvalidPackage: The service returned an experiment without its registry metadata.
+
+        Source: ``GET experiments/{identifier}`` and ``GET experiments/`` of the runtime service.
+        """
+
     @property
     def counts(self) -> dict[str, int]:
         """
         Number of launches in each state.
 
         ``planned``: not started yet. ``sending``: being started. ``unknown``: in doubt, because its start had no clear
-        answer; the batch searches for its run. ``refused``: the service refused it. ``started``: its run has not ended.
-        ``succeeded``, ``failed``, ``stopped``, ``deleted``: how its run ended. ``collected``: it succeeded, and its
-        files were downloaded.
+        response; the batch searches for its run. ``refused``: the service refused it. ``started``: its run has not
+        ended. ``succeeded``, ``failed``, ``stopped``, ``deleted``: how its run ended. ``collected``: it succeeded, and
+        its files were downloaded.
+        """
+
+    def failure(self, key: str) -> Failure | None:
+        """
+        Return why the run of a launch failed, and keep it in the journal in short.
+
+            for item in batch.run():
+                if item.state == "failed":
+                    print(item.key, batch.failure(item.key))
+
+        Each reason is read once. The journal keeps the failed components, with the last line that each wrote. It keeps
+        nothing if the launch has credentials that this process was not given, because they could not be masked.
+
+        Returns:
+            The failure. None means that the run has not failed, or that there is no run.
+
+        Raises:
+            ValueError: The batch has no such launch.
+
+        Source: as for `Client.failure`.
         """
 
     def failures(self) -> list[Item]:
@@ -1180,8 +1528,12 @@ class Batch:
         """
 
     @property
-    def items(self) -> list[Item]:
-        """All launches as they are now, in the order in which they were added."""
+    def items(self) -> ItemView[Item]:
+        """
+        All launches as they are now, in the order in which they were added.
+
+        A sequence that creates each `Item` on access. It also has the methods `by_key` and `in_state`.
+        """
 
     def plot(self, axes: Axes | None = None) -> Axes:
         """
@@ -1198,11 +1550,14 @@ class Batch:
         Launches of older versions of this package have no bars. The batch learns of changes with a delay: see
         `Client.watch_many`. A cross is a refused launch.
 
+        What earlier processes recorded is read from the journal now. That takes seconds for a million launches.
+
         Args:
             axes: Where to draw. None means a new figure of `matplotlib.pyplot`.
 
         Raises:
             ConfigError: matplotlib is not installed.
+            JournalError: The journal cannot be read.
         """
 
     def properties(self, names: Iterable[str] | None = None) -> Properties:
@@ -1211,6 +1566,44 @@ class Batch:
 
         This is the table of `Client.properties` with a column ``key`` before ``rest-uid``. Its ``problems`` has the
         runs without properties, by rest-uid.
+        """
+
+    def report(
+        self,
+        path: str | os.PathLike[str],
+        names: Iterable[str] | None = None,
+        *,
+        title: str | None = None,
+        offline: bool = False,
+    ) -> None:
+        """
+        Write a report about the batch to send to a colleague: one HTML page.
+
+            batch.report("campaign.html")
+
+        The page has the number of launches in each state, a time line as in `plot`, failures by reason with the last
+        lines of output, and the table of `table`, which can be sorted. It is one file, works without a network, and
+        may be written while `run` is running.
+
+        The reasons of up to 20 failed runs are requested, for at most 20 seconds each. If the service fails, the page
+        is written without them. It says so in a note, and a warning is logged.
+
+        The page does not show: credentials of this client and of payloads, ``environmentVariables``, contents of
+        files, and values of variables and metadata whose name ends in ``password``, ``secret``, ``api_key`` or similar.
+        All other values are shown, shortened if they are long.
+
+        Args:
+            path: The file, whose name must end in ``.html``. An existing file is replaced when the new one is complete.
+            names: Properties, in any case. None means all.
+            title: Title of the page. None means the campaign name or, if there is none, the name of the journal.
+            offline: Send no request. The page then has no properties, and only reasons that `run` has fetched.
+
+        Raises:
+            ValueError: The name does not end in ``.html``.
+            UnknownProperty: None of the runs that measured properties has one of ``names``.
+            OSError: The file cannot be written.
+
+        Source: as for `table` and `Client.failure`.
         """
 
     def retry_failed(self, corrected: Iterable[Launch] = ...) -> int:
@@ -1231,37 +1624,114 @@ class Batch:
             InvalidPayload: A payload is invalid. Nothing is planned.
         """
 
-    def run(self, outputs: Iterable[str] | None = None, to: str | os.PathLike[str] | None = None) -> Generator[Item]:
+    def run(
+        self,
+        outputs: Iterable[str] | None = None,
+        to: str | os.PathLike[str] | None = None,
+        *,
+        until: StopEvent | None = None,
+        delete: Literal["collected"] | None = None,
+    ) -> Generator[Item]:
         """
-        Start all launches, watch their runs, and yield each launch when it is settled: nothing is left to do for it.
+        Start all launches, watch their runs, and yield each launch when it is done: nothing is left to do for it.
 
-        Launches that an earlier process settled are not yielded; see `items`. A launch in doubt is yielded with
+        Launches that were done in an earlier process are not yielded; see `items`. A launch in doubt is yielded with
         `StartOutcomeUnknown` if nothing can be proven, and is searched for again by the next call. If a run cannot be
         read for a minute, its launch is yielded with `DecodeError`, stays ``started``, and no longer counts as running.
 
         A launch may be yielded twice. This happens after `StartOutcomeUnknown`, if its outcome is found later in the
         same call. It also happens if an adopted run turns out to belong to another launch: both are in doubt again.
 
+        A launch whose run fails is yielded at once, with the error description of its status. Why the first five failed
+        is read meanwhile: `items`, `failures` and the journal have it afterwards. `failure` waits for it.
+
         Launches may be added during the loop. Leaving the loop stops starting launches, and runs continue. The loop
         survives an outage of the service of any length. A second call ends the first.
 
         Args:
             outputs: Key-outputs to download of each run that succeeds. None means no downloads.
-            to: Folder for the downloads. Each key gets its own folder in it, named after the key. A key gets a hashed
+            to: Folder for the downloads. None means a folder beside the journal: ``campaign.db.results`` for
+                ``campaign.db``. Each key gets its own folder in it, named after the key. A key gets a hashed
                 name if it has characters other than letters, digits and ``.``, ``_``, ``-``, or differs from another
                 key only by case. `Item.files` has the paths. The folder may be a symbolic link; the folder of a key may
                 not.
+            until: For a service: an event of asyncio, anyio or threading that ends the loop. Until then the loop waits
+                for launches that are added later. When the event is set, no more launches are started, the responses
+                to starts in flight are recorded, launches that are done are yielded, and runs continue. None means that
+                the loop ends when all launches are done.
+            delete: ``"collected"`` deletes each run once its files are on the disk and in the journal, so that the
+                service never has all instances of a large campaign at the same time: lists of thousands are slow. The
+                documents and properties of a deleted run stay. None deletes nothing. Runs that failed are never
+                deleted.
 
         Raises:
             Unauthorized: The credentials were refused and could not be renewed.
             JournalError: The journal cannot be written.
-            ValueError: Only one of ``outputs`` and ``to`` is given; or ``to`` has files for keys that were never
-                started, so it belongs to another batch.
+            ValueError: ``to`` or ``delete`` is given without ``outputs``, or ``to`` is missing while the journal is in
+                memory; or the folder has files for keys that were never started, so it belongs to another batch.
         """
 
     @property
     def running(self) -> list[Item]:
-        """The launches whose runs `run` is watching, with their latest statuses. Runs without a status are left out."""
+        """
+        The launches whose runs `run` is watching, or whose key-outputs it downloads, with their latest statuses.
+
+        Runs without a status are left out.
+        """
+
+    def show(self, outputs: Iterable[str] | None = None, to: str | os.PathLike[str] | None = None) -> list[Item]:
+        """
+        Run the batch as `run` does, show all launches in a live table, and return them when all are done.
+
+            batch.show(outputs=["Energies"])
+
+        The table is displayed as that of `Client.show`; at the end, it shows why the first five failed. The time of a
+        launch counts from the start of its run to its end. A notebook does not show the returned launches below the
+        table if the call is the last expression of a cell.
+
+        Args:
+            outputs, to: As in `run`.
+
+        Returns:
+            All launches, as in `items`.
+
+        Raises:
+            Unauthorized, JournalError, ValueError: As in `run`.
+        """
+
+    def table(self, names: Iterable[str] | None = None) -> Properties:
+        """
+        Return all launches in one table, joined with the measured properties of their runs.
+
+            table = batch.table()
+            Path("campaign.csv").write_text(table.to_csv(), "utf-8")   # or table.to_json_lines(), table.dataframe()
+
+        A launch has a row for each measurement of its run, or one row if there is none. The columns, in this order:
+
+        - ``key``, ``experiment``, ``platform``;
+        - ``variable:NAME`` and ``metadata:NAME`` of the payload, as in a table of ``st4sd-async batch run``;
+        - ``inputs``: the names of its input and data files;
+        - ``state``, a key of `counts`, and ``rest-uid``;
+        - ``start``: when the service accepted its start (UTC); ``duration``: seconds from then until this batch
+          learned of its end, so it includes waiting for resources;
+        - ``why``: why it failed, or why its run has no properties;
+        - ``input-id`` and the properties, under their own names. A property with the name of another column is
+          ``property:NAME``.
+
+        A cell that does not apply is None. A value that a run did not measure is NaN. If the journal lost a payload,
+        the cells of that payload are None.
+
+        Args:
+            names: Properties, in any case. None means all.
+
+        Returns:
+            The table. Its ``problems`` has the runs without properties, by rest-uid.
+
+        Raises:
+            UnknownProperty: None of the runs that measured properties has one of ``names``.
+
+        Source: as for `Client.properties`; all else comes from the journal.
+        """
 
 class Client:
     """
@@ -1278,9 +1748,12 @@ class Client:
     Entering the ``with`` block checks the login. Without ``with``, the first call checks it, and `close` closes the
     client. A client that is not closed is closed by the garbage collector or when the interpreter exits.
 
+    A client can be pickled as the asynchronous one can. Tasks of a process pool use it without ``with``, because those
+    that are sent together share it, and the first ``with`` would close it for the others.
+
     Ctrl-C, like any exception that interrupts the waiting thread, cancels the call. The client can still be used. If a
     start is cancelled after it was sent, the service may have received it. The call waits up to a second for the
-    answer, then logs a warning and adds a note to the exception: the rest-uid, or how to find the instance.
+    response, then logs a warning and adds a note to the exception: the rest-uid, or how to find the instance.
 
     Args:
         url: Address of the deployment, with or without ``/rs`` at its end.
@@ -1332,13 +1805,20 @@ class Client:
     ) -> None:
         """Close the connections. Runs continue."""
 
-    def batch(self, path: str | os.PathLike[str] | None = None, *, max_running: int | None = 200) -> Batch:
+    def batch(
+        self, path: str | os.PathLike[str] | None = None, *, max_running: int | None = 200, campaign: str | None = None
+    ) -> Batch:
         """
         Return a batch, which starts many launches exactly once each, even if this process crashes: see `Batch`.
 
         Args:
             path: File of the journal, created if missing. None means in memory: lost with the process.
             max_running: How many runs may be in progress at once, to protect the cluster. None means no limit.
+            campaign: Name that goes into the metadata of each start, with the key of the launch. `find_batch` finds
+                the runs by it, even if the journal is lost. Choose one that nobody else uses. None means no name.
+
+        Raises:
+            ValueError, TypeError: ``max_running`` or ``campaign`` is invalid.
         """
 
     def close(self) -> None:
@@ -1499,11 +1979,34 @@ class Client:
 
         Raises:
             UnknownExperiment: There is no such experiment.
-            DecodeError: The reply lacks the registry metadata of the experiment.
+            DecodeError: The response lacks the registry metadata of the experiment.
             InvalidPackage: The `Experiment` was fetched without its registry metadata (``with_registry=False``).
 
         Source: ``GET experiments/{identifier}``. It has the same content as the start skeleton, which may mix in
         entries of experiments that were requested earlier.
+        """
+
+    def failure(self, run: _RunLike, *, timeout: float = 20.0) -> Failure | None:
+        """
+        Return why a run failed: its failed components, with the last lines of what they wrote.
+
+        They are read from the files of the run, usually before its documents are in the datastore. If no component
+        failed, the failure has the end of the orchestrator's log. Of a run that failed at set-up no file is served:
+        the failure has its error description only, and its ``note`` says so. So it does if a file cannot be fetched.
+
+        Args:
+            run: The run. It may be going on: a component may have failed already.
+            timeout: Seconds after which the failure is returned without what is missing. The request for the status,
+                which comes first, is retried like any other.
+
+        Returns:
+            The failure. None means that the run has not failed.
+
+        Raises:
+            UnknownRun: There is no such run, and the datastore has no final status of it.
+
+        Source: ``output/status_details.json``, ``out.stderr`` and ``out.stdout`` of components, and
+        ``output/experiment.log`` in the directory of the run, by ``POST files/api/v1.1`` of the gateway.
         """
 
     def fetch_experiment(
@@ -1521,12 +2024,12 @@ class Client:
             identifier: ``name`` (which means ``name:latest``), ``name:tag`` or ``name@digest``. None means the
                 experiment of the page at the address.
             allow_http: Allow an unencrypted connection to a registry on another machine, where others can change the
-                reply.
+                response.
 
         Raises:
-            UnknownExperiment: The registry has no such experiment. The global one repeats that answer for 10 minutes.
+            UnknownExperiment: The registry has no such experiment. The global one repeats that response for 10 minutes.
             Unauthorized: The registry is private: pass a client of it as the source.
-            DecodeError: The address is not that of a registry, the reply is not an experiment, or it is another one:
+            DecodeError: The address is not that of a registry, the response is not an experiment, or it is another one:
                 the name differs, or the digest if ``name@digest`` was requested.
             ValueError: The address is invalid, or plain http without ``allow_http``, or there is no identifier.
 
@@ -1569,6 +2072,49 @@ class Client:
             DownloadError: The folder cannot be created. With ``strict``, this and any other `St4sdError`.
 
         Source: ``OutputToS3`` of st4sd-runtime-core, which uploads at the end of each stage.
+        """
+
+    def find(self, key: str, *, memory: Memory) -> Run | None:
+        """
+        Return the run that was started with a key. Nothing is started.
+
+        Args:
+            key: The key, as in `start`.
+            memory: The memory, as in `start`.
+
+        Returns:
+            The handle on its run. None means that nothing was sent, or that it is proven that nothing was started.
+
+        Raises:
+            StartOutcomeUnknown: A send is recorded, and no run is found. A run can be found some seconds after it
+                began. `start` with the same key waits for it.
+            LaunchConflict: The key was used for another deployment.
+            JournalCorrupt: The memory's record of the key is damaged.
+        """
+
+    def find_batch(self, campaign: str) -> list[Item]:
+        """
+        Return the runs of all batches with this campaign name, without their journals.
+
+            for item in client.find_batch("water-2026"):
+                print(item.key, item.run, item.state)
+
+        A run is found a few seconds after it began, when its orchestrator has written its first status, and also after
+        it was deleted. A run that waits, or that failed during set-up, is not found, and neither is a launch without a
+        run. States are those of the list of instances: see `Instances.list`.
+
+        Args:
+            campaign: The ``campaign`` of `batch`.
+
+        Returns:
+            The runs as launches, sorted by key and attempt; [] if there are none. Their ``state`` is ``started``,
+            ``succeeded``, ``failed``, ``stopped`` or ``deleted``; ``files`` is empty.
+
+        Raises:
+            ValueError, TypeError: The name is not a campaign name.
+
+        Source: ``POST documents/api/v1.0/query`` of the datastore, if there is one, and ``GET instances/`` of the
+        runtime service.
         """
 
     @classmethod
@@ -1671,6 +2217,20 @@ class Client:
             St4sdError: The client was closed.
         """
 
+    @property
+    def outage(self) -> Outage | None:
+        """
+        The current outage of a service, or None.
+
+        An outage begins if requests are refused, fail, or get no response for 8 s. Once it has lasted for 5 s, it is
+        reported here, in the log and to ``Config.progress``, as long as calls of this client wait for the service. Any
+        response ends it. Clients made by `with_options` share it. If several services do not respond, this is the
+        outage that has lasted longest.
+
+            outage = client.outage
+            print(outage or "no outage")   # no answer for 12 s: Connection refused; trying again
+        """
+
     def output(self, run: _RunLike, name: str, path: str | None = None) -> Output:
         """
         Return the contents of a key-output: a file unchanged, a folder as a zip archive.
@@ -1684,7 +2244,7 @@ class Client:
             UnknownRun: There is no such run.
             UnknownOutput: The run has no such key-output, or not yet, or no such file in it. ``known`` names those
                 that exist.
-            DecodeError: The reply is not a file, but for example the web page of a proxy.
+            DecodeError: The response is not a file, but for example the web page of a proxy.
 
         Source: ``GET instances/{id}/outputs/{name}`` of the runtime service, which reads the whole output into memory:
         one of gigabytes is likely to time out.
@@ -1722,7 +2282,8 @@ class Client:
         Raises:
             NotReady: The run is not over, or not known to be.
             NoProperties: The run is over and measured none, because its experiment measures none or because it
-                failed.
+                failed. If the run succeeded, the message names the property that could not be extracted, and why, from
+                the logs of the first five such runs.
             UnknownProperty: The run measured properties, but not all of ``names``. ``known`` has those it measured.
                 For several runs it is raised if all that have properties lack the same name.
             UnknownRun: There is no such run, and the datastore has no properties of it.
@@ -1731,19 +2292,25 @@ class Client:
         datastore.
         """
 
-    def push(self, package: Mapping[str, Any] | Experiment) -> Experiment:
+    def push(self, package: Mapping[str, Any] | Experiment | os.PathLike[str]) -> Experiment:
         """
         Add a parameterised virtual experiment package to the registry. Moves its tags and ``latest`` to it.
 
         Args:
-            package: The definition, with ``base``, ``metadata`` and ``parameterisation``, or an experiment from a
-                registry.
+            package: The definition, with ``base``, ``metadata`` and ``parameterisation``; or an experiment from a
+                registry; or the `Path` of a definition in JSON or YAML; or the `Path` of a folder with a package in a
+                git repository. A definition without a source, as in ``definition.yaml`` of a folder, gets the URL and
+                the commit of its repository: that of a remote, or the folder itself if the service runs on this
+                machine. A folder without a definition gets one that lets a start set every variable, replace every
+                data file and choose every platform.
 
         Returns:
             The experiment as the registry stores it, with its digest.
 
         Raises:
-            InvalidPackage: The definition, or the package it points to, is invalid.
+            InvalidPackage: The definition, or the package it points to, is invalid. For a path also: it cannot be
+                read, it is in no git repository, it has changes that are not committed, or no remote has its commit.
+            ImportError: The path is a file in YAML, and PyYAML is not installed.
 
         Source: ``POST experiments/`` of the runtime service.
         """
@@ -1777,7 +2344,7 @@ class Client:
         service: str | None = None,
     ) -> Any:
         """
-        Send a custom request, for an endpoint without a method in this library, and return the JSON reply.
+        Send a custom request, for an endpoint without a method in this library, and return the JSON response.
 
         Credentials, limits, errors and retries are those of all other requests. GET, PUT and DELETE may be repeated; a
         POST that may have arrived is never repeated. Fields named as passwords, keys or environments are masked in
@@ -1794,37 +2361,81 @@ class Client:
         Raises:
             UnknownService: The deployment has no such service.
             OutcomeUnknown: A POST may or may not have been carried out.
-            DecodeError: The reply is not JSON.
+            DecodeError: The response is not JSON.
             ValueError: The method or the path is invalid. Nothing was sent.
         """
 
-    def run(self, rest_uid: str) -> Run:
+    def run(self, run: _RunLike) -> Run:
         """
-        Return a handle on the instance with this rest-uid. Nothing is sent; the instance may not exist.
+        Return a handle on an instance. Nothing is sent; the instance may not exist.
+
+        Args:
+            run: The rest-uid, or a run, such as one that came from another process without its client.
 
         Raises:
-            ValueError: The text does not have the form of a rest-uid: letters, digits, dashes, dots, underscores.
+            ValueError: The text does not have the form of a rest-uid (letters, digits, dashes, dots, underscores), or
+                the run belongs to another deployment.
         """
 
+    @overload
+    def show(  # type: ignore[overload-overlap]
+        self, runs: Mapping[str, _RunLike], *, timeout: float | None = None, interval: float | None = None
+    ) -> dict[str, Status]:
+        """
+        Show runs in a live table until all have ended, and return their final statuses.
+
+            client.show({"water": run_1, "ethanol": run_2})
+
+        Each row has the label or the rest-uid of a run, its state, its stage while it runs, and the time since the
+        display began. At the end, it shows why runs failed, as `failure` does, for the first five.
+
+        The table is the output of the cell in a notebook, and the lower end of the screen in a terminal (with rich,
+        which the extra ``cli`` installs). Elsewhere, lines are written to standard error. If there are many runs, a
+        notebook groups similar ones, a terminal shows the most urgent ones and counts the others, and lines have only
+        the counts. The runs are watched as in `watch_many`: showing them costs the service nothing.
+        An interrupt, such as the stop button of a notebook, does not affect the runs, and the table says so. A notebook
+        does not show the returned statuses below the table if the call is the last expression of a cell.
+
+        Args:
+            runs: Runs or rest-uids, or a mapping from labels to them.
+            timeout: Seconds for the whole wait, all runs together. None means no limit.
+            interval: Seconds between two rounds. None means ``Config.poll_interval``.
+
+        Returns:
+            The final statuses, in the given order: a list, or a dictionary with the labels for a mapping. A run that
+            was deleted has ``is_deleted`` True.
+
+        Raises:
+            UnknownRun, WaitTimeout, Unauthorized: As in `watch_many`.
+        """
+
+    @overload
     def show(
         self, runs: Iterable[_RunLike], *, timeout: float | None = None, interval: float | None = None
     ) -> list[Status]:
         """
         Show runs in a live table until all have ended, and return their final statuses.
 
+            client.show({"water": run_1, "ethanol": run_2})
+
+        Each row has the label or the rest-uid of a run, its state, its stage while it runs, and the time since the
+        display began. At the end, it shows why runs failed, as `failure` does, for the first five.
+
         The table is the output of the cell in a notebook, and the lower end of the screen in a terminal (with rich,
         which the extra ``cli`` installs). Elsewhere, lines are written to standard error. If there are many runs, a
         notebook groups similar ones, a terminal shows the most urgent ones and counts the others, and lines have only
         the counts. The runs are watched as in `watch_many`: showing them costs the service nothing.
-        An interrupt, such as the stop button of a notebook, does not affect the runs, and the table says so.
+        An interrupt, such as the stop button of a notebook, does not affect the runs, and the table says so. A notebook
+        does not show the returned statuses below the table if the call is the last expression of a cell.
 
         Args:
-            runs: Runs or rest-uids.
+            runs: Runs or rest-uids, or a mapping from labels to them.
             timeout: Seconds for the whole wait, all runs together. None means no limit.
             interval: Seconds between two rounds. None means ``Config.poll_interval``.
 
         Returns:
-            The final statuses, in the given order. A run that was deleted has ``is_deleted`` True.
+            The final statuses, in the given order: a list, or a dictionary with the labels for a mapping. A run that
+            was deleted has ``is_deleted`` True.
 
         Raises:
             UnknownRun, WaitTimeout, Unauthorized: As in `watch_many`.
@@ -1864,34 +2475,147 @@ class Client:
         Source: the container ``s3-fetch``, which the service runs before the experiment, fetches each file by its key.
         """
 
+    @overload
     def start(
-        self, experiment: str | Experiment | Draft, payload: Mapping[str, Any] | StartPayload | Draft | None = None
+        self,
+        experiment: str | Experiment | Draft,
+        payload: Mapping[str, Any] | StartPayload | Draft | None = None,
+        *,
+        key: str | None = None,
+        memory: Memory | None = None,
     ) -> Run:
         """
         Start an instance of an experiment, at most once.
 
+            run = client.start("demo", inputs={"molecules.csv": Path("molecules.csv")}, variables={"scale": 2})
+            run = client.start("demo", payload)  # a whole payload, in the form of the service
+
         The payload is checked before anything is sent, and sent unchanged. The service chooses what the payload leaves
         open. A start that may have arrived is never sent again. If the service refuses the payload without naming the
-        entry, the definition of the experiment is fetched to find it.
+        entry, the definition of the experiment is fetched to find it. If the experiment is unknown, the list is
+        fetched to suggest a similar name.
 
         A start that is cancelled after it was sent (`asyncio.timeout`, a failing sibling in a task group, a cancel
-        scope, Ctrl-C) may have arrived. It waits up to a second for the reply, logs a warning, and adds a note to the
-        `asyncio.CancelledError`: the rest-uid, or how to find the instance. A `TimeoutError` of `asyncio.timeout` or
-        `asyncio.wait_for` has that error as its ``__cause__``. A task group drops it, so that only the log has the
+        scope, Ctrl-C) may have arrived. It waits up to a second for the response, logs a warning, and adds a note to
+        the `asyncio.CancelledError`: the rest-uid, or how to find the instance. A `TimeoutError` of `asyncio.timeout`
+        or `asyncio.wait_for` has that error as its ``__cause__``. A task group drops it, so that only the log has the
         note.
+
+        With a key, an instance is started once, however many tasks, processes or machines call this with the same key
+        and a memory that they share, at the same time or after a crash:
+
+            memory = FolderMemory("/shared/memory")
+            run = client.start("demo", payload, key="dag/2026-11-29/task/0", memory=memory)
+
+        The memory records the send before it happens, and its outcome. If the outcome is unknown, this call searches
+        for the run. It sends again only with a proof that nothing was started, as `Batch` does. The proof takes
+        `Config.settle`, which is 3 minutes by default. Without one, `StartOutcomeUnknown` is raised after three times
+        `Config.settle`. Both take twice as long without a datastore. If the process that sent was killed, its record
+        must first remain unchanged for `Config.settle`. An instance can be started twice only if a process is suspended
+        for longer than `Config.settle` between its last check of the memory and the send, for example with its virtual
+        machine.
 
         Args:
             experiment: ``name`` (which means ``name:latest``), ``name:tag`` or ``name@digest``, an `Experiment`, or a
                 `Draft`, which contains its payload. With a draft, ``payload`` has additional fields, as in
                 `Draft.filled`.
             payload: Inputs, variables and other fields, as a mapping in the documented form of the service, a
-                `StartPayload` or a `Draft`. None means an empty payload. The ``content`` of an input is text, UTF-8
-                bytes, a `Path` or a pandas DataFrame.
+                `StartPayload` or a `Draft`. None means that the fields below are the payload.
+            inputs: Input files: name -> content, which is text, UTF-8 bytes, a `Path` of a file, a pandas DataFrame
+                that is sent as CSV, or a `FileContent`. The service requires all that the experiment names.
+            data: Data files of the package to replace, in the same form.
+            variables: Variables to set: name -> text, number or boolean.
+            platform: Platform to execute on. None means the default.
+            metadata: Metadata to keep with the instance: name -> text, number or boolean.
+            key: Any text that identifies this start in the deployment. It is not sent, but a hash of it is in the
+                metadata of the instance, so that it is found if the memory is lost. So two memories must not have the
+                same keys. None means that each call starts an instance.
+            memory: Where keys are recorded, such as a `FolderMemory`; required with ``key``.
 
         Returns:
-            The handle on the instance.
+            The handle on the instance. With a key, the instance may have been started by an earlier call.
 
         Raises:
+            TypeError: Only one of ``key`` and ``memory`` is passed, or both a payload and fields of one.
+            LaunchConflict: The key was used for another experiment, payload or deployment. A start that was refused or
+                not sent may be corrected.
+            InvalidPayload: The payload is invalid. `MissingInputs`, `ExtraInputs`, `InputConflict` and
+                `PayloadTooLarge` are subclasses. Nothing was started.
+            UnknownExperiment: There is no such experiment. Nothing was started.
+            StartOutcomeUnknown: The connection or the service failed when the instance may or may not have been
+                started.
+
+        Source: ``POST experiments/{identifier}/start`` of the runtime service.
+        """
+
+    @overload
+    def start(
+        self,
+        experiment: str | Experiment | Draft,
+        *,
+        inputs: Mapping[str, FileInput] | None = None,
+        data: Mapping[str, FileInput] | None = None,
+        variables: Mapping[str, Any] | None = None,
+        platform: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        key: str | None = None,
+        memory: Memory | None = None,
+    ) -> Run:
+        """
+        Start an instance of an experiment, at most once.
+
+            run = client.start("demo", inputs={"molecules.csv": Path("molecules.csv")}, variables={"scale": 2})
+            run = client.start("demo", payload)  # a whole payload, in the form of the service
+
+        The payload is checked before anything is sent, and sent unchanged. The service chooses what the payload leaves
+        open. A start that may have arrived is never sent again. If the service refuses the payload without naming the
+        entry, the definition of the experiment is fetched to find it. If the experiment is unknown, the list is
+        fetched to suggest a similar name.
+
+        A start that is cancelled after it was sent (`asyncio.timeout`, a failing sibling in a task group, a cancel
+        scope, Ctrl-C) may have arrived. It waits up to a second for the response, logs a warning, and adds a note to
+        the `asyncio.CancelledError`: the rest-uid, or how to find the instance. A `TimeoutError` of `asyncio.timeout`
+        or `asyncio.wait_for` has that error as its ``__cause__``. A task group drops it, so that only the log has the
+        note.
+
+        With a key, an instance is started once, however many tasks, processes or machines call this with the same key
+        and a memory that they share, at the same time or after a crash:
+
+            memory = FolderMemory("/shared/memory")
+            run = client.start("demo", payload, key="dag/2026-11-29/task/0", memory=memory)
+
+        The memory records the send before it happens, and its outcome. If the outcome is unknown, this call searches
+        for the run. It sends again only with a proof that nothing was started, as `Batch` does. The proof takes
+        `Config.settle`, which is 3 minutes by default. Without one, `StartOutcomeUnknown` is raised after three times
+        `Config.settle`. Both take twice as long without a datastore. If the process that sent was killed, its record
+        must first remain unchanged for `Config.settle`. An instance can be started twice only if a process is suspended
+        for longer than `Config.settle` between its last check of the memory and the send, for example with its virtual
+        machine.
+
+        Args:
+            experiment: ``name`` (which means ``name:latest``), ``name:tag`` or ``name@digest``, an `Experiment`, or a
+                `Draft`, which contains its payload. With a draft, ``payload`` has additional fields, as in
+                `Draft.filled`.
+            payload: Inputs, variables and other fields, as a mapping in the documented form of the service, a
+                `StartPayload` or a `Draft`. None means that the fields below are the payload.
+            inputs: Input files: name -> content, which is text, UTF-8 bytes, a `Path` of a file, a pandas DataFrame
+                that is sent as CSV, or a `FileContent`. The service requires all that the experiment names.
+            data: Data files of the package to replace, in the same form.
+            variables: Variables to set: name -> text, number or boolean.
+            platform: Platform to execute on. None means the default.
+            metadata: Metadata to keep with the instance: name -> text, number or boolean.
+            key: Any text that identifies this start in the deployment. It is not sent, but a hash of it is in the
+                metadata of the instance, so that it is found if the memory is lost. So two memories must not have the
+                same keys. None means that each call starts an instance.
+            memory: Where keys are recorded, such as a `FolderMemory`; required with ``key``.
+
+        Returns:
+            The handle on the instance. With a key, the instance may have been started by an earlier call.
+
+        Raises:
+            TypeError: Only one of ``key`` and ``memory`` is passed, or both a payload and fields of one.
+            LaunchConflict: The key was used for another experiment, payload or deployment. A start that was refused or
+                not sent may be corrected.
             InvalidPayload: The payload is invalid. `MissingInputs`, `ExtraInputs`, `InputConflict` and
                 `PayloadTooLarge` are subclasses. Nothing was started.
             UnknownExperiment: There is no such experiment. Nothing was started.
@@ -1955,6 +2679,22 @@ class Client:
         Source: ``output/status_details.json`` in the directory of the run.
         """
 
+    def stderr(self, run: _RunLike, component: str | None = None, *, stage: int | None = None) -> dict[str, str]:
+        """
+        Return the standard error of components that are over: reference (``stage0.Compute``) -> text, by stage.
+
+        It is that of the last task of each component, and "" if the task wrote none. On Kubernetes, `stdout` has what
+        a task wrote to either.
+
+        Args:
+            run, component, stage: As in `stdout`.
+
+        Raises:
+            NotFound, NotReady, UnknownRun, St4sdError: As in `stdout`.
+
+        Source: ``POST files/api/v1.1`` of the gateway.
+        """
+
     def stdout(self, run: _RunLike, component: str | None = None, *, stage: int | None = None) -> dict[str, str]:
         """
         Return the standard output of components that are over: reference (``stage0.Compute``) -> text, by stage.
@@ -1991,7 +2731,8 @@ class Client:
             run: A run, or any number of them.
             timeout: Seconds for the whole wait, all runs together. None means no limit.
             interval: Seconds between two requests. None means ``Config.poll_interval``.
-            check: Raise an error for runs that ended without Success, after all have ended.
+            check: Raise an error for runs that ended without Success, after all have ended. For the first five of them
+                the reason is fetched, as in `failure`, within the ``timeout``.
 
         Returns:
             One status for a run, or a list in the given order for several. Among several, a run that was deleted has
@@ -2020,7 +2761,8 @@ class Client:
             run: A run, or any number of them.
             timeout: Seconds for the whole wait, all runs together. None means no limit.
             interval: Seconds between two requests. None means ``Config.poll_interval``.
-            check: Raise an error for runs that ended without Success, after all have ended.
+            check: Raise an error for runs that ended without Success, after all have ended. For the first five of them
+                the reason is fetched, as in `failure`, within the ``timeout``.
 
         Returns:
             One status for a run, or a list in the given order for several. Among several, a run that was deleted has
@@ -2078,7 +2820,7 @@ class Client:
             UnknownRun: None of the runs exists, or existed while it was watched.
             WaitTimeout: Not all runs are over in time. The error has the last status of each, pending if none was
                 received, and the last failure of the service as its cause, if there was one.
-            DecodeError: The first reply cannot be decoded, or none for a minute.
+            DecodeError: The first response cannot be decoded, or none for a minute.
             Unauthorized: The credentials were refused and could not be renewed. The error has the last statuses.
 
         Source: ``GET instances/`` and ``GET instances/{id}/status`` of the runtime service.

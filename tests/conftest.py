@@ -4,21 +4,50 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import Any
 
 import anyio
 import pandas  # noqa: F401 -- imported here, because an import under the guard counts as blocking
 import pytest
-from blockbuster import BlockBuster, blockbuster_ctx
+from blockbuster import BlockBuster
 from hypothesis import HealthCheck, settings
+from xdist.remote import Producer
+from xdist.scheduler import LoadFileScheduling
 
-from st4sd_async import Client, Config
+from st4sd_async import Client, Config, RetryPolicy
 from st4sd_async.local import LocalServer
 
 # Neither the machine's speed nor chance decides: `--hypothesis-profile=default` looks for examples of its own.
 settings.register_profile("steady", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("steady")
+
+# Hundreds of tests start the command, which would compile the whole package each time.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+TOGETHER = "tests/local/incumbent/"
+"""The folder of the tests that share real runs, see the fixture `finished`."""
+
+
+class Scheduling(LoadFileScheduling):  # type: ignore[misc]  # xdist has no types
+    """Send the tests of a file to one worker, as `loadfile` does, and those of `TOGETHER` too."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return TOGETHER if nodeid.startswith(TOGETHER) else super()._split_scope(nodeid)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadFileScheduling | None:
+    config.option.loadscopereorder = False  # the order of `pytest_collection_modifyitems`
+    return Scheduling(config, log) if config.getvalue("dist") == "loadfile" else None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with files that have slow tests, so that at the end no worker waits for another."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 class FakeClock:
@@ -41,6 +70,16 @@ class FakeClock:
 
     def wall(self) -> float:
         return self.time
+
+
+class ServersClock(FakeClock):
+    """A clock that moves the server's clock too."""
+
+    server: LocalServer
+
+    async def sleep(self, seconds: float) -> None:
+        await super().sleep(seconds)
+        await self.server.advance(seconds)
 
 
 @pytest.fixture
@@ -74,10 +113,22 @@ def nothing_blocks(request: pytest.FixtureRequest) -> Iterator[BlockBuster | Non
     if "anyio_backend" not in request.fixturenames:
         yield None
         return
-    with blockbuster_ctx("st4sd_async", excluded_modules=["st4sd_async.local"]) as guard:
-        # Where threads are traced, coverage has a lock of its own, which it takes in the middle of anything.
-        guard.functions["threading.Lock.acquire"].can_block_in("coverage/collector.py", "lock_data")
+    guard = BlockBuster("st4sd_async", excluded_modules=["st4sd_async.local"])
+    acquire, lock = guard.functions["threading.Lock.acquire"], _lock_of_coverage()
+    may_block = acquire.can_block_predicate
+    acquire.can_block_predicate = lambda one, *args, **options: one is lock or may_block(one, *args, **options)
+    guard.activate()
+    try:
         yield guard
+    finally:
+        guard.deactivate()
+
+
+def _lock_of_coverage() -> Any:
+    """Return the lock that coverage's tracer takes in the middle of anything, where an error would break anything."""
+    coverage = sys.modules.get("coverage")
+    current = coverage and coverage.Coverage.current()
+    return getattr(getattr(current, "_collector", None), "data_lock", None)
 
 
 @pytest.fixture
@@ -89,6 +140,30 @@ def server() -> Iterator[LocalServer]:
 @pytest.fixture
 async def client(server: LocalServer) -> AsyncIterator[Client]:
     async with Client(server.url, api_key=server.api_key, config=Config(poll_interval=0.02)) as opened:
+        yield opened
+
+
+@pytest.fixture
+def still_server() -> Iterator[LocalServer]:
+    """A server whose clock stands still until it is moved."""
+    with LocalServer(speed=0, slots=64) as running:
+        yield running
+
+
+@pytest.fixture
+def servers_clock(still_server: LocalServer) -> ServersClock:
+    """A clock of both sides."""
+    clock = ServersClock()
+    clock.server = still_server
+    return clock
+
+
+@pytest.fixture
+async def demo_client(still_server: LocalServer, servers_clock: ServersClock) -> AsyncIterator[Client]:
+    """A client whose waits take no time, connected to `still_server` with its demo."""
+    config = Config(clock=servers_clock, retry=RetryPolicy(attempts=2))
+    async with Client(still_server.url, api_key=still_server.api_key, config=config) as opened:
+        await opened.push(still_server.example("demo"))
         yield opened
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import ssl
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import trustme
 from st4sd_async import Client, Config, ConfigError, RetryPolicy
 from st4sd_async._config import from_environment
 from st4sd_async._http.credentials import Credentials, parse_deployment_url
-from st4sd_async._http.engine import build_tls_context
+from st4sd_async._http.tls import build_tls_context
 
 NONE, KEY = Credentials(None, None), Credentials("key", None)
 
@@ -54,6 +55,9 @@ def test_a_config_cannot_be_changed() -> None:
         ("https://st4sd.example", "https://st4sd.example/"),
         (" https://st4sd.example/ ", "https://st4sd.example/"),
         ("https://st4sd.example/rs", "https://st4sd.example/"),
+        ("HTTPS://ST4SD.Example:443", "https://st4sd.example/"),
+        ("https://st4sd.example:80", "https://st4sd.example:80/"),
+        ("http://[::1]:80/RS/rs", "http://[::1]/RS/"),
         ("https://st4sd.example/rs/", "https://st4sd.example/"),
         ("https://host.example/st4sd/rs/", "https://host.example/st4sd/"),
         ("https://st4sd.example/rs/experiments/", "https://st4sd.example/"),
@@ -95,7 +99,8 @@ def test_an_invalid_url_is_refused(url: str) -> None:
 )
 def test_valid_hosts_are_accepted(host: str) -> None:
     """Numbers, names with and without a final dot, other scripts."""
-    assert parse_deployment_url(f"https://{host}", KEY).geturl() == f"https://{host}/"
+    home = f"https://{host.lower().removesuffix(':443')}/"
+    assert parse_deployment_url(f"https://{host}", KEY).geturl() == home
 
 
 def test_a_url_without_a_scheme_gets_a_suggestion() -> None:
@@ -104,6 +109,11 @@ def test_a_url_without_a_scheme_gets_a_suggestion() -> None:
         parse_deployment_url("st4sd.example/rs", NONE)
     with pytest.raises(ConfigError, match=r"not 'ftp://st4sd\.example'$"):
         parse_deployment_url("ftp://st4sd.example", NONE)
+    for address in ("localhost:8080", "127.0.0.1:8080/rs", "[::1]:8080", "demo.localhost"):
+        with pytest.raises(ConfigError, match=rf"did you mean 'http://{re.escape(address)}'\?"):
+            parse_deployment_url(address, KEY)
+    with pytest.raises(ConfigError, match=r"did you mean 'https://\[::1'\?"):
+        parse_deployment_url("[::1", NONE)
 
 
 def test_a_url_with_a_password_is_refused_without_quoting_it() -> None:

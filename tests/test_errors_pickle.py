@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 
 import st4sd_async
-from st4sd_async import St4sdError, Status
+from st4sd_async import ComponentFailure, Failure, St4sdError, Status
 
-NEEDS_ITS_OWN_PROGRAM = ("__main__", "local.examples", "local.engine.inspection", "pytest_plugin")
-"""Modules that are no part of the library when they are imported."""
+NEEDS_ITS_OWN_PROGRAM = ("__main__", "local.examples", "local.engine.inspection", "pytest_plugin", "integrations.")
+"""Modules that are no part of the library when they are imported, or that need what is not installed."""
 
 STATUS = Status(experiment_state="finished", exit_status="Failed")
 BY_ANNOTATION: dict[str, Any] = {
@@ -34,6 +34,9 @@ BY_ANNOTATION: dict[str, Any] = {
     "Iterable[str]": ("one", "two"),
     "Mapping[str, Any] | None": {"message": "no", "problems": ["first", {"message": "second"}]},
     "Mapping[str, Status]": {"demo-abcdef-12345678": STATUS},
+    "Mapping[str, Failure] | None": {
+        "demo-abcdef-12345678": Failure("demo-abcdef-12345678", STATUS, (ComponentFailure("stage0.A", "Killed", 1),))
+    },
     "Status | None": STATUS,
 }
 """What the parameters of constructors are given; a new kind of parameter needs a line here."""

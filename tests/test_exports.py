@@ -15,28 +15,32 @@ import pytest
 
 import st4sd_async
 import st4sd_async.sync
-from st4sd_async import _errors, models
+from st4sd_async import Run, _errors, models
 
 # fmt: off
 NAMES = [
-    "APIError", "AlreadyExists", "BadRequest", "Batch", "CannotUntagLatest", "Client",
-    "ComponentDocument", "ComponentReport", "Config", "ConfigError", "Conflict", "ConnectFailed",
+    "APIError", "AlreadyExists", "BadRequest", "Batch", "BucketMemory",
+    "CannotUntagLatest", "Client",
+    "ComponentDocument", "ComponentFailure", "ComponentReport", "Config", "ConfigError", "Conflict", "ConnectFailed",
     "ConnectionLost", "CredentialUnavailable", "DecodeError", "DigestMismatch", "Disabled", "Download", "DownloadError",
     "DownloadFailed", "Draft", "ExitStatus", "Experiment", "ExperimentDocument", "ExperimentState",
-    "ExtraInputs", "FileContent", "GLOBAL_REGISTRY", "GraphExists", "Hint", "ImportedExperiment",
+    "ExtraInputs", "Failure", "FileContent", "FolderMemory",
+    "GLOBAL_REGISTRY", "GraphExists", "Hint", "ImportedExperiment",
     "InaccessibleRegistries", "InputConflict", "Instance", "Interface", "InvalidDSL",
     "InvalidDefinition", "InvalidFlowIR", "InvalidGraph", "InvalidName", "InvalidPackage",
     "InvalidPayload", "InvalidQuery", "InvalidRelationship", "Item", "JournalCorrupt", "JournalError",
-    "JournalLocked", "KeyOutput", "LambdaPayload", "Launch", "LaunchConflict", "LocalDeployment",
+    "JournalLocked", "KeyOutput", "LambdaPayload", "Launch", "LaunchConflict", "LaunchProblem", "LocalDeployment",
+    "Memory",
     "MissingInputs", "MissingRequirements", "NameTaken", "MissingCredentials", "NoProperties", "NoToken",
-    "NotAFolder", "NotFound", "NotReady", "OutcomeUnknown", "Output", "OutsideOfFolder",
+    "NotAFolder", "NotFound", "NotReady", "Outage", "OutcomeUnknown", "Output", "OutsideOfFolder", "PackageProblem",
     "PayloadTooLarge", "Problem", "Progress", "ProgressBars", "ProgressUpdate", "Properties", "RateLimited", "Reason",
-    "Relationship", "RelationshipPayload", "Requirement", "RetryPolicy", "Run", "RunDeleted",
+    "Relationship", "RelationshipPayload", "RequestEvent", "Requirement", "ResponseEvent", "RetryEvent", "RetryPolicy",
+    "Run", "RunDeleted",
     "RunFailed", "S3", "S3Error", "S3Store", "ServerError", "St4sdError", "StageState", "Staged",
     "StartOutcomeUnknown", "StartPayload", "Status", "StatusReport", "Table", "RequestTimeout",
-    "TransportError", "Unauthorized", "UnknownExperiment", "UnknownGraph", "UnknownOutput",
+    "Transport", "TransportError", "Unauthorized", "UnknownExperiment", "UnknownGraph", "UnknownOutput",
     "UnknownProperty", "UnknownPullSecret", "UnknownRelationship", "UnknownRun", "UnknownRuntimePolicy",
-    "UnknownService", "UnsafeArchive", "UserMetadata", "Volume", "WaitTimeout",
+    "UnknownService", "UnsafeArchive", "UserMetadata", "Volume", "WaitTimeout", "check",
 ]
 # fmt: on
 
@@ -111,6 +115,15 @@ def fields_of(cls: Any) -> Iterable[str]:
     else:
         names = getattr(cls, "_fields", ())
     return [name for name in names if not name.startswith("_")]
+
+
+def test_the_methods_of_a_run_say_what_they_do() -> None:
+    """Nobody needs to look up the method of the client to call one."""
+    verbs = {name: inspect.getdoc(member) or "" for name, member in vars(Run).items() if inspect.isfunction(member)}
+    meanings = {name: text for name, text in verbs.items() if not name.startswith("_")}
+
+    assert len(meanings) > 15
+    assert [name for name, text in meanings.items() if "\n" not in text or "see `" in text] == []
 
 
 @pytest.mark.parametrize("cls", public_classes(), ids=lambda cls: cls.__qualname__)

@@ -33,7 +33,7 @@ PROOFS = {
         "faults/test_rest_uids.py::test_no_verb_takes_what_is_not_a_rest_uid",
         "faults/test_rest_uids.py::test_a_bad_item_of_the_list_is_left_out_with_one_warning",
     ],
-    "make a start happen twice": ["faults/test_start_once.py::", "faults/test_batch_absence.py::"],
+    "make a start happen twice": ["faults/test_start_once.py::", "batch/test_batch_absence.py::"],
     "have a response taken for the response": [
         "faults/test_surplus_answers.py::test_no_start_gets_the_answer_to_another"
     ],
@@ -42,7 +42,7 @@ PROOFS = {
         "util/test_printable.py::test_a_log_record_is_one_line_and_holds_no_control_characters",
         "properties/test_hostile.py::test_every_field_of_every_reply_is_shown_without_control_characters",
     ],
-    "hide the rest of a reply": ["faults/test_odd_fields.py::"],
+    "hide the rest of a response": ["faults/test_odd_fields.py::"],
     "write, replace or delete anything outside": [HOSTILE, "results/downloads/test_links.py::"],
     "replace the files in which this package records": [
         "util/test_file_names.py::test_our_names_are_reserved_however_they_are_spelled"
@@ -61,6 +61,10 @@ PROOFS = {
         f"{CREDENTIALS}test_credentials_do_not_reach_another_port",
     ],
     "show your credentials in an error": ["faults/test_secrets.py::test_no_secret_in_any_message"],
+    "run a script in a report of a batch": [
+        "batch/test_report.py::test_no_text_becomes_markup",
+        "batch/test_report.py::test_the_page_loads_nothing_and_runs_only_its_own_script",
+    ],
     "have a formula computed": [
         "cli/test_hostile.py::test_a_table_of_properties_computes_nothing_in_a_spreadsheet",
         "cli/test_output.py::test_a_cell_that_begins_a_formula_is_a_text",
@@ -74,6 +78,11 @@ PROOFS = {
     ],
     "send you to another host": ["faults/test_downloads_credentials.py::test_a_redirect_of_a_gateway_is_not_followed"],
     "unpack anything outside": ["results/test_archive_hostile.py::", "results/test_archive_destination.py::"],
+    "fill your memory or control your terminal with what": [
+        "results/test_failure.py::test_texts_are_bounded_and_printable",
+        "results/test_failure.py::test_a_hostile_archive_takes_no_memory",
+        "cli/test_failure.py::test_hostile_texts_of_components_are_printable",
+    ],
     # another registry
     "decide what an experiment contains": [f"{IMPORT}test_content_that_differs_without_a_pinned_digest_is_a_warning"],
     "move tags of the experiment": [f"{IMPORT}test_only_tags_that_are_shown_or_requested_are_moved"],
@@ -104,7 +113,10 @@ PROOFS = {
         "test_what_is_trusted.py::test_downloads_have_the_mode_of_the_umask_and_journals_do_not",
         "batch/test_batch_journal.py::test_credentials_are_never_written",
     ],
-    "read a folder that `serve --keep`": ["cli/test_hostile.py::test_a_kept_folder_is_readable_by_its_owner_only"],
+    "read a folder that `serve --keep` or `serve --state`": [
+        "cli/test_hostile.py::test_a_kept_folder_is_readable_by_its_owner_only",
+        "local/test_state.py::test_secrets_are_readable_by_the_owner_only",
+    ],
     "redirect a download by a link": [
         "results/downloads/test_links.py::test_a_folder_that_became_a_link_is_a_clear_failure",
         "results/test_directory.py::test_a_folder_that_is_swapped_for_a_link_again_and_again_leads_nowhere",

@@ -56,7 +56,7 @@ class Datasets(Group):
     Datasets: S3 buckets that starts may read from or write to by name, without credentials in the payload.
 
     All methods raise `TransportError`, `Unauthorized` or another `APIError` if the service cannot be reached or refuses
-    the request. A deployment without Datashim answers with `BadRequest`. There is no endpoint that deletes a dataset.
+    the request. A deployment without Datashim responds with `BadRequest`. There is no endpoint that deletes a dataset.
     """
 
     async def list(self) -> builtins.list[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
 from math import inf
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -18,14 +18,16 @@ from .. import models
 from .._errors import APIError, DecodeError, NotFound, NotReady, TransportError, Unauthorized, UnknownRun
 from .._http.call import MAX_REQUEST_BYTES, Call, Response, json_body
 from .._http.retry import Replay
+from .._util.progress import ProgressReporter
 from ..models import Status
 from ..models.runs import check_rest_uid
-from .group import Group
-from .instances import check_text, properties_params, status_call
+from .group import Group, check_text, properties_params
+from .instances import status_call
 
 if TYPE_CHECKING:
     from .._http.session import ClientSession
     from .._util.clock import Clock
+    from .._util.progress import Progress
     from ..models import ComponentDocument, Document, ExperimentDocument, UserMetadata
 
     About = Document | Mapping[str, Any]
@@ -227,7 +229,7 @@ class Datastore(Group):
     Documents about runs: one of each experiment, of its user metadata, and of each component.
 
     Documents lag 10 to 20 s behind the run, and stay when the run is deleted. A run that failed during set-up never
-    has any. A search returns what matches all its filters, or everything without filters, in one reply.
+    has any. A search returns what matches all its filters, or everything without filters, in one response.
 
     ``instance``, ``component`` and ``filename`` are regular expressions, searched for in the text: ``"Compute"`` also
     finds ``Compute2``, ``"^Compute$"`` does not. ``query`` is any MongoDB filter, in which a text matches exactly.
@@ -396,7 +398,7 @@ class Datastore(Group):
 
         While the run is in progress, this is the current document. Once the run is over or deleted, this is the
         document with its end. If that does not appear within 20 s, as for a run that was killed, it is the last
-        document.
+        document. A wait is reported to ``Config.progress``, such as `ProgressBars`.
 
         Args:
             rest_uid: The run.
@@ -408,20 +410,21 @@ class Datastore(Group):
             UnknownRun: There is no document in time, and the service does not know the run. The next call does not
                 wait for it again.
         """
-        wait = _DocumentWait(self._clock, timeout)
-        while True:
-            found = await self.experiments(rest_uid=rest_uid)
-            document = found[-1] if found else None  # if there are several, the newest
-            if document is not None and document.status.is_final:
-                return document
-            run = await self._run(rest_uid)
-            is_running = isinstance(run, Status) and not run.is_final
-            if document is not None and is_running:
-                return document
-            if document is None and (_never_registers(run) or rest_uid in self._never_documented):
-                break
-            if not await wait.pause(is_running=is_running):
-                break
+        wait = _DocumentWait(self._clock, timeout, rest_uid, self._session.config.progress)
+        with wait.reported():
+            while True:
+                found = await self.experiments(rest_uid=rest_uid)
+                document = found[-1] if found else None  # if there are several, the newest
+                if document is not None and document.status.is_final:
+                    return document
+                run = await self._run(rest_uid)
+                is_running = isinstance(run, Status) and not run.is_final
+                if document is not None and is_running:
+                    return document
+                if document is None and (_never_registers(run) or rest_uid in self._never_documented):
+                    break
+                if not await wait.pause(is_running=is_running):
+                    break
         if document is not None:
             return document
         if isinstance(run, UnknownRun):
@@ -462,7 +465,7 @@ async def final_status(session: ClientSession, rest_uid: str) -> Status | None:
 class _DocumentWait:
     """The pauses of one wait for a document: until a timeout, and once the run is over until documents are late."""
 
-    def __init__(self, clock: Clock, timeout: float) -> None:
+    def __init__(self, clock: Clock, timeout: float, rest_uid: str, progress: Progress | None) -> None:
         if not timeout >= 0:
             raise ValueError(f"timeout must be a number of seconds, not {timeout!r}")
         self._clock = clock
@@ -470,6 +473,17 @@ class _DocumentWait:
         self._over_since = inf
         """When the run was first seen to be over."""
         self._pause = MIN_DOCUMENT_PAUSE
+        self._reporter = ProgressReporter(progress, f"waiting for the document of {rest_uid}", 1, "documents")
+        self._stack = ExitStack()
+        self._is_reported = self._is_futile = False
+
+    @contextmanager
+    def reported(self) -> Iterator[None]:
+        """Report the wait, if there is one, as progress."""
+        with self._stack:
+            yield
+            if self._is_reported and not self._is_futile:
+                self._reporter.finish()
 
     async def pause(self, *, is_running: bool) -> bool:
         """Sleep before the next request. Return False if no further request is useful."""
@@ -477,7 +491,11 @@ class _DocumentWait:
         self._over_since = inf if is_running else min(self._over_since, now)
         left = min(self._deadline, self._over_since + MAX_LAG) - now
         if left <= 0:
+            self._is_futile = True
             return False
+        if not self._is_reported:
+            self._is_reported = True
+            self._stack.enter_context(self._reporter)
         await self._clock.sleep(min(self._pause, left))
         self._pause = min(MAX_DOCUMENT_PAUSE, self._pause * DOCUMENT_PAUSE_GROWTH)
         return True

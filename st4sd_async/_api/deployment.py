@@ -8,11 +8,9 @@ from .._errors import APIError, NoToken, UnknownService
 from .._http.call import Call, Response, segment
 from .._http.session import has_user
 from ..models._base import parse_leniently
-from .group import Group
+from .group import DEFER_BUILD, Group
 
-# Built at import, unlike others: for the first one, pydantic searches the files of all installed packages for plugins,
-# which would block the event loop.
-_URLS: pydantic.TypeAdapter[dict[str, str]] = pydantic.TypeAdapter(dict[str, str])
+_URLS: pydantic.TypeAdapter[dict[str, str]] = pydantic.TypeAdapter(dict[str, str], config=DEFER_BUILD)
 
 
 def services_call() -> Call[dict[str, str]]:
@@ -92,7 +90,7 @@ def _services(response: Response) -> dict[str, str]:
 def _text(response: Response) -> str:
     found = response.json()
     if not isinstance(found, str):
-        raise ValueError("not a text")
+        raise ValueError("not a string")
     return found
 
 

@@ -3,34 +3,43 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, Literal
 
 import pydantic
 
 from .. import models
 from .._errors import (
+    APIError,
+    DecodeError,
     InvalidDSL,
     InvalidPackage,
     InvalidPayload,
     InvalidQuery,
     NotFound,
     StartOutcomeUnknown,
+    TransportError,
     UnknownExperiment,
     UnknownRelationship,
 )
 from .._http.call import MAX_REQUEST_BYTES, Call, Response, UnexpectedContent, json_body, model, nothing, segment
 from .._http.retry import Replay
+from .._util.did_you_mean import DID_YOU_MEAN, closest_match
 from .._util.printable import is_writable
 from ..models import Experiment, ExperimentList, StartSkeleton
 from ..models.runs import check_rest_uid, is_of_package, is_rest_uid
 from .group import Group, definition_body, mapping, package_of, problems_of, registered, secrets_of
 
 if TYPE_CHECKING:
+    from .._http.session import ClientSession
     from ..models import History, Inheritance
 
 PACKAGE_FIELDS = frozenset({"base", "metadata", "parameterisation"})
 """The fields of a package's definition."""
+
+LATEST = "latest"
+"""Tag of an experiment that is requested by its name alone."""
 
 Side = Literal["input", "output"]
 """The two graphs of a relationship."""
@@ -39,7 +48,7 @@ Side = Literal["input", "output"]
 def identifier_path(identifier: str) -> str:
     """Return the path of an experiment: ``name``, ``name:tag`` or ``name@digest``."""
     path = f"experiments/{segment(identifier, 'the identifier of an experiment')}"
-    # The service answers with 500, even to a start, whose outcome would then be unknown.
+    # The service responds with 500, even to a start, whose outcome would then be unknown.
     if ":" in identifier and "@" in identifier:
         raise ValueError(f"the identifier of an experiment has a tag or a digest, not both: {identifier!r}")
     return path
@@ -61,6 +70,42 @@ def get_call(identifier: str, params: Mapping[str, str] | None = None) -> Call[E
         not_found_error=UnknownExperiment,
         bad_request_error=InvalidPackage,
     )
+
+
+def similar_identifier(identifier: str, experiments: Iterable[Experiment]) -> str | None:
+    """
+    Return the identifier that was probably meant by an unknown one; None if none is similar.
+
+    Args:
+        identifier: ``name``, ``name:tag``, or ``name@digest``, whose digest may be cut off.
+        experiments: The registry.
+    """
+    if "@" in identifier:
+        known = [one.identifier for one in experiments]
+        begun = [one for one in known if one.startswith(identifier)]
+        return begun[0] if len(begun) == 1 else closest_match(identifier, known)
+    tagged = [(one.name, tag) for one in experiments if one.name for tag in one.tags]
+    known = [name for name, tag in tagged if tag == LATEST] + [f"{name}:{tag}" for name, tag in tagged]
+    return closest_match(identifier, known)
+
+
+def add_suggestion(error: UnknownExperiment, identifier: str, experiments: Iterable[Experiment]) -> None:
+    """Add the identifier that was probably meant to an error."""
+    similar = similar_identifier(identifier, experiments)
+    if similar is not None:
+        error.advice = f"{DID_YOU_MEAN} {similar!r}? {type(error).advice}"
+
+
+@asynccontextmanager
+async def suggesting(session: ClientSession, identifier: str) -> AsyncGenerator[None]:
+    """Add the identifier that was probably meant to an `UnknownExperiment` of the block; requests the list for it."""
+    try:
+        yield
+    except UnknownExperiment as error:
+        with suppress(APIError, TransportError, DecodeError):  # the suggestion is optional
+            experiments = await session.send_once(list_call())
+            add_suggestion(error, identifier, experiments)
+        raise
 
 
 def display_params(*, registry: bool = True, nulls: bool = False, beta: bool = False) -> dict[str, str] | None:
@@ -273,13 +318,14 @@ class Experiments(Group):
             The experiment. Its ``problems`` has what is wrong with it.
 
         Raises:
-            UnknownExperiment: There is no such experiment.
+            UnknownExperiment: There is no such experiment. The list is requested to suggest a similar name.
             InvalidPackage: The experiment is stored in a form that the service no longer understands.
 
         Source: ``GET experiments/{identifier}``.
         """
         params = display_params(registry=with_registry, nulls=with_nulls, beta=with_beta)
-        return await self._session.send(get_call(identifier, params))
+        async with suggesting(self._session, identifier):
+            return await self._session.send(get_call(identifier, params))
 
     async def push(self, package: Mapping[str, Any] | Experiment) -> Experiment:
         """
@@ -404,6 +450,9 @@ class Experiments(Group):
         """
         Return the definition of an experiment in DSL 2.0: ``entrypoint``, ``workflows`` and ``components``.
 
+        The service makes it from FlowIR, unless the experiment is written in DSL. The result cannot always be pushed
+        or validated, for example if a component refers to a program in ``bin/``.
+
         Args:
             identifier: ``name``, ``name:tag`` or ``name@digest``.
 
@@ -433,6 +482,7 @@ class Experiments(Group):
         Raises:
             UnknownExperiment: There is no such experiment.
             BadRequest: The experiment has only one base package.
+            ServerError: Among others, the value that is overridden is a number, which the service cannot explain.
 
         Source: ``GET experiments/{identifier}/package-inheritance``.
         """
@@ -457,7 +507,7 @@ def _body(definition: Mapping[str, Any]) -> bytes:
 
 
 def listed(response: Response) -> ExperimentList:
-    """Return the experiments in a reply with ``entries`` and ``problems``."""
+    """Return the experiments in a response with ``entries`` and ``problems``."""
     body = response.json()
     entries, problems = [], problems_of(body)
     for entry in body["entries"]:
@@ -476,7 +526,7 @@ def _policy(content: bytes) -> str:
     policy = _runtime_policy(content)
     name = policy.get("name") if isinstance(policy, dict) else None
     return (
-        f" (with the runtimePolicy {name[:60]!r}: the service answers 500 if it does not know the policy)"
+        f" (with the runtimePolicy {name[:60]!r}: the service responds with 500 if it does not know the policy)"
         if name
         else ""
     )
@@ -494,7 +544,7 @@ def _rest_uid(response: Response) -> str:
 
 
 def _rest_uid_of(identifier: str, content: bytes) -> Callable[[Response], str]:
-    """Return a decoder for the reply to a start. It rejects the id of an instance of another package."""
+    """Return a decoder for the response to a start. It rejects the id of an instance of another package."""
     # A runtime policy may choose another package.
     if _runtime_policy(content):
         return _rest_uid
@@ -522,7 +572,7 @@ def _dsl_text(response: Response) -> str:
 
 
 def _dsl_in(response: Response) -> Any:
-    """Return the DSL in a successful reply; raise `InvalidDSL` if the stored definition is invalid."""
+    """Return the DSL in a successful response; raise `InvalidDSL` if the stored definition is invalid."""
     body = response.json()
     if body.get("dsl") is None and body.get("problems"):
         raise InvalidDSL("the definition in the registry is invalid", detail=body)
@@ -538,5 +588,5 @@ def _dsl(response: Response) -> dict[str, Any]:
 
 def _text(value: Any) -> str:
     if not isinstance(value, str):
-        raise ValueError("not a text")
+        raise ValueError("not a string")
     return value

@@ -26,9 +26,9 @@ CACHE_SECONDS = 600.0
 """How long the address of a gateway is used before it is requested again."""
 ASK_OPERATOR = "ask the operators of the deployment"
 MOST_BYTES = 32 << 20
-"""Most bytes, of all files together, that a gateway sends in one reply."""
+"""Most bytes, of all files together, that a gateway sends in one response."""
 MOST_FILES = 1000
-"""Most files that a gateway sends in one reply."""
+"""Most files that a gateway sends in one response."""
 SCHEME = "file://"
 
 
@@ -103,10 +103,10 @@ def component_call(base: str, instance: Location, stage: int, component: str) ->
     what = f"component stage{stage}.{component} of {instance}"
 
     def decode(response: Response) -> None:
-        reply = response.json()
-        if reply is False:
+        problem = response.json()
+        if problem is False:
             raise NotFound(f"the gateway {instance.gateway!r} does not know the instance {instance}")
-        if reply == "":
+        if problem == "":
             raise NotFound(f"there is no directory of {what}")
         raise ValueError("not an archive")
 
@@ -162,10 +162,10 @@ class Gateways(Group):
         super().__init__(session)
         self._cache = session.shared.gateways
         self._clock = session.config.clock
-        self._replies = 0
-        """How many times the registry has replied."""
+        self._responses = 0
+        """How many times the registry has responded."""
         self._missing_in: dict[str, int] = {}
-        """id of an unregistered gateway -> number of the newest reply that lacked it."""
+        """id of an unregistered gateway -> number of the newest response that lacked it."""
         self._lock = anyio.Lock()
 
     async def _registry(self) -> str:
@@ -183,11 +183,11 @@ class Gateways(Group):
         Source: ``POST gateways/api/v1.0/unique_ids`` of the registry.
         """
         wanted = dict.fromkeys([ids] if isinstance(ids, str) else ids)
-        replies = self._replies
+        responses = self._responses
         if self._expired(wanted):
             async with self._lock:
                 # Another task may have asked while this one waited for the lock.
-                if missing := [name for name in self._expired(wanted) if self._missing_in.get(name, -1) < replies]:
+                if missing := [name for name in self._expired(wanted) if self._missing_in.get(name, -1) < responses]:
                     await self._fetch(missing)
         if missing := self._expired(wanted):
             raise NotFound(f"the gateways {missing} are not registered, their files cannot be reached: {ASK_OPERATOR}")
@@ -197,8 +197,8 @@ class Gateways(Group):
         found = await self._session.send(resolve_call(await self._registry(), ids))
         now = self._clock.now()
         self._cache.update({name: (self._session.shared.root(host), now) for name, host in found.items()})
-        self._missing_in.update({name: self._replies for name in ids if name not in found})
-        self._replies += 1
+        self._missing_in.update({name: self._responses for name in ids if name not in found})
+        self._responses += 1
 
     def _expired(self, ids: Iterable[str]) -> list[str]:
         """Return the ids whose address is not in the cache, or too old."""

@@ -1,14 +1,16 @@
-"""Shared code of the groups of endpoints: sending calls, and converting definitions to request bodies."""
+"""Shared code of the groups of endpoints: sending calls, and converting arguments to bodies and parameters."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from inspect import getdoc
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pydantic
 
 from .._errors import InvalidDefinition, Problem, parse_problems
 from .._http.call import MAX_REQUEST_BYTES, Response, json_body
+from .._render.displayable import Displayable
 from .._util.redact import raise_unchained
 from ..models import Experiment
 from ..models._base import RegistryEntry, with_problems
@@ -16,6 +18,7 @@ from ..models.requirements import credentials_in
 
 if TYPE_CHECKING:
     from .._http.session import ClientSession
+    from .._render.cards import Card
 
 E = TypeVar("E", bound=RegistryEntry)
 
@@ -23,11 +26,31 @@ DEFER_BUILD = pydantic.ConfigDict(defer_build=True)
 """Builds the validator of a type when it is first used, so that the import is fast."""
 
 
-class Group:
+class Group(Displayable):
     """A group of endpoints. Each method builds a call and sends it through the session of a client."""
 
     def __init__(self, session: ClientSession) -> None:
         self._session = session
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {', '.join(self._verbs())}>"
+
+    def _verbs(self) -> dict[str, str]:
+        """Return name -> first sentence of the docstring, of each method and property."""
+        members = {name: getattr(type(self), name) for name in dir(type(self)) if not name.startswith("_")}
+        return {name: _first_sentence(getdoc(member) or "") for name, member in members.items()}
+
+    def _card(self) -> Card:
+        from .._render.cards import Card, CardTable
+
+        table = CardTable(("verb", "what it does"), tuple(self._verbs().items()))
+        return Card(type(self).__name__, kind="group of endpoints", table=table)
+
+
+def _first_sentence(docstring: str) -> str:
+    """Return the first sentence of a docstring as plain text."""
+    first = docstring.partition("\n\n")[0].partition(". ")[0]
+    return f"{' '.join(first.split()).rstrip('.')}.".replace("`", "")
 
 
 def registered(cls: type[E]) -> Callable[[Response], E]:
@@ -41,7 +64,7 @@ def registered(cls: type[E]) -> Callable[[Response], E]:
 
 
 def problems_of(body: Mapping[str, Any]) -> list[Any]:
-    """Return the ``problems`` of a reply; [] if they are not a list."""
+    """Return the ``problems`` of a response; [] if they are not a list."""
     found = body.get("problems")
     return list(found) if isinstance(found, list) else []
 
@@ -107,6 +130,23 @@ def checked_definition(
 def flags(**options: bool) -> dict[str, str]:
     """Return query parameters: ``y`` for options that are True, nothing for the others."""
     return {name: "y" for name, value in options.items() if value}
+
+
+def properties_params(columns: Iterable[str] | None, *, stringify_nan: bool) -> dict[str, str]:
+    """Return the query parameters for measured properties; {} if none are wanted."""
+    names = [columns] if isinstance(columns, str) else list(columns or ())
+    for name in names:
+        if not check_text("a column", name) or "," in name:
+            raise ValueError(f"the name of a column must be a string without commas, not {name!r}")
+    params = {"stringifyNaN": "true"} if stringify_nan else {}
+    return {"includeProperties": "*" if "*" in names else ",".join(names).lower(), **params} if names else params
+
+
+def check_text(what: str, text: str) -> str:
+    """Return a text; raise TypeError if it is something else."""
+    if not isinstance(text, str):
+        raise TypeError(f"{what} must be a string, not {text!r}")
+    return text
 
 
 def without_nulls(value: Any) -> Any:

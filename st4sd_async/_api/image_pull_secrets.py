@@ -29,7 +29,7 @@ def list_call() -> Call[dict[str, list[str]]]:
 
 
 def get_call(name: str) -> Call[list[str]]:
-    """Return the request for the registries of a secret. The service answers with 500 for an unknown one."""
+    """Return the request for the registries of a secret. The service responds with 500 for an unknown one."""
     return Call("GET", secret_path(name), _names, not_found_error=UnknownPullSecret, error_from_message=_unknown_secret)
 
 

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import builtins
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 import pydantic
 
 from .._errors import APIError, UnknownRun
-from .._http.call import Call, Response, is_file, model, nothing, segment, subpath
+from .._http.call import Call, Response, is_file, model, nothing, parse_json, segment, subpath
+from .._http.call import list_call as request_list
+from .._http.json_list import MAX_LIST_BYTES
 from .._http.retry import Replay
 from .._util.printable import shorten
 from ..models import Instance, KeyOutput, Output, Status
 from ..models._base import parse_leniently
+from ..models.outputs import KeyOutputs
 from ..models.properties import is_table
-from ..models.runs import check_rest_uid
-from .group import DEFER_BUILD, Group
+from ..models.runs import Instances as InstanceList
+from ..models.runs import check_rest_uid, of_run
+from .group import DEFER_BUILD, Group, properties_params
 
 log = logging.getLogger("st4sd_async")
 
@@ -30,30 +35,15 @@ def instance_path(rest_uid: str) -> str:
     """Return the path of one instance; raise ValueError if the text is not a rest-uid."""
     if not isinstance(rest_uid, str):
         advice = "use the client's method of that name" if hasattr(rest_uid, "id") else "is an 'await' missing?"
-        raise TypeError(f"a rest-uid is a text, not {type(rest_uid).__name__}: pass run.id, or {advice}")
+        raise TypeError(f"a rest-uid must be a string, not {type(rest_uid).__name__}: pass run.id, or {advice}")
     return f"instances/{check_rest_uid(rest_uid)}"
 
 
-def properties_params(columns: Iterable[str] | None, *, stringify_nan: bool) -> dict[str, str]:
-    """Return the query parameters for measured properties; {} if none are wanted."""
-    names = [columns] if isinstance(columns, str) else list(columns or ())
-    for name in names:
-        if not check_text("a column", name) or "," in name:
-            raise ValueError(f"the name of a column must be a string without commas, not {name!r}")
-    params = {"stringifyNaN": "true"} if stringify_nan else {}
-    return {"includeProperties": "*" if "*" in names else ",".join(names).lower(), **params} if names else params
-
-
-def check_text(what: str, text: str) -> str:
-    """Return a text; raise TypeError if it is something else."""
-    if not isinstance(text, str):
-        raise TypeError(f"{what} must be a string, not {text!r}")
-    return text
-
-
-def list_call() -> Call[list[Instance]]:
-    """Return the request for all instances."""
-    return Call("GET", "instances/", _readable)
+def list_call(keep: Callable[[Mapping[str, Any]], bool] | None = None) -> Call[list[Instance]]:
+    """Return the request for all instances, or for those of which ``keep`` returns True for the raw item."""
+    return request_list(
+        "instances/", partial(_InstanceReader, keep), max_list_bytes=None if keep is None else MAX_LIST_BYTES
+    )
 
 
 def get_call(rest_uid: str, params: Mapping[str, str] | None = None) -> Call[Instance]:
@@ -63,7 +53,15 @@ def get_call(rest_uid: str, params: Mapping[str, str] | None = None) -> Call[Ins
 
 def status_call(rest_uid: str) -> Call[Status]:
     """Return the request for the status of one instance. "No status yet" becomes a pending status."""
-    return Call("GET", f"{instance_path(rest_uid)}/status", model(Status), not_found_error=UnknownRun, recover=_pending)
+
+    def decode(response: Response) -> Status:
+        return of_run(Status.model_validate(response.json()), rest_uid)
+
+    def recover(error: APIError) -> Status | None:
+        has_none = error.status == 400 and "does not have a status yet" in error.message
+        return of_run(Status.pending(error.detail), rest_uid) if has_none else None
+
+    return Call("GET", f"{instance_path(rest_uid)}/status", decode, not_found_error=UnknownRun, recover=recover)
 
 
 def outputs_call(rest_uid: str) -> Call[dict[str, KeyOutput]]:
@@ -72,7 +70,7 @@ def outputs_call(rest_uid: str) -> Call[dict[str, KeyOutput]]:
     return Call(
         "GET",
         path,
-        lambda response: parse_leniently(_OUTPUTS.validate_python, response.json()),
+        lambda response: KeyOutputs(parse_leniently(_OUTPUTS.validate_python, response.json())),
         not_found_error=UnknownRun,
     )
 
@@ -110,7 +108,7 @@ def properties_call(rest_uid: str, params: Mapping[str, str] | None = None) -> C
 
 
 def delete_call(rest_uid: str) -> Call[None]:
-    """Return the request that stops and deletes an instance. The service answers with 400 for an unknown one."""
+    """Return the request that stops and deletes an instance. The service responds with 400 for an unknown one."""
     return Call(
         "DELETE",
         instance_path(rest_uid),
@@ -133,8 +131,8 @@ class Instances(Group):
         """
         Return all instances, in no particular order. [] if there are none.
 
-        They come in one reply, about 2 to 5 KB each. The service leaves out instances that it fails to read, and does
-        not look at the cluster: a status in the list never shows waiting or start-up failures. An item that this
+        They come in one response, about 2 to 5 KB each. The service leaves out instances that it fails to read, and
+        does not look at the cluster: a status in the list never shows waiting or start-up failures. An item that this
         library cannot parse, such as one with an invalid id, is left out too, with one WARNING in the log. If no item
         can be parsed, `DecodeError` is raised. Once an instance runs, ``status.meta.user_metadata`` is the
         ``metadata`` that it was started with.
@@ -194,7 +192,7 @@ class Instances(Group):
             UnknownOutput: There is no such key-output, or not yet, or no such file in it.
             NotAFolder: ``path`` is given, and the key-output is a file.
             OutsideOfFolder: ``path`` leads out of the folder.
-            DecodeError: The reply is not a file, but for example the web page of a proxy.
+            DecodeError: The response is not a file, but for example the web page of a proxy.
 
         Source: ``GET instances/{id}/outputs/{name}``.
         """
@@ -234,28 +232,37 @@ class Instances(Group):
         await self._session.send(delete_call(rest_uid))
 
 
-def _readable(response: Response) -> builtins.list[Instance]:
-    """Return the instances in the list, without those that cannot be parsed."""
-    items, found, problems = response.json(), [], []
-    if not isinstance(items, list):
-        raise ValueError("not a list of instances")
-    for item in items:
+class _InstanceReader:
+    """Keeps the instances of a list that are wanted and can be parsed."""
+
+    def __init__(self, keep: Callable[[Mapping[str, Any]], bool] | None) -> None:
+        self._keep = keep
+        self._found: list[Instance] = []
+        self._unwanted = self._left_out = 0
+        self._first_problem = ""
+
+    def add(self, text: bytes, /) -> None:
+        """Take the next item."""
+        item = parse_json(text)
+        if self._keep is not None and isinstance(item, dict) and not self._keep(item):
+            self._unwanted += 1
+            return
         try:
-            found.append(Instance.model_validate(item))
+            self._found.append(Instance.model_validate(item))
         except pydantic.ValidationError as error:
-            first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-            problems.append(f"{'.'.join(map(str, first['loc']))}: {first['msg']}")
-    if items and not found:
-        raise ValueError("not a list of instances")
-    if problems:
-        log.warning(LEFT_OUT, len(problems), len(items), shorten(problems[0]))
-    return found
+            self._left_out += 1
+            if not self._first_problem:
+                first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+                self._first_problem = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
 
-
-def _pending(error: APIError) -> Status | None:
-    if error.status == 400 and "does not have a status yet" in error.message:
-        return Status.pending(error.detail)
-    return None
+    def end(self) -> builtins.list[Instance]:
+        """Return the instances; log a warning if some were left out."""
+        if self._left_out and not self._found and not self._unwanted:
+            raise ValueError("not a list of instances")
+        if self._left_out:
+            total = self._left_out + len(self._found) + self._unwanted
+            log.warning(LEFT_OUT, self._left_out, total, shorten(self._first_problem))
+        return InstanceList(self._found)
 
 
 def _columns(response: Response) -> dict[str, list[Any]]:

@@ -26,7 +26,7 @@ def list_call(params: Mapping[str, str]) -> Call[LibraryGraphs]:
 
 
 def get_call(name: str, params: Mapping[str, str]) -> Call[dict[str, Any]]:
-    """Return the request for one graph. The service answers with 400 for an unknown one."""
+    """Return the request for one graph. The service responds with 400 for an unknown one."""
     return Call(
         "GET",
         graph_path(name),

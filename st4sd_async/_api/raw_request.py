@@ -24,7 +24,7 @@ def request_call(
     services: Mapping[str, str],
     service: str | None,
 ) -> Call[Any]:
-    """Return a request to a service, whose result is the JSON reply. None means the runtime service."""
+    """Return a request to a service, whose result is the JSON response. None means the runtime service."""
     verb = method.upper()
     if verb not in REPLAYS:
         raise ValueError(f"method must be one of {sorted(REPLAYS)}, not {method!r}")

@@ -28,7 +28,7 @@ def relationship_path(identifier: str) -> str:
 
 
 def _unknown_relationship(identifier: str) -> Callable[[str], type[APIError] | None]:
-    """Return a function that recognises an unknown relationship: the service answers 400 with the identifier."""
+    """Return a function that recognises an unknown relationship: the service responds with 400 and the identifier."""
 
     def error_from_message(message: str) -> type[APIError] | None:
         return UnknownRelationship if message in (identifier, f"Invalid payload, reason: {identifier}") else None
@@ -173,6 +173,7 @@ class Relationships(Group):
         Raises:
             InvalidRelationship: The relationship is invalid, an experiment does not exist, or the synthesis would be
                 invalid. ``problems`` has the reasons.
+            ServerError: Among others, the only component of a graph does not exist: the service does not say so.
 
         Source: ``POST relationships/``, which tries the synthesis and takes seconds.
         """

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from .._api.datastore import Datastore
     from .._api.instances import Instances
     from .._run import Run
-    from ..models import Properties, Status
+    from ..models import Failure, Properties, Status
 
 
 class BatchClient(Protocol):
@@ -23,6 +23,9 @@ class BatchClient(Protocol):
 
     async def status(self, run: str, /) -> Status:
         """Return the current status of a run."""
+
+    async def failure(self, run: str, /) -> Failure | None:
+        """Return why a run failed; None if it has not."""
 
     async def delete(self, run: str, /) -> None:
         """Stop and delete a run."""

@@ -2,7 +2,7 @@
 The journal of a batch: its launches, in an SQLite file and in memory.
 
 To read one while no batch has it open: ``sqlite3 campaign.db 'SELECT key, state, rest_uid, error FROM item'``.
-`read_snapshot` reads one that is open.
+`journal_file` reads one that is open.
 """
 
 from __future__ import annotations
@@ -25,16 +25,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
+import anyio.lowlevel
 import anyio.to_thread
 
 from .._errors import JournalCorrupt, JournalError, JournalLocked
+from .._util.durable import sync_folder
 from .._util.file_lock import FileLock, LocksUnsupported
 from .._util.printable import shorten
-from .._util.redact import raise_unchained
+from .._util.redact import keep_secrets, raise_unchained
 from .._util.threads import in_thread
 from ..models.runs import is_rest_uid
 from . import schema
-from .journal_file import check_is_journal
+from .journal_file import check_is_journal, read_history
+from .reconcile_rules import KnownInstances
 from .schema import Statement
 from .state import LaunchRecord, State, StateChange, token
 
@@ -51,6 +54,12 @@ DURABILITY_SETTINGS = ("synchronous = FULL", "fullfsync = ON")
 NO_LOCKS_ADVICE = "file locks are not supported here: use a local disk of Linux or macOS, or a file system with flock"
 PROCESS_DIED = "the process that sent it ended before the outcome was recorded"
 """Error of a launch that was in state ``sending`` when the journal was opened."""
+JOURNAL_SUFFIX, RESULTS_SUFFIX = ".journal", ".results"
+"""Suffixes of the names of journals of the command line, and of the folders for their downloads."""
+PAYLOADS_PER_READ = 100
+"""Payloads that are read at once. Changes of the journal wait meanwhile."""
+MIN_CREDENTIAL_LENGTH = 8
+"""Minimum length of a credential that is searched for in texts. An environment variable may be ``1`` or ``true``."""
 MAX_KEYS_LENGTH = 200
 """Maximum number of characters for the keys in a message."""
 
@@ -104,6 +113,15 @@ class _Transaction:
                 on_written()
 
 
+@dataclass(eq=False)
+class _PayloadRead:
+    """Payloads that are read together."""
+
+    digests: list[str] = field(default_factory=list)
+    rows: dict[str, tuple[str, Any]] | None = None
+    """digest -> the row. None means that they were not read yet."""
+
+
 def list_keys(records: Iterable[LaunchRecord]) -> str:
     """Return the keys of launches for a message."""
     return shorten(", ".join(repr(record.key) for record in records), MAX_KEYS_LENGTH)
@@ -127,7 +145,11 @@ class Journal:
         self.counts: Counter[State] = Counter()
         """Number of launches in each state."""
         self.history: dict[str, list[StateChange]] = {}
-        """key -> the state changes that were noted."""
+        """key -> the state changes that were noted in this opening; see `histories`."""
+        self._earlier: dict[str, list[StateChange]] | None = {}
+        """key -> the state changes of earlier openings. None means that they were not read."""
+        self.reasons: dict[str, str] = {}
+        """rest-uid -> why it failed, as JSON; see `reasons.to_json`."""
         self.owners: dict[str, str] = {}
         """rest-uid -> key, of all runs that launches of this journal started."""
         self.seen: dict[str, int] = {}
@@ -137,9 +159,13 @@ class Journal:
         self.opening = 0
         """How often the journal was opened, including this time."""
         self.baseline: int | None = None
-        """Number of instances before the first send. None means nothing was sent yet."""
+        """Number of instances in the first list. None means that no list came yet before a send."""
         self.has_baseline = False
-        """Whether the instances that existed before the first send of this opening are noted."""
+        """Whether launches may be sent: the instances that existed before are noted, or cannot be listed."""
+        self.unlisted_opening = 0
+        """The last opening in which launches were sent although no list had ever come; 0 means none."""
+        self.campaign: str | None = None
+        """The campaign name, of this or an earlier opening. None means that the batch has none."""
         self.credentials: dict[str, PayloadCredentials] = {}
         """key -> credentials of a launch that was added in this process. They are never written."""
         self._token = ""
@@ -151,14 +177,17 @@ class Journal:
         self._claims: dict[str, str] = {}
         """rest-uid -> key of the launch that is about to own it, while that is being written."""
         self._folded_keys: dict[str, str] = {}
-        """casefolded key -> the first key."""
+        """casefolded key -> the first key, if they are not the same."""
 
         self._path = None if path is None else Path(path)
         self._file: FileLock | None = None
         self._database: sqlite3.Connection | None = None
         self._transaction = _Transaction()
         """The next commit."""
-        self._commit_lock = anyio.Lock()
+        # fast_acquire: without it, a task that fails in the checkpoint inside acquire() would keep the lock for ever.
+        self._commit_lock = anyio.Lock(fast_acquire=True)
+        self._payload_read, self._payload_lock = _PayloadRead(), anyio.Lock(fast_acquire=True)
+        """The next payloads to read, and the lock to read them."""
         self._thread_limiter, self._thread_lock = anyio.CapacityLimiter(1), threading.Lock()
 
     @property
@@ -166,7 +195,27 @@ class Journal:
         """Whether the journal survives the process."""
         return self._path is not None
 
-    async def open(self, server: str) -> None:
+    @property
+    def path(self) -> Path | None:
+        """The file. None means that the journal is in memory."""
+        return self._path
+
+    def secrets(self) -> list[str]:
+        """Return the credentials of launches that were added in this process, without short ones: these are words."""
+        values = {str(value) for credentials in self.credentials.values() for value in credentials.values()}
+        return [value for value in values if len(value) >= MIN_CREDENTIAL_LENGTH]
+
+    @property
+    def results_folder(self) -> Path | None:
+        """
+        The default folder for downloads: ``launches.csv.results`` for ``launches.csv.journal``. None in memory.
+
+        It is beside the journal, because two journals in one folder, or two folders, never share it.
+        """
+        path = None if self._path is None else self._path.absolute()
+        return path and path.with_name(f"{path.name.removesuffix(JOURNAL_SUFFIX)}{RESULTS_SUFFIX}")
+
+    async def open(self, server: str, campaign: str | None = None) -> None:
         """
         Lock and read the journal, or create it.
 
@@ -174,16 +223,17 @@ class Journal:
 
         Args:
             server: URL of the deployment.
+            campaign: The campaign name to note. None means to leave the one that is there.
 
         Raises:
             JournalLocked: Another batch has it open.
             JournalCorrupt: It is damaged.
-            JournalError: It belongs to another server, is not a journal, has a newer format, or cannot be created or
-                locked.
+            JournalError: It belongs to another deployment, is not a journal, has a newer format, or cannot be created
+                or locked.
         """
         now, wall = self.clock.now(), self.clock.wall()
         try:
-            await self._run_in_thread(partial(self._open, server, wall), is_never_abandoned=True)
+            await self._run_in_thread(partial(self._open, server, campaign, wall), is_never_abandoned=True)
         except BaseException:  # it may be open by now, if this was cancelled
             await self.close()
             raise
@@ -203,6 +253,10 @@ class Journal:
     def in_doubt_since(self, record: LaunchRecord) -> float:
         """Return when this process learned that a launch is in doubt, by the monotonic clock."""
         return self._in_doubt[record.key]
+
+    def can_prove_absence(self, record: LaunchRecord) -> bool:
+        """Return whether a launch was sent after a list had come, so that later lists can prove that it has no run."""
+        return record.opening > self.unlisted_opening
 
     def get_in_doubt(self, key: str) -> LaunchRecord:
         """Return the launch in doubt with this key. Raises ValueError if there is none."""
@@ -227,25 +281,81 @@ class Journal:
         """Return the rest-uids that a complete list must show: all that were listed or started, except deleted ones."""
         return [uid for uid in {**self.seen, **self.owners} if uid not in self.deleted]
 
+    def known_instances(self) -> KnownInstances:
+        """Return what the journal knows of instances."""
+        return KnownInstances(self.owners, self.seen, self.deleted)
+
     def has_twin(self, key: str) -> bool:
         """Return whether an earlier launch has the same key except for case."""
-        return self._folded_keys[key.casefold()] != key
+        return self._folded_keys.get(folded := key.casefold(), folded) != key
 
     def is_stale(self, record: LaunchRecord) -> bool:
         """Return whether a launch has changed since this record, or is being changed."""
         return self.records.get(record.key) is not record or record.key in self._changing
 
-    async def payload(self, digest: str) -> str:
-        """Return the payload with this digest. Raises `JournalCorrupt` if it is missing or damaged."""
-        row = await self._run_in_thread(
-            lambda: self._execute("SELECT content FROM payload WHERE digest = ?", digest).fetchone()
-        )
-        if row is None:
+    async def payload(self, digest: str) -> dict[str, Any]:
+        """
+        Return the payload with this digest, a JSON object whose fields are not checked.
+
+        All that are requested while the file is in use are read together.
+
+        Raises:
+            JournalCorrupt: It is missing or damaged.
+        """
+        read = self._payload_read
+        read.digests.append(digest)
+        async with self._payload_lock:
+            if read.rows is None:
+                if self._payload_read is read:
+                    self._payload_read = _PayloadRead()
+                read.rows = await self._run_in_thread(partial(self._read_payloads, read.digests))
+        if digest not in read.rows:
             raise JournalCorrupt(f"{self.name} lacks the payload {digest!r}")
-        (content,) = row
-        if not isinstance(content, str) or schema.digest(content) != digest:
-            raise JournalCorrupt(f"{self.name} is damaged: the payload {digest!r} does not match its digest")
-        return content
+        return schema.parse_payload(self.name, *read.rows[digest])
+
+    async def payload_parts(self, read: Callable[[dict[str, Any]], T]) -> dict[str, T]:
+        """
+        Return digest -> a part of the payload, for all payloads of the launches. One payload at a time is in memory.
+
+        Args:
+            read: Returns the part. Called in a worker thread. A damaged payload is left out.
+        """
+        digests = list({record.payload for record in self.records.values()})
+        parts: dict[str, T] = {}
+        for first in range(0, len(digests), PAYLOADS_PER_READ):
+            some = digests[first : first + PAYLOADS_PER_READ]
+            parts |= await self._run_in_thread(partial(self._read_parts, some, read))
+        return parts
+
+    async def read_history(self) -> None:
+        """Read the state changes of earlier openings, which `histories` needs and opening leaves in the file."""
+        if self._earlier is None:
+            self._set_earlier(await self._run_in_thread(self._read_history))
+
+    def load_history(self) -> None:
+        """Do the same for a caller that may block: a million launches take seconds."""
+        if self._earlier is None:
+            try:
+                self._set_earlier(self._run_alone(self._read_history))
+            except sqlite3.Error as error:
+                raise_unchained(self._to_journal_error(error))
+
+    def _set_earlier(self, noted: dict[str, list[StateChange]]) -> None:
+        """Keep state changes in the file that memory does not have, with more exact times."""
+        for key, changes in list(self.history.items()):  # a list: other threads may add some
+            here = set(schema.read_history(schema.insert_change(key, one)[1] for one in changes)[key])
+            noted[key] = [change for change in noted.get(key, ()) if change not in here]
+        self._earlier = noted
+
+    def histories(self) -> Mapping[str, Sequence[StateChange]]:
+        """Return key -> the state changes that were noted, without those of earlier openings that were not read."""
+        if not self._earlier:
+            return self.history
+        return {key: self.history_of(key) for key in list(self.records)}
+
+    def history_of(self, key: str) -> list[StateChange]:
+        """Return the same for one launch."""
+        return [*(self._earlier or {}).get(key, ()), *self.history.get(key, ())]
 
     # Writing.
 
@@ -356,14 +466,20 @@ class Journal:
         """Replace the credentials of a launch in this process."""
         if credentials:
             self.credentials[key] = credentials
+            keep_secrets(map(str, credentials.values()))
         else:
             self.credentials.pop(key, None)
 
     def note_running(self, key: str) -> None:
         """Note that a run was seen to begin now. This is written with the next commit, if there is one."""
         change = StateChange(self.records[key].attempt, "running", self.clock.wall())
-        self.history[key].append(change)
+        self.history.setdefault(key, []).append(change)
         self._transaction.changes.append(_Change([schema.insert_change(key, change)]))
+
+    async def note_reason(self, rest_uid: str, reason: str) -> None:
+        """Note why a run failed."""
+        await self._write([(schema.INSERT_REASON, (rest_uid, reason))])
+        self.reasons[rest_uid] = reason
 
     async def note_baseline(self, rest_uids: Iterable[str]) -> None:
         """Note which instances exist before anything is sent in this opening."""
@@ -371,6 +487,13 @@ class Journal:
         count = len(existing) if self.baseline is None else None
         await self._note_seen(existing, count)
         self.baseline = len(existing) if self.baseline is None else self.baseline
+        self.has_baseline = True
+
+    async def begin_without_baseline(self) -> None:
+        """Permit sends although no list can be read. What is sent in this opening is never proven absent."""
+        if self.baseline is None:
+            await self._write([(schema.SET_FACT, (schema.UNLISTED_FACT, str(self.opening)))])
+            self.unlisted_opening = self.opening
         self.has_baseline = True
 
     async def note_listed(self, rest_uids: Iterable[str]) -> None:
@@ -407,7 +530,7 @@ class Journal:
     def _set_one(self, record: LaunchRecord) -> None:
         before = self.records.get(record.key)
         if before is None:
-            self._folded_keys.setdefault(record.key.casefold(), record.key)
+            self._index_name(record.key)
         else:
             self.counts[before.state] -= 1
             if before.rest_uid is not None and before.state is State.STARTED and record.rest_uid is None:
@@ -422,6 +545,11 @@ class Journal:
         self.history.setdefault(record.key, []).append(StateChange(record.attempt, record.state, record.since))
         if record.state is State.STARTED and record.rest_uid is not None:
             self.owners[record.rest_uid] = record.key
+
+    def _index_name(self, key: str) -> None:
+        """Note a new key, if another may differ from it only by case."""
+        if (folded := key.casefold()) != key:
+            self._folded_keys.setdefault(folded, folded if folded in self.records else key)
 
     # Commits.
 
@@ -451,6 +579,7 @@ class Journal:
     async def _commit(self, transaction: _Transaction) -> None:
         if transaction.is_over:
             return
+        await anyio.lowlevel.checkpoint()  # tasks that are ready now join this commit
         if self._transaction is transaction:
             self._transaction = _Transaction()
         try:
@@ -494,6 +623,25 @@ class Journal:
             raise JournalError(f"{self.name} is not open: use the batch inside 'async with client.batch(...):'")
         return self._database.execute(sql, values)
 
+    def _read_parts(self, digests: Iterable[str], read: Callable[[dict[str, Any]], T]) -> dict[str, T]:
+        parts = {}
+        for digest in digests:
+            for row in self._execute(schema.SELECT_PAYLOAD, digest):
+                with suppress(JournalCorrupt):
+                    parts[digest] = read(schema.parse_payload(self.name, *row))
+        return parts
+
+    def _read_payloads(self, digests: Iterable[str]) -> dict[str, tuple[str, Any]]:
+        return {digest: row for digest in digests for row in self._execute(schema.SELECT_PAYLOAD, digest)}
+
+    def _read_history(self) -> dict[str, list[StateChange]]:
+        if self._database is None and self._path is not None:
+            return read_history(self._path)
+        try:
+            return schema.read_history(self._execute(schema.SELECT_MOMENTS))
+        except (ValueError, TypeError, OverflowError) as error:
+            raise_unchained(JournalCorrupt(f"{self.name} is damaged: {error}"))
+
     def _commit_in_thread(self, transaction: _Transaction) -> None:
         if transaction.is_over:
             return
@@ -525,12 +673,12 @@ class Journal:
             key, state, attempt = values[-3:]
             raise _StaleRecord(f"{key!r} is no longer {state} in attempt {attempt}")
 
-    def _open(self, server: str, now: float) -> None:
+    def _open(self, server: str, campaign: str | None, now: float) -> None:
         self._path = self._path and self._path.absolute()  # the working directory may change
         is_new = self._path is not None and not self._path.exists()
         self._file = None if self._path is None else self._lock_file(self._path)
         try:
-            self._connect(server, now)
+            self._connect(server, campaign, now)
         except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
             self._close()
             problem = f"{self.name} is damaged: {error}"
@@ -539,7 +687,7 @@ class Journal:
             raise
         else:
             if is_new and self._path is not None:
-                _sync_folder(self._path.parent)
+                sync_folder(self._path.parent)
             _open_journals.add(self)
             return
         raise JournalCorrupt(problem)
@@ -554,7 +702,7 @@ class Journal:
         except OSError as error:
             raise JournalError(f"{self.name} cannot be opened: {error.strerror}") from None
 
-    def _connect(self, server: str, now: float) -> None:
+    def _connect(self, server: str, campaign: str | None, now: float) -> None:
         if self._path is not None:
             check_is_journal(self._path, self.name)  # before SQLite may write to it
         target = ":memory:" if self._path is None else self._path
@@ -566,7 +714,7 @@ class Journal:
             self._execute(f"PRAGMA application_id = {schema.APPLICATION_ID}")
         for setting in ("journal_mode = WAL", *DURABILITY_SETTINGS, CACHE_SETTING):
             self._execute(f"PRAGMA {setting}")
-        self._create_or_load(server, now)
+        self._create_or_load(server, campaign, now)
 
     def _close(self) -> None:
         _open_journals.discard(self)
@@ -587,7 +735,7 @@ class Journal:
         self._database = self._file = None
         self._thread_lock = threading.Lock()  # the old lock may be held by a thread that the child lacks
 
-    def _create_or_load(self, server: str, now: float) -> None:
+    def _create_or_load(self, server: str, campaign: str | None, now: float) -> None:
         """Create or check the tables, count the opening, and put in doubt what was being sent, all in one commit."""
         self._execute("BEGIN IMMEDIATE")
         if self._execute("SELECT count(*) FROM sqlite_schema").fetchone() == (0,):
@@ -595,15 +743,19 @@ class Journal:
         elif (problem := self._execute("PRAGMA integrity_check(1)").fetchone()[0]) != "ok":
             raise JournalCorrupt(f"{self.name} is damaged: {problem}")
         number, facts = self._read_facts(server)
-        self._execute(schema.MOMENT_TABLE)
-        rows = self._execute(schema.select_launches(number)).fetchall()
-        records = [schema.from_row(number, values) for values in rows]
+        for table in (schema.MOMENT_TABLE, schema.REASON_TABLE):
+            self._execute(table)
+        records = [schema.from_row(number, values) for values in self._execute(schema.select_launches(number))]
         if number < schema.FORMAT:
             records = self._migrate(facts, records, now)
         self._create_triggers()
         self._token, self.opening = facts["token"], int(facts["opening"]) + 1
         for fact in (("opening", str(self.opening)), ("server check", str(schema.checksum(server)))):
             self._execute(schema.SET_FACT, *fact)
+        if campaign is not None:
+            self._execute(schema.SET_FACT, schema.CAMPAIGN_FACT, campaign)
+        self.campaign = campaign or facts.get(schema.CAMPAIGN_FACT)
+        self.unlisted_opening = int(facts.get(schema.UNLISTED_FACT, 0))
         baseline = facts.get("baseline")
         self.baseline = None if baseline is None else int(baseline)
         self._load(records, now)
@@ -664,32 +816,45 @@ class Journal:
             problem = f"{self.name} belongs to a batch at {facts['server']}, not at {server}"
             if facts.get("server check") not in (None, str(schema.checksum(facts["server"]))):
                 raise JournalCorrupt(problem)
-            raise JournalError(problem, schema.OTHER_SERVER_ADVICE.format(shlex.quote(str(self._path)), server))
+            raise JournalError(problem, schema.OTHER_DEPLOYMENT_ADVICE.format(shlex.quote(str(self._path)), server))
         return number, facts
 
     def _load(self, records: Iterable[LaunchRecord], now: float) -> None:
-        """Read the other tables and fill memory."""
-        runs = self._execute("SELECT rest_uid, key, gone FROM run").fetchall()
-        seen = self._execute("SELECT rest_uid, opening, gone FROM seen").fetchall()
-        changes = self._execute("SELECT key, attempt, state, since FROM moment ORDER BY since").fetchall()
-        self.owners = {uid: key for uid, key, _ in runs}
-        _check_runs(self.owners, records)
-        for uid, _, _ in seen:
-            _check_rest_uid(uid)
-        self.seen = {uid: int(opening) for uid, opening, _ in seen}
-        self.deleted = {uid for uid, _, deleted in (*runs, *seen) if deleted}
-        self.records, self._folded_keys, self.has_baseline = {}, {}, False
+        """Read the other tables, except ``moment``, and fill memory. Texts in several tables share their memory."""
+        self.records, self._folded_keys, self.history, self.has_baseline = {}, {}, {}, False
+        resumed: list[tuple[LaunchRecord, LaunchRecord]] = []
         for before in records:
             after = _resume(before, now)
-            if (after.state, after.since) != (before.state, before.since):
-                for statement in schema.update_launch(before, after):
-                    self._execute_expecting_row(*statement)
+            if after is not before:
+                resumed.append((before, after))
+            self._index_name(after.key)
             self.records[after.key] = after
-            self._folded_keys.setdefault(after.key.casefold(), after.key)
+        self.reasons = dict(self._execute(schema.SELECT_REASONS))
+        self.owners, self.deleted = {}, set()
+        for uid, key, deleted in self._execute("SELECT rest_uid, key, gone FROM run"):
+            self._load_run(uid, key, is_deleted=bool(deleted))
+        self.seen = {}
+        for uid, opening, deleted in self._execute("SELECT rest_uid, opening, gone FROM seen"):
+            _check_rest_uid(uid)
+            self.seen[uid] = int(opening)
+            if deleted:
+                self.deleted.add(uid)
+        _check_runs(self.owners, records)
+        for before, after in resumed:
+            for statement in schema.update_launch(before, after):
+                self._execute_expecting_row(*statement)
         self.counts = Counter(record.state for record in self.records.values())
-        self.history = {key: [] for key in self.records}
-        for key, change in map(schema.read_change, changes):
-            self.history.setdefault(key, []).append(change)
+        self._earlier = None if self.is_on_disk and self.opening > 1 else {}
+
+    def _load_run(self, uid: str, key: str, *, is_deleted: bool) -> None:
+        _check_rest_uid(uid)
+        record = self.records.get(key)
+        if record is None:
+            raise ValueError(f"the run {uid!r} belongs to {key!r}, which is not a launch")
+        uid = record.rest_uid if record.rest_uid == uid else uid
+        self.owners[uid] = record.key
+        if is_deleted:
+            self.deleted.add(uid)
 
 
 def _format_facts(token: str) -> dict[str, str]:
@@ -717,20 +882,14 @@ def _migrate_record(record: LaunchRecord, owners: Mapping[str, str], now: float)
 
 
 def _check_runs(owners: Mapping[str, str], records: Iterable[LaunchRecord]) -> None:
-    """Check that runs and launches refer to each other. Raises ValueError if they do not."""
-    keys = set()
+    """Check that launches have runs that belong to them. Raises ValueError if they do not."""
     for record in records:
-        keys.add(record.key)
-        if record.state is State.STARTED or record.rest_uid is not None:
+        has_run = record.state is State.STARTED or record.rest_uid is not None
+        if has_run and owners.get(record.rest_uid or "") != record.key:
             _check_rest_uid(record.rest_uid)
-            if owners.get(record.rest_uid or "") != record.key:
-                raise ValueError(f"the run {record.rest_uid!r} of {record.key!r} belongs to another launch")
+            raise ValueError(f"the run {record.rest_uid!r} of {record.key!r} belongs to another launch")
         for uid in record.candidates:
             _check_rest_uid(uid)
-    for uid, key in owners.items():
-        _check_rest_uid(uid)
-        if key not in keys:
-            raise ValueError(f"the run {uid!r} belongs to {key!r}, which is not a launch")
 
 
 def _check_rest_uid(value: Any) -> None:
@@ -749,13 +908,3 @@ def _abandon_after_fork() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_abandon_after_fork)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make sure that a new file survives a power failure. Not every system can."""
-    with suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

@@ -10,17 +10,19 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self, overload
 
 from .._api.experiments import identifier_path
 from .._errors import InvalidPayload, Problem
 from .._payload.draft import Draft
-from .._payload.prepare import payload_type_error, prepare, resolve_drafts
+from .._payload.options import FileInput, payload_of
+from .._payload.prepare import check_body, payload_type_error, prepare, resolve_drafts, validate_payload
 from .._util.field_docs import document_fields
 from .._util.printable import shorten
 from ..models import Experiment, StartPayload
 from .schema import digest
-from .state import METADATA_KEY, LaunchRecord, State
+from .state import METADATA_KEY, RESERVED_METADATA, LaunchRecord, State
+from .sweep import grid, point_key
 
 CREDENTIAL_PLACEHOLDER = "[not kept]"
 """Stored in the journal in place of a credential."""
@@ -41,12 +43,13 @@ PayloadCredentials = Mapping[tuple[str, ...], Any]
 
 
 @document_fields
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class Launch:
     """
     One experiment to start in a batch, identified by a key.
 
-        Launch("mol-1", "demo:latest", {"variables": {"scale": 2}})
+        Launch("mol-1", "demo", inputs={"molecules.csv": Path("molecules.csv")}, variables={"scale": 2})
+        Launch("mol-1", "demo:latest", {"variables": {"scale": 2}})  # a whole payload
         Launch(key="CCO / water", experiment=await client.push(package))
         Launch("mol-2", draft)  # with the values that it has now
 
@@ -67,10 +70,48 @@ class Launch:
     """
     The payload, as in `Client.start`. A `Draft` is converted to its payload at once.
 
+    Instead of a payload, the keyword arguments of `Client.start` can be given (``inputs``, ``data``, ``variables``,
+    ``platform``, ``metadata``). They become the payload.
+
     Credentials in it (keys of ``s3`` and ``s3Store``, all ``environmentVariables``) are not written to the journal.
     """
 
-    def __post_init__(self) -> None:
+    @overload
+    def __init__(
+        self,
+        key: str,
+        experiment: str | Experiment | Draft,
+        payload: Mapping[str, Any] | StartPayload | Draft | None = None,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self,
+        key: str,
+        experiment: str | Experiment | Draft,
+        *,
+        inputs: Mapping[str, FileInput] | None = None,
+        data: Mapping[str, FileInput] | None = None,
+        variables: Mapping[str, Any] | None = None,
+        platform: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> None: ...
+    def __init__(
+        self,
+        key: str,
+        experiment: str | Experiment | Draft,
+        payload: Mapping[str, Any] | StartPayload | Draft | None = None,
+        *,
+        inputs: Mapping[str, FileInput] | None = None,
+        data: Mapping[str, FileInput] | None = None,
+        variables: Mapping[str, Any] | None = None,
+        platform: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> None:
+        whole = payload_of(payload, inputs=inputs, data=data, variables=variables, platform=platform, metadata=metadata)
+        self.__dict__.update(key=key, experiment=experiment, payload=whole)
+        self._check()
+
+    def _check(self) -> None:
         """Check the fields, and convert drafts, because the caller may reuse a draft for the next launch."""
         if not isinstance(self.key, str):
             raise TypeError(f"key must be a string, not {self.key!r}")
@@ -89,6 +130,57 @@ class Launch:
         if not isinstance(self.payload, Mapping | StartPayload | None):
             raise payload_type_error("payload must be a mapping, a StartPayload or None", self.payload)
         identifier_path(self.identifier)
+
+    @classmethod
+    def sweep(
+        cls,
+        experiment: str | Experiment | Draft,
+        variables: Mapping[str, str | Iterable[Any]],
+        payload: Mapping[str, Any] | StartPayload | Draft | None = None,
+        *,
+        inputs: Mapping[str, FileInput] | None = None,
+        data: Mapping[str, FileInput] | None = None,
+        platform: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> list[Self]:
+        """
+        Return a launch for each combination of values of some variables.
+
+            files = {"molecules.csv": Path("molecules.csv")}
+            launches = Launch.sweep("demo", {"alpha": "1:3:0.1", "method": ["a", "b"]}, inputs=files)
+            launches[0].key   # "alpha_1-method_a", the first of 42
+
+        Args:
+            experiment: The experiment, as in `Launch`.
+            variables: Name -> values. A list has the values themselves. A string has them separated by commas; a part
+                ``START:STOP:STEP`` is a range, from START to STOP, which is included if a step meets it. ``START:STOP``
+                has the step 1. Ranges are decimal and exact: ``1:3:0.1`` is 1, 1.1, 1.2, and so on to 3.
+            payload: What all launches have in common, as in `Launch`.
+            inputs, data, platform, metadata: Instead of a payload, its fields, as in `Client.start`.
+
+        Returns:
+            The launches, in the order of nested loops: the last variable changes fastest. Their keys are made of the
+            names and values of the variables, so that the same sweep has the same keys.
+
+        Raises:
+            ValueError: Values are invalid, missing or repeated, there are more than 100,000 combinations, or the
+                payload sets one of the variables.
+            InvalidPayload: The payload is not a payload. `MissingInputs`: a draft lacks input files.
+        """
+        whole = payload_of(payload, inputs=inputs, data=data, platform=platform, metadata=metadata)
+        identifier, common = resolve_drafts(experiment, whole)
+        start = validate_payload({} if common is None else common, StartPayload)
+        set_twice = [name for name in variables if name in (start.variables or {})]
+        if set_twice:
+            raise ValueError(f"the payload and the sweep both set the variable {set_twice[0]!r}")
+        launches: dict[str, Self] = {}
+        for values in grid(variables):
+            key = point_key(values)
+            if key in launches:
+                raise ValueError(f"two combinations of the sweep have the key {key!r}: use other texts as values")
+            every = {**(start.variables or {}), **values}
+            launches[key] = cls(key, identifier, start.model_copy(update={"variables": every}))
+        return list(launches.values())
 
     @property
     def identifier(self) -> str:
@@ -129,35 +221,63 @@ async def prepare_launch(launch: Launch, now: float) -> PreparedLaunch:
         InvalidPayload: As from `Client.start`, or the payload's metadata uses the name of the batch's token.
     """
     try:
-        prepared = await prepare(resolve_drafts(launch.experiment, launch.payload)[1])
-        payload = json.loads(prepared.content)
-        if METADATA_KEY in (payload.get("metadata") or {}):
-            where = f"metadata.{METADATA_KEY}"
-            raise InvalidPayload.before_sending([Problem(where, "this name is reserved for batches: use another one")])
+        return await read_launch(launch, now)
     except InvalidPayload as error:
         problem = f"the launch {launch.key!r} was not added"
         raise type(error).before_sending(error.problems, error.names, problem) from None
-    credentials = {path: value for path, value in _leaves(payload) if _is_credential(path)}
+
+
+async def read_launch(launch: Launch, now: float) -> PreparedLaunch:
+    """Prepare a launch as `prepare_launch` does, with errors that do not name it."""
+    prepared = await prepare(resolve_drafts(launch.experiment, launch.payload)[1])
+    payload = json.loads(prepared.content)
+    if reserved := reserved_names(payload):
+        raise InvalidPayload.before_sending(reserved)
+    fields = {name: payload[name] for name, *_ in CREDENTIAL_PATHS if name in payload}
+    credentials = {path: value for path, value in _leaves(fields) if _is_credential(path)}
     stored = _replace(payload, dict.fromkeys(credentials, CREDENTIAL_PLACEHOLDER))
     content = json.dumps(stored, sort_keys=True, ensure_ascii=False)
     record = LaunchRecord(launch.key, launch.identifier, digest(content), State.PLANNED, since=now)
     return PreparedLaunch(record, content, credentials)
 
 
-def lacks_credentials(content: str) -> bool:
+def reserved_names(payload: Mapping[str, Any] | StartPayload | None) -> list[Problem]:
+    """Return the problems of a payload whose metadata use names that the batch adds itself; [] if there are none."""
+    metadata = payload.get("metadata") if isinstance(payload, Mapping) else getattr(payload, "metadata", None)
+    used = [name for name in RESERVED_METADATA if name in metadata] if isinstance(metadata, Mapping) else []
+    return [Problem(f"metadata.{name}", "this name is reserved for batches: use another one") for name in used]
+
+
+def lacks_credentials(payload: Mapping[str, Any]) -> bool:
     """Return whether credentials were left out of a payload in the journal."""
-    return CREDENTIAL_PLACEHOLDER in content and any(_is_credential(path) for path, _ in _leaves(json.loads(content)))
+    return any(value == CREDENTIAL_PLACEHOLDER and _is_credential(path) for path, value in _leaves(payload))
 
 
-def payload_to_send(content: str, credentials: PayloadCredentials, token: str) -> dict[str, Any]:
-    """Return a payload from the journal with its credentials, and with our token in its metadata."""
-    payload = _replace(json.loads(content), credentials)
-    return {**payload, "metadata": {**(payload.get("metadata") or {}), METADATA_KEY: token}}
+def payload_to_send(
+    payload: Mapping[str, Any], credentials: PayloadCredentials, token: str, campaign: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """
+    Return a payload from the journal with its credentials, and with our token in its metadata.
+
+    Args:
+        payload: The payload.
+        credentials: The credentials that it lacks.
+        token: The token of the attempt.
+        campaign: Metadata by which the run is found without the journal. None means none.
+
+    Raises:
+        InvalidPayload: It is not a payload, as if another program has changed the journal.
+    """
+    complete = _replace(payload, credentials)
+    check_body(complete)
+    return {**complete, "metadata": {**(complete.get("metadata") or {}), **(campaign or {}), METADATA_KEY: token}}
 
 
-def describe_differences(old: LaunchRecord, old_content: str, new: LaunchRecord, new_content: str) -> str:
+def describe_differences(
+    old: LaunchRecord, old_payload: Mapping[str, Any], new: LaunchRecord, new_payload: Mapping[str, Any]
+) -> str:
     """Return the differences between two launches with the same key. File contents are not quoted."""
-    before, after = dict(_leaves(json.loads(old_content))), dict(_leaves(json.loads(new_content)))
+    before, after = dict(_leaves(old_payload)), dict(_leaves(new_payload))
     differences = []
     if old.experiment != new.experiment:
         differences.append(f"experiment was {old.experiment!r} and is {new.experiment!r}")

@@ -2,7 +2,7 @@
 Decide whether a launch in doubt was started. Pure rules, based on what the service shows.
 
 Absence is proven, never assumed. A candidate is an instance that may be the run. An observation is evidence if the list
-showed every instance that it must show, the datastore answered, and no candidate was open. The launch was not started
+showed every instance that it must show, the datastore responded, and no candidate was open. The launch was not started
 if the evidence spans a settle window. Any other observation is ignored; it does not reset the evidence.
 """
 
@@ -46,7 +46,7 @@ class ObservedInstance:
     """
     Whether it has executed a component. None means unknown.
 
-    False means that a request for it showed neither stages nor metadata, and that the datastore answered and has no
+    False means that a request for it showed neither stages nor metadata, and that the datastore responded and has no
     document of it.
     """
 
@@ -82,7 +82,7 @@ class Observation:
     instances: Mapping[str, ObservedInstance]
     """By rest-uid, from the list or elsewhere."""
     is_evidence: bool
-    """Whether the list showed every instance that it must show, and the datastore answered."""
+    """Whether the list showed every instance that it must show, and the datastore responded."""
     _without_metadata: dict[tuple[str, str | None, bool], list[str]] = field(
         default_factory=dict, repr=False, compare=False
     )
@@ -225,6 +225,7 @@ def decide(
     window: SettleWindow,
     *,
     has_policy: bool = False,
+    can_be_absent: bool = True,
 ) -> Verdict:
     """
     Return the verdict on one launch in doubt.
@@ -236,6 +237,7 @@ def decide(
         known: What the journal knows.
         window: The evidence so far, to which this observation is added.
         has_policy: Whether the payload has a runtime policy.
+        can_be_absent: Whether its absence may be proven. False means that it was sent before any list had come.
     """
     with_token = observation.tokens.get(token, [])
     unowned = [uid for uid in with_token if uid not in known.owners]
@@ -254,7 +256,7 @@ def decide(
     )
     window.add(observation.at, is_evidence=observation.is_evidence and not blocking)
     if not blocking and observation.is_evidence and window.proves_absence:
-        return Absent(idle)
+        return Absent(idle) if can_be_absent else Undecidable((), idle)
     # A candidate that executed something and ended without metadata will never show whose run it was.
     is_lost = any(_is_over(uid, observation, known) and _has_executed(uid, idle, observation) for uid in blocking)
     if window.has_lasted(1 if is_lost else MAX_WINDOWS, observation.at):

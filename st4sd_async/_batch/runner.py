@@ -1,17 +1,18 @@
-"""One pass over a batch: start planned launches, watch runs, settle doubts, and download results."""
+"""One pass over a batch: start planned launches, watch runs, resolve doubts, and download results."""
 
 from __future__ import annotations
 
 import logging
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import anyio
 
 from .._errors import APIError, DecodeError, MissingCredentials, St4sdError, TransportError, UnknownRun
 from .._results.downloads import raise_if_strict
+from .._util.threads import in_thread
 from .._watch.status_reader import is_transient
 from ..models.hints import Reason
 from ..models.runs import check_rest_uid
@@ -30,34 +31,43 @@ if TYPE_CHECKING:
 log = logging.getLogger("st4sd_async")
 
 WATCH_DELAY = 0.5
-"""Seconds for which new runs are collected before they are watched together."""
+"""Longest time in seconds for which new runs are collected before they are watched together."""
 BASELINE_RETRY = 5.0
 """Seconds between attempts to read the list that is required before the first send."""
-RUNS_DOWNLOADED_AT_ONCE = 4
+EVENT_INTERVAL = 0.1
+"""Seconds between two checks of the event that ends a pass: a `threading.Event` cannot be awaited."""
+RUNS_DELETED_AT_ONCE = 4
 
 _BEFORE_RUNNING = frozenset({Reason.PENDING, Reason.INITIALISING, Reason.UNSCHEDULED, Reason.UNSCHEDULABLE})
 """Reasons why a run has not begun."""
+
+
+class StopEvent(Protocol):
+    """An event that ends `Batch.run`: an `asyncio.Event`, `anyio.Event` or `threading.Event`."""
+
+    def is_set(self) -> bool:
+        """Return whether the event has happened."""
 
 
 class Runner:
     """
     The tasks of one `Batch.run`. A loop, `_dispatch`, hands each launch to the task for its state:
 
-                    refused  -----------------------------------------------> settled
+                    refused  -----------------------------------------------> done
                        ^
                        |
-        planned --- _send ---> started --- _watch ---> failed, stopped, deleted --> settled
+        planned --- _send ---> started --- _watch ---> failed, stopped, deleted --> done
            ^           |         ^  |         |
-           |           |   found |  |         +--> succeeded --- _download ---> collected --> settled
+           |           |   found |  |         +--> succeeded --- _download ---> collected --> done
            |           v         |  |
            |        unknown <----|--+  its run belongs to another launch
            |           |         |
            +----- _reconcile ----+
         proven         |
-        absent         +--> undecidable: settled until the next pass
+        absent         +--> undecidable: done until the next pass
 
-    Each settled launch passes through `_report`, and `next_settled` returns its key. A pass ends when all launches are
-    settled, or with `stop`.
+    Each launch that is done passes through `_report`, and `next_done` returns its key. A pass ends when all launches
+    are done, or with `stop`. With an event, it waits for launches that are added later, until the event is set.
     """
 
     def __init__(
@@ -68,36 +78,49 @@ class Runner:
         sender: Sender,
         reconciler: Reconciler,
         request: DownloadRequest | None,
+        deletes_collected: bool,
         max_running: float,
+        max_downloads: int,
+        on_failed: Callable[[str], object],
+        until: StopEvent | None = None,
     ) -> None:
         self._journal, self._client, self._downloads = journal, client, downloads
         self._sender, self._reconciler = sender, reconciler
-        self._request = request
+        self._request, self._deletes_collected = request, deletes_collected
         self._max_running = max_running
+        self._on_failed = on_failed
+        """Called with the key of each launch whose run has failed, after it was reported."""
+        self._until = until
+        """Ends the pass. None means that it ends when all launches are done."""
         self._open: set[str] = set()
-        """Keys of launches that are not settled."""
-        self._planned: dict[str, None] = {}
+        """Keys of launches that are not done."""
+        self._planned: OrderedDict[str, None] = OrderedDict()  # a dict takes ever longer to find its first key
         """Keys of launches to send, in order."""
         self._in_flight: set[str] = set()
         """Keys of launches that are being sent."""
         self._to_watch: list[str] = []
         """Keys of launches whose runs are not watched yet."""
+        self._watch_delay = anyio.CancelScope()
+        """Cancelled when no start is in flight, so that no other run can join those to watch."""
         self._unwatchable: set[str] = set()
         """Keys that were reported although their runs continue. They do not count as running."""
+        self._undecidable: set[str] = set()
+        """Keys that were reported although they are in doubt."""
         self._to_download: list[str] = []
+        self._uncollected: set[str] = set()
+        """Keys of launches whose runs succeeded and are not collected, or not deleted."""
         self._single_tasks: set[str] = set()
         """Names of running tasks of which there is at most one at a time."""
-        self._download_limiter = anyio.Semaphore(RUNS_DOWNLOADED_AT_ONCE)
+        self._download_limiter = anyio.Semaphore(max_downloads)
+        self._delete_limiter = anyio.Semaphore(RUNS_DELETED_AT_ONCE)
         self._changed, self._reported, self._finished = anyio.Event(), anyio.Event(), anyio.Event()
         self._results: deque[str] = deque()
         """Keys of reported launches that were not read yet."""
         self._is_read = False
         """Whether the reader waits for a result and there is none."""
-        self._has_warned = False
-        """Whether the warning was logged that the service cannot be reached."""
         self._scope = anyio.CancelScope()
         self.statuses: dict[str, Status] = {}
-        """key -> the latest status, of launches whose runs are watched."""
+        """key -> the latest status, of launches whose runs are watched or whose key-outputs are downloaded."""
         self.error: Exception | None = None
         """Why the pass ended early."""
         self.errors: dict[str, Exception] = {}
@@ -112,8 +135,8 @@ class Runner:
         """Return when all tasks have ended."""
         await self._finished.wait()
 
-    async def next_settled(self) -> str | None:
-        """Return the key of the next settled launch. None means that all are settled. Raises what ended the pass."""
+    async def next_done(self) -> str | None:
+        """Return the key of the next launch that is done. None means that all are. Raises what ended the pass."""
         while not self._results:
             if self.is_finished:
                 if self.error is not None:
@@ -139,19 +162,30 @@ class Runner:
         self._scope.cancel()
 
     def schedule(self, records: Iterable[LaunchRecord]) -> None:
-        """Work on these launches until they are settled."""
+        """Work on these launches until they are done."""
         for record in records:
-            is_open = not self.is_settled(record)
+            is_open = not self.is_done(record)
             if is_open or record.state is State.COLLECTED:
                 self.errors.pop(record.key, None)  # an earlier error no longer holds
             if is_open:
                 self._open.add(record.key)
                 self._unwatchable.discard(record.key)
+                self._undecidable.discard(record.key)
                 self._route(record)
 
-    def is_settled(self, record: LaunchRecord) -> bool:
+    def is_done(self, record: LaunchRecord) -> bool:
         """Return whether nothing is left to do for a launch."""
-        return record.is_settled(self._request.text if self._request else None)
+        return record.is_done(self._request.text if self._request else None) and not self._must_delete(record)
+
+    def count_uncollected(self) -> tuple[int, int]:
+        """Return how many launches wait for their downloads, and how many only for the deletion of their run."""
+        text = self._request.text if self._request else None
+        done = [self._journal.records[key].is_done(text) for key in self._uncollected]
+        return done.count(False), done.count(True)
+
+    def _must_delete(self, record: LaunchRecord) -> bool:
+        is_collected = record.state is State.COLLECTED
+        return self._deletes_collected and is_collected and record.rest_uid not in self._journal.deleted
 
     def _route(self, record: LaunchRecord) -> None:
         """Put an open launch into the queue for its state."""
@@ -162,11 +196,12 @@ class Runner:
         elif record.state is State.UNKNOWN:
             self._reconciler.observe_soon()
         elif record.state in (State.SUCCEEDED, State.COLLECTED):
+            self._uncollected.add(record.key)
             self._to_download.append(record.key)
         self._changed.set()
 
     async def run(self) -> None:
-        """Work until all launches are settled, or until `stop`."""
+        """Work until all launches are done, or until `stop`."""
         try:
             with self._scope:
                 async with anyio.create_task_group() as self._tasks:
@@ -182,7 +217,7 @@ class Runner:
     async def _guarded(self, work: Callable[..., Awaitable[None]], *arguments: Any) -> None:
         try:
             await work(*arguments)
-        except Exception as error:  # raised by `next_settled`
+        except Exception as error:  # raised by `next_done`
             self.stop(error)
 
     def _begin(self, work: Callable[..., Awaitable[None]], *arguments: Any) -> None:
@@ -205,16 +240,25 @@ class Runner:
 
     async def _dispatch(self) -> None:
         """Begin tasks for queued launches until the pass ends."""
-        while self._open or self._results or not self._is_read:
+        if self._until is not None:
+            self._begin(self._stop_at, self._until)
+        while self._until is not None or self._open or self._results or not self._is_read:
             self._changed = anyio.Event()
             self._send_planned()
             if self._to_watch:
                 self._begin_single("watch", self._watch_new)
+                if not self._in_flight:
+                    self._watch_delay.cancel()
             while self._to_download:
                 self._begin(self._download, self._to_download.pop())
             if self._count_in_doubt():
                 self._begin_single("reconcile", self._reconcile)
             await self._changed.wait()
+
+    async def _stop_at(self, event: StopEvent) -> None:
+        while not event.is_set():  # noqa: ASYNC110 -- it may be an event of threads
+            await anyio.sleep(EVENT_INTERVAL)
+        self.stop()
 
     # Starting.
 
@@ -229,9 +273,10 @@ class Runner:
         started = self._journal.counts[State.STARTED] - len(self._unwatchable)
         running = started + len(self._in_flight) + self._count_in_doubt()
         count = min(limiter.available(len(self._in_flight), now), self._max_running - running)
+        if self._deletes_collected:  # otherwise any number of instances could wait for their downloads
+            count = min(count, 2 * self._max_running - running - len(self._uncollected))
         while self._planned and count >= 1:
-            key = next(iter(self._planned))
-            del self._planned[key]
+            key, _ = self._planned.popitem(last=False)
             # In the queue it may have been found to be started, and even have been planned again.
             if self._journal.records[key].state is State.PLANNED and key not in self._in_flight:
                 self._in_flight.add(key)
@@ -244,10 +289,8 @@ class Runner:
         try:
             self.schedule(await self._reconciler.note_baseline())
         except (APIError, TransportError, DecodeError) as error:
-            if not is_transient(error, has_answered=True):
+            if not is_transient(error, has_responded=True):
                 raise
-            level, self._has_warned = logging.INFO if self._has_warned else logging.WARNING, True
-            log.log(level, "nothing can be started yet; trying again every %g s: %s", BASELINE_RETRY, error)
             await self._journal.clock.sleep(BASELINE_RETRY)
 
     async def _send(self, key: str) -> None:
@@ -273,10 +316,10 @@ class Runner:
     # Launches in doubt.
 
     def _count_in_doubt(self) -> int:
-        """Return how many launches are in doubt and may still be resolved."""
-        if not self._journal.counts[State.UNKNOWN]:
-            return 0
-        return sum(record.key in self._open for record in self._journal.in_doubt())
+        """Return how many launches are in doubt and may still be resolved. Each event asks for it."""
+        records = self._journal.records
+        undecidable = sum(records[key].state is State.UNKNOWN for key in self._undecidable)
+        return self._journal.counts[State.UNKNOWN] - undecidable
 
     async def _reconcile(self) -> None:
         """Observe the service until no launch is in doubt, or none of them can be decided."""
@@ -291,14 +334,19 @@ class Runner:
     async def _take_back(self, key: str, rest_uid: str, token: str) -> None:
         self.statuses.pop(key, None)
         self.schedule(await take_back(self._journal, key, rest_uid, token))
+        self._report_if_done(key)
 
     # Watching.
 
     async def _watch_new(self) -> None:
-        await self._journal.clock.sleep(WATCH_DELAY)
-        keys = [key for key in self._to_watch if self._journal.records[key].state is State.STARTED]
+        with self._watch_delay:
+            await self._journal.clock.sleep(WATCH_DELAY)
+        self._watch_delay = anyio.CancelScope()
+        records = [self._journal.records[key] for key in self._to_watch]
         self._to_watch = []
-        self._begin(self._watch, keys)
+        self._begin(self._watch, [record.key for record in records if record.state is State.STARTED])
+        for record in records:
+            self._report_if_done(record.key)
 
     async def _watch(self, keys: Sequence[str]) -> None:
         """Watch runs until they have ended. If one cannot be watched, find it by bisection."""
@@ -349,7 +397,6 @@ class Runner:
         record = self._journal.records[key]
         if record.rest_uid != rest_uid:
             return  # it was taken back
-        self.statuses.pop(key, None)
         if record.state is State.STARTED:
             state = _end_state(status)
             if state is State.DELETED:
@@ -367,9 +414,12 @@ class Runner:
             if record.rest_uid != rest_uid:
                 return
         if record.state is State.SUCCEEDED and self._request:
+            self._uncollected.add(key)
             await self._download(key)
-        else:
-            self._report(key)
+            return
+        self._report(key)
+        if record.state is State.FAILED:
+            self._on_failed(key)
 
     # Downloading.
 
@@ -377,6 +427,13 @@ class Runner:
         """Download the requested key-outputs of a run that succeeded."""
         record, journal, request = self._journal.records[key], self._journal, self._request
         assert request is not None
+        if record.is_done(request.text):  # an earlier process collected it, and died before it was deleted
+            if await in_thread(request.has_unchanged_files, journal, record):
+                await self._delete(record)
+            else:
+                log.warning("the run %r of %r is kept, because its files have changed", record.rest_uid, key)
+            self._report(key)
+            return
         async with self._download_limiter:
             try:
                 found = await self._downloads.outputs(
@@ -385,6 +442,7 @@ class Runner:
                     request.names,
                     unpack=False,
                     is_chosen=False,
+                    label=key,
                 )
                 files = raise_if_strict(found, strict=True)
             except Exception as error:  # reported with the item
@@ -394,16 +452,41 @@ class Runner:
                 self._report(key, error)
                 return
         paths = [str(file.path) for file in files]
-        await journal.replace(record, record.to_collected(request.text, paths, journal.clock.wall()))
+        collected = record.to_collected(request.text, paths, journal.clock.wall())
+        await journal.replace(record, collected)
+        if self._must_delete(collected):
+            await self._delete(collected)
         self._report(key)
 
+    async def _delete(self, record: LaunchRecord) -> None:
+        """Delete a run whose files are on the disk. If that fails, the next pass tries again."""
+        rest_uid = check_rest_uid(record.rest_uid)
+        try:
+            async with self._delete_limiter:
+                await self._client.delete(rest_uid)
+        except St4sdError as error:
+            if not (isinstance(error, UnknownRun) and error.detail):  # else it was deleted already
+                log.warning("the run %r of %r was collected, but cannot be deleted: %s", rest_uid, record.key, error)
+                return
+        await self._journal.mark_deleted([rest_uid])
+
+    def _report_if_done(self, key: str) -> None:
+        """Report a launch that another task has finished in the meantime: its run was deleted."""
+        if key in self._open and self.is_done(self._journal.records[key]):
+            self._report(key)
+
     def _report(self, key: str, error: Exception | None = None) -> None:
-        """Hand a launch to the reader: it is settled for now."""
+        """Hand a launch to the reader: it is done for now."""
+        self.statuses.pop(key, None)
         if error is not None:
             self.errors[key] = error
-        if self._journal.records[key].state is State.STARTED:
+        state = self._journal.records[key].state
+        if state is State.STARTED:
             self._unwatchable.add(key)
+        elif state is State.UNKNOWN:
+            self._undecidable.add(key)
         self._open.discard(key)
+        self._uncollected.discard(key)
         self._results.append(key)
         self._reported.set()
         self._changed.set()

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
+from functools import lru_cache
+from json.encoder import encode_basestring_ascii as _quote
 from typing import Any
 
 from .._errors import JournalCorrupt, JournalError
@@ -39,6 +43,8 @@ CREATE TABLE IF NOT EXISTS moment (
 ) WITHOUT ROWID
 """
 """The times at which launches entered their states. Added after the first release, so a journal may lack it."""
+REASON_TABLE = "CREATE TABLE IF NOT EXISTS reason (rest_uid TEXT PRIMARY KEY, content TEXT NOT NULL) WITHOUT ROWID"
+"""Why runs failed, in short: see `reasons.to_json`. Added later, so a journal may lack it."""
 MIGRATE_FORMAT_1 = (
     "ALTER TABLE item ADD COLUMN never_executed TEXT NOT NULL DEFAULT '[]'",
     "ALTER TABLE item ADD COLUMN checksum INTEGER",
@@ -47,8 +53,8 @@ MIGRATE_FORMAT_1 = (
 """Migrates the tables of format 1 to format 2."""
 LAUNCH_COLUMNS = tuple(LaunchRecord.__slots__)
 """Columns of ``item``: the fields of a launch. ``checksum`` comes last."""
-NEW_IN_FORMAT_2 = frozenset({"never_executed"})
-"""Columns that format 1 lacks."""
+NEW_IN_FORMAT_2 = {"never_executed": "'[]'", "checksum": "NULL"}
+"""Columns that format 1 lacks -> what to select instead."""
 INSERT_LAUNCH = (
     f"INSERT INTO item ({', '.join(LAUNCH_COLUMNS)}, checksum) VALUES ({', '.join('?' * len(LAUNCH_COLUMNS))}, ?)"
 )
@@ -65,14 +71,22 @@ INSERT_SEEN = "INSERT OR IGNORE INTO seen VALUES (?, ?, NULL)"
 INSERT_SEEN_NOW = "INSERT OR IGNORE INTO seen SELECT ?, value + 1, NULL FROM journal WHERE name = 'opening'"
 """Notes an instance that exists, after something was sent in this opening: later lists must show it."""
 MARK_DELETED = tuple(f"UPDATE {table} SET gone = 'yes' WHERE rest_uid = ?" for table in ("run", "seen"))
+SELECT_MOMENTS = "SELECT key, attempt, state, since FROM moment ORDER BY since"
 INSERT_MOMENT = "INSERT OR IGNORE INTO moment VALUES (?, ?, ?, ?)"
+INSERT_REASON = "INSERT OR REPLACE INTO reason VALUES (?, ?)"
 SET_FACT = "INSERT OR REPLACE INTO journal VALUES (?, ?)"
+SELECT_PAYLOAD = "SELECT digest, content FROM payload WHERE digest = ?"
+SELECT_REASONS = "SELECT rest_uid, content FROM reason"
 INSERT_PAYLOAD = "INSERT OR IGNORE INTO payload VALUES (?, ?)"
-OTHER_SERVER_ADVICE = (
+CAMPAIGN_FACT = "campaign"
+"""Name of the row of ``journal`` with the campaign name. It is missing if the batch has none."""
+UNLISTED_FACT = "unlisted opening"
+"""Name of the row of ``journal`` with `Journal.unlisted_opening`. It is missing if there was no such opening."""
+OTHER_DEPLOYMENT_ADVICE = (
     "use another path; if it is the same service at a new address, change it in the journal: "
     "sqlite3 {} \"UPDATE journal SET value = '{}' WHERE name = 'server'\""
 )
-"""Advice if a journal belongs to another server."""
+"""Advice if a journal belongs to another deployment."""
 
 Statement = tuple[str, Sequence[Any]]
 """SQL and its parameters."""
@@ -138,19 +152,27 @@ def digest(content: str) -> str:
     return hashlib.sha256(content.encode()).hexdigest()
 
 
-def checksum(*values: Any) -> int:
-    """Return a checksum of texts and numbers. It detects damage that SQLite does not."""
-    return zlib.crc32(json.dumps(values).encode())
+def parse_payload(name: str, digest_in_row: str, content: Any) -> dict[str, Any]:
+    """Return a row of ``payload`` as a JSON object. Raises `JournalCorrupt` if the row is damaged."""
+    if not isinstance(content, str) or digest(content) != digest_in_row:
+        raise JournalCorrupt(f"{name} is damaged: the payload {digest_in_row!r} does not match its digest")
+    with suppress(ValueError, RecursionError):
+        payload = json.loads(content)
+        if isinstance(payload, dict):
+            return payload
+    raise JournalCorrupt(f"{name} is damaged: the payload {digest_in_row!r} is not a JSON object")
 
 
-def columns_of(number: int) -> list[str]:
-    """Return the columns of ``item`` in a format, without the checksum."""
-    return [name for name in LAUNCH_COLUMNS if number >= FORMAT or name not in NEW_IN_FORMAT_2]
+def checksum(*values: str | int | None) -> int:
+    """Return a checksum of texts and numbers, given as a JSON list. It detects damage that SQLite does not."""
+    # As json.dumps, in half the time: this is most of what it takes to open a large journal.
+    texts = [_quote(one) if type(one) is str else "null" if one is None else repr(one) for one in values]
+    return zlib.crc32(f"[{', '.join(texts)}]".encode())
 
 
 def select_launches(number: int) -> str:
-    """Return the query for all launches of a journal of a format."""
-    columns = [*columns_of(number), *(["checksum"] if number >= FORMAT else [])]
+    """Return the query for all launches of a journal of a format. Columns that it lacks are empty."""
+    columns = [name if number >= FORMAT else NEW_IN_FORMAT_2.get(name, name) for name in (*LAUNCH_COLUMNS, "checksum")]
     return f"SELECT {', '.join(columns)} FROM item ORDER BY rowid"
 
 
@@ -183,27 +205,44 @@ def insert_change(key: str, change: StateChange) -> Statement:
     return INSERT_MOMENT, (key, change.attempt, str(change.state), _to_iso(change.since))
 
 
-def read_change(values: Sequence[Any]) -> tuple[str, StateChange]:
-    """Return the key and the state change of a row of ``moment``."""
-    key, attempt, state, since = values
-    return key, StateChange(attempt, state, datetime.fromisoformat(since).timestamp())
+def read_history(moments: Iterable[Sequence[Any]]) -> dict[str, list[StateChange]]:
+    """Return key -> state changes, of rows of ``moment``."""
+    history: dict[str, list[StateChange]] = {}
+    for key, attempt, state, since in moments:
+        change = StateChange(attempt, sys.intern(state), datetime.fromisoformat(since).timestamp())
+        history.setdefault(key, []).append(change)
+    return history
 
 
+@lru_cache(maxsize=1)  # a launch and its state change have the same time
 def _to_iso(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="microseconds")
 
 
 def to_row(record: LaunchRecord) -> tuple[Any, ...]:
     """Return a launch as its row, without the checksum: times as ISO texts, lists as JSON."""
-    values = {name: getattr(record, name) for name in LAUNCH_COLUMNS}
-    values["state"], values["proof"] = str(record.state), None if record.proof is None else str(record.proof)
-    values["since"] = _to_iso(record.since)
-    for name in _LISTS:
-        values[name] = json.dumps(values[name])
-    return tuple(values.values())
+    return (
+        record.key,
+        record.experiment,
+        record.payload,
+        str(record.state),
+        record.attempt,
+        record.opening,
+        _to_iso(record.since),
+        record.rest_uid,
+        record.status,
+        record.error_class,
+        record.error,
+        _to_json(record.candidates),
+        _to_json(record.never_executed),
+        _to_json(record.files),
+        record.request,
+        None if record.proof is None else str(record.proof),
+    )
 
 
-_LISTS = ("candidates", "never_executed", "files")
+def _to_json(texts: Sequence[str]) -> str:
+    return json.dumps(texts) if texts else "[]"
 
 
 def _with_checksum(record: LaunchRecord) -> tuple[Any, ...]:
@@ -211,31 +250,59 @@ def _with_checksum(record: LaunchRecord) -> tuple[Any, ...]:
     return *values, checksum(*values)
 
 
-def from_row(number: int, values: Sequence[Any]) -> LaunchRecord:
-    """Return the launch of a row in a format. Raises `JournalCorrupt` if the row is invalid."""
-    columns = columns_of(number)
+def from_row(number: int, values: tuple[Any, ...]) -> LaunchRecord:
+    """
+    Return the launch of a row in a format. Identifiers that many launches have in common share their memory.
+
+    Raises:
+        JournalCorrupt: The row is invalid.
+    """
     try:
         if number >= FORMAT and checksum(*values[:-1]) != values[-1]:
             raise ValueError("its checksum does not match")
-        return _parse(dict(zip(columns, values[: len(columns)], strict=True)))
-    except (ValueError, TypeError, OverflowError, OSError, RecursionError) as error:
-        raise_unchained(JournalCorrupt(f"the journal's entry {values[0]!r} cannot be read: {error}"))
+        if (types := tuple(map(type, values))) not in _checked_types:
+            for name, value in zip(LAUNCH_COLUMNS, values, strict=False):
+                _check_type(name, value, *_TYPES.get(name, (str,)))
+            _checked_types.add(types)
+        key, experiment, payload, state, attempt, opening, since, rest_uid, status, error_class, error = values[:11]
+        candidates, never_executed, files, request, proof, _ = values[11:]
+        if status is not None:
+            _check_type("status", json.loads(status), dict)
+        return LaunchRecord(
+            key,
+            sys.intern(experiment),
+            payload,
+            _STATES.get(state) or State(state),
+            attempt,
+            opening,
+            datetime.fromisoformat(since).timestamp(),
+            rest_uid,
+            status,
+            error_class and sys.intern(error_class),
+            error,
+            () if candidates == "[]" else _to_texts("candidates", candidates),
+            () if never_executed == "[]" else _to_texts("never_executed", never_executed),
+            () if files == "[]" else _to_texts("files", files),
+            request and sys.intern(request),
+            None if proof is None else Proof(proof),
+        )
+    except (ValueError, TypeError, OverflowError, OSError, RecursionError) as error_of_row:
+        raise_unchained(JournalCorrupt(f"the journal's entry {values[0]!r} cannot be read: {error_of_row}"))
 
 
-def _parse(row: dict[str, Any]) -> LaunchRecord:
-    for name in ("key", "experiment", "payload", "since"):
-        _check_type(name, row[name], str)
-    for name in ("rest_uid", "status", "error_class", "error", "request"):
-        _check_type(name, row[name], str, type(None))
-    for name in ("attempt", "opening"):
-        _check_type(name, row[name], int)
-    row["state"], row["proof"] = State(row["state"]), None if row["proof"] is None else Proof(row["proof"])
-    row["since"] = datetime.fromisoformat(row["since"]).timestamp()
-    for name in _LISTS:
-        row[name] = tuple(_check_type(name, value, str) for value in json.loads(row.get(name, "[]")))
-    if row["status"] is not None:
-        _check_type("status", json.loads(row["status"]), dict)
-    return LaunchRecord(**row)
+_STATES = {str(state): state for state in State}
+_OPTIONAL_TEXTS = ("rest_uid", "status", "error_class", "error", "request", "proof")
+_TYPES: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(_OPTIONAL_TEXTS, (str, type(None))),
+    **dict.fromkeys(("attempt", "opening"), (int,)),
+}
+"""Column of ``item`` -> its types. All others are texts."""
+_checked_types: set[tuple[type, ...]] = set()
+"""Types of rows that were checked: few, because each column has at most two."""
+
+
+def _to_texts(name: str, content: str) -> tuple[str, ...]:
+    return tuple(_check_type(name, text, str) for text in json.loads(content))
 
 
 def _check_type(name: str, value: Any, *types: type) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from math import inf
@@ -9,13 +10,14 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from .._api.experiments import get_call, start_call
+from .._api.experiments import add_suggestion, get_call, list_call, start_call
 from .._errors import (
     APIError,
     ConfigError,
     ConnectFailed,
     CredentialUnavailable,
     InvalidPayload,
+    JournalCorrupt,
     MissingCredentials,
     RateLimited,
     RequestTimeout,
@@ -23,6 +25,7 @@ from .._errors import (
     St4sdError,
     StartOutcomeUnknown,
     Unauthorized,
+    UnknownExperiment,
 )
 from .._http.retry import may_have_arrived
 from .._payload.explain import explain_invalid_payload
@@ -30,7 +33,7 @@ from .._payload.prepare import Prepared, serialise
 from .._util.printable import shorten
 from ..models.runs import is_rest_uid
 from .launch import lacks_credentials, payload_to_send
-from .state import LaunchRecord, Proof
+from .state import LaunchRecord, Proof, campaign_metadata
 
 if TYPE_CHECKING:
     from .._http.session import ClientSession
@@ -38,17 +41,17 @@ if TYPE_CHECKING:
     from .journal import Journal
 
 SHUTDOWN_GRACE = 5.0
-"""Seconds for which starts in flight may still be answered when the batch is left early."""
+"""Seconds for which starts in flight may still get a response when the batch is left early."""
 OVERLOAD_STATUSES = frozenset({429, 502, 503, 504})
 """HTTP statuses of a service that is overloaded or unavailable."""
-LEFT_EARLY = "the batch was left before the answer came"
+LEFT_EARLY = "the batch was left before the response came"
 
 MAX_IN_FLIGHT = 64
 """Upper bound for the starts in flight."""
 STEADY_FACTOR = 2.0
-"""The service keeps up if an answer takes at most this many times as long as the quickest one."""
+"""The service keeps up if a response takes at most this many times as long as the quickest one."""
 LATENCY_DECAY = 1.0005
-"""The quickest latency grows by this factor with each answer, because a service may become slower for good."""
+"""The quickest latency grows by this factor with each response, because a service may become slower for good."""
 MIN_OVERLOAD_PAUSE, MAX_OVERLOAD_PAUSE = 0.2, 30.0
 """Seconds without a start after an overload. The pause doubles while the overload goes on."""
 MAX_RETRY_AFTER = 300.0
@@ -59,7 +62,7 @@ class AdaptiveLimiter:
     """
     How many starts may be in flight: additive increase, multiplicative decrease. Pure.
 
-    The limit grows by one per round of quick answers and is halved on overload. All times are seconds of one clock.
+    The limit grows by one per round of quick responses and is halved on overload. All times are seconds of one clock.
     """
 
     def __init__(self, initial: int, maximum: int = MAX_IN_FLIGHT) -> None:
@@ -76,8 +79,8 @@ class AdaptiveLimiter:
         """Return how many starts may begin now."""
         return 0 if now < self.resume_at else max(0, int(self.limit) - in_flight)
 
-    def on_answer(self, latency: float) -> None:
-        """Adjust the limit to an answer that took ``latency`` seconds."""
+    def on_response(self, latency: float) -> None:
+        """Adjust the limit to a response that took ``latency`` seconds."""
         self._overloads = 0
         self._quickest = min(latency, self._quickest * LATENCY_DECAY)
         if latency <= STEADY_FACTOR * self._quickest:
@@ -92,7 +95,7 @@ class AdaptiveLimiter:
         Args:
             sent_at: When the start was sent.
             now: The time.
-            retry_after: Seconds in the answer's ``Retry-After``. None means that it had none.
+            retry_after: Seconds in the response's ``Retry-After``. None means that it had none.
         """
         if sent_at >= self._halved_at:
             self.limit, self._halved_at = max(1.0, self.limit / 2), now
@@ -133,17 +136,21 @@ def is_fatal(error: Exception) -> bool:
 class Sender:
     """Sends single launches. A launch in flight is shielded against cancellation until its outcome is recorded."""
 
-    def __init__(self, journal: Journal, session: ClientSession, limiter: AdaptiveLimiter) -> None:
-        self._journal, self._session = journal, session
+    def __init__(
+        self, journal: Journal, session: ClientSession, limiter: AdaptiveLimiter, campaign: str | None = None
+    ) -> None:
+        self._journal, self._session, self._campaign = journal, session, campaign
         self.limiter = limiter
         self._experiments: dict[str, Experiment | None] = {}
         """Identifier -> the experiment, if one of its launches was refused. None means that it cannot be read."""
+        self._all_experiments: list[Experiment] | None = None
+        """The registry, if a launch was refused because its experiment is unknown."""
         self._experiments_lock = anyio.Lock()
         self._in_flight: set[anyio.CancelScope] = set()
         self._deadline = inf
 
     def begin_shutdown(self) -> None:
-        """Give starts in flight `SHUTDOWN_GRACE` seconds. Those that are not answered by then are in doubt."""
+        """Give starts in flight `SHUTDOWN_GRACE` seconds. Those without a response by then are in doubt."""
         self._deadline = anyio.current_time() + SHUTDOWN_GRACE
         for scope in self._in_flight:
             scope.deadline = self._deadline
@@ -162,7 +169,7 @@ class Sender:
         record = self._journal.records[key]
         try:
             prepared = await self._prepare(record)
-        except InvalidPayload as error:
+        except (InvalidPayload, JournalCorrupt) as error:
             refused = record.to_refused(type(error).__name__, str(error), self._journal.clock.wall())
             await self._journal.update(key, lambda current: refused if current is record else None)
             return error
@@ -172,11 +179,28 @@ class Sender:
         return outcome[0]
 
     async def _prepare(self, record: LaunchRecord) -> Prepared:
-        content = await self._journal.payload(record.payload)
+        """
+        Return the payload of a launch ready to be sent.
+
+        Raises:
+            InvalidPayload: The journal has something else than a payload, or it is too large.
+            JournalCorrupt: The payload is missing or damaged.
+            MissingCredentials: The launch must be added again.
+        """
+        payload = await self._journal.payload(record.payload)
         credentials = self._journal.credentials.get(record.key, {})
-        if not credentials and lacks_credentials(content):
-            raise MissingCredentials(record.key)
-        return serialise(payload_to_send(content, credentials, self._journal.token_of(record)))
+        try:
+            if not credentials and lacks_credentials(payload):
+                raise MissingCredentials(record.key)
+            campaign = campaign_metadata(self._campaign, record)
+            body = payload_to_send(payload, credentials, self._journal.token_of(record), campaign)
+        except InvalidPayload as error:
+            problem = f"the payload of {record.key!r} in {self._journal.name} is invalid"
+            raise type(error).before_sending(error.problems, error.names, problem) from None
+        except RecursionError:
+            problem = f"{self._journal.name} is damaged: the payload of {record.key!r} is nested too deeply"
+            raise JournalCorrupt(problem) from None
+        return serialise(body)
 
     async def _send_once(self, record: LaunchRecord, prepared: Prepared) -> Exception | None:
         journal, clock = self._journal, self._journal.clock
@@ -201,28 +225,31 @@ class Sender:
         if isinstance(failure, InvalidPayload) and self._deadline == inf:
             with anyio.move_on_after(SHUTDOWN_GRACE):
                 await explain_invalid_payload(failure, prepared, partial(self._experiment, sending.experiment))
+        if isinstance(failure, UnknownExperiment) and self._deadline == inf:
+            with anyio.move_on_after(SHUTDOWN_GRACE), suppress(St4sdError):  # the suggestion is optional
+                add_suggestion(failure, sending.experiment, await self._list_experiments())
         if failure is not None:
             await journal.replace(sending, after_error(sending, failure, clock.wall()))
         else:
-            await journal.replace(sending, self._after_answer(sending, rest_uid))
+            await journal.replace(sending, self._after_response(sending, rest_uid))
         return failure
 
     async def _start(self, identifier: str, prepared: Prepared) -> str:
         call = start_call(identifier, prepared.content, prepared.secrets)
         return await self._session.send_once(replace(call, bypasses_limiter=True))
 
-    def _after_answer(self, record: LaunchRecord, rest_uid: str | None) -> LaunchRecord:
-        """Return a launch after its start was answered. None as the id means that no answer came in time."""
+    def _after_response(self, record: LaunchRecord, rest_uid: str | None) -> LaunchRecord:
+        """Return a launch after the response to its start. None as the id means that none came in time."""
         now = self._journal.clock.wall()
         if rest_uid is None:
             return record.to_unknown(LEFT_EARLY, now)
         if not is_rest_uid(rest_uid):
-            return record.to_unknown(f"the answer is not a rest-uid: {shorten(ascii(rest_uid), 80)}", now)
+            return record.to_unknown(f"the response is not a rest-uid: {shorten(ascii(rest_uid), 80)}", now)
         owner = self._journal.owner_of(rest_uid)
         if owner is not None:
-            return record.to_unknown(f"the answer is the run {rest_uid!r}, which belongs to {owner!r}", now)
+            return record.to_unknown(f"the response is the run {rest_uid!r}, which belongs to {owner!r}", now)
         if self._journal.seen.get(rest_uid, inf) <= record.opening:
-            return record.to_unknown(f"the answer is the run {rest_uid!r}, which existed before it was sent", now)
+            return record.to_unknown(f"the response is the run {rest_uid!r}, which existed before it was sent", now)
         return record.to_started(rest_uid, now)
 
     async def _experiment(self, identifier: str) -> Experiment | None:
@@ -234,10 +261,18 @@ class Sender:
                 self._experiments[identifier] = experiment
         return self._experiments[identifier]
 
+    async def _list_experiments(self) -> list[Experiment]:
+        """Return all experiments. They are requested once for all refused launches."""
+        async with self._experiments_lock:
+            if self._all_experiments is None:
+                self._all_experiments = []
+                self._all_experiments = await self._session.send_once(list_call())
+        return self._all_experiments
+
     def _adjust_limit(self, sent_at: float, failure: Exception | None) -> None:
         now = self._journal.clock.now()
         if is_overload(failure):
             cause = failure.__cause__ if isinstance(failure, StartOutcomeUnknown) else failure
             self.limiter.on_overload(sent_at, now, getattr(cause, "retry_after", None))
         elif failure is None:
-            self.limiter.on_answer(now - sent_at)
+            self.limiter.on_response(now - sent_at)

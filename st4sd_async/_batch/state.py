@@ -21,10 +21,17 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 METADATA_KEY = "st4sd-async-key"
 """Name of the token in a payload's ``metadata``. Must never change: runs of earlier versions are found by it."""
+
+CAMPAIGN_KEY, LAUNCH_KEY, ATTEMPT_KEY = "st4sd-async-campaign", "st4sd-async-launch", "st4sd-async-attempt"
+"""Names in the ``metadata`` of a batch with a campaign name: that name, the key of the launch, and its attempt."""
+START_KEY = "st4sd-async-start"
+"""Name in the ``metadata`` of a start with a key: a digest of its experiment and payload."""
+RESERVED_METADATA = (METADATA_KEY, CAMPAIGN_KEY, LAUNCH_KEY, ATTEMPT_KEY, START_KEY)
+"""Names that the metadata of a launch cannot have."""
 
 _DIGEST_PREFIX = "sha256x"
 """Prefix of the digest of a package in the ids of its instances."""
@@ -51,6 +58,12 @@ class State(StrEnum):
     """It succeeded, and its files were downloaded."""
 
 
+StateName = Literal[
+    "planned", "sending", "unknown", "refused", "started", "succeeded", "failed", "stopped", "deleted", "collected"
+]
+"""A state as plain text, which users get."""
+
+
 class Proof(StrEnum):
     """Why a launch that was sent may be sent again, or is in doubt again."""
 
@@ -70,6 +83,13 @@ RUN_ENDS = frozenset({State.SUCCEEDED, State.FAILED, State.STOPPED, State.DELETE
 """States of a launch whose run is over."""
 FAILURES = frozenset({State.REFUSED, State.FAILED, State.STOPPED, State.DELETED})
 """States that another attempt may follow. If only the downloads fail, a launch stays ``succeeded``, with an error."""
+OVER = RUN_ENDS | FAILURES
+"""States of a launch that is over: it was refused, or its run is over."""
+DISPLAY_ORDER = (
+    *(State.COLLECTED, State.SUCCEEDED, State.STARTED, State.SENDING, State.UNKNOWN, State.PLANNED),
+    *(State.FAILED, State.STOPPED, State.DELETED, State.REFUSED),
+)
+"""Order in which cards and reports count states."""
 
 TRANSITIONS: dict[State, frozenset[State]] = {
     State.PLANNED: frozenset({State.SENDING, State.REFUSED, State.STARTED}),
@@ -132,7 +152,7 @@ class LaunchRecord:
     files: tuple[str, ...] = ()
     """Paths of the downloaded files."""
     request: str | None = None
-    """The download request that ``files`` answer."""
+    """The download request that led to ``files``."""
     proof: Proof | None = None
     """Why it returned to this state."""
 
@@ -157,7 +177,7 @@ class LaunchRecord:
         """Whether this attempt was never sent."""
         return self.state is State.PLANNED and self.opening == 0
 
-    def is_settled(self, request: str | None) -> bool:
+    def is_done(self, request: str | None) -> bool:
         """Return whether nothing is left to do. ``request`` is the download request; None means no downloads."""
         if self.state is State.COLLECTED:
             return request is None or self.request == request
@@ -227,6 +247,13 @@ class LaunchRecord:
     def to_not_collected(self, error_class: str, error: str, now: float) -> LaunchRecord:
         """Note that its files could not be downloaded, or were removed."""
         return replace(self._to(State.SUCCEEDED, now), request=None, error_class=error_class, error=error)
+
+
+def campaign_metadata(campaign: str | None, record: LaunchRecord) -> dict[str, str]:
+    """Return the metadata by which a run is found without the journal. Empty if the batch has no campaign name."""
+    if campaign is None:
+        return {}
+    return {CAMPAIGN_KEY: campaign, LAUNCH_KEY: record.key, ATTEMPT_KEY: str(record.attempt)}
 
 
 def token(journal: str, key: str, attempt: int) -> str:

@@ -1,1 +1,1 @@
-"""Live display, progress bars and time line. They draw cards and rows, and do not import `Client` or `Batch`."""
+"""Live display, progress bars and time line. They draw cards and rows, and never import `Client` or `Batch`."""

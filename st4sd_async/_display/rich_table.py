@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 GAP = 2
-"""Blanks between two columns."""
+"""Number of spaces between two columns."""
 
 
 def rich_table(
@@ -26,8 +26,8 @@ def rich_table(
     Args:
         columns: Headers, printable.
         rows: Cells, printable.
-        width: Columns of the terminal. Each row then takes one line, and its last cell is cut to the remaining space.
-            None means that cells are wrapped.
+        width: Width of the terminal in columns. Each row takes one line, and its last cell is cut to the remaining
+            space. None means that cells are wrapped.
         numbers: Indices of the columns that are aligned to the right.
         is_ascii: Whether the terminal cannot show an ellipsis.
     """
@@ -47,6 +47,6 @@ def rich_table(
 
 
 def width_of(columns: Sequence[str], rows: Sequence[Sequence[Text]]) -> int:
-    """Return how many columns of a terminal a table takes, with the gap behind each column."""
+    """Return the width of a table in columns of a terminal, including the space after each column."""
     cells = zip(map(Text, columns), *rows, strict=True)
     return sum(max(cell.cell_len for cell in column) + GAP for column in cells)

@@ -1,1 +1,1 @@
-"""Send requests: session, retries, engine, calls, credentials. Only the engine imports httpx and aiohttp."""
+"""Send requests: session, retries, engine, calls, credentials. Only engine.py and injected.py import httpx."""

@@ -12,7 +12,6 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from math import isnan
 from typing import Any, Generic, TypeVar
 from urllib.parse import quote
@@ -63,6 +62,7 @@ from .._errors import (
 from .._util.did_you_mean import DID_YOU_MEAN, did_you_mean
 from .._util.printable import MAX_MESSAGE_LENGTH, shorten
 from .._util.redact import Redactor, raise_unchained, redact
+from .json_list import MAX_JSON_DEPTH, ItemReader, ListBody, read_list
 from .retry import Replay
 
 T = TypeVar("T")
@@ -83,9 +83,6 @@ LENIENT_JSON_ERRORS = ("number out of range", "hex escape")
 MAX_INT_DIGITS = 4300
 """Longest integer that Python parses."""
 
-MAX_JSON_DEPTH = 200
-"""Nesting limit of the fast JSON parser."""
-
 FILE_TYPES = frozenset({"application/octet-stream", "application/zip", "application/.zip"})
 """
 Content types of files and archives. The page of a proxy or the JSON of an error has another.
@@ -102,6 +99,15 @@ UNREAD_BODY_HEADER = "x-unread-body"
 CHECK_URL = "no ST4SD service knows this address, check the url of the client"
 """Explains a 404 that is not in the format of the services."""
 
+HTML_REASONS = {
+    405: "this address does not accept the method",
+    408: "the proxy waited too long for the request",
+    409: "a conflict with another request or object",
+    429: "too many requests, try again later",
+    500: "the service, or the proxy in front of it, had an internal error",
+}
+"""HTTP status of a web page -> what it means. With another status, the URL is probably wrong."""
+
 MISLEADING_PREFIXES = ("The browser (or proxy)", "Invalid internal experiment payload")
 """Begin messages of the services that blame the request when an object does not exist."""
 
@@ -116,6 +122,8 @@ class Response:
     """Headers; look-up ignores case."""
     body: bytes = field(repr=False)
     """The body."""
+    list_body: ListBody[Any] | None = field(default=None, repr=False)
+    """The body, if it was read as a list while it arrived; then ``body`` is only its beginning."""
 
     @property
     def is_html(self) -> bool:
@@ -130,26 +138,31 @@ class Response:
         return text[:MAX_MESSAGE_LENGTH]
 
     def json(self) -> Any:
-        """
-        Return the body as JSON; ``NaN`` is accepted.
+        """Return the body as JSON; see `parse_json`."""
+        return parse_json(self.body)
 
-        Half of a surrogate pair is kept, and an integer of thousands of digits becomes infinite, so that neither makes
-        the rest unreadable.
 
-        Raises:
-            ValueError: The body is not JSON, or nested too deeply.
-        """
-        try:
-            return pydantic_core.from_json(self.body)
-        except ValueError as error:
-            if not any(message in str(error) for message in LENIENT_JSON_ERRORS):
-                raise
-        try:
-            value = json.loads(self.body.decode(), parse_int=_parse_int)
-        except RecursionError:
-            raise ValueError("nested too deeply") from None
-        _check_depth(value)
-        return value
+def parse_json(text: bytes) -> Any:
+    """
+    Return the value of a JSON text; ``NaN`` is accepted.
+
+    Half of a surrogate pair is kept, and an integer of thousands of digits becomes infinite, so that neither makes the
+    rest unreadable.
+
+    Raises:
+        ValueError: The text is not JSON, or nested too deeply.
+    """
+    try:
+        return pydantic_core.from_json(text)
+    except ValueError as error:
+        if not any(message in str(error) for message in LENIENT_JSON_ERRORS):
+            raise
+    try:
+        value = json.loads(text.decode(), parse_int=_parse_int)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    _check_depth(value)
+    return value
 
 
 def is_file(headers: Mapping[str, str]) -> bool:
@@ -191,6 +204,11 @@ class Call(Generic[T]):
     """Query parameters."""
     content: bytes | None = field(default=None, repr=False)
     """JSON body."""
+    item_reader: Callable[[], ItemReader[T]] | None = None
+    """Returns what takes the items of a response that is a list, one by one as they arrive. None means that the body is
+    read as a whole."""
+    max_list_bytes: int | None = None
+    """Longest such list. None means ``Config.max_body_bytes``."""
     expected: str = "JSON"
     """What a successful response contains, for error messages."""
     is_slow: bool = False
@@ -215,6 +233,29 @@ class Call(Generic[T]):
     """Root of the service; None means the runtime service."""
     bypasses_limiter: bool = False
     """Whether the caller limits the requests in flight, in place of the session."""
+    not_after: float | None = None
+    """Time of the clock after which no attempt may begin: it raises `SendPermitExpired`. None means no limit."""
+
+
+def list_call(path: str, item_reader: Callable[[], ItemReader[T]], **options: Any) -> Call[T]:
+    """
+    Return a request for a list that is read item by item.
+
+    Args:
+        path: As in `Call`.
+        item_reader: Returns what takes the items of a response.
+        options: Other fields of the `Call`.
+    """
+
+    def decode(response: Response) -> T:
+        found = response.list_body
+        return read_list(item_reader(), response.body) if found is None else found.result()
+
+    return Call("GET", path, decode, item_reader=item_reader, **options)
+
+
+class SendPermitExpired(Exception):
+    """An attempt would have begun after `Call.not_after`; nothing was sent. The caller that set it catches this."""
 
 
 class UnexpectedContent(ValueError):
@@ -521,7 +562,7 @@ def _default_message(response: Response, secrets: tuple[str, ...]) -> str:
     if UNREAD_BODY_HEADER in response.headers:
         return response.headers[UNREAD_BODY_HEADER]
     if response.is_html:
-        return f"HTML instead of JSON: {CHECK_URL}"
+        return f"HTML instead of JSON: {HTML_REASONS.get(response.status, CHECK_URL)}"
     text = shorten(response.excerpt(secrets))
     # Source: all JSON errors of the services have a message, except the registry's "{}".
     is_foreign = response.status == 404 and text.strip("{}")
@@ -537,6 +578,8 @@ def parse_retry_after(value: str | None) -> float | None:
         return None if isnan(seconds) else max(0.0, seconds)
     except ValueError:
         pass
+    from email.utils import parsedate_to_datetime  # lazily: httpx needs it too, when a client opens
+
     try:
         moment = parsedate_to_datetime(value)
     except (ValueError, OverflowError):

@@ -6,7 +6,7 @@ import inspect
 import ipaddress
 import logging
 import re
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
@@ -17,7 +17,7 @@ import anyio
 from .._config import URL_VARIABLE
 from .._errors import ConfigError
 from .._util.printable import LOGGER, shorten
-from .._util.redact import REDACTED, contains_secret, raise_unchained, redact
+from .._util.redact import REDACTED, quotes_secret, raise_unchained, redact
 from .._util.threads import in_thread
 
 Secret = str | Path | Callable[[], str] | Callable[[], Awaitable[str]]
@@ -61,7 +61,7 @@ class Credential:
         if not (isinstance(source, str | Path) or callable(source)):
             raise ConfigError(f"{name} must be a string, a pathlib.Path or a callable, not {type(source).__name__}")
         self.literal = self._validate(source) if isinstance(source, str) else None
-        """The credential if it was given as a text, which never changes; None for another source."""
+        """The credential if it was given as a string, which never changes; None for another source."""
 
     async def value(self) -> str:
         """
@@ -90,6 +90,25 @@ class Credential:
         fresh = await self.value()
         return fresh if fresh != refused else None
 
+    def portable_source(self) -> Secret:
+        """
+        Return the source, for another process.
+
+        Raises:
+            TypeError: It is, or may contain, the credential itself.
+        """
+        from .contexts import Login
+
+        if isinstance(self._source, Path):
+            return self._source.absolute()
+        if isinstance(self._source, Login):
+            return self._source
+        kind = "string" if self.literal else "function"
+        raise TypeError(
+            f"a client whose {self.name} is a {kind} cannot be pickled, because credentials stay in their process: "
+            f"give {self.name} as a pathlib.Path, or use Client.from_env() or Client.from_context()"
+        )
+
     def _read(self, path: Path) -> str:
         try:
             return path.read_text("utf-8")
@@ -103,12 +122,12 @@ class Credential:
             # A plain function may block (a keyring, a vault), so it is called in a thread.
             if inspect.iscoroutinefunction(provider):
                 return await provider()
-            answer = await in_thread(provider, abandon=True)
-            return await answer if inspect.isawaitable(answer) else answer
+            credential = await in_thread(provider, abandon=True)
+            return await credential if inspect.isawaitable(credential) else credential
         except Exception as error:  # a provider may raise anything
             reason = shorten(redact(f"{type(error).__name__}: {error}", self.known), MAX_PROVIDER_ERROR_LENGTH)
-            quotes_secret = any(contains_secret(text, self.known) for text in _texts_of(error))
-            raise_unchained(ConfigError(f"{self._origin} failed with {reason}"), None if quotes_secret else error)
+            cause = None if quotes_secret(error, self.known) else error
+            raise_unchained(ConfigError(f"{self._origin} failed with {reason}"), cause)
 
     @property
     def _origin(self) -> str:
@@ -132,7 +151,7 @@ class Credential:
         return f"Credential({self.name!r}, {REDACTED})"
 
 
-_in_use: WeakSet[Credential] = WeakSet()
+_in_use: WeakSet[Credential | Credentials] = WeakSet()
 """All credentials of this process."""
 
 
@@ -141,7 +160,7 @@ class SecretsFilter(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Return True: every record is logged."""
-        secrets = [value for credential in list(_in_use) for value in credential.known]
+        secrets = {value for credential in list(_in_use) for value in credential.known}
         if secrets and isinstance(record.args, tuple):
             record.args = tuple(redact(one, secrets) if isinstance(one, str) else one for one in record.args)
         return True
@@ -151,29 +170,33 @@ class SecretsFilter(logging.Filter):
 logging.getLogger(LOGGER).addFilter(SecretsFilter())
 
 
-def _texts_of(error: BaseException | None) -> Iterator[str]:
-    """Yield the texts of an exception and of its causes and contexts."""
-    while error is not None:
-        yield f"{error!r} {error} {getattr(error, '__notes__', '')}"
-        error = error.__cause__ or error.__context__
-
-
 class Credentials:
-    """The credential of a client: the API key if given, else the auth-token, else none."""
+    """
+    What only the deployment and trusted hosts receive: a credential and the headers of ``Config.headers``.
 
-    def __init__(self, api_key: Secret | None, auth_token: Secret | None) -> None:
-        self.known: list[str] = []
-        """All values so far of both, for redaction."""
+    The credential is the API key if given, else the auth-token, else none.
+    """
+
+    def __init__(
+        self, api_key: Secret | None, auth_token: Secret | None, headers: Mapping[str, str] | None = None
+    ) -> None:
+        self.headers = [(name.encode(), value.encode()) for name, value in (headers or {}).items()]
+        """The headers."""
+        self.known: list[str] = [value for value in (headers or {}).values() if value]
+        """All values so far of both credentials and of the headers, for redaction."""
+        _in_use.add(self)
         self._key = Credential("api_key", api_key, known=self.known) if api_key is not None else None
         self._token = Credential("auth_token", auth_token, known=self.known) if auth_token is not None else None
         self._chosen = self._key or self._token
-        self.literal = self._chosen and self._chosen.literal
-        """The credential if it was given as a text, which never changes; otherwise `value` returns it."""
-        self.header = (b"Cookie", f"{COOKIE}=") if self._key is None else (b"Authorization", "Bearer ")
+        self.literal: str | None = None if self._chosen is None else self._chosen.literal
+        """The credential if it was given as a string, which never changes; otherwise `value` returns it."""
+        self.header: tuple[bytes, str] = (
+            (b"Cookie", f"{COOKIE}=") if self._key is None else (b"Authorization", "Bearer ")
+        )
         """Name of the header that carries the credential, and what is before the credential in it."""
 
     def __bool__(self) -> bool:
-        return self._chosen is not None
+        return bool(self._chosen or self.headers)
 
     async def value(self) -> str | None:
         """Return the credential, None if there is none."""
@@ -182,6 +205,16 @@ class Credentials:
     async def renew(self, refused: str) -> str | None:
         """Return a credential other than the refused one; None if the source has no other."""
         return await self._chosen.renew(refused) if self._chosen else None
+
+    def portable_sources(self) -> tuple[Secret | None, Secret | None]:
+        """
+        Return the sources of the API key and the auth-token, for another process.
+
+        Raises:
+            TypeError: One of them is, or may contain, the credential itself.
+        """
+        key, token = (None if one is None else one.portable_source() for one in (self._key, self._token))
+        return key, token
 
     @property
     def has_worked(self) -> bool:
@@ -203,7 +236,8 @@ def parse_deployment_url(url: str, credentials: Credentials) -> SplitResult:
     if root is None:
         shown = str(url).rsplit("@", 1)[-1]
         is_bare_host = isinstance(url, str) and shown and "://" not in shown
-        suggestion = f": did you mean 'https://{shown}'?" if is_bare_host else ""
+        scheme = "http" if is_bare_host and is_loopback(_host_of(shown)) else "https"
+        suggestion = f": did you mean '{scheme}://{shown}'?" if is_bare_host else ""
         raise ConfigError(
             f"the url (or {URL_VARIABLE}) must look like https://st4sd.example, not {shown!r}{suggestion}"
         )
@@ -213,7 +247,22 @@ def parse_deployment_url(url: str, credentials: Credentials) -> SplitResult:
         raise ConfigError(f"the url {root.geturl()!r} would send your credentials in clear text: use https://")
     # A URL that is copied from a browser has more behind the root, as in /rs/experiments/.
     path, _, _ = f"{root.path.rstrip('/')}/".partition("/rs/")
-    return root._replace(path=f"{path.rstrip('/')}/", query="", fragment="")
+    return root._replace(netloc=_netloc(root), path=f"{path.rstrip('/')}/", query="", fragment="")
+
+
+def _netloc(url: SplitResult) -> str:
+    """Return host and port in one form, because shared clients and starts with a key compare deployments."""
+    scheme, host, port = origin(url)
+    host = f"[{host}]" if ":" in host else host
+    return host if port == (443 if scheme == "https" else 80) else f"{host}:{port}"
+
+
+def _host_of(address: str) -> str:
+    """Return the host in an address without a scheme; "" if it is not valid."""
+    try:
+        return urlsplit(f"//{address}").hostname or ""
+    except ValueError:
+        return ""
 
 
 def parse_http_url(url: str) -> SplitResult | None:

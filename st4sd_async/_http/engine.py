@@ -5,7 +5,7 @@ aiohttp carries the requests: the pool of httpx searches all its connections for
 in flight many times slower. The ready-made bridges between the two report a connection that broke after a POST was sent
 as a connect timeout, which a retry would take for "never sent". So the bridge is here, and raises our own errors.
 
-This is the only module that imports httpx, or aiohttp.
+Only this module imports aiohttp. Only this module and injected.py, for the user's transport, import httpx.
 """
 
 from __future__ import annotations
@@ -13,14 +13,13 @@ from __future__ import annotations
 import asyncio
 import errno
 import functools
-import logging
 import os
 import select
 import ssl
 import urllib.request
-from collections.abc import AsyncGenerator, Callable, Iterable
+from abc import abstractmethod
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import aclosing
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from urllib.parse import SplitResult, unquote, urlsplit
@@ -29,14 +28,13 @@ from weakref import WeakSet
 import aiohttp
 import httpx
 
-from .._config import CA_FILE_VARIABLE
 from .._errors import ConfigError, ConnectFailed, ConnectionLost, DecodeError, RequestTimeout, TransportError
 from .._util.redact import raise_unchained
 from .call import REDIRECT_HEADER, UNREAD_BODY_HEADER, is_file
 from .credentials import is_host, is_loopback
+from .json_list import ListBody
 from .retry import RETRIED_STATUSES
-
-log = logging.getLogger("st4sd_async")
+from .tls import TlsContext
 
 CONNECT_TIMEOUT_SECONDS = 5.0
 """How long it may take to make a connection, TLS included."""
@@ -65,48 +63,7 @@ UNREACHABLE_ERRNOS = frozenset(
 )
 """Errors of the operating system if no host was reached. A refused connection means that a host was reached."""
 
-KEY_LOG_VARIABLE = "SSLKEYLOGFILE"
-"""Environment variable that names the file in which `ssl` logs the keys of connections."""
-
-
-def build_tls_context(verify: bool | str | Path | ssl.SSLContext) -> ssl.SSLContext:
-    """
-    Return the TLS context for ``Config.verify``; reads files, so call it in a worker thread.
-
-    Raises:
-        ConfigError: The file is missing or contains no certificate; the message names the setting.
-    """
-    if isinstance(verify, ssl.SSLContext):
-        return verify
-    if verify is False:
-        log.warning("TLS is not verified (Config.verify is False): others can read your credentials")
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-        return context
-    setting = f"the CA file {str(verify)!r} (Config.verify or {CA_FILE_VARIABLE})"
-    if verify is True:
-        setting = _default_authorities()
-    try:
-        return httpx.create_ssl_context() if verify is True else ssl.create_default_context(cafile=str(verify))
-    except (OSError, ValueError) as error:
-        if getattr(error, "filename", None) == os.environ.get(KEY_LOG_VARIABLE, ""):
-            setting = f"the file of the environment variable {KEY_LOG_VARIABLE}"
-        raise_unchained(ConfigError(f"{setting} cannot be used: {error}"))
-
-
-def _default_authorities() -> str:
-    """
-    Describe the setting that names the default certificate authorities.
-
-    Raises:
-        ConfigError: It names no existing folder, which OpenSSL would silently ignore.
-    """
-    if file := os.environ.get("SSL_CERT_FILE"):
-        return f"the CA file {file!r} (environment variable SSL_CERT_FILE)"
-    folders = os.environ.get("SSL_CERT_DIR", "")
-    if folders and not any(Path(folder).is_dir() for folder in folders.split(os.pathsep)):
-        raise ConfigError(f"there is no folder {folders!r} (environment variable SSL_CERT_DIR)")
-    return f"the CA folder {folders!r} (environment variable SSL_CERT_DIR)" if folders else "the CA file of certifi"
+NO_LENGTH = "the response has no length, so it may be cut short"
 
 
 class Proxies:
@@ -182,7 +139,7 @@ def translate_error(error: BaseException, method: str, url: str) -> TransportErr
     if isinstance(error, TimeoutError):
         return RequestTimeout(method, url, "silence for longer than Config.timeout")
     if isinstance(error, aiohttp.ClientPayloadError):
-        lost = ConnectionLost(method, url, "the answer was cut short")
+        lost = ConnectionLost(method, url, "the response was cut short")
         lost.is_cut = True
         return lost
     return ConnectionLost(method, url, _reason(error))
@@ -213,11 +170,12 @@ def translate_connect_error(error: BaseException, method: str, url: str, *, is_p
 def _reason(error: BaseException) -> str:
     """Return the message of an aiohttp error, without any part of the request."""
     if isinstance(error, aiohttp.ServerDisconnectedError):
-        return "the server closed the connection without an answer"
+        return "the server closed the connection without a response"
     if isinstance(error, aiohttp.ClientResponseError):
-        return "the answer is not HTTP"
+        return "the response is not HTTP"
     if isinstance(error, OSError) and error.strerror:
-        return str(error.strerror)
+        # asyncio's own text has the address, which the URL says; names that do not resolve have negative codes.
+        return os.strerror(error.errno) if error.errno and error.errno > 0 else str(error.strerror)
     return str(error) or type(error).__name__
 
 
@@ -253,8 +211,8 @@ class _CheckedConnector(_Connector):
     aiohttp checks for such bytes when a connection returns to the pool, and not when it is taken out again.
     """
 
-    def __init__(self, tls: ssl.SSLContext) -> None:
-        super().__init__(limit=0, ssl=tls, keepalive_timeout=KEEPALIVE_SECONDS)
+    def __init__(self) -> None:
+        super().__init__(limit=0, keepalive_timeout=KEEPALIVE_SECONDS)
         self._used: WeakSet[asyncio.BaseProtocol] = WeakSet()
 
     async def connect(
@@ -320,27 +278,31 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
     repeated.
     """
 
-    def __init__(self, tls: ssl.SSLContext, proxies: Proxies) -> None:
+    def __init__(self, tls: TlsContext, proxies: Proxies) -> None:
         # The connections are not limited here: the session limits the requests, and none may time out in a queue.
-        self._pooled = _make_session(_CheckedConnector(tls))
+        self._pooled = _make_session(_CheckedConnector())
         trace = aiohttp.TraceConfig()
         trace.on_connection_create_end.append(_report_connected)
-        self._unpooled = _make_session(_Connector(limit=0, ssl=tls, force_close=True), trace)
-        self._proxies = proxies
+        self._unpooled = _make_session(_Connector(limit=0, force_close=True), trace)
+        self._tls, self._proxies = tls, proxies
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """
         Send one request and return its response.
 
-        The body is read, unless ``stream`` is set and it is a file: then the response has the extension ``stream``. An
-        unacceptable body makes a successful response an error. An error response keeps its status.
+        The body is read and is the extension ``body`` of the response, unless ``stream`` is set and it is a file. If it
+        is read as a list, that is only its beginning. An unacceptable body makes a successful response an error. An
+        error response keeps its status.
 
         Raises:
             TransportError: No usable response arrived.
-            DecodeError: The body of a successful response is longer than ``max_body_bytes``, or encoded.
+            DecodeError: The body of a successful response is too long, or encoded.
         """
-        method, url, options = request.method, str(request.url), request.extensions
+        method, url, options = request.method, request.extensions["url"], request.extensions
         read_timeout, on_connected = options["timeout"]["read"], options["on_connected"]
+        proxy = self._proxies.find(request.url.scheme, request.url.host)
+        uses_tls = url.startswith("https:") or (proxy or "").startswith("https:")
+        tls = await self._load_tls(method, url) if uses_tls else True
         session = self._unpooled if on_connected else self._pooled
         limit_seconds = MAX_READ_TIMEOUTS * read_timeout
         limit = asyncio.timeout(limit_seconds)
@@ -354,38 +316,87 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
                     headers=[(name.decode("latin-1"), value.decode("latin-1")) for name, value in request.headers.raw],
                     data=request.content or None,
                     allow_redirects=False,
-                    timeout=aiohttp.ClientTimeout(connect=connect_timeout, sock_read=read_timeout),
-                    proxy=self._proxies.find(request.url.scheme, request.url.host),
+                    timeout=_client_timeout(connect_timeout, read_timeout),
+                    ssl=tls,
+                    proxy=proxy,
                     read_bufsize=READ_AHEAD_BYTES,
                     trace_request_ctx=on_connected,
                 )
-                headers, is_success = _visible_headers(response.raw_headers), 200 <= response.status < 300
-                problem, body = _encoding_problem(response), _Body(response, method, url)
-                if not problem and is_success and options["stream"] and is_file(response.headers):
+                problem, body = encoding_problem(_encodings(response.raw_headers)), _Body(response, method, url)
+                if not problem and options["stream"] and 200 <= response.status < 300 and is_file(response.headers):
                     limit.reschedule(None)
-                    return httpx.Response(response.status, headers=headers, stream=body, extensions={"stream": True})
-                content = None if problem else await _read_body(response, body, options["max_body_bytes"])
+                    return build_response(request, response.status, response.raw_headers, body)
+                list_body = choose_list_body(options["list_body"], response.status, response.headers)
+                content = None if problem else await _read_body(response, body, options["max_body_bytes"], list_body)
         except ENGINE_ERRORS as error:  # they hold the headers of the request
             failure = translate_error(error, method, url)
             if limit.expired():
                 reason = (
-                    f"the answer took more than {limit_seconds:g} s in all ({MAX_READ_TIMEOUTS} times Config.timeout)"
+                    f"the response took more than {limit_seconds:g} s in all ({MAX_READ_TIMEOUTS} times Config.timeout)"
                 )
                 failure = RequestTimeout(method, url, reason)
             raise_unchained(failure)
-        if content is not None:
-            return httpx.Response(response.status, headers=headers, content=content)
-        await body.aclose()
-        problem = problem or f"more than {options['max_body_bytes']} bytes (Config.max_body_bytes)"
-        if is_success:
-            raise DecodeError(method, url, problem)
-        headers.append((UNREAD_BODY_HEADER.encode(), problem.encode()))
-        return httpx.Response(response.status, headers=headers, content=b"")
+        if content is None:
+            await body.aclose()
+            problem = problem or too_long(options["max_body_bytes"], list_body)
+        return build_response(request, response.status, response.raw_headers, content, problem)
+
+    async def _load_tls(self, method: str, url: str) -> ssl.SSLContext:
+        try:
+            return await self._tls.get()
+        except ConfigError as error:  # only if the deployment is not https; otherwise it is built with the client
+            raise_unchained(ConnectFailed(method, url, str(error), permanent=True))
 
     async def aclose(self) -> None:
         """Close all connections."""
         await self._pooled.close()
         await self._unpooled.close()
+
+
+def build_response(
+    request: httpx.Request,
+    status: int,
+    headers: Iterable[tuple[bytes, bytes]],
+    body: bytes | httpx.AsyncByteStream | None,
+    problem: str = "",
+) -> httpx.Response:
+    """
+    Return the response that the session gets.
+
+    Args:
+        request: The request.
+        status: HTTP status.
+        headers: All headers.
+        body: The whole body, or its stream if it is a file. None means that it was not read.
+        problem: Why the body was not read.
+
+    Raises:
+        DecodeError: The body of a successful response was not read.
+    """
+    visible = _visible_headers(headers)
+    if body is None:
+        if 200 <= status < 300:
+            raise DecodeError(request.method, str(request.url), problem)
+        visible.append((UNREAD_BODY_HEADER.encode(), problem.encode()))
+        body = b""
+    if isinstance(body, bytes):
+        # As an extension, beside a stream of it: httpx would take a given content apart, and put it together again.
+        return httpx.Response(status, headers=visible, stream=httpx.ByteStream(body), extensions={"body": body})
+    return httpx.Response(status, headers=visible, stream=body)
+
+
+def too_long(max_bytes: int, list_body: ListBody[Any] | None = None) -> str:
+    """Return the problem of a body that is longer than ``Config.max_body_bytes``, or than a list may be."""
+    problem = f"more than {max_bytes} bytes"
+    if list_body is not None and list_body.too_long != problem:
+        return list_body.too_long
+    return f"{problem} (Config.max_body_bytes)"
+
+
+def choose_list_body(list_body: ListBody[Any] | None, status: int, headers: Mapping[str, str]) -> ListBody[Any] | None:
+    """Return the body that is read as a list; None if it is not, because of an error or the page of a proxy."""
+    is_list = 200 <= status < 300 and not headers.get("Content-Type", "").lower().startswith("text/html")
+    return list_body if is_list else None
 
 
 def _visible_headers(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
@@ -398,17 +409,28 @@ def _visible_headers(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes
     return [(renamed.get(name.lower(), name), value) for name, value in headers if name.lower() != b"content-encoding"]
 
 
-def _encoding_problem(response: aiohttp.ClientResponse) -> str:
-    """Return the problem of a body's encoding; "" if it has none. 1 MB of gzip can become 2 GB."""
-    encodings = ", ".join(response.headers.getall("Content-Encoding", ())).lower()
+def _encodings(headers: Iterable[tuple[bytes, bytes]]) -> list[str]:
+    return [value.decode("latin-1") for name, value in headers if name.lower() == b"content-encoding"]
+
+
+def encoding_problem(values: Iterable[str]) -> str:
+    """Return the problem of a body's encoding, from the values of its header; "" if it has none."""
+    encodings = ", ".join(values).lower()  # 1 MB of gzip can become 2 GB
     if encodings in ("", "identity"):
         return ""
     named = f"the encoding {encodings}" if encodings in ENCODINGS else "an encoding"
     return f"a body in {named}, which was not requested"
 
 
-class _Body(httpx.AsyncByteStream):
+class AsyncStream(httpx.AsyncByteStream):
     """The body of a response, piece by piece as it arrives."""
+
+    @abstractmethod
+    def __aiter__(self) -> AsyncGenerator[bytes]: ...
+
+
+class _Body(AsyncStream):
+    """A body that arrives over aiohttp."""
 
     def __init__(self, response: aiohttp.ClientResponse, method: str, url: str) -> None:
         self._response = response
@@ -419,11 +441,11 @@ class _Body(httpx.AsyncByteStream):
         try:
             async for chunk in self._response.content.iter_any():
                 yield chunk
-            if _has_visible_end(self._response):
+            if has_visible_end(self._response.status, self._response.headers):
                 return
         except ENGINE_ERRORS as error:
             failure = translate_error(error, *self._request)
-        failure = failure or ConnectionLost(*self._request, "the answer has no length, so it may be cut short")
+        failure = failure or ConnectionLost(*self._request, NO_LENGTH)
         if isinstance(failure, ConnectionLost):
             failure.is_cut = True
         raise failure
@@ -432,19 +454,29 @@ class _Body(httpx.AsyncByteStream):
         self._response.close()
 
 
-def _has_visible_end(response: aiohttp.ClientResponse) -> bool:
+def has_visible_end(status: int, headers: Mapping[str, str]) -> bool:
     """Return whether a cut body would be noticed: by its length, or because cut JSON or HTML cannot be parsed."""
-    is_delimited = bool({"Content-Length", "Transfer-Encoding"} & response.headers.keys()) or response.status == 204
-    return is_delimited or response.content_type in ("application/json", "text/html")
+    if "Content-Length" in headers or "Transfer-Encoding" in headers or status == 204:
+        return True
+    return headers.get("Content-Type", "").partition(";")[0].strip().lower() in ("application/json", "text/html")
 
 
-async def _read_body(response: aiohttp.ClientResponse, body: _Body, max_bytes: int) -> bytes | None:
-    """Return the whole body; None if it is longer than ``max_bytes``, at which reading stops."""
+async def _read_body(
+    response: aiohttp.ClientResponse, body: _Body, max_bytes: int, list_body: ListBody[Any] | None
+) -> bytes | None:
+    """Return the whole body, or the beginning of a list; None if it is too long. Then reading stops."""
     length = response.content_length
     if length is not None and length <= min(SMALL_BODY_BYTES, max_bytes):
         return await response.read()
-    if length is not None and length > max_bytes:
+    if length is not None and length > (max_bytes if list_body is None else list_body.max_bytes):
         return None
+    return await read_pieces(body, max_bytes, list_body)
+
+
+async def read_pieces(body: AsyncStream, max_bytes: int, list_body: ListBody[Any] | None = None) -> bytes | None:
+    """Return the whole body, or the beginning of a list; None if it is too long. Then reading stops."""
+    if list_body is not None:
+        return await _read_list(body, list_body)
     pieces, size = [], 0
     async with aclosing(body), aclosing(aiter(body)) as arriving:
         async for piece in arriving:
@@ -453,6 +485,16 @@ async def _read_body(response: aiohttp.ClientResponse, body: _Body, max_bytes: i
             if size > max_bytes:
                 return None
     return b"".join(pieces)
+
+
+async def _read_list(body: AsyncStream, list_body: ListBody[Any]) -> bytes | None:
+    async with aclosing(body), aclosing(aiter(body)) as arriving:
+        async for piece in arriving:
+            if not await list_body.add(piece):
+                break
+        else:
+            await list_body.scan()
+    return None if list_body.is_too_long else list_body.head
 
 
 class _NoCookies(httpx.Cookies):
@@ -465,18 +507,8 @@ class _NoCookies(httpx.Cookies):
 class HttpClient(httpx.AsyncClient):
     """The HTTP client of one deployment: no cookies, no redirects, no environment settings except proxies."""
 
-    def __init__(self, tls: ssl.SSLContext, home: SplitResult) -> None:
-        """
-        Args:
-            tls: Which certificates to trust.
-            home: The root of the deployment.
-
-        Raises:
-            ConfigError: The proxy that the environment names for the deployment is invalid.
-        """
-        proxies = Proxies()
-        proxies.find(home.scheme, home.hostname or "")
-        super().__init__(transport=AiohttpTransport(tls, proxies), follow_redirects=False, trust_env=False)
+    def __init__(self, transport: httpx.AsyncBaseTransport) -> None:
+        super().__init__(transport=transport, follow_redirects=False, trust_env=False)
         self._no_cookies = _NoCookies()
 
     @property  # type: ignore[misc] # httpx allows to set it
@@ -493,6 +525,7 @@ class HttpClient(httpx.AsyncClient):
         *,
         read_timeout: float,
         max_body_bytes: int,
+        list_body: ListBody[Any] | None,
         stream: bool,
         on_connected: Callable[[], None] | None,
     ) -> httpx.Response:
@@ -503,19 +536,47 @@ class HttpClient(httpx.AsyncClient):
             method, url, headers, content: The request.
             read_timeout: Longest silence in seconds.
             max_body_bytes: Longest body that is read into memory.
-            stream: Leave the body to the caller if it is a file; then the response has the extension ``stream``.
+            list_body: Takes the body of a successful response if it is not short. None means that it is read.
+            stream: Leave the body to the caller if it is a file; then the response has no extension ``body``.
             on_connected: Called when there is a connection and the request is about to be written. The request then
                 gets a connection of its own.
         """
+        parsed, text = _parse_url(url)
         options = {
+            "url": text,
             "timeout": {"read": read_timeout},
             "max_body_bytes": max_body_bytes,
+            "list_body": list_body,
             "stream": stream,
             "on_connected": on_connected,
         }
-        request = httpx.Request(method, _parse_url(url), headers=headers, content=content, extensions=options)
-        return await self.send(request, stream=stream)
+        request = httpx.Request(method, parsed, headers=headers, content=content, extensions=options)
+        return await self.send(request, stream=True)
 
 
-# The same runs are polled again and again, and parsing a URL takes as long as all else that a request needs.
-_parse_url = functools.lru_cache(maxsize=1024)(httpx.URL)
+def make_client(tls: TlsContext, home: SplitResult) -> HttpClient:
+    """
+    Return the client over aiohttp.
+
+    Args:
+        tls: Which certificates to trust.
+        home: The root of the deployment.
+
+    Raises:
+        ConfigError: The proxy that the environment names for the deployment is invalid.
+    """
+    proxies = Proxies()
+    proxies.find(home.scheme, home.hostname or "")
+    return HttpClient(AiohttpTransport(tls, proxies))
+
+
+@functools.lru_cache(maxsize=1024)
+def _parse_url(url: str) -> tuple[httpx.URL, str]:
+    """Return a URL and its text; the same runs are polled again and again, and this takes as long as a request."""
+    parsed = httpx.URL(url)
+    return parsed, str(parsed)
+
+
+@functools.lru_cache(maxsize=16)
+def _client_timeout(connect: float, read: float) -> aiohttp.ClientTimeout:
+    return aiohttp.ClientTimeout(connect=connect, sock_read=read)

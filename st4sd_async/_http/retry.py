@@ -1,4 +1,4 @@
-"""Decide whether and when to repeat a request, and report while a service is down."""
+"""Decide whether and when to repeat a request."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import logging
 import random
 from collections.abc import Awaitable, Callable
 from enum import Enum
-from math import isfinite
 from typing import TYPE_CHECKING, TypeVar
 
 from .._config import RetryPolicy
@@ -20,17 +19,16 @@ from .._errors import (
     ServerError,
     TransportError,
 )
-from .._util.progress import SECONDS, ProgressReporter
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from tenacity import RetryCallState
 
     from .._util.clock import Clock
-    from .._util.progress import Progress
 
 T = TypeVar("T")
+
+BeforePause = Callable[[int, float, Exception], None]
+"""Called with the number of the failed attempt, the seconds of the pause, and the error."""
 
 log = logging.getLogger("st4sd_async")
 
@@ -38,13 +36,10 @@ RETRIED_STATUSES = frozenset({408, 429, 502, 503, 504})
 """HTTP statuses of temporary failures."""
 
 UNREACHABLE_SECONDS = 10.0
-"""How long an unreachable host is retried. A host that answers or refuses connections gets the whole policy."""
+"""How long an unreachable host is retried. A host that responds or refuses connections gets the whole policy."""
 
 MAX_CUT_RESPONSES = 5
 """Maximum number of attempts whose response is cut short: the service is up, and each costs it a whole response."""
-
-WARN_AFTER_SECONDS = 5.0
-"""How long a call waits, or a watch gets no response, before a warning is logged."""
 
 
 class Replay(Enum):
@@ -75,7 +70,7 @@ def should_retry(replay: Replay, error: BaseException) -> bool:
     if replay is Replay.ONCE:
         return False
     if isinstance(error, TransportError):
-        return True
+        return not error.permanent
     return isinstance(error, ServerError | APIError) and error.status in RETRIED_STATUSES
 
 
@@ -92,72 +87,42 @@ def pause_seconds(policy: RetryPolicy, attempt: int, error: BaseException | None
     return pause if retry_after is None else max(pause, min(float(retry_after), policy.longest_retry_after))
 
 
-class Outage:
-    """The state of one service, shared by all calls to it, so that an outage is reported once."""
+def is_unreachable(error: BaseException | None, *, has_responded: bool) -> bool:
+    """
+    Return whether an attempt failed without reaching any host.
 
-    def __init__(self, url: str) -> None:
-        self.url = url
-        """Root of the service."""
-        self.has_answered = False
-        """Whether the service ever answered."""
-        self.waiting = 0
-        """How many calls wait for it now."""
-        self.is_warned = False
-        """Whether the current outage was logged."""
-        self.is_shown = False
-        """Whether one of the waiting calls shows its progress."""
+    The host name does not resolve, so that it is mistyped or this machine is offline; or the host is silent and never
+    responded. A refused connection, and a proxy that responds with 502 or 503, mean that the service restarts.
 
-    def record_response(self, status: int) -> None:
-        """Note that a response arrived. It ends the current outage unless it reports a temporary failure."""
-        self.has_answered = True
-        if status not in RETRIED_STATUSES and not self.waiting:
-            self.is_warned = False
-
-    def is_unreachable(self, error: BaseException | None) -> bool:
-        """
-        Return whether an attempt failed without reaching any host.
-
-        The host name does not resolve, so that it is mistyped or this machine is offline; or the host is silent and
-        never answered. A refused connection, and a proxy that answers 502 or 503, mean that the service restarts.
-        """
-        return isinstance(error, ConnectFailed) and (error.is_unresolved or (error.is_silent and not self.has_answered))
+    Args:
+        error: The error of the attempt. None means that it succeeded.
+        has_responded: Whether the host ever responded.
+    """
+    return isinstance(error, ConnectFailed) and (error.is_unresolved or (error.is_silent and not has_responded))
 
 
 class _Retries:
-    """The retries of one call: their limits and their reports. A context manager."""
+    """The limits of the retries of one call."""
 
     def __init__(
-        self, policy: RetryPolicy, clock: Clock, outage: Outage, progress: Progress | None, request: str
+        self,
+        policy: RetryPolicy,
+        clock: Clock,
+        has_responded: Callable[[], bool],
+        request: str,
+        before_pause: BeforePause | None,
     ) -> None:
-        self._policy, self._clock, self._outage, self._progress = policy, clock, outage, progress
-        self._request = request
+        self._policy, self._clock, self._has_responded, self._request = policy, clock, has_responded, request
+        self._before_pause = before_pause
         self._began = clock.now()
         self._unreachable_since: float | None = self._began
         """When the service became unreachable. None means that the last attempt reached it."""
         self._cut_responses = 0
-        self._is_waiting = False
-        self._reporter: ProgressReporter | None = None
-        self._reported_seconds = 0
-
-    def __enter__(self) -> _Retries:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: TracebackType | BaseException | None) -> None:
-        if not self._is_waiting:
-            return
-        outage = self._outage
-        outage.waiting -= 1
-        if self._reporter is not None:
-            outage.is_shown = False
-            self._reporter.__exit__(kind, None, None)
-        if kind is None and outage.is_warned and not outage.waiting:
-            outage.is_warned = False
-            log.info("%s answers again after %.0f s", outage.url, self._clock.now() - self._began)
 
     def should_stop(self, state: RetryCallState) -> bool:
         """Return whether a limit is reached after a failed attempt; called once per attempt."""
         error = _error_of(state)
-        if not self._outage.is_unreachable(error):
+        if not is_unreachable(error, has_responded=self._has_responded()):
             self._unreachable_since = None
         elif self._unreachable_since is None:
             self._unreachable_since = self._clock.now()
@@ -166,28 +131,12 @@ class _Retries:
             return True
         return self._clock.now() - self._began + state.upcoming_sleep > self._total_seconds
 
-    def before_pause(self, state: RetryCallState) -> None:
-        """Log a failed attempt; after `WARN_AFTER_SECONDS`, warn once for all waiting calls and show the progress."""
-        outage, error, pause = self._outage, _error_of(state), state.upcoming_sleep
-        if not self._is_waiting:
-            self._is_waiting = True
-            outage.waiting += 1
-        log.info("%s: attempt %d failed, next in %.2f s: %s", self._request, state.attempt_number, pause, error)
-        waited, total = self._clock.now() - self._began, self._total_seconds
-        if waited + pause < WARN_AFTER_SECONDS:
-            return
-        if not outage.is_warned:
-            outage.is_warned = True
-            message = "waiting for %s, since %.0f s and for up to %.0f s in all: %s"
-            log.warning(message, outage.url, waited, total, error)
-        if not outage.is_shown and self._progress is not None and isfinite(total):
-            outage.is_shown = True
-            self._reporter = ProgressReporter(
-                self._progress, f"waiting for {outage.url}", round(total), SECONDS
-            ).__enter__()
-        if self._reporter is not None:
-            self._reporter.finish(int(waited) - self._reported_seconds)
-            self._reported_seconds = int(waited)
+    def report_failure(self, state: RetryCallState) -> None:
+        """Report a failed attempt that is followed by another."""
+        message, error = "%s: attempt %d failed, next in %.2f s: %s", _error_of(state)
+        log.debug(message, self._request, state.attempt_number, state.upcoming_sleep, error)
+        if self._before_pause is not None and isinstance(error, Exception):
+            self._before_pause(state.attempt_number, state.upcoming_sleep, error)
 
     @property
     def _total_seconds(self) -> float:
@@ -204,8 +153,8 @@ async def with_retries(
     replay: Replay,
     clock: Clock,
     request: str,
-    outage: Outage,
-    progress: Progress | None = None,
+    has_responded: Callable[[], bool],
+    before_pause: BeforePause | None = None,
 ) -> T:
     """
     Await ``operation()`` until it succeeds, must not be repeated, or a limit of the policy is reached.
@@ -216,13 +165,13 @@ async def with_retries(
         replay: What happens if the operation is repeated.
         clock: Source of time.
         request: Method and URL, for the log.
-        outage: The state of the service.
-        progress: Called during a long wait.
+        has_responded: Returns whether the service ever responded.
+        before_pause: Called before each pause; None means no call.
 
     Raises:
         St4sdError: The last error, with ``attempts`` set. Cancellation and other exceptions are raised at once.
     """
-    retries = _Retries(policy, clock, outage, progress, request)
+    retries = _Retries(policy, clock, has_responded, request, before_pause)
     try:
         # Not by tenacity, which would add a sixth to the CPU time of the many requests that succeed at once.
         return await operation()
@@ -245,16 +194,15 @@ async def with_retries(
             error.attempts = number
             raise
 
-    with retries:
-        retrying = AsyncRetrying(
-            retry=retry_if_exception(lambda error: should_retry(replay, error)),
-            wait=lambda state: pause_seconds(policy, state.attempt_number, _error_of(state)),
-            stop=retries.should_stop,
-            before_sleep=retries.before_pause,
-            sleep=clock.sleep,
-            reraise=True,
-        )
-        return await retrying(attempt)
+    retrying = AsyncRetrying(
+        retry=retry_if_exception(lambda error: should_retry(replay, error)),
+        wait=lambda state: pause_seconds(policy, state.attempt_number, _error_of(state)),
+        stop=retries.should_stop,
+        before_sleep=retries.report_failure,
+        sleep=clock.sleep,
+        reraise=True,
+    )
+    return await retrying(attempt)
 
 
 def _error_of(state: RetryCallState) -> BaseException | None:

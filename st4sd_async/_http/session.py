@@ -3,7 +3,8 @@ Send calls: the session of a client holds its connections, credentials and limit
 
     send -> _send_with_retry       until it succeeds, or must not be repeated (retry.py)
          -> _send_authenticated    with the credential, and again with a new one if it is refused (credentials.py)
-         -> _send_once             one request, within the limit of requests in flight (engine.py)
+         -> _send_once             one request, within the limit of requests in flight
+         -> _exchange              between the hooks of the user (engine.py, injected.py)
          -> parse_response         a value or an error (call.py)
 """
 
@@ -13,8 +14,10 @@ import logging
 import os
 import re
 import time
+import warnings
+import weakref
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, contextmanager, nullcontext
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
@@ -35,19 +38,24 @@ from .._errors import (
     TransportError,
     Unauthorized,
 )
+from .._util.interrupts import explain_interrupt
 from .._util.redact import raise_unchained
+from .._util.request_events import RequestEvent, ResponseEvent, RetryEvent, call_hook
 from .._util.threads import in_thread
 from .._version import VERSION
-from .call import Call, Response, is_refused_by_proxy, parse_response
+from .availability import Availability, WaitingCall
+from .call import Call, Response, SendPermitExpired, is_refused_by_proxy, parse_response
 from .credentials import Credentials, Secret, may_carry_credentials, parse_deployment_url, parse_http_url
-from .retry import Outage, Replay, may_have_arrived, with_retries
+from .json_list import ListBody
+from .retry import Replay, may_have_arrived, with_retries
 
 if TYPE_CHECKING:
     import asyncio
-    import ssl
-    from pathlib import Path
     from urllib.parse import SplitResult
 
+    import httpx
+
+    from .._util.outage import Outage
     from .engine import HttpClient
 
 T = TypeVar("T")
@@ -107,6 +115,11 @@ class LoopBinding:
         self._loop, self._process_id = loop, os.getpid()
 
     @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The event loop."""
+        return self._loop
+
+    @property
     def is_here(self) -> bool:
         """Whether this is the event loop, in the process that opened it."""
         return _running_loop() is self._loop  # in a forked process asyncio reports no running loop
@@ -120,6 +133,19 @@ class LoopBinding:
     def is_over(self) -> bool:
         """Whether the event loop is closed."""
         return self._loop.is_closed()
+
+    def run_soon(self, coroutine: Coroutine[Any, Any, Any]) -> None:
+        """Run a coroutine in the event loop, from any thread; discard it if the loop is closed or was forked."""
+        with suppress(RuntimeError):  # the loop is closed
+            if not self.is_forked:
+                self._loop.call_soon_threadsafe(self._start, coroutine)
+                return
+        coroutine.close()
+
+    def _start(self, coroutine: Coroutine[Any, Any, Any]) -> None:
+        task = self._loop.create_task(coroutine)
+        _closing.add(task)
+        task.add_done_callback(_closing.discard)
 
     def check(self) -> None:
         """Raise `St4sdError` unless this is the event loop."""
@@ -146,18 +172,56 @@ def _running_loop() -> asyncio.AbstractEventLoop | None:
 class _Request(Generic[T]):
     """A call being sent, with the state that its attempts share."""
 
-    def __init__(self, call: Call[T], url: str, config: Config, body_handler: BodyHandler[T] | None = None) -> None:
+    def __init__(
+        self,
+        call: Call[T],
+        url: str,
+        config: Config,
+        availability: Availability,
+        body_handler: BodyHandler[T] | None = None,
+    ) -> None:
         self.call, self.url, self.config, self.body_handler = call, url, config, body_handler
+        self.availability = availability
         self.may_have_arrived = False
         """Whether an earlier attempt may have been carried out."""
+        self.count = 0
+        """Number of requests sent so far."""
         self.is_in_flight = False
-        """Whether an attempt that must not be repeated was written and not answered."""
+        """Whether an attempt that must not be repeated was written and got no response."""
         self.is_cancelled = False
         self._sent_at: float | None = None
         """Wall time of the last attempt that must not be repeated; None if none was sent."""
 
     def __str__(self) -> str:
         return f"{self.call.method} {self.url}"
+
+    def list_body(self) -> ListBody[T] | None:
+        """Return what reads the body of one response item by item; None if it is read as a whole."""
+        call = self.call
+        if call.item_reader is None:
+            return None
+        return ListBody(call.item_reader(), self.config.max_body_bytes, call.max_list_bytes, self.config.clock.now)
+
+    def before_request(self) -> RequestEvent | None:
+        """Count a request, and call the hook before it; return the event if the hook after it needs one."""
+        self.count += 1
+        if self.config.on_request is None and self.config.on_response is None:
+            return None
+        event = RequestEvent(self.call.method, self.url, self.count)
+        call_hook(self.config.on_request, event)
+        return event
+
+    def after_request(
+        self, event: RequestEvent, began: float, status: int | None, error: BaseException | None = None
+    ) -> None:
+        """Call the hook after a request, which began at that moment of the performance counter."""
+        failure = error if isinstance(error, Exception) else None
+        seconds = time.perf_counter() - began
+        call_hook(self.config.on_response, ResponseEvent(event, status, seconds, failure))
+
+    def before_pause(self, attempt: int, pause: float, error: Exception) -> None:
+        """Call the hook before a retry."""
+        call_hook(self.config.on_retry, RetryEvent(self.call.method, self.url, attempt, pause, error))
 
     def mark_sent(self) -> None:
         """Note that the request is about to be written."""
@@ -166,7 +230,7 @@ class _Request(Generic[T]):
     @contextmanager
     def one_attempt(self) -> Iterator[None]:
         """
-        Note when an attempt is answered or has failed.
+        Note when an attempt got a response or has failed.
 
         Raises:
             CancelledError: The call was cancelled while it waited for the response to an earlier attempt.
@@ -175,6 +239,7 @@ class _Request(Generic[T]):
 
         if self.is_cancelled:
             raise asyncio.CancelledError
+        self.availability.request_sent()
         try:
             yield
         except asyncio.CancelledError:
@@ -182,6 +247,8 @@ class _Request(Generic[T]):
         except BaseException:
             self.is_in_flight = False
             raise
+        finally:
+            self.availability.request_ended()
         self.is_in_flight = False
 
     async def report_cancellation(self, work: Coroutine[Any, Any, T]) -> T:
@@ -209,7 +276,7 @@ class _Request(Generic[T]):
             if is_outcome_open and self._sent_at is not None and (report := self._report(task, self._sent_at)):
                 is_done = not task.cancelled() and task.exception() is None
                 log.warning("%s", report, extra={"is_outcome_unknown": not is_done})
-                error.add_note(report)
+                explain_interrupt(error, report)
             raise
 
     def _report(self, task: asyncio.Task[T], sent_at: float) -> str:
@@ -218,7 +285,7 @@ class _Request(Generic[T]):
         moment = f"{datetime.fromtimestamp(sent_at, UTC):%Y-%m-%d %H:%M:%S} UTC"
         cancelled = f"it was cancelled after it was sent at {moment}"
         if task.cancelled():
-            reason = f"{cancelled}, and no answer came within {CANCEL_GRACE_SECONDS:g} s"
+            reason = f"{cancelled}, and no response came within {CANCEL_GRACE_SECONDS:g} s"
             return str(call.outcome_unknown_error(call.effect, reason))
         failure = task.exception()
         if isinstance(failure, OutcomeUnknown):
@@ -227,7 +294,7 @@ class _Request(Generic[T]):
             return ""
         is_start = call.outcome_unknown_error is StartOutcomeUnknown
         result = f": {task.result()!r}, which continues" if is_start else ""
-        return f"{call.effect}{result} ({self}: {cancelled}, and answered then)"
+        return f"{call.effect}{result} ({self}: {cancelled}, and the response came then)"
 
 
 async def _wait_shielded(task: asyncio.Task[Any], seconds: float = float("inf")) -> None:
@@ -253,21 +320,26 @@ class Session:
     """
 
     def __init__(self, url: str, api_key: Secret | None, auth_token: Secret | None, config: Config) -> None:
-        self.credentials = Credentials(api_key, auth_token)
-        self.home = parse_deployment_url(url, self.credentials)
+        self.credentials: Credentials = Credentials(api_key, auth_token, config.headers)
+        self.home: SplitResult = parse_deployment_url(url, self.credentials)
         """Root of the deployment."""
-        self.token_page = f"{self.home.geturl()}authorisation/token"
+        self.token_page: str = f"{self.home.geturl()}authorisation/token"
         """URL of the page that issues auth-tokens."""
+        self.is_from_environment: bool = False
+        """Whether the URL and the credentials are those of the environment."""
         self.gateways: dict[str, tuple[str, float]] = {}
         """id of a gateway -> its root, and when the registry reported it."""
         self._runtime_url = f"{self.home.geturl()}{RUNTIME_PATH}"
         self._config = config
         self._is_trusted: dict[str, bool] = {}
-        self._outages: dict[str, Outage] = {}
+        self._availabilities: dict[str, Availability] = {}
+        """Root of a service -> whether it responds."""
         self._services: dict[str, str] | None = None
         self._http: HttpClient | None = None
         self._binding: LoopBinding | None = None
         self._stack = AsyncExitStack()
+        self._finalizer: weakref.finalize[Any, Session] | None = None
+        """Closes the connections if this session is dropped while it is open."""
         self._make_limiters()
 
     def _make_limiters(self) -> None:
@@ -279,9 +351,12 @@ class Session:
         """Whether requests can be sent."""
         return self._http is not None
 
-    async def open(self) -> None:
+    async def open(self, load: Callable[[], None] = lambda: None) -> None:
         """
         Open the connection pool; no request is sent.
+
+        Args:
+            load: Imports what else an open client needs; called in a worker thread.
 
         Raises:
             St4sdError: It is open already, or no asyncio event loop is running.
@@ -290,11 +365,13 @@ class Session:
             self.check()
             raise St4sdError("this client is open already")
         binding = LoopBinding("client")
-        make_client, tls = await in_thread(_load_engine, self._config.verify)
+        make_client = await in_thread(_load_engine, self._config, self.home, load)
         self._make_limiters()
         self._services = None
-        self._http = await self._stack.enter_async_context(make_client(tls, self.home))
+        self._http = await self._stack.enter_async_context(make_client(self.credentials.known))
         self._binding = binding
+        self._finalizer = weakref.finalize(self, _close_dropped, self._stack, binding)
+        self._finalizer.atexit = False
 
     async def close(self) -> None:
         """
@@ -311,6 +388,11 @@ class Session:
         elif binding is not None and not binding.is_over:
             binding.check()
         self._http = self._binding = None
+        if self._finalizer is not None:
+            self._finalizer.detach()
+        for availability in self._availabilities.values():
+            availability.close()
+        self._availabilities.clear()
         with anyio.CancelScope(shield=True):
             await self._stack.aclose()
 
@@ -324,7 +406,7 @@ class Session:
         """
         Return the root of each service by name, with a slash at its end; {} without a cluster.
 
-        Requested once. A reply proves that the login is valid.
+        Requested once. A response proves that the login is valid.
         """
         if self._services is None:
             found = await self.send(_URL_MAP, config)
@@ -350,8 +432,7 @@ class Session:
             CancelledError: It was cancelled. If the call may have been carried out and must not be repeated, this is
                 raised up to a second later, with a note that says so.
         """
-        self.check()
-        request = _Request(call, self._url(call), config)
+        request = self._request(call, config)
         work = self._send_with_retry(request)
         # A batch records the outcome of its starts, and does not let them be cancelled.
         if call.replay is not Replay.ONCE or call.bypasses_limiter:
@@ -365,34 +446,57 @@ class Session:
         Retried as in `send`, even if the body breaks off. If the body is not a file by its content type, it is parsed
         as in `send`. Streams have a limit of their own (``Config.downloads``), so that no other request waits for them.
         """
-        self.check()
-        return await self._send_with_retry(_Request(call, self._url(call), config, body_handler))
+        return await self._send_with_retry(self._request(call, config, body_handler))
 
-    def _url(self, call: Call[Any]) -> str:
-        return (call.base_url or self._runtime_url) + call.path
+    def _request(self, call: Call[T], config: Config, body_handler: BodyHandler[T] | None = None) -> _Request[T]:
+        self.check()
+        base_url = call.base_url or self._runtime_url
+        return _Request(call, base_url + call.path, config, self.availability(base_url), body_handler)
+
+    def availability(self, base_url: str | None = None) -> Availability:
+        """Return whether a service responds; None as its root means the runtime service."""
+        url = base_url or self._runtime_url
+        found = self._availabilities.get(url)
+        if found is None:
+            name = "" if url == self._runtime_url else url
+            found = self._availabilities[url] = Availability(url, self._config.clock, name)
+        return found
+
+    @property
+    def outage(self) -> Outage | None:
+        """The outage that has lasted longest of those for whose end calls wait; None if there is none."""
+        # A list at once: another thread may read it, that of a blocking client.
+        found = [one.outage for one in list(self._availabilities.values())]
+        return min((one for one in found if one is not None), key=lambda one: one.began_at, default=None)
 
     async def _send_with_retry(self, request: _Request[T]) -> T:
-        call, config = request.call, request.config
+        call, config, availability = request.call, request.config, request.availability
 
         async def attempt() -> T:
+            began_at = config.clock.now()
             try:
-                return await self._send_authenticated(request)
-            except (TransportError, APIError) as error:
+                result = await self._send_authenticated(request)
+            except (TransportError, APIError, DecodeError) as error:
+                availability.note_error(error, began_at)
                 if call.replay is Replay.DELETE and request.may_have_arrived and isinstance(error, NotFound):
                     return call.decode(_EMPTY_RESPONSE)  # the earlier attempt deleted it
                 request.may_have_arrived = request.may_have_arrived or may_have_arrived(error)
                 raise
+            availability.responded()
+            return result
 
+        is_repeatable = call.replay is not Replay.ONCE and config.retry.attempts != 1
         try:
-            return await with_retries(
-                attempt,
-                policy=config.retry,
-                replay=call.replay,
-                clock=config.clock,
-                request=str(request),
-                outage=self._outage(call),
-                progress=config.progress,
-            )
+            with availability.waiting(config.progress, is_repeatable=is_repeatable):
+                return await with_retries(
+                    attempt,
+                    policy=config.retry,
+                    replay=call.replay,
+                    clock=config.clock,
+                    request=str(request),
+                    has_responded=lambda: availability.has_responded,
+                    before_pause=request.before_pause if config.on_retry else None,
+                )
         except (TransportError, APIError, DecodeError) as error:
             log.debug("%s failed", request, exc_info=error)
             # Without the engine's frames, which would hide the message in a notebook.
@@ -400,10 +504,6 @@ class Session:
             if call.replay is Replay.ONCE and may_have_arrived(failure):
                 raise_unchained(call.outcome_unknown_error(call.effect, str(failure)), failure)
             raise_unchained(failure, failure.__cause__)
-
-    def _outage(self, call: Call[Any]) -> Outage:
-        url = call.base_url or self._runtime_url
-        return self._outages.get(url) or self._outages.setdefault(url, Outage(url))
 
     async def _send_authenticated(self, request: _Request[T]) -> T:
         """Send one request, and another with a new credential if the sign-in proxy refuses the first."""
@@ -437,50 +537,79 @@ class Session:
         return self._is_trusted[base_url]
 
     async def _send_once(self, request: _Request[T], credential: str | None) -> T:
-        call, config, handler = request.call, request.config, request.body_handler
+        call, handler = request.call, request.body_handler
+        list_body = request.list_body()
         headers = [*HEADERS]
         if credential is not None:
             name, prefix = self.credentials.header
             headers.append((name, f"{prefix}{credential}".encode()))
         if call.content is not None:
             headers.append(JSON_CONTENT_TYPE)
-        is_slow = call.is_slow and config.timeout == TIMEOUT_SECONDS
+        if self.credentials.headers and self._may_carry_credentials(call.base_url or self._runtime_url):
+            headers += self.credentials.headers
         async with self._limiter(request):
-            if self._http is None:
-                raise St4sdError(NOT_OPEN)
-            began = time.perf_counter()
-            with request.one_attempt():
-                reply = await self._http.exchange(
-                    call.method,
-                    f"{request.url}?{urlencode(call.params)}" if call.params else request.url,
-                    headers,
-                    call.content,
-                    read_timeout=SLOW_TIMEOUT_SECONDS if is_slow else config.timeout,
-                    max_body_bytes=config.max_body_bytes,
-                    stream=handler is not None,
-                    # A request that must not be repeated gets a connection of its own, so that the response to an
-                    # earlier request is never taken for that to a start.
-                    on_connected=request.mark_sent if call.replay is Replay.ONCE else None,
-                )
-            self._outage(call).record_response(reply.status_code)
-            log.debug("%s: %d in %.0f ms", request, reply.status_code, 1000 * (time.perf_counter() - began))
-            if handler is not None:
-                body = cast("AsyncGenerator[bytes]", reply.aiter_bytes())
-                async with aclosing(reply), aclosing(body) as pieces:
-                    if "stream" in reply.extensions:
-                        return await handler(reply.headers, pieces)
-                    await reply.aread()
+            http_response = await self._exchange(request, headers, list_body)
+            body: bytes | None = http_response.extensions.get("body")
+            if body is None:
+                assert handler is not None
+                arriving = cast("AsyncGenerator[bytes]", http_response.aiter_bytes())
+                async with (
+                    aclosing(http_response),
+                    aclosing(arriving),
+                    aclosing(request.availability.pieces(arriving)) as pieces,
+                ):
+                    return await handler(http_response.headers, pieces)
         try:
-            response = Response(reply.status_code, reply.headers, reply.content)
+            began_list = list_body if list_body is not None and list_body.has_begun else None
+            response = Response(http_response.status_code, http_response.headers, body, began_list)
             return parse_response(call, request.url, response, tuple(self.credentials.known))
         except Unauthorized as error:
             error.token_page, error.advice = self.token_page, f"get a new token at {self.token_page}"
             raise
 
+    async def _exchange(
+        self, request: _Request[Any], headers: list[tuple[bytes, bytes]], list_body: ListBody[Any] | None
+    ) -> httpx.Response:
+        """Send one request and return its response, whatever its status."""
+        if self._http is None:
+            raise St4sdError(NOT_OPEN)
+        call, config = request.call, request.config
+        if call.not_after is not None and config.clock.now() > call.not_after:
+            raise SendPermitExpired
+        event, began = request.before_request(), time.perf_counter()
+        try:
+            with request.one_attempt():
+                response = await self._http.exchange(
+                    call.method,
+                    f"{request.url}?{urlencode(call.params)}" if call.params else request.url,
+                    headers,
+                    call.content,
+                    read_timeout=read_timeout(call, config),
+                    max_body_bytes=config.max_body_bytes,
+                    list_body=list_body,
+                    stream=request.body_handler is not None,
+                    # A request that must not be repeated gets a connection of its own, so that the response to an
+                    # earlier request is never taken for that to a start.
+                    on_connected=request.mark_sent if call.replay is Replay.ONCE else None,
+                )
+        except BaseException as error:
+            if event is not None:
+                request.after_request(event, began, None, error)
+            raise
+        if event is not None:
+            request.after_request(event, began, response.status_code)
+        log.debug("%s: %d in %.0f ms", request, response.status_code, 1000 * (time.perf_counter() - began))
+        return response
+
     def _limiter(self, request: _Request[Any]) -> AbstractAsyncContextManager[Any]:
         if request.call.bypasses_limiter:
             return nullcontext()
         return self._requests if request.body_handler is None else self._downloads
+
+
+def read_timeout(call: Call[Any], config: Config) -> float:
+    """Return the longest silence in seconds during a request."""
+    return SLOW_TIMEOUT_SECONDS if call.is_slow and config.timeout == TIMEOUT_SECONDS else config.timeout
 
 
 class ClientSession:
@@ -522,6 +651,15 @@ class ClientSession:
         """Return the root of each service, by name; see `Session.services`."""
         return await self.shared.services(self.config)
 
+    @property
+    def availability(self) -> Availability:
+        """Whether the runtime service responds."""
+        return self.shared.availability()
+
+    def waiting(self) -> WaitingCall:
+        """Return a context manager for work that sends requests to the runtime service until it responds."""
+        return self.availability.waiting(self.config.progress)
+
     def secrets(self) -> tuple[str, ...]:
         """Return the credentials in use, which must not appear in messages."""
         return tuple(self.shared.credentials.known)
@@ -530,18 +668,49 @@ class ClientSession:
 _abandoned: list[AsyncExitStack] = []
 """Connections of the process from which this one was forked; collecting them would close them there too."""
 
+_closing: set[asyncio.Task[Any]] = set()
+"""Tasks that close connections of dropped sessions; the event loop itself does not keep them alive."""
+
+
+def _close_dropped(stack: AsyncExitStack, binding: LoopBinding) -> None:
+    """
+    Close the connections of a session that was dropped while open, such as by a second ``client = ...`` in a notebook.
+
+    Otherwise aiohttp would log that a session is not closed, at some later time and in the output of any cell.
+    """
+    warnings.warn("a client was dropped while it was open: close() it, or use 'async with'", ResourceWarning, 1)
+    if binding.is_forked:
+        _abandoned.append(stack.pop_all())
+    else:
+        binding.run_soon(stack.aclose())
+
+
 _EMPTY_RESPONSE = Response(200, {}, b"")
 
 
-def _load_engine(
-    verify: bool | str | Path | ssl.SSLContext,
-) -> tuple[Callable[[ssl.SSLContext, SplitResult], HttpClient], ssl.SSLContext]:
-    """Import what only an open client needs, which takes longer than the rest, and read the certificates."""
+def _load_engine(config: Config, home: SplitResult, load: Callable[[], None]) -> Callable[[list[str]], HttpClient]:
+    """Import and build what only an open client needs, which takes longer than the rest, and read the certificates."""
     import tenacity  # noqa: F401 -- for `with_retries`, which runs in the event loop
 
-    from .engine import HttpClient, build_tls_context
+    from ..models import Status
 
-    return HttpClient, build_tls_context(verify)
+    load()
+    # pydantic reads the docstrings of its enums, which read their source. Before it builds the first model, it searches
+    # the files of all installed packages for plugins.
+    Status.model_rebuild()
+    if config.transport is not None:
+        from .injected import inject
+
+        make_transport = config.transport
+        return lambda known: inject(make_transport(), known)
+
+    from .engine import make_client
+    from .tls import TlsContext
+
+    tls = TlsContext(config.verify)
+    if home.scheme == "https" or config.verify is not True:  # an invalid setting is an error from the start
+        tls.load()
+    return lambda _: make_client(tls, home)
 
 
 def has_user(name: str, url: str) -> bool:

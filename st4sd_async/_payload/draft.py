@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, overload
 
-from .._api.experiments import get_call
+from .._api.experiments import get_call, suggesting
 from .._errors import (
     NOT_ACCEPTED,
     DecodeError,
@@ -18,15 +18,18 @@ from .._errors import (
     Problem,
 )
 from .._http.session import RUNTIME_PATH
-from .._util.did_you_mean import did_you_mean
+from .._render.displayable import Displayable
+from .._util.did_you_mean import DID_YOU_MEAN, closest_match, did_you_mean
 from .._util.field_docs import document_fields
-from ..models import S3, Experiment, FileContent, Staged, StartPayload
+from ..models import S3, Experiment, Staged, StartPayload
 from ..models.packages import Variable
 from ..models.payloads import is_scalar
+from .options import file_problem, named_file
 from .prepare import PayloadSource, validate_payload
 
 if TYPE_CHECKING:
     from .._http.session import ClientSession
+    from .._render.cards import Card
 
 
 @document_fields
@@ -44,29 +47,31 @@ class Option:
     """Its default on each platform, if the registry has one."""
 
 
+@document_fields
 class Part(MutableMapping[str, Any]):
-    """
-    One part of a draft: a mapping of name -> value that rejects what the experiment does not allow.
-
-    Attributes:
-        allowed: The names that are allowed.
-    """
+    """One part of a draft: a mapping of name -> value that rejects what the experiment does not allow."""
 
     def __init__(
-        self, field: str, allowed: tuple[str, ...], check: Callable[[str, Any], str | None], error: type[InvalidPayload]
+        self,
+        field: str,
+        allowed: Mapping[str, tuple[str, ...]],
+        check: Callable[[str, Any], str | None],
+        error: type[InvalidPayload],
     ) -> None:
         """
         Args:
             field: Name of the payload field.
-            allowed: The names that are allowed.
+            allowed: The names that are allowed in each field.
             check: Returns the problem of a value. None means that the value is valid.
             error: The error to raise for a name that is not allowed.
         """
         self._field = field
+        self._allowed = allowed
         self._find_problem = check
         self._error = error
         self._values: dict[str, Any] = {}
-        self.allowed = allowed
+        self.allowed: tuple[str, ...] = allowed[field]
+        """The names that are allowed."""
 
     def __setitem__(self, name: str, value: Any) -> None:
         self._check(name, value)
@@ -81,10 +86,18 @@ class Part(MutableMapping[str, Any]):
     def _check(self, name: str, value: Any) -> None:
         entry = f"{self._field}.{name}"
         if name not in self.allowed:
-            raise self._error.before_sending([Problem(entry, _not_accepted(name, self.allowed))], [str(name)])
+            raise self._error.before_sending([Problem(entry, self._not_accepted(name))], [str(name)])
         problem = self._find_problem(name, value)
         if problem:
             raise InvalidPayload.before_sending([Problem(entry, problem)], [name])
+
+    def _not_accepted(self, name: object) -> str:
+        """Return the problem of a name that is not allowed, with the allowed ones."""
+        suggestion = f": names must be strings, not {name!r}"
+        if isinstance(name, str):
+            field, match = similar_name(name, self._field, self._allowed)
+            suggestion = "" if match is None else f": {DID_YOU_MEAN} {match!r}{_in_field(field, self._field)}?"
+        return f"{NOT_ACCEPTED}, only {sorted(self.allowed)}{suggestion}"
 
     def __getitem__(self, name: str) -> Any:
         return self._values[name]
@@ -122,7 +135,7 @@ class _PartAttribute:
 
 
 @document_fields
-class Draft(PayloadSource):
+class Draft(Displayable, PayloadSource):
     """
     A start payload to fill in. Names and values that the experiment does not allow are rejected at once, and the error
     lists the allowed ones.
@@ -138,11 +151,11 @@ class Draft(PayloadSource):
 
     __slots__ = ("_parts", "_platform", "_s3", "identifier", "options", "platforms")
 
-    inputs = _PartAttribute()
+    inputs: _PartAttribute = _PartAttribute()
     """Input files, name -> contents in any form that `Client.start` accepts, or a `FileContent`. All are required."""
-    data = _PartAttribute()
+    data: _PartAttribute = _PartAttribute()
     """Data files of the package to override, in the same form."""
-    variables = _PartAttribute()
+    variables: _PartAttribute = _PartAttribute()
     """Variables to set, name -> value."""
 
     def __init__(self, experiment: Experiment) -> None:
@@ -151,17 +164,24 @@ class Draft(PayloadSource):
         if not registry.digest:
             problem = f"{experiment.name!r} was fetched without its registry metadata, such as its inputs"
             raise InvalidPackage(f"{problem}: get it with with_registry=True")
-        self.identifier = experiment.identifier
+        self.identifier: str = experiment.identifier
         """``name@digest`` of the experiment."""
         defaults = {variable.name: variable for variable in registry.defaults.variables}
-        self.options = {option.name or "": _option(option, defaults.get(option.name)) for option in options.variables}
+        self.options: dict[str, Option] = {
+            option.name or "": _option(option, defaults.get(option.name)) for option in options.variables
+        }
         """The variables that may be set, by name."""
-        self.platforms = _platforms(experiment)
+        self.platforms: tuple[str, ...] = _platforms(experiment)
         """The platforms that the experiment runs on, the default first."""
+        allowed = {
+            "inputs": _names(registry.inputs),
+            "data": _names(options.data),
+            "variables": tuple(self.options),
+        }
         self._parts = {
-            "inputs": Part("inputs", _names(registry.inputs), _file_problem, ExtraInputs),
-            "data": Part("data", _names(options.data), _file_problem, InvalidPayload),
-            "variables": Part("variables", tuple(self.options), self._variable_problem, InvalidPayload),
+            "inputs": Part("inputs", allowed, file_problem, ExtraInputs),
+            "data": Part("data", allowed, file_problem, InvalidPayload),
+            "variables": Part("variables", allowed, self._variable_problem, InvalidPayload),
         }
         self._platform: str | None = None
         self._s3: S3 | None = None
@@ -222,8 +242,8 @@ class Draft(PayloadSource):
             problems = [Problem("inputs", MissingInputs.remedy.format(name)) for name in self.missing]
             raise MissingInputs.before_sending(problems, self.missing)
         own = {
-            "inputs": [_file(name, value) for name, value in self.inputs.items()],
-            "data": [_file(name, value) for name, value in self.data.items()],
+            "inputs": [named_file(name, value) for name, value in self.inputs.items()],
+            "data": [named_file(name, value) for name, value in self.data.items()],
             "variables": dict(self.variables),
             "platform": self._platform,
         } | ({} if self._s3 is None else {"s3": self._s3})
@@ -234,15 +254,44 @@ class Draft(PayloadSource):
 
     def _variable_problem(self, name: str, value: Any) -> str | None:
         if not is_scalar(value):
-            return f"must be text, a number or a boolean, not {type(value).__name__}"
+            return f"must be a string, a number or a boolean, not {type(value).__name__}"
         choices = self.options[name].choices
         if choices is not None and str(value) not in choices:
-            return f"the experiment does not accept the value {value!r}, only {list(choices)}"
+            suggestion = did_you_mean(str(value), choices)
+            return f"the experiment does not accept the value {value!r}, only {list(choices)}{suggestion}"
         return None
+
+    def _card(self) -> Card:
+        from .._render.cards import Badge, Card, CardTable, Tone, joined
+
+        badge = Badge("inputs are missing", Tone.WAITING) if self.missing else Badge("ready", Tone.GOOD)
+        files = [
+            (field, name, _kind_of_file(self._parts[field].get(name)), "", "")
+            for field in ("inputs", "data")
+            for name in self._parts[field].allowed
+        ]
+        variables = [
+            ("variables", name, str(self.variables.get(name, "")), option.default or "", joined(option.choices or ()))
+            for name, option in self.options.items()
+        ]
+        platforms = [
+            ("platform", "", self._platform or "", name, joined(self.platforms)) for name in self.platforms[:1]
+        ]
+        table = CardTable(("part", "name", "value", "default", "accepts"), (*files, *variables, *platforms))
+        return Card(self.identifier, kind="draft", badge=badge, table=table if table.rows else None)
 
     def __repr__(self) -> str:
         missing = f", needs {list(self.missing)}" if self.missing else ""
         return f"Draft({self.identifier!r}, {self.inputs}, {self.data}, {self.variables}{missing})"
+
+
+def _kind_of_file(value: Any) -> str:
+    """Describe the contents of a file, which may be long; "" if it is not set."""
+    if value is None:
+        return ""
+    if isinstance(value, Path):
+        return value.name
+    return f"{len(value):,} characters" if isinstance(value, str) else type(value).__name__
 
 
 async def fetch_draft(session: ClientSession, experiment: str | Experiment) -> Draft:
@@ -252,7 +301,8 @@ async def fetch_draft(session: ClientSession, experiment: str | Experiment) -> D
     if not isinstance(experiment, str):
         raise TypeError(f"an experiment is an identifier or an Experiment, not {type(experiment).__name__}")
     call = get_call(experiment)
-    known = await session.send(call)
+    async with suggesting(session, experiment):
+        known = await session.send(call)
     if not known.metadata.registry.digest:
         problem = "an experiment without its registry metadata"
         raise DecodeError("GET", f"{session.url}{RUNTIME_PATH}{call.path}", problem, path="metadata.registry")
@@ -280,20 +330,20 @@ def _platforms(experiment: Experiment) -> tuple[str, ...]:
     return tuple(experiment.parameterisation.execution_options.platform or experiment.metadata.registry.platforms)
 
 
-def _file_problem(name: str, value: Any) -> str | None:
-    if isinstance(value, FileContent) and value.name != name:
-        return f"the experiment would see the file as {value.name!r}: set targetFilename={name!r}"
-    if isinstance(value, FileContent | str | bytes | bytearray | Path) or hasattr(value, "to_csv"):
-        return None
-    expectation = "a file needs contents (text, bytes, a Path or a DataFrame) or a FileContent that says where they are"
-    return f"{expectation}, not {type(value).__name__}"
+def similar_name(name: str, field: str, allowed: Mapping[str, Collection[str]]) -> tuple[str, str | None]:
+    """
+    Return the field and the name that were probably meant by a name that a field does not allow; None if unknown.
+
+    Args:
+        name: The name.
+        field: The field that it was given in.
+        allowed: The names that are allowed in each field.
+    """
+    others = [other for other in allowed if other != field]
+    exact = [(other, name) for other in others if name in allowed[other]]
+    similar = [(other, match) for other in (field, *others) if (match := closest_match(name, allowed[other]))]
+    return next(iter([*exact, *similar]), (field, None))
 
 
-def _file(name: str, value: Any) -> FileContent:
-    return value if isinstance(value, FileContent) else FileContent(filename=name, content=value)
-
-
-def _not_accepted(name: object, allowed: Collection[str]) -> str:
-    """Return the problem of an entry that the experiment does not accept, with the accepted entries."""
-    suggestion = did_you_mean(name, allowed) if isinstance(name, str) else f": names must be strings, not {name!r}"
-    return f"{NOT_ACCEPTED}, only {sorted(allowed)}{suggestion}"
+def _in_field(field: str, own: str) -> str:
+    return "" if field == own else f" in {field}"

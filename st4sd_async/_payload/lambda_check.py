@@ -1,12 +1,12 @@
 """
 Check the definition of a lambda experiment with st4sd-runtime-core. This is a program that runs in its own process.
 
-It is passed to an interpreter as text, reads a request as JSON from standard input and writes its answer as JSON. It
+It is passed to an interpreter as text, reads a request as JSON from standard input and writes its result as JSON. It
 must not run in the process of the client: the libraries log whole components, with everything in their environments,
 and take half a second and 50 MB to import.
 
     request   definition (FlowIR or DSL 2.0), variables (name -> text, set by the start)
-    answer    problems (each [where, what]), flowir (converted from DSL; None for FlowIR and if there are problems),
+    result    problems (each [where, what]), flowir (converted from DSL; None for FlowIR and if there are problems),
               missing (why the libraries cannot be imported; absent if they can)
 """
 
@@ -30,7 +30,7 @@ Located = tuple[str, str]
 
 
 def check(definition: dict[str, Any], variables: Mapping[str, str]) -> dict[str, Any]:
-    """Check a definition and return the answer."""
+    """Check a definition and return the result."""
     flowir = importlib.import_module("experiment.model.frontends.flowir")
     is_dsl = "entrypoint" in definition or "workflows" in definition
     try:
@@ -138,17 +138,17 @@ def dotted(location: Iterable[object]) -> str:
 
 
 def main() -> None:  # pragma: no cover -- runs in its own process
-    """Answer one request on standard output."""
+    """Read one request from standard input, and write the result to standard output."""
     request = json.load(sys.stdin.buffer)
     with contextlib.redirect_stdout(sys.stderr):  # the libraries print
         logging.disable()
         try:
             importlib.import_module("experiment.model.frontends.dsl")
         except Exception as error:  # a broken installation may fail in any way
-            answer: dict[str, Any] = {"missing": f"{type(error).__name__}: {error}"}
+            result: dict[str, Any] = {"missing": f"{type(error).__name__}: {error}"}
         else:
-            answer = check(request["definition"], request["variables"])
-    json.dump(answer, sys.stdout, default=str)
+            result = check(request["definition"], request["variables"])
+    json.dump(result, sys.stdout, default=str)
 
 
 if __name__ == "__main__":

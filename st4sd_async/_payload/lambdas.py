@@ -10,7 +10,7 @@ import importlib
 import json
 import logging
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -113,7 +113,7 @@ async def _read_definition(definition: Mapping[str, Any] | str | Path) -> Mappin
     """Return a definition given in any form as a mapping."""
     if isinstance(definition, Mapping):
         return definition
-    content, problem = await in_thread(partial(_parse, definition))
+    content, problem = await in_thread(partial(parse_yaml, definition))
     if not problem and not isinstance(content, dict):
         advice = ": pass a file as a Path" if isinstance(definition, str) and isinstance(content, str) else ""
         problem = f"the YAML contains a {type(content).__name__}, but a definition is a mapping{advice}"
@@ -122,7 +122,7 @@ async def _read_definition(definition: Mapping[str, Any] | str | Path) -> Mappin
     return dict(content)
 
 
-def _parse(source: str | Path) -> tuple[Any, str]:
+def parse_yaml(source: str | Path) -> tuple[Any, str]:
     """Parse YAML, given as text or as a file. Return its contents, and the reason if it cannot be read, else ""."""
     try:
         text = source.read_text("utf-8") if isinstance(source, Path) else source
@@ -154,33 +154,47 @@ async def _check(
 ) -> Mapping[str, Any]:
     """Return the definition in FlowIR, or unchanged if it cannot be checked and ``is_required`` is False."""
     texts = {name: str(value) for name, value in variables.items()}
-    answer = await _run_check(json_body({"definition": definition, "variables": texts}))
-    if answer.get("missing") is not None:
-        problem = f"the definition was not checked here: {shorten(answer['missing'])}"
+    program = await in_thread(Path(__file__).with_name("lambda_check.py").read_text, "utf-8")
+    request = json_body({"definition": definition, "variables": texts})
+    result = await run_libraries(["-c", program], request)
+    if result.get("missing") is not None:
+        problem = f"the definition was not checked here: {shorten(result['missing'])}"
         if is_required:
             raise ConfigError(f'{problem}; install "st4sd_async[engine]", or omit validate=True')
-        if answer["missing"]:
+        if result["missing"]:
             log.warning("%s", problem)
         return definition
-    if answer["problems"]:
-        raise InvalidFlowIR.before_sending([Problem(where, shorten(what)) for where, what in answer["problems"]])
-    return definition if answer["flowir"] is None else dict(answer["flowir"])
+    if result["problems"]:
+        raise InvalidFlowIR.before_sending([Problem(where, shorten(what)) for where, what in result["problems"]])
+    return definition if result["flowir"] is None else dict(result["flowir"])
 
 
-async def _run_check(request: bytes) -> dict[str, Any]:
-    """Return the answer of the libraries. Without one, ``missing`` says why: "" means not installed."""
+async def run_libraries(
+    arguments: Sequence[str], request: bytes = b"", *, environment: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """
+    Return what a program that uses the orchestrator's libraries prints: a JSON object.
+
+    Without one, ``missing`` says why: "" means that the libraries are not installed.
+
+    Args:
+        arguments: The arguments of the Python interpreter.
+        request: Standard input.
+        environment: The environment of the process. None means that of this process.
+    """
     if not await in_thread(_is_installed):
         return {"missing": ""}
-    program = await in_thread(Path(__file__).with_name("lambda_check.py").read_text, "utf-8")
     # -P: no module of the working directory may hide one of theirs.
-    command = [sys.executable, "-P", "-c", program]
+    command = [sys.executable, "-P", *arguments]
     async with _check_limiter():
         try:
             with anyio.fail_after(CHECK_TIMEOUT):
-                done = await anyio.run_process(command, input=request, stderr=DEVNULL, check=False)
+                done = await anyio.run_process(command, input=request, stderr=DEVNULL, check=False, env=environment)
+        except TimeoutError:
+            return {"missing": f"the libraries took longer than {CHECK_TIMEOUT:g} s"}
         # A process that ends before it has read everything breaks the pipe; some event loops of Windows start none.
         except (OSError, NotImplementedError, ExceptionGroup) as error:
-            return {"missing": f"its process failed to start or timed out: {type(error).__name__}"}
+            return {"missing": f"their process failed to start: {type(error).__name__}"}
     if done.returncode or not done.stdout.startswith(b"{"):
         return {"missing": f"the libraries failed with exit code {done.returncode}"}
     return dict(json.loads(done.stdout))

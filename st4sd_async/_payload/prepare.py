@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -15,15 +15,42 @@ import pydantic
 from .._errors import InputConflict, InvalidPayload, PayloadTooLarge, Problem
 from .._http.call import MAX_REQUEST_BYTES, json_body
 from .._util.did_you_mean import closest_match
-from .._util.redact import raise_unchained
+from .._util.redact import keep_secrets, raise_unchained
 from .._util.threads import in_thread
-from ..models import S3, Experiment, FileContent, LambdaPayload, S3Store, StartOptions, StartPayload
+from ..models import S3, Experiment, FileContent, LambdaPayload, S3Store, StartOptions, StartPayload, Volume
 from ..models.storage import REQUIRED_BUCKET_FIELDS
 
 M = TypeVar("M", bound=StartOptions)
 
 FILE_FIELDS = ("inputs", "data", "scripts")
 """Payload fields that hold files."""
+
+KINDS = {
+    **dict.fromkeys(("dict_type", "mapping_type", "model_type"), "a mapping"),
+    "list_type": "a list",
+    "string_type": "a string",
+}
+"""Type of a validation error -> what is expected."""
+
+FILE_EXAMPLE = '{"filename": "molecules.csv", "content": "..."}'
+NAMED_FILE_FIELDS = ("inputs", "data")
+"""Fields with files that are also arguments of a start."""
+FIELDS_ADVICE = '; or give fields instead of a payload, such as {field}={{"molecules.csv": Path("molecules.csv")}}'
+"""Advice for a payload in which files are given by name."""
+EXAMPLES = {
+    **dict.fromkeys(FILE_FIELDS, f"[{FILE_EXAMPLE}]"),
+    "variables": '{"scale": 2}',
+    "metadata": '{"campaign": "water"}',
+    "platform": '"default"',
+    "environmentVariables": '{"OMP_NUM_THREADS": "4"}',
+    "additionalOptions": '["--registerWorkflow=y"]',
+    "orchestrator_resources": '{"cpu": "1", "memory": "500Mi"}',
+    "volumes": '[{"type": {"persistentVolumeClaim": "mine"}}]',
+    "s3": '{"dataset": "mine"}',
+    "s3Store": '{"credentials": {...}, "bucketPath": "campaign"}',
+    "runtimePolicy": '{"name": "mine"}',
+}
+"""Field of a payload -> an example of its value."""
 
 DATASET_SCHEME = "dataset://"
 
@@ -36,16 +63,12 @@ OTHER_WAYS = "provide the file through s3, a dataset or a volume"
 
 @dataclass(frozen=True)
 class Prepared:
-    """
-    A payload ready to be sent.
-
-    Attributes:
-        content: The JSON body.
-        secrets: Texts in it that must not appear in messages.
-    """
+    """A payload ready to be sent."""
 
     content: bytes = field(repr=False)
+    """The JSON body."""
     secrets: tuple[str, ...] = field(repr=False)
+    """Texts in it that must not appear in messages."""
 
 
 class PayloadSource(ABC):
@@ -67,7 +90,12 @@ def resolve_drafts(
         payload = experiment.filled(payload)  # type: ignore[arg-type]  # raises a TypeError for other types
     elif isinstance(payload, PayloadSource):
         payload = payload.filled()
-    return experiment if isinstance(experiment, str) else experiment.identifier, payload
+    if isinstance(experiment, str):
+        return experiment, payload
+    if not isinstance(experiment, Experiment | PayloadSource):
+        expectation = "experiment must be an identifier, an Experiment or a Draft"
+        raise TypeError(f"{expectation}, not {type(experiment).__name__}")
+    return experiment.identifier, payload
 
 
 async def prepare(
@@ -90,6 +118,17 @@ async def prepare(
 async def build_body(payload: Mapping[str, Any] | StartOptions | None, model: type[StartOptions]) -> dict[str, Any]:
     """Read the files of a payload, validate it, and return its JSON form; see `prepare`."""
     start = validate_payload({} if payload is None else payload, model)
+    contents, problems = await read_files(start)
+    if clashes := find_clashes(start):
+        error = InvalidPayload if problems else InputConflict
+        raise error.before_sending([*problems, clash_problem(clashes)], clashes)
+    if problems:
+        raise InvalidPayload.before_sending(problems)
+    return dump(start, contents)
+
+
+async def read_files(start: StartOptions) -> tuple[dict[str, str], list[Problem]]:
+    """Return entry -> text of each file with contents, and all problems of the payload except name clashes."""
     files = files_of(start)
     contents: dict[str, str] = {}
     problems: list[Problem] = []
@@ -98,14 +137,7 @@ async def build_body(payload: Mapping[str, Any] | StartOptions | None, model: ty
         await in_thread(read)
     else:
         read()
-    problems += find_problems(start, files, contents)
-    if clashes := find_clashes(start):
-        conflict = Problem("data", f"files {clashes} occur twice: give each file once")
-        error = InvalidPayload if problems else InputConflict
-        raise error.before_sending([*problems, conflict], clashes)
-    if problems:
-        raise InvalidPayload.before_sending(problems)
-    return _dump(start, contents)
+    return contents, [*problems, *find_problems(start, files, contents)]
 
 
 def serialise(body: Mapping[str, Any]) -> Prepared:
@@ -128,7 +160,17 @@ def serialise(body: Mapping[str, Any]) -> Prepared:
         biggest = max(contents, key=lambda entry: len(contents[entry]), default="payload")
         problem = f"the payload is over the {MAX_REQUEST_BYTES} bytes that the proxy accepts"
         raise PayloadTooLarge.before_sending([Problem(f"{biggest}.content", problem)])
-    return Prepared(content, tuple(_secrets(body, contents.values())))
+    credentials = tuple(credentials_of(body))
+    keep_secrets(credentials)
+    return Prepared(content, (*credentials, *_long_texts(contents.values())))
+
+
+def check_body(body: Mapping[str, Any]) -> None:
+    """Check the types in the JSON form of a payload that was read from a file. Raises `InvalidPayload`."""
+    problems: list[Problem] = []
+    _read_contents(files_of(validate_payload(body, StartPayload)), {}, problems)
+    if problems:
+        raise InvalidPayload.before_sending(problems)
 
 
 def _read_contents(files: list[tuple[str, FileContent]], contents: dict[str, str], problems: list[Problem]) -> None:
@@ -146,7 +188,8 @@ def _read_content(entry: str, file: FileContent, problems: list[Problem]) -> str
         if isinstance(value, Path):
             value = _read_file(value)
         if isinstance(value, bytes | bytearray):
-            return bytes(value).decode("utf-8")
+            # A file beyond the limit may be cut inside a character; it is refused for its size.
+            return bytes(value).decode("utf-8", "ignore" if len(value) > MAX_REQUEST_BYTES else "strict")
     except OSError as error:
         problem = f"for {file.name!r}, the file {str(value)!r} cannot be read: {error.strerror}"
         problems.append(Problem(where, problem))
@@ -158,7 +201,7 @@ def _read_content(entry: str, file: FileContent, problems: list[Problem]) -> str
         return value
     if hasattr(value, "to_csv"):
         return str(value.to_csv(index=False))
-    problems.append(Problem(where, f"must be text, UTF-8 bytes, a Path or a DataFrame, not {type(value).__name__}"))
+    problems.append(Problem(where, f"must be a string, UTF-8 bytes, a Path or a DataFrame, not {type(value).__name__}"))
     return None
 
 
@@ -168,7 +211,7 @@ def _read_file(path: Path) -> bytes:
         return file.read(MAX_REQUEST_BYTES + 1)
 
 
-def _dump(start: StartOptions, contents: Mapping[str, str]) -> dict[str, Any]:
+def dump(start: StartOptions, contents: Mapping[str, str]) -> dict[str, Any]:
     """Return the JSON form of a payload; fields that are not set are left out."""
     without_content = {name: {"__all__": {"content"}} for name in FILE_FIELDS if getattr(start, name, None)}
     body = start.model_dump(exclude_unset=True, exclude=without_content or None)
@@ -194,12 +237,16 @@ def _contents(body: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
                 yield f"{name}[{index}]", file["content"]
 
 
-def _secrets(body: Mapping[str, Any], contents: Any) -> Iterator[str]:
-    """Yield the texts that messages must not quote: keys, environment variables, file contents."""
+def credentials_of(body: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the keys and environment variables in the JSON form of a payload, which messages must not quote."""
     for bucket in (body.get("s3"), (body.get("s3Store") or {}).get("credentials")):
         yield from (bucket[name] for name in ("accessKeyID", "secretAccessKey") if bucket and bucket.get(name))
     yield from (str(value) for value in (body.get("environmentVariables") or {}).values())
-    yield from (text for text in contents if len(text) >= MIN_SECRET_CONTENT_LENGTH)
+
+
+def _long_texts(contents: Iterable[str]) -> Iterator[str]:
+    """Yield the file contents that messages must not quote."""
+    return (text for text in contents if len(text) >= MIN_SECRET_CONTENT_LENGTH)
 
 
 def validate_payload(payload: Mapping[str, Any] | StartOptions, model: type[M]) -> M:
@@ -233,8 +280,15 @@ def _path(location: tuple[int | str, ...]) -> str:
 
 
 def _explanation(error: Any, model: type[StartOptions]) -> str:
-    if error["type"] == "list_type" and error["loc"][-1] in FILE_FIELDS:
-        return 'must be a list of files, such as [{"filename": "molecules.csv", "content": "..."}]'
+    where, kind = error["loc"], KINDS.get(error["type"])
+    if where[-1] == "[key]":
+        return "names must be strings"
+    if kind is not None:
+        is_file = len(where) == 2 and where[0] in FILE_FIELDS
+        example = FILE_EXAMPLE if is_file else EXAMPLES.get(where[-1]) if len(where) == 1 else None
+        of_files = " of files" if kind == "a list" and where[-1] in FILE_FIELDS else ""
+        advice = FIELDS_ADVICE.format(field=where[0]) if of_files and where[0] in NAMED_FILE_FIELDS else ""
+        return f"must be {kind}{of_files}" + (f", such as {example}" if example else "") + advice
     if error["type"] != "extra_forbidden":
         return str(error["msg"]).removeprefix("Value error, ")
     known = _fields_at(error["loc"][:-1], model)
@@ -290,6 +344,11 @@ def find_problems(
         if ":" in name
     ]
     return [*problems, *_storage_problems(start), *_volume_problems(start)]
+
+
+def clash_problem(names: Sequence[str]) -> Problem:
+    """Return the problem of files that a payload has twice."""
+    return Problem("data", f"files {names} occur twice: give each file once")
 
 
 def find_clashes(start: StartOptions) -> list[str]:
@@ -377,3 +436,22 @@ def _volume_problems(start: StartOptions) -> Iterator[Problem]:
     for name, count in Counter(volume.identifier for volume in volumes).items():
         if name is not None and count > 1:
             yield Problem("volumes", f"the identifier {name!r} is used {count} times: give each volume its own")
+    if isinstance(start, StartPayload):  # lambda experiments are checked by other code of the service
+        yield from _mount_problems(volumes)
+
+
+def _mount_problems(volumes: Sequence[Volume]) -> Iterator[Problem]:
+    """Yield what the service rejects; a volume may be repeated only with another identifier."""
+    for index, volume in enumerate(volumes):
+        if volume.subPath is not None and (volume.type.configMap or volume.type.secret):
+            yield Problem(f"volumes[{index}].subPath", "a configMap or secret is mounted as a whole: leave it out")
+    mounts: dict[tuple[str, str], list[Volume]] = {}
+    for volume in volumes:
+        kind, name = next(((kind, name) for kind, name in volume.type if name), ("", ""))
+        # A dataset is mounted through a claim of its name.
+        mounts.setdefault(("persistentVolumeClaim" if kind == "dataset" else kind, name), []).append(volume)
+    for (kind, name), same in mounts.items():
+        contents = [volume.model_dump(exclude={"identifier"}) for volume in same]
+        is_one = all(content == contents[0] for content in contents)
+        if kind and not (is_one and len({volume.identifier for volume in same}) == len(same)):
+            yield Problem("volumes", f"{name!r} is mounted {len(same)} times: one entry is enough")

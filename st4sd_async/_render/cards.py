@@ -10,7 +10,8 @@ Each class that has a card builds it itself, in ``_card()``.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
@@ -19,6 +20,8 @@ from .._util.printable import shorten
 
 MAX_ROWS = 12
 """Maximum number of rows in a table of summaries; if there are more, equal states share a row."""
+MAX_NAMES = 5
+"""Names in a list of names; the others are counted."""
 MAX_REASON_LENGTH = 120
 """Characters of a reason in such a row."""
 
@@ -85,6 +88,8 @@ class Card:
     kind: str = ""
     badge: Badge | None = None
     bar: Bar | None = None
+    notice: Badge | None = None
+    """That the service does not respond, or does so again, as a whole sentence. None means neither."""
     alert: str = ""
     """The problem of the object, or what it waits for."""
     advice: str = ""
@@ -93,8 +98,12 @@ class Card:
     """The service's own text if it says more than the alert; may have many lines."""
     tone: Tone = Tone.BAD
     """Tone of the alert."""
+    logs: tuple[tuple[str, str], ...] = ()
+    """Names and texts of logs; a text has many lines, and its indentation matters."""
     parts: tuple[tuple[int, Badge], ...] = ()
     """How many objects are in each state."""
+    has_bar: bool = True
+    """Whether a bar shows these numbers. False if the objects are of different sizes, such as a batch and one file."""
     facts: tuple[tuple[str, str], ...] = ()
     """Names and values."""
     table: CardTable | None = None
@@ -134,6 +143,13 @@ def summary_table(noun: str, summaries: Mapping[str, Summary]) -> CardTable | No
     return CardTable(columns, tuple(rows)) if summaries else None
 
 
+def summaries_card(noun: str, summaries: Mapping[str, Summary]) -> Card:
+    """Return a card with the number of summaries in each state, and their `summary_table`."""
+    counts = Counter(summary.badge for summary in summaries.values())
+    parts = tuple((count, badge) for badge, count in counts.most_common())
+    return Card(counted(len(summaries), noun), parts=parts, table=summary_table(noun, summaries))
+
+
 def _grouped(noun: str, summaries: Mapping[str, Summary]) -> CardTable:
     groups: dict[tuple[Badge, str], list[str]] = {}
     for key, summary in summaries.items():
@@ -147,14 +163,17 @@ def _grouped(noun: str, summaries: Mapping[str, Summary]) -> CardTable:
     return CardTable(("", "state", f"{noun}, for example", "why"), tuple(rows), more, frozenset({0}))
 
 
-def with_error(card: Card, error: Exception) -> Card:
-    """Return a card with an error as its alert."""
-    return replace(card, alert=f"{type(error).__name__}: {shorten(error_text(error))}", advice=str(error))
+def with_error(card: Card, error: Exception, text: str = "") -> Card:
+    """
+    Return a card with an error as its alert.
 
-
-def error_text(error: Exception) -> str:
-    """Return the service's own text if the error has it, because the whole message also has the request."""
-    return str(getattr(error, "message", "") or error)
+    Args:
+        card: The card.
+        error: The error.
+        text: What to show of it. "" means the service's own text if the error has it, else the whole message.
+    """
+    text = text or str(getattr(error, "message", "") or error)
+    return replace(card, alert=f"{type(error).__name__}: {shorten(text)}", advice=str(error))
 
 
 def format_size(size: int) -> str:
@@ -181,6 +200,13 @@ def counted(count: int, noun: str) -> str:
 def joined(names: Iterable[str | None]) -> str:
     """Return the names on one line, without those that are missing."""
     return ", ".join(str(name) for name in names if name)
+
+
+def shortened_list(names: Collection[str]) -> str:
+    """Return the first names on one line, with the number of the others."""
+    shown = list(names)[:MAX_NAMES]
+    more = f" and {len(names) - len(shown):,} more" if len(names) > len(shown) else ""
+    return f"{joined(shown)}{more}"
 
 
 def facts_of(facts: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:

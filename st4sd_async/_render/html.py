@@ -1,5 +1,5 @@
 """
-Cards as HTML for notebooks; nothing else in this package writes HTML.
+Cards as HTML for notebooks. Reports of batches are pages of their own: see `_batch/report_page.py`.
 
 All text is escaped where it is written. White is readable on all colours, and the colours are readable on white and on
 black; other text inherits its colour. So light and dark themes both work. There are no scripts, classes or external
@@ -13,16 +13,18 @@ from html import escape
 from itertools import count
 
 from .._util.printable import shorten
-from .cards import COLOURS, Badge, Bar, Card, CardTable, Cell
-from .text import MAX_TEXT_LENGTH, MAX_TITLE_LENGTH, line_of
+from .cards import COLOURS, Badge, Bar, Card, CardTable, Cell, Tone
+from .text import MAX_TEXT_LENGTH, MAX_TITLE_LENGTH, line_of, log_lines
 
+_MIN_WIDTHS = {"state": "8em", "stage": "5em", "progress": "150px", "elapsed": "5em", "done": "10em", "received": "5em"}
+"""Column -> its minimum width, so that a live table keeps its width while its cells change."""
 _MUTED = "opacity:.7"
 _WRAP = "overflow-wrap:break-word;white-space:normal"
 
 
 def to_html(card: Card) -> str:
     """Return a card as HTML."""
-    pieces = [_headline(card), _alert(card), _parts(card), _facts(card.facts)]
+    pieces = [_headline(card), _notice(card.notice), _alert(card), _logs(card), _parts(card), _facts(card.facts)]
     if card.table is not None:
         pieces.append(_table(card.table))
     pieces += [_tag("div", f"{_MUTED};margin-top:4px", _safe(note)) for note in card.notes]
@@ -58,6 +60,10 @@ def _bar(bar: Bar) -> str:
     return _tag("span", "white-space:nowrap", f"{frame}&ensp;{bar.share:.0%}")
 
 
+def _notice(notice: Badge | None) -> str:
+    return _box(notice.tone, _safe(notice.word)) if notice else ""
+
+
 def _alert(card: Card) -> str:
     if not card.alert:
         return ""
@@ -68,12 +74,28 @@ def _alert(card: Card) -> str:
         summary = _tag("summary", f"{_MUTED};cursor:pointer", "what the service said")
         style = "white-space:pre-wrap;overflow-wrap:anywhere;margin:2px 0;padding:0;background:none;font-size:12px"
         whole += f"<details>{summary}{_tag('pre', style, escape(words))}</details>"
-    colour = COLOURS[card.tone]
-    return _tag("div", f"border-left:4px solid {colour};background:{colour}1f;padding:3px 10px;margin:4px 0", whole)
+    return _box(card.tone, whole)
+
+
+def _box(tone: Tone, inner: str) -> str:
+    colour = COLOURS[tone]
+    return _tag("div", f"border-left:4px solid {colour};background:{colour}1f;padding:3px 10px;margin:4px 0", inner)
+
+
+def _logs(card: Card) -> str:
+    """Return each log in a box with a scroll bar if it is wide; the box is visible on white and on black."""
+    style = (
+        "white-space:pre;overflow-x:auto;margin:0 0 6px;padding:4px 10px;font-size:12px;color:inherit;"
+        "background:rgba(128,128,128,.14);border-radius:3px"
+    )
+    return "".join(
+        _tag("div", f"{_MUTED};margin-top:4px", _safe(name)) + _tag("pre", style, escape("\n".join(log_lines(text))))
+        for name, text in card.logs
+    )
 
 
 def _parts(card: Card) -> str:
-    """Return a bar with a slice for each state, and the counts."""
+    """Return a bar with a slice for each state, if there may be one, and the counts."""
     if not card.parts:
         return ""
     total = sum(count for count, _ in card.parts)
@@ -81,7 +103,8 @@ def _parts(card: Card) -> str:
     slices = [_tag("span", slice_style.format(count / total, COLOURS[badge.tone]), "") for count, badge in card.parts]
     frame = "width:420px;max-width:100%;font-size:0;line-height:0;white-space:nowrap;border-radius:5px;overflow:hidden"
     counts = [_badge(Badge(f"{count:,} {badge.word}", badge.tone)) for count, badge in card.parts]
-    return _tag("div", f"{frame};margin:4px 0", "".join(slices)) + f"<div>{'&ensp;'.join(counts)}</div>"
+    bar = _tag("div", f"{frame};margin:4px 0", "".join(slices)) if card.has_bar else ""
+    return f"{bar}<div>{'&ensp;'.join(counts)}</div>"
 
 
 def _facts(facts: Iterable[tuple[str, str]]) -> str:
@@ -90,20 +113,24 @@ def _facts(facts: Iterable[tuple[str, str]]) -> str:
 
 def _table(table: CardTable) -> str:
     line = "border-bottom:1px solid rgba(128,128,128,.5)"
-    head = _cells(map(_safe, table.columns), table.numbers, "th", line)
+    head = _cells(map(_header, table.columns), table.numbers, "th", line)
     body = [_cells(map(_cell, row), table.numbers) for row in table.rows]
     more = _tag("div", _MUTED, _safe(table.more)) if table.more else ""
     return _grid(f"<thead>{head}</thead>", body) + more
 
 
+def _header(name: str) -> str:
+    return _tag("div", f"min-width:{_MIN_WIDTHS[name]}", name) if name in _MIN_WIDTHS else _safe(name)
+
+
 def _grid(head: str, rows: Sequence[str]) -> str:
-    style = "border:none;border-collapse:collapse;margin:4px 0 0;font-size:inherit"
+    style = f"border:none;border-collapse:collapse;margin:4px 0 0;font-size:inherit;{_WRAP}"
     return _tag("table", style, f"{head}<tbody>{''.join(rows)}</tbody>") if rows or head else ""
 
 
 def _cells(cells: Iterable[str], numbers: Collection[int] = (), name: str = "td", line: str = "border:none") -> str:
     """Return a row of a table. Its styles override those that notebooks set for tables."""
-    style = f"padding:1px 14px 1px 0;vertical-align:top;max-width:44em;background:none;{_WRAP};{line}"
+    style = f"padding:1px 14px 1px 0;vertical-align:top;max-width:44em;{line}"
     sides = (f"text-align:{'right' if column in numbers else 'left'}" for column in count())
     row = (_tag(name, f"{side};{style}", cell) for cell, side in zip(cells, sides, strict=False))
     return _tag("tr", "background:none", "".join(row))

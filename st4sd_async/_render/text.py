@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .._util.printable import shorten
+from .._util.printable import printable, shorten
 from .cards import Badge, Bar, Card, CardTable, Cell
 
 MAX_TITLE_LENGTH, MAX_TEXT_LENGTH = 200, 600
@@ -33,11 +33,23 @@ def to_text(card: Card, *, is_short: bool = False) -> str:
     if is_short:
         line = ": ".join(part for part in (f"{card.kind} {headline}", card.alert) if part)
         return f"<{shorten(line, MAX_TITLE_LENGTH)}>"
-    lines = [headline, line_of(card.alert), line_of(card.advice)]
+    notice = line_of(card.notice.word) if card.notice else ""
+    lines = [headline, notice, line_of(card.alert), line_of(card.advice), *log_section(card)]
     width = max((len(name) for name, _ in card.facts), default=0)
     lines += [f"  {line_of(name):{width}}  {line_of(value)}" for name, value in card.facts]
     lines += [] if card.table is None else _table_lines(card.table)
     return "\n".join(line for line in [*lines, *map(line_of, card.notes)] if line)
+
+
+def log_section(card: Card) -> list[str]:
+    """Return the logs of a card as lines, each below its name."""
+    return [line for name, text in card.logs for line in (f"  {line_of(name)}:", *log_lines(text, "    "))]
+
+
+def log_lines(text: str, indent: str = "") -> list[str]:
+    """Return the lines of a log, printable, with the end of a long one cut."""
+    lines = (printable(line.expandtabs(4)) for line in text.split("\n"))
+    return [f"{indent}{line[:MAX_TEXT_LENGTH]}" for line in lines]
 
 
 def line_of(text: str) -> str:

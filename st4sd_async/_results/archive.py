@@ -13,11 +13,12 @@ import re
 import stat
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import accumulate
 from operator import attrgetter
+from threading import Lock
 from typing import BinaryIO, NamedTuple
 from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
@@ -87,7 +88,7 @@ class Member(NamedTuple):
 
 class ZipArchive:
     """
-    An archive whose structure has been verified. Contents are verified while they are read.
+    An archive whose structure has been verified. Contents are verified while they are read, by any number of threads.
 
     Raises:
         UnsafeZip: It has a feature found only in malicious archives.
@@ -96,6 +97,8 @@ class ZipArchive:
 
     def __init__(self, file: BinaryIO, limits: Limits = LIMITS) -> None:
         self._file = file
+        self._lock = Lock()
+        """Held while the position of the file is in use."""
         infos, end = _read_directory(file, limits)
         starts = _content_offsets(file, infos, end)
         paths: dict[str, tuple[str, bool]] = {}
@@ -114,9 +117,17 @@ class ZipArchive:
 
     def content(self, member: Member) -> Iterator[bytes]:
         """Yield the content of a file in chunks; raise as the class does if it is not what the headers promise."""
-        self._file.seek(member.start)
-        chunks = _read_chunks(self._file, member.info.compress_size)
+        chunks = self._packed_chunks(member.start, member.start + member.info.compress_size)
         return _verified(chunks if member.info.compress_type == ZIP_STORED else _inflated(chunks), member)
+
+    def _packed_chunks(self, start: int, end: int) -> Iterator[bytes]:
+        """Yield the bytes of the archive between two offsets."""
+        while start < end:
+            with self._lock:
+                self._file.seek(start)
+                chunk = self._file.read(min(end - start, UNPACKED_CHUNK_BYTES))
+            start = start + len(chunk) if chunk else end  # the file may have been cut meanwhile
+            yield chunk
 
 
 @contextmanager
@@ -158,6 +169,34 @@ def read_only_file(archive: BinaryIO, path: str, limit: int) -> bytes | None:
         if opened.members[0].info.file_size > limit:
             raise too_large(path, limit)
         return b"".join(opened.content(opened.members[0]))
+
+
+def read_ends(archive: BinaryIO, name: str, paths: Collection[str], limit: int, most_bytes: int) -> dict[str, bytes]:
+    """
+    Return path -> end of the file, for the files of an archive.
+
+    Args:
+        archive: The zip file.
+        name: Its name in messages.
+        paths: Paths that it may have.
+        limit: Most bytes of each end.
+        most_bytes: Most bytes of all files, unpacked.
+
+    Raises:
+        UnsafeArchive, DownloadError: As `archive_errors`; or there is another file, or they are too large.
+    """
+    with archive_errors(name, archive.seek(0, os.SEEK_END)):
+        opened = ZipArchive(archive, Limits(members=MAX_NAME_PARTS * len(paths), total_bytes=most_bytes))
+        wanted = {path.removeprefix("/"): path for path in paths}
+        ends = {}
+        for member in opened.members:
+            if member.path not in wanted:
+                raise UnsafeZip(f"{sorted(wanted)} were requested, and {member.path!r} was received")
+            end = b""
+            for chunk in opened.content(member):
+                end = (end + chunk)[-limit:]
+            ends[wanted[member.path]] = end
+        return ends
 
 
 def too_large(name: str, limit: int) -> DownloadError:
@@ -275,21 +314,20 @@ def _read_header(file: BinaryIO, info: ZipInfo) -> int:
     return file.tell()
 
 
-def _descriptors(info: ZipInfo) -> tuple[bytes, ...]:
-    """Return what may follow a content: CRC and sizes in 8 or 4 bytes, with or without a mark, if a flag says so."""
+def _descriptors(info: ZipInfo) -> Iterator[bytes]:
+    """Yield what may follow a content: CRC and sizes in 8 or 4 bytes, with or without a mark, if a flag says so."""
     if not info.flag_bits & DESCRIPTOR:
-        return (b"",)
+        yield b""
+        return
     known = (info.CRC, info.compress_size, info.file_size)
-    wide, narrow = struct.pack("<L2Q", *known), struct.pack("<3L", *(value & IN_EXTRA_FIELD for value in known))
-    forms = (b"PK\7\x08" + wide, wide, b"PK\7\x08" + narrow, narrow)
-    return forms if info.compress_size else (*forms, b"")  # some programs announce it for folders and omit it
-
-
-def _read_chunks(file: BinaryIO, length: int) -> Iterator[bytes]:
-    """Yield the next bytes of a file."""
-    while chunk := file.read(min(length, UNPACKED_CHUNK_BYTES)):
-        length -= len(chunk)
-        yield chunk
+    wide = struct.pack("<L2Q", *known)
+    yield b"PK\7\x08" + wide  # that of the servers
+    yield wide
+    narrow = struct.pack("<3L", *(value & IN_EXTRA_FIELD for value in known))
+    yield b"PK\7\x08" + narrow
+    yield narrow
+    if not info.compress_size:
+        yield b""  # some programs announce it for folders and omit it
 
 
 def _inflated(chunks: Iterator[bytes]) -> Iterator[bytes]:
@@ -301,7 +339,8 @@ def _inflated(chunks: Iterator[bytes]) -> Iterator[bytes]:
         yield inflater.decompress(packed, UNPACKED_CHUNK_BYTES)
         while inflater.unconsumed_tail:
             yield inflater.decompress(inflater.unconsumed_tail, UNPACKED_CHUNK_BYTES)
-    yield inflater.flush()  # a few KiB, because all input was consumed
+    if rest := inflater.flush():  # a few KiB, because all input was consumed
+        yield rest
     if not inflater.eof or inflater.unused_data:
         raise BadZipFile("it does not end where it should")
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import re
-import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from datetime import timedelta
 from pathlib import Path
@@ -27,6 +26,8 @@ from ..models import S3
 from ..models.storage import REQUIRED_BUCKET_FIELDS, find_invalid_fields
 
 if TYPE_CHECKING:
+    import ssl
+
     from .._http.session import BodyHandler
 
 T = TypeVar("T")
@@ -114,6 +115,48 @@ class Bucket:
                 await self._api.put_async(self._store, key, chunks, **parts)
         finally:
             await in_thread(content.close)
+
+    async def read(self, key: str) -> tuple[bytes, str] | None:
+        """
+        Return the content of a small object and the version of it, for `replace`; None if there is none.
+
+        Raises:
+            S3Error: The request failed.
+        """
+
+        async def get() -> tuple[bytes, str]:
+            response = await self._api.get_async(self._store, key)
+            return bytes(await response.bytes_async()), response.meta["e_tag"] or ""
+
+        try:
+            return await self._send(key, get)
+        except S3Error as error:
+            if error.status != 404:
+                raise
+            return None
+
+    async def replace(self, key: str, content: bytes, version: str | None) -> bool:
+        """
+        Write a small object if its version has not changed; None means that there must be no object.
+
+        Returns:
+            Whether it was written. False may also mean that a repeated request found what the first one wrote.
+
+        Raises:
+            S3Error: The request failed, and may have been carried out.
+        """
+        from obstore.exceptions import AlreadyExistsError, PreconditionError
+
+        mode: Any = "create" if version is None else {"e_tag": version}
+
+        async def put() -> bool:
+            try:
+                await self._api.put_async(self._store, key, content, mode=mode, use_multipart=False)
+            except (AlreadyExistsError, PreconditionError):
+                return False
+            return True
+
+        return await self._send(key, put)
 
     async def find(self, key: str) -> list[BucketObject | S3Error]:
         """
@@ -281,7 +324,9 @@ def _tls_options(verify: bool | str | Path | ssl.SSLContext) -> dict[str, Any]:
     """Return the client options for ``Config.verify``."""
     if isinstance(verify, bool):
         return {} if verify else {"allow_invalid_certificates": True}
-    from .._http.engine import build_tls_context  # lazily: it imports aiohttp
+    import ssl
+
+    from .._http.tls import build_tls_context  # lazily, as ssl: an open client has imported them
 
     known = build_tls_context(verify).get_ca_certs(binary_form=True)
     return {"root_certificate": "".join(map(ssl.DER_cert_to_PEM_cert, known))}

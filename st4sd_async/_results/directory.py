@@ -14,6 +14,7 @@ import errno
 import os
 import shutil
 import stat
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from types import TracebackType
 from typing import Self
@@ -136,14 +137,6 @@ class Directory:
         with suppress(OSError, RecursionError):
             shutil.rmtree(self._name(name), ignore_errors=True, dir_fd=self.descriptor)
 
-    def sync_file(self, name: str) -> None:
-        """Sync the content of a file to disk."""
-        handle = self.open_file(name, os.O_RDWR)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-
     def sync(self) -> None:
         """Sync the names of entries to disk, if the file system can."""
         if self.descriptor is not None:
@@ -225,6 +218,20 @@ class Tree:
         except OSError as error:  # for instance a name that is too long, or a folder of another user
             return f"{path!r} cannot be in the target: {error.strerror}"
         return _obstacle(path, mode, stat.S_IFDIR if is_folder else stat.S_IFREG)
+
+    def obstacles(self, paths: Iterable[str]) -> Iterator[str | None]:
+        """Yield what `obstacle` returns for each file; neighbours in a folder that is missing are not looked for."""
+        missing = None
+        for path in paths:
+            folder = path.rpartition("/")[0]
+            if folder != missing:
+                try:
+                    self.folder(folder)
+                except FileNotFoundError:
+                    missing = folder
+                except OSError:
+                    pass  # it is the obstacle of each of its files
+            yield None if folder == missing else self.obstacle(path)
 
     def make(self, path: str) -> None:
         """Create a folder if it is missing. Its parent must exist."""

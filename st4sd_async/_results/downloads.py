@@ -13,6 +13,7 @@ from __future__ import annotations
 import io
 import logging
 import re
+import tempfile
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -51,9 +52,9 @@ from .._util.progress import ProgressReporter
 from .._util.redact import redact
 from .._util.threads import in_thread
 from ..models import Download, DownloadFailed
-from .archive import UnsafeZip, read_only_file, safe_member_path, too_large
+from .archive import UnsafeZip, read_ends, read_only_file, safe_member_path, too_large
 from .outputs import missing_output
-from .target import Destination, DownloadTarget, IncomingBody, Origin, destination, storage_errors
+from .target import WRITE_BYTES, Destination, DownloadTarget, IncomingBody, Origin, destination, storage_errors
 
 if TYPE_CHECKING:
     import os
@@ -385,6 +386,23 @@ class Downloads:
             failure = await self._left_out_error(instance, absolute)
         raise failure
 
+    async def ends(self, instance: Location, paths: Sequence[str], limit: int) -> dict[str, bytes]:
+        """
+        Return path -> the last bytes of a file, for small files of one run. Those that are not served are left out.
+
+        Args:
+            instance: The location of the run.
+            paths: Paths relative to it. A gateway leaves out what exceeds 32 MiB with the files before it.
+            limit: Most bytes of each file.
+        """
+        absolute = {instance.absolute(path): path for path in paths}
+        call = files_call(await self._gateway(instance), instance, absolute)
+        try:
+            found = await self._session.stream(call, partial(_read_ends, str(instance), absolute, limit))
+        except DownloadError as error:
+            raise without_secrets(error, self._session.secrets()) from None
+        return {absolute[path]: end for path, end in found.items()}
+
     async def _folder_error(self, instance: Location, path: str) -> NotFound | None:
         """Return the error for a path if it is a folder, for which a gateway breaks off the response."""
         query = {"instance": str(instance), "files": {"$regex": f"^{re.escape(path)}/"}}
@@ -481,9 +499,16 @@ class Downloads:
                 progress.finish()
 
     async def outputs(
-        self, rest_uid: str, to: Path, names: Sequence[str] | None, *, unpack: bool, is_chosen: bool = True
+        self,
+        rest_uid: str,
+        to: Path,
+        names: Sequence[str] | None,
+        *,
+        unpack: bool,
+        is_chosen: bool = True,
+        label: str | None = None,
     ) -> list[Outcome]:
-        """Download key-outputs."""
+        """Download key-outputs. Progress is reported for ``label``; None means the rest-uid."""
         if any(not isinstance(name, str) for name in names or ()):
             raise TypeError(f"the names of key-outputs must be strings, not {names!r}")
         entries = await self._instances.outputs(rest_uid)
@@ -500,7 +525,7 @@ class Downloads:
                 outcomes[name] = [DownloadFailed(to / folders[name], f"{rest_uid}/outputs/{name}", error)]
             progress.finish()
 
-        progress = ProgressReporter(self._progress, f"key-outputs of {rest_uid}", len(wanted), "key-outputs")
+        progress = ProgressReporter(self._progress, f"key-outputs of {label or rest_uid}", len(wanted), "key-outputs")
         async with Transfer.open(self._session, to, progress, is_chosen=is_chosen) as transfer:
             await for_each(wanted, fetch, self._workers)
         return [outcome for name in wanted for outcome in outcomes[name]]
@@ -594,3 +619,25 @@ async def _read_file(path: str, limit: int, _: Mapping[str, str], chunks: AsyncI
         if len(archive) > limit + limit // 1000 + ARCHIVE_OVERHEAD_BYTES:
             raise too_large(path, limit)
     return await in_thread(read_only_file, io.BytesIO(archive), path, limit)
+
+
+async def _read_ends(
+    name: str, paths: Collection[str], limit: int, _: Mapping[str, str], chunks: AsyncIterator[bytes]
+) -> dict[str, bytes]:
+    """Return the ends of the files of an archive, which is kept on disk meanwhile."""
+    file = await in_thread(tempfile.TemporaryFile)
+    try:
+        size, pending = 0, bytearray()
+        async for chunk in chunks:
+            pending += chunk
+            size += len(chunk)
+            if size > MOST_BYTES + MOST_BYTES // 1000 + ARCHIVE_OVERHEAD_BYTES:
+                raise too_large(name, MOST_BYTES)
+            if len(pending) >= WRITE_BYTES:
+                await in_thread(file.write, bytes(pending))
+                pending.clear()
+        await in_thread(file.write, bytes(pending))
+        return await in_thread(read_ends, file, name, paths, limit, MOST_BYTES)
+    finally:
+        with anyio.CancelScope(shield=True):
+            await in_thread(file.close)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from .._api.datastore import EXPERIMENT, REST_UID_FIELDS
-from .._api.instances import properties_params
+from .._api.group import properties_params
 from .._errors import (
     APIError,
     DecodeError,
@@ -25,8 +26,10 @@ from .._errors import (
     UnknownProperty,
     UnknownRun,
 )
+from .._util.did_you_mean import did_you_mean
 from ..models import Properties
 from ..models.properties import INPUT_ID, is_table
+from .downloads import for_each
 
 if TYPE_CHECKING:
     from .._api.datastore import Datastore
@@ -37,6 +40,16 @@ MAX_RUNS_PER_QUERY = 500
 """Runs in one query: the datastore opens a file of each, and the proxy gives up after 60 s."""
 TABLE_FILE = "properties.csv"
 """Name of the file to which the orchestrator writes the table."""
+
+MAX_EXPLAINED = 5
+"""Maximum number of runs of one call whose log is searched for the reason that they have no properties."""
+LOG_TIMEOUT = 5.0
+"""Maximum time in seconds to read these logs."""
+SEE_LOG = "see its output/experiment.log"
+_INPUTS = "interpret inputSpec"
+_INTERFACE_FAILURE = re.compile(rf"Interface could not (extract properties|{_INPUTS}) due to (.*)")
+_PROPERTY_FAILURE = re.compile(r".*?propertiesSpec\[(.*?)\] error: (.*)")
+_IGNORED = " - will ignore error, virtual experiment properties may be corrupted or incomplete."
 
 Columns = tuple[str, ...] | None
 """Requested columns; None means all."""
@@ -64,11 +77,16 @@ class PropertiesReader:
     """The datastore."""
     columns: Columns
     """The requested columns of each run."""
+    read_log: Callable[[str], Awaitable[str]]
+    """Returns the log of the orchestrator of a run."""
 
     async def of_run(self, rest_uid: str) -> Properties:
         """Return the properties of one run; raise the reason if there are none."""
         try:
             return await self._request(rest_uid)
+        except NoProperties as error:
+            await self._explain(rest_uid, error)
+            raise
         except UnknownRun:  # deleted, but the datastore may have them
             found = await self.of_runs([rest_uid])
         except UnknownProperty as error:
@@ -100,6 +118,8 @@ class PropertiesReader:
             if isinstance(error, Unauthorized):
                 raise error
         await self._add_known_columns(problems)
+        empty = [one for one in rest_uids if isinstance(problems.get(one), NoProperties)]
+        await for_each(empty[:MAX_EXPLAINED], lambda one: self._explain(one, problems[one]), MAX_EXPLAINED)
         if not tables:
             _raise_common_problem(problems)
         found = {one: tables[one] for one in rest_uids if one in tables}
@@ -147,6 +167,13 @@ class PropertiesReader:
         error = UnknownProperty(f"run {rest_uid!r} did not measure {missing}")
         error.names = tuple(missing)
         raise error
+
+    async def _explain(self, rest_uid: str, error: St4sdError) -> None:
+        """Add the reason in the log of the orchestrator to the error of a run that succeeded, if it can be read."""
+        if not isinstance(error, NoProperties) or error.advice != SEE_LOG:
+            return
+        with anyio.move_on_after(LOG_TIMEOUT), suppress(St4sdError):
+            error.advice = interface_failure(await self.read_log(rest_uid)) or SEE_LOG
 
     async def _add_known_columns(self, problems: Mapping[str, St4sdError]) -> None:
         """Add the existing columns to the errors about unknown ones, if the datastore has them."""
@@ -200,10 +227,26 @@ def no_properties(rest_uid: str, status: Status, measures: bool | None, /, **fac
         why = "its experiment measures none"
     else:
         may = "" if measures else "its experiment may measure none, or "
-        why = f"it succeeded, but {may}the orchestrator could not measure any: see its output/experiment.log"
+        why = f"it succeeded, but {may}the orchestrator could not measure any"
     error = NoProperties(f"run {rest_uid!r} has no properties: {why}", **facts)
+    if status.is_success and measures is not False:
+        error.advice = SEE_LOG
     error.__cause__ = None if status.is_success else RunFailed({rest_uid: status})
     return error
+
+
+def interface_failure(log: str) -> str:
+    """
+    Return why the interface of a run failed, from the log of its orchestrator; "" if the log has no reason.
+
+    Source: ``elaunch.py`` of st4sd-runtime-core, which ignores such failures, so that the run succeeds.
+    """
+    reasons = []
+    for part, problem in _INTERFACE_FAILURE.findall(log):
+        spec = _PROPERTY_FAILURE.match(problem)
+        text = problem if spec is None else f"the property {spec[1]!r} could not be extracted: {spec[2]}"
+        reasons.append(f"its input ids could not be read: {text}" if part == _INPUTS else text)
+    return "; ".join(dict.fromkeys(reason.removesuffix(_IGNORED) for reason in reasons))
 
 
 def _raise_common_problem(problems: Mapping[str, St4sdError]) -> None:
@@ -222,7 +265,8 @@ def _raise_common_problem(problems: Mapping[str, St4sdError]) -> None:
 
 def _set_known(error: UnknownProperty, known: Iterable[str]) -> None:
     error.known = tuple(known)
-    error.advice = f"it measured {sorted(error.known)}" if error.known else ""
+    suggestions = "".join(did_you_mean(name, error.known) for name in error.names)
+    error.advice = f"it measured {sorted(error.known)}{suggestions}" if error.known else ""
 
 
 def _deleted_advice(document: ExperimentDocument | None, error: UnknownRun) -> str:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ import anyio
 from .. import models
 from .._api.gateways import MOST_BYTES, SCHEME, location, location_in
 from .._errors import DecodeError, St4sdError
+from .._render.displayable import Displayable
 from .._util.csv_reader import AS_TEXT, read_table
 from .._util.field_docs import document_fields
 from .._util.threads import in_thread
@@ -24,23 +26,24 @@ if TYPE_CHECKING:
     import pandas
 
     from .._api.datastore import Datastore
+    from .._render.cards import Card
     from ..models import ComponentDocument, StatusReport
     from .downloads import Downloads, Outcome
 
-CSV_FILES = r"\.csv$"
-"""Pattern of the files that contain tables."""
-STDOUT_FILE = r"^out\.stdout$"
-"""Pattern of the file with the standard output of a component's last task."""
+STDOUT_FILE, STDERR_FILE = "out.stdout", "out.stderr"
+"""Files in the directory of a component with what its last task wrote."""
 LOG_FILE = "output/experiment.log"
 """File in the directory of a run with the log of the orchestrator."""
 REPORT_FILE = "output/status_details.json"
 """File in the directory of a run with the status of its components."""
+MAX_CARD_ROWS, MAX_CARD_COLUMNS = 10, 12
+"""Rows and columns of a table in a notebook."""
 MAX_QUOTED_BYTES = 500  # of an invalid file, for the message
 
 
 @document_fields
 @dataclass(frozen=True, eq=False)
-class Table:
+class Table(Displayable):
     """
     A table that a component wrote.
 
@@ -73,6 +76,19 @@ class Table:
             raise self.problem
         return self._frame
 
+    def _card(self) -> Card:
+        from .._render.cards import Card, CardTable, omitted, with_error
+
+        card = Card(self.path, kind=f"table of {self.document.reference}")
+        if self._frame is None:
+            return card if self.problem is None else with_error(card, self.problem)
+        columns = list(self._frame.columns[:MAX_CARD_COLUMNS])
+        rows = self._frame[columns].head(MAX_CARD_ROWS).itertuples(index=False, name=None)
+        more = omitted(len(self._frame) - MAX_CARD_ROWS, "row")
+        hidden = omitted(self._frame.shape[1] - MAX_CARD_COLUMNS, "column")
+        table = CardTable(tuple(map(str, columns)), tuple(tuple(map(str, row)) for row in rows), more)
+        return replace(card, table=table, notes=(hidden,) if hidden else ())
+
 
 async def csv(
     downloads: Downloads, datastore: Datastore, run: str, filename: str, component: str | None, stage: int | None
@@ -85,12 +101,12 @@ async def csv(
         return [await in_thread(_table, outcome, _owner(owners, outcome.source)) for outcome in outcomes]
 
 
-async def stdout(
-    downloads: Downloads, datastore: Datastore, run: str, component: str | None, stage: int | None
+async def written(
+    downloads: Downloads, datastore: Datastore, run: str, component: str | None, stage: int | None, name: str
 ) -> dict[str, str]:
-    """Return the standard output of components, by reference: see `Client.stdout`."""
+    """Return the file of this name of components, as text by reference: see `Client.stdout` and `Client.stderr`."""
     async with _temporary_folder() as folder:
-        outcomes = await downloads.files(run, folder, component, stage, STDOUT_FILE)
+        outcomes = await downloads.files(run, folder, component, stage, f"^{re.escape(name)}$")
         files = raise_if_strict(outcomes, strict=True)
         owners = await _owners(datastore, run)
         contents = [await in_thread(file.path.read_bytes) for file in files]

@@ -20,10 +20,12 @@ import os
 import secrets
 import stat
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from hashlib import sha256
 from itertools import accumulate, chain, count
 from pathlib import Path
+from threading import Event
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple, Self
 
 import anyio
@@ -35,7 +37,7 @@ from .._util.file_names import PREFIX, folded, is_reserved, unreserved
 from .._util.redact import contains_secret
 from .._util.threads import in_thread
 from ..models import Download, DownloadFailed
-from .archive import LIMITS, Limits, UnsafeZip, ZipArchive, archive_errors, safe_member_path
+from .archive import LIMITS, Limits, Member, UnsafeZip, ZipArchive, archive_errors, safe_member_path
 from .directory import HAS_DESCRIPTORS, Directory, Tree
 
 if TYPE_CHECKING:
@@ -45,7 +47,8 @@ log = logging.getLogger("st4sd_async")
 
 SUFFIX = ".part"
 """Suffix of temporary folders; their names begin with `PREFIX`."""
-SYNC_EACH_BYTES = 1 << 20  # from this size on, each file is synced; smaller ones share one sync of their folder
+LARGE_BYTES = 1 << 20  # from this size on, each file is synced; smaller ones share one sync of their folder
+MAX_UNPACKING_THREADS = 4  # of a target, for large members of archives
 MAX_FOLDER_ATTEMPTS = 100  # to create a temporary folder that no other process removes
 WRITE_BYTES = 1 << 20  # of a body that are handed to a thread together
 MANIFEST = f"{PREFIX}downloads.jsonl"
@@ -127,7 +130,8 @@ class TemporaryFile:
 
     def __init__(self, folder: Directory, name: str) -> None:
         self._folder = folder
-        self._name = name
+        self.name = name
+        """Its name in the temporary folder."""
         self._descriptor: int | None = folder.create(name)
         self._digest = sha256()
         self.size = 0
@@ -152,10 +156,12 @@ class TemporaryFile:
                 written += os.write(self._descriptor, memoryview(chunk)[written:])
 
     def finish(self, to: Destination) -> CompleteFile:
-        """Close the file, which is complete."""
+        """Close the file, which is complete. A large one is synced to disk."""
+        if self._descriptor is not None and self.size >= LARGE_BYTES:
+            os.fsync(self._descriptor)
         self.close()
-        modified = self._folder.stat(self._name).st_mtime_ns  # some file systems set it when a file is closed
-        return CompleteFile(to, self._name, self.size, self._digest.hexdigest(), modified)
+        modified = self._folder.stat(self.name).st_mtime_ns  # some file systems set it when a file is closed
+        return CompleteFile(to, self.name, self.size, self._digest.hexdigest(), modified)
 
     def close(self) -> None:
         """Close the file, complete or not."""
@@ -245,6 +251,10 @@ class Manifest:
         """Return the files that exist unchanged. A file behind a link does not count."""
         with Tree(self._folder) as tree:
             return [entry for entry in entries if _is_unchanged(tree, entry)]
+
+    def unchanged_paths(self) -> set[str]:
+        """Return the paths of all files that exist unchanged, relative to the folder."""
+        return {entry.path for source in self._entries for entry in self.unchanged(self.latest(source))}
 
     def similar(self, paths: Iterable[str]) -> list[str]:
         """Return other unchanged files whose paths some file system takes for one of these."""
@@ -358,6 +368,7 @@ class DownloadTarget:
             closing.callback(self._sync_renames)
             if self._has_manifest:
                 self._manifest = Manifest(self._root)
+            self._threads = closing.enter_context(ThreadPoolExecutor(MAX_UNPACKING_THREADS, "st4sd_async unpacking"))
             self._closing = closing.pop_all()
         return self
 
@@ -444,9 +455,10 @@ class DownloadTarget:
     @contextmanager
     def _received_archive(self, body: IncomingBody, name: str) -> Iterator[ZipArchive]:
         """Open an archive that was received, and remove it at the end."""
-        file = body.file.finish(Destination(""))
+        file = body.file
+        file.close()
         try:
-            with self._open_archive(file) as content, archive_errors(name, file.size):
+            with self._open_archive(file.name) as content, archive_errors(name, file.size):
                 archive = ZipArchive(content)
                 if any(contains_secret(member.path, body.secrets) for member in archive.members):
                     raise UnsafeZip("the name of a member quotes a credential")
@@ -454,19 +466,31 @@ class DownloadTarget:
         finally:
             self._temporary.remove(file.name)
 
-    def _open_archive(self, file: CompleteFile) -> BinaryIO:
-        return os.fdopen(self._temporary.open_file(file.name, os.O_RDONLY), "rb")
+    def _open_archive(self, name: str) -> BinaryIO:
+        return os.fdopen(self._temporary.open_file(name, os.O_RDONLY), "rb")
 
     def _unpack(self, archive: ZipArchive, destinations: Mapping[str, Destination]) -> list[CompleteFile]:
-        """Unpack the members that have destinations into temporary files."""
-        files = []
-        for member in archive.members:
-            if member.path in destinations:
-                with self.create_file() as file:
-                    for chunk in archive.content(member):
-                        file.write([chunk])
-                    files.append(file.finish(destinations[member.path]))
-        return files
+        """Unpack the members that have destinations into temporary files, large ones by several threads."""
+        stopped = Event()
+
+        def unpack(member: Member) -> Iterable[CompleteFile]:
+            with self.create_file() as file:
+                for chunk in archive.content(member):
+                    if stopped.is_set():
+                        return []
+                    file.write([chunk])
+                return [file.finish(destinations[member.path])]
+
+        members = [member for member in archive.members if member.path in destinations]
+        unpacking = {one: self._threads.submit(unpack, one) for one in members if one.info.file_size >= LARGE_BYTES}
+        try:
+            files = {member: unpack(member) for member in members if member not in unpacking}
+            wait(unpacking.values(), return_when=FIRST_EXCEPTION)
+        finally:
+            stopped.set()
+            wait(unpacking.values())
+        files |= {member: future.result() for member, future in unpacking.items()}
+        return [file for member in members for file in files[member]]
 
     def extract(self, archive: ZipArchive) -> list[CompleteFile]:
         """Unpack an archive into the target, all of it or nothing, and record nothing."""
@@ -501,8 +525,6 @@ class DownloadTarget:
         """
         Move files to their destinations, in place of files of the same names, and create empty folders.
 
-        Large files are synced to disk one by one; the others share one sync of a folder.
-
         Raises:
             OSError: A link or something else is in the way of a file, a name is reserved, or two files have the same
                 name. No file was moved.
@@ -515,15 +537,14 @@ class DownloadTarget:
             both = (f"{path!r} would be a file and a folder" for path in paths if path in needed)
             reserved = map(_reserved_name_problem, chain(needed, paths))
             folder_obstacles = (tree.obstacle(path, is_folder=True) for path in needed)
-            file_obstacles = map(tree.obstacle, paths)
             twins = self._twins(paths).values()
-            if problem := next(filter(None, chain(twins, both, reserved, folder_obstacles, file_obstacles)), None):
+            if problem := next(
+                filter(None, chain(twins, both, reserved, folder_obstacles, tree.obstacles(paths))), None
+            ):
                 raise FileExistsError(problem)
             for path in needed:
                 tree.make(path)
             for file in files:
-                if file.size >= SYNC_EACH_BYTES:
-                    self._temporary.sync_file(file.name)
                 self._temporary.move(file.name, *tree.parent(file.destination.path))
         self._has_renamed = self._has_renamed or bool(files)
 
@@ -545,7 +566,8 @@ class DownloadTarget:
         """
         paths = list(paths)
         with Tree(self._root) as tree:
-            found = {path: _reserved_name_problem(path) or tree.obstacle(path) for path in paths}
+            obstacles = zip(paths, tree.obstacles(paths), strict=True)
+            found = {path: _reserved_name_problem(path) or obstacle for path, obstacle in obstacles}
         twins = self._twins([*existing, *paths])
         return {path: problem for path, obstacle in found.items() if (problem := obstacle or twins.get(path))}
 

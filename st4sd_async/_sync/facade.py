@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from .. import _client, _run
+from .._api.importer import Registry
 from .._batch import batch as _batch
 from .._batch import item as _item
-from .._import import Registry
 from .._util.field_docs import document_fields
 from .._util.threads import in_thread
 from .portal import EnteredContext, Portal
@@ -28,6 +28,9 @@ LAZY_ITERABLES = (Iterator, KeysView, ValuesView, ItemsView)
 """Arguments that are read in the caller's thread, because they may block, or change while the event loop reads them."""
 CONTAINERS = (list, tuple, set, frozenset)
 """Containers whose items are converted."""
+
+ASYNC_ONLY = frozenset({"shared"})
+"""Names without a blocking counterpart: all tasks of an event loop may share a client."""
 
 _PUBLIC_NAME = re.compile(r"[^_].*|_repr_\w+_|_ipython_display_")
 _ASYNC_KEYWORD = re.compile(r"\basync (?=with\b|for\b)|\bawait ")
@@ -52,7 +55,7 @@ class Blocking:
         cls.__doc__ = cls.__doc__ or blocking_docstring(str(vars(of)["__doc__"]))
         _blocking_classes[of] = cls
         for name in dir(of):
-            if _PUBLIC_NAME.fullmatch(name) and not hasattr(cls, name):
+            if _PUBLIC_NAME.fullmatch(name) and name not in ASYNC_ONLY and not hasattr(cls, name):
                 setattr(cls, name, _blocking_member(cls, name, inspect.getattr_static(of, name)))
 
     @classmethod
@@ -93,6 +96,10 @@ class Blocking:
             return Item(**{**vars(value), "run": self._wrap(value.run)})
         if type(value) in CONTAINERS:
             return type(value)(map(self._wrap, value))
+        if isinstance(value, _item.Items):
+            return _item.Items(map(self._wrap, value))
+        if isinstance(value, _item.ItemView):
+            return value.converted(self._wrap)
         cls = type(self) if type(value) is self._async_class else blocking_class_of(type(value))
         return value if cls is None else cls._wrapping(value, self._portal)
 
@@ -175,9 +182,12 @@ class Client(Blocking, of=_client.Client):
     Entering the ``with`` block checks the login. Without ``with``, the first call checks it, and `close` closes the
     client. A client that is not closed is closed by the garbage collector or when the interpreter exits.
 
+    A client can be pickled as the asynchronous one can. Tasks of a process pool use it without ``with``, because those
+    that are sent together share it, and the first ``with`` would close it for the others.
+
     Ctrl-C, like any exception that interrupts the waiting thread, cancels the call. The client can still be used. If a
     start is cancelled after it was sent, the service may have received it. The call waits up to a second for the
-    answer, then logs a warning and adds a note to the exception: the rest-uid, or how to find the instance.
+    response, then logs a warning and adds a note to the exception: the rest-uid, or how to find the instance.
 
     Args:
         url: Address of the deployment, with or without ``/rs`` at its end.
@@ -220,6 +230,20 @@ class Client(Blocking, of=_client.Client):
     def _as_registry(self) -> Registry:
         """Return this client as a registry for the imports of another client, which has its own event loop."""
         return Registry(self._target.url, RemoteExperiments(self._target.experiments, self._portal))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _unpickled_client, (type(self), self._target)
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Self:
+        return self
+
+    def run(self, run: Run | _run.Run | str) -> Run:
+        """See `st4sd_async.Client.run`."""
+        bound: Run = self._wrap(self._target.run(run._target if isinstance(run, Run) else run))
+        return bound
 
     def __enter__(self) -> Self:
         """
@@ -275,6 +299,7 @@ class RemoteExperiments:
 
 
 _with_signature(_client.Client.__init__, Client, Client.__init__)
+_with_signature(_client.Client.run, Client, Client.run)
 
 
 class Run(Blocking, of=_run.Run):
@@ -282,8 +307,14 @@ class Run(Blocking, of=_run.Run):
     A handle on one instance: an id and a client, no data. Like `st4sd_async.Run`, with blocking methods.
 
     Runs with the same rest-uid are equal. ``str(run)`` is the rest-uid, from which ``client.run(rest_uid)`` makes the
-    handle again, in this process or another.
+    handle again. A pickled run arrives without its client; ``client.run(run)`` gives it another.
+
+    Attributes:
+        id: The rest-uid.
+        url: Address of the deployment, with a slash at its end.
     """
+
+    __dataclass_fields__ = _run.Run.__dataclass_fields__  # for dataclasses.asdict, and so for tables of pandas
 
     @property
     def id(self) -> str:
@@ -291,10 +322,43 @@ class Run(Blocking, of=_run.Run):
         return str(self._target.id)
 
     @property
+    def url(self) -> str:
+        """Address of the deployment, with a slash at its end."""
+        return str(self._target.url)
+
+    @property
     def client(self) -> Client:
-        """The client that reaches it."""
+        """
+        The client that sends the requests.
+
+        Raises:
+            St4sdError: The run is unbound.
+        """
         client: Client = self._wrap(self._target.client)
         return client
+
+    def _call(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        self._target.client  # noqa: B018 -- raises an error if the run is unbound
+        return super()._call(function, args, kwargs)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _unpickled_run, (self.id, self.url)
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Self:
+        return self
+
+
+def _unpickled_client(cls: type[Client], target: _client.Client) -> Client:
+    return cls._wrapping(target, Portal(target))
+
+
+def _unpickled_run(rest_uid: str, url: str) -> Run:
+    run = Run.__new__(Run)
+    run._target = _run.unbound(rest_uid, url)
+    return run
 
 
 class Batch(Blocking, of=_batch.Batch):
@@ -308,7 +372,7 @@ class Batch(Blocking, of=_batch.Batch):
             print(batch.counts)
 
     Several threads may use a batch: one runs it while others add launches or read its state. Leaving the block stops
-    starting launches and waits a few seconds for the answers to starts in flight. Runs continue.
+    starting launches and waits a few seconds for the responses to starts in flight. Runs continue.
     """
 
     _entered: EnteredContext | None = None
@@ -320,7 +384,7 @@ class Batch(Blocking, of=_batch.Batch):
         Raises:
             JournalLocked: Another batch has it open.
             JournalCorrupt: It is damaged.
-            JournalError: It belongs to another server, or cannot be opened.
+            JournalError: It belongs to another deployment, or cannot be opened.
         """
         self._entered = self._portal.enter(self._target)
         return self

@@ -14,7 +14,7 @@ import os
 import threading
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterable
 from contextlib import AbstractAsyncContextManager, suppress
-from contextvars import Context
+from contextvars import Context, copy_context
 from typing import Any, Generic, TypeVar
 from weakref import WeakValueDictionary
 
@@ -23,6 +23,7 @@ from anyio.abc import TaskStatus
 
 from .._errors import St4sdError
 from .._http.session import FORKED
+from .._util.interrupts import explain_interrupt
 
 T = TypeVar("T")
 E = TypeVar("E", bound=BaseException)
@@ -45,9 +46,6 @@ class Portal:
 
     The first call opens the client. It is closed by `close`, by the garbage collector, and when the interpreter exits.
     The event loop is a separate object, because its thread would keep this object alive.
-
-    Attributes:
-        clients: The blocking clients of this portal, by the `id` of the asynchronous ones.
     """
 
     def __init__(self, client: AbstractAsyncContextManager[Any]) -> None:
@@ -56,6 +54,7 @@ class Portal:
         self._loop: EventLoopThread | None = None
         self._is_closed = False
         self.clients: WeakValueDictionary[int, Any] = WeakValueDictionary()
+        """The blocking clients of this portal, by the `id` of the asynchronous ones."""
 
     def open(self) -> EventLoopThread:
         """
@@ -147,9 +146,6 @@ class EventLoopThread:
 
     Args:
         client: Exited when the loop is stopped.
-
-    Attributes:
-        error: The error that closing the client raised.
     """
 
     def __init__(self, client: AbstractAsyncContextManager[Any]) -> None:
@@ -163,6 +159,7 @@ class EventLoopThread:
         self._is_stopped = self._is_exiting = False
         self._process = os.getpid()
         self.error: Exception | None = None
+        """The error that closing the client raised."""
 
     def start(self) -> None:
         """Start the thread, and return when the loop runs."""
@@ -182,6 +179,7 @@ class EventLoopThread:
 
     async def _main(self) -> None:
         self._stopping = anyio.Event()
+        self._variables = copy_context()
         self._loop = asyncio.get_running_loop()
         if self._is_stopped:
             self._stopping.set()
@@ -253,7 +251,7 @@ class EventLoopThread:
             if not self._is_stopped and self._loop is not None:
                 self._loop.call_soon_threadsafe(call.cancel)
                 call.has_ended.wait(CANCEL_TIMEOUT)
-            _add_notes(error, call.notes)
+            explain_interrupt(error, *call.notes)
             raise
         return call
 
@@ -263,7 +261,12 @@ class EventLoopThread:
             if self._is_stopped or self._loop is None:
                 call.discard()
                 raise St4sdError(CLOSED)
-            self._loop.call_soon_threadsafe(self._tasks.start_soon, self._carry_out, call)
+            # The context variables of the waiting thread, except those in which anyio keeps the name of its event loop
+            # if sniffio is installed.
+            context = copy_context()
+            for variable, value in self._variables.items():
+                context.run(variable.set, value)
+            self._loop.call_soon_threadsafe(self._tasks.start_soon, self._carry_out, call, context=context)
 
     async def _carry_out(self, call: BlockingCall[Any]) -> None:
         self._calls.add(call)
@@ -286,14 +289,7 @@ class EventLoopThread:
 
 
 class BlockingCall(Generic[T]):
-    """
-    A coroutine for which a thread waits, and its result.
-
-    Attributes:
-        has_ended: Set when the coroutine has ended.
-        notes: Notes on the `asyncio.CancelledError` of a cancelled coroutine.
-        is_abandoned: Whether the waiting thread must not be woken, because the interpreter exits.
-    """
+    """A coroutine for which a thread waits, and its result."""
 
     def __init__(self, work: Coroutine[Any, Any, T]) -> None:
         self._work = work
@@ -302,8 +298,11 @@ class BlockingCall(Generic[T]):
         self._scope: anyio.CancelScope | None = None
         self._is_cancelled = False
         self.has_ended = threading.Event()
+        """Set when the coroutine has ended."""
         self.notes: list[str] = []
+        """Notes on the `asyncio.CancelledError` of a cancelled coroutine."""
         self.is_abandoned = False
+        """Whether the waiting thread must not be woken, because the interpreter exits."""
 
     async def run(self) -> None:
         """Run the coroutine and keep its result."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 
 DID_YOU_MEAN = "did you mean"
@@ -11,6 +10,8 @@ DID_YOU_MEAN = "did you mean"
 
 def closest_match(name: str, known: Iterable[str]) -> str | None:
     """Return the known name that is most similar, ignoring case; None if none is similar."""
+    import difflib  # lazily: only a mistake needs it
+
     folded = {one.casefold(): one for one in known}
     found = difflib.get_close_matches(name.casefold(), folded, n=1)
     return folded[found[0]] if found else None

@@ -78,6 +78,17 @@ def lock_descriptor(descriptor: int) -> None:
         raise
 
 
+def is_locked(path: Path) -> bool:
+    """Return whether another process, or another lock in this process, has locked a file. False without file locks."""
+    with path.open("rb") as file:
+        try:
+            if fcntl is not None:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
 def _drop_after_fork() -> None:
     """Close the descriptors that a child got: a lock lasts until the last copy of its descriptor is closed."""
     for lock in list(_held):

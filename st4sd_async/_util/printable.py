@@ -20,7 +20,7 @@ _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 MAX_MESSAGE_LENGTH = 500
 """Characters; longer server messages are cut in the middle."""
 MAX_REPR_LENGTH = 120
-"""Characters of the `repr` of a reply, which may stand in a list with others; `model_dump` shows all of it."""
+"""Characters of the `repr` of a model, which may stand in a list with others; `model_dump` shows all of it."""
 LAYOUT = "\n\t"
 """Characters to keep in a text of several lines."""
 

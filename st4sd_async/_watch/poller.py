@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from math import inf
@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, TypeVar
 
 import anyio.lowlevel
 
+from .._util.interrupts import interruptible
 from ..models.finality import FinalityTracker
+from .list_use import MAX_DETAIL_REQUESTS
 from .status_reader import StatusReader
 from .watched_run import Deadline, Subscription, WatchedRun, choose_runs
 
@@ -26,9 +28,6 @@ if TYPE_CHECKING:
     from ..models import Status
 
 R = TypeVar("R")
-
-MAX_DETAIL_REQUESTS = 3
-"""Requests for single runs in a round, or between two rounds, while the list is used."""
 
 FIRST_PAUSE = 0.5
 """Seconds between the first rounds after a start or a change."""
@@ -39,25 +38,28 @@ MAX_ROUND_PAUSE = 30.0
 ROUND_PAUSE_GROWTH = 1.5
 """Factor by which each pause is longer than the one before while nothing changes."""
 
+CONFIRMATION_PAUSE = 3.0
+"""
+Longest interval in seconds after the first request that failed, so that a single failure is over before an outage is
+reported.
+"""
+
 JITTER = 0.1
 """Share by which a pause is randomly longer or shorter, so that many clients do not send at once."""
 
 REST_FACTOR = 10
 """A pause is at least this many times as long as the round before it, so that a slow service gets fewer requests."""
 
-MAX_ROUND = 120.0
-"""Seconds. If a round seems to take longer, the machine was suspended: the proxy gives up after 60 s."""
-
 MAX_REST = 60.0
-"""Longest pause in seconds after a round that failed, however long it took and whatever ``Retry-After`` says."""
+"""Longest pause in seconds that ``Retry-After`` can require."""
 
 
 class Poller:
     """
     The newest status of every watched run, kept up to date by the tasks that wait for updates.
 
-    If there are more than a few runs, each round reads them from one list and adds a few single requests. If the
-    service has so many other instances that the list costs more, each run is requested instead.
+    If there are more than a few runs, each round reads them from one list and adds a few single requests. If the list
+    costs more, fails, or is about to become too long, runs are requested in turn instead; see list_use.py.
     """
 
     def __init__(self, session: ClientSession) -> None:
@@ -71,8 +73,8 @@ class Poller:
         self._pause_scope: anyio.CancelScope | None = None
         self._round: Round | None = None
         """The round whose list was read, and whose single requests are still to be sent."""
-        self._confirmations = 0
-        """Requests since the last complete round that were sent to confirm the end of a run."""
+        self._requests_between = 0
+        """Requests since the last complete round, without those for new runs while the list was used."""
 
     def watch(
         self, runs: Mapping[str, R], timeout: float | None, interval: float | None
@@ -108,9 +110,10 @@ class Poller:
         subscription = Subscription(Deadline(timeout, self._clock), interval)
         self._subscribe(subscription, runs)
         try:
-            while subscription.open:
-                rest_uid, status = await self._next(subscription)
-                yield runs[rest_uid], status
+            with interruptible(lambda: _continuing(runs, subscription.open)), self._session.waiting():
+                while subscription.open:
+                    rest_uid, status = await self._next(subscription)
+                    yield runs[rest_uid], status
         finally:
             self._unsubscribe(subscription)
 
@@ -136,6 +139,7 @@ class Poller:
             self._forget_unwatched(run)
         if not self._runs:
             self._round = None
+            self._reader.forget_list()
 
     def _forget_unwatched(self, run: WatchedRun) -> None:
         if not run.subscriptions:
@@ -177,34 +181,54 @@ class Poller:
 
     def _seconds_until_requests(self) -> float:
         now, runs = self._clock.now(), self._unfinished()
-        may_confirm = self._confirmations_left(len(runs)) > 0
-        urgent = min((run.seconds_until_urgent(now) for run in runs if run.is_new or may_confirm), default=inf)
+        new, left = self._requests_left(len(runs))
+        urgent = min((run.seconds_until_urgent(now) for run in runs if left or (new and run.is_new)), default=inf)
         return min(self._schedule.next_round_at - now, max(urgent, self._schedule.next_request_at - now))
 
     def _unfinished(self) -> list[WatchedRun]:
         return [run for run in self._runs.values() if run.final is None]
 
-    def _confirmations_left(self, count: int) -> int:
-        """Return how many of ``count`` runs may be requested before the next round to confirm that they have ended."""
-        return max(0, MAX_DETAIL_REQUESTS - self._confirmations) if self._reader.prefers_list(count) else count
+    def _requests_left(self, count: int) -> tuple[int, int]:
+        """Return how many of ``count`` runs may be requested before the next round: if they are new, and others."""
+        between = self._reader.request_limits(count).between
+        left = count if between is None else max(0, between - self._requests_between)
+        return count if self._reader.uses_list(count) else left, left
 
     async def _begin_round(self) -> Round:
-        """Read the list, if it costs less than single requests, and choose the runs to request."""
+        """Choose the runs to request. If the list is used and this round is complete, read it first."""
         began, runs, reader = self._clock.now(), self._unfinished(), self._reader
-        uses_list, count = reader.prefers_list(len(runs)), len(runs)
+        uses_list = reader.uses_list(len(runs))
         urgent = self._urgent_runs(runs, began)
         is_complete = began >= self._schedule.next_round_at or (
             uses_list and len(urgent) > MAX_DETAIL_REQUESTS and self._schedule.may_begin_round(began)
         )
         reader.begin()
-        if is_complete and uses_list:
-            await reader.read_list(runs)
-            runs = choose_runs(self._unfinished(), self._clock.now(), MAX_DETAIL_REQUESTS)
-        elif not is_complete:
-            runs = urgent[:MAX_DETAIL_REQUESTS] if uses_list else urgent
-        self._confirmations = 0 if is_complete else self._confirmations + sum(not run.is_new for run in runs)
-        now = self._clock.now()
-        return Round(sorted(runs, key=lambda run: run.requested_at), count, now - began, now, is_complete)
+        if not is_complete:
+            chosen, list_seconds = urgent[:MAX_DETAIL_REQUESTS] if uses_list else urgent, 0.0
+            self._requests_between += sum(not (uses_list and run.is_new) for run in chosen)
+        else:
+            self._requests_between = 0
+            chosen, list_seconds = await self._read_list(runs) if uses_list else self._rotate(runs)
+        return Round(sorted(chosen, key=lambda run: run.requested_at), list_seconds, self._clock.now(), is_complete)
+
+    async def _read_list(self, runs: list[WatchedRun]) -> tuple[list[WatchedRun], float]:
+        """Read the list. Return the runs to request besides, and the seconds by which the next round is delayed."""
+        reader, count = self._reader, len(runs)
+        limit = reader.request_limits(count).in_round
+        await reader.read_list(runs)
+        if reader.has_list_failed:
+            limit = MAX_DETAIL_REQUESTS
+        # If the list will not be used again, its duration does not predict the next round.
+        list_seconds = reader.list_seconds if reader.has_list_failed or reader.uses_list(count) else 0.0
+        return choose_runs(self._unfinished(), self._clock.now(), limit, limit // 3), list_seconds
+
+    def _rotate(self, runs: list[WatchedRun]) -> tuple[list[WatchedRun], float]:
+        """Return the runs to request in place of the list, and the seconds by which the next round is delayed."""
+        reader, count = self._reader, len(runs)
+        limit = reader.request_limits(count).in_round
+        # Rounds are as rare as they were with the list.
+        list_seconds = reader.newest_list_seconds if reader.is_list_failing(count) else 0.0
+        return choose_runs(runs, self._clock.now(), limit, limit // 2), list_seconds
 
     async def _finish_round(self, current: Round) -> None:
         """Request the chosen runs. Schedule the next requests according to the duration and result of these."""
@@ -213,44 +237,44 @@ class Poller:
         now = self._clock.now()
         has_failed = not reader.end()
         seconds = max(0.0, now - began - (0.0 if has_failed else reader.excluded_seconds))
+        list_seconds = current.list_seconds
+        if reader.was_suspended:
+            seconds = list_seconds = 0.0
         schedule.back_off(reader.retry_after, now)
         schedule.requests_ended(now - seconds, now)
+        is_first_failure = schedule.count_failures(has_failures=reader.has_failures)
         # Exclude the time that the leader spent on its own updates between the list and the single requests.
         ended = now - (began - current.list_read_at)
         if current.is_complete and has_failed:
-            schedule.round_failed(ended - seconds - current.list_seconds, ended)
+            schedule.round_failed(ended - seconds - list_seconds, ended, is_outage=reader.is_silent)
         elif current.is_complete:
-            # If the list will not be used again, its duration does not predict the next round.
-            seconds += current.list_seconds if reader.prefers_list(current.unfinished_count) else 0.0
-            schedule.round_ended(ended - seconds, ended, has_changes=reader.has_changes)
-        elif reader.has_changes:
-            schedule.status_changed(now)
+            schedule.round_ended(ended - seconds - list_seconds, ended, has_changes=reader.has_changes)
+        else:
+            if has_failed:
+                schedule.requests_failed(now)
+            if reader.has_changes or is_first_failure:
+                schedule.begin_round_soon(now)
 
     def _urgent_runs(self, runs: list[WatchedRun], now: float) -> list[WatchedRun]:
         """Return the runs that should not wait for the next round: new ones, then some that may have ended."""
         urgent = [run for run in runs if run.seconds_until_urgent(now) == 0]
-        unconfirmed = [run for run in urgent if not run.is_new]
-        return [run for run in urgent if run.is_new] + unconfirmed[: self._confirmations_left(len(runs))]
+        urgent.sort(key=lambda run: not run.is_new)
+        new, left = self._requests_left(len(runs))
+        return urgent[: max(left, min(new, sum(run.is_new for run in urgent)))]
 
 
 @dataclass(frozen=True)
 class Round:
-    """
-    A round whose list was read. Between two complete rounds, there may be rounds for a few urgent runs only.
-
-    Attributes:
-        runs: The runs that are still to be requested.
-        unfinished_count: How many runs were unfinished when it began.
-        list_seconds: Seconds that the list took.
-        list_read_at: When the list was read.
-        is_complete: Whether it covers all unfinished runs.
-    """
+    """A round whose list was read. Between two complete rounds, there may be rounds for a few urgent runs only."""
 
     runs: list[WatchedRun]
-    unfinished_count: int
+    """The runs that are still to be requested."""
     list_seconds: float
+    """Seconds that the list took, if that delays the next round."""
     list_read_at: float
+    """When the list was read."""
     is_complete: bool
+    """Whether it covers all unfinished runs."""
 
 
 class LeaderElection:
@@ -327,17 +351,18 @@ class Schedule:
     When the next round is due: soon after a change, rarely if nothing changes, and never in quick succession.
 
     A complete round reads all runs. A few runs, such as new ones, may be requested between two rounds.
-
-    Attributes:
-        next_request_at: When the next request between two rounds may be sent.
     """
 
     _intervals: Counter[float | None] = field(default_factory=Counter)
     next_request_at: float = -inf
+    """When the next request between two rounds may be sent."""
     _earliest_round_at: float = -inf
     _round_began_at: float = -inf
     _adaptive_round_at: float = -inf
     _pause: float = FIRST_PAUSE
+    _failures: int = 0
+    """How many times in a row requests failed."""
+    _pause_before_failures: float = FIRST_PAUSE
 
     def add_interval(self, interval: float | None) -> None:
         """Add the pause in seconds that a consumer wants between two rounds. None means adaptive."""
@@ -352,16 +377,34 @@ class Schedule:
         """When the next round is due."""
         intervals = [interval for interval, count in self._intervals.items() if count]
         wanted = [
-            self._adaptive_round_at if interval is None else self._round_began_at + interval for interval in intervals
+            self._adaptive_round_at if interval is None else self._round_began_at + self._pause_of(interval)
+            for interval in intervals
         ]
         return max(self._earliest_round_at, min(wanted, default=-inf))
+
+    def _pause_of(self, interval: float) -> float:
+        return min(interval, CONFIRMATION_PAUSE) if self._failures == 1 else interval
 
     def may_begin_round(self, now: float) -> bool:
         """Return whether a round may begin, due or not."""
         return now >= self._earliest_round_at
 
-    def status_changed(self, now: float) -> None:
-        """Begin the next round soon, because a status has changed."""
+    def count_failures(self, *, has_failures: bool) -> bool:
+        """
+        Note whether requests failed. Return whether that is the first time since none did.
+
+        Then the next round is due soon, however long the interval, and shows whether there is an outage. Once none
+        fails, pauses are as long as before.
+        """
+        if self._failures and not has_failures:
+            self._pause = max(self._pause, self._pause_before_failures)
+        self._failures = self._failures + 1 if has_failures else 0
+        if self._failures == 1:
+            self._pause_before_failures, self._pause = self._pause, FIRST_PAUSE
+        return self._failures == 1
+
+    def begin_round_soon(self, now: float) -> None:
+        """Begin the next round soon, because a status has changed or a request has failed."""
         self._pause = FIRST_PAUSE
         self._adaptive_round_at = min(self._adaptive_round_at, now + self._next_pause())
 
@@ -376,10 +419,17 @@ class Schedule:
         self._earliest_round_at = max(self._earliest_round_at, now + _rest(began, now))
         self._adaptive_round_at = now + self._next_pause()
 
-    def round_failed(self, began: float, now: float) -> None:
-        """Schedule the next round after one that failed, with a longer pause."""
+    def requests_failed(self, now: float) -> None:
+        """Delay further requests between rounds after some to which there was no response."""
+        self.next_request_at = max(self.next_request_at, now + self._next_pause())
+
+    def round_failed(self, began: float, now: float, *, is_outage: bool = False) -> None:
+        """Schedule the next round after one that failed. In an outage, requests for new runs wait as long."""
         self._round_began_at, self._adaptive_round_at = began, now + self._next_pause()
-        self.back_off(_rest(began, now), now)
+        if is_outage:
+            self.next_request_at = max(self.next_request_at, self._adaptive_round_at)
+        # Shorter than after a round that succeeded, so that the end of an outage is noticed soon.
+        self.back_off(min(_rest(began, now), MAX_ROUND_PAUSE), now)
 
     def back_off(self, seconds: float, now: float) -> None:
         """Send nothing for this many seconds, or for `MAX_REST` if that is less."""
@@ -394,5 +444,11 @@ class Schedule:
 
 def _rest(began: float, now: float) -> float:
     """Return the seconds of rest after requests that began and ended at these times."""
-    seconds = now - began
-    return REST_FACTOR * seconds if seconds < MAX_ROUND else 0.0
+    return REST_FACTOR * (now - began)
+
+
+def _continuing(runs: Collection[str], unfinished: Collection[str]) -> str:
+    """Return that the runs whose watching was interrupted continue."""
+    if len(runs) == 1:
+        return f"the run {next(iter(runs))} continues; call this again to follow it"
+    return f"{len(unfinished):,} of {len(runs):,} runs continue; call this again to follow them"

@@ -4,37 +4,31 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from math import inf
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import anyio
+import anyio.lowlevel
 
 from .._api import instances
 from .._api.datastore import final_status
-from .._api.status_list import StatusList
+from .._api.status_list import ListedStatuses, StatusList
 from .._errors import APIError, DecodeError, RateLimited, ServerError, TransportError, Unauthorized, UnknownRun
-from .._http.retry import WARN_AFTER_SECONDS
+from .._http.session import read_timeout
 from ..models import Status
+from .list_use import MAX_SINGLE_REQUESTS, ListUse, RequestLimits
 
 if TYPE_CHECKING:
+    from .._http.call import Response
     from .._http.session import ClientSession
     from .watched_run import WatchedRun
 
 log = logging.getLogger("st4sd_async")
 
-MAX_RUNS_WITHOUT_LIST = 5
-"""Up to this many runs are always requested one by one."""
-
-MAX_LIST_ITEMS_PER_RUN = 50
-"""
-Items in the list for each watched run, above which one request for each run is better.
-
-Measured: a request for one run costs the service as much as 10 to 25 items. The limit is higher, because the list is a
-single request and shows all runs.
-"""
-
 MAX_PARALLEL_REQUESTS = 5
 """Requests for single runs in flight at once. So a few runs are all requested at the same time."""
+
+RUNS_AT_ONCE = 200
+"""How many statuses of a list are taken before other tasks get their turn. One that changed takes 0.1 ms."""
 
 MAX_FAILED_STATUSES_IN_A_ROW = 8
 """Consecutive failures after which the remaining runs are not requested in this round."""
@@ -42,79 +36,127 @@ MAX_FAILED_STATUSES_IN_A_ROW = 8
 FINAL_STATUS_TIMEOUT = 5.0
 """Seconds that the datastore has to return the final status of a deleted run."""
 
-MAX_LIST_FAILURES = 3
-"""Consecutive failures of the list, while single runs can be read, after which it is not used for a while."""
+MAX_REQUEST_SECONDS = 120.0
+"""If a request seems to take longer, the machine was suspended: the proxy gives up after 60 s."""
 
-ROUNDS_WITHOUT_LIST = 10
-"""Number of rounds without the list after that."""
+LIST_TOO_LONG = (
+    "the list of instances at %s has %d items, and may soon be too long to be sent in time: the watched runs are"
+    " requested one by one, at most %d in a round, so changes are noticed later; delete instances that are no longer"
+    " needed, as with Client.delete"
+)
+"""Warning, logged once."""
 
 
 class StatusReader:
     """
     Reads the statuses of runs, round after round, and hands them to the runs.
 
-    It logs transient errors and continues. An error of a single run ends only the subscriptions to that run. All other
-    errors are raised. The attributes describe the round that `begin` began.
-
-    Attributes:
-        last_error: The last error, if no reply came after it; otherwise None.
-        has_changes: Whether a status changed in this round.
-        retry_after: Longest ``Retry-After`` of this round, in seconds.
-        excluded_seconds: Seconds spent on the datastore and on failed requests. They say nothing about the load of the
-            service.
+    It notes transient errors as an outage of the service and continues. An error of a single run ends only the
+    subscriptions to that run. All other errors are raised.
     """
 
     def __init__(self, session: ClientSession) -> None:
         self._session = session
         self._clock = session.config.clock
         self._list = StatusList()
-        self._list_size = 0
-        """Items in the newest list; 0 before the first."""
-        self._list_failures = self._rounds_without_list = 0
-        self._has_answered = False
-        self._silent_since: float | None = None
+        self._list_use = ListUse(read_timeout(self._list.call(()), session.config))
+        self._has_warned = self._has_responded = False
+        self.newest_list_seconds = 0.0
+        """How long the service took for the newest list that succeeded."""
         self.last_error: Exception | None = None
+        """The last error, if no response came after it; otherwise None."""
         self.begin()
 
     def begin(self) -> None:
         """Begin a round."""
         self.has_changes = False
-        self.retry_after = self.excluded_seconds = 0.0
-        self._replies = self._failures = 0
-        self._has_list = self._has_list_failed = False
-        self._rounds_without_list = max(0, self._rounds_without_list - 1)
+        """Whether a status changed in this round."""
+        self.retry_after = 0.0
+        """Longest ``Retry-After`` of this round, in seconds."""
+        self.excluded_seconds = 0.0
+        """Seconds spent on the datastore and on failed requests. They say nothing about the load of the service."""
+        self.has_failures = False
+        """Whether a request of this round failed, other than one that tries the list again."""
+        self.was_suspended = False
+        """Whether the machine seems to have been suspended during a request of this round."""
+        self.list_seconds = 0.0
+        """How long the service took for the list in this round, whether it succeeded or failed."""
+        self.has_list_failed = False
+        """Whether the list failed in this round."""
+        self._responses = self._failures = 0
+        self._has_list = False
 
     def end(self) -> bool:
         """End a round; return False if it failed, so that the next one must wait longer."""
-        if self._has_list_failed and self._replies:
-            self._list_failures += 1
-            if self._list_failures >= MAX_LIST_FAILURES:
-                self._rounds_without_list, self._list_failures = ROUNDS_WITHOUT_LIST, MAX_LIST_FAILURES - 1
-        return not self._has_list_failed and (self._replies > 0 or self._failures == 0)
+        if self.has_list_failed and self._responses:
+            self._list_use.failed(self._clock.now())
+        if self._responses:
+            self._session.availability.responded()  # if some requests failed, the next round shows whether that goes on
+        return not self.has_list_failed and (self._responses > 0 or self._failures == 0)
 
-    def prefers_list(self, count: int) -> bool:
-        """Return whether the list is cheaper than requesting this many runs one by one."""
-        return (
-            count > MAX_RUNS_WITHOUT_LIST
-            and self._rounds_without_list == 0
-            and self._list_size <= MAX_LIST_ITEMS_PER_RUN * count
-        )
+    @property
+    def is_silent(self) -> bool:
+        """Whether all requests of this round failed."""
+        return self._failures > 0 and self._responses == 0
+
+    def uses_list(self, count: int) -> bool:
+        """Return whether to read the list to know the statuses of this many runs."""
+        return self._list_use.is_used(count, self._clock.now())
+
+    def is_list_failing(self, count: int) -> bool:
+        """Return whether the list would be used if it did not fail."""
+        return self._list_use.is_failing(count, self._clock.now())
+
+    def request_limits(self, count: int) -> RequestLimits:
+        """Return how many of this many runs may be requested one by one."""
+        return self._list_use.request_limits(count, self._clock.now())
 
     async def read_list(self, runs: Sequence[WatchedRun]) -> None:
         """Read the statuses of runs from the list of all instances."""
+        began = arrived = self._clock.now()
+        call = self._list.call([run.rest_uid for run in runs])
+
+        def decode(response: Response) -> ListedStatuses:
+            nonlocal arrived
+            body = response.list_body
+            arrived = self._clock.now() if body is None or body.arrived_at is None else body.arrived_at
+            return call.decode(response)
+
         try:
-            items = await self._session.send_once(self._list.call())
+            listed = await self._session.send_once(replace(call, decode=decode))
         except Exception as error:  # raised again unless it is transient
             self._survive(error)
-            self._has_list_failed = True
+            self.has_list_failed, self.has_failures = True, not self._list_use.is_on_trial
+            self.list_seconds = self._clock.now() - began
+            self._note_seconds(self.list_seconds)
             return
-        now = self._note_reply()
-        self._list_size, self._list_failures, self._has_list = len(items), 0, True
-        for run in runs:
+        now = self._note_response()
+        self.list_seconds, self._has_list = arrived - began, True
+        self._note_seconds(self.list_seconds)
+        self._note_list(listed.total, now)
+        for number, run in enumerate(runs, 1):
+            if number % RUNS_AT_ONCE == 0:
+                await anyio.lowlevel.checkpoint()
             try:
-                self.has_changes |= run.apply_listed(items[run.rest_uid], now)
+                self.has_changes |= run.apply_listed(listed.statuses[run.rest_uid], now)
             except (KeyError, ValueError):
                 run.mark_unlisted()
+
+    def forget_list(self) -> None:
+        """Drop what is kept of the last list, because no run is watched."""
+        self._list.clear()
+
+    def _note_list(self, size: int, now: float) -> None:
+        """Note a list; log a warning if it is too long, once."""
+        if not self.was_suspended:
+            self.newest_list_seconds = self.list_seconds
+        if self._list_use.arrived(size, self.newest_list_seconds, now) and not self._has_warned:
+            self._has_warned = True
+            log.warning(LIST_TOO_LONG, self._session.availability.url, size, MAX_SINGLE_REQUESTS)
+
+    def _note_seconds(self, seconds: float) -> None:
+        """Note how long a request took."""
+        self.was_suspended = self.was_suspended or seconds >= MAX_REQUEST_SECONDS
 
     async def read_each(self, runs: Sequence[WatchedRun]) -> None:
         """Request the status of each of these runs."""
@@ -146,17 +188,20 @@ class StatusReader:
             status = await self._session.send_once(instances.status_call(run.rest_uid))
         except Exception as error:  # raised again unless it is transient or concerns this run alone
             run.is_new = False
-            self.excluded_seconds += self._clock.now() - run.requested_at
+            seconds = self._clock.now() - run.requested_at
+            self._note_seconds(seconds)
+            self.excluded_seconds += seconds
             if isinstance(error, UnknownRun) and error.detail:
-                self._note_reply()
+                self._note_response()
                 await self._read_final(run, error)
             elif concerns_all_runs(error) or not self._is_fatal(run, error):
                 self._survive(error)
             else:
                 run.fail(error)
             return
-        now = self._note_reply()
-        self.has_changes |= run.apply_reply(status, now, after_list=self._has_list)
+        now = self._note_response()
+        self._note_seconds(now - run.requested_at)
+        self.has_changes |= run.apply_status(status, now, after_list=self._has_list)
 
     async def _read_final(self, run: WatchedRun, error: UnknownRun) -> None:
         """Read the final status of a deleted run from the datastore, and end the run as deleted."""
@@ -172,41 +217,37 @@ class StatusReader:
     def _is_fatal(self, run: WatchedRun, error: Exception) -> bool:
         """Return whether an error ends the watching of this run."""
         if isinstance(error, DecodeError):
-            return run.mark_unreadable(self._clock.now()) or not self._has_answered
-        return not is_transient(error, has_answered=self._has_answered)
+            return run.mark_unreadable(self._clock.now()) or not self._has_responded
+        return not is_transient(error, has_responded=self._has_responded)
 
-    def _note_reply(self) -> float:
-        """Note that the service replied; return the time."""
-        self._has_answered, self._silent_since, self.last_error = True, None, None
-        self._replies += 1
+    def _note_response(self) -> float:
+        """Note that the service responded; return the time."""
+        self._has_responded, self.last_error = True, None
+        self._session.availability.responded()
+        self._responses += 1
         self._failures = 0
         return self._clock.now()
 
     def _survive(self, error: Exception) -> None:
         """Note a transient error; raise any other."""
-        if not is_transient(error, has_answered=self._has_answered):
+        if not is_transient(error, has_responded=self._has_responded):
             raise error
         self._failures += 1
+        self.has_failures = True
         self.last_error = error
-        now = self._clock.now()
         if isinstance(error, APIError):
             self.retry_after = max(self.retry_after, error.retry_after or 0.0)
-        if self._silent_since is None:
-            self._silent_since = now
-        log.info("watching continues after: %s", error)
-        silence = now - self._silent_since
-        if silence >= WARN_AFTER_SECONDS:
-            self._silent_since = inf
-            log.warning("still watching, but without an answer for %.0f s: %s", silence, error)
+        log.debug("watching continues after: %s", error)
+        self._session.availability.failed(error, self._clock.now())
 
 
-def is_transient(error: Exception, *, has_answered: bool) -> bool:
+def is_transient(error: Exception, *, has_responded: bool) -> bool:
     """
     Return whether to continue polling after an error, because the next request may succeed.
 
     Args:
-        error: The error that came in place of a reply.
-        has_answered: Whether the service has answered before. If so, a page of the proxy that is neither a sign-in
+        error: The error that came in place of a response.
+        has_responded: Whether the service has responded before. If so, a page of the proxy that is neither a sign-in
             page nor JSON is transient too.
     """
     if isinstance(error, TransportError):
@@ -214,8 +255,8 @@ def is_transient(error: Exception, *, has_answered: bool) -> bool:
     if isinstance(error, ServerError | RateLimited):
         return True
     if isinstance(error, APIError):
-        return error.status == 408 or (has_answered and not error.detail and not isinstance(error, Unauthorized))
-    return has_answered and isinstance(error, DecodeError)
+        return error.status == 408 or (has_responded and not error.detail and not isinstance(error, Unauthorized))
+    return has_responded and isinstance(error, DecodeError)
 
 
 def concerns_all_runs(error: Exception) -> bool:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
-from .._errors import RunDeleted, RunFailed
+from .._errors import RunDeleted
 from .._util.progress import ProgressReporter
 
 if TYPE_CHECKING:
@@ -25,37 +25,25 @@ async def watch_one(
             yield status
 
 
-async def wait_one(
-    poller: Poller, rest_uid: str, timeout: float | None, interval: float | None, *, check: bool
-) -> Status:
+async def wait_one(poller: Poller, rest_uid: str, timeout: float | None, interval: float | None) -> Status:
     """Return the final status of a run; see `Client.wait`."""
     with ProgressReporter(poller.progress, f"waiting for {rest_uid}", 1, "runs") as work:
         async with aclosing(watch_one(poller, rest_uid, timeout, interval)) as changes:
             async for status in changes:
                 final = status
         work.finish()
-    _check({rest_uid: final} if check else {})
     return final
 
 
 async def wait_all(
-    poller: Poller, rest_uids: Iterable[str], timeout: float | None, interval: float | None, *, check: bool
-) -> list[Status]:
-    """Return the final statuses of several runs in their order; see `Client.wait`."""
-    order = list(rest_uids)
-    runs = {rest_uid: rest_uid for rest_uid in order}
+    poller: Poller, rest_uids: Iterable[str], timeout: float | None, interval: float | None
+) -> dict[str, Status]:
+    """Return the final statuses of several runs by rest-uid, in their order; see `Client.wait`."""
+    runs = {rest_uid: rest_uid for rest_uid in rest_uids}
     final: dict[str, Status] = {}
     with ProgressReporter(poller.progress, "waiting for runs", len(runs), "runs") as work:
         async with aclosing(poller.watch(runs, timeout, interval)) as changes:
             async for rest_uid, status in changes:
                 final[rest_uid] = status
                 work.finish(int(status.is_final))
-    _check(final if check else {})
-    return [final[rest_uid] for rest_uid in order]
-
-
-def _check(final: Mapping[str, Status]) -> None:
-    """Raise `RunFailed` if not all runs ended with Success."""
-    failures = {rest_uid: status for rest_uid, status in final.items() if not status.is_success}
-    if failures:
-        raise RunFailed(failures)
+    return {rest_uid: final[rest_uid] for rest_uid in runs}

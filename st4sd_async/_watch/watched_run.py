@@ -2,7 +2,7 @@
 The state machine of a watched run, and the subscriptions that receive its updates. Nothing here does I/O.
 
 An item in the list of instances costs the service a tenth of a request for one run, but the list never consults the
-cluster: it shows no start-up failure and no killed orchestrator, and it may be incomplete. So the reply to a request
+cluster: it shows no start-up failure and no killed orchestrator, and it may be incomplete. So the response to a request
 for one run holds until the run's item in the list changes, and every run is requested in turn.
 """
 
@@ -20,9 +20,10 @@ from .._errors import Unauthorized, UnknownRun, WaitTimeout
 from .._util.clock import Clock
 from ..models import Status
 from ..models.finality import FinalityTracker
+from ..models.runs import is_same_item, of_run
 
 UNREADABLE_TIMEOUT = 60.0
-"""Seconds after which a run whose replies cannot be read is no longer watched."""
+"""Seconds after which a run whose responses cannot be read is no longer watched."""
 
 _UNLISTED = object()
 
@@ -46,23 +47,21 @@ class Subscription:
     One consumer of the updates of some runs, and the updates that it has not received yet.
 
     The newest status of a run replaces older ones: a slow consumer receives the latest status and never a backlog.
-
-    Attributes:
-        deadline: When the consumer stops waiting.
-        interval: Seconds that it wants between two rounds. None means adaptive.
-        open: rest-uid -> the run, for each run whose final status was not delivered.
-        pending: rest-uids of runs with an undelivered update, the oldest first.
-        error: The error that ended the subscription. It is raised after the pending updates.
-        wake: Set when the consumer has something to do. Each sleep uses an event of its own.
     """
 
     def __init__(self, deadline: Deadline, interval: float | None) -> None:
         self.deadline = deadline
+        """When the consumer stops waiting."""
         self.interval = interval
+        """Seconds that it wants between two rounds. None means adaptive."""
         self.open: dict[str, WatchedRun] = {}
+        """rest-uid -> the run, for each run whose final status was not delivered."""
         self.pending: dict[str, None] = {}
+        """rest-uids of runs with an undelivered update, the oldest first."""
         self.error: Exception | None = None
+        """The error that ended the subscription. It is raised after the pending updates."""
         self.wake = anyio.Event()
+        """Set when the consumer has something to do. Each sleep uses an event of its own."""
         self._delivered: dict[str, Status] = {}
         self._existing = 0
         """Number of its runs that are known to exist, or not known to be missing."""
@@ -118,7 +117,7 @@ class Subscription:
         rest_uid = next(iter(self.pending))
         del self.pending[rest_uid]
         run = self.open[rest_uid]
-        status = self._delivered[rest_uid] = run.final or run.status or Status.pending()
+        status = self._delivered[rest_uid] = run.final or run.last_status
         if run.final is not None:
             self.remove(run)
         return run, status
@@ -128,7 +127,7 @@ class Subscription:
         Raise the error that ended the subscription, or `WaitTimeout` at its deadline.
 
         Args:
-            last_error: The last error, if no reply came after it; otherwise None. It becomes the cause of a
+            last_error: The last error, if no response came after it; otherwise None. It becomes the cause of a
                 `WaitTimeout`.
 
         Raises:
@@ -140,7 +139,7 @@ class Subscription:
         if self.error is not None:
             raise self.error
         if self.deadline.remaining == 0:
-            last = {rest_uid: run.status or Status.pending() for rest_uid, run in self.open.items()}
+            last = {rest_uid: run.last_status for rest_uid, run in self.open.items()}
             raise WaitTimeout(self.deadline.timeout or 0.0, last) from last_error
 
 
@@ -156,47 +155,45 @@ class WatchedRun:
     """
     One run, its subscriptions and everything known of it. Times are seconds of the clock.
 
-    Two sources feed it: its item in the list (`apply_listed`, `mark_unlisted`) and replies to requests for it
-    (`apply_reply`, `mark_deleted`, `mark_unreadable`). Whatever changes its status notifies its subscriptions.
-
-    Attributes:
-        finality: Decides when the run has ended.
-        status: The newest status; None before the first.
-        final: The final status; None until the run has ended.
-        subscriptions: The consumers of its updates.
-        is_new: Whether a new consumer needs its status before the next round.
-        is_awaited: Whether a consumer needs its status even if that does not change.
-        is_in_doubt: Whether the list lacks it or contradicts its last reply, so that it must be requested.
-        changed_at: When its status last changed.
-        requested_at: When it was last requested, with or without a reply.
-        seen_at: When its newest status arrived.
-        unreadable_since: When its replies became unreadable; None if they can be read.
+    Two sources feed it: its item in the list (`apply_listed`, `mark_unlisted`) and the statuses that were requested
+    (`apply_status`, `mark_deleted`, `mark_unreadable`). Whatever changes its status notifies its subscriptions.
     """
 
     rest_uid: str
     finality: FinalityTracker
+    """Decides when the run has ended."""
     status: Status | None = None
+    """The newest status; None before the first."""
     final: Status | None = None
+    """The final status; None until the run has ended."""
     subscriptions: dict[Subscription, None] = field(default_factory=dict)
+    """The consumers of its updates."""
     is_new: bool = True
+    """Whether a new consumer needs its status before the next round."""
     is_awaited: bool = True
+    """Whether a consumer needs its status even if that does not change."""
     is_in_doubt: bool = False
+    """Whether the list lacks it or contradicts its last response, so that it must be requested."""
     changed_at: float = -inf
+    """When its status last changed."""
     requested_at: float = -inf
+    """When it was last requested, with or without a response."""
     seen_at: float = -inf
+    """When its newest status arrived."""
     unreadable_since: float | None = None
+    """When its responses became unreadable; None if they can be read."""
     _item: Any = _UNLISTED
     """Its status in the last list that had one."""
     _is_item_older: bool = True
-    """Whether it was requested after that item was read, so that a changed item may be older than the reply."""
+    """Whether it was requested after that item was read, so that a changed item may be older than the response."""
     _overrides_item: bool = False
-    """Whether its reply differs from its item in the list and is the newer of the two."""
+    """Whether its response differs from its item in the list and is the newer of the two."""
 
-    def apply_reply(self, status: Status, now: float, *, after_list: bool) -> bool:
-        """Take its reply to a request; return whether that is news. ``after_list``: the list was read just before."""
+    def apply_status(self, status: Status, now: float, *, after_list: bool) -> bool:
+        """Take its requested status; return whether that is news. ``after_list``: the list was read just before."""
         self._is_item_older = self._is_item_older or not after_list
         self.is_in_doubt, self.unreadable_since = False, None
-        self._overrides_item = self._item is _UNLISTED or _parse(self._item).pair != status.pair
+        self._overrides_item = self._item is _UNLISTED or self._parse(self._item).pair != status.pair
         return self._update(status, now)
 
     def apply_listed(self, item: Any, now: float) -> bool:
@@ -207,13 +204,13 @@ class WatchedRun:
             ValueError: The status cannot be read.
         """
         is_older, self._is_item_older = self._is_item_older, False
-        if item is self._item or item == self._item:
+        if item is self._item or is_same_item(item, self._item):
             self.unreadable_since = None
             self.is_in_doubt = self.is_in_doubt and self._overrides_item
             return not self._overrides_item and self.status is not None and self._update(self.status, now)
-        status, self.unreadable_since = _parse(item), None
+        status, self.unreadable_since = self._parse(item), None
         self._item = item
-        # Either the item or an earlier reply may be the newer one: if they differ, the run is requested again.
+        # Either the item or an earlier response may be the newer one: if they differ, the run is requested again.
         self._overrides_item = self.is_in_doubt = (
             is_older and self._overrides_item and self.status is not None and status.pair != self.status.pair
         )
@@ -224,7 +221,7 @@ class WatchedRun:
         self.is_in_doubt = self._is_item_older = True
 
     def mark_unreadable(self, now: float) -> bool:
-        """Note that its reply cannot be read; return whether that has lasted for `UNREADABLE_TIMEOUT`."""
+        """Note that its response cannot be read; return whether that has lasted for `UNREADABLE_TIMEOUT`."""
         self.unreadable_since = now if self.unreadable_since is None else self.unreadable_since
         return now - self.unreadable_since >= UNREADABLE_TIMEOUT
 
@@ -234,7 +231,7 @@ class WatchedRun:
 
         Args:
             final_status: The final status that the datastore has; None if it has none.
-            error: The reply. Subscriptions of which no run ever existed fail with it.
+            error: The response. Subscriptions of which no run ever existed fail with it.
             now: The time.
         """
         last = final_status or self.status
@@ -242,7 +239,7 @@ class WatchedRun:
             last = Status.pending(error.detail)
             for subscription in self.subscriptions:
                 subscription.mark_unknown(error)
-        self.final = last.concluded(deleted=True)
+        self.final = of_run(last.concluded(deleted=True), self.rest_uid)
         self._publish(now, is_news=True)
 
     def fail(self, error: Exception) -> None:
@@ -271,7 +268,7 @@ class WatchedRun:
         """
         Return the seconds until it should be requested between two rounds; infinite if it should not.
 
-        It should if it is new, and as soon as another reply may prove that it has ended.
+        It should if it is new, and as soon as another response may prove that it has ended.
         """
         if self.is_new:
             return 0.0
@@ -283,23 +280,32 @@ class WatchedRun:
         return self.is_in_doubt or self.status is None or self.finality.poll_delay(now) == 0
 
     @property
+    def last_status(self) -> Status:
+        """The newest status; a pending one before the first."""
+        return self.status or self._parse(None)
+
+    def _parse(self, item: Any) -> Status:
+        return of_run(Status.model_validate(item) if item else Status.pending(), self.rest_uid)
+
+    @property
     def quiet_since(self) -> tuple[float, bool]:
         """When it was last requested or changed. Runs that are not doubtful are requested in this order."""
         is_start_hidden = self.status is not None and self.status.is_pending
         return max(self.requested_at, self.changed_at), not is_start_hidden
 
 
-def choose_runs(runs: Iterable[WatchedRun], now: float, limit: int) -> list[WatchedRun]:
+def choose_runs(runs: Iterable[WatchedRun], now: float, limit: int, kept: int = 1) -> list[WatchedRun]:
     """
-    Return the runs to request individually beside the list.
+    Return the runs to request individually beside the list, or in its place.
 
-    Doubtful runs come first, but one place is always for the run that has been quiet for longest. Only that request
-    finds a killed orchestrator, because its item in the list never changes.
+    Doubtful runs come first, but some places are always for the runs that have been quiet for longest. Only such a
+    request finds a killed orchestrator, because its item in the list never changes.
 
     Args:
         runs: The unfinished runs.
         now: The time.
         limit: The maximum number of runs.
+        kept: How many places are for quiet runs.
     """
     doubtful: list[WatchedRun] = []
     others: list[WatchedRun] = []
@@ -307,9 +313,5 @@ def choose_runs(runs: Iterable[WatchedRun], now: float, limit: int) -> list[Watc
         (doubtful if run.is_doubtful(now) else others).append(run)
     first = heapq.nsmallest(limit, doubtful, key=lambda run: run.requested_at)
     rest = heapq.nsmallest(limit, others, key=lambda run: run.quiet_since)
-    share = limit - 1 if rest else limit
+    share = limit - min(kept, len(rest))
     return [*first[:share], *rest, *first[share:]][:limit]
-
-
-def _parse(item: Any) -> Status:
-    return Status.model_validate(item) if item else Status.pending()

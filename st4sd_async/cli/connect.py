@@ -7,7 +7,7 @@ import inspect
 import os
 import sys
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Concatenate, ParamSpec, TypeVar
 
@@ -19,16 +19,20 @@ from .._client import Client
 from .._config import API_KEY_VARIABLE, AUTH_TOKEN_VARIABLE, URL_VARIABLE, Config, from_environment
 from .._errors import ConfigError, St4sdError
 from .._http.credentials import origin, parse_http_url
-from .errors import Exit, Notes, UsageError, discard, exit_of, exits_on_errors, message_of, write_error
+from .errors import COMMAND, Exit, Notes, UsageError, discard, exit_of, exits_on_errors, message_of, write_error
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
+HOW_TO_CONNECT = (
+    f"export {URL_VARIABLE}=https://..., the address of the deployment; "
+    f"without a deployment, run {COMMAND} serve in another terminal and type the commands that it prints"
+)
+"""Advice if no deployment is given."""
 MAX_ERRORS = 5
 """Runs whose errors are reported; those of further runs are counted."""
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for other programs.")]
-RunIds = Annotated[list[str], typer.Argument(metavar="RUN...", help="Rest-uids; '-' reads them from standard input.")]
 
 
 @dataclass
@@ -43,7 +47,7 @@ class Command:
 
 @dataclass(frozen=True)
 class Connection:
-    """Options that select the deployment and the credential; all subcommands have them."""
+    """Options that select the deployment and the credential. They stand before or after the name of a subcommand."""
 
     url: Annotated[str | None, typer.Option(metavar="URL", help="Address of the deployment, instead of ST4SD_URL.")] = (
         None
@@ -59,6 +63,13 @@ class Connection:
         Path | None, typer.Option(metavar="FILE", help="File with the auth-token; '-' prompts for the token.")
     ] = None
 
+    def over(self, outer: Connection | None) -> Connection:
+        """Return these options, completed by those before the name of the subcommand, if there are any."""
+        if outer is None:
+            return self
+        login = self if self.context or self.api_key_file or self.auth_token_file else outer
+        return replace(login, url=self.url or outer.url)
+
     def client(self, config: Config) -> Client:
         """
         Return a client that is not open yet.
@@ -69,6 +80,8 @@ class Connection:
         if self.context is not None:
             return Client.from_context(self.context, config=config)
         environment = {**os.environ, URL_VARIABLE: self.url} if self.url else os.environ
+        if not environment.get(URL_VARIABLE):
+            raise ConfigError(f"{URL_VARIABLE} is not set: {HOW_TO_CONNECT}")
         url, api_key, auth_token, settings = from_environment(config, environment)
         if self.api_key_file is not None:
             return Client(url, api_key=_secret(self.api_key_file, "API key"), config=settings)
@@ -115,11 +128,10 @@ def with_client(
         validate: Whether the credential is checked first. If not, no request is sent before the verb's own.
     """
 
-    def command(url: Any, context: Any, api_key_file: Any, auth_token_file: Any, **arguments: Any) -> None:
+    def command(caller: typer.Context, connection: Connection, **arguments: Any) -> None:
         with exits_on_errors() as notes:
             notes.interrupted = ""
-            connection = Connection(url, context, api_key_file, auth_token_file)
-            client = connection.client(Config(validate=validate))
+            client = connection.over(caller.obj).client(Config(validate=validate))
             try:
                 status = asyncio.run(_call(Command(client, notes), verb, arguments))
             except BrokenPipeError:
@@ -127,14 +139,43 @@ def with_client(
                 status = Exit.CLOSED_PIPE
         raise typer.Exit(status or Exit.DONE)
 
-    # The signature is what typer makes options of.
     own = list(inspect.signature(verb, eval_str=True).parameters.values())[1:]
-    shared = list(inspect.signature(Connection, eval_str=True).parameters.values())
-    parameters = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in (*own, *shared)]
-    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined] # typer reads it
-    command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    command.__doc__ = verb.__doc__
-    return command
+    return _with_connection_options(command, own, verb.__doc__)
+
+
+def keeps_connection(callback: Callable[..., None]) -> Callable[..., None]:
+    """Return the callback of a group of subcommands, with the options of `Connection`, which the subcommands use."""
+
+    def group(caller: typer.Context, connection: Connection, **arguments: Any) -> None:
+        caller.obj = connection.over(caller.obj)
+        callback(**arguments)
+
+    own = list(inspect.signature(callback, eval_str=True).parameters.values())
+    return _with_connection_options(group, own, callback.__doc__)
+
+
+def _with_connection_options(
+    function: Callable[..., None], own: Iterable[inspect.Parameter], doc: str | None
+) -> Callable[..., None]:
+    """
+    Return a function with the parameters of which typer makes options: its own and those of `Connection`.
+
+    Args:
+        function: Called with the typer.Context, the `Connection` and its own parameters.
+        own: Its own parameters.
+        doc: The docstring of the function that is returned.
+    """
+    shared = inspect.signature(Connection, eval_str=True).parameters
+
+    def parsed(caller: typer.Context, **arguments: Any) -> None:
+        function(caller, Connection(**{name: arguments.pop(name) for name in shared}), **arguments)
+
+    caller = inspect.Parameter("caller", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
+    options = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in (*own, *shared.values())]
+    parsed.__signature__ = inspect.Signature([caller, *options])  # type: ignore[attr-defined] # typer reads it
+    parsed.__annotations__ = {one.name: one.annotation for one in (caller, *options)}
+    parsed.__doc__ = doc
+    return parsed
 
 
 async def _call(
@@ -197,6 +238,6 @@ def write_errors(errors: Mapping[str, Exception]) -> None:
     """Report the errors of runs; of many, the first few."""
     for run, error in list(errors.items())[:MAX_ERRORS]:
         text = message_of(error)
-        write_error(text if run in text else f"{run}: {text}")
+        write_error(text if run in getattr(error, "message", text) else f"{run}: {text}")
     if len(errors) > MAX_ERRORS:
         write_error(f"... and {len(errors) - MAX_ERRORS} more runs")

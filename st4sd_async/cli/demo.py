@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
+import socket
+import sys
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
@@ -17,17 +20,16 @@ import typer
 
 from .._client import Client
 from .._display.live_display import Row
-from .._display.show import run_row
 from .._errors import St4sdError
 from .._render.cards import Badge, Tone, counted
 from .._run import Run
 from .._util.clock import SystemClock
 from .._util.file_names import folder_name
 from .._util.threads import in_thread
-from ..models import Experiment, Status
-from .errors import Exit, UsageError, exit_of, exits_on_errors, message_of, write_message
+from ..models import Experiment, Failure, Status
+from .errors import COMMAND, Exit, UsageError, exit_of, exits_on_errors, message_of, write_message
 from .output import print_document, print_table
-from .runs import live_display
+from .runs import live_display, row_of
 from .serve import EngineName, Keep, embedded
 
 if TYPE_CHECKING:
@@ -36,6 +38,22 @@ if TYPE_CHECKING:
 EXPERIMENT = "demo"
 """The example experiment that is run."""
 WITHOUT_ENGINE = "or simulate the runs: st4sd-async demo --engine simulator"
+TEXT_OUTPUT = "Energies"
+"""A key-output of it that is a text file."""
+PORT = 8080
+"""Port of the server in `NEXT_STEPS`."""
+NEXT_STEPS = r"""
+Look at a result:
+  cat {file}
+Serve an ST4SD that stays, in a second shell in this folder:
+  {command} serve --port {port} --api-key-file st4sd.key
+Start a run on it, in this shell:
+  export ST4SD_URL=http://127.0.0.1:{port} ST4SD_API_KEY="$(cat st4sd.key)"
+  printf 'smiles\nCO\nCCO\n' > molecules.csv
+  {command} start demo -i molecules.csv -v scale=2 --watch
+Write your own experiment:
+  {command} init my-experiment"""
+"""What to try after the demo: commands to copy."""
 POLL_INTERVAL = 0.3
 """Seconds between two polls of a run; the server is on this machine."""
 BASE_TIMEOUT = 120.0
@@ -75,11 +93,10 @@ def demo(
     """
     Run an example experiment a few times with different inputs, without a cluster.
 
+    Example: st4sd-async demo
+
     Starts an embedded ST4SD, pushes the example, starts all runs at once, displays their progress, downloads their
     key-outputs, and prints the properties that they measured.
-
-    Exit status: 0 all runs succeeded; 1 a run failed; 2 wrong usage or a missing package; 3 the service failed; 4 a
-    run may or may not have been started; 130 interrupted.
     """
     attempts = plan(runs)
     with exits_on_errors(install_advice=WITHOUT_ENGINE if engine is EngineName.ELAUNCH else ""):
@@ -89,7 +106,7 @@ def demo(
             package = _example(server)
             write_message(f"experiment {EXPERIMENT!r}, {counted(runs, 'run')} at once, results go to {to}")
             experiment = asyncio.run(_run_all(server, package, attempts, to))
-        _report(engine, experiment, attempts, to, as_json=as_json)
+        report(engine, experiment, attempts, to, as_json=as_json)
     raise typer.Exit(attempts_exit(attempts))
 
 
@@ -104,25 +121,40 @@ def _example(server: LocalServer) -> dict[str, Any]:
 async def _run_all(
     server: LocalServer, package: Mapping[str, Any], attempts: Sequence[Attempt], to: Path
 ) -> Experiment:
-    display = live_display("run", ("run", "state", "rest-uid", "progress"))
-    async with display.drawn(SystemClock()), Client(server.url, api_key=server.api_key) as client:
+    client = Client(server.url, api_key=server.api_key)
+    display = live_display("run", ("run", "state", "rest-uid", "progress"), outage=lambda: client.outage)
+    async with display.drawn(SystemClock()), client:
         return await run_attempts(client, package, attempts, to, lambda attempt: display.update(row(attempt)))
 
 
-def _report(
-    engine: EngineName, experiment: Experiment, attempts: Sequence[Attempt], to: Path, *, as_json: bool
-) -> None:
+def report(engine: EngineName, experiment: Experiment, attempts: Sequence[Attempt], to: Path, *, as_json: bool) -> None:
     """Print the properties; on standard error, what went wrong and where the files are."""
     for attempt in attempts:
         if attempt.error is not None:
             write_message(f"{attempt.name}: {message_of(attempt.error)}")
+        elif attempt.failure is not None:
+            write_message(f"{attempt.label}, {attempt.failure.excerpt()}")
         elif attempt.status is not None and not attempt.status.is_success:
             write_message(f"{attempt.name}: {attempt.status}")
     write_message(f"{sum(len(attempt.files) for attempt in attempts)} files in {to}, a folder for each run")
     if as_json:
         print_document(attempts_document(engine.value, experiment, attempts))
-    else:
-        print_table(*table(attempts), is_spreadsheet=True)
+        return
+    print_table(*table(attempts), is_spreadsheet=True)
+    sys.stdout.flush()  # before the next lines, if both go to one file
+    if attempts_exit(attempts) is Exit.DONE:
+        file = shlex.quote(str(attempts[0].files.get(TEXT_OUTPUT, to)))
+        write_message(NEXT_STEPS.format(file=file, port=_free_port(), command=COMMAND))
+
+
+def _free_port() -> int:
+    """Return `PORT`, or another one if it is in use."""
+    with socket.socket() as listener:
+        try:
+            listener.bind(("127.0.0.1", PORT))
+        except OSError:
+            listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
 
 
 @dataclass
@@ -143,6 +175,8 @@ class Attempt:
     """key-output -> the file it was saved to."""
     properties: dict[str, list[Any]] = field(default_factory=dict)
     """column -> values; {} before they are measured."""
+    failure: Failure | None = None
+    """Why its run failed. None means it did not, or this is not known yet."""
     error: Exception | None = None
     """Why it could not be watched or collected. None means there was no error."""
     started_at: float | None = None
@@ -239,6 +273,9 @@ async def _run_one(
                 attempt.status = status
                 attempt.ended_at = time.monotonic() if status.is_final else None
                 on_change(attempt)
+        if attempt.status is not None and not attempt.status.is_success:
+            attempt.failure = await run.failure()
+            on_change(attempt)
         await _collect(run, attempt, to)
     except (St4sdError, OSError) as error:
         attempt.error = error
@@ -286,7 +323,7 @@ def attempts_exit(attempts: Iterable[Attempt]) -> Exit:
 
 def row(attempt: Attempt) -> Row:
     """Return an attempt as a row of the display."""
-    known = run_row(attempt.label, attempt.status or Status.pending())
+    known = row_of(attempt.label, attempt.status or Status.pending(), attempt.rest_uid, attempt.failure)
     details = (attempt.rest_uid or "-", *known.details)
     if attempt.error is None:
         return replace(known, details=details)

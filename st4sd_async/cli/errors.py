@@ -43,12 +43,6 @@ MAX_COMMAND_LINE = 300
 """Characters of a command line that is repeated in a message; a longer one is not."""
 TERMINATION_SIGNALS = ("SIGTERM", "SIGHUP")
 """Signals that end a command as Ctrl-C does; not every system has them."""
-EXIT_STATUSES = (
-    "Exit status: 0 success; 1 a run failed, was deleted or did not end in time; 2 wrong usage, settings or files; "
-    "3 the service failed, refused a request or cannot be reached; 4 a run may or may not have been started; "
-    "130 interrupted. If several apply, the highest one."
-)
-"""The last paragraph of each command's help."""
 
 
 class Exit(IntEnum):
@@ -93,22 +87,40 @@ _ADVICE: dict[type, str] = {
     UnknownRun: f"list the runs with: {COMMAND} list runs",
     PayloadTooLarge: "pass large files through a bucket, a dataset or a volume",
     InvalidPayload: f"see what a start takes with: {COMMAND} show {{experiment}}",
+    RunFailed: f"see why with: {COMMAND} status RUN --why",
     StartOutcomeUnknown: f"look for the run before you start it again: {COMMAND} list runs",
     JournalCorrupt: "restore a copy of the journal; before you begin a new one, look for the runs of this one: "
     f"{COMMAND} list runs",
     LaunchConflict: "use another key or, if that launch failed or was not sent, correct it: "
     f"{COMMAND} batch retry TABLE {{experiment}} --corrected",
 }
+_COMMANDS = (
+    (re.compile(r"`await run\.failure\(\)`"), f"`{COMMAND} status RUN --why`"),
+    (re.compile(r"Config\(verify='ca\.pem'\) or ST4SD_CA_FILE"), "ST4SD_CA_FILE"),
+    (re.compile(r"output\(run, '([^']*)'\) returns all of it"), rf"all of it: {COMMAND} outputs RUN \1"),
+    (
+        re.compile(r"download_component\(run, (\d+), '([^']*)', to\) has it too, from another service"),
+        rf"another service may have it: {COMMAND} download RUN --stage \1 --component '^\2$'",
+    ),
+    (re.compile(r"return to one with client\.run\(rest_uid\)\.wait\(\)"), f"follow one with: {COMMAND} watch RUN"),
+    (
+        re.compile(r"run\.components\(\) lists the files of the components that are over"),
+        "only files of components that are over can be downloaded",
+    ),
+    (re.compile(r"; or give fields instead of a payload, such as \w+=\{[^}]*\}"), ""),
+    (re.compile(r"add the launch again, then run\(\)"), "run the batch with a script that adds them"),
+)
+"""Call in a text of the library -> the command for it."""
+_CALL = re.compile(r"\b(?:client|run|batch)\.\w+|\bawait |Config\(|allow_missing=")
+"""A call of Python in advice."""
 _LOG_MESSAGES = {
     LEFT_UNFINISHED: "",
-    UNDECIDABLE: "%d starts (%s) may or may not have arrived; each may be one of the runs %s: delete those that "
+    UNDECIDABLE: "starts that may or may not have arrived: %d (%s); each may be one of the runs %s: delete those that "
     f"executed nothing with {COMMAND} delete RUN, or name the run of a launch that you know with "
     f"{COMMAND} batch adopt TABLE KEY RUN; then run the batch again",
     FAILED_EARLIER: f"launches that failed before: %d; plan another attempt with: {COMMAND} batch retry TABLE",
 }
 """Log message of the library -> the one to show; "" if the command reports it itself."""
-_REQUEST = re.compile(r"[A-Z]+ \S+ was refused with \d+: ")
-"""How a message about a refused request begins."""
 
 
 def message_of(error: BaseException, experiment: str = "") -> str:
@@ -121,15 +133,29 @@ def _message_of(error: BaseException, experiment: str) -> str:
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return shorten(f"{str(error.filename)!r}: {error.strerror}")
     if isinstance(error, StartOutcomeUnknown) and error.key is not None:
-        return shorten(text.removesuffix(error.advice) + _how_to_settle(error.key, error.candidates))
+        return shorten(text.removesuffix(error.advice) + _how_to_resolve(error.key, error.candidates))
     for cls in type(error).__mro__:
-        advice = cls.__dict__.get("advice")
-        if cls in _ADVICE and advice and text.endswith(advice):
-            text = text.removesuffix(advice) + _ADVICE[cls].format(experiment=experiment)
-    return shorten(text)
+        text = with_command(text, cls, experiment)
+    advice = getattr(error, "advice", "")
+    if _CALL.search(advice):  # no command does this
+        text = text.replace(f"; {advice}", "")
+    return shorten(with_commands(text))
 
 
-def _how_to_settle(key: str, candidates: Iterable[str]) -> str:
+def with_commands(text: str, run: str = "RUN") -> str:
+    """Return a text of the library in which advice names commands to type, and not calls of Python."""
+    for call, command in _COMMANDS:
+        text = call.sub(command.replace(" RUN", f" {run}"), text)
+    return text
+
+
+def with_command(text: str, cls: type, experiment: str) -> str:
+    """Return a message whose advice, if it is that of an error class, names a command to type."""
+    advice = cls.__dict__.get("advice")
+    return text.replace(advice, _ADVICE[cls].format(experiment=experiment)) if cls in _ADVICE and advice else text
+
+
+def _how_to_resolve(key: str, candidates: Iterable[str]) -> str:
     """Return the advice for a launch that may or may not have been started."""
     name, found = shlex.quote(key), " or ".join(candidates)
     adopt, forget = f"{COMMAND} batch adopt TABLE {name} REST-UID", f"{COMMAND} batch forget TABLE {name}"
@@ -139,11 +165,6 @@ def _how_to_settle(key: str, candidates: Iterable[str]) -> str:
         )
         return f"{delete}; if one is its run: {adopt}; if there is none: {forget}"
     return f"if you know its run: {adopt}; if there is none: {forget}"
-
-
-def without_request(message: str) -> str:
-    """Return a message without the request that it begins with, for a line that is cut at its end."""
-    return _REQUEST.sub("", message)
 
 
 def message_of_log(record: logging.LogRecord) -> str:

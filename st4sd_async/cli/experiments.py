@@ -5,27 +5,47 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from .._payload.draft import Draft
+from .._batch.launch import Launch
+from .._client import reasons_of
+from .._display.show import reason_of
+from .._payload.draft import Draft, Option
+from .._util.did_you_mean import did_you_mean
 from .._util.printable import one_line
 from ..models import Experiment, Status
+from ..models.runs import STATES
+from . import completion
 from .connect import Command, Json
-from .errors import COMMAND, Exit, UsageError, without_request, write_error, write_message
+from .errors import COMMAND, Exit, UsageError, write_error, write_message
 from .output import print_document, print_table, print_text
-from .runs import STATUS_COLUMNS, Interval, Timeout, cells, document, exit_status, follow
+from .problems import LaunchMistake, place_of, report, with_words
+from .runs import STATUS_COLUMNS, Interval, Timeout, cells, document, exit_status, follow, write_failures
 
-SHORT_DIGEST = 14
-"""Characters of a digest in a list; --json and show print all of it."""
-SHOWN_STATUS_COLUMNS = (0, 1, 2, 3, 5, 4)
+LATEST = "latest"
+"""The tag of the version that a name without a tag means."""
+EXPERIMENT_COLUMNS = ("experiment", "tags", "created", "runs", "description")
+"""Columns of a list of experiments. The first has what the other commands accept."""
+SHOWN_STATUS_COLUMNS = (0, 1, 2, 4, 3)
 """Columns of a list of runs in the order in which a terminal shows them: the reason last, because it may be cut."""
+OPTIONS = {
+    "inputs": "--input {}=FILE",
+    "data": "--data {}=FILE",
+    "variables": "--variable {}=VALUE",
+    "metadata": "--metadata {}=VALUE",
+    "platform": "--platform",
+}
+"""Field of a payload -> the option for an entry of it."""
 
-ExperimentName = Annotated[str, typer.Argument(metavar="EXPERIMENT", help="name, name:tag or name@digest.")]
+ExperimentName = Annotated[
+    str,
+    typer.Argument(metavar="EXPERIMENT", help="name, name:tag or name@digest.", autocompletion=completion.experiments),
+]
 InputFiles = Annotated[
     list[str] | None,
     typer.Option("--input", "-i", metavar="[NAME=]FILE", help="An input file; the experiment sees it as NAME."),
@@ -57,18 +77,26 @@ class Listed(StrEnum):
 async def push(
     command: Command,
     package: Annotated[
-        Path, typer.Argument(metavar="FILE", help="The definition in JSON; '-' reads it from standard input.")
+        Path,
+        typer.Argument(
+            metavar="FOLDER|FILE",
+            help="The folder of a package, or a definition in JSON or YAML; '-' reads JSON from standard input.",
+        ),
     ],
     as_json: Json = False,
 ) -> None:
     """
     Add an experiment to the registry.
 
-    The definition is a parameterised virtual experiment package; see the documentation of ST4SD.
+    Example: st4sd-async push my-experiment
+
+    The definition is a parameterised virtual experiment package; see the documentation of ST4SD. A folder must be in
+    a git repository, because the service clones it: the definition gets its URL and its commit. Without a
+    definition.yaml in the folder, a start may set all its variables.
 
     Prints name@digest, which identifies exactly this content. With --json, prints the whole entry of the registry.
     """
-    definition = read_json(package)
+    definition = read_json(package) if str(package) == "-" else package
     command.notes.interrupted = "the package may have been pushed; it is safe to push it again"
     experiment = await command.client.push(definition)
     if as_json:
@@ -85,15 +113,38 @@ async def list_(
     everything: Annotated[
         bool, typer.Option("--all", help="Include old versions, whose tags were moved to a newer push.")
     ] = False,
+    states: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--state",
+            metavar="STATE",
+            help="List only runs in this state; repeat it for several.",
+            autocompletion=completion.states,
+        ),
+    ] = None,
+    experiment: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="List only runs of this experiment.", autocompletion=completion.experiments),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """
     List experiments or runs.
 
-    The list of runs does not show why a run is waiting for the cluster or failed to start. The command status does.
+    Examples:
+      st4sd-async list
+      st4sd-async list runs --state failed --state stopped --experiment demo
+
+    The first column has what the other commands accept: a name for its latest version, name:tag, or name@digest for a
+    version without a tag. With --json, print the whole entries.
+
+    The list of runs does not show why a run is waiting for the cluster or failed to start. The command status does. It
+    also lists the states. Runs of an experiment are those of all its versions, or of one: name@digest.
     """
     if what is Listed.RUNS:
-        await _list_runs(command, as_json=as_json)
+        await _list_runs(command, states or (), experiment, as_json=as_json)
+    elif states or experiment is not None:
+        raise UsageError(f"--state and --experiment apply to runs: {COMMAND} list runs")
     else:
         await _list_experiments(command, everything, as_json)
 
@@ -106,38 +157,101 @@ async def _list_experiments(command: Command, everything: bool, as_json: bool) -
     if as_json:
         print_document([experiment.raw for experiment in experiments])
         return
-    columns = ("experiment", "tags", "created", "runs", "digest", "description")
-    print_table(columns, map(_cells, experiments))
+    # In the table of a terminal, a digest would be broken into lines that cannot be copied.
+    untagged = [one for one in experiments if not one.tags] if sys.stdout.isatty() else []
+    print_table(EXPERIMENT_COLUMNS, [_cells(one) for one in experiments if one not in untagged])
+    for number, one in enumerate(untagged):
+        print_text("" if number else "\nwithout a tag:\n", end="")
+        print_text(one_line(_name_to_type(one)))
 
 
 def _cells(experiment: Experiment) -> tuple[object, ...]:
-    registry = experiment.metadata.registry
-    created, digest = (registry.created_on or "")[:16], (experiment.digest or "")[:SHORT_DIGEST]
-    description = experiment.metadata.package.description
-    return experiment.name, ",".join(experiment.tags), created, registry.times_executed, digest, description
+    registry, description = experiment.metadata.registry, experiment.metadata.package.description
+    created, tags = (registry.created_on or "")[:16], ",".join(experiment.tags)
+    return _name_to_type(experiment), tags, created, registry.times_executed, description
 
 
-async def _list_runs(command: Command, *, as_json: bool) -> None:
-    instances = await command.client.instances.list()
+def _name_to_type(experiment: Experiment) -> str:
+    """Return the shortest name of this version that the commands accept."""
+    if LATEST in experiment.tags:
+        return str(experiment.name)
+    return f"{experiment.name}:{experiment.tags[0]}" if experiment.tags else experiment.identifier
+
+
+async def _list_runs(command: Command, states: Sequence[str], experiment: str | None, *, as_json: bool) -> None:
+    wanted = {_state(word) for word in states} or None
+    name, digest = _name_and_digest(experiment)
+    instances = [
+        one
+        for one in await command.client.instances.list()
+        if (wanted is None or one.status.state in wanted)
+        and name in (None, one.labels.get("st4sd-package-name"))
+        and digest in (None, one.labels.get("st4sd-package-digest"))
+    ]
     if as_json:
         print_document([{**document(one.id, one.status), "labels": one.labels} for one in instances])
         return
-    rows = [(*cells(one.id, one.status), one.labels.get("st4sd-package-name")) for one in instances]
-    print_table((*STATUS_COLUMNS, "experiment"), rows, shown=SHOWN_STATUS_COLUMNS, shorten=without_request)
+    rows = [
+        (*cells(one.id, one.status, reason_of(one.status)), one.labels.get("st4sd-package-name")) for one in instances
+    ]
+    print_table((*STATUS_COLUMNS, "experiment"), rows, shown=SHOWN_STATUS_COLUMNS, is_cut=True)
+
+
+def _state(word: str) -> str:
+    """Return a word of `Status.state`; raise UsageError if it is none."""
+    if word.casefold() in STATES:
+        return word.casefold()
+    known = ", ".join(STATES)
+    raise UsageError(f"--state: {word!r} is no state of a run{did_you_mean(word, STATES)} (states: {known})")
+
+
+def _name_and_digest(experiment: str | None) -> tuple[str | None, str | None]:
+    """Return the name of an experiment and the digest of its version; None means any."""
+    if experiment is None:
+        return None, None
+    name, _, digest = experiment.partition("@")
+    if ":" in name:
+        raise UsageError(f"--experiment: runs have no tags; use name or name@digest in place of {experiment!r}")
+    return name, digest or None
 
 
 async def show(command: Command, experiment: ExperimentName, as_json: Json = False) -> None:
-    """Show the inputs, variables and options that a start of an experiment takes."""
+    """
+    Show what a start of an experiment takes, and what its runs measure.
+
+    Example: st4sd-async show demo
+
+    The last line starts a run with the defaults. Its files are in the current folder.
+    """
     entry = await command.client.experiments.get(experiment)
     if as_json:
         print_document(entry.raw)
         return
     draft = await command.client.draft(entry)
-    print_table(("what", "name", "details"), _facts(entry, draft))
-    inputs = [f"--input {shlex.quote(name)}=FILE" for name in draft.inputs.allowed]
-    values = [f"--variable {shlex.quote(name)}=VALUE" for name in draft.options]
-    line = " ".join([COMMAND, "start", shlex.quote(experiment), *inputs, *values])
-    write_message(f"\nstart it with: {one_line(line)}")
+    title, *facts = _facts(entry, draft)
+    if sys.stdout.isatty():  # in the table, the digest would be broken into lines that cannot be copied
+        print_text("\n".join(map(one_line, filter(None, title[1:]))) + "\n")
+    else:
+        facts.insert(0, title)
+    print_table(("what", "name", "details"), facts)
+    write_message(f"\nstart it with: {one_line(shlex.join(_start_line(experiment, draft)))}")
+
+
+def _start_line(experiment: str, draft: Draft) -> list[str]:
+    """Return the words of a command that starts an experiment with its defaults, and with files in this folder."""
+    known = {name: default for name, option in draft.options.items() if (default := _default(option)) is not None}
+    options = [
+        *(("--input", name) for name in draft.inputs.allowed),
+        *(("--variable", f"{name}={value}") for name, value in known.items()),
+        *([("--platform", draft.platforms[0])] if len(draft.platforms) > 1 else []),
+    ]
+    return [COMMAND, "start", experiment, *(word for option in options for word in option)]
+
+
+def _default(option: Option) -> str | None:
+    """Return the default of a variable; None if it is unknown, or if it differs between platforms."""
+    values = {option.default} if option.default is not None else set(option.defaults.values())
+    return values.pop() if len(values) == 1 else None
 
 
 def _facts(experiment: Experiment, draft: Draft) -> list[tuple[str, str | None, str]]:
@@ -146,14 +260,23 @@ def _facts(experiment: Experiment, draft: Draft) -> list[tuple[str, str | None, 
     facts += [("input", name, "required") for name in draft.inputs.allowed]
     for option in draft.options.values():
         choices = "" if option.choices is None else f"one of {', '.join(option.choices)}"
-        default = "" if option.default is None else f"default {option.default}"
-        facts.append(("variable", option.name, ", ".join(filter(None, (choices, default)))))
+        facts.append(("variable", option.name, ", ".join(filter(None, (choices, default_of(option))))))
     facts += [("data", name, "can be replaced") for name in draft.data.allowed]
     facts += [
         ("platform", name, "default" if number == 0 and len(draft.platforms) > 1 else "")
         for number, name in enumerate(draft.platforms)
     ]
-    return facts + [("key-output", output.name, "") for output in experiment.metadata.registry.output]
+    registry = experiment.metadata.registry
+    facts += [("key-output", output.name, "") for output in registry.output]
+    return facts + [("property", one.name, one.description) for one in registry.interface.properties]
+
+
+def default_of(option: Option) -> str:
+    """Return the default of a variable in words, with platforms if it differs between them; "" if it is unknown."""
+    value = _default(option)
+    if value is None and option.defaults:
+        return f"default {', '.join(f'{value} ({platform})' for platform, value in option.defaults.items())}"
+    return "" if value is None else f"default {value}"
 
 
 async def start(
@@ -163,19 +286,31 @@ async def start(
     data: DataFiles = None,
     variables: Variables = None,
     platform: Annotated[
-        str | None, typer.Option("--platform", "-p", metavar="NAME", help="The platform to execute on.")
+        str | None,
+        typer.Option(
+            "--platform",
+            "-p",
+            metavar="NAME",
+            help="The platform to execute on.",
+            autocompletion=completion.platforms,
+        ),
     ] = None,
     metadata: MetadataValues = None,
     payload: PayloadFile = None,
-    watch: Annotated[bool, typer.Option("--watch", "-w", help="Watch the run until it is over.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", "--wait", "-w", help="Watch the run until it is over.")] = False,
     timeout: Timeout = None,
     interval: Interval = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check the start, list everything that is wrong, and start nothing.")
+    ] = False,
     as_json: Json = False,
 ) -> Exit:
     """
     Start a run of an experiment, and print its rest-uid.
 
-    Example: st4sd-async start demo -i molecules.csv -v scale=2
+    Examples:
+      st4sd-async start demo -i molecules.csv -v scale=2 --dry-run
+      st4sd-async start demo -i molecules.csv -v scale=2 --wait
 
     Put credentials, such as those of buckets, into the file of --payload, as the service documents them.
 
@@ -183,6 +318,8 @@ async def start(
     then 4.
     """
     content = _payload({} if payload is None else read_json(payload), inputs, data, variables, platform, metadata)
+    if dry_run:
+        return await _check(command, Launch("start", experiment, content), as_json=as_json)
     command.notes.experiment = experiment
     command.notes.interrupted = f"the run may have been started; look for it with: {COMMAND} list runs"
     run = await command.client.start(experiment, content)
@@ -192,9 +329,27 @@ async def start(
     last: dict[str, Status] = {}
     if watch:
         last = await follow(command, [run.id], timeout, interval, None)
+    failures = await reasons_of(command.client, last)
     if as_json:
-        print_document(document(run.id, last.get(run.id, Status.pending())))
+        print_document(document(run.id, last.get(run.id, Status.pending()), failures.get(run.id)))
+    write_failures(failures)
     return exit_status(last.values(), expected=int(watch))
+
+
+async def _check(command: Command, launch: Launch, *, as_json: bool) -> Exit:
+    """Print what is wrong with a start."""
+    async with command.client.batch() as batch:
+        problems = await batch.check([launch])
+    mistakes = [LaunchMistake("", None, _option(one.where, launch), with_words(one.what, OPTIONS)) for one in problems]
+    return report(mistakes, of=f"the start of {launch.identifier}", summary="no problem found", as_json=as_json)
+
+
+def _option(where: str, launch: Launch) -> str:
+    """Return the option for an entry of a payload; the entry itself if no option gives it."""
+    assert isinstance(launch.payload, Mapping)
+    field, name = place_of(where, launch.payload) or (where, "")
+    option = OPTIONS.get(field, where).partition("=")[0]
+    return option.format(name) if name else option.removesuffix(" {}")
 
 
 def _payload(
@@ -207,8 +362,8 @@ def _payload(
 ) -> dict[str, Any]:
     """Return a start payload with the values of the options added."""
     added: dict[str, Any] = {
-        "inputs": [*(content.get("inputs") or []), *map(_file, inputs or ())],
-        "data": [*(content.get("data") or []), *map(_file, data or ())],
+        "inputs": [*(content.get("inputs") or []), *map(file_of, inputs or ())],
+        "data": [*(content.get("data") or []), *map(file_of, data or ())],
         "variables": {**(content.get("variables") or {}), **_pairs(variables, "--variable")},
         "metadata": {**(content.get("metadata") or {}), **_pairs(metadata, "--metadata")},
         "platform": platform,
@@ -216,7 +371,7 @@ def _payload(
     return {**content, **{name: value for name, value in added.items() if value}}
 
 
-def _file(argument: str) -> dict[str, Any]:
+def file_of(argument: str) -> dict[str, Any]:
     """Return a file of a payload, from ``FILE`` or ``NAME=FILE``."""
     name, separator, path = argument.partition("=")
     if not separator or Path(argument).exists():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import typer
@@ -14,9 +14,7 @@ from rich.text import Text
 
 from .._display.rich_table import rich_table
 from .._util.printable import LAYOUT, printable, printable_json, writable
-
-FORMULA_PREFIXES = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
-"""How a spreadsheet's formula begins, full-width characters included. Source: OWASP, "CSV Injection"."""
+from .._util.spreadsheets import escape_formula, is_number
 
 
 def print_document(content: Any) -> None:
@@ -55,7 +53,7 @@ def print_table(
     rows: Iterable[Sequence[object]],
     *,
     shown: Sequence[int] | None = None,
-    shorten: Callable[[str], str] | None = None,
+    is_cut: bool = False,
     is_spreadsheet: bool = False,
 ) -> None:
     """
@@ -65,8 +63,7 @@ def print_table(
         columns: Headers.
         rows: Cells.
         shown: Indices of the columns that a terminal shows. None means all.
-        shorten: Makes the last cell of a row begin with its most important part. With it, a terminal shows each row
-            on one line and cuts the last cell. None means long cells are folded.
+        is_cut: Whether a terminal shows each row on one line and cuts the last cell. Otherwise, long cells are folded.
         is_spreadsheet: Whether a pipe or file gets an apostrophe before cells that a spreadsheet would compute.
     """
     columns, *texts = (
@@ -78,27 +75,8 @@ def print_table(
         return
     places = range(len(columns)) if shown is None else shown
     lines = [[line[place] for place in places] for line in texts]
-    if shorten is not None:
-        lines = [[*line[:-1], shorten(line[-1])] for line in lines]
     console = Console(highlight=False)
     headers = [columns[place] for place in places]
-    numbers = [place for place in range(len(headers)) if all(_is_number(line[place]) for line in lines)]
-    width = None if shorten is None else console.width
+    numbers = [place for place in range(len(headers)) if all(is_number(line[place]) for line in lines)]
+    width = console.width if is_cut else None
     console.print(rich_table(headers, [[*map(Text, line)] for line in lines], width=width, numbers=numbers))
-
-
-def escape_formula(cell: str) -> str:
-    """
-    Return a cell with an apostrophe before it if a spreadsheet would compute it, so that it is shown as text.
-
-    A formula can send the other cells to an address or start a program. Numbers such as ``-1.5`` stay as they are.
-    """
-    return f"'{cell}" if cell.startswith(FORMULA_PREFIXES) and not _is_number(cell) else cell
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True

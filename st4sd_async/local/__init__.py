@@ -1,7 +1,8 @@
 """
-An embedded ST4SD for tests, demos and users without a cluster: `LocalServer`, and faults to inject into it.
+An embedded ST4SD for tests, demos and users without a cluster: `LocalServer`, and faults to inject.
 
     server.py    `LocalServer`, its public class
+    state.py, saved_state.py   the tables of a server, and those that survive a restart
     http/        the listener, requests and responses, credentials, faults, and the log of traffic
     runtime/     the runtime service, one file per group of routes
     datastore/   the datastore and the gateway to files
@@ -9,8 +10,8 @@ An embedded ST4SD for tests, demos and users without a cluster: `LocalServer`, a
     simulator/   the engine that simulates runs; outcomes.json defines each outcome, such as "component-failure"
     examples/    the experiments "demo" and "fail", defined in examples.json
 
-It never imports the client. Each part imports only those after it: `server`, datastore, runtime, simulator, examples,
-engine. http/ imports none of them.
+This package never imports the client. Each part imports only the parts after it in this order: `server`, datastore,
+runtime, simulator, examples, engine, http, `saved_state`, `state`.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from st4sd_async.local.http.faults import (
 )
 from st4sd_async.local.http.traffic import Cost, Traffic
 from st4sd_async.local.server import LocalServer
+from st4sd_async.local.state import StateError
 
 __all__ = [
     "AcceptedStart",
@@ -50,5 +52,6 @@ __all__ = [
     "PackageProblem",
     "Reply",
     "ShortList",
+    "StateError",
     "Traffic",
 ]

@@ -1,5 +1,5 @@
 """
-`LocalServer`: an ST4SD on a loopback port of this machine, for tests, demos and users without a cluster.
+`LocalServer`, an ST4SD on a loopback port of this machine, for tests, demos and users without a cluster.
 """
 
 from __future__ import annotations
@@ -9,34 +9,37 @@ import importlib.util
 import tempfile
 import time
 from collections.abc import Awaitable, Generator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from st4sd_async.local.engine.interface import AcceptedStart, Engine
-from st4sd_async.local.examples.examples import Examples
 from st4sd_async.local.http.credentials import Credentials
 from st4sd_async.local.http.faults import Faults
 from st4sd_async.local.http.traffic import RequestLog, Traffic
-from st4sd_async.local.simulator.packages import PackageDescription, Packages
-from st4sd_async.local.simulator.simulator import Simulator, VirtualClock
+from st4sd_async.local.simulator.clock import VirtualClock
+from st4sd_async.local.state import State, StateError
 
 if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
+
+    from st4sd_async.local.examples.examples import Examples
+    from st4sd_async.local.http.listener import Listener
     from st4sd_async.local.runtime.service import RuntimeService
     from st4sd_async.local.simulator.outcomes import Row
+    from st4sd_async.local.simulator.simulator import Simulator
 
 THREADS = 16
-"""Requests that are handled at the same time."""
+"""Maximum number of requests that are handled at the same time."""
 SIMULATED_SLOTS, REAL_SLOTS = 100, 2
-"""Instances that run at the same time by default."""
+"""Default number of instances that run at the same time, by engine."""
 _MISSING = 'the embedded server needs {module}, which is not installed: pip install "st4sd_async[{extra}]"'
 
 
 class LocalServer:
     """
-    An embedded ST4SD: a plain or asynchronous context manager that serves while it is entered.
+    An embedded ST4SD. As a context manager, plain or asynchronous, it serves while its block runs.
 
     Examples::
 
@@ -49,12 +52,21 @@ class LocalServer:
         with LocalServer(engine="elaunch") as server:      # runs are executed on this machine
             definition = server.example("demo")
 
+    The simulator reads packages in FlowIR and DSL 2.0 from git repositories on this machine; with `fetch`, from any
+    repository. It reads a package when it is pushed, and again at a start if its branch has a new commit. Runs have the
+    inputs, variables, platforms, components, files and key-outputs of the package. They fail at set-up if the
+    orchestrator would reject the package.
+
+    The simulator executes no program. The content of files that a run produces is made up, unless it is set with
+    `describe`, or the program is ``echo`` or ``cat``. A path without a suffix counts as a file. A package that is not
+    read has two made-up components: one in DOSINI or CWL, one that imports documents, or one that is not fetched.
+
     All methods may be called from any thread.
 
     Attributes:
         url: ``http://127.0.0.1:PORT``, or https with TLS; without a trailing slash.
-        ca_file: With TLS, the CA file to trust; it is removed when the server is left. None without TLS.
-        faults: Faults to inject; see `Faults`.
+        ca_file: The CA file to trust, which is removed when the server stops. None without TLS.
+        faults: The faults to inject; see `Faults`.
     """
 
     url: str
@@ -70,29 +82,48 @@ class LocalServer:
         speed: float = 1.0,
         slots: int | None = None,
         keep: Path | None = None,
+        state: Path | None = None,
         token_lifetime: float | None = None,
         open_registry: bool = False,
+        fetch: bool = False,
+        api_key: str | None = None,
     ) -> None:
         """
-        Create a server; it listens once it is entered.
+        Create a server, which starts to listen when it is entered.
 
         Args:
-            engine: "simulator" simulates instances, "elaunch" executes them; or your own engine.
-            tls: Serve https, with a certificate of a temporary CA for 127.0.0.1 and localhost.
+            engine: "simulator" simulates instances, "elaunch" executes them. An `Engine` object is used as it is.
+            tls: Whether to serve https, with a certificate of a temporary CA for 127.0.0.1 and localhost. Redirects
+                lead to a second port without TLS, which redirects to https, as on a cluster.
             port: Port on 127.0.0.1 to listen on. 0 means any free port.
             speed: Virtual seconds of the simulator per real second. 0 means that only `advance` moves the clock.
-            slots: Number of instances that run at the same time, at least 1; others are unscheduled. None means 100
-                simulated instances or 2 real ones.
-            keep: Folder for instance directories that are to outlive the server; its mode becomes 0700. Only files
-                are kept: a new server has no runs. None means that they are removed with the server.
-            token_lifetime: Seconds until `auth_token` expires, virtual ones with the simulator. None means never.
+            slots: Number of instances that run at the same time, at least 1. Further instances are unscheduled. None
+                means 100 simulated instances or 2 real ones.
+            keep: Folder for instance directories, if they must outlive the server. Its mode becomes 0700. Only files
+                are kept: a new server has no runs. None means that the directories are removed with the server.
+            state: Folder for everything that must survive a restart, even a kill at any moment: experiments, runs with
+                their files, documents, credentials, relationships, the library, and datasets. It is created if
+                missing, and its mode becomes 0700. It contains the credentials of starts. One server at a time may use
+                it, always with the same engine. `outcome`, `describe`, `mount` and `faults` are not kept. None means
+                that nothing is kept.
+
+                The virtual clock continues as if the server had not stopped. With "elaunch", runs that were waiting
+                are executed. A run that was executing when the server was killed has the status of a run whose
+                orchestrator was killed: ``Failed``, exit code 137.
+            token_lifetime: Seconds until `auth_token` expires; virtual seconds with the simulator. None means never.
                 API keys do not expire.
             open_registry: Whether the registry (``/registry-ui/``) can be read without credentials, as the global
-                one can, so that experiments can be imported from it.
+                registry can, so that experiments can be imported from it.
+            fetch: Whether the simulator reads packages from git repositories on other machines, which `git` fetches
+                during a push. False means that it reads only packages at a path or a ``file://`` URL. The engine
+                "elaunch" always fetches.
+            api_key: The key that the server accepts until `renew` is called. None means the key in the state, or a
+                random key.
 
         Raises:
-            ImportError: A package is not installed; the text names the extra that contains it.
-            ValueError: The engine is unknown, speed is below 0, or slots is below 1.
+            ImportError: A package is not installed; the message names the extra that contains it.
+            ValueError: The engine is unknown, speed is below 0, slots is below 1, or the state cannot be combined with
+                `keep` or with an `Engine` object.
         """
         if slots is None:
             slots = REAL_SLOTS if engine == "elaunch" else SIMULATED_SLOTS
@@ -100,7 +131,9 @@ class LocalServer:
             raise ValueError(f"slots must be at least 1, not {slots!r}")
         if isinstance(engine, str) and engine not in ("simulator", "elaunch"):
             raise ValueError(f"engine must be 'simulator', 'elaunch' or an engine, not {engine!r}")
-        _require("local", "mongomock", "starlette", "uvicorn", *(["trustme"] if tls else []))
+        if state is not None and (keep is not None or not isinstance(engine, str)):
+            raise ValueError("state needs engine 'simulator' or 'elaunch', and no keep: it keeps the directories too")
+        _require("local", "mongomock", "starlette", "uvicorn", "yaml", *(["trustme"] if tls else []))
         self._engine_option = engine
         self._engine: Engine | None = None
         self._runtime: RuntimeService | None = None
@@ -108,17 +141,19 @@ class LocalServer:
         self._slots = slots
         self._port = port
         self._keep = None if keep is None else keep.absolute()
+        self._state_folder = None if state is None else state.absolute()
         self._clock = VirtualClock(speed)
         now = self._clock.now if engine == "simulator" else time.monotonic
-        self._credentials = Credentials(now, token_lifetime, is_registry_open=open_registry)
+        self._credentials = Credentials(now, token_lifetime, is_registry_open=open_registry, api_key=api_key)
         self._resources = ExitStack()
         self._log = RequestLog()
         self._examples: Examples | None = None
+        self._fetch = fetch
         self.faults = Faults()
 
     @property
     def api_key(self) -> str:
-        """The key to send as a bearer token."""
+        """The key to send as a bearer token. With a state, it is known once the server was entered."""
         return self._credentials.api_key
 
     @property
@@ -128,12 +163,12 @@ class LocalServer:
 
     @property
     def requests(self) -> list[tuple[str, str]]:
-        """Method and path of the last 10,000 requests, including rejected ones."""
+        """Method and path of the last 10,000 requests, including rejected requests."""
         return self._log.requests()
 
     @property
     def traffic(self) -> Traffic:
-        """A snapshot of how many requests arrived and what they cost, in total and by kind."""
+        """A snapshot of the number of requests and their cost, in total and by kind."""
         return self._log.traffic()
 
     def renew(self) -> None:
@@ -170,20 +205,19 @@ class LocalServer:
         Move the virtual clock of the simulator forward.
 
         Returns:
-            An awaitable that is already done, so that synchronous code need not await it.
+            An awaitable that is already done. Synchronous code need not await it.
 
         Raises:
             RuntimeError: The engine is not the simulator.
         """
-        self._simulator("advance")
-        self._clock.advance(seconds)
+        self._simulator("advance").advance(seconds)
         return _Done()
 
     def outcome(
         self, experiment: str, outcome: str | Sequence[Row], *, times: int | None = None, stretch: float = 1.0
     ) -> None:
         """
-        Set the outcome of simulated runs of an experiment that are started from now on.
+        Set the outcome of simulated runs of an experiment, for future starts.
 
         Named outcomes:
 
@@ -192,15 +226,15 @@ class LocalServer:
         - "setup-failure": the orchestrator rejects its arguments. "init-failure": the package cannot be cloned.
         - "unscheduled": the cluster is full for 3 s, then the run succeeds.
         - "image-pull": pulling an image fails twice, then the run succeeds. "unschedulable": the cluster gives up
-          pulling an image; this is repaired after 3 s, then the run succeeds.
+          pulling an image; after 3 s the image is available, and the run succeeds.
         - "killed": the orchestrator is killed. "killed-after-failure": it is killed after a component failed.
         - "monitor-stuck": no status is reported until the run succeeds after 5 s.
         - "stuck": a component never ends.
 
-        A recorded sequence of statuses is replayed literally. Each row is the seconds since the run was scheduled
-        and the status from then on, with the keys of the service; None means that there is no status yet. Missing
-        keys, ``meta`` and ``stages`` included, have the usual values of that state. An optional third entry is what
-        the list shows instead; None means only nulls. ::
+        A recorded sequence of statuses is replayed literally. Each row has the seconds since the run was scheduled,
+        and the status from then on, with the keys of the service. None means that there is no status yet. Missing
+        keys, including ``meta`` and ``stages``, get the usual values of that state. An optional third entry is the
+        status in the list of instances, if it differs; None means only nulls. ::
 
             server.outcome("demo", [
                 (0.0, None),                                                          # 400, or the warning
@@ -216,13 +250,13 @@ class LocalServer:
         Args:
             experiment: Name of the experiment.
             outcome: A named outcome, or the rows of a sequence.
-            times: Number of starts, after those of earlier calls. None means all others.
-            stretch: Factor by which the run takes longer.
+            times: Number of starts, after those of earlier calls. None means all further starts.
+            stretch: Factor by which the times of the outcome are multiplied.
 
         Raises:
             RuntimeError: The engine is not the simulator.
-            ValueError: The outcome is unknown, rows do not start at 0 s or do not rise, a row has another form or an
-                unknown key, or a number is out of range.
+            ValueError: The outcome is unknown, the times of rows do not start at 0 s or do not rise, a row is
+                malformed or has an unknown key, or a number is out of range.
         """
         self._simulator("outcome").set_outcome(experiment, outcome, times, stretch)
 
@@ -237,16 +271,16 @@ class LocalServer:
         """
         Add instances that were started a month ago, one per second, without requests and without using slots.
 
-        They are at the end of their outcome.
+        Their runs are over, with the final status of the outcome.
 
         Args:
             experiment: Name or identifier of an experiment that was pushed.
             count: Number of instances; 20,000 take about a second.
             outcome: As in `outcome`.
-            payload: Payload of each start; inputs that it does not name are blank.
+            payload: Payload of each start; inputs that it lacks are blank. None means an empty payload.
 
         Returns:
-            Their ids, oldest first.
+            Their rest-uids, oldest first.
 
         Raises:
             RuntimeError: The engine is not the simulator.
@@ -262,7 +296,7 @@ class LocalServer:
     @property
     def started(self) -> list[AcceptedStart]:
         """
-        All starts so far in order, including those whose response was lost and those that were deleted.
+        All starts so far in order, including starts whose response was lost and runs that were deleted.
 
         Raises:
             RuntimeError: The engine is not the simulator.
@@ -282,21 +316,27 @@ class LocalServer:
         problem: str | None = None,
     ) -> None:
         """
-        Describe the content of a package before it is pushed, as the simulator does not read packages.
+        Describe the content of a package that the simulator does not read, before it is pushed.
+
+        A package that the simulator reads, and an example, need no description. Of a description, it uses only
+        `outputs`, `properties` and `problem`.
 
         Args:
             name_or_url: Name of the experiment, or the URL in the location of its package.
-            inputs: Input files that every start must provide.
-            data: Data files of the package.
-            outputs: key-output -> content; bytes, or for a folder a dictionary path -> bytes.
+            inputs: Names of the input files that every start must provide.
+            data: Names of the data files of the package.
+            outputs: key-output -> content: bytes, or for a folder a dictionary path -> bytes. If the package is read,
+                key-outputs that it does not have are ignored.
             variables: variable -> default.
             interface: The virtual experiment interface.
-            properties: The table of measured properties as CSV text. None means that nothing is measured.
-            problem: Text with which to reject the push. None means to accept it.
+            properties: The table of measured properties as CSV text. None means that there are no properties.
+            problem: Reason with which the push is rejected. None means that it is accepted.
 
         Raises:
             RuntimeError: The engine is not the simulator.
         """
+        from st4sd_async.local.simulator.packages import PackageDescription
+
         simulator = self._simulator("describe")
         fields = (inputs, data, outputs or {}, variables or {}, interface or {}, properties, problem)
         simulator.packages.describe(name_or_url, PackageDescription(*fields))
@@ -307,12 +347,12 @@ class LocalServer:
 
         Args:
             kind: "persistentVolumeClaim", "configMap", "secret" or "dataset".
-            name: Its name in the ``volumes`` or in ``s3.dataset`` of a payload.
-            folder: The folder.
+            name: Name of the volume or dataset in ``volumes`` or ``s3.dataset`` of a payload.
+            folder: The local folder.
 
         Raises:
             RuntimeError: The server was not entered.
-            ValueError: The kind is unknown, or there is no such folder.
+            ValueError: The kind is unknown, or the folder does not exist.
         """
         self._entered("mount").storage.mount(kind, name, folder)
 
@@ -322,9 +362,11 @@ class LocalServer:
         return self._runtime
 
     def _simulator(self, method: str) -> Simulator:
+        from st4sd_async.local.simulator.simulator import Simulator
+
         self._entered(method)
         if not isinstance(self._engine, Simulator):
-            raise RuntimeError(f"{method} needs the simulator: this server's runs are real and take real time")
+            raise RuntimeError(f"{method} needs the simulator: this server executes real runs")
         return self._engine
 
     def __enter__(self) -> Self:
@@ -333,54 +375,116 @@ class LocalServer:
 
         Raises:
             OSError: Listening on ``port`` failed; it may be in use.
+            StateError: The state is in use, was written by another engine, or cannot be read.
         """
+        # These imports and those below take longer than all others of this package.
+        from concurrent.futures import ThreadPoolExecutor
+
+        from st4sd_async.local.examples.examples import Examples
+
         with ExitStack() as stack:
             temporary = tempfile.TemporaryDirectory(prefix="st4sd-", ignore_cleanup_errors=True)
             folder = Path(stack.enter_context(temporary))
-            self._examples = Examples(folder / "examples")
-            self._engine = self._create_engine(folder, self._examples)
+            state = self._open_state()
+            stack.callback(state.close)
+            self._examples = Examples((self._state_folder or folder) / "examples")
+            self._engine, restored = self._create_engine(folder, self._examples, state)
             stack.callback(self._engine.close)
             threads = ThreadPoolExecutor(THREADS, "st4sd-local-handler")
             stack.callback(threads.shutdown, wait=False, cancel_futures=True)
             self.ca_file = _create_certificate(folder) if self._tls else None
-            port = self._listen(self._engine, threads, folder, stack)
+            port = self._listen(self._engine, restored, threads, folder, state, stack)
             self.url = f"{'https' if self._tls else 'http'}://127.0.0.1:{port}"
             self._resources = stack.pop_all()
         return self
 
-    def _create_engine(self, folder: Path, examples: Examples) -> Engine:
+    def _open_state(self) -> State:
+        """Open the state, check its engine, and restore the credentials."""
+        if self._state_folder is None:
+            return State()
+        from st4sd_async.local.saved_state import SavedState
+
+        state = SavedState(self._state_folder)
+        try:
+            engine = state.table("server").setdefault("engine", self._engine_option)
+            if engine != self._engine_option:
+                advice = f"use engine {engine!r}, or another folder"
+                raise StateError(
+                    f"the state in {str(self._state_folder)!r} was written by the engine {engine!r}: {advice}"
+                )
+            self._credentials.restore(state.table("credentials"))
+        except BaseException:
+            state.close()
+            raise
+        return state
+
+    def _create_engine(self, folder: Path, examples: Examples, state: State) -> tuple[Engine, list[AcceptedStart]]:
+        """Return the engine, and the starts of the runs that it restored."""
+        kept = self._state_folder or folder
         if self._keep is not None:
             self._keep.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._keep.chmod(0o700)  # it may exist already, or the umask may have removed bits
+            self._keep.chmod(0o700)  # the folder may exist already, or the umask may have removed bits
         if self._engine_option == "simulator":
-            instances = self._keep or folder / "instances"
-            packages = Packages(examples, folder / "results")
-            return Simulator(instances, packages, self._clock, slots=self._slots)
+            from st4sd_async.local.simulator.packages import Packages
+            from st4sd_async.local.simulator.simulator import Simulator
+
+            instances = self._keep or kept / "instances"
+            packages = Packages(examples, folder / "results", kept / "packages", fetch=self._fetch)
+            simulator = Simulator(instances, packages, self._clock, slots=self._slots, state=state)
+            return simulator, simulator.restored()
         if self._engine_option == "elaunch":
             from st4sd_async.local.engine.elaunch import ElaunchEngine
 
-            return ElaunchEngine(folder, slots=self._slots, keep=self._keep, scratch=folder)
-        return self._engine_option
+            engine = ElaunchEngine(kept, slots=self._slots, keep=self._keep, scratch=folder, state=state)
+            return engine, engine.restored()
+        return self._engine_option, []
 
-    def _listen(self, engine: Engine, threads: ThreadPoolExecutor, folder: Path, stack: ExitStack) -> int:
-        """Serve until the stack unwinds; return the port."""
+    def _listen(
+        self,
+        engine: Engine,
+        restored: list[AcceptedStart],
+        threads: ThreadPoolExecutor,
+        folder: Path,
+        state: State,
+        stack: ExitStack,
+    ) -> int:
+        """Start all listeners until the stack unwinds, and return the port."""
         from st4sd_async.local.datastore.datastore import Datastore
         from st4sd_async.local.datastore.gateway import Gateway
         from st4sd_async.local.http.app import Application
         from st4sd_async.local.http.listener import Connections, Listener
         from st4sd_async.local.http.messages import Router
+        from st4sd_async.local.http.plain import RedirectToHttps
         from st4sd_async.local.runtime.service import RuntimeService
 
         connections = Connections()
-        self._runtime = RuntimeService(engine, folder / "fetched")
+        fetched = (self._state_folder or folder) / "fetched"
+        self._runtime = RuntimeService(engine, fetched, state, restored)
         runtime = Router(self._runtime.routes())
-        datastore = Router([*Datastore(engine).routes(), *Gateway(engine).routes()])
-        application = Application(self._credentials, self.faults, runtime, datastore, threads, connections, self._log)
+        datastore = Router([*Datastore(engine, state).routes(), *Gateway(engine).routes()])
+        redirecting = RedirectToHttps()
+        plain = self._start(Listener(redirecting, Connections(), None), stack) if self._tls else None
+        application = Application(
+            self._credentials,
+            self.faults,
+            runtime,
+            datastore,
+            threads,
+            connections,
+            self._log,
+            plain_port=plain.port if plain else None,
+        )
         certificate = folder / "server.pem" if self._tls else None
         listener = Listener(application, connections, certificate, self._port)
+        redirecting.port = listener.port
+        return self._start(listener, stack).port
+
+    @staticmethod
+    def _start(listener: Listener, stack: ExitStack) -> Listener:
+        """Start a listener that stops when the stack unwinds."""
         stack.callback(listener.stop)
         listener.start()
-        return listener.port
+        return listener
 
     def __exit__(
         self,
@@ -415,7 +519,7 @@ class LocalServer:
 
 
 class _Done:
-    """An awaitable that is done."""
+    """An awaitable that is already done."""
 
     def __await__(self) -> Generator[None, None, None]:
         return
@@ -432,7 +536,7 @@ def _require(extra: str, *modules: str) -> None:
 
 
 def _create_certificate(folder: Path) -> Path:
-    """Create a CA and a certificate; return the file of the CA."""
+    """Create a CA and a certificate, and return the file of the CA."""
     import trustme
 
     authority = trustme.CA()

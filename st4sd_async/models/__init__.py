@@ -1,4 +1,4 @@
-"""Typed replies and payloads of the service, with the pure rules on them; only `Output` writes files."""
+"""Typed responses and payloads of the service, with the pure rules on them; only `Output` writes files."""
 
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         ExperimentDocument,
         UserMetadata,
     )
+    from .failures import ComponentFailure, Failure
     from .hints import Hint, Reason
     from .interface import InputSpec, Interface, PropertySpec
     from .outputs import Download, DownloadFailed, KeyOutput, Output
@@ -72,6 +73,7 @@ else:
                 "ComponentDocument ComponentState Document DocumentMeta DocumentOutput DocumentStatus "
                 "ExperimentDocument UserMetadata"
             ),
+            ".failures": "ComponentFailure Failure",
             ".interface": "InputSpec Interface PropertySpec",
             ".outputs": "Download DownloadFailed KeyOutput Output",
             ".packages": "Experiment ExperimentList StartSkeleton",
@@ -97,6 +99,7 @@ __all__ = [
     "S3",
     "Change",
     "ComponentDocument",
+    "ComponentFailure",
     "ComponentReport",
     "ComponentState",
     "Document",
@@ -110,6 +113,7 @@ __all__ = [
     "ExperimentDocument",
     "ExperimentList",
     "ExperimentState",
+    "Failure",
     "FileContent",
     "GeneratedPackage",
     "Graph",

@@ -1,5 +1,7 @@
 """
-Base classes of all models. Replies keep unknown fields, payloads reject them, and unknown words never raise an error.
+Base classes of all models.
+
+Models of responses keep unknown fields, payloads reject them, and unknown words never raise an error.
 
 Document each public field by one string below it. Subclasses of these bases show it in ``help()``; dataclasses, named
 tuples and other enums need the decorator `document_fields`.
@@ -9,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -104,13 +106,13 @@ def _without(value: Any, paths: Collection[Path]) -> Any:
 
 class Reply(BaseModel):
     """
-    A reply of the service, frozen; unknown fields are kept.
+    A part of a response of the service, frozen; unknown fields are kept.
 
     If a field cannot be read, it has its default. If an item of a list cannot be read, it is left out. `raw` has both
     unchanged. Only fields without a default must be readable.
     """
 
-    model_config = ConfigDict(
+    model_config: ClassVar[ConfigDict] = ConfigDict(
         defer_build=True,  # until the first use: building takes a third of the time that the package takes to import
         frozen=True,
         extra="allow",
@@ -121,6 +123,10 @@ class Reply(BaseModel):
 
     _vital: ClassVar[frozenset[str]] = frozenset()
     """Fields that must be readable if present, by the service's names."""
+    _computed: ClassVar[frozenset[str]] = frozenset()
+    """Computed fields. The JSON of the model has them, and what a service sends has none of them."""
+    _added: ClassVar[frozenset[str]] = frozenset()
+    """Other fields that the service does not send."""
     _raw: Any = PrivateAttr(default=None)
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -130,11 +136,36 @@ class Reply(BaseModel):
     @model_validator(mode="wrap")
     @classmethod
     def _keep_raw(cls, value: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        value = cls._masked(value)
         model = parse_leniently(handler, value, cls._vital)
         if isinstance(value, Mapping) and model.__pydantic_private__ is not None:
             # Like `model._raw = value`, in a tenth of the time: lists have thousands of these.
             model.__pydantic_private__["_raw"] = value
+            if cls._computed and not value.keys().isdisjoint(cls._computed):
+                model._restore(value)
         return model
+
+    @classmethod
+    def _masked(cls, value: Any) -> Any:
+        """Return the JSON object without secrets, as `raw` keeps it."""
+        return value
+
+    def _restore(self, value: Mapping[str, Any]) -> None:
+        """Drop the computed fields, which the JSON of a model has, and make `raw` what the service would have sent."""
+        for name in self._computed:
+            (self.__pydantic_extra__ or {}).pop(name, None)
+        self._raw = self._as_sent("json")
+
+    def _as_sent(self, mode: Literal["json", "python"] = "python") -> dict[str, Any]:
+        return self.model_dump(
+            mode=mode, by_alias=True, exclude_unset=True, exclude={*self._computed, *self._added}, warnings=False
+        )
+
+    def __eq__(self, other: object) -> bool:
+        """Return whether both have the same fields, whatever they were read from."""
+        if type(self) is not type(other):
+            return NotImplemented
+        return _compared(self) == _compared(other)
 
     def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
         # `repr` escapes the values; the names of unknown fields come from the server too.
@@ -144,14 +175,25 @@ class Reply(BaseModel):
         """Return a copy, as pydantic does; if values are updated, `raw` of the copy has the new values."""
         copy = super().model_copy(update=update, deep=deep)
         if update and copy.__pydantic_private__ is not None:
-            copy.__pydantic_private__["_raw"] = copy.model_dump(by_alias=True, exclude_unset=True, warnings=False)
+            copy.__pydantic_private__["_raw"] = copy._as_sent()
         return copy
 
     @property
     def raw(self) -> dict[str, Any]:
-        """The JSON object as the service sent it; of an updated copy, as it would be sent to the service."""
+        """
+        The JSON object as the service sent it.
+
+        An updated copy, and a model that was read from the JSON of another, have the object that would be sent to the
+        service.
+        """
         raw = (self.__pydantic_private__ or {}).get("_raw")
         return raw if isinstance(raw, dict) else {}
+
+
+def _compared(model: Any) -> tuple[Any, ...]:
+    """Return everything of a model but `raw`."""
+    private = {name: value for name, value in (model.__pydantic_private__ or {}).items() if name != "_raw"}
+    return model.__dict__, model.__pydantic_extra__, private
 
 
 class RegistryEntry(Reply):
@@ -178,7 +220,7 @@ def with_problems(entry: E, problems: tuple[Problem, ...]) -> E:
 class Payload(BaseModel):
     """A payload for the service, frozen; a misspelt field is an error."""
 
-    model_config = ConfigDict(
+    model_config: ClassVar[ConfigDict] = ConfigDict(
         defer_build=True, frozen=True, extra="forbid", populate_by_name=True, hide_input_in_errors=True
     )
 

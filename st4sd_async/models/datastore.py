@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import ast
 from datetime import UTC, datetime
-from typing import Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
-from pydantic import BeforeValidator, ConfigDict, Field, field_validator
+from pydantic import BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
+from .._render.displayable import Displayable
 from ._base import Reply, Word
 from .interface import Interface
 from .outputs import KeyOutput
-from .runs import Meta, Status, is_rest_uid
+from .runs import Meta, Status, is_rest_uid, of_run, status_summary
+
+if TYPE_CHECKING:
+    from .._render.cards import Badge, Card
 
 
 class ComponentState(Word):
@@ -37,8 +41,12 @@ class ComponentState(Word):
     """Stopped, or never run because another component failed."""
 
 
-def _texts(value: Any) -> list[str]:
-    """Return the texts in a list, which may be written as a Python literal."""
+_OF_THE_SERVICE = frozenset({"rest-uid", "experiment-id", "workflow"})
+"""Metadata that the service adds to that of the user, beside names with the prefix ``st4sd-``."""
+
+
+def _string_items(value: Any) -> list[str]:
+    """Return the strings in a list, which may be written as a Python literal."""
     if isinstance(value, str):
         try:
             value = ast.literal_eval(value)
@@ -47,21 +55,21 @@ def _texts(value: Any) -> list[str]:
     return [item for item in value if isinstance(item, str)] if isinstance(value, list) else []
 
 
-def _objects(value: Any) -> dict[str, Any]:
-    """Return the objects in an object."""
+def _object_values(value: Any) -> dict[str, Any]:
+    """Return the values of an object that are objects."""
     items = value.items() if isinstance(value, dict) else ()
     return {name: item for name, item in items if isinstance(item, dict)}
 
 
-def _lists(value: Any) -> dict[str, list[str]]:
-    """Return an object of lists of texts."""
-    return {name: _texts(item) for name, item in value.items()} if isinstance(value, dict) else {}
+def _string_lists(value: Any) -> dict[str, list[str]]:
+    """Return an object whose values are lists of strings."""
+    return {name: _string_items(item) for name, item in value.items()} if isinstance(value, dict) else {}
 
 
 def _time(value: Any) -> datetime | None:
     """Return a time that is written as ``2026-11-22T10:05:23.059164``; None if it is not, as in "N/A"."""
     try:
-        time = datetime.fromisoformat(value)
+        time = value if isinstance(value, datetime) else datetime.fromisoformat(value)
     except (TypeError, ValueError):
         return None
     return time if time.tzinfo else time.replace(tzinfo=UTC)
@@ -90,10 +98,16 @@ class DocumentStatus(Status):
     completed: _Time = Field(default=None, alias="completed-on")
     """When the run ended, in UTC; None until then."""
 
+    @model_validator(mode="after")
+    def _without_duplicate(self) -> Self:
+        # Documents have this time twice. In JSON by the names of fields, the other one would replace `updated`.
+        (self.__pydantic_extra__ or {}).pop("updated", None)
+        return self
+
     @field_validator("stages", mode="before")
     @classmethod
     def _listed(cls, value: Any) -> Any:
-        return _texts(value)
+        return _string_items(value)
 
 
 class DocumentMeta(Meta):
@@ -115,7 +129,7 @@ class Document(Reply):
     """Kind of the document: ``experiment``, ``component`` or ``user-metadata``."""
 
 
-class ExperimentDocument(Document):
+class ExperimentDocument(Displayable, Document):
     """
     The document of a run; it stays when the run is deleted.
 
@@ -128,10 +142,15 @@ class ExperimentDocument(Document):
     """Settings of the orchestrator, options of the start, and tags."""
     status: DocumentStatus = Field(default_factory=DocumentStatus)
     """Status of the run when the document was written."""
-    outputs: Annotated[dict[str, DocumentOutput], BeforeValidator(_objects)] = Field(default={}, alias="output")
+    outputs: Annotated[dict[str, DocumentOutput], BeforeValidator(_object_values)] = Field(default={}, alias="output")
     """Key-outputs by name."""
     interface: Interface = Field(default_factory=Interface)
     """Inputs and properties of the experiment, with those of the run; empty if it has no interface."""
+
+    @model_validator(mode="after")
+    def _name_run(self) -> Self:
+        of_run(self.status, self.rest_uid)
+        return self
 
     @property
     def rest_uid(self) -> str | None:
@@ -144,8 +163,28 @@ class ExperimentDocument(Document):
         table = self.interface.raw.get("propertyTable")
         return table if isinstance(table, dict) else None
 
+    def _card(self) -> Card:
+        from .._render.cards import Card, facts_of, joined, shortened_list
 
-class ComponentDocument(Document):
+        summary = status_summary(self.status)
+        facts = {
+            "package": self.name,
+            "metadata": joined(
+                f"{name} = {value}"
+                for name, value in self.metadata.user_metadata.items()
+                if name not in _OF_THE_SERVICE and not name.startswith("st4sd-")
+            ),
+            "platform": self.metadata.platform,
+            "outputs": joined(self.outputs),
+            "inputs": shortened_list(self.interface.input_ids),
+            "measures": joined(self.interface.property_names),
+            "location": self.instance,
+        }
+        title = self.rest_uid or self.uid or "a run"
+        return Card(title, kind="experiment document", badge=summary.badge, bar=summary.bar, facts=facts_of(facts))
+
+
+class ComponentDocument(Displayable, Document):
     """
     The document of a component of a run.
 
@@ -162,9 +201,9 @@ class ComponentDocument(Document):
     """State of the component."""
     location: str = ""
     """Absolute path of its working directory, at the gateway."""
-    files: Annotated[list[str], BeforeValidator(_texts)] = []
+    files: Annotated[list[str], BeforeValidator(_string_items)] = []
     """Absolute paths of the files in it, at the gateway; [] until the component is over."""
-    producers: Annotated[dict[str, list[str]], BeforeValidator(_lists)] = {}
+    producers: Annotated[dict[str, list[str]], BeforeValidator(_string_lists)] = {}
     """Components whose files it used: ``<instance>&<reference>`` -> files."""
     flowir: dict[str, Any] = {}
     """Definition of the component."""
@@ -178,6 +217,34 @@ class ComponentDocument(Document):
         """Whether the component is over, so that its files no longer change."""
         return self.state in (ComponentState.FINISHED, ComponentState.FAILED, ComponentState.COMPONENT_SHUTDOWN)
 
+    def _card(self) -> Card:
+        from .._render.cards import Card, facts_of, joined, shortened_list
+
+        names = [file.removeprefix(self.location).lstrip("/") for file in self.files]
+        command = self.flowir.get("command")
+        words = command if isinstance(command, dict) else {}
+        facts = {
+            "command": " ".join(str(words.get(name) or "") for name in ("executable", "arguments")).strip(),
+            "uses": joined(name.rpartition("&")[2] for name in self.producers),
+            "files": shortened_list(names),
+            "location": self.location,
+        }
+        badge = component_badge(self.state)
+        return Card(self.reference or self.name, kind="component document", badge=badge, facts=facts_of(facts))
+
+
+def component_badge(state: ComponentState | None) -> Badge:
+    """Return the state of a component as a coloured word."""
+    from .._render.cards import Badge, Tone
+
+    tones = {
+        ComponentState.FINISHED: Tone.GOOD,
+        ComponentState.FAILED: Tone.BAD,
+        ComponentState.RUNNING: Tone.BUSY,
+        ComponentState.COMPONENT_SHUTDOWN: Tone.QUIET,
+    }
+    return Badge(str(state or "no state yet"), Tone.WAITING if state is None else tones.get(state, Tone.WAITING))
+
 
 class UserMetadata(Document):
     """
@@ -186,7 +253,8 @@ class UserMetadata(Document):
     Source: ``POST documents/api/v1.0/query`` of the datastore's MongoDB proxy.
     """
 
-    model_config = ConfigDict(populate_by_name=False)  # keys of the user may be equal to our names of fields
+    # Keys of the user may be equal to our names of fields, so neither JSON has these names.
+    model_config: ClassVar[ConfigDict] = ConfigDict(populate_by_name=False, serialize_by_alias=True)
 
     rest_uid: Annotated[str | None, BeforeValidator(_rest_uid)] = Field(default=None, alias="rest-uid")
     """rest-uid of the run; None if it is missing, as without the runtime service, or invalid."""

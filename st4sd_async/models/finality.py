@@ -47,7 +47,7 @@ def _count_final(pair: Pair) -> int:
 
 
 def is_final(pair: Pair) -> bool:
-    """Return whether both fields are final, so that this one reply proves that the run is over."""
+    """Return whether both fields are final, so that this one response proves that the run is over."""
     return _count_final(pair) == 2
 
 

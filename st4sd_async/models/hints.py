@@ -70,11 +70,23 @@ WAITING = frozenset(
     }
 )
 """Reasons that may pass without any action while the run is not over."""
+FAILED = frozenset(
+    {
+        Reason.SETUP_FAILED,
+        Reason.PACKAGE_NOT_FETCHED,
+        Reason.INPUTS_NOT_FETCHED,
+        Reason.ORCHESTRATOR_KILLED,
+        Reason.ORCHESTRATOR_FAILED,
+        Reason.COMPONENT_FAILED,
+        Reason.STOPPED,
+    }
+)
+"""Reasons of runs that failed or were stopped, even if they are not over yet."""
 STUCK = frozenset({Reason.UNSCHEDULABLE, Reason.SUSPENDED})
 """Waiting reasons that an administrator may have to resolve."""
 
 _ADVICE = {
-    Reason.PENDING: "no status yet, as in the first seconds of a run; if this persists, ask your administrator",
+    Reason.PENDING: "no status yet, as in the first seconds of a run",
     Reason.INITIALISING: "the orchestrator is setting it up; no component runs yet",
     Reason.UNSCHEDULED: "waits for resources",
     Reason.UNSCHEDULABLE: "an image cannot be pulled; the cluster keeps trying, ask your administrator to repair it",
@@ -82,10 +94,10 @@ _ADVICE = {
     Reason.SUSPENDED: "its components are suspended; if this persists, ask your administrator",
     Reason.SETUP_FAILED: "no component ran; correct the start payload or the package and start again",
     Reason.PACKAGE_NOT_FETCHED: "check the URL of the package, its branch or commit, and the access to it",
-    Reason.INPUTS_NOT_FETCHED: "check the S3 bucket, the names of the files, and the access to them",
+    Reason.INPUTS_NOT_FETCHED: "check the S3 bucket or dataset, the names of the files, and the access to them",
     Reason.ORCHESTRATOR_KILLED: "its container ended too early; start again, or ask your administrator",
     Reason.ORCHESTRATOR_FAILED: "it had an internal error; show this to your administrator",
-    Reason.COMPONENT_FAILED: "see `await run.stdout()` or `st4sd-async logs RUN --component NAME`",
+    Reason.COMPONENT_FAILED: "see `await run.failure()`",
     Reason.STOPPED: "it was stopped before it ended",
     Reason.NO_EXIT_STATUS: "the run has ended; if this persists, check its outputs",
     Reason.DELETED: "the service has no such run: it was deleted, or its rest-uid is mistyped",
@@ -170,6 +182,9 @@ class Hint(NamedTuple):
 def with_hint(card: Card, hint: Hint, tone: Tone) -> Card:
     """Return a card with a hint as its alert; the service's text is added if it says more than the hint."""
     reason, text = hint.reason.replace("_", " "), (hint.text or "").strip()
+    if hint.reason is Reason.PENDING:
+        # The service's text says to ask an administrator, even in the first second of a run.
+        return replace(card, alert=reason, advice=hint.advice, tone=tone)
     return replace(
         card,
         alert=f"{reason}: {hint.gist}" if hint.gist else reason,

@@ -9,12 +9,12 @@ from pydantic import BeforeValidator, Field
 from ._base import Reply
 
 
-def _texts(value: Any) -> list[str]:
-    """Return the items of a list as texts: ids may be numbers. The registry has null for what only a run knows."""
+def _as_strings(value: Any) -> list[str]:
+    """Return the items of a list as strings: ids may be numbers. The registry has null for what only a run knows."""
     return [str(item) for item in value] if isinstance(value, list) else []
 
 
-_Texts = Annotated[list[str], BeforeValidator(_texts)]
+_Strings = Annotated[list[str], BeforeValidator(_as_strings)]
 
 
 class InputSpec(Reply):
@@ -52,15 +52,15 @@ def _key_output(source: Any) -> Any:
     return source.get("keyOutput") if isinstance(source, dict) else None
 
 
-def _objects(value: Any) -> list[Any]:
-    """Return the objects in a list."""
+def _object_items(value: Any) -> list[Any]:
+    """Return the items of a list that are objects."""
     return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
 def _files(value: Any) -> dict[str, list[str]]:
-    """Return the lists in an object, as lists of texts."""
+    """Return the values of an object that are lists, as lists of strings."""
     items = value.items() if isinstance(value, dict) else ()
-    return {name: _texts(paths) for name, paths in items if isinstance(paths, list)}
+    return {name: _as_strings(paths) for name, paths in items if isinstance(paths, list)}
 
 
 class Interface(Reply):
@@ -77,15 +77,17 @@ class Interface(Reply):
     """What the experiment does."""
     input_spec: InputSpec = Field(default_factory=InputSpec, alias="inputSpec")
     """Where the ids of its inputs come from."""
-    properties: Annotated[list[PropertySpec], BeforeValidator(_objects)] = Field(default=[], alias="propertiesSpec")
+    properties: Annotated[list[PropertySpec], BeforeValidator(_object_items)] = Field(
+        default=[], alias="propertiesSpec"
+    )
     """Properties that it measures."""
-    input_ids: _Texts = Field(default=[], alias="inputs")
+    input_ids: _Strings = Field(default=[], alias="inputs")
     """Ids of the inputs of a run, in the order of its input file; [] until the run has read them."""
     additional_input_data: Annotated[dict[str, list[str]], BeforeValidator(_files)] = Field(
         default={}, alias="additionalInputData"
     )
     """Input id -> paths of its own files, of a run whose inputs have such files."""
-    output_files: _Texts = Field(default=[], alias="outputFiles")
+    output_files: _Strings = Field(default=[], alias="outputFiles")
     """Files that the orchestrator wrote from it, such as ``output/properties.csv``: paths inside the instance."""
 
     @property

@@ -5,8 +5,6 @@ from __future__ import annotations
 import io
 import os
 import re
-import tempfile
-import uuid
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field, field_validator
 
 from .._render.displayable import Displayable
+from .._util.durable import write_whole
 from .._util.field_docs import document_fields
 from .._util.file_names import safe_name
 from ._base import Reply
@@ -24,6 +23,9 @@ if TYPE_CHECKING:
 
     from .._errors import St4sdError
     from .._render.cards import Card
+
+MAX_CARD_ROWS, MAX_CARD_LINES, MAX_CARD_BYTES = 20, 10, 4000
+"""Key-outputs, and lines and bytes of a text, in a notebook."""
 
 _VERSION = re.compile(r"[0-9]{1,18}")
 
@@ -65,7 +67,7 @@ class KeyOutput(Displayable, Reply):
     @field_validator("created", mode="before")
     @classmethod
     def _moment(cls, value: Any) -> Any:
-        return _moment(str(value)) if isinstance(value, str | int | float) and value else None
+        return _moment(str(value)) if isinstance(value, str | int | float | datetime) and value else None
 
     def _card(self) -> Card:
         from .._render.cards import Badge, Card, Tone, facts_of
@@ -96,12 +98,38 @@ def _moment(text: str) -> datetime | None:
             return datetime.strptime(text, form).replace(tzinfo=UTC)
         except ValueError:
             continue
-    return None
+    try:
+        moment = datetime.fromisoformat(text)  # as in the JSON of our own models
+    except ValueError:
+        return None
+    return moment if moment.tzinfo else None
+
+
+class KeyOutputs(dict[str, KeyOutput], Displayable):
+    """The key-outputs of a run, by name. A notebook shows them as a table."""
+
+    def _card(self) -> Card:
+        from .._render.cards import Badge, Card, CardTable, Tone, counted, omitted
+
+        badges: dict[bool | None, Badge | str] = {
+            True: Badge("final", Tone.GOOD),
+            False: Badge("may change", Tone.WAITING),
+            None: "",
+        }
+        rows = tuple(
+            (name, badges[one.final], one.filename or "", str(one.version or ""), one.description or "")
+            for name, one in list(self.items())[:MAX_CARD_ROWS]
+        )
+        if not rows:
+            return Card("no key-outputs", notes=("none yet, or the experiment declares none",))
+        more = omitted(len(self) - len(rows), "key-output")
+        table = CardTable(("name", "state", "file", "version", "description"), rows, more)
+        return Card(counted(len(self), "key-output"), table=table)
 
 
 @document_fields
 @dataclass(frozen=True)
-class Output:
+class Output(Displayable):
     """
     The content of a key-output: that of a file, or a zip archive of a folder.
 
@@ -148,6 +176,22 @@ class Output:
         except ImportError:
             raise ImportError('Output.dataframe() needs pandas: pip install "st4sd_async[pandas]"') from None
 
+    def _card(self) -> Card:
+        from .._render.cards import Card, facts_of, format_size
+
+        facts = {"file": self.filename, "size": format_size(len(self.content)), "type": self.media_type}
+        beginning = self._beginning()
+        logs = (("beginning of the content", beginning),) if beginning else ()
+        note = "unpack() extracts the folder" if self.is_folder else ""
+        return Card(self.name, kind="output", facts=facts_of(facts), logs=logs, notes=(note,) if note else ())
+
+    def _beginning(self) -> str:
+        """Return the first lines if the content is text, otherwise ""."""
+        if self.is_folder or b"\0" in self.content[:MAX_CARD_BYTES]:
+            return ""
+        text = self.content[:MAX_CARD_BYTES].decode("utf-8", "replace")
+        return "\n".join(text.splitlines()[:MAX_CARD_LINES])
+
     def _check_file(self) -> None:
         if self.is_folder:
             raise ValueError(
@@ -164,12 +208,7 @@ class Output:
         folder = Path(directory)
         folder.mkdir(parents=True, exist_ok=True)
         target = folder / safe_name(self.filename, otherwise=self.name)
-        part = folder / f".{uuid.uuid4().hex}.part"
-        try:
-            part.write_bytes(self.content)
-            part.replace(target)
-        finally:
-            part.unlink(missing_ok=True)
+        write_whole(target, self.content)
         return target
 
     def unpack(self, directory: str | os.PathLike[str]) -> list[Path]:
@@ -185,6 +224,8 @@ class Output:
             DownloadError: The archive is incomplete or damaged, or an entry of the directory cannot be replaced.
             ValueError: The key-output is a file; use `save`.
         """
+        import tempfile
+
         from .._results.target import extract  # not imported with the package: most programs unpack nothing
 
         if not self.is_folder:

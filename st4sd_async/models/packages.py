@@ -16,6 +16,9 @@ from .interface import Interface
 if TYPE_CHECKING:
     from .._render.cards import Card
 
+MAX_CARD_ROWS = 20
+"""Experiments of a list in a notebook."""
+
 
 class Named(Reply):
     """A part of a package that has a name."""
@@ -39,7 +42,7 @@ class GitLocation(Reply):
     url: str | None = Field(default=None, repr=False)
     """URL of the repository; not in the `repr`, because it may contain a token."""
     branch: str | None = None
-    """Branch; None if a tag or a commit is given."""
+    """Branch, of which each run gets the newest commit, not the pushed one; None if a tag or a commit is given."""
     tag: str | None = None
     """Tag; None if a branch or a commit is given."""
     commit: str | None = None
@@ -261,7 +264,7 @@ def _variable_text(variable: Variable) -> str:
 
 
 @document_fields
-class ExperimentList(list[Experiment]):
+class ExperimentList(list[Experiment], Displayable):
     """The experiments of a registry, with the problems that it reports."""
 
     def __init__(self, entries: list[Experiment], problems: list[Any], raw: dict[str, Any]) -> None:
@@ -270,6 +273,18 @@ class ExperimentList(list[Experiment]):
         """Problems of entries as the service reports them, and entries that could not be read."""
         self.raw = raw
         """JSON object as the service sent it."""
+
+    def _card(self) -> Card:
+        from .._render.cards import Card, CardTable, counted, joined, omitted
+
+        ordered = sorted(self, key=lambda one: (not one.tags, str(one.name)))
+        rows = tuple(
+            (str(one), joined(one.tags), one.metadata.package.description or "") for one in ordered[:MAX_CARD_ROWS]
+        )
+        more = omitted(len(self) - len(rows), "experiment")
+        table = CardTable(("identifier", "tags", "description"), rows, more) if rows else None
+        notes = (f"problems has {len(self.problems)} entries",) if self.problems else ()
+        return Card(counted(len(self), "experiment"), table=table, notes=notes)
 
 
 class StartSkeleton(Reply):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, SecretStr
 
@@ -26,7 +26,7 @@ def is_scalar(value: Any) -> bool:
 def _scalar(value: Any) -> Any:
     scalar = _unboxed(value)
     if not is_scalar(scalar):
-        raise ValueError(f"must be text, a number or a boolean, not {type(value).__name__}")
+        raise ValueError(f"must be a string, a number or a boolean, not {type(value).__name__}")
     return scalar
 
 
@@ -58,7 +58,7 @@ class FileContent(Payload):
     Without ``content``, the file comes from the payload's ``s3`` bucket or dataset, or from a volume.
     """
 
-    model_config = ConfigDict(arbitrary_types_allowed=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(arbitrary_types_allowed=True)
 
     filename: str | None = None
     """Name of the file; with S3, a dataset or a volume, its path there (``path:name`` renames it)."""
@@ -170,7 +170,7 @@ class Volume(Payload):
     applicationDependency: str | None = None
     """Application dependency that the volume provides."""
     subPath: str | None = None
-    """Path inside the volume."""
+    """Path inside the volume; only for a claim or a dataset."""
     readOnly: bool | None = None
     """Whether the volume is mounted read-only; None means True."""
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import io
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import inf, nan
+from datetime import datetime
+from math import inf, isfinite, nan
 from typing import TYPE_CHECKING, Any, Self, TypeGuard
 
 from .._render.displayable import Displayable
+from .._util.did_you_mean import did_you_mean
 from .._util.field_docs import document_fields
 from .._util.printable import one_line, shorten
+from .._util.spreadsheets import escape_formula
 
 if TYPE_CHECKING:
     import pandas
@@ -56,7 +61,7 @@ class Properties(Displayable):
     Column names are lower-case, as the orchestrator writes them. The column ``input-id`` has the measured input of the
     run, in the naming scheme of its `Interface`, such as ``CCO``. Rows are in the order of the orchestrator, which
     sorts by ``input-id``; an input that was given twice has two rows. Values that were not measured are NaN. A table
-    of several runs begins with the column ``rest-uid``.
+    of several runs begins with the column ``rest-uid``, that of `Batch.table` with the columns of the launches.
     """
 
     columns: tuple[str, ...]
@@ -121,7 +126,7 @@ class Properties(Displayable):
         """
         known = name if name in self.columns else name.lower()
         if known not in self.columns:
-            raise KeyError(f"no column {name!r} among {list(self.columns)}")
+            raise KeyError(f"no column {name!r} among {list(self.columns)}{did_you_mean(name, self.columns)}")
         index = self.columns.index(known)
         return [row[index] for row in self.rows]
 
@@ -138,8 +143,41 @@ class Properties(Displayable):
             raise ImportError('Properties.dataframe() needs pandas: pip install "st4sd_async[pandas]"') from None
         return pandas.DataFrame({name: self.column(name) for name in self.columns})
 
+    def to_csv(self, *, formulas: bool = False) -> str:
+        """
+        Return the table as CSV with a header. Missing values, and numbers that are NaN, are empty cells.
+
+            Path("energies.csv").write_text(table.to_csv(), "utf-8")
+
+        Args:
+            formulas: Write ``=1+1`` as it is. By default it becomes ``'=1+1``, so that no spreadsheet computes it.
+        """
+        import csv  # lazily: only this method needs it
+
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        for row in (self.columns, *self.rows):
+            cells = ["" if value is None or value != value else str(value) for value in row]
+            writer.writerow(cells if formulas else map(escape_formula, cells))
+        return text.getvalue()
+
+    def to_json_lines(self) -> str:
+        """
+        Return the table as JSON lines: an object for each row, which pandas and databases read.
+
+        Missing values, NaN and infinity are null. Times are in ISO 8601.
+        """
+        lines = (
+            json.dumps({name: _json_value(value) for name, value in row.items()}, ensure_ascii=False, allow_nan=False)
+            for row in self
+        )
+        return "".join(f"{line}\n" for line in lines)
+
     def __str__(self) -> str:
-        cells = [[one_line(str(value)) for value in row] for row in (self.columns, *self.rows[:MAX_TEXT_ROWS])]
+        cells = [
+            [one_line("" if value is None else str(value)) for value in row]
+            for row in (self.columns, *self.rows[:MAX_TEXT_ROWS])
+        ]
         widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
         lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in cells]
         more = [f"... and {len(self) - MAX_TEXT_ROWS} more rows"] if len(self) > MAX_TEXT_ROWS else []
@@ -162,7 +200,7 @@ class Properties(Displayable):
         problems = [f"{run}: {shorten(str(error), MAX_PROBLEM_LENGTH)}" for run, error in self.problems.items()]
         left = omitted(len(problems) - MAX_CARD_PROBLEMS, "run")
         return Card(
-            counted(len(self), "measurement"),
+            counted(len(self), "row"),
             kind="properties",
             alert=f"no properties of {counted(len(problems), 'run')}" if problems else "",
             advice="; ".join([*problems[:MAX_CARD_PROBLEMS], *([left] if left else [])]),
@@ -171,7 +209,15 @@ class Properties(Displayable):
         )
 
 
+def _json_value(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    return None if isinstance(value, float) and not isfinite(value) else value
+
+
 def _cell(value: Any) -> str:
+    if value is None:
+        return ""
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 

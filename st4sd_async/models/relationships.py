@@ -67,12 +67,12 @@ class Links(Reply):
 
 
 class Graph(Reply):
-    """A graph: some or all components of an experiment."""
+    """A graph: some components of an experiment."""
 
     identifier: str | None = None
     """Experiment, as ``name:tag`` or ``name@digest``."""
     components: Strings = []
-    """References of the components, such as ``stage0.SetUp``; [] means all components."""
+    """References of the components, such as ``stage0.SetUp``; [] means no component."""
     package: BasePackage | None = None
     """Base package of the experiment; the service looks it up when the relationship is pushed."""
 
@@ -146,6 +146,8 @@ class InheritedVariable(Reply):
     """Value on each platform."""
     preset: Any = None
     """Value that the parameterisation fixes; None if it fixes none."""
+    option: Any = Field(default=None, alias="executionOptions")
+    """Default of the option that a start may set; None if there is none."""
 
 
 class Inheritance(Reply):
@@ -157,6 +159,8 @@ class Inheritance(Reply):
 
     variables: Annotated[dict[str, InheritedVariable], NullAsDict] = {}
     """Name -> where its values come from; only variables that one package gets from another."""
+    message: str | None = None
+    """What a preview says if the service could not determine this; None if it could."""
 
 
 class Synthesis(Reply):
@@ -234,12 +238,12 @@ class LinksPayload(Payload):
 
 
 class GraphPayload(Payload):
-    """A graph: some or all components of an experiment."""
+    """A graph: some components of an experiment."""
 
     identifier: str
     """Experiment, as ``name`` (for ``name:latest``), ``name:tag`` or ``name@digest``."""
     components: list[str] | None = None
-    """References of the components, each once."""
+    """References of the components, each once; None means no component."""
     package: Mapping[str, Any] | None = None
     """Base package of the experiment. None means that the service looks it up; the experiment must have exactly one."""
 

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from math import inf
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
+from .._render.displayable import Displayable
 from .._util.field_docs import document_fields
 from .._util.printable import printable
 from ._base import Reply
-from .datastore import ComponentState, _Time
+from .datastore import ComponentState, _Time, component_badge
 
 if TYPE_CHECKING:
     import pandas
+
+    from .._render.cards import Card
 
 EMPTY_CELLS = frozenset({"", "None", "N/A"})
 """Texts of a cell that has no value."""
@@ -35,6 +39,9 @@ OVERVIEW = (
     "numberTaskLaunches",
 )
 """Columns that the service's own tools show; the last three are for repeating components."""
+CARD_COLUMNS = ("component", "state", "backend", "took", "why it ended")
+MAX_CARD_ROWS = 20
+"""Rows in a notebook."""
 FREE_TEXT = "schedulerId"
 """Column whose text does not come from the orchestrator, so that it may contain separators."""
 MAX_DURATION = timedelta(days=100_000)
@@ -55,26 +62,36 @@ def _word(cell: Any) -> Any:
 
 
 def _flag(cell: Any) -> bool | None:
-    return cell == "True" if cell in ("True", "False") else None
+    return str(cell) == "True" if str(cell) in ("True", "False") else None
 
 
 def _number(cell: Any) -> int | None:
     return int(cell) if _NUMBER.fullmatch(str(cell)) else None
 
 
-def _duration(cell: Any) -> timedelta | None:
-    """Return a duration that is written as ``1 day, 0:00:03.5`` or as a number of seconds; None if it is neither."""
+def _duration(cell: Any) -> Any:
+    """
+    Return a duration that is written as ``1 day, 0:00:03.5`` or as a number of seconds; None if it is neither.
+
+    The form in the JSON of a model, ``P1DT3.5S``, is left to pydantic.
+    """
+    if isinstance(cell, timedelta) or (isinstance(cell, str) and cell.startswith(("P", "-P"))):
+        return cell
     parts = _DURATION.fullmatch(str(cell))
     try:
         days, hours, minutes, seconds = parts.groups("0") if parts else (0, 0, 0, cell)
-        span = timedelta(int(days), float(seconds), hours=int(hours), minutes=int(minutes))
+        return timedelta(int(days), float(seconds), hours=int(hours), minutes=int(minutes))
     except (TypeError, ValueError, OverflowError):
         return None
-    return span if abs(span) < MAX_DURATION else None
+
+
+def _bounded(span: timedelta | None) -> timedelta | None:
+    return span if span is not None and abs(span) < MAX_DURATION else None
 
 
 def _names(cell: Any) -> list[str]:
-    return [name for name in (part.strip() for part in str(cell).split(",")) if name not in EMPTY_CELLS]
+    parts = cell if isinstance(cell, list) else str(cell).split(",")
+    return [name for name in (str(part).strip() for part in parts) if name not in EMPTY_CELLS]
 
 
 Cells = dict[str, str]
@@ -83,7 +100,7 @@ _Word = Annotated[str | None, BeforeValidator(_word)]
 _State = Annotated[ComponentState | None, BeforeValidator(_word)]
 _Flag = Annotated[bool | None, BeforeValidator(_flag)]
 _Number = Annotated[int | None, BeforeValidator(_number)]
-_Duration = Annotated[timedelta | None, BeforeValidator(_duration)]
+_Duration = Annotated[timedelta | None, AfterValidator(_bounded), BeforeValidator(_duration)]
 
 
 class ComponentReport(Reply):
@@ -157,7 +174,7 @@ class ComponentReport(Reply):
 
 @document_fields
 @dataclass(frozen=True)
-class StatusReport:
+class StatusReport(Displayable):
     """
     The status of each component of a run; the orchestrator updates it every few seconds and at the end.
 
@@ -235,6 +252,33 @@ class StatusReport:
 
     def __str__(self) -> str:
         return self.table()
+
+    def _card(self) -> Card:
+        from .._render.cards import Card, CardTable, counted, omitted
+
+        rows = sorted(self.rows, key=lambda row: row.state is not ComponentState.FAILED)
+        counts = Counter(component_badge(row.state) for row in rows)
+        cells = tuple(
+            (
+                row.reference,
+                component_badge(row.state),
+                row.backend or "",
+                _text_of(row.task_run_time),
+                _why(row),
+            )
+            for row in rows[:MAX_CARD_ROWS]
+        )
+        table = CardTable(CARD_COLUMNS, cells, omitted(len(rows) - MAX_CARD_ROWS, "component")) if cells else None
+        parts = tuple((count, badge) for badge, count in counts.most_common())
+        return Card(counted(len(rows), "component"), kind="status report", parts=parts, table=table)
+
+
+def _why(row: ComponentReport) -> str:
+    return row.task_exit_reason or row.engine_exit_reason or ""
+
+
+def _text_of(duration: timedelta | None) -> str:
+    return "" if duration is None else str(timedelta(seconds=round(duration.total_seconds())))
 
 
 def _stages(content: bytes | str) -> dict[str, Any]:

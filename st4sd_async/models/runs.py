@@ -4,12 +4,24 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, TypeVar
 
-from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, PrivateAttr, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    BeforeValidator,
+    Field,
+    PrivateAttr,
+    computed_field,
+    field_serializer,
+    field_validator,
+    model_validator,
+)
 
 from .._render.displayable import Displayable
 from .._util.printable import MAX_REPR_LENGTH, shorten
+from .._util.redact import mask_environment
 from ._base import JsonObject, NullAsDict, Reply, Strings, Word
 from .finality import FINAL_EXITS, is_final
 from .hints import STUCK, WAITING, Hint, Reason, explain, with_hint, with_lines
@@ -21,6 +33,10 @@ if TYPE_CHECKING:
 
 _INSTEAD_OF_STATUS = ("warning", "message")
 """Keys of the text that the service sends instead of a status."""
+_LARGE = "meta"
+"""Key of the field that is most of a status, and that rarely changes."""
+NO_STATUS = "no status yet"
+"""State of an instance that has no status."""
 MAX_ERROR_LENGTH = 120
 """Characters of an error's text in the one line of a status."""
 
@@ -130,6 +146,10 @@ class ExitStatus(Word):
     """It never ran, or its orchestrator was killed."""
 
 
+STATES = (NO_STATUS, *(state.casefold() for state in ExperimentState if state), "succeeded", "stopped", "deleted")
+"""The words of `Status.state`."""
+
+
 class StageState(Word):
     """State of the active stage with the lowest index."""
 
@@ -188,16 +208,23 @@ class Status(Displayable, Reply):
     """
     Status of an instance at one moment.
 
-    While the service has no status yet, every field is None and `is_pending` is True. A single reply proves that the
+    While the service has no status yet, every field is None and `is_pending` is True. A single response proves that the
     run is over only if both ``experiment_state`` and ``exit_status`` are final. `Client.watch` and `Client.wait` also
     decide by time; the last status that they return has `is_final` True.
+
+    Its JSON also has `rest_uid`, `state`, `is_final`, `is_success`, `is_deleted` and `hint`, an object with ``reason``,
+    ``advice`` and ``text``. An application can therefore send it on. A status that is read from it is equal.
 
     Source: ``GET instances/{id}/status`` of the runtime service.
     """
 
     # If one of these were missing, the run would seem to be pending or about to end. So it must be readable.
     _vital: ClassVar[frozenset[str]] = frozenset({"experiment-state", "exit-status"})
+    _computed: ClassVar[frozenset[str]] = frozenset({"state", "is_final", "is_success", "is_deleted", "hint"})
+    _added: ClassVar[frozenset[str]] = frozenset({"rest_uid"})
 
+    rest_uid: str | None = None
+    """rest-uid of the run. None if the status was made without a run."""
     experiment_state: ExperimentState | None = Field(default=None, alias="experiment-state")
     """State of the instance; None if the service has no status yet."""
     exit_status: ExitStatus | None = Field(default=None, alias="exit-status")
@@ -213,7 +240,12 @@ class Status(Displayable, Reply):
     stage_progress: float | None = Field(default=None, alias="stage-progress")
     """Progress of the active stage, 0 to 1."""
     error_description: str | None = Field(default=None, alias="error-description")
-    """Why the run failed or what it waits for, with real line breaks; the text may change between polls."""
+    """
+    Why the run failed or what it waits for, with real line breaks. The text may change between polls.
+
+    After a failed set-up it may have the whole environment. Secrets in it are masked: those of payloads that this
+    process sent, and values whose names look like those of secrets.
+    """
     meta: Meta | None = None
     """Settings of the orchestrator; None until it has written its first status."""
 
@@ -230,6 +262,12 @@ class Status(Displayable, Reply):
     def _blank(cls, value: Any) -> Any:
         return None if value == "" else value
 
+    @classmethod
+    def _masked(cls, value: Any) -> Any:
+        text = value.get("error-description") if isinstance(value, Mapping) else None
+        masked = mask_environment(text) if isinstance(text, str) and text else text
+        return value if masked == text else {**value, "error-description": masked}
+
     @field_validator("error_description")
     @classmethod
     def _with_lines(cls, value: str | None) -> str | None:
@@ -238,30 +276,79 @@ class Status(Displayable, Reply):
     @classmethod
     def pending(cls, raw: Mapping[str, Any] | None = None) -> Self:
         """Return the status of an instance that has none yet; ``raw`` is what the service sent instead."""
-        status = cls()
+        texts = {name: raw[name] for name in _INSTEAD_OF_STATUS if isinstance(raw.get(name), str)} if raw else {}
+        status = cls.model_validate(texts) if texts else cls()
         status._raw = dict(raw or {})
         return status
+
+    def _restore(self, value: Mapping[str, Any]) -> None:
+        self._over = value.get("is_final") is True and not is_final(self.pair)
+        self._deleted = value.get("is_deleted") is True
+        super()._restore(value)
 
     def concluded(self, *, deleted: bool = False) -> Self:
         """Return a copy of this status that marks the run as over, and as deleted if ``deleted``."""
         status = self.model_copy()
-        status._over, status._deleted = True, deleted
+        status._over, status._deleted = not is_final(self.pair), deleted
         return status
 
     def says_like(self, other: Status) -> bool:
         """Return whether both have the same content; null and missing are the same, since lists have null."""
-        return self is other or _content(self.raw) == _content(other.raw)
+        if self is other:
+            return True
+        one, two = self.raw, other.raw
+        return not _differs(one, two) and _content(one) == _content(two)
+
+    @computed_field  # type: ignore[prop-decorator]  # mypy knows no decorator above that of a property
+    @property
+    def state(self) -> str:
+        """
+        State of the run in one word. All displays and commands use these words.
+
+        | word | meaning |
+        |---|---|
+        | ``no status yet`` | The service knows the run and has no status of it. |
+        | ``unscheduled`` | The run waits for a slot in the cluster. |
+        | ``unschedulable`` | The run waits until an image can be pulled. |
+        | ``initialising`` | The orchestrator sets the run up. |
+        | ``running`` | Components run. |
+        | ``waiting_on_resource`` | A component waits for resources. |
+        | ``suspended`` | The components are suspended. |
+        | ``component_shutdown`` | Components are being stopped. |
+        | ``finished`` | The run is about to end. It is not known yet how. |
+        | ``succeeded`` | The run has ended with success. |
+        | ``failed`` | The set-up, a component or the orchestrator failed. |
+        | ``stopped`` | A user stopped the run. |
+        | ``deleted`` | The run was deleted, or never existed. |
+
+        A word that this client does not know is shown unchanged. `Item.state` has the same words for the ends of
+        runs, and words of its own for launches.
+        """
+        return "deleted" if self.is_deleted else self._last_state
+
+    @property
+    def _last_state(self) -> str:
+        """The state, or the last one if the run was deleted."""
+        exit_status = (self.exit_status or "").casefold()
+        if self._over and not self.is_deleted and exit_status not in FINAL_EXITS:
+            return "failed"
+        if exit_status in FINAL_EXITS and (self.is_final or exit_status != "success"):
+            return "succeeded" if exit_status == "success" else exit_status
+        state = self.experiment_state or ExperimentState.EMPTY
+        return str(state.casefold() if state.is_known else state) or NO_STATUS
 
     @property
     def pair(self) -> tuple[str | None, str | None]:
         """``(experiment_state, exit_status)``, which decide whether the run is over."""
         return self.experiment_state, self.exit_status
 
+    @computed_field  # type: ignore[prop-decorator]
     @property
     def is_final(self) -> bool:
         """Whether the run is over."""
         return self._over or is_final(self.pair)
 
+    @computed_field  # type: ignore[prop-decorator]
     @property
     def is_success(self) -> bool:
         """Whether the run is over and its exit-status is Success."""
@@ -272,11 +359,14 @@ class Status(Displayable, Reply):
         """Whether the service has no status of the instance yet."""
         return self.experiment_state is None
 
+    @computed_field  # type: ignore[prop-decorator]
     @property
     def is_deleted(self) -> bool:
         """Whether the instance was deleted or is unknown to the service; then this is its last known status."""
         return self._deleted
 
+    # Without the type, pydantic would read the docstrings of `Hint`, and so the source of its module.
+    @computed_field(return_type=dict[str, str | None] | None)  # type: ignore[prop-decorator]
     @property
     def hint(self) -> Hint | None:
         """Why the run does not run and what to do about it; None while it runs normally, and after Success."""
@@ -285,25 +375,42 @@ class Status(Displayable, Reply):
             return Hint(Reason.DELETED, text)
         return explain(self.experiment_state, self.exit_status, self.stage_state, text)
 
+    @field_serializer("hint")
+    def _hint_as_object(self, hint: Hint | None) -> dict[str, str | None] | None:
+        return None if hint is None else {"reason": hint.reason.value, "advice": hint.advice, "text": hint.text}
+
     @property
     def _text_instead_of_status(self) -> str | None:
         texts = (self.raw.get(key) for key in _INSTEAD_OF_STATUS) if self.is_pending else ()
         return next((text for text in texts if isinstance(text, str)), None)
 
     def __str__(self) -> str:
-        state = str(self.experiment_state or "") or "no status yet"
-        is_running = self.experiment_state == ExperimentState.RUNNING and self.exit_status == ExitStatus.NOT_AVAILABLE
-        word = self.current_stage if is_running and self.current_stage else self.exit_status
-        then = f", {word}" if word else ""
+        state = self._last_state
+        then = f", {self.current_stage}" if state == ExperimentState.RUNNING and self.current_stage else ""
         text = (self.hint.gist if self.hint else self.error_description) if self.error_description else None
         reason = f": {shorten(text, MAX_ERROR_LENGTH)}" if text else ""
         return shorten(f"{'deleted, last seen ' if self.is_deleted else ''}{state}{then}{reason}")
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({shorten(str(self), MAX_REPR_LENGTH - 10)!r})"
+        return _repr(self, f", rest_uid={self.rest_uid!r}" if self.rest_uid else "")
 
     def _card(self) -> Card:
         return status_card(self)
+
+
+def _repr(status: Status, more: str = "") -> str:
+    return f"{type(status).__name__}({shorten(str(status), MAX_REPR_LENGTH - 10 - len(more))!r}{more})"
+
+
+S = TypeVar("S", bound=Status)
+
+
+def of_run(status: S, rest_uid: str | None) -> S:
+    """Set the rest-uid of a status, and return the status."""
+    if rest_uid is not None:
+        status.__dict__["rest_uid"] = rest_uid
+        status.__pydantic_fields_set__.add("rest_uid")
+    return status
 
 
 def status_card(status: Status, rest_uid: str = "") -> Card:
@@ -326,6 +433,13 @@ def status_card(status: Status, rest_uid: str = "") -> Card:
     return card if hint is None else with_hint(card, hint, summary.badge.tone)
 
 
+def statuses_card(statuses: Mapping[str, Status], noun: str = "run") -> Card:
+    """Return the card of several runs: how many are in each state, and a table of them by name."""
+    from .._render.cards import summaries_card
+
+    return summaries_card(noun, {name: status_summary(status) for name, status in statuses.items()})
+
+
 def status_summary(status: Status) -> Summary:
     """Return the row of the run in a table of many."""
     from .._render.cards import Badge, Bar, Summary, Tone
@@ -339,25 +453,42 @@ def status_summary(status: Status) -> Summary:
         tone = Tone.BAD
     else:
         tone = Tone.STUCK if hint.reason in STUCK else Tone.WAITING
-    has_ended = (status.exit_status or "").casefold() in FINAL_EXITS and tone is not Tone.BUSY
-    state = (status.exit_status if has_ended else status.experiment_state) or "no status yet"
     share = 1.0 if status.is_success else status.total_progress or 0.0
     # The service reports a progress of 0 for runs that wait or failed: a bar would say nothing.
     if not status.is_deleted and (share > 0 or tone is Tone.BUSY):
         bar = Bar(min(max(0.0, share), 1.0), tone)
     reason = "" if hint is None else hint.gist or (hint.advice if tone is Tone.BAD else "")
-    return Summary(Badge("deleted" if status.is_deleted else str(state), tone), bar, reason)
+    return Summary(Badge(status.state, tone), bar, reason)
 
 
 def _items(value: Any) -> Iterable[tuple[Any, Any]]:
     return value.items() if isinstance(value, dict) else ()
 
 
+def is_same_item(one: Any, other: Any) -> bool:
+    """Return whether two raw statuses are equal. Compares ``meta`` last: it is most of a status, and rarely changes."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        for name, value in one.items():
+            if name != _LARGE and value != other.get(name):
+                return False
+    return bool(one == other)
+
+
+def _differs(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Return whether a small field of the first has another content in the second: a check before the whole one."""
+    for name, value in one.items():
+        if name == _LARGE or value == (then := other.get(name)):
+            continue
+        if name not in _INSTEAD_OF_STATUS and (value or value == 0 or then or then == 0):
+            return True
+    return False
+
+
 def _content(raw: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in raw.items() if (value or value == 0) and name not in _INSTEAD_OF_STATUS}
 
 
-class Instance(Reply):
+class Instance(Displayable, Reply):
     """
     All that the service keeps of one execution of an experiment.
 
@@ -377,7 +508,14 @@ class Instance(Reply):
     """Experiment; None if it was deleted since."""
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.id!r}, {self.status!r})"
+        return f"{type(self).__name__}({self.id!r}, {_repr(self.status)})"
+
+    def _card(self) -> Card:
+        from .._render.cards import facts_of, joined
+
+        card = status_card(self.status, self.id)
+        more = {"experiment": self.experiment, "outputs": joined(self.outputs)}
+        return replace(card, kind="instance", facts=(*facts_of(more), *card.facts))
 
     @property
     def property_table(self) -> dict[str, list[Any]] | None:
@@ -388,7 +526,14 @@ class Instance(Reply):
     @field_validator("status", mode="before")
     @classmethod
     def _no_status(cls, value: Any) -> Any:
+        if isinstance(value, Status):
+            return value.model_copy()  # the caller's own has no rest-uid
         return {} if value is None else value
+
+    @model_validator(mode="after")
+    def _name_run(self) -> Self:
+        of_run(self.status, self.id)
+        return self
 
     @model_validator(mode="before")
     @classmethod
@@ -396,3 +541,10 @@ class Instance(Reply):
         if isinstance(value, dict) and value.get("experiment") == {}:
             return {**value, "experiment": None}
         return value
+
+
+class Instances(list[Instance], Displayable):
+    """The instances of a deployment. A notebook shows them as a table."""
+
+    def _card(self) -> Card:
+        return statuses_card({instance.id: instance.status for instance in self}, "instance")

@@ -22,9 +22,8 @@ from st4sd_async import (
     UserMetadata,
 )
 from st4sd_async.local import Html, LocalServer, Reply
-from tests.results.demo_runs import INPUTS, ServersClock, upsert
-from tests.results.demo_runs import clock as clock
-from tests.results.demo_runs import server as server
+from tests.conftest import ServersClock
+from tests.results.demo_runs import INPUTS, upsert
 
 pytestmark = pytest.mark.anyio
 

@@ -14,13 +14,17 @@ import pytest
 
 from st4sd_async import Client, Config, ConfigError, Download, DownloadFailed, NotFound, ServerError, Unauthorized
 from st4sd_async.local import Delay, Html, LocalServer, Reply
+from tests.conftest import ServersClock
 from tests.faults.raw import Exchange, RawServer, after, reply
-from tests.results.demo_runs import DEMO, GATEWAY, JSON, REGISTRY, ServersClock, finished, upsert, uri, whole
-from tests.results.demo_runs import client as client
-from tests.results.demo_runs import clock as clock
-from tests.results.demo_runs import server as server
+from tests.results.demo_runs import DEMO, GATEWAY, JSON, REGISTRY, finished, upsert, uri, whole
 
 pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def client(demo_client: Client) -> Client:
+    """A client whose waits take no time."""
+    return demo_client
 
 
 async def test_gateways_are_resolved_in_one_request(client: Client, server: LocalServer, clock: ServersClock) -> None:

@@ -31,12 +31,12 @@ WRONG: dict[str, tuple[Act, type[Exception], str]] = {
     "a run for its rest-uid": (
         lambda client: client.instances.status(client.run("x")),  # type: ignore[arg-type] # on purpose
         TypeError,
-        r"a rest-uid is a text, not Run: pass run\.id, or use the client's method of that name",
+        r"a rest-uid must be a string, not Run: pass run\.id, or use the client's method of that name",
     ),
     "something else for a rest-uid": (
         lambda client: client.instances.delete(5),  # type: ignore[arg-type] # on purpose
         TypeError,
-        "a rest-uid is a text, not int",
+        "a rest-uid must be a string, not int",
     ),
     "an output": (
         lambda client: client.instances.output("x", "y", f"a/{LONE}"),
@@ -174,12 +174,12 @@ async def test_what_cannot_be_sent_is_refused_here(what: str, server: LocalServe
 
 async def test_parts_of_experiments_may_be_sent_again(server: LocalServer, client: Client) -> None:
     """What came from the service is sent back in the same form: a parameterisation, packages with or without nulls."""
-    demo, _ = await push_both(server, client)
+    reports, _ = await push_both(client)
     await client.relationships.push(relationship())
 
-    with_nulls = await client.experiments.get("demo", with_nulls=True, with_beta=True)
+    with_nulls = await client.experiments.get("reports", with_nulls=True, with_beta=True)
     again = await client.experiments.push(with_nulls)
-    made = await client.relationships.synthesize("cheaper", "new", demo.parameterisation)
+    made = await client.relationships.synthesize("cheaper", "new", reports.parameterisation)
 
-    assert again.digest == demo.digest
+    assert again.digest == reports.digest
     assert made.experiment.name == "new"

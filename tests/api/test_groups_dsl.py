@@ -55,15 +55,16 @@ async def test_an_invalid_dsl_is_an_error_with_locations(change: Any, where: str
 
 
 async def test_a_package_is_made_for_a_dsl(client: Client) -> None:
-    """It has the inputs and variables of the DSL, and no options."""
+    """It has the variables of the DSL, among which are its files, and no options."""
     made = await client.utilities.package_for_dsl(DSL)
 
     registry = made.experiment.metadata.registry
     assert made.experiment.name == "anonymous"
-    assert [one.name for one in registry.inputs] == ["names.csv"]
+    assert registry.inputs == []  # no component refers to the file
     assert registry.platforms == ["default"]
     assert made.experiment.raw["metadata"]["registry"]["executionOptionsDefaults"]["variables"] == [
-        {"name": "greeting", "valueFrom": [{"value": "hello", "platform": "default"}]}
+        {"name": "input.names.csv", "valueFrom": [{"value": "input/names.csv", "platform": "default"}]},
+        {"name": "greeting", "valueFrom": [{"value": "hello", "platform": "default"}]},
     ]
     assert made.experiment.parameterisation.execution_options.variables == []
     assert made.changes == []
@@ -103,11 +104,11 @@ async def test_an_internal_experiment_is_pushed_and_started(server: LocalServer,
     package = {**PACKAGE, "parameterisation": {"executionOptions": {"variables": [{"name": "greeting"}]}}}
 
     experiment = await client.internal_experiments.push(DSL, package)
-    payload = {"inputs": [{"filename": "names.csv", "content": "you\n"}], "variables": {"greeting": "bye"}}
-    run = await client.start(experiment, payload)
+    run = await client.start(experiment, {"variables": {"greeting": "bye"}})
     await server.advance(100)
 
     assert experiment.tags == ["latest"]
+    assert experiment.metadata.package.keywords == ["internal-experiment"]
     assert "s3" in experiment.raw["base"]["packages"][0]["source"]
     assert (await run.wait(timeout=10)).is_success
     assert (await client.experiments.dsl("greeter"))["workflows"][0]["steps"] == {"greet": "echo"}
@@ -134,7 +135,12 @@ async def test_a_graph_is_added_and_found(client: Client) -> None:
     assert "interpreter" not in short["components"][0]["command"]
     assert short["components"][0]["command"]["resolvePath"] is False
     assert listed["components"][0]["command"] == DSL["components"][0]["command"]
-    assert await client.library.get("main", exclude_defaults=True) == listed
+    shortest = await client.library.get("main", exclude_defaults=True)
+    assert shortest["components"] == listed["components"]
+    assert (listed["entrypoint"]["execute"][0]["target"], shortest["entrypoint"]["execute"]) == (
+        "<entry-instance>",
+        [{}],
+    )
     await client.library.delete("main")
     assert await client.library.list() == []
 
@@ -191,14 +197,15 @@ async def test_errors_of_the_library_have_names(server: LocalServer, client: Cli
 
     with pytest.raises(GraphExists, match="delete that one first") as exists:
         await client.library.add(DSL)
+    with pytest.raises(UnknownGraph, match=r"the service has no such object; list the existing ones .*library.list"):
+        await client.library.get("ghost")
+    await client.library.delete("ghost")
+    memory = b'{"graphName": "ghost", "message": "Graph does not exist"}'
+    server.faults.add("GET /library/ghost/", Reply(400, {"Content-Type": "application/json"}, memory))
+    server.faults.add("DELETE /library/ghost/", Reply(404, {"Content-Type": "application/json"}, memory))
     for call in (client.library.get("ghost"), client.library.delete("ghost")):
         with pytest.raises(UnknownGraph, match=r"client.library.list"):
             await call
-    words = "Unable to get Graph under library/ghost/dsl.yaml due to An error occurred (NoSuchKey)"
-    bucket = json.dumps({"problem": words, "message": "Invalid internal experiment payload"}).encode()
-    server.faults.add("GET /library/ghost/", Reply(400, {"Content-Type": "application/json"}, bucket))
-    with pytest.raises(UnknownGraph, match=r"the service does not know it; list the existing ones"):
-        await client.library.get("ghost")
     broken = b'{"problem": "Unable to get Graph: no workflow", "message": "Invalid internal experiment payload"}'
     server.faults.add("GET /library/ghost/", Reply(400, {"Content-Type": "application/json"}, broken))
     with pytest.raises(InvalidGraph):

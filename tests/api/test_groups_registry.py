@@ -6,6 +6,7 @@ import ast
 import json
 
 import pytest
+import yaml
 
 from st4sd_async import (
     BadRequest,
@@ -71,33 +72,33 @@ async def test_a_definition_that_is_no_longer_valid_says_where(server: LocalServ
 
 async def test_a_query_finds_experiments_by_their_base_package(server: LocalServer, client: Client) -> None:
     """By the package, or by the relationship that has it; a query for nothing finds all."""
-    demo, surrogate = await push_both(server, client)
+    reports, _ = await push_both(client)
     slow = await client.push(server.example("fail"))
     await client.relationships.push(relationship())
-    package = demo.raw["base"]["packages"][0]
+    package = reports.raw["base"]["packages"][0]
 
     by_package = await client.experiments.query(package={"source": package["source"]})
     by_version = await client.experiments.query(package=package, match_version=True)
     by_relationship = await client.experiments.query(relationship="cheaper", side="output")
     other_commit = {"git": {**package["source"]["git"], "version": "another"}}
 
-    assert [one.digest for one in by_package] == [demo.digest, surrogate.digest]
-    assert [one.digest for one in by_version] == [demo.digest, surrogate.digest]
-    assert [one.digest for one in by_relationship] == [demo.digest, surrogate.digest]
+    assert [one.digest for one in by_package] == [reports.digest]
+    assert [one.digest for one in by_version] == [reports.digest]
+    assert [one.digest for one in by_relationship] == [reports.digest]
     assert len(await client.experiments.query()) == 3
     assert await client.experiments.query(package={"source": slow.raw["base"]["packages"][0]["source"]}) != by_package
-    assert len(await client.experiments.query(package={"source": other_commit})) == 2
+    assert len(await client.experiments.query(package={"source": other_commit})) == 1
     assert await client.experiments.query(package={"source": other_commit}, match_version=True) == []
 
 
 async def test_a_query_can_include_experiments_of_several_packages(server: LocalServer, client: Client) -> None:
     """They are found only if the package need not be the only one."""
-    demo, _ = await push_both(server, client)
+    reports, _ = await push_both(client)
     await client.relationships.push(relationship())
     await client.relationships.synthesize("cheaper", "both")
-    package = {"source": demo.raw["base"]["packages"][0]["source"]}
+    package = {"source": reports.raw["base"]["packages"][0]["source"]}
 
-    assert len(await client.experiments.query(package=package)) == 2
+    assert len(await client.experiments.query(package=package)) == 1
     assert [one.name for one in await client.experiments.query(package=package, alone=False)][-1] == "both"
 
 
@@ -163,18 +164,19 @@ async def test_the_history_has_all_versions(server: LocalServer, client: Client)
 
 
 async def test_a_definition_comes_as_dsl(server: LocalServer, client: Client) -> None:
-    """It makes sense to the service's own check, and comes as text too."""
+    """It has the real components with their commands, and comes as the text of a YAML file too."""
     await client.push(server.example("demo"))
 
     dsl = await client.experiments.dsl("demo")
     text = await client.experiments.dsl_text("demo")
 
-    await client.utilities.validate_dsl(dsl)
     (workflow,) = dsl["workflows"]
     assert dsl["entrypoint"]["execute"][0]["args"]["input.molecules.csv"] == "input/molecules.csv"
     assert [one["name"] for one in workflow["signature"]["parameters"]][-1] == "scale"
     assert list(workflow["steps"]) == ["stage0.Compute", "stage1.Report"]
-    assert json.loads(text) == dsl
+    assert [one["command"]["executable"] for one in dsl["components"]] == ["python3", "python3"]
+    assert text.startswith("entrypoint:\n  entry-instance: main\n")
+    assert yaml.safe_load(text) == dsl
     for method in (client.experiments.dsl, client.experiments.dsl_text):
         with pytest.raises(UnknownExperiment):
             await method("ghost")
@@ -213,17 +215,19 @@ async def test_a_definition_of_another_type_is_an_error(server: LocalServer, cli
 
 async def test_inheritance_shows_where_values_come_from(server: LocalServer, client: Client) -> None:
     """For an experiment with two base packages; with one it is an error."""
-    await push_both(server, client)
+    await push_both(client)
     await client.relationships.push(relationship())
-    await client.relationships.synthesize("cheaper", "both")
+    options = {"executionOptions": {"variables": [{"name": "scale", "value": "3"}]}}
+    await client.relationships.synthesize("cheaper", "both", options)
 
     inheritance = await client.experiments.inheritance("both")
 
     scale = inheritance.variables["scale"]
-    assert scale.base_package == "demo:latest"
+    assert (scale.preset, scale.option) == (None, "3")
+    assert scale.base_package == "reports:latest"
     assert [(one.value, one.platform) for one in scale.values] == [("1", "default")]
     assert [(one.base_package, one.value) for one in scale.values[0].overrides] == [("surrogate:latest", "7")]
     with pytest.raises(BadRequest, match="single base package"):
-        await client.experiments.inheritance("demo")
+        await client.experiments.inheritance("reports")
     with pytest.raises(UnknownExperiment):
         await client.experiments.inheritance("ghost")

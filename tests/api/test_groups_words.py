@@ -74,10 +74,25 @@ async def test_a_definition_that_does_not_fit_says_where(server: LocalServer, cl
         Problem("metadata.package.name", "Field required"),
     )
     assert error.reason.startswith("2 validation errors for ParameterisedPackage\nnope\n")
-    assert str(error).endswith(
-        "refused with 400: Invalid parameterised package: nope: Extra inputs are not permitted; "
-        "metadata.package.name: Field required"
+    assert str(error).startswith(
+        "Invalid parameterised package: nope: Extra inputs are not permitted; metadata.package.name: Field required ("
     )
+
+
+async def test_the_words_of_git_come_first(server: LocalServer, client: Client) -> None:
+    """The service puts them behind 200 characters of its own; the advice for any repository follows them."""
+    words = "fatal: '/srv/x' does not appear to be a git repository\nfatal: Could not read from remote repository."
+    problem = (
+        "Cannot git-clone with location {'url': 'https://example.com/x.git', 'tag': '1'} without using any oauth "
+        "credentials. Underlying error: Unable to clone - git-stderr: Cloning into '/tmp/x'...\n"
+        f"{words}\n\ngit-stdout:  "
+    )
+
+    error = await refused(client, server, push, {"problem": problem, "message": f"Invalid payload, reason: {problem}"})
+
+    assert isinstance(error, InvalidPackage)
+    assert str(error).startswith(f"{' '.join(words.split())}: Invalid payload")
+    assert error.reason == problem
 
 
 @pytest.mark.parametrize(
@@ -138,7 +153,7 @@ async def test_missing_and_extra_files_are_reported_together(server: LocalServer
         Problem("inputs", "add the file 'a.csv', which the experiment needs"),
         Problem("inputs", "leave out the file 'b.csv', which the experiment does not accept: did you mean 'a.csv'?"),
     )
-    assert str(error).endswith("which the experiment does not accept: did you mean 'a.csv'?")
+    assert "which the experiment does not accept: did you mean 'a.csv'? (POST " in str(error)
 
 
 async def test_an_invalid_query_says_where(server: LocalServer, client: Client) -> None:

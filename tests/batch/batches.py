@@ -17,6 +17,9 @@ FACTOR = 100.0
 """How many times faster the clocks of the server and of the client's pauses run than real time."""
 
 
+HANGS = 40.0
+"""Seconds after which something hangs. A busy machine takes ten times as long as a quiet one."""
+
 START = "POST /experiments/*/start"
 
 
@@ -57,7 +60,7 @@ def launches(count: int) -> list[Launch]:
     return [launch(number) for number in range(count)]
 
 
-async def run_all(batch: Batch, *, within: float = 15.0, **options: Any) -> dict[str, Item]:
+async def run_all(batch: Batch, *, within: float = HANGS, **options: Any) -> dict[str, Item]:
     """Run a batch to its end and return the items that it yields by key."""
     items: dict[str, Item] = {}
     with anyio.fail_after(within):
@@ -69,7 +72,7 @@ async def run_all(batch: Batch, *, within: float = 15.0, **options: Any) -> dict
 
 async def started_numbers(client: Client) -> Counter[str]:
     """Return how often each launch was started, according to the service."""
-    with anyio.fail_after(15):
+    with anyio.fail_after(HANGS):
         while True:
             found = [one.status.meta for one in await client.instances.list()]
             if all(found):
@@ -79,9 +82,17 @@ async def started_numbers(client: Client) -> Counter[str]:
 
 async def until(holds: Callable[[], bool]) -> None:
     """Return as soon as a condition holds."""
-    with anyio.fail_after(15):
+    with anyio.fail_after(HANGS):
         while not holds():  # noqa: ASYNC110 -- there is no event
             await anyio.sleep(0.005)
+
+
+async def run_until_started(batch: Batch, count: int) -> None:
+    """Run a batch until a number of launches is started, and stop it."""
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(run_all, batch)
+        await until(lambda: batch.counts["started"] == count)
+        tasks.cancel_scope.cancel()
 
 
 def all_bytes(folder: Path) -> bytes:

@@ -16,21 +16,21 @@ def test_it_grows_by_one_per_round_of_quick_answers() -> None:
     """Eight quick answers add one start in flight, up to the maximum."""
     limiter = AdaptiveLimiter(8)
     for _ in range(9):
-        limiter.on_answer(0.05)
+        limiter.on_response(0.05)
     assert int(limiter.limit) == 9
 
     for _ in range(10_000):
-        limiter.on_answer(0.05)
+        limiter.on_response(0.05)
     assert limiter.limit == 64
 
 
 def test_it_does_not_grow_while_answers_are_slow() -> None:
     """More starts in flight than the service can handle only make each one wait."""
     limiter = AdaptiveLimiter(8)
-    limiter.on_answer(0.012)
+    limiter.on_response(0.012)
     limit = limiter.limit
     for _ in range(20):
-        limiter.on_answer(0.05)
+        limiter.on_response(0.05)
 
     assert limiter.limit == limit
 
@@ -59,7 +59,7 @@ def test_it_pauses_longer_while_the_overload_goes_on() -> None:
     assert [round(pause, 6) for pause in pauses[:3]] == [0.2, 0.4, 0.8]
     assert round(pauses[-1], 6) == 30.0
 
-    limiter.on_answer(1.0)
+    limiter.on_response(1.0)
     limiter.on_overload(sent_at=now, now=now)
     assert round(limiter.resume_at - now, 6) == 0.2
 

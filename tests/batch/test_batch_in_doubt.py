@@ -5,17 +5,22 @@ from __future__ import annotations
 import dataclasses
 import re
 import shutil
+import sys
 import time
+from collections import Counter
+from functools import partial
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import anyio
 import pytest
 
 from st4sd_async import Batch, Client, RunFailed, StartOutcomeUnknown, UnknownRun
+from st4sd_async._batch import runner
 from st4sd_async.local import Delay, DropAfter, DropBefore, Html, LocalServer, Reply, ShortList
 
-from .batches import FACTOR, START, launch, launches, once, run_all, started_numbers
+from .batches import FACTOR, HANGS, START, connect, launch, launches, once, run_all, started_numbers, until
 
 pytestmark = pytest.mark.anyio
 
@@ -94,6 +99,44 @@ async def test_a_short_list_proves_nothing(server: LocalServer, client: Client) 
     assert await started_numbers(client) == once(5)
 
 
+async def test_launches_in_doubt_make_no_other_start_expensive(server: LocalServer) -> None:
+    """The batch does not look at all of them at each event: its loop calls as few functions for each turn."""
+    calls: list[Counter[str]] = []
+
+    def count_call(frame: FrameType, event: str, _: object) -> None:
+        if event == "call" and frame.f_code.co_filename == runner.__file__:
+            calls[-1][frame.f_code.co_name] += 1
+
+    async def start_others(batch: Batch, doubts: int) -> None:
+        def are_sent() -> bool:
+            return not batch.counts["planned"] + batch.counts["sending"]
+
+        await batch.add(launches(doubts))
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(partial(run_all, batch, until=anyio.Event()))
+            await until(are_sent)
+            assert batch.counts["unknown"] == doubts
+            calls.append(Counter())
+            sys.setprofile(count_call)
+            try:
+                await batch.add(launch(1000 + number) for number in range(50))
+                await until(are_sent)
+            finally:
+                sys.setprofile(None)
+            tasks.cancel_scope.cancel()
+
+    async with connect(server, settle=1e6) as client:
+        await client.push(server.example("demo"))
+        async with client.batch() as batch:
+            await start_others(batch, 0)
+        server.faults.add(START, Reply(500), times=50)
+        async with client.batch() as batch:
+            await start_others(batch, 50)
+
+    quiet, busy = (found.total() / found["_send_planned"] for found in calls)
+    assert busy < 2 * quiet, calls
+
+
 SPENT = [
     (0.0, None),
     (0.5, {"experiment-state": "running", "exit-status": "N/A", "stages": ["stage0"], "meta": None}),
@@ -135,7 +178,7 @@ async def test_an_undecidable_launch_is_reported_and_blocks_no_other(
     assert server.traffic[START].requests == 2
 
 
-async def test_a_doubt_is_settled_by_adopting_the_run(server: LocalServer, client: Client, tmp_path: Path) -> None:
+async def test_a_doubt_is_resolved_by_adopting_the_run(server: LocalServer, client: Client, tmp_path: Path) -> None:
     """The run is watched like any other, and the launch is no longer in doubt."""
     async with client.batch(tmp_path / "campaign.db") as batch:
         error = await doubtful(server, batch)
@@ -175,7 +218,7 @@ async def test_a_run_that_was_started_for_something_else_is_not_adopted(server: 
         await batch.adopt("mol 0", error.candidates[0])
 
 
-async def test_a_doubt_is_settled_by_forgetting_it(server: LocalServer, client: Client) -> None:
+async def test_a_doubt_is_resolved_by_forgetting_it(server: LocalServer, client: Client) -> None:
     """The user says that it was not started, so it is started."""
     async with client.batch() as batch:
         await doubtful(server, batch)
@@ -214,7 +257,7 @@ async def test_an_old_copy_of_a_journal_does_not_restart_deleted_runs(
     await anyio.to_thread.run_sync(shutil.copy, path, copy)
     async with client.batch(path) as batch:
         runs = [item.run for item in (await run_all(batch)).values()]
-        with anyio.fail_after(15):
+        with anyio.fail_after(HANGS):
             while len(await client.datastore.user_metadata()) < len(runs):  # noqa: ASYNC110 -- there is no event
                 await anyio.sleep(0.01)
         for run in runs:

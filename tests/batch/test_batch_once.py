@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,27 @@ from typing import Any
 import anyio
 import pytest
 
-from st4sd_async import Batch, Client, Config, Launch, LaunchConflict, Run, St4sdError
-from st4sd_async.local import Delay, DropAfter, DropBefore, LocalServer
+from st4sd_async import Batch, Client, Config, Item, Launch, LaunchConflict, Run, St4sdError
+from st4sd_async._batch.runner import WATCH_DELAY
+from st4sd_async.local import Delay, DropAfter, DropBefore, LocalServer, Reply
 from st4sd_async.sync import Client as BlockingClient
 
-from .batches import START, QuickClock, launch, launches, once, run_all, started_numbers, until
+from .batches import (
+    START,
+    QuickClock,
+    connect,
+    launch,
+    launches,
+    once,
+    run_all,
+    run_until_started,
+    started_numbers,
+    until,
+)
 
 pytestmark = pytest.mark.anyio
+
+JSON = {"Content-Type": "application/json"}
 
 
 def with_file(number: int, file: Path) -> Launch:
@@ -232,10 +247,7 @@ async def test_cancel_while_another_run_sees_the_ends(server: LocalServer, clien
     server.outcome("demo", "stuck")
     async with client.batch() as batch:
         await batch.add(launches(6))
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(run_all, batch)
-            await until(lambda: batch.counts["started"] == 6)
-            tasks.cancel_scope.cancel()
+        await run_until_started(batch, 6)
         server.faults.add("DELETE /instances/*", Delay(0.05), times=None)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(batch.cancel)
@@ -243,3 +255,68 @@ async def test_cancel_while_another_run_sees_the_ends(server: LocalServer, clien
             await anyio.sleep(0.01)
             await run_all(batch)
         assert batch.counts["deleted"] == 6
+
+
+class ClockOfWatches(QuickClock):
+    """A clock that does something in the pause before new runs are watched."""
+
+    meanwhile: Callable[[], Awaitable[None]] | None = None
+
+    async def sleep(self, seconds: float) -> None:
+        if self.meanwhile is not None and seconds == WATCH_DELAY:
+            await self.meanwhile()
+        await super().sleep(seconds)
+
+
+async def test_runs_that_are_deleted_before_they_are_watched_are_done(server: LocalServer) -> None:
+    """By `cancel`, which began before `run`: the pass yields them and ends."""
+    server.outcome("demo", "stuck")
+    server.faults.add("DELETE /instances/*", Delay(0.05), times=None)
+    clock = ClockOfWatches()
+    async with connect(server, clock=clock) as client, client.batch() as batch:
+        await client.push(server.example("demo"))
+        await batch.add(launches(3))
+        await run_until_started(batch, 3)
+        clock.meanwhile = lambda: until(lambda: batch.counts["deleted"] == 3)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(batch.cancel)
+            await anyio.sleep(0.01)
+            items = await run_all(batch)
+
+    assert [item.state for item in items.values()] == ["deleted"] * 3
+
+
+async def test_a_run_of_another_launch_that_is_being_deleted_is_done(server: LocalServer) -> None:
+    """By `cancel`, which is writing that while `run` sees that the run carries the token of another launch."""
+    server.outcome("demo", "stuck")
+    clock = ClockOfWatches()
+    async with connect(server, clock=clock) as client, client.batch() as other, client.batch() as batch:
+        await client.push(server.example("demo"))
+        clock.meanwhile = anyio.sleep_forever
+        await batch.add(launches(1))
+        await run_until_started(batch, 1)
+        await batch.cancel()
+        await other.add([launch(9)])
+        await run_until_started(other, 1)
+        (rest_uid,) = [str(item.run) for item in other.items]
+        await batch.add(launches(2))
+        server.faults.add(START, Reply(200, JSON, f'"{rest_uid}"'.encode()))
+        await run_until_started(batch, 1)
+        clock.meanwhile = None
+        server.faults.add("DELETE /instances/*", Reply(200, JSON, b"{}"))
+        journal = batch._journal
+        await journal.mark_deleted([rest_uid])
+        async with anyio.create_task_group() as tasks:
+            with journal._thread_lock:  # the disk is slow
+                tasks.start_soon(batch.cancel)
+                await until(lambda: journal.is_stale(journal.records["mol 1"]))
+                items: dict[str, Item] = {}
+
+                async def run() -> None:
+                    items.update(await run_all(batch))
+
+                seen = server.traffic["GET /instances/*/status"].requests
+                tasks.start_soon(run)
+                await until(lambda: server.traffic["GET /instances/*/status"].requests >= seen + 3)
+
+    assert {key: item.state for key, item in items.items()} == {"mol 1": "deleted"}

@@ -11,6 +11,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from st4sd_async import JournalCorrupt, JournalError, JournalLocked
@@ -49,7 +50,7 @@ async def test_everything_that_was_written_is_read_again(tmp_path: Path) -> None
         await change(first, after)
     await first.note_baseline(["demo-0"])
     await first.mark_deleted(["demo-3"])
-    assert await first.payload(EMPTY) == "{}"
+    assert await first.payload(EMPTY) == {}
     await first.close()
 
     second = await read_journal(tmp_path / "a.db")
@@ -58,10 +59,50 @@ async def test_everything_that_was_written_is_read_again(tmp_path: Path) -> None
     assert (second.opening, second.baseline, second.has_baseline) == (2, 1, False)
     assert (second.owners, second.deleted, second.seen) == ({"demo-3": "mol"}, {"demo-3"}, {"demo-0": 1})
     assert second.token_of(record()) == first.token_of(record())
-    changes = second.history["mol"]
+    await second.read_history()
+    changes = second.histories()["mol"]
     states = ["planned", "sending", "unknown", "planned", "sending", "started", "succeeded", "succeeded", "collected"]
     assert [change.state for change in changes] == states
     assert [change.since - NOW for change in changes] == [0, 1, 2, 3, 4, 5, 6, 7, 8]
+
+
+class CountingLock:
+    """Counts how often a worker thread has the journal."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __enter__(self) -> None:
+        self.count += 1
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+async def test_payloads_that_are_requested_together_are_read_together(tmp_path: Path) -> None:
+    """Those requested while the file is in use share the next read. A missing one fails alone, a cancelled one too."""
+    contents = {digest(content := f'{{"platform": "{number}"}}'): content for number in range(64)}
+    journal = await open_journal(tmp_path / "a.db")
+    await journal.add_payloads(contents)
+    journal._thread_lock = lock = CountingLock()  # type: ignore[assignment]  # only the journal uses it
+    found: dict[str, str] = {}
+
+    async def read(which: str) -> None:
+        found[which] = (await journal.payload(which))["platform"]
+
+    async with anyio.create_task_group() as tasks:
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            await journal.payload(EMPTY)
+        for which in contents:
+            tasks.start_soon(read, which)
+        await anyio.lowlevel.checkpoint()
+        with pytest.raises(JournalCorrupt, match="lacks the payload"):
+            await journal.payload(EMPTY)
+    await journal.close()
+
+    assert list(found.values()) == [str(number) for number in range(64)]
+    assert lock.count <= 3 + 1  # and the close
 
 
 async def test_a_launch_that_was_being_sent_is_in_doubt_from_the_opening_on(tmp_path: Path) -> None:
@@ -156,7 +197,7 @@ async def test_a_journal_in_memory_behaves_like_one_on_disk() -> None:
     journal = await open_journal(None)
     await journal.add([record()], {EMPTY: "{}"})
 
-    assert await journal.payload(EMPTY) == "{}"
+    assert await journal.payload(EMPTY) == {}
     assert (journal.opening, journal.is_on_disk) == (1, False)
     await journal.close()
     with pytest.raises(JournalError, match="a journal in memory is not open"):

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import random
+import re
 import shutil
+import sqlite3
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
 
-from st4sd_async import JournalCorrupt, JournalError
+from st4sd_async import Client, InvalidPayload, JournalCorrupt, JournalError
+from st4sd_async._batch import schema
 from st4sd_async._batch.journal_file import read_snapshot
 from st4sd_async._batch.schema import digest
 from st4sd_async._batch.state import LaunchRecord, State
+from st4sd_async.local import DropAfter, LocalServer
 
+from .batches import START, launch, launches, run_all, until
 from .journal_helpers import change, open_journal
 from .journals import FORMAT_1
 
@@ -102,7 +109,7 @@ async def create_journal(path: Path) -> None:
     await journal.close()
 
 
-async def read(path: Path) -> tuple[str, list[LaunchRecord], list[str]]:
+async def read(path: Path) -> tuple[str, list[LaunchRecord], list[dict[str, Any]]]:
     """Return everything that a batch relies on. Payloads are read as they are before sending."""
     journal = await open_journal(path, NOW, SERVER)
     try:
@@ -124,6 +131,7 @@ def damage_randomly(original: bytes, path: Path, seed: int) -> str:
     return "nothing" if data == original else kind.__name__
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("number", [1, 2])
 async def test_a_damaged_journal_is_reported_or_reads_as_before(tmp_path: Path, number: int) -> None:
@@ -152,3 +160,90 @@ async def test_a_damaged_journal_is_reported_or_reads_as_before(tmp_path: Path, 
             assert found == expected or number == 1, (seed, how)
 
     assert outcomes["corrupt"] > 10 * outcomes["as it was"] / 6, outcomes
+
+
+def replace_payload(path: Path, key: str, content: str | None) -> None:
+    """Give a launch another payload, with all digests and checksums, as no damage of a disk can. None removes it."""
+    with closing(sqlite3.connect(path)) as database, database:
+        for name in schema.TRIGGERS:
+            database.execute(f"DROP TRIGGER {name}")
+        rows = database.execute(schema.select_launches(schema.FORMAT)).fetchall()
+        (before,) = (record for record in (schema.from_row(schema.FORMAT, row) for row in rows) if record.key == key)
+        after = replace(before, payload=digest(content or ""))
+        database.execute(*schema.update_row(before, after))
+        if content is not None:
+            database.execute(schema.INSERT_PAYLOAD, (after.payload, content))
+
+
+TAMPERED = {
+    "absent": (None, JournalCorrupt, "lacks the payload"),
+    "no JSON": ("{", JournalCorrupt, "is not a JSON object"),
+    "no object": ("[]", JournalCorrupt, "is not a JSON object"),
+    "nested too deeply": (
+        '{"s3": ' + "[" * 2000 + "]" * 2000 + "}",
+        JournalCorrupt,  # Python 3.11 does not parse it, later versions do
+        "is not a JSON object|is nested too deeply",
+    ),
+    "no list of files": ('{"inputs": 3}', InvalidPayload, "inputs: must be a list of files"),
+    "no file": ('{"inputs": [1]}', InvalidPayload, r"inputs\[0\]: must be a mapping"),
+    "no text": (
+        '{"inputs": [{"filename": "a", "content": 5}]}',
+        InvalidPayload,
+        r"inputs\[0\].content: must be a string",
+    ),
+    "no bucket": ('{"s3": "x"}', InvalidPayload, "s3: must be a mapping"),
+    "no metadata": ('{"metadata": [1]}', InvalidPayload, "metadata: must be a mapping"),
+}
+
+
+@pytest.mark.parametrize(("content", "error", "problem"), TAMPERED.values(), ids=TAMPERED.keys())
+async def test_a_payload_that_was_tampered_with_refuses_only_its_launch(
+    server: LocalServer, client: Client, tmp_path: Path, content: str | None, error: type[Exception], problem: str
+) -> None:
+    """The others are started. The next process finds it refused, and it can be corrected."""
+    path = tmp_path / "campaign.db"
+    async with client.batch(path) as batch:
+        await batch.add(launches(3))
+    await anyio.to_thread.run_sync(replace_payload, path, "mol 1", content)
+
+    async with client.batch(path) as batch:
+        items = await run_all(batch)
+    async with client.batch(path) as batch:
+        refused = {item.key: item for item in batch.items}["mol 1"]
+        await batch.retry_failed(corrected=[launch(1)])
+        again = await run_all(batch)
+
+    assert {key: item.state for key, item in items.items()} == {
+        "mol 0": "succeeded",
+        "mol 1": "refused",
+        "mol 2": "succeeded",
+    }
+    assert type(items["mol 1"].error) is error
+    assert re.search(problem, str(items["mol 1"].error))
+    assert str(path) in str(items["mol 1"].error)
+    assert (refused.state, again["mol 1"].state) == ("refused", "succeeded")
+    assert server.traffic[START].requests == 3
+
+
+@pytest.mark.parametrize("content", [None, '["runtimePolicy"]'], ids=["absent", "no object"])
+async def test_a_launch_in_doubt_with_a_damaged_payload_is_resolved(
+    server: LocalServer, client: Client, tmp_path: Path, content: str | None
+) -> None:
+    """Its run is found by its token, and other launches are not affected."""
+    path = tmp_path / "campaign.db"
+    server.faults.add(START, DropAfter())
+    async with client.batch(path, max_running=1) as batch:
+        await batch.add(launches(1))
+        with anyio.move_on_after(15) as scope:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(run_all, batch)
+                await until(lambda: batch.counts["unknown"] == 1)
+                scope.cancel()
+    await anyio.to_thread.run_sync(replace_payload, path, "mol 0", content)
+
+    async with client.batch(path) as batch:
+        await batch.add([launch(1)])
+        items = await run_all(batch)
+
+    assert {key: item.state for key, item in items.items()} == {"mol 0": "succeeded", "mol 1": "succeeded"}
+    assert server.traffic[START].requests == 2

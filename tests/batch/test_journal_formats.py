@@ -15,7 +15,7 @@ from st4sd_async._batch.journal_file import read_snapshot
 from st4sd_async._batch.state import METADATA_KEY, Proof, State, token
 
 from .journal_helpers import open_journal, read_journal
-from .journals import FORMAT_1, copied
+from .journals import FORMAT_1, FORMAT_2, copied
 
 pytestmark = pytest.mark.anyio
 
@@ -98,8 +98,8 @@ async def test_a_journal_of_format_1_can_be_read_while_it_is_open(tmp_path: Path
     after = await read_snapshot(path)
     await journal.close()
 
-    assert {row.key: row.state for row in before} == STATES
-    assert {row.key: row.state for row in after} == {**STATES, "sending": State.UNKNOWN}
+    assert {row.key: row.state for row in before.records} == STATES
+    assert {row.key: row.state for row in after.records} == {**STATES, "sending": State.UNKNOWN}
 
 
 @pytest.mark.parametrize(("key", "attempt"), [("unknown", 1), ("second attempt", 2)])
@@ -167,3 +167,19 @@ async def test_a_journal_is_migrated_once(tmp_path: Path) -> None:
     assert {"demo-1", "stuck-49a7f7-dejjcksn"} < journal.deleted
     assert "demo-3" not in journal.deleted
     assert (journal.seen["demo-1"], journal.seen["demo-2"]) == (10, 11)
+
+
+async def test_a_journal_without_reasons_gets_a_place_for_them(tmp_path: Path) -> None:
+    """It was written before reasons were kept, and has the launches that it had."""
+    path = copied(FORMAT_2, tmp_path)
+    states = {"mol 0": "succeeded", "bad": "failed", "refused": "refused", "mol 1": "planned"}
+
+    before = await read_snapshot(path)
+    journal = await open_journal(path, server="http://127.0.0.1:33919/")
+    await journal.note_reason(rest_uid := str(journal.records["bad"].rest_uid), "[]")
+    await journal.close()
+    after = await read_snapshot(path)
+
+    assert {one.key: str(one.state) for one in before.records} == states
+    assert {one.key: str(one.state) for one in after.records} == states
+    assert (before.reasons, after.reasons) == ({}, {rest_uid: "[]"})

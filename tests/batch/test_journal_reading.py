@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import anyio
 import pytest
 
 from st4sd_async import JournalError
-from st4sd_async._batch.journal_file import read_snapshot
+from st4sd_async._batch import schema
+from st4sd_async._batch.journal import Journal
+from st4sd_async._batch.journal_file import read_snapshot, read_whole_snapshot
 from st4sd_async._batch.state import LaunchRecord, State
 
-from .journal_helpers import NOW, change, open_journal, record
+from .journal_helpers import NOW, SERVER, SettableClock, change, open_journal, record
 
 pytestmark = pytest.mark.anyio
 
@@ -25,18 +28,19 @@ async def test_a_journal_can_be_read_while_it_is_open(tmp_path: Path) -> None:
     first, second = record("mol 0"), record("mol 1")
     await journal.add([first, second], {"digest": "{}"})
 
-    before = await read_snapshot(path)
+    before = (await read_snapshot(path)).records
     await change(journal, sent := second.to_sending(1, NOW + 1))
-    after = await read_snapshot(path)
+    after = (await read_snapshot(path)).records
     await change(journal, run := sent.to_started("demo-1", NOW + 2))
     await journal.close()
 
     assert before == [first, second]
     assert after == [first, sent]
-    assert await read_snapshot(path) == [first, run]
+    assert (await read_snapshot(path)).records == [first, run]
     assert [one.name async for one in anyio.Path(tmp_path).iterdir()] == ["a.db"]
 
 
+@pytest.mark.slow
 async def test_a_snapshot_is_consistent_at_any_moment(tmp_path: Path) -> None:
     """While thousands of pages are written and the log is checkpointed again and again."""
     path = tmp_path / "a.db"
@@ -53,7 +57,7 @@ async def test_a_snapshot_is_consistent_at_any_moment(tmp_path: Path) -> None:
 
         async def read() -> None:
             while True:
-                reads.append(await read_snapshot(path))
+                reads.append((await read_snapshot(path)).records)
 
         tasks.start_soon(read)
         for number in range(2, 52):
@@ -80,7 +84,7 @@ async def test_a_newer_format_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(JournalError, match="has format '9', which is newer than 2: update this package"):
         await read_snapshot(newer)
-    with pytest.raises(JournalError, match=r"other\.db' cannot be read while it is open elsewhere: file is not"):
+    with pytest.raises(JournalError, match=r"other\.db' is not an SQLite file: use another path"):
         await read_snapshot(other)
 
 
@@ -93,4 +97,26 @@ async def test_a_snapshot_includes_the_log(tmp_path: Path) -> None:
     found = await read_snapshot(tmp_path / "a.db")
     await journal.close()
 
-    assert [one.state for one in found] == [State.REFUSED]
+    assert [one.state for one in found.records] == [State.REFUSED]
+
+
+async def test_a_whole_snapshot_has_all_that_a_report_shows(tmp_path: Path) -> None:
+    """The deployment, the campaign, the state changes and a part of each payload that is not damaged."""
+    path = tmp_path / "a.db"
+    journal = Journal(path, SettableClock())
+    await journal.open(SERVER, "water-2026")
+    payloads = {schema.digest(content): content for content in ('{"platform": "x"}', "{}")}
+    launches = [replace(record(f"mol {number}"), payload=digest) for number, digest in enumerate(payloads)]
+    await journal.add(launches, {**payloads, "wrong": "{}"})
+    await change(journal, sent := launches[0].to_sending(1, NOW + 1))
+
+    found = await read_whole_snapshot(path, lambda payload: payload.get("platform"))
+    await journal.close()
+    await journal.open(SERVER)
+    await journal.close()
+
+    assert (found.server, found.campaign) == (SERVER, "water-2026")
+    assert found.records == [sent, launches[1]]
+    assert [(one.state, one.since) for one in found.history["mol 0"]] == [("planned", NOW), ("sending", NOW + 1)]
+    assert found.payload_parts == dict(zip(payloads, ["x", None], strict=True))
+    assert journal.campaign == "water-2026"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -9,7 +10,6 @@ import pytest
 from st4sd_async import S3, InvalidPayload, Launch, Staged
 from st4sd_async._batch.launch import describe_differences, lacks_credentials, payload_to_send, prepare_launch
 from st4sd_async._batch.schema import digest
-from st4sd_async._batch.state import METADATA_KEY
 from st4sd_async._payload.prepare import prepare
 from st4sd_async._util.file_names import key_folder_name
 
@@ -30,14 +30,14 @@ SECRETIVE: dict[str, Any] = {
 async def test_credentials_are_left_out_and_put_back() -> None:
     """Names, buckets and the rest stay. The sent payload is the original one plus the token."""
     prepared = await prepare_launch(Launch("mol", "demo", SECRETIVE), 1.0)
-    sent = payload_to_send(prepared.content, prepared.credentials, "abc")
+    sent = payload_to_send(json.loads(prepared.content), prepared.credentials, "abc")
 
     assert "fake-" not in prepared.content
     assert "THREADS" in prepared.content
     assert "yours" in prepared.content
     assert len(prepared.credentials) == 6
-    assert lacks_credentials(prepared.content)
-    assert sent == {**SECRETIVE, "metadata": {"campaign": "first", METADATA_KEY: "abc"}}
+    assert lacks_credentials(json.loads(prepared.content))
+    assert sent == {**SECRETIVE, "metadata": {"campaign": "first", "st4sd-async-key": "abc"}}
 
 
 async def test_renewed_credentials_are_not_another_payload() -> None:
@@ -58,9 +58,13 @@ async def test_a_payload_without_credentials_needs_none(payload: Any) -> None:
     """Even if it looks as if some were left out."""
     prepared = await prepare_launch(Launch("mol", "demo", payload), 1.0)
 
-    assert not lacks_credentials(prepared.content)
+    assert not lacks_credentials(json.loads(prepared.content))
     assert prepared.record.payload == digest(prepared.content)
-    assert payload_to_send(prepared.content, {}, "abc") == {**(payload or {}), "metadata": {METADATA_KEY: "abc"}}
+    sent = payload_to_send(json.loads(prepared.content), {}, "abc")
+    assert sent == {
+        **(payload or {}),
+        "metadata": {"st4sd-async-key": "abc"},
+    }
 
 
 async def test_the_order_of_a_payload_does_not_matter() -> None:
@@ -76,7 +80,7 @@ async def test_differences_are_described_by_path() -> None:
     before = await prepare_launch(Launch("mol", "demo", {"variables": {"a": 1}, "platform": "x"}), 1.0)
     after = await prepare_launch(Launch("mol", "demo:2", {"variables": {str(n): n for n in range(9)}}), 1.0)
 
-    message = describe_differences(before.record, before.content, after.record, after.content)
+    message = describe_differences(before.record, json.loads(before.content), after.record, json.loads(after.content))
 
     assert message.startswith(
         "experiment was 'demo' and is 'demo:2'; platform was 'x' and is absent; variables.a was 1"
@@ -107,7 +111,7 @@ def test_a_launch_with_a_convertible_payload_says_how_to_convert_it() -> None:
     staged = Staged(S3(bucket="mine"), {})
 
     with pytest.raises(TypeError, match=r"not Staged: call its \.as_inputs\(\)"):
-        Launch("a", "demo", staged)  # type: ignore[arg-type] # on purpose
+        Launch("a", "demo", staged)  # type: ignore[call-overload] # on purpose
 
 
 async def test_a_start_with_a_convertible_payload_says_how_to_convert_it() -> None:
@@ -122,7 +126,7 @@ async def test_a_start_with_a_convertible_payload_says_how_to_convert_it() -> No
 async def test_the_name_of_the_token_is_reserved() -> None:
     """Runs are recognised by it."""
     with pytest.raises(InvalidPayload, match="use another"):
-        await prepare_launch(Launch("mol", "demo", {"metadata": {METADATA_KEY: "x"}}), 1.0)
+        await prepare_launch(Launch("mol", "demo", {"metadata": {"st4sd-async-key": "x"}}), 1.0)
 
 
 @pytest.mark.parametrize("key", ["..", ".", "a/b", "a ", "con" * 60, "\u00fc", "a.", "-", "mol / 7: \u00fc"])

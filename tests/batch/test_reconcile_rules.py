@@ -64,6 +64,7 @@ def verdict(
     proves: bool = True,
     known: KnownInstances = NOTHING_KNOWN,
     has_policy: bool = False,
+    can_be_absent: bool = True,
     window: SettleWindow | None = None,
     **parts: Any,
 ) -> Verdict:
@@ -72,7 +73,7 @@ def verdict(
     last: Verdict | None = None
     for seconds in looks:
         look = Observation(BEGAN + seconds, {one.rest_uid: one for one in seen}, proves)
-        last = decide(doubt(**parts), "token", look, known, window, has_policy=has_policy)
+        last = decide(doubt(**parts), "token", look, known, window, has_policy=has_policy, can_be_absent=can_be_absent)
     assert last is not None
     return last
 
@@ -160,6 +161,16 @@ def test_a_minimum_of_observations_is_needed_to_give_up() -> None:
     assert verdict([1000], proves=False) == Undecided()
     assert verdict([0] * 4, window=SettleWindow(0.0, BEGAN)) == Undecided()
     assert verdict([0] * 5, window=SettleWindow(0.0, BEGAN)) == Absent()
+
+
+@pytest.mark.parametrize("seen", [[], [theirs()], [failed()]])
+def test_a_launch_sent_before_any_list_came_is_never_absent(seen: list[ObservedInstance]) -> None:
+    """When others would be proven absent, it is reported. Its run is found at any time."""
+    idle = tuple(one.rest_uid for one in seen if one.is_over)
+
+    assert verdict(range(0, 180, 30), *seen, can_be_absent=False) == Undecided((), idle)
+    assert verdict(EVERY_30_S, *seen, can_be_absent=False) == Undecidable((), idle)
+    assert verdict(EVERY_30_S, ours(), can_be_absent=False) == Found("demo-1")
 
 
 def test_owned_runs_are_not_candidates() -> None:

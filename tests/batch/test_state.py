@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import product
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
-from st4sd_async._batch.state import FAILURES, PROOFS, TRANSITIONS, LaunchRecord, Proof, State, token
+from st4sd_async._batch.state import PROOFS, TRANSITIONS, LaunchRecord, Proof, State, StateName, token
 
+FAILURES = {State.REFUSED, State.FAILED, State.STOPPED, State.DELETED}
 PLANNED = LaunchRecord("mol", "demo:latest", "0", since=1.0)
 
 
@@ -100,7 +101,7 @@ def test_the_package_of_an_identifier(experiment: str, package: str) -> None:
     assert replace(PLANNED, experiment=experiment).package == package
 
 
-SETTLED = [
+DONE = [
     (State.PLANNED, None, None, False),
     (State.SENDING, None, None, False),
     (State.UNKNOWN, None, None, False),
@@ -117,10 +118,10 @@ SETTLED = [
 ]
 
 
-@pytest.mark.parametrize(("state", "had", "request_", "is_settled"), SETTLED)
-def test_is_settled(state: State, had: str | None, request_: str | None, is_settled: bool) -> None:
+@pytest.mark.parametrize(("state", "had", "request_", "is_done"), DONE)
+def test_is_done(state: State, had: str | None, request_: str | None, is_done: bool) -> None:
     """By state, earlier download and new request."""
-    assert replace(at(state), request=had).is_settled(request_) is is_settled
+    assert replace(at(state), request=had).is_done(request_) is is_done
 
 
 def test_a_started_launch_is_in_doubt_again_only_if_its_run_is_not_its_own() -> None:
@@ -144,7 +145,7 @@ def test_instances_that_never_executed_stay_named() -> None:
 
 
 def test_candidates_do_not_change_when_a_doubt_began() -> None:
-    """And they are dropped when it is settled."""
+    """And they are dropped when it is done."""
     doubt = at(State.SENDING).to_unknown("lost", 5.0)
     suspected = doubt.with_candidates(["demo-1"])
 
@@ -152,3 +153,8 @@ def test_candidates_do_not_change_when_a_doubt_began() -> None:
     assert suspected.to_started("demo-1", 6.0).candidates == ()
     assert suspected.to_planned(Proof.ABSENT, 6.0).candidates == ()
     assert at(State.SUCCEEDED).to_not_collected("DownloadError", "cut", 7.0).error == "cut"
+
+
+def test_the_states_that_users_get_are_typed() -> None:
+    """Type checkers know the same words that a launch can have."""
+    assert get_args(StateName) == tuple(State)

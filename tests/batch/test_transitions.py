@@ -14,12 +14,13 @@ import pytest
 
 from st4sd_async import JournalError
 from st4sd_async._batch import schema
-from st4sd_async._batch.state import FAILURES, PROOFS, TRANSITIONS, LaunchRecord, Proof, State
+from st4sd_async._batch.state import PROOFS, TRANSITIONS, LaunchRecord, Proof, State
 
 from .journal_helpers import open_journal, read_journal, record
 
 pytestmark = pytest.mark.anyio
 
+FAILURES = {State.REFUSED, State.FAILED, State.STOPPED, State.DELETED}
 PLANNED = LaunchRecord("mol", "demo", "digest", since=1.0)
 
 

@@ -138,13 +138,19 @@ class Shell:
         return done.out.strip()
 
 
+@pytest.fixture(autouse=True)
+def _log() -> Iterator[None]:
+    """Undo the changes of the command to the log of this process."""
+    logger = logging.getLogger("st4sd_async")
+    handlers, level = logger.handlers, logger.level
+    yield
+    logger.handlers = handlers
+    logger.setLevel(level)
+
+
 @pytest.fixture
 def shell(deployment: LocalServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shell]:
-    """A shell in an empty folder; changes of the command to this process are undone."""
+    """A shell in an empty folder."""
     monkeypatch.chdir(tmp_path)
-    logger = logging.getLogger("st4sd_async")
-    before = logger.handlers, logger.level
     yield Shell(deployment)
     deployment.faults.clear()
-    logger.handlers, level = before
-    logger.setLevel(level)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import codecs
 import fcntl
 import os
 import pty
 import re
+import select
 import struct
 import subprocess
 import sys
@@ -15,16 +17,45 @@ import time
 from .conftest import Command
 
 CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+HEIGHT = 40
+"""Lines of a terminal."""
+
+
+def screen_of(written: str, width: int = 100) -> list[str]:
+    """
+    Return the lines that a terminal shows after a program has written this, with those that have scrolled away.
+
+    Knows what rich uses: line breaks, going up, and erasing a line.
+    """
+    lines, row, column = [""], 0, 0
+    for part in re.findall(r"\x1b\[[0-9;?]*[A-Za-z]|\r|\n|[^\x1b\r\n]+", written):
+        if part == "\r":
+            column = 0
+        elif part == "\n":
+            row, column = row + 1, column
+        elif part.endswith("A") and part.startswith("\x1b"):
+            row = max(row - int(part[2:-1] or 1), len(lines) - HEIGHT, 0)
+        elif part == "\x1b[2K":
+            lines[row] = ""
+        elif not part.startswith("\x1b"):
+            for character in part:
+                if column == width:
+                    row, column = row + 1, 0
+                lines += [""] * (row + 1 - len(lines))
+                lines[row] = lines[row][:column].ljust(column) + character + lines[row][column + 1 :]
+                column += 1
+        lines += [""] * (row + 1 - len(lines))
+    return [line.rstrip() for line in lines]
 
 
 class Terminal:
-    """The command in a terminal."""
+    """The command in a terminal, or a script in its place."""
 
-    def __init__(self, command: Command, *arguments: str, width: int = 100) -> None:
+    def __init__(self, command: Command, *arguments: str, width: int = 100, script: str | None = None) -> None:
         self._ours, theirs = pty.openpty()
-        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, width, 0, 0))
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", HEIGHT, width, 0, 0))
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "st4sd_async", *arguments],
+            [sys.executable, *(["-m", "st4sd_async"] if script is None else ["-c", script]), *arguments],
             cwd=command.folder,
             env=command.environment(TERM="xterm-256color"),
             stdin=theirs,
@@ -36,20 +67,35 @@ class Terminal:
         )
         os.close(theirs)
         self.shown = ""
+        self._decoder = codecs.getincrementaldecoder("utf-8")()
 
     def read_until(self, text: str | None, deadline: float) -> str:
         """Return what was shown so far, once it contains `text`. None means once the command has ended."""
         while text is None or text not in self.shown:
             assert time.monotonic() < deadline, self.shown
-            try:
-                part = os.read(self._ours, 65536)
-            except OSError:  # the other side is closed
-                part = b""
-            if not part:
+            if not self._read():
                 break
-            self.shown += part.decode()
         assert text is None or text in self.shown
         return self.shown
+
+    def _read(self) -> bool:
+        """Read what is written next; return False at the end."""
+        try:
+            part = os.read(self._ours, 65536)
+        except OSError:  # the other side is closed
+            part = b""
+        self.shown += self._decoder.decode(part)
+        return bool(part)
+
+    def read_on(self) -> None:
+        """Read until nothing was written for a moment. One drawing may arrive in pieces."""
+        while select.select([self._ours], [], [], 0.2)[0] and self._read():
+            pass
+
+    @property
+    def screen(self) -> list[str]:
+        """The lines that it shows, with those that have scrolled away."""
+        return screen_of(self.shown)
 
     def press(self, key: bytes) -> None:
         os.write(self._ours, key)

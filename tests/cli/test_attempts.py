@@ -11,9 +11,10 @@ import pytest
 
 from st4sd_async import Client, Config, RetryPolicy, ServerError, Status
 from st4sd_async._render.cards import Bar, Tone
-from st4sd_async.cli.demo import MOLECULES, Attempt, attempts_document, attempts_exit, plan, row, run_attempts, table
+from st4sd_async.cli.demo import Attempt, attempts_document, attempts_exit, plan, report, row, run_attempts, table
 from st4sd_async.cli.errors import Exit
 from st4sd_async.cli.output import print_document, print_table
+from st4sd_async.cli.serve import EngineName
 from st4sd_async.local import DropAfter, LocalServer, Reply
 from st4sd_async.models import Experiment
 
@@ -21,6 +22,8 @@ from .arithmetic import expected, measured
 
 SUCCESS = Status.model_validate({"experiment-state": "finished", "exit-status": "Success", "total-progress": 1.0})
 FAILED = Status.model_validate({"experiment-state": "finished", "exit-status": "Failed", "error-description": "boom"})
+
+EXPERIMENT = Experiment.model_validate({"metadata": {"package": {"name": "demo"}}})
 
 
 @pytest.fixture
@@ -55,6 +58,28 @@ async def test_runs_that_fail_do_not_affect_the_others(server: LocalServer, tmp_
             numbers = expected(attempt.inputs["molecules.csv"], attempt.variables["scale"])
             assert measured(attempt.properties) == numbers
             assert sorted(attempt.files) == ["Energies", "Folder"]
+
+
+@pytest.mark.anyio
+async def test_the_end_says_why_a_run_failed(
+    server: LocalServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With the last lines of the failed component; its row has the last one."""
+    server.outcome("demo", "component-failure", times=1)
+    [attempt] = attempts = plan(1)
+    await run(server, attempts, tmp_path)
+
+    report(EngineName.SIMULATOR, EXPERIMENT, attempts, tmp_path, as_json=False)
+
+    last = "RuntimeError: the failure of stage0.Compute is simulated"
+    assert row(attempt).reason == f"stage0.Compute: {last} (return code 3, KnownIssue)"
+    assert capsys.readouterr().err.splitlines()[:5] == [
+        f"run 1, {attempt.rest_uid}: component failed",
+        "  stage0.Compute failed (return code 3, KnownIssue)",
+        "    Traceback (most recent call last):",
+        '      File "<simulator>", line 1, in Compute',
+        f"    {last}",
+    ]
 
 
 @pytest.mark.anyio
@@ -107,7 +132,7 @@ def test_the_worst_attempt_determines_the_exit_status() -> None:
 
 def test_each_run_has_its_own_inputs() -> None:
     """No two runs are started with the same, however many there are."""
-    attempts = plan(3 * len(MOLECULES))
+    attempts = plan(36)
 
     changed = {(attempt.inputs["molecules.csv"], attempt.variables["scale"]) for attempt in attempts}
     assert len(changed) == len(attempts)
@@ -120,7 +145,7 @@ def test_each_run_has_its_own_inputs() -> None:
         (None, ("no status yet", "")),
         (Status.pending(), ("no status yet", "")),
         (Status.model_validate({"experiment-state": "running", "exit-status": "N/A"}), ("running", Bar(0, Tone.BUSY))),
-        (SUCCESS, ("Success", Bar(1, Tone.GOOD))),
+        (SUCCESS, ("succeeded", Bar(1, Tone.GOOD))),
     ],
     ids=["nothing yet", "pending", "running", "finished"],
 )
@@ -135,9 +160,8 @@ def test_a_row_shows_the_status_of_a_run(status: Status | None, shown: tuple[str
 def test_nan_is_null_in_json(capsys: pytest.CaptureFixture[str]) -> None:
     """The document is strict JSON, whatever was measured."""
     attempt = Attempt("run 1", {}, {"scale": 1}, status=FAILED, properties={"energy": [math.nan, -1.5]})
-    experiment = Experiment.model_validate({"metadata": {"package": {"name": "demo"}}})
 
-    print_document(attempts_document("simulator", experiment, [attempt]))
+    print_document(attempts_document("simulator", EXPERIMENT, [attempt]))
 
     [found] = json.loads(capsys.readouterr().out)["runs"]
     assert found["properties"] == {"energy": [None, -1.5]}

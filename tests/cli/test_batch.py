@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import csv
 import json
 from contextlib import aclosing
 from pathlib import Path
@@ -42,7 +43,8 @@ def test_a_table_is_run_once_and_the_same_command_resumes(shell: Shell, table: P
         ("three", "refused", ""),
     ]
     assert "Missing inputs: ['molecules.csv']" in first.table[2]["error"]
-    assert first.table[2]["error"].endswith("; see what a start takes with: st4sd-async show demo")
+    assert "; see what a start takes with: st4sd-async show demo (POST http" in first.table[2]["error"]
+    assert not [line for line in first.err.splitlines() if line.endswith("-")]
     assert first.err.startswith("3 launches, 3 of them new, in 'campaign/launches.csv.journal'\n")
     assert again.out == first.out
     assert again.err.startswith("3 launches, 0 of them new")
@@ -63,7 +65,7 @@ def test_launches_that_are_over_are_json_lines(shell: Shell) -> None:
     assert done.status == 1
     assert (found["good"]["state"], found["bad"]["state"]) == ("succeeded", "failed")
     assert found["good"]["rest-uid"].startswith("demo-")
-    assert found["bad"]["error"].startswith("component failed: Job: stage0.Boom")
+    assert "stage0.Boom" in found["bad"]["error"]
 
 
 def test_the_journal_has_the_state_of_each_launch(shell: Shell, table: Path) -> None:
@@ -80,10 +82,100 @@ def test_the_journal_has_the_state_of_each_launch(shell: Shell, table: Path) -> 
     assert message.err == "1 refused, 2 succeeded\n"
     assert (message.status, as_json.status) == (3, 3)
     assert [one["attempt"] for one in as_json.document] == [1, 1, 1]
-    assert {row["key"] for row in measured.table} == {"one", "two"}
+    assert [(row["key"], row["variable:scale"], row["state"]) for row in measured.table] == [
+        *[("one", "1", "succeeded")] * 2,
+        *[("two", "2", "succeeded")] * 2,
+        ("three", "3", "refused"),
+    ]
+    assert [row["energy"] for row in measured.table][-1] == ""
     assert retried.err.startswith("1 new attempt planned; start them with the same 'st4sd-async batch run ")
     assert [row["state"] for row in shell("batch", "status", table).table] == ["succeeded", "succeeded", "planned"]
     assert shell("batch", "retry", table, "--json").document == {"planned": 0}
+
+
+def test_the_table_of_a_campaign_is_written_to_a_file(shell: Shell, table: Path) -> None:
+    """CSV and JSON lines have the same rows as standard output. Downloads are beside the table."""
+    shell("batch", "run", table, "demo", "-o", "Energies")
+
+    done = [shell("batch", "properties", table, "--to", name) for name in ("t.csv", "t.jsonl")]
+    printed, wrong = shell("batch", "properties", table), shell("batch", "properties", table, "--to", "t.xls")
+
+    assert Path(f"{table}.results", "one", "Energies", "energies.csv").exists()
+    assert [(one.status, one.out, one.err) for one in done] == [
+        (0, "", f"{len(printed.table)} rows in '{name}'\n") for name in ("t.csv", "t.jsonl")
+    ]
+    rows = list(csv.DictReader(Path("t.csv").read_text().splitlines()))
+    assert rows == printed.table
+    lines = [json.loads(line) for line in Path("t.jsonl").read_text().splitlines()]
+    assert [line["energy"] for line in lines] == [float(row["energy"]) if row["energy"] else None for row in rows]
+    assert (wrong.status, wrong.err) == (
+        2,
+        "st4sd-async: the name of the table must end in .csv or .jsonl, not 't.xls'\n",
+    )
+
+
+def test_a_sweep_writes_its_table_and_runs_it(shell: Shell) -> None:
+    """The same command resumes. The table works without --sweep, and is never replaced by another sweep."""
+    Path("files").mkdir()
+    Path("files/molecules.csv").write_text("smiles\nCO\n")
+    Path("campaign").mkdir()
+    words = ("batch", "run", "campaign/grid.csv", "demo", "-i", "files/molecules.csv")
+
+    first = shell(*words, "--sweep", "scale=1:1.2:0.1", "--sweep", "label=a,b")
+    text = Path("campaign/grid.csv").read_text()
+    again = shell(*words, "--sweep", "scale=1:1.2:0.1", "--sweep", "label=a,b")
+    other = shell(*words, "--sweep", "scale=1:2:0.1", "--sweep", "label=a,b")
+
+    assert first.err.startswith("6 launches written to 'campaign/grid.csv'\n6 launches, 6 of them new")
+    assert text.splitlines()[:3] == [
+        "key,input:molecules.csv,experiment,variable:scale,variable:label",
+        "scale_1-label_a,../files/molecules.csv,demo,1,a",
+        "scale_1-label_b,../files/molecules.csv,demo,1,b",
+    ]
+    assert again.err.startswith("6 launches, 0 of them new")
+    assert again.err.endswith("6 launches: 6 refused\nretry:   st4sd-async batch retry campaign/grid.csv\n")
+    assert other.status == 2
+    assert other.err == (
+        "st4sd-async: 'campaign/grid.csv' has other launches: leave out --sweep to run them, "
+        "or remove it with rm campaign/grid.csv\n"
+    )
+    assert Path("campaign/grid.csv").read_text() == text
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--sweep", "scale"), "--sweep takes NAME=VALUES, as in alpha=1:3:0.1 or method=a,b, not 'scale'"),
+        (("--sweep", "a=1", "--sweep", "a=2"), "--sweep has the variable 'a' twice: separate its values by commas"),
+        (("--sweep", "a=1:2:x"), "'1:2:x' is not a range of 'a': write START:STOP or START:STOP:STEP, all numbers"),
+        (("-i", "x.csv"), "--input belongs to --sweep; a table names its files in columns input:NAME"),
+    ],
+)
+def test_a_mistake_in_a_sweep_writes_nothing(shell: Shell, words: tuple[str, ...], message: str) -> None:
+    """One line says what is wrong."""
+    done = shell("batch", "run", "new.csv", "demo", *words)
+
+    assert (done.status, done.err) == (2, f"st4sd-async: {message}\n")
+    assert not Path("new.csv").exists()
+
+
+def test_the_runs_of_a_campaign_are_found_without_the_journal(shell: Shell, table: Path) -> None:
+    """Runs of other campaigns are left out. Other commands read the rest-uids from a pipe."""
+    done = shell("batch", "run", table, "demo", "--campaign", "first")
+    shell("batch", "run", table, "demo", "--campaign", "other", "--journal", "other.db")
+    Path(f"{table}.journal").unlink()
+
+    found, other, nothing = (shell("batch", "find", name) for name in ("first", "other", "nothing"))
+    as_json = shell("batch", "find", "first", "--json")
+    measured = shell("properties", "-", stdin=found.out)
+
+    expected = [(row["rest-uid"], row["key"], row["state"]) for row in done.table[:2]]
+    assert [(row["rest-uid"], row["key"], row["state"]) for row in found.table] == expected
+    assert (found.status, found.err) == (0, "2 runs of the campaign 'first'\n")
+    assert [one["rest-uid"] for one in as_json.document] == [uid for uid, _, _ in expected]
+    assert {row["rest-uid"] for row in other.table}.isdisjoint(uid for uid, _, _ in expected)
+    assert (nothing.status, nothing.table, nothing.err) == (0, [], "0 runs of the campaign 'nothing'\n")
+    assert {row["rest-uid"] for row in measured.table} == {uid for uid, _, _ in expected}
 
 
 def test_a_refused_line_is_corrected_in_the_table(shell: Shell) -> None:
@@ -170,24 +262,39 @@ def posts(server: LocalServer) -> int:
 
 MISTAKES = [
     ("nothing.csv", None, ("demo",), "'nothing.csv': No such file or directory"),
-    ("x.csv", "", ("demo",), "has no column 'key'"),
-    ("x.csv", "key\n", ("demo",), "'x.csv' has no launches"),
-    ("x.csv", "key,scale\na,1\n", (), "line 2 names no experiment"),
-    ("x.csv", "key,scale\na,1\na,2\n", ("demo",), "line 3 has the key 'a' of line 2"),
-    ("x.csv", "key,scale\n,1\n", ("demo",), "line 2 has no key"),
-    ("x.csv", "key,scale\na,1,2\n", ("demo",), "line 2 has 3 cells, and the first line 2"),
-    ("x.csv", "key,scale:x\na,1\n", ("demo",), "has the column 'scale:x'"),
+    ("x.csv", "", ("demo",), "x.csv:1: has no column 'key'"),
+    ("x.csv", "key\n", ("demo",), "x.csv: has no launches"),
+    ("x.csv", "key,scale\na,1\n", (), "x.csv:2: experiment: is missing: name it after the table, or in a column"),
+    (
+        "x.csv",
+        "key,scale\na,1\na,2\n",
+        ("demo",),
+        "x.csv:3: key: 'a' is the key of line 2 too: each launch needs its own",
+    ),
+    ("x.csv", "key,scale\n,1\n", ("demo",), "x.csv:2: key: is missing: it names the launch"),
+    (
+        "x.csv",
+        "key,scale\na,1,2\n",
+        ("demo",),
+        "x.csv:2: has 3 cells, and the first line 2: quote a cell that contains ','",
+    ),
+    (
+        "x.csv",
+        "key,scale:x\na,1\n",
+        ("demo",),
+        "x.csv:1: scale:x: the column 'scale:x' is none of key, experiment, platform, input:NAME",
+    ),
     ("x.csv", "key,input:molecules.csv\na,none.csv\n", ("demo",), "'none.csv' cannot be read"),
-    ("x.csv", "key\na\n", ("a/b/c",), "line 2: the identifier of an experiment"),
-    ("x.jsonl", '{"key": "a"\n', ("demo",), "line 1 is not JSON"),
+    ("x.csv", "key\na\n", ("a/b/c",), "x.csv:2: the identifier of an experiment"),
+    ("x.jsonl", '{"key": "a"\n', ("demo",), "x.jsonl:1: is not JSON"),
     (
         "x.jsonl",
         '{"key": "a", "variables": {}}\n',
         ("demo",),
-        "must be an object with key, experiment, payload and no others",
+        "x.jsonl:1: variables: is no field, only key, experiment, payload",
     ),
-    ("x.jsonl", '{"key": "\udcff"}\n', ("demo",), "line 1 is not JSON: 'utf-8' codec"),
-    ("x.jsonl", '{"key": 1}\n', ("demo",), "line 1: key must be a string"),
+    ("x.jsonl", '{"key": "\udcff"}\n', ("demo",), "x.jsonl:1: is not JSON: 'utf-8' codec"),
+    ("x.jsonl", '{"key": 1}\n', ("demo",), "x.jsonl:1: key must be a string"),
     ("x.jsonl", '{"key": "a", "payload": {"inptus": []}}\n', ("demo",), "did you mean 'inputs'?"),
 ]
 

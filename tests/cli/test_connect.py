@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import logging
 import os
+import re
+import shlex
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from st4sd_async import Client
 from st4sd_async.cli.app import app
-from st4sd_async.cli.errors import EXIT_STATUSES
+from st4sd_async.cli.connect import Connection
 from st4sd_async.local import LocalServer
 
-from .conftest import Shell, environment_of
+from .conftest import COMMAND, Shell, environment_of
 
 
 def test_options_replace_the_environment(shell: Shell) -> None:
@@ -25,6 +29,28 @@ def test_options_replace_the_environment(shell: Shell) -> None:
     assert (done.status, done.err) == (0, "")
 
 
+@pytest.mark.parametrize("words", [("list",), ("batch", "find", "nothing")], ids=" ".join)
+def test_options_of_the_connection_stand_anywhere(shell: Shell, words: tuple[str, ...]) -> None:
+    """Before the command, between its words, or after it."""
+    Path("key").write_text(shell.server.api_key or "")
+    options = ("--url", shell.server.url, "--api-key-file", "key")
+    without = {"ST4SD_URL": "", "ST4SD_API_KEY": "bad"}
+
+    for place in range(len(words) + 1):
+        assert shell(*words[:place], *options, *words[place:], **without).status == 0
+    assert shell(*options[:2], *words, *options[2:], **without).status == 0
+
+
+def test_an_option_after_the_command_takes_precedence() -> None:
+    """A credential there replaces any other, which may belong to another deployment."""
+    outer = Connection(url="https://a.example", api_key_file=Path("a"))
+
+    assert Connection().over(outer) == outer
+    assert Connection(url="https://b.example").over(outer) == Connection("https://b.example", api_key_file=Path("a"))
+    assert Connection(context="b").over(outer) == Connection("https://a.example", context="b")
+    assert Connection(auth_token_file=Path("b")).over(None) == Connection(auth_token_file=Path("b"))
+
+
 def test_a_credential_can_be_piped_in(shell: Shell) -> None:
     """'-' reads it from standard input, so that it appears on no command line and in no file."""
     key = shell("list", "--api-key-file", "-", stdin=f"{shell.server.api_key}\n", ST4SD_API_KEY="")
@@ -34,7 +60,8 @@ def test_a_credential_can_be_piped_in(shell: Shell) -> None:
 
 
 MISTAKES = [
-    ((), {"ST4SD_URL": ""}, 2, "ST4SD_URL is not set"),
+    ((), {"ST4SD_URL": ""}, 2, "ST4SD_URL is not set: export ST4SD_URL=https://"),
+    ((), {"ST4SD_URL": ""}, 2, "without a deployment, run st4sd-async serve in another terminal"),
     ((), {"ST4SD_API_KEY": "wrong-key"}, 3, "get a new token at"),
     ((), {"ST4SD_API_KEY": ""}, 3, "the credentials are missing, wrong or expired"),
     (("--url", "st4sd.example"), {}, 2, "must look like https://st4sd.example"),
@@ -97,18 +124,42 @@ def test_verbose_logs_each_request(shell: Shell) -> None:
     assert "/experiments/: 200" in loud.err
     assert shell.server.api_key not in loud.err
     assert quiet.err == ""
-    assert logging.getLogger("st4sd_async").level == logging.WARNING
+    assert logging.getLogger("st4sd_async").level == logging.INFO
 
 
-def test_exit_statuses_are_in_the_help_of_every_command(shell: Shell) -> None:
-    """No option takes a secret."""
-    names = [(name,) for name in ("push", "list", "show", "start", "status", "watch", "download", "delete")]
+def all_commands(command: Any, *words: str) -> Iterator[tuple[str, ...]]:
+    """Yield the words of the command and of all commands below it."""
+    yield words
+    for name, inner in getattr(command, "commands", {}).items():
+        yield from all_commands(inner, *words, name)
 
-    for words in [(), *names, ("batch",), ("batch", "run")]:
-        message = " ".join(shell(*words, "--help").out.split())
-        assert EXIT_STATUSES in message
-        assert "--api-key " not in message
-        assert "--token " not in message
+
+@pytest.mark.parametrize("words", list(all_commands(COMMAND)), ids=lambda words: " ".join(words) or "st4sd-async")
+def test_each_help_has_an_example_to_copy(shell: Shell, words: tuple[str, ...]) -> None:
+    """It is on one line, however long. The exit statuses are in one place. No option takes a secret."""
+    shown = shell(*words, "--help").out
+    examples = shown.partition("\n  Example")[2].partition("\n\n")[0]
+
+    found = re.findall(r"(?:^s?: +|^ +)(st4sd-async .*)", examples, re.MULTILINE)
+    assert found
+    assert all(line.startswith(" ".join(("st4sd-async", *words))) for line in found)
+    for line in found:
+        assert is_command(shlex.split(line)[1:])
+    message = " ".join(shown.split())
+    assert message.endswith("Exit status: see st4sd-async --help.") is bool(words)
+    assert ("0 success; 1 a run failed" in message) is not bool(words)
+    assert "--api-key " not in message
+    assert "--token " not in message
+
+
+def is_command(words: Sequence[str]) -> bool:
+    """Return whether the command line can be parsed; nothing is executed."""
+    command: Any = COMMAND
+    while commands := getattr(command, "commands", None):
+        name, *words = words
+        command = commands[name]
+    command.make_context("", [*words])
+    return True
 
 
 def test_the_command_is_complete() -> None:
@@ -117,7 +168,7 @@ def test_the_command_is_complete() -> None:
 
     assert names == {
         *("push", "list", "show", "start", "status", "watch", "outputs", "download", "properties", "logs", "delete"),
-        *("demo", "serve"),
+        *("init", "check", "demo", "serve"),
     }
     assert [group.name for group in app.registered_groups] == ["batch"]
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shlex
+import subprocess
+import sys
 import zipfile
 from typing import Any
 
@@ -13,7 +16,8 @@ import pytest
 from .arithmetic import expected, measured
 from .conftest import Command
 
-pytestmark = pytest.mark.timeout(60)  # processes that import all of it anew, on a machine that may be busy
+# Processes that import all of it anew, on a machine that may be busy.
+pytestmark = [pytest.mark.timeout(60), pytest.mark.slow]
 
 
 def check_document(found: dict[str, Any], command: Command, runs: int) -> None:
@@ -55,12 +59,46 @@ def test_one_json_document_on_standard_output_follows_from_the_inputs(command: C
     assert found["engine"] == "simulator"
     assert found["experiment"].startswith("demo@sha256x")
     check_document(found, command, runs=2)
-    assert all(f"  Success  {run['rest-uid']}  100%" in done.stderr for run in found["runs"])
+    assert all(f"  succeeded  {run['rest-uid']}  100%" in done.stderr for run in found["runs"])
     assert command.left_behind() == []
 
 
+def try_next_steps(command: Command, shown: str) -> None:
+    """Copy the commands that the demo proposes as they are. The server is the only one that does not end."""
+    steps = [line.strip() for line in shown.partition("Look at a result:")[2].splitlines() if line[:2] == "  "]
+    (serve,) = (step for step in steps if step.startswith("st4sd-async serve "))
+    before = [f'st4sd-async() {{ {sys.executable} -m st4sd_async "$@"; }}', "set -e"]
+    others = [step.replace(" --watch", "") for step in steps if step != serve]  # a simulated run takes seconds
+
+    server = subprocess.Popen(
+        [sys.executable, "-m", "st4sd_async", *shlex.split(serve)[1:], "--engine", "simulator"],
+        cwd=command.folder,
+        env=command.environment(),
+        stdout=subprocess.PIPE,
+    )
+    try:
+        assert server.stdout is not None
+        assert server.stdout.readline()  # it is ready
+        tried = subprocess.run(
+            ["bash", "-c", "\n".join([*before, *others])],
+            cwd=command.folder,
+            env=command.environment(),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    finally:
+        server.terminate()
+        server.communicate()
+
+    assert tried.returncode == 0, tried.stderr
+    assert tried.stdout.startswith("input-id,smiles,energy,weight\n")
+    assert "\ndemo-" in tried.stdout
+    assert (command.folder / "my-experiment").is_dir()
+
+
 def test_properties_of_all_runs_are_one_table_for_pipes(command: Command) -> None:
-    """Without a terminal, rows are tab-separated, progress is in lines, and there are no control characters."""
+    """Without a terminal, rows are tab-separated, and progress is in lines. The commands to try next work."""
     done = command("demo", "--engine", "simulator", "--runs", "2")
 
     assert done.returncode == 0, done.stderr
@@ -73,6 +111,7 @@ def test_properties_of_all_runs_are_one_table_for_pipes(command: Command) -> Non
         energy, weight = expected(molecules, int(row["scale"]))[row["input-id"]]
         assert (float(row["energy"]), float(row["weight"])) == (energy, weight)
     assert sorted(path.name for path in (command.folder / "results").iterdir()) == sorted(uids)
+    try_next_steps(command, done.stderr)
 
 
 def test_instance_directories_are_kept_on_request(command: Command) -> None:
@@ -84,7 +123,6 @@ def test_instance_directories_are_kept_on_request(command: Command) -> None:
     assert energies.read_text().startswith("input-id,")
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_three_real_runs_end_within_a_minute(command: Command) -> None:
     """The default engine executes them, and the results follow from their inputs; a busy machine has two minutes."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -14,19 +15,26 @@ import pytest
 import typer
 
 from st4sd_async import (
+    APIError,
     ConfigError,
     ConnectFailed,
     InvalidPayload,
+    JournalCorrupt,
     JournalLocked,
+    LaunchConflict,
+    MissingCredentials,
+    NotFound,
     NotReady,
     RunDeleted,
     RunFailed,
     ServerError,
+    St4sdError,
     StartOutcomeUnknown,
     Status,
+    UnknownOutput,
     WaitTimeout,
 )
-from st4sd_async.cli.errors import Exit, UsageError, exit_of, exits_on_errors
+from st4sd_async.cli.errors import Exit, UsageError, exit_of, exits_on_errors, message_of
 
 from .conftest import Command
 
@@ -170,6 +178,40 @@ def test_an_error_becomes_one_line_and_an_exit_status(
     assert out == ""
     assert err.startswith("st4sd-async: ")
     assert err.count("\n") == 1
+
+
+def classes(root: type[St4sdError] = St4sdError) -> list[type[St4sdError]]:
+    return [root, *(one for child in root.__subclasses__() for one in classes(child))]
+
+
+@pytest.mark.parametrize("cls", [cls for cls in classes() if issubclass(cls, APIError)], ids=lambda cls: cls.__name__)
+def test_advice_about_a_refusal_is_a_command(cls: type[APIError]) -> None:
+    """Or nothing, if no command does what the library advises. What failed comes first, the request last."""
+    message = message_of(cls("it is odd", status=400, method="GET", url="https://x/y"), "demo")
+
+    assert not re.search(r"await |client\.|Client\(|Config\(", message)
+    assert message.startswith("it is odd")
+    assert message.endswith(" (GET https://x/y was refused with 400)")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RunFailed({"demo-1": Status.pending()}),
+        WaitTimeout(1.0, {"demo-1": Status.pending()}),
+        MissingCredentials("one"),
+        StartOutcomeUnknown("it was started", "silence", key="one", candidates=["demo-1"]),
+        JournalCorrupt("it is damaged"),
+        LaunchConflict("it has this key"),
+        NotFound("no such file; run.components() lists the files of the components that are over"),
+        UnknownOutput("it exists: output(run, 'Energies') returns all of it"),
+        ConnectFailed("GET", "https://x", "no; name the authority with Config(verify='ca.pem') or ST4SD_CA_FILE"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_other_advice_is_a_command(error: Exception) -> None:
+    """No call of Python reaches a terminal."""
+    assert not re.search(r"await |client\.|run\.|run\(\)|\(run,|batch\.\w|Config\(", message_of(error, "demo"))
 
 
 def test_an_alternative_is_named_if_a_package_is_missing(capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from st4sd_async._util.printable import LAYOUT, printable
+from st4sd_async._util.printable import printable
 from st4sd_async.local import LocalServer, Reply
 
 from .conftest import Command, Result, Shell, environment_of
@@ -55,7 +55,7 @@ def test_texts_of_the_service_cannot_control_the_terminal(
 
     shown = terminal.shown.replace("\r\n", "\n")
     styled = CONTROL.sub(lambda found: "" if found[0].endswith("m") else found[0], shown)  # our own bold headers
-    assert printable(styled, LAYOUT) == styled
+    assert printable(styled, "\n\t") == styled
     assert "owned" in shown
     assert r"\x1b[2J" in shown or r"\u001b[2J" in shown
 
@@ -66,7 +66,7 @@ def test_texts_of_an_error_cannot_control_the_terminal(shell: Shell) -> None:
 
     done = shell("status", "demo-1")
 
-    assert printable(done.err, LAYOUT) == done.err
+    assert printable(done.err, "\n\t") == done.err
     assert r"\x1b[2J" in done.err
 
 
@@ -88,7 +88,7 @@ def test_what_is_not_a_rest_uid_is_wrong_usage(verb: str, run: str, shell: Shell
 
     assert (done.status, done.out) == (2, "")
     assert "not a rest-uid" in done.err
-    assert printable(done.err, LAYOUT) == done.err
+    assert printable(done.err, "\n\t") == done.err
     assert list(tmp_path.iterdir()) == []
 
 

@@ -6,7 +6,8 @@ import io
 
 import pytest
 
-from st4sd_async.cli.output import escape_formula, print_table
+from st4sd_async._util.spreadsheets import escape_formula
+from st4sd_async.cli.output import print_table
 
 from .terminal import CONTROL
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import shlex
 import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +17,8 @@ from urllib.parse import urlsplit
 import anyio
 import pytest
 
-from st4sd_async import Client, Unauthorized
+from st4sd_async import Client, Config, Unauthorized
+from st4sd_async.cli.serve import installed_engine, log_shown
 
 from .conftest import Command
 
@@ -75,6 +78,72 @@ def test_it_serves_until_a_signal_and_leaves_nothing(
         assert probe.connect_ex((address.hostname, address.port)) != 0
 
 
+def test_a_key_in_a_file_survives_a_restart(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is made once, readable by its owner only; so scripts need no new setting."""
+    keys = []
+    for _ in range(2):
+        with serving(command, "--engine", "simulator", "--api-key-file", "st4sd.key") as (process, settings):
+            keys.append(settings["ST4SD_API_KEY"])
+            assert anyio.run(greet, settings, monkeypatch)
+            process.send_signal(signal.SIGINT)
+            process.communicate(timeout=40)
+
+    file = command.folder / "st4sd.key"
+    assert keys[0] == keys[1] == file.read_text().strip()
+    assert file.stat().st_mode & 0o777 == 0o600
+
+
+def test_an_empty_key_is_wrong_usage(command: Command) -> None:
+    """A server that accepts it would accept every request without one."""
+    (command.folder / "st4sd.key").write_text("\n")
+
+    done = command("serve", "--engine", "simulator", "--api-key-file", "st4sd.key")
+
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "'st4sd.key' must contain one API key" in done.stderr
+
+
+async def _finish(settings: Mapping[str, str], monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Start 20 runs at once and return their exit statuses."""
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    async with Client.from_env(config=Config(poll_interval=0.1)) as client:
+        files = [{"filename": "molecules.csv", "content": "smiles\nCO\n"}]
+        runs = [await client.start("demo", {"inputs": files}) for _ in range(20)]
+        return [str(status.exit_status) for status in await client.wait(runs, timeout=20)]
+
+
+def test_simulated_runs_can_be_fast_and_many(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A simulated run takes 5 s; with --speed 100, 20 of them at once take a moment."""
+    with serving(command, "--engine", "simulator", "--speed", "100") as (_, settings):
+        began = time.monotonic()
+        assert anyio.run(_finish, settings, monkeypatch) == ["Success"] * 20
+        assert time.monotonic() - began < 20
+
+
+@pytest.mark.parametrize("is_installed", [True, False], ids=["elaunch", "simulator"])
+def test_the_engine_is_the_one_that_is_installed(is_installed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The message says which it is, and why."""
+    if not is_installed:
+        monkeypatch.setattr("sys.executable", "/nowhere/python")
+        monkeypatch.setenv("PATH", "")
+
+    engine, why = installed_engine()
+
+    assert engine.value == ("elaunch" if is_installed else "simulator")
+    assert ("elaunch.py was found" if is_installed else "elaunch.py was not found: for real runs, pip install") in why
+
+
+@pytest.mark.parametrize("option", [("--speed", "2"), ("--fetch",)])
+def test_options_of_simulated_runs_are_refused_for_real_ones(command: Command, option: tuple[str, ...]) -> None:
+    """The message says which engine has the option."""
+    done = command("serve", "--engine", "elaunch", *option)
+
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"{option[0]} needs --engine simulator" in done.stderr
+
+
+@pytest.mark.slow
 def test_the_printed_key_is_needed(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another key is refused."""
     with serving(command) as (process, settings):
@@ -84,6 +153,7 @@ def test_the_printed_key_is_needed(command: Command, monkeypatch: pytest.MonkeyP
         process.communicate(timeout=40)
 
 
+@pytest.mark.slow
 def test_the_printed_snippet_is_python(command: Command) -> None:
     """The snippet compiles as it stands."""
     with serving(command, "--tls") as (process, _):
@@ -91,6 +161,7 @@ def test_the_printed_snippet_is_python(command: Command) -> None:
         _, err = process.communicate(timeout=40)
 
     snippet = "\n".join(line[4:] for line in err.splitlines() if line.startswith("    "))
+    assert 'client.start("demo", inputs={' in snippet
     body = "\n".join(f"    {line}" for line in snippet.splitlines())
     compile(f"async def main():\n{body}\n", "snippet", "exec")
     assert Path(snippet.partition("verify='")[2].partition("'")[0]).name == "ca.pem"
@@ -106,3 +177,14 @@ def test_a_port_that_is_in_use_is_named(command: Command) -> None:
     assert f"127.0.0.1:{port}" in done.stderr
     assert "choose another port, or 0 for a free one" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_the_log_of_the_server_is_shown_once(capsys: pytest.CaptureFixture[str]) -> None:
+    """A message about a push to the simulator says what is made up in its runs."""
+    logger = logging.getLogger("st4sd_async.local")
+    with log_shown():
+        logger.info("the simulator executes no programs of %s", "x")
+        logger.debug("hidden")
+
+    assert capsys.readouterr().err == "the simulator executes no programs of x\n"
+    assert logger.propagate

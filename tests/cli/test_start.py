@@ -65,8 +65,8 @@ def test_a_failed_run_sets_the_exit_status(shell: Shell) -> None:
 
 
 MISTAKES = [
-    (("dmeo", "-i", "molecules.csv"), 3, "list the experiments with: st4sd-async list\n"),
-    (("demo",), 3, "Missing inputs: ['molecules.csv']; see what a start takes with: st4sd-async show demo\n"),
+    (("dmeo", "-i", "molecules.csv"), 3, "list the experiments with: st4sd-async list (POST http"),
+    (("demo",), 3, "Missing inputs: ['molecules.csv']; see what a start takes with: st4sd-async show demo (POST http"),
     (("demo", "-i", "molecules.csv", "-v", "scael=2"), 3, "Payload sets variable scael = 2"),
     (("demo", "-i", "molecules.csv", "-v", "scale"), 2, "--variable takes NAME=VALUE, not 'scale'"),
     (("demo", "-i", "molecules.csv", "-m", "=me"), 2, "--metadata takes NAME=VALUE, not '=me'"),

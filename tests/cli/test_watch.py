@@ -18,6 +18,9 @@ WAITING = [(0.0, {"experiment-state": "unscheduled", "exit-status": "", "error-d
 """The statuses of a run that waits forever."""
 
 
+SUCCESS = {"experiment-state": "finished", "exit-status": "Success"}
+
+
 def start(shell: Shell, outcome: str | Sequence[Row]) -> str:
     """Start a run with this outcome, and return its rest-uid."""
     Path("molecules.csv").write_text(MOLECULES)
@@ -32,9 +35,35 @@ def test_a_run_is_watched_to_its_end(shell: Shell) -> None:
     done = shell("watch", run, *QUICK)
 
     assert done.status == 0
-    assert [(row["rest-uid"], row["exit-status"], row["progress"]) for row in done.table] == [(run, "Success", "100%")]
-    assert done.err.splitlines()[-1].split()[1:] == [run, "Success", "100%"]
+    assert [(row["rest-uid"], row["state"], row["progress"]) for row in done.table] == [(run, "succeeded", "100%")]
+    assert done.err.splitlines()[-1].split()[1:] == [run, "succeeded", "100%"]
+    assert done.err.count("no status yet") == 1
     assert "\x1b" not in done.out + done.err
+
+
+def test_a_run_without_a_status_is_reported_once(shell: Shell) -> None:
+    """However often the service is asked before it has one."""
+    run = start(shell, [(0.0, None), (40.0, SUCCESS)])
+
+    done = shell("watch", run, *QUICK)
+
+    assert [line.split("  ")[2] for line in done.err.splitlines()] == ["no status yet", "succeeded"]
+
+
+def test_commands_and_python_use_the_same_words(shell: Shell) -> None:
+    """For runs that are over and for one that waits."""
+    names = {"succeeded": "success", "failed": "component-failure", "stopped": "stopped"}
+    runs = {start(shell, outcome): word for word, outcome in names.items()}
+    shell("watch", *runs, *QUICK)
+    waiting = start(shell, WAITING)
+
+    table, document = shell("status", *runs, waiting), shell("status", *runs, waiting, "--json").document
+    listed = {row["rest-uid"]: row["state"] for row in shell("list", "runs").table}
+
+    expected = {**runs, waiting: "unscheduled"}
+    assert {row["rest-uid"]: row["state"] for row in table.table} == expected
+    assert {one["rest-uid"]: one["state"] for one in document} == expected
+    assert listed.items() >= expected.items()
 
 
 def test_changes_are_json_lines_and_the_last_is_final(shell: Shell) -> None:
@@ -57,9 +86,9 @@ def test_a_timeout_is_not_a_success(shell: Shell) -> None:
     done = shell("watch", run, *QUICK, "--timeout", "1")
 
     assert done.status == 1
-    message = f"1 of 1 runs have not ended after 1 s and continue; follow it again with: st4sd-async watch {run}\n"
+    message = f"not ended after 1 s: 1 of 1 run; follow it again with: st4sd-async watch {run}\n"
     assert done.err.endswith(message)
-    assert [row["experiment-state"] for row in done.table] == ["unscheduled"]
+    assert [row["state"] for row in done.table] == ["unscheduled"]
 
 
 def test_the_status_of_runs_has_the_reasons(shell: Shell) -> None:
@@ -83,7 +112,8 @@ def test_an_unknown_run_does_not_hide_the_others(shell: Shell) -> None:
 
     assert done.status == 3
     assert [row["rest-uid"] for row in done.table] == [run]
-    assert "instances/nothing/status found no such run (404)" in done.err
+    message = "Workflow instance nothing not found; list the runs with: st4sd-async list runs (GET http"
+    assert f"st4sd-async: {message}" in done.err
     assert "not a rest-uid: 'a/b'" in done.err
     assert done.err.count("\n") == 2
 

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import atexit
 import copy
+import shutil
+import tempfile
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 from st4sd_async import Client, Experiment
-from st4sd_async.local import LocalServer
+from st4sd_async.local.engine.processes import ChildProcesses, git
+from tests.local.helpers import definition, package_files, repository
 
 MOLECULES = {"inputs": [{"filename": "molecules.csv", "content": "smiles\nCO\nCCO\n"}]}
 
@@ -54,18 +60,43 @@ def dsl(**changes: Any) -> dict[str, Any]:
 
 
 def relationship(identifier: str = "cheaper", **more: Any) -> dict[str, Any]:
-    """A relationship in which `surrogate` may take the place of a part of `demo`."""
+    """A relationship in which a component of `surrogate` replaces the same one of `reports`."""
     transform = {
-        "inputGraph": {"identifier": "surrogate"},
-        "outputGraph": {"identifier": "demo:latest", "components": ["Compute"]},
+        "inputGraph": {"identifier": "surrogate", "components": ["Compute"]},
+        "outputGraph": {"identifier": "reports:latest", "components": ["Compute"]},
     }
     return {"identifier": identifier, "transform": transform, **more}
 
 
-async def push_both(server: LocalServer, client: Client) -> tuple[Experiment, Experiment]:
-    """The experiments `demo` and `surrogate`; both have the variable `scale`, which the second one fixes."""
-    other = server.example("demo")
-    other["metadata"]["package"]["name"] = "surrogate"
-    other["parameterisation"]["executionOptions"]["variables"] = []
-    other["parameterisation"]["presets"] = {"variables": [{"name": "scale", "value": "7"}]}
-    return await client.push(server.example("demo")), await client.push(other)
+def related() -> tuple[dict[str, Any], dict[str, Any]]:
+    """
+    The definitions of `reports` and `surrogate`.
+
+    Both have the variable `scale`, which is a preset of the second one.
+    """
+    reports, surrogate = (definition(name) for name in _repositories())
+    for package, url in zip((reports, surrogate), _repositories().values(), strict=True):
+        package["base"]["packages"][0]["source"]["git"]["location"]["url"] = url
+    reports["parameterisation"]["executionOptions"] = {"variables": [{"name": "scale"}]}
+    surrogate["parameterisation"]["presets"] = {"variables": [{"name": "scale", "value": "9"}]}
+    return reports, surrogate
+
+
+@cache
+def _repositories() -> dict[str, str]:
+    """The packages of both experiments, in which `scale` is 1 and 7: name -> URL."""
+    folder = tempfile.mkdtemp(prefix="st4sd-tests-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    urls = {}
+    for name, scale in (("reports", "1"), ("surrogate", "7")):
+        files = {path: text.replace('"1"', f'"{scale}"') for path, text in package_files("reports").items()}
+        created = repository(Path(folder, name), files)
+        git("tag", "1.0.0", folder=created, processes=ChildProcesses(), timeout=10)
+        urls[name] = created.as_uri()
+    return urls
+
+
+async def push_both(client: Client) -> tuple[Experiment, Experiment]:
+    """The experiments of `related`."""
+    reports, surrogate = related()
+    return await client.push(reports), await client.push(surrogate)

@@ -220,6 +220,12 @@ async def test_a_cluster_without_datasets_lacks_them(
     assert "weights" in [one.name for one in found.missing]
 
 
+def warnings_of_clients(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Return the warnings of clients, without those of the embedded servers."""
+    warnings = [record for record in caplog.records if record.levelno == logging.WARNING]
+    return [record.getMessage() for record in warnings if record.name == "st4sd_async"]
+
+
 async def test_an_image_that_may_be_public_is_only_warned_about(
     other_server: LocalServer, other_client: Client, client: Client, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -230,7 +236,7 @@ async def test_an_image_that_may_be_public_is_only_warned_about(
     other_server.faults.add("GET /registry-ui/*", shown({"entry": entry, "problems": []}), times=2)
 
     await client.import_experiment(other_server.url, "demo")
-    told = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    told = warnings_of_clients(caplog)
     await client.image_pull_secrets.create("pull", server="quay.example", username="u", password="pass-word")
     found = await client.fetch_experiment(other_server.url, "demo")
 
@@ -263,7 +269,7 @@ async def test_a_token_that_comes_along_is_warned_about_and_not_shown(
 
     assert found.uncertain == (Requirement("credential", place, (place,)),)
     assert found.definition["base"] == made["base"]
-    told = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    told = warnings_of_clients(caplog)
     assert [f"contains the credential {place!r}, which is imported too" in one for one in told] == [True]
     assert "tok-0123456789" not in f"{found} {pushed} {caplog.text}"
     for error in (refused.value, internal.value, generated.value):
@@ -331,7 +337,7 @@ async def test_a_refusal_without_a_reason_says_so(status: int, other_server: Loc
     config = Config(retry=RetryPolicy(attempts=1))
 
     async with Client(server.url, api_key=server.api_key, config=config) as client:
-        with pytest.raises(APIError, match="the registry gives no reason; the global registry repeats a reply"):
+        with pytest.raises(APIError, match="the registry gives no reason; the global registry repeats a response"):
             await client.fetch_experiment(other_server.url, "demo")
 
 

@@ -9,9 +9,7 @@ import pytest
 
 from st4sd_async import Client, Config, InvalidPayload, Launch
 from st4sd_async.local import LocalServer
-from tests.results.demo_runs import ServersClock
-from tests.results.demo_runs import clock as clock
-from tests.results.demo_runs import server as server
+from tests.conftest import ServersClock
 
 pytestmark = pytest.mark.anyio
 
@@ -29,15 +27,17 @@ async def payload_of(client: Client, form: str) -> Any:
 
 
 @pytest.mark.parametrize("form", ["mapping", "draft"])
-async def test_times_and_urls_are_kept_with_a_run(form: str, server: LocalServer, clock: ServersClock) -> None:
+async def test_times_and_urls_are_kept_with_a_run(
+    form: str, still_server: LocalServer, servers_clock: ServersClock
+) -> None:
     """The status, the list and the datastore give them back as they were, and the datastore finds the run by them."""
-    async with Client(server.url, api_key=server.api_key, config=Config(clock=clock)) as client:
-        await client.push(server.example("demo"))
+    async with Client(still_server.url, api_key=still_server.api_key, config=Config(clock=servers_clock)) as client:
+        await client.push(still_server.example("demo"))
 
         run = await client.start("demo", await payload_of(client, form))
 
         meta = (await client.wait(run)).meta
-        await server.advance(100)
+        await still_server.advance(100)
         (listed,) = await client.instances.list()
         (document,) = await client.datastore.user_metadata(query={"source": TAGS["source"]})
         assert meta is not None
@@ -47,10 +47,12 @@ async def test_times_and_urls_are_kept_with_a_run(form: str, server: LocalServer
         assert document.rest_uid == run.id
 
 
-async def test_a_batch_starts_launches_with_such_tags(server: LocalServer, clock: ServersClock, tmp_path: Path) -> None:
+async def test_a_batch_starts_launches_with_such_tags(
+    still_server: LocalServer, servers_clock: ServersClock, tmp_path: Path
+) -> None:
     """The journal keeps them too."""
-    async with Client(server.url, api_key=server.api_key, config=Config(clock=clock)) as client:
-        await client.push(server.example("demo"))
+    async with Client(still_server.url, api_key=still_server.api_key, config=Config(clock=servers_clock)) as client:
+        await client.push(still_server.example("demo"))
         async with client.batch(tmp_path / "journal") as batch:
             await batch.add([Launch("it", "demo", {"inputs": FILES, "metadata": TAGS})])
 

@@ -148,7 +148,7 @@ def test_progress_is_a_bar() -> None:
 
 STATUSES = [
     ({}, "no status yet", Tone.WAITING, ""),
-    ({"experiment-state": "Initialising", "exit-status": "N/A"}, "Initialising", Tone.WAITING, ""),
+    ({"experiment-state": "Initialising", "exit-status": "N/A"}, "initialising", Tone.WAITING, ""),
     ({"experiment-state": "running", "exit-status": "N/A", "total-progress": 0.4}, "running", Tone.BUSY, ""),
     (
         {"experiment-state": "unscheduled", "exit-status": "", "error-description": "0/3 nodes are available: no cpu."},
@@ -157,11 +157,11 @@ STATUSES = [
         "no cpu",
     ),
     ({"experiment-state": "unschedulable", "exit-status": ""}, "unschedulable", Tone.STUCK, "unschedulable: "),
-    ({"experiment-state": "finished", "exit-status": "Success"}, "Success", Tone.GOOD, ""),
-    ({"experiment-state": "finished", "exit-status": "Stopped"}, "Stopped", Tone.QUIET, "stopped: "),
+    ({"experiment-state": "finished", "exit-status": "Success"}, "succeeded", Tone.GOOD, ""),
+    ({"experiment-state": "finished", "exit-status": "Stopped"}, "stopped", Tone.QUIET, "stopped: "),
     (
         {"experiment-state": "finished", "exit-status": "Failed", "error-description": "Job: stage0.Boom."},
-        "Failed",
+        "failed",
         Tone.BAD,
         "component failed: Job: stage0.Boom.",
     ),
@@ -237,4 +237,23 @@ def test_a_log_of_many_rows_has_counts(capsys: pytest.CaptureFixture[str]) -> No
     assert capsys.readouterr().err.splitlines() == [
         "0:00:00  20 runs  20 waiting",
         "0:00:00  20 runs  1 failed, 19 waiting",
+    ]
+
+
+def test_the_time_left_is_shown_if_it_is_known(capsys: pytest.CaptureFixture[str]) -> None:
+    """Beside the elapsed time; in a log once a minute, with the counts. It is estimated once a second."""
+    estimates = iter(["about 12 min left"])
+    options: dict[str, Any] = {"time_left": lambda: next(estimates)}
+    display = LiveDisplay("launch", ("key", "state", "progress"), Log(None, 0.0), **options)
+
+    put(display, "a", "succeeded", Tone.GOOD)
+    display.draw()
+    put(display, "b", "succeeded", Tone.GOOD)
+    display.draw()
+
+    assert drawn(display)[0] == "2 launches, 0:00:00, about 12 min left: 2 succeeded"
+    assert capsys.readouterr().err.splitlines() == [
+        "0:00:00  a  succeeded  0%",
+        "0:00:00  1 launch  1 succeeded; about 12 min left",
+        "0:00:00  b  succeeded  0%",
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 import sys
 from collections.abc import Iterator
@@ -10,11 +11,12 @@ from pathlib import Path
 import matplotlib
 import pytest
 from matplotlib import pyplot
+from matplotlib.axes import Axes
 from matplotlib.collections import PolyCollection
 
 from st4sd_async import Client, Config, ConfigError, Launch
 from st4sd_async._batch.state import State, StateChange
-from st4sd_async._display.timeline import PALE_LABEL, Span, spans
+from st4sd_async._display.timeline import Span, levels, spans
 from tests.conftest import FakeClock
 
 matplotlib.use("Agg")
@@ -91,6 +93,25 @@ def test_a_clock_that_was_set_back_draws_no_bar_backwards() -> None:
     assert spans(late, NOW) == []
 
 
+def test_levels_count_the_launches_in_each_state() -> None:
+    """Each step shows its end. A final state stays, a new attempt replaces it, and times before the chart count."""
+    launches = [
+        moments(State.PLANNED, State.STARTED, RUNNING, State.SUCCEEDED),
+        moments(State.PLANNED, State.REFUSED),
+        [*moments(State.STARTED, State.FAILED), *moments(State.PLANNED, State.SENDING, attempt=2, begin=20)],
+        [],
+    ]
+
+    assert levels(launches, 0, 40, 4) == {
+        "not started": [0, 1, 0, 0],
+        "waiting": [1, 0, 1, 1],
+        "in progress": [0, 1, 0, 0],
+        "succeeded": [0, 0, 1, 1],
+        "failed": [1, 0, 0, 0],
+        "refused": [1, 1, 1, 1],
+    }
+
+
 def client(clock: FakeClock) -> Client:
     return Client("https://st4sd.example", config=Config(clock=clock))
 
@@ -116,14 +137,16 @@ async def test_a_batch_is_drawn(clock: FakeClock, tmp_path: Path) -> None:
 
 @pytest.mark.anyio
 async def test_thousands_are_drawn_as_one_collection(clock: FakeClock, tmp_path: Path) -> None:
-    """Without labels."""
+    """Every 50th has its key as its label."""
     async with client(clock).batch() as batch:
         await batch.add(Launch(f"{n}", "demo") for n in range(2000))
         clock.time += 60
         axes = batch.plot()
 
     assert len(axes.collections) == 1
-    assert "in the order" in axes.get_ylabel()
+    assert "2,000 launches in the order" in axes.get_ylabel()
+    labels = [(tick, label.get_text()) for tick, label in zip(axes.get_yticks(), axes.get_yticklabels(), strict=True)]
+    assert labels == [(lane, str(lane)) for lane in range(0, 2000, 50)]
 
 
 @pytest.mark.anyio
@@ -134,17 +157,43 @@ async def test_moments_survive_and_older_journals_have_none(clock: FakeClock, tm
         await batch.add([Launch("C1", "demo")])
     clock.time += 60
     async with client(clock).batch(path) as batch:
-        kept = batch._journal.history["C1"]
+        await batch._journal.read_history()
+        kept = batch._journal.histories()["C1"]
     with sqlite3.connect(path) as database:
         database.execute("DROP TABLE moment")
     database.close()
     async with client(clock).batch(path) as batch:
         await batch.add([Launch("C2", "demo")])
-        older = dict(batch._journal.history)
+        await batch._journal.read_history()
+        older = dict(batch._journal.histories())
         batch.plot()
 
     assert kept == [StateChange(1, "planned", 1000.0)]
     assert older == {"C1": [], "C2": [StateChange(1, "planned", 1060.0)]}
+
+
+@pytest.mark.parametrize("is_closed", [False, True], ids=["open", "closed"])
+def test_what_earlier_processes_recorded_is_drawn(is_closed: bool, clock: FakeClock, tmp_path: Path) -> None:
+    """Opening a journal leaves it in the file. Each state change is drawn once."""
+    path = tmp_path / "a.db"
+
+    async def record() -> Axes:
+        async with client(clock).batch(path) as batch:
+            await batch.add([Launch("C1", "demo")])
+        clock.time += 60.123456789
+        async with client(clock).batch(path) as batch:
+            await batch.add([Launch("C2", "demo")])
+            assert list(batch._journal.history) == ["C2"]
+            clock.time += 60
+            axes = None if is_closed else batch.plot()
+        assert batch._journal.history_of("C2") == [StateChange(1, "planned", 1060.123456789)]
+        return axes or batch.plot()
+
+    axes = asyncio.run(record())
+
+    (bars,) = [one for one in axes.collections if isinstance(one, PolyCollection)]
+    widths = [path.get_extents().width * 86400 for path in bars.get_paths()]
+    assert widths == pytest.approx([120.123, 60.0], abs=0.01)
 
 
 @pytest.mark.anyio
@@ -171,4 +220,4 @@ async def test_the_legend_explains_pale_bars_and_crosses(clock: FakeClock) -> No
 
     assert legend is not None
     labels = [entry.get_text() for entry in legend.get_texts()]
-    assert sorted(labels) == sorted(["not started", "waiting", "succeeded", PALE_LABEL, "refused"])
+    assert sorted(labels) == sorted(["not started", "waiting", "succeeded", "(pale: partly waiting)", "refused"])

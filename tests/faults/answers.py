@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from tests.results.archives import Entry, build
 
+from .clients import PATIENCE, SILENCE
 from .gateways import archive, zipped
 from .raw import Answer, close, cut, head, never, raw, reply, reset, sign_in
-from .tools import PATIENCE, SILENCE
 
 
 def damaged(members: list[tuple[str, bytes]]) -> bytes:

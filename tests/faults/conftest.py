@@ -1,14 +1,24 @@
-"""What the tests of faults are given."""
+"""Fixtures of the tests of faults: an event loop without haste, all logs, a server for all tests of a file, scenes."""
 
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import selectors
 import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+
+from st4sd_async import Client
+from st4sd_async.local import LocalServer
+
+from .clients import settings
+from .gateways import finished
+from .scenes import Scene, staged
 
 STALL = 0.05
 """Seconds that the event loop was stopped for at most, as it sees it."""
@@ -60,3 +70,33 @@ def watched(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
     for name in ("st4sd_async", "httpx", "httpcore", "aiohttp.client", "aiohttp.internal", "asyncio"):
         caplog.set_level(logging.DEBUG, logger=name)
     return caplog
+
+
+@pytest.fixture(scope="module")
+def module_server() -> Iterator[LocalServer]:
+    """A server for all tests of a file, whose clock stands still, and which has answered requests for a run before."""
+    with LocalServer(speed=0) as running:
+        asyncio.run(_warm_up(running))
+        gc.collect()
+        gc.freeze()  # so that tests that search for open resources skip older objects
+        yield running
+        gc.unfreeze()
+
+
+async def _warm_up(server: LocalServer) -> None:
+    async with Client(server.url, api_key=server.api_key, config=settings()) as client:
+        await (await finished(client, server)).components()
+
+
+@pytest.fixture
+def shared_server(module_server: LocalServer) -> Iterator[LocalServer]:
+    """The server of the file, without faults."""
+    yield module_server
+    module_server.faults.clear()
+
+
+@pytest.fixture
+async def scene(shared_server: LocalServer, tmp_path: Path) -> AsyncIterator[Scene]:
+    """A run that is over, and a client."""
+    async with staged(shared_server, tmp_path) as scene:
+        yield scene

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from .tools import reachable
+from .exceptions import reachable
 
 # Each secret has its mark, which is all letters, and characters that quoting changes. A text that has
 # the first five letters of a mark has quoted the secret.

@@ -1,53 +1,24 @@
-"""
-Helpers of the tests of downloads: one server for all tests of a file, and a run for each test.
-
-A file that uses ``scene`` or ``server`` imports ``shared`` too.
-"""
+"""Scenes of the tests of downloads: a run that is over, its files, a client and a target."""
 
 from __future__ import annotations
 
-import asyncio
 import gc
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from st4sd_async import Client, Download, DownloadFailed, Run, St4sdError
 from st4sd_async.local import LocalServer
 
-from .gateways import another, failed, files_in, finished, instance_of, leftovers, whole
-from .tools import assert_ours, settings
+from .clients import settings
+from .exceptions import assert_ours
+from .gateways import another, failed, files_in, instance_of, leftovers, whole
 
 COMPUTE = "stages/stage0/Compute"
 Outcomes = list[Download | DownloadFailed]
-
-
-@pytest.fixture(scope="module")
-def shared() -> Iterator[LocalServer]:
-    """A server whose time stands still, and which has answered requests for a run before."""
-    with LocalServer(speed=0) as running:
-        asyncio.run(_warm_up(running))
-        gc.collect()
-        gc.freeze()  # so that tests that search for open resources skip older objects
-        yield running
-        gc.unfreeze()
-
-
-async def _warm_up(server: LocalServer) -> None:
-    async with Client(server.url, api_key=server.api_key, config=settings()) as client:
-        await (await finished(client, server)).components()
-
-
-@pytest.fixture
-def server(shared: LocalServer) -> Iterator[LocalServer]:
-    """The shared server, without faults."""
-    yield shared
-    shared.faults.clear()
 
 
 @dataclass
@@ -113,13 +84,6 @@ def assert_ours_or_system(error: BaseException) -> None:
     cause = error.__cause__
     if cause is None:
         assert_ours(error)
-
-
-@pytest.fixture
-async def scene(server: LocalServer, tmp_path: Path) -> AsyncIterator[Scene]:
-    """A run that is over, and a client."""
-    async with staged(server, tmp_path) as scene:
-        yield scene
 
 
 @asynccontextmanager

@@ -233,6 +233,7 @@ def _evaluate(server: LocalServer, report: dict[str, Any], unrelated: list[str])
     )
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(60 + 2 * LONGEST_RUN)
 def test_a_campaign_with_many_faults_executes_each_launch_once_or_reports_it_as_unknown(
     tmp_path: Path,

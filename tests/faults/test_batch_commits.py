@@ -53,6 +53,7 @@ async def _run_until_crash(batch: Batch, journal: CrashingJournal) -> bool:
     return True
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("is_last_written", [True, False], ids=["after", "before"])
 async def test_a_crash_at_any_commit_starts_nothing_twice(tmp_path: Path, is_last_written: bool) -> None:

@@ -73,6 +73,7 @@ def _kill(child: subprocess.Popen[str], server: LocalServer, dice: random.Random
     return child.returncode < 0
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(60 + 20 * KILLS)
 def test_a_batch_that_is_killed_again_and_again_starts_everything_once(tmp_path: Path) -> None:
     """In the end every key has one run, and its results are on disk."""
@@ -106,6 +107,7 @@ def test_a_batch_that_is_killed_again_and_again_starts_everything_once(tmp_path:
     print(json.dumps({"kills": kills, "keys": KEYS, "runs": len(instances)}))  # noqa: T201 -- the figures
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_ctrl_c_ends_a_batch_within_seconds_and_the_same_script_resumes(tmp_path: Path) -> None:
     """Nothing is started any longer, starts in flight are recorded and not in doubt, and the log says how to resume."""

@@ -16,8 +16,9 @@ from st4sd_async import APIError, Client, Config, ConfigError, DecodeError, Serv
 from st4sd_async._http.call import Call, nothing
 from st4sd_async._http.retry import Replay
 
+from .clients import connect
+from .exceptions import assert_ours
 from .raw import Answer, Exchange, RawServer, head, raw, reply
-from .tools import assert_ours, connect
 
 pytestmark = pytest.mark.anyio
 
@@ -81,6 +82,7 @@ async def test_a_body_that_says_identity_is_read() -> None:
         assert await client.instances.list() == []
 
 
+@pytest.mark.slow
 async def test_a_packed_bomb_takes_no_memory() -> None:
     """1 GB of blanks in 1 MB."""
     packed = bomb(1 << 30)

@@ -22,8 +22,9 @@ from st4sd_async._http.call import Call, nothing
 from st4sd_async._http.engine import translate_error
 from tests.conftest import FakeClock
 
+from .clients import SILENCE, connect
+from .exceptions import assert_ours
 from .raw import Answer, Exchange, RawServer, close, cut, cut_chunk, head, never, raw, reply, reset
-from .tools import SILENCE, assert_ours, connect
 
 pytestmark = pytest.mark.anyio
 

@@ -28,8 +28,8 @@ from tests.batch.batches import FACTOR, launches, once, run_all, started_numbers
 from tests.batch.batches import connect as connect_quickly
 from tests.conftest import FakeClock
 
+from .clients import settings
 from .raw import RawServer, reply
-from .tools import settings
 
 pytestmark = pytest.mark.anyio
 
@@ -82,6 +82,7 @@ FAILURES: dict[str, Callable[[], Any]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["absent", "empty", "half", "binary"])
 async def test_a_watch_outlasts_a_key_file_that_is_being_rewritten(
     server: LocalServer, tmp_path: Path, how: str, caplog: pytest.LogCaptureFixture

@@ -15,8 +15,9 @@ from st4sd_async import APIError, Client, ConfigError, Unauthorized
 from st4sd_async._http.call import Call, nothing
 from st4sd_async._http.credentials import may_carry_credentials
 
+from .clients import settings
+from .exceptions import assert_ours
 from .raw import SIGN_IN, Exchange, RawServer, Seen, head, raw, reply, sign_in
-from .tools import assert_ours, settings
 
 pytestmark = pytest.mark.anyio
 

@@ -12,13 +12,10 @@ from st4sd_async.local import CutBody, DropAfter, DropBefore, Html, LocalServer,
 from st4sd_async.local.http.faults import Fault
 
 from .answers import BROKEN, HARMLESS, patience
+from .clients import settings
 from .gateways import archive, failed, files_in, forward, gateway, register, requested_paths, when, whole, zipped
 from .raw import RawServer, close, never, sign_in
 from .scenes import COMPUTE, Scene, staged
-from .scenes import scene as scene
-from .scenes import server as server
-from .scenes import shared as shared
-from .tools import settings
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]  # large files, on a machine that may be busy
 
@@ -26,10 +23,10 @@ pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]  # large files, on a m
 @pytest.mark.parametrize("verb", ["files", "component"])
 @pytest.mark.parametrize("broken", BROKEN)
 async def test_a_gateway_that_fails_leaves_nothing_half(
-    server: LocalServer, verb: str, broken: str, tmp_path: Path
+    shared_server: LocalServer, verb: str, broken: str, tmp_path: Path
 ) -> None:
     """Each file is whole or failed with an error of ours; when the gateway is well again, the same call completes."""
-    async with staged(server, tmp_path, timeout=patience(broken)) as scene:
+    async with staged(shared_server, tmp_path, timeout=patience(broken)) as scene:
         if verb == "files":
             for number in range(8):
                 scene.write(f"{number}.txt", b"%d\n" % number * 99)
@@ -56,10 +53,10 @@ ONCE += ["closed", "502", "503", "504", "a wrong byte"]
 @pytest.mark.parametrize("verb", ["files", "component"])
 @pytest.mark.parametrize("broken", ONCE)
 async def test_what_breaks_once_is_made_good_in_the_same_call(
-    server: LocalServer, verb: str, broken: str, tmp_path: Path
+    shared_server: LocalServer, verb: str, broken: str, tmp_path: Path
 ) -> None:
     """The caller does not notice."""
-    async with staged(server, tmp_path, timeout=patience(broken)) as scene:
+    async with staged(shared_server, tmp_path, timeout=patience(broken)) as scene:
         scene.write("a.txt", b"a" * 9999)
         answer = BROKEN[broken]
         assert answer
@@ -98,9 +95,9 @@ async def test_a_service_that_fails_leaves_no_half_output(scene: Scene, fault: s
     assert files_in(scene.target) == scene.expected("outputs")
 
 
-async def test_a_service_that_fails_is_asked_again(server: LocalServer, tmp_path: Path) -> None:
+async def test_a_service_that_fails_is_asked_again(shared_server: LocalServer, tmp_path: Path) -> None:
     """Of two key-outputs, whichever breaks off, or one of them twice."""
-    async with staged(server, tmp_path, retry=RetryPolicy(attempts=3)) as scene:
+    async with staged(shared_server, tmp_path, retry=RetryPolicy(attempts=3)) as scene:
         for fault in (CutBody(10), Html(502)):
             scene.server.faults.add(OUTPUT, fault)
 
@@ -110,12 +107,12 @@ async def test_a_service_that_fails_is_asked_again(server: LocalServer, tmp_path
 
 
 @pytest.mark.parametrize("verb", ["files", "component"])
-async def test_a_renewed_credential_opens_the_door(server: LocalServer, verb: str, tmp_path: Path) -> None:
+async def test_a_renewed_credential_opens_the_door(shared_server: LocalServer, verb: str, tmp_path: Path) -> None:
     """A sign-in page in place of an archive makes the provider be asked once more."""
     given: list[str] = []
     trusting = settings(trusted_hosts=("127.0.0.1",), downloads=1)
 
-    async with staged(server, tmp_path) as scene:
+    async with staged(shared_server, tmp_path) as scene:
 
         def provide() -> str:
             if given:
@@ -160,9 +157,9 @@ async def test_several_unreadable_files_among_many(scene: Scene) -> None:
     assert len(failed(outcomes)) == 13
 
 
-async def test_one_file_at_which_the_gateway_falls_silent(server: LocalServer, tmp_path: Path) -> None:
+async def test_one_file_at_which_the_gateway_falls_silent(shared_server: LocalServer, tmp_path: Path) -> None:
     """It fails, all others are there."""
-    async with staged(server, tmp_path, timeout=patience("silent")) as scene:
+    async with staged(shared_server, tmp_path, timeout=patience("silent")) as scene:
         for number in range(20):
             scene.write(f"{number}.txt")
         scene.write("bad.txt")

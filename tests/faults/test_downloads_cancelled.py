@@ -16,9 +16,6 @@ from st4sd_async.local import LocalServer
 from .gateways import archive, files_in, forward, gateway, is_part, leftovers, whole
 from .raw import never
 from .scenes import Outcomes, Scene, staged
-from .scenes import scene as scene
-from .scenes import server as server
-from .scenes import shared as shared
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
 
@@ -27,7 +24,7 @@ Stop = Callable[[], None]
 
 @pytest.mark.parametrize("how", ["scope", "task"])
 @pytest.mark.parametrize("verb", ["files", "component", "outputs"])
-async def test_cancelled_at_any_step(server: LocalServer, tmp_path: Path, verb: str, how: str) -> None:
+async def test_cancelled_at_any_step(shared_server: LocalServer, tmp_path: Path, verb: str, how: str) -> None:
     """Nothing is left, and the next call succeeds. Cancelled by anyio's scope or asyncio's task."""
     stop: Stop = lambda: None  # noqa: E731 -- replaced before each call
     left = 0
@@ -38,7 +35,7 @@ async def test_cancelled_at_any_step(server: LocalServer, tmp_path: Path, verb: 
         if left == 0:
             stop()
 
-    async with staged(server, tmp_path, progress=progress) as scene:
+    async with staged(shared_server, tmp_path, progress=progress) as scene:
         scene.write("a.bin", os.urandom(700_000))
         scene.write("a.bin", os.urandom(700_000), "stages/stage1/Report/results")
         for step in range(1, 30):
@@ -72,7 +69,8 @@ def begun(target: Path) -> bool:
 async def test_cancelled_while_a_thread_works(scene: Scene, how: str) -> None:
     """Unpacking is waited for or undone: afterwards nothing appears, nothing is left."""
     for number in range(40):
-        scene.write(f"{number}.bin", b"\0" * 1_000_000, "stages/stage1/Report")
+        size = 1_000_000 if number % 2 else 1_100_000  # the larger ones are unpacked by several threads
+        scene.write(f"{number}.bin", bytes(size), "stages/stage1/Report")
     for number in range(12):
         scene.folder = scene.folder.parent / f"outside{number}"
         scene.folder.mkdir()
@@ -112,10 +110,10 @@ async def test_a_deadline_of_the_caller(scene: Scene, verb: str) -> None:
     assert files_in(scene.target) == scene.expected(verb)
 
 
-async def test_a_cancelled_download_gives_its_turn_back(server: LocalServer, tmp_path: Path) -> None:
+async def test_a_cancelled_download_gives_its_turn_back(shared_server: LocalServer, tmp_path: Path) -> None:
     """With room for one body at a time, the next call does not wait for the one that was cancelled."""
     async with (
-        staged(server, tmp_path, downloads=1) as scene,
+        staged(shared_server, tmp_path, downloads=1) as scene,
         gateway(scene.server, archive(missing=100, then=never()), forward(scene.server)) as slow,
     ):
         async with anyio.create_task_group() as tasks:

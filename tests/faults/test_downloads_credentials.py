@@ -15,13 +15,11 @@ from st4sd_async import Client, DownloadFailed, Run, St4sdError
 from st4sd_async.local import LocalServer, Reply
 from tests.results.archives import Entry, build
 
+from .clients import settings
 from .gateways import another, archive, gateway, register
 from .marks import KEY, TOKEN, all_texts, leaks, logged, outcome
+from .quotings import QUOTINGS, echo
 from .raw import Answer, Exchange, RawServer, Seen, reply, sign_in
-from .scenes import server as server
-from .scenes import shared as shared
-from .test_secrets import QUOTINGS, echo
-from .tools import settings
 
 pytestmark = pytest.mark.anyio
 
@@ -57,11 +55,11 @@ def is_clean(seen: Seen) -> bool:
 @pytest.mark.parametrize("kind", ["api_key", "auth_token"])
 @pytest.mark.parametrize("trusted", ["nobody", "name", "name:port", "another port", "another name"])
 async def test_a_gateway_elsewhere_is_sent_credentials_only_if_it_is_trusted(
-    server: LocalServer, kind: str, trusted: str, tmp_path: Path
+    shared_server: LocalServer, kind: str, trusted: str, tmp_path: Path
 ) -> None:
     """Another port is elsewhere, for archives, files and questions; the user may vouch for it."""
-    secret = getattr(server, kind)
-    async with gateway(server) as other:
+    secret = getattr(shared_server, kind)
+    async with gateway(shared_server) as other:
         hosts = {
             "nobody": (),
             "name": ("127.0.0.1",),
@@ -69,8 +67,8 @@ async def test_a_gateway_elsewhere_is_sent_credentials_only_if_it_is_trusted(
             "another port": (f"127.0.0.1:{other.port + 1}",),
             "another name": ("localhost",),
         }[trusted]
-        async with Client(server.url, config=settings(trusted_hosts=hosts), **{kind: secret}) as client:
-            run = await another(client, server)
+        async with Client(shared_server.url, config=settings(trusted_hosts=hosts), **{kind: secret}) as client:
+            run = await another(client, shared_server)
             await everything(client, run, tmp_path)
             (document,) = await client.datastore.experiments(rest_uid=run.id)
             assert await client.gateways.has_component(document.instance, 1, "Report")
@@ -83,24 +81,29 @@ async def test_a_gateway_elsewhere_is_sent_credentials_only_if_it_is_trusted(
 
 
 @pytest.mark.parametrize("kind", ["api_key", "auth_token"])
-async def test_the_gateway_of_the_deployment_is_sent_them(server: LocalServer, kind: str, tmp_path: Path) -> None:
+async def test_the_gateway_of_the_deployment_is_sent_them(
+    shared_server: LocalServer, kind: str, tmp_path: Path
+) -> None:
     """It refuses who has none."""
-    async with Client(server.url, config=settings(), **{kind: getattr(server, kind)}) as client:
-        run = await another(client, server)
+    async with Client(shared_server.url, config=settings(), **{kind: getattr(shared_server, kind)}) as client:
+        run = await another(client, shared_server)
         assert await client.download_component(run, 1, "Report", tmp_path, strict=True)
         assert await client.download_files(run, tmp_path, strict=True)
 
 
-async def test_a_door_elsewhere_does_not_get_them_out(server: LocalServer, tmp_path: Path) -> None:
+async def test_a_door_elsewhere_does_not_get_them_out(shared_server: LocalServer, tmp_path: Path) -> None:
     """A sign-in page of a gateway that is not trusted is an error; the provider is not asked anew."""
     given: list[str] = []
 
     def provide() -> str:
-        given.append(server.api_key)
-        return server.api_key
+        given.append(shared_server.api_key)
+        return shared_server.api_key
 
-    async with gateway(server, sign_in()) as other, Client(server.url, api_key=provide, config=settings()) as client:
-        run = await another(client, server)
+    async with (
+        gateway(shared_server, sign_in()) as other,
+        Client(shared_server.url, api_key=provide, config=settings()) as client,
+    ):
+        run = await another(client, shared_server)
         found = await client.download_component(run, 1, "Report", tmp_path)
 
     assert [type(one) for one in found] == [DownloadFailed]
@@ -108,14 +111,14 @@ async def test_a_door_elsewhere_does_not_get_them_out(server: LocalServer, tmp_p
     assert len(given) == 1
 
 
-async def test_a_redirect_of_a_gateway_is_not_followed(server: LocalServer, tmp_path: Path) -> None:
+async def test_a_redirect_of_a_gateway_is_not_followed(shared_server: LocalServer, tmp_path: Path) -> None:
     """Nor is one of the deployment's own: what it leads to sees nothing."""
     async with RawServer([reply(200, b"PK", media="application/zip")]) as elsewhere:
         move = Reply(302, {"Location": f"{elsewhere.url}/next"})
-        async with Client(server.url, api_key=server.api_key, config=settings()) as client:
-            run = await another(client, server)
+        async with Client(shared_server.url, api_key=shared_server.api_key, config=settings()) as client:
+            run = await another(client, shared_server)
             for path in ("POST /ds-gateway/*", "GET /ds-gateway/*", "GET /instances/*/outputs/*"):
-                server.faults.add(path, move, times=None)
+                shared_server.faults.add(path, move, times=None)
             assert [error for error in await everything(client, run, tmp_path) if error is None] == [None] * 3
 
     assert elsewhere.requests == []
@@ -201,23 +204,25 @@ async def test_a_gateway_that_quotes_a_credential(
 
 
 async def test_addresses_that_hold_secrets(
-    server: LocalServer, tmp_path: Path, watched: pytest.LogCaptureFixture
+    shared_server: LocalServer, tmp_path: Path, watched: pytest.LogCaptureFixture
 ) -> None:
     """A gateway that is registered with a user and password, or with a token: not in logs, nor in errors."""
     async with RawServer([reply(502, b"", media="text/html")]) as other:
-        register(server, other.url.replace("://", f"://user:{SECRET}@"))
-        async with Client(server.url, api_key=server.api_key, config=settings()) as client:
-            run = await another(client, server)
+        register(shared_server, other.url.replace("://", f"://user:{SECRET}@"))
+        async with Client(shared_server.url, api_key=shared_server.api_key, config=settings()) as client:
+            run = await another(client, shared_server)
             found = await everything(client, run, tmp_path)
 
     assert leaks(logged(watched)) == set()
     assert all(leaks(all_texts(one)) == set() for one in found)
 
 
-async def test_uris_that_hold_secrets(server: LocalServer, tmp_path: Path, watched: pytest.LogCaptureFixture) -> None:
+async def test_uris_that_hold_secrets(
+    shared_server: LocalServer, tmp_path: Path, watched: pytest.LogCaptureFixture
+) -> None:
     """A user and password in the uri of an instance are in no log."""
     uri = f"file://user:{SECRET}@ghost/w/demo.instance"
-    async with Client(server.url, api_key=server.api_key, config=settings()) as client:
+    async with Client(shared_server.url, api_key=shared_server.api_key, config=settings()) as client:
         await outcome(lambda: client.read_file(uri, "a"))
         await outcome(lambda: client.download_files(uri, tmp_path))
         await outcome(lambda: client.download_component(uri, 0, "A", tmp_path))
@@ -226,13 +231,13 @@ async def test_uris_that_hold_secrets(server: LocalServer, tmp_path: Path, watch
 
 
 async def test_what_is_left_on_disk_holds_no_credential(
-    server: LocalServer, tmp_path: Path, watched: pytest.LogCaptureFixture
+    shared_server: LocalServer, tmp_path: Path, watched: pytest.LogCaptureFixture
 ) -> None:
     """After success, neither the manifest nor a log contains the key."""
-    async with Client(server.url, api_key=server.api_key, config=settings()) as client:
-        run = await another(client, server)
+    async with Client(shared_server.url, api_key=shared_server.api_key, config=settings()) as client:
+        run = await another(client, shared_server)
         await everything(client, run, tmp_path)
 
     assert "Report" in written(tmp_path)
-    assert server.api_key not in written(tmp_path)
-    assert server.api_key not in logged(watched)
+    assert shared_server.api_key not in written(tmp_path)
+    assert shared_server.api_key not in logged(watched)

@@ -15,9 +15,6 @@ from st4sd_async.local import Reply
 
 from .gateways import MANIFEST, failed, files_in, leftovers, whole
 from .scenes import COMPUTE, Scene
-from .scenes import scene as scene
-from .scenes import server as server
-from .scenes import shared as shared
 
 pytestmark = pytest.mark.anyio
 

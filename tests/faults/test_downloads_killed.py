@@ -21,9 +21,9 @@ from anyio.streams.buffered import BufferedByteReceiveStream
 from st4sd_async import Client
 from st4sd_async.local import LocalServer
 
+from .clients import settings
 from .gateways import files_in, finished, forward, gateway, instance_of, leftovers, requested_paths
 from .raw import RawServer
-from .tools import settings
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(240)]  # twenty deaths, on a machine that is busy
 
@@ -50,7 +50,7 @@ class Downloader:
     async def of(cls, server: LocalServer, run: str) -> AsyncIterator[Self]:
         """It goes away with all its children."""
         command = [sys.executable, "-m", "tests.faults.downloader", server.url, run]
-        environment = {**os.environ, "ST4SD_API_KEY": server.api_key}
+        environment = {**os.environ, "ST4SD_API_KEY": server.api_key, "PYTHONDONTWRITEBYTECODE": "1"}
         async with await anyio.open_process(
             command, stdin=PIPE, stdout=PIPE, stderr=None, cwd=ROOT, env=environment
         ) as process:
@@ -172,6 +172,7 @@ async def until_complete(scene: Scene, target: Path, attempt: Attempt, most: int
     return kills
 
 
+@pytest.mark.slow
 async def test_killed_at_random_moments(scene: Scene, tmp_path: Path) -> None:
     """Whatever the time of death, before the first request or in the last rename, the next ones complete the work."""
     chance = random.Random(4)
@@ -189,6 +190,7 @@ async def test_killed_at_random_moments(scene: Scene, tmp_path: Path) -> None:
         rounds += 1
 
 
+@pytest.mark.slow
 async def test_killed_between_any_two_actions(scene: Scene, tmp_path: Path) -> None:
     """A death before a file is opened, a folder made, a connection opened, a file renamed: seeded, over all of them."""
     chance = random.Random(5)
@@ -207,6 +209,7 @@ async def test_killed_between_any_two_actions(scene: Scene, tmp_path: Path) -> N
     assert kills >= KILLS
 
 
+@pytest.mark.slow
 async def test_after_the_end_there_is_nothing_to_do(scene: Scene, tmp_path: Path) -> None:
     """Called again when all is there, it asks for no file."""
     target = tmp_path / "target"
@@ -224,6 +227,7 @@ def spread(end: int, count: int, chance: random.Random) -> list[int]:
     return [1 + int((part + chance.random()) * end / count) for part in range(count)]
 
 
+@pytest.mark.slow
 async def test_two_processes_download_into_the_same_folders(scene: Scene, tmp_path: Path) -> None:
     """Both end well, while one takes nothing of the other for left behind; then all is there, once."""
     ends: list[int] = []

@@ -17,9 +17,6 @@ from .answers import BROKEN, patience
 from .gateways import archive, gateway, register
 from .raw import RawServer, close
 from .scenes import COMPUTE, Scene, assert_ours_or_system, staged
-from .scenes import scene as scene
-from .scenes import server as server
-from .scenes import shared as shared
 
 pytestmark = pytest.mark.anyio
 
@@ -40,9 +37,9 @@ async def test_an_archive_of_more_than_was_asked_for_does_not_fill_the_memory(sc
 
 
 @pytest.mark.parametrize("broken", BROKEN)
-async def test_a_file_is_not_read_from_a_broken_answer(server: LocalServer, broken: str, tmp_path: Path) -> None:
+async def test_a_file_is_not_read_from_a_broken_answer(shared_server: LocalServer, broken: str, tmp_path: Path) -> None:
     """What comes is whole, or an error of ours comes."""
-    async with staged(server, tmp_path, timeout=patience(broken)) as scene:
+    async with staged(shared_server, tmp_path, timeout=patience(broken)) as scene:
         content = scene.write("a.txt", b"abc\n" * 500).read_bytes()
         answer = BROKEN[broken]
         async with RawServer([answer or close()], listening=answer is not None) as bad:

@@ -20,9 +20,6 @@ from st4sd_async._util import file_lock
 
 from .gateways import MANIFEST, failed, files_in, leftovers, whole
 from .scenes import Scene
-from .scenes import scene as scene
-from .scenes import server as server
-from .scenes import shared as shared
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(30)]  # opening a FIFO may wait for ever
 

@@ -8,8 +8,8 @@ import pytest
 
 from st4sd_async import Client, Unauthorized
 
+from .clients import settings
 from .raw import RawServer, Seen, reply, sign_in
-from .tools import settings
 
 pytestmark = pytest.mark.anyio
 

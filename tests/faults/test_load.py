@@ -12,8 +12,9 @@ import pytest
 
 from st4sd_async import OutcomeUnknown, RequestTimeout, RetryPolicy, St4sdError
 
+from .clients import SILENCE, StandingClock, connect
+from .exceptions import assert_ours
 from .raw import Answer, Exchange, RawServer, after, never, reply
-from .tools import SILENCE, StandingClock, assert_ours, connect
 
 pytestmark = pytest.mark.anyio
 

@@ -14,9 +14,9 @@ from st4sd_async._api import experiments
 from st4sd_async._http.credentials import Credential, Credentials
 from tests.conftest import FakeClock
 
+from .clients import settings
 from .marks import DATA, INPUT, KEY, PAYLOAD, TOKEN, all_texts, changed, leaks, logged, outcome, payload
 from .raw import RawServer, reply
-from .tools import settings
 
 pytestmark = pytest.mark.anyio
 

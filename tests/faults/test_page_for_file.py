@@ -11,9 +11,9 @@ import pytest
 from st4sd_async import Client, DecodeError, DownloadFailed
 from st4sd_async.models import Output
 
+from .clients import connect
 from .gateways import files_in
 from .raw import RawServer, head, raw, reply
-from .tools import connect
 
 pytestmark = pytest.mark.anyio
 

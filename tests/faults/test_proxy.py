@@ -10,8 +10,9 @@ import pytest
 from st4sd_async import Client, ConfigError, ConnectFailed, St4sdError, StartOutcomeUnknown
 from st4sd_async._http import engine as _transport
 
+from .clients import SILENCE, connect, settings
+from .exceptions import assert_ours, reachable
 from .raw import Answer, RawServer, close, never, raw, reply, reset
-from .tools import SILENCE, assert_ours, connect, reachable, settings
 
 pytestmark = pytest.mark.anyio
 

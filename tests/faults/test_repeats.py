@@ -24,8 +24,9 @@ from st4sd_async._http.call import Call, nothing
 from st4sd_async._http.retry import Replay
 from tests.conftest import FakeClock
 
+from .clients import SILENCE, StandingClock, connect
+from .exceptions import assert_ours
 from .raw import Answer, RawServer, close, cut, head, never, raw, reply, reset
-from .tools import SILENCE, StandingClock, assert_ours, connect
 
 pytestmark = pytest.mark.anyio
 

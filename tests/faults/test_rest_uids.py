@@ -16,7 +16,7 @@ import pytest
 import st4sd_async
 from st4sd_async import Client, Config, DecodeError, Run
 from st4sd_async._api.status_list import StatusList
-from st4sd_async._batch.reconciler import from_documents, instance_list_call
+from st4sd_async._batch.observer import from_documents, instance_list_call
 from st4sd_async._http.call import Response
 from st4sd_async.local import LocalServer, Reply
 from st4sd_async.models import ExperimentDocument, UserMetadata
@@ -70,9 +70,11 @@ def test_the_poller_and_a_batch_see_only_rest_uids() -> None:
     documents = [UserMetadata.model_validate({"rest-uid": one}) for one in [*BAD, GOOD]]
     compact = Response(200, JSON, json.dumps(items(), separators=(",", ":")).encode())
 
-    assert list(StatusList().call().decode(response(items()))) == [GOOD]
-    assert list(StatusList().call().decode(response(items()[:-3]))) == [GOOD]
-    assert list(StatusList().call().decode(compact)) == [GOOD]
+    call = StatusList().call([GOOD, *(bad for bad in BAD if isinstance(bad, str))])
+
+    for listed_statuses in map(call.decode, (response(items()), response(items()[:-3]), compact)):
+        assert list(listed_statuses.statuses) == [GOOD]
+        assert listed_statuses.total == 1
     listed = instance_list_call().decode(response(items()))
     assert (list(listed.instances), listed.is_readable) == ([GOOD], False)
     assert list(from_documents(documents)) == [GOOD]
@@ -115,6 +117,8 @@ VERBS: dict[str, Verb] = {
     "download_outputs": lambda client, run: client.download_outputs(run, "results"),
     "csv": lambda client, run: client.csv(run),
     "stdout": lambda client, run: client.stdout(run),
+    "stderr": lambda client, run: client.stderr(run),
+    "failure": lambda client, run: client.failure(run),
     "log": lambda client, run: client.log(run),
     "status_report": lambda client, run: client.status_report(run),
     "instances.get": lambda client, run: client.instances.get(str(run)),

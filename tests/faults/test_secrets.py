@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import html
 import json
 import re
 from collections.abc import Awaitable, Callable
@@ -15,84 +14,14 @@ import pytest
 
 from st4sd_async import BadRequest, Client, DecodeError, RetryPolicy
 
+from .clients import settings
 from .marks import KEY, MARKS, PAYLOAD, TOKEN, all_texts, changed, leaks, logged, outcome, payload
+from .quotings import QUOTINGS, echo, sent
 from .raw import Answer, Exchange, RawServer, close, cut, head, never, raw, reply, reset
-from .tools import settings
 
 pytestmark = pytest.mark.anyio
 
-Quoting = Callable[[Exchange], Any]
 
-
-def echo(status: int, quoting: Quoting, media: str = "application/json", **headers: str) -> Answer:
-    """Answer with what a service might make of the request that it refuses."""
-
-    async def answer(exchange: Exchange) -> None:
-        await reply(status, quoting(exchange), media=media, **headers)(exchange)
-
-    return answer
-
-
-def _sent(exchange: Exchange) -> dict[str, Any]:
-    """The payload, or what a request without one has to echo."""
-    body = json.loads(exchange.seen.body) if exchange.seen.body else {}
-    return {**body, "headers": exchange.seen.headers}
-
-
-def _values(value: Any) -> list[str]:
-    """All texts in a JSON value."""
-    if isinstance(value, dict):
-        return [text for item in value.values() for text in _values(item)]
-    if isinstance(value, list):
-        return [text for item in value for text in _values(item)]
-    return [value] if isinstance(value, str) else []
-
-
-def _cut_repr(text: str) -> str:
-    """A value as pydantic quotes it: its beginning and its end."""
-    shown = repr(text)
-    return shown if len(shown) <= 50 else f"{shown[:25]}...{shown[-24:]}"
-
-
-QUOTINGS: dict[str, Quoting] = {
-    "as it is": _sent,
-    "deep inside": lambda exchange: {"message": "no", "errors": [{"loc": ["inputs", 0], "value": _sent(exchange)}]},
-    "as keys": lambda exchange: {**dict.fromkeys(filter(leaks, _values(_sent(exchange))), 1), "message": "no"},
-    "json in a text": lambda exchange: {"message": f"cannot read {json.dumps(_sent(exchange))}"},
-    "json in utf-8": lambda exchange: {"message": json.dumps(_sent(exchange), ensure_ascii=False)},
-    "json with slashes quoted": lambda exchange: {"message": json.dumps(_sent(exchange)).replace("/", "\\/")},
-    "json in json in a text": lambda exchange: {"message": json.dumps(json.dumps(_sent(exchange)))},
-    "repr": lambda exchange: {"message": f"got {_sent(exchange)!r}"},
-    "repr of bytes": lambda exchange: {"message": f"{exchange.seen.body!r} {exchange.seen.headers}"},
-    "repr of json": lambda exchange: {"message": repr(json.dumps(_sent(exchange)))},
-    "repr of repr": lambda exchange: {"message": repr(repr(_sent(exchange)))},
-    "html in a text": lambda exchange: {"message": html.escape(json.dumps(_sent(exchange)))},
-    "quoted for a url": lambda exchange: {"message": quote(" ".join(_values(_sent(exchange))), safe="")},
-    "input_value": lambda exchange: {
-        "message": "\n".join(
-            f"a\n  Input should be a number [type=float_parsing, input_value={_cut_repr(text)}, input_type=str]"
-            for text in _values(_sent(exchange))
-        )
-    },
-    "input_value of all": lambda exchange: {
-        "message": f"1 error [type=dict_type, input_value={_cut_repr(repr(_sent(exchange)))}, input_type=str]"
-    },
-    "input_value at the end": lambda exchange: {
-        "message": "; ".join(f"bad input_value={_cut_repr(text)}" for text in _values(_sent(exchange)))
-    },
-    "the beginning": lambda exchange: {"message": " ".join(f"{text[:80]}..." for text in _values(_sent(exchange)))},
-    "the end": lambda exchange: {"message": " ".join(f"...{text[-80:]}" for text in _values(_sent(exchange)))},
-    "raw": lambda exchange: f"{exchange.seen.headers}".encode() + exchange.seen.body,
-    "raw, body first": lambda exchange: exchange.seen.body + f"{exchange.seen.headers}".encode(),
-    "a list": lambda exchange: [_sent(exchange), exchange.seen.headers],
-    "a text": lambda exchange: json.dumps(_sent(exchange)),
-    "a number of words": lambda exchange: "\n".join(_values(_sent(exchange))).encode(),
-    "a page": lambda exchange: b"<html>" + html.escape("\n".join(_values(_sent(exchange)))).encode(),
-    "straddling a cut": lambda exchange: (
-        b"x" * 990 + f"{exchange.seen.headers}".encode() + b"x" * 400 + exchange.seen.body
-    ),
-    "straddling another cut": lambda exchange: b"x" * 1980 + "".join(_values(_sent(exchange))).encode(),
-}
 """How services quote what they were sent."""
 
 
@@ -238,7 +167,7 @@ async def test_secrets_did_reach_the_service() -> None:
 
 async def test_a_message_keeps_what_is_no_secret() -> None:
     """The rest of the message is what the user needs."""
-    answer = echo(400, lambda exchange: {"message": f"variable scale is bad in {json.dumps(_sent(exchange))}"})
+    answer = echo(400, lambda exchange: {"message": f"variable scale is bad in {json.dumps(sent(exchange))}"})
     async with RawServer([answer]) as server, Client(server.url, api_key=KEY, config=settings()) as client:
         error = await outcome(lambda: client.start("demo", payload()))
 

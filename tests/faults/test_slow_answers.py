@@ -11,8 +11,8 @@ import pytest
 
 from st4sd_async import Client, ConnectFailed, RequestTimeout, RetryPolicy, StartOutcomeUnknown
 
+from .clients import connect
 from .raw import Answer, Exchange, RawServer, head, reply
-from .tools import connect
 
 pytestmark = pytest.mark.anyio
 

@@ -15,8 +15,9 @@ import trustme
 
 from st4sd_async import Client, RetryPolicy, StartOutcomeUnknown
 
+from .clients import connect, settings
+from .exceptions import assert_ours
 from .raw import Answer, Exchange, RawServer, encoded, head, reply
-from .tools import assert_ours, connect, settings
 
 pytestmark = pytest.mark.anyio
 

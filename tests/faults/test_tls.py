@@ -16,8 +16,9 @@ import trustme
 from st4sd_async import Client, ConfigError, ConnectFailed, RetryPolicy
 from tests.conftest import FakeClock
 
+from .clients import settings
+from .exceptions import assert_ours
 from .raw import RawServer, reply
-from .tools import assert_ours, settings
 
 pytestmark = pytest.mark.anyio
 
@@ -53,7 +54,7 @@ async def test_an_unknown_authority_is_refused_by_default(authority: trustme.CA,
     assert clock.slept == []
     assert caught.value.sent is False
     assert caught.value.attempts == 1
-    assert str(caught.value).endswith(
+    assert caught.value.reason == (
         "certificate verification failed: unable to get local issuer certificate; "
         "name the authority that signed it with Config(verify='ca.pem') or ST4SD_CA_FILE"
     )
@@ -115,7 +116,9 @@ async def test_a_certificate_for_another_host_is_refused(
     assert clock.slept == []
     assert caught.value.attempts == 1
     assert "certificate verification failed: " in str(caught.value)
-    assert str(caught.value).endswith("; use the host name of the certificate, or ask the administrator of the server")
+    assert caught.value.reason.endswith(
+        "; use the host name of the certificate, or ask the administrator of the server"
+    )
     assert_ours(caught.value)
 
 

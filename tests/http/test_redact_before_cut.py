@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from st4sd_async._http.call import MAX_REDACTED_BYTES, MAX_UNCUT_BYTES, Call, Response, error_from_response, nothing
-from st4sd_async._util.printable import MAX_MESSAGE_LENGTH
-from st4sd_async._util.redact import REDACTED, WITHHELD
+from st4sd_async._http.call import Call, Response, error_from_response, nothing
 
+MAX_REDACTED_BYTES = 1 << 18
+"""How much of a body is searched for secrets."""
 SECRET = "Zq7XKpW41vTn02bHsd9R"
 """A key; five letters of it are more than chance."""
 
@@ -28,8 +28,8 @@ def leaks(text: str) -> bool:
     return any(SECRET[at : at + 5] in text for at in range(len(SECRET) - 4))
 
 
-@pytest.mark.parametrize("at", range(MAX_MESSAGE_LENGTH - len(SECRET), MAX_MESSAGE_LENGTH))
-@pytest.mark.parametrize("filler", [10, MAX_UNCUT_BYTES])
+@pytest.mark.parametrize("at", range(500 - len(SECRET), 500))
+@pytest.mark.parametrize("filler", [10, 1 << 16])
 def test_a_long_text_is_cut_after_redaction(at: int, filler: int) -> None:
     """Wherever the secret is relative to the cut, and however long the rest is."""
     body: dict[str, Any] = {"message": f"{'-' * at}{SECRET}{'-' * 600}", "other": "." * filler}
@@ -57,7 +57,7 @@ def test_a_text_that_is_too_long_to_be_searched_is_left_out() -> None:
     """Its length is shown, and the other texts are kept."""
     text = refused(json.dumps({"problem": "x" * (MAX_REDACTED_BYTES + 1), "message": f"no {SECRET}"}).encode(), SECRET)
 
-    assert f"no {REDACTED}" in text
+    assert "no [secret]" in text
     assert f"[{MAX_REDACTED_BYTES + 1} characters, too many to be shown]" in text
 
 
@@ -70,5 +70,5 @@ def test_a_huge_error_response_does_not_block_the_event_loop(body: Any) -> None:
     text = refused(data, SECRET, "abcdefgh")
 
     assert time.process_time() - began < 2
-    assert WITHHELD not in text
+    assert "[withheld, because it quotes secrets]" not in text
     assert "no" in text

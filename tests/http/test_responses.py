@@ -44,7 +44,6 @@ from st4sd_async import (
 from st4sd_async._api import experiments, instances
 from st4sd_async._errors import parse_problems
 from st4sd_async._http.call import (
-    REDIRECT_HEADER,
     Call,
     Response,
     error_from_response,
@@ -129,19 +128,23 @@ def test_a_key_of_the_body_identifies_the_error(status: int, body: dict[str, Any
     ("response", "words"),
     [
         (reply(403, b"<html>Log In</html>", html=True), "the sign-in page"),
+        (reply(405, b"<html>405</html>", html=True), "HTML instead of JSON: this address does not accept the method"),
+        (reply(409, b"<html>409</html>", html=True), "HTML instead of JSON: a conflict with another request or object"),
+        (reply(429, b"<html>429</html>", html=True), "HTML instead of JSON: too many requests, try again later"),
+        (reply(500, b"<html>500</html>", html=True), "HTML instead of JSON: the service, or the proxy in front of it"),
         (reply(404, b"<html>Not Found</html>", html=True), "no ST4SD service knows this address"),
         (reply(404, b"404 page not found"), "'404 page not found': no ST4SD service knows this address, check the url"),
         (reply(404, {"detail": "Not Found"}), "no ST4SD service knows this address, check the url of the client"),
         (reply(404, b""), "no message"),
-        (reply(404, {}), "was refused with 404: {}"),
+        (reply(404, {}), "{} (GET "),
         (reply(413, b"<html>", html=True), "1 MiB"),
         (reply(502, b"<html>", html=True), "no response from the service"),
         (
-            reply(308, b"<html>", html=True, **{REDIRECT_HEADER: "http://elsewhere/"}),
+            reply(308, b"<html>", html=True, **{"x-refused-location": "http://elsewhere/"}),
             "http://elsewhere/', which is never",
         ),
         (
-            reply(302, b"", html=True, **{REDIRECT_HEADER: "https://login/"}),
+            reply(302, b"", html=True, **{"x-refused-location": "https://login/"}),
             "check the url of the client and the credentials",
         ),
         (reply(500, b"boom"), "boom"),
@@ -303,7 +306,7 @@ def test_a_misleading_message_is_replaced() -> None:
     """The service responds with the 400 of its web framework if there is nothing to delete."""
     body = {"message": "The browser (or proxy) sent a request that this server could not understand."}
 
-    with pytest.raises(UnknownRun, match=r"found no such run \(400\): it was deleted, or never existed; list the"):
+    with pytest.raises(UnknownRun, match=r"^there is no such run: it was deleted, or never existed; list the.*400\)$"):
         parse_response(instances.delete_call("a-1"), URL, reply(400, body))
 
 

@@ -19,7 +19,7 @@ from st4sd_async import (
     Unauthorized,
     UnknownRun,
 )
-from st4sd_async._http.retry import Outage, Replay, may_have_arrived, pause_seconds, should_retry, with_retries
+from st4sd_async._http.retry import Replay, may_have_arrived, pause_seconds, should_retry, with_retries
 from tests.conftest import FakeClock
 
 UNSENT = ConnectFailed("POST", "http://x", "refused")
@@ -132,8 +132,9 @@ class Failing:
 
 async def run(operation: Failing, clock: FakeClock, *, replay: Replay = Replay.READ, **policy: float) -> str:
     settings = RetryPolicy(**policy)  # type: ignore[arg-type] # numbers of both kinds
-    outage = Outage("http://x/")
-    return await with_retries(operation, policy=settings, replay=replay, clock=clock, request="GET x", outage=outage)
+    return await with_retries(
+        operation, policy=settings, replay=replay, clock=clock, request="GET x", has_responded=lambda: False
+    )
 
 
 @pytest.mark.anyio
@@ -208,8 +209,10 @@ async def test_cancellation_passes_at_once(clock: FakeClock) -> None:
         await anyio.sleep_forever()
 
     with anyio.move_on_after(0.02) as scope:
-        policy, outage = RetryPolicy(), Outage("http://x/")
-        await with_retries(hang, policy=policy, replay=Replay.READ, clock=clock, request="GET x", outage=outage)
+        policy = RetryPolicy()
+        await with_retries(
+            hang, policy=policy, replay=Replay.READ, clock=clock, request="GET x", has_responded=lambda: False
+        )
 
     assert scope.cancelled_caught
     assert attempts == 1

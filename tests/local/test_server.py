@@ -55,19 +55,23 @@ def test_a_port_that_is_in_use_is_named(server: LocalServer) -> None:
 
 
 def test_tls_is_trusted_through_its_own_ca() -> None:
-    """With TLS the server has a certificate of a temporary CA, and only redirects are to http."""
+    """With TLS the server has a certificate of a temporary CA; redirects are to http, and from there to https."""
     with LocalServer(tls=True) as server:
         context = ssl.create_default_context(cafile=server.ca_file)
         headers = {"Authorization": f"Bearer {server.api_key}"}
         with httpx.Client(base_url=server.url, headers=headers, verify=context) as web:
             addresses = web.get("/url-map/").json()
-            moved = web.get("/experiments")
+            moved = web.get("/experiments?a=b")
+            plain = moved.headers["location"]
+            back = web.get(plain)
         with pytest.raises(httpx.ConnectError):
             httpx.get(server.url)
 
     assert set(addresses.values()) == {f"{server.url}{path}" for path in ("/rs", "/ds-mongodb-proxy", "/ds-registry")}
     assert moved.status_code == 308
-    assert moved.headers["location"] == server.url.replace("https", "http") + "/experiments/"
+    assert re.fullmatch(r"http://127\.0\.0\.1:\d+/rs/experiments/\?a=b", plain)
+    assert (back.status_code, back.headers["location"]) == (302, f"{server.url}/rs/experiments/?a=b")
+    assert "<title>302 Found</title>" in back.text
 
 
 @pytest.mark.parametrize(
@@ -284,7 +288,9 @@ def test_invalid_arguments_are_errors() -> None:
         LocalServer().outcome("demo", "killed")
 
 
-@pytest.mark.parametrize(("tls", "module"), [(False, "uvicorn"), (False, "mongomock"), (True, "trustme")])
+@pytest.mark.parametrize(
+    ("tls", "module"), [(False, "uvicorn"), (False, "mongomock"), (False, "yaml"), (True, "trustme")]
+)
 def test_missing_extras_are_named(monkeypatch: pytest.MonkeyPatch, tls: bool, module: str) -> None:
     """Without its extra the error says what to install."""
     monkeypatch.setitem(__import__("sys").modules, module, None)
@@ -297,10 +303,13 @@ class BrokenEngine:
     """An engine whose methods all fail."""
 
     def __getattr__(self, name: str) -> Any:
-        """Fail, unless the server is closing."""
-        if name == "close":
-            return lambda: None
-        raise ZeroDivisionError(name)
+        """Return a method that fails, unless the server is closing."""
+
+        def method(*_: object) -> None:
+            if name != "close":
+                raise ZeroDivisionError(name)
+
+        return method
 
 
 def test_a_custom_engine_is_used_and_its_errors_are_500() -> None:

@@ -50,29 +50,28 @@ CASES = [
         (None, None, None),
         "",
         Reason.PENDING,
-        "pending: no status yet, as in the first seconds of a run; if this persists, ask your administrator",
+        "pending: no status yet, as in the first seconds of a run",
     ),
     Case(
         "empty",
         ("", "", ""),
         "",
         Reason.PENDING,
-        "pending: no status yet, as in the first seconds of a run; if this persists, ask your administrator",
+        "pending: no status yet, as in the first seconds of a run",
     ),
     Case(
         "warning",
         (None, None, None),
         NO_POD,
         Reason.PENDING,
-        "pending: no status yet, as in the first seconds of a run; if this persists, ask your administrator "
-        "(there is no Pod for it)",
+        "pending: no status yet, as in the first seconds of a run (there is no Pod for it)",
     ),
     Case(
         "400",
         (None, None, None),
         "Workflow instance demo-c52cd4-yssbeju7 does not have a status yet",
         Reason.PENDING,
-        "pending: no status yet, as in the first seconds of a run; if this persists, ask your administrator",
+        "pending: no status yet, as in the first seconds of a run",
     ),
     Case(
         "initialising",
@@ -202,7 +201,7 @@ CASES = [
         ("failed", "", ""),
         NO_INPUTS_IN_S3,
         Reason.INPUTS_NOT_FETCHED,
-        "inputs not fetched: check the S3 bucket, the names of the files, and the access to them "
+        "inputs not fetched: check the S3 bucket or dataset, the names of the files, and the access to them "
         "(NoSuchBucket: simulations)",
     ),
     Case(
@@ -234,22 +233,21 @@ CASES = [
         ("finished", "Failed", "failed"),
         BOOM,
         Reason.COMPONENT_FAILED,
-        "component failed: see `await run.stdout()` or `st4sd-async logs RUN --component NAME` "
-        "(Job: stage0.Boom. Returncode 1. Reason KnownIssue)",
+        "component failed: see `await run.failure()` (Job: stage0.Boom. Returncode 1. Reason KnownIssue)",
     ),
     Case(
         "component, killed after it",
         ("running", "Failed", "failed"),
         "boom",
         Reason.COMPONENT_FAILED,
-        "component failed: see `await run.stdout()` or `st4sd-async logs RUN --component NAME` (boom)",
+        "component failed: see `await run.failure()` (boom)",
     ),
     Case(
         "component, so far only in the stage",
         ("running", "N/A", "failed"),
         "",
         Reason.COMPONENT_FAILED,
-        "component failed: see `await run.stdout()` or `st4sd-async logs RUN --component NAME`",
+        "component failed: see `await run.failure()`",
     ),
     Case(
         "stopped",

@@ -8,7 +8,7 @@ from itertools import product
 import pytest
 
 from st4sd_async import Status
-from st4sd_async.models.finality import IMAGE_PULL_GRACES, FinalityTracker, Pair, is_final
+from st4sd_async.models.finality import FinalityTracker, Pair, is_final
 
 from ..watch.recorded_runs import (
     FOREVER,
@@ -204,7 +204,7 @@ def test_an_image_that_cannot_be_pulled_extends_the_grace_period(text: str) -> N
         observations += 1
         now += tracker.poll_delay(now) or 0.0
 
-    assert now == pytest.approx(IMAGE_PULL_GRACES * GRACE)
+    assert now == pytest.approx(10 * GRACE)
     assert observations == 20
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from st4sd_async import Hint, Instance, Reason, Status
-from st4sd_async.models.hints import MAX_LINE_LENGTH, explain
+from st4sd_async.models.hints import explain
 
 from .reasons import BOOM, CASES, NO_POD, NO_ROOM, NOT_CLONED, Case
 
@@ -23,7 +23,7 @@ def test_a_hint_says_why_a_run_does_not_run(case: Case) -> None:
     assert hint is not None
     assert hint.reason is case.reason
     assert str(hint) == case.line
-    assert len(str(hint)) <= MAX_LINE_LENGTH
+    assert len(str(hint)) <= 200
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
@@ -73,7 +73,7 @@ def test_every_reason_has_advice_that_leaves_room_for_a_text(reason: Reason) -> 
     assert hint.advice
     assert str(hint).startswith(f"{reason.replace('_', ' ')}: {hint.advice} (first word ")
     assert str(hint).endswith(" last)")
-    assert len(str(hint)) <= MAX_LINE_LENGTH
+    assert len(str(hint)) <= 200
     assert str(Hint(reason, None)) == f"{reason.replace('_', ' ')}: {hint.advice}"
 
 
@@ -149,7 +149,7 @@ def test_a_running_status_shows_its_stage() -> None:
     words = {"experiment-state": "running", "stage-state": "running", "current-stage": "stage1"}
 
     assert str(Status.model_validate({**words, "exit-status": "N/A"})) == "running, stage1"
-    assert str(Status.model_validate({**words, "exit-status": "Success"})) == "running, Success"
+    assert str(Status.model_validate({**words, "exit-status": "Success"})) == "running, stage1"
 
 
 @pytest.mark.parametrize(
@@ -157,13 +157,13 @@ def test_a_running_status_shows_its_stage() -> None:
     [
         ((None, None, None), "", "no status yet"),
         (("", "", ""), "", "no status yet"),
-        (("running", "N/A", "running"), "", "running, N/A"),
-        (("running", "N/A", "running"), "odd\ntext", "running, N/A: odd text"),
+        (("running", "N/A", "running"), "", "running"),
+        (("running", "N/A", "running"), "odd\ntext", "running: odd text"),
         (("unscheduled", "", ""), NO_ROOM, "unscheduled: 1 Insufficient cpu"),
         (
             ("finished", "Failed", "failed"),
             BOOM,
-            "finished, Failed: Job: stage0.Boom. Returncode 1. Reason KnownIssue",
+            "failed: Job: stage0.Boom. Returncode 1. Reason KnownIssue",
         ),
         (("Failed", "", ""), "elaunch-primary exitCode: 137, reason: Error", "failed: exitCode: 137, reason: Error"),
     ],
@@ -175,4 +175,4 @@ def test_a_status_is_one_short_line(words: tuple[str | None, str | None, str | N
 
     assert str(status) == line
     assert str(status.concluded(deleted=True)).startswith("deleted, last seen ")
-    assert len(str(status_of(words, "long " * 1000))) < MAX_LINE_LENGTH
+    assert len(str(status_of(words, "long " * 1000))) < 200

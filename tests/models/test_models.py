@@ -190,12 +190,12 @@ def test_replies_are_one_line_in_a_list() -> None:
     )
     instance = Instance.model_validate({"id": "demo-1", "status": status, "experiment": experiment})
 
-    assert repr([status]) == "[Status('finished, Success')]"
+    assert repr([status]) == "[Status('succeeded')]"
     assert repr(experiment) == f"Experiment('demo@{digest}', tags=['latest'])"
     assert str(experiment) == f"demo@{digest}"
-    assert repr(instance) == "Instance('demo-1', Status('finished, Success'))"
+    assert repr(instance) == "Instance('demo-1', Status('succeeded'))"
     assert repr(Status.pending()) == "Status('no status yet')"
-    assert repr(failed).startswith("Status('failed, Failed: ")
+    assert repr(failed).startswith("Status('failed: ")
     assert len(repr(failed)) <= 130
     assert repr(failed).isprintable()
     assert status.model_dump()["meta"]["pid"] == 2

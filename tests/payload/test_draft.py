@@ -7,23 +7,7 @@ from typing import Any
 import pytest
 
 from st4sd_async import S3, Draft, Experiment, ExtraInputs, FileContent, InvalidPayload, MissingInputs, Staged
-
-
-def experiment(**parts: Any) -> Experiment:
-    """Return an experiment with one input, one data file, and variables of each kind."""
-    variables = [
-        {"name": "free"},
-        {"name": "usual", "value": "3"},
-        {"name": "chosen", "valueFrom": [{"value": "1"}, {"value": "2"}]},
-    ]
-    options = {"variables": variables, "data": [{"name": "extra.txt"}], "platform": ["gpu", "cpu"]}
-    registry = {"digest": "sha256xabc", "inputs": [{"name": "in.csv"}], "platforms": ["default", "cpu", "gpu"]}
-    return Experiment.model_validate(
-        {
-            "metadata": {"package": {"name": "demo"}, "registry": registry},
-            "parameterisation": {"executionOptions": {**options, **parts.pop("options", {})}, **parts},
-        }
-    )
+from tests.payload.experiments import experiment
 
 
 def test_a_draft_shows_what_can_be_filled_in() -> None:

@@ -19,7 +19,7 @@ from st4sd_async import (
     St4sdError,
     StartPayload,
 )
-from tests.payload.test_draft import experiment
+from tests.payload.experiments import experiment
 
 SECRET = "a-very-secret-key"
 
@@ -74,7 +74,7 @@ def test_a_variable_must_be_a_scalar(value: Any) -> None:
     """The error comes when it is set, not at the start."""
     draft = Draft(experiment())
 
-    with pytest.raises(InvalidPayload, match=r"variables.free: must be text, a number or a boolean"):
+    with pytest.raises(InvalidPayload, match=r"variables.free: must be a string, a number or a boolean"):
         draft.variables["free"] = value
 
     assert not draft.variables
@@ -133,7 +133,7 @@ MORE: dict[str, tuple[Any, str]] = {
         "s3.secretAccesKey: unknown field: did you mean 'secretAccessKey'",
     ),
     "a misspelt field": ({"metdata": {}}, "metdata: unknown field: did you mean 'metadata'"),
-    "environment": ({"environmentVariables": {"A": {"B": SECRET}}}, "environmentVariables.A: must be text"),
+    "environment": ({"environmentVariables": {"A": {"B": SECRET}}}, "environmentVariables.A: must be a string"),
 }
 
 

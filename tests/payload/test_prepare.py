@@ -11,11 +11,12 @@ import pandas
 import pytest
 
 from st4sd_async import InputConflict, InvalidPayload, PayloadTooLarge, StartPayload
-from st4sd_async._http.call import MAX_REQUEST_BYTES
 from st4sd_async._payload.prepare import prepare
 
 pytestmark = pytest.mark.anyio
 
+MIB = 1 << 20
+"""The longest request body."""
 FILE = {"filename": "molecules.csv", "content": "smiles\nCO\n"}
 
 BUCKET = {"accessKeyID": "key-id", "secretAccessKey": "key", "bucket": "b", "endpoint": "e"}
@@ -187,7 +188,19 @@ WRONG: list[tuple[str, dict[str, Any], str, str]] = [
         "volumes",
         "'v' is used 2 times",
     ),
-    ("none as a variable", {"variables": {"a": None}}, "variables.a", "must be text, a number or a boolean"),
+    (
+        "a folder in a configMap",
+        {"volumes": [{"type": {"configMap": "a"}, "subPath": "b"}]},
+        "volumes[0].subPath",
+        "mounted as a whole",
+    ),
+    (
+        "one volume twice",
+        {"volumes": [{"type": {"dataset": "a"}, "identifier": "v"}, {"type": {"persistentVolumeClaim": "a"}}]},
+        "volumes",
+        "'a' is mounted 2 times",
+    ),
+    ("none as a variable", {"variables": {"a": None}}, "variables.a", "must be a string, a number or a boolean"),
     ("text that UTF-8 cannot write", {"inputs": [{"filename": "a", "content": "\ud800"}]}, "payload", "UTF-8"),
 ]
 
@@ -224,11 +237,11 @@ async def test_a_name_in_inputs_and_data_is_a_conflict() -> None:
 async def test_the_error_for_more_than_a_mebibyte_names_the_biggest_entry(tmp_path: Path) -> None:
     """The limit of the proxy is for the whole body. A huge file is not read completely."""
     big = tmp_path / "big"
-    big.write_bytes(b"x" * (3 * MAX_REQUEST_BYTES))
+    big.write_bytes(b"x" * (3 * MIB))
     frame = len(json.dumps({"inputs": [{"filename": "a", "content": ""}]}, separators=(",", ":")))
-    fits = {"inputs": [{"filename": "a", "content": "x" * (MAX_REQUEST_BYTES - frame)}]}
+    fits = {"inputs": [{"filename": "a", "content": "x" * (MIB - frame)}]}
 
-    assert len((await prepare(fits)).content) == MAX_REQUEST_BYTES
+    assert len((await prepare(fits)).content) == MIB
     with pytest.raises(PayloadTooLarge, match=r"inputs\[1\]\.content.*client.stage_inputs uploads big files"):
         await prepare({"inputs": [FILE, {"filename": "b", "content": big}]})
 

@@ -20,7 +20,7 @@ from st4sd_async import Batch, Config, ConnectFailed, InvalidPayload, Launch, St
 from st4sd_async._batch.client import BatchClient
 from st4sd_async._batch.journal import Journal
 from st4sd_async._batch.sender import AdaptiveLimiter, Sender
-from st4sd_async._batch.state import METADATA_KEY, Proof, State, token
+from st4sd_async._batch.state import Proof, State, token
 from st4sd_async._http.call import Call
 from st4sd_async._http.session import ClientSession
 from st4sd_async._results.downloads import Downloads
@@ -92,7 +92,7 @@ class Tasks(RuleBasedStateMachine):
 
     async def _start(self, call: Call[Any]) -> Any:
         metadata = json.loads(cast(bytes, call.content))["metadata"]
-        its, (fate, turns) = metadata[METADATA_KEY], self.fates[metadata["name"]]
+        its, (fate, turns) = metadata["st4sd-async-key"], self.fates[metadata["name"]]
         for _ in range(turns):
             await asyncio.sleep(0)
         if fate == "not sent":
@@ -217,4 +217,4 @@ class Tasks(RuleBasedStateMachine):
 Tasks.TestCase.settings = settings(
     max_examples=60, stateful_step_count=15, deadline=None, phases=[Phase.explicit, Phase.generate]
 )
-TestAddAgain = pytest.mark.timeout(180)(Tasks.TestCase)
+TestAddAgain = pytest.mark.slow(pytest.mark.timeout(180)(Tasks.TestCase))

@@ -13,11 +13,12 @@ import pytest
 
 from st4sd_async import JournalError
 from st4sd_async._batch.journal import Journal
-from st4sd_async._batch.state import FAILURES, LaunchRecord, Proof, State
+from st4sd_async._batch.state import LaunchRecord, Proof, State
 from st4sd_async._util.clock import SystemClock
 
 pytestmark = pytest.mark.anyio
 
+FAILURES = {State.REFUSED, State.FAILED, State.STOPPED, State.DELETED}
 SERVER = "https://st4sd.example/"
 KEYS = [f"mol {number}" for number in range(12)]
 NOW = 2.0

@@ -47,16 +47,17 @@ from st4sd_async import (
     models,
 )
 from st4sd_async._display.live_display import LiveDisplay
-from st4sd_async._display.progress_bars import TASK_COLUMNS, task_row
+from st4sd_async._display.progress_bars import task_row
 from st4sd_async._display.surfaces import Log
 from st4sd_async._render.displayable import Displayable
 from st4sd_async._render.html import to_html
 from st4sd_async._render.text import to_text
-from st4sd_async._util.printable import LAYOUT, printable
+from st4sd_async._util.printable import printable
 from st4sd_async.models._base import Reply
+from st4sd_async.models.failures import last_lines
 from st4sd_async.models.hints import explain
+from tests.faults.clients import settings as quick
 from tests.faults.raw import Exchange, RawServer, reply
-from tests.faults.tools import settings as quick
 
 RUN = "demo-abcdef-01234567"
 EVERY_CATEGORY = "".join({category(chr(code)): chr(code) for code in range(0x10FFFF)}.values())
@@ -111,7 +112,7 @@ def value_for(kind: Any, source: Iterator[str]) -> Any:
 
 def is_harmless(text: str) -> bool:
     """Return whether a text has no control characters."""
-    return printable(text, LAYOUT) == text
+    return printable(text, "\n\t") == text
 
 
 def check_shown(thing: Any) -> None:
@@ -185,7 +186,7 @@ def test_objects_made_of_replies_are_shown_without_control_characters(texts: lis
     parsed = StatusReport.parse(report)
     assert is_harmless(str(parsed))
     assert is_harmless(repr(parsed))
-    display = LiveDisplay("task", TASK_COLUMNS, None)
+    display = LiveDisplay("task", ("task", "state", "progress", "done", "received"), None)
     display.update(task_row(ProgressUpdate(next(source), 1, 2, next(source), 3, False)))
     card = replace(display.summary(), table=display.overview())
     assert is_harmless(to_text(card) + to_html(card))
@@ -210,10 +211,32 @@ def errors_of(source: Iterator[str]) -> Iterator[BaseException]:
     status = Status.model_construct(current_stage=next(source), error_description=next(source))
     yield from (
         _errors.RunFailed({RUN: status}),
+        _errors.RunFailed({RUN: status}, {RUN: failure_of(status, source)}),
         _errors.RunDeleted(RUN, status),
         _errors.WaitTimeout(1, {RUN: status}),
     )
     yield _errors.JournalError(next(source))
+
+
+def failure_of(status: Status, source: Iterator[str]) -> models.Failure:
+    """Return a failure made of texts, which its component wrote."""
+    texts = [last_lines(next(source)) for _ in range(3)]
+    component = models.ComponentFailure(next(source), next(source), 1, *texts[:2])
+    return models.Failure(RUN, status, (component,), texts[2])
+
+
+@settings(max_examples=40)
+@given(texts=SOURCES)
+def test_no_failure_has_control_characters(texts: list[str]) -> None:
+    """Neither as text nor on its card."""
+    source = cycle(texts)
+    failure = failure_of(
+        Status(experiment_state="finished", exit_status="Failed", error_description=next(source)), source
+    )
+
+    for text in (str(failure), failure.excerpt(), to_text(failure._card())):
+        assert printable(text, "\n\t") == text
+    assert failure.gist.isprintable() or printable(failure.gist) == failure.gist
 
 
 @settings(max_examples=40)
@@ -380,7 +403,7 @@ def test_a_hostile_service_causes_only_our_errors_and_writes_nothing_elsewhere(
 
 def test_progress_on_standard_error_has_no_control_characters(capsys: pytest.CaptureFixture[str]) -> None:
     """If standard error is not a terminal."""
-    display = LiveDisplay("task", TASK_COLUMNS, Log(None, 0.0))
+    display = LiveDisplay("task", ("task", "state", "progress", "done", "received"), Log(None, 0.0))
 
     for text in FIXED:
         display.update(task_row(ProgressUpdate(text, 1, 2, text, 3, False)))

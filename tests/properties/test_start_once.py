@@ -23,8 +23,9 @@ from st4sd_async._batch.reconcile_rules import (
     candidates,
     decide,
 )
-from st4sd_async._batch.state import FAILURES, LaunchRecord, Proof, State, token
+from st4sd_async._batch.state import LaunchRecord, Proof, State, token
 
+FAILURES = {State.REFUSED, State.FAILED, State.STOPPED, State.DELETED}
 SETTLE = 180.0
 KEYS = ("a", "b", "c")
 PACKAGES = {"a": "demo", "b": "demo", "c": "other"}
@@ -423,4 +424,4 @@ class Batch(RuleBasedStateMachine):
 Batch.TestCase.settings = settings(
     max_examples=400, stateful_step_count=30, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
-TestStartOnce = pytest.mark.timeout(180)(Batch.TestCase)
+TestStartOnce = pytest.mark.slow(pytest.mark.timeout(180)(Batch.TestCase))

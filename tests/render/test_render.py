@@ -165,9 +165,9 @@ def test_the_failed_component_comes_first() -> None:
     said = read(html(failed))
 
     order = [
-        "Failed",
+        "failed",
         "component failed: Job: stage0.Boom. Returncode 3",
-        "await run.stdout()",
+        "await run.failure()",
         "1 jobs failed",
         "state",
     ]
@@ -175,7 +175,7 @@ def test_the_failed_component_comes_first() -> None:
     assert places == sorted(places)
     assert COLOURS[Tone.BAD] in html(failed)
     assert pretty(failed).splitlines()[:2] == [
-        "Failed",
+        "failed",
         "component failed: Job: stage0.Boom. Returncode 3. Reason KnownIssue",
     ]
 
@@ -186,11 +186,11 @@ def test_the_failed_component_comes_first() -> None:
         (progressing(0.4), "running", Tone.BUSY, 0.4),
         (progressing(7.0), "running", Tone.BUSY, 1.0),
         (progressing(float("nan")), "running", Tone.BUSY, 0.0),
-        (status("finished", "Success"), "Success", Tone.GOOD, 1.0),
+        (status("finished", "Success"), "succeeded", Tone.GOOD, 1.0),
         (status("running", "Success"), "running", Tone.BUSY, 0.0),
-        (status("running", "Failed", BOOM), "Failed", Tone.BAD, None),
+        (status("running", "Failed", BOOM), "failed", Tone.BAD, None),
         (status("failed", "").concluded(), "failed", Tone.BAD, None),
-        (status("finished", "Stopped"), "Stopped", Tone.QUIET, None),
+        (status("finished", "Stopped"), "stopped", Tone.QUIET, None),
         (status("finished", "Success").concluded(deleted=True), "deleted", Tone.QUIET, None),
         (status("unscheduled", "", "3 Insufficient cpu"), "unscheduled", Tone.WAITING, None),
         (status("thawing"), "thawing", Tone.WAITING, None),

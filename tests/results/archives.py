@@ -131,6 +131,15 @@ def made_by_a_server(files: dict[str, bytes]) -> bytes:
     return stream.getvalue()
 
 
+def zip_of(*names: str) -> bytes:
+    """Return an archive, made by Python, of members with these names."""
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as written:
+        for name in names:
+            written.writestr(name, "" if name.endswith("/") else f"content of {name}")
+    return stream.getvalue()
+
+
 def tree(folder: Path) -> dict[str, bytes | str | None]:
     """All that is below a folder: contents of files, targets of links, None for folders."""
     return {
@@ -139,16 +148,6 @@ def tree(folder: Path) -> dict[str, bytes | str | None]:
         )
         for path in folder.rglob("*")
     }
-
-
-@pytest.fixture
-def target(tmp_path: Path) -> Path:
-    """A folder with a file in it, in a folder with another file."""
-    (tmp_path / "outside.txt").write_bytes(b"not yours")
-    folder = tmp_path / "target"
-    folder.mkdir()
-    (folder / "kept.txt").write_bytes(b"older")
-    return folder
 
 
 def unpack(data: bytes, target: Path, limits: Limits | None = None) -> list[ExtractedFile]:

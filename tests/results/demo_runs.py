@@ -1,22 +1,15 @@
-"""
-A server whose clock moves on request, runs of its demo, and the files they leave.
-
-The fixtures replace those of all tests: a module that wants ``client`` imports the three by name.
-"""
+"""Runs of the demo on a server whose clock stands still, and the files they leave."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Awaitable, Iterator, Sequence
+from collections.abc import Awaitable, Sequence
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-from st4sd_async import Client, Config, Download, DownloadFailed, RetryPolicy, Run
+from st4sd_async import Client, Download, DownloadFailed, Run
 from st4sd_async._api.datastore import datastore_url, upsert_calls
 from st4sd_async.local import LocalServer
-from tests.conftest import FakeClock
 
 INPUTS = [{"filename": "molecules.csv", "content": "index,smiles\n0,CCO\n1,NAN\n2,CCCC\n"}]
 JSON = {"Content-Type": "application/json"}
@@ -41,40 +34,6 @@ DEMO = [
     f"{REPORT}/results/summary.json",
 ]
 """Files of the components of the demo."""
-
-
-class ServersClock(FakeClock):
-    """A clock that moves the server's clock too."""
-
-    server: LocalServer
-
-    async def sleep(self, seconds: float) -> None:
-        await super().sleep(seconds)
-        await self.server.advance(seconds)
-
-
-@pytest.fixture
-def server() -> Iterator[LocalServer]:
-    """A server whose clock stands still until it is moved."""
-    with LocalServer(speed=0, slots=64) as running:
-        yield running
-
-
-@pytest.fixture
-def clock(server: LocalServer) -> ServersClock:
-    """A clock of both sides."""
-    clock = ServersClock()
-    clock.server = server
-    return clock
-
-
-@pytest.fixture
-async def client(server: LocalServer, clock: ServersClock) -> AsyncIterator[Client]:
-    """A client whose waits take no time."""
-    config = Config(clock=clock, retry=RetryPolicy(attempts=2))
-    async with Client(server.url, api_key=server.api_key, config=config) as opened:
-        await opened.push(server.example("demo"))
-        yield opened
 
 
 async def start(client: Client, server: LocalServer, outcome: str = "success", inputs: Any = INPUTS) -> Run:

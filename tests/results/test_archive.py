@@ -6,6 +6,8 @@ import hashlib
 import os
 import stat
 import struct
+import threading
+import time
 import zipfile
 import zlib
 from concurrent.futures import ThreadPoolExecutor
@@ -29,10 +31,10 @@ from .archives import (
     little_memory,
     made_by_a_server,
     made_by_python,
+    refused,
     tree,
     unpack,
 )
-from .archives import target as target
 
 
 def test_an_archive_of_the_servers_is_unpacked(tmp_path: Path) -> None:
@@ -205,3 +207,60 @@ def test_large_files_are_synced_and_small_ones_share_a_folder(target: Path, monk
 
     assert [(stat.S_ISDIR(what.st_mode), what.st_size) for what in synced[:1]] == [(False, 1 << 20)]
     assert [stat.S_ISDIR(what.st_mode) for what in synced[1:]] == [True]
+
+
+def test_large_files_are_unpacked_and_synced_by_four_threads(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four syncs wait for each other, and there is never a fifth; the threads end with the call."""
+    contents = {f"{number}.bin": bytes([number]) * (1 << 20) for number in range(8)}
+    together, running, most, before = threading.Barrier(4), [0], [0], threading.active_count()
+
+    def sync(handle: int) -> None:
+        if stat.S_ISREG(os.fstat(handle).st_mode):
+            running[0] += 1
+            most[0] = max(most[0], running[0])
+            together.wait(20)
+            running[0] -= 1
+
+    monkeypatch.setattr(os, "fsync", sync)
+
+    members = unpack(made_by_python(contents), target)
+
+    assert most == [4]
+    assert [(one.path, one.sha256) for one in members] == [
+        (path, hashlib.sha256(content).hexdigest()) for path, content in contents.items()
+    ]
+    assert tree(target) == {"kept.txt": b"older", **contents}
+    assert threading.active_count() == before
+
+
+@pytest.mark.parametrize("damaged", [1 << 20, 1], ids=["large", "small"])
+def test_a_damaged_file_stops_the_others(target: Path, monkeypatch: pytest.MonkeyPatch, damaged: int) -> None:
+    """Threads that unpack others end before the call does, long before their work is done, and nothing is left."""
+    content, synced, before = bytes(1 << 20), [], threading.active_count()
+    packed = deflated(content)
+    entries = [Entry(f"/{number}", content, packed=packed) for number in range(64)]
+    bad = Entry("/bad", bytes(damaged), local={"crc": 1}, central={"crc": 1})
+
+    def sync(handle: int) -> None:
+        time.sleep(0.02)
+        synced.append(handle)
+
+    monkeypatch.setattr(os, "fsync", sync)
+
+    error = refused(build(bad, *entries), target)
+
+    assert "its member 'bad' is damaged" in str(error)
+    assert len(synced) < len(entries)
+    assert threading.active_count() == before
+
+
+def test_contents_may_be_read_by_turns(target: Path) -> None:
+    """Each has its own place in the archive."""
+    contents = {name: name.encode() * (1 << 20) for name in ("a", "b")}
+    (target / "a.zip").write_bytes(made_by_python(contents, STORED))
+
+    with (target / "a.zip").open("rb") as file:
+        archive = ZipArchive(file)
+        pieces = list(zip(*map(archive.content, archive.members), strict=True))
+
+    assert [b"".join(of_one) for of_one in zip(*pieces, strict=True)] == list(contents.values())

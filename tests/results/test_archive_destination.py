@@ -13,7 +13,6 @@ from st4sd_async import DownloadError, UnsafeArchive
 from st4sd_async._results.target import extract
 
 from .archives import LINES, Entry, build, refused, tree, unpack
-from .archives import target as target
 
 
 @pytest.mark.parametrize("name", ["/sub/evil.txt", "/sub/deeper/evil.txt", "/sub/", "/sub"])

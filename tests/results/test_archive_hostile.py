@@ -27,7 +27,6 @@ from .archives import (
     refused,
     unpack,
 )
-from .archives import target as target
 
 CONTRADICTIONS = {
     "name": Entry("/name", local_name="/evil"),

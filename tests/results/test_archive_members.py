@@ -11,7 +11,6 @@ from st4sd_async import UnsafeArchive
 from st4sd_async._results.archive import UnsafeZip, safe_member_path
 
 from .archives import LINES, STORED, UTF_8, Entry, build, refused, tree, unpack
-from .archives import target as target
 
 BAD_NAMES = {
     "parent": "/../evil",

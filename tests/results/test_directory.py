@@ -132,6 +132,29 @@ def test_neighbours_are_found_whatever_was_asked_before(directory: Directory) ->
                 assert tree.stat(path).st_ino == (inside / path).stat().st_ino
 
 
+def test_the_obstacles_of_neighbours_are_those_of_each(directory: Directory) -> None:
+    """Whether their folder is missing, a link, a file, or there with something in it."""
+    inside = Path(directory.path)
+    (inside / "a/folder").mkdir(parents=True)
+    (inside / "file").write_bytes(b"")
+    (inside / "link").symlink_to("../outside")
+    names = ("x", "folder", "y")
+    folders = ("none", "a", "none", "none/deep", "link", "none", "file", "a/folder", "none")
+    paths = [f"{folder}/{name}" for folder in folders for name in names] + ["link", "a", "x", "none/x"]
+
+    with Tree(directory) as tree:
+        found = list(tree.obstacles(paths))
+
+    with Tree(directory) as tree:
+        assert found == [tree.obstacle(path) for path in paths]
+    assert [path for path, obstacle in zip(paths, found, strict=True) if obstacle] == [
+        "a/folder",
+        *(f"{folder}/{name}" for folder in ("link", "file") for name in names),
+        "link",
+        "a",
+    ]
+
+
 def descriptors() -> int:
     """How many files this process has open."""
     return len(os.listdir("/proc/self/fd"))  # noqa: PTH208 -- one look, nothing opened beside it
@@ -186,6 +209,7 @@ def test_a_target_works_either_way(tmp_path: Path, uses_descriptors: bool) -> No
     assert list(obstacles) == ["link/file", "a", "z/x"]
 
 
+@pytest.mark.slow
 def test_a_folder_that_is_swapped_for_a_link_again_and_again_leads_nowhere(tmp_path: Path) -> None:
     """Between any check and its use another process may put a link there: no file is written or deleted behind it."""
     target, outside = tmp_path / "target", tmp_path / "outside"

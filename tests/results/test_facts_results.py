@@ -25,6 +25,7 @@ from st4sd_async import (
     UnknownProperty,
 )
 from st4sd_async.local import CutBody, Html, LocalServer, Reply
+from tests.conftest import ServersClock
 from tests.results.demo_runs import (
     ARCHIVE,
     COMPUTE,
@@ -33,15 +34,11 @@ from tests.results.demo_runs import (
     MIB,
     OUTPUT,
     REPORT,
-    ServersClock,
     described,
     directory,
     finished,
     start,
 )
-from tests.results.demo_runs import client as client
-from tests.results.demo_runs import clock as clock
-from tests.results.demo_runs import server as server
 
 pytestmark = pytest.mark.anyio
 
@@ -233,6 +230,7 @@ async def test_34_what_is_left_out_in_silence_is_asked_for_again(
     assert server.traffic[ARCHIVE].requests == 0
 
 
+@pytest.mark.slow
 async def test_34_a_thousand_files_come_at_once(client: Client, server: LocalServer, tmp_path: Path) -> None:
     """FACTS [34]: 1,000 files in a request, so that 1,100 take a few, and 200 no more than there are streams."""
     run = await finished(client, server)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 import sys
 from math import inf, nan
+from pathlib import Path
 from typing import Any
 
 import pytest
+from anyio import to_thread
 
 from st4sd_async import (
     APIError,
+    Client,
     DecodeError,
     Instance,
     NoProperties,
@@ -24,9 +27,12 @@ from st4sd_async import (
 )
 from st4sd_async._api import instances
 from st4sd_async._http.call import Response, parse_response
-from st4sd_async._results.properties import explain_refusal, no_properties, requested_columns
+from st4sd_async._package.create import create_experiment
+from st4sd_async._results.properties import explain_refusal, interface_failure, no_properties, requested_columns
+from st4sd_async.local import LocalServer
 from st4sd_async.models.packages import RegistryMetadata
 from st4sd_async.models.properties import is_table
+from tests.local.helpers import repository
 
 TABLE: dict[str, list[Any]] = {
     "input-id": ["CCCC", "CCO", "NAN"],
@@ -209,15 +215,15 @@ BROKEN: Refused = (500, ServerError, {})
     [
         pytest.param(NONE, SUCCESS, NOTHING, NoProperties, "its experiment measures none", id="measures none"),
         pytest.param(NONE, SUCCESS, {}, NoProperties, "may measure none, or the orchestrator", id="unknown"),
-        pytest.param(NONE, FAILED, NOTHING, NoProperties, "did not succeed: finished", id="failed and measures none"),
-        pytest.param(NONE, FAILED, MEASURING, NoProperties, "did not succeed: finished, Failed: .*broke", id="failed"),
+        pytest.param(NONE, FAILED, NOTHING, NoProperties, "did not succeed: failed", id="failed and measures none"),
+        pytest.param(NONE, FAILED, MEASURING, NoProperties, "did not succeed: failed: .*broke", id="failed"),
         pytest.param(NONE, SUCCESS, MEASURING, NoProperties, "the orchestrator could not", id="could not measure"),
         pytest.param(NONE, SUCCESS, None, NoProperties, "the orchestrator could not", id="experiment deleted since"),
         pytest.param(
             NONE, {**SUCCESS, "exit-status": "N/A"}, MEASURING, NotReady, "has no properties yet", id="ending"
         ),
         pytest.param(INCOMPLETE, None, MEASURING, NotReady, "yet: no status yet", id="no status"),
-        pytest.param(INCOMPLETE, RUNNING, MEASURING, NotReady, "yet: running, N/A", id="running"),
+        pytest.param(INCOMPLETE, RUNNING, MEASURING, NotReady, "yet: running", id="running"),
         pytest.param(INCOMPLETE, FAILED, MEASURING, NoProperties, "did not succeed", id="failed at set-up"),
         pytest.param(INCOMPLETE, SUCCESS, MEASURING, NotReady, "said the service", id="status not synced"),
         pytest.param(BROKEN, None, MEASURING, NotReady, "yet: no status yet", id="500 without a status"),
@@ -250,9 +256,7 @@ def test_why_a_run_measured_nothing_is_said_as_far_as_it_is_known() -> None:
     """A failure is reason enough; else that nothing is measured is said only where it is known."""
     failed, succeeded = map(Status.model_validate, (FAILED, {**FAILED, "exit-status": "Success"}))
 
-    assert all(
-        "it did not succeed: finished, Failed" in no_properties("a-1", failed, one).message for one in (False, None)
-    )
+    assert all("it did not succeed: failed" in no_properties("a-1", failed, one).message for one in (False, None))
     assert no_properties("a-1", succeeded, False).message == "run 'a-1' has no properties: its experiment measures none"
     assert "it succeeded, but the orchestrator could not measure any" in no_properties("a-1", succeeded, True).message
     assert "it succeeded, but its experiment may measure none, or" in no_properties("a-1", succeeded, None).message
@@ -292,3 +296,64 @@ def test_that_a_run_failed_is_the_cause_of_its_measuring_nothing() -> None:
 def test_an_unknown_property_is_a_kind_of_not_found() -> None:
     """It can be caught as its base class."""
     assert issubclass(UnknownProperty, NotFound)
+
+
+MISSING = (
+    "Hook to extract property energie from property source paths ['stages/stage0/Measure/energies.csv'] returned a "
+    "pandas.DataFrame that did not have the required column `energie`"
+)
+PREFIX = (
+    "WARNING   MainThread root : Interface could not extract properties due to FlowIR.interface.propertiesSpec[energie]"
+)
+LOG = f"""INFO      MainThread root : Processing FlowIR.interface.propertiesSpec
+{PREFIX} error: {MISSING}
+Underlying error:
+ (MissingColumnError) {MISSING} - will ignore error, virtual experiment properties may be corrupted or incomplete.
+Level 15  MainThread root : Traceback is ignored: Traceback (most recent call last):
+"""
+"""Lines of the log of a real run."""
+
+
+@pytest.mark.parametrize(
+    ("log", "reason"),
+    [
+        (LOG, f"the property 'energie' could not be extracted: {MISSING}"),
+        (
+            "Interface could not interpret inputSpec due to no smiles\nx",
+            "its input ids could not be read: no smiles",
+        ),
+        ("INFO : all is well", ""),
+    ],
+    ids=["property", "input ids", "nothing"],
+)
+def test_the_log_says_why_an_interface_failed(log: str, reason: str) -> None:
+    assert interface_failure(log) == reason
+
+
+def append_log(server: LocalServer, rest_uid: str) -> None:
+    """Add the lines of the real run to the log of a simulated one."""
+    directory = server.directory(rest_uid)
+    assert directory
+    with (directory / "output" / "experiment.log").open("a") as log:
+        log.write(LOG)
+
+
+@pytest.mark.anyio
+async def test_a_run_without_properties_names_the_one_that_could_not_be_extracted(tmp_path: Path) -> None:
+    """Of one run and of several; the log of the orchestrator has it."""
+    package = tmp_path / "energies"
+    await to_thread.run_sync(create_experiment, package)
+    await to_thread.run_sync(repository, package, {})
+    async with LocalServer(speed=0) as server, Client(server.url, api_key=server.api_key) as client:
+        experiment = await client.push(package)
+        files = [{"filename": "molecules.csv", "content": "smiles\nCO\n"}]
+        runs = [await client.start(experiment, {"inputs": files}) for _ in range(2)]
+        await server.advance(60)
+        for run in runs:
+            await to_thread.run_sync(append_log, server, run.id)
+
+        with pytest.raises(NoProperties, match="could not measure any; the property 'energie' could not be extracted"):
+            await runs[0].properties()
+        problems = (await client.properties(runs)).problems
+
+    assert ["required column `energie`" in str(problem) for problem in problems.values()] == [True, True]

@@ -26,12 +26,17 @@ from st4sd_async import (
 from st4sd_async.local import Html, LocalServer, Reply
 from tests.conftest import FakeClock
 from tests.results.demo_runs import INPUTS, JSON, QUERY, ended, finished, start
-from tests.results.demo_runs import server as server
 
 pytestmark = pytest.mark.anyio
 
 ENERGIES = (("CCCC", -6.0), ("CCO", -4.5), ("NAN", nan))
 PROPERTIES = "GET /instances/*/properties"
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    """A clock that leaves the server's alone."""
+    return FakeClock()
 
 
 @pytest.fixture
@@ -66,7 +71,7 @@ async def test_a_run_has_a_table(client: Client, server: LocalServer) -> None:
     assert requested_names(server, before) == ["properties"] * 3
     assert everything.columns == ("input-id", "smiles", "energy", "weight")
     assert some == Properties(
-        ("input-id", "weight", "energy"), (("CCCC", 48.044, -6.0), ("CCO", 40.021, -4.5), ("NAN", nan, nan))
+        ("input-id", "weight", "energy"), (("CCCC", 58.124, -6.0), ("CCO", 46.069, -4.5), ("NAN", nan, nan))
     )
     assert ids == Properties(("input-id",), (("CCCC",), ("CCO",), ("NAN",)))
     assert everything.dataframe()["energy"].dtype.kind == "f"
@@ -121,9 +126,9 @@ async def test_not_yet_at_each_moment_before_the_end(client: Client, server: Loc
 @pytest.mark.parametrize(
     ("outcome", "words"),
     [
-        pytest.param("component-failure", "it did not succeed: finished, Failed: .*stage0.Compute", id="component"),
-        pytest.param("setup-failure", "it did not succeed: failed, Failed: .*no such option", id="set-up"),
-        pytest.param("stopped", "it did not succeed: finished, Stopped", id="stopped"),
+        pytest.param("component-failure", "it did not succeed: failed: .*stage0.Compute", id="component"),
+        pytest.param("setup-failure", "it did not succeed: failed: .*no such option", id="set-up"),
+        pytest.param("stopped", "it did not succeed: stopped", id="stopped"),
     ],
 )
 async def test_never_after_a_failure(client: Client, server: LocalServer, outcome: str, words: str) -> None:
@@ -274,7 +279,7 @@ async def test_a_run_deleted_too_early_is_unknown(client: Client, server: LocalS
     with pytest.raises(UnknownRun, match="its last known status: running"):
         await stuck.properties()
     await server.advance(100)
-    with pytest.raises(NoProperties, match=r"it did not succeed: .*Stopped"):
+    with pytest.raises(NoProperties, match=r"it did not succeed: stopped"):
         await stopped.properties()
 
 
@@ -310,12 +315,13 @@ async def test_many_runs_are_one_table(client: Client, server: LocalServer) -> N
     assert list(dict.fromkeys(found["rest-uid"])) == [run.id for run in order]
     assert len(found) == 1 + 5 * 3
     assert found.rows[0] == (toy.id, "CCO", 2, nan, nan, nan)
-    assert found.rows[1] == (good[2].id, "CCCC", nan, "CCCC", -6.0, 48.044)
+    assert found.rows[1] == (good[2].id, "CCCC", nan, "CCCC", -6.0, 58.124)
     kinds = {run: type(problem) for run, problem in found.problems.items()}
     assert list(kinds.items()) == [(waiting.id, NotReady), ("ghost", UnknownRun), (failed.id, NoProperties)]
     assert found.dataframe()["energy"].isna().sum() == 1 + 5
 
 
+@pytest.mark.slow
 async def test_hundreds_of_runs_take_a_few_requests(client: Client, server: LocalServer) -> None:
     """The datastore is asked for 500 at a time, and no other service if it knows how they ended."""
     runs = server.populate("demo", 501, "component-failure", payload={"inputs": INPUTS})[::-1]
@@ -412,7 +418,7 @@ async def test_a_broken_service_is_an_error(client: Client, server: LocalServer)
     broken = Reply(500, JSON, b'{"message": "Run into an error while extracting the properties"}')
     server.faults.add(PROPERTIES, broken, times=2)
 
-    with pytest.raises(ServerError, match="was refused with 500: Run into an error"):
+    with pytest.raises(ServerError, match=r"^Run into an error.*was refused with 500"):
         await one.properties()
     found = await client.properties([one, other])
 
@@ -426,7 +432,7 @@ async def test_a_500_is_raised_unchanged_if_nothing_else_is_known(client: Client
     server.faults.add(PROPERTIES, Reply(500, JSON, b'{"message": "broken"}'))
     server.faults.add("GET /instances/*", Reply(500, JSON, b'{"message": "broken too"}'))
 
-    with pytest.raises(ServerError, match=r"refused with 500: broken$"):
+    with pytest.raises(ServerError, match=r"^broken \(.* was refused with 500\)$"):
         await run.properties()
 
 

@@ -92,11 +92,12 @@ class Stub:
         overloads = typing.get_overloads(origin) if inspect.isfunction(origin) else []
         if not overloads:
             return self.of_function(member, origin if name in vars(cls) else member, inspect.signature(member))
-        ignore = "  # type: ignore[overload-overlap]"
+        ignore = "type: ignore[overload-overlap]"
         parts = []
-        for number, overload in enumerate(overloads):
+        for overload in overloads:
             text = self.of_function(member, overload, inspect.signature(overload))
-            parts.append("@overload\n" + (text.replace("(", f"({ignore}\n", 1) if number == 0 else text))
+            is_ignored = ignore in inspect.getsource(overload)
+            parts.append("@overload\n" + (text.replace("(", f"(  # {ignore}\n", 1) if is_ignored else text))
         self.imports.add("from typing import overload")
         return "\n".join(parts)
 

@@ -222,7 +222,7 @@ def test_a_process_exits_although_the_client_is_open(
 
 
 def test_ctrl_c_ends_a_script(server: LocalServer, sync_client: Client) -> None:
-    """With the one traceback that Python itself shows."""
+    """With the one traceback that Python itself shows, and what continues."""
     code = "with client: print('ready', flush=True); client.wait(run)"
     with child(server, code) as process:
         assert process.stdout
@@ -234,5 +234,7 @@ def test_ctrl_c_ends_a_script(server: LocalServer, sync_client: Client) -> None:
 
     assert time.monotonic() - began < PROMPT
     assert process.returncode == -signal.SIGINT
-    assert complaint.splitlines()[-1] == "KeyboardInterrupt"
+    interrupt, note = complaint.splitlines()[-2:]
+    assert interrupt == "KeyboardInterrupt"
+    assert note.endswith(" continues; call this again to follow it")
     assert complaint.count("Traceback") == 1

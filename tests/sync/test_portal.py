@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import AsyncGenerator
+from contextvars import ContextVar
 from types import TracebackType
 from typing import Any
 
@@ -39,6 +40,41 @@ class Manager:
 
 async def nothing() -> int:
     return 1
+
+
+VARIABLE: ContextVar[str] = ContextVar("variable")
+
+
+def test_calls_see_the_context_variables_of_their_thread() -> None:
+    """Each call those of its own thread."""
+
+    async def read() -> str:
+        return VARIABLE.get("unset")
+
+    portal = Portal(Manager())
+    first = portal.call(read())
+    token = VARIABLE.set("outer")
+    second = portal.call(read())
+    VARIABLE.reset(token)
+    third = portal.call(read())
+    portal.close()
+
+    assert [first, second, third] == ["unset", "outer", "unset"]
+
+
+def test_calls_begin_if_sniffio_is_installed() -> None:
+    """anyio then finds its event loop by a context variable, which the calling thread lacks or has for its own loop."""
+    sniffio = pytest.importorskip("sniffio")
+    portal = Portal(Manager())
+    first = portal.call(nothing())
+    token = sniffio.current_async_library_cvar.set("trio")
+    try:
+        second = portal.call(nothing())
+        portal.close()
+    finally:
+        sniffio.current_async_library_cvar.reset(token)
+
+    assert [first, second] == [1, 1]
 
 
 def test_closing_raises_the_error_of_the_client() -> None:

@@ -23,10 +23,13 @@ from st4sd_async import (
     Experiment,
     ExperimentDocument,
     ExperimentState,
+    Failure,
+    FileContent,
     ImportedExperiment,
     Instance,
     Interface,
     KeyOutput,
+    Launch,
     Output,
     Problem,
     Properties,
@@ -65,6 +68,13 @@ async def token() -> str:
 async def verbs(client: Client) -> None:
     assert_type(await client.push({}), Experiment)
     run = assert_type(await client.start("demo", {"variables": {"scale": 2}}), Run)
+    file = FileContent(filename="c.csv")
+    run = await client.start("demo", inputs={"a.csv": Path("a.csv"), "b.csv": "a,b\n", "c.csv": file}, platform="hpc")
+    assert_type(run, Run)
+    await client.start("demo", {}, variables={"scale": 2})  # type: ignore[call-overload]
+    await client.start("demo", inputs=["a.csv"])  # type: ignore[call-overload]
+    Launch("a", "demo", inputs={"a.csv": b"", "c.csv": file}, variables={"scale": 2}, metadata={"campaign": 7})
+    Launch("a", "demo", {}, variables={"scale": 2})  # type: ignore[call-overload]
     draft = await client.draft("demo")
     assert_type(await client.start(draft), Run)
     assert_type(await client.start("demo", draft), Run)
@@ -170,6 +180,8 @@ async def tables(client: Client, run: Run) -> None:
         assert_type(table.problem, St4sdError | None)
     assert_type(await client.csv("demo-1"), list[Table])
     assert_type(await run.stdout("stage0.Compute"), dict[str, str])
+    assert_type(await run.stderr("stage0.Compute"), dict[str, str])
+    assert_type(await run.failure(), Failure | None)
     assert_type(await run.log(), str)
     report = assert_type(await run.status_report(), StatusReport)
     assert_type(report.failed, tuple[ComponentReport, ...])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from pathlib import Path
-from typing import assert_type
+from typing import Literal, assert_type
 
 from st4sd_async import Config, Draft, Experiment, Instance, KeyOutput, Launch, Output, Properties, Status, UserMetadata
 from st4sd_async import Run as AsyncRun
@@ -45,9 +45,12 @@ def batches(client: Client) -> None:
         assert_type(batch.add([Launch("C", "demo", {})]), int)
         for item in batch.run():
             assert_type(item, Item)
+            if item.state == "planned":
+                assert_type(item.state, Literal["planned"])
             assert_type(item.run, Run | None)
         assert_type(batch.counts, dict[str, int])
-        assert_type(batch.items, list[Item])
+        assert_type(batch.items[0], Item)
+        assert_type(list(batch.items.in_state("failed")), list[Item])
 
 
 def clients() -> None:

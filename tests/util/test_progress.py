@@ -61,7 +61,7 @@ def test_who_raises_is_not_called_again(fatal: int, caplog: pytest.LogCaptureFix
 
     assert len(updates) == fatal + 1
     (record,) = caplog.records
-    assert record.getMessage() == "Config.progress raised; no more progress of files of x is shown"
+    assert record.getMessage() == "Config.progress raised an error; progress of files of x is no longer shown"
     assert record.exc_info is not None
 
 

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from st4sd_async._util.redact import REDACTED, WITHHELD, Redactor, redact
+from st4sd_async._util.redact import Redactor, redact
 
+REDACTED, WITHHELD = "[secret]", "[withheld, because it quotes secrets]"
 SECRET = 'S3-sécret/"ab=c\nzz1234567Xy'
 
 QUOTINGS = {

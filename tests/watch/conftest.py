@@ -7,7 +7,10 @@ from typing import Any
 
 import pytest
 
+from st4sd_async import Status
 from tests.watch.scripted_service import INSTANT
+
+Status.model_rebuild()  # in a thread when a client opens, which these tests do without; it would block the event loop
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from tests.watch.scripted_service import RUNNING, SUCCESS, Script, Service, Watc
 MAX_RUNS_WITHOUT_LIST = 5
 """Up to this many runs are requested one by one."""
 MAX_DETAIL_REQUESTS = 3
-"""Requests for single runs in a round in which the list is read."""
+"""Requests for single runs in a round in which the list is read, if at most 300 are watched."""
 MAX_LIST_ITEMS_PER_RUN = 50
 """Items in the list for each watched run, above which the list is not used."""
 MAX_PARALLEL_REQUESTS = 5
@@ -24,8 +24,14 @@ MAX_FAILURES_IN_A_ROW = 8
 """Failures that end a round."""
 MAX_LIST_FAILURES = 3
 """Failures in a row after which the list is not used."""
-ROUNDS_WITHOUT_LIST = 10
-"""Rounds for which the list is not used then."""
+FAILING_LIST_PAUSE = 60.0
+"""Seconds for which the list is not used then."""
+MAX_LIST_ITEMS = 37_000
+"""Items in a list that is too long to be read again soon."""
+LONG_LIST_PAUSE = 600.0
+"""Seconds for which it is not used then."""
+MAX_SINGLE_REQUESTS = 300
+"""Requests in a round without the list."""
 FINAL_STATUS_TIMEOUT = 5.0
 """Seconds that the datastore has to return a final status."""
 UNREADABLE_TIMEOUT = 60.0
@@ -40,8 +46,6 @@ JITTER = 0.1
 """Share by which pauses are random."""
 REST_FACTOR = 10
 """A pause is at least this many times as long as the round before it."""
-MAX_ROUND = 120.0
-"""Seconds above which a round was suspended with its machine."""
 MAX_REST = 60.0
 """Seconds of rest after a failed round, at most."""
 

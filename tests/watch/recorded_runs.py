@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from st4sd_async.models.finality import IMAGE_PULL_GRACES
-
 GRACE = 60.0
+IMAGE_PULL_GRACES = 10
 FOREVER = 3 * IMAGE_PULL_GRACES * GRACE
 """Seconds after which a run that is not over never will be."""
 

@@ -13,7 +13,7 @@ import anyio
 import anyio.lowlevel
 
 from st4sd_async import Config, RequestTimeout, Status
-from st4sd_async._config import TIMEOUT_SECONDS
+from st4sd_async._http.availability import Availability, WaitingCall
 from st4sd_async._http.call import Call, Response, parse_response
 from st4sd_async._http.session import ClientSession
 from st4sd_async._util.clock import Clock
@@ -137,9 +137,12 @@ class Service:
         """Rest-uids that the list leaves out."""
         self.latency = (0.0, 0.0)
         """Seconds that a status request takes, and an item of the list."""
+        self.decoding_seconds = 0.0
+        """Seconds that the client takes to decode a list."""
         self.final_statuses: dict[str, Any] = {}
         """Final statuses in the datastore. SILENCE means that it does not answer for this run."""
         self.config = Config(clock=self.clock)
+        self.availability = Availability("https://st4sd.example/rs/", self.clock)
         self._arrival = anyio.Event()
 
     @property
@@ -180,11 +183,22 @@ class Service:
     def check(self) -> None:
         """It is always open."""
 
+    def waiting(self) -> WaitingCall:
+        """Return a context manager for a watch."""
+        return self.availability.waiting(self.config.progress)
+
     async def services(self) -> dict[str, str]:
         """Where the services are."""
         return {"cdb-rest": "https://st4sd.example/ds-mongodb-proxy/"}
 
     async def send_once(self, call: Call[T], /) -> T:
+        self.availability.request_sent()
+        try:
+            return await self._send(call)
+        finally:
+            self.availability.request_ended()
+
+    async def _send(self, call: Call[T]) -> T:
         if call.method == "POST":
             return parse_response(call, call.path, await self._documents(json.loads(call.content or b"")))
         moment, is_list = self.seconds, call.path == LIST
@@ -197,8 +211,11 @@ class Service:
         for begin, end, trouble in self.faults + self.list_faults * is_list:
             if begin <= moment < end:
                 return parse_response(call, call.path, await _faulty_reply(trouble))
-        reply = self._list(moment) if is_list else await self._status(call.path.split("/")[1], moment)
-        return parse_response(call, call.path, reply)
+        if not is_list:
+            return parse_response(call, call.path, await self._status(call.path.split("/")[1], moment))
+        result = parse_response(call, call.path, self._list(moment))
+        jump(self.decoding_seconds)  # nothing else runs meanwhile
+        return result
 
     async def _documents(self, query: Mapping[str, Any]) -> Response:
         """Answer a query for the final status of a run as the datastore does."""
@@ -230,7 +247,7 @@ class Service:
 
 async def _faulty_reply(trouble: Any) -> Response:
     if isinstance(trouble, RequestTimeout):
-        await anyio.sleep(TIMEOUT_SECONDS)
+        await anyio.sleep(20)
     if isinstance(trouble, Exception):
         raise trouble
     if trouble == SILENCE:

@@ -12,6 +12,7 @@ import pytest
 
 from st4sd_async import ConnectionLost, RequestTimeout, WaitTimeout
 from tests.watch.helpers import (
+    FAILING_LIST_PAUSE,
     FIRST_PAUSE,
     MAX_DETAIL_REQUESTS,
     MAX_FAILURES_IN_A_ROW,
@@ -21,8 +22,8 @@ from tests.watch.helpers import (
     MAX_PAUSE,
     MAX_REST,
     MAX_RUNS_WITHOUT_LIST,
+    MAX_SINGLE_REQUESTS,
     REST_FACTOR,
-    ROUNDS_WITHOUT_LIST,
 )
 from tests.watch.scripted_service import RUNNING, SUCCESS, Script, Watcher, follow, jump, page, poller, reply
 
@@ -138,6 +139,20 @@ async def test_a_clock_that_jumps_in_a_round_does_not_cause_a_pause_of_hours(cou
     assert watcher.error is None
 
 
+async def test_a_round_of_minutes_is_followed_by_its_rest() -> None:
+    """Of many short requests; only a single request that seems to take minutes shows a suspended machine."""
+    service = many_runs(MAX_SINGLE_REQUESTS)
+    service.old_items, service.latency = 20_000, (2.5, 0.0)
+
+    with pytest.raises(WaitTimeout):
+        await follow(service, timeout=1500, interval=5)
+
+    took = 2.5 * MAX_SINGLE_REQUESTS / MAX_PARALLEL_REQUESTS
+    assert took > 120
+    assert len(service.requests) <= 1 + MAX_DETAIL_REQUESTS + MAX_SINGLE_REQUESTS
+    assert max(service.request_times) <= 1500 - REST_FACTOR * 120
+
+
 @pytest.mark.parametrize("count", [1, MAX_RUNS_WITHOUT_LIST, 50])
 @pytest.mark.parametrize("trouble", [page(502), ConnectionLost("GET", "x", "reset")], ids=["502", "reset"])
 async def test_a_service_that_is_down_gets_fewer_requests(count: int, trouble: Any) -> None:
@@ -161,7 +176,8 @@ async def test_a_round_ends_after_a_few_failures_in_a_row() -> None:
     with pytest.raises(WaitTimeout):
         await follow(service, timeout=200, interval=10)
 
-    assert len([moment for moment in service.request_times if moment >= 100]) <= 10 * (
+    rounds = 100 / 10 + 1  # one more confirms the first failure
+    assert len([moment for moment in service.request_times if moment >= 100]) <= rounds * (
         MAX_FAILURES_IN_A_ROW + MAX_PARALLEL_REQUESTS
     )
 
@@ -179,16 +195,90 @@ async def test_a_service_that_does_not_answer_does_not_cause_a_pause_of_minutes(
 
 
 async def test_one_warning_is_logged_for_each_outage(caplog: pytest.LogCaptureFixture) -> None:
-    """By the first request after five seconds without an answer."""
+    """Within ten seconds, and one line in the log says for how long it lasted."""
+    caplog.set_level("INFO")
     service = many_runs(3, 900)
     service.faults = [(50, 80, page(502)), (100, 300, page(502)), (500, 700, page(502))]
 
     await follow(service)
 
     warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
-    assert len(warnings) == 2
-    silent = [int(re.findall(r"without an answer for (\d+) s", warning)[0]) for warning in warnings]
-    assert all(5 <= seconds <= 30 for seconds in silent)  # quiet runs are looked at every 30 s
+    silent = [int(re.findall(r"no answer from \S+ for (\d+) s: HTTP status 502", warning)[0]) for warning in warnings]
+    assert all(5 <= seconds <= 10 for seconds in silent)
+    ends = [record.getMessage() for record in caplog.records if record.levelname == "INFO"]
+    lasted = [int(re.findall(r"answers again after (\d+) s", end)[0]) for end in ends]
+    assert len(silent) == len(lasted)
+    assert lasted[-2:] == pytest.approx([200, 200], abs=2 * MAX_PAUSE)  # quiet runs are looked at every 30 s
+
+
+class Flaky(Script):
+    """A run of which some requests fail."""
+
+    FAILING = (5, 9, 20)
+    """Their numbers."""
+
+    def __init__(self, trouble: Any, *steps: tuple[Any, ...]) -> None:
+        super().__init__(*steps)
+        self.requests = 0
+        self._trouble = trouble
+
+    def at(self, seconds: float) -> tuple[Any, Any]:
+        self.requests += 1
+        return (self._trouble, RUNNING) if self.requests in self.FAILING else super().at(seconds)
+
+
+@pytest.mark.parametrize("interval", [None, 20.0])
+@pytest.mark.parametrize("trouble", [page(503), ConnectionLost("GET", "x", "reset")], ids=["503", "reset"])
+async def test_a_single_failure_is_no_outage(
+    trouble: Any, interval: float | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whether other runs could be read in that round or none: the next round comes soon, and is enough."""
+    caplog.set_level("INFO")
+    for count in (1, 3):
+        service = many_runs(count, 900)
+        flaky = service.scripts["run-0"] = Flaky(trouble, (0, RUNNING), (900, SUCCESS))
+
+        await follow(service, interval=interval)
+
+        assert flaky.requests > max(flaky.FAILING)
+    assert caplog.records == []
+
+
+async def test_a_run_that_can_never_be_read_does_not_look_like_an_outage(caplog: pytest.LogCaptureFixture) -> None:
+    """And it costs no more rounds than others."""
+    service = many_runs(3, 900, broken=Script((0, page(503), RUNNING), (900, SUCCESS)))
+
+    await follow(service)
+
+    assert caplog.records == []
+    assert len(service.times_of("run-1")) <= 900 / 30 + 25
+
+
+async def test_an_outage_that_begins_in_the_middle_of_a_round_is_reported_in_time(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """One run could still be read then."""
+    service = many_runs(2, 900)
+    failed_at: list[float] = []
+
+    class Broken(Script):
+        def at(self, seconds: float) -> tuple[Any, Any]:
+            is_first = self is service.scripts["run-0"]
+            if is_first and 400 <= seconds < 500:
+                failed_at.append(seconds)
+            is_broken = failed_at and (is_first or seconds > failed_at[0]) and seconds < 500
+            return (page(503), RUNNING) if is_broken else super().at(seconds)
+
+    for run in service.scripts:
+        service.scripts[run] = Broken((0, RUNNING), (900, SUCCESS))
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(follow, service)
+        while not caplog.records:  # noqa: ASYNC110 -- a log wakes nobody
+            await anyio.sleep(0.5)
+        reported_at = service.seconds
+
+    assert failed_at[0] + 5 <= reported_at <= failed_at[0] + 10
 
 
 async def test_the_list_is_not_used_for_a_while_if_only_the_list_fails() -> None:
@@ -199,7 +289,7 @@ async def test_the_list_is_not_used_for_a_while_if_only_the_list_fails() -> None
     updates = await follow(service, interval=10)
 
     lists = [moment for moment in service.times_of() if 100 <= moment < 1000]
-    assert MAX_LIST_FAILURES <= len(lists) <= 900 / 10 / ROUNDS_WITHOUT_LIST + MAX_LIST_FAILURES + 1
+    assert MAX_LIST_FAILURES <= len(lists) <= 900 / FAILING_LIST_PAUSE + MAX_LIST_FAILURES
     assert {one.rest_uid for one in updates if one.status.is_final} == set(service.scripts)
     assert len(service.times_of()) > 90
 

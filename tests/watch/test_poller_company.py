@@ -28,6 +28,7 @@ from .helpers import assert_nothing_is_left, many_runs, one_watcher_each, until,
 pytestmark = pytest.mark.anyio
 
 
+@pytest.mark.slow
 async def test_a_thousand_consumers_cost_as_much_as_one() -> None:
     """The number of requests differs by three at most."""
     asked = []

@@ -11,7 +11,6 @@ from tests.watch.helpers import (
     FINAL_STATUS_TIMEOUT,
     MAX_DETAIL_REQUESTS,
     MAX_RUNS_WITHOUT_LIST,
-    ROUNDS_WITHOUT_LIST,
     UNREADABLE_TIMEOUT,
 )
 from tests.watch.scripted_service import (
@@ -109,7 +108,7 @@ async def test_a_run_missing_in_the_list_is_not_deleted(listing: Any) -> None:
 
     assert len({one.rest_uid for one in updates if one.status.is_success}) == 10
     assert not any(one.status.is_deleted for one in updates)
-    assert max(one.moment for one in updates) < 150 + 10 / MAX_DETAIL_REQUESTS * 5 + ROUNDS_WITHOUT_LIST * 5
+    assert max(one.moment for one in updates) < 150 + 10 / MAX_DETAIL_REQUESTS * 5 + 50
 
 
 async def test_a_run_missing_in_the_list_is_requested_in_every_round() -> None:

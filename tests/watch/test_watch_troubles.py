@@ -248,6 +248,6 @@ ERRORS: list[tuple[Exception, bool, bool, bool]] = [
 @pytest.mark.parametrize(("error", "at_first", "later", "for_all"), ERRORS, ids=repr)
 async def test_which_errors_are_transient(error: Exception, at_first: bool, later: bool, for_all: bool) -> None:
     """And which concern all runs. An error of the service itself, in JSON, is believed."""
-    assert is_transient(error, has_answered=False) is at_first
-    assert is_transient(error, has_answered=True) is later
+    assert is_transient(error, has_responded=False) is at_first
+    assert is_transient(error, has_responded=True) is later
     assert concerns_all_runs(error) is for_all

@@ -45,7 +45,7 @@ def answer(words: tuple[str | None, ...] | dict[str, Any]) -> Status:
 
 def ask(run: WatchedRun, words: Any, now: float, *, after_list: bool = True) -> bool:
     """Apply a reply, right after a list or without one."""
-    return run.apply_reply(answer(words), now, after_list=after_list)
+    return run.apply_status(answer(words), now, after_list=after_list)
 
 
 def take(run: WatchedRun, kind: str, what: Any, now: float) -> bool:

@@ -16,6 +16,7 @@ from st4sd_async import (
     Client,
     Config,
     Reason,
+    RequestEvent,
     Run,
     RunDeleted,
     RunFailed,
@@ -172,6 +173,7 @@ async def test_killed_runs_are_found_among_many(client: Client, server: LocalSer
     assert server.traffic[DETAIL].requests <= 3 * rounds + 6
 
 
+@pytest.mark.slow
 async def test_a_thousand_tasks_send_as_many_requests_as_one(server: LocalServer) -> None:
     """Each watches its own run."""
     counts = []
@@ -195,9 +197,10 @@ async def test_a_thousand_tasks_send_as_many_requests_as_one(server: LocalServer
                 await client.delete(rest_uid)
 
     assert abs(counts[0] - counts[1]) <= 3
-    assert counts[0] <= 11 * 4 + 3
+    assert counts[0] <= 11 * (1 + 10) + 3  # 1 % of the runs are requested beside each list
 
 
+@pytest.mark.slow
 async def test_few_runs_among_many_old_ones_are_requested_one_by_one(client: Client, server: LocalServer) -> None:
     """A list of 20,000 instances is not read to watch three runs, or six."""
     server.populate("demo", 20_000)
@@ -210,6 +213,47 @@ async def test_few_runs_among_many_old_ones_are_requested_one_by_one(client: Cli
         await client.wait(runs, timeout=60)
 
     assert server.traffic[LIST].requests == 1
+
+
+BAD_LISTS = {"504": Html(504), "a page": Html(200), "broken JSON": Reply(200, {}, b'[{"id": "x')}
+
+
+@pytest.mark.parametrize("trouble", BAD_LISTS.values(), ids=BAD_LISTS)
+async def test_a_list_that_fails_is_spared(client: Client, server: LocalServer, trouble: Any) -> None:
+    """It is tried again every minute. Meanwhile there are at most twice as many requests as with the list."""
+    runs = server.populate("demo", 300, "stuck")
+    changes = client.watch_many(runs, timeout=310, interval=10)
+    await anext(changes)
+    server.faults.add("GET /instances/$", trouble, times=None)
+
+    with pytest.raises(WaitTimeout):
+        async for _ in changes:
+            pass
+
+    assert 3 + 3 <= server.traffic[LIST].requests - 1 <= 3 + 5
+    assert server.traffic[LIST].requests + server.traffic[DETAIL].requests <= 31 * 2 * (1 + 3)
+
+
+async def test_a_list_that_takes_too_long_is_spared(
+    server: LocalServer, clock: FakeClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Before it fails: each run is requested. A warning says what to do."""
+
+    def wait(event: RequestEvent) -> None:
+        clock.time += 49.0 * event.url.endswith("/instances/")
+
+    config = Config(clock=clock, on_request=wait)
+    async with Client(server.url, api_key=server.api_key, config=config) as client:
+        await client.push(server.example("demo"))
+        runs = server.populate("demo", 20, "stuck")
+
+        with pytest.raises(WaitTimeout):
+            await client.wait(runs, timeout=200, interval=20)
+
+    assert server.traffic[LIST].requests == 1
+    assert server.traffic[DETAIL].requests >= 20 * 6
+    (warning,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert "delete instances that are no longer needed" in warning
 
 
 async def test_a_run_missing_in_the_list_is_not_deleted(client: Client, server: LocalServer) -> None:

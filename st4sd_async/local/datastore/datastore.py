@@ -1,8 +1,8 @@
 """
 The routes of the datastore's proxy: queries for documents about instances, which outlive the instances.
 
-Queries are those of MongoDB. For speed, ids, paths and types in a query select the instances whose documents are
-compared with it.
+Queries are those of MongoDB. For speed, rest-uids, paths and types in a query select the documents that are compared
+with the query.
 
 Source:
     st4sd-datastore, ``drivers/mongo_proxy.py``; st4sd-runtime-core, ``experiment/service/db.py`` (``Mongo``).
@@ -12,29 +12,38 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from st4sd_async.local.datastore.gateway import find_instance
 from st4sd_async.local.engine.documents import EXPERIMENT, TYPES, identity, instance_uri
 from st4sd_async.local.engine.interface import Engine
-from st4sd_async.local.http.messages import InternalServerError, Request, Response, Route, TrailingSlash, json_response
+from st4sd_async.local.http.messages import (
+    STRINGIFY_NAN,
+    InternalServerError,
+    Request,
+    Response,
+    Route,
+    TrailingSlash,
+    json_response,
+)
 from st4sd_async.local.runtime.properties import read_properties
+from st4sd_async.local.state import State
 
 Document = dict[str, Any]
 UID_KEYS = ("metadata.userMetadata.rest-uid", "rest-uid")
-"""The keys of an instance's id in documents about the experiment and about the user's metadata."""
+"""The keys of the rest-uid in documents about an experiment and in those about the user's metadata."""
 
 
 class Datastore:
-    """The handlers of the proxy, and the documents that clients wrote. Safe to use from any thread."""
+    """The handlers of the proxy, and the documents written by clients. Safe to use from any thread."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, state: State) -> None:
         self._engine = engine
         self._lock = threading.Lock()
-        self._written: dict[tuple[Any, ...], tuple[Document | None, Document]] = {}
-        """identity -> the engine's document when a client wrote another, and the client's."""
+        self._written: MutableMapping[tuple[Any, ...], Sequence[Any]] = state.table("documents")
+        """identity -> the engine's document at the time when a client replaced it, and the client's document."""
 
     def routes(self) -> list[Route]:
         """Return the routes."""
@@ -46,15 +55,16 @@ class Datastore:
         ]
 
     def query(self, request: Request) -> Response:
-        """Return matching documents, with a table of properties in those about experiments if requested."""
-        stringify, columns = request.boolean("stringifyNaN"), request.query.get("includeProperties")
+        """Return matching documents; if requested, those about experiments have a table of properties."""
+        stringify = request.boolean("stringifyNaN", STRINGIFY_NAN)
+        columns = request.query.get("includeProperties")
         found = self._find(request.parse_json())
         if columns is not None:
             found = [self._with_properties(document, columns.lower(), stringify) for document in found]
         return json_response({"document-descriptors": found})
 
     def upsert(self, request: Request) -> Response:
-        """Write documents; each replaces the one with the same identity."""
+        """Write documents. Each replaces the document with the same identity."""
         try:
             documents = {identity(document): document for document in request.parse_json()["documents"]}
         except (KeyError, TypeError) as error:
@@ -63,7 +73,7 @@ class Datastore:
         return json_response("OK")
 
     def may_insert(self, request: Request) -> Response:
-        """Write a document if it may replace others, or if a query finds none."""
+        """Write a document if ``update`` is true or if the query finds no document."""
         try:
             payload = request.parse_json()
             document, query, update = payload["doc"], payload["query"], payload["update"]
@@ -84,7 +94,7 @@ class Datastore:
                 self._written[key] = (current, document)
 
     def _find(self, query: Any) -> list[Document]:
-        """Return the documents that match a query; raise `InternalServerError` if it is invalid."""
+        """Return the documents that match a query; raise `InternalServerError` if the query is invalid."""
         if not isinstance(query, Mapping):
             raise InternalServerError
         matches = _matcher()
@@ -93,7 +103,7 @@ class Datastore:
         return [document for document in documents if matches(query, document)]
 
     def _candidates(self, query: Mapping[str, Any]) -> Iterable[str]:
-        """Return the ids of the instances whose documents may match."""
+        """Return the rest-uids of the instances whose documents may match."""
         for key in UID_KEYS:
             condition = query.get(key)
             if isinstance(condition, str):
@@ -114,18 +124,18 @@ class Datastore:
         return [uid for location, uid in locations.items() if search(instance_uri(location))]
 
     def _documents(self, uids: Iterable[str], types: Collection[str]) -> Iterator[Document]:
-        """Return the latest documents about instances, and those that only a client knows."""
+        """Yield the latest documents about instances, and the documents that only a client wrote."""
         with self._lock:
             written = dict(self._written)
         for uid in uids:
             for document in self._engine.documents(uid, types):
                 base, replacement = written.get(identity(document), (None, document))
-                # A later report of the orchestrator replaces the client's document.
+                # A later report of the orchestrator replaces the document of a client.
                 yield replacement if base == document else document
         yield from (document for base, document in written.values() if base is None)
 
     def _with_properties(self, document: Document, columns: str, stringify: bool) -> Document:
-        """Add the measured properties to a document, if it is about an experiment that has some."""
+        """Return a document, with the measured properties if it is about an experiment that has properties."""
         interface = document.get("interface") or {}
         tables = [path for path in interface.get("outputFiles") or () if Path(path).name == "properties.csv"]
         instance = find_instance(self._engine, document["instance"])
@@ -139,13 +149,13 @@ class Datastore:
 
 
 def _matcher() -> Callable[[Mapping[str, Any], Document], bool]:
-    """Return a function that compares a query of MongoDB with a document. The import takes 0.3 s."""
+    """Return a function that compares a query of MongoDB with a document. The first call takes 0.3 s for an import."""
     from mongomock.filtering import filter_applies
 
     def matches(query: Mapping[str, Any], document: Document) -> bool:
         try:
             return bool(filter_applies(query, document))  # type: ignore[no-untyped-call]  # has no types
-        except Exception as error:  # there are many kinds, and the service handles none
+        except Exception as error:  # of many classes; the service handles none of them
             raise InternalServerError from error
 
     return matches

@@ -1,7 +1,7 @@
 """
-Where files of a start are that its payload does not contain: S3 buckets, and volumes or datasets of the cluster.
+Locations of files that are not in the payload of a start: S3 buckets, and volumes or datasets of the cluster.
 
-Buckets need obstore. Its errors quote keys and signatures, so only S3's error code is passed on.
+Buckets need obstore. Its errors quote keys and signatures, so messages contain only S3's error code.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 DATASET = "dataset"
 VOLUME_KINDS = ("persistentVolumeClaim", "configMap", DATASET, "secret")
 S3_VARIABLES = ("S3_ACCESS_KEY_ID", "S3_END_POINT", "S3_SECRET_ACCESS_KEY")
-"""Environment variables with the orchestrator's credentials for uploads."""
+"""Names of the environment variables from which the orchestrator reads the credentials for uploads."""
 CONNECT_TIMEOUT = timedelta(seconds=2)
 READ_TIMEOUT = timedelta(seconds=10)
 FILE_TIMEOUT = timedelta(hours=1)
@@ -28,12 +28,12 @@ PART_SIZE = 8 << 20
 
 
 class BucketError(Exception):
-    """Why a download from a bucket or an upload to it failed."""
+    """A download from a bucket or an upload to it failed."""
 
 
 @dataclass(frozen=True)
 class Bucket:
-    """One bucket and the credentials to use it. All methods block."""
+    """An S3 bucket and the credentials for it. All methods block."""
 
     name: str
     endpoint: str
@@ -83,7 +83,7 @@ class Bucket:
             return
         except (BaseError, FileNotFoundError, ValueError) as error:
             failure = _error_code(error)
-        # Outside of the handler, so that the exception does not carry obstore's as its context.
+        # Raised outside of the handler, because obstore's exception must not become its context.
         raise BucketError(f"{key} cannot be uploaded to the bucket {self.name}: {failure}")
 
     @cached_property
@@ -115,25 +115,25 @@ class Bucket:
 
 
 def _error_code(error: Exception) -> str:
-    """Return S3's code for an error, else the class of the error."""
+    """Return S3's error code; if it is missing, the class of the error."""
     found = re.search(r"<Code>(\w+)</Code>", str(error)) or re.search(r"status code: (\d+)", str(error))
     return found[1] if found else f"{type(error).__name__}, no answer"
 
 
 @dataclass(frozen=True)
 class Volume:
-    """A volume or dataset of the cluster, known by its name."""
+    """A volume or dataset of the cluster, identified by its name."""
 
     kind: str
     """One of `VOLUME_KINDS`."""
     name: str
     folder: str = ""
-    """The folder in it that paths start from."""
+    """The folder in the volume to which paths are relative."""
 
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file that has to be fetched."""
+    """A file of a start that must be fetched."""
 
     source: Bucket | Volume
     path: str
@@ -141,21 +141,21 @@ class RemoteFile:
 
 @dataclass(frozen=True)
 class OutputStore:
-    """Where key-outputs are uploaded to."""
+    """The bucket and folder to which key-outputs are uploaded."""
 
     target: Bucket | Volume
     path: str
-    """Folder in it without a leading slash; ``%(instanceDir)s`` stands for the name of the instance directory."""
+    """The folder, without a leading slash. ``%(instanceDir)s`` stands for the name of the instance directory."""
 
     @property
     def options(self) -> tuple[str, ...]:
-        """The orchestrator's command line options; the credentials are in its environment."""
+        """The command line options of the orchestrator, without the credentials, which are in its environment."""
         if isinstance(self.target, Volume):
             return ()
         uri = f"s3://{'/'.join(filter(None, (self.target.name, self.path)))}"
         return ("--s3AuthWithEnvVars", f"--s3StoreToURI={uri}")
 
     def key(self, path: str, instance: str) -> str:
-        """Return the key for a path in the instance directory, of which only the last part is used."""
+        """Return the key of an uploaded file or folder; only the last part of its path is used."""
         root = self.path.replace("%(instanceDir)s", instance)
         return f"{root}{'' if root.endswith('/') else '/'}{path.rstrip('/').rpartition('/')[2]}"

@@ -1,8 +1,8 @@
 """
 The engine that executes runs on this machine with ``elaunch.py`` of st4sd-runtime-core.
 
-Statuses, outputs and files are those of the orchestrator. Only what a cluster would add (waiting for resources, a
-failed clone, a killed container) is added here, with the messages of the service.
+Statuses, outputs and files come from the orchestrator. This module adds the statuses that a cluster would add (waiting
+for resources, a failed clone, a killed container), with the messages of the service.
 """
 
 from __future__ import annotations
@@ -11,17 +11,21 @@ import atexit
 import contextlib
 import glob
 import math
+import signal
 import subprocess
 import threading
 import time
 from collections import deque
 from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
+from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from st4sd_async.local.engine import instance_files as files
 from st4sd_async.local.engine.documents import (
+    EXPERIMENT,
     GATEWAY,
     Registration,
     experiment_document,
@@ -29,7 +33,7 @@ from st4sd_async.local.engine.documents import (
     user_metadata_document,
 )
 from st4sd_async.local.engine.guard import Guard
-from st4sd_async.local.engine.interface import AcceptedStart, PackageFacts, PackageProblem
+from st4sd_async.local.engine.interface import AcceptedStart, PackageContent, PackageFacts, PackageProblem
 from st4sd_async.local.engine.orchestrator import (
     MONITOR,
     Orchestrator,
@@ -38,104 +42,176 @@ from st4sd_async.local.engine.orchestrator import (
     write_lambda_package,
     write_start_files,
 )
-from st4sd_async.local.engine.packages import ClonedPackages
+from st4sd_async.local.engine.packages import ClonedPackages, clone_problem
 from st4sd_async.local.engine.processes import ChildProcesses, GitFailed
+from st4sd_async.local.engine.saved_runs import SavedRuns
+from st4sd_async.local.state import State
 
 SLOTS = 2
-"""Runs at the same time; each keeps a processor core busy for 2 s, then mostly waits."""
+"""Number of runs at the same time. Each run keeps a processor core busy for 2 s, and then mostly waits."""
 STOP_GRACE = 20.0
-"""Seconds until a deleted run is killed; it takes about 6 to stop."""
+"""Seconds until a deleted run is killed. A run takes about 6 s to stop."""
 CLOSE_GRACE = 1.5
-"""Seconds until all runs are killed when the engine is closed."""
+"""Seconds until all runs are killed after the engine was closed."""
 JOIN_TIMEOUT = 5.0
 """Seconds to wait for the threads of killed runs."""
 POLL_INTERVAL = 0.1
 """Seconds between two checks of a running process."""
 COMPONENTS_DELAY = 10.0
-"""Seconds until the states of running components are read for the datastore; the orchestrator takes as long."""
-META_ATTEMPTS = 10
-"""Attempts to read the orchestrator's description of a run; the first may come too early."""
+"""Seconds between two reads of the states of components for the datastore, as in the orchestrator."""
+FINAL_STATES, FINAL_EXIT_STATUSES = ("finished", "failed"), ("Success", "Failed", "Stopped")
+POD_DELAY = 0.3
+"""Seconds from the start of a run until a cluster would have a pod for it. Until then the run has no status."""
 WAIT_FOR_INPUT = ("/bin/sh", "-c", 'read go && exec "$@" < /dev/null', "sh")
-"""Prefix of a command line that waits for a line of input, so that nothing runs before the guard knows the process."""
+"""Prefix that delays a command until it reads a line, so that the guard knows the process before it does anything."""
+
+
+class Phase(StrEnum):
+    """How far an engine is with a run."""
+
+    QUEUED = "queued"
+    EXECUTING = "executing"
+    OVER = "over"
 
 
 class ElaunchRun:
     """
-    One run of the orchestrator, from the clone of its package to the last file.
+    A run of the orchestrator, from the clone of its package to its last file.
 
     One thread calls `execute`, which blocks until the run is over. Other methods may be called from any thread and
-    return quickly.
+    return quickly, unless they say that they block.
     """
 
-    def __init__(self, start: AcceptedStart, folder: Path, processes: ChildProcesses, guard: Guard) -> None:
+    def __init__(
+        self,
+        start: AcceptedStart,
+        folder: Path,
+        processes: ChildProcesses,
+        guard: Guard,
+        *,
+        saved: SavedRuns | None = None,
+        pod_delay: float | None = None,
+    ) -> None:
         """
         Args:
             start: The start.
-            folder: The folder of this run.
+            folder: The folder of the run.
             processes: Runs the inspection script.
             guard: Kills the run if this process is killed.
+            saved: Where changes of the run are saved. None means that they are not.
+            pod_delay: Seconds until the run has a status. None means `POD_DELAY`.
         """
         stamp = datetime.now(UTC).strftime("%Y-%m-%dT%H%M%S.%f")
-        self.name = f"{start.stem}-{stamp}"
+        self.name: str = f"{start.stem}-{stamp}"
         """The name of the instance directory without its suffix: ``demo-c52cd4-2026-11-22T100507.603242``."""
-        self._start = start
+        self.start = start
         self._folder = folder
         self._processes = processes
         self._guard = guard
+        self._saved = saved or SavedRuns()
+        self._phase = Phase.QUEUED
+        self.is_deleted = False
         self._process: subprocess.Popen[bytes] | None = None
         self._stopped = False
         self._kill_at: float | None = None
         self._lock = threading.Lock()
         self._is_queued = False
-        self._was_queued = False
+        self._has_pod_at = time.monotonic() + (POD_DELAY if pod_delay is None else pod_delay)
         self._meta: dict[str, Any] | None = None
-        self._meta_attempts = META_ATTEMPTS
         self._last_status: dict[str, Any] | None = None
         self._exit_code: int | None = None
         self._failure: dict[str, Any] | None = None
         self._outputs: dict[str, dict[str, str]] = {}
         self._components: list[dict[str, Any]] = []
 
+    @property
+    def can_execute(self) -> bool:
+        """Whether the run was neither executed nor deleted."""
+        return self._phase is Phase.QUEUED and not self.is_deleted
+
+    def facts(self) -> dict[str, Any]:
+        """Return what is saved of the run besides its start."""
+        return {
+            "name": self.name,
+            "phase": self._phase.value,
+            "is_deleted": self.is_deleted,
+            "exit_code": self._exit_code,
+            "failure": self._failure,
+            "components": self._components,
+        }
+
+    def restore(self, facts: Mapping[str, Any]) -> None:
+        """
+        Restore the run of an earlier server.
+
+        If it was executing when that server was killed, it was killed too. Its status is then that of a run whose
+        orchestrator was killed, unless the orchestrator had written its final status.
+        """
+        self.name, self._phase, self.is_deleted = facts["name"], Phase(facts["phase"]), facts["is_deleted"]
+        self._exit_code, self._failure = facts["exit_code"], facts["failure"]
+        self._components = facts["components"]
+        self._has_pod_at = time.monotonic()
+        if self._phase is Phase.EXECUTING:
+            self._complete_directory()
+            status = self._last_status or files.NO_STATUS
+            is_over = status["experiment-state"] in FINAL_STATES and status["exit-status"] in FINAL_EXIT_STATUSES
+            self._exit_code = 0 if is_over else -signal.SIGKILL
+            self._enter(Phase.OVER)
+
+    def _enter(self, phase: Phase) -> None:
+        self._phase = phase
+        self._save()
+
+    def _save(self) -> None:
+        self._saved.update(self.start.rest_uid, self.facts())
+
     def enter_queue(self) -> None:
-        """Show the run as unscheduled until `leave_queue`."""
-        self._is_queued = self._was_queued = True
+        """Report the run as unscheduled until `leave_queue` is called."""
+        self._is_queued = True
 
     def leave_queue(self) -> None:
-        """Show the run as scheduled."""
+        """Report the run as scheduled."""
         self._is_queued = False
 
     def execute(self, orchestrator: Orchestrator, packages: ClonedPackages) -> None:
-        """Run to the end; blocks. Failures become the status of the run, and are not raised."""
-        if self._start.problem is not None:
-            self._failure = files.init_failure(self._start.problem)
+        """Execute the run until its end. Blocks. A failure becomes the status of the run, and is not raised."""
+        if self.start.problem is not None:
+            self._fail(files.init_failure(self.start.problem))
             return
         try:
-            if self._start.flowir is not None:
-                package = write_lambda_package(self._start, self._folder)
+            if self.start.flowir is not None:
+                package = write_lambda_package(self.start, self._folder)
             else:
-                package = packages.folder(self._start.package)
-            write_start_files(self._start, self._folder)
+                package, _ = packages.current(self.start.package)
+            write_start_files(self.start, self._folder)
             process = self._spawn(orchestrator, package)
         except GitFailed as error:
-            self._failure = files.clone_failure(error.exit_code, error.stderr or str(error))
+            self._fail(files.init_failure(clone_problem(error)))
         except (OSError, PackageProblem) as error:
-            self._failure = files.setup_failure(f"{type(error).__name__} {error}")
+            self._fail(files.setup_failure(f"{type(error).__name__} {error}"))
         else:
             if process is not None:
                 self._follow(process, orchestrator)
 
+    def _fail(self, status: dict[str, Any]) -> None:
+        """Set the status of a run that cannot be executed. A run that was stopped before may be executed later."""
+        if not self._stopped:
+            self._failure = status
+            self._enter(Phase.OVER)
+
     def read_final_components(self, orchestrator: Orchestrator) -> None:
-        """Read the final states of the components if the orchestrator failed before it reported all; blocks."""
+        """Read the final states of components, in case the orchestrator failed before it reported all. Blocks."""
         if self._exit_code:
             self._read_components(orchestrator)
+            self._save()
 
     def stop(self, grace: float) -> None:
         """
         Stop the run, or prevent it from starting. Returns at once.
 
         Args:
-            grace: Seconds until it is killed. It takes 6 s to stop and write its final status. A second call can only
-                shorten the time.
+            grace: Seconds until the run is killed. It takes 6 s to stop and to write its final status. A second call
+                can only shorten the time.
         """
         kill_at = time.monotonic() + grace
         with self._lock:
@@ -143,6 +219,12 @@ class ElaunchRun:
             self._kill_at = kill_at if self._kill_at is None else min(kill_at, self._kill_at)
             if self._process is not None and not was_stopped:
                 self._process.terminate()
+
+    def delete(self, grace: float) -> None:
+        """Stop the run, and never execute it again; see `stop`."""
+        self.is_deleted = True
+        self._save()
+        self.stop(grace)
 
     def directory(self) -> Path | None:
         """Return the instance directory; None if it does not exist yet."""
@@ -157,62 +239,84 @@ class ElaunchRun:
         return dict(self._outputs)
 
     def status(self) -> dict[str, Any] | None:
-        """Return the status in detail, including what only the cluster would know."""
+        """Return the status, including those that come from the cluster; None during the first moments."""
+        if time.monotonic() < self._has_pod_at:
+            return None
         if self._is_queued:
             return files.unscheduled()
         if self._failure is not None:
             return dict(self._failure)
         status = self.listed_status()
         if self._exit_code and status is not None and not status["error-description"]:
-            # The service looks at the exit code of the container only if there is no error description.
+            # The service uses the exit code of the container only if the error description is empty.
             return files.killed(self._exit_code)
         return status
 
     def listed_status(self) -> dict[str, Any] | None:
-        """Return the status that the orchestrator wrote, or nulls; None before it is started."""
+        """Return the status that the orchestrator wrote, or nulls before; None during the first moments."""
+        if time.monotonic() < self._has_pod_at:
+            return None
         instance = self.directory()
-        status = files.read_status(instance, self._meta) if instance else None
-        if status is not None:
-            self._last_status = status
+        if instance is not None:
+            self._read_status(instance, is_over=self._exit_code is not None)
         if self._last_status is not None:
             return dict(self._last_status)
         if self._failure is not None and self._failure["exit-status"]:
             return dict(self._failure)
-        is_known = self._was_queued or self._failure is not None or self._process is not None
-        return dict(files.NO_STATUS) if is_known else None
+        return dict(files.NO_STATUS)
+
+    def _read_status(self, instance: Path, *, is_over: bool) -> None:
+        """
+        Read the status that the orchestrator wrote.
+
+        While the orchestrator runs and has not written ``elaunch.yaml``, any status except a failure at set-up is
+        ignored, because it would lack its ``meta``.
+        """
+        if self._meta is None:
+            self._meta = files.read_meta(instance)
+        status = files.read_status(instance, self._meta)
+        if status is not None and (is_over or self._meta is not None or status["experiment-state"] == "failed"):
+            self._last_status = status
 
     def location(self) -> str:
         """Return the path of the instance directory, even if it does not exist yet."""
         return str(self.directory() or self._folder / f"{self.name}.instance")
 
     def documents(self, types: Collection[str]) -> list[dict[str, Any]]:
-        """Return the documents in the datastore; none before the orchestrator has registered the run."""
+        """Return the datastore's documents of some types; none before the orchestrator has registered the run."""
         instance, status, reports = self.directory(), self.listed_status(), files.read_reports(self._folder / MONITOR)
         if instance is None or status is None or not status["meta"] or reports is None:
             return []
-        registration = Registration(self._start, str(instance), status, files.read_times(instance), self.outputs())
-        interface = self._start.package["metadata"]["registry"]["interface"]
+        registration = Registration(self.start, str(instance), status, files.read_times(instance), self.outputs())
+        interface = self.start.package["metadata"]["registry"]["interface"]
+        experiment = experiment_document(registration, interface)
+        # The uid of an experiment has no gateway on a cluster, where the orchestrator does not know it.
+        uids = {EXPERIMENT: {"uid": experiment["uid"]}}
         documents = [
-            experiment_document(registration, interface),
+            experiment,
             user_metadata_document(registration),
             *self._components,
-            *reports,
+            *({**report, **uids.get(report["type"], {})} for report in reports),
         ]
-        # Later ones replace earlier ones.
-        latest = {identity(document): document for document in documents}
-        return [document for document in latest.values() if document["type"] in types]
+        # Later documents replace earlier ones.
+        latest = {identity(document): document for document in documents if document["type"] in types}
+        # Other URIs have the gateway, which is added when a document is reported.
+        uid = {"uid": f"file://{instance}"}
+        return [{**document, **uid} if document["type"] == EXPERIMENT else document for document in latest.values()]
 
     def _spawn(self, orchestrator: Orchestrator, package: Path) -> subprocess.Popen[bytes] | None:
         """Start the orchestrator in its own process group; return None if the run was already stopped."""
-        command_line = orchestrator.command_line(self._start, self.name, package, self._folder)
-        self._guard.add_folders(files.shadow_pattern(self.name))
+        command_line = orchestrator.command_line(self.start, self.name, package, self._folder)
+        if not self._saved.is_saved:  # otherwise, `restore` needs the folder of the output, and removes it
+            self._guard.add_folders(files.shadow_pattern(self.name))
         with self._lock, (self._folder / "elaunch.log").open("wb") as log:
             if self._stopped:
                 return None
+            self._enter(Phase.EXECUTING)
             self._process = subprocess.Popen(
                 [*WAIT_FOR_INPUT, *command_line],
                 cwd=self._folder,
-                env=orchestrator.environment(self._start, self.name, self._folder),
+                env=orchestrator.environment(self.start, self.name, self._folder),
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -232,35 +336,29 @@ class ElaunchRun:
                 exit_code = process.wait(POLL_INTERVAL)
             if self._kill_at is not None and time.monotonic() > self._kill_at:
                 kill_group(process)
-            if self._meta is None and self._meta_attempts > 0:
-                self._read_meta(orchestrator)
             if time.monotonic() > read_components_at:
                 read_components_at = math.inf
                 self._read_components(orchestrator)
         kill_group(process)
         self._guard.remove_group(process.pid)
-        if instance := self.directory():
-            files.copy_shadow(instance)
-        files.remove_shadows(self.name)
-        if exit_code > 0 and self.listed_status() in (None, files.NO_STATUS):
+        self._complete_directory()
+        if exit_code > 0 and self._last_status is None:
             self._failure = files.setup_failure(files.last_line(self._folder / "elaunch.log"))
         self._exit_code = exit_code
+        self._enter(Phase.OVER)
 
-    def _read_meta(self, orchestrator: Orchestrator) -> None:
-        """Read the orchestrator's description of the run, if it exists."""
-        instance = self.directory()
-        path = instance / "elaunch.yaml" if instance else None
-        if path and path.is_file():
-            self._meta_attempts -= 1
-            with contextlib.suppress(RuntimeError):
-                content = orchestrator.inspect("yaml", str(path), folder=self._folder, processes=self._processes)
-                self._meta = files.parse_meta(content)
+    def _complete_directory(self) -> None:
+        """Complete the instance directory of an orchestrator that has ended, and read its last status."""
+        if instance := self.directory():
+            files.copy_shadow(instance)
+            self._read_status(instance, is_over=True)
+        files.remove_shadows(self.name)
 
     def _read_components(self, orchestrator: Orchestrator) -> None:
         """
-        Read the documents about components, if the run is registered.
+        Read the documents about components, if the run is registered. Blocks.
 
-        The orchestrator reports the components of a stage only when the stage has ended.
+        The orchestrator itself reports the components of a stage only after the stage has ended.
         """
         instance = self.directory()
         if instance and files.read_reports(self._folder / MONITOR) is not None:
@@ -274,20 +372,27 @@ class ElaunchEngine:
     An `Engine` that executes runs with the orchestrator, a few at a time, in the order of their starts.
 
     Safe to share between threads. Each run has a folder named after its id, which contains the instance directory.
-    Closing the engine kills the remaining runs. If this process is killed, they are killed within seconds.
+    Closing the engine kills the remaining runs. If this process is killed, its runs are killed within seconds.
     """
 
     def __init__(
-        self, folder: Path, *, slots: int = SLOTS, keep: Path | None = None, scratch: Path | None = None
+        self,
+        folder: Path,
+        *,
+        slots: int = SLOTS,
+        keep: Path | None = None,
+        scratch: Path | None = None,
+        state: State | None = None,
     ) -> None:
         """
-        Find the orchestrator; start nothing.
+        Find the orchestrator, and restore the runs of the state. Runs that were waiting are executed now.
 
         Args:
-            folder: The folder of clones and runs; created if missing, never removed here.
+            folder: The folder of clones and runs; created if missing, and never removed by the engine.
             slots: Number of runs at the same time; at least 1.
-            keep: Another folder for the folders of runs, to outlive `folder`.
-            scratch: A folder that is removed if this process is killed. None means that nothing is removed.
+            keep: Another folder for runs, if they must outlive `folder`. None means `folder`.
+            scratch: A folder that is removed if this process is killed. None means that no folder is removed.
+            state: The state of the server. None means that the engine has no runs, and saves none.
 
         Raises:
             ImportError: st4sd-runtime-core is not installed.
@@ -300,7 +405,9 @@ class ElaunchEngine:
         if scratch is not None:
             self._guard.add_folders(glob.escape(str(scratch.absolute())))
         self._processes = ChildProcesses(self._guard)
-        self._packages = ClonedPackages(folder.absolute() / "packages", self._orchestrator, self._processes)
+        clones = folder.absolute() / "packages"
+        read = partial(self._orchestrator.read_package, folder=folder.absolute(), processes=self._processes)
+        self._packages = ClonedPackages(clones, read, self._processes)
         # The orchestrator resolves links in the paths that it reports.
         self._runs_folder = (keep or folder / "runs").resolve()
         self._slots = slots
@@ -311,37 +418,63 @@ class ElaunchEngine:
         self._lock = threading.Lock()
         # A program that ends without closing must not leave orchestrators running.
         atexit.register(self.close)
+        self._saved = SavedRuns(state)
+        with self._lock:
+            for start, facts in self._saved.restored():
+                run = self._create(start)
+                run.restore(facts)
+                self._insert(run)
+            self._assign_slots()
+
+    def restored(self) -> list[AcceptedStart]:
+        """List the starts of all runs that were not deleted."""
+        return [run.start for run in list(self._runs.values()) if not run.is_deleted]
+
+    def _create(self, start: AcceptedStart) -> ElaunchRun:
+        folder = self._runs_folder / start.rest_uid
+        folder.mkdir(parents=True, exist_ok=True)
+        return ElaunchRun(start, folder, self._processes, self._guard, saved=self._saved)
+
+    def _insert(self, run: ElaunchRun) -> None:
+        """Add a run, and queue it if it can be executed; call with the lock held."""
+        self._runs[run.start.rest_uid] = run
+        if run.can_execute:
+            run.enter_queue()
+            self._queue.append(run)
 
     def inspect(self, package: Mapping[str, Any]) -> PackageFacts:
-        """Clone the package of a definition and return what it declares; takes seconds."""
+        """Clone the package of a definition, and return the facts that it declares. Takes seconds."""
         return self._packages.facts(package)
+
+    def content(self, package: Mapping[str, Any]) -> PackageContent:
+        """Return the content of the package of a stored definition. Takes seconds if it was not read before."""
+        try:
+            return self._packages.content(package)
+        except GitFailed as error:
+            raise PackageProblem(str(error)) from error
 
     def start(self, start: AcceptedStart) -> None:
         """
-        Accept an instance; it runs at once if there is a slot.
+        Accept an instance, and run it at once if a slot is free.
 
         Raises:
             RuntimeError: The engine is closed.
         """
-        folder = self._runs_folder / start.rest_uid
-        folder.mkdir(parents=True, exist_ok=True)
-        run = ElaunchRun(start, folder, self._processes, self._guard)
+        run = self._create(start)
         with self._lock:
             if self._closed:
                 raise RuntimeError(f"the engine is closed, it cannot start {start.rest_uid!r}")
-            self._runs[start.rest_uid] = run
-            self._queue.append(run)
+            self._saved.add(start, run.facts())
+            self._insert(run)
             self._assign_slots()
-            if run in self._queue:
-                run.enter_queue()
 
     def status(self, rest_uid: str) -> dict[str, Any] | None:
-        """Return the status in detail; None for the first moments."""
+        """Return the status, including those that come from the cluster; None during the first moments."""
         run = self._runs.get(rest_uid)
         return run.status() if run else None
 
     def listed_status(self, rest_uid: str) -> dict[str, Any] | None:
-        """Return the status that the orchestrator wrote, or nulls if it has not written one yet."""
+        """Return the status that the orchestrator wrote, or nulls before; None during the first moments."""
         run = self._runs.get(rest_uid)
         return run.listed_status() if run else None
 
@@ -355,34 +488,39 @@ class ElaunchEngine:
         run = self._runs.get(rest_uid)
         return run.directory() if run else None
 
+    def interface(self, rest_uid: str) -> dict[str, Any] | None:
+        """Return the interface that the orchestrator wrote; None if it cannot be read."""
+        instance = self.directory(rest_uid)
+        return files.read_interface(instance) if instance else None
+
     def locations(self) -> dict[str, str]:
-        """Return the paths of all instance directories, even if they do not exist yet -> rest-uid."""
+        """Return path of the instance directory -> rest-uid, for all runs; the directory may not exist yet."""
         return {run.location(): uid for uid, run in list(self._runs.items())}
 
     def documents(self, rest_uid: str, types: Collection[str]) -> list[dict[str, Any]]:
-        """Return the documents that the orchestrator reported to the datastore, without a lag."""
+        """Return the datastore's documents of some types about an instance, without a lag."""
         run = self._runs.get(rest_uid)
         return run.documents(types) if run else []
 
     def delete(self, rest_uid: str) -> None:
-        """Stop an instance, and kill it after `STOP_GRACE`. Returns at once; files stay."""
+        """Stop an instance, and kill it after `STOP_GRACE`. Returns at once, and keeps the files."""
         with self._lock:
             run = self._runs.get(rest_uid)
             if run is None:
                 return
             if run in self._queue:
                 self._queue.remove(run)
-        run.stop(STOP_GRACE)
+        run.delete(STOP_GRACE)
 
     def close(self) -> None:
-        """Stop everything; return after 3 s at most, when nothing is running. Idempotent."""
+        """Stop all runs and wait for their end, at most for 3 s. Idempotent."""
         with self._lock:
             self._closed = True
             self._queue.clear()
             threads = dict(self._threads)
-        self._processes.close()
         for run in threads:
             run.stop(CLOSE_GRACE)
+        self._processes.close()
         for thread in threads.values():
             thread.join(CLOSE_GRACE + JOIN_TIMEOUT)
         self._guard.close()
@@ -398,7 +536,7 @@ class ElaunchEngine:
             thread.start()
 
     def _execute(self, run: ElaunchRun) -> None:
-        """Execute a run in its thread, pass its slot on, and read its final components."""
+        """Execute a run in its thread, release its slot, and read the final states of its components."""
         try:
             run.execute(self._orchestrator, self._packages)
         finally:

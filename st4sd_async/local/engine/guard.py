@@ -1,9 +1,9 @@
 """
-A process that cleans up if this one is killed.
+The guard, a process that cleans up after this process if it is killed.
 
-It reads orders from a pipe, which the kernel closes when this process ends for any reason. A forked child may keep the
-pipe open, so the guard also checks whether its parent has changed. It runs as a script that needs only the standard
-library, so that it starts in milliseconds.
+The guard reads commands from a pipe, which the kernel closes when this process ends for any reason. A forked child may
+keep the pipe open, so the guard also checks whether its parent has changed. It runs as a script that needs only the
+standard library, so that it starts in milliseconds.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ import time
 from typing import IO
 
 CLOSE_TIMEOUT = 5.0
-"""Seconds to wait for the end of the guard."""
+"""Seconds to wait for the end of the guard when it is closed."""
 PARENT_INTERVAL = 1.0
 """Seconds between two checks of the parent."""
 KILL_TIMEOUT = 2.0
 """Seconds to wait for the end of killed processes before their files are removed."""
 REMOVE_ATTEMPTS = 20
-"""Attempts to remove a folder into which a process that is being killed may still write."""
+"""Number of attempts to remove a folder, because a process that is being killed may still write to it."""
 ATTEMPT_INTERVAL = 0.1
 """Seconds between two attempts."""
 
@@ -37,7 +37,7 @@ class Guard:
     """
     Kills process groups and removes folders if this process is killed; safe to share between threads.
 
-    The guard process is started with the first order.
+    The guard process is started by the first command.
     """
 
     def __init__(self) -> None:
@@ -46,15 +46,15 @@ class Guard:
         self._closed = False
 
     def add_group(self, group: int) -> None:
-        """Kill a process group at the end."""
+        """Add a process group to kill when this process ends or the guard is closed."""
         self._send(add_group=group)
 
     def remove_group(self, group: int) -> None:
-        """Do not kill a process group: it has ended."""
+        """Remove a process group that has ended."""
         self._send(remove_group=group)
 
     def add_folders(self, pattern: str) -> None:
-        """Remove the folders whose paths match a pattern of `glob`, if this process is killed."""
+        """Add folders to remove if this process is killed, as a pattern of `glob`."""
         self._send(add_folders=pattern)
 
     def close(self) -> None:
@@ -74,7 +74,7 @@ class Guard:
                 return
             if self._process is None:
                 self._process = _start()
-            with contextlib.suppress(OSError):  # the guard was killed: runs go on, but without cleanup
+            with contextlib.suppress(OSError):  # the guard was killed: runs continue without it
                 self._pipe(self._process).write(json.dumps(order).encode() + b"\n")
 
     @staticmethod
@@ -96,18 +96,18 @@ def _start() -> subprocess.Popen[bytes]:
 
 
 class Cleanup:
-    """What the guard process has to clean up."""
+    """The process groups and folders that the guard process cleans up."""
 
     def __init__(self) -> None:
         self.groups: set[int] = set()
         """Process groups to kill."""
         self.patterns: list[str] = []
         """Patterns of folders to remove."""
-        self.is_closed = False
+        self.is_closed: bool = False
         """Whether the owner has closed the guard."""
 
     def receive(self, line: bytes) -> None:
-        """Apply one order."""
+        """Apply a command."""
         order = json.loads(line)
         if "add_group" in order:
             self.groups.add(order["add_group"])

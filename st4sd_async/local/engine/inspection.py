@@ -1,11 +1,10 @@
 """
-A script that reads packages and instances with the orchestrator's libraries, and prints JSON.
+A script that reads packages and instances with the orchestrator's libraries and prints JSON.
 
 It runs in another process, with the interpreter that ``elaunch.py`` is installed for, because importing these libraries
 takes 1.4 s and 150 MB.
 
-    package FOLDER [MANIFEST]     what a package declares on each platform, or why it cannot be read
-    yaml FILE                     a YAML file
+    package FOLDER [MANIFEST]     the facts that a package declares on each platform, or why it cannot be read
     components GATEWAY FOLDER     the documents about the components of an instance
 """
 
@@ -20,13 +19,6 @@ from pathlib import Path
 from typing import Any
 
 
-def read_yaml(path: str) -> Any:
-    """Return the content of a YAML file."""
-    yaml = importlib.import_module("yaml")
-    with Path(path).open(encoding="utf-8") as file:
-        return yaml.safe_load(file)
-
-
 def read_components(gateway: str, folder: str) -> list[dict[str, Any]]:
     """Return the documents about all components of an instance, as the orchestrator reports them."""
     storage, data = (importlib.import_module(f"experiment.model.{name}") for name in ("storage", "data"))
@@ -38,11 +30,12 @@ def read_components(gateway: str, folder: str) -> list[dict[str, Any]]:
 
 def read_package(folder: str, manifest: str | None = None) -> dict[str, Any]:
     """
-    Return what a package declares.
+    Return the facts that a package declares.
 
     Returns:
-        ``outputs`` (sorted names), ``data`` (sorted names), ``interface`` and ``platforms``: name -> result of
-        `read_platform`. If the definition cannot be loaded, only ``problem``, a text.
+        ``outputs`` (sorted names), ``data`` (sorted names), ``interface``, ``platforms`` (name -> result of
+        `read_platform`), ``flowir``, ``dsl`` (null if it is written in another language) and ``folders``. If the
+        definition cannot be loaded, only ``problem``, a string.
     """
     storage = importlib.import_module("experiment.model.storage")
     try:
@@ -53,26 +46,48 @@ def read_package(folder: str, manifest: str | None = None) -> dict[str, Any]:
         concrete = package.configuration.get_flowir_concrete()
         folders = package.configuration.top_level_folders
         data = _data_folder(Path(folder), package.configuration.manifestData)
+        namespace = getattr(package.configuration, "dsl_namespace", None)
         return {
+            "flowir": concrete.raw(),
+            "dsl": namespace and namespace.model_dump(by_alias=True, exclude_unset=True),
+            "folders": sorted({name for name in folders if name != ".git"} | _dependency_folders(concrete)),
             "outputs": sorted(concrete.get_output()),
             "data": sorted(path.name for path in data.iterdir() if path.is_file()) if data.is_dir() else [],
             "interface": concrete.get_interface() or {},
             "platforms": {name: read_platform(concrete, name, folders) for name in concrete.platforms},
         }
-    except Exception as error:  # the libraries raise many kinds
+    except Exception as error:  # the libraries raise errors of many classes
         return {"problem": f"{type(error).__name__} {error}"}
 
 
+def _dependency_folders(concrete: Any) -> set[str]:
+    """Return the names of the folders of application dependencies, on any platform."""
+    flowir = importlib.import_module("experiment.model.frontends.flowir").FlowIR
+    names = [name for platform in concrete.platforms for name in concrete.get_application_dependencies(platform)]
+    return {flowir.application_dependency_to_name(name) for name in names}
+
+
 def read_platform(concrete: Any, name: str, folders: list[str]) -> dict[str, Any]:
-    """Return ``errors`` (texts), ``inputs`` (sorted names) and ``variables`` (name -> default) of a platform."""
+    """
+    Return the facts that a package declares on a platform.
+
+    Returns:
+        ``errors`` (strings), ``inputs`` (sorted names), ``variables`` (name -> default), ``images`` (sorted names) and
+        ``dependencies`` (names).
+    """
     try:
         concrete.configure_platform(name)
         errors = [str(error) for error in concrete.validate(folders)]
-        inputs = set().union(*(_inputs(concrete, component) for component in _components(concrete)))
-        variables = _variables(concrete, name)
-    except Exception as error:  # see above
-        return {"errors": [str(error)], "inputs": [], "variables": {}}
-    return {"errors": errors, "inputs": sorted(inputs), "variables": variables}
+        components = [_component(concrete, component) for component in _components(concrete)]
+        return {
+            "errors": errors,
+            "inputs": sorted(set().union(*map(_inputs, components))),
+            "variables": _variables(concrete, name),
+            "images": sorted({image for image in map(_image, components) if image}),
+            "dependencies": concrete.get_application_dependencies(name),
+        }
+    except Exception as error:  # of any class, as above
+        return {"errors": [str(error)], "inputs": [], "variables": {}, "images": [], "dependencies": []}
 
 
 def _components(concrete: Any) -> Any:
@@ -80,22 +95,39 @@ def _components(concrete: Any) -> Any:
     return concrete.get_component_identifiers(recompute=True, include_documents=True)
 
 
-def _inputs(concrete: Any, component: Any) -> set[str]:
-    """Return the input files that a component refers to: ``input/x.csv:copy`` is ``x.csv``."""
-    flowir = importlib.import_module("experiment.model.frontends.flowir").FlowIR
-    raw = concrete.get_component_configuration(
+def _component(concrete: Any, component: Any) -> dict[str, Any]:
+    """Return a component with all inherited fields."""
+    configuration: dict[str, Any] = concrete.get_component_configuration(
         component, raw=True, is_primitive=True, include_default=True, inject_missing_fields=True
     )
-    references = raw.get("references", [])
-    # A reference may contain variables that only a start provides.
+    return configuration
+
+
+def _fill_in(value: Any, component: dict[str, Any]) -> Any:
+    """Replace variables in a value; return it unchanged if it contains variables that only a start provides."""
+    flowir = importlib.import_module("experiment.model.frontends.flowir").FlowIR
     with contextlib.suppress(Exception):
-        references = flowir.fill_in(references, raw["variables"], flowir=None, label="references", is_primitive=True)
+        return flowir.fill_in(value, component["variables"], flowir=None, label=None, is_primitive=True)
+    return value
+
+
+def _inputs(component: dict[str, Any]) -> set[str]:
+    """Return the input files that a component refers to: ``input/x.csv:copy`` is ``x.csv``."""
+    references = _fill_in(component.get("references", []), component)
     paths = [str(reference).rsplit(":", 1)[0] for reference in references]
     return {path.removeprefix("input/") for path in paths if path.startswith("input/")}
 
 
+def _image(component: dict[str, Any]) -> str | None:
+    """Return the container image of a component; None if it does not use one."""
+    manager = component["resourceManager"]
+    images = {"kubernetes": manager["kubernetes"]["image"], "lsf": manager["lsf"]["dockerImage"]}
+    image: str | None = _fill_in(images.get(_fill_in(manager["config"]["backend"], component)), component)
+    return None if image is None or "%(" in image else image
+
+
 def _variables(concrete: Any, platform: str) -> dict[str, str]:
-    """Return the global variables that a platform sets, with references to other variables replaced."""
+    """Return the global variables of a platform, with references to other variables replaced."""
     flowir = importlib.import_module("experiment.model.frontends.flowir").FlowIR
     own = concrete.get_platform_global_variables(platform) or {}
     context = {**concrete.get_default_global_variables(), **own}
@@ -117,14 +149,13 @@ def _data_folder(folder: Path, manifest: dict[str, str]) -> Path:
 
 COMMANDS: dict[str, Callable[..., Any]] = {
     "package": read_package,
-    "yaml": read_yaml,
     "components": read_components,
 }
 
 
 def main(command: str, *arguments: str) -> None:
     """Print the result of a command."""
-    with contextlib.redirect_stdout(sys.stderr):  # the libraries print
+    with contextlib.redirect_stdout(sys.stderr):  # the libraries print to standard output
         result = COMMANDS[command](*arguments)
     sys.stdout.write(json.dumps(result, default=str))
 

@@ -1,7 +1,7 @@
 """
-Files that an orchestrator leaves in the folder of a run, with the keys and types of the service's replies.
+Read the files that an orchestrator writes in the folder of a run, in the form of the service's responses.
 
-All functions tolerate files that are missing or half written, as the orchestrator may be running.
+All functions tolerate files that are missing or half written, because the orchestrator may be running.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ NO_STATUS: Mapping[str, Any] = {
     "stage-progress": 0.0,
     "error-description": "",
 }
-"""The status before the orchestrator has written one."""
+"""The status of a run whose orchestrator has written none yet."""
 
 FROM_CLUSTER: Mapping[str, Any] = {
     "current-stage": "",
@@ -42,7 +42,7 @@ FROM_CLUSTER: Mapping[str, Any] = {
     "stages": [],
     "total-progress": 0.0,
 }
-"""A status that the service derives from the pod in the cluster."""
+"""The fields of a status that the service derives from the pod in the cluster."""
 
 _TIME_KEYS = ("created-on", "updated-on", "completed-on")
 _TEXT_KEYS = ("experiment-state", "stage-state", "current-stage", "exit-status")
@@ -56,11 +56,6 @@ def unscheduled() -> dict[str, Any]:
     reason = "0/1 nodes are available: 1 Insufficient cpu. preemption: 0/1 nodes are available."
     text = f"Workflow scheduler is unscheduled, reason: {reason}"
     return {**FROM_CLUSTER, "experiment-state": "unscheduled", "error-description": text}
-
-
-def clone_failure(exit_code: int, stderr: str) -> dict[str, Any]:
-    """Return the final status of a run whose package could not be cloned."""
-    return init_failure(f"git-sync-package failed with exit code {exit_code} and message {stderr}")
 
 
 def init_failure(text: str) -> dict[str, Any]:
@@ -82,7 +77,7 @@ def setup_failure(text: str) -> dict[str, Any]:
 
 
 def find_instance(folder: Path, name: str) -> Path | None:
-    """Return the instance directory in the folder of a run; an option may have changed its name."""
+    """Return the instance directory in the folder of a run, even if an option changed its name; None if missing."""
     expected = folder / f"{name}.instance"
     if expected.is_dir():
         return expected
@@ -95,9 +90,9 @@ def read_status(instance: Path, meta: Mapping[str, Any] | None) -> dict[str, Any
 
     Args:
         instance: The instance directory.
-        meta: The content of ``elaunch.yaml``; None before it exists.
+        meta: As `read_meta` returns it.
     """
-    # It writes the final status before it moves ``output`` into place; until then files are hard to read.
+    # The orchestrator writes the final status before it moves ``output`` into place; until then files are hard to read.
     is_moving = (instance / "output").is_symlink()
     try:
         entries = _entries(instance)
@@ -113,12 +108,12 @@ def read_status(instance: Path, meta: Mapping[str, Any] | None) -> dict[str, Any
 
 
 def read_times(instance: Path) -> dict[str, datetime]:
-    """Return when the orchestrator started, last wrote its status and ended, as far as these times are known."""
+    """Return the times at which the orchestrator started, last wrote its status and ended, if they are known."""
     times = {}
     with contextlib.suppress(OSError):
         entries = _entries(instance)
         for name in _TIME_KEYS:
-            with contextlib.suppress(KeyError, ValueError):  # "N/A" means not yet
+            with contextlib.suppress(KeyError, ValueError):  # "N/A" means that the run has not ended
                 times[name] = datetime.fromisoformat(entries[name])
     return times
 
@@ -133,7 +128,7 @@ def unescape(text: str) -> str:
     r"""
     Remove one level of escapes from a line of the status file, as the service does.
 
-    The orchestrator escapes the text again each time it writes the file: a line feed is ``\n`` on disk at first,
+    The orchestrator escapes the string again each time it writes the file: a line feed is ``\n`` on disk at first,
     and ``\\n`` in the end.
     """
 
@@ -144,13 +139,31 @@ def unescape(text: str) -> str:
     return _ESCAPE.sub(replacement, text)
 
 
-def parse_meta(content: Any) -> dict[str, Any] | None:
-    """Return the content of ``elaunch.yaml`` as in ``status.meta``; None if the file was half written."""
+def read_meta(instance: Path) -> dict[str, Any] | None:
+    """Return the content of ``elaunch.yaml`` as in ``status.meta``; None if it is missing or half written."""
+    import yaml
+
+    try:
+        content = yaml.safe_load((instance / "elaunch.yaml").read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return None
     # "version" is the last key, as the file is sorted.
     if not isinstance(content, dict) or "version" not in content:
         return None
-    string_keys = ("userMetadata", "userVariables", "variables")
-    return {key: _strings(value) if key in string_keys else value for key, value in content.items()}
+    # Names of stages are numbers in YAML and strings in JSON.
+    meta: dict[str, Any] = json.loads(json.dumps(content, default=str))
+    return meta
+
+
+def read_interface(instance: Path) -> dict[str, Any] | None:
+    """Return the interface of the run with the input ids and the files of results; None if it cannot be read."""
+    import yaml
+
+    try:
+        content = yaml.safe_load((instance / "conf" / "flowir_instance.yaml").read_text(encoding="utf-8"))
+        return dict(content.get("interface") or {})
+    except (OSError, AttributeError, TypeError, ValueError, yaml.YAMLError):
+        return None
 
 
 def read_outputs(instance: Path) -> dict[str, dict[str, str]] | None:
@@ -163,7 +176,7 @@ def read_outputs(instance: Path) -> dict[str, dict[str, str]] | None:
 
 
 def read_reports(folder: Path) -> list[dict[str, Any]] | None:
-    """Return the documents that the orchestrator reported, oldest first; None if the run is not registered."""
+    """Return the documents that the orchestrator reported, in order; None if the run is not registered."""
     reports = {path.stem.rpartition("-")[2]: path for path in folder.glob("*.json")}
     if reports.pop("begin", None) is None:
         return None
@@ -186,7 +199,7 @@ def output_entry(path: str, created: float) -> dict[str, str]:
 
 
 def last_line(log: Path) -> str:
-    """Return the last line of a log that is not empty; "" if there is none."""
+    """Return the last non-empty line of a log; "" if there is none."""
     with contextlib.suppress(OSError):
         lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
         return next((line.strip() for line in reversed(lines) if line.strip()), "")
@@ -197,8 +210,8 @@ def copy_shadow(instance: Path) -> None:
     """
     Complete the instance directory of an orchestrator that was killed.
 
-    While the orchestrator runs, ``output`` is a link to a folder elsewhere, its shadow, which it moves into place at
-    its end.
+    While the orchestrator runs, ``output`` is a link to another folder, its shadow. The orchestrator moves the shadow
+    into place at its end.
     """
     output = instance / "output"
     if not output.is_symlink():
@@ -222,10 +235,3 @@ def remove_shadows(name: str) -> None:
     """Remove the shadow folders of an instance that was stopped or killed."""
     for shadow in glob.glob(shadow_pattern(name)):  # noqa: PTH207 -- absolute
         shutil.rmtree(shadow, ignore_errors=True)
-
-
-def _strings(value: Any) -> Any:
-    """Convert keys and leaves of nested dictionaries to strings."""
-    if isinstance(value, dict):
-        return {str(key): _strings(entry) for key, entry in value.items()}
-    return str(value)

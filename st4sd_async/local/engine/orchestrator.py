@@ -1,5 +1,5 @@
 """
-The orchestrator ``elaunch.py`` of st4sd-runtime-core: where it is installed, how it is called and how it is killed.
+The orchestrator ``elaunch.py`` of st4sd-runtime-core: finding, calling and killing it.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,10 +23,23 @@ from st4sd_async.local.engine.interface import AcceptedStart, Content, write_con
 from st4sd_async.local.engine.processes import ChildProcesses
 
 SCRIPT = "elaunch.py"
+# fmt: off
+OPTIONS = (
+    "applicationDependencySource", "cdbRegistry", "checkExecutables", "cwlFile", "cwlJobOrderFile", "data",
+    "datastoreLabel", "discovererMonitorDir", "dockerExecutableOverride", "enableOptimizer", "executionMode",
+    "failSafeDelays", "flowConfigPath", "formatPriority", "fuzzyMemoization", "haltFile", "help", "hybrid",
+    "ignoreInitializeBackendError", "ignoreTestExecutablesError", "inputs", "instanceName", "killFile",
+    "kubernetesArchiveObjects", "kubernetesGarbageCollect", "logLevel", "manifest", "metadata",
+    "mongoAuthsource", "mongoCollection", "mongoDatabase", "mongoEndpoint", "mongoPassword", "mongoUser",
+    "noKubernetesSecurityContext", "noRestartHooks", "nostamp", "platform", "registerWorkflow", "restageData",
+    "restart", "s3AuthBearer64", "s3AuthWithEnvVars", "s3StoreToURI", "useMemoization", "variables", "version",
+)
+# fmt: on
+"""The long options of ``elaunch.py`` 2.7.0. Each may be abbreviated."""
 MONITOR = "monitor"
-"""Name of the folder in a run's folder into which the orchestrator writes reports for the datastore."""
+"""Name of the folder, in a run's folder, to which the orchestrator writes reports for the datastore."""
 INSPECTION_TIMEOUT = 60.0
-"""Seconds that the inspection script may take; 2 are usual."""
+"""Timeout of the inspection script in seconds. It usually takes 2 s."""
 KILL_TIMEOUT = 1.0
 """Seconds to wait for the end of a killed process group."""
 POLL_INTERVAL = 0.05
@@ -37,37 +51,45 @@ class Orchestrator:
     """An installed ``elaunch.py``."""
 
     python: str
-    """The interpreter that its libraries are installed for."""
+    """The Python interpreter whose environment has its libraries."""
     script: str
     """The path of the script."""
 
     def inspect(self, *arguments: str, folder: Path, processes: ChildProcesses) -> Any:
         """
-        Return the answer of the script ``inspection.py``.
+        Run the script ``inspection.py`` and return its output.
 
         Args:
-            arguments: Its command and arguments.
+            arguments: The command and arguments of the script.
             folder: The working directory.
             processes: Runs the process.
 
         Raises:
-            RuntimeError: It failed or took too long; the message contains the end of its output.
+            RuntimeError: The script failed or took too long; the message contains the end of its output.
         """
         program = Path(__file__).with_name("inspection.py").read_text(encoding="utf-8")
         try:
             done = processes.run([self.python, "-c", program, *arguments], cwd=folder, timeout=INSPECTION_TIMEOUT)
             return json.loads(done.stdout)
         except OSError as error:
-            raise RuntimeError(f"reading {arguments[-1]!r} was not possible: {error}") from error
+            raise RuntimeError(f"cannot read {arguments[-1]!r}: {error}") from error
         except subprocess.TimeoutExpired as error:
             raise RuntimeError(f"reading {arguments[-1]!r} took over {INSPECTION_TIMEOUT:g} s") from error
         except ValueError as error:
             text = done.stderr.decode(errors="replace")[-500:]
             raise RuntimeError(f"reading {arguments[-1]!r} failed: {text}") from error
 
+    def read_package(
+        self, package: Path, manifest: Path | None, *, folder: Path, processes: ChildProcesses
+    ) -> dict[str, Any]:
+        """Return the facts that a package declares; see `inspect` for the other arguments and errors."""
+        arguments = ["package", str(package), *([str(manifest)] if manifest else [])]
+        declared: dict[str, Any] = self.inspect(*arguments, folder=folder, processes=processes)
+        return declared
+
     def command_line(self, start: AcceptedStart, name: str, package: Path, folder: Path) -> list[str]:
         """
-        Return the command line of a run, in the order that the cluster's operator uses.
+        Return the command line of a run, in the order used by the cluster's operator.
 
         Args:
             start: The start.
@@ -83,12 +105,14 @@ class Orchestrator:
         for filename in start.data if start.flowir is None else ():
             line += ["-d", _escaped(_start_file(folder, "data", filename))]
         line += ["-l15", "--nostamp", "--instanceName", name]
-        # Without its artificial pauses a two-stage toy takes 4 instead of 14 seconds.
+        # Without artificial pauses, a small experiment of two stages takes 4 s instead of 14 s.
         line += ["--failSafeDelays=no"]
         line += ["--registerWorkflow=y", f"--discovererMonitorDir={folder / MONITOR}", f"--datastoreLabel={GATEWAY}"]
         if start.platform:
             line += [f"--platform={start.platform}"]
         line += start.options
+        # All components execute, because the search for earlier results needs a datastore without credentials.
+        line += ["--useMemoization=no"]
         line += [f"-m{key}:{value}" for key, value in start.all_metadata.items()]
         config = start.package.get("base", {}).get("packages", [{}])[0].get("config") or {}
         if config.get("manifestPath"):
@@ -96,28 +120,37 @@ class Orchestrator:
         return [*line, str(package / (config.get("path") or "").lstrip("/"))]
 
     def environment(self, start: AcceptedStart, name: str, folder: Path) -> dict[str, str]:
-        """Return the environment of a run, which its components inherit."""
+        """Return the environment of the orchestrator, which components inherit."""
         return {
             **os.environ,
-            # Components call "python3" and mean the interpreter of the orchestrator.
+            # Components that call "python3" expect the interpreter of the orchestrator.
             "PATH": os.pathsep.join([str(Path(self.python).parent), os.environ.get("PATH", os.defpath)]),
-            # The orchestrator leaves one temporary file per run.
+            # The orchestrator leaves a temporary file behind.
             "TMPDIR": str(folder / "temporary"),
-            # Where it writes the status if the command line is invalid.
+            # The orchestrator writes the status here if its command line is invalid.
             "INSTANCE_DIR_NAME": str(folder / f"{name}.instance"),
-            # Ignore the user's default arguments.
+            # Ignores the user's default arguments.
             "FLOWCONFIG_PATH": os.devnull,
             **_store_credentials(start),
             **start.environment,
         }
 
 
+def unknown_option(options: Sequence[str]) -> str | None:
+    """Return the first long option that the orchestrator would reject; None if it accepts all."""
+    for option in options:
+        name = option.removeprefix("--").partition("=")[0]
+        if option.startswith("--") and name and not any(known.startswith(name) for known in OPTIONS):
+            return f"--{name}"
+    return None
+
+
 def find_orchestrator() -> Orchestrator:
     """
-    Return the ``elaunch.py`` beside this interpreter, else the first one on PATH.
+    Return the ``elaunch.py`` beside this interpreter; if it is missing, the first one on PATH.
 
     Raises:
-        ImportError: It is not installed.
+        ImportError: ``elaunch.py`` is not installed.
     """
     beside = Path(sys.executable).parent / SCRIPT
     if beside.is_file():
@@ -133,7 +166,7 @@ def find_orchestrator() -> Orchestrator:
 
 
 def write_start_files(start: AcceptedStart, folder: Path) -> None:
-    """Write the files that the command line of a run names."""
+    """Write the files to which the command line of a run refers."""
     for kind, files in (("input", start.inputs), ("data", start.data)):
         for filename, content in files.items():
             write_content(content, _start_file(folder, kind, filename))
@@ -145,7 +178,7 @@ def write_start_files(start: AcceptedStart, folder: Path) -> None:
 
 
 def write_lambda_package(start: AcceptedStart, folder: Path) -> Path:
-    """Write the package of an experiment that is in no registry, and return its folder."""
+    """Write the package of an unregistered experiment, and return its folder."""
     package = folder / "lambda.package"
     files: dict[str, Content] = {
         "conf/flowir_package.yaml": json.dumps(start.flowir, ensure_ascii=False),  # JSON is YAML
@@ -163,7 +196,7 @@ def kill_group(process: subprocess.Popen[bytes]) -> None:
     """
     Kill the process group of a process, and wait at most `KILL_TIMEOUT` for its end.
 
-    The orchestrator starts its components through a shell and on SIGTERM ends only the shell, not the component.
+    The orchestrator starts components in a shell. On SIGTERM it ends the shell, but not the component.
     """
     deadline = time.monotonic() + KILL_TIMEOUT
     with contextlib.suppress(ProcessLookupError, PermissionError, subprocess.TimeoutExpired):
@@ -184,7 +217,7 @@ def _store_credentials(start: AcceptedStart) -> dict[str, str]:
 
 
 def _start_file(folder: Path, kind: str, filename: str) -> Path:
-    """Return the path of a file of a start; only the last part of its name is used."""
+    """Return the path to write a file of a start to; only the last part of its name is used."""
     return folder / "start" / kind / Path(filename).name
 
 
@@ -193,5 +226,5 @@ def _variables_file(folder: Path) -> Path:
 
 
 def _escaped(path: Path) -> str:
-    """Return a path for ``-i`` and ``-d``: a bare colon would begin another name for the file."""
+    """Return a path for ``-i`` and ``-d`` with escaped colons; a bare colon would begin a new name for the file."""
     return str(path).replace("\\", "\\\\").replace(":", "\\:")

@@ -22,7 +22,7 @@ COMMIT_ENVIRONMENT = {
     "GIT_COMMITTER_EMAIL": "example@example.com",
     "GIT_COMMITTER_DATE": "2024-01-01T00:00:00+0000",
 }
-"""Everything that git hashes into a commit besides the files."""
+"""Environment variables that fix everything that git hashes into a commit besides the files."""
 
 REPOSITORY_VARIABLES = (
     "GIT_DIR",
@@ -40,13 +40,13 @@ class ChildProcesses:
     """
     Runs helper processes, each in its own process group; safe to share between threads.
 
-    After ``close()`` none is left and none can be started.
+    After ``close()`` no process is running and none can be started.
     """
 
     def __init__(self, guard: Guard | None = None) -> None:
         """
         Args:
-            guard: Kills them if this process is killed. None means that they would go on.
+            guard: Kills the helpers if this process is killed. None means that they would continue.
         """
         self._guard = guard
         self._running: set[subprocess.Popen[bytes]] = set()
@@ -66,13 +66,13 @@ class ChildProcesses:
 
         Args:
             command: Program and arguments.
-            timeout: Seconds until it is killed.
+            timeout: Seconds until the process is killed.
             cwd: The working directory.
-            env: Its environment. None means that of this process.
+            env: The environment of the process. None means the environment of this process.
 
         Raises:
-            OSError: It cannot be started, for example after `close`.
-            subprocess.TimeoutExpired: It took too long and was killed, with its whole process group.
+            OSError: The process cannot be started, for example after `close`.
+            subprocess.TimeoutExpired: The process took too long. It was killed with its whole process group.
         """
         with self._lock:
             if self._closed:
@@ -134,13 +134,13 @@ def git(
     Args:
         arguments: The arguments after ``git``.
         processes: Runs the process.
-        timeout: Seconds until it is killed.
+        timeout: Seconds until git is killed.
         folder: The working directory.
-        users_config: Whether to read the configuration of the user and the machine, for remote repositories that may
-            need a proxy or credentials.
+        users_config: Whether to read the configuration of the user and of the machine. Remote repositories may need
+            its proxy or credentials.
 
     Raises:
-        GitFailed: git is not installed, took too long, or exited with another code than 0.
+        GitFailed: git is not installed, took too long, or exited with a code other than 0.
     """
     try:
         done = processes.run(["git", *arguments], cwd=folder, env=_git_environment(users_config), timeout=timeout)
@@ -158,7 +158,7 @@ def git(
 
 
 def _git_environment(users_config: bool) -> dict[str, str]:
-    # Variables for another repository are set inside git hooks, for example if tests run in one.
+    # Such variables are set inside git hooks, for example if tests run in a hook.
     dropped = ("GIT_",) if not users_config else REPOSITORY_VARIABLES
     environment = {name: value for name, value in os.environ.items() if not name.startswith(dropped)}
     environment |= {"GIT_TERMINAL_PROMPT": "0", "GIT_ASKPASS": "true", "LC_ALL": "C"}

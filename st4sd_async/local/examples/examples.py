@@ -1,8 +1,8 @@
 """
-The example experiments: what ``examples.json`` says of them, runs without an orchestrator, and git repositories.
+The example experiments: their entries in ``examples.json``, runs without an orchestrator, and git repositories.
 
-The package of each example is the folder of its name. A test compares its FlowIR with ``examples.json``. Runs without
-an orchestrator leave the same files as the orchestrator, at the same places.
+The package of an example is the folder with its name. A test compares its FlowIR with ``examples.json``. A run without
+an orchestrator produces the same files at the same paths.
 """
 
 from __future__ import annotations
@@ -12,17 +12,15 @@ import io
 import json
 import re
 import shutil
-import subprocess
-import sys
 import tempfile
 import threading
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from pydantic import TypeAdapter
@@ -30,29 +28,33 @@ from pydantic import TypeAdapter
 from st4sd_async.local.engine.instance_files import output_entry
 from st4sd_async.local.engine.interface import AcceptedStart, PackageFacts, write_content
 from st4sd_async.local.engine.processes import ChildProcesses, GitFailed, git
+from st4sd_async.local.examples.programs import run_program
 
 TAG = "1.0.0"
 COMPONENT_TIMEOUT = 60.0
-"""Seconds that a program may take; those of the examples take 0.1."""
+"""Timeout of a program in seconds. Programs of the examples take 0.1 s."""
 GIT_TIMEOUT = 30.0
-"""Seconds that a git command may take; the repositories contain a few small files."""
+"""Timeout of a git command in seconds. The repositories contain a few small files."""
 _FOLDER = Path(__file__).parent
+
+RunProgram = Callable[[Path, Sequence[str], Path, float], int | None]
+"""Runs a Python program: its path, arguments, working directory and timeout -> its exit code; see `run_program`."""
 
 
 @dataclass(frozen=True)
 class Component:
-    """One program of an experiment, and its command line."""
+    """A component of an example: its program and its command line."""
 
     stage: int
     """The index of its stage; stages run one after another."""
     name: str
     """Its name, which is also the name of its directory."""
     script: str
-    """The program, relative to the instance directory."""
+    """Path of the program, relative to the instance directory."""
     arguments: tuple[str, ...] = ()
-    """Arguments; ``{instance}`` stands for the instance directory, ``{NAME}`` for the value of a variable."""
+    """Arguments. ``{instance}`` stands for the instance directory, ``{NAME}`` for the value of a variable."""
     copies: tuple[str, ...] = ()
-    """Files of the instance directory that are copied into the component's directory first."""
+    """Files of the instance directory that are copied into the component's directory before it runs."""
 
     @property
     def directory(self) -> str:
@@ -66,14 +68,14 @@ class Component:
 
     @property
     def references(self) -> list[str]:
-        """The files it needs as references of FlowIR: ``stage0.Compute/energies.csv:ref``."""
+        """The files that it uses as references of FlowIR: ``stage0.Compute/energies.csv:ref``."""
         references = [_reference(argument) for argument in self.arguments]
         copies = [f"{path}:copy" for path in self.copies]
         return [f"{self.script}:ref", *copies, *(reference for reference in references if reference)]
 
     @property
     def producers(self) -> dict[str, list[str]]:
-        """Reference of each component whose files it needs -> those files."""
+        """Reference of each component that it depends on -> the files that it uses."""
         producers: dict[str, list[str]] = {}
         for reference in self.references:
             producer, _, path = reference.rpartition(":")[0].partition("/")
@@ -86,44 +88,31 @@ class Component:
         arguments = [_reference(argument) or argument.format_map(variables) for argument in self.arguments]
         return " ".join([f"{self.script}:ref", *arguments])
 
-    def run(self, variables: Mapping[str, str], instance: Path) -> bool:
-        """Execute the program in its directory; return whether it exits with 0."""
+    def run(self, variables: Mapping[str, str], instance: Path, run: RunProgram) -> bool:
+        """Execute the program in the component's directory; return whether it exits with 0."""
         directory = instance / self.directory
         directory.mkdir(parents=True, exist_ok=True)
         for path in self.copies:
             shutil.copy(instance / path, directory)
         values = {"instance": str(instance), **variables}
-        command = [sys.executable, str(instance / self.script)]
-        command += [argument.format_map(values) for argument in self.arguments]
-        with (directory / "out.stdout").open("wb") as stdout, (directory / "out.stderr").open("wb") as stderr:
-            try:
-                exit_code = subprocess.call(
-                    command,
-                    cwd=directory,
-                    stdin=subprocess.DEVNULL,
-                    stdout=stdout,
-                    stderr=stderr,
-                    timeout=COMPONENT_TIMEOUT,
-                )
-            except subprocess.TimeoutExpired:
-                return False
-        return exit_code == 0
+        arguments = [argument.format_map(values) for argument in self.arguments]
+        return run(instance / self.script, arguments, directory, COMPONENT_TIMEOUT) == 0
 
 
 def _reference(argument: str) -> str | None:
-    """Return an argument as a reference of FlowIR; None if it names no file of the instance."""
+    """Return an argument as a reference of FlowIR; None if it is not a file of the instance."""
     path = argument.removeprefix("{instance}/")
     return re.sub(r"^stages/(stage\d+)/", r"\1.", path) + ":ref" if path != argument else None
 
 
 @dataclass(frozen=True)
 class Example:
-    """One entry of ``examples.json``."""
+    """An entry of ``examples.json``."""
 
     name: str
     """The name of the experiment, and of the folder with its package."""
     description: str
-    """One sentence for the list of experiments."""
+    """Its description in the list of experiments."""
     components: tuple[Component, ...]
     """Its components in the order in which they run."""
     outputs: Mapping[str, str]
@@ -135,14 +124,14 @@ class Example:
     variables: Mapping[str, str] = field(default_factory=dict)
     """Variables that a start may set -> defaults."""
     interface: Mapping[str, Any] = field(default_factory=dict)
-    """The interface of the virtual experiment; {} if there is none."""
+    """The interface of the virtual experiment; {} if missing."""
     id_column: tuple[str, str] | None = None
-    """Input file and column that contain the input ids."""
+    """Input file and column that contain the input ids. None means that the example has no interface."""
     property_table: str | None = None
-    """The key-output from which properties are read."""
+    """The key-output from which properties are read. None means that there are no properties."""
     failure: str | None = None
     """
-    The error description of every run; None if runs succeed. The orchestrator reports any unknown exit code as
+    The error description of every run. None means that runs succeed. The orchestrator reports an unknown exit code as
     return code 1 with reason KnownIssue.
     """
 
@@ -152,29 +141,25 @@ class Example:
         return _FOLDER / self.name
 
     def input_ids(self, start: AcceptedStart) -> list[str] | None:
-        """Return the ids of a start's inputs; None if the example has no interface."""
-        if self.id_column is None:
-            return None
-        filename, column = self.id_column
-        content = next((content for name, content in start.inputs.items() if Path(name).name == filename), "")
-        text = content.read_text("utf-8", errors="replace") if isinstance(content, Path) else str(content)
-        return [(row.get(column) or "").strip() for row in csv.DictReader(io.StringIO(text, newline=""))]
+        """Return the input ids of a start; None if the example has no interface."""
+        return None if self.id_column is None else input_ids(start, *self.id_column)
 
-    def run(self, start: AcceptedStart, instance: Path) -> dict[str, dict[str, str]]:
+    def run(self, start: AcceptedStart, instance: Path, run: RunProgram = run_program) -> dict[str, dict[str, str]]:
         """
         Execute the programs in an instance directory, without an orchestrator. Blocks for about 0.1 s.
 
         Args:
             start: Only inputs, data and variables are used.
             instance: The instance directory; created if missing.
+            run: Runs a program, like `run_program`.
 
         Returns:
-            key-output -> its entry in a reply of the service. Empty if a program failed; the files written until
-            then stay.
+            key-output -> its entry in a response of the service. Empty if a program failed; the files written before
+            the failure stay.
         """
         self._deploy(start, instance)
         variables = {**self.variables, **start.variables}
-        failed = next((component for component in self.components if not component.run(variables, instance)), None)
+        failed = next((component for component in self.components if not component.run(variables, instance, run)), None)
         write_reports(self._final_states(failed), instance / "output")
         outputs = self._existing_outputs(instance) if failed is None else {}
         (instance / "output" / "output.json").write_text(json.dumps(outputs, indent=4), encoding="utf-8")
@@ -197,7 +182,7 @@ class Example:
                 write_content(content, instance / folder / Path(name).name)
 
     def _final_states(self, failed: Component | None) -> dict[Component, str]:
-        """Return the final states of all components if one of them failed, or none."""
+        """Return the final states of all components. None means that no component failed."""
         finished = self.components if failed is None else self.components[: self.components.index(failed)]
         states = dict.fromkeys(self.components, "component_shutdown") | dict.fromkeys(finished, "finished")
         return states if failed is None else {**states, failed: "failed"}
@@ -210,6 +195,13 @@ class Example:
         }
 
 
+def input_ids(start: AcceptedStart, filename: str, column: str) -> list[str]:
+    """Return the values in a column of an input file of a start; [] if the file is missing."""
+    content = next((content for name, content in start.inputs.items() if Path(name).name == filename), "")
+    text = content.read_text("utf-8", errors="replace") if isinstance(content, Path) else str(content)
+    return [(row.get(column) or "").strip() for row in csv.DictReader(io.StringIO(text, newline=""))]
+
+
 @cache
 def load_examples() -> Mapping[str, Example]:
     """Return the examples of ``examples.json`` by name."""
@@ -218,11 +210,11 @@ def load_examples() -> Mapping[str, Example]:
 
 
 class Examples:
-    """The examples as git repositories below one folder; safe to share between threads."""
+    """The git repositories of the examples, below one folder; safe to share between threads."""
 
     def __init__(self, folder: Path) -> None:
         """
-        Set the folder; each repository is created when it is first needed.
+        Set the folder of the repositories. A repository is created when it is first needed.
 
         Args:
             folder: The folder of the repositories; created if missing.
@@ -268,7 +260,7 @@ class Examples:
 
     def facts(self, name: str) -> PackageFacts:
         """
-        Return what a push reads from the package of an example.
+        Return the facts about the package of an example, for a push.
 
         Raises:
             RuntimeError: The ``git`` command is missing or fails.
@@ -289,7 +281,7 @@ class Examples:
         with self._lock:
             if not repository.exists():
                 self._folder.mkdir(parents=True, exist_ok=True)
-                # Created elsewhere and renamed, so that it is complete as soon as it is visible.
+                # Created under another name and renamed, so that it is complete as soon as it is visible.
                 with tempfile.TemporaryDirectory(dir=self._folder, prefix=f".{example.name}-") as scratch:
                     _create_repository(example.package, Path(scratch) / example.name)
                     (Path(scratch) / example.name).rename(repository)
@@ -300,7 +292,7 @@ def _create_repository(package: Path, repository: Path) -> None:
     """Create a repository with one commit and one tag from the files of a package."""
     shutil.copytree(package, repository, ignore=shutil.ignore_patterns("__pycache__", "*.pyc"))
     _git("init", "--quiet", "--template=", "--initial-branch=main", folder=repository)
-    # File modes and line ends would make the commit id depend on the machine.
+    # With file modes and line ends, the commit id would depend on the machine.
     settings = ("-c", "core.fileMode=false", "-c", "core.autocrlf=false", "-c", "commit.gpgSign=false")
     _git(*settings, "add", "--all", folder=repository)
     _git(*settings, "commit", "--quiet", "--message=Example experiment", folder=repository)
@@ -320,24 +312,25 @@ def _write_interface(ids: list[str], table: Path, output: Path) -> None:
     (output / "additional_input_data.json").write_text("{}", encoding="utf-8")
     with table.open(newline="", encoding="utf-8") as source:
         columns, *rows = csv.reader(source)
-    if rows:  # the orchestrator cannot join tables without rows, and continues without properties
+    if rows:  # the orchestrator fails to join tables without rows, and continues without properties
         _write_properties(output / "properties.csv", columns, rows)
 
 
 def _write_properties(path: Path, columns: list[str], rows: list[list[str]]) -> None:
-    """Write a table, whose first column contains the input ids, as the orchestrator would."""
+    """Write a table, whose first column contains the input ids, in the way of the orchestrator."""
     occurrences = Counter(row[0] for row in rows)
     with path.open("w", newline="", encoding="utf-8") as target:
-        # The orchestrator separates by semicolons and leaves NaN empty.
+        # The orchestrator uses semicolons as separators, and empty cells for NaN.
         writer = csv.writer(target, delimiter=";", lineterminator="\n")
         writer.writerow(columns)
         for row in sorted(rows):
             values = ["" if value == "nan" else value for value in row]
-            # It joins the ids with the table of each of the two properties. This sorts the rows, and an id that
-            # occurs n times has n rows in each of three tables, which all match.
+            # The orchestrator joins the ids with the table of each of the two properties, which sorts the rows. An id
+            # that occurs n times has n rows in each of the three tables, and so n * n * n rows in the result.
             writer.writerows([values] * occurrences[row[0]] ** 2)
 
 
+ComponentT = TypeVar("ComponentT", bound="ReportedComponent")
 _COMPONENT_COLUMNS = "rowid; reference; consumesFrom; isAlive; state; engine"
 _ENGINE_COLUMNS = (
     "rowid; reference; isAlive; backend; creationDate; isWaitingOnOutput; outputWaitTime; isRunning; runDate; "
@@ -351,8 +344,24 @@ _EXIT_COLUMNS = {"finished": "0; Success; 0; Success", "failed": "3; KnownIssue;
 _NOT_EXECUTED = "False; local; None; False; N/A; False; None; None; N/A; N/A; None; N/A; N/A; 1; Killed; N/A"
 
 
-def write_reports(states: Mapping[Component, str], output: Path) -> None:
-    """Write ``status_details.json`` and ``experiment.log`` from the final states of all components in order."""
+class ReportedComponent(Protocol):
+    """The attributes of a component that `write_reports` uses."""
+
+    @property
+    def stage(self) -> int:
+        """The index of its stage."""
+
+    @property
+    def reference(self) -> str:
+        """Its reference: ``stage0.Compute``."""
+
+    @property
+    def producers(self) -> Mapping[str, list[str]]:
+        """Reference of each component that it depends on -> the files that it uses."""
+
+
+def write_reports(states: Mapping[ComponentT, str], output: Path) -> None:
+    """Write ``status_details.json`` and ``experiment.log`` from component -> final state, in the order of execution."""
     now = datetime.now()  # noqa: DTZ005 -- as in the orchestrator
     details: dict[str, dict[str, dict[str, str]]] = {}
     for row, (component, state) in enumerate(states.items(), 1):

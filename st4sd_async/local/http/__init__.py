@@ -1,1 +1,1 @@
-"""The HTTP side of the embedded ST4SD; it knows routes and handlers, but no experiments or instances."""
+"""The HTTP server of the embedded ST4SD: routes and handlers, independent of experiments and instances."""

@@ -1,10 +1,11 @@
 """
-The ASGI application of the embedded ST4SD: faults, authentication, the limit of bodies, and dispatch to handlers.
+The ASGI application of the embedded ST4SD: faults, authentication, the size limit of bodies, and dispatch.
 """
 
 from __future__ import annotations
 
 import asyncio
+import gzip
 import logging
 import sys
 import time
@@ -14,6 +15,7 @@ from http.cookies import CookieError, SimpleCookie
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
+from st4sd_async.local.http.credentials import REGISTRY_PREFIX
 from st4sd_async.local.http.faults import (
     BadJson,
     BreakOff,
@@ -39,10 +41,16 @@ if TYPE_CHECKING:
     from st4sd_async.local.http.listener import Connections
     from st4sd_async.local.http.traffic import RequestLog
 
-logger = logging.getLogger("st4sd_async.local")
+logger: logging.Logger = logging.getLogger("st4sd_async.local")
 
 MAX_BODY_SIZE = 1024 * 1024
-"""Bytes of a request body; the proxy in front of the services rejects more."""
+"""Maximum size of a request body in bytes. The proxy in front of the services rejects larger bodies."""
+SERVICES = ("/rs/", "/ds-mongodb-proxy/", "/ds-registry/", "/ds-gateway/")
+"""Paths of the services. The proxy redirects requests to such a path without its last slash."""
+MIN_COMPRESSED_SIZE = 20
+"""Minimum size of a page that the proxy compresses, in bytes."""
+COMPRESSED_STATUSES = (200, 403, 404)
+"""Statuses of the pages that the proxy compresses."""
 _TITLES = {500: "Internal Server Error", 502: "Bad Gateway", 503: "Service Temporarily Unavailable"}
 _TITLES |= {504: "Gateway Time-out", 413: "Request Entity Too Large", 429: "Too Many Requests"}
 
@@ -59,6 +67,7 @@ class Application:
         threads: Executor,
         connections: Connections,
         log: RequestLog,
+        plain_port: int | None,
     ) -> None:
         self._credentials = credentials
         self._faults = faults
@@ -67,6 +76,7 @@ class Application:
         self._threads = threads
         self._connections = connections
         self._log = log
+        self._plain_port = plain_port
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -82,12 +92,14 @@ class Application:
         if body is None:
             return
         if isinstance(fault, Delay):
-            # After reading the body, so that the request is handled even if the client gives up.
+            # The body was read before, so that the request is handled even if the client disconnects.
             await asyncio.sleep(fault.seconds)
         response = _fault_response(fault)
         if response is None or (isinstance(fault, Reply) and fault.handled):
             loop = asyncio.get_running_loop()
-            handled = await loop.run_in_executor(self._threads, self._handle, _request(scope, body), kind, fault)
+            handled = await loop.run_in_executor(
+                self._threads, self._handle, _request(scope, body, self._plain_port), kind, fault
+            )
             response = response or handled
         if isinstance(fault, DropAfter):
             await self._drop(scope, receive, abort=True)
@@ -96,15 +108,17 @@ class Application:
             await self._drop(scope, receive, abort=False)
 
     def _find_service(self, path: str) -> tuple[Router, str, str]:
-        """Return the router for a path, the prefix of the path, and its rest."""
-        prefix = "/rs" if path.startswith("/rs/") else ""
-        router = self._datastore if path.startswith("/ds-") else self._runtime
-        return router, prefix, path.removeprefix(prefix)
+        """Return the router for a path, the prefix of its service, and the path without this prefix."""
+        if path.startswith("/ds-"):
+            return self._datastore, "", path
+        if path.startswith(REGISTRY_PREFIX):
+            return self._runtime, "", path
+        return self._runtime, "/rs", path[3:] if path.startswith("/rs/") else path
 
     def _handle(self, request: Request, kind: str, fault: Fault | None) -> Response:
-        """Return the response, possibly damaged by a fault, and record its cost."""
+        """Return the response, damaged if the fault damages responses, and record its cost."""
         begin = time.thread_time()
-        response = self._respond(request)
+        response = _compressed(self._respond(request), request)
         self._log.record_cost(kind, seconds=time.thread_time() - begin)
         if isinstance(fault, BadJson):
             whole = response.body if response.stream is None else b"".join(response.stream)
@@ -119,8 +133,8 @@ class Application:
                 return sign_in_page()
             if len(request.body) > MAX_BODY_SIZE:
                 return proxy_page(413, _TITLES[413])
-            if request.path == "/rs":
-                return proxy_page(301, "Moved Permanently", ("location", f"{request.origin}/rs/"))
+            if f"{request.path}/" in (*SERVICES, REGISTRY_PREFIX):
+                return proxy_page(301, "Moved Permanently", ("location", f"{request.origin}{request.path}/"))
             router, prefix, path = self._find_service(request.path)
             return router.handle(replace(request, prefix=prefix, path=path))
         except Exception:
@@ -136,7 +150,7 @@ class Application:
             chunk = response.body or await self._next(response.stream, kind)
             while chunk and remaining and not head_only and self._connections.is_open(peer):
                 chunk = chunk[:remaining]
-                # Counted before it is sent, so that a client that received it finds it counted.
+                # Counted before it is sent, so that `traffic` includes every response that a client has received.
                 self._log.record_cost(kind, sent=len(chunk))
                 await send({"type": "http.response.body", "body": chunk, "more_body": True})
                 remaining -= len(chunk)
@@ -148,7 +162,7 @@ class Application:
         return not isinstance(fault, CutBody)
 
     async def _next(self, stream: Iterator[bytes] | None, kind: str) -> bytes:
-        """Return the next chunk of a stream, produced in a worker thread; empty at its end."""
+        """Return the next chunk of a stream, produced in a worker thread; b"" at the end of the stream."""
         if stream is None:
             return b""
 
@@ -162,7 +176,7 @@ class Application:
 
     async def _drop(self, scope: Scope, receive: Receive, *, abort: bool) -> None:
         self._connections.close(tuple(scope["client"]), abort=abort)
-        # If this returned before the client is disconnected, uvicorn would send a response.
+        # If this returned before the client was disconnected, uvicorn would send a response.
         while (await receive())["type"] != "http.disconnect":
             pass
 
@@ -178,7 +192,7 @@ def _fault_response(fault: Fault | None) -> Response | None:
 
 
 async def _read_body(receive: Receive) -> bytes | None:
-    """Return the body, cut one byte above the limit; None if the client disconnected."""
+    """Return the body, cut to one byte more than the limit; None if the client disconnected."""
     body = b""
     while True:
         message = await receive()
@@ -190,7 +204,7 @@ async def _read_body(receive: Receive) -> bytes | None:
             return body
 
 
-def _request(scope: Scope, body: bytes) -> Request:
+def _request(scope: Scope, body: bytes, plain_port: int | None) -> Request:
     headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
     host, port = scope["server"]
     raw_query = scope["query_string"].decode("latin-1")
@@ -201,6 +215,7 @@ def _request(scope: Scope, body: bytes) -> Request:
         method=scope["method"],
         path=scope["path"],
         origin=f"{scope['scheme']}://{headers.get('host', f'{host}:{port}')}",
+        plain_port=plain_port,
         query=query,
         raw_query=raw_query,
         headers=headers,
@@ -216,10 +231,25 @@ def _cookies(header: str) -> dict[str, str]:
         return {}
 
 
+def _compressed(response: Response, request: Request) -> Response:
+    """
+    Return a response as the proxy forwards it: pages are compressed if the client accepts that.
+
+    A compressed page has no Content-Length. Source: the defaults of nginx with ``gzip on``.
+    """
+    if not response.content_type.startswith("text/html") or response.status not in COMPRESSED_STATUSES:
+        return response
+    is_accepted = "gzip" in request.headers.get("accept-encoding", "")
+    if not is_accepted or request.method == "HEAD" or len(response.body) < MIN_COMPRESSED_SIZE:
+        return response
+    chunks = iter((gzip.compress(response.body, 1),))
+    return replace(response, body=b"", stream=chunks, headers=(*response.headers, ("content-encoding", "gzip")))
+
+
 def _head(response: Response) -> dict[str, Any]:
     length = len(response.body) if response.stream is None else response.length
     lengths = [] if length is None else [("content-length", str(length))]
     headers = [("content-type", response.content_type), *lengths, *response.headers]
-    # As in the services, file names in Content-Disposition are raw UTF-8.
+    # File names in Content-Disposition are raw UTF-8, as in the services.
     raw = [(name.encode("latin-1"), value.encode("utf-8")) for name, value in headers]
     return {"type": "http.response.start", "status": response.status, "headers": raw}

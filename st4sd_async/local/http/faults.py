@@ -1,5 +1,5 @@
 """
-Faults to inject into the embedded server: what fails, for which requests, and how often.
+Faults to inject into the embedded server: the kinds of faults, the requests that they hit, and how often.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 @dataclass(frozen=True)
 class Delay:
     """
-    The request is handled after a delay.
+    The delay comes before the request is handled. It is handled even if the client has closed the connection by then.
 
     Attributes:
         seconds: The delay in real seconds.
@@ -29,14 +29,14 @@ class Delay:
 @dataclass(frozen=True)
 class Reply:
     """
-    This response is sent instead of the server's own.
+    This response is sent instead of the server's response.
 
     Attributes:
         status: The HTTP status.
-        headers: Such as ``{"Retry-After": "1"}``.
-        body: The body; its type is text/html unless the headers contain another.
-        handled: Whether to handle the request first and discard the response. The service fails like this if it has
-            created a run, but then cannot create the objects that the run needs.
+        headers: The headers, such as ``{"Retry-After": "1"}``.
+        body: The body. Its type is text/html unless the headers contain another type.
+        handled: Whether to handle the request first, and discard its response. The service fails in this way if it
+            has created a run but cannot create the objects that the run needs.
     """
 
     status: int
@@ -89,11 +89,12 @@ class ShortList:
     """
     The request is handled; items are silently missing from the list in the response.
 
-    This happens to the list of instances if the service ignores an error while it creates the list.
+    In the service, this happens to the list of instances if an error is ignored while the list is created.
 
     Attributes:
-        missing: Ids of the missing items, or the share of items that is missing: 0 to 1.
-        at_random: Whether to choose a share at random for each response, instead of evenly spread items.
+        missing: Ids of the missing items, or the share of missing items, from 0 to 1.
+        at_random: Whether the share consists of random items, chosen anew for each response, instead of evenly spread
+            ones.
     """
 
     missing: Collection[str] | float
@@ -121,10 +122,10 @@ class BreakOff:
     """
     The request is handled; the list in the response ends before an item, with status 200.
 
-    This happens to the list of instances if the service fails to read one instance. Later instances come after it.
+    In the service, this happens to the list of instances if it fails to read an instance. Later ones are missing too.
 
     Attributes:
-        at: Id of the first missing item, or the share of the list that is left: 0 to 1. An unknown id cuts nothing.
+        at: Id of the first missing item, or the share of items that remain, from 0 to 1. An unknown id has no effect.
     """
 
     at: str | float
@@ -143,7 +144,7 @@ class BreakOff:
 
 
 def shorten(body: bytes, fault: ShortList | BreakOff) -> bytes:
-    """Return a JSON list with the items that a fault leaves, or other JSON unchanged."""
+    """Return a JSON list without the items that the fault removes; return other JSON unchanged."""
     items = json.loads(body)
     if not isinstance(items, list):
         return body
@@ -171,7 +172,7 @@ class _InjectedFault:
         return _path_matches(self.pattern, path) or _path_matches(self.pattern, path.removeprefix("/rs"))
 
     def hits(self) -> bool:
-        """Count a request that matches, and return whether the fault hits it."""
+        """Count a matching request, and return whether the fault hits it."""
         self.matched += 1
         return self.matched % self.every == 0 and random.random() < self.chance
 
@@ -196,24 +197,24 @@ class Faults:
 
     @property
     def hits(self) -> dict[str, int]:
-        """A snapshot of how often each fault hit: its match, a blank and its class -> number of requests."""
+        """A snapshot of the number of hits: match, a space and class of a fault -> number of requests."""
         with self._lock:
             return dict(self._hits)
 
     def add(self, match: str, fault: Fault, times: int | None = 1, *, every: int = 1, chance: float = 1.0) -> None:
         """
-        Inject a fault into the next requests that match; faults that were added earlier are used up first.
+        Inject a fault into the next matching requests. Faults that were added earlier are used up first.
 
         Args:
-            match: A method (or ``*``), a blank, and the beginning of a path, a whole path followed by ``$``, or a
+            match: A method (or ``*``), a space, and the beginning of a path, a whole path followed by ``$``, or a
                 pattern with ``*``, ``?`` and ``[...]``. The path may omit ``/rs``.
-            fault: What goes wrong.
-            times: Number of requests; None means all, until `clear`.
-            every: 3 hits only the third, the sixth, ... of the requests that match.
+            fault: The fault.
+            times: Number of requests. None means all, until `clear` is called.
+            every: Hit only every n-th matching request: 3 hits the third, the sixth, and so on.
             chance: Probability of a hit, 0 to 1.
 
         Raises:
-            ValueError: The match has another form, times or every is below 1, or chance is out of range.
+            ValueError: The match is malformed, times or every is below 1, or chance is out of range.
         """
         method, _, pattern = match.partition(" ")
         if not method or not pattern.startswith(("/", "*")):
@@ -234,7 +235,7 @@ class Faults:
             self._injected = [injected for injected in self._injected if match not in (None, injected.match)]
 
     def take(self, method: str, path: str) -> Fault | None:
-        """Return the fault for a request and use it up; None if there is none."""
+        """Return the fault for a request, and count it as used; None if no fault hits the request."""
         with self._lock:
             for injected in self._injected:
                 if injected.matches(method, path) and injected.hits():

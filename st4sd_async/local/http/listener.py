@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 HOST = "127.0.0.1"
 START_TIMEOUT = 20.0
-"""Seconds until the server must accept connections."""
+"""Timeout of the start of the server, in seconds."""
 STOP_TIMEOUT = 10.0
-"""Seconds until its thread must have ended; it does not wait for clients."""
+"""Timeout of the end of its thread, in seconds. The thread does not wait for clients."""
 TICK = 0.1
-"""Seconds between two ticks of uvicorn's main loop, which counts them in tenths of a second."""
+"""Seconds between two ticks of uvicorn's main loop. uvicorn's code assumes 0.1 s."""
 IDLE_TIMEOUT = 65
 """Seconds until an idle connection is closed."""
 
@@ -35,11 +35,11 @@ class Connections:
         self._open: dict[tuple[str, int], asyncio.Transport] = {}
 
     def protocol(self) -> type[asyncio.Protocol]:
-        """Return a protocol class for uvicorn that keeps this record."""
+        """Return a protocol class for uvicorn that records connections here."""
         transports = self._open
 
         class Recorded(H11Protocol):
-            """HTTP/1.1 with a record of open connections."""
+            """The HTTP/1.1 protocol of uvicorn, which also records open connections."""
 
             def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn
                 """Record the connection."""
@@ -59,7 +59,7 @@ class Connections:
         return peer in self._open
 
     def close(self, peer: tuple[str, int], *, abort: bool) -> None:
-        """Close a connection, either at once or after what was already written."""
+        """Close a connection, either at once (`abort`) or after the bytes that were already written."""
         transport = self._open.get(peer)
         if transport is not None and abort:
             transport.abort()
@@ -86,7 +86,7 @@ class _Server(uvicorn.Server):
         self.ready.set()
 
     async def main_loop(self) -> None:
-        # uvicorn's loop notices only every 0.1 s that it should stop, which adds up in a test suite.
+        # uvicorn's own loop checks only every 0.1 s whether to stop, which adds up in a test suite.
         ticks = 0
         while not await self.on_tick(ticks):
             ticks += 1
@@ -94,15 +94,15 @@ class _Server(uvicorn.Server):
                 await asyncio.wait_for(self._stopped.wait(), TICK)
 
     def stop(self) -> None:
-        """Stop the server; called from another thread."""
+        """Stop the server. Called from another thread."""
         self.should_exit = True
         self.force_exit = True
         if self._loop is not None:
-            with contextlib.suppress(RuntimeError):  # the loop is closed already
+            with contextlib.suppress(RuntimeError):  # the loop is already closed
                 self._loop.call_soon_threadsafe(self._stopped.set)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        # uvicorn waits for clients, and at least 0.1 s; this aborts their connections.
+        # uvicorn would wait for clients, and at least 0.1 s; this aborts their connections.
         for server in self.servers:
             server.close()
         for listening in sockets or []:
@@ -111,10 +111,10 @@ class _Server(uvicorn.Server):
 
 
 class Listener:
-    """An HTTP server on a loopback port, which is bound on creation. Stopping it does not wait for clients."""
+    """An HTTP server on a loopback port, which is bound in the constructor. Stopping does not wait for clients."""
 
     def __init__(self, application: ASGIApp, connections: Connections, certificate: Path | None, port: int = 0) -> None:
-        # With an explicit protocol asyncio sets TCP_NODELAY; without it each response takes 40 ms longer.
+        # asyncio sets TCP_NODELAY only if the protocol is explicit. Without it, each response takes 40 ms longer.
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -154,7 +154,7 @@ class Listener:
         asyncio.run(self._server.serve(sockets=[self._socket]))
 
     def stop(self) -> None:
-        """Stop the server and its thread; open connections are aborted."""
+        """Stop the server and its thread, and abort open connections."""
         self._server.stop()
         self._thread.join(STOP_TIMEOUT)
         self._socket.close()

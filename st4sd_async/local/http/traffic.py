@@ -1,5 +1,5 @@
 """
-The log of requests: how many arrived, and what they cost the server.
+The log of requests: their number, and their cost for the server.
 """
 
 from __future__ import annotations
@@ -10,18 +10,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 MAX_LOGGED_REQUESTS = 10_000
-"""Requests whose method and path are kept; older ones are only counted."""
+"""Number of requests whose method and path are kept. Older requests are only counted."""
 
 
 @dataclass(frozen=True)
 class Cost:
     """
-    What requests of one kind cost the server.
+    The cost of requests of one kind.
 
     Attributes:
-        requests: Number of requests, including rejected ones and those that met a fault.
+        requests: Number of requests, including rejected requests and those hit by a fault.
         sent: Bytes sent in response bodies.
-        seconds: Processor time of the handlers in seconds, without waiting.
+        seconds: CPU time of the handlers in seconds, without waiting.
     """
 
     requests: int = 0
@@ -32,7 +32,7 @@ class Cost:
 @dataclass(frozen=True)
 class Traffic(Cost):
     """
-    A snapshot of what all requests cost, in total and by kind.
+    A snapshot of the cost of all requests, in total and by kind.
 
     Examples::
 
@@ -49,7 +49,7 @@ class Traffic(Cost):
     kinds: Mapping[str, Cost] = field(default_factory=dict)
 
     def __getitem__(self, kind: str) -> Cost:
-        """Return the cost of a kind; zero if there were no such requests."""
+        """Return the cost of a kind of requests; zero if there were none."""
         return self.kinds.get(kind, Cost())
 
     def __contains__(self, kind: str) -> bool:
@@ -66,7 +66,7 @@ class RequestLog:
         self._kinds: dict[str, Cost] = {}
 
     def record_request(self, method: str, path: str, kind: str) -> None:
-        """Count a request that arrived."""
+        """Count a received request."""
         with self._lock:
             self._requests.append((method, path))
             self._add(kind, Cost(requests=1))
@@ -77,7 +77,7 @@ class RequestLog:
             self._add(kind, Cost(0, sent, seconds))
 
     def requests(self) -> list[tuple[str, str]]:
-        """Return method and path of the last requests."""
+        """Return method and path of the last `MAX_LOGGED_REQUESTS` requests."""
         with self._lock:
             return list(self._requests)
 

@@ -1,1 +1,1 @@
-"""The runtime service: its routes, state and checks. Instances are executed by an engine, never here."""
+"""The runtime service: its routes, state and checks. Instances are executed by an engine."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 import threading
+from collections.abc import MutableMapping
 from typing import Any
 
 from st4sd_async.local.http.messages import (
@@ -21,9 +22,10 @@ from st4sd_async.local.http.messages import (
     TrailingSlash,
     json_response,
 )
+from st4sd_async.local.state import State
 
 INTERNAL_EXPERIMENTS_SECRET = "st4sd-internal-experiments"
-"""Secret for the bucket of internal experiments; no image pull secret can have this name."""
+"""Name of the secret for the bucket of internal experiments. No image pull secret can have this name."""
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
 _BUCKET_FIELDS = ("accessKeyID", "secretAccessKey", "bucket", "endpoint")
 _NOT_FOUND = (
@@ -35,10 +37,10 @@ _NOT_FOUND = (
 class Cluster:
     """The datasets and image pull secrets of one server. Safe to use from any thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, state: State) -> None:
         self._lock = threading.Lock()
-        self._datasets: dict[str, dict[str, Any]] = {}
-        self._pull_secrets: dict[str, str] = {}
+        self._datasets: MutableMapping[str, dict[str, Any]] = state.table("datasets")
+        self._pull_secrets: MutableMapping[str, str] = state.table("pull secrets")
 
     def routes(self) -> list[Route]:
         """Return the routes."""
@@ -56,7 +58,7 @@ class Cluster:
             return json_response(list(self._datasets))
 
     def dataset(self, name: str) -> dict[str, Any] | None:
-        """Return the bucket of a dataset; None if there is no such dataset."""
+        """Return the bucket of a dataset; None if the dataset is unknown."""
         with self._lock:
             return self._datasets.get(name)
 
@@ -84,7 +86,7 @@ class Cluster:
             return json_response([self._pull_secrets[name]])
 
     def create_secret(self, request: Request, name: str) -> Response:
-        """Create an image pull secret; its password is not stored."""
+        """Create an image pull secret, without storing its password."""
         server = _server(request)
         with self._lock:
             if name in self._pull_secrets:
@@ -108,10 +110,11 @@ class Cluster:
 
 
 def _check_bucket(value: Any) -> None:
-    """Reject what the service's function call would reject, which gets the fields of the body as arguments."""
-    if not isinstance(value, dict):
-        raise InternalServerError
+    """Reject missing and unknown fields, which are arguments of a function in the service, with Python's messages."""
     function = "dataset_create()"
+    if not isinstance(value, dict):
+        kind = type(value).__name__
+        raise _not_created(f"apis.datasets.{function} argument after ** must be a mapping, not {kind}")
     for name in value:
         if name not in (*_BUCKET_FIELDS, "region"):
             raise _not_created(f"{function} got an unexpected keyword argument '{name}'")
@@ -124,7 +127,7 @@ def _check_bucket(value: Any) -> None:
 
 
 def _listed(names: list[str]) -> str:
-    """Join names as Python does in a message."""
+    """Join names as in Python's messages."""
     if len(names) < 3:
         return " and ".join(names)
     return f"{', '.join(names[:-1])}, and {names[-1]}"

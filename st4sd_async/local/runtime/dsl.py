@@ -1,9 +1,9 @@
 """
-DSL 2.0: its pydantic models with all defaults, and the checks that follow the steps of workflows.
+DSL 2.0: pydantic models with all defaults, and checks that follow the steps of workflows.
 
-Where st4sd-runtime-core is installed, it checks definitions. The checks here are for the library of graphs, and for
-an installation without it. They word problems as it does, but do not cover the form of names, the types of values,
-references to the outputs of other steps, or the conversion to FlowIR.
+If st4sd-runtime-core is installed, it checks definitions. Otherwise, the checks of this module are used. They have the
+same messages, but do not cover the form of names, the types of values, references to the outputs of other steps, or
+the conversion to FlowIR.
 
 Source:
     st4sd-runtime-core, ``experiment/model/frontends/dsl.py``; a test compares the two.
@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from st4sd_async.local.engine.core_checks import find_dsl_problems
-from st4sd_async.local.runtime.models import Model, SchemaError, Text, validate
+from st4sd_async.local.runtime.models import Model, SchemaError, Text, build
 
 Dsl = dict[str, Any]
 Problem = dict[str, Any]
@@ -41,9 +41,13 @@ class ExecuteStep(Model):
     args: dict[str, Any] = {}
 
 
+class ExecuteStepEntryInstance(ExecuteStep):
+    target: Literal["<entry-instance>"] = "<entry-instance>"
+
+
 class Entrypoint(Model):
     entry_instance: Text = Field(alias="entry-instance")
-    execute: list[ExecuteStep] = []
+    execute: list[ExecuteStepEntryInstance] = []
     output: list[Any] = []
     interface: Any = None
 
@@ -157,7 +161,7 @@ class Component(Model):
 
 
 class Namespace(Model):
-    """A whole definition."""
+    """A definition in DSL 2.0."""
 
     entrypoint: Entrypoint | None = None
     workflows: list[Workflow] = []
@@ -165,14 +169,14 @@ class Namespace(Model):
 
 
 TEMPLATES = {"workflows": "Workflow", "components": "Component"}
-"""Lists of templates in a definition -> the class of their items."""
+"""Field of a definition with a list of templates -> the class of its items."""
 FILE_PREFIXES = ("input.", "data.")
-"""Parameters of these names are files of the experiment. They need no value at the entrypoint."""
+"""Prefixes of parameters that are files of the experiment, and need no value at the entrypoint."""
 _PARAMETER = re.compile(r"%\(([^)]+)\)s")
 
 
 class InvalidDsl(Exception):
-    """A definition that is invalid, with its problems as replies list them."""
+    """An invalid definition, with its problems in the form of the service's responses."""
 
     def __init__(self, problems: list[Problem]) -> None:
         super().__init__(str(problems))
@@ -181,10 +185,7 @@ class InvalidDsl(Exception):
 
 def parse(value: Any) -> Dsl:
     """Return a definition with all defaults filled in; raise `InvalidDsl` if it does not match the schema."""
-    try:
-        return validate(Namespace, value, nulls=True)
-    except SchemaError as error:
-        raise InvalidDsl(error.problems) from error
+    return shown(value)
 
 
 def parse_and_check(value: Any) -> Dsl:
@@ -204,13 +205,26 @@ def check_without_core(value: Any) -> Dsl:
     return dsl
 
 
-def without_defaults(dsl: Dsl) -> Dsl:
-    """Return a definition without the fields that have their default values."""
-    return Namespace.model_validate(dsl).model_dump(by_alias=True, exclude_defaults=True)
+def shown(
+    value: Any, *, exclude_unset: bool = False, exclude_defaults: bool = False, exclude_none: bool = False
+) -> Dsl:
+    """
+    Return a definition with or without fields that are unset, that equal their defaults, or that are null.
+
+    Raises:
+        InvalidDsl: The definition does not match the schema.
+    """
+    build(Namespace)
+    try:
+        return Namespace.model_validate(value).model_dump(
+            by_alias=True, exclude_unset=exclude_unset, exclude_defaults=exclude_defaults, exclude_none=exclude_none
+        )
+    except ValidationError as error:
+        raise InvalidDsl(SchemaError(error).problems) from error
 
 
 def find_template(dsl: Mapping[str, Any], name: str) -> tuple[str, int, dict[str, Any]] | None:
-    """Return the list of a template, its index there, and the template; None if there is no such template."""
+    """Return the list that contains a template, its index in the list, and the template; None if it is unknown."""
     for kind in TEMPLATES:
         for index, template in enumerate(dsl[kind]):
             if template["signature"]["name"] == name:
@@ -224,7 +238,7 @@ def find_problems(dsl: Dsl, arguments: Mapping[str, Any] | None = None) -> Itera
 
     Args:
         dsl: The definition.
-        arguments: Arguments to use instead of those of the entrypoint.
+        arguments: Arguments to use instead of those of the entrypoint. None means those of the entrypoint.
     """
     entrypoint = dsl["entrypoint"]
     if entrypoint is None:
@@ -261,12 +275,12 @@ class _Traversal:
     def __init__(self, dsl: Dsl) -> None:
         self._dsl = dsl
         self._stack: list[str] = []
-        """Names of the workflows that enclose the current template."""
+        """Names of the workflows that enclose the current template, to detect cycles."""
 
     def check_template(
         self, name: str, values: Mapping[str, Any], path: tuple[str, ...], caller: Location
     ) -> Iterator[Problem]:
-        """Yield the problems of a template and of those below it, called with these values."""
+        """Yield the problems of a template called with these values, and of all templates below it."""
         found = find_template(self._dsl, name)
         if found is None:
             yield _problem(f"Node {list(path)} has no matching template", *caller)
@@ -333,7 +347,7 @@ def _duplicate_names(dsl: Dsl) -> Iterator[Problem]:
 def _bind(
     template: Mapping[str, Any], arguments: Mapping[str, Any], *, is_entry: bool = False
 ) -> tuple[dict[str, Any], list[str], list[tuple[int, str]]]:
-    """Return the values of a template's parameters, unknown arguments, and parameters without a value."""
+    """Return the values of a template's parameters, its unknown arguments, and its parameters without a value."""
     parameters = template["signature"]["parameters"]
     values = {parameter["name"]: parameter["default"] for parameter in parameters}
     unknown = [name for name in arguments if name not in values]
@@ -349,7 +363,7 @@ def _bind(
 def _unknown_references(
     component: Mapping[str, Any], index: int, values: Mapping[str, Any], caller: Location
 ) -> Iterator[Problem]:
-    """Yield the references in a component's command line that are neither parameters nor variables."""
+    """Yield a problem for each reference in a component's command line that is neither parameter nor variable."""
     place = "/".join(str(part) for part in caller)
     for field in ("executable", "arguments"):
         for name in _referenced_parameters({field: component["command"][field]}):
@@ -360,7 +374,7 @@ def _unknown_references(
 
 
 def _missing_executables(dsl: Dsl) -> Iterator[Problem]:
-    """Yield what FlowIR rejects: components in use that have no executable."""
+    """Yield a problem for each component in use that has no executable, which FlowIR rejects."""
     for workflow in dsl["workflows"]:
         for step, name in workflow["steps"].items():
             found = find_template(dsl, name)
@@ -370,12 +384,12 @@ def _missing_executables(dsl: Dsl) -> Iterator[Problem]:
 
 
 def _referenced_parameters(arguments: Mapping[str, Any]) -> list[str]:
-    """Return the names that texts refer to as ``%(name)s``."""
+    """Return the names to which strings refer as ``%(name)s``."""
     return [name for value in arguments.values() if isinstance(value, str) for name in _PARAMETER.findall(value)]
 
 
 def _substitute(value: Any, values: Mapping[str, Any]) -> Any:
-    """Replace the references in a text by their values."""
+    """Replace the references in a string by their values."""
     if not isinstance(value, str):
         return value
     return _PARAMETER.sub(lambda found: str(values.get(found[1], found[0])), value)

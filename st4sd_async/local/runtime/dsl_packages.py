@@ -3,32 +3,38 @@ Experiments written as DSL 2.0: the package around a definition, the definition 
 
 Source:
     st4sd-runtime-service, ``apis/utilities.py`` and ``apis/internal_experiments.py``. The service stores definitions
-    in a bucket; here they stay in memory, and only the simulator can run them.
+    in a bucket. Here they stay in memory, and only the simulator can run them.
 """
 
 from __future__ import annotations
 
 import json
 import re
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha1
 from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from st4sd_async.local.engine.interface import PackageFacts
+from st4sd_async.local.engine.core_checks import complete_dsl, dsl_from_flowir
+from st4sd_async.local.engine.dsl_to_flowir import flowir_from_dsl
+from st4sd_async.local.engine.flowir import DEFAULT, fill_in, global_variables, images, input_names, with_defaults
+from st4sd_async.local.engine.interface import PackageContent, PackageFacts, PackageProblem
+from st4sd_async.local.engine.packages import allowed_platforms as chosen_platforms
+from st4sd_async.local.engine.packages import check_variables
 from st4sd_async.local.examples.examples import Component, load_examples
 from st4sd_async.local.http.messages import HTTPError, Request, Response, Route, TrailingSlash, json_response
 from st4sd_async.local.runtime.cluster import INTERNAL_EXPERIMENTS_SECRET
-from st4sd_async.local.runtime.dsl import FILE_PREFIXES, Dsl, InvalidDsl, Problem, find_template, parse, parse_and_check
+from st4sd_async.local.runtime.dsl import Dsl, InvalidDsl, Problem, parse, parse_and_check, shown
 from st4sd_async.local.runtime.models import ParameterisedPackage, SchemaError, validate
-from st4sd_async.local.runtime.registry import Registry, default_variables, register
+from st4sd_async.local.runtime.registry import Registry, allowed_platforms, default_variables, register
 from st4sd_async.local.simulator.packages import COMPONENTS
 
 BUCKET = {"bucket": "st4sd-internal-experiments", "endpoint": "https://s3.example"}
-"""Where the stored definitions claim to be."""
+"""The location that stored definitions name, although they are in memory."""
 KEYWORD = "internal-experiment"
-"""Keyword of packages that were generated for a definition."""
+"""Keyword of generated packages."""
 _CREDENTIALS = {
     "valueFrom": {
         "secretName": INTERNAL_EXPERIMENTS_SECRET,
@@ -47,8 +53,6 @@ class DslPackages:
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
-        self._definitions: dict[str, Dsl] = {}
-        """digest -> the definition that was pushed."""
 
     def routes(self) -> list[Route]:
         """Return the routes."""
@@ -62,7 +66,9 @@ class DslPackages:
         """Check a definition."""
         value = request.json()
         if not isinstance(value, dict):
-            raise _internal_error("validating DSL", "the definition must be a mapping")
+            message = f"Internal error while validating DSL - {_ADMINISTRATOR}"
+            problem = "the definition must be a mapping"
+            raise HTTPError(500, message, problems=[{"problem": problem, "message": message}])
         _checked(value)
         return json_response({"problems": []})
 
@@ -89,14 +95,14 @@ class DslPackages:
         source = {"s3": {"security": {"credentials": _CREDENTIALS}, "location": BUCKET}}
         base = {"packages": [{"source": source, "config": {"path": f"experiments/{name}"}}]}
         definition = validate(ParameterisedPackage, {**package, "base": base})
-        register(definition, package_facts(complete))
-        self._registry.push(definition)
-        self._definitions[definition["metadata"]["registry"]["digest"]] = complete
-        return json_response({"result": validate(ParameterisedPackage, definition, nulls=True), "problems": []})
-
-    def dsl_of(self, definition: Mapping[str, Any]) -> Dsl:
-        """Return the DSL of a stored experiment: the one that was pushed, else one made from its package."""
-        return self._definitions.get(definition["metadata"]["registry"]["digest"]) or dsl_from_package(definition)
+        content = package_content(complete)
+        facts = package_facts(content)
+        _check_options(definition, facts)
+        keywords = definition["metadata"]["package"]["keywords"]
+        keywords += [] if KEYWORD in keywords else [KEYWORD]
+        register(definition, facts)
+        self._registry.push(definition, content)
+        return json_response({"result": definition, "problems": []})
 
 
 def _checked(value: Any) -> Dsl:
@@ -120,43 +126,58 @@ def _required(value: Any, get: Callable[[Any], Any]) -> Any:
         problems = [{"message": f"Missing field {error}"}]
         raise HTTPError(400, "Invalid payload to endpoint", problems=problems) from error
     except TypeError as error:
-        raise _internal_error("registering internal-experiment", str(error)) from error
+        message = f"Internal error while registering internal-experiment - {_ADMINISTRATOR}"
+        raise HTTPError(500, message, problems=[{"message": str(error)}]) from error
 
 
-def _internal_error(action: str, reason: str) -> HTTPError:
-    message = f"Internal error while {action} - {_ADMINISTRATOR}"
-    return HTTPError(500, message, problems=[{"problem": reason, "message": message}])
+def package_content(dsl: Dsl) -> PackageContent:
+    """Return the content of the package for a valid definition."""
+    return PackageContent(with_defaults(flowir_from_dsl(shown(dsl, exclude_defaults=True))), dsl=dsl)
 
 
-def package_facts(dsl: Dsl) -> PackageFacts:
-    """Return the facts that a push records for a valid definition. Its interface is that of its entry template."""
-    entrypoint = dsl["entrypoint"]
-    found = find_template(dsl, entrypoint["entry-instance"])
-    parameters = found[2]["signature"]["parameters"] if found else []
-    arguments = entrypoint["execute"][0]["args"]
-    values = {parameter["name"]: arguments.get(parameter["name"], parameter["default"]) for parameter in parameters}
-    files = {
-        prefix: tuple(sorted(name.removeprefix(prefix) for name in values if name.startswith(prefix)))
-        for prefix in FILE_PREFIXES
-    }
-    variables = {name: str(value) for name, value in values.items() if not name.startswith(FILE_PREFIXES)}
+def package_facts(content: PackageContent) -> PackageFacts:
+    """Return the facts that a push records for a valid definition. Arguments of its entrypoint are variables."""
+    flowir = content.flowir
+    variables = global_variables(flowir, DEFAULT)
     return PackageFacts(
-        version=sha1(json.dumps(dsl, sort_keys=True).encode()).hexdigest(),
-        inputs=files["input."],
-        data=files["data."],
-        outputs=tuple(str(output.get("name")) for output in entrypoint["output"]),
-        variables={"default": variables},
-        interface=entrypoint["interface"] or {},
+        version=sha1(json.dumps(content.dsl, sort_keys=True).encode()).hexdigest(),
+        inputs=tuple(input_names(flowir, DEFAULT)),
+        outputs=tuple(flowir["output"]),
+        platforms=tuple(flowir["platforms"]),
+        variables={DEFAULT: {name: str(fill_in(str(value), variables)) for name, value in variables.items()}},
+        interface=flowir["interface"] or {},
+        images=tuple(images(flowir, DEFAULT)),
     )
 
 
+def _check_options(definition: Mapping[str, Any], facts: PackageFacts) -> None:
+    """Reject options for platforms, variables and data files that the package of a definition lacks."""
+    options = definition["parameterisation"]["executionOptions"]
+    known = {DEFAULT: {"errors": [], "inputs": facts.inputs, "variables": facts.variables[DEFAULT]}}
+    try:
+        check_variables(known, chosen_platforms({"platforms": known}, definition, "main"), definition)
+    except PackageProblem as error:
+        raise _invalid_package(str(error)) from error
+    files = [
+        f"The data file parameterisation.executionOptions.data[{index}].name={file['name']} is not part of "
+        "metadata.registry.data"
+        for index, file in enumerate(options["data"])
+    ]
+    if files:
+        raise _invalid_package("Invalid parameterised package due to " + "\n".join(files))
+
+
+def _invalid_package(problem: str) -> HTTPError:
+    return HTTPError(400, "Invalid internal experiment payload", problems=[{"message": problem}])
+
+
 def generate_package(dsl: Dsl, template: Mapping[str, Any] | None) -> tuple[dict[str, Any], list[Problem]]:
-    """Return the package for a valid definition, and the changes that were made to the template."""
+    """Return the package for a valid definition, and the changes to the template."""
     package = validate(
         ParameterisedPackage,
         {"base": {"packages": [{"source": {}}]}, "metadata": {"package": {"name": "anonymous"}}},
     )
-    register(package, package_facts(dsl))
+    register(package, package_facts(package_content(dsl)))
     registry = package["metadata"]["registry"]
     del registry["createdOn"]
     if template is None:
@@ -199,12 +220,37 @@ def _change(message: str, *location: str | int) -> Problem:
     return {"message": message, "location": list(location)}
 
 
-def dsl_from_package(definition: Mapping[str, Any]) -> Dsl:
+def experiment_dsl(definition: Mapping[str, Any], content: PackageContent | None) -> Dsl:
     """
-    Return the DSL of a stored experiment in the form that the service generates from FlowIR.
+    Return the DSL of a stored experiment: that of its author or, if it is missing, one converted from its FlowIR.
 
-    Packages are not read: the components of the example experiments are known, and two made-up ones stand for
-    those of any other package.
+    Args:
+        definition: The definition of the experiment.
+        content: The content of its package. None means that the content is unknown.
+    """
+    dsl = None
+    if content is not None and content.dsl is not None:
+        dsl = complete_dsl(content.dsl) or parse(content.dsl)
+    elif content is not None:
+        platforms = allowed_platforms(definition["parameterisation"])
+        dsl = dsl_from_flowir(content.flowir, content.folders, platforms[0] if platforms else None)
+    return dsl or _made_up_dsl(definition)
+
+
+def yaml_text(value: Any) -> str:
+    """Return a value as YAML text. The keys of dictionaries are sorted, except those of an `OrderedDict`."""
+    import yaml
+
+    dumper: Any = type("OrderedDumper", (yaml.SafeDumper,), {})
+    dumper.add_representer(OrderedDict, lambda writer, mapping: writer.represent_dict(mapping.items()))
+    return str(yaml.dump(value, Dumper=dumper))
+
+
+def _made_up_dsl(definition: Mapping[str, Any]) -> Dsl:
+    """
+    Return a made-up DSL of an experiment whose workflow is unknown, in the form that the service generates from FlowIR.
+
+    The components of the example experiments are known. Any other package gets two made-up components.
     """
     registry = definition["metadata"]["registry"]
     variables = default_variables(definition)
@@ -242,7 +288,7 @@ def _components(definition: Mapping[str, Any]) -> Sequence[Component]:
 
 
 def _step(component: Component, variables: Mapping[str, str], files: set[str]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the call of a component and its template; whatever it refers to becomes a parameter."""
+    """Return the call of a component and its template. Everything that the component refers to becomes a parameter."""
     arguments: dict[str, str] = {}
     words: list[str] = []
     for word in component.arguments:
@@ -265,7 +311,7 @@ def _step(component: Component, variables: Mapping[str, str], files: set[str]) -
 
 
 def _reference(path: str, files: set[str], method: str) -> str:
-    """Return a file of the instance directory as workflows refer to it."""
+    """Return a reference to a file of the instance directory, in the form used in workflows."""
     step = re.fullmatch(r"stages/(stage\d+)/([^/]+)/(.+)", path)
     if step:
         return f"<{step[1]}.{step[2]}>/{step[3]}:{method}"

@@ -1,5 +1,5 @@
 """
-The routes of the runtime service that concern experiments: the registry, queries for base packages, and starts.
+The routes of the runtime service for experiments: the registry, queries for base packages, and starts.
 
 Source:
     st4sd-runtime-service, ``apis/experiments.py`` and ``apis/kernel/experiments.py``.
@@ -8,16 +8,15 @@ Source:
 from __future__ import annotations
 
 import copy
-import json
 import pprint
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from pydantic import StrictBool, ValidationError
 
-from st4sd_async.local.engine.interface import AcceptedStart, Engine, PackageProblem
+from st4sd_async.local.engine.interface import AcceptedStart, Engine, PackageFacts, PackageProblem
 from st4sd_async.local.http.messages import HTTPError, Request, Response, Route, TrailingSlash, json_response
-from st4sd_async.local.runtime.dsl_packages import DslPackages
+from st4sd_async.local.runtime.dsl_packages import experiment_dsl, yaml_text
 from st4sd_async.local.runtime.models import BasePackage, Model, ParameterisedPackage, SchemaError, Text, validate
 from st4sd_async.local.runtime.registry import (
     Definition,
@@ -27,11 +26,17 @@ from st4sd_async.local.runtime.registry import (
     full_identifier,
     register,
 )
-from st4sd_async.local.runtime.relationships import Relationships, inheritance
+from st4sd_async.local.runtime.relationships import OUTPUT_FORMATS, Relationships
 from st4sd_async.local.runtime.starts import accepted_start, skeleton
 
+_HIDDEN = {
+    "hideMetadataRegistry": (("n", "y"), "Whether to hide hte registry metadata or not"),
+    "hideNone": (("y", "n"), "Whether to hide fields whose value is None"),
+    "hideBeta": (("y", "n"), "Whether to hide Beta fields"),
+}
+"""Query parameter -> its values, the default first, and its description, which the service returns in errors."""
 _BETA_FIELDS = ("connections", "includePaths", "output", "interface")
-"""Fields of ``base`` that replies hide by default."""
+"""Fields of ``base`` that responses omit by default."""
 
 
 class Experiments:
@@ -43,16 +48,14 @@ class Experiments:
         engine: Engine,
         accept: Callable[[AcceptedStart], None],
         relationships: Relationships,
-        dsl_packages: DslPackages,
     ) -> None:
         self._registry = registry
         self._engine = engine
         self._accept = accept
         self._relationships = relationships
-        self._dsl_packages = dsl_packages
 
     def routes(self) -> list[Route]:
-        """Return the routes, specific ones first."""
+        """Return the routes, specific routes first."""
         return [
             Route("/experiments", TrailingSlash.REQUIRED, GET=self.index, POST=self.push),
             Route("/experiments/{}/start/payload", TrailingSlash.REQUIRED, GET=self.skeleton),
@@ -71,6 +74,10 @@ class Experiments:
 
     def query(self, request: Request) -> Response:
         """List the definitions that contain a base package."""
+        try:
+            _form(request)
+        except HTTPError as error:
+            raise HTTPError(400, "Invalid document formatting arguments") from error
         found = matching(self._registry.all(), request.json(), self._relationships)
         return json_response({"entries": [_shown(entry, request) for entry in found], "problems": []})
 
@@ -84,13 +91,14 @@ class Experiments:
             keys = {"invalidVirtualExperimentDefinition": str(error)}
             raise HTTPError(400, "Invalid parameterised package", **keys) from error
         try:
-            self._inspect(definition)
+            facts = self._inspect(definition)
         except PackageProblem as error:
             raise HTTPError(400, f"Invalid payload, reason: {error}", problem=str(error)) from error
-        self._registry.push(definition)
+        self._registry.push(definition, is_known=facts.is_known)
         return json_response({"result": definition})
 
-    def _inspect(self, definition: dict[str, Any]) -> None:
+    def _inspect(self, definition: dict[str, Any]) -> PackageFacts:
+        """Read the package of a definition, record its facts in the definition, and return them."""
         if not definition["metadata"]["package"].get("name"):
             raise PackageProblem("The virtual experiment does not have a name")
         packages = definition["base"]["packages"]
@@ -104,6 +112,7 @@ class Experiments:
                     f"data[{index}].name={option.get('name')} is not part of metadata.registry.data"
                 )
         register(definition, facts)
+        return facts
 
     def get(self, request: Request, identifier: str) -> Response:
         """Show one definition."""
@@ -115,7 +124,7 @@ class Experiments:
         return json_response({"entry": _shown(entry, request), "problems": []})
 
     def delete(self, _request: Request, identifier: str) -> Response:
-        """Delete one definition; others of the same name stay."""
+        """Delete one definition. Other definitions of the same name stay."""
         deleted = self._registry.delete(_full(identifier, "Could not delete experiment due to internal error"))
         if not deleted:
             raise HTTPError(404, f"Experiment {identifier} is unknown", unknownExperiment=identifier)
@@ -138,21 +147,29 @@ class Experiments:
         return json_response("OK")
 
     def history(self, _request: Request, name: str) -> Response:
-        """List the tags and untagged digests of a name; both lists are empty for an unknown name."""
+        """List the tags and untagged digests of a name; both lists are empty if the name is unknown."""
         return json_response(self._registry.history(name))
 
     def dsl(self, request: Request, identifier: str) -> Response:
-        """Show the DSL 2.0 of an experiment, as JSON or as text that is valid YAML."""
-        dsl = self._dsl_packages.dsl_of(self._registered(identifier))
-        is_text = request.query.get("outputFormat") == "yaml"
-        return json_response({"dsl": json.dumps(dsl, indent=2) if is_text else dsl, "problems": []})
+        """Show the DSL 2.0 of an experiment, as JSON or as YAML text."""
+        definition = self._registered(identifier)
+        try:
+            dsl = experiment_dsl(definition, self._registry.content(definition))
+        except PackageProblem as error:
+            return json_response({"dsl": None, "problems": [str(error)]}, 400)
+        is_text = request.choice("outputFormat", ("json", "yaml"), "Output format") == "yaml"
+        return json_response({"dsl": yaml_text(dsl) if is_text else dsl, "problems": []})
 
     def inheritance(self, _request: Request, identifier: str) -> Response:
         """Show the origin of the variables of an experiment with several base packages."""
         definition = self._registered(identifier)
         if len(definition["base"]["packages"]) == 1:
             raise HTTPError(400, "Experiment has a single base package, there is no inheritance to explain")
-        return json_response({"result": inheritance(definition, self._registry)})
+        inheritance = self._relationships.inheritance(definition)
+        if inheritance is None:
+            full = full_identifier(identifier)
+            raise HTTPError(500, f"Run into internal error while explaining package-inheritance in {full}")
+        return json_response({"result": inheritance})
 
     def _registered(self, identifier: str) -> Definition:
         full = _full(identifier, f"Run into internal error while querying for {identifier}")
@@ -166,9 +183,9 @@ class Experiments:
         return json_response(skeleton(self._startable(identifier)))
 
     def start(self, request: Request, identifier: str) -> Response:
-        """Start an instance and reply with its id."""
+        """Start an instance and return its rest-uid."""
         definition = self._startable(identifier)
-        start = accepted_start(definition, request.json())
+        start = accepted_start(definition, request.json(), any_inputs=not self._registry.is_known(definition))
         metadata = definition["metadata"]
         self._accept(start)
         self._registry.count_execution(metadata["package"]["name"], metadata["registry"]["digest"])
@@ -183,7 +200,7 @@ class Experiments:
 
 
 def _full(identifier: str, failure: str) -> str:
-    """Return an identifier with its tag or digest; the service fails on one with both."""
+    """Return an identifier with its tag or digest; the service fails if it has both."""
     if ":" in identifier and "@" in identifier:
         raise HTTPError(500, failure)
     return full_identifier(identifier)
@@ -201,20 +218,26 @@ def _check_packages(value: Any) -> None:
 
 
 def _shown(entry: Definition, request: Request) -> Any:
-    """Return a definition in the form that the query parameters ask for."""
-    if request.query.get("hideNone", "y") != "y":
+    """Return a definition in the form that the query parameters request."""
+    form, hidden = _form(request)
+    if not hidden["hideNone"]:
         entry = validate(ParameterisedPackage, entry, nulls=True)
-    if request.query.get("hideMetadataRegistry") == "y":
+    if hidden["hideMetadataRegistry"]:
         del entry["metadata"]["registry"]
-    if request.query.get("hideBeta", "y") == "y":
+    if hidden["hideBeta"]:
         for key in _BETA_FIELDS:
             entry["base"].pop(key, None)
         for package in entry["base"]["packages"]:
             package.pop("graphs", None)
-    form = request.query.get("outputFormat", "json")
     if form == "python":
         return str(entry)
     return pprint.pformat(entry, width=120) if form == "python-pretty" else entry
+
+
+def _form(request: Request) -> tuple[str, dict[str, bool]]:
+    """Return the requested output format, and query parameter -> whether it hides its fields."""
+    form = request.choice("outputFormat", OUTPUT_FORMATS, "Output format")
+    return form, {name: request.choice(name, *options) == "y" for name, options in _HIDDEN.items()}
 
 
 class QueryRelationshipTransform(Model):
@@ -244,7 +267,7 @@ class QueryExperiment(Model):
 
 def matching(definitions: list[Definition], value: Any, relationships: Relationships) -> list[Definition]:
     """
-    Return the definitions that match a query; all of them if it is empty.
+    Return the definitions that match a query; all definitions if the query is empty.
 
     Raises:
         HTTPError: The query is invalid, or names an unknown relationship.
@@ -293,7 +316,7 @@ def _without_nulls(value: Any) -> Any:
 
 
 def _contains(value: Any, pattern: Any) -> bool:
-    """Return whether a value has everything that a pattern has."""
+    """Return whether a value contains all fields and items of a pattern."""
     if isinstance(pattern, Mapping):
         fields = value if isinstance(value, Mapping) else {}
         return all(_contains(fields.get(key), item) for key, item in pattern.items())

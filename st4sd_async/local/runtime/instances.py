@@ -1,9 +1,9 @@
 """
-The routes of the runtime service that concern instances: status, outputs, properties and deletion.
+The routes of the runtime service for instances: status, outputs, properties and deletion.
 
 Source:
     st4sd-runtime-service, ``apis/instances.py``. Only the list is marshalled (``experiment_instance`` in
-    ``apis/models/models.py``): it has exactly the fields of the templates below, null where there is no value.
+    ``apis/models/models.py``): it has exactly the fields of the templates below, which are null if missing.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from st4sd_async.local.engine.interface import AcceptedStart, Engine
 from st4sd_async.local.http.archives import files_below, read_file, spooled, zipped
 from st4sd_async.local.http.messages import (
     BAD_REQUEST,
+    STRINGIFY_NAN,
     HTTPError,
     Request,
     Response,
@@ -36,8 +37,8 @@ WARNING = (
     "the workflow-operator pod."
 )
 _FINAL_STATES = ("finished", "failed")
-# Templates of the list: a dictionary has these fields, a list is empty if missing, a tuple is a list that is null if
-# missing, and anything else is the default of a value that is shown unchanged.
+# Templates of the items of the list. A dictionary has exactly these fields. A list is empty if missing, a tuple is a
+# list that is null if missing. Anything else is the default of a value that is shown unchanged.
 _NAMED = [{"name": None}]
 _RUNTIME = {"resources": {"cpu": None, "memory": None}, "args": [None]}
 _GIT = {
@@ -104,11 +105,11 @@ _STATUS = {
 
 @dataclass(eq=False)
 class _Instance:
-    """An instance and its last rendered item of the list."""
+    """An instance, with its last rendered item of the list."""
 
     start: AcceptedStart
     rendered: tuple[object, tuple[bytes, bytes]] = (None, (b"", b""))
-    """The status and outputs that were rendered, and the two halves of the item."""
+    """The rendered status and outputs, and the two halves of the rendered item."""
 
 
 class Instances:
@@ -122,13 +123,13 @@ class Instances:
         self._instances: dict[str, _Instance] = {}
 
     def accept(self, start: AcceptedStart) -> None:
-        """Fetch the files of a start, pass it to the engine, and list the instance."""
+        """Fetch the files of a start, pass the start to the engine, and list the instance."""
         start = self._storage.fetch_files(start)
         self._engine.start(start)
         self.add([start])
 
     def add(self, starts: Iterable[AcceptedStart]) -> None:
-        """List instances that the engine already knows."""
+        """Add instances that the engine already has to the list."""
         with self._lock:
             self._instances.update({start.rest_uid: _Instance(start) for start in starts})
 
@@ -144,7 +145,7 @@ class Instances:
         ]
 
     def index(self, _request: Request) -> Response:
-        """List all instances with their own statuses; the cluster is not consulted."""
+        """List all instances, with the statuses that their orchestrators wrote; facts of the cluster are missing."""
         with self._lock:
             instances = list(self._instances.values())
         experiments = {instance.start.identifier: b"" for instance in instances}
@@ -157,20 +158,20 @@ class Instances:
         return Response(200, b"".join([b"[", *parts[1:], b"]\n"]))
 
     def _item(self, instance: _Instance) -> tuple[bytes, bytes]:
-        """Return the two halves of an item. Unchanged ones are reused, which makes long lists fast."""
+        """Return the two halves of an item. Unchanged items are reused, which makes long lists fast."""
         start, uid = instance.start, instance.start.rest_uid
         status, outputs = state = self._engine.listed_status(uid), self._engine.outputs(uid)
-        # Comparing tuples checks identity before equality, and engines reuse unchanged objects.
+        # A comparison of tuples checks identity first, and engines return the same object if it is unchanged.
         if instance.rendered[0] != state:
             instance.rendered = (state, _item_halves(uid, status, start.labels, outputs))
         return instance.rendered[1]
 
     def get(self, request: Request, uid: str) -> Response:
-        """Show one instance, with its properties if the query asks for them."""
+        """Show one instance, with its properties if the query requests them."""
         start = self._find(uid)
         if start is None:
             raise HTTPError(404, f"Instance {uid} is not found", unknownRestUID=uid)
-        stringify = request.boolean("stringifyNaN")
+        stringify = request.boolean("stringifyNaN", STRINGIFY_NAN)
         instance: dict[str, Any] = {
             "id": uid,
             "name": uid,
@@ -189,12 +190,9 @@ class Instances:
         if not instance["status"].get("meta") or not instance["experiment"]:
             raise HTTPError(500, f"Run into an error while returning instances/{uid}")
         table = self._table(uid, instance["status"], columns, stringify)
-        interface = instance["experiment"]["metadata"]["registry"]["interface"]
-        directory = self._engine.directory(uid)
-        ids = directory / "output" / "input-ids.json" if directory else None
-        if ids is not None and ids.is_file():
-            interface["inputs"] = json.loads(ids.read_text())
-        interface["propertyTable"] = table
+        registry = instance["experiment"]["metadata"]["registry"]
+        interface = self._engine.interface(uid)
+        registry["interface"] = {**(registry["interface"] if interface is None else interface), "propertyTable": table}
 
     def status(self, _request: Request, uid: str) -> Response:
         """Show the status of one instance."""
@@ -206,7 +204,7 @@ class Instances:
         return json_response(status)
 
     def outputs(self, _request: Request, uid: str) -> Response:
-        """List the key-outputs that exist by now."""
+        """List the key-outputs that exist so far."""
         if self._find(uid) is None:
             raise HTTPError(404, f"Workflow instance {uid} not found")
         return json_response(self._engine.outputs(uid))
@@ -225,7 +223,7 @@ class Instances:
                 "not finished syncing his status to Kubernetes, try again later",
             )
         columns = (request.query.get("includeProperties") or "*").lower()
-        return json_response(self._table(uid, status, columns, request.boolean("stringifyNaN")))
+        return json_response(self._table(uid, status, columns, request.boolean("stringifyNaN", STRINGIFY_NAN)))
 
     def _table(self, uid: str, status: dict[str, Any], columns: str, stringify: bool) -> dict[str, list[Any]]:
         directory = self._engine.directory(uid)
@@ -241,7 +239,7 @@ class Instances:
             raise HTTPError(400, message, propertiesNotAvailableYet=True) from error
 
     def output(self, _request: Request, uid: str, key: str) -> Response:
-        """Send a key-output or a path in it: a file as it is, a folder as a zip archive."""
+        """Send a key-output or a path in it: a file unchanged, a folder as a zip archive."""
         if self._find(uid) is None:
             raise HTTPError(404, f"unknown workflow instance {uid}", unknownInstanceId=uid)
         key, _, part = key.partition("/")
@@ -256,14 +254,14 @@ class Instances:
             kind = "application/.zip" if path.suffix.lower() == ".zip" else "application/octet-stream"
             return file_response(read_file(path), f'"{path.name}"', kind, path.stat().st_size)
         if path.is_dir():
-            # The service sends Content-Length, because it creates the whole archive before it replies.
+            # The service sends Content-Length, because it creates the whole archive before it responds.
             stream, length = spooled(zipped(files_below(path)))
             return file_response(stream, f'"{path.name}.zip"', "application/zip", length)
         message = f"Output {key} of workflow instance {uid} references non-existing file {path}"
         raise HTTPError(404, message, missingPath=str(path))
 
     def delete(self, _request: Request, uid: str) -> Response:
-        """Stop an instance and remove it from the list; the reply does not wait for its end."""
+        """Stop an instance and remove it from the list, without waiting for its end."""
         with self._lock:
             if self._instances.pop(uid, None) is None:
                 raise HTTPError(400, BAD_REQUEST)
@@ -285,8 +283,8 @@ def _path_in_folder(root: Path, part: str, uid: str, entry: dict[str, str]) -> P
         raise HTTPError(400, message, isFolder=False)
     path = (root / part).resolve()
     if not path.is_relative_to(root):
-        # The service never fills in these placeholders. It also permits one level up, which is a bug of it that is
-        # not reproduced here.
+        # The service never fills in these placeholders. It also permits the parent folder, a bug that is not
+        # reproduced here.
         message = (
             "Key-output %s of workflow instance %s is a folder, but child path %s does notbelong to "
             "file tree of key-output"
@@ -303,7 +301,7 @@ def _experiment_json(definition: Mapping[str, Any] | None) -> bytes:
 def _item_halves(
     rest_uid: str, status: Mapping[str, Any] | None, labels: Mapping[str, str], outputs: Mapping[str, Any]
 ) -> tuple[bytes, bytes]:
-    """Return one item of the list without the experiment in its middle; it has no ``name``."""
+    """Return the JSON of an item before and after its experiment."""
     end = {"status": _marshal(_STATUS, status), "k8s-labels": labels, "outputs": outputs}
     return f'{{"id": {json.dumps(rest_uid)}, "experiment": '.encode(), f", {json.dumps(end)[1:]}".encode()
 

@@ -1,8 +1,8 @@
 """
-Starts of experiments that are in no registry: ``/experiments/lambda/start``.
+Starts of unregistered experiments: ``/experiments/lambda/start``.
 
-FlowIR is checked by st4sd-runtime-core. Where that is not installed, only the top-level fields are checked, and what
-every component needs. A test compares the problems.
+FlowIR is checked by st4sd-runtime-core. If it is not installed, only the top-level fields and the required fields of
+components are checked. A test compares the problems.
 
 Source:
     st4sd-runtime-service, ``LambdaExperimentFactory``.
@@ -10,12 +10,12 @@ Source:
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from st4sd_async.local.engine.buckets import DATASET, OutputStore, RemoteFile, Volume
 from st4sd_async.local.engine.core_checks import find_flowir_problems
+from st4sd_async.local.engine.flowir import find_problems
 from st4sd_async.local.engine.interface import AcceptedStart, Content
 from st4sd_async.local.http.messages import HTTPError, Request, Response, Route, TrailingSlash, json_response
 from st4sd_async.local.runtime.starts import as_strings, random_suffix
@@ -26,11 +26,6 @@ FIELDS = (
     *("metadata", "variables", "s3", "s3Store", "datasetStoreURI", "volumes", "environmentVariables"),
 )
 """Fields of the body."""
-FLOWIR_FIELDS = (
-    *("application-dependencies", "blueprint", "components", "environments", "interface", "output", "platforms"),
-    *("status-report", "variables", "version", "virtual-environments"),
-)
-"""Top-level fields of FlowIR."""
 _SUFFIX_LENGTH = 6
 
 
@@ -41,18 +36,18 @@ class Lambdas:
         self._accept = accept
 
     def routes(self) -> list[Route]:
-        """Return the route, which must come before that of other starts."""
+        """Return the route, which must come before the route of other starts."""
         return [Route("/experiments/lambda/start", TrailingSlash.FORBIDDEN, POST=self.start)]
 
     def start(self, request: Request) -> Response:
-        """Start an instance and reply with its id."""
+        """Start an instance and return its rest-uid."""
         start = accepted_lambda(request.json())
         self._accept(start)
         return json_response(start.rest_uid)
 
 
 def accepted_lambda(value: Any) -> AcceptedStart:
-    """Return what to execute for a body; raise `HTTPError` if it is rejected."""
+    """Return the start for a request body; raise `HTTPError` if the body is rejected."""
     if not isinstance(value, dict):
         raise _server_error("argument after ** must be a mapping")
     unknown = next((name for name in value if name not in FIELDS), None)
@@ -85,7 +80,7 @@ def accepted_lambda(value: Any) -> AcceptedStart:
 
 
 def _data(value: Mapping[str, Any]) -> dict[str, Content]:
-    """Return the data files by name. With a bucket or dataset all of them come from there."""
+    """Return the data files by name. If the body names a bucket or dataset, all files come from there."""
     s3 = value.get("s3")
     try:
         if not s3:
@@ -98,7 +93,7 @@ def _data(value: Mapping[str, Any]) -> dict[str, Content]:
 
 
 def _output_store(value: Mapping[str, Any]) -> OutputStore | None:
-    """Return where key-outputs go."""
+    """Return the store for key-outputs; None if they are not uploaded."""
     store, uri = value.get("s3Store"), value.get("datasetStoreURI")
     try:
         if store and uri:
@@ -111,43 +106,11 @@ def _output_store(value: Mapping[str, Any]) -> OutputStore | None:
 
 
 def flowir_problems(flowir: Any) -> list[str]:
-    """Return the problems of a definition in FlowIR, worded as the orchestrator does."""
+    """Return the problems of a definition in FlowIR, worded as by the orchestrator."""
     if not isinstance(flowir, dict) or not isinstance(flowir.get("components", []), list):
         return [f"Expected FlowIR to be a dictionary with a list of components, not {type(flowir).__name__}"]
     problems = find_flowir_problems(flowir)
-    return flowir_problems_without_core(flowir) if problems is None else problems
-
-
-def flowir_problems_without_core(flowir: Mapping[str, Any]) -> list[str]:
-    """Return what `flowir_problems` does for a mapping, with the checks of this module."""
-    components = flowir.get("components", [])
-    ids = [
-        (component.get("stage", 0), component.get("name")) for component in components if isinstance(component, dict)
-    ]
-    for stage, name in ids:
-        if name is None:
-            fields = "Missing fields: {'name': 'str'}. Extra fields: {}. Invalid fields: {}."
-            return [f"stage{stage}.None is invalid. {fields}Component does not have a valid ID"]
-        if ids.count((stage, name)) > 1:
-            return [f"Inconsistent FlowIR: Component stage{stage}.{name} exists multiple times in FlowIR description"]
-    unknown = [_unknown_field(name) for name in flowir if name not in FLOWIR_FIELDS]
-    return [*unknown, *filter(None, map(_missing_executable, components))]
-
-
-def _unknown_field(name: str) -> str:
-    close = difflib.get_close_matches(name, FLOWIR_FIELDS)
-    hint = f", did you mean {close[0]}?" if close else ""
-    return f"Invalid key FlowIR.{name}{hint} - valid choices are {list(FLOWIR_FIELDS)}"
-
-
-def _missing_executable(component: Any) -> str:
-    fields = component if isinstance(component, dict) else {}
-    command = fields.get("command")
-    executable = command.get("executable") if isinstance(command, dict) else None
-    if isinstance(executable, str):
-        return ""
-    where = f"stage{fields.get('stage', 0)}.{fields.get('name')}.command.executable"
-    return f"Invalid value {where}={executable!r} - valid choices are [\"<class 'str'>\"]"
+    return find_problems(flowir) if problems is None else problems
 
 
 def _server_error(reason: str) -> HTTPError:
@@ -155,7 +118,7 @@ def _server_error(reason: str) -> HTTPError:
 
 
 def _texts(files: Any) -> dict[str, str]:
-    """Return the contents of files by name; of files with the same name the last one wins."""
+    """Return the contents of files by name; the last of several files with the same name wins."""
     try:
         return {file["filename"]: str(file["content"]) for file in files or ()}
     except (KeyError, TypeError) as error:
@@ -163,7 +126,7 @@ def _texts(files: Any) -> dict[str, str]:
 
 
 def _package(name: str) -> dict[str, Any]:
-    """Return a definition to show for an experiment that has none in the registry."""
+    """Return a definition to show for an unregistered experiment."""
     return {
         "base": {"packages": [{"source": {}}]},
         "metadata": {

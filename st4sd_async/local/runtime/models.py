@@ -1,11 +1,11 @@
 """
-Pydantic models of parameterised packages, and the rules for every request body.
+Pydantic models of parameterised packages, and the validation of all request bodies.
 
-The service validates with pydantic and puts the text of the exception into its reply. Clients and people read that
-text, so the models here have the same class names, fields and rules.
+The service validates with pydantic and puts the message of the exception into its response. The message contains
+class names, fields and rules, so the models here have the same ones.
 
 Source:
-    st4sd-runtime-service, ``apis/models/virtual_experiment.py``. Fields that its replies hide by default
+    st4sd-runtime-service, ``apis/models/virtual_experiment.py``. Fields that its responses omit by default
     (graphs, connections...) accept any JSON.
 """
 
@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Annotated, Any, Self
+import threading
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import (
     BaseModel,
@@ -26,9 +27,9 @@ from pydantic import (
 )
 
 PYDANTIC_VERSION = "2.14"
-"""Version of pydantic in the links of error texts: that of the recorded service."""
+"""Version of pydantic in the links of error messages; that of the recorded service."""
 MAX_NAME_LENGTH = 57
-"""Characters of an experiment's name: a label of 64 characters minus a suffix of seven."""
+"""Maximum length of an experiment's name: a label of 64 characters minus a suffix of 7."""
 NAME_PATTERN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 Text = StrictStr
 TextOrNumber = Annotated[
@@ -36,24 +37,27 @@ TextOrNumber = Annotated[
 ]
 
 
+_building = threading.Lock()
+
+
 class Model(BaseModel):
     """Base of all models: unknown fields are errors."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", defer_build=True)
 
 
 class SchemaError(Exception):
-    """JSON that does not match its model; the text is the one that replies carry."""
+    """JSON that does not match its model; the message is that of the service's responses."""
 
     def __init__(self, error: ValidationError) -> None:
         super().__init__(_with_recorded_version(str(error)))
-        self.json = _with_recorded_version(error.json(indent=2))
-        """The problems as JSON text, which some replies quote."""
+        self.json: str = _with_recorded_version(error.json(indent=2))
+        """The problems as a JSON string, for some responses."""
         self.problems: list[dict[str, Any]] = [
             {key: problem[name] for key, name in _PROBLEM_KEYS.items()}
             for problem in map(dict, json.loads(error.json(include_url=False, include_context=False)))
         ]
-        """The problems one by one, as some replies list them."""
+        """The problems as a list, for other responses."""
 
 
 _PROBLEM_KEYS = {"type": "type", "input": "input", "message": "msg", "location": "loc"}
@@ -63,13 +67,26 @@ def _with_recorded_version(text: str) -> str:
     return re.sub(r"(errors\.pydantic\.dev/)[\d.]+", rf"\g<1>{PYDANTIC_VERSION}", text)
 
 
+def build(model: type[BaseModel]) -> None:
+    """
+    Build the validator of a model before its first use.
+
+    Building all validators would take longer than the rest of the start of a server. Two threads must not build a
+    model at the same time.
+    """
+    if not model.__pydantic_complete__:
+        with _building:
+            model.model_rebuild()
+
+
 def validate(model: type[BaseModel], value: Any, *, nulls: bool = False) -> dict[str, Any]:
     """
-    Return a value as its model describes it: fields in order, defaults filled in, nulls kept or left out.
+    Return a value in the form of its model: with its fields in order, and with defaults.
 
     Raises:
         SchemaError: The value does not match the model.
     """
+    build(model)
     try:
         return model.model_validate(value).model_dump(by_alias=True, exclude_none=not nulls)
     except ValidationError as error:
@@ -284,7 +301,7 @@ class Parameterisation(Model):
 
 
 class ParameterisedPackage(Model):
-    """What a push sends and what the registry keeps."""
+    """The definition of an experiment, as pushed and as stored in the registry."""
 
     base: VirtualExperimentBase = VirtualExperimentBase()
     metadata: Metadata = Metadata()

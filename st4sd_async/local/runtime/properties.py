@@ -1,5 +1,5 @@
 """
-The table of measured properties of an instance, read and shown as the service does.
+The table of measured properties of an instance, in the form of the service's responses.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-# The texts that pandas reads as missing values. NAN in capitals is not one of them.
+# The strings that pandas reads as missing values. NAN in capitals is not among them.
 _MISSING_VALUES = {"", "NaN", "nan", "-NaN", "-nan", "N/A", "n/a", "NA", "<NA>", "NULL", "null", "None"}
 _MISSING_VALUES |= {"#N/A", "#N/A N/A", "#NA", "1.#IND", "-1.#IND", "1.#QNAN", "-1.#QNAN"}
 
@@ -21,13 +21,14 @@ def read_properties(path: Path, columns: str, *, stringify: bool, infinity: bool
 
     Args:
         path: ``output/properties.csv`` of an instance directory.
-        columns: Names of columns separated by commas, or ``*``. Unknown ones are left out; ``input-id`` is always
+        columns: Names of columns separated by commas, or ``*``. Unknown columns are left out; ``input-id`` is always
             included.
-        stringify: Show missing numbers as the text ``NaN`` instead of the number, which JSON does not have.
-        infinity: With ``stringify``, also show infinite numbers as ``inf`` and ``-inf``. Only the datastore does.
+        stringify: Whether to return missing numbers as the string ``NaN`` instead of NaN, which JSON does not have.
+        infinity: Whether to return infinite numbers as ``inf`` and ``-inf`` too, as the datastore does; only used with
+            ``stringify``.
 
     Raises:
-        FileNotFoundError: Nothing was measured (yet), so that there is no such file.
+        FileNotFoundError: The file does not exist, because no properties were measured, or not yet.
     """
     table = _columns(path.read_text())
     if columns != "*":

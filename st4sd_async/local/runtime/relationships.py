@@ -1,13 +1,12 @@
 """
-Relationships between experiments, the experiments that are synthesized from them, and their routes.
+Relationships between experiments, and their routes.
 
-A synthesized experiment has the base packages and the variables of both. No package is read: links are made between
-variables of the same name, and inputs, data and key-outputs are those of the output graph's experiment. The service
-looks at the components too, and rejects what does not match.
+If the components of an experiment are unknown, a synthesized experiment gets the inputs, data files and key-outputs of
+the output graph's experiment.
 
 Source:
     st4sd-runtime-service, ``apis/relationships.py`` and ``apis/models/relationships.py``. Synthesis from an unknown
-    relationship is 400 with its bare name, although the routes intend 404.
+    relationship is 400 with only its name as the message, although the routes intend 404.
 """
 
 from __future__ import annotations
@@ -16,12 +15,13 @@ import copy
 import pprint
 import re
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 from pydantic import StrictBool, model_validator
 
-from st4sd_async.local.engine.interface import PackageFacts
+from st4sd_async.local.engine.interface import PackageContent, PackageProblem
 from st4sd_async.local.http.messages import (
     HTTPError,
     InternalServerError,
@@ -31,7 +31,7 @@ from st4sd_async.local.http.messages import (
     TrailingSlash,
     json_response,
 )
-from st4sd_async.local.runtime.dsl_packages import dsl_from_package
+from st4sd_async.local.runtime.dsl_packages import experiment_dsl
 from st4sd_async.local.runtime.models import (
     BasePackage,
     Model,
@@ -41,11 +41,35 @@ from st4sd_async.local.runtime.models import (
     Text,
     validate,
 )
-from st4sd_async.local.runtime.registry import Definition, Registry, default_variables, full_identifier, register
+from st4sd_async.local.runtime.registry import (
+    Definition,
+    Registry,
+    allowed_platforms,
+    default_variables,
+    full_identifier,
+    register,
+)
+from st4sd_async.local.runtime.synthesis import (
+    KEYWORDS,
+    Graph,
+    Synthesis,
+    SynthesisError,
+    UnexpectedError,
+    constant_variables,
+    infer_links,
+    merge_parameterisation,
+    without_nulls,
+)
+from st4sd_async.local.state import State
 
 POLICIES = ("outputGraphOverridesInputGraph", "inputGraphOverridesOutputGraph")
-"""Which experiment's variables win; the first is the default."""
+"""Policies that decide whose variables win. The first policy is the default."""
 DSL_VERSIONS = ("2.0.0_0.1.0", "1")
+OUTPUT_FORMATS = ("json", "python", "python-pretty")
+"""Forms of an experiment or relationship in responses. The first form is the default."""
+_UNEXPECTED = "Internal error while registering relationship"
+_NO_INHERITANCE = {"message": "Unable to explain package inheritance"}
+_GRAPHS = ("inputGraph", "outputGraph")
 _COMPONENT = re.compile(r"(?:stage\d+\.)?[^./]+")
 
 
@@ -115,7 +139,7 @@ class Transform(Model):
 
 
 class Relationship(Model):
-    """What a push sends and what is stored."""
+    """A relationship, as pushed and as stored."""
 
     identifier: Text
     description: Text | None = None
@@ -145,25 +169,28 @@ class QueryRelationship(Model):
     transform: QueryRelationshipTransform | None = None
 
 
-class SynthesisError(Exception):
-    """A relationship or its synthesis is impossible; the text says why."""
-
-    @classmethod
-    def unknown(cls, identifier: str) -> Self:
-        """Return the error for an experiment that does not exist."""
-        return cls(f'Cannot find Parameterised Virtual Experiment Package "{identifier}"')
+def _shown(relationship: Mapping[str, Any], request: Request) -> Any:
+    """Return a relationship in the form that the query parameters request."""
+    form = request.choice("outputFormat", OUTPUT_FORMATS, "Output format")
+    nulls = request.choice("hideNone", ("y", "n"), "Whether to hide fields whose value is None") == "n"
+    entry = validate(Relationship, relationship, nulls=nulls)
+    if form == "python":
+        return str(entry)
+    return pprint.pformat(entry, width=120) if form == "python-pretty" else entry
 
 
 class Relationships:
     """The relationships of one server by identifier, and their handlers. Safe to use from any thread."""
 
-    def __init__(self, registry: Registry) -> None:
+    def __init__(self, registry: Registry, state: State) -> None:
         self._registry = registry
         self._lock = threading.Lock()
-        self._relationships: dict[str, dict[str, Any]] = {}
+        self._relationships: MutableMapping[str, dict[str, Any]] = state.table("relationships")
+        self._inheritance: MutableMapping[str, dict[str, Any] | None] = state.table("inheritance")
+        """digest of a synthesized experiment -> the origin of its variables."""
 
     def routes(self) -> list[Route]:
-        """Return the routes, specific ones first."""
+        """Return the routes, specific routes first."""
         return [
             Route("/relationships", TrailingSlash.REQUIRED, GET=self.index, POST=self.push),
             Route("/relationships/{}/preview/synthesize/dsl", TrailingSlash.OPTIONAL, GET=self.preview),
@@ -173,19 +200,15 @@ class Relationships:
         ]
 
     def find(self, identifier: str) -> dict[str, Any] | None:
-        """Return a relationship with all of its fields; None if there is no such relationship."""
+        """Return a relationship with all of its fields; None if it is unknown."""
         with self._lock:
             return self._relationships.get(identifier)
 
     def index(self, request: Request) -> Response:
         """List all relationships."""
-        nulls = request.query.get("hideNone", "y") != "y"
         with self._lock:
             relationships = list(self._relationships.values())
-        entries: list[Any] = [validate(Relationship, relationship, nulls=nulls) for relationship in relationships]
-        form = request.query.get("outputFormat", "json")
-        if form != "json":
-            entries = [str(entry) if form == "python" else pprint.pformat(entry, width=120) for entry in entries]
+        entries = [_shown(relationship, request) for relationship in relationships]
         return json_response({"entries": entries, "problems": []})
 
     def push(self, request: Request) -> Response:
@@ -195,18 +218,21 @@ class Relationships:
         except SchemaError as error:
             raise HTTPError(400, "Relationship is invalid", problems=error.problems) from error
         if relationship["transform"] is None:
-            raise HTTPError(500, "Internal error while registering relationship")
+            raise HTTPError(500, _UNEXPECTED)
         try:
             resolve(relationship["transform"], self._registry)
+            self._synthesized(relationship, "synthetic", validate(PayloadSynthesize, {}))
+        except UnexpectedError as error:
+            raise HTTPError(500, _UNEXPECTED) from error
         except SynthesisError as error:
             raise HTTPError(400, "Invalid relationship", problem=str(error)) from error
         with self._lock:
             self._relationships[relationship["identifier"]] = relationship
-        return json_response({"entry": relationship})
+        return json_response({"entry": validate(Relationship, relationship)})
 
     def get(self, _request: Request, identifier: str) -> Response:
         """Show one relationship."""
-        return json_response({"entry": self._existing(identifier), "problems": []})
+        return json_response({"entry": validate(Relationship, self._existing(identifier)), "problems": []})
 
     def delete(self, _request: Request, identifier: str) -> Response:
         """Delete one relationship."""
@@ -231,42 +257,48 @@ class Relationships:
         relationship = self.find(identifier)
         if relationship is None:
             raise HTTPError(400, identifier)
-        generate = payload["options"]["generateParameterisation"]
         try:
-            definition = synthesize(relationship, self._registry, name, payload["parameterisation"], generate=generate)
+            result = self._synthesized(relationship, name, payload)
         except SynthesisError as error:
             raise HTTPError(400, str(error)) from error
         except SchemaError as error:
             raise HTTPError(400, f"Package {name} is invalid", problems=error.problems) from error
-        self._registry.push(definition)
-        return json_response(
-            {
-                "result": validate(ParameterisedPackage, definition, nulls=True),
-                "package-inheritance": inheritance(definition, self._registry),
-                "problems": [],
-            }
-        )
+        self._registry.push(result.definition, result.content)
+        with self._lock:
+            self._inheritance[result.definition["metadata"]["registry"]["digest"]] = result.inheritance
+        problems = [_NO_INHERITANCE] if result.inheritance is None else []
+        inheritance = result.inheritance or {}
+        return json_response({"result": result.definition, "package-inheritance": inheritance, "problems": problems})
+
+    def _synthesized(self, relationship: dict[str, Any], name: str, payload: dict[str, Any]) -> Synthesized:
+        return synthesized(copy.deepcopy(relationship["transform"]), self._registry, name, payload)
+
+    def inheritance(self, definition: Definition) -> dict[str, Any] | None:
+        """Return the origin of the variables of a synthesized experiment; None if the service fails to compute it."""
+        with self._lock:
+            return self._inheritance.get(definition["metadata"]["registry"]["digest"], {"variables": {}})
 
     def preview(self, request: Request, identifier: str) -> Response:
-        """Show what a synthesis would give, with the DSL of the output graph's experiment."""
-        version = request.query.get("dslVersion", DSL_VERSIONS[0])
-        if version not in DSL_VERSIONS:
-            message = f"DSL version to return The value '{version}' is not a valid choice for 'dslVersion'."
-            raise HTTPError(400, "Input payload validation failed", errors={"dslVersion": message})
+        """Show the result of a synthesis, with the DSL of the output graph's experiment."""
+        version = request.choice("dslVersion", DSL_VERSIONS, "DSL version to return")
         relationship = self.find(identifier)
         if relationship is None:
             raise HTTPError(400, f"Invalid payload, reason: {identifier}", problem=identifier)
         try:
-            parameterisation = validate(Parameterisation, {})
-            definition = synthesize(relationship, self._registry, "synthetic", parameterisation, generate=True)
+            result = self._synthesized(relationship, "synthetic", validate(PayloadSynthesize, {}))
         except SynthesisError as error:
             raise HTTPError(400, f"Invalid payload, reason: {error}", problem=str(error)) from error
-        dsl = dsl_from_package(definition)
+        if version == DSL_VERSIONS[0]:
+            dsl = experiment_dsl(result.definition, result.content)
+        elif result.content is not None:
+            dsl = dict(result.content.flowir)
+        else:
+            dsl = {"components": experiment_dsl(result.definition, None)["components"]}
         return json_response(
             {
-                "dsl": dsl if version == DSL_VERSIONS[0] else {"components": dsl["components"]},
-                "experiment": validate(ParameterisedPackage, definition, nulls=True),
-                "package-inheritance": inheritance(definition, self._registry),
+                "dsl": dsl,
+                "experiment": result.definition,
+                "package-inheritance": _NO_INHERITANCE if result.inheritance is None else result.inheritance,
                 "problems": [],
             }
         )
@@ -286,7 +318,7 @@ class Relationships:
         except re.error as error:
             raise InternalServerError from error
         if not compiled:
-            raise InternalServerError  # the service fails on a query without expressions
+            raise InternalServerError  # the service fails if a query has no expressions
         with self._lock:
             relationships = list(self._relationships.values())
         return json_response(
@@ -304,7 +336,7 @@ def _identifier(relationship: Mapping[str, Any], graph: str) -> str:
 
 
 def resolve(transform: dict[str, Any], registry: Registry) -> None:
-    """Complete a transform: identifiers, references, base packages, and links between common variables."""
+    """Add identifiers, references, base packages and links to a transform."""
     for name in ("inputGraph", "outputGraph"):
         graph = transform[name]
         graph["identifier"] = full_identifier(graph["identifier"])
@@ -316,123 +348,121 @@ def resolve(transform: dict[str, Any], registry: Registry) -> None:
                     f"{name} must point to a parameterised virtual experiment package with exactly 1 base package, "
                     f"however it points to a package with {len(packages)} base packages"
                 )
-            graph["package"] = packages[0]
-    if transform["relationship"]["inferParameters"]:
-        _link_variables(transform, registry)
+            graph["package"] = validate(BasePackage, packages[0], nulls=True)
+        graph["package"]["name"] = graph["identifier"]
+    graphs = [_graph(transform[name], registry.get(transform[name]["identifier"]), registry) for name in _GRAPHS]
+    infer_links(transform["relationship"], *graphs)
 
 
-def _link_variables(transform: dict[str, Any], registry: Registry) -> None:
-    """Add a link for each variable that both experiments have."""
-    parameters = transform["relationship"]["graphParameters"]
-    definitions = [registry.get(transform[graph]["identifier"]) for graph in ("inputGraph", "outputGraph")]
-    first, second = (default_variables(definition) if definition else {} for definition in definitions)
-    linked = {(link["inputGraphParameter"] or {}).get("name") for link in parameters}
-    for name in sorted(set(first) & set(second) - linked):
-        value = {"name": name, "value": None}
-        parameters.append({"outputGraphParameter": dict(value), "inputGraphParameter": dict(value)})
+def _graph(graph: Mapping[str, Any], definition: Definition | None, registry: Registry) -> Graph:
+    """Return a graph of a relationship, without components if they are unknown."""
+    try:
+        content = None if definition is None else registry.content(definition)
+    except PackageProblem as error:
+        raise SynthesisError(str(error)) from error
+    if content is not None and content.flowir:
+        return Graph(graph["identifier"], graph["components"], content, is_known=True)
+    variables = {"default": {"global": default_variables(definition) if definition else {}}}
+    return Graph(graph["identifier"], graph["components"], PackageContent({"variables": variables}), is_known=False)
 
 
-def synthesize(
-    relationship: Mapping[str, Any],
-    registry: Registry,
-    name: str,
-    parameterisation: Mapping[str, Any],
-    *,
-    generate: bool,
-) -> Definition:
+@dataclass(frozen=True)
+class Synthesized:
+    """An experiment that was synthesized from a relationship."""
+
+    definition: Definition
+    """The definition, as stored in the registry."""
+    content: PackageContent | None
+    """The content of its package; None if its components are unknown."""
+    inheritance: dict[str, Any] | None
+    """The origin of its variables; None if the service fails to compute it."""
+
+
+def synthesized(transform: dict[str, Any], registry: Registry, name: str, payload: dict[str, Any]) -> Synthesized:
     """
-    Return the definition of the experiment that a relationship gives, as the registry would store it.
+    Synthesize the experiment of a relationship.
 
     Args:
-        relationship: The resolved relationship.
-        registry: The known experiments.
+        transform: The resolved transform.
+        registry: The registry with both experiments.
         name: Name of the new experiment.
-        parameterisation: Options that win over generated ones.
-        generate: Whether to take the other options from the output graph's experiment.
+        payload: The payload of the synthesis. Its parameterisation overrides the generated parameterisation.
 
     Raises:
-        SynthesisError: One of the experiments was deleted.
+        SynthesisError: An experiment was deleted, or a link is invalid.
         SchemaError: The name is invalid.
     """
-    transform = relationship["transform"]
-    replaced, replacement = (_experiment(registry, transform[graph]) for graph in ("outputGraph", "inputGraph"))
-    packages = [
-        {**transform[graph]["package"], "name": transform[graph]["identifier"]}
-        for graph in ("outputGraph", "inputGraph")
-    ]
+    definitions = [_experiment(registry, transform[graph]) for graph in _GRAPHS]
+    substitute, base = (
+        _graph(transform[graph], definition, registry) for graph, definition in zip(_GRAPHS, definitions, strict=True)
+    )
+    infer_links(transform["relationship"], substitute, base)
+    synthesis = Synthesis(transform["relationship"], substitute, base)
+    parameterisation, platforms = _with_platforms(payload["parameterisation"], definitions[1], base)
+    content = synthesis.content(platforms)
+    if payload["options"]["generateParameterisation"]:
+        generated = _generated(Graph(name, [], content, is_known=True), platforms, definitions[1]["parameterisation"])
+        parameterisation = merge_parameterisation(generated, parameterisation)
+    packages = {transform[graph]["identifier"]: transform[graph]["package"] for graph in _GRAPHS}
     definition = validate(
         ParameterisedPackage,
         {
-            "base": {"packages": packages},
-            "metadata": {"package": {"name": name}},
-            "parameterisation": _overlay(replaced["parameterisation"], parameterisation)
-            if generate
-            else parameterisation,
+            "base": without_nulls(synthesis.definition(packages)),
+            "metadata": {"package": {"name": name, "keywords": list(KEYWORDS)}},
+            "parameterisation": parameterisation,
         },
     )
-    base = copy.deepcopy(definition["base"])
-    facts = replaced["metadata"]["registry"]
-    register(
-        definition,
-        PackageFacts(
-            version="",
-            inputs=_names(facts["inputs"]),
-            data=_names(facts["data"]),
-            outputs=_names(facts["output"]),
-            platforms=tuple(facts["platforms"]),
-            variables={"default": _merge(transform, default_variables(replacement), default_variables(replaced))},
-            interface=facts["interface"],
-        ),
-    )
-    definition["base"] = base  # register() sets the version of the first package, but none was cloned
-    return definition
+    facts = synthesis.facts(content)
+    if not synthesis.is_known:
+        facts = replace(facts, **_assumed_facts(definitions[1]["metadata"]["registry"]))
+    register(definition, facts)
+    inheritance = synthesis.inheritance(definition["parameterisation"], platforms)
+    return Synthesized(definition, content if synthesis.is_known else None, inheritance)
 
 
-def inheritance(definition: Mapping[str, Any], registry: Registry) -> dict[str, Any]:
-    """Return the origin of the variables that both experiments of a synthesized one have."""
-    names = [package["name"] for package in definition["base"]["packages"]]
-    defaults = {name: default_variables(known) for name in names if (known := registry.get(name))}
-    if len(defaults) != 2:
-        return {"variables": {}}
-    values = default_variables(definition)
-    (first, first_values), (second, second_values) = defaults.items()
-    variables = {}
-    for name in sorted(set(first_values) & set(second_values)):
-        winner, loser = (first, second) if values.get(name) == first_values[name] else (second, first)
-        overrides = [{"fromBasePackage": loser, "value": defaults[loser][name]}]
-        value = {"value": values.get(name), "platform": "default", "overrides": overrides}
-        variables[name] = {"fromBasePackage": winner, "values": [value]}
-    return {"variables": variables}
+def _with_platforms(
+    parameterisation: Mapping[str, Any], target: Definition, base: Graph
+) -> tuple[dict[str, Any], list[str]]:
+    """Return a parameterisation with platforms (its own, the target's, or those of its package), and the platforms."""
+    result = copy.deepcopy(dict(parameterisation))
+    presets, options = result["presets"], result["executionOptions"]
+    if not allowed_platforms(result):
+        presets["platform"] = target["parameterisation"]["presets"].get("platform")
+        options["platform"] = list(target["parameterisation"]["executionOptions"]["platform"])
+    if not allowed_platforms(result):
+        options["platform"] = base.platforms
+    return result, allowed_platforms(result)
+
+
+def _generated(graph: Graph, platforms: list[str], target: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a parameterisation: the target's options for existing variables, and presets for constant variables."""
+    known = graph.all_variables()
+    options = {
+        part: {"variables": [option for option in target[part]["variables"] if option["name"] in known]}
+        for part in ("presets", "executionOptions")
+    }
+    constants = constant_variables(graph, platforms)
+    presets = {"variables": [{"name": name, "value": value} for name, value in constants.items()]}
+    generated = {"presets": presets, "executionOptions": {"platform": platforms}}
+    return merge_parameterisation(validate(Parameterisation, generated), validate(Parameterisation, options))
+
+
+def _assumed_facts(registry: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the facts about an experiment that are used for a synthesized experiment with unknown components."""
+    return {
+        "inputs": _names(registry["inputs"]),
+        "data": _names(registry["data"]),
+        "outputs": _names(registry["output"]),
+        "platforms": tuple(registry["platforms"]),
+        "interface": registry["interface"],
+    }
 
 
 def _experiment(registry: Registry, graph: Mapping[str, Any]) -> Definition:
     definition = registry.get(graph["identifier"])
     if definition is None:
-        raise SynthesisError.unknown(graph["identifier"])
+        raise SynthesisError(f'Cannot find Parameterised Virtual Experiment Package "{graph["identifier"]}"')
     return definition
-
-
-def _merge(transform: Mapping[str, Any], replacement: Mapping[str, str], replaced: Mapping[str, str]) -> dict[str, str]:
-    """Merge the variables of both experiments; the policy decides which of them win."""
-    if transform["relationship"]["variablesMergePolicy"].startswith("input"):
-        return {**replaced, **replacement}
-    return {**replacement, **replaced}
-
-
-def _overlay(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """Merge two parameterisations; an option above replaces those of the same name below."""
-    result = copy.deepcopy(dict(below))
-    replaced = {
-        kind: {option["name"] for part in ("presets", "executionOptions") for option in above[part][kind]}
-        for kind in ("variables", "data")
-    }
-    for part in ("presets", "executionOptions"):
-        for kind, names in replaced.items():
-            kept = [option for option in below[part][kind] if option["name"] not in names]
-            result[part][kind] = [*kept, *above[part][kind]]
-        if above[part].get("platform"):
-            result[part]["platform"] = above[part]["platform"]
-    return result
 
 
 def _names(entries: list[Mapping[str, str]]) -> tuple[str, ...]:

@@ -1,10 +1,11 @@
 """
-The runtime service of one server: all of its routes, and the instances that the simulator adds without a request.
+The runtime service of one server: its routes, and the instances that the simulator adds without a request.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from st4sd_async.local.http.messages import (
     html_response,
     json_response,
 )
+from st4sd_async.local.http.pages import page_routes
 from st4sd_async.local.runtime.cluster import Cluster
 from st4sd_async.local.runtime.dsl_packages import DslPackages
 from st4sd_async.local.runtime.experiments import Experiments
@@ -31,48 +33,52 @@ from st4sd_async.local.runtime.registry import Registry
 from st4sd_async.local.runtime.relationships import Relationships
 from st4sd_async.local.runtime.starts import accepted_start, new_rest_uid
 from st4sd_async.local.runtime.storage import Storage
+from st4sd_async.local.state import State
 
 SERVICES = {
     "consumable-computing": "/rs",
     "cdb-rest": "/ds-mongodb-proxy",
     "cdb-gateway-registry": "/ds-registry",
 }
-"""Names in the url-map -> paths on this server."""
+"""Name in the url-map -> path on this server."""
 _REGISTRY_PAGE = (
     '<!doctype html>\n<html lang="en">\n<head><title>ST4SD Registry</title></head>\n<body></body>\n</html>\n'
 )
 
 
 class RuntimeService:
-    """The runtime service of one server, at first without experiments."""
+    """The runtime service of one server."""
 
-    def __init__(self, engine: Engine, folder: Path) -> None:
+    def __init__(self, engine: Engine, folder: Path, state: State, restored: Iterable[AcceptedStart] = ()) -> None:
         """
         Args:
             engine: Executes the instances.
-            folder: Where the files of starts are fetched to.
+            folder: The folder for fetched files of starts.
+            state: The state of the server.
+            restored: The starts of the instances that the engine restored and that were not deleted.
         """
-        self._registry = Registry()
-        cluster = Cluster()
-        self.storage = Storage(folder, cluster.dataset)
+        self._registry = Registry(engine.content, state)
+        cluster = Cluster(state)
+        self.storage: Storage = Storage(folder, cluster.dataset)
         self._instances = Instances(self._registry, engine, self.storage)
-        relationships, dsl_packages = Relationships(self._registry), DslPackages(self._registry)
-        experiments = Experiments(self._registry, engine, self._instances.accept, relationships, dsl_packages)
+        self._instances.add(restored)
+        relationships = Relationships(self._registry, state)
+        experiments = Experiments(self._registry, engine, self._instances.accept, relationships)
         self._groups = (
             Lambdas(self._instances.accept),
             experiments,
             self._instances,
             relationships,
-            Library(),
-            dsl_packages,
+            Library(state),
+            DslPackages(self._registry),
             cluster,
-            RegistryPages(experiments.get),
+            RegistryPages(experiments),
         )
 
     def routes(self) -> list[Route]:
         """Return all routes."""
         return [
-            Route("/", TrailingSlash.OPTIONAL, GET=home),
+            *page_routes("runtime-service"),
             Route("/url-map", TrailingSlash.REQUIRED, GET=url_map),
             Route("/url-map/{}", TrailingSlash.OPTIONAL, GET=url_of),
             Route("/authorisation/token", TrailingSlash.OPTIONAL, GET=token),
@@ -81,7 +87,7 @@ class RuntimeService:
 
     def accepted_starts(self, experiment: str, count: int, payload: Mapping[str, Any]) -> list[AcceptedStart]:
         """
-        Return starts of an experiment with the same payload; inputs that it does not name are blank.
+        Return `count` starts of an experiment with the same payload; inputs that the payload lacks are blank.
 
         Raises:
             ValueError: The experiment is unknown, count is below 1, or the payload is rejected.
@@ -94,21 +100,22 @@ class RuntimeService:
         registry = definition["metadata"]["registry"]
         blank = [{"filename": entry["name"], "content": "\n"} for entry in registry["inputs"]]
         try:
-            first = accepted_start(definition, {"inputs": blank, **payload})
+            is_known = self._registry.is_known(definition)
+            first = accepted_start(definition, {"inputs": blank, **payload}, any_inputs=not is_known)
         except HTTPError as error:
             raise ValueError(f"the payload is refused: {error}") from error
         name, digest = definition["metadata"]["package"]["name"], registry["digest"]
         return [replace(first, rest_uid=new_rest_uid(name, digest)) for _ in range(count)]
 
     def add_instances(self, starts: Sequence[AcceptedStart]) -> None:
-        """Show instances that the engine already knows."""
+        """Add instances that the engine already has to the list."""
         self._instances.add(starts)
         for start in starts:
             self._registry.count_execution(*start.identifier.split("@"))
 
 
 def url_map(request: Request) -> Response:
-    """Show the addresses of the services, as this client sees them."""
+    """Show the addresses of the services, with the host by which the client addressed this server."""
     return json_response({name: request.origin + path for name, path in SERVICES.items()})
 
 
@@ -126,40 +133,77 @@ def token(request: Request) -> Response:
     return json_response(request.cookies[COOKIE])
 
 
-def home(_request: Request) -> Response:
-    """Show the page at the root of the service."""
-    title = "Runtime Service of the Simulation Toolkit for Scientific Discovery (ST4SD)"
-    head = f"<head>\n    <title>{title}</title>\n</head>"
-    return html_response(200, f"<!DOCTYPE html>\n<html>\n{head}\n<body></body>\n</html>\n")
-
-
 class RegistryPages:
     """
-    The handlers of ``/registry-ui/``, the web pages of the registry.
+    The handlers of ``/registry-ui/``, the web pages of the registry, and of their backend.
 
     Source:
-        st4sd-registry-backend, ``apis/experiments.py``, which forwards a query to the runtime service and drops the
-        text of an error; st4sd-deployment, whose nginx answers every other path with the same page.
+        st4sd-registry-backend, ``apis/experiments.py``, forwards queries to the runtime service, sorts the keys of the
+        responses and drops the messages of errors. In st4sd-deployment, nginx serves the same page for all other paths.
     """
 
-    def __init__(self, get_experiment: Handler) -> None:
-        self._get_experiment = get_experiment
+    def __init__(self, experiments: Experiments) -> None:
+        self._experiments = experiments
 
     def routes(self) -> list[Route]:
-        """Return the routes, specific ones first."""
+        """Return the routes, specific routes first."""
+        backend = f"{REGISTRY_PREFIX}backend/experiments"
         return [
-            Route(f"{REGISTRY_PREFIX}backend/experiments/{{}}", TrailingSlash.FORBIDDEN, GET=self.experiment),
+            Route(backend, TrailingSlash.REQUIRED, GET=self.index),
+            Route(f"{backend}/{{}}/history", TrailingSlash.FORBIDDEN, GET=_forwarded(self._experiments.history)),
+            Route(f"{backend}/{{}}", TrailingSlash.FORBIDDEN, GET=_forwarded(self._experiments.get)),
             Route(REGISTRY_PREFIX.removesuffix("/"), TrailingSlash.REQUIRED, GET=self.page),
             Route(f"{REGISTRY_PREFIX}{{path}}", TrailingSlash.OPTIONAL, GET=self.page),
         ]
 
-    def experiment(self, request: Request, identifier: str) -> Response:
-        """Show one experiment; errors have no text."""
+    def index(self, request: Request) -> Response:
+        """List all experiments, or those that contain the text of the query."""
+        words = {name: request.query.get(name, "").lower() for name in ("searchQuery", "searchSelector")}
+        listed = json.loads(self._experiments.index(replace(request, query={})).body)
+        if not all(words.values()):
+            return _sorted_response(listed)
+        texts = _SEARCHED_TEXTS.get(words["searchSelector"])
+        if texts is None:
+            return _sorted_response({})
+        found = [
+            entry for entry in listed["entries"] if any(words["searchQuery"] in text.lower() for text in texts(entry))
+        ]
+        return _sorted_response({"entries": found})
+
+    def page(self, _request: Request, _path: str = "") -> Response:
+        """Show the page, for any path."""
+        return html_response(200, _REGISTRY_PAGE, "text/html")
+
+
+def _property_names(entry: Mapping[str, Any]) -> list[str]:
+    # Empty if the experiment has several platforms, because the service loses its interface.
+    specs = entry["metadata"]["registry"]["interface"].get("propertiesSpec", ())
+    return [spec.get("name", "") for spec in specs]
+
+
+def _package_text(field: str) -> Callable[[Mapping[str, Any]], list[str]]:
+    return lambda entry: [entry["metadata"]["package"].get(field, "")]
+
+
+_SEARCHED_TEXTS: dict[str, Callable[[Mapping[str, Any]], list[str]]] = {
+    **{field: _package_text(field) for field in ("name", "description", "maintainer")},
+    "property_name": _property_names,
+}
+"""Selector of a search in the registry -> function that returns the strings of an experiment to search."""
+
+
+def _forwarded(handler: Handler) -> Handler:
+    """Return a handler that forwards to another one; it sorts the keys of responses, and drops error messages."""
+
+    def forward(request: Request, identifier: str) -> Response:
         try:
-            return self._get_experiment(request, identifier)
+            return _sorted_response(json.loads(handler(request, identifier).body))
         except HTTPError as abort:
             return json_response({}, abort.response.status)
 
-    def page(self, _request: Request, _path: str = "") -> Response:
-        """Show the page, whatever the path."""
-        return html_response(200, _REGISTRY_PAGE, "text/html")
+    return forward
+
+
+def _sorted_response(value: Any) -> Response:
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return Response(200, (text + "\n").encode())

@@ -1,7 +1,7 @@
 """
 The payload of a start: its models, its skeleton, and the checks that turn it into an `AcceptedStart`.
 
-The checks have the order and the words of the service.
+The checks have the order and the messages of the service.
 
 Source:
     st4sd-runtime-service, ``apis/models/common.py``, ``PayloadExecutionOptions.from_old_payload`` and
@@ -12,23 +12,26 @@ from __future__ import annotations
 
 import secrets
 import string
-from collections.abc import Collection, Iterable, Mapping
-from typing import Any, Self
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, Literal, Self
 
 from pydantic import StrictBool, model_validator
 
-from st4sd_async.local.engine.buckets import DATASET, S3_VARIABLES, OutputStore, RemoteFile, Volume
+from st4sd_async.local.engine.buckets import DATASET, S3_VARIABLES, VOLUME_KINDS, OutputStore, RemoteFile, Volume
 from st4sd_async.local.engine.interface import AcceptedStart, Content
 from st4sd_async.local.http.messages import HTTPError, InternalServerError
 from st4sd_async.local.runtime.models import Model, OrchestratorResources, SchemaError, Text, validate
 from st4sd_async.local.runtime.registry import preset_value
-from st4sd_async.local.runtime.storage import bucket_from, dataset_store, missing_fields, split_path, volumes_by_id
+from st4sd_async.local.runtime.storage import bucket_from, dataset_store, missing_fields, split_path
 
 POLICIES = ("prefer-surrogate", "random-canary-surrogate")
-"""Runtime policies of the service. Without relationships they run the experiment itself."""
+"""Runtime policies of the service. Without relationships, they run the experiment itself."""
 _ALPHABET = string.digits + string.ascii_lowercase
 _SUFFIX_LENGTH = 8
 _DIGEST_DIGITS = 6
+_MOUNT_PREFIXES = {"persistentVolumeClaim": "pvc", "configMap": "cm", DATASET: "pvc", "secret": "sc"}
+"""Kind of a volume -> prefix of the name of its mount. A dataset has a claim of the same name."""
 _SPACES_TO_DASHES = str.maketrans(" _", "--")
 _S3 = "{{OptionalS3ForDownload}}"
 _DATASET = "{{OptionalDatasetForDownload}}"
@@ -75,6 +78,40 @@ class OldVolume(Model):
     identifier: Text | None = None
 
 
+class VolumePersistentVolumeClaim(Model):
+    claimName: Text
+    readOnly: StrictBool = True
+    subPath: Text | None = None
+
+
+class VolumeConfigMap(Model):
+    name: Text
+    readOnly: StrictBool = True
+
+
+class VolumeSecret(VolumeConfigMap):
+    pass
+
+
+class VolumeDataset(Model):
+    name: Text
+    readOnly: StrictBool = True
+    subPath: Text | None = None
+
+
+class PayloadVolumeType(Model):
+    persistentVolumeClaim: VolumePersistentVolumeClaim | None = None
+    configMap: VolumeConfigMap | None = None
+    dataset: VolumeDataset | None = None
+    secret: VolumeSecret | None = None
+
+
+class PayloadVolume(Model):
+    type: PayloadVolumeType
+    applicationDependency: Text | None = None
+    identifier: Text | None = None
+
+
 class OptionFromS3Values(Model):
     accessKeyID: Text | None = None
     secretAccessKey: Text | None = None
@@ -98,7 +135,7 @@ class PayloadExecutionRuntimePolicy(Model):
 
 
 class DeprecatedExperimentStartPayload(Model):
-    """The body of a start. The service calls it deprecated; there is no other."""
+    """The body of a start. The service calls it deprecated, but has no other."""
 
     inputs: list[OldFileContent] = []
     data: list[OldFileContent] = []
@@ -115,15 +152,20 @@ class DeprecatedExperimentStartPayload(Model):
     runtimePolicy: PayloadExecutionRuntimePolicy | None = None
 
 
-def accepted_start(definition: Mapping[str, Any], value: Any) -> AcceptedStart:
+def accepted_start(definition: Mapping[str, Any], value: Any, *, any_inputs: bool = False) -> AcceptedStart:
     """
-    Return what to execute for a payload.
+    Return the start for a payload.
+
+    Args:
+        definition: The stored definition of the experiment.
+        value: The payload.
+        any_inputs: Whether any inputs are accepted, because those of the package are unknown.
 
     Raises:
-        HTTPError: The payload is rejected; the reply says why.
+        HTTPError: The payload is rejected; the response says why.
     """
     payload = _validated(DeprecatedExperimentStartPayload, value)
-    volumes = volumes_by_id(payload["volumes"])
+    volumes = _volumes(payload["volumes"])
     store = _output_store(payload)
     inputs, data = (_files(payload[kind], kind, payload.get("s3"), volumes) for kind in ("inputs", "data"))
     _check_policy(payload.get("runtimePolicy"))
@@ -134,7 +176,8 @@ def accepted_start(definition: Mapping[str, Any], value: Any) -> AcceptedStart:
     environment = _environment(parameterisation["presets"], as_strings(payload["environmentVariables"]))
     _check_buckets(payload, environment)
     _check_resources(parameterisation, payload["orchestrator_resources"])
-    _check_inputs(definition["metadata"]["registry"]["inputs"], inputs)
+    if not any_inputs:
+        _check_inputs(definition["metadata"]["registry"]["inputs"], inputs)
     name, digest = definition["metadata"]["package"]["name"], definition["metadata"]["registry"]["digest"]
     return AcceptedStart(
         rest_uid=new_rest_uid(name, digest),
@@ -158,7 +201,7 @@ def accepted_start(definition: Mapping[str, Any], value: Any) -> AcceptedStart:
 
 def new_rest_uid(name: str, digest: str) -> str:
     """
-    Return a new id of an instance: the name, six digits of the digest, eight random characters.
+    Return a new rest-uid: the name, six digits of the digest, eight random characters.
 
     Source: the runtime service, which replaces spaces and underscores with dashes.
     """
@@ -172,7 +215,7 @@ def random_suffix(length: int) -> str:
 
 
 def as_strings(values: Mapping[str, Any]) -> dict[str, str]:
-    """Convert names and values to text."""
+    """Convert names and values to strings."""
     return {str(key): str(value) for key, value in values.items()}
 
 
@@ -183,13 +226,53 @@ def _validated(model: type[Model], value: Any) -> dict[str, Any]:
         raise HTTPError(400, "Invalid start payload", invalidStartPayload=str(error)) from error
 
 
+def _volumes(entries: Sequence[Mapping[str, Any]]) -> dict[str, Volume]:
+    """
+    Return the volumes of a payload by their identifiers.
+
+    A volume that is repeated with another identifier has both identifiers. A volume that is repeated with the same
+    identifier is lost. Source: the runtime service.
+    """
+    contents = [{key: value for key, value in entry.items() if key != "identifier"} for entry in entries]
+    first_ids: dict[Any, Any] = {}
+    for index, entry in enumerate(entries):
+        for content, other in zip(contents[index + 1 :], entries[index + 1 :], strict=True):
+            if content == contents[index]:
+                first_ids.setdefault(other.get("identifier"), entry.get("identifier"))
+    kept = [_volume(entry) for entry in entries if entry.get("identifier") not in first_ids]
+    _check_volumes(kept)
+    by_id = {identifier: volume for identifier, volume in kept if identifier is not None}
+    return {**by_id, **{other: by_id[first] for other, first in first_ids.items() if first in by_id}}
+
+
+def _volume(entry: Mapping[str, Any]) -> tuple[str | None, Volume]:
+    """Return a volume and its identifier; if an entry has several kinds of volumes, the last one counts."""
+    value = {key: entry[key] for key in ("applicationDependency", "identifier") if key in entry}
+    details = {key: entry[key] for key in ("subPath", "readOnly") if key in entry}
+    kind = next((kind for kind in reversed(VOLUME_KINDS) if entry["type"].get(kind)), None)
+    if kind is not None:
+        name = "claimName" if kind == "persistentVolumeClaim" else "name"
+        value["type"] = {kind: {**details, name: entry["type"][kind]}}
+    _validated(PayloadVolume, value)
+    return entry.get("identifier"), Volume(str(kind), entry["type"][kind], entry.get("subPath") or "")
+
+
+def _check_volumes(volumes: Collection[tuple[str | None, Volume]]) -> None:
+    mounts = Counter(f"{_MOUNT_PREFIXES[volume.kind]}-{volume.name}" for _, volume in volumes)
+    if repeated := sorted(name for name, number in mounts.items() if number > 1):
+        raise _invalid(f"The following volumes are mounted multiple times: {', '.join(repeated)}")
+    identifiers = Counter(identifier for identifier, _ in volumes if identifier is not None)
+    if repeated := sorted(identifier for identifier, number in identifiers.items() if number > 1):
+        raise _invalid(f"The following volumes have been defined multiple times {repeated}")
+
+
 def _files(
     files: Iterable[Mapping[str, Any]], kind: str, s3: Mapping[str, Any] | None, volumes: Mapping[str, Volume]
 ) -> dict[str, Content]:
     contents: dict[str, Content] = {}
     for file in files:
         error = f"payload configuration for {kind} file {dict(file)} is invalid"
-        if not file.get("content"):  # an empty file counts as one without content
+        if not file.get("content"):  # an empty file counts as a file without content
             name, contents[name] = _remote_file(file, kind, error, s3, volumes)
         elif not file.get("filename"):
             raise _invalid(f"{error} because .filename is empty")
@@ -201,7 +284,7 @@ def _files(
 def _remote_file(
     file: Mapping[str, Any], kind: str, error: str, s3: Mapping[str, Any] | None, volumes: Mapping[str, Volume]
 ) -> tuple[str, RemoteFile]:
-    """Return the name in the experiment of a file without content, and where the file is."""
+    """Return the name that a file without content has in the experiment, and its location."""
     source, target = split_path(file.get("filename") or "")
     if not source:
         source, target = file.get("sourceFilename") or "", file.get("targetFilename")
@@ -221,7 +304,7 @@ def _remote_file(
 
 
 def _output_store(payload: Mapping[str, Any]) -> OutputStore | None:
-    """Return where key-outputs go. The service also accepts the URI of a dataset, and then ignores it."""
+    """Return the store for key-outputs; None if they are not uploaded. The URI of a dataset is checked but ignored."""
     if payload.get("datasetStoreURI"):
         try:
             dataset_store(payload["datasetStoreURI"])
@@ -239,12 +322,13 @@ def _output_store(payload: Mapping[str, Any]) -> OutputStore | None:
 
 
 def _check_buckets(payload: Mapping[str, Any], environment: Mapping[str, str]) -> None:
-    """Check credentials, which the service does after all other checks."""
+    """Check the credentials of buckets; the service does this after all other checks."""
     store, s3 = payload.get("s3Store"), payload.get("s3")
     output = "PayloadExecutionOptions.security.s3Output.s3Ref"
     if store:
         if payload.get("datasetStoreURI"):
-            raise _rejected(f"PayloadExecutionOptions.s3Store stores output to S3 but does not contain {output}")
+            text = f"PayloadExecutionOptions.s3Store stores output to S3 but does not contain {output}"
+            raise _rejected(f"{text} instead it has <class 'apis.models.common.OptionFromDatasetRef'>")
         if missing := missing_fields(store["credentials"]):
             raise _rejected(f"{output} is missing {', '.join(missing)}")
         if any(name in environment for name in S3_VARIABLES):
@@ -274,11 +358,11 @@ def _values(options: Iterable[Mapping[str, Any]]) -> dict[str, str]:
 
 def _check_policy(policy: Mapping[str, Any] | None) -> None:
     if policy is not None and policy.get("name") not in POLICIES:
-        raise InternalServerError  # the service intends a 404, but fails to serialise the policy that it rejects
+        raise InternalServerError  # the service intends 404, but fails to serialise the rejected policy
 
 
 def _variables(parameterisation: Mapping[str, Any], variables: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables of a run: of presets, of the payload, and the defaults of options."""
+    """Return the variables of a run: presets, variables of the payload, and defaults of options."""
     presets = _values(parameterisation["presets"]["variables"])
     overridden = [name for name in presets if name in variables]
     if overridden:
@@ -346,7 +430,7 @@ def _environment(presets: Mapping[str, Any], environment: Mapping[str, str]) -> 
 
 
 def _check_resources(parameterisation: Mapping[str, Any], resources: Mapping[str, str]) -> None:
-    # A payload without resources has default values, so that a preset alone is already a conflict.
+    # A payload without resources has default values, so a preset alone is a conflict.
     for part in ("presets", "executionOptions"):
         fixed = parameterisation[part]["runtime"]["resources"]
         for key in ("cpu", "memory"):
@@ -372,12 +456,16 @@ def _check_inputs(expected: Iterable[Mapping[str, str]], inputs: Collection[str]
 
 
 def skeleton(definition: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a start payload with placeholders ("magic values") and what to replace each of them with."""
+    """
+    Return a start payload with placeholders ("magic values"), and the explanation of each placeholder.
+
+    Source: the runtime service, ``generate_experiment_start_skeleton_payload``, including the texts.
+    """
     payload: dict[str, Any] = {}
     magic: dict[str, Any] = {}
     options = definition["parameterisation"]["executionOptions"]
-    _add_files(payload, magic, "inputs", "Required", definition["metadata"]["registry"]["inputs"])
-    _add_files(payload, magic, "data", "Optional", options["data"])
+    _add_files(payload, magic, "inputs", definition["metadata"]["registry"]["inputs"])
+    _add_files(payload, magic, "data", options["data"])
     if payload:
         _add_sources(payload, magic)
     if options["variables"]:
@@ -389,27 +477,52 @@ def skeleton(definition: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _add_files(
-    payload: dict[str, Any], magic: dict[str, Any], kind: str, need: str, files: list[Mapping[str, Any]]
+    payload: dict[str, Any], magic: dict[str, Any], kind: Literal["inputs", "data"], files: list[Mapping[str, Any]]
 ) -> None:
+    need, verb, noun = ("Required", "must", "input") if kind == "inputs" else ("Optional", "may", "data")
     for index, name in enumerate(sorted(file["name"] for file in files)):
         value = f"{{{{{need}{kind.capitalize()}_{name}}}}}"
-        verb = "must" if need == "Required" else "may"
-        magic[value] = {
-            "message": f"You **{verb}** give the content of {name} in {kind}[{index}].content, or leave out "
-            f"the content and name a place to download it from, see {_DOWNLOAD}."
-        }
+        text = (
+            f"You **{verb}** set the content of the {noun} file {name} either directly, via {kind}[{index}].content or "
+            f"by omitting the content dictionary and configuring the payload to find the {noun} file in a S3 bucket. "
+            f"For the latter consult the magicValue {_DOWNLOAD}"
+        )
+        if kind == "data":
+            text += (
+                f". If you remove the field data[{index}] then the experiment will use the file that is in the "
+                "workflow package of the experiment."
+            )
+        magic[value] = {"message": text}
         payload.setdefault(kind, []).append({"filename": name, "content": value})
 
 
 def _add_sources(payload: dict[str, Any], magic: dict[str, Any]) -> None:
     keys = ("accessKeyID", "secretAccessKey", "bucket", "endpoint", "region")
     payload["s3"] = {"dataset": _DATASET, **dict.fromkeys(keys, _S3)}
-    magic[_S3] = {"message": f"You **may** name a bucket for files without content; then remove {_DATASET}."}
-    magic[_DATASET] = {"message": f"You **may** name a Dataset for files without content; then remove {_S3}."}
+    magic[_S3] = {"message": _source_text("S3", _S3, _DATASET)}
+    magic[_DATASET] = {"message": _source_text("an existing Datashim Dataset,", _DATASET, _S3)}
+    if "inputs" not in payload:
+        prologue = "You **may** fill in the inputs field."
+    elif "data" not in payload:
+        prologue = "You **must** fill in the inputs field."
+    else:
+        prologue = "You **must** fill in the inputs field and **may** fill in the data field."
     magic[_DOWNLOAD] = {
-        "message": "Each file has either a content, or a filename relative to the bucket or Dataset in s3. "
-        "Remove the field s3 if all files have a content."
+        "message": f"{prologue} "
+        "You **may** use the respective [$index].content field to provide the value of the filename OR you may ask "
+        "the runtime to retrieve the contents of the files from S3/Dataset. The .content field is mutually exclusive "
+        "with the S3/Dataset settings. When you use S3/Dataset then the .filename field is used as the relative path "
+        "to the file inside the S3 bucket/Dataset."
     }
+
+
+def _source_text(source: str, own: str, other: str) -> str:
+    """Return the explanation of a source of files; `own` and `other` are the placeholders of both sources."""
+    return (
+        f"You **may** ask the runtime to download files from {source} if you do not use the .content field of entries "
+        f"in the inputs and data array. If you pick to set {own} fields then you must not set {other} fields. If you "
+        f"decide not to set {own} fields then simply remove the fields from your payload. See also {_DOWNLOAD}."
+    )
 
 
 def _add_platforms(parameterisation: Mapping[str, Any], payload: dict[str, Any], magic: dict[str, Any]) -> list[str]:
@@ -418,7 +531,7 @@ def _add_platforms(parameterisation: Mapping[str, Any], payload: dict[str, Any],
     if len(platforms) > 1:
         payload["platform"] = "{{OptionalPlatform}}"
         magic[payload["platform"]] = {
-            "message": f"You **may** select one of the platforms {platforms}",
+            "message": f"You **may** configure the experiment platform using one of the values {platforms}",
             "choices": platforms,
         }
     return platforms or ["default"]
@@ -434,14 +547,17 @@ def _add_variable(
         choices = [choice.get("value") for choice in option["valueFrom"]]
     variables = definition["metadata"]["registry"]["executionOptionsDefaults"]["variables"]
     entries: list[Mapping[str, str]] = next((entry["valueFrom"] for entry in variables if entry["name"] == name), [])
-    rule = f"to one of {choices}" if choices else "to any string"
-    entry: dict[str, Any] = {
-        "message": f"You **may** set variables.{name} {rule}.",
-        "choices": choices,
-        "defaultFromPlatform": {item["platform"]: item["value"] for item in entries if item["platform"] in platforms},
-    }
+    from_platform = {item["platform"]: item["value"] for item in entries if item["platform"] in platforms}
+    text = f"You **may** set the field variables.{name} to override its default value. "
+    if choices:
+        text += f"You **must** set the value of the field to one of {choices}."
+    else:
+        text += "You **may** set the value of the field to any string."
     default = preset_value(option)
     if default is not None:
-        entry["default"] = default
-    magic[value] = entry
+        text += f" The default value of this variable is {default}"
+    elif len(from_platform) > 1:
+        text += f" The default value of this variable depends on experiment platform you select: {from_platform}"
+    entry = {"message": text, "choices": choices, "defaultFromPlatform": from_platform}
+    magic[value] = entry if default is None else {**entry, "default": default}
     return value

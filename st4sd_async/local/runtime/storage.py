@@ -1,8 +1,8 @@
 """
-The datasets and mounted volumes of the server, and the files that starts name in them or in S3 buckets.
+The datasets and mounted volumes of the server, and the files of starts that are in them or in S3 buckets.
 
-A cluster fetches or mounts them when the run begins. Here they are fetched when the start is accepted, and a local
-folder stands for a volume.
+A cluster fetches or mounts such files when the run begins. Here, files are fetched when the start is accepted, and
+volumes are local folders.
 
 Source:
     st4sd-runtime-service, ``PayloadExecutionOptions.from_old_payload``; st4sd-runtime-k8s-input-s3, ``s3_download.py``.
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -32,13 +32,13 @@ from st4sd_async.local.http.messages import HTTPError
 
 DATASET_URI = "dataset://"
 S3_FIELDS = ("accessKeyID", "secretAccessKey", "endpoint", "bucket")
-"""Fields that the description of a bucket must have."""
+"""Required fields of the description of a bucket."""
 _COLON = re.compile(r"(?<!\\):")
 _NOT_INSTALLED = 'the embedded server needs obstore for buckets, which is not installed: pip install "st4sd_async[s3]"'
 
 
 def bucket_from(value: Mapping[str, Any]) -> Bucket:
-    """Return the bucket that a payload or a dataset describes; all `S3_FIELDS` must be present."""
+    """Return the bucket described by a payload or a dataset; all `S3_FIELDS` must be present."""
     fields = [str(value[name]) for name in ("bucket", "endpoint", "accessKeyID", "secretAccessKey")]
     return Bucket(*fields, *([str(value["region"])] if value.get("region") else []))
 
@@ -55,7 +55,7 @@ class Storage:
         """
         Args:
             folder: Where fetched files are stored.
-            dataset: Returns the bucket of a dataset; None if there is no such dataset.
+            dataset: Returns the bucket of a dataset; None if the dataset is unknown.
         """
         self._folder = folder
         self._dataset = dataset
@@ -73,12 +73,18 @@ class Storage:
 
     def fetch_files(self, start: AcceptedStart) -> AcceptedStart:
         """
-        Return the start with all of its files fetched; its `AcceptedStart.problem` says why that failed. Blocks.
+        Fetch all files of a start, and return the start with their paths. Blocks.
+
+        A failure becomes `AcceptedStart.problem`. An unknown dataset or volume is such a failure too, because a cluster
+        finds it only when the run begins.
 
         Raises:
-            HTTPError: There is no such dataset or volume, or obstore is not installed.
+            HTTPError: The dataset for the key-outputs is unknown, or obstore is not installed.
         """
-        store = start.store and replace(start.store, target=self._bucket(start.store.target))
+        try:
+            store = start.store and replace(start.store, target=self._bucket(start.store.target))
+        except BucketError as error:
+            raise HTTPError(400, f"Invalid payload: {error}", reason=str(error)) from error
         start = replace(start, store=store)
         try:
             inputs = self._fetch(start.inputs, self._folder / start.rest_uid / "input")
@@ -89,14 +95,14 @@ class Storage:
         return replace(start, inputs=inputs, data=data)
 
     def _fetch(self, files: Mapping[str, Content], folder: Path) -> dict[str, Content]:
-        # Files are numbered because names come from users and may contain "..".
+        # Files are numbered, because names come from users and may contain "..".
         return {
             name: self._fetch_file(content, folder / str(number)) if isinstance(content, RemoteFile) else content
             for number, (name, content) in enumerate(files.items())
         }
 
     def _fetch_file(self, file: RemoteFile, target: Path) -> Path:
-        """Return where a file is; it may be missing there."""
+        """Return the path of a file, which may be missing there."""
         path = file.path
         if isinstance(file.source, Volume):
             path = f"{file.source.folder}/{path}"
@@ -108,11 +114,12 @@ class Storage:
         return target
 
     def _bucket(self, source: Bucket | Volume) -> Bucket:
+        """Return the bucket of a dataset; raise `BucketError` if the dataset or volume is unknown."""
         if isinstance(source, Volume):
             description = self._dataset(source.name) if source.kind == DATASET else None
             if description is None:
-                reason = f"the embedded server has no {source.kind} {source.name!r}: create it with server.mount()"
-                raise HTTPError(400, f"Invalid payload: {reason}", reason=reason)
+                advice = "create it with server.mount()"
+                raise BucketError(f"the embedded server has no {source.kind} {source.name!r}: {advice}")
             source = bucket_from(description)
         if find_spec("obstore") is None:
             raise HTTPError(400, f"Invalid payload: {_NOT_INSTALLED}", reason=_NOT_INSTALLED)
@@ -125,19 +132,9 @@ def _inside(folder: Path, path: str) -> Path:
 
 
 def split_path(filename: str) -> tuple[str, str | None]:
-    """Split ``source:name`` at an unescaped colon; the name is None if there is none."""
+    """Split ``source:name`` at an unescaped colon; the name is None if there is no colon."""
     source, *names = _COLON.split(filename, maxsplit=1)
     return re.sub(r"\\(.)", r"\1", source), names[0] if names else None
-
-
-def volumes_by_id(entries: Iterable[Mapping[str, Any]]) -> dict[str, Volume]:
-    """Return the volumes of a payload by their identifiers."""
-    volumes = {}
-    for entry in entries:
-        kind = next((kind for kind in VOLUME_KINDS if entry["type"].get(kind)), None)
-        if kind is not None and entry.get("identifier") is not None:
-            volumes[entry["identifier"]] = Volume(kind, entry["type"][kind], entry.get("subPath") or "")
-    return volumes
 
 
 def dataset_store(uri: str) -> OutputStore:
@@ -145,7 +142,7 @@ def dataset_store(uri: str) -> OutputStore:
     Return the store for a URI ``dataset://NAME/PATH``.
 
     Raises:
-        ValueError: The URI has another form.
+        ValueError: The URI is malformed.
     """
     if not uri.startswith(DATASET_URI):
         raise ValueError(f"{uri} is not a valid dataset#dataset URI - it should begin with {DATASET_URI}")

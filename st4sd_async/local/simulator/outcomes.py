@@ -1,13 +1,13 @@
 """
-What simulated runs show over time: the named outcomes of ``outcomes.json``, or statuses that a user recorded.
+The statuses of simulated runs over time: named outcomes from ``outcomes.json``, or statuses that a user recorded.
 
 To add an outcome, add it to ``outcomes.json``, to the docstring of `LocalServer.outcome`, and to the table in
-``tests/local/simulator/test_simulator.py``. Times are those of a short run, in virtual seconds since it was scheduled.
-Each moment names what a request for the run shows from then on and, if that differs, what the list shows.
+``tests/local/simulator/test_simulator.py``. Times are virtual seconds since the run was scheduled; runs are short.
+Each moment has the status in responses about the run from then on and, if it differs, the status in the list.
 
-Statuses have the keys of the service; `complete_status` adds those that are left out, and replaces the values
-"{first stage}", "{last stage}", "{failure}" (the error description of a failed component of the package) and
-"{escaped failure}" (the same with ``\\n`` for line feeds, as in the last status that the orchestrator writes).
+Statuses have the keys of the service; `complete_status` adds missing keys with the values of recorded runs. It replaces
+the values "{first stage}", "{last stage}", "{failure}" (the error description of a failed component of the package)
+and "{escaped failure}" (the same with ``\\n`` for line feeds, as in the last status that the orchestrator writes).
 """
 
 from __future__ import annotations
@@ -25,34 +25,35 @@ from typing import Any
 from st4sd_async.local.engine.instance_files import FROM_CLUSTER, NO_STATUS
 
 Status = Mapping[str, Any] | None
-"""A status, or None if there is none yet."""
+"""A status. None means that the run has no status yet."""
 Row = tuple[float, Status] | tuple[float, Status, Status]
-"""Seconds since the run was scheduled; what a request for the run shows from then on; what the list shows."""
+"""Seconds since the run was scheduled; the status of the run from then on; the status in the list if it differs."""
 
+_STOPPED = "Killed by user signal"
 _FINAL_STATES = ("finished", "failed")
 _FINAL_EXIT_STATUSES = ("Success", "Failed", "Stopped")
 
 
 @dataclass(frozen=True)
 class Moment:
-    """What a run shows from some time on."""
+    """The status of a run from some time on."""
 
     at: float
     """Virtual seconds since the run was scheduled."""
     status: Status
-    """What a request for the run shows."""
+    """The status in responses about the run."""
     listed: Status
-    """What the list shows."""
+    """The status in the list of instances."""
     has_outputs: bool = False
     """Whether the key-outputs exist."""
     releases_slot: bool = False
-    """Whether the next run may start."""
+    """Whether the run releases its slot."""
     is_recorded: bool = False
-    """Whether a user recorded it, so that it is shown literally."""
+    """Whether a user recorded the status, which is then shown literally, even if it is None."""
 
 
 Outcome = tuple[Moment, ...]
-"""Moments in the order of their times; the first one is at 0 s."""
+"""Moments in the order of time; the first one is at 0 s."""
 
 
 @cache
@@ -69,13 +70,13 @@ def named_outcomes() -> Mapping[str, Outcome]:
 
 def parse_outcome(outcome: str | Sequence[Row]) -> Outcome:
     """
-    Return a named outcome, or the one that shows recorded rows.
+    Return a named outcome, or the outcome of recorded rows.
 
     Key-outputs exist while the exit-status is ``Success``. The run releases its slot at the last row with a final
     experiment-state and a final exit-status.
 
     Raises:
-        ValueError: The name is unknown, there are no rows, one is malformed, or their times do not rise from 0.
+        ValueError: The name is unknown, there are no rows, a row is malformed, or the times do not rise from 0.
     """
     if isinstance(outcome, str):
         if outcome not in named_outcomes():
@@ -94,7 +95,7 @@ def parse_outcome(outcome: str | Sequence[Row]) -> Outcome:
 
 
 def with_error(name: str, description: str) -> Outcome:
-    """Return a named outcome whose last moment shows another error."""
+    """Return a named outcome with another error description in its last moment."""
     *before, last = named_outcomes()[name]
     status = {**(last.status or {}), "error-description": description}
     listed = status if last.listed is last.status else last.listed
@@ -102,18 +103,18 @@ def with_error(name: str, description: str) -> Outcome:
 
 
 def current_moment(outcome: Outcome, seconds: float, stretch: float = 1.0) -> Moment:
-    """Return the moment that holds some seconds after the run was scheduled."""
+    """Return the current moment of a run that was scheduled this many seconds ago."""
     past = bisect_right(outcome, seconds, key=lambda moment: moment.at * stretch)
     return outcome[max(0, past - 1)]
 
 
 def duration(outcome: Outcome, stretch: float = 1.0) -> float:
-    """Return the seconds until the run releases its slot; infinity if it never does."""
+    """Return the seconds from scheduling until the run releases its slot; infinity if it never does."""
     return next((moment.at * stretch for moment in outcome if moment.releases_slot), math.inf)
 
 
 def complete_status(status: Status, stages: list[str], meta: dict[str, Any], failure: str) -> dict[str, Any] | None:
-    """Return a status with all keys of the service in its order; None if there is no status yet."""
+    """Return a status with all keys of the service, in the service's order; None if there is no status yet."""
     if status is None:
         return None
     placeholders = {
@@ -126,9 +127,26 @@ def complete_status(status: Status, stages: list[str], meta: dict[str, Any], fai
     state = values.get("experiment-state")
     if "" in (values.get("exit-status"), values.get("stage-state")) or state in ("unscheduled", "unschedulable"):
         return {**FROM_CLUSTER, **values}
-    # Before the first status and after a failure at set-up there is no meta.
+    # A run has no meta before its first status, or if it failed at set-up.
     known = {} if state in (None, "failed") else {"stages": stages, "meta": meta}
-    return {**NO_STATUS, **known, **values}
+    return {**NO_STATUS, **known, **_usual_values(state, values.get("exit-status"), stages[-1], failure), **values}
+
+
+def _usual_values(state: str | None, exit_status: str | None, last_stage: str, failure: str) -> dict[str, Any]:
+    """Return the other values that the orchestrator writes in this state, as in recorded runs."""
+    if state is None:
+        return {}
+    if state in ("Initialising", "failed"):
+        usual_exit = "N/A" if state == "Initialising" else "Failed"
+        return {"stage-state": "Initialising", "exit-status": usual_exit, "current-stage": "None"}
+    usual = {"stage-state": state, "exit-status": "N/A", "current-stage": last_stage}
+    if exit_status in ("Failed", "Stopped"):
+        # The last status has line feeds escaped once more.
+        text = failure if state == "running" else failure.replace("\n", "\\n")
+        return {**usual, "stage-state": "failed", "error-description": text if exit_status == "Failed" else _STOPPED}
+    if exit_status == "Success" or state == "finished":
+        return {**usual, "stage-state": "finished", "total-progress": 1.0, "stage-progress": 1.0}
+    return usual
 
 
 def _parse_row(row: Row) -> Moment:

@@ -15,6 +15,12 @@ The last opening crashed while one launch was being sent. Two runs existed befor
 attempt, and the payloads of five launches lack their credentials.
 """
 
+FORMAT_2 = Path(__file__).with_name("format-2.db")
+"""
+A launch that succeeded, one that failed, one that was refused and one that is planned, written by a batch of commit
+b7b61cf with the embedded server. The journal has no table of reasons.
+"""
+
 
 def copied(path: Path, folder: Path, server: str | None = None) -> Path:
     """

@@ -10,6 +10,7 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -145,7 +146,9 @@ def test_missing_files_and_files_of_others_are_left_out(gateway: httpx.Client, f
     assert unknown.content == b"PK\x05\x06" + bytes(18)
 
 
-@pytest.mark.parametrize("payload", [{"nope": []}, ["x"], {"file://example-cluster/x": 7}, 7])
+@pytest.mark.parametrize(
+    "payload", [{"nope": []}, ["x"], {"file://example-cluster/x": 7}, {"file://example-cluster/x": [""]}, 7]
+)
 def test_malformed_requests_for_files_are_internal_server_errors(gateway: httpx.Client, payload: Any) -> None:
     """The URI of an instance must have a scheme, and its value must be a list."""
     reply = gateway.post("/files/api/v1.1", json=payload)
@@ -257,3 +260,93 @@ def test_a_missing_member_is_an_error_of_the_stream(tmp_path: Path) -> None:
     assert next(stream).startswith(b"PK\x03\x04")
     with pytest.raises(FileNotFoundError):
         next(stream)
+
+
+def single(gateway: httpx.Client, experiment: str, path: Path | str) -> httpx.Response:
+    """Request one file as text."""
+    location = quote(str(path).removeprefix("/"), safe="")
+    return gateway.get(f"/file/api/v1.0/{quote(experiment, safe='')}/location/{location}")
+
+
+def test_a_single_file_is_sent_as_a_json_string(gateway: httpx.Client, folder: Path) -> None:
+    """Line ends are those of Python's text files."""
+    (folder / "a b.txt").write_bytes("é\r\nz".encode())
+
+    reply = single(gateway, uri(folder), folder / "a b.txt")
+
+    assert (reply.status_code, reply.json()) == (200, "é\nz")
+
+
+def test_failures_of_a_single_file_are_internal_server_errors(gateway: httpx.Client, folder: Path) -> None:
+    """Also for a file that is too large, which the gateway means to cut, and for one that is not text."""
+    with (folder / "large").open("wb") as file:
+        file.truncate(32 * MIB + 1)
+
+    replies = [
+        single(gateway, uri(folder), folder / "none.txt"),
+        single(gateway, uri(folder), folder / "sub"),
+        single(gateway, uri(folder), folder / "sub/b.bin"),
+        single(gateway, uri(folder), folder / "large"),
+        single(gateway, uri(folder), "/etc/hosts"),
+        single(gateway, uri(folder), f"{folder}/../../../../etc/hosts"),
+        single(gateway, "file://example-cluster/nope", folder / "out.stdout"),
+    ]
+
+    assert [(reply.status_code, reply.json()) for reply in replies] == [SERVER_ERROR] * len(replies)
+
+
+def test_an_absolute_location_is_redirected(server: LocalServer, gateway: httpx.Client, folder: Path) -> None:
+    """Its slash meets the one before it, and the router merges them, also those of the scheme."""
+    experiment, location = quote(uri(folder), safe=""), quote(f"{folder}/out.stdout", safe="")
+
+    reply = gateway.get(f"/file/api/v1.0/{experiment}/location/{location}")
+
+    merged = f"file:/example-cluster{folder.parents[2]}/location{folder}/out.stdout"
+    assert (reply.status_code, reply.headers["location"]) == (308, f"{server.url}/ds-gateway/file/api/v1.0/{merged}")
+
+
+def test_an_instance_can_be_registered(server: LocalServer, web: httpx.Client, push: Any) -> None:
+    """Its files are served from then on, before the datastore has its documents; asking for it always fails."""
+    push()
+    rest_uid = start(web)
+    server.advance(2)
+    directory = server.directory(rest_uid)
+    assert directory is not None
+    path = f"/ds-gateway/experiment/api/v1.0/location/{quote(f'file://example-cluster{directory}', safe='')}"
+    question: dict[str, str | int] = {"experiment": str(directory), "stage": 0, "component": "Compute"}
+
+    before = web.get(f"{server.url}/ds-gateway/experiment/", params=question)
+    registered = web.post(f"{server.url}{path}")
+    after = web.get(f"{server.url}/ds-gateway/experiment/", params=question)
+    asked = web.get(f"{server.url}{path}")
+
+    assert (before.json(), after.json()) == (False, "True")
+    assert (registered.status_code, registered.json()) == (200, {"result": True, "error": None})
+    assert (asked.status_code, asked.json()) == SERVER_ERROR
+
+
+def test_only_instances_of_this_gateway_can_be_registered(gateway: httpx.Client) -> None:
+    """The response says why not; a location must be a URI."""
+    unknown = gateway.post(
+        f"/experiment/api/v1.0/location/{quote('file://example-cluster/tmp/none.instance', safe='')}"
+    )
+    path = gateway.post("/experiment/api/v1.0/location/tmp/none.instance")
+
+    assert unknown.status_code == 200
+    assert unknown.json()["result"] is False
+    assert "/tmp/none.instance" in unknown.json()["error"]
+    assert (path.status_code, path.json()) == SERVER_ERROR
+
+
+def test_another_gateway_can_be_registered(server: LocalServer, web: httpx.Client) -> None:
+    """The registry knows its address then."""
+    registry, host = f"{server.url}/ds-registry", "https://st4sd.example/ds-gateway"
+    unique_id = f"{registry}/gateway/api/v1.0/unique_id/other"
+
+    reply = web.post(f"{unique_id}/host/{quote(host, safe='')}/label/Other")
+
+    assert (reply.status_code, reply.json()) == (200, "")
+    entry = {"unique_id": "other", "host": host, "label": "Other"}
+    assert web.get(unique_id).json() == entry
+    both = web.post(f"{registry}/gateways/api/v1.0/unique_ids", json=["other", "example-cluster"]).json()
+    assert (list(both), both["other"]) == (["other", "example-cluster"], entry)

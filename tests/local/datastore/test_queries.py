@@ -253,5 +253,5 @@ def test_a_recorded_meta_is_part_of_the_document(server: LocalServer, web: httpx
     experiment, metadata, *components = query(server, web)
 
     assert [component["component-state"] for component in components] == ["running", "running"]
-    assert (experiment["metadata"], experiment["status"]["current-stage"]) == ({"pid": 7}, "None")
+    assert (experiment["metadata"], experiment["status"]["current-stage"]) == ({"pid": 7}, "stage1")
     assert sorted(metadata) == ["instance", "type", "uid"]

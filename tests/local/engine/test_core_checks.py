@@ -11,6 +11,8 @@ from typing import Any
 import httpx
 import pytest
 
+from st4sd_async.local.engine.core_checks import dsl_from_flowir
+from st4sd_async.local.engine.flowir import with_defaults
 from tests.client.definitions import DSL
 
 FLOWIR = {"components": [{"name": "hi", "command": {"executable": "cat", "arguments": "%(ghost)s"}}]}
@@ -125,6 +127,32 @@ def test_the_libraries_find_more(web: httpx.Client, caplog: pytest.LogCaptureFix
     assert not [record for record in caplog.records if record.name == "flowir"]
 
 
+@pytest.mark.parametrize(
+    ("part", "value", "location", "message"),
+    [
+        ("workflows.0.signature.name", "a b", ["workflows", 0, "signature", "name"], "String should match pattern"),
+        ("components.0.command.executable", 3, ["components", 0, "command", "executable", "str"], "be a valid string"),
+        ("components.0.command.arguments", "%(x)s", ["components", 0, "command", "arguments"], 'or variable "x"'),
+        ("workflows.0.steps.greet", "main", ["workflows", 0, "execute", 0], "graph contains a cycle"),
+    ],
+)
+def test_graphs_of_the_library_are_checked_too(
+    web: httpx.Client, part: str, value: Any, location: list[Any], message: str
+) -> None:
+    """In the words of the libraries."""
+    graph = copy.deepcopy(RECORDED_DSL)
+    *path, last = [int(name) if name.isdecimal() else name for name in part.split(".")]
+    target: Any = graph
+    for name in path:
+        target = target[name]
+    target[last] = value
+
+    problem = web.post("/library/", json=graph).json()["problems"][-1]
+
+    assert problem["location"] == location
+    assert message in problem["message"]
+
+
 def test_a_definition_may_be_started_unchecked(web: httpx.Client) -> None:
     """As in the service."""
     reply = web.post("/experiments/lambda/start", json={"lambdaFlowIR": FLOWIR, "validate_flowir": False})
@@ -148,7 +176,8 @@ def test_without_the_libraries_the_server_checks_less() -> None:
         ("/utilities/dsl/", MANY),
         ("/utilities/pvep/", {"dsl": DSL}),
         ("/internal-experiments/", {"workflow": {"dsl": DSL}, "pvep": named("greeter")}),
-        ("/experiments/greeter/start", {"inputs": [{"filename": "names.csv", "content": "a"}]}),
+        ("/experiments/greeter/start", {}),
+        ("/library/", MANY),
     ]
     rejected = [(path, body) for path, body, _ in RECORDED.values()]
 
@@ -168,3 +197,37 @@ def test_without_the_libraries_the_server_checks_less() -> None:
 def named(name: str) -> dict[str, Any]:
     """Return a package without a definition."""
     return {"metadata": {"package": {"name": name}}}
+
+
+def test_dsl_is_made_from_flowir_in_the_order_of_the_definition() -> None:
+    """With the defaults of the orchestrator; None if it is invalid."""
+    names = [f"Step{number}" for number in (3, 1, 2)]
+    components = [{"name": name, "command": {"executable": "echo", "arguments": "%(x)s"}} for name in names]
+    last = {"name": "Last", "command": {"executable": "cat"}, "references": ["stage0.Step2/out.stdout:copy"]}
+    flowir = with_defaults(
+        {
+            "components": [last, *components],
+            "variables": {"default": {"global": {"x": 1}}, "big": {"stages": {"0": {"y": 2}}, "global": {"x": 5}}},
+        }
+    )
+
+    dsl = dsl_from_flowir(flowir, ["data"], "big")
+
+    assert dsl is not None
+    assert list(dsl["workflows"][0]["steps"]) == [f"stage0.{name}" for name in [*names, "Last"]]
+    assert dsl["workflows"][0]["execute"][0]["target"] == "<stage0.Step3>"
+    assert dsl["entrypoint"]["execute"][0]["args"] == {"x": 5}
+    assert [component["command"]["executable"] for component in dsl["components"]] == ["echo", "echo", "echo", "cat"]
+    assert dsl["components"][0]["workflowAttributes"]["repeatRetries"] == 3
+    assert dsl_from_flowir({**flowir, "components": [last]}, [], None) is None
+
+
+def test_pushed_dsl_gets_the_defaults_of_flowir(web: httpx.Client) -> None:
+    """Its files become arguments of the entrypoint."""
+    package = {"metadata": {"package": {"name": "inner"}}}
+    web.post("/internal-experiments/", json={"workflow": {"dsl": DSL}, "pvep": package}).raise_for_status()
+
+    dsl = web.get("/experiments/inner/dsl").json()["dsl"]
+
+    assert dsl["entrypoint"]["execute"][0]["args"] == {"greeting": "hello", "input.names.csv": "input/names.csv"}
+    assert dsl["components"][0]["workflowAttributes"]["repeatRetries"] == 3

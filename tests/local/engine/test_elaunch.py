@@ -298,7 +298,7 @@ def test_results_follow_from_inputs_and_variables(engine: ElaunchEngine, example
     assert meta["platform"] == "default"
     directory = engine.directory(first.rest_uid)
     assert directory is not None
-    assert "CCO,CCO,-9.0,40.021" in (directory / "stages/stage0/Compute/energies.csv").read_text()
+    assert "CCO,CCO,-9.0,46.069" in (directory / "stages/stage0/Compute/energies.csv").read_text()
 
 
 @pytest.mark.slow
@@ -349,7 +349,7 @@ def test_second_run_waits_for_the_only_slot_and_delete_frees_it(
     engine.start(accepted_start(definition, "long-abcdef-bbbbbbbb"))
     engine.start(accepted_start(definition, "long-abcdef-cccccccc"))
 
-    waiting = engine.status("long-abcdef-bbbbbbbb")
+    waiting = wait(engine, "long-abcdef-bbbbbbbb", bool)
     assert waiting == files.unscheduled()
     assert engine.listed_status("long-abcdef-bbbbbbbb") == dict(files.NO_STATUS)
 

@@ -107,6 +107,7 @@ def run_and_kill() -> Iterator[Callable[..., list[str]]]:
         owner.communicate()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["kill", "fork"])
 def test_cleanup_after_a_killed_process(how: str, tmp_path: Path, run_and_kill: Callable[..., list[str]]) -> None:
     """Guarded groups are killed, even if a forked child keeps the pipe open; removed groups are not."""
@@ -123,6 +124,7 @@ def test_cleanup_after_a_killed_process(how: str, tmp_path: Path, run_and_kill: 
             os.kill(child, signal.SIGKILL)
 
 
+@pytest.mark.slow
 def test_a_closed_guard_removes_no_folders(tmp_path: Path, run_and_kill: Callable[..., list[str]]) -> None:
     """It still kills the remaining groups."""
     sleeping, spared, _ = map(int, run_and_kill(OWNER, str(tmp_path), "close"))
@@ -151,6 +153,7 @@ def test_orders_to_a_dead_guard_are_ignored(tmp_path: Path) -> None:
     assert tmp_path.exists()
 
 
+@pytest.mark.slow
 def test_cleanup_kills_groups_and_removes_folders(tmp_path: Path) -> None:
     """Groups that were removed are left alone."""
     (tmp_path / "a.shadow").mkdir()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -51,18 +50,38 @@ def test_output_of_a_killed_run_is_copied_from_its_shadow(tmp_path: Path) -> Non
     assert not (instance / "output").is_symlink()
 
 
-@pytest.mark.parametrize("content", [None, [], {"pid": 1}], ids=["empty", "list", "cut"])
-def test_half_written_description_of_a_run_is_ignored(content: Any) -> None:
+@pytest.mark.parametrize("text", ["", "[]", "pid: 1\n", "pid: [\n"])
+def test_half_written_description_of_a_run_is_ignored(tmp_path: Path, text: str) -> None:
     """Only a complete elaunch.yaml becomes the meta of a status."""
-    assert files.parse_meta(content) is None
+    (tmp_path / "elaunch.yaml").write_text(text)
+
+    assert files.read_meta(tmp_path) is None
+    assert files.read_meta(tmp_path / "none") is None
 
 
-def test_values_of_variables_are_strings() -> None:
-    """Variables are strings, whatever type they have in YAML; the process id stays a number."""
-    content = {"pid": 1, "variables": {"global": {"scale": 1}, "stage": {0: {}}}, "version": "2.7.0"}
+def test_variables_keep_their_types(tmp_path: Path) -> None:
+    """A number that the package wrote as a number stays one; what users give is text. Stages have names."""
+    (tmp_path / "elaunch.yaml").write_text(
+        "pid: 1\nvariables:\n  global: {scale: 1, greeting: 'hi', delay: '3'}\n  stage: {0: {}}\nversion: 2.7.0\n"
+    )
 
-    assert files.parse_meta(content) == {
+    assert files.read_meta(tmp_path) == {
         "pid": 1,
-        "variables": {"global": {"scale": "1"}, "stage": {"0": {}}},
+        "variables": {"global": {"scale": 1, "greeting": "hi", "delay": "3"}, "stage": {"0": {}}},
         "version": "2.7.0",
     }
+
+
+def test_interface_is_that_of_the_run(tmp_path: Path) -> None:
+    """It is in the definition that the orchestrator completes; {} if it has none, None if it cannot be read."""
+    file = tmp_path / "conf" / "flowir_instance.yaml"
+    assert files.read_interface(tmp_path) is None
+
+    file.parent.mkdir()
+    file.write_text("interface: {inputs: [a], outputFiles: [output/input-ids.json]}\ncomponents: []\n")
+    assert files.read_interface(tmp_path) == {"inputs": ["a"], "outputFiles": ["output/input-ids.json"]}
+    file.write_text("components: []\n")
+    assert files.read_interface(tmp_path) == {}
+    for text in ("", "interface: [\n", "interface: x\n"):
+        file.write_text(text)
+        assert files.read_interface(tmp_path) is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 
 from st4sd_async.local.engine.interface import AcceptedStart
-from st4sd_async.local.engine.orchestrator import Orchestrator, find_orchestrator
+from st4sd_async.local.engine.orchestrator import OPTIONS, Orchestrator, find_orchestrator, unknown_option
 from st4sd_async.local.engine.processes import ChildProcesses, GitFailed, git
 
 
@@ -66,7 +67,7 @@ def test_command_line_has_the_order_of_the_operator() -> None:
         *("-a", "/r:1/start/input/st4sd-variables.yaml", "-d", "/r\\:1/start/data/weights.csv"),
         *("-l15", "--nostamp", "--instanceName", "demo-abcdef-T", "--failSafeDelays=no"),
         *("--registerWorkflow=y", "--discovererMonitorDir=/r:1/monitor", "--datastoreLabel=example-cluster"),
-        *("--platform=hasty", "--registerWorkflow=no"),
+        *("--platform=hasty", "--registerWorkflow=no", "--useMemoization=no"),
         *("-mcampaign:x y", "-mrest-uid:demo-abcdef-12345678", "-mworkflow:demo-abcdef-12345678"),
         *("-mexperiment-id:demo@sha256x0", "-mst4sd-package-name:demo", "-mst4sd-package-digest:sha256x0"),
         "/p/demo",
@@ -79,10 +80,33 @@ def test_failed_inspection_names_the_file(tmp_path: Path) -> None:
     orchestrator = Orchestrator(sys.executable, "")
 
     with pytest.raises(RuntimeError, match="reading '/ghost' failed"):
-        orchestrator.inspect("yaml", "/ghost", folder=tmp_path, processes=ChildProcesses())
+        orchestrator.inspect("nope", "/ghost", folder=tmp_path, processes=ChildProcesses())
     with pytest.raises(RuntimeError, match="reading '/ghost' took over"):
-        orchestrator.inspect("yaml", "/ghost", folder=tmp_path, processes=TimedOutProcesses())
-    with pytest.raises(RuntimeError, match="reading '/ghost' was not possible"):
-        Orchestrator("/ghost", "").inspect("yaml", "/ghost", folder=tmp_path, processes=ChildProcesses())
+        orchestrator.inspect("nope", "/ghost", folder=tmp_path, processes=TimedOutProcesses())
+    with pytest.raises(RuntimeError, match="cannot read '/ghost'"):
+        Orchestrator("/ghost", "").inspect("nope", "/ghost", folder=tmp_path, processes=ChildProcesses())
     with pytest.raises(GitFailed, match="git took longer than 1 s"):
         git("version", processes=TimedOutProcesses(), timeout=1)
+
+
+def test_options_are_those_of_the_orchestrator() -> None:
+    """The simulator rejects others, as the orchestrator does."""
+    pytest.importorskip("experiment")
+    program = Path(find_orchestrator().script).read_text(encoding="utf-8")
+    parser = program[program.index("def build_parser") :]
+
+    assert set(re.findall(r"add_option\([^)]*?[\"']--(\w+)[\"']", parser)) | {"help", "version"} == set(OPTIONS)
+
+
+@pytest.mark.parametrize(
+    ("options", "unknown"),
+    [
+        ((), None),
+        (("--registerWorkflow=yes", "-l15", "--mongo", "value", "--"), None),
+        (("--nostamp", "--no-such-option"), "--no-such-option"),
+        (("--nope=1",), "--nope"),
+    ],
+)
+def test_unknown_options_are_found(options: tuple[str, ...], unknown: str | None) -> None:
+    """Only long ones, which may be abbreviated."""
+    assert unknown_option(options) == unknown

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,9 @@ from st4sd_async.local.engine.packages import ClonedPackages
 from st4sd_async.local.engine.processes import ChildProcesses
 
 COMMIT = "0" * 40
+"""The commit that was pushed; runs get the newest one."""
+IDENTITY = ("-c", "user.name=tests", "-c", "user.email=tests@example.com")
+EMPTY_COMMIT = ("commit", "-q", "--allow-empty", "--message=empty")
 METADATA = {"package": {"name": "demo"}, "registry": {"interface": {}}}
 STUBBORN = """
 import pathlib, signal, time
@@ -51,10 +56,13 @@ updated-on=2026-11-22 14:52:32.179244
 class ScriptedRun:
     """A run of a script instead of the orchestrator."""
 
-    def __init__(self, folder: Path, script: str) -> None:
+    def __init__(self, folder: Path, script: str, pod_delay: float = 0.0) -> None:
         """Prepare the run without starting it."""
         (folder / "elaunch.py").write_text(script)
-        source = {"git": {"location": {"url": "file:///x/demo"}, "version": COMMIT}}
+        repository = folder / "demo"
+        for command in (["init", "-q", str(repository)], ["-C", str(repository), *IDENTITY, *EMPTY_COMMIT]):
+            subprocess.run(["git", *command], check=True)
+        source = {"git": {"location": {"url": repository.as_uri()}, "version": COMMIT}}
         start = AcceptedStart(
             rest_uid="demo-abcdef-12345678",
             identifier="demo@sha256x0",
@@ -70,10 +78,11 @@ class ScriptedRun:
         self.folder = folder / "run"
         self.folder.mkdir()
         self._orchestrator = Orchestrator(sys.executable, str(folder / "elaunch.py"))
-        self._packages = ClonedPackages(folder / "packages", self._orchestrator, ChildProcesses())
-        (folder / "packages" / COMMIT / "demo").mkdir(parents=True)
+        processes = ChildProcesses()
+        read = partial(self._orchestrator.read_package, folder=folder, processes=processes)
+        self._packages = ClonedPackages(folder / "packages", read, processes)
         self._guard = Guard()
-        self.run = ElaunchRun(start, self.folder, ChildProcesses(), self._guard)
+        self.run = ElaunchRun(start, self.folder, ChildProcesses(), self._guard, pod_delay=pod_delay)
 
     def execute(self) -> None:
         """Execute the run to its end."""
@@ -89,14 +98,41 @@ def report(step: object, *documents: dict[str, Any]) -> str:
 
 
 def test_status_of_a_run_before_it_is_executed(tmp_path: Path) -> None:
-    """None at first, unscheduled in the queue, nulls after it."""
+    """Unscheduled in the queue, nulls after it; the list shows nulls in both cases."""
     run = ScriptedRun(tmp_path, "").run
 
-    assert run.status() is None
     run.enter_queue()
-    assert run.status() == files.unscheduled()
+    assert (run.status(), run.listed_status()) == (files.unscheduled(), dict(files.NO_STATUS))
     run.leave_queue()
-    assert run.status() == dict(files.NO_STATUS)
+    assert (run.status(), run.listed_status()) == (dict(files.NO_STATUS), dict(files.NO_STATUS))
+
+
+def test_run_has_no_status_before_its_pod(tmp_path: Path) -> None:
+    """Not even in the queue, and not if it has failed already."""
+    waiting = ScriptedRun(tmp_path, "", pod_delay=60).run
+
+    waiting.enter_queue()
+
+    assert (waiting.status(), waiting.listed_status()) == (None, None)
+
+
+def test_status_is_shown_together_with_its_meta(tmp_path: Path) -> None:
+    """The orchestrator writes its description of the run a moment later than its status."""
+    scripted = ScriptedRun(tmp_path, "")
+    instance = scripted.folder / "demo.instance"
+    (instance / "output").mkdir(parents=True)
+    (instance / "output" / "status.txt").write_text(
+        "current-stage=stage0\nexit-status=N/A\nexperiment-state=running\nstage-progress=0.0\nstage-state=running\n"
+        "stages=['stage0']\ntotal-progress=0.0\n"
+    )
+
+    before = scripted.run.status()
+    (instance / "elaunch.yaml").write_text("pid: 1\nversion: 2.7.0\n")
+    after = scripted.run.status()
+
+    assert before == dict(files.NO_STATUS)
+    assert after is not None
+    assert (after["experiment-state"], after["meta"]) == ("running", {"pid": 1, "version": "2.7.0"})
 
 
 def test_orchestrator_that_exits_without_a_status_is_a_set_up_failure(tmp_path: Path) -> None:
@@ -137,7 +173,7 @@ def test_run_that_is_stopped_before_it_begins_is_not_started(tmp_path: Path) -> 
     scripted.execute()
 
     assert not (scripted.folder / "began").exists()
-    assert scripted.run.status() is None
+    assert scripted.run.status() == dict(files.NO_STATUS)
 
 
 def test_unregistered_run_has_no_documents(tmp_path: Path) -> None:
@@ -158,11 +194,12 @@ def test_documents_of_a_registered_run_are_read_from_its_files(tmp_path: Path) -
 
     experiment, metadata = scripted.run.documents(TYPES)
     assert experiment["instance"] == f"file://example-cluster{scripted.folder}/demo.instance"
-    assert (experiment["name"], experiment["metadata"]["userMetadata"]) == ("demo", {"n": "1"})
+    assert (experiment["name"], experiment["metadata"]["userMetadata"]) == ("demo", {"n": 1})
     assert (experiment["status"]["exit-status"], experiment["status"]["stages"]) == ("Stopped", "['stage0', 'stage1']")
     assert experiment["status"]["created-on"] == "2026-11-22T14:52:24.171523"
     assert experiment["output"]["A"]["version"] == 1
-    assert (metadata["type"], metadata["n"]) == ("user-metadata", "1")
+    assert (metadata["type"], metadata["n"]) == ("user-metadata", 1)
+    assert experiment["uid"] == f"file://{scripted.folder}/demo.instance"
 
 
 def test_later_reports_replace_earlier_ones(tmp_path: Path) -> None:

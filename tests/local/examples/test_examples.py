@@ -108,16 +108,16 @@ def test_missing_git_is_reported(examples: Examples, monkeypatch: pytest.MonkeyP
 
 
 def test_demo_computes_from_inputs_and_scale(examples: Examples, tmp_path: Path) -> None:
-    """Energies are -1.5 per atom times scale, weights are summed; unknown elements result in NaN."""
+    """Energies are -1.5 per atom times scale, weights are those of chemistry; unknown elements result in NaN."""
     start = accepted_start(inputs={"molecules.csv": MOLECULES}, variables={"scale": "2"})
 
     outputs = load_examples()["demo"].run(start, tmp_path / "run")
 
     assert (tmp_path / "run/stages/stage0/Compute/energies.csv").read_text() == (
-        "input-id,smiles,energy,weight\nCCO,CCO,-9.0,40.021\nc1ccccc1,c1ccccc1,-18.0,72.066\n[Xe],[Xe],nan,nan\n"
+        "input-id,smiles,energy,weight\nCCO,CCO,-9.0,46.069\nc1ccccc1,c1ccccc1,-18.0,78.114\n[Xe],[Xe],nan,nan\n"
     )
     assert (tmp_path / "run/output/properties.csv").read_text() == (
-        "input-id;smiles;energy;weight\nCCO;CCO;-9.0;40.021\n[Xe];[Xe];;\nc1ccccc1;c1ccccc1;-18.0;72.066\n"
+        "input-id;smiles;energy;weight\nCCO;CCO;-9.0;46.069\n[Xe];[Xe];;\nc1ccccc1;c1ccccc1;-18.0;78.114\n"
     )
     assert json.loads((tmp_path / "run/output/input-ids.json").read_text()) == ["CCO", "c1ccccc1", "[Xe]"]
     assert sorted(outputs) == ["Energies", "Folder"]
@@ -139,14 +139,14 @@ def test_demo_computes_from_inputs_and_scale(examples: Examples, tmp_path: Path)
 
 def test_demo_uses_a_data_file_that_the_start_overrides(examples: Examples, tmp_path: Path) -> None:
     """Weights come from the table of the start if it has one."""
-    table = "element,weight\nC,1\nO,10\n"
+    table = "element,weight\nH,100\nC,1\nO,10\n"
 
     load_examples()["demo"].run(
         accepted_start(inputs={"molecules.csv": MOLECULES}, data={"weights.csv": table}), tmp_path
     )
 
     lines = (tmp_path / "stages/stage0/Compute/energies.csv").read_text().splitlines()
-    assert lines[1] == "CCO,CCO,-4.5,12.0"
+    assert lines[1] == "CCO,CCO,-4.5,612.0"
 
 
 def test_demo_measures_properties_with_one_column(examples: Examples, tmp_path: Path) -> None:
@@ -155,7 +155,7 @@ def test_demo_measures_properties_with_one_column(examples: Examples, tmp_path: 
 
     assert json.loads((tmp_path / "output/input-ids.json").read_text()) == ["CO", "CCO"]
     assert (tmp_path / "output/properties.csv").read_text() == (
-        "input-id;smiles;energy;weight\nCCO;CCO;-4.5;40.021\nCO;CO;-3.0;28.01\n"
+        "input-id;smiles;energy;weight\nCCO;CCO;-4.5;46.069\nCO;CO;-3.0;32.042\n"
     )
 
 

@@ -2,33 +2,76 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
 
 import pytest
 
 from st4sd_async import Client
 from st4sd_async.local import LocalServer
+from tests.client.definitions import LAMBDA
 from tests.local.helpers import MOLECULES
-from tests.local.incumbent.finished import Finished
+from tests.local.incumbent.finished import Finished, attempt
+
+WEIGHTS = {"filename": "weights.csv", "content": "element,weight\nC,12.011\nO,15.999\n"}
+DEMO = {"inputs": [MOLECULES], "variables": {"scale": 1}, "data": [WEIGHTS], "metadata": {"campaign": "x"}}
 
 
-@pytest.fixture(scope="module", params=["simulator", pytest.param("elaunch", marks=pytest.mark.slow)])
-def finished(request: pytest.FixtureRequest) -> Iterator[Finished]:
-    """Return a run of each example by both engines."""
+@contextmanager
+def finished_runs(engine: Literal["simulator", "elaunch"]) -> Iterator[Finished]:
+    """Execute a run of each example and of a lambda experiment; real ones take 10 s."""
     from experiment.service.db import ExperimentRestAPI
 
-    with LocalServer(engine=request.param, speed=0) as server:
+    with LocalServer(engine=engine, speed=0) as server:
         key = server.api_key
         api = ExperimentRestAPI(f"{server.url}/rs", max_retries=2, secs_between_retries=0.01, cc_bearer_key=key)
-        for name in ("demo", "fail"):
-            api.api_experiment_push(server.example(name))
-        runs = {
-            "demo": api.api_experiment_start("demo", {"inputs": [MOLECULES], "metadata": {"campaign": "x"}}),
-            "fail": api.api_experiment_start("fail", {}),
-        }
-        finished = Finished(request.param, server, api, runs, {})
+        began: dict[str, Any] = {}
+
+        def ask(name: str, method: str, *args: Any, **options: Any) -> Any:
+            began[name] = attempt(lambda: getattr(api, method)(*args, **options))
+            return began[name]
+
+        ask("push", "api_experiment_push", server.example("demo"))
+        ask("upsert", "api_experiment_upsert", server.example("fail"))
+        runs = {"demo": ask("start", "api_experiment_start", "demo", DEMO)}
+        ask("status at once", "api_rest_uid_status", runs["demo"])
+        ask("output at once", "api_rest_uid_output_get", runs["demo"], "Energies")
+        runs["fail"] = api.api_experiment_start("fail", {})
+        runs["lambda"] = ask("start a lambda", "api_experiment_start_lambda", copy.deepcopy(LAMBDA))
+        stopped = api.api_experiment_start("demo", DEMO)
+        ask("delete", "api_rest_uid_delete", stopped)
+        ask("delete again", "api_rest_uid_delete", stopped)
+        ask("status after deletion", "api_rest_uid_status", stopped)
+        finished = Finished(engine, server, api, runs, began=began)
         finished.wait()
         yield finished
+
+
+@pytest.fixture(scope="session")
+def simulated() -> Iterator[Finished]:
+    """Return the runs of the simulator."""
+    with finished_runs("simulator") as finished:
+        yield finished
+
+
+@pytest.fixture(scope="session")
+def executed() -> Iterator[Finished]:
+    """Return the runs of the orchestrator."""
+    with finished_runs("elaunch") as finished:
+        yield finished
+
+
+# The first of these tests waits until all real runs are over. That takes 10 s, and minutes on a busy machine.
+EXECUTED = pytest.param("elaunch", marks=[pytest.mark.slow, pytest.mark.timeout(300)])
+
+
+@pytest.fixture(scope="module", params=["simulator", EXECUTED])
+def finished(request: pytest.FixtureRequest) -> Finished:
+    """Return the runs of both engines in turn; a session fixture with parameters would execute them in each module."""
+    finished: Finished = request.getfixturevalue("simulated" if request.param == "simulator" else "executed")
+    return finished
 
 
 @pytest.fixture

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
 
@@ -19,6 +20,14 @@ INCUMBENT = [
 """Marks of tests that use the incumbent."""
 
 
+def attempt(call: Callable[[], Any]) -> Any:
+    """Return what a call returns, or raises."""
+    try:
+        return call()
+    except Exception as error:
+        return error
+
+
 @dataclass
 class Finished:
     """Finished runs, and the incumbent's client."""
@@ -28,8 +37,10 @@ class Finished:
     api: Any
     runs: dict[str, str]
     """experiment -> rest-uid."""
-    instances: dict[str, str]
+    instances: dict[str, str] = field(default_factory=dict)
     """experiment -> the run's ``instance`` in documents."""
+    began: dict[str, Any] = field(default_factory=dict)
+    """What calls gave, or raised, that are only possible while a run begins; see ``conftest.py``."""
 
     async def ask(self, method: str, *args: Any, **options: Any) -> Any:
         """Call a method of the incumbent, which blocks, in a thread."""
@@ -40,7 +51,9 @@ class Finished:
         if self.engine == "simulator":
             self.server.advance(100)
         over = {"status.experiment-state": "finished"}
-        while len(found := self.api.cdb_get_document_experiment(query=over, _api_verbose=False)) < len(self.runs):
-            time.sleep(0.05)
+        for name, rest_uid in self.runs.items():
+            query = {**over, "type": "experiment", "metadata.userMetadata.rest-uid": rest_uid}
+            while not (found := self.api.cdb_get_document(query=query, _api_verbose=False)):
+                time.sleep(0.05)
+            self.instances[name] = found[0]["instance"]
         self.api.cdb_get_document_component(_api_verbose=False)  # makes the simulator write its files
-        self.instances = {document["name"]: document["instance"] for document in found}

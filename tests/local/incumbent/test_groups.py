@@ -11,7 +11,7 @@ import pytest
 
 from st4sd_async import S3, Client
 from st4sd_async.local import LocalServer
-from tests.client.definitions import LAMBDA, relationship
+from tests.client.definitions import LAMBDA, related, relationship
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore"),  # of the incumbent and its dependencies
@@ -28,9 +28,7 @@ def incumbent(server: LocalServer) -> Any:
     from experiment.service.db import ExperimentRestAPI
 
     api = ExperimentRestAPI(f"{server.url}/rs", max_retries=2, secs_between_retries=0.01, cc_bearer_key=server.api_key)
-    other = server.example("demo")
-    other["metadata"]["package"]["name"] = "surrogate"
-    for definition in (server.example("demo"), other):
+    for definition in related():
         api.api_experiment_push(definition)
     return api
 

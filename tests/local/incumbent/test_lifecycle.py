@@ -52,6 +52,22 @@ def test_invalid_credentials_are_rejected(incumbent: Any, server: LocalServer, c
         incumbent(server.url, **credentials)
 
 
+def test_redirects_lose_the_key_and_the_method(incumbent: Any) -> None:
+    """With TLS, a wrong slash costs a key its effect, and turns a POST with a token into a list."""
+    from experiment.service.errors import UnauthorisedRequest
+
+    with LocalServer(tls=True, speed=0) as server:
+        with_key = incumbent(server.url, cc_bearer_key=server.api_key)
+        with_token = incumbent(server.url, cc_auth_token=server.auth_token)
+
+        with pytest.raises(UnauthorisedRequest):
+            with_key.api_request_get("experiments")
+        with pytest.raises(UnauthorisedRequest):
+            with_key.cdb_query_component_files_exist("file://example-cluster/x", 0, "Compute")
+        assert with_token.api_request_post("experiments", server.example("demo")) == {"entries": [], "problems": []}
+        assert not with_token.cdb_query_component_files_exist("file://example-cluster/x", 0, "Compute")
+
+
 def test_an_experiment_lives_from_push_to_delete(incumbent: Any, fast: LocalServer) -> None:
     """Push, list, get, skeleton, start, poll, outputs and both deletions work in this order."""
     api = incumbent(fast.url, cc_bearer_key=fast.api_key)
@@ -77,23 +93,6 @@ def test_an_experiment_lives_from_push_to_delete(incumbent: Any, fast: LocalServ
     api.api_rest_uid_delete(rest_uid)
     api.api_experiment_delete("demo")
     assert api.api_experiment_list() == {}
-
-
-def test_failures_raise_the_incumbents_errors(incumbent: Any, server: LocalServer) -> None:
-    """Unknown experiments and invalid definitions raise the same errors as with the service."""
-    from experiment.service import errors
-
-    api = incumbent(server.url, cc_bearer_key=server.api_key)
-
-    with pytest.raises(errors.HTTPUnknownExperimentId):
-        api.api_experiment_start("ghost", {})
-    with pytest.raises(errors.HTTPInvalidVirtualExperimentDefinitionError):
-        api.api_experiment_push({"nope": 1})
-    api.api_experiment_push(server.example("demo"))
-    with pytest.raises(errors.HTTPInvalidExperimentStartPayload):
-        api.api_experiment_start("demo", {"bogus": 1})
-    with pytest.raises(errors.InvalidHTTPRequest, match="Missing inputs"):
-        api.api_experiment_start("demo", {})
 
 
 def test_documents_are_found_by_the_id_of_a_run(incumbent: Any, server: LocalServer) -> None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from tests.local.incumbent.finished import INCUMBENT, Finished
 
 pytestmark = INCUMBENT
@@ -22,7 +20,7 @@ def test_documents_are_found_by_their_fields(finished: Finished) -> None:
     assert experiment["instance"] == metadata["instance"] == instance
     assert (metadata["campaign"], experiment["metadata"]["userMetadata"]["campaign"]) == ("x", "x")
     assert api.cdb_get_document_user_metadata(instance=instance) == [metadata]
-    assert api.cdb_get_document(query={"type": "experiment", "name": "demo"}) == [experiment]
+    assert api.cdb_get_document(query={"type": "experiment", "name": "demo", "instance": instance}) == [experiment]
 
     def names(**filters: Any) -> list[str]:
         return [
@@ -92,19 +90,3 @@ def test_the_report_in_detail_is_parsed(finished: Finished) -> None:
     assert "stage1.After, component_shutdown, local, False, Killed, N/A, N/A" in report
     assert list(tables) == ["0", "1"]
     assert tables["1"]["engine"]["componentStates"].getElements(0)["reference"] == "stage1.Report"
-
-
-def test_the_incumbents_own_defects(finished: Finished, tmp_path: Path) -> None:
-    """They are the same as with a cluster."""
-    api, instance = finished.api, finished.instances["demo"]
-    metadata = api.cdb_get_document_user_metadata_for_rest_uid(finished.runs["demo"])
-
-    with pytest.raises(AttributeError, match="deep_copy"):
-        api.cdb_upsert_user_metadata([metadata], {"tag": "x"})
-    with pytest.raises(KeyError, match="source"):
-        api.cdb_get_properties(instance=instance, outputs=["Energies"])
-    with pytest.raises(TypeError, match="NoneType found"):
-        api.cdb_get_components_last_stdout(instance=instance)
-    with pytest.raises(ValueError, match="not enough values to unpack"):
-        api.cdb_get_data(instance=instance, filename="none", _api_verbose=False)
-    assert not api.cdb_query_component_files_exist(instance, 0, "Compute")

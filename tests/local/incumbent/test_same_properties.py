@@ -93,9 +93,9 @@ async def test_unknown_columns_are_an_error_in_both(finished: Finished, client: 
 
     with pytest.raises(NoPropertyError):
         finished.api.cdb_get_property_names(fail)
-    with pytest.raises(NotFound, match="it did not succeed: finished, Failed"):
+    with pytest.raises(NotFound, match="it did not succeed: failed"):
         await client.properties(finished.runs["fail"])
-    with pytest.raises(NotFound, match="it did not succeed: finished, Failed"):
+    with pytest.raises(NotFound, match="it did not succeed: failed"):
         await client.properties([finished.runs["fail"]], strict=True)
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
 from st4sd_async.local import LocalServer
-from tests.local.helpers import definition
+from tests.local.helpers import definition, start
 
 
 def test_a_push_is_completed_and_stored(server: LocalServer, web: httpx.Client) -> None:
@@ -66,7 +67,7 @@ def test_defaults_of_the_definition_win_on_every_platform(server: LocalServer, w
 
 
 def test_the_same_content_has_the_same_digest(web: httpx.Client, push: Any) -> None:
-    """The same content with another description adds no entry; other content does."""
+    """The same content with another description adds no entry; other content does, and moves the old one to the end."""
     first = push()
     described = definition()
     described["metadata"]["package"]["description"] = "another"
@@ -77,7 +78,7 @@ def test_the_same_content_has_the_same_digest(web: httpx.Client, push: Any) -> N
     digests = [entry["metadata"]["registry"]["digest"] for entry in (first, second, third)]
     assert digests[0] == digests[1] != digests[2]
     entries = web.get("/experiments/").json()["entries"]
-    assert [entry["metadata"]["registry"]["tags"] for entry in entries] == [[], ["v1", "latest"]]
+    assert [entry["metadata"]["registry"]["tags"] for entry in entries] == [["v1", "latest"], []]
     history = web.get("/experiments/toy/history/").json()
     assert [entry["head"] for entry in history["tags"]] == [digests[2]] * 2
     assert [(entry["digest"], entry["originalTag"]) for entry in history["untagged"]] == [
@@ -259,13 +260,43 @@ REFUSED_STARTS: list[tuple[str, Any, int, dict[str, Any]]] = [
         {"reason": "There is no volume v definition for inputs file"},
     ),
     (
-        "volume that is not there",
+        "volume of no kind",
+        {"inputs": [IN], "volumes": [{"type": {}}]},
+        400,
         {
-            "inputs": [{"filename": "in.csv", "volume": "v"}],
-            "volumes": [{"type": {"configMap": "c"}, "identifier": "v"}],
+            "invalidStartPayload": "1 validation error for PayloadVolume\ntype\n  Field required [type=missing, "
+            "input_value={}, input_type=dict]\n    For further information visit https://errors.pydantic.dev/2.14/v/missing"
+        },
+    ),
+    (
+        "folder of a configMap",
+        {"inputs": [IN], "volumes": [{"type": {"configMap": "c"}, "subPath": "x"}]},
+        400,
+        {"invalidStartPayload": "type.configMap.subPath\n  Extra inputs are not permitted"},
+    ),
+    (
+        "volume mounted twice",
+        {"inputs": [IN], "volumes": [{"type": {"dataset": "c"}}, {"type": {"persistentVolumeClaim": "c"}}]},
+        400,
+        {"reason": "The following volumes are mounted multiple times: pvc-c"},
+    ),
+    (
+        "two volumes of one identifier",
+        {
+            "inputs": [IN],
+            "volumes": [{"type": {"secret": kind}, "identifier": "v"} for kind in ("a", "b")],
         },
         400,
-        {"reason": "has no configMap 'c': create it with server.mount()"},
+        {"reason": "The following volumes have been defined multiple times ['v']"},
+    ),
+    (
+        "volume repeated with its identifier",
+        {
+            "inputs": [{"filename": "in.csv", "volume": "v"}],
+            "volumes": [{"type": {"secret": "a"}, "identifier": "v"}] * 2,
+        },
+        400,
+        {"reason": "There is no volume v definition for inputs file"},
     ),
     ("no credentials", {"inputs": [IN], "s3Store": {}}, 400, {"reason": "has no attribute 'model_dump'"}),
     (
@@ -297,12 +328,6 @@ REFUSED_STARTS: list[tuple[str, Any, int, dict[str, Any]]] = [
         {"inputs": [IN], "datasetStoreURI": "s3://d"},
         400,
         {"reason": "it should begin with dataset://"},
-    ),
-    (
-        "unknown dataset",
-        {"inputs": [{"filename": "in.csv"}], "s3": {"dataset": "d"}},
-        400,
-        {"reason": "has no dataset 'd': create it with server.mount()"},
     ),
     (
         "variable",
@@ -396,5 +421,96 @@ def test_the_skeleton_shows_what_a_start_needs(server: LocalServer, web: httpx.C
         "choices": None,
         "defaultFromPlatform": {"default": "3", "openshift": "3"},
     }
+    assert magic["{{OptionalVariable_n}}"]["message"] == (
+        "You **may** set the field variables.n to override its default value. You **may** set the value of the field "
+        "to any string. The default value of this variable depends on experiment platform you select: "
+        "{'default': '3', 'openshift': '3'}"
+    )
+    assert magic["{{OptionalVariable_mode}}"]["message"] == (
+        "You **may** set the field variables.mode to override its default value. You **must** set the value of the "
+        "field to one of ['a', 'b']. The default value of this variable is a"
+    )
+    assert magic["{{OptionalPlatform}}"]["message"] == (
+        "You **may** configure the experiment platform using one of the values ['default', 'openshift']"
+    )
+    assert magic["{{RequiredInputs_in.csv}}"]["message"].startswith("You **must** set the content of the input file")
+    assert magic["{{OptionalData_d.txt}}"]["message"].startswith("You **may** set the content of the data file d.txt")
     assert magic["{{OptionalVariable_mode}}"]["choices"] == ["a", "b"]
     assert magic["{{OptionalVariable_mode}}"]["default"] == "a"
+
+
+@pytest.mark.parametrize(
+    ("inputs", "data", "beginning"),
+    [
+        (["in.csv"], [], "You **must** fill in the inputs field. You"),
+        ([], ["d.txt"], "You **may** fill in the inputs field. You"),
+        (["in.csv"], ["d.txt"], "You **must** fill in the inputs field and **may** fill in the data field. You"),
+    ],
+)
+def test_the_skeleton_says_which_files_to_fill_in(
+    server: LocalServer, web: httpx.Client, push: Any, inputs: list[str], data: list[str], beginning: str
+) -> None:
+    """The text depends on the kinds of files; one of them is about inputs in any case."""
+    server.describe("toy", inputs=inputs, data=data)
+    push(data=[{"name": name} for name in data])
+
+    magic = web.get("/experiments/toy/start/payload/").json()["magicValues"]
+
+    assert magic["{{OptionalS3OrDatasetDownload}}"]["message"].startswith(beginning)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        {"inputs": [{"filename": "in.csv"}], "s3": {"dataset": "d"}},
+        {
+            "inputs": [{"filename": "in.csv", "volume": "v"}],
+            "volumes": [{"type": {"configMap": "d"}, "identifier": "v"}],
+        },
+    ],
+)
+def test_files_of_an_unknown_dataset_fail_in_an_init_container(
+    server: LocalServer, web: httpx.Client, push: Any, source: dict[str, Any]
+) -> None:
+    """The start is accepted, as only the cluster knows datasets and volumes; the list never shows the failure."""
+    server.describe("toy", inputs=["in.csv"])
+    push()
+
+    rest_uid = start(web, **source)
+    server.advance(5)
+    status = web.get(f"/instances/{rest_uid}/status").json()
+
+    assert (status["experiment-state"], status["exit-status"], status["meta"]) == ("failed", "", {})
+    assert status["error-description"].startswith("initContainer failure: s3-fetch failed with exit code 1")
+    assert "'d': create it with server.mount()" in status["error-description"]
+    listed = web.get("/instances/").json()[0]["status"]
+    assert (listed["experiment-state"], listed["meta"]) == (None, None)
+
+
+def test_a_volume_with_two_identifiers_is_known_by_both(
+    server: LocalServer, web: httpx.Client, push: Any, tmp_path: Path
+) -> None:
+    """Entries that differ only in the identifier are one volume."""
+    (tmp_path / "in.csv").write_text("x")
+    server.describe("toy", inputs=["in.csv"])
+    server.mount("dataset", "d", tmp_path)
+    push()
+    volumes = [{"type": {"dataset": "d"}, "identifier": identifier} for identifier in ("v", "w")]
+
+    for identifier in ("v", "w"):
+        start(web, inputs=[{"filename": "in.csv", "volume": identifier}], volumes=volumes)
+
+    assert [accepted.problem for accepted in server.started] == [None, None]
+
+
+@pytest.mark.parametrize(("platforms", "is_kept"), [([], True), (["big"], True), (["big", "default"], False)])
+def test_interface_is_lost_with_several_platforms(
+    platforms: list[str], is_kept: bool, server: LocalServer, push: Any
+) -> None:
+    """The service does not merge the interfaces of the platforms that a definition allows."""
+    interface = {"propertiesSpec": [{"name": "energy"}]}
+    server.describe("toy", interface=interface)
+
+    registry = push(platform=platforms)["metadata"]["registry"]
+
+    assert registry["interface"] == (interface if is_kept else {})

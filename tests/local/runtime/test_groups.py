@@ -8,20 +8,59 @@ import httpx
 import pytest
 
 from st4sd_async.local import LocalServer
-from tests.client.definitions import DSL, LAMBDA, dsl, relationship
+from tests.client.definitions import DSL, LAMBDA, dsl, related, relationship
+from tests.local.helpers import definition
 
 BUCKET = {"accessKeyID": "i", "secretAccessKey": "k", "bucket": "b", "endpoint": "e"}
 PULL = {"username": "somebody", "password": "a-password", "server": "quay.example"}
+NOT_A_GRAPH = (
+    "Unexpected validation error: experiment.model.frontends.dsl.Namespace() argument after ** must be a mapping, "
+    "not list"
+)
 NOT_CREATED = "Unable to create dataset because of dataset_create() "
 
 
 @pytest.fixture
-def both(web: httpx.Client, server: LocalServer) -> None:
-    """Push the experiments `demo` and `surrogate`."""
-    other = server.example("demo")
-    other["metadata"]["package"]["name"] = "surrogate"
-    for definition in (server.example("demo"), other):
-        assert web.post("/experiments/", json=definition).status_code == 200
+def both(web: httpx.Client) -> None:
+    """Push the experiments `reports` and `surrogate`."""
+    for package in related():
+        assert web.post("/experiments/", json=package).status_code == 200
+
+
+YES_OR_NO = {"hideNone": "Whether to hide fields whose value is None", "hideBeta": "Whether to hide Beta fields"}
+
+
+@pytest.mark.parametrize(
+    ("path", "name", "value", "meaning"),
+    [
+        ("/experiments/", "outputFormat", "xml", "Output format"),
+        ("/experiments/", "hideMetadataRegistry", "Y", "Whether to hide hte registry metadata or not"),
+        ("/experiments/", "hideNone", "true", YES_OR_NO["hideNone"]),
+        ("/experiments/toy", "hideBeta", "", YES_OR_NO["hideBeta"]),
+        ("/experiments/toy/dsl", "outputFormat", "python", "Output format"),
+        ("/library/", "exclude_unset", "1", "Whether to exclude fields that are unset or None from the output."),
+        ("/library/x/", "exclude_none", "1", "Whether to exclude fields that have a value of `None` from the output."),
+    ],
+)
+def test_parameters_have_few_values(
+    web: httpx.Client, push: Any, path: str, name: str, value: str, meaning: str
+) -> None:
+    """Others are refused with the meaning of the parameter; of repeated ones the first counts."""
+    push()
+    problem = f"{meaning} The value '{value}' is not a valid choice for '{name}'."
+
+    refused = web.get(path, params={name: [value, "y"]})
+
+    assert refused.status_code == 400
+    assert refused.json() == {"errors": {name: problem}, "message": "Input payload validation failed"}
+
+
+def test_parameters_of_a_query_are_refused_without_a_reason(web: httpx.Client) -> None:
+    """Even if there are no experiments to show, as opposed to a list."""
+    refused = web.post("/query/experiments/?hideNone=maybe", json={})
+
+    assert (refused.status_code, refused.json()) == (400, {"message": "Invalid document formatting arguments"})
+    assert web.get("/experiments/?hideNone=maybe").status_code == 200
 
 
 ERRORS: list[tuple[str, str, Any, int, dict[str, Any]]] = [
@@ -81,15 +120,25 @@ ERRORS: list[tuple[str, str, Any, int, dict[str, Any]]] = [
             "{'common': {'matchPackageVersion': False, 'mustHaveOnePackage': False}}"
         },
     ),
-    ("GET", "/library/ghost/", None, 400, {"message": "Graph does not exist"}),
-    ("DELETE", "/library/ghost/", None, 404, {"graphName": "ghost", "message": "Graph does not exist"}),
+    (
+        "GET",
+        "/library/ghost/",
+        None,
+        400,
+        {
+            "problem": "Unable to get Graph under library/ghost/dsl.yaml due to Failed to download "
+            "s3://https://s3.example@library:library/ghost/dsl.yaml due to An error occurred "
+            "(NoSuchKey) when calling the GetObject operation: The specified key does not exist.",
+            "message": "Invalid internal experiment payload",
+        },
+    ),
     (
         "POST",
         "/library/",
         [],
         400,
         {
-            "problems": [{"message": "Unexpected type of parameter to validate() <class 'list'>"}],
+            "problems": [{"message": NOT_A_GRAPH}],
             "message": "Invalid graph",
         },
     ),
@@ -118,13 +167,7 @@ ERRORS: list[tuple[str, str, Any, int, dict[str, Any]]] = [
         {"workflow": None},
         500,
         {
-            "problems": [
-                {
-                    "problem": "'NoneType' object is not subscriptable",
-                    "message": "Internal error while registering internal-experiment - contact the administrator of "
-                    "this ST4SD deployment",
-                }
-            ],
+            "problems": [{"message": "'NoneType' object is not subscriptable"}],
             "message": "Internal error while registering internal-experiment - contact the administrator of this ST4SD "
             "deployment",
         },
@@ -160,7 +203,16 @@ ERRORS: list[tuple[str, str, Any, int, dict[str, Any]]] = [
         400,
         {"message": f"{NOT_CREATED}missing 1 required positional argument: 'endpoint'"},
     ),
-    ("POST", "/datasets/s3/x", [], 500, {"message": "Internal Server Error"}),
+    (
+        "POST",
+        "/datasets/s3/x",
+        [],
+        400,
+        {
+            "message": "Unable to create dataset because of apis.datasets.dataset_create() argument after ** must be "
+            "a mapping, not list"
+        },
+    ),
     ("POST", "/image-pull-secrets/x", {"username": "u"}, 500, {"message": "Internal Server Error"}),
     ("PUT", "/image-pull-secrets/x", [], 500, {"message": "Internal Server Error"}),
     (
@@ -273,10 +325,11 @@ def test_flowir_must_be_a_mapping(web: httpx.Client) -> None:
 
 @pytest.mark.usefixtures("both")
 def test_a_synthesized_experiment_has_no_single_base_package(web: httpx.Client) -> None:
-    """So no relationship can name it without a package, and its inheritance is lost if a parent is deleted."""
+    """So no relationship can name it without a package. Its inheritance stays if a parent is deleted."""
     web.post("/relationships/", json=relationship()).raise_for_status()
     platforms = {"parameterisation": {"executionOptions": {"platform": ["default"]}}}
-    made = web.post("/relationships/cheaper/synthesize/both", json=platforms).json()["result"]
+    synthesis = web.post("/relationships/cheaper/synthesize/both", json=platforms).json()
+    made = synthesis["result"]
     body = relationship()
     body["transform"]["inputGraph"] = {"identifier": "both"}
 
@@ -286,7 +339,8 @@ def test_a_synthesized_experiment_has_no_single_base_package(web: httpx.Client) 
     assert made["parameterisation"]["executionOptions"]["platform"] == ["default"]
     assert reply.status_code == 400
     assert "points to a package with 2 base packages" in reply.json()["problem"]
-    assert web.get("/experiments/both/package-inheritance").json() == {"result": {"variables": {}}}
+    assert list(synthesis["package-inheritance"]["variables"]) == ["scale"]
+    assert web.get("/experiments/both/package-inheritance").json() == {"result": synthesis["package-inheritance"]}
 
 
 @pytest.mark.usefixtures("both")
@@ -299,7 +353,7 @@ def test_items_are_served_with_and_without_a_slash(web: httpx.Client) -> None:
         "/relationships/cheaper",
         "/relationships/cheaper/preview/synthesize/dsl",
         "/image-pull-secrets/x",
-        "/experiments/demo/dsl",
+        "/experiments/reports/dsl",
     ]
 
     assert [web.get(path).status_code for path in paths] == [200] * 4
@@ -319,20 +373,18 @@ def test_relationships_are_shown_in_three_forms(web: httpx.Client) -> None:
         web.get("/relationships/", params={"outputFormat": form}).json()["entries"][0] for form in forms
     )
 
-    assert entry["description"] is None
+    assert entry == shown == web.get("/relationships/cheaper").json()["entry"]
     assert "description" not in shown
+    assert web.get("/relationships/", params={"hideNone": "n"}).json()["entries"][0]["description"] is None
     assert line == str(shown)
     assert "\n" in pretty
 
 
-@pytest.mark.usefixtures("both")
 def test_the_policy_decides_whose_variables_win(web: httpx.Client, server: LocalServer) -> None:
-    """By default those of the output graph."""
-    other = server.example("demo")
-    other["metadata"]["package"]["name"] = "surrogate"
-    other["parameterisation"]["presets"] = {"variables": [{"name": "scale", "value": "7"}]}
-    other["parameterisation"]["executionOptions"]["variables"] = []
-    web.post("/experiments/", json=other).raise_for_status()
+    """By default those of the output graph; the components of these packages are unknown."""
+    for name, value in (("reports", "1"), ("surrogate", "7")):
+        server.describe(name, variables={"scale": value})
+        web.post("/experiments/", json=definition(name)).raise_for_status()
     values = []
 
     for policy in ("outputGraphOverridesInputGraph", "inputGraphOverridesOutputGraph"):
@@ -436,3 +488,60 @@ def test_an_invalid_query_is_as_recorded(web: httpx.Client) -> None:
         '"url": "https://errors.pydantic.dev/2.14/v/model_type"\n  }\n]'
     }
     assert '"ctx"' not in extra["message"]
+
+
+def test_an_internal_experiment_is_recorded_like_any_other(web: httpx.Client) -> None:
+    """With the inputs, images and variables of its components, a keyword, and without nulls."""
+    graph = dsl()
+    component, (call,) = graph["components"][0], graph["workflows"][0]["execute"]
+    call["args"]["message"] = "%(input.names.csv)s"
+    component["command"]["arguments"] = "%(message)s:ref"
+    component["resourceManager"] = {"config": {"backend": "kubernetes"}, "kubernetes": {"image": "quay.io/x/y:1"}}
+
+    result = web.post("/internal-experiments/", json={"workflow": {"dsl": graph}, "pvep": pvep()}).json()["result"]
+
+    registry = result["metadata"]["registry"]
+    assert (registry["inputs"], registry["data"]) == ([{"name": "names.csv"}], [])
+    assert registry["containerImages"] == [{"name": "quay.io/x/y:1"}]
+    assert [variable["name"] for variable in registry["executionOptionsDefaults"]["variables"]] == [
+        "input.names.csv",
+        "greeting",
+    ]
+    assert result["metadata"]["package"] == {"name": "inner", "tags": [], "keywords": ["internal-experiment"]}
+    assert "None" not in str(result)
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        (
+            {"platform": ["default", "big"]},
+            (
+                "The experiment parameterisation involves platforms ['big', 'default'] but the base package(s) contain "
+                "only these valid platforms ['default']"
+            ),
+        ),
+        ({"variables": [{"name": "ghost"}]}, "There is no ghost variable in platform default"),
+        (
+            {"data": [{"name": "x.csv"}]},
+            (
+                "Invalid parameterised package due to The data file parameterisation.executionOptions.data[0].name="
+                "x.csv is not part of metadata.registry.data"
+            ),
+        ),
+    ],
+    ids=str,
+)
+def test_options_of_an_internal_experiment_must_exist(options: dict[str, Any], problem: str, web: httpx.Client) -> None:
+    """In the words of the service."""
+    package = {**pvep(), "parameterisation": {"executionOptions": options}}
+
+    reply = web.post("/internal-experiments/", json={"workflow": {"dsl": DSL}, "pvep": package})
+
+    expected = {"message": "Invalid internal experiment payload", "problems": [{"message": problem}]}
+    assert (reply.status_code, reply.json()) == (400, expected)
+
+
+def pvep() -> dict[str, Any]:
+    """Return a package without a definition."""
+    return {"metadata": {"package": {"name": "inner"}}}

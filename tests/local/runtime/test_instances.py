@@ -84,7 +84,11 @@ def test_properties_are_a_table_with_bare_nan(server: LocalServer, web: httpx.Cl
     assert one.json() == {"input-id": ["CCO", "NAN"], "energy": [-4.5, "NaN"]}
     table = within["experiment"]["metadata"]["registry"]["interface"]["propertyTable"]
     assert table["energy"] == [-4.5, "NaN"]
-    assert web.get(f"{run}/properties?stringifyNaN=maybe").status_code == 400
+    refused = web.get(f"{run}/properties?stringifyNaN=maybe")
+    text = (
+        "A boolean flag that allows converting NaN and infinite values to strings. Invalid literal for boolean(): maybe"
+    )
+    assert (refused.status_code, refused.json()["errors"]) == (400, {"stringifyNaN": text})
 
 
 def test_properties_depend_on_the_state_of_the_run(server: LocalServer, web: httpx.Client, push: Any) -> None:

@@ -32,6 +32,32 @@ def test_the_backend_forwards_the_response_of_the_service(pages: httpx.Client, w
     assert "registry" not in pages.get(f"{BACKEND}/toy?hideMetadataRegistry=y").json()["entry"]["metadata"]
 
 
+def test_the_backend_lists_and_finds_experiments(
+    server: LocalServer, pages: httpx.Client, web: httpx.Client, push: Any
+) -> None:
+    """By a text in their names, descriptions, maintainers or properties. Keys are sorted."""
+    push()
+    listed = pages.get(f"{BACKEND}/?hideBeta=n")
+
+    assert listed.json() == web.get("/experiments/").json()
+    assert listed.text.startswith('{"entries":[{"base":{"packages":[{"config":{},')
+    assert _found(pages, "name", "OY") == ["toy"]
+    assert _found(pages, "description", "toy") == ["toy"]
+    assert _found(pages, "maintainer", "toy") == []
+    assert _found(pages, "property_name", "energy") == []
+    server.describe("toy", interface={"propertiesSpec": [{"name": "Energy"}]})
+    push()
+    assert _found(pages, "property_name", "energy") == ["toy"]
+    assert pages.get(f"{BACKEND}/", params={"searchQuery": "toy", "searchSelector": "tags"}).json() == {}
+    assert pages.get(f"{BACKEND}/toy/history").json() == web.get("/experiments/toy/history").json()
+
+
+def _found(pages: httpx.Client, selector: str, text: str) -> list[str]:
+    """Return the names of the experiments that a search finds."""
+    reply = pages.get(f"{BACKEND}/", params={"searchQuery": text, "searchSelector": selector})
+    return [entry["metadata"]["package"]["name"] for entry in reply.json()["entries"]]
+
+
 @pytest.mark.parametrize(("identifier", "status"), [("ghost", 404), ("toy:v1@sha256x0", 500)])
 def test_an_error_has_no_text(identifier: str, status: int, pages: httpx.Client) -> None:
     """Only the status is forwarded."""

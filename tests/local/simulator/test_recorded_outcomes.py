@@ -77,9 +77,39 @@ def test_missing_keys_of_a_row_have_usual_values(server: LocalServer, web: httpx
 
     assert seen[0] == {**FROM_CLUSTER, **rows[0][1]}
     assert seen[1]["meta"]["userMetadata"]["rest-uid"] == rest_uid
-    assert (seen[1]["stages"], seen[1]["stage-state"]) == (["stage0", "stage1"], None)
-    assert seen[2] == {**NO_STATUS, **rows[2][1]}
+    assert seen[1]["stages"] == ["stage0", "stage1"]
+    assert seen[2] == {**NO_STATUS, **rows[2][1], "stage-state": "Initialising", "current-stage": "None"}
     assert seen[3] == {**FROM_CLUSTER, **rows[3][1]}
+
+
+@pytest.mark.parametrize(
+    ("experiment_state", "exit_status", "usual"),
+    [
+        (None, None, (None, None, 0.0, 0.0, "")),
+        ("Initialising", "N/A", ("Initialising", "None", 0.0, 0.0, "")),
+        ("running", "N/A", ("running", "stage1", 0.0, 0.0, "")),
+        ("running", "Success", ("finished", "stage1", 1.0, 1.0, "")),
+        ("finished", "Success", ("finished", "stage1", 1.0, 1.0, "")),
+        ("running", "Failed", ("failed", "stage1", 0.0, 0.0, "Stage 0 failed. Reason:\n1 jobs failed")),
+        ("finished", "Failed", ("failed", "stage1", 0.0, 0.0, "Stage 0 failed. Reason:\\n1 jobs failed")),
+        ("finished", "Stopped", ("failed", "stage1", 0.0, 0.0, "Killed by user signal")),
+        ("failed", "Failed", ("Initialising", "None", 0.0, 0.0, "")),
+    ],
+)
+def test_two_states_imply_the_rest_as_in_recorded_runs(
+    server: LocalServer, web: httpx.Client, push: Any, experiment_state: Any, exit_status: Any, usual: tuple[Any, ...]
+) -> None:
+    """stage-state, current-stage, progress and the error are those that the real servers showed beside both states."""
+    push()
+    server.outcome("toy", [(0, {"experiment-state": experiment_state, "exit-status": exit_status})])
+
+    status = detail(web, start(web))
+
+    *others, error = usual
+    keys = ("stage-state", "current-stage", "total-progress", "stage-progress")
+    assert [status[key] for key in keys] == others
+    assert status["error-description"].startswith(error)
+    assert bool(status["error-description"]) is bool(error)
 
 
 def test_the_list_may_show_another_status(server: LocalServer, web: httpx.Client, push: Any) -> None:

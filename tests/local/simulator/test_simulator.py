@@ -194,8 +194,24 @@ def test_meta_contains_strings_and_the_users_metadata(server: LocalServer, web: 
     assert meta["userMetadata"]["rest-uid"] == rest_uid
     assert meta["userVariables"] == {"global": {"n": "5"}}
     assert meta["variables"]["global"] == {"n": "5", "m": "2"}
-    assert meta["variables"]["stage"]["1"] == {"n": "5", "m": "2"}
+    assert meta["variables"]["stage"]["1"] == {"n": "5"}
     assert meta["instanceName"].endswith(".instance")
+
+
+def test_a_described_example_keeps_its_package(server: LocalServer, web: httpx.Client) -> None:
+    """A description sets key-outputs and properties. Inputs and other key-outputs are those of the example."""
+    outputs: dict[str, Any] = {"Folder": {"a.txt": b"a"}, "Ghost": b"not in the package"}
+    server.describe("demo", outputs=outputs, properties="input-id;energy\nCO;1.5\n")
+    assert web.post("/experiments/", json=server.example("demo")).status_code == 200
+    refused = web.post("/experiments/demo/start", json={})
+    rest_uid = start(web, "demo", inputs=[{"filename": "molecules.csv", "content": "smiles\nCO\n"}])
+    server.advance(60)
+
+    assert "Missing inputs: ['molecules.csv']" in refused.json()["message"]
+    assert set(web.get(f"/instances/{rest_uid}/outputs").json()) == {"Energies", "Folder"}
+    assert web.get(f"/instances/{rest_uid}/outputs/Folder/a.txt").text == "a"
+    assert web.get(f"/instances/{rest_uid}/outputs/Energies").text.startswith("input-id,smiles,energy")
+    assert web.get(f"/instances/{rest_uid}/properties").json() == {"input-id": ["CO"], "energy": [1.5]}
 
 
 def test_key_outputs_exist_when_the_components_have_finished(server: LocalServer, web: httpx.Client, push: Any) -> None:

@@ -9,10 +9,8 @@ import pytest
 
 from st4sd_async import Client, Download, DownloadError, DownloadFailed, Output, Run
 from st4sd_async.local import LocalServer, Reply
-from tests.faults.blind import blind as blind
+from tests.results.archives import zip_of
 from tests.results.demo_runs import COMPUTE, JSON, count_requests, described, directory, finished, tree, upsert
-
-from .test_reserved_names import archive
 
 pytestmark = pytest.mark.anyio
 
@@ -39,7 +37,7 @@ def names(found: list[Download | DownloadFailed], kind: type, target: Path) -> l
 
 def folder(*members: str) -> Output:
     """A key-output that is a folder with these members."""
-    return Output("Folder", "Folder.zip", archive(*members), "application/zip")
+    return Output("Folder", "Folder.zip", zip_of(*members), "application/zip")
 
 
 @pytest.mark.usefixtures("blind")

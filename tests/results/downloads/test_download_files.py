@@ -10,6 +10,7 @@ import pytest
 
 from st4sd_async import Client, DownloadError, DownloadFailed, NotFound, NotReady, Run
 from st4sd_async.local import CutBody, LocalServer
+from tests.conftest import ServersClock
 from tests.results.demo_runs import (
     ARCHIVE,
     COMPUTE,
@@ -19,7 +20,6 @@ from tests.results.demo_runs import (
     MANIFEST,
     MIB,
     REPORT,
-    ServersClock,
     count_requests,
     directory,
     failures,
@@ -276,6 +276,7 @@ async def test_nothing_is_left_if_the_manifest_cannot_be_read(
     assert listed(tmp_path) == [MANIFEST]
 
 
+@pytest.mark.slow
 async def test_some_names_that_are_taken_do_not_hide_other_files(
     client: Client, server: LocalServer, tmp_path: Path
 ) -> None:
@@ -293,6 +294,7 @@ async def test_some_names_that_are_taken_do_not_hide_other_files(
     assert sorted(one.path for one in failures(found)) == sorted(taken)
 
 
+@pytest.mark.slow
 async def test_names_that_do_not_fit_into_a_request_are_asked_for_in_several(
     client: Client, server: LocalServer, tmp_path: Path
 ) -> None:

@@ -202,7 +202,7 @@ async def test_a_progress_that_raises_does_not_stop_the_work(
     assert names(found, tmp_path) == DEMO
     assert len(updates) == 1
     assert [record.message for record in caplog.records if record.levelname == "WARNING"] == [
-        f"Config.progress raised; no more progress of files of {run.id} is shown"
+        f"Config.progress raised an error; progress of files of {run.id} is no longer shown"
     ]
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from st4sd_async import Client, DownloadError, NotFound, NotReady, UnknownRun
 from st4sd_async.local import BadJson, CutBody, LocalServer
+from tests.conftest import ServersClock
 from tests.results.demo_runs import (
     COMPUTE,
     DEMO,
@@ -17,7 +18,6 @@ from tests.results.demo_runs import (
     INPUTS,
     MIB,
     REPORT,
-    ServersClock,
     directory,
     finished,
     running,

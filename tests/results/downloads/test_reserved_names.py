@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import io
 import json
-import zipfile
 from pathlib import Path
 
 import pytest
 
 from st4sd_async import Client, Download, Output, Run
 from st4sd_async.local import LocalServer
+from tests.results.archives import zip_of
 from tests.results.demo_runs import COMPUTE, MANIFEST, described, directory, failures, finished, tree, upsert, whole
 
 pytestmark = pytest.mark.anyio
@@ -36,15 +35,6 @@ def leave(server: LocalServer, run: Run, path: str) -> Path:
 def manifest(target: Path) -> list[dict[str, object]]:
     """The lines of a target's manifest, of which each is ours."""
     return [json.loads(line) for line in (target / MANIFEST).read_text().split("\n") if line]
-
-
-def archive(*names: str) -> bytes:
-    """A zip archive."""
-    stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w") as written:
-        for name in names:
-            written.writestr(name, "" if name.endswith("/") else f"content of {name}")
-    return stream.getvalue()
 
 
 @NAMES
@@ -119,7 +109,7 @@ async def test_of_an_unpacked_key_output(client: Client, server: LocalServer, tm
 def test_of_an_archive_that_is_unpacked_by_hand(tmp_path: Path, name: str) -> None:
     """Into a folder with downloads."""
     (tmp_path / MANIFEST).write_bytes(b"lines")
-    output = Output("Folder", "x.zip", archive(f"/{name}", f"/sub/{name}", "/good"), media_type="application/zip")
+    output = Output("Folder", "x.zip", zip_of(f"/{name}", f"/sub/{name}", "/good"), media_type="application/zip")
 
     found = output.unpack(tmp_path)
 
@@ -130,7 +120,7 @@ def test_of_an_archive_that_is_unpacked_by_hand(tmp_path: Path, name: str) -> No
 
 def test_of_an_empty_folder_of_an_archive(tmp_path: Path) -> None:
     """The next download would remove it, with what the user put there."""
-    Output("F", "x.zip", archive("/.st4sd-x.part/"), media_type="application/zip").unpack(tmp_path)
+    Output("F", "x.zip", zip_of("/.st4sd-x.part/"), media_type="application/zip").unpack(tmp_path)
 
     assert [path.name for path in tmp_path.iterdir()] == ["_.st4sd-x.part"]
 

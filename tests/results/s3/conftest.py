@@ -15,7 +15,7 @@ import pytest
 
 from st4sd_async import Client, Config, RetryPolicy
 from st4sd_async.local import LocalServer
-from tests.results.s3.tools import KEY_ID, Storage
+from tests.results.s3.storage import KEY_ID, Storage
 
 ROOT = Path(__file__).parents[3]
 END = 5.0

@@ -28,7 +28,7 @@ from st4sd_async import (
 )
 from st4sd_async.local import LocalServer
 from tests.faults.raw import Answer, Exchange, RawServer, head, never, reply, reset
-from tests.results.s3.tools import MOLECULES, Storage, demo
+from tests.results.s3.storage import MOLECULES, Storage, demo
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]  # the service is slow where the machine is
 
@@ -146,7 +146,7 @@ async def test_outputs_that_share_a_place_are_not_taken_for_each_other(
     """The service uploads by the last part of the path alone, so that the later one is there."""
     flowir = {
         "components": [{"name": "A", "command": {"executable": "echo"}}],
-        "output": {"x/same": {"data-in": "stage0.A:copy"}, "y/same": {"data-in": "stage0.A:copy"}},
+        "output": {"x": {"data-in": "stage0.A/x/same:copy"}, "y": {"data-in": "stage0.A/y/same:copy"}},
     }
     payload = {"lambdaFlowIR": flowir, "s3Store": S3Store(credentials=storage.s3(), bucketPath="out")}
     run = await client.start_lambda(payload)
@@ -155,7 +155,7 @@ async def test_outputs_that_share_a_place_are_not_taken_for_each_other(
     found = await client.fetch_s3_outputs(run, tmp_path, store=storage.store("out"))
 
     assert [str(one.error) for one in found if isinstance(one, DownloadFailed)] == [
-        f"'out/same' and the bucket {storage.name!r}: the key-outputs ['{other}/same'] have the same key, so "
+        f"'out/same' and the bucket {storage.name!r}: the key-outputs ['{other}'] have the same key, so "
         "it may be one of them: download_outputs() has it"
         for other in ("y", "x")
     ]

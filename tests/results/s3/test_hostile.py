@@ -15,9 +15,8 @@ import pytest
 from st4sd_async import Client, Download, DownloadFailed, RetryPolicy, Run, S3Store
 from st4sd_async._results import buckets
 from st4sd_async.local import LocalServer, Reply
-from tests.faults.blind import blind as blind
 from tests.faults.raw import Answer, Exchange, RawServer, head
-from tests.results.s3.tools import Storage, demo
+from tests.results.s3.storage import Storage, demo
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]  # the service is slow where the machine is
 

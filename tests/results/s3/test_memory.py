@@ -13,7 +13,7 @@ import pytest
 from st4sd_async import Client
 from st4sd_async.local import LocalServer
 from tests.results.s3.conftest import ROOT
-from tests.results.s3.tools import KEY_ID, SECRET, Storage, demo
+from tests.results.s3.storage import KEY_ID, SECRET, Storage, demo
 
 SIZES = [24, 256] if os.environ.get("LARGE_S3_FILES") else [24, 72]
 """Mebibytes of the files: the first fills all buffers that there are."""
@@ -21,6 +21,7 @@ GROWTH = 16
 """Mebibytes by which the memory may be higher with the second."""
 
 
+@pytest.mark.slow
 @pytest.mark.anyio
 @pytest.mark.timeout(120)
 async def test_memory_does_not_grow_with_the_file(

@@ -10,7 +10,7 @@ import pytest
 from st4sd_async import Client, Download, FileContent, NotReady, ProgressUpdate, Volume
 from st4sd_async.local import LocalServer
 from tests.local.helpers import definition
-from tests.results.s3.tools import DEMO, KEY_ID, MOLECULES, SECRET, Storage, demo, ended
+from tests.results.s3.storage import DEMO, KEY_ID, MOLECULES, SECRET, Storage, demo, ended
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]  # the service is slow where the machine is
 
@@ -134,15 +134,17 @@ async def test_progress_counts_files_and_bytes(client: Client, storage: Storage,
 
 @pytest.mark.parametrize("kind", ["persistentVolumeClaim", "configMap", "secret", "dataset"])
 async def test_inputs_come_from_volumes(client: Client, server: LocalServer, tmp_path: Path, kind: str) -> None:
-    """A folder stands for the volume; a path below a path in it, and another name."""
-    (tmp_path / "sub/deep").mkdir(parents=True)
-    (tmp_path / "sub/deep/m.csv").write_bytes(MOLECULES)
+    """A folder stands for the volume; a path in it, or below a path in it, and another name."""
+    folder = {"subPath": "sub"} if kind in ("persistentVolumeClaim", "dataset") else {}
+    path = tmp_path.joinpath(*folder.values(), "deep", "m.csv")
+    path.parent.mkdir(parents=True)
+    path.write_bytes(MOLECULES)
     server.mount(kind, "mine", tmp_path)
     draft = await client.draft("demo")
     draft.inputs["molecules.csv"] = FileContent(
         sourceFilename="deep/m.csv", targetFilename="molecules.csv", volume="disk"
     )
-    volume = Volume.model_validate({"type": {kind: "mine"}, "identifier": "disk", "subPath": "sub"})
+    volume = Volume.model_validate({"type": {kind: "mine"}, "identifier": "disk", **folder})
 
     run = await client.start(draft.identifier, draft.filled({"volumes": [volume]}))
     await ended(server, run)
@@ -186,7 +188,7 @@ async def test_a_lambda_takes_its_data_from_a_bucket_and_uploads_to_a_dataset(
     directory = server.directory(made.id)
     assert directory is not None
     assert (directory / "data/d.txt").read_bytes() == b"\xff"
-    assert sorted(storage.listed()) == ["in/d.txt", "one/Out"]
+    assert sorted(storage.listed()) == ["in/d.txt", "one/out.stdout"]
 
 
 @pytest.mark.slow

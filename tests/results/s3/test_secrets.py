@@ -14,7 +14,7 @@ from st4sd_async.local import LocalServer
 from st4sd_async.local.engine.buckets import Bucket
 from tests.faults.marks import all_texts, logged, outcome
 from tests.faults.raw import Exchange, RawServer, head
-from tests.results.s3.tools import KEY_ID, MOLECULES, SECRET, Storage, demo
+from tests.results.s3.storage import KEY_ID, MOLECULES, SECRET, Storage, demo
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]  # the service is slow where the machine is
 

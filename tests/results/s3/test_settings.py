@@ -17,7 +17,7 @@ from st4sd_async import (
     S3Store,
 )
 from st4sd_async.local import LocalServer
-from tests.results.s3.tools import KEY_ID, MOLECULES, SECRET, Storage, demo
+from tests.results.s3.storage import KEY_ID, MOLECULES, SECRET, Storage, demo
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]  # the service is slow where the machine is
 

@@ -1,0 +1,1 @@
+"""Experiments in local folders: create, check, and define them for a push. Nothing here sends a request."""

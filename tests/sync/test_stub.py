@@ -1,0 +1,10 @@
+"""The type stub of the blocking client is generated, and is the one in the package."""
+
+from __future__ import annotations
+
+from .stub import STUB, stub
+
+
+def test_the_stub_is_up_to_date() -> None:
+    """If this fails, run: python -m tests.sync.stub."""
+    assert STUB.read_text("utf-8") == stub()

@@ -50,6 +50,23 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path not in slow)
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_configure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):
+        config.pluginmanager.register(NamesFailures(config.pluginmanager.get_plugin("terminalreporter")))
+
+
+class NamesFailures:
+    """Names each failed test at once, because the whole run takes minutes and the reports come at its end."""
+
+    def __init__(self, terminal: pytest.TerminalReporter | None) -> None:
+        self._terminal = terminal
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.failed and self._terminal is not None:
+            self._terminal.write_line(f"\nfailed: {report.nodeid} ({report.when}, {report.duration:.1f} s)")
+
+
 class FakeClock:
     """A clock whose time passes only in `sleep`, at once."""
 

@@ -110,7 +110,7 @@ async def test_an_internal_experiment_is_pushed_and_started(server: LocalServer,
     assert experiment.tags == ["latest"]
     assert experiment.metadata.package.keywords == ["internal-experiment"]
     assert "s3" in experiment.raw["base"]["packages"][0]["source"]
-    assert (await run.wait(timeout=10)).is_success
+    assert (await run.wait(timeout=50)).is_success
     assert (await client.experiments.dsl("greeter"))["workflows"][0]["steps"] == {"greet": "echo"}
     assert (await client.internal_experiments.push(DSL, experiment)).digest == experiment.digest
 

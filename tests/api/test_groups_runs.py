@@ -36,7 +36,7 @@ async def test_a_lambda_experiment_runs(server: LocalServer, client: Client) -> 
 
     run = await client.start_lambda(payload)
     await server.advance(100)
-    status = await run.wait(timeout=10)
+    status = await run.wait(timeout=50)
 
     assert isinstance(run, Run)
     assert run.id.startswith("lambda-")
@@ -122,7 +122,7 @@ async def test_properties_have_the_requested_columns(server: LocalServer, client
     await client.push(server.example("demo"))
     run = await client.start("demo", INPUTS)
     await server.advance(100)
-    await run.wait(timeout=10)
+    await run.wait(timeout=50)
     properties = client.instances.properties
 
     everything = await properties(run.id)

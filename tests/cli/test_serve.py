@@ -110,7 +110,7 @@ async def _finish(settings: Mapping[str, str], monkeypatch: pytest.MonkeyPatch) 
     async with Client.from_env(config=Config(poll_interval=0.1)) as client:
         files = [{"filename": "molecules.csv", "content": "smiles\nCO\n"}]
         runs = [await client.start("demo", {"inputs": files}) for _ in range(20)]
-        return [str(status.exit_status) for status in await client.wait(runs, timeout=20)]
+        return [str(status.exit_status) for status in await client.wait(runs, timeout=50)]
 
 
 def test_simulated_runs_can_be_fast_and_many(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:

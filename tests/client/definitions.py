@@ -91,7 +91,7 @@ def _repositories() -> dict[str, str]:
     for name, scale in (("reports", "1"), ("surrogate", "7")):
         files = {path: text.replace('"1"', f'"{scale}"') for path, text in package_files("reports").items()}
         created = repository(Path(folder, name), files)
-        git("tag", "1.0.0", folder=created, processes=ChildProcesses(), timeout=10)
+        git("tag", "1.0.0", folder=created, processes=ChildProcesses(), timeout=50)
         urls[name] = created.as_uri()
     return urls
 

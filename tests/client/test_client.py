@@ -38,7 +38,7 @@ async def finished(server: LocalServer, client: Client) -> Run:
     await client.push(server.example("demo"))
     run = await client.start("demo", MOLECULES)
     await server.advance(60)
-    assert (await run.wait(timeout=10)).is_success
+    assert (await run.wait(timeout=50)).is_success
     return run
 
 
@@ -219,9 +219,9 @@ async def test_waiting_for_many(client: Client, server: LocalServer) -> None:
     good = await client.start("demo", MOLECULES)
     await server.advance(120)
 
-    statuses = await client.wait([good, bad.id], timeout=10)
+    statuses = await client.wait([good, bad.id], timeout=50)
     with pytest.raises(RunFailed) as caught:
-        await client.wait([good, bad], timeout=10, check=True)
+        await client.wait([good, bad], timeout=50, check=True)
 
     assert [status.is_success for status in statuses] == [True, False]
     assert list(caught.value.failures) == [bad.id]
@@ -253,7 +253,7 @@ async def test_among_many_a_deleted_run_ends_as_deleted(client: Client, server: 
     statuses = []
 
     async def wait() -> None:
-        statuses.extend(await client.wait([gone, stays], timeout=10))
+        statuses.extend(await client.wait([gone, stays], timeout=50))
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(wait)
@@ -266,10 +266,10 @@ async def test_among_many_a_deleted_run_ends_as_deleted(client: Client, server: 
         (True, True, False),
         (True, False, True),
     ]
-    again, ghost = await client.wait([stays, "ghost-1"], timeout=10)
+    again, ghost = await client.wait([stays, "ghost-1"], timeout=50)
     assert (again.is_success, ghost.is_deleted, ghost.is_pending) == (True, True, True)
     with pytest.raises(UnknownRun):
-        await client.wait(["ghost-1", "ghost-2"], timeout=10)
+        await client.wait(["ghost-1", "ghost-2"], timeout=50)
 
 
 OUTCOMES = {
@@ -298,7 +298,7 @@ async def test_every_end_of_a_run_is_seen(server: LocalServer, outcome: str, suc
         run = await client.start("demo", MOLECULES)
         await server.advance(3600)
 
-        status = await run.wait(timeout=10)
+        status = await run.wait(timeout=50)
 
     assert status.is_final
     assert status.is_success is success

@@ -50,7 +50,7 @@ async def test_a_run_that_cannot_fetch_its_files_is_waited_for_only_as_long_as_t
     async with Client(server.url, api_key=server.api_key, config=Config(grace=0)) as client:
         run = await client.start("replicas", payload)
         await server.advance(60)
-        status = await run.wait(timeout=10)
+        status = await run.wait(timeout=50)
 
     assert (status.is_final, status.is_success, status.exit_status) == (True, False, "")
     assert status.hint is not None

@@ -120,7 +120,7 @@ def test_a_batch_in_another_loop_does_nothing(server: LocalServer) -> None:
             "enter": batch.__aenter__,
         }
         for verb in verbs.values():
-            with anyio.fail_after(5), pytest.raises(St4sdError, match="this batch was opened in another event loop"):
+            with anyio.fail_after(50), pytest.raises(St4sdError, match="this batch was opened in another event loop"):
                 await verb()
 
     async def main() -> None:
@@ -223,7 +223,7 @@ MULTIPROCESSING = """
         results = context.Queue()
         process = context.Process(target=work, args=(client, results))
         process.start()
-        assert results.get(timeout=20)
+        assert results.get(timeout=50)
         process.join(20)
         assert process.exitcode == 0
         assert client.instances.list() == []

@@ -47,7 +47,7 @@ def repository(folder: Path, files: Mapping[str, str]) -> Path:
         ["add", "--all"],
         ["commit", "--quiet", "--message=x"],
     ):
-        git(*command, folder=folder, processes=processes, timeout=10)
+        git(*command, folder=folder, processes=processes, timeout=50)
     return folder
 
 

@@ -26,7 +26,7 @@ async def test_a_draft_is_filled_in_and_started(server: LocalServer, client: Cli
     run = await client.start(draft.identifier, draft.filled({"metadata": {"campaign": "first"}}))
     await server.advance(100)
 
-    status = await run.wait(timeout=10)
+    status = await run.wait(timeout=50)
     assert draft.identifier == pushed.identifier
     assert status.meta is not None
     assert status.meta.variables["global"]["scale"] == "2"

@@ -39,7 +39,7 @@ class Instance:
     package: str
     token: str | None
     shows: float
-    """When run_token metadata shows. Infinite if it never has any."""
+    """When its metadata shows. Infinite if it never has any."""
     begins: float
     """When it executes something. Infinite if it fails before."""
     ends: float
@@ -57,7 +57,7 @@ class Instance:
 
 @dataclass
 class Request:
-    """A start on run_token way. What becomes of it is decided when run_token answer is no longer awaited."""
+    """A start on its way. What becomes of it is decided when its answer is no longer awaited."""
 
     key: str
     token: str
@@ -67,7 +67,7 @@ class Request:
 
 
 class Batch(RuleBasedStateMachine):
-    """A service with run_token network and users on one side, and the pure parts of a batch on the other."""
+    """A service with its network and users on one side, and the pure parts of a batch on the other."""
 
     seconds = st.sampled_from([3.0, SETTLE / 5, SETTLE / 5, SETTLE / 2, 4 * SETTLE])
     delays = st.sampled_from([None, 0.0, 0.0, 1.0, SETTLE / 2, SETTLE - 1.0])
@@ -80,7 +80,7 @@ class Batch(RuleBasedStateMachine):
             (inf, 5.0, 10.0),
         ]
     )
-    """When a run shows run_token metadata, executes something, and is over, in seconds after run_token start."""
+    """When a run shows its metadata, executes something, and is over, in seconds after its start."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -198,7 +198,7 @@ class Batch(RuleBasedStateMachine):
             return
         run_token = token("journal", key, self.records[key].attempt)
         assert not self._runs(run_token), f"{key} was sent though it runs"
-        assert not any(one.token == run_token for one in self.requests), f"{key} was sent while it was on run_token way"
+        assert not any(one.token == run_token for one in self.requests), f"{key} was sent while it was on its way"
         self.in_flight[key] = Request(key, run_token)
         self.requests.append(self.in_flight[key])
 

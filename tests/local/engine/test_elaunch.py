@@ -63,9 +63,9 @@ def package(tmp_path: Path) -> Callable[[str], dict[str, Any]]:
         (repository / "conf").mkdir(parents=True)
         (repository / "conf" / "flowir_package.yaml").write_text(flowir)
         processes = ChildProcesses()
-        git("init", "--quiet", "--initial-branch=main", folder=repository, processes=processes, timeout=10)
-        git("add", "--all", folder=repository, processes=processes, timeout=10)
-        git("commit", "--quiet", "--message=x", folder=repository, processes=processes, timeout=10)
+        git("init", "--quiet", "--initial-branch=main", folder=repository, processes=processes, timeout=50)
+        git("add", "--all", folder=repository, processes=processes, timeout=50)
+        git("commit", "--quiet", "--message=x", folder=repository, processes=processes, timeout=50)
         return definition_of({"url": repository.as_uri(), "branch": "main"})
 
     return make

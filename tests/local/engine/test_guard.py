@@ -183,7 +183,7 @@ def test_a_killed_server_leaves_no_processes_or_files(tmp_path: Path, run_and_ki
     temporary.mkdir()
     (repository / "conf" / "flowir_package.yaml").write_text(LONG)
     for arguments in (("init", "--quiet", "--initial-branch=main"), ("add", "--all"), ("commit", "--quiet", "-mx")):
-        git(*arguments, folder=repository, processes=ChildProcesses(), timeout=10)
+        git(*arguments, folder=repository, processes=ChildProcesses(), timeout=50)
 
     pid, rest_uid = run_and_kill(SERVER, repository.as_uri(), TMPDIR=str(temporary))
     began = time.monotonic()

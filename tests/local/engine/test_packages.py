@@ -62,7 +62,7 @@ def repository(tmp_path: Path) -> tuple[Path, Commit]:
     folder.mkdir()
 
     def run(*arguments: str) -> str:
-        return git(*arguments, processes=ChildProcesses(), timeout=10, folder=folder).strip()
+        return git(*arguments, processes=ChildProcesses(), timeout=50, folder=folder).strip()
 
     def commit(text: str) -> str:
         (folder / "file").write_text(text)
@@ -127,7 +127,7 @@ def test_git_is_asked_again_only_if_a_reference_changed(tmp_path: Path, reposito
         (first, False),
     ]
     for arguments in (["pack-refs", "--all"], ["tag", "--force", "1.0.0"]):
-        git(*arguments, processes=ChildProcesses(), timeout=10, folder=folder)
+        git(*arguments, processes=ChildProcesses(), timeout=50, folder=folder)
     assert (current(tag="1.0.0"), current(branch="main")[0]) == ((second, True), second)
 
 

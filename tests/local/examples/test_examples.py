@@ -173,7 +173,7 @@ def test_hooks_are_part_of_the_package_and_of_every_instance(examples: Examples,
     load_examples()["demo"].run(accepted_start(inputs={"molecules.csv": MOLECULES}), tmp_path / "run")
     url = examples.definition("demo")["base"]["packages"][0]["source"]["git"]["location"]["url"]
 
-    tracked = git("ls-files", "hooks", processes=ChildProcesses(), folder=Path(url.removeprefix("file://")), timeout=10)
+    tracked = git("ls-files", "hooks", processes=ChildProcesses(), folder=Path(url.removeprefix("file://")), timeout=50)
     assert tracked.split() == ["hooks/__init__.py", "hooks/interface.py"]
     assert (tmp_path / "run/hooks/interface.py").is_file()
 

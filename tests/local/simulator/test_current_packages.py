@@ -24,8 +24,8 @@ def folder(tmp_path: Path, web: httpx.Client) -> Path:
 
 def test_a_run_has_the_newest_commit_of_its_branch(server: LocalServer, web: httpx.Client, folder: Path) -> None:
     """The registry keeps the pushed one."""
-    git("commit", "-q", "--allow-empty", "-m", "new", folder=folder, processes=ChildProcesses(), timeout=10)
-    newest = git("rev-parse", "HEAD", folder=folder, processes=ChildProcesses(), timeout=10).strip()
+    git("commit", "-q", "--allow-empty", "-m", "new", folder=folder, processes=ChildProcesses(), timeout=50)
+    newest = git("rev-parse", "HEAD", folder=folder, processes=ChildProcesses(), timeout=50).strip()
 
     start(web, "replicas", **INPUT)
 

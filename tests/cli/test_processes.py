@@ -199,7 +199,7 @@ def test_an_interrupted_start_may_have_happened(connected: Command, shell: Shell
 
 def test_a_response_after_an_interrupt_names_the_run(connected: Command, shell: Shell) -> None:
     """The command waits for the response, because the run exists."""
-    shell.server.faults.add("POST /experiments/*/start", Delay(0.5))
+    shell.server.faults.add("POST /experiments/*/start", Delay(0.3))
     before = len(shell.server.requests)
     with popen(connected, "start", "demo", "-i", "molecules.csv") as process:
         while ("POST", "/rs/experiments/demo/start") not in shell.server.requests[before:]:

@@ -1,0 +1,53 @@
+"""The documentation site is complete: every page is in its contents, and every public name in its reference."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+import st4sd_async
+from st4sd_async import local
+
+DOCS = Path(st4sd_async.__file__).parent / "docs"
+DOCUMENTED = re.compile(r"^\.\. auto\w+:: (\S+)$", re.MULTILINE)
+CONTENTS = re.compile(r"```\{toctree\}\n(.*?)```", re.DOTALL)
+LINK = re.compile(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)")
+
+
+def listed(page: Path) -> list[Path]:
+    """Return the pages in the tables of contents of a page."""
+    lines = [line for contents in CONTENTS.findall(page.read_text("utf-8")) for line in contents.splitlines()]
+    return [page.parent / f"{line}.md" for line in lines if line and not line.startswith(":")]
+
+
+def documented(pattern: str) -> list[str]:
+    """Return the names that the pages of the reference document."""
+    return [name for page in sorted(DOCS.glob(pattern)) for name in DOCUMENTED.findall(page.read_text("utf-8"))]
+
+
+def test_every_public_name_is_in_the_reference_once() -> None:
+    """The names of the groups of endpoints are not public, and on a page of their own."""
+    named = [name for name in documented("reference/*.md") if "." not in name]
+
+    assert sorted(named) == sorted(st4sd_async.__all__)
+
+
+def test_every_name_of_the_embedded_server_is_in_the_reference() -> None:
+    """On its own page."""
+    assert sorted(documented("reference/local.md")) == sorted(f"st4sd_async.local.{name}" for name in local.__all__)
+
+
+def test_every_page_is_in_the_contents() -> None:
+    """Once, on the first page or on that of the reference."""
+    pages = [*listed(DOCS / "index.md"), *listed(DOCS / "reference" / "index.md")]
+
+    assert sorted([*pages, DOCS / "index.md"]) == sorted(DOCS.rglob("*.md"))
+
+
+@pytest.mark.parametrize("page", sorted(DOCS.rglob("*.md")), ids=lambda page: page.stem)
+def test_links_lead_to_files(page: Path) -> None:
+    """So that pages can be read without the site."""
+    for target in LINK.findall(page.read_text("utf-8")):
+        assert (page.parent / target).exists(), target

@@ -1,10 +1,11 @@
 """
-Status calls: raw aiohttp, plain httpx, the incumbent in sequence, and `st4sd_async`, in one run.
+Status calls: raw aiohttp, plain httpx, the incumbent, `st4sd_async` and its blocking client, in one run.
 
     python benchmarks/bench_requests.py [--calls 1000] [--repeats 3] [--json FILE]
 
 Each client and the server run in their own processes. The incumbent has no concurrency: it is measured in sequence,
-once per delay.
+once per delay. The blocking client is compared with the asynchronous one, called in sequence, and with a function of a
+few lines that hands a call to an event loop in another thread.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ import json
 import statistics
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,8 @@ BOUNDS = {8: 2.0, 100: 2.3}
 """Requests in flight -> most wall time beside aiohttp's if the server answers at once, by minima."""
 MOST_OF_FIRST_OPEN = 0.25
 """Most CPU of a second opening, beside the first."""
+MOST_OF_ASYNC, MOST_OF_HAND_OVER = 1.6, 1.1
+"""Most CPU of a blocking call, beside the same call of the asynchronous client, and handed over by hand."""
 OPENINGS = 20
 SLOW = 20.0
 """Seconds; a longer measurement is not repeated."""
@@ -104,6 +108,41 @@ def _incumbent(port: int, calls: int) -> tuple[float, float]:
     return time.perf_counter() - wall, time.process_time() - cpu
 
 
+def _blocking(port: int, calls: int) -> tuple[float, float]:
+    """Return the wall and CPU seconds of calls of the blocking client, in sequence."""
+    from st4sd_async.sync import Client
+
+    with Client(f"http://127.0.0.1:{port}", api_key="benchmark") as client:
+        return _timed_blocking(lambda: client.status(REST_UID), calls)
+
+
+def _hand_over(port: int, calls: int) -> tuple[float, float]:
+    """Return the same of calls that are handed to an event loop in another thread, as one does it by hand."""
+    from st4sd_async import Client
+
+    loop = asyncio.new_event_loop()
+    threading.Thread(target=loop.run_forever, daemon=True).start()
+
+    def run(work: Coroutine[Any, Any, Any]) -> Any:
+        return asyncio.run_coroutine_threadsafe(work, loop).result()
+
+    client = Client(f"http://127.0.0.1:{port}", api_key="benchmark")
+    run(client.open())
+    try:
+        return _timed_blocking(lambda: run(client.status(REST_UID)), calls)
+    finally:
+        run(client.close())
+
+
+def _timed_blocking(call: Callable[[], object], calls: int) -> tuple[float, float]:
+    call()
+    gc.collect()
+    wall, cpu = time.perf_counter(), time.process_time()
+    for _ in range(calls):
+        call()
+    return time.perf_counter() - wall, time.process_time() - cpu
+
+
 async def _opening(url: str) -> tuple[float, float]:
     """Return the CPU seconds of opening and closing a client: the first, and the least of those that follow."""
     from st4sd_async import Client, Config
@@ -123,6 +162,8 @@ def measure(client: str, port: int, calls: int, in_flight: int) -> tuple[float, 
         return asyncio.run(_opening(f"{'https' if in_flight else 'http'}://127.0.0.1:{port}"))
     if client == "incumbent":
         return _incumbent(port, calls)
+    if client in ("blocking", "by hand"):
+        return {"blocking": _blocking, "by hand": _hand_over}[client](port, calls)
     run = {"aiohttp": _aiohttp, "httpx": _httpx, "st4sd_async": _st4sd_async}[client]
     return asyncio.run(run(port, calls, in_flight))
 
@@ -190,6 +231,20 @@ def _openings(repeats: int) -> dict[str, Any]:
     return result
 
 
+def _blocking_calls(port: int, calls: int, repeats: int) -> dict[str, float]:
+    """Measure and print the CPU of blocking calls in sequence, in turns with that of asynchronous ones."""
+    clients = ("st4sd_async", "by hand", "blocking")
+    probes = [[_run(client, port, calls, 1)[1] for client in clients] for _ in range(repeats)]
+    least = {client: min(column) for client, column in zip(clients, zip(*probes, strict=True), strict=True)}
+    sys.stdout.write("\ncalls in sequence     CPU us/call, minima\n")
+    for client, seconds in least.items():
+        sys.stdout.write(f"{client:<21} {1e6 * seconds / calls:>6.0f}\n")
+    _bar("a blocking call, x asynchronous, CPU by minima", least["blocking"] / least["st4sd_async"], MOST_OF_ASYNC)
+    what = "a blocking call, x one handed over by hand, CPU by minima"
+    _bar(what, least["blocking"] / least["by hand"], MOST_OF_HAND_OVER)
+    return {client: 1e6 * seconds / calls for client, seconds in least.items()}
+
+
 def main() -> None:
     """Measure all cells, and print them."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[1])
@@ -213,6 +268,8 @@ def main() -> None:
         _show(rows, delay)
         if not delay:
             _bars(rows)
+            with serving(delay) as port:
+                result["blocking_cpu_us"] = _blocking_calls(port, options.calls, options.repeats)
         ours = next(row for row in rows if row["client"] == "st4sd_async" and row["in_flight"] == IN_FLIGHT[-1])
         theirs = next(row for row in rows if row["client"] == "incumbent")
         faster = theirs["median_s"] / ours["median_s"]

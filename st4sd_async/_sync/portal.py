@@ -183,7 +183,8 @@ class EventLoopThread:
         self._loop = asyncio.get_running_loop()
         if self._is_stopped:
             self._stopping.set()
-        async with anyio.create_task_group() as self._tasks:
+        # Calls are in a group of asyncio: to start a task in one of anyio takes as long as a third of a call's hop.
+        async with anyio.create_task_group() as self._context_tasks, asyncio.TaskGroup() as self._call_tasks:
             self._is_ready.set()
             await self._stopping.wait()
             for call in list(self._calls):
@@ -245,12 +246,12 @@ class EventLoopThread:
         call = BlockingCall(work)
         try:
             self._submit(call)
-            while not call.has_ended.wait(WAKE_UP_INTERVAL if timeout is None else timeout) and timeout is None:
+            while not call.wait(WAKE_UP_INTERVAL if timeout is None else timeout) and timeout is None:
                 pass
         except BaseException as error:
             if not self._is_stopped and self._loop is not None:
                 self._loop.call_soon_threadsafe(call.cancel)
-                call.has_ended.wait(CANCEL_TIMEOUT)
+                call.wait(CANCEL_TIMEOUT)
             explain_interrupt(error, *call.notes)
             raise
         return call
@@ -266,7 +267,10 @@ class EventLoopThread:
             context = copy_context()
             for variable, value in self._variables.items():
                 context.run(variable.set, value)
-            self._loop.call_soon_threadsafe(self._tasks.start_soon, self._carry_out, call, context=context)
+            self._loop.call_soon_threadsafe(self._begin, call, context=context)
+
+    def _begin(self, call: BlockingCall[Any]) -> None:
+        self._call_tasks.create_task(self._carry_out(call))
 
     async def _carry_out(self, call: BlockingCall[Any]) -> None:
         self._calls.add(call)
@@ -278,7 +282,7 @@ class EventLoopThread:
     async def enter(self, manager: AbstractAsyncContextManager[Any]) -> EnteredContext:
         """Enter a context manager. It is exited at the latest when the loop is stopped."""
         context = EnteredContext(manager)
-        await self._tasks.start(context.run)
+        await self._context_tasks.start(context.run)
         self._contexts.append(context)
         return context
 
@@ -297,8 +301,10 @@ class BlockingCall(Generic[T]):
         self._error: Exception | None = None
         self._scope: anyio.CancelScope | None = None
         self._is_cancelled = False
-        self.has_ended = threading.Event()
-        """Set when the coroutine has ended."""
+        self.has_ended: bool = False
+        """Whether the coroutine has ended."""
+        self._running = threading.Lock()  # cheaper than an event, since one thread waits, and only once
+        self._running.acquire()
         self.notes: list[str] = []
         """Notes on the `asyncio.CancelledError` of a cancelled coroutine."""
         self.is_abandoned = False
@@ -319,7 +325,13 @@ class BlockingCall(Generic[T]):
             self._error = error.with_traceback(error.__traceback__ and error.__traceback__.tb_next)
         finally:
             if not self.is_abandoned:
-                self.has_ended.set()
+                self.has_ended = True
+                self._running.release()
+
+    def wait(self, timeout: float) -> bool:
+        """Wait until the coroutine has ended or the timeout has passed, and return whether it has ended."""
+        # An exception of a signal may have ended an earlier wait that had acquired the lock.
+        return self.has_ended or self._running.acquire(timeout=timeout)
 
     def cancel(self) -> None:
         """Cancel the coroutine, whether it has begun or not. Must be called in the event loop."""

@@ -143,7 +143,8 @@ def test_a_call_that_is_cancelled_before_it_begins_stops_at_its_first_await() ->
     call.cancel()
     anyio.run(call.run)
 
-    assert call.has_ended.is_set()
+    assert call.has_ended
+    assert call.wait(0)
     assert steps == ["begun"]
     with pytest.raises(St4sdError, match="this client is closed"):
         call.result()

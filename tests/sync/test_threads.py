@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
+from typing import Any
 
 import pytest
 
@@ -54,6 +56,26 @@ def test_each_waiting_thread_gets_its_final_statuses(server: LocalServer, sync_c
         ends: list[list[Status]] = [wait.result(timeout=50) for wait in waits]
 
     assert all(status.is_success for end in ends for status in end)
+
+
+def test_a_call_is_handed_to_the_event_loop_once(
+    server: LocalServer, sync_client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each time costs as much CPU as a third of a request."""
+    run = sync_client.start("demo", {"inputs": FILES})
+    handed_over: list[object] = []
+    original = asyncio.BaseEventLoop.call_soon_threadsafe
+
+    def count(loop: asyncio.BaseEventLoop, callback: Any, *args: Any, context: Any = None) -> asyncio.Handle:
+        if threading.current_thread() is threading.main_thread():
+            handed_over.append(callback)
+        return original(loop, callback, *args, context=context)
+
+    monkeypatch.setattr(asyncio.BaseEventLoop, "call_soon_threadsafe", count)
+    sync_client.status(run)
+    sync_client.instances.get(run.id)
+
+    assert len(handed_over) == 2
 
 
 def test_closing_cancels_the_calls_of_other_threads(server: LocalServer) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections import Counter
 
 import anyio
 import pytest
@@ -60,6 +61,17 @@ async def test_consumers_of_the_same_run_share_its_requests() -> None:
     assert service.detail_count == 11
     assert all(watcher.updates == watchers[0].updates for watcher in watchers)
     assert len(watchers[0].updates) == 3
+
+
+async def test_the_event_loop_turns_while_a_consumer_takes_many_updates_without_a_pause() -> None:
+    """Other tasks wait for a few hundred updates at most. The time of the loop differs in each of its iterations."""
+    service = many_runs(1000, 1)
+    changes = poller(service).watch({rest_uid: rest_uid for rest_uid in service.scripts}, None, None)
+
+    taken = Counter([service.clock.now() async for _ in changes])
+
+    assert taken.total() == 2000
+    assert max(taken.values()) <= 200
 
 
 async def led(count: int, leave: float | None, how: str) -> Service:

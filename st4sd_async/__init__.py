@@ -73,6 +73,7 @@ if TYPE_CHECKING:
         RunDeleted,
         RunFailed,
         S3Error,
+        SchemaMismatch,
         ServerError,
         St4sdError,
         StartOutcomeUnknown,
@@ -152,9 +153,9 @@ else:
                 "InvalidRelationship JournalCorrupt JournalError JournalLocked LaunchConflict LocalDeployment "
                 "MissingCredentials MissingInputs MissingRequirements NameTaken NoProperties NoToken NotAFolder "
                 "NotFound NotReady OutcomeUnknown OutsideOfFolder PayloadTooLarge Problem RateLimited "
-                "RequestTimeout RunDeleted RunFailed S3Error ServerError St4sdError StartOutcomeUnknown "
-                "TransportError Unauthorized UnknownExperiment UnknownGraph UnknownOutput UnknownProperty "
-                "UnknownPullSecret UnknownRelationship UnknownRun UnknownRuntimePolicy UnknownService "
+                "RequestTimeout RunDeleted RunFailed S3Error SchemaMismatch ServerError St4sdError "
+                "StartOutcomeUnknown TransportError Unauthorized UnknownExperiment UnknownGraph UnknownOutput "
+                "UnknownProperty UnknownPullSecret UnknownRelationship UnknownRun UnknownRuntimePolicy UnknownService "
                 "UnsafeArchive WaitTimeout"
             ),
             "._api.importer": "GLOBAL_REGISTRY",
@@ -271,6 +272,7 @@ __all__ = [
     "RunFailed",
     "S3Error",
     "S3Store",
+    "SchemaMismatch",
     "ServerError",
     "St4sdError",
     "StageState",

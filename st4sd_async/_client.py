@@ -35,7 +35,7 @@ from ._http.credentials import is_loopback
 from ._http.session import ClientSession, LoopBinding, Session
 from ._payload.options import payload_of
 from ._payload.prepare import prepare, resolve_drafts
-from ._results.defaults import CSV_FILES, FAILURE_TIMEOUT
+from ._results.defaults import CSV_FILES, FAILURE_TIMEOUT, ROWS_PER_PART
 from ._run import Run, RunLike
 from ._util.field_docs import document_fields
 from ._util.redact import redact
@@ -48,6 +48,8 @@ if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
     from types import TracebackType
 
+    import pandas
+
     from ._batch.batch import Batch
     from ._batch.item import Item
     from ._batch.launch import Launch
@@ -58,6 +60,7 @@ if TYPE_CHECKING:
     from ._payload.options import FileInput
     from ._results.downloads import Downloads
     from ._results.failure import FailureReader
+    from ._results.properties import PropertiesReader
     from ._results.staging import Files
     from ._results.tables import Table
     from ._util.outage import Outage
@@ -1013,11 +1016,46 @@ class Client:
         Source: ``GET instances/{id}/properties`` of the runtime service, and ``POST documents/api/v1.0/query`` of the
         datastore.
         """
-        columns = _results.properties.requested_columns(names)
-        reader = _results.properties.PropertiesReader(self.instances, self.datastore, columns, self._redacted_log)
+        reader = self._properties_reader(names)
         if _is_one_run(run):
             return await reader.of_run(_rest_uid(run))
         return await reader.of_runs(list(dict.fromkeys(_rest_uids(run))), strict=strict)
+
+    async def properties_in_parts(
+        self, runs: Iterable[RunLike], names: Iterable[str] | None = None, *, rows: int = ROWS_PER_PART
+    ) -> AsyncGenerator[pandas.DataFrame]:
+        """
+        Yield the measured properties of many runs as pandas DataFrames, so that only one part is in memory.
+
+            async for part in client.properties_in_parts(runs, ["energy"]):
+                print(part["energy"].mean())
+
+        The parts are the table of `properties`, cut into pieces. A part has the columns that any of its runs has, with
+        dtypes that are found in its values, so parts may differ. With ``names`` they have the same columns. Up to 500
+        runs are read at a time. Runs without properties are left out. At the end, a warning in the log counts them.
+
+        Args:
+            runs: Any number of runs. Duplicates are ignored.
+            names: Columns, in any case. They follow ``rest-uid`` and ``input-id`` in the given order. None means all.
+            rows: Rows of each part; the last one has fewer.
+
+        Raises:
+            UnknownProperty: All runs that measured properties lack the same name.
+            ValueError: ``rows`` or a name is invalid.
+            ImportError: pandas is not installed.
+
+        Source: as for `properties`.
+        """
+        _results.parts.check_rows(rows)
+        reader = _results.properties.PartsReader(self._properties_reader(names))
+        rest_uids = list(dict.fromkeys(_rest_uids(runs)))
+        async with aclosing(_results.parts.frames(reader.tables(rest_uids), rows)) as parts:
+            async for part in parts:
+                yield part
+
+    def _properties_reader(self, names: Iterable[str] | None, /) -> PropertiesReader:
+        columns = _results.properties.requested_columns(names)
+        return _results.properties.PropertiesReader(self.instances, self.datastore, columns, self._redacted_log)
 
     async def _redacted_log(self, rest_uid: str) -> str:
         """Return the log of a run without the credentials of this client, for messages."""

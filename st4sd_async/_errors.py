@@ -37,6 +37,7 @@ All exceptions of this library, in one tree.
         StartOutcomeUnknown
       JournalError                    the journal of a batch is unusable, or contradicts the call
         JournalLocked, JournalCorrupt, LaunchConflict
+      SchemaMismatch                  a value does not fit into a table whose columns are fixed
       MissingCredentials              a launch of a batch needs credentials that its journal does not keep
       RunFailed                       the run ended without success
       RunDeleted                      the run was deleted before or while it was watched
@@ -862,6 +863,22 @@ class LaunchConflict(JournalError):
     """The journal has this key with another experiment or payload; that launch was not changed."""
 
     advice = "use another key, or correct that launch with retry_failed(corrected=...) if it failed or was not sent"
+
+
+class SchemaMismatch(St4sdError):
+    """A value does not fit into a table whose columns are fixed. The part of the table with it is not written."""
+
+    advice: str = "write another table, and declare its columns with names or schema"
+    """What to do next."""
+
+    def __init__(self, column: str, problem: str, *, rest_uid: str | None = None, advice: str | None = None) -> None:
+        self.advice = advice or self.advice
+        self.column = column
+        """The column concerned."""
+        self.rest_uid = rest_uid
+        """The run concerned. None means that it is unknown, or that no run is concerned."""
+        run = "" if rest_uid is None else f" of run {rest_uid!r}"
+        super().__init__(f"{shorten(f'the column {column!r}{run} {problem}', MAX_MESSAGE_LENGTH - 150)}; {self.advice}")
 
 
 class MissingCredentials(St4sdError):

@@ -12,6 +12,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, overload
 
+import pandas
+import pyarrow
 import pydantic
 from matplotlib.axes import Axes
 
@@ -1568,6 +1570,31 @@ class Batch:
         runs without properties, by rest-uid.
         """
 
+    def properties_in_parts(
+        self, names: Iterable[str] | None = None, *, rows: int = 10000
+    ) -> Generator[pandas.DataFrame]:
+        """
+        Yield the table of all launches as pandas DataFrames, so that only one part is in memory.
+
+            for part in batch.properties_in_parts(["energy"]):
+                print(part.groupby("variable:scale")["energy"].mean())
+
+        The parts are the table of `table`, cut into pieces. All parts have the columns of launches. A part has the
+        properties that any of its runs has, with dtypes that are found in its values, so parts may differ. With
+        ``names`` they have the same columns. Up to 500 launches are read at a time.
+
+        Args:
+            names: Properties, in any case. None means all.
+            rows: Rows of each part; the last one has fewer.
+
+        Raises:
+            UnknownProperty: None of the runs that measured properties has one of ``names``. Raised at the end.
+            ValueError: ``rows`` or a name is invalid.
+            ImportError: pandas is not installed.
+
+        Source: as for `table`.
+        """
+
     def report(
         self,
         path: str | os.PathLike[str],
@@ -1731,6 +1758,58 @@ class Batch:
             UnknownProperty: None of the runs that measured properties has one of ``names``.
 
         Source: as for `Client.properties`; all else comes from the journal.
+        """
+
+    def write_properties(
+        self,
+        to: str | os.PathLike[str],
+        names: Iterable[str] | None = None,
+        *,
+        schema: pyarrow.Schema | None = None,
+        rows: int = 10000,
+    ) -> list[str]:
+        """
+        Write the table of all launches as a folder of Parquet files, with only one of them in memory.
+
+            batch.write_properties("campaign.parquet")
+            pandas.read_parquet("campaign.parquet", columns=["key", "energy"])
+
+        The table has the rows and columns of `table`. A missing value is null. Each file has the rows of some launches
+        and appears under its name only when it is complete.
+
+        Call it again after a crash, or when the batch has gone on: it writes the files that are missing. It also
+        replaces those in which a launch has changed since, or was not over. All others are left as they are.
+
+        The columns are fixed by the first call, so that all files have the same:
+
+        - With ``schema`` they are declared. Otherwise they are looked up in up to 20 runs of each experiment that
+          succeeded. Numbers are then float64, also whole ones; truth values are bool; all else, and what is mixed, is
+          string. ``input-id`` is string.
+        - A later run that lacks a column has null in it.
+        - A later run, or a launch that is added later, with one more column, or with a value that does not have the
+          type of its column, is a `SchemaMismatch`. In a column of strings a number is written as text. Files that
+          were written before stay.
+
+        Args:
+            to: Path of the folder, created if missing, or its URL, such as ``s3://bucket/folder``, with the credentials
+                in the environment.
+            names: Properties, in any case. None means all, or those of the first call.
+            schema: A `pyarrow.Schema` of the properties, in place of ``names``. It may also have other columns of the
+                table, to give them another type. None means that the columns are looked up, or those of the first call.
+            rows: Rows of each file, at least; the last one may have fewer.
+
+        Returns:
+            The paths or URLs of all files, in the order of the launches.
+
+        Raises:
+            SchemaMismatch: A value does not fit into the table.
+            NoProperties: No run has properties in which columns could be looked up.
+            UnknownProperty: None of the runs that measured properties has one of ``names``.
+            ValueError: ``names``, ``schema``, ``rows`` or the URL is invalid, or the folder has another table.
+            ImportError: pyarrow is not installed.
+            OSError: A file cannot be written.
+
+        Source: as for `table`.
         """
 
 class Client:
@@ -2290,6 +2369,32 @@ class Client:
 
         Source: ``GET instances/{id}/properties`` of the runtime service, and ``POST documents/api/v1.0/query`` of the
         datastore.
+        """
+
+    def properties_in_parts(
+        self, runs: Iterable[_RunLike], names: Iterable[str] | None = None, *, rows: int = 10000
+    ) -> Generator[pandas.DataFrame]:
+        """
+        Yield the measured properties of many runs as pandas DataFrames, so that only one part is in memory.
+
+            for part in client.properties_in_parts(runs, ["energy"]):
+                print(part["energy"].mean())
+
+        The parts are the table of `properties`, cut into pieces. A part has the columns that any of its runs has, with
+        dtypes that are found in its values, so parts may differ. With ``names`` they have the same columns. Up to 500
+        runs are read at a time. Runs without properties are left out. At the end, a warning in the log counts them.
+
+        Args:
+            runs: Any number of runs. Duplicates are ignored.
+            names: Columns, in any case. They follow ``rest-uid`` and ``input-id`` in the given order. None means all.
+            rows: Rows of each part; the last one has fewer.
+
+        Raises:
+            UnknownProperty: All runs that measured properties lack the same name.
+            ValueError: ``rows`` or a name is invalid.
+            ImportError: pandas is not installed.
+
+        Source: as for `properties`.
         """
 
     def push(self, package: Mapping[str, Any] | Experiment | os.PathLike[str]) -> Experiment:

@@ -36,7 +36,7 @@ NAMES = [
     "PayloadTooLarge", "Problem", "Progress", "ProgressBars", "ProgressUpdate", "Properties", "RateLimited", "Reason",
     "Relationship", "RelationshipPayload", "RequestEvent", "Requirement", "ResponseEvent", "RetryEvent", "RetryPolicy",
     "Run", "RunDeleted",
-    "RunFailed", "S3", "S3Error", "S3Store", "ServerError", "St4sdError", "StageState", "Staged",
+    "RunFailed", "S3", "S3Error", "S3Store", "SchemaMismatch", "ServerError", "St4sdError", "StageState", "Staged",
     "StartOutcomeUnknown", "StartPayload", "Status", "StatusReport", "Table", "RequestTimeout",
     "Transport", "TransportError", "Unauthorized", "UnknownExperiment", "UnknownGraph", "UnknownOutput",
     "UnknownProperty", "UnknownPullSecret", "UnknownRelationship", "UnknownRun", "UnknownRuntimePolicy",

@@ -19,6 +19,7 @@ import anyio.lowlevel
 from .._errors import InvalidPayload, JournalError, LaunchConflict, Problem, St4sdError, UnknownRun
 from .._http.session import LoopBinding
 from .._render.displayable import Displayable, current_cell
+from .._results.defaults import ROWS_PER_PART
 from .._results.failure import MAX_EXPLAINED
 from .._util.interrupts import interruptible, is_explained
 from .._util.progress import ProgressReporter
@@ -40,6 +41,8 @@ from .time_left import seconds_left
 if TYPE_CHECKING:
     from types import TracebackType
 
+    import pandas
+    import pyarrow
     from matplotlib.axes import Axes
 
     from .._display.live_display import Row
@@ -753,6 +756,102 @@ class Batch(Displayable):
         launches = await self._facts()
         runs = [launch.rest_uid for launch in launches if launch.rest_uid is not None]
         return join(launches, await self._client.properties(runs, names))
+
+    async def properties_in_parts(
+        self, names: Iterable[str] | None = None, *, rows: int = ROWS_PER_PART
+    ) -> AsyncGenerator[pandas.DataFrame]:
+        """
+        Yield the table of all launches as pandas DataFrames, so that only one part is in memory.
+
+            async for part in batch.properties_in_parts(["energy"]):
+                print(part.groupby("variable:scale")["energy"].mean())
+
+        The parts are the table of `table`, cut into pieces. All parts have the columns of launches. A part has the
+        properties that any of its runs has, with dtypes that are found in its values, so parts may differ. With
+        ``names`` they have the same columns. Up to 500 launches are read at a time.
+
+        Args:
+            names: Properties, in any case. None means all.
+            rows: Rows of each part; the last one has fewer.
+
+        Raises:
+            UnknownProperty: None of the runs that measured properties has one of ``names``. Raised at the end.
+            ValueError: ``rows`` or a name is invalid.
+            ImportError: pandas is not installed.
+
+        Source: as for `table`.
+        """
+        from .._results.parts import check_rows, frames
+        from .._results.properties import PartsReader
+        from .table_parts import TableParts
+
+        self._check_open()
+        check_rows(rows)
+        table = TableParts(self._journal, self._item, PartsReader(self._client._properties_reader(names)))
+        await table.open()
+        async with aclosing(frames(table.tables(), rows)) as parts:
+            async for part in parts:
+                yield part
+
+    async def write_properties(
+        self,
+        to: str | os.PathLike[str],
+        names: Iterable[str] | None = None,
+        *,
+        schema: pyarrow.Schema | None = None,
+        rows: int = ROWS_PER_PART,
+    ) -> list[str]:
+        """
+        Write the table of all launches as a folder of Parquet files, with only one of them in memory.
+
+            await batch.write_properties("campaign.parquet")
+            pandas.read_parquet("campaign.parquet", columns=["key", "energy"])
+
+        The table has the rows and columns of `table`. A missing value is null. Each file has the rows of some launches
+        and appears under its name only when it is complete.
+
+        Call it again after a crash, or when the batch has gone on: it writes the files that are missing. It also
+        replaces those in which a launch has changed since, or was not over. All others are left as they are.
+
+        The columns are fixed by the first call, so that all files have the same:
+
+        - With ``schema`` they are declared. Otherwise they are looked up in up to 20 runs of each experiment that
+          succeeded. Numbers are then float64, also whole ones; truth values are bool; all else, and what is mixed, is
+          string. ``input-id`` is string.
+        - A later run that lacks a column has null in it.
+        - A later run, or a launch that is added later, with one more column, or with a value that does not have the
+          type of its column, is a `SchemaMismatch`. In a column of strings a number is written as text. Files that
+          were written before stay.
+
+        Args:
+            to: Path of the folder, created if missing, or its URL, such as ``s3://bucket/folder``, with the credentials
+                in the environment.
+            names: Properties, in any case. None means all, or those of the first call.
+            schema: A `pyarrow.Schema` of the properties, in place of ``names``. It may also have other columns of the
+                table, to give them another type. None means that the columns are looked up, or those of the first call.
+            rows: Rows of each file, at least; the last one may have fewer.
+
+        Returns:
+            The paths or URLs of all files, in the order of the launches.
+
+        Raises:
+            SchemaMismatch: A value does not fit into the table.
+            NoProperties: No run has properties in which columns could be looked up.
+            UnknownProperty: None of the runs that measured properties has one of ``names``.
+            ValueError: ``names``, ``schema``, ``rows`` or the URL is invalid, or the folder has another table.
+            ImportError: pyarrow is not installed.
+            OSError: A file cannot be written.
+
+        Source: as for `table`.
+        """
+        from .._results.parts import check_rows
+        from .table_files import write_table
+
+        self._check_open()
+        check_rows(rows)
+        if names is not None and schema is not None:
+            raise ValueError("names and schema cannot be combined: the schema has the names")
+        return await write_table(to, names, schema, rows, self._journal, self._item, self._client._properties_reader)
 
     async def _facts(self) -> list[LaunchFacts]:
         """Return what the journal knows of all launches."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from .._api.datastore import Datastore
     from .._api.instances import Instances
+    from .._results.properties import PropertiesReader
     from .._run import Run
     from ..models import Failure, Properties, Status
 
@@ -35,3 +36,6 @@ class BatchClient(Protocol):
 
     async def properties(self, run: Iterable[str], names: Iterable[str] | None = None, /) -> Properties:
         """Return the measured properties of runs."""
+
+    def _properties_reader(self, names: Iterable[str] | None, /) -> PropertiesReader:
+        """Return what reads these properties of runs."""

@@ -269,6 +269,11 @@ class Journal:
         others = f"in doubt: {list_keys(self.in_doubt())}" if self._in_doubt else "no launch is in doubt"
         raise ValueError(f"{problem}; {others}")
 
+    @property
+    def identity(self) -> str:
+        """A text that no other journal has. It does not reveal the tokens of runs."""
+        return token(self._token, "", 0)
+
     def token_of(self, record: LaunchRecord) -> str:
         """Return the token that the run of a launch carries in its metadata."""
         return token(self._token, record.key, record.attempt)
@@ -313,14 +318,17 @@ class Journal:
             raise JournalCorrupt(f"{self.name} lacks the payload {digest!r}")
         return schema.parse_payload(self.name, *read.rows[digest])
 
-    async def payload_parts(self, read: Callable[[dict[str, Any]], T]) -> dict[str, T]:
+    async def payload_parts(
+        self, read: Callable[[dict[str, Any]], T], records: Iterable[LaunchRecord] | None = None
+    ) -> dict[str, T]:
         """
-        Return digest -> a part of the payload, for all payloads of the launches. One payload at a time is in memory.
+        Return digest -> a part of the payload. One payload at a time is in memory.
 
         Args:
             read: Returns the part. Called in a worker thread. A damaged payload is left out.
+            records: The launches whose payloads are read. None means all.
         """
-        digests = list({record.payload for record in self.records.values()})
+        digests = list({record.payload for record in (self.records.values() if records is None else records)})
         parts: dict[str, T] = {}
         for first in range(0, len(digests), PAYLOADS_PER_READ):
             some = digests[first : first + PAYLOADS_PER_READ]

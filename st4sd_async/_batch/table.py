@@ -113,16 +113,22 @@ def _times(changes: Iterable[StateChange], attempt: int) -> tuple[float | None, 
     return start, None if start is None or end is None else max(0.0, end - start)
 
 
-def join(launches: Sequence[LaunchFacts], measured: Properties) -> Properties:
+def launch_columns(values: Iterable[str]) -> tuple[str, ...]:
+    """Return the columns of launches, in their order, from those of variables and metadata."""
+    return (*BEFORE_VARIABLES, *sorted(dict.fromkeys(values), key=_is_metadata), *AFTER_VARIABLES)
+
+
+def join(launches: Sequence[LaunchFacts], measured: Properties, own: Sequence[str] | None = None) -> Properties:
     """
     Return the table of a batch: a row for each measurement, and one for each launch without any.
 
     Args:
         launches: The launches.
         measured: The properties of their runs, as one table with the column ``rest-uid`` first.
+        own: The columns of launches. None means those that these launches have.
     """
-    values = dict.fromkeys(column for launch in launches for column in launch.payload.values)
-    own = (*BEFORE_VARIABLES, *sorted(values, key=_is_metadata), *AFTER_VARIABLES)
+    if own is None:
+        own = launch_columns(column for launch in launches for column in launch.payload.values)
     names = tuple(f"{PROPERTY}{name}" if name in own else name for name in measured.columns[1:])
     found: dict[str, list[tuple[Any, ...]]] = {}
     for rest_uid, *row in measured.rows:

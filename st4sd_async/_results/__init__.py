@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 from .._util.lazy import lazy_attributes
 
-_MODULES = ("downloads", "failure", "outputs", "properties", "staging", "tables")
+_MODULES = ("downloads", "failure", "outputs", "parts", "properties", "staging", "tables")
 
 if TYPE_CHECKING:
-    from . import downloads, failure, outputs, properties, staging, tables  # noqa: F401 -- attributes of this package
+    from . import downloads, failure, outputs, parts, properties, staging, tables  # noqa: F401 -- attributes of this package
 else:
     __getattr__, __dir__ = lazy_attributes(__name__, {}, _MODULES)
 

@@ -5,3 +5,5 @@ FAILURE_TIMEOUT = 20.0
 
 CSV_FILES = r"\.csv$"
 """Pattern of the files that contain tables."""
+ROWS_PER_PART = 10_000
+"""Rows of a part of a table."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import re
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     from .._api.instances import Instances
     from ..models import ExperimentDocument, Instance, Status
 
+log = logging.getLogger("st4sd_async")
+
 MAX_RUNS_PER_QUERY = 500
 """Runs in one query: the datastore opens a file of each, and the proxy gives up after 60 s."""
 TABLE_FILE = "properties.csv"
@@ -45,10 +48,13 @@ MAX_EXPLAINED = 5
 """Maximum number of runs of one call whose log is searched for the reason that they have no properties."""
 LOG_TIMEOUT = 5.0
 """Maximum time in seconds to read these logs."""
+LEFT_OUT = "%d of %d runs have no properties and were left out; the first: %s"
 SEE_LOG = "see its output/experiment.log"
 _INPUTS = "interpret inputSpec"
 _INTERFACE_FAILURE = re.compile(rf"Interface could not (extract properties|{_INPUTS}) due to (.*)")
 _PROPERTY_FAILURE = re.compile(r".*?propertiesSpec\[(.*?)\] error: (.*)")
+WITHOUT_PROPERTIES = (NoProperties, NotReady, UnknownProperty, UnknownRun)
+"""Errors that mean that a run has no properties, or not yet. Any other means that they could not be read."""
 _IGNORED = " - will ignore error, virtual experiment properties may be corrupted or incomplete."
 
 Columns = tuple[str, ...] | None
@@ -99,6 +105,21 @@ class PropertiesReader:
 
     async def of_runs(self, rest_uids: Sequence[str], *, strict: bool = False) -> Properties:
         """Return the properties of several runs in one table; raise the first error if ``strict``."""
+        found = await self.read(rest_uids)
+        if len(found.problems) == len(rest_uids):
+            _raise_common_problem(found.problems)
+        if strict and found.problems:
+            raise next(iter(found.problems.values()))
+        return found
+
+    async def read(self, rest_uids: Sequence[str], explained: int = MAX_EXPLAINED) -> Properties:
+        """
+        Return the properties of several runs in one table, with all errors of single runs in ``problems``.
+
+        Args:
+            rest_uids: The runs.
+            explained: Maximum number of runs whose log is searched for the reason that they have no properties.
+        """
         documents = await self._documents(rest_uids, self.columns)
         tables: dict[str, Properties] = {}
         problems: dict[str, St4sdError] = {}
@@ -119,13 +140,9 @@ class PropertiesReader:
                 raise error
         await self._add_known_columns(problems)
         empty = [one for one in rest_uids if isinstance(problems.get(one), NoProperties)]
-        await for_each(empty[:MAX_EXPLAINED], lambda one: self._explain(one, problems[one]), MAX_EXPLAINED)
-        if not tables:
-            _raise_common_problem(problems)
+        await for_each(empty[:explained], lambda one: self._explain(one, problems[one]), MAX_EXPLAINED)
         found = {one: tables[one] for one in rest_uids if one in tables}
         missing = {one: problems[one] for one in rest_uids if one in problems}
-        if strict and missing:
-            raise next(iter(missing.values()))
         return Properties.of_runs(found, missing, self.columns or ())
 
     async def _read(self, rest_uid: str, document: ExperimentDocument | None) -> Properties:
@@ -191,6 +208,65 @@ class PropertiesReader:
             with suppress(NotFound):  # a deployment without a datastore
                 found += await self.datastore.experiments(query=some, include_properties=include, stringify_nan=True)
         return {document.rest_uid: document for document in found if document.rest_uid}
+
+
+class PartsReader:
+    """
+    Reads the properties of many runs, some at a time.
+
+    Args:
+        reader: Reads the properties of some.
+    """
+
+    def __init__(self, reader: PropertiesReader) -> None:
+        self._reader = reader
+        self._has_found = False
+        self._unknown: Mapping[str, St4sdError] = {}
+        self._explained = 0
+        self.left_out = 0
+        """Number of runs without properties so far."""
+        self.first_problem: St4sdError | None = None
+        """Why the first of them has none."""
+
+    async def read(self, rest_uids: Sequence[str]) -> Properties:
+        """
+        Return the properties of some runs, with the errors of those that have none in ``problems``.
+
+        Raises:
+            St4sdError: The properties of a run could not be read. Unlike a run without properties, such a run must not
+                be left out.
+        """
+        found = await self._reader.read(rest_uids, MAX_EXPLAINED - self._explained)
+        for error in found.problems.values():
+            if not isinstance(error, WITHOUT_PROPERTIES):
+                raise error
+        empty = sum(isinstance(error, NoProperties) for error in found.problems.values())
+        self._explained = min(MAX_EXPLAINED, self._explained + empty)
+        self._has_found = self._has_found or len(found.problems) < len(rest_uids)
+        unknown = {run: error for run, error in found.problems.items() if isinstance(error, UnknownProperty)}
+        self._unknown = self._unknown or unknown
+        self.left_out += len(found.problems)
+        self.first_problem = self.first_problem or next(iter(found.problems.values()), None)
+        return found
+
+    async def tables(self, rest_uids: Sequence[str]) -> AsyncGenerator[Properties]:
+        """
+        Yield the properties of runs, of some at a time. Log a warning at the end if runs were left out.
+
+        Raises:
+            UnknownProperty: All runs that have properties lack the same name.
+            St4sdError: As from `read`.
+        """
+        for first in range(0, len(rest_uids), MAX_RUNS_PER_QUERY):
+            yield await self.read(rest_uids[first : first + MAX_RUNS_PER_QUERY])
+        self.check_names()
+        if self.left_out:
+            log.warning(LEFT_OUT, self.left_out, len(rest_uids), self.first_problem)
+
+    def check_names(self) -> None:
+        """Raise `UnknownProperty` if no run had properties, because the requested names are unknown."""
+        if not self._has_found:
+            _raise_common_problem(self._unknown)
 
 
 def _is_ambiguous(refusal: APIError) -> bool:

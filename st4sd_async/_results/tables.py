@@ -17,6 +17,7 @@ from .._api.gateways import MOST_BYTES, SCHEME, location, location_in
 from .._errors import DecodeError, St4sdError
 from .._render.displayable import Displayable
 from .._util.csv_reader import AS_TEXT, read_table
+from .._util.extras import import_pandas
 from .._util.field_docs import document_fields
 from .._util.threads import in_thread
 from ..models import DownloadFailed
@@ -94,7 +95,7 @@ async def csv(
     downloads: Downloads, datastore: Datastore, run: str, filename: str, component: str | None, stage: int | None
 ) -> list[Table]:
     """Return the tables in files of a run: see `Client.csv`."""
-    await in_thread(_import_pandas)
+    await in_thread(import_pandas, "csv()")  # it should fail before anything is fetched
     async with _temporary_folder() as folder:
         outcomes = await downloads.files(run, folder, component, stage, filename)
         owners = await _owners(datastore, run)
@@ -171,10 +172,3 @@ def _table(outcome: Outcome, document: ComponentDocument) -> Table:
 
 def _decode_error(source: str, error: ValueError, content: bytes) -> DecodeError:
     return DecodeError("GET", source, str(error), body=content[:MAX_QUOTED_BYTES].decode("utf-8", "replace"))
-
-
-def _import_pandas() -> None:
-    try:
-        import pandas  # noqa: F401 -- it takes a second, and should fail before anything is fetched
-    except ImportError:
-        raise ImportError('csv() needs pandas: pip install "st4sd_async[pandas]"') from None

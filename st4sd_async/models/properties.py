@@ -100,6 +100,13 @@ class Properties(Displayable):
         rows = tuple((rest_uid, *row) for rest_uid, table in tables.items() for row in table._rows_of(names))
         return cls((RUN, *names), rows, dict(problems))
 
+    @classmethod
+    def concatenated(cls, tables: Sequence[Properties]) -> Self:
+        """Return tables as one, with the columns of all of them, and NaN where a table does not have a column."""
+        names = tuple(dict.fromkeys(name for table in tables for name in table.columns))
+        problems = {run: error for table in tables for run, error in table.problems.items()}
+        return cls(names, tuple(row for table in tables for row in table._rows_of(names)), problems)
+
     def _rows_of(self, names: Iterable[str]) -> Iterator[tuple[Any, ...]]:
         """Return the rows with these columns, with NaN in missing ones."""
         indices = [self.columns.index(name) if name in self.columns else None for name in names]

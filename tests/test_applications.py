@@ -1,4 +1,4 @@
-"""The examples of the page about applications run; the first two as programs, the service of the first under load."""
+"""The examples of two pages run. Those of applications.md begin with two programs, of which one is a service."""
 
 from __future__ import annotations
 
@@ -28,7 +28,10 @@ from st4sd_async.local import Delay, LocalServer
 
 ROOT = Path(__file__).parents[1]
 PAGE = Path(st4sd_async.__file__).parent / "docs" / "applications.md"
-BLOCKS = re.findall(r"```python\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
+BLOCKS, OBSERVING = (
+    re.findall(r"```python\n(.*?)```", page.read_text("utf-8"), re.DOTALL)
+    for page in (PAGE, PAGE.with_name("observing.md"))
+)
 EXTRAS = ("opentelemetry", "respx")
 COUNT = 200
 """Concurrent requests to the service."""
@@ -60,7 +63,7 @@ def compiled(source: str) -> CodeType:
 
 
 def is_installed(block: str) -> bool:
-    """Return whether the packages are installed that only this page uses."""
+    """Return whether the packages are installed that only these pages use."""
     return all(name not in block or importlib.util.find_spec(name) for name in EXTRAS)
 
 
@@ -74,7 +77,7 @@ async def test_every_block_of_python_runs(
         async with Client(server.url, api_key=server.api_key, config=Config(poll_interval=0.02)) as client:
             await client.push(server.example("demo"))
         names: dict[str, Any] = {}
-        for block in filter(is_installed, BLOCKS[2:]):  # the first two are programs of their own
+        for block in filter(is_installed, [*OBSERVING, *BLOCKS[2:]]):  # two are programs of their own
             source = block.replace('Path("st4sd.key")', repr(server.api_key)).replace(
                 "poll_interval=1", "poll_interval=0.02"
             )

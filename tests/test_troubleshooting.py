@@ -1,4 +1,4 @@
-"""The README's table of mistakes: each message is exactly so, and each solution works."""
+"""The table of mistakes in the documentation: each message is exactly so, and each solution works."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import trustme
 
+import st4sd_async
 from st4sd_async import (
     Client,
     Config,
@@ -26,7 +27,6 @@ from st4sd_async import (
 from st4sd_async.local import LocalServer
 
 from .faults.raw import RawServer, reply
-from .test_readme import TEXT
 
 pytestmark = pytest.mark.anyio
 
@@ -34,11 +34,12 @@ MOLECULES = {"filename": "molecules.csv", "content": "smiles\nCO\n"}
 GOOD = {"inputs": [MOLECULES]}
 KEY = "fake-key-0001"
 HASTY = Config(retry=RetryPolicy(attempts=1))
+TEXT = (Path(st4sd_async.__file__).parent / "docs" / "troubleshooting.md").read_text("utf-8")
 WEB_PAGE = reply(200, "<html>It works!</html>", media="text/html")
 
 
 def rows() -> dict[str, list[str]]:
-    """Return mistake -> the messages that the README shows for it."""
+    """Return mistake -> the messages that the page shows for it."""
     table = TEXT.split("| mistake | message | solution |")[1].split("\n\n")[0].splitlines()[2:]
     return {
         mistake.strip(): re.findall("`([^`]+)`", seen) for _, mistake, seen, *_ in (row.split("|") for row in table)
@@ -186,7 +187,7 @@ MISTAKES: list[Callable[[Client, LocalServer, Path], Awaitable[list[str]]]] = [
 
 
 @pytest.mark.parametrize("mistake", MISTAKES, ids=lambda mistake: mistake.__name__)
-async def test_the_message_is_as_the_readme_shows_it(
+async def test_the_message_is_as_the_page_shows_it(
     mistake: Callable[..., Awaitable[list[str]]], client: Client, server: LocalServer, tmp_path: Path
 ) -> None:
     """Word for word, except for ellipses."""

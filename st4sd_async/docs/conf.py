@@ -34,6 +34,7 @@ version = release = VERSION
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 html_theme = "furo"
+pygments_dark_style = "github-dark"
 html_title = f"st4sd_async {VERSION}"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
@@ -55,6 +56,8 @@ napoleon_numpy_docstring = False
 
 COLUMNS = 80
 """Width of the helps of the command."""
+NAMED_TUPLE = re.compile(r"^Create new instance of \w+\(.*\)$", re.MULTILINE)
+"""The docstring that Python gives the constructor of a named tuple."""
 FIELDS = re.compile(r"\n+Attributes:\n(?:    .*(?:\n|\Z)|\n)*\Z")
 """The section that `document_fields` adds to a docstring. The same fields are documented as attributes."""
 
@@ -99,7 +102,9 @@ def table_of(lines: list[str]) -> list[str]:
 
 def as_restructured_text(_: Sphinx, what: str, name: str, thing: object, options: Any, lines: list[str]) -> None:
     """Mark the examples of a docstring, and add the advice of an error."""
-    text = FIELDS.sub("", "\n".join(lines)) if what in ("class", "exception") else "\n".join(lines)
+    text = "\n".join(lines)
+    if what in ("class", "exception"):
+        text = NAMED_TUPLE.sub("", FIELDS.sub("", text))
     marked: list[str] = []
     for is_example, block in blocks_of(text.split("\n")):
         if is_example:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import AsyncGenerator, Callable, ItemsView, Iterator, KeysView, ValuesView
+from collections.abc import AsyncGenerator, Callable, Coroutine, ItemsView, Iterator, KeysView, ValuesView
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
 from .. import _client, _run
 from .._api.importer import Registry
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from .._api.experiments import Experiments
     from ..models import Experiment
+
+T = TypeVar("T")
 
 PUBLIC_MODULE = "st4sd_async.sync"
 """The module from which users import the blocking classes."""
@@ -296,6 +298,17 @@ class RemoteExperiments:
         work = self.experiments.get(identifier, with_beta=with_beta)
         found: Experiment = await in_thread(self.portal.call, work, abandon=True)
         return found
+
+
+def blocking(client: Any) -> Any:
+    """Return a blocking client that wraps an asynchronous one, which nothing else may use."""
+    return client if isinstance(client, Client) else _unpickled_client(Client, client)
+
+
+def run_in(client: Any, work: Callable[[_client.Client], Coroutine[Any, Any, T]]) -> T:
+    """Call a coroutine function with the asynchronous client of a blocking one, and block until it returns."""
+    result: T = client._portal.call(work(client._target))
+    return result
 
 
 _with_signature(_client.Client.__init__, Client, Client.__init__)

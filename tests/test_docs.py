@@ -15,6 +15,7 @@ PAGES = sorted(DOCS.rglob("*.md"))
 OTHERS = [DOCS.parents[1] / name for name in ("README.md", ".github/CONTRIBUTING.md", ".github/SECURITY.md")]
 DOCUMENTED = re.compile(r"^\.\. auto\w+:: (\S+)$", re.MULTILINE)
 CONTENTS = re.compile(r"```\{toctree\}\n(.*?)```", re.DOTALL)
+EVIDENCE = re.compile(r"`((?:tests|benchmarks)/[\w/.]+)(?:::(\w+))?`")
 LINK = re.compile(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)")
 
 
@@ -53,3 +54,12 @@ def test_links_lead_to_files(page: Path) -> None:
     """So that pages can be read without the site."""
     for target in LINK.findall(page.read_text("utf-8")):
         assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_the_tests_that_pages_name_exist(page: Path) -> None:
+    """They are the evidence of what is promised."""
+    for file, test in EVIDENCE.findall(page.read_text("utf-8")):
+        path = DOCS.parents[1] / file
+        assert path.exists(), file
+        assert not test or f"def {test}(" in path.read_text("utf-8"), test

@@ -48,7 +48,11 @@ add_module_names = False
 toc_object_entries_show_parents = "hide"
 
 default_role = "py:obj"
-autodoc_default_options = {"members": True, "member-order": "bysource"}
+autodoc_default_options = {
+    "members": True,
+    "member-order": "bysource",
+    "exclude-members": "model_config, model_post_init",
+}
 autodoc_typehints_format = "short"
 autoclass_content = "both"
 autodoc_preserve_defaults = True
@@ -56,8 +60,8 @@ napoleon_numpy_docstring = False
 
 COLUMNS = 80
 """Width of the helps of the command."""
-NAMED_TUPLE = re.compile(r"^Create new instance of \w+\(.*\)$", re.MULTILINE)
-"""The docstring that Python gives the constructor of a named tuple."""
+GENERATED = re.compile(r"(?:\A|\n+)Create (?:new instance of|a new model by parsing) .*\Z", re.DOTALL)
+"""The docstring of the constructor of a named tuple or a model."""
 FIELDS = re.compile(r"\n+Attributes:\n(?:    .*(?:\n|\Z)|\n)*\Z")
 """The section that `document_fields` adds to a docstring. The same fields are documented as attributes."""
 
@@ -104,7 +108,7 @@ def as_restructured_text(_: Sphinx, what: str, name: str, thing: object, options
     """Mark the examples of a docstring, and add the advice of an error."""
     text = "\n".join(lines)
     if what in ("class", "exception"):
-        text = NAMED_TUPLE.sub("", FIELDS.sub("", text))
+        text = FIELDS.sub("", GENERATED.sub("", text))
     marked: list[str] = []
     for is_example, block in blocks_of(text.split("\n")):
         if is_example:
@@ -116,6 +120,8 @@ def as_restructured_text(_: Sphinx, what: str, name: str, thing: object, options
     parts = groupby(marked, lambda line: line.startswith("|"))
     lines[:] = chain.from_iterable(table_of([*part]) if is_table else part for is_table, part in parts)
     lines.append("")
+    if what in ("attribute", "data", "property"):
+        lines[:0] = ["..", ""]  # otherwise napoleon takes the words before a colon in the first line for a type
 
 
 def build_models() -> None:

@@ -29,6 +29,7 @@ ELSEWHERE = {
     "from_experiment_rest_api": "test_from_incumbent.py",
     "observing": "test_applications.py",
     "orchestrators": "test_orchestrators.py",
+    "tables_and_files": "test_tables_and_files.py",
     "testing": "test_pytest_plugin.py",
 }
 """Page -> the test file that runs its blocks."""

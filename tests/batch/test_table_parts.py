@@ -156,7 +156,7 @@ async def test_a_second_call_writes_what_is_missing_or_has_changed(
     assert [name for name in before if before[name] != after.get(name)] == [Path(first[1]).name]
     assert after.keys() == before.keys()
     assert [name for name in after if after[name] != unfinished[name]] == [Path(first[0]).name]
-    assert (planned["state"], planned["rest-uid"]) == ("planned", None)
+    assert (planned["state"], pandas.isna(planned["rest-uid"])) == ("planned", True)
     assert [name for name in after if unfinished[name] != final[name]] == [Path(first[0]).name]
     table = read(folder)
     assert list(table["key"]) == [f"mol {n}" for n in range(5)]

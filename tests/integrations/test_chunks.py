@@ -143,6 +143,7 @@ def test_a_table_without_a_run_that_cannot_be_read_is_an_error(client: Client, s
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.* is multi-threaded, use of fork:DeprecationWarning")
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_a_process_pool_reads_chunks(method: str, client: Client, server: LocalServer, runs: list[str]) -> None:
     """A forked process does not use the client of its parent."""

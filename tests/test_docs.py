@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,16 @@ def test_every_page_is_in_the_contents() -> None:
     pages = [*listed(DOCS / "index.md"), *listed(DOCS / "reference" / "index.md")]
 
     assert sorted([*pages, DOCS / "index.md"]) == PAGES
+
+
+def test_every_extra_is_in_the_table_of_extras() -> None:
+    """Except for those of contributors."""
+    project = tomllib.loads((DOCS.parents[1] / "pyproject.toml").read_text("utf-8"))["project"]
+    table = (DOCS / "get_started.md").read_text("utf-8").partition("| extra |")[2].partition("\n\n")[0]
+
+    assert sorted(re.findall(r"^\| `(\w+)`", table, re.MULTILINE)) == sorted(
+        project["optional-dependencies"].keys() - {"dev", "docs"}
+    )
 
 
 @pytest.mark.parametrize("page", [*PAGES, *OTHERS], ids=lambda page: page.stem)

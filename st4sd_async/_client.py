@@ -61,6 +61,7 @@ if TYPE_CHECKING:
     from ._results.downloads import Downloads
     from ._results.failure import FailureReader
     from ._results.properties import PropertiesReader
+    from ._results.result_tree import ResultTree
     from ._results.staging import Files
     from ._results.tables import Table
     from ._util.outage import Outage
@@ -1473,6 +1474,13 @@ class Client:
 def downloads_of(client: Client) -> Downloads:
     """Return the downloads of a client, for the command line, whose folders the user does not name one by one."""
     return client._downloads
+
+
+def result_tree_of(client: Client) -> ResultTree:
+    """Return the results of runs as a tree of files, for urls."""
+    from ._results.result_tree import ResultTree
+
+    return ResultTree(client._session, client._downloads, client.datastore, client.instances)
 
 
 async def reasons_of(client: Client, last: Mapping[str, Status]) -> dict[str, Failure]:

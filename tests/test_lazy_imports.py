@@ -26,7 +26,10 @@ LAZY_MODULES = [
         for name in ("batch", "item", "journal", "launch", "reconcile_rules", "runner", "sender", "state")
     ),
     *("_http.contexts", "_http.engine", "_payload.draft", "_payload.lambdas"),
-    *(f"_results.{name}" for name in ("archive", "buckets", "downloads", "failure", "properties", "staging", "tables")),
+    *(
+        f"_results.{name}"
+        for name in ("archive", "buckets", "downloads", "failure", "properties", "result_tree", "staging", "tables")
+    ),
     *("models.datastore", "models.registry", "models.relationships", "models.reports"),
 ]
 """Modules that most scripts do not need, or not at once."""

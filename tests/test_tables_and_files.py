@@ -16,6 +16,7 @@ import pytest
 import st4sd_async
 from st4sd_async import Client, Config, Launch
 from st4sd_async.local import LocalServer
+from tests.integrations.filesystems import filesystems
 
 PAGE = Path(st4sd_async.__file__).parent / "docs" / "tables_and_files.md"
 BLOCKS = re.findall(r"```python\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
@@ -37,7 +38,9 @@ async def test_every_block_of_python_runs(
     """One after the other, as in a notebook, with the address and key of a local server, and a batch that is over."""
     nothing_blocks.deactivate()  # the code of the page reads files in the event loop
     monkeypatch.chdir(tmp_path)
-    with LocalServer(speed=200) as server:
+    with filesystems(), LocalServer(speed=200) as server:
+        monkeypatch.setenv("ST4SD_URL", server.url)
+        monkeypatch.setenv("ST4SD_API_KEY", server.api_key)
         (tmp_path / "st4sd.key").write_text(server.api_key)
         async with Client(server.url, api_key=server.api_key, config=Config(poll_interval=0.02)) as client:
             await client.push(server.example("demo"))
@@ -54,5 +57,8 @@ async def test_every_block_of_python_runs(
                 else:
                     await anyio.to_thread.run_sync(eval, code, names)
 
+            assert len(names["energies"]) == 2
+
+    assert (tmp_path / "folder" / "sub" / "b.bin").exists()
     assert "no energies" not in capsys.readouterr().out
     assert (tmp_path / "campaign.parquet" / "launches-000000000-000000002.parquet").exists()

@@ -77,12 +77,9 @@ def outputs_call(rest_uid: str) -> Call[dict[str, KeyOutput]]:
 
 def output_call(rest_uid: str, name: str, path: str | None) -> Call[Output]:
     """Return the request for the contents of a key-output, or of a file or folder in it."""
-    where = _output_path(rest_uid, name)
-    if path is not None:
-        where = f"{where}/{subpath(path)}"
     return Call(
         "GET",
-        where,
+        _output_path(rest_uid, name, path),
         lambda response: _output(name, response),
         expected="a file",
         is_slow=True,
@@ -90,15 +87,15 @@ def output_call(rest_uid: str, name: str, path: str | None) -> Call[Output]:
     )
 
 
-def output_file_call(rest_uid: str, name: str) -> Call[Any]:
-    """Return the request for the contents of a key-output, to be streamed."""
-    return Call(
-        "GET", _output_path(rest_uid, name), _no_file, expected="a file", is_slow=True, not_found_error=UnknownRun
-    )
+def output_file_call(rest_uid: str, name: str, path: str | None = None) -> Call[Any]:
+    """Return the request for the contents of a key-output, or of a path in it, to be streamed."""
+    where = _output_path(rest_uid, name, path)
+    return Call("GET", where, _no_file, expected="a file", is_slow=True, not_found_error=UnknownRun)
 
 
-def _output_path(rest_uid: str, name: str) -> str:
-    return f"{instance_path(rest_uid)}/outputs/{segment(name, 'the name of a key-output')}"
+def _output_path(rest_uid: str, name: str, path: str | None) -> str:
+    output = f"{instance_path(rest_uid)}/outputs/{segment(name, 'the name of a key-output')}"
+    return output if path is None else f"{output}/{subpath(path)}"
 
 
 def properties_call(rest_uid: str, params: Mapping[str, str] | None = None) -> Call[dict[str, list[Any]]]:

@@ -13,7 +13,7 @@ import re
 import stat
 import struct
 import zlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import accumulate
@@ -52,6 +52,11 @@ BAD_NAMES_ON_WINDOWS = {
     "the name of a device": re.compile(f"(?:^|/){DEVICE}"),
     "a character that Windows does not allow": re.compile(r'[<>:"|?*]|[. ](/|$)'),
 }
+
+
+def is_archive(headers: Mapping[str, str]) -> bool:
+    """Return whether a body is an archive that a server made of a folder, not a file that happens to be an archive."""
+    return headers.get("content-type", "").partition(";")[0] == "application/zip"
 
 
 class UnsafeZip(Exception):

@@ -20,11 +20,18 @@ async def read_output(instances: Instances, rest_uid: str, name: str, path: str 
         return await instances.output(rest_uid, name, path)
     except UnknownOutput as error:
         missing = error
+    await explain_missing_output(instances, rest_uid, name, path, missing)
+    raise missing
+
+
+async def explain_missing_output(
+    instances: Instances, rest_uid: str, name: str, path: str | None, missing: UnknownOutput
+) -> None:
+    """Add to the error for a key-output, or a path in it, which exist and whether others may follow."""
     missing.name = name
     with suppress(APIError, TransportError):  # the advice is optional, and the run may be gone
         missing.known = tuple(await instances.outputs(rest_uid))
         missing.advice = await _advice(instances, rest_uid, name, path, missing.known)
-    raise missing
 
 
 async def missing_output(instances: Instances, rest_uid: str, name: str, known: Iterable[str]) -> UnknownOutput:

@@ -37,7 +37,7 @@ from .._util.file_names import PREFIX, folded, is_reserved, unreserved
 from .._util.redact import contains_secret
 from .._util.threads import in_thread
 from ..models import Download, DownloadFailed
-from .archive import LIMITS, Limits, Member, UnsafeZip, ZipArchive, archive_errors, safe_member_path
+from .archive import LIMITS, Limits, Member, UnsafeZip, ZipArchive, archive_errors, is_archive, safe_member_path
 from .directory import HAS_DESCRIPTORS, Directory, Tree
 
 if TYPE_CHECKING:
@@ -206,7 +206,7 @@ class IncomingBody:
     @property
     def is_archive(self) -> bool:
         """Whether it is an archive that a server made of a folder, not a file that happens to be an archive."""
-        return self.headers.get("content-type", "").partition(";")[0] == "application/zip"
+        return is_archive(self.headers)
 
 
 class Manifest:

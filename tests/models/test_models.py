@@ -5,8 +5,10 @@ from __future__ import annotations
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
+from pydantic import PrivateAttr
 
 from st4sd_async import (
     S3,
@@ -267,3 +269,28 @@ def test_a_table_becomes_a_dataframe_and_a_folder_does_not() -> None:
     for read in (folder.dataframe, folder.text):
         with pytest.raises(ValueError, match="is a folder: request a file inside it"):
             read()
+
+
+def test_a_subclass_of_a_user_has_its_own_private_attributes() -> None:
+    """Copied for each model, beside those of the library, and its own `model_post_init` is called."""
+
+    class Noted(Status):
+        _notes: list[str] = PrivateAttr(default=[])
+        _more: list[str] = PrivateAttr(default_factory=list)
+        _words: str = PrivateAttr(default="")
+
+        def model_post_init(self, context: Any, /) -> None:
+            super().model_post_init(context)
+            self._words = f"{self.experiment_state} {self.is_final}"
+
+    class Plain(Noted):
+        pass
+
+    for cls in (Noted, Plain):
+        one, other = (cls.model_validate({"experiment-state": "running"}) for _ in range(2))
+        one._notes.append("mine")
+        one._more.append("mine")
+
+        assert (other._notes, other._more, other._words) == ([], [], "running False")
+        assert one.raw == {"experiment-state": "running"}
+        assert one.concluded().is_final

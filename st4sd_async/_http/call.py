@@ -90,9 +90,6 @@ Content types of files and archives. The page of a proxy or the JSON of an error
 Source: the runtime service sends files, folders and zip files with these; the gateway sends ``application/zip``.
 """
 
-REDIRECT_HEADER = "x-refused-location"
-"""Header in which the engine passes on the target of a redirect, which is reported and never followed."""
-
 UNREAD_BODY_HEADER = "x-unread-body"
 """Header in which the engine explains why it did not read the body of an error response."""
 
@@ -551,7 +548,7 @@ def _cut(value: Any) -> Any:
 def _default_message(response: Response, secrets: tuple[str, ...]) -> str:
     """Return a message for an error response that has none."""
     if 300 <= response.status < 400:
-        target = redact(response.headers.get(REDIRECT_HEADER, ""), secrets)
+        target = redact(response.headers.get("location", ""), secrets)
         return f"a redirect to {target!r}, which is never followed: check the url of the client and the credentials"
     if response.status in (401, 403):
         return "the sign-in page: the credentials are missing, wrong or expired"

@@ -18,7 +18,7 @@ import select
 import ssl
 import urllib.request
 from abc import abstractmethod
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from types import SimpleNamespace
 from typing import Any
@@ -30,7 +30,7 @@ import httpx
 
 from .._errors import ConfigError, ConnectFailed, ConnectionLost, DecodeError, RequestTimeout, TransportError
 from .._util.redact import raise_unchained
-from .call import REDIRECT_HEADER, UNREAD_BODY_HEADER, is_file
+from .call import UNREAD_BODY_HEADER, is_file
 from .credentials import is_host, is_loopback
 from .json_list import ListBody
 from .retry import RETRIED_STATUSES
@@ -72,6 +72,9 @@ class Proxies:
     def __init__(self) -> None:
         self._urls: dict[str, str] = urllib.request.getproxies()
 
+    def __bool__(self) -> bool:
+        return bool(self._urls)
+
     def find(self, scheme: str, host: str) -> str | None:
         """
         Return the proxy for a host, None if there is none; requests to this machine never use one.
@@ -79,7 +82,7 @@ class Proxies:
         Raises:
             ConfigError: The URL of the proxy is invalid.
         """
-        if not self._urls or is_loopback(host) or urllib.request.proxy_bypass(host):
+        if is_loopback(host) or urllib.request.proxy_bypass(host):
             return None
         kind = scheme if self._urls.get(scheme) else "all"
         return _check_proxy(kind, self._urls[kind]) if self._urls.get(kind) else None
@@ -300,7 +303,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
         """
         method, url, options = request.method, request.extensions["url"], request.extensions
         read_timeout, on_connected = options["timeout"]["read"], options["on_connected"]
-        proxy = self._proxies.find(request.url.scheme, request.url.host)
+        proxy = self._proxies.find(request.url.scheme, request.url.host) if self._proxies else None
         uses_tls = url.startswith("https:") or (proxy or "").startswith("https:")
         tls = await self._load_tls(method, url) if uses_tls else True
         session = self._unpooled if on_connected else self._pooled
@@ -314,7 +317,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
                     method,
                     url,
                     headers=[(name.decode("latin-1"), value.decode("latin-1")) for name, value in request.headers.raw],
-                    data=request.content or None,
+                    data=options["content"] or None,
                     allow_redirects=False,
                     timeout=_client_timeout(connect_timeout, read_timeout),
                     ssl=tls,
@@ -322,7 +325,8 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
                     read_bufsize=READ_AHEAD_BYTES,
                     trace_request_ctx=on_connected,
                 )
-                problem, body = encoding_problem(_encodings(response.raw_headers)), _Body(response, method, url)
+                problem = encoding_problem(response.headers.getall("Content-Encoding", ()))
+                body = _Body(response, method, url)
                 if not problem and options["stream"] and 200 <= response.status < 300 and is_file(response.headers):
                     limit.reschedule(None)
                     return build_response(request, response.status, response.raw_headers, body)
@@ -356,7 +360,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
 def build_response(
     request: httpx.Request,
     status: int,
-    headers: Iterable[tuple[bytes, bytes]],
+    headers: Sequence[tuple[bytes, bytes]],
     body: bytes | httpx.AsyncByteStream | None,
     problem: str = "",
 ) -> httpx.Response:
@@ -370,19 +374,23 @@ def build_response(
         body: The whole body, or its stream if it is a file. None means that it was not read.
         problem: Why the body was not read.
 
+    Returns:
+        The response, with the extensions ``headers`` and, unless it is a stream, ``body``. httpx itself sees no
+        headers: it would parse a ``Location`` even if it does not follow it, and its error would hold the request.
+
     Raises:
         DecodeError: The body of a successful response was not read.
     """
-    visible = _visible_headers(headers)
+    visible = httpx.Headers(headers)
     if body is None:
         if 200 <= status < 300:
             raise DecodeError(request.method, str(request.url), problem)
-        visible.append((UNREAD_BODY_HEADER.encode(), problem.encode()))
+        visible[UNREAD_BODY_HEADER] = problem
         body = b""
     if isinstance(body, bytes):
         # As an extension, beside a stream of it: httpx would take a given content apart, and put it together again.
-        return httpx.Response(status, headers=visible, stream=httpx.ByteStream(body), extensions={"body": body})
-    return httpx.Response(status, headers=visible, stream=body)
+        return httpx.Response(status, stream=httpx.ByteStream(body), extensions={"headers": visible, "body": body})
+    return httpx.Response(status, stream=body, extensions={"headers": visible})
 
 
 def too_long(max_bytes: int, list_body: ListBody[Any] | None = None) -> str:
@@ -395,22 +403,10 @@ def too_long(max_bytes: int, list_body: ListBody[Any] | None = None) -> str:
 
 def choose_list_body(list_body: ListBody[Any] | None, status: int, headers: Mapping[str, str]) -> ListBody[Any] | None:
     """Return the body that is read as a list; None if it is not, because of an error or the page of a proxy."""
+    if list_body is None:
+        return None
     is_list = 200 <= status < 300 and not headers.get("Content-Type", "").lower().startswith("text/html")
     return list_body if is_list else None
-
-
-def _visible_headers(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-    """
-    Return the headers of a response that httpx may see.
-
-    httpx parses a ``Location`` even if it does not follow it; if that fails, its error holds the request.
-    """
-    renamed = {b"location": REDIRECT_HEADER.encode()}
-    return [(renamed.get(name.lower(), name), value) for name, value in headers if name.lower() != b"content-encoding"]
-
-
-def _encodings(headers: Iterable[tuple[bytes, bytes]]) -> list[str]:
-    return [value.decode("latin-1") for name, value in headers if name.lower() == b"content-encoding"]
 
 
 def encoding_problem(values: Iterable[str]) -> str:
@@ -541,16 +537,21 @@ class HttpClient(httpx.AsyncClient):
             on_connected: Called when there is a connection and the request is about to be written. The request then
                 gets a connection of its own.
         """
-        parsed, text = _parse_url(url)
+        parsed, text, host = _parse_url(url)
         options = {
             "url": text,
+            "content": content,
             "timeout": {"read": read_timeout},
             "max_body_bytes": max_body_bytes,
             "list_body": list_body,
             "stream": stream,
             "on_connected": on_connected,
         }
-        request = httpx.Request(method, parsed, headers=headers, content=content, extensions=options)
+        # Not with ``content=``: httpx would build the headers three times, to add those that are complete here.
+        headers = [host, *headers, *_length_headers(method, content)]
+        request = httpx.Request(
+            method, parsed, headers=headers, stream=httpx.ByteStream(content or b""), extensions=options
+        )
         return await self.send(request, stream=True)
 
 
@@ -571,10 +572,21 @@ def make_client(tls: TlsContext, home: SplitResult) -> HttpClient:
 
 
 @functools.lru_cache(maxsize=1024)
-def _parse_url(url: str) -> tuple[httpx.URL, str]:
-    """Return a URL and its text; the same runs are polled again and again, and this takes as long as a request."""
+def _parse_url(url: str) -> tuple[httpx.URL, str, tuple[bytes, bytes]]:
+    """
+    Return a URL, its text and its Host header.
+
+    The same runs are polled again and again, and this takes as long as a request.
+    """
     parsed = httpx.URL(url)
-    return parsed, str(parsed)
+    return parsed, str(parsed), (b"Host", parsed.netloc)
+
+
+def _length_headers(method: str, content: bytes | None) -> list[tuple[bytes, bytes]]:
+    """Return the Content-Length header of a request, if it needs one."""
+    if not content and method not in ("POST", "PUT", "PATCH"):
+        return []
+    return [(b"Content-Length", str(len(content or b"")).encode())]
 
 
 @functools.lru_cache(maxsize=16)

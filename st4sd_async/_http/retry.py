@@ -108,14 +108,15 @@ class _Retries:
         self,
         policy: RetryPolicy,
         clock: Clock,
+        began: float,
         has_responded: Callable[[], bool],
-        request: str,
+        request: object,
         before_pause: BeforePause | None,
     ) -> None:
         self._policy, self._clock, self._has_responded, self._request = policy, clock, has_responded, request
         self._before_pause = before_pause
-        self._began = clock.now()
-        self._unreachable_since: float | None = self._began
+        self._began = began
+        self._unreachable_since: float | None = began
         """When the service became unreachable. None means that the last attempt reached it."""
         self._cut_responses = 0
 
@@ -152,7 +153,7 @@ async def with_retries(
     policy: RetryPolicy,
     replay: Replay,
     clock: Clock,
-    request: str,
+    request: object,
     has_responded: Callable[[], bool],
     before_pause: BeforePause | None = None,
 ) -> T:
@@ -164,14 +165,14 @@ async def with_retries(
         policy: The limits.
         replay: What happens if the operation is repeated.
         clock: Source of time.
-        request: Method and URL, for the log.
+        request: Its text is the method and the URL, for the log.
         has_responded: Returns whether the service ever responded.
         before_pause: Called before each pause; None means no call.
 
     Raises:
         St4sdError: The last error, with ``attempts`` set. Cancellation and other exceptions are raised at once.
     """
-    retries = _Retries(policy, clock, has_responded, request, before_pause)
+    began = clock.now()
     try:
         # Not by tenacity, which would add a sixth to the CPU time of the many requests that succeed at once.
         return await operation()
@@ -180,6 +181,7 @@ async def with_retries(
             raise
         first_failure = error
 
+    retries = _Retries(policy, clock, began, has_responded, request, before_pause)
     from tenacity import AsyncRetrying, retry_if_exception  # lazily: if tornado is installed, tenacity imports it
 
     numbers = itertools.count(1)

@@ -16,8 +16,8 @@ import re
 import time
 import warnings
 import weakref
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, contextmanager, nullcontext, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, nullcontext, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
@@ -51,6 +51,7 @@ from .retry import Replay, may_have_arrived, with_retries
 
 if TYPE_CHECKING:
     import asyncio
+    from types import TracebackType
     from urllib.parse import SplitResult
 
     import httpx
@@ -227,30 +228,6 @@ class _Request(Generic[T]):
         """Note that the request is about to be written."""
         self.is_in_flight, self._sent_at = True, self.config.clock.wall()
 
-    @contextmanager
-    def one_attempt(self) -> Iterator[None]:
-        """
-        Note when an attempt got a response or has failed.
-
-        Raises:
-            CancelledError: The call was cancelled while it waited for the response to an earlier attempt.
-        """
-        import asyncio
-
-        if self.is_cancelled:
-            raise asyncio.CancelledError
-        self.availability.request_sent()
-        try:
-            yield
-        except asyncio.CancelledError:
-            raise
-        except BaseException:
-            self.is_in_flight = False
-            raise
-        finally:
-            self.availability.request_ended()
-        self.is_in_flight = False
-
     async def report_cancellation(self, work: Coroutine[Any, Any, T]) -> T:
         """
         Await a call that must not be repeated. If it is cancelled, report what is known of its outcome.
@@ -295,6 +272,34 @@ class _Request(Generic[T]):
         is_start = call.outcome_unknown_error is StartOutcomeUnknown
         result = f": {task.result()!r}, which continues" if is_start else ""
         return f"{call.effect}{result} ({self}: {cancelled}, and the response came then)"
+
+
+class _Attempt:
+    """
+    Notes when an attempt to send a request got a response or has failed. A context manager.
+
+    Raises:
+        CancelledError: The call was cancelled while it waited for the response to an earlier attempt.
+    """
+
+    __slots__ = ("_request",)
+
+    def __init__(self, request: _Request[Any]) -> None:
+        self._request = request
+
+    def __enter__(self) -> None:
+        if self._request.is_cancelled:
+            import asyncio
+
+            raise asyncio.CancelledError
+        self._request.availability.request_sent()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        import asyncio
+
+        self._request.availability.request_ended()
+        if not isinstance(error, asyncio.CancelledError):
+            self._request.is_in_flight = False
 
 
 async def _wait_shielded(task: asyncio.Task[Any], seconds: float = float("inf")) -> None:
@@ -493,7 +498,7 @@ class Session:
                     policy=config.retry,
                     replay=call.replay,
                     clock=config.clock,
-                    request=str(request),
+                    request=request,
                     has_responded=lambda: availability.has_responded,
                     before_pause=request.before_pause if config.on_retry else None,
                 )
@@ -558,10 +563,10 @@ class Session:
                     aclosing(arriving),
                     aclosing(request.availability.pieces(arriving)) as pieces,
                 ):
-                    return await handler(http_response.headers, pieces)
+                    return await handler(http_response.extensions["headers"], pieces)
         try:
             began_list = list_body if list_body is not None and list_body.has_begun else None
-            response = Response(http_response.status_code, http_response.headers, body, began_list)
+            response = Response(http_response.status_code, http_response.extensions["headers"], body, began_list)
             return parse_response(call, request.url, response, tuple(self.credentials.known))
         except Unauthorized as error:
             error.token_page, error.advice = self.token_page, f"get a new token at {self.token_page}"
@@ -578,7 +583,7 @@ class Session:
             raise SendPermitExpired
         event, began = request.before_request(), time.perf_counter()
         try:
-            with request.one_attempt():
+            with _Attempt(request):
                 response = await self._http.exchange(
                     call.method,
                     f"{request.url}?{urlencode(call.params)}" if call.params else request.url,

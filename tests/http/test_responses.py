@@ -140,11 +140,11 @@ def test_a_key_of_the_body_identifies_the_error(status: int, body: dict[str, Any
         (reply(413, b"<html>", html=True), "1 MiB"),
         (reply(502, b"<html>", html=True), "no response from the service"),
         (
-            reply(308, b"<html>", html=True, **{"x-refused-location": "http://elsewhere/"}),
+            reply(308, b"<html>", html=True, location="http://elsewhere/"),
             "http://elsewhere/', which is never",
         ),
         (
-            reply(302, b"", html=True, **{"x-refused-location": "https://login/"}),
+            reply(302, b"", html=True, location="https://login/"),
             "check the url of the client and the credentials",
         ),
         (reply(500, b"boom"), "boom"),

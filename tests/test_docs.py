@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import st4sd_async
-from st4sd_async import local
+from st4sd_async import local, models
 
 DOCS = Path(st4sd_async.__file__).parent / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
@@ -36,6 +36,13 @@ def test_every_public_name_is_in_the_reference_once() -> None:
     named = [name for name in documented("reference/*.md") if "." not in name]
 
     assert sorted(named) == sorted(st4sd_async.__all__)
+
+
+def test_every_model_is_in_the_reference() -> None:
+    """Those that are not imported from the package itself are on a page of their own."""
+    others = set(models.__all__) - set(st4sd_async.__all__)
+
+    assert sorted(documented("reference/models.md")) == sorted(f"st4sd_async.models.{name}" for name in others)
 
 
 def test_every_name_of_the_embedded_server_is_in_the_reference() -> None:

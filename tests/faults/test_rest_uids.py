@@ -111,6 +111,7 @@ VERBS: dict[str, Verb] = {
     "outputs": lambda client, run: client.outputs(run),
     "output": lambda client, run: client.output(run, "x"),
     "properties": lambda client, run: client.properties(run),
+    "properties_in_parts": lambda client, run: anext(client.properties_in_parts([run])),
     "read_file": lambda client, run: client.read_file(run, "x"),
     "download_files": lambda client, run: client.download_files(run, "results"),
     "download_component": lambda client, run: client.download_component(run, 0, "x", "results"),

@@ -287,6 +287,7 @@ class Batch(Displayable):
             self._schedule(record)
 
         records = [prepared.record for prepared in new.values()]
+        self._journal.valid_payloads.update(record.payload for record in records)
         payloads = {prepared.record.payload: prepared.content for prepared in new.values()}
         written = await self._journal.add(records, payloads, schedule)
         for key in new.keys() - written:

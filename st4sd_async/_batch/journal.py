@@ -168,6 +168,8 @@ class Journal:
         """The campaign name, of this or an earlier opening. None means that the batch has none."""
         self.credentials: dict[str, PayloadCredentials] = {}
         """key -> credentials of a launch that was added in this process. They are never written."""
+        self.valid_payloads: set[str] = set()
+        """Digests of payloads that were validated in this process, with their credentials."""
         self._token = ""
         """Random text from which the tokens of launches are derived."""
         self._in_doubt: dict[str, float] = {}

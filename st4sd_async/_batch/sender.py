@@ -193,7 +193,9 @@ class Sender:
             if not credentials and lacks_credentials(payload):
                 raise MissingCredentials(record.key)
             campaign = campaign_metadata(self._campaign, record)
-            body = payload_to_send(payload, credentials, self._journal.token_of(record), campaign)
+            # Credentials are of a launch, not of its payload; they are checked with it.
+            is_valid = not credentials and record.payload in self._journal.valid_payloads
+            body = payload_to_send(payload, credentials, self._journal.token_of(record), campaign, is_valid=is_valid)
         except InvalidPayload as error:
             problem = f"the payload of {record.key!r} in {self._journal.name} is invalid"
             raise type(error).before_sending(error.problems, error.names, problem) from None

@@ -30,6 +30,7 @@ def is_installed(block: str) -> bool:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:Port 8787 is already in use:UserWarning")  # the dashboard of another cluster
 @pytest.mark.timeout(180)  # processes that import all of it anew, on a machine that may be busy
 @pytest.mark.anyio
 async def test_every_block_of_python_runs(

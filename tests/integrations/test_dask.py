@@ -52,7 +52,7 @@ def cluster(server: LocalServer) -> Iterator[distributed.Client]:
             n_workers=2,
             threads_per_worker=2,
             processes=True,
-            dashboard_address=None,
+            dashboard_address=":0",
             env={"ST4SD_URL": server.url, "ST4SD_API_KEY": server.api_key},
         ) as local,
         distributed.Client(local) as connected,

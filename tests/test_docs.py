@@ -10,6 +10,7 @@ import pytest
 
 import st4sd_async
 from st4sd_async import local, models
+from st4sd_async.cli.errors import Exit
 
 DOCS = Path(st4sd_async.__file__).parent / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
@@ -55,6 +56,13 @@ def test_every_page_is_in_the_contents() -> None:
     pages = [*listed(DOCS / "index.md"), *listed(DOCS / "reference" / "index.md")]
 
     assert sorted([*pages, DOCS / "index.md"]) == PAGES
+
+
+def test_every_exit_status_is_in_the_reference() -> None:
+    """In the order of its table."""
+    page = (DOCS / "reference" / "command.md").read_text("utf-8")
+
+    assert [int(status) for status in re.findall(r"^\| (\d+) \|", page, re.MULTILINE)] == list(Exit)
 
 
 def test_every_extra_is_in_the_table_of_extras() -> None:

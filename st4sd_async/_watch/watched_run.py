@@ -9,6 +9,7 @@ for one run holds until the run's item in the list changes, and every run is req
 from __future__ import annotations
 
 import heapq
+from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from math import inf
@@ -56,7 +57,7 @@ class Subscription:
         """Seconds that it wants between two rounds. None means adaptive."""
         self.open: dict[str, WatchedRun] = {}
         """rest-uid -> the run, for each run whose final status was not delivered."""
-        self.pending: dict[str, None] = {}
+        self.pending: OrderedDict[str, None] = OrderedDict()  # a dict takes ever longer to find its first key
         """rest-uids of runs with an undelivered update, the oldest first."""
         self.error: Exception | None = None
         """The error that ended the subscription. It is raised after the pending updates."""
@@ -114,8 +115,7 @@ class Subscription:
 
     def take(self) -> tuple[WatchedRun, Status]:
         """Return the next pending update; unsubscribe from the run if the update is its final one."""
-        rest_uid = next(iter(self.pending))
-        del self.pending[rest_uid]
+        rest_uid, _ = self.pending.popitem(last=False)
         run = self.open[rest_uid]
         status = self._delivered[rest_uid] = run.final or run.last_status
         if run.final is not None:

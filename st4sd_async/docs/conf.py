@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from docutils import nodes
 from pydantic import BaseModel
+from sphinx import addnodes
 from sphinx.util.docutils import SphinxDirective
 from typer import Typer
 from typer.testing import CliRunner
@@ -142,6 +143,26 @@ def only_documented(
     return "", None
 
 
+def text_of(part: nodes.Node) -> str:
+    """Return the text of a part of a type, without the module of a name."""
+    return str(part["reftarget"]).rpartition(".")[2] if isinstance(part, addnodes.pending_xref) else part.astext()
+
+
+def without_validators(_: Sphinx, domain: str, kind: str, content: addnodes.desc_content) -> None:
+    """Show the type ``Annotated[T, VALIDATOR]`` of a field as ``T``."""
+    for annotation in content.parent.findall(addnodes.desc_annotation):
+        while "Annotated" in (texts := [text_of(part) for part in annotation.children]):
+            begin, depth, comma = texts.index("Annotated"), 0, 0
+            for place in range(begin + 1, len(texts)):
+                depth += (texts[place] == "[") - (texts[place] == "]")
+                if texts[place] == "," and depth == 1:
+                    comma = comma or place
+                if not depth:
+                    break
+            parts = annotation.children
+            annotation.children = [*parts[:begin], *parts[begin + 2 : comma], *parts[place + 1 :]]
+
+
 class CommandHelp(SphinxDirective):
     """The help of the command and of its subcommands, each in a section."""
 
@@ -170,4 +191,5 @@ def setup(sphinx: Sphinx) -> None:
     build_models()
     sphinx.connect("autodoc-process-docstring", as_restructured_text, priority=100)  # before napoleon
     sphinx.connect("autodoc-process-signature", only_documented)
+    sphinx.connect("object-description-transform", without_validators)
     sphinx.add_directive("command-help", CommandHelp)

@@ -93,7 +93,7 @@ def properties(
     if meta is not None and names is not None:
         raise ValueError("names and meta cannot be combined: meta has the names")
     if meta is None:
-        requested = None if names is None else list(names)
+        requested = None if names is None else [names] if isinstance(names, str) else list(names)
         empty = _found_properties([run for part in parts for run in part], requested, shared)
     else:
         empty = _declared({column.lower(): dtype for column, dtype in meta.items()}, (RUN, INPUT_ID))

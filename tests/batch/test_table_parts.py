@@ -312,6 +312,7 @@ def test_parts_and_gaps_are_found_in_names() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(240)  # processes that import all of it anew, on a machine that may be busy
 async def test_a_killed_writer_leaves_whole_files_and_is_resumed(
     server: LocalServer, client: Client, tmp_path: Path
 ) -> None:

@@ -25,6 +25,8 @@ import distributed
 
 from st4sd_async.integrations.dask import _properties, outputs, properties
 
+pytestmark = pytest.mark.timeout(240)  # worker processes import all of it anew, on a machine that may be busy
+
 INPUTS = [{"filename": "molecules.csv", "content": "smiles\nCO\nCCO\n"}]
 COLUMNS = ["rest-uid", "input-id", "smiles", "energy", "weight"]
 TEXT, NUMBER = "string", "float64"
@@ -121,6 +123,7 @@ def test_named_columns_have_a_row_for_each_run_with_properties(
     failed = server.populate("demo", 1, "component-failure")
     frame = properties([*failed, *runs], ["Weight"], partition=100, client=client)
 
+    assert list(properties(runs, "energy", client=client).columns) == ["rest-uid", "input-id", "energy"]
     assert list(frame.columns) == ["rest-uid", "input-id", "weight"]
     assert len(frame.compute()) == 20
 

@@ -12,17 +12,20 @@ come from a gateway, and are listed from the documents in the datastore, which h
 from __future__ import annotations
 
 import errno
+import io
 import os
 import re
 import tempfile
 from collections.abc import AsyncIterator, Iterable, Mapping
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple, Self, cast
 
 import anyio
 
+from .._api.gateways import directory
 from .._api.instances import output_file_call
 from .._errors import DownloadError, NotAFolder, NotFound, NotReady, OutsideOfFolder, UnknownOutput, UnknownRun
 from .._http.call import segment, subpath
@@ -35,8 +38,6 @@ from .outputs import explain_missing_output, missing_output
 from .target import WRITE_BYTES, storage_errors
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from .._api.datastore import Datastore
     from .._api.instances import Instances
     from .._http.session import ClientSession
@@ -45,6 +46,8 @@ if TYPE_CHECKING:
 
 COMPONENTS = "components"
 """Name of the folder with the files of components. A key-output of this name has no path."""
+SMALL_FILE_BYTES = 1 << 20
+"""Up to this size, a file of a component is read into memory on its way to the disk, which takes fewer steps."""
 MAX_CACHED_RUNS = 16
 """Finished runs whose names of files are kept."""
 NOT_A_PATH = (NotFound, NotAFolder, OutsideOfFolder)
@@ -112,9 +115,9 @@ class ResultTree:
             return (await self._components(place.run)).entries(place.inside)
         return await self._list_output(path, place)
 
-    async def fetch(self, path: str, folder: Path) -> Path:
+    async def fetch(self, path: str) -> io.FileIO:
         """
-        Fetch a file into a folder of this machine, and return its path there; raise as `find`.
+        Fetch a file, and return it as an open temporary file without a name; raise as `find`.
 
         Raises:
             IsADirectoryError: The path is a folder.
@@ -123,10 +126,10 @@ class ResultTree:
         """
         place = _place(path)
         if place.name not in ("", COMPONENTS):
-            return await self._fetch_output(path, place, folder)
+            return await self._fetch_output(path, place)
         if (await self.find(path)).is_folder:
             raise _folder_error(path)
-        return await self._fetch_component_file(place, folder)
+        return await self._fetch_component_file(path, place)
 
     # Key-outputs
 
@@ -163,41 +166,32 @@ class ResultTree:
 
     async def _list_output(self, path: str, place: _Place) -> list[Entry]:
         output = await self._output(place)
-        with storage_errors(path):
-            file = await in_thread(_create_temporary)
-        try:
-            found = await self._receive(place, _Target(path, file, takes_folder=True))
+        async with _TemporaryFile.open(path, takes_folder=True) as file:
+            found = await self._receive(place, file)
             if not found.is_folder:
                 return [Entry(path, found.is_folder, found.size, output)]
-            return (await in_thread(_read_folder, file, path, output)).entries("")
-        except DownloadError as error:
-            raise without_secrets(error, self._session.secrets()) from None
-        finally:
-            with anyio.CancelScope(shield=True):
-                await in_thread(file.close)
+            try:
+                return (await in_thread(_read_folder, file.file, path, output)).entries("")
+            except DownloadError as error:
+                raise without_secrets(error, self._session.secrets()) from None
 
-    async def _fetch_output(self, path: str, place: _Place, folder: Path) -> Path:
-        target = folder / "content"
-        with storage_errors(path):
-            file = await in_thread(_create, target)
-        try:
-            found = await self._receive(place, _Target(path, file))
-        except UnknownOutput as error:
-            missing = error
-        else:
-            if found.is_folder:
-                raise _folder_error(path)
-            return target
-        finally:
-            with anyio.CancelScope(shield=True), storage_errors(path):
-                await in_thread(file.close)
+    async def _fetch_output(self, path: str, place: _Place) -> io.FileIO:
+        async with _TemporaryFile.open(path) as file:
+            try:
+                found = await self._receive(place, file)
+            except UnknownOutput as error:
+                missing = error
+            else:
+                if found.is_folder:
+                    raise _folder_error(path)
+                return file.detach()
         await explain_missing_output(self._instances, place.run, place.name, place.inside or None, missing)
         raise missing
 
-    async def _receive(self, place: _Place, target: _Target | None = None) -> _Head:
+    async def _receive(self, place: _Place, file: _TemporaryFile | None = None) -> _Head:
         """Request a key-output or a path in it, store its body, and return what its headers say."""
         call = output_file_call(place.run, place.name, place.inside or None)
-        return await self._session.stream(call, partial(_receive_body, target))
+        return await self._session.stream(call, partial(_receive_body, file))
 
     # Files of components
 
@@ -220,15 +214,23 @@ class ResultTree:
                 self._final.pop(next(iter(self._final)))
         return folder
 
-    async def _fetch_component_file(self, place: _Place, folder: Path) -> Path:
-        stage, component, file = place.inside.split("/", 2)
-        patterns = rf"^{re.escape(component)}$", int(stage), rf"^{re.escape(file)}\Z"
-        outcomes = await self._downloads.files(place.run, folder, *patterns)
-        if not outcomes:
-            raise NotFound(f"stage{stage}.{component} of run {place.run!r} has no file {file!r} any more")
-        if isinstance(outcomes[0], DownloadFailed):
-            raise outcomes[0].error
-        return outcomes[0].path
+    async def _fetch_component_file(self, path: str, place: _Place) -> io.FileIO:
+        stage, component, name = place.inside.split("/", 2)
+        with suppress(DownloadError, NotFound):  # it is larger, or was removed
+            content = await self._downloads.read(
+                place.run, f"{directory(int(stage), component)}/{name}", SMALL_FILE_BYTES
+            )
+            async with _TemporaryFile.open(path) as file:
+                await in_thread(file.write_last, [content])
+                return file.detach()
+        patterns = rf"^{re.escape(component)}$", int(stage), rf"^{re.escape(name)}\Z"
+        async with _temporary_folder(path) as folder:
+            outcomes = await self._downloads.files(place.run, folder, *patterns)
+            if not outcomes:
+                raise NotFound(f"stage{stage}.{component} of run {place.run!r} has no file {name!r} any more")
+            if isinstance(outcomes[0], DownloadFailed):
+                raise outcomes[0].error
+            return await in_thread(io.FileIO, str(outcomes[0].path))
 
 
 class Folder:
@@ -288,42 +290,86 @@ class _Head(NamedTuple):
     """Length of the body. None for a folder, or if there is no such header."""
 
 
-@dataclass(frozen=True)
-class _Target:
-    """Where a body is written."""
+class _TemporaryFile:
+    """
+    A temporary file without a name, for a body.
 
-    path: str
-    """Path in the tree, for messages."""
-    file: BinaryIO
-    """The file."""
-    takes_folder: bool = False
-    """Whether the archive of a folder is written, and no file. Otherwise it is the opposite."""
+    Args:
+        path: Path of the body in the tree, for messages.
+        takes_folder: Whether the archive of a folder is written, and no file. Otherwise it is the opposite.
+    """
 
-    def clear(self) -> None:
+    def __init__(self, path: str, *, takes_folder: bool = False) -> None:
+        self._path = path
+        self.takes_folder = takes_folder
+        with storage_errors(path):
+            self.file = tempfile.TemporaryFile()  # noqa: SIM115 -- `open` closes it
+            """The file."""
+        self.has_content = False
+        """Whether anything was written."""
+        self._is_detached = False
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, path: str, *, takes_folder: bool = False) -> AsyncIterator[Self]:
+        """Create a file, and close it at the end unless it was detached."""
+        opened = await in_thread(partial(cls, path, takes_folder=takes_folder))
+        try:
+            yield opened
+        finally:
+            if not opened._is_detached:
+                with anyio.CancelScope(shield=True):
+                    await in_thread(opened.file.close)
+
+    def restart(self) -> None:
         """Remove what an earlier attempt wrote. Blocks."""
-        with storage_errors(self.path):
+        with storage_errors(self._path):
             self.file.seek(0)
             self.file.truncate()
 
     def write(self, chunks: list[bytes]) -> None:
         """Append chunks. Blocks."""
-        with storage_errors(self.path):
+        self.has_content = True
+        with storage_errors(self._path):
             self.file.writelines(chunks)
 
+    def write_last(self, chunks: list[bytes]) -> None:
+        """Append the last chunks. Blocks."""
+        self.write(chunks)
+        with storage_errors(self._path):
+            self.file.flush()
 
-async def _receive_body(target: _Target | None, headers: Mapping[str, str], chunks: AsyncIterator[bytes]) -> _Head:
-    """Write a body to its target, unless it is none or takes no such body. The rest of a body is not received."""
+    def detach(self) -> io.FileIO:
+        """Return the file, which is complete; the caller closes it."""
+        self._is_detached = True
+        return cast("io.FileIO", self.file.detach())
+
+
+@asynccontextmanager
+async def _temporary_folder(path: str) -> AsyncIterator[Path]:
+    with storage_errors(path):
+        folder = await in_thread(tempfile.TemporaryDirectory)
+    try:
+        yield Path(folder.name)
+    finally:
+        with anyio.CancelScope(shield=True):
+            await in_thread(folder.cleanup)
+
+
+async def _receive_body(file: _TemporaryFile | None, headers: Mapping[str, str], chunks: AsyncIterator[bytes]) -> _Head:
+    """Write a body to a file, unless there is none or it takes no such body. The rest of a body is not received."""
     is_folder, length = is_archive(headers), headers.get("content-length", "")
-    if target is not None and target.takes_folder == is_folder:
-        await in_thread(target.clear)
+    if file is not None and file.takes_folder == is_folder:
+        if file.has_content:
+            await in_thread(file.restart)
         pending, size = [], 0
         async for chunk in chunks:
             pending.append(chunk)
             size += len(chunk)
             if size >= WRITE_BYTES:
-                await in_thread(target.write, pending)
+                await in_thread(file.write, pending)
                 pending, size = [], 0
-        await in_thread(target.write, pending)
+        await in_thread(file.write_last, pending)
     return _Head(is_folder, int(length) if length.isdecimal() and not is_folder else None)
 
 
@@ -336,14 +382,6 @@ def _component_folder(run: str, components: Iterable[ComponentDocument]) -> Fold
             if file.startswith(f"{one.location}/"):
                 folder.add(f"{directory}{file.removeprefix(one.location)}")
     return folder
-
-
-def _create(path: Path) -> BinaryIO:
-    return path.open("wb")
-
-
-def _create_temporary() -> BinaryIO:
-    return tempfile.TemporaryFile()
 
 
 def _read_folder(file: BinaryIO, path: str, output: KeyOutput) -> Folder:

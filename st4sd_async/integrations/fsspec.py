@@ -16,7 +16,6 @@ import io
 import json
 import os
 import secrets
-import tempfile
 from collections.abc import Callable, Coroutine, Hashable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
@@ -142,12 +141,13 @@ class ResultFile(io.BufferedReader):
     later version.
     """
 
-    def __init__(self, path: Path, name: str) -> None:
-        super().__init__(path.open("rb", buffering=0))
-        self.path = name
+    def __init__(self, file: io.FileIO, path: str) -> None:
+        super().__init__(file)
+        self.path = path
         """Path in the filesystem."""
-        self.size = os.fstat(self.fileno()).st_size
+        self.size = file.seek(0, os.SEEK_END)
         """Size in bytes."""
+        self.seek(0)
 
     def read_range(self, start: int | None, end: int | None) -> bytes:
         """Return the bytes between two offsets, as a slice does: None means the end, negative counts from the end."""
@@ -331,8 +331,7 @@ class St4sdFileSystem(AbstractFileSystem):  # type: ignore[misc] # fsspec has no
     def _open(self, path: str, mode: str = "rb", *_: Any, **__: Any) -> ResultFile:
         if mode != "rb":
             raise OSError(errno.EROFS, READ_ONLY, path)
-        with tempfile.TemporaryDirectory(prefix="st4sd-") as folder:
-            return ResultFile(self._call(path, lambda tree: tree.fetch(path, Path(folder))), path)
+        return ResultFile(self._call(path, lambda tree: tree.fetch(path)), path)
 
     # Writing
 

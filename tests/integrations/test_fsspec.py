@@ -200,7 +200,11 @@ def test_a_component_file_may_be_larger_than_a_response_of_the_gateway(results: 
     with (results.directory(run) / "large.bin").open("wb") as handle:
         handle.truncate((32 << 20) + 1)
 
+    with (results.directory(run) / "medium.bin").open("wb") as handle:
+        handle.truncate((1 << 20) + 1)
+
     assert fs.size(f"{run}/{COMPONENT}/large.bin") == (32 << 20) + 1
+    assert fs.cat_file(f"{run}/{COMPONENT}/medium.bin") == bytes((1 << 20) + 1)
 
 
 # The tree
@@ -401,6 +405,7 @@ def test_a_deleted_run_keeps_the_files_of_its_components(results: Results, fs: S
         fs.open(f"{run}/Energies")
 
 
+@pytest.mark.slow
 def test_a_response_that_breaks_off_is_requested_again(results: Results, fs: St4sdFileSystem) -> None:
     """Until it has broken off several times; then the error is that of the library."""
     paths = f"{results.run}/Energies", f"{results.run}/{COMPONENT}/energies.csv"

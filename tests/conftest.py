@@ -11,6 +11,7 @@ from typing import Any
 
 import anyio
 import pandas  # noqa: F401 -- imported here, because an import under the guard counts as blocking
+import pydantic
 import pytest
 from blockbuster import BlockBuster
 from hypothesis import HealthCheck, settings
@@ -23,6 +24,8 @@ from st4sd_async.local import LocalServer
 # Neither the machine's speed nor chance decides: `--hypothesis-profile=default` looks for examples of its own.
 settings.register_profile("steady", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("steady")
+
+pydantic.TypeAdapter(int)  # the first one looks for plugins in all installed distributions, which blocks
 
 # Hundreds of tests start the command, which would compile the whole package each time.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)

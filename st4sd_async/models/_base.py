@@ -153,7 +153,8 @@ class Reply(BaseModel):
             if getattr(self, "__pydantic_private__", None) is None:  # a subclass with other defaults has set them
                 object.__setattr__(self, "__pydantic_private__", defaults.copy())
 
-        cls.model_post_init = model_post_init  # type: ignore[method-assign] # as pydantic itself does
+        # As pydantic itself does. An assignment would hide the type of the method from pyright.
+        setattr(cls, "model_post_init", model_post_init)  # noqa: B010
 
     @model_validator(mode="wrap")
     @classmethod

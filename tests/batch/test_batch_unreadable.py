@@ -7,11 +7,14 @@ from pathlib import Path
 import pytest
 
 from st4sd_async import Client, DecodeError
-from st4sd_async.local import BadJson, LocalServer
+from st4sd_async.local import LocalServer, Reply
 
 from .batches import START, launches, once, run_all, started_numbers
 
 pytestmark = pytest.mark.anyio
+
+UNREADABLE = Reply(200, {"Content-Type": "application/json"}, b'{"experiment-state": ')
+"""The status of a run, cut off. A run that has just been started could have an error of the service in its place."""
 
 
 async def test_a_run_that_cannot_be_read_frees_its_slot(server: LocalServer, client: Client, tmp_path: Path) -> None:
@@ -19,7 +22,7 @@ async def test_a_run_that_cannot_be_read_frees_its_slot(server: LocalServer, cli
     path = tmp_path / "campaign.db"
     async with client.batch(path, max_running=1) as batch:
         await batch.add(launches(3))
-        server.faults.add("GET /instances/*/status", BadJson(), times=None)
+        server.faults.add("GET /instances/*/status", UNREADABLE, times=None)
         items = await run_all(batch)
         states = [item.state for item in items.values()]
         server.faults.clear()
@@ -37,7 +40,7 @@ async def test_a_run_that_cannot_be_read_is_watched_by_the_next_process(
 ) -> None:
     """The journal has it as started, without an error."""
     path = tmp_path / "campaign.db"
-    server.faults.add("GET /instances/*/status", BadJson(), times=None)
+    server.faults.add("GET /instances/*/status", UNREADABLE, times=None)
     async with client.batch(path, max_running=1) as batch:
         await batch.add(launches(1))
         await run_all(batch)

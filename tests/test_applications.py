@@ -170,13 +170,13 @@ async def test_the_service_starts_each_of_200_concurrent_requests_once(tmp_path:
                 conflict = await requests.put("/runs/0", json={**BODY, "variables": {"scale": 3}})
                 invalid = await requests.put("/runs/x", json={"variable": 3})
                 process.terminate()
-                with anyio.fail_after(50):
+                with anyio.fail_after(20):
                     ended = await process.wait()
             started = len(await client.instances.list())
             server.faults.clear()
             async with service(tmp_path, server) as (requests, _):
                 again = await gather(*(requests.put(f"/runs/{number}", json=BODY) for number in range(COUNT)))
-                with anyio.fail_after(50):
+                with anyio.fail_after(20):
                     while (counts := (await requests.get("/runs")).json())["started"] < COUNT:  # noqa: ASYNC110
                         await anyio.sleep(0.05)
             runs = await client.instances.list()

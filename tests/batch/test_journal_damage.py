@@ -148,10 +148,10 @@ async def test_a_damaged_journal_is_reported_or_reads_as_before(tmp_path: Path, 
     for seed in range(DAMAGES if number == 2 else DAMAGES // 3):
         how = await anyio.to_thread.run_sync(damage_randomly, original, path, seed)
         if seed % 5 == 0:
-            with suppress(JournalError), anyio.fail_after(50):
+            with suppress(JournalError), anyio.fail_after(10):
                 await read_snapshot(path)
         try:
-            with anyio.fail_after(50):
+            with anyio.fail_after(10):
                 found = await read(path)
         except JournalCorrupt:
             outcomes["corrupt"] += 1
@@ -234,7 +234,7 @@ async def test_a_launch_in_doubt_with_a_damaged_payload_is_resolved(
     server.faults.add(START, DropAfter())
     async with client.batch(path, max_running=1) as batch:
         await batch.add(launches(1))
-        with anyio.move_on_after(50) as scope:
+        with anyio.move_on_after(15) as scope:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(run_all, batch)
                 await until(lambda: batch.counts["unknown"] == 1)

@@ -159,7 +159,7 @@ async def test_a_path_that_is_not_a_database_is_refused_and_left_untouched(tmp_p
     await anyio.to_thread.run_sync(make, path)
     before = await anyio.to_thread.run_sync(snapshot, path)
 
-    with anyio.fail_after(50), pytest.raises(error, match=message):
+    with anyio.fail_after(5), pytest.raises(error, match=message):
         await open_journal(path)
 
     assert await anyio.to_thread.run_sync(snapshot, path) == before

@@ -107,7 +107,7 @@ async def test_a_watch_outlasts_a_key_file_that_is_being_rewritten(
                 await anyio.to_thread.run_sync(file.write_text, server.api_key)
                 await anyio.to_thread.run_sync(server.advance, 1000)
 
-            async for status in run.watch(timeout=50):
+            async for status in run.watch(timeout=20):
                 if not seen:
                     tasks.start_soon(rewrite)
                 seen.append(status)
@@ -247,7 +247,7 @@ async def test_a_source_that_hangs_is_given_up(kind: str, tmp_path: Path) -> Non
             errors.append(error)
 
     try:
-        with anyio.fail_after(50):
+        with anyio.fail_after(10):
             async with anyio.create_task_group() as tasks:
                 for _ in range(20):
                     tasks.start_soon(ask)

@@ -120,7 +120,7 @@ async def test_a_cancelled_download_gives_its_turn_back(shared_server: LocalServ
             tasks.start_soon(scene.files)
             await slow.until(lambda: slow.in_flight == 1)
             tasks.cancel_scope.cancel()
-        with anyio.fail_after(50):
+        with anyio.fail_after(15):
             whole(await scene.files())
 
 

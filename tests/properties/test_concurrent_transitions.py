@@ -92,7 +92,7 @@ async def test_memory_equals_the_disk(tmp_path: Path, seed: int) -> None:
     await journal.open(SERVER)
     work = Tasks(journal, seed)
     tasks = [asyncio.ensure_future(work.one()) for _ in range(25)]
-    with anyio.fail_after(50):
+    with anyio.fail_after(30):
         if seed % 2:
             await some_are_cancelled(tasks, random.Random(seed))
         outcomes = await asyncio.gather(*tasks, return_exceptions=True)

@@ -137,7 +137,7 @@ async def test_a_run_that_the_datastore_never_knew_has_its_description(client: C
 
     failure = await found(run)
 
-    assert time.monotonic() - began < FAILURE_TIMEOUT / 2
+    assert time.monotonic() - began < 1
     assert (failure.components, failure.log) == ((), "")
     assert failure.note == "no log is served, because the run failed before it was registered in the datastore"
     assert str(failure).splitlines() == [
@@ -268,12 +268,12 @@ async def test_a_silent_datastore_costs_no_more_than_the_timeout(client: Client,
     """What is known by then is returned."""
     run = await failed_run(client, server)
     server.faults.add("GET /rs/instances/*/status", Delay(0.3))
-    server.faults.add(QUERY, Delay(30))
+    server.faults.add(QUERY, Delay(5))
     began = time.monotonic()
 
     failure = await run.failure(timeout=0.5)
 
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - began < 2
     assert failure is not None
     assert failure.components == (ComponentFailure("stage0.Boom", "KnownIssue", 1),)
     assert failure.note == "no log could be fetched in time; try again"
@@ -373,13 +373,13 @@ async def test_waiting_with_check_raises_the_reason(client: Client, server: Loca
 async def test_the_timeout_of_a_wait_bounds_the_reasons_too(client: Client, server: LocalServer) -> None:
     """A run whose datastore is silent is over in time, without the reason."""
     run = await failed_run(client, server)
-    server.faults.add(QUERY, Delay(30), times=10)
+    server.faults.add(QUERY, Delay(5), times=10)
     began = time.monotonic()
 
     with pytest.raises(RunFailed) as caught:
         await run.wait(timeout=0.5, check=True)
 
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - began < 2
     assert "stage0.Boom failed (return code 1" in str(caught.value)
 
 

@@ -53,7 +53,7 @@ def test_each_waiting_thread_gets_its_final_statuses(server: LocalServer, sync_c
     with ThreadPoolExecutor(MANY) as threads:
         waits = [threads.submit(sync_client.wait, [run, runs[0]]) for run in runs]
         server.advance(60)
-        ends: list[list[Status]] = [wait.result(timeout=50) for wait in waits]
+        ends: list[list[Status]] = [wait.result(timeout=10) for wait in waits]
 
     assert all(status.is_success for end in ends for status in end)
 
@@ -91,7 +91,7 @@ def test_closing_cancels_the_calls_of_other_threads(server: LocalServer) -> None
         client.close()
         for wait in waits:
             with pytest.raises(St4sdError, match="this client is closed"):
-                wait.result(timeout=50)
+                wait.result(timeout=5)
 
 
 def test_launches_are_added_and_read_while_another_thread_runs_the_batch(quick_client: Client) -> None:
@@ -113,7 +113,7 @@ def test_launches_are_added_and_read_while_another_thread_runs_the_batch(quick_c
             assert len(batch.items) == number + 2
             assert sum(batch.counts.values()) == number + 2
         assert is_going.wait(10)
-        settled = len(working.result(timeout=50))
+        settled = len(working.result(timeout=10))
         settled += sum(1 for _ in batch.run())
 
     assert settled == 21

@@ -118,6 +118,7 @@ _GIST = {
 }
 """The part of a text to show beside the reason; without a match, the whole text."""
 
+_ESCAPED_LINE_BREAK = re.compile(r"(?<!\\)\\++n")
 _NO_STATUS = {"", "none", "n/a"}
 _BY_STATE: dict[str, Reason | None] = {
     **dict.fromkeys(_NO_STATUS, Reason.PENDING),
@@ -148,8 +149,13 @@ _FAILURES = (
 
 
 def with_lines(text: str) -> str:
-    r"""Return a text of the service with real line breaks; the final status has ``\n`` in two characters instead."""
-    return text.replace("\\n", "\n").strip()
+    r"""
+    Return a text of the service with real line breaks.
+
+    The final status has ``\n`` in two characters instead. The orchestrator escapes them again each time it writes the
+    status, so there may be more backslashes.
+    """
+    return _ESCAPED_LINE_BREAK.sub("\n", text).strip()
 
 
 @document_fields

@@ -77,9 +77,13 @@ def test_every_reason_has_advice_that_leaves_room_for_a_text(reason: Reason) -> 
     assert str(Hint(reason, None)) == f"{reason.replace('_', ' ')}: {hint.advice}"
 
 
-@pytest.mark.parametrize("written", [BOOM, BOOM.replace("\\n", "\n")], ids=["two characters", "real"])
+@pytest.mark.parametrize(
+    "written",
+    [BOOM, BOOM.replace("\\n", "\n"), BOOM.replace("\\n", r"\\\n")],
+    ids=["two characters", "real", "escaped again"],
+)
 def test_the_text_is_complete_and_has_real_line_breaks(written: str) -> None:
-    """The final status has two characters instead of each."""
+    """The final status has two characters instead of each, or more: the orchestrator escapes it at each writing."""
     hint = explain("finished", "Failed", "failed", written)
 
     assert hint == Hint(

@@ -271,7 +271,7 @@ class Draft(Displayable, PayloadSource):
             for name in self._parts[field].allowed
         ]
         variables = [
-            ("variables", name, str(self.variables.get(name, "")), option.default or "", joined(option.choices or ()))
+            ("variables", name, str(self.variables.get(name, "")), default_of(option), joined(option.choices or ()))
             for name, option in self.options.items()
         ]
         platforms = [
@@ -283,6 +283,20 @@ class Draft(Displayable, PayloadSource):
     def __repr__(self) -> str:
         missing = f", needs {list(self.missing)}" if self.missing else ""
         return f"Draft({self.identifier!r}, {self.inputs}, {self.data}, {self.variables}{missing})"
+
+
+def common_default(option: Option) -> str | None:
+    """Return the default of a variable; None if it is unknown, or if it differs between platforms."""
+    values = {option.default} if option.default is not None else set(option.defaults.values())
+    return values.pop() if len(values) == 1 else None
+
+
+def default_of(option: Option) -> str:
+    """Return the default of a variable, with platforms if it differs between them; "" if it is unknown."""
+    value = common_default(option)
+    if value is None:
+        return ", ".join(f"{value} ({platform})" for platform, value in option.defaults.items())
+    return value
 
 
 def _kind_of_file(value: Any) -> str:

@@ -15,7 +15,7 @@ import typer
 from .._batch.launch import Launch
 from .._client import reasons_of
 from .._display.show import reason_of
-from .._payload.draft import Draft, Option
+from .._payload.draft import Draft, common_default, default_of
 from .._util.did_you_mean import did_you_mean
 from .._util.printable import one_line
 from ..models import Experiment, Status
@@ -239,7 +239,7 @@ async def show(command: Command, experiment: ExperimentName, as_json: Json = Fal
 
 def _start_line(experiment: str, draft: Draft) -> list[str]:
     """Return the words of a command that starts an experiment with its defaults, and with files in this folder."""
-    known = {name: default for name, option in draft.options.items() if (default := _default(option)) is not None}
+    known = {name: default for name, option in draft.options.items() if (default := common_default(option)) is not None}
     options = [
         *(("--input", name) for name in draft.inputs.allowed),
         *(("--variable", f"{name}={value}") for name, value in known.items()),
@@ -248,19 +248,14 @@ def _start_line(experiment: str, draft: Draft) -> list[str]:
     return [COMMAND, "start", experiment, *(word for option in options for word in option)]
 
 
-def _default(option: Option) -> str | None:
-    """Return the default of a variable; None if it is unknown, or if it differs between platforms."""
-    values = {option.default} if option.default is not None else set(option.defaults.values())
-    return values.pop() if len(values) == 1 else None
-
-
 def _facts(experiment: Experiment, draft: Draft) -> list[tuple[str, str | None, str]]:
     description = experiment.metadata.package.description or ""
     facts: list[tuple[str, str | None, str]] = [("experiment", experiment.identifier, description)]
     facts += [("input", name, "required") for name in draft.inputs.allowed]
     for option in draft.options.values():
         choices = "" if option.choices is None else f"one of {', '.join(option.choices)}"
-        facts.append(("variable", option.name, ", ".join(filter(None, (choices, default_of(option))))))
+        default = f"default {known}" if (known := default_of(option)) else ""
+        facts.append(("variable", option.name, ", ".join(filter(None, (choices, default)))))
     facts += [("data", name, "can be replaced") for name in draft.data.allowed]
     facts += [
         ("platform", name, "default" if number == 0 and len(draft.platforms) > 1 else "")
@@ -269,14 +264,6 @@ def _facts(experiment: Experiment, draft: Draft) -> list[tuple[str, str | None, 
     registry = experiment.metadata.registry
     facts += [("key-output", output.name, "") for output in registry.output]
     return facts + [("property", one.name, one.description) for one in registry.interface.properties]
-
-
-def default_of(option: Option) -> str:
-    """Return the default of a variable in words, with platforms if it differs between them; "" if it is unknown."""
-    value = _default(option)
-    if value is None and option.defaults:
-        return f"default {', '.join(f'{value} ({platform})' for platform, value in option.defaults.items())}"
-    return "" if value is None else f"default {value}"
 
 
 async def start(

@@ -9,8 +9,6 @@ from typing import Any
 
 import pytest
 
-from st4sd_async._payload.draft import Option
-from st4sd_async.cli.experiments import default_of
 from st4sd_async.local import Html, Reply
 
 from .conftest import MOLECULES, Command, Shell, environment_of
@@ -170,14 +168,6 @@ def test_a_terminal_shows_digests_that_can_be_copied(command: Command, shell: Sh
 
     assert f"demo@{identifier}" in terminal.shown.splitlines()
     assert not any(len(line) > 80 for line in terminal.screen if "@" not in line and "start it" not in line)
-
-
-def test_show_has_the_defaults_of_each_platform_if_they_differ() -> None:
-    """With one value for all platforms, the platforms are not named."""
-    assert default_of(Option("scale", None, "5", {"default": "1"})) == "default 5"
-    assert default_of(Option("scale", None, None, {"default": "1", "big": "1"})) == "default 1"
-    assert default_of(Option("scale", None, None, {"default": "1", "big": "9"})) == "default 1 (default), 9 (big)"
-    assert default_of(Option("scale")) == ""
 
 
 def test_an_experiment_without_facts_of_the_registry_is_one_clear_line(shell: Shell) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from st4sd_async import S3, Draft, Experiment, ExtraInputs, FileContent, InvalidPayload, MissingInputs, Staged
+from st4sd_async._payload.draft import Option, default_of
 from tests.payload.experiments import experiment
 
 
@@ -162,3 +163,33 @@ def test_a_draft_shows_the_defaults_of_a_variable() -> None:
     assert draft.options["free"].defaults == {"cpu": "5", "gpu": "7"}
     assert draft.options["usual"].defaults == {}
     assert set(draft.options) == {"free", "usual", "chosen"}
+
+
+def test_the_card_of_a_draft_shows_the_defaults_that_the_registry_found() -> None:
+    """With platforms if they differ; a default of the definition comes first."""
+    defaults = [
+        {"name": "free", "valueFrom": [{"value": "5", "platform": "cpu"}, {"value": 7, "platform": "gpu"}]},
+        {"name": "usual", "valueFrom": [{"value": "9", "platform": "cpu"}]},
+    ]
+    known = experiment().raw
+    known["metadata"]["registry"]["executionOptionsDefaults"] = {"variables": defaults}
+
+    table = Draft(Experiment.model_validate(known))._card().table
+
+    assert table is not None
+    shown = {row[1]: row[3] for row in table.rows if row[0] == "variables"}
+    assert shown == {"free": "5 (cpu), 7 (gpu)", "usual": "3", "chosen": "1"}
+
+
+@pytest.mark.parametrize(
+    ("option", "text"),
+    [
+        (Option("scale", None, "5", {"default": "1"}), "5"),
+        (Option("scale", None, None, {"default": "1", "big": "1"}), "1"),
+        (Option("scale", None, None, {"default": "1", "big": "9"}), "1 (default), 9 (big)"),
+        (Option("scale"), ""),
+    ],
+)
+def test_a_default_is_shown_with_its_platforms_if_they_differ(option: Option, text: str) -> None:
+    """The default of the definition comes before those that the registry found in the package."""
+    assert default_of(option) == text

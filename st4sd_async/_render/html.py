@@ -18,6 +18,8 @@ from .text import MAX_TEXT_LENGTH, MAX_TITLE_LENGTH, line_of, log_lines
 
 _MIN_WIDTHS = {"state": "8em", "stage": "5em", "progress": "150px", "elapsed": "5em", "done": "10em", "received": "5em"}
 """Column -> its minimum width, so that a live table keeps its width while its cells change."""
+_UNBROKEN = 20
+"""Maximum number of characters of a cell that is never broken, such as a key: a long reason would take its width."""
 _MUTED = "opacity:.7"
 _WRAP = "overflow-wrap:break-word;white-space:normal"
 
@@ -139,4 +141,7 @@ def _cells(cells: Iterable[str], numbers: Collection[int] = (), name: str = "td"
 def _cell(cell: Cell) -> str:
     if isinstance(cell, Badge):
         return _badge(cell)
-    return _bar(cell) if isinstance(cell, Bar) else _safe(cell)
+    if isinstance(cell, Bar):
+        return _bar(cell)
+    may_break = len(cell) <= _UNBROKEN and (" " in cell or "-" in cell)
+    return _tag("span", "white-space:nowrap", _safe(cell)) if may_break else _safe(cell)

@@ -256,6 +256,16 @@ def test_a_table_shows_some_rows_with_numbers_to_the_right() -> None:
     assert "and 80 more rows" in pretty(table)
 
 
+def test_short_cells_are_on_one_line_beside_a_long_reason() -> None:
+    """Keys with blanks or hyphens; a reason is broken."""
+    rows = (("alcohol-1 x2", "a short reason - but too long"),)
+
+    shown = to_html(Card("1 launch", table=CardTable(("launch", "why"), rows)))
+
+    assert '<span style="white-space:nowrap">alcohol-1 x2</span>' in shown
+    assert ">a short reason - but too long</td>" in shown
+
+
 @pytest.mark.parametrize(
     ("size", "card"), [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (5_250_000, "5.2 MB"), (10**16, "10000.0 TB")]
 )

@@ -20,9 +20,16 @@ from xdist.scheduler import LoadFileScheduling
 
 from st4sd_async import Client, Config, RetryPolicy
 from st4sd_async.local import LocalServer
+from tests.tries import tries
 
 # Neither the machine's speed nor chance decides: `--hypothesis-profile=default` looks for examples of its own.
-settings.register_profile("steady", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile(
+    "steady",
+    max_examples=tries(100, 30),
+    derandomize=True,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
 settings.load_profile("steady")
 
 pydantic.TypeAdapter(int)  # the first one looks for plugins in all installed distributions, which blocks

@@ -9,7 +9,6 @@ being started. What was started is read from the server's own record.
 from __future__ import annotations
 
 import json
-import os
 import random
 import signal
 import sqlite3
@@ -26,13 +25,14 @@ import pytest
 from st4sd_async.local import BreakOff, CutBody, Delay, DropAfter, DropBefore, Html, LocalServer, Reply, ShortList
 from st4sd_async.local.http.faults import Fault
 from st4sd_async.local.simulator.outcomes import Row
+from tests.tries import tries
 
 from . import campaign_child
 from .campaign_child import Task
 from .processes import instances, push, spawn
 
-KEYS, SEED = (int(word) for word in os.environ.get("BATCH_KEYS_X_SEED", "60x1").split("x"))
-"""``BATCH_KEYS_X_SEED=1000x7`` is the full form; any seed will do."""
+KEYS, SEED = tries(1000, 60), tries(7, 1)
+"""Any seed will do."""
 PROCESSES = 3
 DAY = 24 * 3600.0
 SPEED = 20.0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import signal
 import sqlite3
@@ -17,13 +16,13 @@ import pytest
 
 from st4sd_async.local import Delay, DropAfter, DropBefore, Html, LocalServer, Reply, ShortList
 from st4sd_async.local.http.faults import Fault
+from tests.tries import tries
 
 from . import crash_child
 from .processes import instances as found
 from .processes import push, spawn
 
-KILLS, KEYS = (int(word) for word in os.environ.get("BATCH_KILLS_X_KEYS", "8x40").split("x"))
-"""``BATCH_KILLS_X_KEYS=100x300`` is the full form."""
+KILLS, KEYS = tries(100, 8), tries(300, 40)
 SPEED = 20.0
 """Virtual seconds per second: metadata shows 50 ms after a start, a run takes 250 ms."""
 MAX_LIFE = 1.0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections import Counter
@@ -14,12 +13,12 @@ import pytest
 
 from st4sd_async.local import DropAfter, DropBefore, Html, LocalServer, Reply, ShortList
 from st4sd_async.local.http.faults import Fault
+from tests.tries import tries
 
 from . import keyed_child
 from .processes import push
 
-KILLS, KEYS = (int(word) for word in os.environ.get("KEYED_KILLS_X_KEYS", "100x20").split("x"))
-"""``KEYED_KILLS_X_KEYS=1000x100`` is the full form."""
+KILLS, KEYS = tries(1000, 100), tries(100, 20)
 SPEED = 100.0
 LIVES = (4, 30, 60, 400)
 """Most awaits of a worker in one round: before the first send, about then, and while its run is searched for."""

@@ -24,6 +24,7 @@ from st4sd_async._batch.state import Proof, State, token
 from st4sd_async._http.call import Call
 from st4sd_async._http.session import ClientSession
 from st4sd_async._results.downloads import Downloads
+from tests.tries import tries
 
 URL = "https://st4sd.example"
 KEYS = tuple("abcd")
@@ -215,6 +216,6 @@ class Tasks(RuleBasedStateMachine):
 
 # Threads write to the disk, so a failure may not be reproducible, and shrinking is off.
 Tasks.TestCase.settings = settings(
-    max_examples=60, stateful_step_count=15, deadline=None, phases=[Phase.explicit, Phase.generate]
+    max_examples=tries(60, 15), stateful_step_count=15, deadline=None, phases=[Phase.explicit, Phase.generate]
 )
 TestAddAgain = pytest.mark.slow(pytest.mark.timeout(180)(Tasks.TestCase))

@@ -24,6 +24,7 @@ from st4sd_async._batch.reconcile_rules import (
     decide,
 )
 from st4sd_async._batch.state import LaunchRecord, Proof, State, token
+from tests.tries import tries
 
 FAILURES = {State.REFUSED, State.FAILED, State.STOPPED, State.DELETED}
 SETTLE = 180.0
@@ -422,6 +423,6 @@ class Batch(RuleBasedStateMachine):
 
 
 Batch.TestCase.settings = settings(
-    max_examples=400, stateful_step_count=30, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    max_examples=tries(400, 100), stateful_step_count=30, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 TestStartOnce = pytest.mark.slow(pytest.mark.timeout(180)(Batch.TestCase))

@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from st4sd_async import ConnectFailed, ConnectionLost, UnknownRun
+from tests.tries import tries
 from tests.watch.helpers import MAX_RUNS_WITHOUT_LIST
 from tests.watch.scripted_service import (
     FAILED,
@@ -207,7 +208,11 @@ def assert_few_requests(world: World, service: Service) -> None:
 
 @pytest.mark.timeout(120)
 @settings(
-    max_examples=120, derandomize=True, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow]
+    max_examples=tries(120, 30),
+    derandomize=True,
+    deadline=None,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow],
 )
 @given(worlds())
 def test_every_final_status_is_delivered_once_to_every_consumer(world: World) -> None:

@@ -22,6 +22,7 @@ from st4sd_async._util.file_names import (
     safe_name,
     unreserved,
 )
+from tests.tries import tries
 
 TEXTS = st.text(max_size=120) | st.text("ab:/_~.-AB \x1b\u202e\ud800漢é", max_size=12)
 """All of Unicode, lone surrogates included."""
@@ -91,7 +92,7 @@ def test_two_names_that_a_disk_does_not_distinguish_have_different_folders() -> 
     assert folder_names(reversed(names)) == folders
 
 
-@settings(max_examples=300)
+@settings(max_examples=tries(300, 50))
 @given(st.lists(TEXTS, max_size=6))
 @example(["a:b", folder_name("a:b"), "a_b"])
 @example(["\ud800", "\udfff", "?"])
@@ -142,7 +143,7 @@ def test_names_that_a_disk_does_not_distinguish_fold_to_one(first: str, second: 
     assert folded(first) == folded(second)
 
 
-@settings(max_examples=300)
+@settings(max_examples=tries(300, 50))
 @given(TEXTS, TEXTS)
 @example("漢" * 100 + ".csv", "x")
 @example("x" * 300 + ".csv", "x")

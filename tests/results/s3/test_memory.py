@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,8 +13,9 @@ from st4sd_async import Client
 from st4sd_async.local import LocalServer
 from tests.results.s3.conftest import ROOT
 from tests.results.s3.storage import KEY_ID, SECRET, Storage, demo
+from tests.tries import tries
 
-SIZES = [24, 256] if os.environ.get("LARGE_S3_FILES") else [24, 72]
+SIZES = [24, tries(256, 72)]
 """Mebibytes of the files: the first fills all buffers that there are."""
 GROWTH = 16
 """Mebibytes by which the memory may be higher with the second."""
@@ -27,7 +27,7 @@ GROWTH = 16
 async def test_memory_does_not_grow_with_the_file(
     client: Client, server: LocalServer, storage: Storage, tmp_path: Path
 ) -> None:
-    """Up and down, in a process of its own, byte for byte; 256 MiB where the environment asks for it."""
+    """Up and down, in a process of its own, byte for byte."""
     run = await demo(client, server, storage.store())
     bucket = {"accessKeyID": KEY_ID, "secretAccessKey": SECRET, "bucket": storage.name, "endpoint": storage.url}
     arguments = [server.url, server.api_key, run.id, json.dumps(bucket), str(tmp_path), *map(str, SIZES)]

@@ -502,7 +502,7 @@ class Batch(Displayable):
             for record in self._in_state(State.SENDING):
                 # It was sent, and the outcome could not be written.
                 await self._journal.update(record.key, self._to_unknown)
-            sender = Sender(self._journal, self._session, self._limiter, self._campaign)
+            sender = Sender(self._journal, self._session, self._limiter)
             reconciler = Reconciler(self._journal, self._client, self._session)
             self._runner = runner = Runner(
                 self._journal,

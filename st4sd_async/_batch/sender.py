@@ -136,10 +136,8 @@ def is_fatal(error: Exception) -> bool:
 class Sender:
     """Sends single launches. A launch in flight is shielded against cancellation until its outcome is recorded."""
 
-    def __init__(
-        self, journal: Journal, session: ClientSession, limiter: AdaptiveLimiter, campaign: str | None = None
-    ) -> None:
-        self._journal, self._session, self._campaign = journal, session, campaign
+    def __init__(self, journal: Journal, session: ClientSession, limiter: AdaptiveLimiter) -> None:
+        self._journal, self._session = journal, session
         self.limiter = limiter
         self._experiments: dict[str, Experiment | None] = {}
         """Identifier -> the experiment, if one of its launches was refused. None means that it cannot be read."""
@@ -192,7 +190,7 @@ class Sender:
         try:
             if not credentials and lacks_credentials(payload):
                 raise MissingCredentials(record.key)
-            campaign = campaign_metadata(self._campaign, record)
+            campaign = campaign_metadata(self._journal.campaign, record)
             # Credentials are of a launch, not of its payload; they are checked with it.
             is_valid = not credentials and record.payload in self._journal.valid_payloads
             body = payload_to_send(payload, credentials, self._journal.token_of(record), campaign, is_valid=is_valid)

@@ -52,6 +52,19 @@ async def test_the_runs_of_a_campaign_are_found_without_its_journal(
     assert await client.find_batch("nothing") == []
 
 
+async def test_a_resumed_batch_keeps_the_campaign_of_its_journal(client: Client, tmp_path: Path) -> None:
+    """Launches that start after a resume without the name are runs of the campaign too."""
+    async with client.batch(tmp_path / "campaign.db", campaign="water") as batch:
+        await batch.add([launch(1), launch(2)])
+    async with client.batch(tmp_path / "campaign.db") as resumed:
+        done = await run_all(resumed)
+
+    found = await client.find_batch("water")
+
+    assert {item.key: item.run for item in found} == {key: item.run for key, item in done.items()}
+    assert len(found) == 2
+
+
 async def test_deleted_runs_are_found(server: LocalServer, client: Client) -> None:
     """A run that was over keeps its state; another is deleted."""
     async with client.batch(campaign="x") as batch:

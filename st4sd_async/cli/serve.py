@@ -70,7 +70,7 @@ def embedded(
             8 in all.
         speed: Seconds of simulated runs per second.
         tls: Whether it serves https.
-        port: The port to listen on. 0 means any free port.
+        port: The port to listen on. 0 means the earlier port of the state if it is free, or any free port.
         api_key: The key that it accepts. None means a random one.
         fetch: Whether the simulator reads packages from git repositories on other machines too.
         state: Where everything that survives a restart is kept. None means nowhere.
@@ -188,8 +188,8 @@ def serve(
     Prints shell commands that set the address and the API key. Run them in a shell, and Client.from_env() and the
     other commands connect to this server. Its registry contains the example experiments.
 
-    With --state, experiments, runs with their files, and the API key survive a restart, even after the server was
-    killed. Real runs that waited are executed. Real runs that were executing when the server was killed are shown as
+    With --state, experiments, runs with their files, the API key and the address survive a restart, even after the
+    server was killed. Real runs that waited are executed. Real runs that were executing when the server was killed are shown as
     failed. Simulated runs continue as if the server had not stopped.
 
     Without --state and --api-key-file, each server has a new random key. --keep keeps only files.

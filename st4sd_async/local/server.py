@@ -95,7 +95,7 @@ class LocalServer:
             engine: "simulator" simulates instances, "elaunch" executes them. An `Engine` object is used as it is.
             tls: Whether to serve https, with a certificate of a temporary CA for 127.0.0.1 and localhost. Redirects
                 lead to a second port without TLS, which redirects to https, as on a cluster.
-            port: Port on 127.0.0.1 to listen on. 0 means any free port.
+            port: Port on 127.0.0.1 to listen on. 0 means the earlier port of the state if it is free, or any free port.
             speed: Virtual seconds of the simulator per real second. 0 means that only `advance` moves the clock.
             slots: Number of instances that run at the same time, at least 1. Further instances are unscheduled. None
                 means 100 simulated instances or 2 real ones.
@@ -475,7 +475,14 @@ class LocalServer:
             plain_port=plain.port if plain else None,
         )
         certificate = folder / "server.pem" if self._tls else None
-        listener = Listener(application, connections, certificate, self._port)
+        served = state.table("server")
+        try:
+            listener = Listener(application, connections, certificate, self._port or served.get("port", 0))
+        except OSError:  # another program may have the earlier port
+            if self._port:
+                raise
+            listener = Listener(application, connections, certificate)
+        served["port"] = listener.port
         redirecting.port = listener.port
         return self._start(listener, stack).port
 

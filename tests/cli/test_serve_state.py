@@ -70,11 +70,11 @@ async def _resume(settings: Mapping[str, str], journal: Path, results: Path) -> 
 
 def test_a_batch_resumes_after_the_server_was_killed(command: Command, tmp_path: Path) -> None:
     """
-    The key, experiments and runs are the same, and nothing is started twice.
+    The address, key, experiments and runs are the same, and nothing is started twice.
 
     A run that is collected while the first batch is being left is not yielded again.
     """
-    arguments = ("--engine", "simulator", "--speed", "10", "--slots", "2", "--state", "state", "--port", free_port())
+    arguments = ("--engine", "simulator", "--speed", "10", "--slots", "2", "--state", "state")
     journal, results = tmp_path / "campaign.db", tmp_path / "results"
     with serving(command, *arguments) as (process, settings):
         done = anyio.run(_start_some, settings, journal, results)

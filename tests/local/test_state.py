@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -145,6 +146,19 @@ def test_a_new_key_replaces_the_saved_one(tmp_path: Path) -> None:
         assert server.api_key == "mine"
     with serving(tmp_path) as (server, _):
         assert server.api_key == "mine"
+
+
+def test_a_restarted_server_has_the_same_address(tmp_path: Path) -> None:
+    """If another program has the port, the server listens on a free one."""
+    with serving(tmp_path / "state") as (server, _):
+        first = server.url
+    with serving(tmp_path / "state") as (server, _):
+        again = server.url
+    with socket.create_server(("127.0.0.1", httpx.URL(first).port or 0)), serving(tmp_path / "state") as (server, web):
+        assert server.url not in (first, "http://127.0.0.1:0")
+        assert web.get("/experiments/").is_success
+
+    assert again == first
 
 
 def test_secrets_are_readable_by_the_owner_only(tmp_path: Path) -> None:

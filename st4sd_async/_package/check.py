@@ -30,8 +30,16 @@ _TOKEN = re.compile(r"\[(\d+)\]|([^.\[\]]+)")
 """A part of the path of an entry: a number in brackets, or a name."""
 _COMPONENT = re.compile(r"stage(\d+)\.([^.\[\]]+)")
 """Prefix of the path of an entry in a component."""
-_MARK = re.compile(r'(?:\n| )+in "([^"]+)", line (\d+), column \d+.*', re.DOTALL)
-"""Location of a syntax error in a YAML file, as in a message."""
+_MARK = re.compile(r'(?P<what>.*?)(?:\n| )+in "(?P<file>[^"]+)", line (?P<line>\d+), column \d+', re.DOTALL)
+"""A part of a message about a syntax error in a YAML file, and its location: the context, then the problem."""
+_SYNTAX_ADVICE = {
+    "expected <block end>": "indent the line like the lines above",
+    "mapping values are not allowed here": "quote a text that contains ': '",
+    "found character '\\t'": "indent with spaces",
+}
+"""Begin of a message about a syntax error -> what to do."""
+_QUOTED = re.compile(r"the reference '([^']+)' has no method")
+"""Message about a value whose entry is unknown."""
 
 
 @document_fields
@@ -155,11 +163,26 @@ def _locate(
 def _package_problems(problems: Iterable[tuple[str, str]], folder: Path, components: Path) -> Iterator[PackageProblem]:
     lines = _Lines(components)
     for where, what in problems:
-        mark = _MARK.search(what)
-        if mark:
-            yield PackageProblem(_relative(Path(mark[1]), folder), int(mark[2]), where, _one_line(_MARK.sub("", what)))
+        marks = [*_MARK.finditer(what)]
+        if marks:
+            yield _syntax_problem(marks, folder, where)
         else:
-            yield PackageProblem(_relative(components, folder), lines.of(where), where, _one_line(what))
+            value = _QUOTED.match(what)
+            line = lines.of_value(value[1]) if value and not where else lines.of(where)
+            yield PackageProblem(_relative(components, folder), line, where, _one_line(what))
+
+
+def _syntax_problem(marks: list[re.Match[str]], folder: Path, where: str) -> PackageProblem:
+    """Return the problem of a file that is not valid YAML, at the line of the mistake."""
+    *contexts, mark = marks
+    what = _one_line(mark["what"])
+    what += "".join(f": {advice}" for begin, advice in _SYNTAX_ADVICE.items() if begin in what)
+    if contexts:
+        begin = contexts[0]
+        what += f" ({_one_line(begin['what'])}, from line {begin['line']})"
+        if "end of stream" in what:  # such as a quote that is never closed
+            mark = begin
+    return PackageProblem(_relative(Path(mark["file"]), folder), int(mark["line"]), where, what)
 
 
 def _one_line(text: str) -> str:
@@ -216,6 +239,20 @@ class _Lines:
                 break
             node, line = found
         return line
+
+    def of_value(self, text: str) -> int | None:
+        """Return the line of the first scalar with a text; None if there is none."""
+        nodes: list[Any] = [self._root]
+        while nodes:
+            node = nodes.pop()
+            kind, value = getattr(node, "id", ""), getattr(node, "value", ())
+            if kind == "scalar" and value == text:
+                return int(node.start_mark.line) + 1
+            if kind == "mapping":
+                nodes += [part for pair in reversed(value) for part in reversed(pair)]
+            elif kind == "sequence":
+                nodes += reversed(value)
+        return None
 
     def _component(self, stage: int, name: str) -> tuple[Any, int | None]:
         components = _value(self._root, "components")

@@ -30,7 +30,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from .._payload.lambda_check import Located, find_cycle, problems_in
-from .._util.did_you_mean import did_you_mean
+from .._util.did_you_mean import DID_YOU_MEAN, did_you_mean
 
 HOOKS_TIMEOUT = 20.0
 """Seconds until the process that imports the hooks is killed."""
@@ -45,6 +45,17 @@ _UNKNOWN_REFERENCE = re.compile(
     re.DOTALL,
 )
 """Message of the libraries for a reference in arguments that is not in the references of the component."""
+_UNKNOWN_OUTPUT = re.compile(
+    r"Invalid value \S+\.keyOutput=(?P<name>.*?)(?:, did you mean (?P<close>.+)\?)? - valid choices"
+)
+"""Message of the libraries for a property of an unknown key-output."""
+_NO_METHOD = re.compile(
+    r"Invalid (?:reference '(?P<name>[^']*)' - missing reference method"
+    r"|value \S+=(?P<output>\S+) - valid choices are .*FlowIR\.ParseDataReference)"
+)
+"""Messages of the libraries for a reference that does not end with a method, such as ``:ref``."""
+_INPUT = "input/"
+"""Prefix of a path to an input."""
 _VARIABLE = "%("
 """Prefix of a reference to a variable. A path with such a reference is unknown until a run starts."""
 
@@ -66,7 +77,7 @@ def inspect(package: str, manifest: str | None = None) -> dict[str, Any]:
     except MemoryError:
         raise
     except Exception as error:  # of any class: the definition cannot be loaded
-        return {"problems": [("", _reason(error, package, manifest))]}
+        return {"problems": [in_plain_words(("", _reason(error, package, manifest)))]}
     problems = dict.fromkeys(_definition_problems(concrete, folders))
     if not problems:  # only a valid component has arguments to search
         problems |= dict.fromkeys(_unused_references(concrete))
@@ -104,6 +115,13 @@ def in_plain_words(problem: Located) -> Located:
     if found := _UNKNOWN_REFERENCE.match(what):
         name, known = found["name"], ast.literal_eval(found["known"])
         return where, f"the references of the component do not contain {name!r}{did_you_mean(name, known)}"
+    if found := _UNKNOWN_OUTPUT.match(what):
+        advice = f": {DID_YOU_MEAN} {found['close']!r}?" if found["close"] else ""
+        return where, f"there is no key-output {found['name']!r}{advice}"
+    if found := _NO_METHOD.match(what):
+        name = found["name"] or found["output"]
+        advice = f"'{name}:copy'" if found["output"] else f"'{name}:ref' or ':copy'"
+        return where, f"the reference {name!r} has no method: write {advice}"
     return problem
 
 
@@ -198,6 +216,7 @@ def _definition_problems(concrete: Any, folders: list[str]) -> Iterator[Located]
     if cycle := find_cycle(flowir, concrete):
         yield f"{cycle[0]}.references", f"the components wait for each other: {' <- '.join(cycle)}"
     yield from _output_problems(flowir, concrete)
+    yield from _input_problems(flowir, concrete)
 
 
 def _output_problems(flowir: Any, concrete: Any) -> Iterator[Located]:
@@ -205,6 +224,8 @@ def _output_problems(flowir: Any, concrete: Any) -> Iterator[Located]:
     known = {f"stage{stage}.{name}" for stage, name in concrete.get_component_identifiers(True)}
     for output, entry in concrete.get_output().items():
         reference, stages = str(entry.get("data-in")), entry.get("stages") or [None]
+        if ":" not in reference:  # the libraries have reported it
+            continue
         for each in stages:
             number = None if each is None else int(str(each).removeprefix("stage"))
             stage, component, _, _ = flowir.ParseDataReferenceFull(
@@ -214,6 +235,24 @@ def _output_problems(flowir: Any, concrete: Any) -> Iterator[Located]:
             if producer not in known and _VARIABLE not in producer:
                 what = f"there is no component {producer!r}{did_you_mean(producer, known)}"
                 yield f"output.{output}.data-in", what
+
+
+def _input_problems(flowir: Any, concrete: Any) -> Iterator[Located]:
+    """Yield a problem for each input that the interface reads and that a start cannot provide."""
+    components = (
+        concrete.get_component_configuration(each, raw=True, is_primitive=True)
+        for each in concrete.get_component_identifiers(True)
+    )
+    references = [str(reference) for component in components for reference in component.get("references") or []]
+    if any(_VARIABLE in reference for reference in references):
+        return
+    known = {reference.partition(":")[0] for reference in references if reference.startswith(_INPUT)}
+    method = ((concrete.get_interface() or {}).get("inputSpec") or {}).get("inputExtractionMethod") or {}
+    for name, entry in method.items():
+        path = str(((entry or {}).get("source") or {}).get("path") or "")
+        if path.startswith(_INPUT) and path not in known:
+            what = f"no component refers to {path!r}, so a start cannot provide it{did_you_mean(path, known)}"
+            yield f"interface.inputSpec.inputExtractionMethod.{name}.source.path", what
 
 
 def _unused_references(concrete: Any) -> Iterator[Located]:

@@ -9,10 +9,12 @@ and ``common.py`` of the runtime service, which refuse unknown fields.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Annotated, Any, get_args
 
-from pydantic import BaseModel, ConfigDict, StrictFloat, StrictInt, StrictStr, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, StrictFloat, StrictInt, StrictStr, ValidationError
+from pydantic_core import PydanticCustomError
 
 from .._util.did_you_mean import did_you_mean
 
@@ -21,6 +23,18 @@ _UNKNOWN = "extra_forbidden"
 _NO_MAPPING = "model_type"
 """The type of pydantic's error about a value that should have fields; the message would name our class."""
 _CHOICES = 'list the values that a start may choose as valueFrom: [{value: "1"}, {value: "2"}]'
+
+
+_NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,55}[a-z0-9])?")
+"""Names of experiments."""
+
+
+def _valid_name(name: str) -> str:
+    if not _NAME.fullmatch(name):
+        advice = re.sub(r"[^a-z0-9]+", "-", name.lower())[:57].strip("-") or "water"
+        what = f"a name has lower-case letters, digits and dashes, such as {advice!r}, and at most 57 characters"
+        raise PydanticCustomError("name", "{what}", {"what": what})
+    return name
 
 
 class _Part(BaseModel):
@@ -49,7 +63,7 @@ class _Base(_Part):
 
 
 class _About(_Part):
-    name: StrictStr | None = None
+    name: Annotated[StrictStr, AfterValidator(_valid_name)] | None = None
     tags: list[StrictStr] = []
     keywords: list[StrictStr] = []
     license: StrictStr | None = None
@@ -107,14 +121,30 @@ def shape_problems(definition: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         _Definition.model_validate(definition)
     except ValidationError as error:
         for each in error.errors(include_url=False, include_input=False):
-            name = each["loc"][-1]
+            *parents, name = each["loc"]
             where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in each["loc"]).lstrip(".")
             if each["type"] == _UNKNOWN:
-                known = {field for part in _Part.__subclasses__() for field in part.model_fields}
-                yield where, f"the service knows no such field{did_you_mean(str(name), known)}"
+                known = [*_part_at(parents).model_fields]
+                yield where, f"the service knows no such field{did_you_mean(str(name), known) or f', only {known}'}"
             else:
                 advice = f": {_CHOICES}" if where.startswith("parameterisation.executionOptions.variables[") else ""
                 what = (
                     "it should be a mapping" if each["type"] == _NO_MAPPING else each["msg"].replace("Input", "it", 1)
                 )
                 yield where, what + advice
+
+
+def _part_at(location: Iterable[int | str]) -> type[_Part]:
+    """Return the model of the entry at a location."""
+    part: type[_Part] = _Definition
+    for step in location:
+        if isinstance(step, str):
+            (part,) = _parts_in(part.model_fields[step].annotation)
+    return part
+
+
+def _parts_in(annotation: Any) -> list[type[_Part]]:
+    """Return the model in an annotation, such as that of a list or of an optional value."""
+    if isinstance(annotation, type) and issubclass(annotation, _Part):
+        return [annotation]
+    return [part for each in get_args(annotation) for part in _parts_in(each)]

@@ -189,8 +189,8 @@ def serve(
     other commands connect to this server. Its registry contains the example experiments.
 
     With --state, experiments, runs with their files, the API key and the address survive a restart, even after the
-    server was killed. Real runs that waited are executed. Real runs that were executing when the server was killed are shown as
-    failed. Simulated runs continue as if the server had not stopped.
+    server was killed. Real runs that waited are executed. Real runs that were executing when the server was killed are
+    shown as failed. Simulated runs continue as if the server had not stopped.
 
     Without --state and --api-key-file, each server has a new random key. --keep keeps only files.
     """

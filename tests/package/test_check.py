@@ -32,7 +32,12 @@ MISTAKES = [
     # text, text with a mistake, end of the entry, part of the problem
     ("%(scale)s\n  # All", "%(scael)s\n  # All", "stage0.Measure.command.arguments", "no variable 'scael': did"),
     ("data-in: stage1.Summarise", "data-in: stage1.Sumarise", "output.Summary.data-in", "did you mean 'stage1.Sum"),
-    ("keyOutput: Energies", "keyOutput: Energy", "csvDataFrame.source.keyOutput", "did you mean Energies?"),
+    (
+        "keyOutput: Energies",
+        "keyOutput: Energy",
+        "csvDataFrame.source.keyOutput",
+        "no key-output 'Energy': did you mean 'Energies'?",
+    ),
     ("  - bin/summarise.py:ref\n", "  - bin/sumarise.py:ref\n", "Summarise.references[0]", "'summarise.py'?"),
     (
         "python3\n    # bin/measure.py:ref becomes the path of the file.\n    arguments: bin/measure.py:ref",
@@ -77,9 +82,33 @@ UNUSED = [
         "the arguments do not use 'bin/summarise.py:output'",
     ),
 ]
+MISSING = [
+    (
+        "data-in: stage0.Measure/energies.csv:copy",
+        "data-in: stage0.Measure/energies.csv",
+        "output.Energies.data-in",
+        "the reference 'stage0.Measure/energies.csv' has no method: write 'stage0.Measure/energies.csv:copy'",
+    ),
+    (
+        "  Summary:\n    data-in: stage1.Summarise/summary.txt:copy",
+        "  Summary:\n    stages: [1]",
+        "output.Summary.data-in",
+        "data-in is missing",
+    ),
+    (
+        "  - input/molecules.csv:copy",
+        "  - inputs/molecules.csv:copy",
+        "interface.inputSpec.inputExtractionMethod.hookGetInputIds.source.path",
+        "no component refers to 'input/molecules.csv'",
+    ),
+]
 
 
-@pytest.mark.parametrize("mistakes", [MISTAKES, OTHERS, CYCLE, UNUSED], ids=["many", "reference", "cycle", "unused"])
+@pytest.mark.parametrize(
+    "mistakes",
+    [MISTAKES, OTHERS, CYCLE, UNUSED, MISSING],
+    ids=["many", "reference", "cycle", "unused", "missing"],
+)
 async def test_each_mistake_has_its_file_line_and_entry(
     folder: Path, mistakes: list[tuple[str, str, str, str]]
 ) -> None:
@@ -112,6 +141,14 @@ async def test_each_mistake_has_its_file_line_and_entry(
         (
             'Unknown reference to x:ref in the command-line arguments of "stage0.A". Component references [], all ...',
             "the references of the component do not contain 'x:ref'",
+        ),
+        (
+            "Invalid value FlowIR.interface.x.keyOutput=E, did you mean F? - valid choices are ['F']",
+            "there is no key-output 'E': did you mean 'F'?",
+        ),
+        (
+            "Invalid value FlowIR.interface.x.keyOutput=E - valid choices are None",
+            "there is no key-output 'E'",
         ),
         ("anything else", "anything else"),
     ],
@@ -166,12 +203,24 @@ async def test_options_and_hooks_are_checked_too(folder: Path) -> None:
             "parameterisation.executionOptions.variables[0].value",
             "it should be a valid string: list the values that a start may choose as valueFrom",
         ),
+        (
+            "metadata:",
+            "name: energies\nmetadata:",
+            "name",
+            "the service knows no such field, only ['base', 'metadata', 'parameterisation']",
+        ),
+        (
+            "name: energies",
+            "name: Energies",
+            "metadata.package.name",
+            "a name has lower-case letters, digits and dashes, such as 'energies'",
+        ),
         ("presets: {}", "presets: [1]", "parameterisation.presets", "it should be a mapping"),
         ("metadata:", "base: 3\nmetadata:", "base", "it should be a mapping"),
         ("metadata:", "base: {packages: {a: 1}}\nmetadata:", "base.packages", "it should be a valid list"),
         ("metadata:", "base: {packages: [{config: x}]}\nmetadata:", "base.packages[0].config", "it should be"),
     ],
-    ids=["field", "choices", "list", "number", "mapping", "text"],
+    ids=["field", "choices", "misplaced", "name", "list", "number", "mapping", "text"],
 )
 async def test_a_definition_that_the_service_would_refuse_is_a_problem(
     folder: Path, old: str, new: str, where: str, what: str
@@ -184,6 +233,47 @@ async def test_a_definition_that_the_service_would_refuse_is_a_problem(
     assert (problem.file, problem.where) == ("definition.yaml", where)
     assert problem.what.startswith(what)
     assert problem.line is not None
+
+
+async def test_a_reference_without_a_method_is_named_by_its_line(folder: Path) -> None:
+    """The libraries cannot load such a package."""
+    replace(folder / COMPONENTS, "  - bin/summarise.py:ref\n", "  - bin/summarise.py\n")
+
+    (problem,) = await check(folder)
+
+    assert (problem.file, problem.line) == (COMPONENTS, line_of(folder / COMPONENTS, "  - bin/summarise.py"))
+    assert problem.what == "the reference 'bin/summarise.py' has no method: write 'bin/summarise.py:ref' or ':copy'"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "what"),
+    [
+        (
+            "      scale: 1",
+            "       scale: 1\n      n: 1",
+            "      n: 1",
+            "expected <block end>, but found '<block mapping start>': indent the line like the lines above (",
+        ),
+        ("one row for each", "one: for each", "one: for each", "mapping values are not allowed here: quote"),
+        (
+            "the lowest energy",
+            "'the lowest",
+            "'the lowest",
+            "found unexpected end of stream (while scanning a quoted scalar, from line ",
+        ),
+    ],
+    ids=["indentation", "colon", "quote"],
+)
+async def test_a_syntax_error_has_the_line_of_the_mistake(
+    folder: Path, old: str, new: str, line: str, what: str
+) -> None:
+    """It may be far below the begin of the block that contains it."""
+    replace(folder / COMPONENTS, old, new)
+
+    (problem,) = await check(folder)
+
+    assert problem.line == line_of(folder / COMPONENTS, line)
+    assert problem.what.startswith(what)
 
 
 async def test_broken_yaml_is_named_by_its_line(folder: Path) -> None:

@@ -36,6 +36,7 @@ COMPONENT_TIMEOUT = 60.0
 GIT_TIMEOUT = 30.0
 """Timeout of a git command in seconds. The repositories contain a few small files."""
 _FOLDER = Path(__file__).parent
+_NOT_COMMITTED = shutil.ignore_patterns("__pycache__", "*.pyc")
 
 RunProgram = Callable[[Path, Sequence[str], Path, float], int | None]
 """Runs a Python program: its path, arguments, working directory and timeout -> its exit code; see `run_program`."""
@@ -267,7 +268,7 @@ class Examples:
         """
         example = load_examples()[name]
         return PackageFacts(
-            version=_git("rev-parse", "HEAD", folder=self._repository(example)).strip(),
+            version=(self._repository(example) / ".git" / "refs" / "tags" / TAG).read_text(encoding="ascii").strip(),
             inputs=example.inputs,
             data=example.data,
             outputs=tuple(sorted(example.outputs)),
@@ -290,13 +291,28 @@ class Examples:
 
 def _create_repository(package: Path, repository: Path) -> None:
     """Create a repository with one commit and one tag from the files of a package."""
-    shutil.copytree(package, repository, ignore=shutil.ignore_patterns("__pycache__", "*.pyc"))
-    _git("init", "--quiet", "--template=", "--initial-branch=main", folder=repository)
-    # With file modes and line ends, the commit id would depend on the machine.
-    settings = ("-c", "core.fileMode=false", "-c", "core.autocrlf=false", "-c", "commit.gpgSign=false")
-    _git(*settings, "add", "--all", folder=repository)
-    _git(*settings, "commit", "--quiet", "--message=Example experiment", folder=repository)
-    _git("tag", TAG, folder=repository)
+    shutil.copytree(package, repository, ignore=_NOT_COMMITTED)
+    for path, content in git_directory(package).items():
+        target = repository / ".git" / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(content)
+
+
+@cache
+def git_directory(package: Path) -> Mapping[str, bytes]:
+    """Return the files of the directory ``.git``. git creates them once for all servers of a process."""
+    with tempfile.TemporaryDirectory(prefix="st4sd-") as scratch:
+        repository = Path(scratch) / package.name
+        shutil.copytree(package, repository, ignore=_NOT_COMMITTED)
+        _git("init", "--quiet", "--template=", "--initial-branch=main", folder=repository)
+        # With file modes and line ends, the commit id would depend on the machine.
+        settings = ("-c", "core.fileMode=false", "-c", "core.autocrlf=false", "-c", "commit.gpgSign=false")
+        _git(*settings, "add", "--all", folder=repository)
+        _git(*settings, "commit", "--quiet", "--message=Example experiment", folder=repository)
+        _git("tag", TAG, folder=repository)
+        _git("repack", "-a", "-d", "--quiet", folder=repository)  # two files instead of one per object
+        directory = repository / ".git"
+        return {str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
 
 
 def _git(*arguments: str, folder: Path) -> str:

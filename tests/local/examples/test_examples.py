@@ -10,7 +10,7 @@ import pytest
 from st4sd_async.local.engine.elaunch import ElaunchEngine
 from st4sd_async.local.engine.interface import AcceptedStart
 from st4sd_async.local.engine.processes import ChildProcesses, git
-from st4sd_async.local.examples.examples import Examples, load_examples
+from st4sd_async.local.examples.examples import Examples, git_directory, load_examples
 
 MOLECULES = "id,smiles\n0,CCO\n1,c1ccccc1\n2,[Xe]\n"
 
@@ -58,6 +58,7 @@ def test_commit_ids_do_not_depend_on_folder_user_or_git_environment(
         "HOME": str(tmp_path),
     }.items():
         monkeypatch.setenv(name, value)
+    git_directory.cache_clear()
 
     second = Examples(tmp_path / "there")
 
@@ -101,10 +102,31 @@ def test_unknown_example_lists_the_known_ones(examples: Examples) -> None:
 
 def test_missing_git_is_reported(examples: Examples, monkeypatch: pytest.MonkeyPatch) -> None:
     """The error names the git command."""
+    git_directory.cache_clear()
     monkeypatch.setenv("PATH", "")
 
     with pytest.raises(RuntimeError, match="git command is needed"):
         examples.definition("demo")
+
+
+def test_git_is_needed_once_in_a_process(examples: Examples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Further servers copy the repository: it is clean, and has the same commit."""
+    first = examples.facts("demo").version
+    url = examples.definition("demo")["base"]["packages"][0]["source"]["git"]["location"]["url"]
+    with monkeypatch.context() as without_git:
+        without_git.setenv("PATH", "")
+        again = Examples(tmp_path / "again")
+        assert again.facts("demo").version == first
+        copied = again.definition("demo")["base"]["packages"][0]["source"]["git"]["location"]["url"]
+
+    assert copied != url
+    for folder in (Path(one.removeprefix("file://")) for one in (url, copied)):
+        for command, output in {
+            ("status", "--porcelain"): "",
+            ("rev-parse", "main", "1.0.0"): f"{first}\n{first}\n",
+            ("fsck", "--strict"): "",
+        }.items():
+            assert git(*command, processes=ChildProcesses(), folder=folder, timeout=50) == output
 
 
 def test_demo_computes_from_inputs_and_scale(examples: Examples, tmp_path: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import tomllib
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -32,23 +34,31 @@ def documented(pattern: str) -> list[str]:
     return [name for page in sorted(DOCS.glob(pattern)) for name in DOCUMENTED.findall(page.read_text("utf-8"))]
 
 
+def check_documented(page: str, named: list[str], public: Iterable[str]) -> None:
+    """Fail if a page of the reference does not document each public name once, and nothing else."""
+    found, wanted = Counter(named), Counter(public)
+    missing, wrong = sorted(wanted - found), sorted(found - wanted)
+    assert missing == [], f"add to docs/reference/{page}"
+    assert wrong == [], f"not public, or twice, in docs/reference/{page}"
+
+
 def test_every_public_name_is_in_the_reference_once() -> None:
     """The names of the groups of endpoints are not public, and on a page of their own."""
-    named = [name for name in documented("reference/*.md") if "." not in name]
-
-    assert sorted(named) == sorted(st4sd_async.__all__)
+    check_documented("*.md", [name for name in documented("reference/*.md") if "." not in name], st4sd_async.__all__)
 
 
 def test_every_model_is_in_the_reference() -> None:
     """Those that are not imported from the package itself are on a page of their own."""
     others = set(models.__all__) - set(st4sd_async.__all__)
 
-    assert sorted(documented("reference/models.md")) == sorted(f"st4sd_async.models.{name}" for name in others)
+    check_documented("models.md", documented("reference/models.md"), [f"st4sd_async.models.{name}" for name in others])
 
 
 def test_every_name_of_the_embedded_server_is_in_the_reference() -> None:
     """On its own page."""
-    assert sorted(documented("reference/local.md")) == sorted(f"st4sd_async.local.{name}" for name in local.__all__)
+    check_documented(
+        "local.md", documented("reference/local.md"), [f"st4sd_async.local.{name}" for name in local.__all__]
+    )
 
 
 def test_every_page_is_in_the_contents() -> None:

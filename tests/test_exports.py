@@ -15,7 +15,7 @@ import pytest
 
 import st4sd_async
 import st4sd_async.sync
-from st4sd_async import Run, _errors, models
+from st4sd_async import Run, St4sdError, _errors, models
 
 # fmt: off
 NAMES = [
@@ -47,8 +47,10 @@ NAMES = [
 
 def test_the_facade_exports_exactly_these_names() -> None:
     """A change of the public names must change this list too."""
-    assert sorted(st4sd_async.__all__) == sorted(NAMES)
-    assert all(hasattr(st4sd_async, name) for name in NAMES)
+    differing = set(st4sd_async.__all__) ^ set(NAMES)
+    assert sorted(st4sd_async.__all__) == sorted(NAMES), f"if this is meant, change NAMES too: {sorted(differing)}"
+    missing = [name for name in NAMES if not hasattr(st4sd_async, name)]
+    assert missing == [], "add to the table of lazy_attributes in st4sd_async/__init__.py"
 
 
 def test_every_error_can_be_imported_from_the_package() -> None:
@@ -59,21 +61,22 @@ def test_every_error_can_be_imported_from_the_package() -> None:
         if inspect.isclass(cls) and issubclass(cls, Exception) and cls.__module__ == _errors.__name__
     }
 
-    assert errors <= set(st4sd_async.__all__)
+    missing = errors - set(st4sd_async.__all__)
+    assert missing == set(), "add to the three lists in st4sd_async/__init__.py"
 
 
 def test_every_error_is_in_the_tree_of_the_docstring() -> None:
     """The tree at the top of the module is complete."""
-    tree = _errors.__doc__ or ""
+    errors = {name for name, cls in vars(_errors).items() if inspect.isclass(cls) and issubclass(cls, St4sdError)}
 
-    for name, cls in vars(_errors).items():
-        if inspect.isclass(cls) and issubclass(cls, _errors.St4sdError):
-            assert name in tree
+    missing = errors - set(re.findall(r"\w+", _errors.__doc__ or ""))
+    assert missing == set(), "add to the tree at the top of _errors.py"
 
 
 def test_models_have_every_name_of_their_list() -> None:
     """`st4sd_async.models.__all__` has no missing names."""
-    assert all(hasattr(models, name) for name in models.__all__)
+    missing = [name for name in models.__all__ if not hasattr(models, name)]
+    assert missing == [], "add to the table of lazy_attributes in models/__init__.py"
 
 
 def test_everything_public_has_a_docstring() -> None:
@@ -93,7 +96,8 @@ def test_everything_public_has_a_docstring() -> None:
 def public_classes() -> list[type]:
     """Return the public classes, and all models, which are the fields of public ones."""
     facades = (st4sd_async, st4sd_async.sync, models)
-    named = {thing for facade in facades for name in facade.__all__ if inspect.isclass(thing := getattr(facade, name))}
+    things = {getattr(facade, name, None) for facade in facades for name in facade.__all__}
+    named = {thing for thing in things if inspect.isclass(thing)}
     found = named | {cls for base in (models.Reply, models.Payload, models.Word) for cls in subclasses(base)}
     return sorted(found, key=lambda cls: f"{cls.__module__}.{cls.__qualname__}")
 

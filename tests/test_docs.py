@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import tomllib
 from collections import Counter
@@ -59,6 +60,25 @@ def test_every_name_of_the_embedded_server_is_in_the_reference() -> None:
     check_documented(
         "local.md", documented("reference/local.md"), [f"st4sd_async.local.{name}" for name in local.__all__]
     )
+
+
+def test_every_name_of_the_integrations_is_in_the_reference() -> None:
+    """On their own page. They are read and not imported, because Airflow and Dask are not installed here."""
+    modules = {
+        f"st4sd_async.integrations.{file.stem}": names_of(file) for file in DOCS.parent.glob("integrations/[a-z]*.py")
+    }
+    public = [f"{module}.{name}" for module, names in modules.items() for name in names]
+
+    assert all(modules.values())
+    check_documented("integrations.md", documented("reference/integrations.md"), [*modules, *public])
+
+
+def names_of(module: Path) -> list[str]:
+    """Return ``__all__`` of a module without importing it; [] if it has none."""
+    for statement in ast.parse(module.read_text("utf-8")).body:
+        if isinstance(statement, ast.Assign) and ast.unparse(statement.targets[0]) == "__all__":
+            return list(ast.literal_eval(statement.value))
+    return []
 
 
 def test_every_page_is_in_the_contents() -> None:

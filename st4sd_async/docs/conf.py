@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from docutils import nodes
 from pydantic import BaseModel
 from sphinx import addnodes
+from sphinx.util import inspect
 from sphinx.util.docutils import SphinxDirective
 from typer import Typer
 from typer.testing import CliRunner
@@ -24,6 +25,7 @@ from typer.testing import CliRunner
 from st4sd_async import models
 from st4sd_async._version import VERSION
 from st4sd_async.cli.app import app, batch_app
+from st4sd_async.sync import Client
 
 if TYPE_CHECKING:
     from sphinx.application import Sphinx
@@ -57,6 +59,7 @@ autodoc_default_options = {
 autodoc_typehints_format = "short"
 autoclass_content = "both"
 autodoc_preserve_defaults = True
+autodoc_mock_imports = ["airflow", "dask", "fsspec", "pandas"]  # integrations are documented where these are missing
 napoleon_numpy_docstring = False
 
 COLUMNS = 80
@@ -135,12 +138,30 @@ def build_models() -> None:
 def only_documented(
     _: Sphinx, what: str, name: str, thing: object, options: Any, signature: str | None, returned: str | None
 ) -> tuple[str, None] | None:
-    """Leave out the signature of a class whose arguments are not documented: the library creates its objects."""
+    """
+    Leave out the signature of a class whose arguments are not documented: the library creates its objects.
+
+    If autodoc replaced the base of a class, it shows the arguments of the replacement. They become those of the class.
+    """
     if not isinstance(thing, type) or signature is None:
         return None
-    if "Args:" in f"{thing.__doc__} {vars(thing).get('__init__').__doc__}":
+    init = vars(thing).get("__init__")
+    if "Args:" not in f"{thing.__doc__} {init.__doc__}":
+        return "", None
+    if init is None or not getattr(thing, "__sphinx_mock__", False):
         return None
-    return "", None
+    own = inspect.signature(init, bound_method=True)
+    return inspect.stringify_signature(own, show_return_annotation=False, unqualified_typehints=True), None
+
+
+def with_two_clients(
+    _: Sphinx, what: str, name: str, thing: object, options: Any, signature: str | None, returned: str | None
+) -> tuple[str | None, str | None] | None:
+    """Name the blocking client by its module. Otherwise both clients are shown as ``Client``."""
+    if what != "function":
+        return None
+    signature, returned = (text and text.replace(f"~{Client.__module__}.", "sync.") for text in (signature, returned))
+    return signature, returned
 
 
 def text_of(part: nodes.Node) -> str:
@@ -191,5 +212,6 @@ def setup(sphinx: Sphinx) -> None:
     build_models()
     sphinx.connect("autodoc-process-docstring", as_restructured_text, priority=100)  # before napoleon
     sphinx.connect("autodoc-process-signature", only_documented)
+    sphinx.connect("autodoc-process-signature", with_two_clients)
     sphinx.connect("object-description-transform", without_validators)
     sphinx.add_directive("command-help", CommandHelp)

@@ -31,6 +31,8 @@ from .._errors import ConfigError
 from .._results.result_tree import NOT_A_PATH, Entry, ResultTree
 from .._sync.portal import Portal
 
+__all__ = ["ResultFile", "St4sdFileSystem"]
+
 T = TypeVar("T")
 FilePath = str | os.PathLike[str]
 

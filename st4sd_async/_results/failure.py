@@ -48,7 +48,7 @@ MAX_REPORT_BYTES = 4 << 20
 """Maximum size of a status report in bytes. A component takes about 300."""
 
 NEVER_KNOWN = "no log is served, because the run failed before it was registered in the datastore"
-NOT_KNOWN_YET = "no log is served yet, because the run is not registered in the datastore; try again in some seconds"
+NOT_KNOWN_YET = "no log is served, because the run is not registered in the datastore; if it ended just now, try again"
 TOO_SLOW = "no log could be fetched in time; try again"
 NOT_FETCHED = "no log could be fetched: {}"
 NOT_SERVED = "the gateway does not serve the output of {}"

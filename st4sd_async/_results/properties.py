@@ -53,6 +53,12 @@ SEE_LOG = "see its output/experiment.log"
 _INPUTS = "interpret inputSpec"
 _INTERFACE_FAILURE = re.compile(rf"Interface could not (extract properties|{_INPUTS}) due to (.*)")
 _PROPERTY_FAILURE = re.compile(r".*?propertiesSpec\[(.*?)\] error: (.*)")
+_NO_INPUT_IDS = "error: missing inputIds"
+"""Part of the message about properties if the input ids could not be read, which has a message of its own."""
+_DIFFERENT_TYPES = re.compile(r"You are trying to merge on (\w+) and (\w+) columns for key 'input-id'.*")
+"""Message of pandas if the ids of the inputs and those of a property have different types."""
+_INSTANCE = re.compile(r"/\S*?\.instance/")
+"""Path of the folder of an instance."""
 WITHOUT_PROPERTIES = (NoProperties, NotReady, UnknownProperty, UnknownRun)
 """Errors that mean that a run has no properties, or not yet. Any other means that they could not be read."""
 _IGNORED = " - will ignore error, virtual experiment properties may be corrupted or incomplete."
@@ -319,12 +325,21 @@ def interface_failure(log: str) -> str:
 
     Source: ``elaunch.py`` of st4sd-runtime-core, which ignores such failures, so that the run succeeds.
     """
-    reasons = []
+    reasons: list[str] = []
     for part, problem in _INTERFACE_FAILURE.findall(log):
+        if reasons and _NO_INPUT_IDS in problem:
+            continue
         spec = _PROPERTY_FAILURE.match(problem)
         text = problem if spec is None else f"the property {spec[1]!r} could not be extracted: {spec[2]}"
         reasons.append(f"its input ids could not be read: {text}" if part == _INPUTS else text)
-    return "; ".join(dict.fromkeys(reason.removesuffix(_IGNORED) for reason in reasons))
+    return "; ".join(dict.fromkeys(_in_plain_words(reason.removesuffix(_IGNORED)) for reason in reasons))
+
+
+def _in_plain_words(reason: str) -> str:
+    return _DIFFERENT_TYPES.sub(
+        r"the input ids are \1, but the column input-id is \2: if one has numbers, so must the other",
+        _INSTANCE.sub("", reason),
+    )
 
 
 def _raise_common_problem(problems: Mapping[str, St4sdError]) -> None:

@@ -118,7 +118,7 @@ _LOG_MESSAGES = {
     UNDECIDABLE: "starts that may or may not have arrived: %d (%s); each may be one of the runs %s: delete those that "
     f"executed nothing with {COMMAND} delete RUN, or name the run of a launch that you know with "
     f"{COMMAND} batch adopt TABLE KEY RUN; then run the batch again",
-    FAILED_EARLIER: f"launches that failed before: %d; plan another attempt with: {COMMAND} batch retry TABLE",
+    FAILED_EARLIER: "launches that failed before: %d; they are not started again",
 }
 """Log message of the library -> the one to show; "" if the command reports it itself."""
 

@@ -48,7 +48,8 @@ def test_a_table_is_run_once_and_the_same_command_resumes(shell: Shell, table: P
     assert first.err.startswith("3 launches, 3 of them new, in 'campaign/launches.csv.journal'\n")
     assert again.out == first.out
     assert again.err.startswith("3 launches, 0 of them new")
-    assert "launches that failed before: 1; plan another attempt with: st4sd-async batch retry" in again.err
+    assert "launches that failed before: 1; they are not started again\n" in again.err
+    assert "retry:   st4sd-async batch retry campaign/launches.csv\n" in again.err
     assert len(shell("list", "runs").table) == before + 2
     assert sorted(path.parent.parent.name for path in Path("files").rglob("energies.csv")) == ["one", "two"]
 

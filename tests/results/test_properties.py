@@ -312,6 +312,15 @@ Underlying error:
 Level 15  MainThread root : Traceback is ignored: Traceback (most recent call last):
 """
 """Lines of the log of a real run."""
+INPUT_ERROR = "FlowIR.interface.inputSpec error: [Errno 2] No such file or directory: "
+NO_FILE = f"""Interface could not interpret inputSpec due to {INPUT_ERROR}'/tmp/a-1.instance/input/molecules.csv'
+WARNING : Interface could not extract properties due to FlowIR.interface.propertiesSpec[all properties] error: missing \
+inputIds - check whether FlowIR.interface.inputSpec is problematic
+"""
+NUMBERS = """Interface could not extract properties due to FlowIR.interface.propertiesSpec[rate] error: You are trying \
+to merge on object and int64 columns for key 'input-id'. If you wish to proceed you should use pd.concat
+"""
+OTHER_TYPES = "the input ids are object, but the column input-id is int64: if one has numbers, so must the other"
 
 
 @pytest.mark.parametrize(
@@ -322,9 +331,11 @@ Level 15  MainThread root : Traceback is ignored: Traceback (most recent call la
             "Interface could not interpret inputSpec due to no smiles\nx",
             "its input ids could not be read: no smiles",
         ),
+        (NO_FILE, f"its input ids could not be read: {INPUT_ERROR}'input/molecules.csv'"),
+        (NUMBERS, f"the property 'rate' could not be extracted: {OTHER_TYPES}"),
         ("INFO : all is well", ""),
     ],
-    ids=["property", "input ids", "nothing"],
+    ids=["property", "input ids", "no file", "numbers", "nothing"],
 )
 def test_the_log_says_why_an_interface_failed(log: str, reason: str) -> None:
     assert interface_failure(log) == reason

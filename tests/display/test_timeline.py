@@ -7,19 +7,19 @@ import sqlite3
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import matplotlib
 import pytest
-from matplotlib import pyplot
-from matplotlib.axes import Axes
-from matplotlib.collections import PolyCollection
 
 from st4sd_async import Client, Config, ConfigError, Launch
 from st4sd_async._batch.state import State, StateChange
 from st4sd_async._display.timeline import Span, levels, spans
 from tests.conftest import FakeClock
 
-matplotlib.use("Agg")
+if TYPE_CHECKING:
+    # The tests import it, because each process of a whole run imports this file.
+    from matplotlib.axes import Axes
+    from matplotlib.collections import PolyCollection
 
 NOW = 100.0
 RUNNING = "running"
@@ -32,6 +32,10 @@ def nothing_blocks() -> None:
 
 @pytest.fixture(autouse=True)
 def no_figure_stays() -> Iterator[None]:
+    import matplotlib
+    from matplotlib import pyplot
+
+    matplotlib.use("Agg")
     yield
     pyplot.close("all")
 
@@ -116,9 +120,17 @@ def client(clock: FakeClock) -> Client:
     return Client("https://st4sd.example", config=Config(clock=clock))
 
 
+def bars_of(axes: Axes) -> list[PolyCollection]:
+    from matplotlib.collections import PolyCollection
+
+    return [one for one in axes.collections if isinstance(one, PolyCollection)]
+
+
 @pytest.mark.anyio
 async def test_a_batch_is_drawn(clock: FakeClock, tmp_path: Path) -> None:
     """Each launch has a lane labelled with its key. A dollar sign in a key is not a formula. Axes can be given."""
+    from matplotlib import pyplot
+
     async with client(clock).batch(tmp_path / "a.db") as batch:
         await batch.add(Launch(f"C${n}$", "demo") for n in range(3))
         clock.time += 60
@@ -128,7 +140,7 @@ async def test_a_batch_is_drawn(clock: FakeClock, tmp_path: Path) -> None:
     assert batch.plot() is not axes  # a closed batch is drawn too
 
     assert [label.get_text() for label in axes.get_yticklabels()] == [rf"C\${n}\$" for n in range(3)]
-    (bars,) = [one for one in axes.collections if isinstance(one, PolyCollection)]
+    (bars,) = bars_of(axes)
     assert (bars.get_label(), len(bars.get_paths())) == ("not started", 3)
     widths = [path.get_extents().width * 86400 for path in bars.get_paths()]
     assert widths == pytest.approx([60.0] * 3, abs=0.01)
@@ -191,7 +203,7 @@ def test_what_earlier_processes_recorded_is_drawn(is_closed: bool, clock: FakeCl
 
     axes = asyncio.run(record())
 
-    (bars,) = [one for one in axes.collections if isinstance(one, PolyCollection)]
+    (bars,) = bars_of(axes)
     widths = [path.get_extents().width * 86400 for path in bars.get_paths()]
     assert widths == pytest.approx([120.123, 60.0], abs=0.01)
 

@@ -188,51 +188,55 @@ async def test_options_and_hooks_are_checked_too(folder: Path) -> None:
     assert options[0].what == "the package has no variable 'scael': did you mean 'scale'?"
 
 
+FIELD = (
+    "executionOptions:",
+    "executionOption:",
+    "parameterisation.executionOption",
+    "the service knows no such field: did you mean 'executionOptions'?",
+)
+CHOICES = (
+    "- name: scale",
+    '- name: scale\n      value: ["1", "2"]',
+    "parameterisation.executionOptions.variables[0].value",
+    "it should be a valid string: list the values that a start may choose as valueFrom",
+)
+MISPLACED = (
+    "metadata:",
+    "name: energies\nmetadata:",
+    "name",
+    "the service knows no such field, only ['base', 'metadata', 'parameterisation']",
+)
+NAME = (
+    "name: energies",
+    "name: Energies",
+    "metadata.package.name",
+    "a name has lower-case letters, digits and dashes, such as 'energies'",
+)
+LIST = ("presets: {}", "presets: [1]", "parameterisation.presets", "it should be a mapping")
+NUMBER = ("metadata:", "base: 3\nmetadata:", "base", "it should be a mapping")
+MAPPING = ("metadata:", "base: {packages: {a: 1}}\nmetadata:", "base.packages", "it should be a valid list")
+TEXT = ("metadata:", "base: {packages: [{config: x}]}\nmetadata:", "base.packages[0].config", "it should be")
+
+
 @pytest.mark.parametrize(
-    ("old", "new", "where", "what"),
-    [
-        (
-            "executionOptions:",
-            "executionOption:",
-            "parameterisation.executionOption",
-            "the service knows no such field: did you mean 'executionOptions'?",
-        ),
-        (
-            "- name: scale",
-            '- name: scale\n      value: ["1", "2"]',
-            "parameterisation.executionOptions.variables[0].value",
-            "it should be a valid string: list the values that a start may choose as valueFrom",
-        ),
-        (
-            "metadata:",
-            "name: energies\nmetadata:",
-            "name",
-            "the service knows no such field, only ['base', 'metadata', 'parameterisation']",
-        ),
-        (
-            "name: energies",
-            "name: Energies",
-            "metadata.package.name",
-            "a name has lower-case letters, digits and dashes, such as 'energies'",
-        ),
-        ("presets: {}", "presets: [1]", "parameterisation.presets", "it should be a mapping"),
-        ("metadata:", "base: 3\nmetadata:", "base", "it should be a mapping"),
-        ("metadata:", "base: {packages: {a: 1}}\nmetadata:", "base.packages", "it should be a valid list"),
-        ("metadata:", "base: {packages: [{config: x}]}\nmetadata:", "base.packages[0].config", "it should be"),
-    ],
-    ids=["field", "choices", "misplaced", "name", "list", "number", "mapping", "text"],
+    "mistakes",
+    [[FIELD, LIST, NUMBER], [CHOICES, MAPPING, MISPLACED], [TEXT, NAME]],
+    ids=["field", "choices", "text"],
 )
 async def test_a_definition_that_the_service_would_refuse_is_a_problem(
-    folder: Path, old: str, new: str, where: str, what: str
+    folder: Path, mistakes: list[tuple[str, str, str, str]]
 ) -> None:
-    """A field is misspelt, or has the wrong type; a push would fail with the answer of the service."""
-    replace(folder / "definition.yaml", old, new)
+    """A field is misspelt, or has the wrong type; a push would fail with the answer of the service. Nothing else is."""
+    for old, new, _, _ in mistakes:
+        replace(folder / "definition.yaml", old, new)
 
-    (problem,) = await check(folder)
+    problems = {problem.where: problem for problem in await check(folder)}
 
-    assert (problem.file, problem.where) == ("definition.yaml", where)
-    assert problem.what.startswith(what)
-    assert problem.line is not None
+    assert problems.keys() == {where for _, _, where, _ in mistakes}
+    for _, _, where, what in mistakes:
+        assert problems[where].file == "definition.yaml"
+        assert problems[where].what.startswith(what)
+        assert problems[where].line is not None
 
 
 async def test_a_reference_without_a_method_is_named_by_its_line(folder: Path) -> None:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import httpx
 import pytest
@@ -232,47 +230,3 @@ def test_incomplete_payloads_are_internal_server_errors(
     reply = web.post(f"{server.url}{PROXY}/{path}", json=payload)
 
     assert (reply.status_code, reply.json()) == (500, {"message": "Internal Server Error"})
-
-
-def wait(
-    server: LocalServer, web: httpx.Client, condition: Callable[[Any], bool], **query_fields: Any
-) -> list[dict[str, Any]]:
-    """Wait until the matching documents fulfil a condition, and return them."""
-    while not condition(found := query(server, web, **query_fields)):
-        time.sleep(0.05)
-    return found
-
-
-def shape(documents: list[dict[str, Any]]) -> list[Any]:
-    """Return what does not depend on the engine: some values, and all keys."""
-    keys = ("type", "name", "stage", "component-state", "interface")
-    return [
-        ({key: document.get(key) for key in keys}, bool(document.get("memoization-hash")), sorted(document))
-        for document in documents
-    ]
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(120)
-def test_simulated_documents_have_the_shape_of_real_ones() -> None:
-    """This includes components that failed and that were never executed."""
-    shapes: list[Any] = []
-    engines: list[Literal["simulator", "elaunch"]] = ["simulator", "elaunch"]
-    for engine in engines:
-        with LocalServer(engine=engine) as server:
-            headers = {"Authorization": f"Bearer {server.api_key}"}
-            with httpx.Client(base_url=server.url, headers=headers, timeout=60) as web:
-                web.post("/experiments/", json=server.example("demo"))
-                web.post("/experiments/", json=server.example("fail"))
-                runs = [start(web, "demo", inputs=[MOLECULES]), start(web, "fail")]
-                if engine == "simulator":
-                    server.advance(100)
-                finished = {"type": "experiment", "status.experiment-state": "finished"}
-                wait(server, web, lambda found: len(found) == 2, **finished)
-                wait(server, web, lambda found: len(found) == 4, type="component")
-                metadata = [query(server, web, **{"type": "user-metadata", "rest-uid": uid})[0] for uid in runs]
-                found = [query(server, web, instance=document["instance"]) for document in metadata]
-        others = [document for documents in found for document in documents if document["type"] != "user-metadata"]
-        shapes.append((shape(others), [sorted(document) for document in metadata]))
-
-    assert shapes[0] == shapes[1]

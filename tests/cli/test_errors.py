@@ -36,7 +36,7 @@ from st4sd_async import (
 )
 from st4sd_async.cli.errors import Exit, UsageError, exit_of, exits_on_errors, message_of
 
-from .conftest import Command
+from .conftest import Command, Shell
 
 pytestmark = pytest.mark.timeout(60)  # processes that import all of it anew, on a machine that may be busy
 
@@ -69,17 +69,17 @@ main()
     ],
     ids=lambda arguments: " ".join(arguments) or "nothing",
 )
-def test_wrong_usage_ends_with_2_and_no_results(command: Command, arguments: tuple[str, ...]) -> None:
+def test_wrong_usage_ends_with_2_and_no_results(shell: Shell, tmp_path: Path, arguments: tuple[str, ...]) -> None:
     """Standard error says what is wrong, and nothing is done."""
-    (command.folder / "file").touch()
+    (tmp_path / "file").touch()
 
-    done = command(*arguments)
+    done = shell(*arguments)
 
-    assert done.returncode == 2
-    assert done.stdout == ""
-    assert done.stderr
-    assert "Traceback" not in done.stderr
-    assert [path.name for path in command.folder.iterdir()] == ["file"]
+    assert done.status == 2
+    assert done.out == ""
+    assert done.err
+    assert "Traceback" not in done.err
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 @pytest.mark.parametrize(

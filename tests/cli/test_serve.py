@@ -20,7 +20,7 @@ import pytest
 from st4sd_async import Client, Config, Unauthorized
 from st4sd_async.cli.serve import installed_engine, log_shown
 
-from .conftest import Command
+from .conftest import Command, Shell
 
 pytestmark = pytest.mark.timeout(60)  # processes that import all of it anew, on a machine that may be busy
 
@@ -55,7 +55,8 @@ async def greet(settings: Mapping[str, str], monkeypatch: pytest.MonkeyPatch) ->
         return [experiment.identifier for experiment in await client.experiments.list()]
 
 
-@pytest.mark.parametrize("arguments", [(), ("--tls",)], ids=["http", "https"])
+@pytest.mark.slow
+@pytest.mark.parametrize("arguments", [(), ("--engine", "simulator", "--tls")], ids=["http", "https"])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "Ctrl-C"])
 def test_it_serves_until_a_signal_and_leaves_nothing(
     command: Command, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], number: signal.Signals
@@ -78,6 +79,7 @@ def test_it_serves_until_a_signal_and_leaves_nothing(
         assert probe.connect_ex((address.hostname, address.port)) != 0
 
 
+@pytest.mark.slow
 def test_a_key_in_a_file_survives_a_restart(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is made once, readable by its owner only; so scripts need no new setting."""
     keys = []
@@ -93,14 +95,14 @@ def test_a_key_in_a_file_survives_a_restart(command: Command, monkeypatch: pytes
     assert file.stat().st_mode & 0o777 == 0o600
 
 
-def test_an_empty_key_is_wrong_usage(command: Command) -> None:
+def test_an_empty_key_is_wrong_usage(shell: Shell) -> None:
     """A server that accepts it would accept every request without one."""
-    (command.folder / "st4sd.key").write_text("\n")
+    Path("st4sd.key").write_text("\n")
 
-    done = command("serve", "--engine", "simulator", "--api-key-file", "st4sd.key")
+    done = shell("serve", "--engine", "simulator", "--api-key-file", "st4sd.key")
 
-    assert (done.returncode, done.stdout) == (2, "")
-    assert "'st4sd.key' must contain one API key" in done.stderr
+    assert (done.status, done.out) == (2, "")
+    assert "'st4sd.key' must contain one API key" in done.err
 
 
 async def _finish(settings: Mapping[str, str], monkeypatch: pytest.MonkeyPatch) -> list[str]:
@@ -135,18 +137,18 @@ def test_the_engine_is_the_one_that_is_installed(is_installed: bool, monkeypatch
 
 
 @pytest.mark.parametrize("option", [("--speed", "2"), ("--fetch",)])
-def test_options_of_simulated_runs_are_refused_for_real_ones(command: Command, option: tuple[str, ...]) -> None:
+def test_options_of_simulated_runs_are_refused_for_real_ones(shell: Shell, option: tuple[str, ...]) -> None:
     """The message says which engine has the option."""
-    done = command("serve", "--engine", "elaunch", *option)
+    done = shell("serve", "--engine", "elaunch", *option)
 
-    assert (done.returncode, done.stdout) == (2, "")
-    assert f"{option[0]} needs --engine simulator" in done.stderr
+    assert (done.status, done.out) == (2, "")
+    assert f"{option[0]} needs --engine simulator" in done.err
 
 
 @pytest.mark.slow
 def test_the_printed_key_is_needed(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another key is refused."""
-    with serving(command) as (process, settings):
+    with serving(command, "--engine", "simulator") as (process, settings):
         with pytest.raises(Unauthorized):
             anyio.run(greet, {**settings, "ST4SD_API_KEY": "not-the-key"}, monkeypatch)
         process.terminate()
@@ -156,7 +158,7 @@ def test_the_printed_key_is_needed(command: Command, monkeypatch: pytest.MonkeyP
 @pytest.mark.slow
 def test_the_printed_snippet_is_python(command: Command) -> None:
     """The snippet compiles as it stands."""
-    with serving(command, "--tls") as (process, _):
+    with serving(command, "--engine", "simulator", "--tls") as (process, _):
         process.terminate()
         _, err = process.communicate(timeout=40)
 

@@ -68,6 +68,7 @@ async def _resume(settings: Mapping[str, str], journal: Path, results: Path) -> 
         }
 
 
+@pytest.mark.slow
 def test_a_batch_resumes_after_the_server_was_killed(command: Command, tmp_path: Path) -> None:
     """
     The address, key, experiments and runs are the same, and nothing is started twice.
@@ -119,6 +120,7 @@ async def _look(settings: Mapping[str, str], uids: list[str]) -> list[Any]:
         return [*statuses, [instance.id for instance in await client.instances.list()], await client.log(uids[0])]
 
 
+@pytest.mark.slow
 def test_real_runs_that_were_killed_with_the_server_have_failed(command: Command) -> None:
     """As if the pod of the orchestrator had been killed. A run that waited gets its slot."""
     arguments = ("--engine", "elaunch", "--slots", "1", "--state", "state", "--port", free_port())

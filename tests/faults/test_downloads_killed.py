@@ -20,14 +20,15 @@ from anyio.streams.buffered import BufferedByteReceiveStream
 
 from st4sd_async import Client
 from st4sd_async.local import LocalServer
+from tests.tries import tries
 
 from .clients import settings
 from .gateways import files_in, finished, forward, gateway, instance_of, leftovers, requested_paths
 from .raw import RawServer
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(240)]  # twenty deaths, on a machine that is busy
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(240)]  # many deaths, on a machine that is busy
 
-KILLS = 20
+KILLS = tries(20, 8)
 """How often a process dies in each test."""
 ROOT = Path(__file__).parents[2]
 

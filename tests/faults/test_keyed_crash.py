@@ -18,7 +18,7 @@ from tests.tries import tries
 from . import keyed_child
 from .processes import push
 
-KILLS, KEYS = tries(1000, 100), tries(100, 20)
+KILLS, KEYS = tries(1000, 50), tries(100, 20)
 SPEED = 100.0
 LIVES = (4, 30, 60, 400)
 """Most awaits of a worker in one round: before the first send, about then, and while its run is searched for."""

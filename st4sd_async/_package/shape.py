@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Any, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, StrictFloat, StrictInt, StrictStr, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictFloat, StrictInt, StrictStr, ValidationError
 from pydantic_core import PydanticCustomError
 
 from .._util.did_you_mean import did_you_mean
@@ -104,8 +104,9 @@ class _Options(_Part):
 
 
 class _Parameterisation(_Part):
-    presets: _Presets = _Presets()
-    executionOptions: _Options = _Options()
+    # A default that is an instance would build its class on import, in each start of the command.
+    presets: _Presets = Field(default_factory=_Presets)
+    executionOptions: _Options = Field(default_factory=_Options)
 
 
 class _Definition(_Part):

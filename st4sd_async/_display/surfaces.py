@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TextIO
 
-from .._render.cards import Badge, Bar, Cell, Tone
+from .._render.cards import MAX_ROWS, Badge, Bar, Cell, Tone
 from .._render.displayable import current_cell
 from .._render.html import to_html
 from .._render.text import cell_text, line_of, log_section, to_text
@@ -103,7 +103,8 @@ class Notebook:
 
     Each drawing is sent to the browser in whole. A display may send `BYTES_AT_ONCE` as fast as `REDRAW_INTERVAL`
     allows, and after that `BYTES_PER_CHANGE` and `BYTES_PER_SECOND`, so that what it sends grows linearly with the
-    number of rows. The last drawing is always sent.
+    number of rows. At first, elapsed times may use half of that: they grow each second, and changes are still shown at
+    once. The last drawing is always sent.
     """
 
     def __init__(self) -> None:
@@ -124,9 +125,12 @@ class Notebook:
     @property
     def shows_time(self) -> bool:
         """Whether the elapsed time of a row grows, and the display may send a drawing for that."""
-        pause = max(1.0, self._size_bytes / BYTES_PER_SECOND)
-        is_due = time.monotonic() - self._drawn_at >= pause
-        return is_due and self._display is not None and self._display.has_clocks
+        if self._display is None:
+            return False
+        # A table of more rows groups them, without times.
+        is_early = len(self._display) <= MAX_ROWS and self._sent_bytes + self._size_bytes <= BYTES_AT_ONCE // 2
+        pause = 1.0 if is_early else max(1.0, self._size_bytes / BYTES_PER_SECOND)
+        return time.monotonic() - self._drawn_at >= pause and self._display.has_clocks
 
     @property
     def is_of_this_cell(self) -> bool:

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from st4sd_async import ProgressBars, ProgressUpdate, Status
-from st4sd_async._display.live_display import LiveDisplay
+from st4sd_async._display.live_display import LiveDisplay, Row
 from st4sd_async._display.show import COLUMNS, run_row, staged_row
-from st4sd_async._display.surfaces import default_surface
+from st4sd_async._display.surfaces import REDRAW_INTERVAL, default_surface
+from st4sd_async._render.cards import Badge, Tone
 
 MANY = 400
 MAX_BYTES = 1_000_000
@@ -126,3 +127,25 @@ def test_tasks_keep_their_places_and_widths(shell: list[dict[str, Any]]) -> None
     assert names == ["launches in campaign.db", *files[28:], "... and 28 more: 28 done"]
     assert "width:420px" not in html
     assert all(f"min-width:{width}" in html for width in ("10em", "5em"))
+
+
+def test_elapsed_times_grow_each_second_at_first(shell: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Later they grow more slowly, so that changes are still shown at once."""
+    now = began_at = time.time()
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    monkeypatch.setattr(time, "time", lambda: now)
+    surface = default_surface()
+    display = LiveDisplay("launch", COLUMNS, surface)
+    for number in range(6):
+        display.update(Row(f"mol-{number}", Badge("no status yet", Tone.QUIET), ("", ""), began_at=began_at))
+    display.draw()
+
+    drawn_at = []
+    for _ in range(600):
+        now += 1
+        if surface.shows_time and display.draw_if_due() == 0:
+            drawn_at.append(round(now - began_at))
+
+    assert drawn_at[:10] == list(range(1, 11))
+    assert len(drawn_at) < 100
+    assert surface.interval == REDRAW_INTERVAL

@@ -14,7 +14,7 @@ import shlex
 import sqlite3
 import threading
 import weakref
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from copy import copy
@@ -100,17 +100,19 @@ class _Change:
 class _Transaction:
     """Changes that share one commit."""
 
-    changes: list[_Change] = field(default_factory=list)
+    changes: deque[_Change] = field(default_factory=deque)
     is_over: bool = False
     failure: JournalError | None = None
     """Why it could not be written."""
+    attempt: anyio.Event | None = None
+    """Set when the attempt to commit it has ended. None means that no task tries."""
 
     def publish(self) -> None:
-        """Apply the written changes to memory."""
-        for change in self.changes:
-            on_written, change.on_written = change.on_written, None
-            if on_written is not None and change.error is None and self.failure is None:
-                on_written()
+        """Apply the written changes to memory, once."""
+        while self.changes:
+            change = self.changes.popleft()
+            if change.on_written is not None and change.error is None and self.failure is None:
+                change.on_written()
 
 
 @dataclass(eq=False)
@@ -576,8 +578,7 @@ class Journal:
         with anyio.CancelScope(shield=True):
             while not transaction.is_over:
                 try:
-                    async with self._commit_lock:
-                        await self._commit(transaction)
+                    await self._commit_or_wait(transaction)
                 except anyio.get_cancelled_exc_class() as error:
                     cancelled = error
         transaction.publish()
@@ -585,6 +586,19 @@ class Journal:
             raise copy(failure)
         if cancelled is not None:
             raise cancelled
+
+    async def _commit_or_wait(self, transaction: _Transaction) -> None:
+        """Commit a transaction, or wait while another of its tasks does that."""
+        if transaction.attempt is not None:
+            await transaction.attempt.wait()
+            return
+        attempt = transaction.attempt = anyio.Event()
+        try:
+            async with self._commit_lock:
+                await self._commit(transaction)
+        finally:
+            transaction.attempt = None
+            attempt.set()
 
     async def _commit(self, transaction: _Transaction) -> None:
         if transaction.is_over:
@@ -657,8 +671,7 @@ class Journal:
             return
         self._execute("BEGIN IMMEDIATE")
         try:
-            for change in transaction.changes:
-                self._apply(change)
+            self._apply(transaction.changes)
             self._execute("COMMIT")
         except BaseException:
             with suppress(sqlite3.Error):
@@ -666,15 +679,20 @@ class Journal:
             raise
         transaction.is_over = True
 
-    def _apply(self, change: _Change) -> None:
-        """Write all of a change or nothing, whatever else is in the same commit."""
+    def _apply(self, changes: Sequence[_Change]) -> None:
+        """Write all of each change or nothing of it. If one of several is not permitted, write each of them alone."""
         self._execute("SAVEPOINT one")
         try:
-            for statement in change.statements:
-                self._execute_expecting_row(*statement)
+            for change in changes:
+                for statement in change.statements:
+                    self._execute_expecting_row(*statement)
         except (sqlite3.IntegrityError, _StaleRecord) as error:
-            change.error = JournalError(f"{self.name} does not permit this change: {error}")
             self._execute("ROLLBACK TO one")
+            if len(changes) == 1:
+                changes[0].error = JournalError(f"{self.name} does not permit this change: {error}")
+            else:
+                for change in changes:
+                    self._apply([change])
         self._execute("RELEASE one")
 
     def _execute_expecting_row(self, sql: str, values: Sequence[Any]) -> None:

@@ -60,10 +60,11 @@ INSERT_LAUNCH = (
 )
 """Fails if the key exists."""
 UPDATE_LAUNCH = (
-    f"UPDATE item SET {', '.join(f'{name} = ?' for name in LAUNCH_COLUMNS)}, checksum = ? "
+    f"UPDATE item SET {', '.join(f'{name} = ?' for name in LAUNCH_COLUMNS[1:])}, checksum = ? "
     "WHERE key = ? AND state = ? AND attempt = ?"
 )
-"""Changes a launch that is still in the expected state. It must change one row."""
+"""Changes a launch that is still in the expected state. It must change one row. The key stays: writing it again would
+cost a change of its index."""
 INSERT_RUN = "INSERT INTO run VALUES (?, ?, ?, NULL)"
 """Makes a launch the owner of a run. Fails if the run has an owner."""
 DELETE_RUN = "DELETE FROM run WHERE rest_uid = ? AND key = ?"
@@ -193,7 +194,7 @@ def update_launch(before: LaunchRecord, after: LaunchRecord) -> list[Statement]:
 
 def update_row(before: LaunchRecord, after: LaunchRecord) -> Statement:
     """Return the statement that replaces the row of a launch."""
-    return UPDATE_LAUNCH, (*_with_checksum(after), before.key, str(before.state), before.attempt)
+    return UPDATE_LAUNCH, (*_with_checksum(after)[1:], before.key, str(before.state), before.attempt)
 
 
 def _insert_change(record: LaunchRecord) -> Statement:

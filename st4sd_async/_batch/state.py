@@ -21,7 +21,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 METADATA_KEY = "st4sd-async-key"
 """Name of the token in a payload's ``metadata``. Must never change: runs of earlier versions are found by it."""
@@ -183,18 +183,18 @@ class LaunchRecord:
             return request is None or self.request == request
         return self.state in FAILURES or (self.state is State.SUCCEEDED and request is None)
 
-    def _to(self, state: State, now: float, proof: Proof | None = None) -> LaunchRecord:
+    def _to(self, state: State, now: float, proof: Proof | None = None, **changes: Any) -> LaunchRecord:
         if state not in TRANSITIONS[self.state]:
             raise ValueError(f"{self.key!r} is {self.state} and cannot become {state}")
         if state is State.PLANNED and proof not in PROOFS[self.state]:
             raise ValueError(f"{self.key!r} is {self.state}: {proof!r} does not prove that it may be sent again")
         if self.state is State.STARTED and state is State.UNKNOWN and proof is not Proof.NOT_ITS_RUN:
             raise ValueError(f"{self.key!r} is {self.state}: {proof!r} does not prove that its run is not its own")
-        return replace(self, state=state, since=now, proof=proof)
+        return replace(self, state=state, since=now, proof=proof, **changes)
 
     def to_sending(self, opening: int, now: float) -> LaunchRecord:
         """Return the record to write before the launch is sent."""
-        return replace(self._to(State.SENDING, now), opening=opening, error_class=None, error=None, candidates=())
+        return self._to(State.SENDING, now, opening=opening, error_class=None, error=None, candidates=())
 
     def to_planned(self, proof: Proof, now: float) -> LaunchRecord:
         """Plan the launch again. After `Proof.ENDED` it is a new attempt."""
@@ -231,13 +231,13 @@ class LaunchRecord:
 
     def to_started(self, rest_uid: str, now: float) -> LaunchRecord:
         """Give it a run."""
-        started = self._to(State.STARTED, now)
         others = tuple(uid for uid in self.ended_unexecuted if uid != rest_uid)
-        return replace(started, rest_uid=rest_uid, error_class=None, error=None, candidates=(), never_executed=others)
+        run: dict[str, Any] = {"rest_uid": rest_uid, "candidates": (), "never_executed": others}
+        return self._to(State.STARTED, now, error_class=None, error=None, **run)
 
     def to_ended(self, state: State, status: str | None, now: float) -> LaunchRecord:
         """Note how its run ended."""
-        return replace(self._to(state, now), status=status)
+        return self._to(state, now, status=status)
 
     def to_collected(self, request: str, files: Sequence[str], now: float) -> LaunchRecord:
         """Note that its files were downloaded."""

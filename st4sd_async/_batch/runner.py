@@ -269,21 +269,35 @@ class Runner:
         if not self._journal.has_baseline:
             self._begin_single("baseline", self._note_baseline)
             return
-        now, limiter = self._journal.clock.now(), self._sender.limiter
-        started = self._journal.counts[State.STARTED] - len(self._unwatchable)
-        running = started + len(self._in_flight) + self._count_in_doubt()
-        count = min(limiter.available(len(self._in_flight), now), self._max_running - running)
-        if self._deletes_collected:  # otherwise any number of instances could wait for their downloads
-            count = min(count, 2 * self._max_running - running - len(self._uncollected))
-        while self._planned and count >= 1:
+        while (key := self._take_planned()) is not None:
+            self._begin(self._send, key)
+        now, resume_at = self._journal.clock.now(), self._sender.limiter.resume_at
+        if self._planned and resume_at > now:
+            self._begin_single("pause", lambda: self._journal.clock.sleep(resume_at - now))
+
+    def _take_planned(self) -> str | None:
+        """Return the key of the next launch to send, which is in flight from now on; None if the limits permit none."""
+        while self._planned and self._may_send():
             key, _ = self._planned.popitem(last=False)
             # In the queue it may have been found to be started, and even have been planned again.
             if self._journal.records[key].state is State.PLANNED and key not in self._in_flight:
                 self._in_flight.add(key)
-                self._begin(self._send, key)
-                count -= 1
-        if self._planned and limiter.resume_at > now:
-            self._begin_single("pause", lambda: self._journal.clock.sleep(limiter.resume_at - now))
+                return key
+        return None
+
+    def _may_send(self) -> bool:
+        """Return whether the limits permit one more start."""
+        if self._sender.is_shutting_down:
+            return False
+        started = self._journal.counts[State.STARTED] - len(self._unwatchable)
+        running = started + len(self._in_flight) + self._count_in_doubt()
+        count = min(
+            self._sender.limiter.available(len(self._in_flight), self._journal.clock.now()),
+            self._max_running - running,
+        )
+        if self._deletes_collected:  # otherwise any number of instances could wait for their downloads
+            count = min(count, 2 * self._max_running - running - len(self._uncollected))
+        return count >= 1
 
     async def _note_baseline(self) -> None:
         try:
@@ -294,6 +308,13 @@ class Runner:
             await self._journal.clock.sleep(BASELINE_RETRY)
 
     async def _send(self, key: str) -> None:
+        """Send a launch, and then others while the limits permit that: a task for each would cost more."""
+        next_key: str | None = key
+        while next_key is not None:
+            await self._send_one(next_key)
+            next_key = self._take_planned()
+
+    async def _send_one(self, key: str) -> None:
         failure: Exception | None = None
         try:
             if self._journal.records[key].state is not State.PLANNED:

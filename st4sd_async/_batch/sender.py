@@ -147,6 +147,11 @@ class Sender:
         self._in_flight: set[anyio.CancelScope] = set()
         self._deadline = inf
 
+    @property
+    def is_shutting_down(self) -> bool:
+        """Whether the batch is being left, so that nothing more is sent."""
+        return self._deadline < inf
+
     def begin_shutdown(self) -> None:
         """Give starts in flight `SHUTDOWN_GRACE` seconds. Those without a response by then are in doubt."""
         self._deadline = anyio.current_time() + SHUTDOWN_GRACE
@@ -208,7 +213,7 @@ class Sender:
             return None  # another task corrected it, or is about to
         sending = record.to_sending(journal.opening, clock.wall())
         await journal.replace(record, sending)
-        if self._deadline < inf:
+        if self.is_shutting_down:
             # The batch is being left, and this launch was not sent yet.
             await journal.replace(sending, sending.to_planned(Proof.NOT_SENT, clock.wall()))
             return None
@@ -222,10 +227,10 @@ class Sender:
             finally:
                 self._in_flight.discard(scope)
         self._adjust_limit(sent_at, failure)
-        if isinstance(failure, InvalidPayload) and self._deadline == inf:
+        if isinstance(failure, InvalidPayload) and not self.is_shutting_down:
             with anyio.move_on_after(SHUTDOWN_GRACE):
                 await explain_invalid_payload(failure, prepared, partial(self._experiment, sending.experiment))
-        if isinstance(failure, UnknownExperiment) and self._deadline == inf:
+        if isinstance(failure, UnknownExperiment) and not self.is_shutting_down:
             with anyio.move_on_after(SHUTDOWN_GRACE), suppress(St4sdError):  # the suggestion is optional
                 add_suggestion(failure, sending.experiment, await self._list_experiments())
         if failure is not None:

@@ -19,6 +19,7 @@ from st4sd_async import (
     Launch,
     LaunchConflict,
     MissingInputs,
+    RequestEvent,
     Run,
     RunDeleted,
     RunFailed,
@@ -60,6 +61,25 @@ async def test_a_batch_starts_watches_and_yields_each_launch_once(client: Client
     assert all(item.status and item.status.is_success and item.error is None for item in items.values())
     assert all(isinstance(item.run, Run) and item.files == () for item in items.values())
     assert await started_numbers(client) == once(20)
+
+
+async def test_a_task_that_sent_a_launch_sends_the_next_one(server: LocalServer, tmp_path: Path) -> None:
+    """A task for each start would cost more than to write it to the journal."""
+    senders: list[asyncio.Task[Any] | None] = []
+
+    def note_sender(event: RequestEvent) -> None:
+        if event.method == "POST":
+            senders.append(asyncio.current_task())
+
+    async with (
+        connect(server, concurrency=2, on_request=note_sender) as client,
+        client.batch(tmp_path / "campaign.db") as batch,
+    ):
+        await batch.add(launches(30))
+        await run_all(batch)
+
+    assert len(senders) == 30
+    assert len(set(senders)) <= 15  # the batch increases the number of starts in flight, by about one in ten starts
 
 
 async def test_the_same_script_again_starts_and_yields_nothing(client: Client, tmp_path: Path) -> None:

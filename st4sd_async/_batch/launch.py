@@ -233,8 +233,7 @@ async def read_launch(launch: Launch, now: float) -> PreparedLaunch:
     payload = json.loads(prepared.content)
     if reserved := reserved_names(payload):
         raise InvalidPayload.before_sending(reserved)
-    fields = {name: payload[name] for name, *_ in CREDENTIAL_PATHS if name in payload}
-    credentials = {path: value for path, value in _leaves(fields) if _is_credential(path)}
+    credentials = dict(_credential_leaves(payload))
     stored = _replace(payload, dict.fromkeys(credentials, CREDENTIAL_PLACEHOLDER))
     content = json.dumps(stored, sort_keys=True, ensure_ascii=False)
     record = LaunchRecord(launch.key, launch.identifier, digest(content), State.PLANNED, since=now)
@@ -250,7 +249,7 @@ def reserved_names(payload: Mapping[str, Any] | StartPayload | None) -> list[Pro
 
 def lacks_credentials(payload: Mapping[str, Any]) -> bool:
     """Return whether credentials were left out of a payload in the journal."""
-    return any(value == CREDENTIAL_PLACEHOLDER and _is_credential(path) for path, value in _leaves(payload))
+    return any(value == CREDENTIAL_PLACEHOLDER for _, value in _credential_leaves(payload))
 
 
 def payload_to_send(
@@ -314,6 +313,12 @@ def _leaves(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str,
             yield from _leaves(child, (*path, str(name)))
     elif path:
         yield path, value
+
+
+def _credential_leaves(payload: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Return the path and value of each credential. Only the fields that may have some are searched."""
+    fields = {name: payload[name] for name, *_ in CREDENTIAL_PATHS if name in payload}
+    return ((path, value) for path, value in _leaves(fields) if _is_credential(path))
 
 
 def _is_credential(path: tuple[str, ...]) -> bool:

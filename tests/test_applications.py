@@ -93,6 +93,7 @@ async def test_every_block_of_python_runs(
     assert loud_logger.level == logging.DEBUG
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(60)  # processes that import all of it anew, on a machine that may be busy
 @pytest.mark.anyio
 async def test_runs_are_evaluated_in_a_process_pool(tmp_path: Path) -> None:
@@ -158,6 +159,7 @@ Server(uvicorn.Config("service:app", log_level="warning", timeout_keep_alive=60)
 """Runs the service on a free port, which it prints once it accepts connections."""
 
 
+@pytest.mark.slow
 @pytest.mark.anyio
 async def test_the_service_starts_each_of_200_concurrent_requests_once(tmp_path: Path) -> None:
     """Although SIGTERM stops it while it starts them, and all requests are sent again after a restart."""

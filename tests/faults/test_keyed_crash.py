@@ -41,6 +41,7 @@ def round_of_workers(server: LocalServer, folder: Path, seed: int, longest: int)
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(60 + KILLS)
 def test_keys_whose_workers_are_killed_are_started_once(tmp_path: Path) -> None:
     """Each is executed exactly once, or reported as unknown with its candidates."""

@@ -925,7 +925,8 @@ class RunDeleted(St4sdError):
         """Id of the run."""
         self.last_status = last_status
         """The datastore's final status, else the last status seen; None if there was none."""
-        super().__init__(f"run {rest_uid!r} was deleted; last status: {last_status}")
+        seen = "" if last_status is None else f"; last status: {str(last_status).removeprefix('deleted, last seen ')}"
+        super().__init__(f"run {rest_uid!r} was deleted{seen}")
 
 
 class WaitTimeout(St4sdError, TimeoutError):

@@ -191,6 +191,7 @@ async def run(
             new = await batch.add(launches)
         except LaunchConflict as error:
             text = message_of(error, experiment or "").replace(" TABLE ", f" {shlex.quote(str(table))} ")
+            text = text if experiment else text.replace(" EXPERIMENT ", " ")  # the table names experiments
             raise UsageError(text) from error
         write_message(f"{counted(len(batch.items), 'launch')}, {new} of them new, in {str(path)!r}")
         command.notes.is_for_errors = True

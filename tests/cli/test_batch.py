@@ -193,6 +193,19 @@ def test_a_refused_line_is_corrected_in_the_table(shell: Shell) -> None:
     assert [(one["state"], one["attempt"]) for one in done.lines] == [("failed", 2)]
 
 
+def test_a_table_that_names_its_experiments_is_corrected_without_another(shell: Shell) -> None:
+    """The advice can be typed as it is."""
+    Path("x.jsonl").write_text('{"key": "it", "experiment": "dem0"}\n')
+    refused = shell("batch", "run", "x.jsonl")
+    Path("x.jsonl").write_text('{"key": "it", "experiment": "fail"}\n')
+
+    conflict = shell("batch", "run", "x.jsonl")
+    planned = shell("batch", "retry", "x.jsonl", "--corrected")
+
+    assert (refused.status, conflict.status, planned.status) == (3, 2, 0)
+    assert conflict.err.endswith("st4sd-async batch retry x.jsonl --corrected\n")
+
+
 def test_a_batch_that_the_service_ends_says_how_to_resume(shell: Shell, table: Path) -> None:
     """One line, as after an interrupt."""
     shell.server.faults.add("POST /experiments/*/start", Html(403), times=None)

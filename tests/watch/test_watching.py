@@ -286,6 +286,8 @@ async def test_a_deleted_run_has_the_final_status_of_the_datastore(client: Clien
     assert caught.value.last_status is not None
     for status in (caught.value.last_status, *many):
         assert (status.is_final, status.is_deleted, status.exit_status) == (True, True, "Success")
+    assert str(caught.value) == f"run {runs[0].id!r} was deleted; last status: succeeded"
+    assert str(RunDeleted("demo-1", None)) == "run 'demo-1' was deleted"
 
 
 async def test_a_run_deleted_by_another_user_ends(client: Client, server: LocalServer) -> None:

@@ -24,6 +24,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import httpx
 from _downloaders import peak
 from _scale_server import LIVE, uids
 
@@ -78,13 +79,26 @@ class ServiceClock:
         self.time += seconds
         await asyncio.sleep(0)
 
-    def charge(self, event: Any) -> None:
-        """Add the cost of a request, a failed list included: a hook for `Config.on_request`."""
-        is_list = event.url.endswith("/instances/")
+    def charge(self, path: str) -> None:
+        """Add the cost of a request, a failed list included."""
+        is_list = path.endswith("/instances/")
         self.time += self._listed * LIST_ITEM_SECONDS if is_list else STATUS_SECONDS
         self.requests.append((self.time, "list" if is_list else "status"))
         if len(self.requests) == self.limit:
             self.is_enough.set()
+
+
+class ChargingTransport(httpx.AsyncHTTPTransport):
+    """Adds the cost of each request to a clock when it is sent."""
+
+    def __init__(self, clock: ServiceClock) -> None:
+        super().__init__()
+        self._clock = clock
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Send a request."""
+        self._clock.charge(request.url.path)
+        return await super().handle_async_request(request)
 
 
 class FastClock:
@@ -173,7 +187,7 @@ async def _until(condition: Any) -> None:
 async def quiet(task: Task) -> Result:
     """Watch runs that never change for some virtual seconds or requests, and return when these were sent."""
     clock = ServiceClock(task["runs"], task["limit"])
-    config = Config(clock=clock, on_request=clock.charge)
+    config = Config(clock=clock, transport=lambda: ChargingTransport(clock))
 
     async def watch() -> None:
         with suppress(WaitTimeout):

@@ -121,6 +121,10 @@ class Response:
     """The body."""
     list_body: ListBody[Any] | None = field(default=None, repr=False)
     """The body, if it was read as a list while it arrived; then ``body`` is only its beginning."""
+    sent_at: float = 0.0
+    """When the request was about to be written to its connection."""
+    arrived_at: float = 0.0
+    """When the body had arrived; that of a list: when its first piece had."""
 
     @property
     def is_html(self) -> bool:

@@ -20,7 +20,7 @@ import urllib.request
 from abc import abstractmethod
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
-from types import SimpleNamespace
+from contextvars import ContextVar
 from typing import Any
 from urllib.parse import SplitResult, unquote, urlsplit
 from weakref import WeakSet
@@ -193,6 +193,10 @@ def _tls_reason(error: Any) -> str:
     return f"certificate verification failed: {cause.verify_message.rstrip('.')}; {advice}"
 
 
+_on_connected: ContextVar[Callable[[], None]] = ContextVar("_on_connected")
+"""Called when there is a connection for the request of the current task, and the request is about to be written."""
+
+
 class _Connector(aiohttp.TCPConnector):
     """A connection pool whose errors prove that the request was not sent."""
 
@@ -201,10 +205,12 @@ class _Connector(aiohttp.TCPConnector):
     ) -> aiohttp.connector.Connection:
         """Return a connection for a request, through the tunnel of a proxy if there is one; raise `ConnectFailed`."""
         try:
-            return await super().connect(req, traces, timeout)
+            connection = await super().connect(req, traces, timeout)
         except (*ENGINE_ERRORS, UnicodeError) as error:  # asyncio raises the latter for an impossible host name
             is_proxied = req.proxy is not None
             raise_unchained(translate_connect_error(error, req.method, str(req.url), is_proxied=is_proxied))
+        _on_connected.get()()
+        return connection
 
 
 class _CheckedConnector(_Connector):
@@ -255,19 +261,13 @@ async def _never_resend(request: aiohttp.ClientRequest, handler: aiohttp.ClientH
         raise_unchained(translate_error(error, request.method, str(request.url)))
 
 
-async def _report_connected(_: aiohttp.ClientSession, context: SimpleNamespace, __: object) -> None:
-    """Call the ``on_connected`` of a request when its connection is ready, before the request is written."""
-    context.trace_request_ctx()
-
-
-def _make_session(connector: aiohttp.TCPConnector, trace: aiohttp.TraceConfig | None = None) -> aiohttp.ClientSession:
+def _make_session(connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(
         connector=connector,
         cookie_jar=aiohttp.DummyCookieJar(),
         auto_decompress=False,
         middlewares=(_never_resend,),
         skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
-        trace_configs=[] if trace is None else [trace],
     )
 
 
@@ -276,7 +276,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
     Sends requests over aiohttp and raises our own `TransportError`, which holds no part of the request.
 
     Create it inside a running event loop. A connection that was idle for more than two seconds, or on which bytes
-    arrived between two requests, is never used again. A request with an ``on_connected`` gets a connection of its own:
+    arrived between two requests, is never used again. A request with ``own_connection`` gets a connection of its own:
     only there can no response to an earlier request arrive. Cookies are not kept, redirects not followed, requests not
     repeated.
     """
@@ -284,9 +284,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
     def __init__(self, tls: TlsContext, proxies: Proxies) -> None:
         # The connections are not limited here: the session limits the requests, and none may time out in a queue.
         self._pooled = _make_session(_CheckedConnector())
-        trace = aiohttp.TraceConfig()
-        trace.on_connection_create_end.append(_report_connected)
-        self._unpooled = _make_session(_Connector(limit=0, force_close=True), trace)
+        self._unpooled = _make_session(_Connector(limit=0, force_close=True))
         self._tls, self._proxies = tls, proxies
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
@@ -302,11 +300,12 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
             DecodeError: The body of a successful response is too long, or encoded.
         """
         method, url, options = request.method, request.extensions["url"], request.extensions
-        read_timeout, on_connected = options["timeout"]["read"], options["on_connected"]
+        read_timeout = options["timeout"]["read"]
         proxy = self._proxies.find(request.url.scheme, request.url.host) if self._proxies else None
         uses_tls = url.startswith("https:") or (proxy or "").startswith("https:")
         tls = await self._load_tls(method, url) if uses_tls else True
-        session = self._unpooled if on_connected else self._pooled
+        session = self._unpooled if options["own_connection"] else self._pooled
+        _on_connected.set(options["on_connected"])
         limit_seconds = MAX_READ_TIMEOUTS * read_timeout
         limit = asyncio.timeout(limit_seconds)
         # The connect timeout is the shorter one, because only a failure to connect proves that nothing was sent.
@@ -323,7 +322,6 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
                     ssl=tls,
                     proxy=proxy,
                     read_bufsize=READ_AHEAD_BYTES,
-                    trace_request_ctx=on_connected,
                 )
                 problem = encoding_problem(response.headers.getall("Content-Encoding", ()))
                 body = _Body(response, method, url)
@@ -523,7 +521,8 @@ class HttpClient(httpx.AsyncClient):
         max_body_bytes: int,
         list_body: ListBody[Any] | None,
         stream: bool,
-        on_connected: Callable[[], None] | None,
+        own_connection: bool,
+        on_connected: Callable[[], None],
     ) -> httpx.Response:
         """
         Send one request and return its response; see `AiohttpTransport`.
@@ -534,8 +533,8 @@ class HttpClient(httpx.AsyncClient):
             max_body_bytes: Longest body that is read into memory.
             list_body: Takes the body of a successful response if it is not short. None means that it is read.
             stream: Leave the body to the caller if it is a file; then the response has no extension ``body``.
-            on_connected: Called when there is a connection and the request is about to be written. The request then
-                gets a connection of its own.
+            own_connection: Use a new connection, and close it after the response.
+            on_connected: Called when there is a connection and the request is about to be written.
         """
         parsed, text, host = _parse_url(url)
         options = {
@@ -545,6 +544,7 @@ class HttpClient(httpx.AsyncClient):
             "max_body_bytes": max_body_bytes,
             "list_body": list_body,
             "stream": stream,
+            "own_connection": own_connection,
             "on_connected": on_connected,
         }
         # Not with ``content=``: httpx would build the headers three times, to add those that are complete here.

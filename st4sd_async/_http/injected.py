@@ -85,12 +85,11 @@ class _InjectedTransport(httpx.AsyncBaseTransport):
         """
         Send one request and return its response, as `AiohttpTransport` does.
 
-        A request with an ``on_connected`` counts as sent from here on: nothing shows when there is a connection.
+        A request counts as sent from here on: nothing shows when there is a connection.
         """
         options, read_timeout = request.extensions, request.extensions["timeout"]["read"]
         await request.aread()  # some transports read `request.content` without that
-        if options["on_connected"] is not None:
-            options["on_connected"]()
+        options["on_connected"]()
         limit_seconds = MAX_READ_TIMEOUTS * read_timeout
         limit = asyncio.timeout(limit_seconds)
         request.extensions = {

@@ -190,6 +190,8 @@ class _Request(Generic[T]):
         self.is_in_flight = False
         """Whether an attempt that must not be repeated was written and got no response."""
         self.is_cancelled = False
+        self.connected_at = 0.0
+        """When the last attempt had a connection, by ``Config.clock``."""
         self._sent_at: float | None = None
         """Wall time of the last attempt that must not be repeated; None if none was sent."""
 
@@ -224,9 +226,11 @@ class _Request(Generic[T]):
         """Call the hook before a retry."""
         call_hook(self.config.on_retry, RetryEvent(self.call.method, self.url, attempt, pause, error))
 
-    def mark_sent(self) -> None:
-        """Note that the request is about to be written."""
-        self.is_in_flight, self._sent_at = True, self.config.clock.wall()
+    def mark_connected(self) -> None:
+        """Note that there is a connection, and the request is about to be written."""
+        self.connected_at = self.config.clock.now()
+        if self.call.replay is Replay.ONCE:
+            self.is_in_flight, self._sent_at = True, self.config.clock.wall()
 
     async def report_cancellation(self, work: Coroutine[Any, Any, T]) -> T:
         """
@@ -566,7 +570,11 @@ class Session:
                     return await handler(http_response.extensions["headers"], pieces)
         try:
             began_list = list_body if list_body is not None and list_body.has_begun else None
-            response = Response(http_response.status_code, http_response.extensions["headers"], body, began_list)
+            arrived_at = began_list.arrived_at if began_list is not None else None
+            if arrived_at is None:
+                arrived_at = request.config.clock.now()
+            status, headers = http_response.status_code, http_response.extensions["headers"]
+            response = Response(status, headers, body, began_list, request.connected_at, arrived_at)
             return parse_response(call, request.url, response, tuple(self.credentials.known))
         except Unauthorized as error:
             error.token_page, error.advice = self.token_page, f"get a new token at {self.token_page}"
@@ -595,7 +603,8 @@ class Session:
                     stream=request.body_handler is not None,
                     # A request that must not be repeated gets a connection of its own, so that the response to an
                     # earlier request is never taken for that to a start.
-                    on_connected=request.mark_sent if call.replay is Replay.ONCE else None,
+                    own_connection=call.replay is Replay.ONCE,
+                    on_connected=request.mark_connected,
                 )
         except BaseException as error:
             if event is not None:

@@ -244,7 +244,7 @@ class Poller:
         await reader.read_each(current.runs)
         now = self._clock.now()
         has_failed = not reader.end()
-        seconds = max(0.0, now - began - (0.0 if has_failed else reader.excluded_seconds))
+        seconds = now - began if has_failed else reader.request_seconds
         list_seconds = current.list_seconds
         if reader.was_suspended:
             seconds = list_seconds = 0.0

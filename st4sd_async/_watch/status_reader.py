@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from math import inf
+from typing import TYPE_CHECKING, TypeVar
 
 import anyio.lowlevel
 
 from .._api import instances
 from .._api.datastore import final_status
-from .._api.status_list import ListedStatuses, StatusList
+from .._api.status_list import StatusList
 from .._errors import APIError, DecodeError, RateLimited, ServerError, TransportError, Unauthorized, UnknownRun
 from .._http.session import read_timeout
 from ..models import Status
 from .list_use import MAX_SINGLE_REQUESTS, ListUse, RequestLimits
 
 if TYPE_CHECKING:
-    from .._http.call import Response
+    from .._http.call import Call, Response
     from .._http.session import ClientSession
     from .watched_run import WatchedRun
 
 log = logging.getLogger("st4sd_async")
+
+T = TypeVar("T")
 
 MAX_PARALLEL_REQUESTS = 5
 """Requests for single runs in flight at once. So a few runs are all requested at the same time."""
@@ -73,8 +76,8 @@ class StatusReader:
         """Whether a status changed in this round."""
         self.retry_after = 0.0
         """Longest ``Retry-After`` of this round, in seconds."""
-        self.excluded_seconds = 0.0
-        """Seconds spent on the datastore and on failed requests. They say nothing about the load of the service."""
+        self._request_times: list[tuple[float, float]] = []
+        """When each request for a run that succeeded in this round was sent, and when its response arrived."""
         self.has_failures = False
         """Whether a request of this round failed, other than one that tries the list again."""
         self.was_suspended = False
@@ -95,6 +98,16 @@ class StatusReader:
         return not self.has_list_failed and (self._responses > 0 or self._failures == 0)
 
     @property
+    def request_seconds(self) -> float:
+        """
+        Seconds for which the service worked on requests for single runs in this round.
+
+        Without connecting, and without what a busy client does in the meantime. The datastore and requests that failed
+        do not count: they say nothing about the load of the service.
+        """
+        return covered_seconds(self._request_times)
+
+    @property
     def is_silent(self) -> bool:
         """Whether all requests of this round failed."""
         return self._failures > 0 and self._responses == 0
@@ -113,17 +126,9 @@ class StatusReader:
 
     async def read_list(self, runs: Sequence[WatchedRun]) -> None:
         """Read the statuses of runs from the list of all instances."""
-        began = arrived = self._clock.now()
-        call = self._list.call([run.rest_uid for run in runs])
-
-        def decode(response: Response) -> ListedStatuses:
-            nonlocal arrived
-            body = response.list_body
-            arrived = self._clock.now() if body is None or body.arrived_at is None else body.arrived_at
-            return call.decode(response)
-
+        began = self._clock.now()
         try:
-            listed = await self._session.send_once(replace(call, decode=decode))
+            listed, times = await self._send(self._list.call([run.rest_uid for run in runs]))
         except Exception as error:  # raised again unless it is transient
             self._survive(error)
             self.has_list_failed, self.has_failures = True, not self._list_use.is_on_trial
@@ -131,7 +136,7 @@ class StatusReader:
             self._note_seconds(self.list_seconds)
             return
         now = self._note_response()
-        self.list_seconds, self._has_list = arrived - began, True
+        self.list_seconds, self._has_list = covered_seconds([times]), True
         self._note_seconds(self.list_seconds)
         self._note_list(listed.total, now)
         for number, run in enumerate(runs, 1):
@@ -185,12 +190,10 @@ class StatusReader:
     async def _read(self, run: WatchedRun) -> None:
         run.requested_at = self._clock.now()
         try:
-            status = await self._session.send_once(instances.status_call(run.rest_uid))
+            status, times = await self._send(instances.status_call(run.rest_uid))
         except Exception as error:  # raised again unless it is transient or concerns this run alone
             run.is_new = False
-            seconds = self._clock.now() - run.requested_at
-            self._note_seconds(seconds)
-            self.excluded_seconds += seconds
+            self._note_seconds(self._clock.now() - run.requested_at)
             if isinstance(error, UnknownRun) and error.detail:
                 self._note_response()
                 await self._read_final(run, error)
@@ -200,19 +203,29 @@ class StatusReader:
                 run.fail(error)
             return
         now = self._note_response()
+        self._request_times.append(times)
         self._note_seconds(now - run.requested_at)
         self.has_changes |= run.apply_status(status, now, after_list=self._has_list)
 
     async def _read_final(self, run: WatchedRun, error: UnknownRun) -> None:
         """Read the final status of a deleted run from the datastore, and end the run as deleted."""
         final: Status | None = None
-        began = self._clock.now()
         with anyio.move_on_after(FINAL_STATUS_TIMEOUT):
             final = await final_status(self._session, run.rest_uid)
-        now = self._clock.now()
-        self.excluded_seconds += now - began
-        run.mark_deleted(final, error, now)
+        run.mark_deleted(final, error, self._clock.now())
         self.has_changes = True
+
+    async def _send(self, call: Call[T]) -> tuple[T, tuple[float, float]]:
+        """Send a call. Return its result, when it was sent, and when the response arrived."""
+        began, times = self._clock.now(), None
+
+        def decode(response: Response) -> T:
+            nonlocal times
+            times = response.sent_at, response.arrived_at
+            return call.decode(response)
+
+        result = await self._session.send_once(replace(call, decode=decode))
+        return result, times or (began, self._clock.now())  # an error may stand for a status
 
     def _is_fatal(self, run: WatchedRun, error: Exception) -> bool:
         """Return whether an error ends the watching of this run."""
@@ -239,6 +252,15 @@ class StatusReader:
             self.retry_after = max(self.retry_after, error.retry_after or 0.0)
         log.debug("watching continues after: %s", error)
         self._session.availability.failed(error, self._clock.now())
+
+
+def covered_seconds(times: Iterable[tuple[float, float]]) -> float:
+    """Return for how many seconds at least one request was at the service, from the begin and end of each."""
+    seconds, covered_until = 0.0, -inf
+    for began, ended in sorted(times):
+        seconds += max(0.0, ended - max(began, covered_until))
+        covered_until = max(covered_until, ended)
+    return seconds
 
 
 def is_transient(error: Exception, *, has_responded: bool) -> bool:

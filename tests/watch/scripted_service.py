@@ -6,6 +6,7 @@ import asyncio
 import json
 import selectors
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any, NamedTuple, TypeVar, cast
 
@@ -205,16 +206,17 @@ class Service:
         self.requests.append((moment, call.path))
         self._arrival.set()
         await anyio.lowlevel.checkpoint()
+        sent_at = self.clock.now()
         cost = self.latency[1] * (len(self.scripts) + self.old_items) if is_list else self.latency[0]
         if cost:
             await anyio.sleep(cost)
         for begin, end, trouble in self.faults + self.list_faults * is_list:
             if begin <= moment < end:
                 return parse_response(call, call.path, await _faulty_reply(trouble))
-        if not is_list:
-            return parse_response(call, call.path, await self._status(call.path.split("/")[1], moment))
-        result = parse_response(call, call.path, self._list(moment))
-        jump(self.decoding_seconds)  # nothing else runs meanwhile
+        found = self._list(moment) if is_list else await self._status(call.path.split("/")[1], moment)
+        result = parse_response(call, call.path, replace(found, sent_at=sent_at, arrived_at=self.clock.now()))
+        if is_list:
+            jump(self.decoding_seconds)  # nothing else runs meanwhile
         return result
 
     async def _documents(self, query: Mapping[str, Any]) -> Response:

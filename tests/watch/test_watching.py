@@ -10,6 +10,7 @@ from itertools import pairwise
 from typing import Any
 
 import anyio
+import httpx
 import pytest
 
 from st4sd_async import (
@@ -239,10 +240,12 @@ async def test_a_list_that_takes_too_long_is_spared(
 ) -> None:
     """Before it fails: each run is requested. A warning says what to do."""
 
-    def wait(event: RequestEvent) -> None:
-        clock.time += 49.0 * event.url.endswith("/instances/")
+    class Slow(httpx.AsyncHTTPTransport):
+        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+            clock.time += 49.0 * request.url.path.endswith("/instances/")
+            return await super().handle_async_request(request)
 
-    config = Config(clock=clock, on_request=wait)
+    config = Config(clock=clock, transport=Slow)
     async with Client(server.url, api_key=server.api_key, config=config) as client:
         await client.push(server.example("demo"))
         runs = server.populate("demo", 20, "stuck")
@@ -254,6 +257,25 @@ async def test_a_list_that_takes_too_long_is_spared(
     assert server.traffic[DETAIL].requests >= 20 * 6
     (warning,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert "delete instances that are no longer needed" in warning
+
+
+async def test_what_a_busy_client_does_before_a_request_does_not_delay_the_next_round(
+    server: LocalServer, clock: FakeClock
+) -> None:
+    """A pause is ten times what the service took, without the time until there is a connection."""
+
+    def delay(event: RequestEvent) -> None:
+        clock.time += 3.0 * event.url.endswith("/instances/")
+
+    config = Config(clock=clock, on_request=delay)
+    async with Client(server.url, api_key=server.api_key, config=config) as client:
+        await client.push(server.example("demo"))
+        runs = server.populate("demo", 20, "stuck")
+
+        with pytest.raises(WaitTimeout):
+            await client.wait(runs, timeout=100, interval=5)
+
+    assert server.traffic[LIST].requests >= 100 // (5 + 3)
 
 
 async def test_a_run_missing_in_the_list_is_not_deleted(client: Client, server: LocalServer) -> None:

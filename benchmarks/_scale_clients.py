@@ -308,6 +308,32 @@ async def many(task: Task) -> Result:
     }
 
 
+async def bare(task: Task) -> Result:
+    """Send the requests that `many` sent with aiohttp, as it did, and return the seconds; nothing is decoded."""
+    import aiohttp
+
+    counts, starts, sent = task["counts"], iter(range(task["counts"]["start"])), {"list": 0, "status": 0}
+    instances = f"{task['url']}/rs/instances/"
+    # As ours do, each start has a connection of its own.
+    alone, pooled = aiohttp.TCPConnector(limit=0, force_close=True), aiohttp.TCPConnector(limit=0)
+    async with aiohttp.ClientSession(connector=alone) as once, aiohttp.ClientSession(connector=pooled) as session:
+
+        async def work() -> None:
+            for index in starts:
+                payload = {"variables": {"scale": str(index)}}
+                async with once.post(f"{task['url']}/rs/experiments/demo:latest/start", json=payload) as reply:
+                    run = json.loads(await reply.read())
+                for kind, url in (("list", instances), ("status", f"{instances}{run}/status")):
+                    while sent[kind] < (index + 1) * counts.get(kind, 0) // counts["start"]:
+                        sent[kind] += 1
+                        async with session.get(url) as reply:
+                            await reply.read()
+
+        wall, cpu = time.perf_counter(), time.process_time()
+        await asyncio.gather(*(work() for _ in range(task["in_flight"])))
+        return {"seconds": time.perf_counter() - wall, "cpu_s": time.process_time() - cpu}
+
+
 async def inputs(task: Task) -> Result:
     """Return the CPU seconds of the child processes of the simulator that write the files of some runs."""
     from st4sd_async.local import LocalServer
@@ -386,6 +412,7 @@ CLIENTS = {
     "outage": outage,
     "pause": pause,
     "many": many,
+    "bare": bare,
     "inputs": inputs,
     "write_journal": write_journal,
     "open_journal": open_journal,

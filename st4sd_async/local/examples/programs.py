@@ -3,7 +3,7 @@ Python programs, each run in its own process.
 
 Starting Python takes longer than the programs of the examples do. So a worker process starts it once, and is forked for
 each program. A program that crashes, hangs or is killed ends only its own process: the worker waits for it and returns
-its exit code. The worker runs this file as a script that needs only the standard library.
+its exit code. The worker runs ``program_worker.py`` as a script.
 """
 
 from __future__ import annotations
@@ -11,21 +11,17 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import runpy
 import select
 import signal
 import subprocess
 import sys
 import threading
-import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, NoReturn
+from typing import IO
 
-STDOUT, STDERR = "out.stdout", "out.stderr"
-"""Files in the working directory that receive the output of a program."""
-PARENT_INTERVAL = 1.0
-"""Seconds between two checks of a worker whether its parent has ended."""
+from st4sd_async.local.examples import program_worker
+from st4sd_async.local.examples.program_worker import STDERR, STDOUT
 
 
 def run_program(script: Path, arguments: Sequence[str], folder: Path, timeout: float) -> int | None:
@@ -111,7 +107,7 @@ class ProgramRunner:
 
 def _start() -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        [sys.executable, "-I", __file__, str(os.getpid())],
+        [sys.executable, "-I", program_worker.__file__, str(os.getpid())],
         bufsize=0,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -152,65 +148,3 @@ def _end(worker: subprocess.Popen[bytes]) -> None:
     worker.wait()
     for pipe in _pipes(worker):
         pipe.close()
-
-
-# In the worker.
-
-
-def main() -> None:  # pragma: no cover -- runs in another process, where tests see its effects
-    """Run the programs that are requested, until the owner, whose process id is the argument, ends."""
-    import csv  # noqa: F401 -- programs start faster if their modules are loaded
-    import math  # noqa: F401
-
-    owner, replies = int(sys.argv[1]), os.dup(1)
-    with os.fdopen(os.dup(0), "rb", buffering=0) as requests:
-        while True:
-            if not select.select([requests], [], [], PARENT_INTERVAL)[0]:
-                if os.getppid() != owner:  # a fork of the owner may keep the pipe open
-                    return
-                continue
-            line = requests.readline()
-            if not line:
-                return
-            program = os.fork()
-            if program == 0:
-                os.close(replies)
-                requests.close()
-                _execute(*json.loads(line))
-            _, status = os.waitpid(program, 0)
-            os.write(replies, b"%d\n" % os.waitstatus_to_exitcode(status))
-
-
-def _execute(script: str, arguments: list[str], folder: str) -> NoReturn:  # pragma: no cover -- as above
-    """Turn this process into that of a program."""
-    exit_code = 1
-    try:
-        os.chdir(folder)
-        for number, path in enumerate((os.devnull, STDOUT, STDERR)):
-            flags = os.O_RDONLY if number == 0 else os.O_WRONLY | os.O_CREAT | os.O_TRUNC
-            file = os.open(path, flags, 0o666)
-            os.dup2(file, number)
-            os.close(file)
-        sys.argv = [script, *arguments]
-        runpy.run_path(script, run_name="__main__")
-        exit_code = 0
-    except SystemExit as error:
-        exit_code = _exit_code(error)
-    except BaseException:  # as Python does with a script
-        traceback.print_exc()
-    finally:
-        with contextlib.suppress(BaseException):
-            sys.stdout.flush()
-            sys.stderr.flush()
-        os._exit(exit_code & 0xFF)
-
-
-def _exit_code(error: SystemExit) -> int:  # pragma: no cover -- as above
-    if error.code is None or isinstance(error.code, int):
-        return error.code or 0
-    sys.stderr.write(f"{error.code}\n")
-    return 1
-
-
-if __name__ == "__main__":  # pragma: no cover -- as above
-    main()

@@ -13,7 +13,7 @@ from tests.tries import tries
 
 pytestmark = pytest.mark.anyio
 
-REAL_RUNS = tries(20, 3)
+REAL_RUNS = tries(20, 6)
 """How many runs the orchestrator executes. Two of them lose the response to their start."""
 
 ENGINES = [

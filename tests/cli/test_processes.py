@@ -286,8 +286,11 @@ def test_characters_that_the_encoding_lacks_are_escaped(connected: Command, shel
     assert "\\u2211 [red]x[/red]" in terminal.shown
 
 
-def test_log_messages_advise_commands_and_are_printable() -> None:
-    """They may quote the service. The command itself reports an interrupted batch."""
+def test_log_messages_name_no_python_and_are_printable() -> None:
+    """
+    They may quote the service. The command itself reports an interrupted batch, and says with the name of the table
+    how to plan another attempt.
+    """
     earlier = "launches that failed earlier: %d; batch.retry_failed() plans another attempt for each"
     unfinished = "a batch was left with %s in %s: %s"
     quoting = logging.makeLogRecord({"msg": "without an answer: %s", "args": ("a\x1b[2J\n",)})
@@ -295,7 +298,7 @@ def test_log_messages_advise_commands_and_are_printable() -> None:
     left = logging.makeLogRecord({"msg": unfinished, "args": ("1 planned", "the journal 'x'", "run it again")})
 
     assert message_of_log(quoting) == r"without an answer: a\x1b[2J"
-    assert message_of_log(bad).endswith(": 2; plan another attempt with: st4sd-async batch retry TABLE")
+    assert message_of_log(bad) == "launches that failed before: 2; they are not started again"
     assert message_of_log(left) == ""
 
 

@@ -577,7 +577,7 @@ def test_a_context_of_stp(results: Results, tmp_path: Path, monkeypatch: pytest.
 def test_invalid_options_are_an_error_at_once(options: dict[str, Any], text: str) -> None:
     """Of the same class as for a client."""
     with pytest.raises(ConfigError, match=text):
-        St4sdFileSystem(**options, skip_instance_cache=True)
+        fsspec.filesystem("st4sd", **options, skip_instance_cache=True)
 
 
 # Threads and processes

@@ -25,7 +25,7 @@ from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from hashlib import sha256
 from itertools import accumulate, chain, count
 from pathlib import Path
-from threading import Event
+from threading import Event, Lock
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple, Self
 
 import anyio
@@ -49,7 +49,7 @@ SUFFIX = ".part"
 """Suffix of temporary folders; their names begin with `PREFIX`."""
 LARGE_BYTES = 1 << 20  # from this size on, each file is synced; smaller ones share one sync of their folder
 MAX_UNPACKING_THREADS = 4  # of a target, for large members of archives
-MAX_FOLDER_ATTEMPTS = 100  # to create a temporary folder that no other process removes
+MAX_ATTEMPTS = 100  # to create a temporary folder, or open a manifest, that no other process removes
 WRITE_BYTES = 1 << 20  # of a body that are handed to a thread together
 MANIFEST = f"{PREFIX}downloads.jsonl"
 MAX_MANIFEST_BYTES = 1 << 28  # a million downloads; another user may leave a file of any size
@@ -220,6 +220,7 @@ class Manifest:
             OSError: The file is too large, or something else has its name, such as a link or a named pipe.
         """
         self._folder = folder
+        self._recording = Lock()
         self._entries: dict[str, tuple[str, list[ManifestEntry]]] = {}
         """source -> its version and its files."""
         self._owners: dict[str, str] = {}
@@ -278,14 +279,32 @@ class Manifest:
             entries = [ManifestEntry(*file.destination, file.size, file.sha256, file.modified_ns) for file in of_origin]
             self._add(origin, entries)
             lines.append(_LINE.dump_json((origin, entries)))
+        with self._recording:
+            handle = self._open_without_other_names()
+            try:
+                os.write(handle, b"\n".join([*lines, b""]))
+            finally:
+                os.close(handle)
+
+    def _open_without_other_names(self) -> int:
+        """Open the manifest to append to it, or a copy that takes its place if the file has other names."""
+        for _ in range(MAX_ATTEMPTS):
+            handle = self._folder.open_file(MANIFEST, APPEND)
+            links = os.fstat(handle).st_nlink
+            # Another process may just have removed this name, and then it is not known what the other one is.
+            if links <= 1 and _is_same(self._folder, MANIFEST, handle):
+                return handle
+            os.close(handle)
+            if links > 1:  # it may be a file of the user elsewhere, or belong to a backup
+                self._replace_by_copy()
+        raise FileExistsError(f"{self._folder.path!r}: other processes replace {MANIFEST!r} all the time")
+
+    def _replace_by_copy(self) -> None:
+        content = _read_manifest(self._folder)
+        self._folder.remove(MANIFEST)
         handle = self._folder.open_file(MANIFEST, APPEND)
         try:
-            if os.fstat(handle).st_nlink > 1:  # it may be a file of the user elsewhere, or belong to a backup
-                lines.insert(0, _read_manifest(self._folder))
-                self._folder.remove(MANIFEST)
-                os.close(handle)
-                handle = self._folder.open_file(MANIFEST, APPEND)
-            os.write(handle, b"\n".join([*lines, b""]))
+            os.write(handle, content)
         finally:
             os.close(handle)
 
@@ -653,22 +672,22 @@ def _reserved_name_problem(path: str) -> str | None:
 
 def _create_temporary_folder(root: Directory) -> tuple[str, Directory]:
     """Create a temporary folder, and lock it if the file system has locks."""
-    for _ in range(MAX_FOLDER_ATTEMPTS):
+    for _ in range(MAX_ATTEMPTS):
         name = f"{PREFIX}{secrets.token_hex(4)}{SUFFIX}"
         with suppress(FileExistsError, FileNotFoundError):
             root.make(name, 0o700)
             folder = root.child(name)
             # Before it was locked, another process may have mistaken it for one of a killed process.
-            if _lock(folder) is not False and _is_same(root, name, folder):
+            if _lock(folder) is not False and _is_same(root, name, folder.descriptor):
                 return name, folder
             folder.close()
     raise FileExistsError(f"{root.path!r}: another process removes all temporary folders")
 
 
-def _is_same(root: Directory, name: str, folder: Directory) -> bool:
-    """Return whether an open folder still has its name."""
+def _is_same(root: Directory, name: str, descriptor: int | None) -> bool:
+    """Return whether an open file or folder still has its name; True on systems without directory descriptors."""
     with suppress(FileNotFoundError):
-        return folder.descriptor is None or os.path.samestat(root.stat(name), os.fstat(folder.descriptor))
+        return descriptor is None or root.descriptor is None or os.path.samestat(root.stat(name), os.fstat(descriptor))
     return False
 
 

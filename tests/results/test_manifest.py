@@ -264,3 +264,38 @@ def test_nothing_outside_of_the_folder_is_believed(tmp_path: Path) -> None:
         read_manifest(folder).record([(origin("a"), [file])])
 
         assert known(folder, origin("a")) == []
+
+
+def _record_at_once(folder: Path, manifests: list[Manifest]) -> None:
+    """Record a file of its own through each manifest, in threads that begin together."""
+    at_once = threading.Barrier(len(manifests))
+
+    def record(name: str, manifest: Manifest) -> None:
+        at_once.wait(5)
+        arrive(folder, manifest, origin(name), name)
+
+    threads = [threading.Thread(target=record, args=[str(number), one]) for number, one in enumerate(manifests)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(5)
+
+
+@pytest.mark.parametrize("is_one_download", [True, False])
+def test_threads_that_record_at_once_write_to_no_file_elsewhere(tmp_path: Path, is_one_download: bool) -> None:
+    """The manifest has another name, which only the first of them finds. Threads of one download lose no line."""
+    for attempt in range(20):
+        folder = tmp_path / str(attempt)
+        folder.mkdir()
+        arrive(folder, read_manifest(folder), origin("before"), "before")
+        elsewhere = tmp_path / f"{attempt} elsewhere"
+        os.link(folder / MANIFEST, elsewhere)
+        before = elsewhere.read_bytes()
+
+        manifest = read_manifest(folder)
+        _record_at_once(folder, [manifest if is_one_download else read_manifest(folder) for _ in range(4)])
+
+        assert elsewhere.read_bytes() == before
+        assert (folder / MANIFEST).stat().st_nlink == 1
+        if is_one_download:
+            assert [known(folder, origin(name)) for name in ("before", *"0123")] == [["before"], *map(list, "0123")]

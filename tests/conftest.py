@@ -6,6 +6,7 @@ import gc
 import os
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from functools import cache
@@ -41,8 +42,23 @@ pydantic.TypeAdapter(int)  # the first one looks for plugins in all installed di
 # A third of the time to collect the tests went into garbage collections, which found nothing.
 gc.disable()
 
-# Hundreds of tests start the command, which would compile the whole package each time.
+# Without compiled files, each worker and each process that a test starts would compile all modules again.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
+MEMORY = "/dev/shm"
+"""A file system in memory, where files are created ten times as fast as on some disks."""
+
+
+def _use_memory_for_temporary_files() -> None:
+    """Unless the user has chosen a folder, or the memory has too little space or executes no programs."""
+    if "TMPDIR" not in os.environ and os.access(MEMORY, os.W_OK):
+        found = os.statvfs(MEMORY)
+        if found.f_bavail * found.f_frsize > 4 << 30 and not found.f_flag & os.ST_NOEXEC:
+            os.environ["TMPDIR"] = tempfile.tempdir = MEMORY  # for the processes that tests start too
+
+
+_use_memory_for_temporary_files()
 
 LIBRARY = st4sd_async.__path__[0]
 

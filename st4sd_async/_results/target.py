@@ -230,8 +230,9 @@ class Manifest:
                 self._add(*_LINE.validate_json(line))
 
     def _add(self, origin: Origin, entries: list[ManifestEntry]) -> None:
-        self._entries[origin.source] = origin.version, entries
+        # In this order: other threads look up the owners of all entries.
         self._owners.update(dict.fromkeys((entry.path for entry in entries), origin.source))
+        self._entries[origin.source] = origin.version, entries
 
     def complete(self, origins: Iterable[Origin]) -> list[list[ManifestEntry]]:
         """Return the files of each origin, or [] unless all of them exist unchanged."""

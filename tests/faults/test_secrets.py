@@ -13,6 +13,7 @@ from urllib.parse import quote
 import pytest
 
 from st4sd_async import BadRequest, Client, DecodeError, RetryPolicy
+from tests.tries import combinations
 
 from .clients import settings
 from .marks import KEY, MARKS, PAYLOAD, TOKEN, all_texts, changed, leaks, logged, outcome, payload
@@ -64,50 +65,38 @@ def _instead_of(part: str) -> Answer:
     return answer
 
 
-ROUNDS: list[Any] = [
-    *(
-        pytest.param(echo(status, quoting), id=f"{status} {name}")
+ROUNDS: dict[str, Answer | None] = {
+    **{
+        f"{status} {name}": echo(status, quoting)
         for status in (200, 400, 403, 500)
         for name, quoting in QUOTINGS.items()
-    ),
-    *(
-        pytest.param(echo(status, QUOTINGS["raw"], "text/html"), id=f"{status} raw as a page")
-        for status in (200, 400, 403, 500)
-    ),
-    *(
-        pytest.param(echo(status, QUOTINGS["json in a text"], retry_after="1"), id=f"{status} repeated")
-        for status in (429, 503)
-    ),
-    *(pytest.param(_in_headers(status), id=f"{status} in headers") for status in (200, 302, 308, 400, 403, 429, 500)),
-    pytest.param(_in_headers(302, lambda text: quote(text, safe="")), id="302 in headers, quoted for a url"),
-    *(
-        pytest.param(_instead_of(part), id=f"not HTTP: {part}")
-        for part in ("status", "reason", "header", "length", "chunk", "coding")
-    ),
-    pytest.param(reply(200, "demo-c52cd4-00000001"), id="success"),
-    pytest.param(reply(404, {"message": "no"}), id="404"),
-    pytest.param(close(), id="closed"),
-    pytest.param(reset(), id="reset"),
-    pytest.param(never(), id="never answered"),
-    pytest.param(cut(), id="body cut short"),
-    pytest.param(raw(head(302, {"Location": "http://[::1", "Content-Length": "0"})), id="redirect to nonsense"),
-    pytest.param(None, id="refused"),
-]
+    },
+    **{f"{status} raw as a page": echo(status, QUOTINGS["raw"], "text/html") for status in (200, 400, 403, 500)},
+    **{f"{status} repeated": echo(status, QUOTINGS["json in a text"], retry_after="1") for status in (429, 503)},
+    **{f"{status} in headers": _in_headers(status) for status in (200, 302, 308, 400, 403, 429, 500)},
+    "302 in headers, quoted for a url": _in_headers(302, lambda text: quote(text, safe="")),
+    **{f"not HTTP: {part}": _instead_of(part) for part in ("status", "reason", "header", "length", "chunk", "coding")},
+    "success": reply(200, "demo-c52cd4-00000001"),
+    "404": reply(404, {"message": "no"}),
+    "closed": close(),
+    "reset": reset(),
+    "never answered": never(),
+    "body cut short": cut(),
+    "redirect to nonsense": raw(head(302, {"Location": "http://[::1", "Content-Length": "0"})),
+    "refused": None,
+}
 """What the service does, None: it does not listen."""
+CREDENTIALS = {"key": {"api_key": KEY}, "token": {"auth_token": TOKEN}}
 
 
-@pytest.mark.parametrize("answer", ROUNDS)
-@pytest.mark.parametrize("given", [{"api_key": KEY}, {"auth_token": TOKEN}], ids=["key", "token"])
-async def test_no_secret_in_any_message(
-    answer: Answer | None, given: dict[str, Any], watched: pytest.LogCaptureFixture
-) -> None:
+@pytest.mark.parametrize(("given", "service"), combinations(CREDENTIALS, ROUNDS))
+async def test_no_secret_in_any_message(given: str, service: str, watched: pytest.LogCaptureFixture) -> None:
     """A start, a push, a read, a delete: logs, reprs and exceptions to their last attribute are clean."""
-    loop = asyncio.get_running_loop()
-    loop.set_debug(True)
+    answer = ROUNDS[service]
     package = {"metadata": {"package": {"name": "demo"}}}
     async with RawServer([answer or close()], listening=answer is not None) as server:
         config = settings(timeout=0.1, retry=RetryPolicy(attempts=2))
-        client = Client(server.url, config=config, **given)
+        client = Client(server.url, config=config, **CREDENTIALS[given])
         async with client:
             operations: list[Callable[[], Awaitable[Any]]] = [
                 lambda: client.start("demo", payload()),
@@ -125,9 +114,30 @@ async def test_no_secret_in_any_message(
         assert leaks(all_texts(error)) == set(), re.sub(r"(Q[A-Z]{4}).*", r"\1...", f"{error}")
 
 
-@pytest.mark.parametrize("form", ["text", "provider", "coroutine", "file", "input"])
+@pytest.mark.parametrize(
+    ("form", "service"),
+    [
+        *((form, "success") for form in ("text", "provider", "coroutine", "file", "input")),
+        *(
+            (form, service)
+            for form in ("text", "token")
+            for service in (
+                "200 raw",
+                "400 as it is",
+                "403 raw as a page",
+                "302 in headers",
+                "not HTTP: header",
+                "not HTTP: chunk",
+                "reset",
+                "never answered",
+                "body cut short",
+                "refused",
+            )
+        ),
+    ],
+)
 async def test_no_secret_in_the_notes_of_a_slow_event_loop(
-    form: str, tmp_path: Path, watched: pytest.LogCaptureFixture
+    form: str, service: str, tmp_path: Path, watched: pytest.LogCaptureFixture
 ) -> None:
     """asyncio's debug mode logs each callback that is slow, arguments included: here all are."""
 
@@ -136,18 +146,21 @@ async def test_no_secret_in_the_notes_of_a_slow_event_loop(
 
     file = tmp_path / "secret"
     file.write_text(KEY)
-    source: Any = {"provider": lambda: KEY, "coroutine": coroutine, "file": file}.get(form, KEY)
+    source: Any = {"provider": lambda: KEY, "coroutine": coroutine, "file": file, "token": None}.get(form, KEY)
+    token = TOKEN if form == "token" else None
     given = changed(inputs=[{"filename": "a", "content": file}]) if form == "input" else payload()
     loop = asyncio.get_running_loop()
     loop.set_debug(True)
     loop.slow_callback_duration = 0
+    answer = ROUNDS[service]
     async with (
-        RawServer([reply(200, "demo-c52cd4-00000001")]) as server,
-        Client(server.url, api_key=source, config=settings()) as client,
+        RawServer([answer or close()], listening=answer is not None) as server,
+        Client(server.url, api_key=source, auth_token=token, config=settings(timeout=0.1)) as client,
     ):
-        await client.start("demo", given)
+        error = await outcome(lambda: client.start("demo", given))
     loop.slow_callback_duration = 10
 
+    assert (error is None) is (service == "success")
     assert "took" in watched.text
     assert leaks(logged(watched)) == set()
 

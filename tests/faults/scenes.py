@@ -76,7 +76,6 @@ class Scene:
             assert isinstance(error, St4sdError)
             assert_ours_or_system(error)
         whole(one for one in outcomes if isinstance(one, Download))
-        gc.collect()  # unclosed resources warn now
 
 
 def assert_ours_or_system(error: BaseException) -> None:
@@ -93,3 +92,4 @@ async def staged(server: LocalServer, tmp_path: Path, **changes: Any) -> AsyncIt
     async with Client(server.url, api_key=server.api_key, config=settings(**changes)) as client:
         run = await another(client, server)
         yield Scene(server, client, run, instance_of(server, run), folder)
+    gc.collect()  # unclosed resources warn now

@@ -10,7 +10,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import closing, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,13 +23,16 @@ from st4sd_async.cli.app import app
 from st4sd_async.cli.serve import push_examples, settings
 from st4sd_async.local import LocalServer
 
+from .forks import Forked, Forks
+
 SOURCES = Path(st4sd_async.__file__).parents[1]
 
 
 @dataclass
 class Command:
-    """Starts ``python -m st4sd_async``."""
+    """Starts ``python -m st4sd_async``: a fork of a process that has imported it, or, if it is fresh, a new one."""
 
+    forks: Forks
     folder: Path
     """Where it runs."""
     temporary: Path
@@ -38,20 +41,26 @@ class Command:
     """What else is in its environment."""
 
     def environment(self, **more: str) -> dict[str, str]:
-        names = ("PATH", "HOME", "LANG", "SYSTEMROOT")
-        kept = {name: os.environ[name] for name in names if name in os.environ}
-        return {**kept, "PYTHONPATH": str(SOURCES), "TMPDIR": str(self.temporary), **self.settings, **more}
+        return {**basic_environment(), "TMPDIR": str(self.temporary), **self.settings, **more}
 
-    def __call__(self, *arguments: str, timeout: float = 50, **environment: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
+    def __call__(self, *arguments: str, timeout: float = 50, is_fresh: bool = False, **environment: str) -> Done:
+        """Return the result of a command."""
+        with self.popen(*arguments, is_fresh=is_fresh, **environment) as process:
+            out, err = process.communicate(timeout=timeout)
+        return Done(process.wait(), out, err)
+
+    def popen(self, *arguments: str, is_fresh: bool = False, **environment: str) -> Forked | subprocess.Popen[str]:
+        """Start a command with pipes, and return its process."""
+        if not is_fresh:
+            return self.forks.start(arguments, self.folder, self.environment(**environment))
+        return subprocess.Popen(
             [sys.executable, "-m", "st4sd_async", *arguments],
             cwd=self.folder,
             env=self.environment(**environment),
             stdin=subprocess.DEVNULL,
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
-            timeout=timeout,
-            check=False,
         )
 
     def left_behind(self) -> list[str]:
@@ -59,12 +68,33 @@ class Command:
         return [path.name for path in self.temporary.iterdir()]
 
 
+@dataclass(frozen=True)
+class Done:
+    """The result of a process."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def basic_environment() -> dict[str, str]:
+    """Return what a command needs to be executed."""
+    names = ("PATH", "HOME", "LANG", "SYSTEMROOT")
+    return {name: os.environ[name] for name in names if name in os.environ} | {"PYTHONPATH": str(SOURCES)}
+
+
+@pytest.fixture(scope="session")
+def forks() -> Iterator[Forks]:
+    with closing(Forks(basic_environment(), SOURCES)) as forks:
+        yield forks
+
+
 @pytest.fixture
-def command(tmp_path: Path) -> Command:
+def command(forks: Forks, tmp_path: Path) -> Command:
     folder, temporary = tmp_path / "work", tmp_path / "temporary"
     folder.mkdir()
     temporary.mkdir()
-    return Command(folder, temporary)
+    return Command(forks, folder, temporary)
 
 
 COMMAND = get_command(app)

@@ -15,6 +15,7 @@ import termios
 import time
 
 from .conftest import Command
+from .forks import Forked
 
 CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 HEIGHT = 40
@@ -51,20 +52,32 @@ def screen_of(written: str, width: int = 100) -> list[str]:
 class Terminal:
     """The command in a terminal, or a script in its place."""
 
-    def __init__(self, command: Command, *arguments: str, width: int = 100, script: str | None = None) -> None:
+    def __init__(
+        self,
+        command: Command,
+        *arguments: str,
+        width: int = 100,
+        script: str | None = None,
+        is_fresh: bool = False,
+    ) -> None:
         self._ours, theirs = pty.openpty()
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", HEIGHT, width, 0, 0))
-        self.process = subprocess.Popen(
-            [sys.executable, *(["-m", "st4sd_async"] if script is None else ["-c", script]), *arguments],
-            cwd=command.folder,
-            env=command.environment(TERM="xterm-256color"),
-            stdin=theirs,
-            stdout=theirs,
-            stderr=theirs,
-            # With a session of its own the terminal is its controlling one, whose Ctrl-C interrupts it.
-            start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
-        )
+        environment = command.environment(TERM="xterm-256color")
+        self.process: Forked | subprocess.Popen[bytes]
+        if script is None and not is_fresh:
+            self.process = command.forks.start(arguments, command.folder, environment, terminal=theirs)
+        else:
+            self.process = subprocess.Popen(
+                [sys.executable, *(["-m", "st4sd_async"] if script is None else ["-c", script]), *arguments],
+                cwd=command.folder,
+                env=environment,
+                stdin=theirs,
+                stdout=theirs,
+                stderr=theirs,
+                # With a session of its own the terminal is its controlling one, whose Ctrl-C interrupts it.
+                start_new_session=True,
+                preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+            )
         os.close(theirs)
         self.shown = ""
         self._decoder = codecs.getincrementaldecoder("utf-8")()

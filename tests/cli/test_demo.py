@@ -16,7 +16,7 @@ import pytest
 from .arithmetic import expected, measured
 from .conftest import Command
 
-# Processes that import all of it anew, on a machine that may be busy.
+# Some processes import all of it anew, on a machine that may be busy.
 pytestmark = [pytest.mark.timeout(60), pytest.mark.slow]
 
 

@@ -38,7 +38,7 @@ from st4sd_async.cli.errors import Exit, UsageError, exit_of, exits_on_errors, m
 
 from .conftest import Command, Shell
 
-pytestmark = pytest.mark.timeout(60)  # processes that import all of it anew, on a machine that may be busy
+pytestmark = pytest.mark.timeout(60)  # some processes import all of it anew, on a machine that may be busy
 
 WITHOUT = """
 import sys
@@ -139,7 +139,7 @@ def test_a_missing_orchestrator_is_reported_with_the_alternative(command: Comman
 
 def test_the_version_is_shown(command: Command) -> None:
     """``--version`` prints one line."""
-    done = command("--version")
+    done = command("--version", is_fresh=True)
 
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("st4sd-async")

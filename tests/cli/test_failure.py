@@ -16,7 +16,7 @@ from st4sd_async.models.failures import MAX_LINES
 from .conftest import MOLECULES, Command, Shell, environment_of
 from .terminal import CONTROL, Terminal
 
-pytestmark = pytest.mark.timeout(60)  # processes that import all of it anew, on a machine that may be busy
+pytestmark = pytest.mark.timeout(60)  # some processes import all of it anew, on a machine that may be busy
 
 BOOM = "boom: this component always fails"
 FAILED = "stage0.Boom failed (return code 3, KnownIssue)"

@@ -15,7 +15,7 @@ from st4sd_async.local import LocalServer, Reply
 from .conftest import Command, Result, Shell, environment_of
 from .terminal import CONTROL, Terminal
 
-pytestmark = pytest.mark.timeout(60)  # processes that import all of it anew, on a machine that may be busy
+pytestmark = pytest.mark.timeout(60)  # some processes import all of it anew, on a machine that may be busy
 
 ORDERS = "\x1b[2J\x1b]0;owned\x07\x9b31m\x7f\u202eexe.\u2066[red]\x00"
 """Texts that a terminal, a reader or a markup language may interpret."""

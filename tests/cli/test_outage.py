@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 
@@ -66,7 +64,7 @@ def test_an_outage_and_its_end_are_shown_on_a_board_in_a_pipe_and_by_a_single_co
     deadline = time.monotonic() + 100
     runs = shell.server.populate("demo", 3, "stuck")
     terminal = Terminal(connected, "watch", *runs)
-    with popen(connected, "watch", runs[0]) as pipe:
+    with connected.popen("watch", runs[0]) as pipe:
         assert pipe.stderr
         while "running" not in pipe.stderr.readline():
             pass
@@ -76,7 +74,7 @@ def test_an_outage_and_its_end_are_shown_on_a_board_in_a_pipe_and_by_a_single_co
 
         relay.stop()
         began = time.monotonic()
-        with popen(connected, "list", "runs") as single:
+        with connected.popen("list", "runs") as single:
             assert single.stderr
             terminal.read_until("no answer for", deadline)
             of_board = time.monotonic() - began
@@ -179,15 +177,3 @@ def test_the_bar_of_downloads_shows_the_outage(connected: Command, shell: Shell,
     assert terminal.end(deadline) == 0, terminal.shown
     assert sum("no response yet; trying again" in line for line in lines) == 1
     assert not any("no answer" in line for line in terminal.screen)
-
-
-def popen(command: Command, *arguments: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "st4sd_async", *arguments],
-        cwd=command.folder,
-        env=command.environment(),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )

@@ -7,7 +7,6 @@ import shlex
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -21,21 +20,17 @@ from st4sd_async import Client, Config, Unauthorized
 from st4sd_async.cli.serve import installed_engine, log_shown
 
 from .conftest import Command, Shell
+from .forks import Forked
 
-pytestmark = pytest.mark.timeout(60)  # processes that import all of it anew, on a machine that may be busy
+pytestmark = pytest.mark.timeout(60)  # some processes import all of it anew, on a machine that may be busy
 
 
 @contextmanager
-def serving(command: Command, *arguments: str) -> Iterator[tuple[subprocess.Popen[str], dict[str, str]]]:
+def serving(
+    command: Command, *arguments: str, is_fresh: bool = False
+) -> Iterator[tuple[Forked | subprocess.Popen[str], dict[str, str]]]:
     """Yield the server's process, and the settings that it printed; then end it."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "st4sd_async", "serve", *arguments],
-        cwd=command.folder,
-        env=command.environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    process = command.popen("serve", *arguments, is_fresh=is_fresh)
     assert process.stdout
     assert process.stderr
     with process:
@@ -62,7 +57,7 @@ def test_it_serves_until_a_signal_and_leaves_nothing(
     command: Command, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], number: signal.Signals
 ) -> None:
     """The printed settings are enough to connect; after a signal, no file and no port are left."""
-    with serving(command, *arguments) as (process, settings):
+    with serving(command, *arguments, is_fresh=not arguments and number == signal.SIGINT) as (process, settings):
         assert [name.partition("@")[0] for name in anyio.run(greet, settings, monkeypatch)] == ["demo", "fail"]
 
         process.send_signal(number)

@@ -16,6 +16,7 @@ from st4sd_async import Client, Config, Launch
 from st4sd_async.local import LocalServer
 
 from .conftest import MOLECULES, Command, Shell
+from .forks import Forked
 from .test_serve import serving
 
 pytestmark = pytest.mark.timeout(90)  # processes that import all of it anew, on a machine that may be busy
@@ -35,7 +36,7 @@ def connect(settings: Mapping[str, str]) -> Client:
     return Client(settings["ST4SD_URL"], api_key=settings["ST4SD_API_KEY"], config=config)
 
 
-def kill(process: subprocess.Popen[str]) -> None:
+def kill(process: Forked | subprocess.Popen[str]) -> None:
     """Kill the server as hard as possible."""
     process.send_signal(signal.SIGKILL)
     process.wait(40)

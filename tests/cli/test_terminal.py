@@ -9,7 +9,7 @@ import pytest
 from .conftest import Command
 from .terminal import CONTROL, Terminal
 
-# Processes that import all of it anew, on a machine that may be busy.
+# Some processes import all of it anew, on a machine that may be busy.
 pytestmark = [pytest.mark.timeout(60), pytest.mark.slow]
 
 

@@ -111,8 +111,10 @@ class Script:
 
     def at(self, seconds: float) -> tuple[Any, Any]:
         """Return the status in a reply and the one in the list."""
-        step = [step for step in self.steps if step[0] <= seconds][-1]
-        return step[1], step[-1]
+        for step in reversed(self.steps):
+            if step[0] <= seconds:
+                return step[1], step[-1]
+        raise ValueError(seconds)
 
 
 class Service:
@@ -145,6 +147,8 @@ class Service:
         self.config = Config(clock=self.clock)
         self.availability = Availability("https://st4sd.example/rs/", self.clock)
         self._arrival = anyio.Event()
+        self._listed: tuple[Any, Response] | None = None
+        """What the newest list shows, and its reply, which is the same until that changes."""
 
     @property
     def seconds(self) -> float:
@@ -229,13 +233,17 @@ class Service:
         return reply(200, {"document-descriptors": found})
 
     def _list(self, moment: float) -> Response:
-        items: list[dict[str, Any]] = [
-            {"id": rest_uid, "experiment": {"base": {}}, "status": status(listed), "outputs": {}}
-            for rest_uid, script in self.scripts.items()
-            if rest_uid not in self.hidden and (listed := script.at(moment)[1]) != GONE
-        ]
-        items += [{"id": f"old-{number}", "status": status(SUCCESS)} for number in range(self.old_items)]
-        return reply(200, items)
+        shown = [(rest_uid, script.at(moment)[1]) for rest_uid, script in self.scripts.items()]
+        content = (shown, self.hidden.copy(), self.old_items)
+        if self._listed is None or self._listed[0] != content:
+            items: list[dict[str, Any]] = [
+                {"id": rest_uid, "experiment": {"base": {}}, "status": status(listed), "outputs": {}}
+                for rest_uid, listed in shown
+                if rest_uid not in self.hidden and listed != GONE
+            ]
+            items += [{"id": f"old-{number}", "status": status(SUCCESS)} for number in range(self.old_items)]
+            self._listed = content, reply(200, items)
+        return self._listed[1]
 
     async def _status(self, rest_uid: str, moment: float) -> Response:
         script = self.scripts.get(rest_uid)
@@ -291,7 +299,16 @@ def poller(service: Service, grace: float = 60.0) -> Poller:
 class Watcher:
     """A consumer that keeps the updates of some runs, and the error that ended them."""
 
-    def __init__(self, service: Service, poll: Poller, rest_uids: Iterable[str], **options: float | None) -> None:
+    def __init__(
+        self,
+        service: Service,
+        poll: Poller,
+        rest_uids: Iterable[str],
+        until: Iterable[str] = (),
+        /,
+        **options: float | None,
+    ) -> None:
+        """Watch some runs; with `until`, only as long as these have not all ended."""
         self.updates: list[Update] = []
         self.error: Exception | None = None
         self.has_ended = False
@@ -300,12 +317,17 @@ class Watcher:
         runs = {rest_uid: rest_uid for rest_uid in self.rest_uids}
         self.changes = poll.watch(runs, options.get("timeout"), options.get("interval"))
         self._slowness = options.get("slowness") or 0.0
+        self._missing = set(until)
 
     async def __call__(self) -> None:
         """Watch to the end, with a pause after each update."""
         try:
             async for rest_uid, status in self.changes:
                 self.updates.append(Update(self._service.seconds, rest_uid, status))
+                if status.is_final and rest_uid in self._missing:
+                    self._missing.remove(rest_uid)
+                    if not self._missing:
+                        break
                 await anyio.sleep(self._slowness)
         except Exception as error:  # one_watcher_each for the test to look at
             self.error = error

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from typing import Any
 
 import pytest
 
 from st4sd_async import ConnectFailed, RequestTimeout, WaitTimeout
 from st4sd_async._watch.list_use import ListUse
+from tests.tries import combinations
 from tests.watch.helpers import (
     FAILING_LIST_PAUSE,
     LONG_LIST_PAUSE,
@@ -48,6 +48,7 @@ BAD_LISTS = {
     "no JSON": reply(200, "odd"),
     "silence": RequestTimeout("GET", "x", "s"),
 }
+INTERVALS = {"adaptive": None, "fixed": 20.0}
 
 
 def failing_list() -> ListUse:
@@ -112,15 +113,14 @@ def requests_by_minute(service: Service, begin: float, end: float) -> list[int]:
     return [minutes[minute] for minute in range(int((end - begin) // 60))]
 
 
-@pytest.mark.parametrize("trouble", BAD_LISTS.values(), ids=BAD_LISTS)
-@pytest.mark.parametrize("interval", [None, 20.0], ids=["adaptive", "fixed"])
-async def test_while_the_list_fails_runs_are_requested_in_turn(trouble: Any, interval: float | None) -> None:
+@pytest.mark.parametrize(("trouble", "interval"), combinations(BAD_LISTS, INTERVALS))
+async def test_while_the_list_fails_runs_are_requested_in_turn(trouble: str, interval: str) -> None:
     """With at most twice the requests a minute of a healthy service; the list is tried again every minute."""
     service = many_runs(COUNT)
-    service.list_faults = [(700, 1360, trouble)]
+    service.list_faults = [(700, 1360, BAD_LISTS[trouble])]
 
     with pytest.raises(WaitTimeout):
-        await follow(service, timeout=1500, interval=interval)
+        await follow(service, timeout=1500, interval=INTERVALS[interval])
 
     healthy = requests_by_minute(service, 400, 700)
     failing = requests_by_minute(service, 760, 1360)  # the first minute shows whether single runs can be read
@@ -247,14 +247,14 @@ async def test_runs_that_join_after_an_outage_are_requested_soon() -> None:
 
 async def test_a_killed_run_is_found_among_hundreds() -> None:
     """One per cent of the runs is requested in a round: within a hundred rounds and the grace period."""
-    service = many_runs(500, victim=Script((0, RUNNING), (300, KILLED, RUNNING)))
-    rounds = 100 + 60 / 30 + 4
-    watcher = Watcher(service, poller(service), service.scripts, interval=30, timeout=300 + rounds * 30)
+    service = many_runs(COUNT, victim=Script((0, RUNNING), (300, KILLED, RUNNING)))
+    timeout = 300 + (100 + 60 / 30 + 4) * 30
+    watcher = Watcher(service, poller(service), service.scripts, ["victim"], interval=30, timeout=timeout)
 
     await watcher()
 
     assert "victim" in watcher.ends
-    assert service.max_details() <= 5 + MAX_DETAIL_REQUESTS
+    assert service.max_details() <= 4 + MAX_DETAIL_REQUESTS
 
 
 @pytest.mark.parametrize("decoding_seconds", [0.0, 3.0])

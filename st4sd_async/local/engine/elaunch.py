@@ -37,6 +37,7 @@ from st4sd_async.local.engine.interface import AcceptedStart, PackageContent, Pa
 from st4sd_async.local.engine.orchestrator import (
     MONITOR,
     Orchestrator,
+    Process,
     find_orchestrator,
     kill_group,
     write_lambda_package,
@@ -48,7 +49,7 @@ from st4sd_async.local.engine.saved_runs import SavedRuns
 from st4sd_async.local.state import State
 
 SLOTS = 2
-"""Number of runs at the same time. Each run keeps a processor core busy for 2 s, and then mostly waits."""
+"""Number of runs at the same time. Each run keeps a processor core busy for a second, and then mostly waits."""
 STOP_GRACE = 20.0
 """Seconds until a deleted run is killed. A run takes about 6 s to stop."""
 CLOSE_GRACE = 1.5
@@ -62,8 +63,6 @@ COMPONENTS_DELAY = 10.0
 FINAL_STATES, FINAL_EXIT_STATUSES = ("finished", "failed"), ("Success", "Failed", "Stopped")
 POD_DELAY = 0.3
 """Seconds from the start of a run until a cluster would have a pod for it. Until then the run has no status."""
-WAIT_FOR_INPUT = ("/bin/sh", "-c", 'read go && exec "$@" < /dev/null', "sh")
-"""Prefix that delays a command until it reads a line, so that the guard knows the process before it does anything."""
 
 
 class Phase(StrEnum):
@@ -111,7 +110,7 @@ class ElaunchRun:
         self._saved = saved or SavedRuns()
         self._phase = Phase.QUEUED
         self.is_deleted = False
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Process | None = None
         self._stopped = False
         self._kill_at: float | None = None
         self._lock = threading.Lock()
@@ -304,31 +303,25 @@ class ElaunchRun:
         uid = {"uid": f"file://{instance}"}
         return [{**document, **uid} if document["type"] == EXPERIMENT else document for document in latest.values()]
 
-    def _spawn(self, orchestrator: Orchestrator, package: Path) -> subprocess.Popen[bytes] | None:
+    def _spawn(self, orchestrator: Orchestrator, package: Path) -> Process | None:
         """Start the orchestrator in its own process group; return None if the run was already stopped."""
-        command_line = orchestrator.command_line(self.start, self.name, package, self._folder)
+        if self._stopped:
+            return None
+        process = orchestrator.start(self.start, self.name, package, self._folder)
         if not self._saved.is_saved:  # otherwise, `restore` needs the folder of the output, and removes it
             self._guard.add_folders(files.shadow_pattern(self.name))
-        with self._lock, (self._folder / "elaunch.log").open("wb") as log:
+        with self._lock:
             if self._stopped:
+                with process:
+                    kill_group(process)
                 return None
             self._enter(Phase.EXECUTING)
-            self._process = subprocess.Popen(
-                [*WAIT_FOR_INPUT, *command_line],
-                cwd=self._folder,
-                env=orchestrator.environment(self.start, self.name, self._folder),
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-            self._guard.add_group(self._process.pid)
-            if self._process.stdin is not None:
-                self._process.stdin.write(b"go\n")
-                self._process.stdin.close()
-        return self._process
+            self._process = process
+            self._guard.add_group(process.pid)
+            process.begin()
+        return process
 
-    def _follow(self, process: subprocess.Popen[bytes], orchestrator: Orchestrator) -> None:
+    def _follow(self, process: Process, orchestrator: Orchestrator) -> None:
         """Wait for the end of the orchestrator, then clean up."""
         exit_code, read_components_at = None, time.monotonic() + COMPONENTS_DELAY
         while exit_code is None:

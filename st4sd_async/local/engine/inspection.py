@@ -1,8 +1,8 @@
 """
 A script that reads packages and instances with the orchestrator's libraries and prints JSON.
 
-It runs in another process, with the interpreter that ``elaunch.py`` is installed for, because importing these libraries
-takes 1.4 s and 150 MB.
+It runs in another process, with the interpreter that ``elaunch.py`` is installed for, because these libraries take
+seconds and 150 MB to import, and log.
 
     package FOLDER [MANIFEST]     the facts that a package declares on each platform, or why it cannot be read
     components GATEWAY FOLDER     the documents about the components of an instance

@@ -11,7 +11,9 @@ import subprocess
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
+from st4sd_async.local.engine.forks import IS_AVAILABLE, ForkedProcess, fork_server
 from st4sd_async.local.engine.guard import Guard
 
 COMMIT_ENVIRONMENT = {
@@ -36,6 +38,10 @@ REPOSITORY_VARIABLES = (
 """Prefixes of the variables that make git use another repository."""
 
 
+Process: TypeAlias = subprocess.Popen[bytes] | ForkedProcess
+"""A helper process."""
+
+
 class ChildProcesses:
     """
     Runs helper processes, each in its own process group; safe to share between threads.
@@ -49,7 +55,7 @@ class ChildProcesses:
             guard: Kills the helpers if this process is killed. None means that they would continue.
         """
         self._guard = guard
-        self._running: set[subprocess.Popen[bytes]] = set()
+        self._running: set[Process] = set()
         self._closed = False
         self._lock = threading.Lock()
 
@@ -60,6 +66,7 @@ class ChildProcesses:
         timeout: float,
         cwd: Path | None = None,
         env: Mapping[str, str] | None = None,
+        modules: Sequence[str] = (),
     ) -> subprocess.CompletedProcess[bytes]:
         """
         Run a command to its end and return the process with its output.
@@ -69,28 +76,22 @@ class ChildProcesses:
             timeout: Seconds until the process is killed.
             cwd: The working directory.
             env: The environment of the process. None means the environment of this process.
+            modules: If the command is a Python script that needs these modules, they are imported only once.
 
         Raises:
             OSError: The process cannot be started, for example after `close`.
             subprocess.TimeoutExpired: The process took too long. It was killed with its whole process group.
         """
-        with self._lock:
-            if self._closed:
-                raise InterruptedError(f"closed, cannot start {command[0]!r}")
-            process = subprocess.Popen(
-                command,
-                cwd=cwd,
-                env=env,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                start_new_session=True,
-            )
-            self._running.add(process)
-        if self._guard is not None:
-            self._guard.add_group(process.pid)
-        with process:
+        self._raise_if_closed(command)
+        with _start(command, cwd, env, modules) as process:
             try:
+                with self._lock:
+                    self._raise_if_closed(command)
+                    self._running.add(process)
+                if self._guard is not None:
+                    self._guard.add_group(process.pid)
+                if isinstance(process, ForkedProcess):
+                    process.begin()
                 stdout, stderr = process.communicate(timeout=timeout)
             finally:
                 _kill(process)
@@ -98,7 +99,11 @@ class ChildProcesses:
                     self._guard.remove_group(process.pid)
                 with self._lock:
                     self._running.discard(process)
-        return subprocess.CompletedProcess(command, process.returncode, stdout, stderr)
+        return subprocess.CompletedProcess(command, process.wait(), stdout, stderr)
+
+    def _raise_if_closed(self, command: Sequence[str]) -> None:
+        if self._closed:
+            raise InterruptedError(f"closed, cannot start {command[0]!r}")
 
     def close(self) -> None:
         """Kill all running processes; their callers get the return code -9. Idempotent."""
@@ -108,7 +113,21 @@ class ChildProcesses:
                 _kill(process)
 
 
-def _kill(process: subprocess.Popen[bytes]) -> None:
+def _start(command: Sequence[str], cwd: Path | None, env: Mapping[str, str] | None, modules: Sequence[str]) -> Process:
+    if modules and IS_AVAILABLE:
+        return fork_server(command[0]).start(command[1:], modules=modules, folder=cwd, environment=env)
+    return subprocess.Popen(
+        command,
+        cwd=cwd,
+        env=env,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+
+
+def _kill(process: Process) -> None:
     """Kill the process group of a process, including the process."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)

@@ -85,7 +85,7 @@ async def add_again(batch: Batch, wanted: Sequence[Launch], dice: random.Random,
             shuffled = shuffled[count:]
             await asyncio.sleep(dice.uniform(0.0, 0.02))
         is_added.set()
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.3)
 
 
 async def run_all(batch: Batch, task: Task) -> list[Item]:

@@ -6,9 +6,9 @@ import json
 import random
 import signal
 import sqlite3
-import subprocess
 import time
 from collections import Counter
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from st4sd_async.local.http.faults import Fault
 from tests.tries import tries
 
 from . import crash_child
+from .forks import Child, Forks
 from .processes import instances as found
 from .processes import push, spawn
 
@@ -47,8 +48,15 @@ FAULTS: list[tuple[str, Fault]] = [
 ]
 
 
-def _spawn(server: LocalServer, folder: Path, timeout: float) -> subprocess.Popen[str]:
-    arguments = [
+@pytest.fixture(scope="module")
+def processes() -> Iterator[Forks]:
+    """Processes that run the script."""
+    with Forks(crash_child.__name__) as forks:
+        yield forks
+
+
+def _arguments(server: LocalServer, folder: Path, timeout: float) -> list[str]:
+    return [
         server.url,
         server.api_key,
         str(folder / "campaign.db"),
@@ -56,10 +64,9 @@ def _spawn(server: LocalServer, folder: Path, timeout: float) -> subprocess.Pope
         str(KEYS),
         str(timeout),
     ]
-    return spawn(crash_child.__file__, *arguments)
 
 
-def _kill(child: subprocess.Popen[str], server: LocalServer, dice: random.Random) -> bool:
+def _kill(child: Child, server: LocalServer, dice: random.Random) -> bool:
     """Kill a process at a random moment, or after a few more starts. Returns False if it ended before."""
     moment = time.monotonic() + dice.uniform(0.0, MAX_LIFE)
     starts = server.traffic[START].requests + dice.randint(1, KEYS // KILLS)
@@ -69,12 +76,12 @@ def _kill(child: subprocess.Popen[str], server: LocalServer, dice: random.Random
     child.kill()
     _, output = child.communicate()
     assert child.returncode in (0, -signal.SIGKILL), output
-    return child.returncode < 0
+    return child.returncode == -signal.SIGKILL
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(60 + 20 * KILLS)
-def test_a_batch_that_is_killed_again_and_again_starts_everything_once(tmp_path: Path) -> None:
+def test_a_batch_that_is_killed_again_and_again_starts_everything_once(processes: Forks, tmp_path: Path) -> None:
     """In the end every key has one run, and its results are on disk."""
     dice = random.Random(5)
     kills = 0
@@ -85,7 +92,8 @@ def test_a_batch_that_is_killed_again_and_again_starts_everything_once(tmp_path:
             server.faults.clear()
             for match, fault in dice.choices(FAULTS, k=8):
                 server.faults.add(match, fault)
-            child = _spawn(server, tmp_path, SHORT_TIMEOUT)
+            child = processes.spawn(*_arguments(server, tmp_path, SHORT_TIMEOUT))
+            child.wait_until_ready()
             # After enough kills a process may run to its end. One that ends before is followed by others.
             if kills < KILLS:
                 kills += _kill(child, server, dice)
@@ -108,12 +116,13 @@ def test_a_batch_that_is_killed_again_and_again_starts_everything_once(tmp_path:
 
 @pytest.mark.slow
 @pytest.mark.timeout(120)
-def test_ctrl_c_ends_a_batch_within_seconds_and_the_same_script_resumes(tmp_path: Path) -> None:
+def test_ctrl_c_ends_a_batch_within_seconds_and_the_same_script_resumes(processes: Forks, tmp_path: Path) -> None:
     """Nothing is started any longer, starts in flight are recorded and not in doubt, and the log says how to resume."""
     with LocalServer(speed=SPEED, slots=10 * KEYS) as server:
         push(server)
         server.faults.add(START, Delay(0.3), times=None)
-        child = _spawn(server, tmp_path, LONG_TIMEOUT)
+        arguments = _arguments(server, tmp_path, LONG_TIMEOUT)
+        child = spawn(crash_child.__file__, *arguments)
         while not server.traffic[START].requests:
             time.sleep(0.001)
         child.send_signal(signal.SIGINT)
@@ -123,7 +132,7 @@ def test_ctrl_c_ends_a_batch_within_seconds_and_the_same_script_resumes(tmp_path
         server.faults.clear()
         with closing(sqlite3.connect(tmp_path / "campaign.db")) as journal:
             states = Counter(state for (state,) in journal.execute("SELECT state FROM item"))
-        _, rest = _spawn(server, tmp_path, LONG_TIMEOUT).communicate(timeout=60)
+        _, rest = processes.spawn(*arguments).communicate(timeout=60)
         instances = found(server)
 
     assert took < 10

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
@@ -16,6 +15,7 @@ from st4sd_async.local.http.faults import Fault
 from tests.tries import tries
 
 from . import keyed_child
+from .forks import Forks
 from .processes import push
 
 KILLS, KEYS = tries(1000, 50), tries(100, 20)
@@ -33,11 +33,12 @@ FAULTS: list[tuple[str, Fault]] = [
 ]
 
 
-def round_of_workers(server: LocalServer, folder: Path, seed: int, longest: int) -> dict[str, Any]:
+def round_of_workers(processes: Forks, server: LocalServer, folder: Path, seed: int, longest: int) -> dict[str, Any]:
     arguments = [server.url, server.api_key, str(folder), *map(str, (KEYS, seed, longest))]
-    command = [sys.executable, "-m", keyed_child.__name__, *arguments]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, timeout=120)
-    found: dict[str, Any] = json.loads(done.stdout)
+    child = processes.spawn(*arguments)
+    output, errors = child.communicate(timeout=120)
+    assert child.returncode == 0, errors
+    found: dict[str, Any] = json.loads(output)
     return found
 
 
@@ -46,15 +47,15 @@ def round_of_workers(server: LocalServer, folder: Path, seed: int, longest: int)
 def test_keys_whose_workers_are_killed_are_started_once(tmp_path: Path) -> None:
     """Each is executed exactly once, or reported as unknown with its candidates."""
     died, rounds = 0, 0
-    with LocalServer(speed=SPEED, slots=1000) as server:
+    with LocalServer(speed=SPEED, slots=1000) as server, Forks(keyed_child.__name__) as processes:
         push(server)
         while died < KILLS:
             for pattern, fault in FAULTS:
                 server.faults.add(pattern, fault)
-            died += round_of_workers(server, tmp_path, rounds, LIVES[rounds % len(LIVES)])["died"]
+            died += round_of_workers(processes, server, tmp_path, rounds, LIVES[rounds % len(LIVES)])["died"]
             rounds += 1
             assert rounds < 20 * KILLS / KEYS
-        unknown = round_of_workers(server, tmp_path, rounds, 0)["unknown"]
+        unknown = round_of_workers(processes, server, tmp_path, rounds, 0)["unknown"]
         started = Counter(int(start.metadata["number"]) for start in server.started)
 
     sys.stdout.write(f"{died} kills in {rounds} rounds, {len(unknown)} of {KEYS} keys unknown\n")

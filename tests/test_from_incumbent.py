@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 import copy
 import inspect
 import json
@@ -39,6 +40,25 @@ AWAIT = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
 GATEWAY = "example-cluster"
 BUCKET = {"accessKeyID": "i", "secretAccessKey": "k", "bucket": "b", "endpoint": "e"}
 INPUTS = {"inputs": [{"filename": "molecules.csv", "content": "index,smiles\n0,CCO\n1,NAN\n2,CCCC\n"}]}
+CHANGING = {
+    "api_datasets_create",
+    "api_experiment_delete",
+    "api_experiment_push",
+    "api_experiment_start",
+    "api_experiment_start_lambda",
+    "api_experiment_upsert",
+    "api_image_pull_secrets_create",
+    "api_image_pull_secrets_upsert",
+    "api_relationship_delete",
+    "api_relationship_push",
+    "api_relationship_synthesize",
+    "api_request_delete",
+    "api_request_post",
+    "api_request_put",
+    "api_rest_uid_delete",
+    "cdb_upsert_user_metadata",
+}
+"""Methods that change what is on the server."""
 NOT_OURS = {"ExperimentRestAPI", "Path"}
 MENTIONED = re.compile(r"`(?:await )?(client\.[\w.]+)\(")
 
@@ -99,19 +119,8 @@ def test_every_class_that_is_named_is_public(name: str) -> None:
     assert name in st4sd_async.__all__ or hasattr(models, name)
 
 
-@pytest.fixture
-def server() -> Iterator[LocalServer]:
-    """A server whose clock is advanced by the test."""
-    with LocalServer(speed=0) as running:
-        yield running
-
-
-@pytest.fixture
-async def names(server: LocalServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[dict[str, Any]]:
-    """The names that lines of the table use: an open client, a run that is over, definitions."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "key.txt").write_text(server.api_key, "utf-8")
-    (tmp_path / "token.txt").write_text(server.auth_token, "utf-8")
+async def prepare(server: LocalServer) -> dict[str, Any]:
+    """Push and run what lines of the table use; return the names of the run."""
     async with Client(server.url, api_key=server.api_key, config=Config(poll_interval=0.02)) as client:
         await client.push(server.example("demo"))
         await push_both(client)
@@ -121,19 +130,51 @@ async def names(server: LocalServer, tmp_path: Path, monkeypatch: pytest.MonkeyP
         await client.datasets.create("known", BUCKET)
         await client.image_pull_secrets.create("known", server="docker.example", username="u", password="a-password")
         document = await run.document()
+        return {"document": document, "instance": document.instance, "rest_uid": run.id}
+
+
+def prepared_server() -> Iterator[tuple[LocalServer, dict[str, Any]]]:
+    with LocalServer(speed=0) as running:
+        yield running, asyncio.run(prepare(running))
+
+
+shared = pytest.fixture(prepared_server, scope="module", name="shared")
+own = pytest.fixture(prepared_server, name="own")
+
+
+@pytest.fixture
+def prepared(request: pytest.FixtureRequest, theirs: str) -> tuple[LocalServer, dict[str, Any]]:
+    """A server that lines share if they only read."""
+    found: tuple[LocalServer, dict[str, Any]] = request.getfixturevalue("own" if theirs in CHANGING else "shared")
+    return found
+
+
+@pytest.fixture
+def server(prepared: tuple[LocalServer, dict[str, Any]]) -> LocalServer:
+    return prepared[0]
+
+
+@pytest.fixture
+async def names(
+    prepared: tuple[LocalServer, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[dict[str, Any]]:
+    """The names that lines of the table use: an open client, a run that is over, definitions."""
+    server, of_run = prepared
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "key.txt").write_text(server.api_key, "utf-8")
+    (tmp_path / "token.txt").write_text(server.auth_token, "utf-8")
+    async with Client(server.url, api_key=server.api_key, config=Config(poll_interval=0.02)) as client:
         yield {
+            **of_run,
             "Client": Client,
             "Path": Path,
             "bucket": BUCKET,
             "client": client,
             "data": LAMBDA["data"],
-            "document": document,
             "flowir": LAMBDA["lambdaFlowIR"],
-            "instance": document.instance,
             "package": server.example("demo"),
             "payload": INPUTS,
             "relationship": relationship(),
-            "rest_uid": run.id,
             "url": server.url,
             "urljoin": urljoin,
             "user": "somebody",
@@ -149,8 +190,9 @@ async def value_of(line: str, names: dict[str, Any]) -> Any:
 
 
 @pytest.mark.anyio
-async def test_the_code_above_the_table_runs(server: LocalServer) -> None:
+async def test_the_code_above_the_table_runs(shared: tuple[LocalServer, dict[str, Any]]) -> None:
     """With an address and a key."""
+    server, _ = shared
     shown: list[Any] = []
     for block in BLOCKS:
         names = {"url": server.url, "key": server.api_key, "print": shown.append}
@@ -289,8 +331,8 @@ COMPARED: dict[str, tuple[tuple[Any, ...], dict[str, Any], Callable[[Any, Any], 
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize("name", sorted(COMPARED))
-async def test_results_are_those_of_the_incumbent(name: str, server: LocalServer, names: dict[str, Any]) -> None:
+@pytest.mark.parametrize("theirs", sorted(COMPARED))
+async def test_results_are_those_of_the_incumbent(theirs: str, server: LocalServer, names: dict[str, Any]) -> None:
     """On the same server."""
     from experiment.service.db import ExperimentRestAPI
 
@@ -304,11 +346,13 @@ async def test_results_are_those_of_the_incumbent(name: str, server: LocalServer
     def filled(value: Any) -> Any:
         return placeholders.get(value, value) if isinstance(value, str) else value
 
-    arguments, options, agree = COMPARED[name]
+    arguments, options, agree = COMPARED[theirs]
     api = await to_thread.run_sync(connect)
-    request = partial(getattr(api, name), *map(filled, arguments), **{key: filled(one) for key, one in options.items()})
-    theirs = await to_thread.run_sync(request)
+    request = partial(
+        getattr(api, theirs), *map(filled, arguments), **{key: filled(one) for key, one in options.items()}
+    )
+    expected = await to_thread.run_sync(request)
     # NaN is not equal to itself, so both return it as a string.
-    ours = await value_of(OURS[name].replace('["*"])', '["*"], stringify_nan=True)'), names)
+    ours = await value_of(OURS[theirs].replace('["*"])', '["*"], stringify_nan=True)'), names)
 
-    assert agree(theirs, ours), (theirs, ours)
+    assert agree(expected, ours), (expected, ours)

@@ -18,6 +18,7 @@ import pytest
 
 from st4sd_async import Client, Config, Unauthorized
 from st4sd_async.cli.serve import installed_engine, log_shown
+from tests.tries import tries
 
 from .conftest import Command, Shell
 from .forks import Forked
@@ -50,9 +51,17 @@ async def greet(settings: Mapping[str, str], monkeypatch: pytest.MonkeyPatch) ->
         return [experiment.identifier for experiment in await client.experiments.list()]
 
 
+SIMULATED_HTTPS = ("--engine", "simulator", "--tls")
+WAYS = [
+    pytest.param((), signal.SIGINT, id="http-Ctrl-C"),
+    pytest.param(SIMULATED_HTTPS, signal.SIGTERM, id="https-SIGTERM"),
+    pytest.param((), signal.SIGTERM, id="http-SIGTERM"),
+    pytest.param(SIMULATED_HTTPS, signal.SIGINT, id="https-Ctrl-C"),
+]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("arguments", [(), ("--engine", "simulator", "--tls")], ids=["http", "https"])
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "Ctrl-C"])
+@pytest.mark.parametrize(("arguments", "number"), WAYS[: tries(4, 2)])
 def test_it_serves_until_a_signal_and_leaves_nothing(
     command: Command, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], number: signal.Signals
 ) -> None:

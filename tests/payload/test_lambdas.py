@@ -20,6 +20,7 @@ from st4sd_async import Client, ConfigError, InvalidFlowIR, InvalidPayload, Lamb
 from st4sd_async._payload.lambdas import prepare_lambda
 from st4sd_async.local import LocalServer
 from tests.client.definitions import DSL, LAMBDA
+from tests.tries import IS_FULL, tries
 
 pytestmark = pytest.mark.anyio
 
@@ -43,7 +44,7 @@ def path(tmp_path: Path) -> Path:
     "form", ["mapping", "not ASCII", "YAML", "JSON", "file", "payload", "payload with YAML", "model with file"]
 )
 async def test_a_definition_may_have_any_form(form: str, path: Path, server: LocalServer, client: Client) -> None:
-    """It runs in each."""
+    """It runs in each. Whether a check understands it depends on its text; each check imports the orchestrator."""
     forms: dict[str, tuple[Any, ...]] = {
         "mapping": (FLOWIR, DATA),
         "not ASCII": ({**FLOWIR, "variables": {"default": {"global": {"name": "Å \u2713"}}}}, DATA),
@@ -55,14 +56,15 @@ async def test_a_definition_may_have_any_form(form: str, path: Path, server: Loc
         "model with file": (LambdaPayload.model_validate({**DATA, "lambdaFlowIR": path}),),
     }
 
-    run = await client.start_lambda(*forms[form])
+    validate = None if IS_FULL or form == "not ASCII" else False
+    run = await client.start_lambda(*forms[form], validate=validate)
     await server.advance(100)
 
     assert (await run.wait()).is_success
     assert list(await run.outputs()) == ["Hi"]
 
 
-@pytest.mark.parametrize("form", ["mapping", "YAML"])
+@pytest.mark.parametrize("form", ["YAML", "mapping"][: tries(2, 1)])  # the next test has a mapping
 async def test_dsl_is_sent_as_flowir(form: str, server: LocalServer, client: Client) -> None:
     """The service accepts nothing else. Variables of the start are arguments of the entrypoint."""
     definition = DSL if form == "mapping" else yaml.safe_dump(DSL)

@@ -17,6 +17,7 @@ import pytest
 
 import st4sd_async
 from st4sd_async import ComponentFailure, Failure, St4sdError, Status
+from tests.raising import raise_it
 
 NEEDS_ITS_OWN_PROGRAM = ("__main__", "local.examples", "local.engine.inspection", "pytest_plugin", "integrations.")
 """Modules that are no part of the library when they are imported, or that need what is not installed."""
@@ -126,11 +127,6 @@ def test_an_attribute_that_cannot_be_pickled_arrives_as_its_repr() -> None:
     assert vars(arrived) == {**vars(error), "lock": repr(lock)}
     assert vars(copy.copy(error))["lock"] is lock
     assert vars(copy.deepcopy(error))["lock"] == repr(lock)
-
-
-def raise_it(error: St4sdError) -> None:
-    """Raise the error, in a worker."""
-    raise error
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from st4sd_async import pytest_plugin as plugin
+from tests.tries import IS_FULL
 
 pytest_plugins = ["pytester"]
 
@@ -63,7 +64,8 @@ def test_the_example_runs(application: pytest.Pytester) -> None:
     first, *others = re.findall("```python\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
     application.makepyfile("".join([first, *others, BLOCKING]))
 
-    application.runpytest_subprocess(*PLUGINS).assert_outcomes(passed=5)
+    run = application.runpytest_subprocess if IS_FULL else application.runpytest_inprocess
+    run(*PLUGINS).assert_outcomes(passed=5)
 
     assert len([line for line in first.splitlines() if line.strip()]) <= 11
 

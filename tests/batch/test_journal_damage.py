@@ -30,7 +30,7 @@ from .journals import FORMAT_1
 pytestmark = pytest.mark.anyio
 
 SERVER, NOW = "http://127.0.0.1:38291/", 1_900_000_000.0
-DAMAGES = tries(3000, 600)
+DAMAGES = tries(3000, 300)
 PAGE = 4096
 HEADER = 100
 STATUS = '{"experiment-state": "finished", "exit-status": "Success"}'
@@ -110,12 +110,12 @@ async def create_journal(path: Path) -> None:
     await journal.close()
 
 
-async def read(path: Path) -> tuple[str, list[LaunchRecord], list[dict[str, Any]]]:
+async def read(path: Path) -> tuple[str, list[LaunchRecord], dict[str, dict[str, Any]]]:
     """Return everything that a batch relies on. Payloads are read as they are before sending."""
     journal = await open_journal(path, NOW, SERVER)
     try:
         records = list(journal.records.values())
-        payloads = [await journal.payload(one.payload) for one in records]
+        payloads = {payload: await journal.payload(payload) for payload in {one.payload: None for one in records}}
         return journal.token_of(records[0]), records, payloads
     finally:
         await journal.close()

@@ -322,19 +322,18 @@ async def test_a_killed_writer_leaves_whole_files_and_is_resumed(
         await batch.add(launches(6))
         await run_all(batch)
         whole = await batch.table()
+    child = await anyio.run_process(
+        [sys.executable, "-c", CHILD, server.url, server.api_key, str(journal), str(folder)], stderr=None
+    )
     kept: set[str] = set()
-    for replaces in range(3):
-        child = await anyio.run_process(
-            [sys.executable, "-c", CHILD, server.url, server.api_key, str(journal), str(folder), str(replaces)],
-            check=False,
-            stderr=None,
-        )
-        assert child.returncode == -signal.SIGKILL
-        found = {name for name in names(folder) if name.endswith(".parquet")}
-        assert kept <= found
-        assert all(parquet.read_table(folder / name).num_rows for name in found)
-        assert len(found) == max(0, replaces)
-        kept = found
+    for replaces, line in enumerate(child.stdout.decode().splitlines()):
+        signal_, *found = line.split()
+        assert int(signal_) == signal.SIGKILL
+        assert kept <= {*found}
+        assert len(found) == replaces
+        kept = {*found}
+    assert len(kept) == 2
+    assert all(parquet.read_table(folder / name).num_rows for name in kept)
     async with client.batch(journal) as batch:
         await batch.write_properties(folder, rows=1)
 
@@ -344,10 +343,11 @@ async def test_a_killed_writer_leaves_whole_files_and_is_resumed(
 
 CHILD = """
 import asyncio, os, pathlib, signal, sys
+from pyarrow import dataset, fs, parquet  # once for all writers, as are the imports of a client that opens
 from st4sd_async import Client
 from st4sd_async._batch import table_files, table_parts
 
-url, key, journal, folder, allowed = sys.argv[1:]
+url, key, journal, folder = sys.argv[1:]
 table_parts.LAUNCHES_PER_READ = table_files.LAUNCHES_PER_READ = 2
 count, replace = 0, pathlib.Path.replace
 
@@ -364,9 +364,20 @@ async def work():
     async with Client(url, api_key=key) as client, client.batch(journal) as batch:
         await batch.write_properties(folder, rows=1)
 
-asyncio.run(work())
+async def open_and_close():
+    async with Client(url, api_key=key):
+        pass
+
+asyncio.run(open_and_close())
+for _ in range(3):
+    if not (writer := os.fork()):
+        asyncio.run(work())
+        os._exit(0)
+    status = os.waitpid(writer, 0)[1]
+    names = [path.name for path in pathlib.Path(folder).glob("*.parquet")]
+    print(os.WTERMSIG(status), *names, flush=True)
 """
-"""Writes one file, the columns or a part, and dies before the second gets its name."""
+"""Three writers, one after the other. Each writes one file, columns or a part, and dies before it names the second."""
 
 
 async def test_pyarrow_is_named_if_it_is_missing(

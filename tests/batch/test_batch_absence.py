@@ -12,6 +12,7 @@ import anyio
 import pytest
 
 from st4sd_async import Batch, Client, Item, StartOutcomeUnknown, UnknownRun
+from st4sd_async._batch import observer
 from st4sd_async.local import BadJson, BreakOff, Delay, DropAfter, DropBefore, Html, LocalServer, Reply, ShortList
 from st4sd_async.local.engine.instance_files import FROM_CLUSTER
 from st4sd_async.local.http.faults import Fault
@@ -20,10 +21,10 @@ from .batches import START, QuickClock, connect, launch, launches, run_all, unti
 
 pytestmark = pytest.mark.anyio
 
-MAX_CANDIDATE_REQUESTS = 100
-"""Candidates that one observation requests."""
-MAX_MISSING_REQUESTS = 1000
-"""Missing instances that one observation requests."""
+MAX_CANDIDATE_REQUESTS = 10
+"""Candidates that one observation requests, with the fixture `small_portions`."""
+MAX_MISSING_REQUESTS = 100
+"""Missing instances that one observation requests, with the fixture `small_portions`."""
 REQUESTS_IN_FLIGHT = 2
 """Requests of one observation in flight at once."""
 LIST, DATASTORE = "GET /instances/$", "POST /ds-mongodb-proxy/*"
@@ -50,6 +51,13 @@ JSON = {"Content-Type": "application/json"}
 NO_DATASTORE = Reply(200, JSON, b'{"consumable-computing": "https://x.example/rs"}')
 """An url-map that names no datastore."""
 NO_DOCUMENTS = Reply(200, JSON, b'{"document-descriptors": []}')
+
+
+@pytest.fixture
+def small_portions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let an observation request a tenth of what it may."""
+    monkeypatch.setattr(observer, "MAX_CANDIDATE_REQUESTS", MAX_CANDIDATE_REQUESTS)
+    monkeypatch.setattr(observer, "MAX_MISSING_REQUESTS", MAX_MISSING_REQUESTS)
 
 
 class SetClock(QuickClock):
@@ -254,13 +262,14 @@ async def test_a_runtime_policy_may_choose_any_package(server: LocalServer, clie
     assert items["mol 1"].state == "succeeded"
 
 
-async def test_hundreds_of_unrelated_failed_runs_block_nothing(server: LocalServer, client: Client) -> None:
+@pytest.mark.usefixtures("small_portions")
+async def test_many_unrelated_failed_runs_block_nothing(server: LocalServer, client: Client) -> None:
     """More than one observation requests."""
     server.faults.add(START, DropBefore())
     async with client.batch() as batch:
         await batch.add([launch()])
         async with in_doubt(server, batch) as items:
-            strangers = server.populate("demo", 2 * MAX_CANDIDATE_REQUESTS + 50, "setup-failure")
+            strangers = server.populate("demo", 2 * MAX_CANDIDATE_REQUESTS + 5, "setup-failure")
 
     assert items["mol 0"].state == "succeeded"
     assert set(items["mol 0"].never_executed) == set(strangers)
@@ -499,10 +508,10 @@ async def populate_old(server: LocalServer, client: Client, count: int) -> list[
     return server.populate("old", count)
 
 
-@pytest.mark.slow
-async def test_thousands_of_deleted_instances_are_confirmed_in_portions(server: LocalServer, client: Client) -> None:
+@pytest.mark.usefixtures("small_portions")
+async def test_many_deleted_instances_are_confirmed_in_portions(server: LocalServer, client: Client) -> None:
     """Observations stay bounded, absence is proven in the end, and other launches continue."""
-    old = await populate_old(server, client, MAX_MISSING_REQUESTS + 200)
+    old = await populate_old(server, client, MAX_MISSING_REQUESTS + 20)
     server.faults.add(START, DropBefore())
     async with client.batch() as batch:
         await batch.add([launch()])
@@ -520,7 +529,7 @@ async def test_thousands_of_deleted_instances_are_confirmed_in_portions(server: 
 
 async def test_empty_lists_cost_few_requests(server: LocalServer, client: Client) -> None:
     """One missing instance that proves to exist is enough to reject a list."""
-    await populate_old(server, client, 1000)
+    await populate_old(server, client, 100)
     server.faults.add(START, DropBefore())
     server.faults.add(STATUS_OF_OLD, Delay(0.0), times=None)
     async with client.batch() as batch:

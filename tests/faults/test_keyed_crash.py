@@ -60,5 +60,6 @@ def test_keys_whose_workers_are_killed_are_started_once(tmp_path: Path) -> None:
 
     sys.stdout.write(f"{died} kills in {rounds} rounds, {len(unknown)} of {KEYS} keys unknown\n")
     assert all(unknown.values())
+    assert len(unknown) <= KEYS / 2  # else little was tried
     sure = [number for number in range(KEYS) if f"key {number}" not in unknown]
     assert {number: started[number] for number in sure} == dict.fromkeys(sure, 1)

@@ -1,8 +1,8 @@
 """
 A process whose children each download all of a run and may be killed.
 
-``python -m tests.faults.downloader URL REST_UID``, with the key in ``ST4SD_API_KEY``. For each line ``TARGET MOMENT``
-of its input it writes ``pid N``; the child kills itself before its MOMENT-th action on files or sockets, never if
+``python -m tests.faults.downloader``. For each line of its input, ``[URL, API_KEY, REST_UID, TARGET, MOMENT]`` in
+JSON, it writes ``pid N``; the child kills itself before its MOMENT-th action on files or sockets, never if
 that is 0. Another line waits for the child: if it came to its end, it has written ``actions N``; last comes ``exit
 CODE``, negative for a signal, 3 if a file was opened for writing under its final name.
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 import os
 import signal
 import ssl
@@ -19,9 +20,9 @@ import traceback
 from pathlib import Path
 from typing import NoReturn
 
-import st4sd_async._http.engine  # noqa: F401 -- else each child imports it anew
 from st4sd_async import Client, Config
 
+from .forks import import_all
 from .gateways import MANIFEST
 
 ACTIONS = {"open", "os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.truncate", "shutil.rmtree", "socket.connect"}
@@ -30,9 +31,9 @@ ACTIONS = {"open", "os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.truncat
 CONFIG = Config(validate=False, verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
 
 
-async def download(url: str, run: str, target: Path) -> None:
+async def download(url: str, api_key: str, run: str, target: Path) -> None:
     """Fetch files, a directory and key-outputs."""
-    async with Client(url, api_key=os.environ["ST4SD_API_KEY"], config=CONFIG) as client:
+    async with Client(url, api_key=api_key, config=CONFIG) as client:
         await client.download_files(run, target / "files", component="Compute", strict=True)
         await client.download_component(run, 1, "Report", target / "component", strict=True)
         await client.download_outputs(run, target / "outputs", unpack=True, strict=True)
@@ -50,7 +51,7 @@ def is_half(path: object, _: object, flags: object) -> bool:
     return name != MANIFEST and not name.isdigit()
 
 
-def child(url: str, run: str, target: Path, moment: int) -> NoReturn:
+def child(url: str, api_key: str, run: str, target: str, moment: int) -> NoReturn:
     """Download, and die."""
     actions = itertools.count(1)
     reached = 0
@@ -66,7 +67,7 @@ def child(url: str, run: str, target: Path, moment: int) -> NoReturn:
 
     sys.addaudithook(hook)
     try:
-        asyncio.run(download(url, run, target))
+        asyncio.run(download(url, api_key, run, Path(target)))
     except BaseException:
         traceback.print_exc()
         os._exit(1)
@@ -79,13 +80,13 @@ def say(line: str) -> None:
     os.write(sys.stdout.fileno(), f"{line}\n".encode())
 
 
-def main(url: str, run: str) -> None:
+def main() -> None:
     """Serve."""
+    import_all()
     for line in iter(sys.stdin.readline, ""):
-        target, moment = line.rsplit(maxsplit=1)
         pid = os.fork()
         if not pid:
-            child(url, run, Path(target), int(moment))
+            child(*json.loads(line))
         say(f"pid {pid}")
         sys.stdin.readline()
         _, status = os.waitpid(pid, 0)
@@ -93,4 +94,4 @@ def main(url: str, run: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main()

@@ -1,5 +1,5 @@
 """
-Processes that run a script without importing anything: importing what a client needs takes a second each time.
+Processes that run a script without importing anything, because importing what a client needs takes a second each time.
 
 ``python -m tests.faults.forks MODULE DESCRIPTOR`` imports a script and what it uses later, and forks a child for each
 request that arrives on a socket: a list of arguments in JSON, with the descriptors of stdout and stderr. It answers
@@ -25,9 +25,29 @@ from typing import IO, NoReturn, Self
 
 import st4sd_async
 
-LAZY = ("st4sd_async._http.engine", "st4sd_async._batch.batch", "st4sd_async._results.downloads")
+LAZY = (
+    "anyio._backends._asyncio",
+    "st4sd_async._batch.batch",
+    "st4sd_async._http.engine",
+    "st4sd_async._http.tls",
+    "st4sd_async._payload.check",
+    "st4sd_async._payload.explain",
+    "st4sd_async._results.downloads",
+    "st4sd_async._results.outputs",
+    "st4sd_async._results.properties",
+    "st4sd_async._results.staging",
+    "st4sd_async.models.datastore",
+    "st4sd_async.models.failures",
+)
 """Modules that are imported on their first use."""
 MAX_REQUEST_BYTES = 1 << 16
+ROOT = Path(st4sd_async.__file__).parents[1]
+
+
+def environment() -> dict[str, str]:
+    """Return the environment of a process that is started before a test, without proxies."""
+    clean = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
+    return {**clean, "PYTHONPATH": str(ROOT)}
 
 
 class Child:
@@ -72,14 +92,12 @@ class Forks:
 
     def __enter__(self) -> Self:
         self._socket, theirs = socket.socketpair()
-        root = str(Path(st4sd_async.__file__).parents[1])
-        clean = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", __name__, self._module, str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
-                cwd=root,
-                env={**clean, "PYTHONPATH": root},
+                cwd=ROOT,
+                env=environment(),
             )
         return self
 
@@ -107,6 +125,12 @@ class Forks:
         return self._child
 
 
+def import_all() -> None:
+    """Import what a client uses, so that no child imports it anew."""
+    for name in LAZY:
+        import_module(name)
+
+
 def run(module: str, words: list[str]) -> NoReturn:
     """Run a script as if it were started with arguments."""
     sys.argv = [module, *words]
@@ -124,8 +148,8 @@ def run(module: str, words: list[str]) -> NoReturn:
 
 def main(module: str, descriptor: str) -> None:
     """Serve until the socket is closed."""
-    for name in (module, *LAZY):
-        import_module(name)
+    import_module(module)
+    import_all()
     with socket.socket(fileno=int(descriptor)) as requests:
         while True:
             request, descriptors, _, _ = socket.recv_fds(requests, MAX_REQUEST_BYTES, 2)

@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from subprocess import PIPE
+from subprocess import PIPE, Popen
 from typing import Self
 
 import anyio
 import pytest
-from anyio.abc import Process
-from anyio.streams.buffered import BufferedByteReceiveStream
 
 from st4sd_async import Client
 from st4sd_async.local import LocalServer
 from tests.tries import tries
 
 from .clients import settings
+from .forks import ROOT, environment
 from .gateways import files_in, finished, forward, gateway, instance_of, leftovers, requested_paths
 from .raw import RawServer
 
@@ -30,7 +29,6 @@ pytestmark = [pytest.mark.anyio, pytest.mark.timeout(240)]  # many deaths, on a 
 
 KILLS = tries(20, 8)
 """How often a process dies in each test."""
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -40,49 +38,66 @@ def anyio_backend() -> str:
 
 
 @dataclass
+class Job:
+    """What a child downloads."""
+
+    url: str
+    api_key: str
+    run: str
+
+
 class Downloader:
-    """A process whose children download a run."""
+    """A process whose children download runs. Used as ``with``."""
 
-    process: Process
-    lines: BufferedByteReceiveStream
+    def __enter__(self) -> Self:
+        self._process = Popen(
+            [sys.executable, "-m", "tests.faults.downloader"], stdin=PIPE, stdout=PIPE, cwd=ROOT, env=environment()
+        )
+        self._received = b""
+        return self
 
-    @classmethod
-    @asynccontextmanager
-    async def of(cls, server: LocalServer, run: str) -> AsyncIterator[Self]:
-        """It goes away with all its children."""
-        command = [sys.executable, "-m", "tests.faults.downloader", server.url, run]
-        environment = {**os.environ, "ST4SD_API_KEY": server.api_key, "PYTHONDONTWRITEBYTECODE": "1"}
-        async with await anyio.open_process(
-            command, stdin=PIPE, stdout=PIPE, stderr=None, cwd=ROOT, env=environment
-        ) as process:
-            assert process.stdout is not None
-            yield cls(process, BufferedByteReceiveStream(process.stdout))
-            assert process.stdin is not None
-            await process.stdin.aclose()
-            await process.wait()
+    def __exit__(self, *_: object) -> None:
+        self._process.communicate(timeout=30)
 
-    async def download(self, target: Path, *, dies_at: int = 0, killed_after: float | None = None) -> tuple[int, int]:
+    async def download(
+        self, job: Job, target: Path, *, dies_at: int = 0, killed_after: float | None = None
+    ) -> tuple[int, int]:
         """How a child ends, negative by a signal, and how many actions it took if it came to its end."""
-        await self._say(f"{target} {dies_at}")
+        self._say(json.dumps([job.url, job.api_key, job.run, str(target), dies_at]))
         _, pid = await self._hear()
         heard, actions = ("", 0), 0
         if killed_after is not None:
             with anyio.move_on_after(killed_after):
                 heard = await self._hear()
             os.kill(pid, signal.SIGKILL)  # an ended process is still waited for, so its id is not reused
-        await self._say("wait")
+        self._say("wait")
         while heard[0] != "exit":
             actions = heard[1]
             heard = await self._hear()
         return heard[1], actions
 
-    async def _say(self, line: str) -> None:
-        assert self.process.stdin is not None
-        await self.process.stdin.send(f"{line}\n".encode())
+    def _say(self, line: str) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{line}\n".encode())
+        self._process.stdin.flush()
 
     async def _hear(self) -> tuple[str, int]:
-        word, number = (await self.lines.receive_until(b"\n", 100)).decode().split()
+        assert self._process.stdout is not None
+        while b"\n" not in self._received:
+            await anyio.wait_readable(self._process.stdout)
+            received = os.read(self._process.stdout.fileno(), 100)
+            assert received, "the process ended"
+            self._received += received
+        line, _, self._received = self._received.partition(b"\n")
+        word, number = line.decode().split()
         return word, int(number)
+
+
+@pytest.fixture(scope="module")
+def downloader() -> Iterator[Downloader]:
+    """A process for all tests."""
+    with Downloader() as running:
+        yield running
 
 
 @dataclass
@@ -94,6 +109,15 @@ class Scene:
     instance: Path
     run: str
     downloader: Downloader
+
+    async def download(self, target: Path, *, dies_at: int = 0, killed_after: float | None = None) -> tuple[int, int]:
+        """How a child ends, negative by a signal, and how many actions it took if it came to its end."""
+        return await self.downloader.download(self.job, target, dies_at=dies_at, killed_after=killed_after)
+
+    @property
+    def job(self) -> Job:
+        """What children download."""
+        return Job(self.server.url, self.server.api_key, self.run)
 
     def expected(self) -> dict[str, bytes]:
         """All files of a target in the end."""
@@ -131,24 +155,21 @@ class Scene:
 
 
 @pytest.fixture
-async def scene() -> AsyncIterator[Scene]:
+async def scene(downloader: Downloader) -> AsyncIterator[Scene]:
     """A run that is over."""
     async with LocalServer(speed=0) as server:
         async with Client(server.url, api_key=server.api_key, config=settings()) as client:
             run = await finished(client, server)
         instance = instance_of(server, run)
         data = random.Random(1)
-        for number in range(200):
+        for number in range(tries(200, 60)):
             file = instance / f"stages/stage0/Compute/part {number // 20}/{number}.csv"
             file.parent.mkdir(exist_ok=True)
             file.write_bytes(data.randbytes(data.randrange(600)))
         for number in range(20):
             (instance / f"stages/stage1/Report/results/sub/{number}.bin").write_bytes(data.randbytes(4000))
         (instance / "stages/stage1/Report/large.bin").write_bytes(data.randbytes(3 << 19))
-        async with (
-            gateway(server, forward(server, piece=1 << 16, pause=0.001)) as asked_gateway,
-            Downloader.of(server, run.id) as downloader,
-        ):
+        async with gateway(server, forward(server, piece=1 << 16, pause=0.001)) as asked_gateway:
             yield Scene(server, asked_gateway, instance, run.id, downloader)
 
 
@@ -161,7 +182,7 @@ async def until_complete(scene: Scene, target: Path, attempt: Attempt, most: int
     done: set[str] = set()
     for kills in range(most + 1):
         before = len(scene.gateway.requests), len(scene.server.requests)
-        code = await attempt(target) if kills < most else (await scene.downloader.download(target))[0]
+        code = await attempt(target) if kills < most else (await scene.download(target))[0]
         twice = done.intersection(scene.asked_since(*before))
         assert twice == set(), f"{len(twice)} fetched again after {kills} kills"
         done = scene.complete(target, expected)
@@ -179,11 +200,11 @@ async def test_killed_at_random_moments(scene: Scene, tmp_path: Path) -> None:
     chance = random.Random(4)
     for name in ("first", "second"):  # which does not need to wait for what is made once
         began = anyio.current_time()
-        assert (await scene.downloader.download(tmp_path / name))[0] == 0
+        assert (await scene.download(tmp_path / name))[0] == 0
         duration = anyio.current_time() - began
 
     async def attempt(target: Path) -> int:
-        return (await scene.downloader.download(target, killed_after=chance.uniform(0, duration)))[0]
+        return (await scene.download(target, killed_after=chance.uniform(0, duration)))[0]
 
     kills = rounds = 0
     while kills < KILLS:
@@ -195,8 +216,8 @@ async def test_killed_at_random_moments(scene: Scene, tmp_path: Path) -> None:
 async def test_killed_between_any_two_actions(scene: Scene, tmp_path: Path) -> None:
     """A death before a file is opened, a folder made, a connection opened, a file renamed: seeded, over all of them."""
     chance = random.Random(5)
-    code, actions = await scene.downloader.download(tmp_path / "undisturbed")
-    assert (code, actions > 500) == (0, True)
+    code, actions = await scene.download(tmp_path / "undisturbed")
+    assert (code, actions > tries(500, 200)) == (0, True)
 
     kills = 0
     for number, first in enumerate(spread(actions, KILLS // 2, chance)):
@@ -204,7 +225,7 @@ async def test_killed_between_any_two_actions(scene: Scene, tmp_path: Path) -> N
 
         async def attempt(target: Path, moments: Iterator[int] = moments) -> int:
             moment = next(moments, 0) or chance.randrange(1, actions // 2)
-            return (await scene.downloader.download(target, dies_at=moment))[0]
+            return (await scene.download(target, dies_at=moment))[0]
 
         kills += await until_complete(scene, tmp_path / f"{number}", attempt, most=4)
     assert kills >= KILLS
@@ -214,10 +235,10 @@ async def test_killed_between_any_two_actions(scene: Scene, tmp_path: Path) -> N
 async def test_after_the_end_there_is_nothing_to_do(scene: Scene, tmp_path: Path) -> None:
     """Called again when all is there, it asks for no file."""
     target = tmp_path / "target"
-    assert (await scene.downloader.download(target))[0] == 0
+    assert (await scene.download(target))[0] == 0
     before = len(scene.gateway.requests), len(scene.server.requests)
 
-    assert (await scene.downloader.download(target))[0] == 0
+    assert (await scene.download(target))[0] == 0
 
     assert scene.asked_since(*before) == []
     assert scene.complete(target, scene.expected()) >= set(scene.expected())
@@ -234,13 +255,14 @@ async def test_two_processes_download_into_the_same_folders(scene: Scene, tmp_pa
     ends: list[int] = []
 
     async def download(downloader: Downloader) -> None:
-        code, _ = await downloader.download(tmp_path / "target")
+        code, _ = await downloader.download(scene.job, tmp_path / "target")
         ends.append(code)
 
-    async with Downloader.of(scene.server, scene.run) as other, anyio.create_task_group() as tasks:
-        tasks.start_soon(download, scene.downloader)
-        await scene.gateway.until(lambda: scene.gateway.in_flight > 0)
-        tasks.start_soon(download, other)
+    with Downloader() as other:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(download, scene.downloader)
+            await scene.gateway.until(lambda: scene.gateway.in_flight > 0)
+            tasks.start_soon(download, other)
 
     assert ends == [0, 0]
     assert files_in(tmp_path / "target") == scene.expected()

@@ -12,6 +12,7 @@ import pytest
 
 from st4sd_async import ProgressUpdate
 from st4sd_async.local import LocalServer
+from tests.tries import combinations
 
 from .gateways import archive, files_in, forward, gateway, is_part, leftovers, whole
 from .raw import never
@@ -22,8 +23,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
 Stop = Callable[[], None]
 
 
-@pytest.mark.parametrize("how", ["scope", "task"])
-@pytest.mark.parametrize("verb", ["files", "component", "outputs"])
+@pytest.mark.parametrize(("verb", "how"), combinations(["files", "component", "outputs"], ["scope", "task"]))
 async def test_cancelled_at_any_step(shared_server: LocalServer, tmp_path: Path, verb: str, how: str) -> None:
     """Nothing is left, and the next call succeeds. Cancelled by anyio's scope or asyncio's task."""
     stop: Stop = lambda: None  # noqa: E731 -- replaced before each call
@@ -68,7 +68,7 @@ def begun(target: Path) -> bool:
 @pytest.mark.parametrize("how", ["scope", "task"])
 async def test_cancelled_while_a_thread_works(scene: Scene, how: str) -> None:
     """Unpacking is waited for or undone: afterwards nothing appears, nothing is left."""
-    for number in range(40):
+    for number in range(12):
         size = 1_000_000 if number % 2 else 1_100_000  # the larger ones are unpacked by several threads
         scene.write(f"{number}.bin", bytes(size), "stages/stage1/Report")
     for number in range(12):
@@ -83,7 +83,7 @@ async def test_cancelled_while_a_thread_works(scene: Scene, how: str) -> None:
         task = asyncio.ensure_future(download())
         while not task.done() and not begun(scene.target):  # noqa: ASYNC110 -- there is no event
             await anyio.sleep(0.001)
-        await anyio.sleep(number * 0.015)
+        await anyio.sleep(number * 0.005)
         if how == "scope":
             task_scope.cancel()
         else:

@@ -14,6 +14,7 @@ import pytest
 from st4sd_async import Client, DownloadFailed, Run, St4sdError
 from st4sd_async.local import LocalServer, Reply
 from tests.results.archives import Entry, build
+from tests.tries import combinations
 
 from .clients import settings
 from .gateways import another, archive, gateway, register
@@ -24,6 +25,7 @@ from .raw import Answer, Exchange, RawServer, Seen, reply, sign_in
 pytestmark = pytest.mark.anyio
 
 SECRET = "QSECXDqsecxd"
+KINDS = ["api_key", "auth_token"]
 
 
 async def everything(client: Client, run: Run, target: Path) -> list[Any]:
@@ -52,8 +54,9 @@ def is_clean(seen: Seen) -> bool:
     return not {"authorization", "cookie"} & set(seen.headers)
 
 
-@pytest.mark.parametrize("kind", ["api_key", "auth_token"])
-@pytest.mark.parametrize("trusted", ["nobody", "name", "name:port", "another port", "another name"])
+@pytest.mark.parametrize(
+    ("kind", "trusted"), combinations(KINDS, ["nobody", "name", "name:port", "another port", "another name"])
+)
 async def test_a_gateway_elsewhere_is_sent_credentials_only_if_it_is_trusted(
     shared_server: LocalServer, kind: str, trusted: str, tmp_path: Path
 ) -> None:
@@ -80,7 +83,7 @@ async def test_a_gateway_elsewhere_is_sent_credentials_only_if_it_is_trusted(
     assert {secret in f"{seen}" for seen in other.requests} == {is_sent}
 
 
-@pytest.mark.parametrize("kind", ["api_key", "auth_token"])
+@pytest.mark.parametrize("kind", KINDS)
 async def test_the_gateway_of_the_deployment_is_sent_them(
     shared_server: LocalServer, kind: str, tmp_path: Path
 ) -> None:
@@ -149,13 +152,11 @@ ECHOES = {
 }
 
 
-@pytest.mark.parametrize("kind", ["api_key", "auth_token"])
-@pytest.mark.parametrize("quoting", ECHOES)
+@pytest.mark.parametrize(("kind", "quoting"), combinations(KINDS, ECHOES))
 async def test_a_gateway_that_quotes_a_credential(
     kind: str, quoting: str, tmp_path: Path, watched: pytest.LogCaptureFixture
 ) -> None:
     """It is in no log, no error, no repr and no file, the manifest included."""
-    asyncio.get_running_loop().set_debug(True)
     uri = "file://g/w/demo.instance"
     secret = KEY if kind == "api_key" else TOKEN
     address = {"g": {"unique_id": "g", "host": ""}}
@@ -233,11 +234,16 @@ async def test_uris_that_hold_secrets(
 async def test_what_is_left_on_disk_holds_no_credential(
     shared_server: LocalServer, tmp_path: Path, watched: pytest.LogCaptureFixture
 ) -> None:
-    """After success, neither the manifest nor a log contains the key."""
+    """After success, neither the manifest nor a log contains the key, not even the notes of a slow event loop."""
+    loop = asyncio.get_running_loop()
+    loop.set_debug(True)
+    loop.slow_callback_duration = 0
     async with Client(shared_server.url, api_key=shared_server.api_key, config=settings()) as client:
         run = await another(client, shared_server)
         await everything(client, run, tmp_path)
+    loop.slow_callback_duration = 10
 
+    assert "took" in watched.text
     assert "Report" in written(tmp_path)
     assert shared_server.api_key not in written(tmp_path)
     assert shared_server.api_key not in logged(watched)

@@ -4,17 +4,51 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import anyio
 import pytest
 
 from st4sd_async import ConfigError, InvalidPackage, PackageProblem, check
-from st4sd_async._package.definition import is_huge
+from st4sd_async._package.check import _environment, _find, _locate
+from st4sd_async._package.definition import is_huge, read_mapping
 from st4sd_async._package.inspection import in_plain_words, with_reason
+from st4sd_async.local.engine.forks import IS_AVAILABLE, ForkServer
 
-pytestmark = [pytest.mark.anyio, pytest.mark.slow]
+pytestmark = pytest.mark.anyio
 COMPONENTS = "conf/flowir_package.yaml"
+PROGRAM = "import sys; from st4sd_async._package.inspection import main; main(*sys.argv[1:])"
+MODULES = ["experiment.model.storage", "experiment.model.hooks.interface"]
+TIMEOUT = 50.0
+Check = Callable[[Path], list[PackageProblem]]
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[ForkServer]:
+    """Return what imports the libraries once."""
+    server = ForkServer(sys.executable)
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def check_in_fork(server: ForkServer, tmp_path: Path) -> Check:
+    """Return what `check` does, except that it does not import the libraries again, which takes 2 s."""
+
+    def check_in_fork(path: Path) -> list[PackageProblem]:
+        if not IS_AVAILABLE:
+            return anyio.run(check, path)
+        folder, package, manifest, file = _find(path)
+        program = tmp_path / "program.py"
+        program.write_text(PROGRAM)
+        arguments = [str(program), str(package), *([] if manifest is None else [str(manifest)])]
+        with server.start(arguments, modules=MODULES, folder=None, environment=_environment()) as process:
+            process.begin()
+            stdout, _ = process.communicate(TIMEOUT)
+        return _locate(json.loads(stdout), folder, package, file, {} if file is None else read_mapping(file))
+
+    return check_in_fork
 
 
 def line_of(file: Path, text: str) -> int:
@@ -109,14 +143,14 @@ MISSING = [
     [MISTAKES, OTHERS, CYCLE, UNUSED, MISSING],
     ids=["many", "reference", "cycle", "unused", "missing"],
 )
-async def test_each_mistake_has_its_file_line_and_entry(
-    folder: Path, mistakes: list[tuple[str, str, str, str]]
+def test_each_mistake_has_its_file_line_and_entry(
+    folder: Path, mistakes: list[tuple[str, str, str, str]], check_in_fork: Check
 ) -> None:
     """All are found at once. The line is that of the entry, or of the innermost part of it that exists."""
     for old, new, _, _ in mistakes:
         replace(folder / COMPONENTS, old, new)
 
-    problems = await check(folder)
+    problems = check_in_fork(folder)
 
     lines = (folder / COMPONENTS).read_text().splitlines()
     for _, new, where, what in mistakes:
@@ -158,7 +192,7 @@ def test_messages_of_the_libraries_become_short(what: str, plain: str) -> None:
     assert in_plain_words(("stage0.A", what)) == ("stage0.A", plain)
 
 
-async def test_a_reference_may_come_from_a_variable_or_omit_its_stage(folder: Path) -> None:
+def test_a_reference_may_come_from_a_variable_or_omit_its_stage(folder: Path, check_in_fork: Check) -> None:
     """The orchestrator replaces both."""
     replace(folder / COMPONENTS, "- stage: 1\n", "- stage: 0\n")
     replace(folder / COMPONENTS, "stage1.Summarise/", "stage0.Summarise/")
@@ -167,9 +201,10 @@ async def test_a_reference_may_come_from_a_variable_or_omit_its_stage(folder: Pa
         folder / COMPONENTS, "name: Summarise\n", "name: Summarise\n  variables: {script: 'bin/summarise.py:ref'}\n"
     )
 
-    assert await check(folder) == []
+    assert check_in_fork(folder) == []
 
 
+@pytest.mark.slow
 async def test_options_and_hooks_are_checked_too(folder: Path) -> None:
     """All are reported at once, in the order of files and lines."""
     definition = folder / "definition.yaml"
@@ -223,14 +258,14 @@ TEXT = ("metadata:", "base: {packages: [{config: x}]}\nmetadata:", "base.package
     [[FIELD, LIST, NUMBER], [CHOICES, MAPPING, MISPLACED], [TEXT, NAME]],
     ids=["field", "choices", "text"],
 )
-async def test_a_definition_that_the_service_would_refuse_is_a_problem(
-    folder: Path, mistakes: list[tuple[str, str, str, str]]
+def test_a_definition_that_the_service_would_refuse_is_a_problem(
+    folder: Path, mistakes: list[tuple[str, str, str, str]], check_in_fork: Check
 ) -> None:
     """A field is misspelt, or has the wrong type; a push would fail with the answer of the service. Nothing else is."""
     for old, new, _, _ in mistakes:
         replace(folder / "definition.yaml", old, new)
 
-    problems = {problem.where: problem for problem in await check(folder)}
+    problems = {problem.where: problem for problem in check_in_fork(folder)}
 
     assert problems.keys() == {where for _, _, where, _ in mistakes}
     for _, _, where, what in mistakes:
@@ -239,11 +274,11 @@ async def test_a_definition_that_the_service_would_refuse_is_a_problem(
         assert problems[where].line is not None
 
 
-async def test_a_reference_without_a_method_is_named_by_its_line(folder: Path) -> None:
+def test_a_reference_without_a_method_is_named_by_its_line(folder: Path, check_in_fork: Check) -> None:
     """The libraries cannot load such a package."""
     replace(folder / COMPONENTS, "  - bin/summarise.py:ref\n", "  - bin/summarise.py\n")
 
-    (problem,) = await check(folder)
+    (problem,) = check_in_fork(folder)
 
     assert (problem.file, problem.line) == (COMPONENTS, line_of(folder / COMPONENTS, "  - bin/summarise.py"))
     assert problem.what == "the reference 'bin/summarise.py' has no method: write 'bin/summarise.py:ref' or ':copy'"
@@ -268,13 +303,13 @@ async def test_a_reference_without_a_method_is_named_by_its_line(folder: Path) -
     ],
     ids=["indentation", "colon", "quote"],
 )
-async def test_a_syntax_error_has_the_line_of_the_mistake(
-    folder: Path, old: str, new: str, line: str, what: str
+def test_a_syntax_error_has_the_line_of_the_mistake(
+    folder: Path, old: str, new: str, line: str, what: str, check_in_fork: Check
 ) -> None:
     """It may be far below the begin of the block that contains it."""
     replace(folder / COMPONENTS, old, new)
 
-    (problem,) = await check(folder)
+    (problem,) = check_in_fork(folder)
 
     assert problem.line == line_of(folder / COMPONENTS, line)
     assert problem.what.startswith(what)
@@ -300,11 +335,13 @@ async def test_broken_yaml_is_named_by_its_line(folder: Path) -> None:
     ],
     ids=["empty", "no list", "no mapping", "binary"],
 )
-async def test_a_file_without_components_is_a_problem(folder: Path, content: bytes, reason: str) -> None:
+def test_a_file_without_components_is_a_problem(
+    folder: Path, content: bytes, reason: str, check_in_fork: Check
+) -> None:
     """The reason is that of the libraries, in one line."""
     (folder / COMPONENTS).write_bytes(content)
 
-    (problem,) = await check(folder)
+    (problem,) = check_in_fork(folder)
 
     assert (problem.file, problem.where) == (COMPONENTS, "")
     assert reason in problem.what
@@ -312,13 +349,13 @@ async def test_a_file_without_components_is_a_problem(folder: Path, content: byt
     assert "Found 1 errors" not in problem.what
 
 
-async def test_a_file_and_a_definition_can_be_checked_alone(folder: Path) -> None:
+def test_a_file_and_a_definition_can_be_checked_alone(folder: Path, check_in_fork: Check) -> None:
     """The first without a definition, the second with the package beside it."""
-    assert await check(folder / COMPONENTS) == []
-    assert await check(folder / "definition.yaml") == []
+    assert check_in_fork(folder / COMPONENTS) == []
+    assert check_in_fork(folder / "definition.yaml") == []
 
 
-async def test_dsl_is_checked(tmp_path: Path) -> None:
+def test_dsl_is_checked(tmp_path: Path, check_in_fork: Check) -> None:
     """Its problems have the location in the file."""
     component = {"signature": {"name": "hello"}, "command": {"executable": "echo", "arguments": "%(nobody)s"}}
     dsl = {
@@ -328,7 +365,7 @@ async def test_dsl_is_checked(tmp_path: Path) -> None:
     (tmp_path / "conf").mkdir()
     (tmp_path / "conf" / "dsl.yaml").write_text(json.dumps(dsl, indent=1))
 
-    problems = await check(tmp_path)
+    problems = check_in_fork(tmp_path)
 
     assert {problem.file for problem in problems} == {"conf/dsl.yaml"}
     assert any("nobody" in problem.what for problem in problems)
@@ -361,14 +398,14 @@ def get_input_ids(input_id_file, variables): return []
 """
 
 
-async def test_a_hook_cannot_end_the_check_or_forge_its_result(folder: Path) -> None:
+def test_a_hook_cannot_end_the_check_or_forge_its_result(folder: Path, check_in_fork: Check) -> None:
     """Other problems are still found, and the end of the process is one more."""
     replace(folder / COMPONENTS, "  - bin/summarise.py:ref\n", "  - bin/sumarise.py:ref\n")
     replace(folder / COMPONENTS, "arguments: bin/summarise.py:ref", "arguments: bin/sumarise.py:ref")
     (folder / "hooks" / "interface.py").write_text(FORGED % "os._exit(0)")
-    problems = await check(folder)
+    problems = check_in_fork(folder)
     (folder / "hooks" / "interface.py").write_text(FORGED % "")
-    others = await check(folder)
+    others = check_in_fork(folder)
 
     assert [problem.where for problem in problems] == ["stage1.Summarise.references[0]", "interface"]
     assert problems[1].what == "the hooks end the process that imports them: they must only define functions"
@@ -418,18 +455,19 @@ async def test_a_file_that_is_neither_components_nor_a_definition_is_named(tmp_p
         await check(tmp_path / "components.yaml")
 
 
-async def test_a_broken_file_of_a_package_is_named_with_its_line(folder: Path) -> None:
+def test_a_broken_file_of_a_package_is_named_with_its_line(folder: Path, check_in_fork: Check) -> None:
     replace(folder / COMPONENTS, "components:\n", "components: [\n")
 
-    (problem,) = await check(folder / COMPONENTS)
+    (problem,) = check_in_fork(folder / COMPONENTS)
 
     assert (problem.file, problem.line) == (COMPONENTS, line_of(folder / COMPONENTS, "- stage: 0"))
 
 
 LIMITED = """
+import mmap
 from st4sd_async._package.inspection import MAX_MEMORY, _limit_memory
 _limit_memory()
-bytearray(MAX_MEMORY // 2)
+mmap.mmap(-1, MAX_MEMORY // 2)
 bytearray(MAX_MEMORY + MAX_MEMORY // 2)
 """
 
@@ -440,7 +478,7 @@ async def test_the_memory_of_the_libraries_is_limited() -> None:
     done = await anyio.run_process([sys.executable, "-c", LIMITED], check=False)
 
     assert done.returncode == 1
-    assert "line 5" in done.stderr.decode()
+    assert "line 6" in done.stderr.decode()
     assert done.stderr.rstrip().endswith(b"MemoryError")
 
 

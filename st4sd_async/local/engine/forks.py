@@ -141,7 +141,7 @@ class ForkServer:
             with contextlib.ExitStack() as stack:
                 output = [stack.enter_context(tempfile.TemporaryFile()) for _ in "oe"] if log is None else [log, log]
                 ours, theirs = map(stack.enter_context, socket.socketpair())
-                self._send(" ".join(modules).encode(), [theirs.fileno(), *(file.fileno() for file in output)])
+                server = self._send(" ".join(modules).encode(), [theirs.fileno(), *(file.fileno() for file in output)])
                 theirs.close()
                 ours.settimeout(START_TIMEOUT)
                 with contextlib.suppress(OSError):
@@ -149,23 +149,27 @@ class ForkServer:
                     if reply := ours.recv(MAX_REPLY):
                         stack.pop_all()
                         return ForkedProcess(arguments, ours, int(reply), output if log is None else [])
+                server.kill()  # it may be ending, or hang in an import
+                server.wait()
         raise OSError(f"{arguments[0]!r} was not started: its fork server ended")
 
-    def _send(self, request: bytes, files: Sequence[int]) -> None:
+    def _send(self, request: bytes, files: Sequence[int]) -> subprocess.Popen[bytes]:
+        """Send a request to the fork server, and return its process."""
         with self._lock:
             if self._requests is None or self._process is None or self._process.poll() is not None:
-                self._requests = self._start()
+                self._process, self._requests = self._start()
             with contextlib.suppress(OSError):  # it has ended meanwhile, so the caller gets no reply
                 socket.send_fds(self._requests, [request], files)
+            return self._process
 
-    def _start(self) -> socket.socket:
+    def _start(self) -> tuple[subprocess.Popen[bytes], socket.socket]:
         if self._requests is not None:
             self._requests.close()
         program = Path(__file__).with_name("fork_server.py").read_text(encoding="utf-8")
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs, contextlib.ExitStack() as stack:
             stack.enter_context(ours)
-            self._process = subprocess.Popen(
+            process = subprocess.Popen(
                 [self._python, "-c", program, str(os.getpid()), str(self._idle_timeout)],
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
@@ -174,7 +178,7 @@ class ForkServer:
                 start_new_session=True,  # a signal from the terminal ends this process, which ends the server
             )
             stack.pop_all()
-        return ours
+        return process, ours
 
     def close(self) -> None:
         """End the fork server; programs continue. The next request starts it again. Idempotent."""

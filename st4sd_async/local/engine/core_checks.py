@@ -14,17 +14,23 @@ import copy
 import importlib
 import json
 import logging
+import pickle
 import threading
 import warnings
 from collections import OrderedDict
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, lru_cache, wraps
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from pydantic import ValidationError
 
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+
+MAX_RESULTS = 64
+"""Number of results of a function that are remembered; a check of a small package takes 30 ms."""
 _LOGGER = "flowir"
 """Name of the libraries' logger. It logs whole components for each problem, which the checks return anyway."""
 _MODULES = r"(.*[/\\])?experiment[./\\]"
@@ -79,6 +85,27 @@ def find_graph_problems(definition: Any, arguments: Mapping[str, Any] | None = N
             return None
 
 
+def _remembered(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+    """Return a function that remembers the latest results by the content of the arguments."""
+
+    @lru_cache(MAX_RESULTS)
+    def by_content(content: bytes) -> bytes:
+        arguments, options = pickle.loads(content)
+        return pickle.dumps(function(*arguments, **options))
+
+    @wraps(function)
+    def remembered(*arguments: Arguments.args, **options: Arguments.kwargs) -> Result:
+        try:
+            content = pickle.dumps((arguments, options))
+        except RecursionError:
+            return function(*arguments, **options)
+        result: Result = pickle.loads(by_content(content))
+        return result
+
+    return remembered
+
+
+@_remembered
 def find_flowir_problems(
     definition: Any, platform: str | None = None, folders: Collection[str] = ()
 ) -> list[str] | None:
@@ -100,6 +127,7 @@ def find_flowir_problems(
             return [str(error)]
 
 
+@_remembered
 def dsl_from_flowir(flowir: Mapping[str, Any], folders: Iterable[str], platform: str | None) -> dict[str, Any] | None:
     """
     Return the DSL 2.0 of a definition in FlowIR; None if the libraries are not installed, or reject the definition.

@@ -143,13 +143,21 @@ class ClonedPackages:
         known, current = self._current.get(key, (None, None))
         if current is not None and state is not None and known == state:
             return current
-        commit = self._remote_commit(location)
+        commit = self._remote_commit(location) if self._is_cloned(location) else None
         if commit is not None and self._path(location, commit).is_dir():
             current = self._path(location, commit), commit
         else:
-            current = self._clone(base)
+            try:
+                current = self._clone(base)
+            except GitFailed:
+                self._remote_commit(location)  # if the repository does not exist, this has the message of a run
+                raise
         self._current[key] = (state, current)
         return current
+
+    def _is_cloned(self, location: Mapping[str, Any]) -> bool:
+        """Return whether any commit of a repository with the name of this one was cloned."""
+        return any(self._path(location, commit.name).is_dir() for commit in self._folder.glob("*"))
 
     def _remote_commit(self, location: Mapping[str, Any]) -> str | None:
         """Return the current commit of a location in its repository; None if only a clone can find it."""
@@ -176,7 +184,7 @@ class ClonedPackages:
         with tempfile.TemporaryDirectory(dir=self._folder, prefix=".clone-") as scratch:
             clone = Path(scratch) / "main"
             self._fetch(location, clone)
-            commit = self._git("rev-parse", "HEAD", folder=clone).strip()
+            commit = _head(clone) or self._git("rev-parse", "HEAD", folder=clone).strip()
             shutil.rmtree(clone / ".git")
             with self._lock:
                 path = self._path(location, commit)
@@ -220,6 +228,16 @@ def _package_paths(folder: Path, config: Mapping[str, Any]) -> tuple[Path, Path 
     """Return the folder or file of the package in a clone, and its manifest; None if it has no manifest."""
     path, manifest = str(config.get("path") or ""), str(config.get("manifestPath") or "")
     return folder / path.lstrip("/"), folder / manifest.lstrip("/") if manifest else None
+
+
+def _head(clone: Path) -> str | None:
+    """Return the current commit of a clone; None if only git can read it."""
+    try:
+        head = (clone / ".git" / "HEAD").read_text(encoding="utf-8").strip()
+        commit = (clone / ".git" / head[5:]).read_text(encoding="utf-8").strip() if head.startswith("ref: ") else head
+    except (OSError, ValueError):
+        return None
+    return commit if COMMIT.fullmatch(commit) else None
 
 
 def _references_state(location: Mapping[str, Any]) -> object:

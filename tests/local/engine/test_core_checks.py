@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from st4sd_async.local.engine.core_checks import dsl_from_flowir
+from st4sd_async.local.engine.core_checks import dsl_from_flowir, find_flowir_problems
 from st4sd_async.local.engine.flowir import with_defaults
 from tests.client.definitions import DSL
 
@@ -220,6 +220,17 @@ def test_dsl_is_made_from_flowir_in_the_order_of_the_definition() -> None:
     assert [component["command"]["executable"] for component in dsl["components"]] == ["echo", "echo", "echo", "cat"]
     assert dsl["components"][0]["workflowAttributes"]["repeatRetries"] == 3
     assert dsl_from_flowir({**flowir, "components": [last]}, [], None) is None
+
+
+def test_results_are_those_of_the_arguments_and_belong_to_the_caller() -> None:
+    """They are remembered by the content of the arguments."""
+    first = find_flowir_problems(FLOWIR)
+    assert first is not None
+    assert len(first) == 1
+    first.clear()
+
+    assert len(find_flowir_problems(copy.deepcopy(FLOWIR)) or ()) == 1
+    assert find_flowir_problems({**FLOWIR, "variables": {"default": {"global": {"ghost": 1}}}}) == []
 
 
 def test_pushed_dsl_gets_the_defaults_of_flowir(web: httpx.Client) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from st4sd_async.local.engine.interface import PackageProblem
-from st4sd_async.local.engine.packages import ClonedPackages, allowed_platforms, clone_problem
+from st4sd_async.local.engine.packages import ClonedPackages, _head, allowed_platforms, clone_problem
 from st4sd_async.local.engine.processes import ChildProcesses, GitFailed, git
 
 
@@ -129,6 +129,40 @@ def test_git_is_asked_again_only_if_a_reference_changed(tmp_path: Path, reposito
     for arguments in (["pack-refs", "--all"], ["tag", "--force", "1.0.0"]):
         git(*arguments, processes=ChildProcesses(), timeout=50, folder=folder)
     assert (current(tag="1.0.0"), current(branch="main")[0]) == ((second, True), second)
+
+
+@pytest.mark.parametrize("location", [{}, {"branch": "main"}, {"tag": "1.0.0"}])
+def test_a_first_push_only_clones(tmp_path: Path, repository: tuple[Path, Commit], location: dict[str, str]) -> None:
+    """There is one git process, and the commit is that of the clone."""
+    folder, commit = repository
+    processes = CountedProcesses()
+    newest = commit("second")
+
+    found = ClonedPackages(tmp_path / "clones", lambda *_: {}, processes).current(_definition(folder, **location))
+
+    assert processes.count == 1
+    assert (found[1] == newest) is ("tag" not in location)
+    assert (found[0] / "file").read_text() == ("first" if "tag" in location else "second")
+
+
+def test_references_may_be_stored_in_a_table(tmp_path: Path, repository: tuple[Path, Commit]) -> None:
+    """Git 2.45 can store them like that, and clones have the format of their user's configuration."""
+    folder, commit = repository
+    newest = commit("second")
+    clone = tmp_path / "clone"
+    git("clone", "--", folder.as_uri(), str(clone), processes=ChildProcesses(), timeout=50)
+
+    assert _head(clone) == newest
+    (clone / ".git" / "HEAD").write_text("ref: refs/heads/.invalid\n")
+    assert _head(clone) is None
+
+
+def test_a_repository_that_never_existed_is_the_same_error(tmp_path: Path) -> None:
+    """As of one that vanished."""
+    packages = ClonedPackages(tmp_path / "clones", lambda *_: {}, ChildProcesses())
+
+    with pytest.raises(GitFailed, match=r"git ls-remote failed: fatal: '.*' does not appear to be a git repository"):
+        packages.current(_definition(tmp_path / "gone"))
 
 
 @pytest.mark.parametrize("location", [{}, {"branch": "main"}, {"tag": "1.0.0"}, {"commit": "0" * 40}])

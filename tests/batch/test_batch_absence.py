@@ -11,7 +11,7 @@ from typing import Any
 import anyio
 import pytest
 
-from st4sd_async import Batch, Client, Item, StartOutcomeUnknown, UnknownRun
+from st4sd_async import Batch, Client, Item, RetryPolicy, StartOutcomeUnknown, UnknownRun
 from st4sd_async._batch import observer
 from st4sd_async.local import BadJson, BreakOff, Delay, DropAfter, DropBefore, Html, LocalServer, Reply, ShortList
 from st4sd_async.local.engine.instance_files import FROM_CLUSTER
@@ -187,13 +187,12 @@ AWAY: list[tuple[str, Fault]] = [
 
 
 @pytest.mark.parametrize(("where", "fault"), AWAY, ids=str)
-async def test_launches_are_reported_if_the_service_stays_away(
-    server: LocalServer, client: Client, where: str, fault: Fault
-) -> None:
+async def test_launches_are_reported_if_the_service_stays_away(server: LocalServer, where: str, fault: Fault) -> None:
     """Without a list or an answer of the datastore there is no evidence. `run` ends after three windows."""
-    server.populate("demo", 1)
     server.faults.add(START, DropBefore())
-    async with client.batch() as batch:
+    async with connect(server, retry=RetryPolicy(attempts=2)) as client, client.batch() as batch:
+        await client.push(server.example("demo"))
+        server.populate("demo", 1)
         await batch.add([launch()])
         began = client._config.clock.now()
         async with in_doubt(server, batch) as items:
@@ -355,7 +354,6 @@ async def test_a_candidate_that_executed_something_blocks_even_if_deleted(server
 MAY_HAVE_EXECUTED: dict[str, str | list[tuple[float, dict[str, Any] | None]]] = {
     "no status of its own": "monitor-stuck",
     "killed before the first status": [(0.0, None), (1.0, {**FROM_CLUSTER, "experiment-state": "Failed", **KILLED})],
-    "evicted": [*UNSHOWN, (SETTLE / 2, UNSCHEDULED), (SETTLE, {**FROM_CLUSTER, "experiment-state": "failed"})],
 }
 """Courses of runs whose last status has no stages and no metadata, of which the datastore has no document."""
 
@@ -371,6 +369,30 @@ async def test_a_run_that_may_have_executed_something_is_not_repeated(
         await batch.add([launch()])
         async with in_doubt(server, batch) as items:
             pass
+
+    assert is_unknown(items["mol 0"])
+    assert starts(server) == 1
+
+
+async def observed(server: LocalServer) -> None:
+    """Return when a batch has observed what the server shows now: one observation has begun and ended since."""
+    begun = server.traffic["GET /instances/"].requests
+    await until(lambda: server.traffic["GET /instances/"].requests >= begun + 2)
+
+
+async def test_an_evicted_run_is_not_repeated() -> None:
+    """The batch saw it execute something. Time of the server passes only between observations."""
+    evicted = [*UNSHOWN, (SETTLE / 2, UNSCHEDULED), (SETTLE, {**FROM_CLUSTER, "experiment-state": "failed"})]
+    with LocalServer(speed=0) as server:
+        server.faults.add(START, DropAfter())
+        async with connect(server) as client, client.batch() as batch:
+            await client.push(server.example("demo"))
+            server.outcome("demo", evicted, times=1)
+            await batch.add([launch()])
+            async with in_doubt(server, batch) as items:
+                for seconds in (2.0, SETTLE / 2, SETTLE):
+                    await server.advance(seconds)
+                    await observed(server)
 
     assert is_unknown(items["mol 0"])
     assert starts(server) == 1
@@ -456,23 +478,25 @@ async def test_an_adopted_run_that_carries_another_token_is_taken_back(server: L
 
 
 async def test_a_run_is_taken_back_if_nothing_else_is_in_doubt(
-    server: LocalServer, client: Client, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    server: LocalServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Watching it shows the token. The journal stores the reason and drops the owner."""
+    path = tmp_path / "campaign.db"
     server.outcome("demo", LATE, stretch=5)  # on a busy machine, too, the runs are adopted before they show tokens
     server.faults.add(START, DropAfter(), times=2)
-    path = tmp_path / "campaign.db"
-    async with client.batch(path) as batch:
-        await batch.add(launches(2))
-        with anyio.CancelScope() as scope:
-            async with in_doubt(server, batch):
-                await until(lambda: batch.counts["unknown"] == 2)
-                runs = {one.metadata["number"]: one.rest_uid for one in server.started}
-                await batch.adopt("mol 0", runs["1"])
-                await batch.adopt("mol 1", runs["0"])
-                scope.cancel()
-    async with client.batch(path) as batch:
-        items = await run_all(batch)
+    async with connect(server, poll_interval=10.0) as client:
+        await client.push(server.example("demo"))
+        async with client.batch(path) as batch:
+            await batch.add(launches(2))
+            with anyio.CancelScope() as scope:
+                async with in_doubt(server, batch):
+                    await until(lambda: batch.counts["unknown"] == 2)
+                    runs = {one.metadata["number"]: one.rest_uid for one in server.started}
+                    await batch.adopt("mol 0", runs["1"])
+                    await batch.adopt("mol 1", runs["0"])
+                    scope.cancel()
+        async with client.batch(path) as batch:
+            items = await run_all(batch)
 
     assert {key: str(item.run) for key, item in items.items()} == {"mol 0": runs["0"], "mol 1": runs["1"]}
     assert starts(server) == 2

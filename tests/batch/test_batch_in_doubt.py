@@ -119,7 +119,7 @@ async def test_launches_in_doubt_make_no_other_start_expensive(server: LocalServ
             calls.append(Counter())
             sys.setprofile(count_call)
             try:
-                await batch.add(launch(1000 + number) for number in range(50))
+                await batch.add(launch(1000 + number) for number in range(20))
                 await until(are_sent)
             finally:
                 sys.setprofile(None)

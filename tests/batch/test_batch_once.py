@@ -45,7 +45,7 @@ def with_file(number: int, file: Path) -> Launch:
 async def add_repeatedly(batch: Batch, file: Path, calls: list[int], seed: int) -> None:
     """Add the same launches again and again, some at a time, in another order each time."""
     order = random.Random(seed)
-    for _ in range(15):
+    for _ in range(10):
         some = order.sample(range(30), order.choice([1, 3, 30]))
         calls.append(await batch.add([with_file(number, file) for number in some]))
         await anyio.sleep(order.choice([0.0, 0.003, 0.01]))
@@ -65,7 +65,7 @@ async def test_a_key_that_many_tasks_add_is_started_once(
     async with client.batch(tmp_path / "campaign.db" if is_on_disk else None) as batch:
         await batch.add([launch(30)])
         async with anyio.create_task_group() as tasks:
-            for seed in range(10):
+            for seed in range(5):
                 tasks.start_soon(add_repeatedly, batch, file, calls, seed)
             items = await run_all(batch)
         items |= await run_all(batch)

@@ -300,14 +300,14 @@ async def test_a_property_with_the_name_of_a_column_is_prefixed() -> None:
     assert found.column("property:state") == [None]
 
 
-async def test_a_table_of_thousands_of_launches_is_made_in_linear_time(client: Client, tmp_path: Path) -> None:
+async def test_a_table_of_many_launches_is_made_in_linear_time(client: Client, tmp_path: Path) -> None:
     """Four times as many launches take about four times as many calls of functions."""
     calls: list[int] = []
 
     def count_call(*_: object) -> None:
         calls[-1] += 1
 
-    for count in (1000, 4000):
+    for count in (400, 1600):
         async with client.batch(tmp_path / f"{count}.db") as batch:
             await batch.add(launches(count))
             calls.append(0)
@@ -368,7 +368,7 @@ async def test_slow_downloads_hold_up_the_starts_of_a_batch_that_deletes(
     server: LocalServer, client: Client, tmp_path: Path
 ) -> None:
     """At most as many runs wait for their download as may be in progress."""
-    server.faults.add("GET /instances/*/outputs/*", Delay(1.0), times=None)
+    server.faults.add("GET /instances/*/outputs/*", Delay(0.5), times=None)
     longest = 0
 
     async def count() -> None:
@@ -378,7 +378,7 @@ async def test_slow_downloads_hold_up_the_starts_of_a_batch_that_deletes(
             await anyio.sleep(0.02)
 
     async with client.batch(tmp_path / "campaign.db", max_running=4) as batch, anyio.create_task_group() as tasks:
-        await batch.add(launches(20))
+        await batch.add(launches(14))
         tasks.start_soon(count)
         await run_all(batch, outputs=["Energies"], delete="collected")
         tasks.cancel_scope.cancel()

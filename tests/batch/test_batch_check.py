@@ -17,7 +17,7 @@ from .batches import launch, launches
 
 pytestmark = pytest.mark.anyio
 
-ROWS = 1000
+ROWS = 300
 
 
 def requests_since(server: LocalServer, before: int) -> list[tuple[str, str]]:
@@ -25,7 +25,7 @@ def requests_since(server: LocalServer, before: int) -> list[tuple[str, str]]:
     return [(method, path) for method, path in server.requests[before:] if "url-map" not in path]
 
 
-async def test_a_good_table_of_a_thousand_rows_costs_one_request(
+async def test_a_good_table_of_hundreds_of_rows_costs_one_request(
     server: LocalServer, client: Client, tmp_path: Path
 ) -> None:
     """Nothing is started, and the journal stays empty."""
@@ -169,7 +169,7 @@ async def test_a_failing_list_hides_no_problem(server: LocalServer, client: Clie
     assert [one.what for one in found] == ["the registry has no experiment 'dmeo'"]
 
 
-async def test_a_thousand_bad_rows_take_seconds(client: Client) -> None:
+async def test_hundreds_of_bad_rows_take_seconds(client: Client) -> None:
     """All are reported."""
     rows = [launch(n, variables={"scael": n}, inputs=[]) for n in range(ROWS)]
     begun = time.monotonic()
@@ -178,7 +178,7 @@ async def test_a_thousand_bad_rows_take_seconds(client: Client) -> None:
         found = await batch.check(rows)
 
     assert [one.position for one in found] == [n for n in range(ROWS) for _ in range(2)]
-    assert time.monotonic() - begun < 20
+    assert time.monotonic() - begun < 6
 
 
 def test_the_blocking_client_checks_too(server: LocalServer) -> None:

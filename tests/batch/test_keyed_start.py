@@ -285,7 +285,7 @@ async def test_a_worker_with_a_shorter_settle_window_waits_for_the_permit(
         async with connect(server, settle=600.0) as one:
             await one.start("demo", payload(), key="a", memory=Killable(memory, kill_at=0, is_done=True))
 
-    async with connect(server, clock=clock, settle=1.0) as other:
+    async with connect(server, clock=clock, settle=5.0) as other:
         began = clock.now()
         await other.start("demo", payload(), key="a", memory=memory)
 

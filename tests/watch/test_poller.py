@@ -64,7 +64,7 @@ async def test_a_few_runs_are_requested_one_by_one(count: int) -> None:
         (10, 10 * MAX_LIST_ITEMS_PER_RUN - 10, True),
         (10, 10 * MAX_LIST_ITEMS_PER_RUN - 9, False),
         (MAX_RUNS_WITHOUT_LIST, 0, False),
-        (40, 20_000, False),
+        (40, 5000, False),
     ],
 )
 async def test_the_list_is_used_only_if_it_costs_less(count: int, old: int, by_list: bool) -> None:
@@ -170,7 +170,7 @@ async def test_a_service_that_is_down_gets_fewer_requests(count: int, trouble: A
 async def test_a_round_ends_after_a_few_failures_in_a_row() -> None:
     """The remaining runs are not requested."""
     service = many_runs(100)
-    service.old_items, service.latency = 20_000, (0.01, 0.0)
+    service.old_items, service.latency = 6000, (0.01, 0.0)
     service.faults = [(100, 1e9, page(502))]
 
     with pytest.raises(WaitTimeout):

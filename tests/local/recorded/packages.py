@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import shutil
 import subprocess
 import sys
 import tempfile
+from functools import cache
 from pathlib import Path
 
 DEMO = """
@@ -311,17 +313,10 @@ class Repositories:
     """Git repositories of the packages below one folder, each with branch ``main`` and tag ``1.0.0``."""
 
     def __init__(self, folder: Path) -> None:
-        """Create the repositories."""
+        """Copy the repositories into the folder."""
         self._folder = folder
-        self._commits = 0
-        for name, files in PACKAGES.items():
-            for path, content in files.items():
-                file = folder / name / path
-                file.parent.mkdir(parents=True, exist_ok=True)
-                file.write_text(content, encoding="utf-8")
-                file.chmod(0o755 if path.startswith("bin/") else 0o644)
-            self._git(name, "init", "--quiet", "--template=", "--initial-branch=main")
-            self.commit(name)
+        shutil.copytree(_created(), folder, dirs_exist_ok=True)
+        self._commits = len(PACKAGES)
 
     def url(self, name: str) -> str:
         """Return the URL of a repository, which may not exist."""
@@ -330,24 +325,44 @@ class Repositories:
     def commit(self, name: str) -> None:
         """Add a commit with a new file, and move the tag to it."""
         self._commits += 1
-        (self._folder / name / "README.md").write_text(f"commit {self._commits}\n")
-        self._git(name, "add", "--all")
-        self._git(name, "commit", "--quiet", "--message=commit")
-        self._git(name, "tag", "--force", "1.0.0")
+        _commit(self._folder / name, self._commits)
 
     def head(self, name: str) -> str:
         """Return the id of the newest commit."""
-        return self._git(name, "rev-parse", "HEAD").strip()
+        return _git(self._folder / name, "rev-parse", "HEAD").strip()
 
     def remove(self, name: str) -> None:
         """Remove a repository."""
         shutil.rmtree(self._folder / name)
 
-    def _git(self, name: str, *arguments: str) -> str:
-        identity = ("-c", "user.name=tests", "-c", "user.email=tests@example.com", "-c", "commit.gpgSign=false")
-        command = ["git", *identity, *arguments]
-        completed = subprocess.run(command, cwd=self._folder / name, check=True, capture_output=True, text=True)
-        return completed.stdout
+
+@cache
+def _created() -> Path:
+    """Create the repositories, once in a process."""
+    folder = Path(tempfile.mkdtemp(prefix="st4sd-recorded-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    for number, (name, files) in enumerate(PACKAGES.items(), 1):
+        for path, content in files.items():
+            file = folder / name / path
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(content, encoding="utf-8")
+            file.chmod(0o755 if path.startswith("bin/") else 0o644)
+        _git(folder / name, "init", "--quiet", "--template=", "--initial-branch=main")
+        _commit(folder / name, number)
+    return folder
+
+
+def _commit(repository: Path, number: int) -> None:
+    (repository / "README.md").write_text(f"commit {number}\n")
+    _git(repository, "add", "--all")
+    _git(repository, "commit", "--quiet", "--message=commit")
+    _git(repository, "tag", "--force", "1.0.0")
+
+
+def _git(repository: Path, *arguments: str) -> str:
+    identity = ("-c", "user.name=tests", "-c", "user.email=tests@example.com", "-c", "commit.gpgSign=false")
+    command = ["git", *identity, *arguments]
+    return subprocess.run(command, cwd=repository, check=True, capture_output=True, text=True).stdout
 
 
 def demo_outputs() -> dict[str, bytes | dict[str, bytes]]:

@@ -46,7 +46,7 @@ SLOTS = 2
 """Instances that run at the same time."""
 PATIENCE = 120.0
 """Seconds after which a run that is waited for is taken as stuck."""
-PAUSE = 0.05
+PAUSE = 0.1
 """Seconds between two requests that wait for the orchestrator."""
 POD_DELAY = 1.0
 """Seconds for which a run of the orchestrator has no status: enough for a request of a busy machine."""

@@ -51,19 +51,21 @@ async def test_files_are_laid_out_as_in_the_instance(client: Client, server: Loc
     assert listed(target) == [MANIFEST, "stages"]
 
 
-@pytest.mark.parametrize("kind", ["handle", "id", "location", "text"])
 async def test_a_run_may_be_given_in_many_ways(
-    client: Client, server: LocalServer, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+    client: Client, server: LocalServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And the folder too: as a path, as a text, relative."""
     run = await finished(client, server)
     monkeypatch.chdir(tmp_path)
-    given: Run | str = {"id": run.id, "location": uri(server, run)}.get(kind) or run
-    target: Path | str = "here" if kind == "text" else Path("here")
 
-    found = await client.download_files(given, target)
-
-    assert names(found, Path("here")) == DEMO
+    ways: list[tuple[Run | str, Path | str]] = [
+        (run, Path("handle")),
+        (run.id, Path("id")),
+        (uri(server, run), Path("location")),
+        (run, "text"),
+    ]
+    for given, target in ways:
+        assert names(await client.download_files(given, target), Path(target)) == DEMO, target
 
 
 FILTERS: list[tuple[dict[str, Any], list[str]]] = [
@@ -86,16 +88,14 @@ FILTERS: list[tuple[dict[str, Any], list[str]]] = [
 ]
 
 
-@pytest.mark.parametrize(("chosen", "expected"), FILTERS, ids=[str(chosen) for chosen, _ in FILTERS])
-async def test_files_are_chosen(
-    client: Client, server: LocalServer, tmp_path: Path, chosen: dict[str, Any], expected: list[str]
-) -> None:
+async def test_files_are_chosen(client: Client, server: LocalServer, tmp_path: Path) -> None:
     """By expressions, references and stages; [] if none fits."""
     run = await finished(client, server)
 
-    found = await run.download_files(tmp_path, **chosen)
-
-    assert names(found, tmp_path) == sorted(tree(tmp_path)) == expected
+    for number, (chosen, expected) in enumerate(FILTERS):
+        target = tmp_path / f"{number}"
+        found = await run.download_files(target, **chosen)
+        assert names(found, target) == sorted(tree(target)) == expected, chosen
 
 
 async def test_filters_that_make_no_sense_send_nothing(client: Client, server: LocalServer, tmp_path: Path) -> None:

@@ -38,23 +38,22 @@ def manifest(target: Path) -> list[dict[str, object]]:
 
 
 @NAMES
-@pytest.mark.parametrize("folder", ["", f"{COMPUTE}/", f"{COMPUTE}/deep/"], ids=["top", "component", "deep"])
-async def test_of_files_of_components(
-    client: Client, server: LocalServer, tmp_path: Path, name: str, folder: str
-) -> None:
+async def test_of_files_of_components(client: Client, server: LocalServer, tmp_path: Path, name: str) -> None:
     """The file comes under another name, what was there stays, and the next call fetches nothing."""
     run = await finished(client, server)
     before = whole(await run.download_files(tmp_path, filename="energies"))
     lines = manifest(tmp_path)
-    file = leave(server, run, f"{folder}{name}")
+    folders = ["", f"{COMPUTE}/", f"{COMPUTE}/deep/"]
+    files = [str(leave(server, run, f"{folder}{name}")) for folder in folders]
     (document, *_) = await run.components()
-    await upsert(client, document.raw | {"files": [*document.files, str(file)]})
+    await upsert(client, document.raw | {"files": [*document.files, *files]})
 
     found = whole(await run.download_files(tmp_path, component="Compute"))
     again = whole(await run.download_files(tmp_path, component="Compute"))
 
-    came = [one for one in found if one.source.endswith(f"/{folder}{name}")]
-    assert [one.path for one in came] == [tmp_path / f"{folder}_{name}"]
+    for folder, file in zip(folders, files, strict=True):
+        came = [one for one in found if one.source.endswith(file)]
+        assert [one.path for one in came] == [tmp_path / f"{folder}_{name}"]
     assert again == found
     assert manifest(tmp_path)[: len(lines)] == lines
     assert before[0].path.is_file()

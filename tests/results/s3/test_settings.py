@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from st4sd_async import (
+    S3,
     Client,
+    Config,
     ConfigError,
     S3Error,
     S3Store,
@@ -45,12 +47,23 @@ NOT_HERE = [
 ]
 
 
+NOWHERE = {"accessKeyID": KEY_ID, "secretAccessKey": SECRET, "bucket": "mine", "endpoint": "http://127.0.0.1:9"}
+"""A bucket at a port that refuses connections."""
+
+
+@pytest.fixture
+async def client_of_nobody() -> AsyncIterator[Client]:
+    """A client whose requests would be refused."""
+    async with Client("http://127.0.0.1:9", config=Config(validate=False)) as opened:
+        yield opened
+
+
 @pytest.mark.parametrize(("changes", "words"), NOT_HERE, ids=[words for _, words in NOT_HERE])
 async def test_a_bucket_that_cannot_be_used_is_refused_before_anything_is_sent(
-    client: Client, storage: Storage, tmp_path: Path, changes: dict[str, Any], words: str
+    client_of_nobody: Client, tmp_path: Path, changes: dict[str, Any], words: str
 ) -> None:
     """The error says what is missing, for both ways."""
-    bucket = storage.s3(**changes)
+    client, bucket = client_of_nobody, S3.model_validate({**NOWHERE, **changes})
 
     for operation in (
         lambda: client.stage_inputs([tmp_path], bucket),
@@ -111,24 +124,24 @@ WRONG_TYPES: list[Any] = [
 
 
 @pytest.mark.parametrize(("operation", "words"), WRONG_TYPES)
-async def test_wrong_types_raise_type_errors(client: Client, storage: Storage, operation: Any, words: str) -> None:
+async def test_wrong_types_raise_type_errors(client_of_nobody: Client, operation: Any, words: str) -> None:
     """Before any request."""
     with pytest.raises(TypeError, match=words):
-        await operation(client, storage.s3())
+        await operation(client_of_nobody, S3.model_validate(NOWHERE))
 
 
-async def test_the_error_for_an_invalid_store_has_no_keys(client: Client, tmp_path: Path) -> None:
+async def test_the_error_for_an_invalid_store_has_no_keys(client_of_nobody: Client, tmp_path: Path) -> None:
     """The field is named."""
     with pytest.raises(ValueError, match=r"invalid store: credentials.accessKey: Extra inputs") as caught:
-        await client.fetch_s3_outputs("run", tmp_path, store={"credentials": {"accessKey": KEY_ID}})
+        await client_of_nobody.fetch_s3_outputs("run", tmp_path, store={"credentials": {"accessKey": KEY_ID}})
 
     assert KEY_ID not in f"{caught.value!r} {caught.value.__context__!r}"
 
 
-async def test_a_store_without_credentials_is_an_error(client: Client, tmp_path: Path) -> None:
+async def test_a_store_without_credentials_is_an_error(client_of_nobody: Client, tmp_path: Path) -> None:
     """Outputs come from somewhere."""
     with pytest.raises(ConfigError, match=r"S3Store\(credentials="):
-        await client.fetch_s3_outputs("run", tmp_path, store=S3Store())
+        await client_of_nobody.fetch_s3_outputs("run", tmp_path, store=S3Store())
 
 
 async def test_a_missing_extra_is_named(
@@ -157,30 +170,28 @@ WRONG_FILES: list[Any] = [
 
 @pytest.mark.parametrize(("files", "words"), WRONG_FILES)
 async def test_invalid_files_are_rejected_before_any_upload(
-    client: Client, storage: Storage, tmp_path: Path, files: Callable[[Path], Any], words: str
+    client_of_nobody: Client, tmp_path: Path, files: Callable[[Path], Any], words: str
 ) -> None:
-    """Nothing is in the bucket after that."""
+    """There would be another error from a port that refuses connections."""
     for name in ("x/a", "y/a"):
         (tmp_path / name).parent.mkdir()
         (tmp_path / name).write_bytes(b"a")
 
     with pytest.raises(ValueError, match=re.escape(words)):
-        await client.stage_inputs(files(tmp_path), storage.s3())
-
-    assert storage.listed() == []
+        await client_of_nobody.stage_inputs(files(tmp_path), S3.model_validate(NOWHERE), allow_http=True)
 
 
 @pytest.mark.parametrize("prefix", ["../up", "a//b", "a/./b"])
-async def test_an_invalid_prefix_is_rejected(client: Client, storage: Storage, prefix: str) -> None:
+async def test_an_invalid_prefix_is_rejected(client_of_nobody: Client, prefix: str) -> None:
     """It is a path like others."""
     with pytest.raises(ValueError, match=r"the prefix .* is invalid"):
-        await client.stage_inputs([__file__], storage.s3(), prefix=prefix)
+        await client_of_nobody.stage_inputs([__file__], S3.model_validate(NOWHERE), prefix=prefix)
 
 
-async def test_one_text_is_no_list_of_files(client: Client, storage: Storage) -> None:
+async def test_one_text_is_no_list_of_files(client_of_nobody: Client) -> None:
     """Else each letter of it would be a file."""
     with pytest.raises(TypeError, match=r"not a string: pass \['file'\]"):
-        await client.stage_inputs("file", storage.s3())
+        await client_of_nobody.stage_inputs("file", S3.model_validate(NOWHERE))
 
 
 async def test_a_file_that_cannot_be_read_is_named(client: Client, storage: Storage) -> None:

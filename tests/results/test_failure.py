@@ -287,7 +287,7 @@ async def test_a_hostile_archive_takes_no_memory(client: Client, server: LocalSe
     member = f"{server.directory(run.id)}/{name}"
     body = io.BytesIO()
     with zipfile.ZipFile(body, "w", zipfile.ZIP_DEFLATED) as archive, archive.open(member, "w") as content:
-        for _ in range(64):
+        for _ in range(40):
             content.write(b" " * (1 << 20))
     server.faults.add(FILES, Reply(200, {"Content-Type": "application/zip"}, body.getvalue()), times=1, every=2)
 

@@ -7,9 +7,12 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from st4sd_async.local.engine import instance_files as files
 from st4sd_async.local.engine.documents import TYPES
@@ -56,7 +59,9 @@ updated-on=2026-11-22 14:52:32.179244
 class ScriptedRun:
     """A run of a script instead of the orchestrator."""
 
-    def __init__(self, folder: Path, script: str, pod_delay: float = 0.0) -> None:
+    def __init__(
+        self, folder: Path, script: str, pod_delay: float = 0.0, environment: Mapping[str, str] | None = None
+    ) -> None:
         """Prepare the run without starting it."""
         (folder / "elaunch.py").write_text(script)
         repository = folder / "demo"
@@ -72,7 +77,7 @@ class ScriptedRun:
             data={},
             variables={},
             metadata={},
-            environment={},
+            environment=environment or {},
             options=(),
         )
         self.folder = folder / "run"
@@ -146,6 +151,17 @@ def test_orchestrator_that_exits_without_a_status_is_a_set_up_failure(tmp_path: 
     assert scripted.run.listed_status() == status
     assert scripted.run.outputs() == {}
     assert (scripted.folder / "start" / "input" / "a.csv").read_text() == "a"
+
+
+@pytest.mark.parametrize("environment", [{}, {"PYTHONOPTIMIZE": "1"}], ids=["forked", "started"])
+def test_variables_of_a_start_apply_to_the_orchestrator(tmp_path: Path, environment: dict[str, str]) -> None:
+    """Even those that Python reads when it starts."""
+    scripted = ScriptedRun(tmp_path, "import sys\nprint(sys.flags.optimize, sys.argv[1:3])", environment=environment)
+
+    scripted.execute()
+
+    log = (scripted.folder / "elaunch.log").read_text()
+    assert log == f"{len(environment)} ['-i', '{scripted.folder}/start/input/a.csv']\n"
 
 
 def test_orchestrator_that_ignores_a_signal_is_killed(tmp_path: Path) -> None:

@@ -41,10 +41,13 @@ def test_a_long_text_is_cut_after_redaction(at: int, filler: int) -> None:
 @pytest.mark.parametrize("is_json", [True, False])
 def test_the_limit_of_the_search_leaves_no_half(shown: int, is_json: bool) -> None:
     """Only the beginning of a long body is searched, even if it ends inside a secret."""
-    content = "\n".join(f"row {number} of a private file" for number in range(10_000))
+    # What is searched is the file ten times and some dashes, so what is left of it is shorter than a message.
+    content = "\n".join(f"row {number} of a private file" for number in range(972))
     prefix = '{"message": "' if is_json else ""
-    begun = (prefix + json.dumps(content)[1:-1]).encode()
-    body = begun + b"-" * (MAX_REDACTED_BYTES - len(begun) - shown) + SECRET.encode() + b"." * 100
+    begun = (prefix + json.dumps(content)[1:-1] * 10).encode()
+    dashes = MAX_REDACTED_BYTES - len(begun) - shown
+    assert 0 < dashes < 1000
+    body = begun + b"-" * dashes + SECRET.encode() + b"." * 100
     body += b'"}' if is_json else b""
 
     text = refused(body, SECRET, content)

@@ -29,10 +29,11 @@ def main() -> None:
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         from .app import app
+
+        app(prog_name="st4sd-async")  # it imports the subcommand
     except ModuleNotFoundError as error:
         module = (error.name or "").partition(".")[0]
         if module not in NEEDED:
             raise
         sys.stderr.write(ADVICE.format(module=module))
         raise SystemExit(2) from None
-    app(prog_name="st4sd-async")

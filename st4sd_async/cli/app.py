@@ -5,16 +5,18 @@ from __future__ import annotations
 import inspect
 import logging
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Iterator, MutableMapping
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+import typer.core
+import typer.main
 
 from .._display.live_display import is_outage_shown
-from . import batch, demo, experiments, packages, report, runs, serve
 from .connect import keeps_connection, with_client
-from .errors import COMMAND, Exit, message_of_log, write_error
+from .errors import COMMAND, message_of_log, write_error
 
 EXIT_STATUSES = (
     "Exit status: 0 success; 1 a run failed, was deleted or did not end in time, or check found a problem; "
@@ -33,9 +35,60 @@ def help_of(function: Callable[..., object]) -> str:
     return _EXAMPLE.sub("\b\n", inspect.cleandoc(function.__doc__ or ""))
 
 
-def _typer(name: str, *, completion: bool) -> typer.Typer:
+class Subcommands(MutableMapping[str, Any]):
+    """
+    The subcommands of a group by name, in order. Each is imported and made when it is first looked up.
+
+    The modules of all of them, and their options, take longer than most of them run.
+
+    Args:
+        lazy: Name -> a function that makes it.
+        others: Those that are made already, which come last.
+    """
+
+    def __init__(self, lazy: dict[str, Callable[[], Any]], others: dict[str, Any]) -> None:
+        self._lazy, self._made = lazy, dict(others)
+        self._names = dict.fromkeys((*lazy, *others))
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self._made:
+            self._made[name] = self._lazy[name]()
+        return self._made[name]
+
+    def __setitem__(self, name: str, command: Any) -> None:
+        self._names[name] = None
+        self._made[name] = command
+
+    def __delitem__(self, name: str) -> None:
+        del self._names[name]
+        self._made.pop(name, None)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._names
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+class Group(typer.core.TyperGroup):
+    """A group of `Subcommands`."""
+
+    def __init__(self, *, name: str, commands: dict[str, Any], **others: Any) -> None:
+        super().__init__(name=name, commands={}, **others)
+        self.commands = Subcommands(LAZY[name], commands)
+
+
+LAZY: dict[str, dict[str, Callable[[], Any]]] = {}
+"""Name of a group -> name of each subcommand -> a function that makes it."""
+
+
+def _typer(name: str, *, completion: bool = False) -> typer.Typer:
     return typer.Typer(
         name=name,
+        cls=Group,
         no_args_is_help=True,
         add_completion=completion,
         rich_markup_mode=None,
@@ -45,7 +98,7 @@ def _typer(name: str, *, completion: bool) -> typer.Typer:
 
 
 app: typer.Typer = _typer("st4sd-async", completion=True)
-batch_app: typer.Typer = _typer("batch", completion=False)
+batch_app: typer.Typer = _typer("batch")
 
 
 class StandardErrorHandler(logging.Handler):
@@ -118,44 +171,57 @@ def batch_options() -> None:
     """
 
 
-Verb = Callable[..., Awaitable[Exit | None]]
-"""The implementation of a subcommand."""
+def _lazy(name: str, path: str, *, client: bool = True, validate: bool = True) -> Callable[[], Any]:
+    """
+    Return a function that imports and makes a subcommand.
 
+    Args:
+        name: Its name.
+        path: Module in this package and function, such as "runs.status".
+        client: Whether the function gets a client; else it is a whole subcommand.
+        validate: Whether the client checks the login first.
+    """
 
-def _add(name: str, verb: Verb, *, to: typer.Typer = app, offline: bool = False) -> None:
-    _add_offline(name, with_client(verb, validate=not offline), to=to)
+    def make() -> Any:
+        module, _, attribute = path.partition(".")
+        verb = getattr(import_module(f".{module}", __package__), attribute)
+        alone = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+        function = with_client(verb, validate=validate) if client else verb
+        alone.command(name, help=help_of(verb), epilog=WHERE_EXIT_STATUSES_ARE)(function)
+        return typer.main.get_command(alone)
 
-
-def _add_offline(name: str, function: Callable[..., None], *, to: typer.Typer = app) -> None:
-    to.command(name, help=help_of(function), epilog=WHERE_EXIT_STATUSES_ARE)(function)
+    return make
 
 
 app.callback(help=help_of(options), epilog=EXIT_STATUSES)(options)
 batch_app.callback(help=help_of(batch_options), epilog=WHERE_EXIT_STATUSES_ARE)(batch_options)
-
-
-_add("push", experiments.push)
-_add("list", experiments.list_)
-_add("show", experiments.show)
-_add("start", experiments.start)
-_add("status", runs.status)
-_add("watch", runs.watch)
-_add("outputs", runs.outputs)
-_add("download", runs.download)
-_add("properties", runs.properties)
-_add("logs", runs.logs)
-_add("delete", runs.delete)
-_add("run", batch.run, to=batch_app)
-_add("status", batch.status, to=batch_app, offline=True)
-_add("watch", batch.watch, to=batch_app, offline=True)
-_add("retry", batch.retry, to=batch_app, offline=True)
-_add("properties", batch.properties, to=batch_app)
-_add_offline("report", report.report, to=batch_app)
-_add("find", batch.find, to=batch_app)
-_add("adopt", batch.adopt, to=batch_app)
-_add("forget", batch.forget, to=batch_app, offline=True)
 app.add_typer(batch_app, name="batch")
-_add_offline("init", packages.init)
-_add_offline("check", packages.check)
-_add_offline("demo", demo.demo)
-_add_offline("serve", serve.serve)
+
+LAZY["st4sd-async"] = {
+    "push": _lazy("push", "experiments.push"),
+    "list": _lazy("list", "experiments.list_"),
+    "show": _lazy("show", "experiments.show"),
+    "start": _lazy("start", "experiments.start"),
+    "status": _lazy("status", "runs.status"),
+    "watch": _lazy("watch", "runs.watch"),
+    "outputs": _lazy("outputs", "runs.outputs"),
+    "download": _lazy("download", "runs.download"),
+    "properties": _lazy("properties", "runs.properties"),
+    "logs": _lazy("logs", "runs.logs"),
+    "delete": _lazy("delete", "runs.delete"),
+    "init": _lazy("init", "packages.init", client=False),
+    "check": _lazy("check", "packages.check", client=False),
+    "demo": _lazy("demo", "demo.demo", client=False),
+    "serve": _lazy("serve", "serve.serve", client=False),
+}
+LAZY["batch"] = {
+    "run": _lazy("run", "batch.run"),
+    "status": _lazy("status", "batch.status", validate=False),
+    "watch": _lazy("watch", "batch.watch", validate=False),
+    "retry": _lazy("retry", "batch.retry", validate=False),
+    "properties": _lazy("properties", "batch.properties"),
+    "report": _lazy("report", "report.report", client=False),
+    "find": _lazy("find", "batch.find"),
+    "adopt": _lazy("adopt", "batch.adopt"),
+    "forget": _lazy("forget", "batch.forget", validate=False),
+}

@@ -20,12 +20,9 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from .._batch.journal_file import read_snapshot
-from .._batch.state import State
 from .._config import Config, RetryPolicy
 from ..models.runs import STATES
 from .connect import Connection
-from .launch_table import journal_of
 
 if TYPE_CHECKING:
     from .._client import Client
@@ -99,6 +96,9 @@ def platforms(ctx: typer.Context, incomplete: str) -> Proposals:
 
 def keys_in_doubt(ctx: typer.Context, incomplete: str) -> Proposals:
     """Propose the keys of launches of unknown outcome, from the journal."""
+    from .._batch.journal_file import read_snapshot  # lazily: most commands need no batch
+    from .._batch.state import State
+    from .launch_table import journal_of
 
     async def read() -> Proposals:
         table = ctx.params.get("table") or _positional(ctx, 0)

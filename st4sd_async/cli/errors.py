@@ -12,13 +12,12 @@ from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import cache
 from types import FrameType
 from typing import TextIO
 
 import typer
 
-from .._batch.batch import FAILED_EARLIER, LEFT_UNFINISHED
-from .._batch.reconciler import UNDECIDABLE
 from .._errors import (
     ConfigError,
     InvalidPackage,
@@ -113,14 +112,21 @@ _COMMANDS = (
 """Call in a text of the library -> the command for it."""
 _CALL = re.compile(r"\b(?:client|run|batch)\.\w+|\bawait |Config\(|allow_missing=")
 """A call of Python in advice."""
-_LOG_MESSAGES = {
-    LEFT_UNFINISHED: "",
-    UNDECIDABLE: "starts that may or may not have arrived: %d (%s); each may be one of the runs %s: delete those that "
-    f"executed nothing with {COMMAND} delete RUN, or name the run of a launch that you know with "
-    f"{COMMAND} batch adopt TABLE KEY RUN; then run the batch again",
-    FAILED_EARLIER: "launches that failed before: %d; they are not started again",
-}
-"""Log message of the library -> the one to show; "" if the command reports it itself."""
+
+
+@cache
+def _log_messages() -> dict[str, str]:
+    """Return log message of the library -> the one to show; "" if the command reports it itself."""
+    from .._batch.batch import FAILED_EARLIER, LEFT_UNFINISHED  # lazily: most commands need no batch
+    from .._batch.reconciler import UNDECIDABLE
+
+    return {
+        LEFT_UNFINISHED: "",
+        UNDECIDABLE: "starts that may or may not have arrived: %d (%s); each may be one of the runs %s: delete those "
+        f"that executed nothing with {COMMAND} delete RUN, or name the run of a launch that you know with "
+        f"{COMMAND} batch adopt TABLE KEY RUN; then run the batch again",
+        FAILED_EARLIER: "launches that failed before: %d; they are not started again",
+    }
 
 
 def message_of(error: BaseException, experiment: str = "") -> str:
@@ -169,7 +175,7 @@ def _how_to_resolve(key: str, candidates: Iterable[str]) -> str:
 
 def message_of_log(record: logging.LogRecord) -> str:
     """Return what to report of a log record; "" if the command reports it itself."""
-    text = "" if getattr(record, "is_outcome_unknown", False) else _LOG_MESSAGES.get(record.msg)
+    text = "" if getattr(record, "is_outcome_unknown", False) else _log_messages().get(record.msg)
     return one_line(record.getMessage() if text is None else text and text % record.args)
 
 

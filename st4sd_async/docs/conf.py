@@ -19,12 +19,11 @@ from pydantic import BaseModel
 from sphinx import addnodes
 from sphinx.util import inspect
 from sphinx.util.docutils import SphinxDirective
-from typer import Typer
 from typer.testing import CliRunner
 
 from st4sd_async import models
 from st4sd_async._version import VERSION
-from st4sd_async.cli.app import app, batch_app
+from st4sd_async.cli.app import LAZY, app
 from st4sd_async.sync import Client
 
 if TYPE_CHECKING:
@@ -190,13 +189,13 @@ class CommandHelp(SphinxDirective):
     has_content: ClassVar[bool] = False
 
     def run(self) -> list[nodes.Node]:
-        return [self._section(arguments) for arguments in ((), *self._subcommands(app), *self._batch_commands())]
+        return [self._section(arguments) for arguments in ((), *self._subcommands(), *self._batch_commands())]
 
-    def _subcommands(self, group: Typer) -> Iterator[tuple[str, ...]]:
-        yield from ((command.name,) for command in group.registered_commands if command.name)
+    def _subcommands(self) -> Iterator[tuple[str, ...]]:
+        yield from ((name,) for name in LAZY["st4sd-async"])
 
     def _batch_commands(self) -> Iterator[tuple[str, ...]]:
-        yield from (("batch", *names) for names in ((), *self._subcommands(batch_app)))
+        yield from (("batch", *names) for names in ((), *((name,) for name in LAZY["batch"])))
 
     def _section(self, arguments: tuple[str, ...]) -> nodes.section:
         title = " ".join(("st4sd-async", *arguments))

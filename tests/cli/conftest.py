@@ -97,7 +97,7 @@ def command(forks: Forks, tmp_path: Path) -> Command:
     return Command(forks, folder, temporary)
 
 
-COMMAND = get_command(app)
+COMMAND: Any = get_command(app)
 """The command, made once because that takes longer than most of its calls."""
 MOLECULES = "smiles\nCO\nCCO\n"
 SPEED = 100

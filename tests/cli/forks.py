@@ -28,7 +28,7 @@ from types import TracebackType
 from typing import Any, Self, TextIO
 
 IMPORTED = (
-    "st4sd_async.cli.app",
+    *(f"st4sd_async.cli.{name}" for name in ("app", "batch", "demo", "experiments", "packages", "report", "serve")),
     "anyio._backends._asyncio",
     "rich.live",
     "st4sd_async._http.engine",

@@ -6,6 +6,8 @@ import logging
 import os
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,6 @@ from typing import Any
 import pytest
 
 from st4sd_async import Client
-from st4sd_async.cli.app import app
 from st4sd_async.cli.connect import Connection
 from st4sd_async.local import LocalServer
 
@@ -164,13 +165,35 @@ def is_command(words: Sequence[str]) -> bool:
 
 def test_the_command_is_complete() -> None:
     """All commands exist."""
-    names = {command.name for command in app.registered_commands}
+    names = {*COMMAND.commands}
 
     assert names == {
+        "batch",
         *("push", "list", "show", "start", "status", "watch", "outputs", "download", "properties", "logs", "delete"),
         *("init", "check", "demo", "serve"),
     }
-    assert [group.name for group in app.registered_groups] == ["batch"]
+    assert {*COMMAND.commands["batch"].commands} == {
+        *("run", "status", "watch", "retry", "properties", "report", "find", "adopt", "forget"),
+    }
+
+
+def test_a_command_does_not_import_the_others() -> None:
+    """Each imports its own module when it is looked up, because all take longer than most commands run."""
+    code = """
+import sys, typer.main
+from st4sd_async.cli.app import app
+commands = typer.main.get_command(app).commands
+assert "serve" in commands and len(commands) == 16
+assert commands["list"] is commands["list"]
+print(*(name for name in sys.modules if name.startswith("st4sd_async.")))
+"""
+
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+
+    modules = done.stdout.split()
+    assert "st4sd_async.cli.experiments" in modules
+    assert not {f"st4sd_async.cli.{name}" for name in ("batch", "demo", "packages", "report", "serve")} & {*modules}
+    assert not {"st4sd_async.local", "st4sd_async._batch.batch", "st4sd_async._batch.journal"} & {*modules}
 
 
 def test_completion_works(shell: Shell) -> None:

@@ -13,8 +13,8 @@ from tests.tries import tries
 
 pytestmark = pytest.mark.anyio
 
-REAL_RUNS = tries(20, 2)
-"""How many runs the orchestrator executes. Each takes 7 s of CPU time."""
+REAL_RUNS = tries(20, 6)
+"""How many runs the orchestrator executes. Two of them lose the response to their start."""
 
 ENGINES = [
     pytest.param("simulator", 20, marks=pytest.mark.timeout(60)),
@@ -34,7 +34,7 @@ async def test_the_contract_runs_as_written(
     async with LocalServer(engine=engine, **speed) as server:  # type: ignore[arg-type] # noqa: SIM117 -- as in the contract
         async with Client(server.url, api_key=server.api_key) as client:
             await client.push(server.example("demo"))
-            server.faults.add("POST /experiments/*/start", DropAfter(), times=min(2, count // 2))
+            server.faults.add("POST /experiments/*/start", DropAfter(), times=2)
             for _ in range(2):
                 async with client.batch(tmp_path / "campaign.db") as batch:
                     await batch.add(launches)

@@ -18,14 +18,29 @@ from typing import Any
 import pytest
 from typer.main import get_command
 
-import st4sd_async
 from st4sd_async.cli.app import app
 from st4sd_async.cli.serve import push_examples, settings
 from st4sd_async.local import LocalServer
+from tests.forks import ROOT, Forked, Forks
 
-from .forks import Forked, Forks
-
-SOURCES = Path(st4sd_async.__file__).parents[1]
+IMPORTED = (
+    *(f"st4sd_async.cli.{name}" for name in ("app", "batch", "demo", "experiments", "packages", "report", "serve")),
+    "anyio._backends._asyncio",
+    "rich.live",
+    "st4sd_async._http.engine",
+    "st4sd_async._results.buckets",
+    "st4sd_async._results.properties",
+    "tenacity",
+    # For the embedded server.
+    "st4sd_async.local.datastore.gateway",
+    "st4sd_async.local.engine.saved_runs",
+    "st4sd_async.local.http.app",
+    "st4sd_async.local.http.listener",
+    "st4sd_async.local.simulator.simulator",
+    "st4sd_async.local.runtime.service",
+    "uvicorn.lifespan.off",
+)
+"""Modules, with all that they import, that are imported before commands are started."""
 
 
 @dataclass
@@ -80,12 +95,12 @@ class Done:
 def basic_environment() -> dict[str, str]:
     """Return what a command needs to be executed."""
     names = ("PATH", "HOME", "LANG", "SYSTEMROOT")
-    return {name: os.environ[name] for name in names if name in os.environ} | {"PYTHONPATH": str(SOURCES)}
+    return {name: os.environ[name] for name in names if name in os.environ} | {"PYTHONPATH": str(ROOT)}
 
 
 @pytest.fixture(scope="session")
 def forks() -> Iterator[Forks]:
-    with closing(Forks(basic_environment(), SOURCES)) as forks:
+    with closing(Forks("st4sd_async", IMPORTED, basic_environment())) as forks:
         yield forks
 
 

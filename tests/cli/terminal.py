@@ -14,8 +14,9 @@ import sys
 import termios
 import time
 
+from tests.forks import Forked
+
 from .conftest import Command
-from .forks import Forked
 
 CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 HEIGHT = 40

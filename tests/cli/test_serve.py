@@ -18,10 +18,10 @@ import pytest
 
 from st4sd_async import Client, Config, Unauthorized
 from st4sd_async.cli.serve import installed_engine, log_shown
+from tests.forks import Forked
 from tests.tries import tries
 
 from .conftest import Command, Shell
-from .forks import Forked
 
 pytestmark = pytest.mark.timeout(60)  # some processes import all of it anew, on a machine that may be busy
 

@@ -14,9 +14,9 @@ import pytest
 
 from st4sd_async import Client, Config, Launch
 from st4sd_async.local import LocalServer
+from tests.forks import Forked
 
 from .conftest import MOLECULES, Command, Shell
-from .forks import Forked
 from .test_serve import serving
 
 pytestmark = pytest.mark.timeout(90)  # processes that import all of it anew, on a machine that may be busy

@@ -24,11 +24,12 @@ import pytest
 from st4sd_async.local import BreakOff, CutBody, Delay, DropAfter, DropBefore, Html, LocalServer, Reply, ShortList
 from st4sd_async.local.http.faults import Fault
 from st4sd_async.local.simulator.outcomes import Row
+from tests.forks import Forked
 from tests.tries import tries
 
 from . import campaign_child
 from .campaign_child import Task
-from .forks import Child, Forks
+from .forks import Scripts, wait_until_ready
 from .processes import instances, push
 
 KEYS, SEED = tries(1000, 60), tries(7, 1)
@@ -172,14 +173,14 @@ def _tasks(server: LocalServer, folder: Path, dice: random.Random) -> list[Task]
     ]
 
 
-def _inject_faults(child: Child, faults: Faults, until: float) -> None:
+def _inject_faults(child: Forked, faults: Faults, until: float) -> None:
     """Inject faults until a process ends, or until a time."""
     while child.poll() is None and time.monotonic() < until:
         faults.inject()
         time.sleep(0.005)
 
 
-def _kill(child: Child, server: LocalServer, faults: Faults, dice: random.Random) -> None:
+def _kill(child: Forked, server: LocalServer, faults: Faults, dice: random.Random) -> None:
     """Kill a process at a random moment after some more starts."""
     starts = server.traffic[START].requests + dice.randint(1, KEYS // PROCESSES)
     latest = time.monotonic() + 5 * SETTLE
@@ -241,19 +242,19 @@ def test_a_campaign_with_many_faults_executes_each_launch_once_or_reports_it_as_
     """No launch is executed twice or lost silently, and none of our runs is left without an owner."""
     dice, began = random.Random(SEED), time.monotonic()
     errors = tmp_path / "stderr"
-    with LocalServer(speed=SPEED, slots=max(20, KEYS // 4)) as server, Forks(campaign_child.__name__) as processes:
+    with LocalServer(speed=SPEED, slots=max(20, KEYS // 4)) as server, Scripts(campaign_child.__name__) as processes:
         push(server)
         faults = Faults(server, dice)
         tasks = _tasks(server, tmp_path, dice)
         for task in tasks[:-1]:
             faults.begin_process(tmp_path / "campaign.db")
             child = processes.spawn(task.to_json(), errors=errors)
-            child.wait_until_ready()
+            wait_until_ready(child)
             _kill(child, server, faults, dice)
             assert child.returncode in (0, -signal.SIGKILL), errors.read_text()
         faults.begin_process(tmp_path / "campaign.db")
         child = processes.spawn(tasks[-1].to_json(), errors=errors)
-        child.wait_until_ready()
+        wait_until_ready(child)
         _inject_faults(child, faults, time.monotonic() + LONGEST_RUN)
         child.kill()
         child.communicate()

@@ -16,10 +16,11 @@ import pytest
 
 from st4sd_async.local import Delay, DropAfter, DropBefore, Html, LocalServer, Reply, ShortList
 from st4sd_async.local.http.faults import Fault
+from tests.forks import Forked
 from tests.tries import tries
 
 from . import crash_child
-from .forks import Child, Forks
+from .forks import Scripts, wait_until_ready
 from .processes import instances as found
 from .processes import push, spawn
 
@@ -49,9 +50,9 @@ FAULTS: list[tuple[str, Fault]] = [
 
 
 @pytest.fixture(scope="module")
-def processes() -> Iterator[Forks]:
+def processes() -> Iterator[Scripts]:
     """Processes that run the script."""
-    with Forks(crash_child.__name__) as forks:
+    with Scripts(crash_child.__name__) as forks:
         yield forks
 
 
@@ -66,7 +67,7 @@ def _arguments(server: LocalServer, folder: Path, timeout: float) -> list[str]:
     ]
 
 
-def _kill(child: Child, server: LocalServer, dice: random.Random) -> bool:
+def _kill(child: Forked, server: LocalServer, dice: random.Random) -> bool:
     """Kill a process at a random moment, or after a few more starts. Returns False if it ended before."""
     moment = time.monotonic() + dice.uniform(0.0, MAX_LIFE)
     starts = server.traffic[START].requests + dice.randint(1, KEYS // KILLS)
@@ -81,7 +82,7 @@ def _kill(child: Child, server: LocalServer, dice: random.Random) -> bool:
 
 @pytest.mark.slow
 @pytest.mark.timeout(60 + 20 * KILLS)
-def test_a_batch_that_is_killed_again_and_again_starts_everything_once(processes: Forks, tmp_path: Path) -> None:
+def test_a_batch_that_is_killed_again_and_again_starts_everything_once(processes: Scripts, tmp_path: Path) -> None:
     """In the end every key has one run, and its results are on disk."""
     dice = random.Random(5)
     kills = 0
@@ -93,7 +94,7 @@ def test_a_batch_that_is_killed_again_and_again_starts_everything_once(processes
             for match, fault in dice.choices(FAULTS, k=8):
                 server.faults.add(match, fault)
             child = processes.spawn(*_arguments(server, tmp_path, SHORT_TIMEOUT))
-            child.wait_until_ready()
+            wait_until_ready(child)
             # After enough kills a process may run to its end. One that ends before is followed by others.
             if kills < KILLS:
                 kills += _kill(child, server, dice)
@@ -116,7 +117,7 @@ def test_a_batch_that_is_killed_again_and_again_starts_everything_once(processes
 
 @pytest.mark.slow
 @pytest.mark.timeout(120)
-def test_ctrl_c_ends_a_batch_within_seconds_and_the_same_script_resumes(processes: Forks, tmp_path: Path) -> None:
+def test_ctrl_c_ends_a_batch_within_seconds_and_the_same_script_resumes(processes: Scripts, tmp_path: Path) -> None:
     """Nothing is started any longer, starts in flight are recorded and not in doubt, and the log says how to resume."""
     with LocalServer(speed=SPEED, slots=10 * KEYS) as server:
         push(server)

@@ -18,10 +18,11 @@ import pytest
 
 from st4sd_async import Client
 from st4sd_async.local import LocalServer
+from tests.forks import ROOT
 from tests.tries import tries
 
 from .clients import settings
-from .forks import ROOT, environment
+from .forks import environment
 from .gateways import files_in, finished, forward, gateway, instance_of, leftovers, requested_paths
 from .raw import RawServer
 

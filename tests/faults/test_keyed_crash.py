@@ -15,7 +15,7 @@ from st4sd_async.local.http.faults import Fault
 from tests.tries import tries
 
 from . import keyed_child
-from .forks import Forks
+from .forks import Scripts
 from .processes import push
 
 KILLS, KEYS = tries(1000, 50), tries(100, 20)
@@ -33,7 +33,7 @@ FAULTS: list[tuple[str, Fault]] = [
 ]
 
 
-def round_of_workers(processes: Forks, server: LocalServer, folder: Path, seed: int, longest: int) -> dict[str, Any]:
+def round_of_workers(processes: Scripts, server: LocalServer, folder: Path, seed: int, longest: int) -> dict[str, Any]:
     arguments = [server.url, server.api_key, str(folder), *map(str, (KEYS, seed, longest))]
     child = processes.spawn(*arguments)
     output, errors = child.communicate(timeout=120)
@@ -47,7 +47,7 @@ def round_of_workers(processes: Forks, server: LocalServer, folder: Path, seed: 
 def test_keys_whose_workers_are_killed_are_started_once(tmp_path: Path) -> None:
     """Each is executed exactly once, or reported as unknown with its candidates."""
     died, rounds = 0, 0
-    with LocalServer(speed=SPEED, slots=1000) as server, Forks(keyed_child.__name__) as processes:
+    with LocalServer(speed=SPEED, slots=1000) as server, Scripts(keyed_child.__name__) as processes:
         push(server)
         while died < KILLS:
             for pattern, fault in FAULTS:

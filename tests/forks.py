@@ -1,8 +1,8 @@
 """
-Processes of the command that begin with its modules imported.
+Processes of a Python module that begin with what it imports.
 
-To import them takes most of the time of a command. One process imports them, and each command is a fork of it, with
-streams, a terminal, signals, a folder and an environment of its own. What is executed is ``python -m st4sd_async``, to
+To import a client or the command takes a second. One process imports what they need, and each process is a fork of it,
+with streams, a terminal, signals, a folder and an environment of its own. What is executed is ``python -m MODULE``, to
 the exit of the interpreter. Only what happens while modules are imported needs a new interpreter.
 """
 
@@ -23,29 +23,16 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from importlib import import_module
+from io import StringIO
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TextIO
 
-IMPORTED = (
-    *(f"st4sd_async.cli.{name}" for name in ("app", "batch", "demo", "experiments", "packages", "report", "serve")),
-    "anyio._backends._asyncio",
-    "rich.live",
-    "st4sd_async._http.engine",
-    "st4sd_async._results.buckets",
-    "st4sd_async._results.properties",
-    "tenacity",
-    # For the embedded server.
-    "st4sd_async.local.datastore.gateway",
-    "st4sd_async.local.engine.saved_runs",
-    "st4sd_async.local.http.app",
-    "st4sd_async.local.http.listener",
-    "st4sd_async.local.simulator.simulator",
-    "st4sd_async.local.runtime.service",
-    "uvicorn.lifespan.off",
-)
-"""Modules, with all that they import, that are imported before commands are started."""
+import st4sd_async
+
 SIZE = 65536
+ROOT = Path(st4sd_async.__file__).parents[1]
+"""The folder of this package and its tests."""
 
 
 class Forked:
@@ -84,17 +71,16 @@ class Forked:
         return self.returncode
 
     def communicate(self, timeout: float | None = None) -> tuple[str, str]:
-        """Return the rest of both streams, once it has ended."""
-        assert self.stdout
-        assert self.stderr
+        """Return the rest of its streams, once it has ended; an empty text for one without a pipe."""
+        streams = self.stdout or StringIO(), self.stderr or StringIO()
         with ThreadPoolExecutor(2) as readers:
-            out, err = readers.submit(self.stdout.read), readers.submit(self.stderr.read)
+            out, err = (readers.submit(stream.read) for stream in streams)
             try:
                 texts = out.result(timeout), err.result(timeout)
             except TimeoutError:
                 self.kill()
                 raise
-        for stream in (self.stdout, self.stderr):
+        for stream in streams:
             stream.close()
         self.wait(timeout)
         return texts
@@ -112,25 +98,26 @@ class Forked:
 
 
 class Forks:
-    """Starts commands. The process that imports the modules begins with the first command, and ends with `close`."""
+    """Starts processes of a module. The process that they are forks of begins with the first, and ends with `close`."""
 
-    def __init__(self, environment: Mapping[str, str], folder: Path) -> None:
+    def __init__(self, module: str, imported: Sequence[str], environment: Mapping[str, str]) -> None:
         """
         Start nothing yet.
 
         Args:
-            environment: What the modules are imported in. A command has an environment of its own.
-            folder: The folder with this package of tests.
+            module: What is executed, such as ``st4sd_async``.
+            imported: What is imported before, with all that it imports. May contain the module itself.
+            environment: The environment for the imports. Each process has an environment of its own.
         """
-        self._environment, self._folder = environment, folder
+        self._module, self._imported, self._environment = module, imported, environment
         self._process: subprocess.Popen[bytes] | None = None
         self._control, self._theirs = socket.socketpair()
 
     def _import(self) -> None:
         with self._theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", __name__, str(self._theirs.fileno())],
-                cwd=self._folder,
+                [sys.executable, "-m", __name__, str(self._theirs.fileno()), self._module, *self._imported],
+                cwd=ROOT,
                 env=self._environment,
                 stdin=subprocess.DEVNULL,
                 pass_fds=[self._theirs.fileno()],
@@ -138,39 +125,49 @@ class Forks:
             )
 
     def close(self) -> None:
-        """End it. Commands that still run are not ended."""
+        """End it. Processes that still run are not ended."""
         self._control.close()
         self._theirs.close()
         if self._process is not None:
             self._process.wait(20)
 
     def start(
-        self, arguments: Sequence[str], folder: Path, environment: Mapping[str, str], *, terminal: int | None = None
+        self,
+        arguments: Sequence[str],
+        folder: Path,
+        environment: Mapping[str, str],
+        *,
+        terminal: int | None = None,
+        errors: int | None = None,
     ) -> Forked:
         """
-        Start a command.
+        Start a process.
 
         Args:
-            arguments: Those of the command.
+            arguments: The arguments of the module.
             folder: Where it runs.
             environment: All of its environment.
             terminal: The file descriptor of the terminal that it controls. None means pipes.
+            errors: The file descriptor for its standard error. None means a pipe.
         """
         odd = [name for name in environment if name.startswith("PYTHON") and name != "PYTHONPATH"]
         assert not odd, f"only a new interpreter reads {odd}"
         if self._process is None:
             self._import()
-        ours = []
         with ExitStack() as theirs:
-            streams = [] if terminal is None else [terminal] * 3
-            if terminal is None:
-                nothing = theirs.enter_context(Path(os.devnull).open("rb"))
-                streams.append(nothing.fileno())
-            while len(streams) < 4:
+
+            def pipe() -> tuple[TextIO, int]:
                 readable, writable = os.pipe()
                 theirs.callback(os.close, writable)
-                streams.append(writable)
-                ours.append(os.fdopen(readable, encoding="utf-8"))
+                return os.fdopen(readable, encoding="utf-8"), writable
+
+            nothing = theirs.enter_context(Path(os.devnull).open("rb"))
+            streams = [nothing.fileno() if terminal is None else terminal]
+            stdout, descriptor = pipe() if terminal is None else (None, terminal)
+            streams.append(descriptor)
+            stderr, descriptor = pipe() if terminal is None and errors is None else (None, errors or streams[1])
+            report, reported = pipe()
+            streams += [descriptor, reported]
             request = {
                 "arguments": arguments,
                 "folder": str(folder),
@@ -180,13 +177,12 @@ class Forks:
             line = json.dumps(request).encode() + b"\n"
             sent = socket.send_fds(self._control, [line], streams)
             self._control.sendall(line[sent:])
-        report = ours.pop()
-        return Forked(report, *(ours or (None, None)))
+        return Forked(report, stdout, stderr)
 
 
-def main(control: socket.socket) -> None:
-    """Start the commands that are asked for; in each new process, return once it is set up."""
-    for module in IMPORTED:
+def main(control: socket.socket, imported: Sequence[str]) -> None:
+    """Start the processes that are asked for; in each of them, return once it is set up."""
+    for module in imported:
         import_module(module)
     gc.freeze()
     woken, wake = socket.socketpair()
@@ -255,5 +251,8 @@ def _stream(descriptor: int, mode: str, errors: str) -> Any:
 
 
 if __name__ == "__main__":
-    main(socket.socket(fileno=int(sys.argv[1])))
-    runpy.run_module("st4sd_async", run_name="__main__", alter_sys=True)
+    _, descriptor, module, *imported = sys.argv
+    main(socket.socket(fileno=int(descriptor)), imported)
+    if module in imported:
+        del sys.modules[module]  # else a warning says that it was imported before
+    runpy.run_module(module, run_name="__main__", alter_sys=True)

@@ -431,8 +431,11 @@ class Runner:
                     return None
                 return current.to_ended(state, last_status, self._journal.clock.wall())
 
+            if state is State.SUCCEEDED and self._request:
+                self._uncollected.add(key)  # before its state changes, so that `_may_send` always counts it
             record = await self._journal.update(key, to_ended) or self._journal.records[key]
             if record.rest_uid != rest_uid:
+                self._uncollected.discard(key)
                 return
         if record.state is State.SUCCEEDED and self._request:
             self._uncollected.add(key)

@@ -302,8 +302,8 @@ async def watch(command: Command, table: TableOrJournal, journal: JournalFile = 
     Reads the journal and sends no request. Ctrl-C does not affect the batch. Ends when that process ends. If no process
     runs the batch, shows its state, and how to continue it.
 
-    With --json, print a line for each launch that is over, and again if its state changes. The exit status is 1 if
-    launches are not over.
+    With --json, print a line for each launch that is over, and again if its state changes or the reason of its failure
+    becomes known. The exit status is 1 if launches are not over.
     """
     path = existing_journal(table, journal)
     command.notes.interrupted = f"the batch is not affected; {how_to_resume()}"
@@ -351,8 +351,14 @@ async def _follow(command: Command, path: Path, *, as_json: bool) -> None:
             changed, is_first = await in_thread(modification, path), last is None
             if changed != last or not is_running:
                 with suppress(JournalLocked):  # it changed during each attempt to read it
+                    known_reasons = found.reasons
                     found, last = await read_snapshot(path), changed
-                    new = [one for one in found.records if records.get(one.key) != one]
+                    new = [
+                        one
+                        for one in found.records
+                        if records.get(one.key) != one
+                        or found.reasons.get(one.rest_uid or "") != known_reasons.get(one.rest_uid or "")
+                    ]
                     records |= {one.key: one for one in new}
                     for item in _items_of(command, replace(found, records=new)):
                         # Of what was over before, a display shows failures, and counts the rest.

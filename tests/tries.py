@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from itertools import product
+from typing import TypeVar
+
+Case = TypeVar("Case")
 
 IS_FULL = os.environ.get("ST4SD_TESTS") == "full"  # as in `.ci/run --all`
 
@@ -12,6 +15,17 @@ IS_FULL = os.environ.get("ST4SD_TESTS") == "full"  # as in `.ci/run --all`
 def tries(full: int, sample: int) -> int:
     """Return `full` if the environment has ``ST4SD_TESTS=full``; else `sample`, which saves minutes."""
     return full if IS_FULL else sample
+
+
+def sample(cases: Iterable[Case], number: int) -> list[Case]:
+    """
+    Return all cases if the environment has ``ST4SD_TESTS=full``; else about `number` of them.
+
+    They are spread evenly over the list, and the first is one of them. Put a case that no other one resembles
+    first, or into a list of its own.
+    """
+    listed = list(cases)
+    return listed if IS_FULL else listed[:: max(1, -(-len(listed) // number))]
 
 
 def combinations(*parameters: Collection[str]) -> list[tuple[str, ...]]:

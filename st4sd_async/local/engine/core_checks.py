@@ -86,7 +86,11 @@ def find_graph_problems(definition: Any, arguments: Mapping[str, Any] | None = N
 
 
 def _remembered(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
-    """Return a function that remembers the latest results by the content of the arguments."""
+    """
+    Return a function that remembers the latest results by the content of the arguments.
+
+    It remembers nothing for arguments that cannot be pickled, such as a generator.
+    """
 
     @lru_cache(MAX_RESULTS)
     def by_content(content: bytes) -> bytes:
@@ -97,7 +101,7 @@ def _remembered(function: Callable[Arguments, Result]) -> Callable[Arguments, Re
     def remembered(*arguments: Arguments.args, **options: Arguments.kwargs) -> Result:
         try:
             content = pickle.dumps((arguments, options))
-        except RecursionError:
+        except (RecursionError, TypeError, AttributeError, pickle.PicklingError):
             return function(*arguments, **options)
         result: Result = pickle.loads(by_content(content))
         return result

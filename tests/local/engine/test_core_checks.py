@@ -233,6 +233,16 @@ def test_results_are_those_of_the_arguments_and_belong_to_the_caller() -> None:
     assert find_flowir_problems({**FLOWIR, "variables": {"default": {"global": {"ghost": 1}}}}) == []
 
 
+def test_arguments_may_be_of_any_type() -> None:
+    """Views of dictionaries and generators cannot be compared by their content."""
+    flowir, folders = with_defaults({"components": [{"name": "hi", "command": {"executable": "cat"}}]}), {"data": "copy"}
+    dsl = dsl_from_flowir(flowir, list(folders), None)
+
+    assert dsl is not None
+    assert dsl_from_flowir(flowir, folders.keys(), None) == dsl
+    assert dsl_from_flowir(flowir, (name for name in folders), None) == dsl
+
+
 def test_pushed_dsl_gets_the_defaults_of_flowir(web: httpx.Client) -> None:
     """Its files become arguments of the entrypoint."""
     package = {"metadata": {"package": {"name": "inner"}}}

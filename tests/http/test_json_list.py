@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from st4sd_async._http.call import parse_json
 from st4sd_async._http.json_list import BLOCK_BYTES, LOOP_BLOCK_BYTES, MAX_LOOP_BYTES, ListBody, ListScanner, read_list
+from tests.tries import tries
 
 TEXTS = ['}, {"id": ', "},{", '\\"', "\\", "]", "[{", "é\n", "\ud800", "😀", ",", "}]"]
 KEYS = st.sampled_from(["id", "status", "a", "", '"'])
@@ -201,10 +202,10 @@ async def test_reading_stops_at_a_limit(
 @pytest.mark.anyio
 async def test_many_short_items_may_be_longer_than_one() -> None:
     """The limit of an item does not limit the list."""
-    body = ListBody(Collected(), 20, 1_000_000)
+    body, count = ListBody(Collected(), 20, 1_000_000), tries(200_000, 50_000)
 
-    assert await body.add(b"[" + b"1," * 200_000)
+    assert await body.add(b"[" + b"1," * count)
     assert await body.add(b"1]")
     await body.scan()
 
-    assert len(body.result()) == 200_001
+    assert len(body.result()) == count + 1

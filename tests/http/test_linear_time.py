@@ -62,7 +62,7 @@ def test_redaction_is_linear(start: str, hostile: str) -> None:
     def make(size: int) -> str:
         return STARTS[start] + piece * (size // len(piece))
 
-    assert_linear(lambda text: redact(text, SECRETS), make, tries(300_000, 100_000))
+    assert_linear(lambda text: redact(text, SECRETS), make, tries(300_000, 60_000))
 
 
 @pytest.mark.slow
@@ -72,9 +72,10 @@ def test_redaction_handles_megabytes(piece: str) -> None:
     """
     The secret at the end is found.
 
-    Ten megabytes take 6 s; if the time grew with the square of the length, they took days, and two megabytes hours.
+    Ten megabytes take 6 s. If the time grew with the square of the length, they would take days, and half a megabyte
+    minutes.
     """
-    text = piece * (tries(10_000_000, 2_000_000) // len(piece)) + SECRETS[0]
+    text = piece * (tries(10_000_000, 500_000) // len(piece)) + SECRETS[0]
 
     result = redact(text, SECRETS)
 
@@ -113,7 +114,7 @@ def test_an_error_message_is_parsed_in_linear_time(start: str, piece: str) -> No
         parse_problems(text)
         payload_problems({"message": text, "reason": f"Input and Data files with conflicting names: {text}"})
 
-    assert_linear(read, lambda size: f"{start}{piece * (size // len(piece))}\n.", 200_000)
+    assert_linear(read, lambda size: f"{start}{piece * (size // len(piece))}\n.", tries(200_000, 100_000))
 
 
 @pytest.mark.parametrize("piece", ["git-sync", "s3-package-", "nodes are available: ", "Job: ", " preemption:"])
@@ -126,4 +127,4 @@ def test_a_reason_is_found_in_linear_time(piece: str) -> None:
             assert hint is not None
             str(hint)
 
-    assert_linear(read, lambda size: piece * (size // len(piece)), 200_000)
+    assert_linear(read, lambda size: piece * (size // len(piece)), tries(200_000, 100_000))

@@ -2,20 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
-from st4sd_async import Client
+from st4sd_async import Client, Config, RetryPolicy
 from st4sd_async._results import directory as _directory
 from st4sd_async.local import LocalServer
 from tests.conftest import ServersClock
 from tests.results.blind_disk import BlindDisk
 
 
+@pytest.fixture(scope="module")
+def shared_server() -> Iterator[LocalServer]:
+    """A server of all tests of a file; each server starts a process for the programs of the demo."""
+    with LocalServer(speed=0, slots=1000) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def pushed() -> set[str]:
+    """The names of experiments that tests of the file have pushed to the server."""
+    return set()
+
+
+@pytest.fixture
+def still_server(shared_server: LocalServer) -> Iterator[LocalServer]:
+    """The server of the file, without faults and outcomes of other tests. Its clock stands still until it is moved."""
+    yield shared_server
+    shared_server.faults.clear()
+    shared_server.outcome("demo", "success")
+
+
 @pytest.fixture
 def server(still_server: LocalServer) -> LocalServer:
-    """A server whose clock stands still until it is moved."""
+    """The server of the file."""
     return still_server
 
 
@@ -26,9 +48,14 @@ def clock(servers_clock: ServersClock) -> ServersClock:
 
 
 @pytest.fixture
-def client(demo_client: Client) -> Client:
-    """A client whose waits take no time."""
-    return demo_client
+async def client(server: LocalServer, servers_clock: ServersClock, pushed: set[str]) -> AsyncIterator[Client]:
+    """A client whose waits take no time, connected to a server with the demo."""
+    config = Config(clock=servers_clock, retry=RetryPolicy(attempts=2))
+    async with Client(server.url, api_key=server.api_key, config=config) as opened:
+        if "demo" not in pushed:
+            await opened.push(server.example("demo"))
+            pushed.add("demo")
+        yield opened
 
 
 @pytest.fixture

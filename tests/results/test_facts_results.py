@@ -123,6 +123,7 @@ async def test_30_nothing_is_continued_in_the_middle(client: Client, server: Loc
     """FACTS [30]: outputs have a length and no Range, the gateway has neither; what breaks off comes anew."""
     noise = os.urandom(MIB)
     run = await described(client, server, Energies=noise)
+    before = [server.traffic[kind].requests for kind in (OUTPUT, ARCHIVE)]
     server.faults.add("GET /instances/*/outputs/Energies", CutBody(MIB // 2))
     server.faults.add(ARCHIVE, CutBody(MIB // 2))
 
@@ -131,7 +132,7 @@ async def test_30_nothing_is_continued_in_the_middle(client: Client, server: Loc
 
     assert contents(output, tmp_path / "a") == {"Energies/Energies": noise}
     assert contents(component, tmp_path / "b")["Energies"] == noise
-    assert (server.traffic[OUTPUT].requests, server.traffic[ARCHIVE].requests) == (2, 2)
+    assert [server.traffic[kind].requests for kind in (OUTPUT, ARCHIVE)] == [number + 2 for number in before]
 
     server.faults.add("GET /instances/*/outputs/Energies", Html(504), times=None)
     (failed,) = await run.download_outputs(tmp_path / "c")
@@ -222,12 +223,13 @@ async def test_34_what_is_left_out_in_silence_is_asked_for_again(
         path = directory(server, run) / COMPUTE / f"large{number}"
         path.touch()
         os.truncate(path, 16 * MIB)
+    files, archives = server.traffic[FILES].requests, server.traffic[ARCHIVE].requests
 
     found = await run.download_files(tmp_path, filename="large")
 
     assert [one.size for one in found if isinstance(one, Download)] == [16 * MIB] * 8
-    assert 4 <= server.traffic[FILES].requests <= 8
-    assert server.traffic[ARCHIVE].requests == 0
+    assert 4 <= server.traffic[FILES].requests - files <= 8
+    assert server.traffic[ARCHIVE].requests == archives
 
 
 @pytest.mark.slow
@@ -236,13 +238,14 @@ async def test_34_a_thousand_files_come_at_once(client: Client, server: LocalSer
     run = await finished(client, server)
     for number in range(1100):
         (directory(server, run) / COMPUTE / f"f{number}").touch()
+    before = server.traffic[FILES].requests
 
     found = await run.download_files(tmp_path / "a", filename=r"^f\d+$")
     requests = server.traffic[FILES].requests
     some = await run.download_files(tmp_path / "b", filename=r"^f1?\d\d$")
 
     assert len(contents(found, tmp_path / "a")) == 1100
-    assert 2 <= requests <= 6
+    assert 2 <= requests - before <= 6
     assert len(contents(some, tmp_path / "b")) == 190
     assert server.traffic[FILES].requests - requests <= 4
 
@@ -268,15 +271,18 @@ async def test_34_files_that_are_always_left_out_come_another_way_or_fail(
 
 async def test_35_unknown_gateways_are_named(client: Client, server: LocalServer) -> None:
     """FACTS [35]: they are missing in the answer for many; for one alone the registry breaks, so it is never asked."""
+    before = len(server.requests)
+
     with pytest.raises(NotFound, match=r"\['ghost', 'other'\]"):
         await client.gateways.resolve(["ghost", "example-cluster", "other"])
 
-    paths = [path for _, path in server.requests if path.startswith("/ds-registry")]
+    paths = [path for _, path in server.requests[before:] if path.startswith("/ds-registry")]
     assert paths == ["/ds-registry/gateways/api/v1.0/unique_ids"]
 
 
 async def test_36_no_token_is_requested(client: Client, server: LocalServer, tmp_path: Path) -> None:
     """FACTS [36]: its page is 500 with a bearer; it is for people, whom the error of a refusal sends there."""
+    before = len(server.requests)
     run = await finished(client, server)
     await run.download_files(tmp_path)
     server.renew()
@@ -285,7 +291,7 @@ async def test_36_no_token_is_requested(client: Client, server: LocalServer, tmp
         await run.read_file("output/experiment.log")
 
     assert error.value.token_page == f"{server.url}/authorisation/token"
-    assert [path for _, path in server.requests if "token" in path] == []
+    assert [path for _, path in server.requests[before:] if "token" in path] == []
 
 
 async def test_37_services_are_behind_the_deployments_own_door(server: LocalServer) -> None:
@@ -295,7 +301,7 @@ async def test_37_services_are_behind_the_deployments_own_door(server: LocalServ
     server.faults.add("GET /url-map/", Reply(200, JSON, json.dumps(urls).encode()))
     async with Client(server.url, api_key=server.api_key) as client:
         found = await client.gateways.resolve(["example-cluster"])
-        documents = await client.datastore.experiments()
+        documents = await client.datastore.experiments(rest_uid="demo-abcdefgh")
 
     assert (found, documents) == ({"example-cluster": f"{server.url}/ds-gateway/"}, [])
 

@@ -34,12 +34,13 @@ components:
 
 
 @pytest.fixture
-async def client(server: LocalServer, clock: ServersClock) -> AsyncIterator[Client]:
+async def client(server: LocalServer, clock: ServersClock, pushed: set[str]) -> AsyncIterator[Client]:
     """A client whose pauses take no time, and which repeats nothing."""
     config = Config(clock=clock, retry=RetryPolicy(attempts=1))
     async with Client(server.url, api_key=server.api_key, config=config) as opened:
-        for name in ("demo", "fail"):
+        for name in {"demo", "fail"} - pushed:
             await opened.push(server.example(name))
+            pushed.add(name)
         yield opened
 
 

@@ -19,12 +19,6 @@ COLUMNS = ["rest-uid", "input-id", "smiles", "energy", "weight"]
 
 
 @pytest.fixture
-def client(demo_client: Client) -> Client:
-    """A client whose pauses take no time."""
-    return demo_client
-
-
-@pytest.fixture
 def runs(client: Client, still_server: LocalServer) -> list[str]:
     """Seven runs with three rows each."""
     return still_server.populate("demo", 7, payload={"inputs": INPUTS})

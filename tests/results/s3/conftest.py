@@ -67,16 +67,11 @@ def storage(s3_url: str) -> Iterator[Storage]:
 
 
 @pytest.fixture
-def server() -> Iterator[LocalServer]:
-    """An embedded server whose time stands still until it is moved."""
-    with LocalServer(speed=0) as running:
-        yield running
-
-
-@pytest.fixture
-async def client(server: LocalServer) -> AsyncIterator[Client]:
+async def client(server: LocalServer, pushed: set[str]) -> AsyncIterator[Client]:
     """A client that repeats nothing more than once, and the demo to start."""
     config = Config(retry=RetryPolicy(attempts=2, first_wait=0.01), poll_interval=0.02)
     async with Client(server.url, api_key=server.api_key, config=config) as opened:
-        await opened.push(server.example("demo"))
+        if "demo" not in pushed:
+            await opened.push(server.example("demo"))
+            pushed.add("demo")
         yield opened

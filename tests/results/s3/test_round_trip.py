@@ -157,10 +157,10 @@ async def test_inputs_come_from_volumes(client: Client, server: LocalServer, tmp
 async def test_inputs_come_from_a_dataset(client: Client, server: LocalServer, storage: Storage) -> None:
     """A bucket that the deployment knows by name needs no keys in the payload."""
     storage.put("folder/m.csv", MOLECULES)
-    await client.datasets.create("mine", storage.s3())
+    await client.datasets.create("inputs", storage.s3())
 
     inputs = [{"filename": "folder/m.csv:molecules.csv"}]
-    run = await client.start("demo", {"inputs": inputs, "s3": {"dataset": "mine"}})
+    run = await client.start("demo", {"inputs": inputs, "s3": {"dataset": "inputs"}})
     await ended(server, run)
 
     directory = server.directory(run.id)
@@ -172,7 +172,7 @@ async def test_a_lambda_takes_its_data_from_a_bucket_and_uploads_to_a_dataset(
     client: Client, server: LocalServer, storage: Storage, tmp_path: Path
 ) -> None:
     """Of a named experiment the service takes the address of a dataset too, and uploads nothing."""
-    await client.datasets.create("mine", storage.s3())
+    await client.datasets.create("outputs", storage.s3())
     (tmp_path / "d.txt").write_bytes(b"\xff")
     staged = await client.stage_inputs([tmp_path / "d.txt"], storage.s3(), prefix="in")
     component = {"name": "A", "command": {"executable": "echo"}}
@@ -180,10 +180,10 @@ async def test_a_lambda_takes_its_data_from_a_bucket_and_uploads_to_a_dataset(
     data = [{"filename": "in/d.txt"}]
 
     made = await client.start_lambda(
-        {"lambdaFlowIR": flowir, "data": data, "s3": staged.s3, "datasetStoreURI": "dataset://mine/one"}
+        {"lambdaFlowIR": flowir, "data": data, "s3": staged.s3, "datasetStoreURI": "dataset://outputs/one"}
     )
     await ended(server, made)
-    await demo(client, server, None, datasetStoreURI="dataset://mine/two")
+    await demo(client, server, None, datasetStoreURI="dataset://outputs/two")
 
     directory = server.directory(made.id)
     assert directory is not None

@@ -35,6 +35,7 @@ from st4sd_async import (
     WaitTimeout,
 )
 from st4sd_async.cli.errors import Exit, UsageError, exit_of, exits_on_errors, message_of
+from tests.tries import sample
 
 from .conftest import Command, Shell
 
@@ -83,7 +84,8 @@ def test_wrong_usage_ends_with_2_and_no_results(shell: Shell, tmp_path: Path, ar
 
 
 @pytest.mark.parametrize(
-    ("module", "extra"), [("typer", "cli"), ("rich", "cli"), ("starlette", "local"), ("uvicorn", "local")]
+    ("module", "extra"),
+    sample([("typer", "cli"), ("rich", "cli"), ("starlette", "local"), ("uvicorn", "local")], 2),
 )
 def test_a_missing_package_is_named_with_its_extra(command: Command, module: str, extra: str) -> None:
     """Without an extra, the command says what to install, and exits with 2."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 from itertools import product
 
 import pytest
@@ -72,14 +73,18 @@ def test_observations_when_the_tracker_asks_are_enough(course: RecordedRun) -> N
     assert end_by_delays(course) == pytest.approx(course.over)
 
 
+@cache
+def status_of(state: str | None, exit_status: str | None, text: str | None) -> Status:
+    return Status.model_validate({"experiment-state": state, "exit-status": exit_status, "error-description": text})
+
+
 @by_fact
 def test_the_model_agrees_with_the_plain_words(course: RecordedRun) -> None:
     """`Status` gives the same result, and its exit-status alone decides about success."""
     plain, typed = FinalityTracker(GRACE), FinalityTracker(GRACE)
 
     for now, state, exit_status, text in every_second(course):
-        raw = {"experiment-state": state, "exit-status": exit_status, "error-description": text}
-        status = Status.model_validate(raw)
+        status = status_of(state, exit_status, text)
         over = plain.observe((state, exit_status), now, text)
 
         assert status.is_final == is_final((state, exit_status))

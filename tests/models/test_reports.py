@@ -10,10 +10,11 @@ from typing import Any
 
 import pandas
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from st4sd_async.models import ComponentReport, ComponentState, StatusReport
+from tests.tries import tries
 
 COMPONENT = ("rowid", "reference", "consumesFrom", "isAlive", "state", "engine")
 ENGINE = (
@@ -259,6 +260,7 @@ VALUES = st.sampled_from(["None", "N/A", "", "0", "-9", "99999999999999999999", 
 
 
 @pytest.mark.timeout(60)
+@settings(max_examples=tries(100, 10))
 @given(st.lists(st.fixed_dictionaries(dict.fromkeys(REPEATING + COMPONENT, CELLS | VALUES)), max_size=4))
 def test_any_cells_can_be_read(rows: list[dict[str, str]]) -> None:
     """`raw` has what was written, and no cell breaks the typed fields, the table or the data frame."""

@@ -14,6 +14,7 @@ from pydantic import BaseModel, TypeAdapter
 
 from st4sd_async import ExitStatus, ExperimentDocument, ExperimentState, Instance, Status
 from st4sd_async.models.datastore import DocumentStatus
+from tests.tries import tries
 
 RUNNING = {"experiment-state": "running", "exit-status": "N/A", "total-progress": 0.5, "cost": {"cpu": 3}}
 FAILED = {
@@ -64,7 +65,7 @@ def test_a_status_survives_json(status: Status, by_alias: bool, unset: bool) -> 
 WORDS = st.none() | st.sampled_from(["", "running", "finished", "failed", "Success", "Failed", "N/A"]) | st.text()
 
 
-@settings(max_examples=30)
+@settings(max_examples=tries(100, 10))
 @given(
     st.fixed_dictionaries({"experiment-state": WORDS, "exit-status": WORDS}, optional={"stage-state": WORDS}),
     st.booleans(),

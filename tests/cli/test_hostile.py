@@ -11,6 +11,7 @@ import pytest
 
 from st4sd_async._util.printable import printable
 from st4sd_async.local import LocalServer, Reply
+from tests.tries import combinations
 
 from .conftest import Command, Result, Shell, environment_of
 from .terminal import CONTROL, Terminal
@@ -80,8 +81,14 @@ def test_json_in_a_pipe_is_exact(shell: Shell) -> None:
     assert "\u202e" in done.out
 
 
-@pytest.mark.parametrize("run", ["../../.ssh", "a b", "a/b", "\x1b[2J", ".ssh"], ids=ascii)
-@pytest.mark.parametrize("verb", ["status", "watch", "outputs", "download", "properties", "logs", "delete"])
+@pytest.mark.parametrize(
+    ("verb", "run"),
+    combinations(
+        ["status", "watch", "outputs", "download", "properties", "logs", "delete"],
+        ["../../.ssh", "a b", "a/b", "\x1b[2J", ".ssh"],
+    ),
+    ids=ascii,
+)
 def test_what_is_not_a_rest_uid_is_wrong_usage(verb: str, run: str, shell: Shell, tmp_path: Path) -> None:
     """No request is sent, and no folder is made."""
     done = shell(verb, run)

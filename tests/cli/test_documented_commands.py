@@ -7,10 +7,10 @@ import shlex
 from pathlib import Path
 
 import pytest
-import typer
 
 import st4sd_async
-from st4sd_async.cli.app import app
+
+from .conftest import COMMAND as WHOLE_COMMAND
 
 ROOT = Path(st4sd_async.__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "st4sd_async" / "docs").glob("*.md"))]
@@ -32,7 +32,7 @@ def check(arguments: list[str]) -> None:
     Raises:
         UsageError: There is no such subcommand or option, or an option lacks its value.
     """
-    command = typer.main.get_command(app)
+    command = WHOLE_COMMAND
     while hasattr(command, "commands") and arguments and not arguments[0].startswith("-"):
         command, arguments = command.commands[arguments[0]], arguments[1:]
     command.make_parser(command.context_class(command)).parse_args(arguments)

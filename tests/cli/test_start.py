@@ -87,7 +87,7 @@ def test_a_typical_mistake_is_one_clear_line(
     Path("molecules.csv").write_text(MOLECULES)
     Path("empty.csv").touch()
     Path("big.csv").write_text("x" * (1 << 20))
-    before = [row["rest-uid"] for row in shell("list", "runs").table]
+    before = list(shell.server.started)
 
     done = shell("start", *arguments)
 
@@ -95,7 +95,7 @@ def test_a_typical_mistake_is_one_clear_line(
     assert done.err.startswith("st4sd-async: ")
     assert done.err.count("\n") == 1
     assert message in done.err
-    assert [row["rest-uid"] for row in shell("list", "runs").table] == before
+    assert list(shell.server.started) == before
 
 
 def test_a_start_of_unknown_outcome_has_its_own_exit_status(shell: Shell) -> None:

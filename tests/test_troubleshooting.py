@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
+import anyio
 import pytest
 import trustme
 
@@ -49,17 +50,22 @@ def rows() -> dict[str, list[str]]:
 ROWS = rows()
 
 
-@pytest.fixture
-async def server() -> AsyncIterator[LocalServer]:
-    """A service whose clock stands still."""
-    async with LocalServer(speed=0) as running:
+@pytest.fixture(scope="module")
+def server() -> Iterator[LocalServer]:
+    """A service whose clock stands still, with the experiment of the page."""
+    with LocalServer(speed=0) as running:
+        anyio.run(push, running)
         yield running
+
+
+async def push(server: LocalServer) -> None:
+    async with Client(server.url, api_key=server.api_key) as client:
+        await client.push(server.example("demo"))
 
 
 @pytest.fixture
 async def client(server: LocalServer) -> AsyncIterator[Client]:
     async with Client(server.url, api_key=server.api_key) as opened:
-        await opened.push(server.example("demo"))
         yield opened
 
 
@@ -159,7 +165,7 @@ async def output_not_there_yet(client: Client, server: LocalServer, folder: Path
 
 async def cluster_full(client: Client, server: LocalServer, folder: Path) -> list[str]:
     """It starts when there is room."""
-    server.outcome("demo", "unscheduled")
+    server.outcome("demo", "unscheduled", times=1)
     run = await client.start("demo", GOOD)
     await server.advance(1)
     hint = (await run.status()).hint

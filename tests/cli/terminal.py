@@ -51,25 +51,24 @@ def screen_of(written: str, width: int = 100) -> list[str]:
 
 
 class Terminal:
-    """The command in a terminal, or a script in its place."""
+    """The command in a terminal."""
 
     def __init__(
         self,
         command: Command,
         *arguments: str,
         width: int = 100,
-        script: str | None = None,
         is_fresh: bool = False,
     ) -> None:
         self._ours, theirs = pty.openpty()
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", HEIGHT, width, 0, 0))
         environment = command.environment(TERM="xterm-256color")
         self.process: Forked | subprocess.Popen[bytes]
-        if script is None and not is_fresh:
+        if not is_fresh:
             self.process = command.forks.start(arguments, command.folder, environment, terminal=theirs)
         else:
             self.process = subprocess.Popen(
-                [sys.executable, *(["-m", "st4sd_async"] if script is None else ["-c", script]), *arguments],
+                [sys.executable, "-m", "st4sd_async", *arguments],
                 cwd=command.folder,
                 env=environment,
                 stdin=theirs,

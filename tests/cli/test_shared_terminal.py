@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from .conftest import Command
+from tests.forks import Forks
+
+from .conftest import Command, basic_environment
 from .terminal import Terminal
 
 pytestmark = pytest.mark.timeout(60)
@@ -67,8 +71,16 @@ SAID = [
 ]
 
 
+@pytest.fixture(scope="module")
+def forks() -> Iterator[Forks]:
+    """Processes that execute scripts, and begin with what all of them import."""
+    imported = ("typer", "st4sd_async._display.live_display", "st4sd_async._display.progress_bars", "rich.live")
+    with closing(Forks("tests.cli.script", imported, basic_environment())) as forks:
+        yield forks
+
+
 def run(command: Command, script: str) -> Terminal:
-    terminal = Terminal(command, script=SETUP + script)
+    terminal = Terminal(command, SETUP + script)
     assert terminal.end(time.monotonic() + 50) == 0, terminal.shown
     return terminal
 

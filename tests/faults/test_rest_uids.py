@@ -20,6 +20,7 @@ from st4sd_async._batch.observer import from_documents, instance_list_call
 from st4sd_async._http.call import Response
 from st4sd_async.local import LocalServer, Reply
 from st4sd_async.models import ExperimentDocument, UserMetadata
+from tests.tries import combinations
 
 pytestmark = pytest.mark.anyio
 
@@ -128,8 +129,9 @@ VERBS: dict[str, Verb] = {
 }
 
 
-@pytest.mark.parametrize("bad", ["../../.ssh", "a b", "a/b", "-rf", "\x1b[2J", ""], ids=ascii)
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize(
+    ("verb", "bad"), combinations(VERBS, ["../../.ssh", "a b", "a/b", "-rf", "\x1b[2J", ""]), ids=ascii
+)
 async def test_no_verb_takes_what_is_not_a_rest_uid(
     verb: str, bad: str, server: LocalServer, client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

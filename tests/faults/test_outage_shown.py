@@ -16,6 +16,7 @@ from st4sd_async import Client, Config, Outage, ProgressUpdate, RetryPolicy, Sta
 from st4sd_async._http import availability
 from st4sd_async.local import Delay, LocalServer, Reply
 from tests.batch.batches import launches
+from tests.tries import combinations, tries
 
 from .raw import Answer, Exchange, RawServer, never, reply
 
@@ -87,15 +88,16 @@ CALLS: dict[str, Callable[[Client, str], Coroutine[Any, Any, object]]] = {
     "wait": lambda client, run: client.wait(run),
     "show": lambda client, run: client.show([run]),
 }
+TROUBLES: dict[str, Delay | Reply] = {"hangs": Delay(1.5), "503": Reply(503)}
 
 
-@pytest.mark.parametrize("trouble", [Delay(1.5), Reply(503)], ids=["hangs", "503"])
-@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize(("call", "kind"), combinations(CALLS, TROUBLES))
 @pytest.mark.anyio
 async def test_whatever_waits_shows_the_outage_and_its_end(
-    call: str, trouble: Delay | Reply, server: LocalServer, caplog: pytest.LogCaptureFixture
+    call: str, kind: str, server: LocalServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     """`Client.outage` and `Config.progress` have it before ten seconds are over; the log has two lines."""
+    trouble = TROUBLES[kind]
     caplog.set_level(logging.INFO)
     updates: list[ProgressUpdate] = []
     async with connect(server.url, server.api_key, progress=updates.append) as client:
@@ -209,7 +211,7 @@ async def test_many_tasks_share_one_outage(server: LocalServer, caplog: pytest.L
         other = client.with_options(progress=second.append)
         server.faults.add("* /", Reply(503), times=None)
         async with anyio.create_task_group() as tasks:
-            for number in range(40):
+            for number in range(tries(40, 16)):
                 tasks.start_soon((other if number % 2 else client).instances.list)
             outage = await outage_of(client)
             assert other.outage is outage

@@ -19,6 +19,7 @@ from st4sd_async._api.status_list import StatusList
 from st4sd_async._batch.observer import instance_list_call
 from st4sd_async._http.call import Call
 from st4sd_async._http.json_list import MAX_ITEM_BYTES, MAX_LIST_BYTES
+from tests.tries import combinations
 
 from .clients import connect, settings
 from .exceptions import assert_ours
@@ -78,14 +79,18 @@ async def send(client: Client, kind: str) -> Any:
     return ids(await client._session.send_once(call()))
 
 
-@pytest.mark.parametrize(
-    "answer",
-    [reply(200, LIST), chunked(LIST, 1000), chunked(LIST, 70_001), chunked(LIST, len(LIST))],
-    ids=["length", "small chunks", "chunks", "one chunk"],
-)
-async def test_a_list_is_read_however_it_is_sent(kind: str, answer: Answer) -> None:
+WHOLE = {
+    "length": reply(200, LIST),
+    "small chunks": chunked(LIST, 1000),
+    "chunks": chunked(LIST, 70_001),
+    "one chunk": chunked(LIST, len(LIST)),
+}
+
+
+@pytest.mark.parametrize(("kind", "answer"), combinations(CALLS, WHOLE))
+async def test_a_list_is_read_however_it_is_sent(kind: str, answer: str) -> None:
     """With or without a length, in any pieces."""
-    async with RawServer([answer]) as server, connect(server.url) as client:
+    async with RawServer([WHOLE[answer]]) as server, connect(server.url) as client:
         assert await send(client, kind) == EXPECTED[kind]
 
 
@@ -102,12 +107,18 @@ async def reset_later(exchange: Exchange) -> None:
     exchange.reset()
 
 
-@pytest.mark.parametrize("body", [LIST[: len(LIST) // 2], LIST], ids=["half", "all but the end of the response"])
-@pytest.mark.parametrize("then", [close(), reset_later], ids=["close", "reset"])
-async def test_a_cut_list_is_a_lost_connection(kind: str, body: bytes, then: Answer) -> None:
+CUT = {
+    f"{name}, then {end}": cut(body, missing=1000, then=then)
+    for end, then in (("close", close()), ("reset", reset_later))
+    for name, body in (("half", LIST[: len(LIST) // 2]), ("all but the end of the response", LIST))
+}
+
+
+@pytest.mark.parametrize(("kind", "answer"), combinations(CALLS, CUT))
+async def test_a_cut_list_is_a_lost_connection(kind: str, answer: str) -> None:
     """Even if all of the list has arrived; the next one is read."""
     async with (
-        RawServer([cut(body, missing=1000, then=then), reply(200, LIST)]) as server,
+        RawServer([CUT[answer], reply(200, LIST)]) as server,
         connect(server.url) as client,
     ):
         with pytest.raises(ConnectionLost) as caught:
@@ -152,9 +163,10 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize(("headers", "body"), BAD.values(), ids=BAD)
-async def test_what_is_not_a_list_of_instances_is_an_error(kind: str, headers: dict[str, str], body: bytes) -> None:
+@pytest.mark.parametrize(("kind", "what"), combinations(CALLS, BAD))
+async def test_what_is_not_a_list_of_instances_is_an_error(kind: str, what: str) -> None:
     """The error has the beginning of the body, and the next list is read."""
+    headers, body = BAD[what]
     bad = reply(200, body, media=headers["Content-Type"])
     async with RawServer([bad, reply(200, LIST)]) as server, connect(server.url) as client:
         with pytest.raises(DecodeError, match=r"HTML instead of JSON|something other than the expected") as caught:

@@ -17,6 +17,7 @@ import pytest
 
 from st4sd_async import Client, Launch, St4sdError, sync
 from st4sd_async.local import LocalServer
+from tests.tries import sample
 
 INPUTS = {"inputs": [{"filename": "molecules.csv", "content": "smiles\nCO\n"}]}
 ENDED = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
@@ -64,7 +65,7 @@ def test_a_client_in_another_loop_sends_nothing(server: LocalServer, use: str) -
 
 
 @ENDED
-@pytest.mark.parametrize("use", USES)
+@pytest.mark.parametrize("use", sample(USES, 4))
 def test_a_client_whose_loop_has_ended_sends_nothing(server: LocalServer, use: str) -> None:
     """As by two calls of asyncio.run(); it can be closed then, and opened again."""
     client = Client(server.url, api_key=server.api_key)

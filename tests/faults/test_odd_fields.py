@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator
+from itertools import product
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from st4sd_async.local import LocalServer
 from st4sd_async.local import Reply as Answer
 from st4sd_async.models import KeyOutput, Status
 from st4sd_async.models._base import Reply
+from tests.tries import sample
 
 JSON = {"Content-Type": "application/json"}
 ODD: list[Any] = [
@@ -62,7 +64,7 @@ def test_a_field_that_cannot_be_read_is_as_if_it_were_missing(cls: type[Reply]) 
         key = spelt(cls, name)
         if key in cls._vital:
             continue
-        for odd in ODD:
+        for odd in sample(ODD, 17):
             raw = {**base, key: odd}
 
             read = cls.model_validate(raw)
@@ -88,9 +90,15 @@ def test_an_item_that_cannot_be_read_does_not_hide_the_other_items() -> None:
 
 
 @pytest.mark.parametrize(
-    "moment", ["inf", "-inf", "nan", "1e20", "-1e20", "1e400", "9" * 5000, 1e300, float("inf"), [], {}]
+    ("moment", "version"),
+    sample(
+        product(
+            ["inf", "-inf", "nan", "1e20", "-1e20", "1e400", "9" * 5000, 1e300, float("inf"), [], {}],
+            ["\u00b2", "9" * 5000, "1.5", -1, 1e400, [], None],
+        ),
+        20,
+    ),
 )
-@pytest.mark.parametrize("version", ["\u00b2", "9" * 5000, "1.5", -1, 1e400, [], None])
 def test_a_key_output_with_an_odd_time_and_version_is_there(moment: Any, version: Any) -> None:
     """None stands for an impossible date and for a value that is not a number."""
     found = KeyOutput.model_validate({"creationtime": moment, "version": version, "filepath": "a/b", "final": "yes"})

@@ -24,7 +24,7 @@ from tests.tries import tries
 Mutation = Callable[[bytearray, random.Random], bytes]
 
 CONTENTS = {"a.txt": LINES, "data/b.csv": b"1,2\n" * 30, "data/deep/c.bin": bytes(range(256)), "empty": b""}
-ARCHIVES = tries(1500, 120)  # of each kind of mutation
+ARCHIVES = tries(1500, 50)  # of each kind of mutation
 MARKS = (b"PK\3\4", b"PK\1\2", b"PK\5\6", b"PK\6\6", b"PK\6\7", b"PK\7\x08")
 NUMBERS = (0, 1, 2, 7, 8, 9, 0x7F, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0xFFFFFFFE, 0xFFFFFFFF, 1 << 63, (1 << 64) - 1)
 EVIL = ("../", "/", "\\", "C:", "\0", "./", "//", "é", ".", "A", "a.txt", "data")

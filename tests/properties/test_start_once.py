@@ -423,6 +423,6 @@ class Batch(RuleBasedStateMachine):
 
 
 Batch.TestCase.settings = settings(
-    max_examples=tries(400, 100), stateful_step_count=30, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    max_examples=tries(400, 40), stateful_step_count=30, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 TestStartOnce = pytest.mark.slow(pytest.mark.timeout(180)(Batch.TestCase))

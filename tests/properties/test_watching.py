@@ -208,7 +208,7 @@ def assert_few_requests(world: World, service: Service) -> None:
 
 @pytest.mark.timeout(120)
 @settings(
-    max_examples=tries(120, 30),
+    max_examples=tries(120, 16),
     derandomize=True,
     deadline=None,
     database=None,

@@ -232,17 +232,18 @@ async def test_a_component_that_cannot_be_fetched_does_not_lose_the_report(clien
     assert failure.note.startswith("no log could be fetched: the proxy got no response")
 
 
-@pytest.mark.parametrize("content", [b"", b"[]", b"{", b'{"0": {"engine": {}}}', b"\xff" * 100])
-async def test_a_damaged_report_costs_the_return_codes_only(
-    client: Client, server: LocalServer, content: bytes
-) -> None:
+async def test_a_damaged_report_costs_the_return_codes_only(client: Client, server: LocalServer) -> None:
     """Components and reasons are in the error description too."""
     run = await failed_run(client, server)
     directory = server.directory(run.id)
     assert directory is not None
-    (directory / "output" / "status_details.json").write_bytes(content)
 
-    assert (await found(run)).components == (ComponentFailure("stage0.Boom", "KnownIssue", 1, BOOM, "about to fail"),)
+    for content in (b"", b"[]", b"{", b'{"0": {"engine": {}}}', b"\xff" * 100):
+        (directory / "output" / "status_details.json").write_bytes(content)
+
+        components = (await found(run)).components
+
+        assert components == (ComponentFailure("stage0.Boom", "KnownIssue", 1, BOOM, "about to fail"),), content
 
 
 async def test_references_from_a_report_are_no_paths(client: Client, server: LocalServer) -> None:

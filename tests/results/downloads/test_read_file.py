@@ -41,19 +41,20 @@ async def test_a_file_is_read_by_any_name_of_the_run_and_either_path(client: Cli
     assert await run.read_file(f"{COMPUTE}/out.stderr") == b""
 
 
-@pytest.mark.parametrize("path", ["", "../x", "a/../b", "/etc/passwd", "./a", "a//b", "a/"])
-async def test_a_path_that_leads_elsewhere_is_not_asked_for(client: Client, server: LocalServer, path: str) -> None:
+async def test_a_path_that_leads_elsewhere_is_not_asked_for(client: Client, server: LocalServer) -> None:
     """It raises ValueError; for a location no request is sent."""
     run = await finished(client, server)
-    before, files = len(server.requests), server.traffic[FILES].requests
+    files = server.traffic[FILES].requests
 
-    with pytest.raises(ValueError, match="relative to the instance"):
-        await client.read_file(uri(server, run), path)
-    assert len(server.requests) == before
+    for path in ("", "../x", "a/../b", "/etc/passwd", "./a", "a//b", "a/"):
+        before = len(server.requests)
+        with pytest.raises(ValueError, match="relative to the instance"):
+            await client.read_file(uri(server, run), path)
+        assert len(server.requests) == before, path
 
-    with pytest.raises(ValueError, match="relative to the instance"):
-        await run.read_file(path)
-    assert server.traffic[FILES].requests == files
+        with pytest.raises(ValueError, match="relative to the instance"):
+            await run.read_file(path)
+        assert server.traffic[FILES].requests == files, path
 
 
 async def test_what_is_not_there_cannot_be_read(client: Client, server: LocalServer) -> None:

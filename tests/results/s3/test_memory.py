@@ -15,7 +15,7 @@ from tests.results.s3.conftest import ROOT
 from tests.results.s3.storage import KEY_ID, SECRET, Storage, demo
 from tests.tries import tries
 
-SIZES = [24, tries(256, 72)]
+SIZES = [24, tries(256, 48)]
 """Mebibytes of the files: the first fills all buffers that there are."""
 GROWTH = 16
 """Mebibytes by which the memory may be higher with the second."""

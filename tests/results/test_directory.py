@@ -14,6 +14,7 @@ import pytest
 
 from st4sd_async._results.directory import Directory, Tree
 from st4sd_async._results.target import CompleteFile, Destination, DownloadTarget
+from tests.tries import tries
 
 pytestmark = pytest.mark.timeout(20)  # what waits for the other end of a FIFO waits for ever
 
@@ -229,7 +230,7 @@ def test_a_folder_that_is_swapped_for_a_link_again_and_again_leads_nowhere(tmp_p
     thread.start()
     try:
         with DownloadTarget(target) as opened:
-            for number in range(3000):
+            for number in range(tries(3000, 1000)):
                 with opened.create_file() as writer:
                     file = writer.finish(Destination(f"sub/{number}"))
                 try:

@@ -39,6 +39,7 @@ from tests.results.demo_runs import (
     finished,
     start,
 )
+from tests.tries import sample, tries
 
 pytestmark = pytest.mark.anyio
 
@@ -141,7 +142,7 @@ async def test_30_nothing_is_continued_in_the_middle(client: Client, server: Loc
     assert "download_component(run, 1, 'Compute', to)" in str(failed.error.advice)
 
 
-@pytest.mark.parametrize("name", ['say "x".csv', "ümläut.csv", "a;filename=b.csv", "two words", "100%25"])
+@pytest.mark.parametrize("name", sample(['say "x".csv', "two words", "ümläut.csv", "100%25", "a;filename=b.csv"], 3))
 async def test_31_names_that_the_service_does_not_escape(
     client: Client, server: LocalServer, tmp_path: Path, name: str
 ) -> None:
@@ -218,8 +219,9 @@ async def test_34_what_is_left_out_in_silence_is_asked_for_again(
     client: Client, server: LocalServer, tmp_path: Path
 ) -> None:
     """FACTS [34]: 32 MiB come at once, so that 8 files of 16 MiB take 4 requests; they may not be more than a few."""
+    count = tries(8, 4)
     run = await finished(client, server)
-    for number in range(8):
+    for number in range(count):
         path = directory(server, run) / COMPUTE / f"large{number}"
         path.touch()
         os.truncate(path, 16 * MIB)
@@ -227,8 +229,8 @@ async def test_34_what_is_left_out_in_silence_is_asked_for_again(
 
     found = await run.download_files(tmp_path, filename="large")
 
-    assert [one.size for one in found if isinstance(one, Download)] == [16 * MIB] * 8
-    assert 4 <= server.traffic[FILES].requests - files <= 8
+    assert [one.size for one in found if isinstance(one, Download)] == [16 * MIB] * count
+    assert count // 2 <= server.traffic[FILES].requests - files <= count
     assert server.traffic[ARCHIVE].requests == archives
 
 

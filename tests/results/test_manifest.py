@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from st4sd_async._results.directory import Directory
 from st4sd_async._results.target import CompleteFile, Destination, DownloadTarget, Manifest, ManifestEntry, Origin
+from tests.tries import tries
 
 MANIFEST = ".st4sd-downloads.jsonl"
 GATEWAY = "file://cluster/workdir/demo.instance"
@@ -149,7 +150,7 @@ def test_a_file_that_another_run_replaced_is_not_that_of_the_first(tmp_path: Pat
 
 
 @pytest.mark.timeout(60)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=tries(60, 30), deadline=None)
 @given(cut=st.integers(0, 10_000), junk=st.binary(max_size=40))
 def test_a_torn_tail_hides_only_what_was_torn(cut: int, junk: bytes) -> None:
     """Wherever a crash cut the file, and whatever it left there: lines before it count, and those written after it."""
@@ -171,7 +172,7 @@ def test_a_torn_tail_hides_only_what_was_torn(cut: int, junk: bytes) -> None:
 
 
 @pytest.mark.timeout(60)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=tries(60, 30), deadline=None)
 @given(
     st.lists(
         st.one_of(
@@ -213,7 +214,7 @@ def test_whatever_stands_in_the_file_is_read(lines: list[bytes]) -> None:
 
 @given(st.lists(st.sampled_from("ab"), max_size=12))
 @pytest.mark.timeout(60)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=tries(40, 20), deadline=None)
 def test_two_writers_may_take_turns(turns: list[str]) -> None:
     """Whatever the order in which two processes add lines, both their files are known to a third."""
     with TemporaryDirectory() as folder:
@@ -284,7 +285,7 @@ def _record_at_once(folder: Path, manifests: list[Manifest]) -> None:
 @pytest.mark.parametrize("is_one_download", [True, False])
 def test_threads_that_record_at_once_write_to_no_file_elsewhere(tmp_path: Path, is_one_download: bool) -> None:
     """The manifest has another name, which only the first of them finds. Threads of one download lose no line."""
-    for attempt in range(20):
+    for attempt in range(tries(20, 8)):
         folder = tmp_path / str(attempt)
         folder.mkdir()
         arrive(folder, read_manifest(folder), origin("before"), "before")

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from st4sd_async._results.directory import Directory
 from st4sd_async._results.target import CompleteFile, Destination, DownloadTarget, TemporaryFile
+from tests.tries import tries
 
 WORKER = """
 import sys
@@ -270,7 +271,7 @@ NAMES = st.text(st.characters(codec="utf-8", exclude_characters="/\0"), min_size
 
 @pytest.mark.slow
 @pytest.mark.timeout(60)
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=tries(50, 20), deadline=None)
 @given(st.dictionaries(NAMES.filter(lambda name: name not in (".", "..")), st.binary(max_size=20), max_size=8))
 def test_any_names_will_do(contents: dict[str, bytes]) -> None:
     """Spaces, quotes, newlines and signs of all scripts."""

@@ -33,6 +33,7 @@ from tests.results.demo_runs import (
     uri,
     whole,
 )
+from tests.tries import sample, tries
 
 pytestmark = pytest.mark.anyio
 
@@ -92,7 +93,7 @@ async def test_files_are_chosen(client: Client, server: LocalServer, tmp_path: P
     """By expressions, references and stages; [] if none fits."""
     run = await finished(client, server)
 
-    for number, (chosen, expected) in enumerate(FILTERS):
+    for number, (chosen, expected) in enumerate(sample(FILTERS, 6)):
         target = tmp_path / f"{number}"
         found = await run.download_files(target, **chosen)
         assert names(found, target) == sorted(tree(target)) == expected, chosen
@@ -116,15 +117,16 @@ async def test_filters_that_make_no_sense_send_nothing(client: Client, server: L
     assert listed(tmp_path) == []
 
 
-@pytest.mark.parametrize("wrong", [{"component": "Ghost"}, {"stage": 7}, {"component": "stage1.Compute"}])
 async def test_if_no_component_is_meant_those_that_are_there_are_named(
-    client: Client, server: LocalServer, tmp_path: Path, wrong: dict[str, Any]
+    client: Client, server: LocalServer, tmp_path: Path
 ) -> None:
     """It is an error: [] means that a component left no such file."""
     run = await finished(client, server)
 
-    with pytest.raises(NotFound, match=r"\['stage0.Compute', 'stage1.Report'\]"):
-        await run.download_files(tmp_path, **wrong)
+    wrongs: list[dict[str, Any]] = [{"component": "Ghost"}, {"stage": 7}, {"component": "stage1.Compute"}]
+    for wrong in wrongs:
+        with pytest.raises(NotFound, match=r"\['stage0.Compute', 'stage1.Report'\]"):
+            await run.download_files(tmp_path, **wrong)
 
 
 async def test_nothing_is_fetched_again(client: Client, server: LocalServer, tmp_path: Path) -> None:
@@ -183,7 +185,7 @@ async def test_files_of_two_runs_are_never_mixed_up(client: Client, server: Loca
     sources = [directory(server, run) for run in runs]
     assert (sources[0] / DEMO[1]).stat().st_size == (sources[1] / DEMO[1]).stat().st_size
 
-    for index in (0, 1, 0, 0, 1, 1):
+    for index in (0, 1, 0, 0, 1, 1)[: tries(6, 4)]:
         found = await runs[index].download_files(tmp_path)
 
         assert names(found, tmp_path) == DEMO
@@ -299,16 +301,18 @@ async def test_some_names_that_are_taken_do_not_hide_other_files(
 async def test_names_that_do_not_fit_into_a_request_are_asked_for_in_several(
     client: Client, server: LocalServer, tmp_path: Path
 ) -> None:
-    """A request may have 1 MiB, and 1,000 long names have more."""
+    """A request may have 1 MiB, and 1,150 long names have more."""
+    count = tries(1300, 1150)
     run = await finished(client, server)
     folder = directory(server, run) / COMPUTE / "/".join("d" * 200 for _ in range(4))
     folder.mkdir(parents=True)
-    for number in range(1300):
+    for number in range(count):
         (folder / f"f{number}").write_text(str(number))
 
     found = await run.download_files(tmp_path, filename=r"/f\d+$")
 
-    assert len(whole(found)) == 1300
+    assert sum(len(one.source) for one in whole(found)) > MIB
+    assert len(found) == count
 
 
 async def test_names_that_differ_only_in_case_are_different(

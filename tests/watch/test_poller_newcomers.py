@@ -8,6 +8,7 @@ import anyio
 import pytest
 
 from st4sd_async import RequestTimeout
+from tests.tries import combinations, tries
 from tests.watch.helpers import FIRST_PAUSE, JITTER, MAX_DETAIL_REQUESTS, REST_FACTOR
 from tests.watch.scripted_service import NULLS, RUNNING, SUCCESS, Script, Service, Watcher, page, poller, reply
 
@@ -174,16 +175,19 @@ async def test_a_newcomer_does_not_send_requests_of_a_round_that_others_gave_up(
     await busy.aclose()
 
 
-@pytest.mark.parametrize("interval", [None, 60.0])
-@pytest.mark.parametrize("count", [2, 20])
-async def test_newcomers_whose_run_cannot_be_read_do_not_delay_the_round(count: int, interval: float | None) -> None:
+COUNTS, INTERVALS = {"singly": 2, "by list": 20}, {"adaptive": None, "fixed": 60.0}
+
+
+@pytest.mark.parametrize(("counted", "paused"), combinations(COUNTS, INTERVALS))
+async def test_newcomers_whose_run_cannot_be_read_do_not_delay_the_round(counted: str, paused: str) -> None:
     """However many there are, the others receive their updates in time."""
+    count, interval = COUNTS[counted], INTERVALS[paused]
     service = many_runs(count, 300, broken=Script((0, reply(500, {"message": "boom"}), RUNNING)))
     poll = poller(service)
     crew = Watcher(service, poll, [f"run-{n}" for n in range(count)], interval=interval)
 
     async with watching(crew):
-        for _ in range(40):
+        for _ in range(tries(40, 31)):  # for longer than the others run
             await Watcher(service, poll, ["broken"], timeout=10, interval=interval)()
 
     assert len(crew.ends) == count
@@ -192,13 +196,13 @@ async def test_newcomers_whose_run_cannot_be_read_do_not_delay_the_round(count: 
 async def test_a_newcomer_receives_statuses_that_the_list_does_not_show() -> None:
     """They are known from earlier requests."""
     waiting = {f"waiting-{n}": Script((0, ("unscheduled", ""), NULLS)) for n in range(10)}
-    service = many_runs(200, **waiting)
+    service = many_runs(tries(200, 100), **waiting)
     service.latency = (0.01, 0.0005)
     poll = poller(service)
     crew = Watcher(service, poll, service.scripts)
 
     async with watching(crew):
-        await until(service, 4000)
+        await until(service, tries(4000, 2000))
         lists = service.list_count
         await assert_first_updates(service, Watcher(service, poll, waiting), 10)
         await anyio.sleep(20)

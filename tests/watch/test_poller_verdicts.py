@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from st4sd_async import DecodeError, UnknownRun, WaitTimeout
+from tests.tries import combinations
 from tests.watch.helpers import (
     FINAL_STATUS_TIMEOUT,
     MAX_DETAIL_REQUESTS,
@@ -42,11 +43,14 @@ KILLS: dict[str, tuple[Any, ...]] = {
 }
 
 
-@pytest.mark.parametrize("moment", [100, 410])
-@pytest.mark.parametrize("kill", KILLS.values(), ids=KILLS)
-async def test_a_killed_run_is_found_among_many(kill: tuple[Any, ...], moment: int) -> None:
+MOMENTS = {"early": 100, "late": 410}
+
+
+@pytest.mark.parametrize(("kill", "when"), combinations(KILLS, MOMENTS))
+async def test_a_killed_run_is_found_among_many(kill: str, when: str) -> None:
     """Within the grace period, a round for every third unfinished run, and a few more."""
-    victim = Script((0, NULLS if kill[-1] == NULLS else RUNNING), (moment, *kill))
+    shown, moment = KILLS[kill], MOMENTS[when]
+    victim = Script((0, NULLS if shown[-1] == NULLS else RUNNING), (moment, *shown))
     service = many_runs(100, victim=victim)
     rounds = 60 / 10 + 101 / 3 + A_FEW
     timeout = moment + rounds * 10

@@ -30,6 +30,7 @@ from st4sd_async import (
 from st4sd_async.local import Html, LocalServer, Reply, ShortList
 from tests.batch.batches import until
 from tests.conftest import FakeClock
+from tests.tries import tries
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]  # of thousands, on a machine that may be busy
 
@@ -154,7 +155,8 @@ BAD_ENDS = ["killed", "killed-after-failure", "init-failure"]
 
 async def test_killed_runs_are_found_among_many(client: Client, server: LocalServer) -> None:
     """Although the list never shows it: within the grace period and one request for each run."""
-    crowd = server.populate("demo", 100, "stuck")
+    count = tries(100, 40)
+    crowd = server.populate("demo", count, "stuck")
     bad = [await start(client, server, outcome) for outcome in BAD_ENDS]
     await server.advance(600)
     lists = server.traffic[LIST].requests
@@ -170,18 +172,18 @@ async def test_killed_runs_are_found_among_many(client: Client, server: LocalSer
     rounds = server.traffic[LIST].requests - lists
     assert set(ended) == {run.id for run in bad}
     assert not any(status.is_success for status in ended.values())
-    assert rounds <= 60 / 5 + 103 / 3 + 6
+    assert rounds <= 60 / 5 + (count + 3) / 3 + 6
     assert server.traffic[DETAIL].requests <= 3 * rounds + 6
 
 
-async def test_a_hundred_tasks_send_as_many_requests_as_one() -> None:
+async def test_many_tasks_send_as_many_requests_as_one() -> None:
     """Each watches its own run."""
     counts = []
     for is_one in (True, False):
         config = Config(clock=FakeClock(), poll_interval=5)
         async with LocalServer(speed=0) as server, Client(server.url, api_key=server.api_key, config=config) as client:
             await client.push(server.example("demo"))
-            crowd = server.populate("demo", 100, "stuck")
+            crowd = server.populate("demo", tries(100, 40), "stuck")
             before = len(server.requests)
 
             async def follow(runs: list[str], client: Client = client) -> None:
@@ -219,7 +221,7 @@ BAD_LISTS = {"504": Html(504), "a page": Html(200), "broken JSON": Reply(200, {}
 async def test_a_list_that_fails_is_spared(client: Client, server: LocalServer, trouble: Any) -> None:
     """It is tried again every minute. Meanwhile there are at most twice as many requests as with the list."""
     runs = server.populate("demo", 60, "stuck")
-    changes = client.watch_many(runs, timeout=310, interval=10)
+    changes = client.watch_many(runs, timeout=310, interval=20)
     await anext(changes)
     server.faults.add("GET /instances/$", trouble, times=None)
 
@@ -228,7 +230,7 @@ async def test_a_list_that_fails_is_spared(client: Client, server: LocalServer, 
             pass
 
     assert 3 + 3 <= server.traffic[LIST].requests - 1 <= 3 + 5
-    assert server.traffic[LIST].requests + server.traffic[DETAIL].requests <= 31 * 2 * (1 + 3)
+    assert server.traffic[LIST].requests + server.traffic[DETAIL].requests <= 16 * 2 * (1 + 3)
 
 
 async def test_a_list_that_takes_too_long_is_spared(

@@ -10,26 +10,37 @@ from typing import Self
 from tests.forks import ROOT, Forked, Forks
 
 LAZY = (
+    "_strptime",
     "anyio._backends._asyncio",
+    "importlib.metadata",
     "st4sd_async._batch.batch",
+    "st4sd_async._batch.keyed_start",
     "st4sd_async._http.engine",
     "st4sd_async._http.tls",
     "st4sd_async._payload.check",
     "st4sd_async._payload.explain",
     "st4sd_async._results.downloads",
     "st4sd_async._results.outputs",
+    "st4sd_async._results.parts",
     "st4sd_async._results.properties",
     "st4sd_async._results.staging",
     "st4sd_async.models.datastore",
     "st4sd_async.models.failures",
+    "tenacity",
+    "tests.faults.built",
 )
-"""Modules that are imported on their first use."""
+"""Modules that are imported on their first use, and one that builds the models of the others."""
 
 
 def environment() -> dict[str, str]:
-    """Return the environment of a process that is started before a test, without proxies and settings of Python."""
+    """
+    Return the environment of a process that is started before a test, without proxies and settings of Python.
+
+    Pydantic has no plugins there, which each fork would search for in all installed distributions.
+    """
     kept = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
-    return {name: value for name, value in kept.items() if not name.startswith("PYTHON")} | {"PYTHONPATH": str(ROOT)}
+    others = {name: value for name, value in kept.items() if not name.startswith("PYTHON")}
+    return {**others, "PYTHONPATH": str(ROOT), "PYDANTIC_DISABLE_PLUGINS": "1"}
 
 
 class Scripts:

@@ -3,13 +3,14 @@ A process whose children each download all of a run and may be killed.
 
 ``python -m tests.faults.downloader``. For each line of its input, ``[URL, API_KEY, REST_UID, TARGET, MOMENT]`` in
 JSON, it writes ``pid N``; the child kills itself before its MOMENT-th action on files or sockets, never if
-that is 0. Another line waits for the child: if it came to its end, it has written ``actions N``; last comes ``exit
+that is 0. The line ``N`` waits for the child: if it came to its end, it has written ``actions N``; last comes ``exit
 CODE``, negative for a signal, 3 if a file was opened for writing under its final name.
 """
 
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
 import json
 import os
@@ -53,6 +54,7 @@ def is_half(path: object, _: object, flags: object) -> bool:
 
 def child(url: str, api_key: str, run: str, target: str, moment: int) -> NoReturn:
     """Download, and die."""
+    sys.dont_write_bytecode = True  # the compiled file of a module would be taken for half a download
     actions = itertools.count(1)
     reached = 0
 
@@ -83,14 +85,17 @@ def say(line: str) -> None:
 def main() -> None:
     """Serve."""
     import_all()
+    gc.freeze()
     for line in iter(sys.stdin.readline, ""):
+        request = json.loads(line)
+        if isinstance(request, int):
+            _, status = os.waitpid(request, 0)
+            say(f"exit {os.waitstatus_to_exitcode(status)}")
+            continue
         pid = os.fork()
         if not pid:
-            child(*json.loads(line))
+            child(*request)
         say(f"pid {pid}")
-        sys.stdin.readline()
-        _, status = os.waitpid(pid, 0)
-        say(f"exit {os.waitstatus_to_exitcode(status)}")
 
 
 if __name__ == "__main__":

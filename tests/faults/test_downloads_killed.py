@@ -23,12 +23,12 @@ from tests.tries import tries
 
 from .clients import settings
 from .forks import environment
-from .gateways import files_in, finished, forward, gateway, instance_of, leftovers, requested_paths
+from .gateways import another, files_in, forward, gateway, instance_of, leftovers, requested_paths
 from .raw import RawServer
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(240)]  # many deaths, on a machine that is busy
 
-KILLS = tries(20, 8)
+KILLS = tries(20, 6)
 """How often a process dies in each test."""
 
 
@@ -64,14 +64,24 @@ class Downloader:
         self, job: Job, target: Path, *, dies_at: int = 0, killed_after: float | None = None
     ) -> tuple[int, int]:
         """How a child ends, negative by a signal, and how many actions it took if it came to its end."""
-        self._say(json.dumps([job.url, job.api_key, job.run, str(target), dies_at]))
-        _, pid = await self._hear()
-        heard, actions = ("", 0), 0
+        pid = await self.begin(job, target, dies_at)
         if killed_after is not None:
-            with anyio.move_on_after(killed_after):
-                heard = await self._hear()
+            await anyio.sleep(killed_after)
             os.kill(pid, signal.SIGKILL)  # an ended process is still waited for, so its id is not reused
-        self._say("wait")
+        return await self.end(pid)
+
+    async def begin(self, job: Job, target: Path, dies_at: int = 0) -> int:
+        """The id of a child that downloads."""
+        self._say(json.dumps([job.url, job.api_key, job.run, str(target), dies_at]))
+        heard = await self._hear()
+        while heard[0] != "pid":  # another child came to its end
+            heard = await self._hear()
+        return heard[1]
+
+    async def end(self, pid: int) -> tuple[int, int]:
+        """How a child ends, and how many actions it took if it came to its end alone."""
+        self._say(f"{pid}")
+        heard, actions = await self._hear(), 0
         while heard[0] != "exit":
             actions = heard[1]
             heard = await self._hear()
@@ -156,22 +166,22 @@ class Scene:
 
 
 @pytest.fixture
-async def scene(downloader: Downloader) -> AsyncIterator[Scene]:
+async def scene(shared_server: LocalServer, downloader: Downloader) -> AsyncIterator[Scene]:
     """A run that is over."""
-    async with LocalServer(speed=0) as server:
-        async with Client(server.url, api_key=server.api_key, config=settings()) as client:
-            run = await finished(client, server)
-        instance = instance_of(server, run)
-        data = random.Random(1)
-        for number in range(tries(200, 60)):
-            file = instance / f"stages/stage0/Compute/part {number // 20}/{number}.csv"
-            file.parent.mkdir(exist_ok=True)
-            file.write_bytes(data.randbytes(data.randrange(600)))
-        for number in range(20):
-            (instance / f"stages/stage1/Report/results/sub/{number}.bin").write_bytes(data.randbytes(4000))
-        (instance / "stages/stage1/Report/large.bin").write_bytes(data.randbytes(3 << 19))
-        async with gateway(server, forward(server, piece=1 << 16, pause=0.001)) as asked_gateway:
-            yield Scene(server, asked_gateway, instance, run.id, downloader)
+    server = shared_server
+    async with Client(server.url, api_key=server.api_key, config=settings()) as client:
+        run = await another(client, server)
+    instance = instance_of(server, run)
+    data = random.Random(1)
+    for number in range(tries(200, 60)):
+        file = instance / f"stages/stage0/Compute/part {number // 20}/{number}.csv"
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes(data.randbytes(data.randrange(600)))
+    for number in range(20):
+        (instance / f"stages/stage1/Report/results/sub/{number}.bin").write_bytes(data.randbytes(4000))
+    (instance / "stages/stage1/Report/large.bin").write_bytes(data.randbytes(3 << 19))
+    async with gateway(server, forward(server, piece=1 << 16, pause=0.001)) as asked_gateway:
+        yield Scene(server, asked_gateway, instance, run.id, downloader)
 
 
 Attempt = Callable[[Path], Awaitable[int]]
@@ -253,18 +263,15 @@ def spread(end: int, count: int, chance: random.Random) -> list[int]:
 @pytest.mark.slow
 async def test_two_processes_download_into_the_same_folders(scene: Scene, tmp_path: Path) -> None:
     """Both end well, while one takes nothing of the other for left behind; then all is there, once."""
-    ends: list[int] = []
+    target, ends = tmp_path / "target", list[int]()
 
-    async def download(downloader: Downloader) -> None:
-        code, _ = await downloader.download(scene.job, tmp_path / "target")
+    pids = [await scene.downloader.begin(scene.job, target)]
+    await scene.gateway.until(lambda: scene.gateway.in_flight > 0)
+    pids.append(await scene.downloader.begin(scene.job, target))
+    for pid in pids:
+        code, _ = await scene.downloader.end(pid)
         ends.append(code)
 
-    with Downloader() as other:
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(download, scene.downloader)
-            await scene.gateway.until(lambda: scene.gateway.in_flight > 0)
-            tasks.start_soon(download, other)
-
     assert ends == [0, 0]
-    assert files_in(tmp_path / "target") == scene.expected()
-    assert leftovers(tmp_path / "target") == []
+    assert files_in(target) == scene.expected()
+    assert leftovers(target) == []

@@ -8,12 +8,13 @@ from typing import Any
 import anyio
 import pytest
 
-from st4sd_async import Batch
+from st4sd_async import Batch, Launch
 from st4sd_async._batch.journal import Journal
 from st4sd_async._util.clock import Clock
 from st4sd_async.local import DropAfter, DropBefore, LocalServer, Reply
 from st4sd_async.local.http.faults import Fault
-from tests.batch.batches import FACTOR, START, connect, launches, once, run_all, started_numbers
+from tests.batch.batches import FACTOR, START, connect, launch, run_all, started_numbers
+from tests.tries import tries
 
 pytestmark = pytest.mark.anyio
 
@@ -41,12 +42,12 @@ class CrashingJournal(Journal):
             raise Crashed
 
 
-async def _run_until_crash(batch: Batch, journal: CrashingJournal) -> bool:
+async def _run_until_crash(batch: Batch, wanted: list[Launch], journal: CrashingJournal) -> bool:
     """Run a batch until its journal crashes. Returns True if it does not."""
     batch._journal = journal
     try:
         async with batch:
-            await batch.add(launches(COUNT))
+            await batch.add(wanted)
             await run_all(batch)
     except Crashed:
         return False
@@ -57,23 +58,33 @@ async def _run_until_crash(batch: Batch, journal: CrashingJournal) -> bool:
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("is_last_written", [True, False], ids=["after", "before"])
 async def test_a_crash_at_any_commit_starts_nothing_twice(tmp_path: Path, is_last_written: bool) -> None:
-    """Commit by commit: a batch that resumes from the disk brings every launch to exactly one run."""
-    commits, survives = 0, False
-    while not survives:
-        commits += 1
-        with LocalServer(speed=FACTOR) as server:
-            async with connect(server, settle=12.0) as client:
-                await client.push(server.example("demo"))
+    """
+    Commit by commit: a batch that resumes from the disk brings every launch to exactly one run.
+
+    In a sample, it crashes after every other commit and before each one between them.
+    """
+    step = tries(1, 2)
+    commits = 1 if is_last_written else step
+    with LocalServer(speed=FACTOR) as server:
+        async with connect(server, settle=12.0, poll_interval=2.0) as client:
+            await client.push(server.example("demo"))
+            while True:
+                wanted = [launch(100 * commits + number) for number in range(COUNT)]
                 for fault in FAULTS:
                     server.faults.add(START, fault)
                 path = tmp_path / f"{commits}.db"
                 journal = CrashingJournal(path, client._config.clock, commits, is_last_written=is_last_written)
-                survives = await _run_until_crash(client.batch(), journal)
+                survives = await _run_until_crash(client.batch(), wanted, journal)
                 async with client.batch(path) as batch:
-                    await batch.add(launches(COUNT))
+                    await batch.add(wanted)
                     await run_all(batch)
                     assert batch.counts["succeeded"] == COUNT
-                assert await started_numbers(client) == once(COUNT), f"after {commits} commits"
+                started = await started_numbers(client)
+                own = {number: count for number, count in started.items() if int(number) // 100 == commits}
+                assert own == {f"{100 * commits + number}": 1 for number in range(COUNT)}, f"after {commits} commits"
                 await anyio.lowlevel.checkpoint()
+                if survives:
+                    break
+                commits += step
 
     assert commits > 8

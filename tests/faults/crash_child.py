@@ -28,7 +28,7 @@ def launches(count: int) -> list[Launch]:
 
 async def main(url: str, key: str, journal: str, folder: str, count: int, timeout: float) -> None:
     """Resume the batch and run it to its end."""
-    config = Config(settle=SETTLE, poll_interval=0.05, grace=0.5, timeout=timeout)
+    config = Config(settle=SETTLE, poll_interval=0.1, grace=0.5, timeout=timeout)
     async with Client(url, api_key=key, config=config) as client:
         print("ready", flush=True)  # noqa: T201 -- the test may kill it now
         async with client.batch(journal, max_running=None) as batch:

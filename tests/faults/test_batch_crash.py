@@ -22,9 +22,9 @@ from tests.tries import tries
 from . import crash_child
 from .forks import Scripts, wait_until_ready
 from .processes import instances as found
-from .processes import push, spawn
+from .processes import push
 
-KILLS, KEYS = tries(100, 8), tries(300, 40)
+KILLS, KEYS = tries(100, 6), tries(300, 24)
 SPEED = 20.0
 """Virtual seconds per second: metadata shows 50 ms after a start, a run takes 250 ms."""
 MAX_LIFE = 1.0
@@ -72,7 +72,7 @@ def _kill(child: Forked, server: LocalServer, dice: random.Random) -> bool:
     moment = time.monotonic() + dice.uniform(0.0, MAX_LIFE)
     starts = server.traffic[START].requests + dice.randint(1, KEYS // KILLS)
     while child.poll() is None and time.monotonic() < moment and server.traffic[START].requests < starts:
-        time.sleep(0.001)
+        time.sleep(0.003)
     time.sleep(dice.uniform(0.0, 0.02))
     child.kill()
     _, output = child.communicate()
@@ -123,7 +123,8 @@ def test_ctrl_c_ends_a_batch_within_seconds_and_the_same_script_resumes(processe
         push(server)
         server.faults.add(START, Delay(0.3), times=None)
         arguments = _arguments(server, tmp_path, LONG_TIMEOUT)
-        child = spawn(crash_child.__file__, *arguments)
+        child = processes.spawn(*arguments)
+        wait_until_ready(child)
         while not server.traffic[START].requests:
             time.sleep(0.001)
         child.send_signal(signal.SIGINT)

@@ -32,7 +32,7 @@ from .campaign_child import Task
 from .forks import Scripts, wait_until_ready
 from .processes import instances, push
 
-KEYS, SEED = tries(1000, 60), tries(7, 1)
+KEYS, SEED = tries(1000, 40), tries(7, 1)
 """Any seed will do."""
 PROCESSES = 3
 DAY = 24 * 3600.0

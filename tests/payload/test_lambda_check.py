@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 import pytest
@@ -136,20 +138,32 @@ BROKEN_DSL: dict[str, tuple[str, Any, str, str]] = {
 }
 
 
-@pytest.mark.parametrize("definition", VALID.values(), ids=VALID)
-def test_valid_definitions_have_no_problems(definition: dict[str, Any]) -> None:
+def definition_of(name: str) -> dict[str, Any]:
+    """Return a definition by its name in the table of valid ones or of broken FlowIR."""
+    return VALID[name] if name in VALID else changed(FLOWIR, *BROKEN_FLOWIR[name][:2])
+
+
+@cache
+def answer_to(name: str) -> Mapping[str, Any]:
+    """Return what the libraries find in a definition; two tests look at each."""
+    return check(definition_of(name), {})
+
+
+@pytest.mark.parametrize("name", VALID)
+def test_valid_definitions_have_no_problems(name: str) -> None:
     """With replicas, aggregation, data and scripts. DSL is converted to FlowIR that is valid too."""
-    answer = check(definition, {})
+    answer = answer_to(name)
 
     assert answer["problems"] == []
-    assert (answer["flowir"] is not None) is (definition is DSL)
+    assert (answer["flowir"] is not None) is (name == "DSL")
     assert check(json.loads(json.dumps(answer["flowir"] or {})), {})["problems"] == []
 
 
-@pytest.mark.parametrize(("path", "value", "where", "what"), BROKEN_FLOWIR.values(), ids=BROKEN_FLOWIR)
-def test_problems_of_flowir_have_a_place_and_a_text(path: str, value: Any, where: str, what: str) -> None:
+@pytest.mark.parametrize("name", BROKEN_FLOWIR)
+def test_problems_of_flowir_have_a_place_and_a_text(name: str) -> None:
     """Each entry by its name, in the orchestrator's words, without copies of whole components."""
-    problems = check(changed(FLOWIR, path, value), {})["problems"]
+    _, _, where, what = BROKEN_FLOWIR[name]
+    problems = answer_to(name)["problems"]
 
     assert any(found == where and what in text for found, text in problems), problems
     assert not any("\n" in text for _, text in problems)
@@ -178,9 +192,8 @@ def test_variables_of_the_start_are_used() -> None:
 @pytest.mark.parametrize("name", [*(name for name in VALID if name != "DSL"), *BROKEN_FLOWIR])
 def test_the_embedded_server_refuses_no_valid_definition(name: str) -> None:
     """It checks less than the libraries do, and reports in their words."""
-    definition = VALID[name] if name in VALID else changed(FLOWIR, *BROKEN_FLOWIR[name][:2])
-    there = [_without_list(one) for one in find_problems(definition)]
-    here = [_without_list(what) for _, what in check(definition, {})["problems"]]
+    there = [_without_list(one) for one in find_problems(definition_of(name))]
+    here = [_without_list(what) for _, what in answer_to(name)["problems"]]
 
     if name != "wrong type of all":
         assert {one.removeprefix("Inconsistent FlowIR: ") for one in there} <= set(here)

@@ -153,9 +153,11 @@ async def test_a_reply_without_the_facts_of_the_registry_is_a_decode_error(
     assert caught.value.url == f"{client.url}rs/experiments/demo"
 
 
-async def test_a_draft_is_accepted_in_place_of_an_experiment_or_a_payload(server: LocalServer, client: Client) -> None:
+async def test_a_draft_is_accepted_in_place_of_an_experiment_or_a_payload(
+    still_server: LocalServer, demo_client: Client
+) -> None:
     """A launch keeps what is filled in at that moment."""
-    await client.push(server.example("demo"))
+    client = demo_client
     draft = await client.draft("demo")
     with pytest.raises(MissingInputs, match=r"molecules\.csv"):
         await client.start(draft)
@@ -170,7 +172,7 @@ async def test_a_draft_is_accepted_in_place_of_an_experiment_or_a_payload(server
 
     runs = [await client.start(draft), await client.start("demo", draft)]
     runs.append(await client.start(draft, {"metadata": {"a": "b"}}))
-    await server.advance(100)
+    await still_server.advance(100)
     metas = [status.meta for status in await client.wait(runs)]
 
     assert [meta.variables["global"]["scale"] for meta in metas if meta] == ["5", "5", "5"]

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from contextlib import closing, contextmanager
 
 import pytest
 
 from st4sd_async import Launch
 from st4sd_async.local import Delay, LocalServer
 from st4sd_async.sync import Client, Run
+from tests.faults.forks import LAZY, environment
+from tests.forks import ROOT, Forked, Forks
+from tests.tries import IS_FULL
 
 from .conftest import FILES, connect, loops
 
@@ -24,8 +25,6 @@ pytestmark = pytest.mark.timeout(60)  # processes that import all of it anew, on
 
 PROMPT = 4.0
 """Seconds within which an interruption takes effect, far fewer than the calls would take."""
-
-ROOT = Path(__file__).parents[2]
 
 
 @contextmanager
@@ -156,6 +155,8 @@ def test_any_exception_in_the_waiting_thread_cancels_the_call(server: LocalServe
 
 
 OPENING = """
+import warnings
+warnings.simplefilter("error")
 import os, sys, threading, time
 from st4sd_async import Config, Launch
 from st4sd_async.sync import Client
@@ -193,21 +194,33 @@ sys.exit(3)
 """The last lines of a script, which never closes its client."""
 
 
-def child(server: LocalServer, code: str) -> subprocess.Popen[str]:
-    """Start a script of a user in which every warning is an error."""
-    environment = {**os.environ, "URL": server.url, "KEY": server.api_key, "PYTHONPATH": str(ROOT)}
+@pytest.fixture(scope="module")
+def forks() -> Iterator[Forks]:
+    with closing(Forks("tests.cli.script", ["st4sd_async.sync", *LAZY], environment())) as running:
+        yield running
+
+
+def child(server: LocalServer, forks: Forks, code: str) -> Forked | subprocess.Popen[str]:
+    """
+    Start a script of a user in which every warning is an error.
+
+    It is a fork of a process that has imported the client, or, with all tests, a new interpreter.
+    """
+    own = {**environment(), "URL": server.url, "KEY": server.api_key}
+    if not IS_FULL:
+        return forks.start([OPENING + code], ROOT, own)
     command = [sys.executable, "-W", "error", "-c", OPENING + code]
     return subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        command, env=own, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
 
 
 @pytest.mark.parametrize(("end", "status"), [("busy", 0), ("batch", 3), ("error", 1)])
 def test_a_process_exits_although_the_client_is_open(
-    server: LocalServer, sync_client: Client, end: str, status: int
+    server: LocalServer, sync_client: Client, forks: Forks, end: str, status: int
 ) -> None:
     """Promptly, with its own exit status, and with nothing else on stderr."""
-    with child(server, ENDS[end]) as process:
+    with child(server, forks, ENDS[end]) as process:
         _, complaint = process.communicate(timeout=40)
     lines = complaint.splitlines()
 
@@ -221,10 +234,10 @@ def test_a_process_exits_although_the_client_is_open(
         assert complaint.count("Traceback") == 1
 
 
-def test_ctrl_c_ends_a_script(server: LocalServer, sync_client: Client) -> None:
+def test_ctrl_c_ends_a_script(server: LocalServer, sync_client: Client, forks: Forks) -> None:
     """With the one traceback that Python itself shows, and what continues."""
     code = "with client: print('ready', flush=True); client.wait(run)"
-    with child(server, code) as process:
+    with child(server, forks, code) as process:
         assert process.stdout
         assert process.stdout.readline() == "ready\n"
         time.sleep(0.05)

@@ -285,8 +285,8 @@ def test_opening_a_client_again_leaves_no_message_in_another_cell(kernel: Kernel
         _ = gc.collect()
     """
 
+    kernel.execute("import aiohttp, gc\ngc.collect()\ngc.freeze()")  # older objects are not searched below
     count = """
-        import aiohttp, gc
         sum(type(one) is aiohttp.ClientSession and not one.closed for one in gc.get_objects())
     """
     before = kernel.result(count)

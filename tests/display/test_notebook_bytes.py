@@ -14,9 +14,10 @@ from st4sd_async._display.live_display import LiveDisplay, Row
 from st4sd_async._display.show import COLUMNS, run_row, staged_row
 from st4sd_async._display.surfaces import REDRAW_INTERVAL, default_surface
 from st4sd_async._render.cards import Badge, Tone
+from tests.tries import tries
 
-MANY = 400
-MAX_BYTES = 1_000_000
+MANY = tries(400, 200)
+MAX_BYTES = tries(1_000_000, 600_000)
 SECONDS_BETWEEN_CHANGES = 0.3
 """Each change comes after a pause in which the display may be drawn, so that only its budget limits it."""
 STATES: list[dict[str, object]] = [

@@ -25,7 +25,7 @@ import ssl
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -210,13 +210,15 @@ def open_replay(engine: Engine, folder: Path, slots: int = SLOTS) -> Iterator[Re
             yield Replay(server, engine, web, repositories)
 
 
-def replay(engine: Engine) -> dict[str, list[Difference]]:
-    """Replay all recordings; return call -> differences, in the order of the calls."""
+def replay(
+    engine: Engine, sessions: Sequence[Sequence[str]] = SESSIONS, slots: int = SLOTS
+) -> dict[str, list[Difference]]:
+    """Replay all recordings, or some; return call -> differences, in the order of the calls."""
     found: dict[str, list[Difference]] = {}
-    for names in SESSIONS:
+    for names in sessions:
         with (
             tempfile.TemporaryDirectory(prefix="st4sd-recorded-") as folder,
-            open_replay(engine, Path(folder)) as session,
+            open_replay(engine, Path(folder), slots) as session,
         ):
             for name in names:
                 found |= dict(session.recording(name))

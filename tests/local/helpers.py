@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
+import shutil
+import tempfile
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -36,14 +40,23 @@ def start(web: httpx.Client, name: str = "toy", **payload: Any) -> str:
 
 def repository(folder: Path, files: Mapping[str, str]) -> Path:
     """Create a git repository with one commit on the branch main: path -> text. Return its folder."""
-    for path, text in files.items():
+    shutil.copytree(_repository(tuple(files.items())), folder, dirs_exist_ok=True)
+    return folder
+
+
+@cache
+def _repository(files: tuple[tuple[str, str], ...]) -> Path:
+    """Create a repository, once in a process: git takes ten times as long as a copy."""
+    folder = Path(tempfile.mkdtemp(prefix="st4sd-tests-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    for path, text in files:
         target = folder / path
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(text)
         target.chmod(0o755 if path.startswith("bin/") else 0o644)
     processes = ChildProcesses()
     for command in (
-        ["init", "--quiet", "--initial-branch=main"],
+        ["init", "--quiet", "--template=", "--initial-branch=main"],
         ["add", "--all"],
         ["commit", "--quiet", "--message=x"],
     ):

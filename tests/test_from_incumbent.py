@@ -8,7 +8,7 @@ import copy
 import inspect
 import json
 import re
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -40,25 +40,26 @@ AWAIT = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
 GATEWAY = "example-cluster"
 BUCKET = {"accessKeyID": "i", "secretAccessKey": "k", "bucket": "b", "endpoint": "e"}
 INPUTS = {"inputs": [{"filename": "molecules.csv", "content": "index,smiles\n0,CCO\n1,NAN\n2,CCCC\n"}]}
+NOTHING, RUN, RELATIONSHIP = "nothing", "a run", "a relationship"
 CHANGING = {
-    "api_datasets_create",
-    "api_experiment_delete",
-    "api_experiment_push",
-    "api_experiment_start",
-    "api_experiment_start_lambda",
-    "api_experiment_upsert",
-    "api_image_pull_secrets_create",
-    "api_image_pull_secrets_upsert",
-    "api_relationship_delete",
-    "api_relationship_push",
-    "api_relationship_synthesize",
-    "api_request_delete",
-    "api_request_post",
-    "api_request_put",
-    "api_rest_uid_delete",
-    "cdb_upsert_user_metadata",
+    "api_datasets_create": NOTHING,
+    "api_experiment_delete": RUN,
+    "api_experiment_push": NOTHING,
+    "api_experiment_start": RUN,
+    "api_experiment_start_lambda": NOTHING,
+    "api_experiment_upsert": NOTHING,
+    "api_image_pull_secrets_create": NOTHING,
+    "api_image_pull_secrets_upsert": NOTHING,
+    "api_relationship_delete": RELATIONSHIP,
+    "api_relationship_push": RELATIONSHIP,
+    "api_relationship_synthesize": RELATIONSHIP,
+    "api_request_delete": RUN,
+    "api_request_post": RELATIONSHIP,
+    "api_request_put": RUN,
+    "api_rest_uid_delete": RUN,
+    "cdb_upsert_user_metadata": RUN,
 }
-"""Methods that change what is on the server."""
+"""Methods that change what is on the server -> what must be there before."""
 NOT_OURS = {"ExperimentRestAPI", "Path"}
 MENTIONED = re.compile(r"`(?:await )?(client\.[\w.]+)\(")
 
@@ -119,27 +120,35 @@ def test_every_class_that_is_named_is_public(name: str) -> None:
     assert name in st4sd_async.__all__ or hasattr(models, name)
 
 
-async def prepare(server: LocalServer) -> dict[str, Any]:
+async def prepare(server: LocalServer, needed: Collection[str]) -> dict[str, Any]:
     """Push and run what lines of the table use; return the names of the run."""
     async with Client(server.url, api_key=server.api_key, config=Config(poll_interval=0.02)) as client:
+        if RELATIONSHIP in needed:
+            await push_both(client)
+            await client.relationships.push(relationship())
+        if RUN not in needed:
+            return {}
         await client.push(server.example("demo"))
-        await push_both(client)
         run = await client.start("demo", {**INPUTS, "metadata": {"campaign": "first"}})
         await server.advance(100)
-        await client.relationships.push(relationship())
         await client.datasets.create("known", BUCKET)
         await client.image_pull_secrets.create("known", server="docker.example", username="u", password="a-password")
         document = await run.document()
         return {"document": document, "instance": document.instance, "rest_uid": run.id}
 
 
-def prepared_server() -> Iterator[tuple[LocalServer, dict[str, Any]]]:
+@pytest.fixture(scope="module")
+def shared() -> Iterator[tuple[LocalServer, dict[str, Any]]]:
+    """A server with everything."""
     with LocalServer(speed=0) as running:
-        yield running, asyncio.run(prepare(running))
+        yield running, asyncio.run(prepare(running, {RUN, RELATIONSHIP}))
 
 
-shared = pytest.fixture(prepared_server, scope="module", name="shared")
-own = pytest.fixture(prepared_server, name="own")
+@pytest.fixture
+def own(theirs: str) -> Iterator[tuple[LocalServer, dict[str, Any]]]:
+    """A server with what a method needs."""
+    with LocalServer(speed=0) as running:
+        yield running, asyncio.run(prepare(running, {CHANGING[theirs]}))
 
 
 @pytest.fixture
@@ -147,6 +156,14 @@ def prepared(request: pytest.FixtureRequest, theirs: str) -> tuple[LocalServer, 
     """A server that lines share if they only read."""
     found: tuple[LocalServer, dict[str, Any]] = request.getfixturevalue("own" if theirs in CHANGING else "shared")
     return found
+
+
+@pytest.fixture(scope="module")
+def incumbent(shared: tuple[LocalServer, dict[str, Any]]) -> Any:
+    """Return the incumbent, connected to the shared server."""
+    from experiment.service.db import ExperimentRestAPI
+
+    return ExperimentRestAPI(f"{shared[0].url}/rs", cc_bearer_key=shared[0].api_key, max_retries=1)
 
 
 @pytest.fixture
@@ -332,11 +349,8 @@ COMPARED: dict[str, tuple[tuple[Any, ...], dict[str, Any], Callable[[Any, Any], 
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("theirs", sorted(COMPARED))
-async def test_results_are_those_of_the_incumbent(theirs: str, server: LocalServer, names: dict[str, Any]) -> None:
+async def test_results_are_those_of_the_incumbent(theirs: str, incumbent: Any, names: dict[str, Any]) -> None:
     """On the same server."""
-    from experiment.service.db import ExperimentRestAPI
-
-    connect = partial(ExperimentRestAPI, f"{server.url}/rs", cc_bearer_key=server.api_key, max_retries=1)
     placeholders = {
         INSTANCE: names["instance"],
         REST_UID: names["rest_uid"],
@@ -347,9 +361,8 @@ async def test_results_are_those_of_the_incumbent(theirs: str, server: LocalServ
         return placeholders.get(value, value) if isinstance(value, str) else value
 
     arguments, options, agree = COMPARED[theirs]
-    api = await to_thread.run_sync(connect)
     request = partial(
-        getattr(api, theirs), *map(filled, arguments), **{key: filled(one) for key, one in options.items()}
+        getattr(incumbent, theirs), *map(filled, arguments), **{key: filled(one) for key, one in options.items()}
     )
     expected = await to_thread.run_sync(request)
     # NaN is not equal to itself, so both return it as a string.

@@ -76,10 +76,12 @@ print(json.dumps(found))
 
 
 @pytest.mark.skipif(importlib.util.find_spec("experiment") is None, reason="st4sd-runtime-core is not installed")
-def test_components_of_runs_are_those_of_the_libraries() -> None:
+def test_components_of_runs_are_those_of_the_libraries(tmp_path: Path) -> None:
     """On each platform they have the same names, inherit the same, and refer to the same replicas."""
-    command = [sys.executable, "-c", EXPANDED, *map(str, PACKAGES.values())]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    program = tmp_path / "program.py"
+    program.write_text(EXPANDED)
+    command = [sys.executable, str(program), *map(str, PACKAGES.values())]
+    done = ChildProcesses().run(command, cwd=tmp_path, timeout=50, modules=["experiment.model.storage"])
     libraries = [
         (package, platform, {name: value for name, value in component.items() if name != "override"})
         for package, platform, component in json.loads(done.stdout)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import httpx
 import pytest
 import yaml
 
+from st4sd_async.local import LocalServer
 from tests.local.helpers import definition, repository
 
 INPUT = """
@@ -197,6 +199,24 @@ def test_interface_is_that_of_the_output_graph(web: httpx.Client, tmp_path: Path
     )
 
 
+@pytest.fixture(scope="module")
+def refusing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    """Return a client of a server with both experiments, for relationships that change nothing."""
+    late = {
+        "name": "Late",
+        "stage": 1,
+        "command": {"executable": "cat"},
+        "references": ["stage0.Guess/out.stdout:ref"],
+    }
+    flowir = yaml.safe_load(INPUT)
+    flowir["components"].append(late)
+    with LocalServer(speed=0) as server:
+        headers = {"Authorization": f"Bearer {server.api_key}"}
+        with httpx.Client(base_url=f"{server.url}/rs", headers=headers, timeout=30, verify=False) as client:
+            push(client, tmp_path_factory.mktemp("packages"), **{"in": yaml.safe_dump(flowir), "out": OUTPUT})
+            yield client
+
+
 GHOST = {"outputGraphParameter": {"name": "ghost"}, "inputGraphParameter": {"name": "own"}}
 SPOOK = {"outputGraphParameter": {"name": "other"}, "inputGraphParameter": {"name": "spook"}}
 UNKNOWN = "The package {} does not contain the variable {}. graphParameters entry {} references the variable"
@@ -238,20 +258,10 @@ NO_GHOST, NO_SPOOK = UNKNOWN.format("outputGraph", "ghost", GHOST), UNKNOWN.form
     ids=lambda value: str(value)[-40:],
 )
 def test_impossible_relationships_are_refused(
-    relationship: dict[str, Any], problem: str, web: httpx.Client, tmp_path: Path
+    relationship: dict[str, Any], problem: str, refusing: httpx.Client
 ) -> None:
     """In the words of the service."""
-    late = {
-        "name": "Late",
-        "stage": 1,
-        "command": {"executable": "cat"},
-        "references": ["stage0.Guess/out.stdout:ref"],
-    }
-    flowir = yaml.safe_load(INPUT)
-    flowir["components"].append(late)
-    push(web, tmp_path, **{"in": yaml.safe_dump(flowir), "out": OUTPUT})
-
-    reply = web.post("/relationships/", json=relationship)
+    reply = refusing.post("/relationships/", json=relationship)
 
     assert (reply.status_code, reply.json()) == (400, {"problem": problem, "message": "Invalid relationship"})
 

@@ -41,7 +41,7 @@ def folder(server: LocalServer, web: httpx.Client, push: Any) -> Path:
 @pytest.fixture
 def gateway(server: LocalServer, web: httpx.Client) -> Iterator[httpx.Client]:
     """Return a client of the gateway."""
-    with httpx.Client(base_url=f"{server.url}/ds-gateway", headers=web.headers, timeout=30) as client:
+    with httpx.Client(base_url=f"{server.url}/ds-gateway", headers=web.headers, timeout=30, verify=False) as client:
         yield client
 
 

@@ -148,7 +148,7 @@ def test_a_short_list_needs_credentials(server: LocalServer) -> None:
     """A request without credentials is rejected as usual."""
     server.faults.add("GET /instances/", ShortList(0.5))
 
-    assert httpx.get(f"{server.url}/rs/instances/").status_code == 403
+    assert httpx.get(f"{server.url}/rs/instances/", verify=False).status_code == 403
 
 
 @pytest.mark.parametrize("missing", ["demo-c52cd4-76k4hf87", -0.1, 1.1])

@@ -146,7 +146,7 @@ class Notebook:
         server = self.finished.server
         if path is not None:
             self.calls.append(f"GET {path} without credentials")
-            async with httpx.AsyncClient(base_url=f"{server.url}/rs/") as web:
+            async with httpx.AsyncClient(base_url=f"{server.url}/rs/", verify=False) as web:
                 assert (await web.get(path)).status_code == 403
             with pytest.raises(Unauthorized):
                 await Client(server.url).__aenter__()

@@ -17,7 +17,8 @@ BACKEND = "/registry-ui/backend/experiments"
 @pytest.fixture
 def pages(server: LocalServer) -> Iterator[httpx.Client]:
     """Return an authenticated client."""
-    with httpx.Client(base_url=server.url, headers={"Authorization": f"Bearer {server.api_key}"}, timeout=30) as client:
+    headers = {"Authorization": f"Bearer {server.api_key}"}
+    with httpx.Client(base_url=server.url, headers=headers, timeout=30, verify=False) as client:
         yield client
 
 
@@ -77,18 +78,19 @@ def test_every_other_path_is_the_page(path: str, pages: httpx.Client) -> None:
 
 def test_the_pages_need_credentials(server: LocalServer) -> None:
     """By default the registry is not open."""
-    assert httpx.get(f"{server.url}{BACKEND}/toy").status_code == 403
-    assert httpx.get(f"{server.url}/registry-ui/").status_code == 403
+    with httpx.Client(base_url=server.url, verify=False) as stranger:
+        assert stranger.get(f"{BACKEND}/toy").status_code == 403
+        assert stranger.get("/registry-ui/").status_code == 403
 
 
 def test_an_open_registry_needs_no_credentials() -> None:
     """The services still need credentials, and the pages accept no other methods."""
-    with LocalServer(open_registry=True) as server:
+    with LocalServer(open_registry=True) as server, httpx.Client(base_url=server.url, verify=False) as stranger:
         headers = {"Authorization": f"Bearer {server.api_key}"}
-        httpx.post(f"{server.url}/rs/experiments/", json=definition(), headers=headers).raise_for_status()
+        stranger.post("/rs/experiments/", json=definition(), headers=headers).raise_for_status()
 
-        assert httpx.get(f"{server.url}{BACKEND}/toy").json()["entry"]["metadata"]["package"]["name"] == "toy"
-        assert httpx.get(f"{server.url}/experiments/toy").status_code == 403
-        assert httpx.get(f"{server.url}/rs/registry-ui/").status_code == 403
-        assert httpx.get(f"{server.url}/registry-ui/../rs/experiments/").status_code == 403
-        assert httpx.delete(f"{server.url}{BACKEND}/toy").status_code == 405
+        assert stranger.get(f"{BACKEND}/toy").json()["entry"]["metadata"]["package"]["name"] == "toy"
+        assert stranger.get("/experiments/toy").status_code == 403
+        assert stranger.get("/rs/registry-ui/").status_code == 403
+        assert stranger.get("/registry-ui/../rs/experiments/").status_code == 403
+        assert stranger.delete(f"{BACKEND}/toy").status_code == 405

@@ -15,6 +15,7 @@ import pytest
 
 from st4sd_async.local.examples.examples import RunProgram
 from st4sd_async.local.examples.programs import ProgramRunner, run_program
+from tests.tries import sample
 
 HANGS = 60.0
 """Seconds after which something hangs."""
@@ -64,7 +65,7 @@ ENDS = [
 ]
 
 
-@pytest.mark.parametrize(("source", "exit_code", "stderr"), ENDS)
+@pytest.mark.parametrize(("source", "exit_code", "stderr"), sample(ENDS, 4))
 def test_a_program_ends_as_in_a_new_python(
     run: RunProgram, tmp_path: Path, source: str, exit_code: int, stderr: str
 ) -> None:

@@ -54,6 +54,6 @@ class Finished:
         for name, rest_uid in self.runs.items():
             query = {**over, "type": "experiment", "metadata.userMetadata.rest-uid": rest_uid}
             while not (found := self.api.cdb_get_document(query=query, _api_verbose=False)):
-                time.sleep(0.05)
+                time.sleep(0.25)
             self.instances[name] = found[0]["instance"]
         self.api.cdb_get_document_component(_api_verbose=False)  # makes the simulator write its files

@@ -11,10 +11,11 @@ import pytest
 
 from st4sd_async.local import LocalServer
 from tests.local.helpers import MOLECULES, definition, start
+from tests.tries import tries
 
 pytestmark = pytest.mark.timeout(60)  # thousands of instances on a busy machine
 
-COUNT = 1000
+COUNT = tries(1000, 300)
 
 
 def test_populated_instances_are_listed_first(server: LocalServer, web: httpx.Client, push: Any) -> None:
@@ -102,7 +103,7 @@ def test_the_list_writes_no_files(tmp_path: Path) -> None:
     """Names and paths of key-outputs are known without running an example or writing a file."""
     with LocalServer(speed=0, keep=tmp_path) as server:
         headers = {"Authorization": f"Bearer {server.api_key}"}
-        with httpx.Client(base_url=server.url, headers=headers, timeout=30) as web:
+        with httpx.Client(base_url=server.url, headers=headers, timeout=30, verify=False) as web:
             web.post("/experiments/", json=server.example("demo"))
             rest_uid = start(web, "demo", inputs=[MOLECULES])
             server.advance(10)
@@ -128,13 +129,13 @@ def test_the_failing_example_has_no_outputs_whatever_its_outcome(server: LocalSe
 
 
 def test_many_runs_begin_and_end_in_the_order_of_their_starts() -> None:
-    """A hundred starts share few slots; deleting most of them lets the others move up."""
+    """Many starts share few slots; deleting most of them lets the others move up."""
     with LocalServer(speed=0, slots=10) as server:
         headers = {"Authorization": f"Bearer {server.api_key}"}
-        with httpx.Client(base_url=server.url, headers=headers, timeout=30) as web:
+        with httpx.Client(base_url=server.url, headers=headers, timeout=30, verify=False) as web:
             web.post("/experiments/", json=definition())
-            runs = [start(web) for _ in range(100)]
-            for rest_uid in runs[:85]:
+            runs = [start(web) for _ in range(tries(100, 40))]
+            for rest_uid in runs[:-15]:
                 assert web.delete(f"/instances/{rest_uid}").status_code == 200
             server.advance(5)
             states = [item["status"]["experiment-state"] for item in web.get("/instances/").json()]
@@ -146,7 +147,7 @@ def test_runs_catch_up_with_everything_that_happened_since() -> None:
     """However late the first request is, each run began when the previous one released its slot."""
     with LocalServer(speed=0, slots=1) as server:
         headers = {"Authorization": f"Bearer {server.api_key}"}
-        with httpx.Client(base_url=server.url, headers=headers, timeout=30) as web:
+        with httpx.Client(base_url=server.url, headers=headers, timeout=30, verify=False) as web:
             web.post("/experiments/", json=definition())
             for _ in range(5):
                 start(web)

@@ -147,7 +147,7 @@ def test_a_client_without_asyncio_says_what_it_needs() -> None:
 
 
 FORKS = """
-    import anyio._backends._asyncio, asyncio, multiprocessing, os, sys, tenacity, time
+    import anyio._backends._asyncio, asyncio, gc, multiprocessing, os, sys, tenacity, time
     import st4sd_async._http.engine, st4sd_async._results.properties, st4sd_async._watch  # as an open client does
     from st4sd_async import Client, Config, St4sdError, sync
 
@@ -177,6 +177,7 @@ FORKS = """
             os._exit(0)
         return os.waitstatus_to_exitcode(os.waitpid(number, 0)[1])
 
+    gc.freeze()  # what was imported is not looked through at the end of each process
     # Each in a process of its own, without importing the package again.
     for script in scripts:
         if os.fork() == 0:

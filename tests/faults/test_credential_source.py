@@ -27,6 +27,7 @@ from st4sd_async.local import LocalServer
 from tests.batch.batches import FACTOR, launches, once, run_all, started_numbers
 from tests.batch.batches import connect as connect_quickly
 from tests.conftest import FakeClock
+from tests.tries import combinations, tries
 
 from .clients import settings
 from .raw import RawServer, reply
@@ -141,12 +142,12 @@ async def test_a_call_outlasts_a_key_file_that_is_being_rewritten(server: LocalS
 async def test_a_batch_outlasts_a_provider_that_fails(kind: str) -> None:
     """While a token is renewed, nothing is sent, so no outcome is unknown; each launch is started once."""
     with LocalServer(speed=FACTOR, slots=1000) as server:
-        source = Source(lambda: server.api_key)
+        source, count = Source(lambda: server.api_key), tries(16, 6)
         async with connect_quickly(server) as opened:
             await opened.push(server.example("demo"))
             client = Client(server.url, api_key=getattr(source, kind), config=opened._config)
             async with client, client.batch() as batch:
-                await batch.add(launches(16))
+                await batch.add(launches(count))
                 server.renew()
                 source.failures = [*FAILURES.values()] * 3
                 doubts: list[int] = []
@@ -157,11 +158,10 @@ async def test_a_batch_outlasts_a_provider_that_fails(kind: str) -> None:
                 assert doubts == [0]
                 assert source.failures == []
                 assert all(item.error is None for item in items.values())
-                assert await started_numbers(client) == once(16)
+                assert await started_numbers(client) == once(count)
 
 
-@pytest.mark.parametrize("failure", FAILURES)
-@pytest.mark.parametrize("kind", ["plain", "coroutine"])
+@pytest.mark.parametrize(("kind", "failure"), combinations(["plain", "coroutine"], FAILURES))
 async def test_a_provider_that_fails_for_good_is_reported(kind: str, failure: str, clock: FakeClock) -> None:
     """It is retried for as long as an unreachable service; then the error says that nothing was sent, and why."""
     source, policy = Source(), RetryPolicy(attempts=4)

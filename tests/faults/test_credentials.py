@@ -14,6 +14,7 @@ import pytest
 from st4sd_async import APIError, Client, ConfigError, Unauthorized
 from st4sd_async._http.call import Call, nothing
 from st4sd_async._http.credentials import may_carry_credentials
+from tests.tries import combinations
 
 from .clients import settings
 from .exceptions import assert_ours
@@ -107,21 +108,22 @@ async def test_a_refusal_elsewhere_does_not_bring_the_credentials_out(given: dic
     assert [_is_clean(seen) for seen in other.requests] == [True]
 
 
-@pytest.mark.parametrize("given", CREDENTIALS)
-@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-@pytest.mark.parametrize("where", ["elsewhere", "here"])
-async def test_a_redirect_is_not_followed_with_or_without_credentials(
-    given: dict[str, Any], status: int, where: str
-) -> None:
+WAYS = [f"{name} {where}" for name in ("api_key", "auth_token") for where in ("elsewhere", "here")]
+
+
+@pytest.mark.parametrize(("way", "status"), combinations(WAYS, ["301", "302", "303", "307", "308"]))
+async def test_a_redirect_is_not_followed_with_or_without_credentials(way: str, status: str) -> None:
     """Its target gets no request, on another server or the same one."""
+    name, where = way.split()
+    given: dict[str, Any] = {name: KEY}
     async with RawServer([reply(200, [])]) as other, RawServer([reply(200, [])]) as server:
         target = other.url if where == "elsewhere" else server.url
-        server.answers = [raw(head(status, {"Location": f"{target}/next", "Content-Length": "0"}))]
+        server.answers = [raw(head(int(status), {"Location": f"{target}/next", "Content-Length": "0"}))]
         async with Client(server.url, config=settings(), **given) as client:
             with pytest.raises(APIError) as caught:
                 await client.instances.list()
 
-    assert caught.value.status == status
+    assert caught.value.status == int(status)
     assert len(server.requests) == 1
     assert other.requests == []
 
@@ -328,15 +330,17 @@ async def test_a_provider_is_not_asked_for_what_it_gave() -> None:
     assert provider.calls == 1
 
 
-@pytest.mark.parametrize("suffix", ["", "/", "/rs", "/rs/"])
-@pytest.mark.parametrize("source", [TOKEN, lambda: TOKEN], ids=["text", "provider"])
+SOURCES: dict[str, Any] = {"text": TOKEN, "provider": lambda: TOKEN}
+
+
+@pytest.mark.parametrize(("source", "suffix"), combinations(SOURCES, ["", "/", "/rs", "/rs/"]))
 async def test_a_credential_that_cannot_be_renewed_is_told_with_the_page_that_gives_one(
-    suffix: str, source: Any
+    source: str, suffix: str
 ) -> None:
     """The error names the page at the root of the deployment; nothing is sent twice."""
     async with (
         RawServer([sign_in()]) as server,
-        Client(f"{server.url}{suffix}", auth_token=source, config=settings()) as client,
+        Client(f"{server.url}{suffix}", auth_token=SOURCES[source], config=settings()) as client,
     ):
         with pytest.raises(Unauthorized) as caught:
             await client.instances.list()

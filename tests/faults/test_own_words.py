@@ -13,6 +13,7 @@ from st4sd_async import S3, Client, Config, ConfigError, FileContent, InvalidPay
 from st4sd_async._api import experiments
 from st4sd_async._http.credentials import Credential, Credentials
 from tests.conftest import FakeClock
+from tests.tries import combinations
 
 from .clients import settings
 from .marks import DATA, INPUT, KEY, PAYLOAD, TOKEN, all_texts, changed, leaks, logged, outcome, payload
@@ -108,10 +109,13 @@ def test_no_secret_in_a_setting_that_is_refused(make: Callable[[], Client]) -> N
 
 
 @pytest.mark.parametrize(
-    "bad", ["QKEYXA two words", "QKEYXA\nX-Injected: 1", "QKEYXA;x=1", "QKEYXA\u00e9", "QKEYXA\x00"]
+    ("form", "bad"),
+    combinations(
+        ["provider", "file"],
+        ["QKEYXA two words", "QKEYXA\nX-Injected: 1", "QKEYXA;x=1", "QKEYXA\u00e9", "QKEYXA\x00"],
+    ),
 )
-@pytest.mark.parametrize("form", ["provider", "file"])
-async def test_no_secret_in_the_refusal_of_a_credential(bad: str, form: str, tmp_path: Path) -> None:
+async def test_no_secret_in_the_refusal_of_a_credential(form: str, bad: str, tmp_path: Path) -> None:
     """A credential that cannot travel in a header is never sent, and not quoted."""
     file = tmp_path / "secret"
     file.write_text(bad, encoding="utf-8")

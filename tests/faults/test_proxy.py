@@ -9,6 +9,7 @@ import pytest
 
 from st4sd_async import Client, ConfigError, ConnectFailed, St4sdError, StartOutcomeUnknown
 from st4sd_async._http import engine as _transport
+from tests.tries import combinations
 
 from .clients import SILENCE, connect, settings
 from .exceptions import assert_ours, reachable
@@ -77,12 +78,12 @@ UNUSABLE = {
 """Proxies that cannot be used, and what is wrong with them."""
 
 
-@pytest.mark.parametrize("variable", ["https_proxy", "HTTPS_PROXY", "all_proxy"])
-@pytest.mark.parametrize(("address", "problem"), UNUSABLE.values(), ids=UNUSABLE)
+@pytest.mark.parametrize(("variable", "what"), combinations(["https_proxy", "HTTPS_PROXY", "all_proxy"], UNUSABLE))
 async def test_a_proxy_that_cannot_be_used_is_named_and_not_quoted(
-    address: str, problem: str, variable: str, monkeypatch: pytest.MonkeyPatch
+    variable: str, what: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Opening the client says which environment variable is wrong, and how, without the password."""
+    address, problem = UNUSABLE[what]
     monkeypatch.setenv(variable, address)
     client = Client(HOME, api_key=KEY, config=settings())
 
@@ -114,20 +115,27 @@ async def test_a_credential_that_no_header_can_hold_is_refused_unquoted(given: s
     assert KEY not in " ".join(f"{one!s} {one!r}" for one in reachable(caught.value))
 
 
-@pytest.mark.parametrize(
-    "answer",
-    [reply(407, b""), reply(502, b""), close(), reset(), raw(b"SSH-2.0\r\n\r\n"), None],
-    ids=["407", "502", "closed", "reset", "not HTTP", "refused"],
-)
-@pytest.mark.parametrize("given", [{"api_key": KEY}, {"auth_token": TOKEN}], ids=["key", "token"])
+CREDENTIALS: dict[str, dict[str, Any]] = {"key": {"api_key": KEY}, "token": {"auth_token": TOKEN}}
+REFUSALS: dict[str, Answer | None] = {
+    "407": reply(407, b""),
+    "502": reply(502, b""),
+    "closed": close(),
+    "reset": reset(),
+    "not HTTP": raw(b"SSH-2.0\r\n\r\n"),
+    "refused": None,
+}
+
+
+@pytest.mark.parametrize(("given", "refusal"), combinations(CREDENTIALS, REFUSALS))
 async def test_no_credential_reaches_the_proxy_and_its_password_nobody(
-    answer: Answer | None, given: dict[str, Any], behind: Any, caplog: pytest.LogCaptureFixture
+    given: str, refusal: str, behind: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The tunnel is requested without our credentials, and the proxy's password appears in no error or log."""
+    answer = REFUSALS[refusal]
     caplog.set_level(logging.DEBUG)
     async with RawServer([answer or close()], listening=answer is not None) as proxy:
         behind(proxy)
-        async with Client(HOME, config=settings(), **given) as client:
+        async with Client(HOME, config=settings(), **CREDENTIALS[given]) as client:
             with pytest.raises(St4sdError) as caught:
                 await client.start("demo")
 

@@ -19,7 +19,7 @@ from st4sd_async._api.status_list import StatusList
 from st4sd_async._batch.observer import instance_list_call
 from st4sd_async._http.call import Call
 from st4sd_async._http.json_list import MAX_ITEM_BYTES, MAX_LIST_BYTES
-from tests.tries import combinations
+from tests.tries import combinations, sample
 
 from .clients import connect, settings
 from .exceptions import assert_ours
@@ -135,6 +135,7 @@ async def test_a_cut_text_that_is_no_list_is_a_lost_connection_too(kind: str) ->
             await send(client, kind)
 
 
+@pytest.mark.parametrize("kind", sample(CALLS, 2))
 async def test_a_list_that_trickles_for_ever_is_given_up(kind: str) -> None:
     """After ten times the read timeout, although there was never silence."""
 

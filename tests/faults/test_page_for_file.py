@@ -10,6 +10,7 @@ import pytest
 
 from st4sd_async import Client, DecodeError, DownloadFailed
 from st4sd_async.models import Output
+from tests.tries import combinations
 
 from .clients import connect
 from .gateways import files_in
@@ -27,8 +28,7 @@ READERS: dict[str, Callable[[Client], Awaitable[Output]]] = {
 }
 
 
-@pytest.mark.parametrize("media", OTHER_TYPES)
-@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize(("reader", "media"), combinations(READERS, OTHER_TYPES))
 async def test_a_web_page_is_no_key_output(reader: str, media: str) -> None:
     """The service sends a file under one of three types; anything else is refused, and says what came."""
     async with RawServer([reply(200, PAGE, media=media)]) as server, connect(server.url) as client:

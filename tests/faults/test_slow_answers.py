@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from st4sd_async import Client, ConnectFailed, RequestTimeout, RetryPolicy, StartOutcomeUnknown
+from tests.tries import combinations
 
 from .clients import connect
 from .raw import Answer, Exchange, RawServer, head, reply
@@ -44,18 +45,18 @@ ENDLESS = {
 }
 
 
-@pytest.mark.parametrize("answer", ENDLESS.values(), ids=ENDLESS)
-@pytest.mark.parametrize(
-    ("verb", "error"),
-    [(lambda client: client.status(RUN), RequestTimeout), (lambda client: client.start("demo"), StartOutcomeUnknown)],
-    ids=["status", "start"],
-)
-async def test_an_answer_that_never_ends_is_given_up(
-    answer: Answer, verb: Callable[[Client], Awaitable[Any]], error: type[Exception]
-) -> None:
+VERBS: dict[str, tuple[Callable[[Client], Awaitable[Any]], type[Exception]]] = {
+    "status": (lambda client: client.status(RUN), RequestTimeout),
+    "start": (lambda client: client.start("demo"), StartOutcomeUnknown),
+}
+
+
+@pytest.mark.parametrize(("name", "answer"), combinations(VERBS, ENDLESS))
+async def test_an_answer_that_never_ends_is_given_up(name: str, answer: str) -> None:
     """After ten times the read timeout, although the connection was never silent for that long."""
+    verb, error = VERBS[name]
     patience = RetryPolicy(attempts=1)
-    async with RawServer([answer]) as server, connect(server.url, timeout=SILENCE, retry=patience) as client:
+    async with RawServer([ENDLESS[answer]]) as server, connect(server.url, timeout=SILENCE, retry=patience) as client:
         with pytest.raises(error, match="took more than 1 s in all"):
             await verb(client)
         await server.until(lambda: server.open_connections == 0)

@@ -16,6 +16,7 @@ from st4sd_async import Client, Launch, RetryPolicy
 from st4sd_async._http.call import Call, nothing
 from st4sd_async._http.retry import Replay
 from st4sd_async.local import Delay, LocalServer
+from tests.tries import tries
 
 from .clients import StandingClock, connect, settings
 from .raw import Answer, RawServer, after, close, never, reply, sign_in
@@ -304,7 +305,7 @@ async def test_a_start_that_breaks_within_the_second_says_how(caplog: pytest.Log
 async def test_an_answer_in_the_same_instant_is_not_lost(caplog: pytest.LogCaptureFixture) -> None:
     """Cancelled between the arrival of the answer and the return of the call."""
     async with RawServer([reply(200, UID)]) as server, connect(server.url) as client:
-        for turns in range(40):
+        for turns in range(tries(40, 20)):
             task = asyncio.create_task(client.start("demo"))
             await server.until(lambda count=turns + 1: len(server.requests) >= count)  # type: ignore[misc]
             for _ in range(turns % 20):

@@ -11,6 +11,7 @@ import anyio
 import pytest
 
 from st4sd_async import OutcomeUnknown, RequestTimeout, RetryPolicy, St4sdError
+from tests.tries import tries
 
 from .clients import SILENCE, StandingClock, connect
 from .exceptions import assert_ours
@@ -31,15 +32,16 @@ def slow(answer: Answer) -> Answer:
 
 @pytest.mark.parametrize("concurrency", [1, 8])
 async def test_no_more_than_so_many_are_in_flight(concurrency: int) -> None:
-    """A hundred callers at once put no more on the service than the setting says, and all are answered."""
+    """Many callers at once put no more on the service than the setting says, and all are answered."""
+    count = tries(100, 30)
     async with (
         RawServer([slow(reply(200, []))]) as server,
         connect(server.url, concurrency=concurrency) as client,
     ):
-        found = await asyncio.gather(*(client.instances.list() for _ in range(100)))
+        found = await asyncio.gather(*(client.instances.list() for _ in range(count)))
 
-    assert found == [[]] * 100
-    assert len(server.requests) == 100
+    assert found == [[]] * count
+    assert len(server.requests) == count
     assert server.most_in_flight == concurrency
     assert server.connections <= concurrency
 

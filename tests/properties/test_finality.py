@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from st4sd_async import ExitStatus, ExperimentState, Status
 from st4sd_async.models.finality import FinalityTracker
 from st4sd_async.models.hints import explain
+from tests.tries import tries
 
 GRACE = 60.0
 SLACK = 1e-4
@@ -71,6 +72,7 @@ def unchanged(seen: Sequence[Observation], grace: float) -> float:
     return math.fsum(gaps)
 
 
+@settings(max_examples=tries(100, 15))
 @given(observations, graces)
 def test_a_run_is_over_exactly_when_it_has_not_changed_for_long_enough(script: list[Observation], grace: float) -> None:
     """Never because of fields that can still change, always when both are final, whatever came before."""
@@ -89,6 +91,7 @@ def test_a_run_is_over_exactly_when_it_has_not_changed_for_long_enough(script: l
             assert tracker.poll_delay(now) == pytest.approx(max(0.0, min(grace / 2, missing)), abs=grace * SLACK)
 
 
+@settings(max_examples=tries(100, 15))
 @given(half_final, texts, graces, st.floats(0, 1e6))
 def test_observations_when_asked_end_a_pair_with_one_final_field(
     pair: tuple[str | None, str | None], text: str, grace: float, began: float
@@ -107,6 +110,7 @@ def test_observations_when_asked_end_a_pair_with_one_final_field(
     assert now - began == pytest.approx(grace * graces_needed, rel=SLACK)
 
 
+@settings(max_examples=tries(100, 15))
 @given(st.lists(st.tuples(st.floats(0, 1e6), st.sampled_from(OTHER_STATES), st.sampled_from(OTHER_EXITS), texts)))
 def test_time_never_ends_a_pair_without_a_final_field(
     script: list[tuple[float, str | None, str | None, str]],

@@ -143,7 +143,7 @@ class Printer:
 
 
 @pytest.mark.parametrize("index", range(len(REPLIES)), ids=[cls.__name__ for cls in REPLIES])
-@settings(max_examples=tries(25, 3))
+@settings(max_examples=tries(25, 2))
 @example(texts=FIXED)
 @given(texts=SOURCES)
 def test_every_field_of_every_reply_is_shown_without_control_characters(index: int, texts: list[str]) -> None:

@@ -6,10 +6,11 @@ import json
 from typing import Any
 
 import anyio
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from st4sd_async._payload.prepare import prepare
+from tests.tries import tries
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20)
 plain = texts.filter(lambda text: ":" not in text)
@@ -30,6 +31,7 @@ payloads = st.fixed_dictionaries(
 )
 
 
+@settings(max_examples=tries(100, 12))
 @given(payloads)
 def test_what_is_given_is_what_is_sent(payload: dict[str, Any]) -> None:
     """No value is added, dropped or changed on its way into the request."""

@@ -28,19 +28,19 @@ async def collected(client: Client, runs: list[str], rows: int = 10_000) -> list
     return [part async for part in client.properties_in_parts(runs, rows=rows)]
 
 
-@pytest.mark.parametrize(("rows", "lengths"), [(5, [5, 5, 5, 5, 1]), (7, [7, 7, 7]), (21, [21]), (10_000, [21])])
 async def test_the_parts_are_the_table_cut_into_pieces(
-    client: Client, runs: list[str], rows: int, lengths: list[int], monkeypatch: pytest.MonkeyPatch
+    client: Client, runs: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whichever number of runs is read at a time."""
     monkeypatch.setattr(properties, "MAX_RUNS_PER_QUERY", 3)
-
-    parts = await collected(client, runs, rows=rows)
-
-    assert [len(part) for part in parts] == lengths
-    assert all(list(part.columns) == COLUMNS for part in parts)
     whole = (await client.properties(runs)).dataframe()
-    pandas.testing.assert_frame_equal(pandas.concat(parts, ignore_index=True), whole)
+
+    for rows, lengths in ((5, [5, 5, 5, 5, 1]), (7, [7, 7, 7]), (21, [21]), (10_000, [21])):
+        parts = await collected(client, runs, rows=rows)
+
+        assert [len(part) for part in parts] == lengths, rows
+        assert all(list(part.columns) == COLUMNS for part in parts), rows
+        pandas.testing.assert_frame_equal(pandas.concat(parts, ignore_index=True), whole)
 
 
 async def test_runs_are_read_when_a_part_is_taken(

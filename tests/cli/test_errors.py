@@ -35,7 +35,7 @@ from st4sd_async import (
     WaitTimeout,
 )
 from st4sd_async.cli.errors import Exit, UsageError, exit_of, exits_on_errors, message_of
-from tests.tries import sample
+from tests.tries import IS_FULL, sample
 
 from .conftest import Command, Shell
 
@@ -141,7 +141,7 @@ def test_a_missing_orchestrator_is_reported_with_the_alternative(command: Comman
 
 def test_the_version_is_shown(command: Command) -> None:
     """``--version`` prints one line."""
-    done = command("--version", is_fresh=True)
+    done = command("--version", is_fresh=IS_FULL)
 
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("st4sd-async")

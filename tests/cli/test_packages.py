@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import st4sd_async
+from tests.tries import IS_FULL
 
 from .conftest import Shell
 
@@ -46,8 +47,9 @@ def test_the_page_shows_what_the_commands_print(shell: Shell) -> None:
     assert (wrong.status, wrong.out + wrong.err) == (1, shown("st4sd-async check energies"))
 
     flowir.write_text(text)
-    right = shell("check", "energies", "--json")
-    assert (right.status, right.document) == (0, [])
+    if IS_FULL:  # it takes two seconds, and tests/package has checks of packages without problems
+        right = shell("check", "energies", "--json")
+        assert (right.status, right.document) == (0, [])
 
     unready = shell("push", "energies")
     assert (unready.status, unready.out) == (2, "")

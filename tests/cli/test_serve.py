@@ -19,7 +19,7 @@ import pytest
 from st4sd_async import Client, Config, Unauthorized
 from st4sd_async.cli.serve import installed_engine, log_shown
 from tests.forks import Forked
-from tests.tries import tries
+from tests.tries import IS_FULL, tries
 
 from .conftest import Command, Shell
 
@@ -66,7 +66,10 @@ def test_it_serves_until_a_signal_and_leaves_nothing(
     command: Command, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], number: signal.Signals
 ) -> None:
     """The printed settings are enough to connect; after a signal, no file and no port are left."""
-    with serving(command, *arguments, is_fresh=not arguments and number == signal.SIGINT) as (process, settings):
+    with serving(command, *arguments, is_fresh=IS_FULL and (arguments, number) == ((), signal.SIGINT)) as (
+        process,
+        settings,
+    ):
         assert [name.partition("@")[0] for name in anyio.run(greet, settings, monkeypatch)] == ["demo", "fail"]
 
         process.send_signal(number)

@@ -9,10 +9,9 @@ import logging
 import os
 import re
 import signal
-import sys
 from asyncio import gather
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from types import CodeType
 from typing import Any
@@ -20,11 +19,12 @@ from typing import Any
 import anyio
 import httpx
 import pytest
-from anyio.abc import Process
+from anyio import to_thread
 
 import st4sd_async
 from st4sd_async import Client, Config
 from st4sd_async.local import Delay, LocalServer
+from tests.forks import Forked, Forks
 from tests.tries import tries
 
 ROOT = Path(__file__).parents[1]
@@ -36,6 +36,12 @@ BLOCKS, OBSERVING = (
 EXTRAS = ("opentelemetry", "respx")
 COUNT = tries(200, 30)
 """Concurrent requests to the service: more than it has starts in flight."""
+IMPORTED = (
+    *("st4sd_async._batch.batch", "st4sd_async._batch.runner", "st4sd_async._http.engine", "pandas"),
+    *("starlette.applications", "starlette.responses", "starlette.routing"),
+    *("uvicorn.lifespan.on", "uvicorn.loops.auto", "uvicorn.protocols.http.auto", "uvicorn.server"),
+)
+"""Modules, with all that they import, that are imported before the programs are started."""
 BODY = {"inputs": [{"filename": "molecules.csv", "content": "smiles\nCO\n"}]}
 
 
@@ -94,56 +100,69 @@ async def test_every_block_of_python_runs(
     assert loud_logger.level == logging.DEBUG
 
 
+@pytest.fixture(scope="module")
+def programs() -> Iterator[Forks]:
+    """Starts the file ``program.py`` in a folder."""
+    with closing(Forks("program", IMPORTED, {**without_python(), "PYTHONPATH": str(ROOT)})) as forks:
+        yield forks
+
+
 @pytest.mark.slow
-@pytest.mark.timeout(60)  # processes that import all of it anew, on a machine that may be busy
+@pytest.mark.timeout(60)  # a process that imports all of it anew, on a machine that may be busy
 @pytest.mark.anyio
-async def test_runs_are_evaluated_in_a_process_pool(tmp_path: Path) -> None:
+async def test_runs_are_evaluated_in_a_process_pool(tmp_path: Path, programs: Forks) -> None:
     """Each in one of several chunks; the credentials are those of the environment of the workers."""
-    program = tmp_path / "evaluate.py"
+    program = tmp_path / "program.py"
     program.write_text(BLOCKS[1].replace("CHUNK = 50", "CHUNK = 2").replace("Executor()", "Executor(1)"))
     with LocalServer(speed=0) as server:
         async with Client(server.url, api_key=server.api_key) as client:
             await client.push(server.example("demo"))
             uids = set(server.populate("demo", 3, payload=BODY))
             await client.wait(uids)
-        async with await anyio.open_process(
-            [sys.executable, str(program)], env=environment(server), stdin=None, stderr=None
-        ) as process:
+        with programs.start((), tmp_path, environment(server), errors=STDERR) as process:
             assert process.stdout is not None
-            printed = "".join([part.decode() async for part in process.stdout])
+            printed = await to_thread.run_sync(process.stdout.read)
 
     chunks = [ast.literal_eval(line) for line in printed.splitlines()]
     assert [len(chunk) for chunk in chunks] == [2, 1]
     assert {uid for chunk in chunks for uid in chunk} == uids
 
 
-def environment(server: LocalServer, *folders: Path) -> dict[str, str]:
-    """Return the environment of a program that uses a server, and modules in folders."""
+STDERR = 2
+"""The file descriptor of standard error, where programs write errors."""
+
+
+def without_python() -> dict[str, str]:
+    """Return this environment without what only a new interpreter reads."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+
+
+def environment(server: LocalServer) -> dict[str, str]:
+    """Return the environment of a program that uses a server."""
     return {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join(map(str, (ROOT, *folders))),
+        **without_python(),
+        "PYTHONPATH": str(ROOT),
         "ST4SD_URL": server.url,
         "ST4SD_API_KEY": server.api_key,
     }
 
 
 @asynccontextmanager
-async def service(folder: Path, server: LocalServer) -> AsyncIterator[tuple[httpx.AsyncClient, Process]]:
+async def service(
+    folder: Path, server: LocalServer, programs: Forks
+) -> AsyncIterator[tuple[httpx.AsyncClient, Forked]]:
     """Run the service of the page in a process of its own, and yield a client of it."""
     (folder / "service.py").write_text(BLOCKS[0].replace("max_running=50", "max_running=None"))
-    (folder / "serve.py").write_text(SERVE)
-    async with await anyio.open_process(
-        [sys.executable, str(folder / "serve.py")], cwd=folder, env=environment(server, folder), stderr=None
-    ) as process:
+    (folder / "program.py").write_text(SERVE)
+    with programs.start((), folder, environment(server), errors=STDERR) as process:
         assert process.stdout is not None
         try:
-            port = int(await process.stdout.receive())
+            port = int(await to_thread.run_sync(process.stdout.readline))
             limits = httpx.Limits(max_connections=COUNT)
             async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", limits=limits, verify=False) as client:
                 yield client, process
         finally:
-            if process.returncode is None:
-                process.terminate()
+            process.terminate()
 
 
 SERVE = """
@@ -162,22 +181,21 @@ Server(uvicorn.Config("service:app", log_level="warning", timeout_keep_alive=60)
 
 @pytest.mark.slow
 @pytest.mark.anyio
-async def test_the_service_starts_each_of_many_concurrent_requests_once(tmp_path: Path) -> None:
+async def test_the_service_starts_each_of_many_concurrent_requests_once(tmp_path: Path, programs: Forks) -> None:
     """Although SIGTERM stops it while it starts them, and all requests are sent again after a restart."""
     with LocalServer(speed=0, slots=COUNT) as server:
         async with Client(server.url, api_key=server.api_key) as client:
             await client.push(server.example("demo"))
             server.faults.add("POST /experiments/*/start", Delay(1.0), times=None)  # not all are started at SIGTERM
-            async with service(tmp_path, server) as (requests, process):
+            async with service(tmp_path, server, programs) as (requests, process):
                 first = await gather(*(requests.put(f"/runs/{number}", json=BODY) for number in range(COUNT)))
                 conflict = await requests.put("/runs/0", json={**BODY, "variables": {"scale": 3}})
                 invalid = await requests.put("/runs/x", json={"variable": 3})
                 process.terminate()
-                with anyio.fail_after(20):
-                    ended = await process.wait()
+                ended = await to_thread.run_sync(process.wait, 20)
             started = len(await client.instances.list())
             server.faults.clear()
-            async with service(tmp_path, server) as (requests, _):
+            async with service(tmp_path, server, programs) as (requests, _):
                 again = await gather(*(requests.put(f"/runs/{number}", json=BODY) for number in range(COUNT)))
                 with anyio.fail_after(20):
                     while (counts := (await requests.get("/runs")).json())["started"] < COUNT:  # noqa: ASYNC110

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from st4sd_async._http.call import Call, Response, error_from_response, nothing
-from tests.tries import sample
+from tests.tries import sample, tries
 
 MAX_REDACTED_BYTES = 1 << 18
 """How much of a body is searched for secrets."""
@@ -67,9 +67,19 @@ def test_a_text_that_is_too_long_to_be_searched_is_left_out() -> None:
     assert f"[{MAX_REDACTED_BYTES + 1} characters, too many to be shown]" in text
 
 
-@pytest.mark.parametrize("body", [[["\\" * 50] * 200_000], {"message": "\\" * 10_000_000}, {"a" * 1_000_000: "%" * 9}])
+SIZE = tries(10_000_000, 1_000_000)
+HUGE: dict[str, Any] = {
+    "words": ["ab" * 25] * 200_000,
+    "letters": {"message": "ab" * 5_000_000},
+    "backslashes": [["\\" * 50] * (SIZE // 50)],
+    "backslashes in a text": {"message": "\\" * SIZE},
+    "a key": {"a" * 1_000_000: "%" * 9},
+}
+
+
+@pytest.mark.parametrize("body", HUGE.values(), ids=HUGE)
 def test_a_huge_error_response_does_not_block_the_event_loop(body: Any) -> None:
-    """Most of 10 MB is never searched for secrets."""
+    """Most of 10 MB is never searched for secrets, which would take at least 3 s."""
     data = json.dumps({"message": "no", "more": body}).encode()
     began = time.process_time()
 

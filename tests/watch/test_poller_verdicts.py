@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from st4sd_async import DecodeError, UnknownRun, WaitTimeout
-from tests.tries import combinations
+from tests.tries import combinations, tries
 from tests.watch.helpers import (
     FINAL_STATUS_TIMEOUT,
     MAX_DETAIL_REQUESTS,
@@ -51,8 +51,9 @@ async def test_a_killed_run_is_found_among_many(kill: str, when: str) -> None:
     """Within the grace period, a round for every third unfinished run, and a few more."""
     shown, moment = KILLS[kill], MOMENTS[when]
     victim = Script((0, NULLS if shown[-1] == NULLS else RUNNING), (moment, *shown))
-    service = many_runs(100, victim=victim)
-    rounds = 60 / 10 + 101 / 3 + A_FEW
+    count = tries(100, 50)
+    service = many_runs(count, victim=victim)
+    rounds = 60 / 10 + (count + 1) / 3 + A_FEW
     timeout = moment + rounds * 10
     watcher = Watcher(service, poller(service), service.scripts, ["victim"], interval=10, timeout=timeout)
 
@@ -64,14 +65,15 @@ async def test_a_killed_run_is_found_among_many(kill: str, when: str) -> None:
     assert service.max_details() <= 2 * MAX_DETAIL_REQUESTS
 
 
-VICTIMS = {f"victim-{n}": Script((0, RUNNING), (100, KILLED, RUNNING)) for n in range(50)}
+COUNT = tries(50, 30)
+VICTIMS = {f"victim-{n}": Script((0, RUNNING), (100, KILLED, RUNNING)) for n in range(COUNT)}
 """Runs that are killed at once, because their node is gone."""
 
 
-async def test_fifty_runs_killed_at_once_are_found() -> None:
+async def test_many_runs_killed_at_once_are_found() -> None:
     """Each is requested three times and each other run once, three in a round."""
-    service = many_runs(50, **VICTIMS)
-    rounds = 60 / 10 + (50 + 3 * 50) / MAX_DETAIL_REQUESTS + A_FEW
+    service = many_runs(COUNT, **VICTIMS)
+    rounds = 60 / 10 + (COUNT + 3 * COUNT) / MAX_DETAIL_REQUESTS + A_FEW
     timeout = 100 + rounds * 10
     watcher = Watcher(service, poller(service), service.scripts, VICTIMS, interval=10, timeout=timeout)
 
@@ -81,9 +83,9 @@ async def test_fifty_runs_killed_at_once_are_found() -> None:
 
 
 @pytest.mark.parametrize("cost", [(0.03, 0.0005), (0.01, 0.0005)], ids=str)
-async def test_fifty_runs_killed_at_once_are_requested_a_few_at_a_time(cost: tuple[float, float]) -> None:
+async def test_many_runs_killed_at_once_are_requested_a_few_at_a_time(cost: tuple[float, float]) -> None:
     """Three in a round, and three between two rounds."""
-    service = many_runs(50, **VICTIMS)
+    service = many_runs(COUNT, **VICTIMS)
     service.latency = cost
     watcher = Watcher(service, poller(service), service.scripts, VICTIMS, timeout=2000)
 
@@ -194,7 +196,7 @@ async def test_a_change_is_delivered_in_the_next_round() -> None:
 @pytest.mark.parametrize("known", [True, False], ids=["in the datastore", "nowhere"])
 async def test_many_runs_may_be_deleted_at_once(known: bool) -> None:
     """Each ends with its last known status, and the others continue."""
-    service = many_runs(20, 800, **{f"lost-{n}": Script((0, RUNNING), (100, GONE)) for n in range(30)})
+    service = many_runs(20, tries(800, 320), **{f"lost-{n}": Script((0, RUNNING), (100, GONE)) for n in range(30)})
     service.final_statuses = {f"lost-{n}": ("finished", "Stopped") for n in range(30)} if known else {}
 
     updates = await follow(service, interval=10)

@@ -117,21 +117,21 @@ def requests_by_minute(service: Service, begin: float, end: float) -> list[int]:
 async def test_while_the_list_fails_runs_are_requested_in_turn(trouble: str, interval: str) -> None:
     """With at most twice the requests a minute of a healthy service; the list is tried again every minute."""
     service = many_runs(COUNT)
-    period = tries(600, 300)
-    end = 760 + period
-    service.list_faults = [(700, end, BAD_LISTS[trouble])]
+    fails, period = tries(700, 420), tries(600, 300)
+    begin, end = fails + 60, fails + 60 + period  # the first minute shows whether single runs can be read
+    service.list_faults = [(fails, end, BAD_LISTS[trouble])]
 
     with pytest.raises(WaitTimeout):
         await follow(service, timeout=end + 140, interval=INTERVALS[interval])
 
-    healthy = requests_by_minute(service, 400, 700)
-    failing = requests_by_minute(service, 760, end)  # the first minute shows whether single runs can be read
+    healthy = requests_by_minute(service, fails - 300, fails)
+    failing = requests_by_minute(service, begin, end)
     assert max(failing) <= 2 * max(healthy)
     assert sum(failing) / len(failing) <= 2 * sum(healthy) / len(healthy)
-    lists = [moment for moment in service.times_of() if 760 <= moment < end]
+    lists = [moment for moment in service.times_of() if begin <= moment < end]
     assert period / (2 * FAILING_LIST_PAUSE + 30) - 1 <= len(lists) <= period / FAILING_LIST_PAUSE
     assert min(moment for moment in service.times_of() if moment >= end) <= end + 2 * FAILING_LIST_PAUSE
-    asked = Counter(path for moment, path in service.requests if 760 <= moment < end and path != LIST)
+    asked = Counter(path for moment, path in service.requests if begin <= moment < end and path != LIST)
     assert max(asked.values()) == 1
 
 

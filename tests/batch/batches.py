@@ -16,6 +16,8 @@ from st4sd_async.local import LocalServer
 FACTOR = 100.0
 """How many times faster the clocks of the server and of the client's pauses run than real time."""
 
+LENGTHENED = 3.0
+"""How many times longer than requested a pause of the client is, so that it polls less often, as on a busy machine."""
 
 HANGS = 40.0
 """Seconds after which something hangs. A busy machine takes ten times as long as a quiet one."""
@@ -25,19 +27,20 @@ START = "POST /experiments/*/start"
 
 class QuickClock:
     """
-    The system clock, but pauses are a hundred times shorter than they seem.
+    The system clock, but pauses are a hundred times shorter than they seem, and seem longer than requested.
 
     All other times are real. Otherwise a machine that is busy for half a second would look like a service that took
     most of a minute.
     """
 
-    def __init__(self) -> None:
-        self._gained = 0.0
+    def __init__(self, *, lengthened: float = LENGTHENED) -> None:
+        self._gained, self._lengthened = 0.0, lengthened
 
     def now(self) -> float:
         return time.monotonic() + self._gained
 
     async def sleep(self, seconds: float) -> None:
+        seconds *= self._lengthened
         end = self.now() + seconds
         await anyio.sleep(seconds / FACTOR)
         self._gained = max(self._gained, end - time.monotonic())

@@ -505,12 +505,14 @@ async def test_a_run_is_taken_back_if_nothing_else_is_in_doubt(
     assert any(f"the run {run!r} of {key!r} carries the token of {other!r}" in message for key, other, run in pairs)
 
 
-async def test_a_start_whose_run_another_launch_owns_is_not_repeated(server: LocalServer, client: Client) -> None:
+async def test_a_start_whose_run_another_launch_owns_is_not_repeated(server: LocalServer) -> None:
     """It was adopted by mistake, and ended before its metadata showed its token."""
+    clock = QuickClock(lengthened=1.0)  # the end is seen before the metadata
     end = {"experiment-state": "finished", "exit-status": "Success"}
     server.outcome("demo", [(0.0, None), (SETTLE / 3, {**end, "meta": None}), (2 * SETTLE / 3, end)])
     server.faults.add(START, DropAfter(), times=2)
-    async with client.batch() as batch:
+    async with connect(server, clock=clock) as client, client.batch() as batch:
+        await client.push(server.example("demo"))
         await batch.add(launches(2))
         async with in_doubt(server, batch) as items:
             await until(lambda: batch.counts["unknown"] == 2)

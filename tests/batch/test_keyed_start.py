@@ -525,37 +525,36 @@ RECORD: dict[str, Any] = {
 """A record, of any deployment."""
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        *("", "{}", "null", "[" * 100_000, "\ud7ff"),
-        *(
-            json.dumps({**RECORD, "rest_uid": UID, **changes})
-            for changes in (
-                {"rest_uid": 5},
-                {"rest_uid": "../secrets"},
-                {"rest_uid": None},
-                {"state": "planned"},
-                {"state": "collected", "rest_uid": None},
-                {"state": "planned", "rest_uid": None, "generation": "1"},
-                {"state": "unknown", "rest_uid": None, "known": [["a"]]},
-                {"state": "unknown", "rest_uid": None, "known": "abc"},
-            )
-        ),
-    ],
-    ids=lambda text: text[-40:],
-)
-async def test_a_damaged_record_is_an_error(
-    server: LocalServer, client: Client, memory: FolderMemory, text: str
-) -> None:
-    """Nothing is started."""
-    assert await memory.compare_and_set("key/a", None, text)
+DAMAGED = [
+    *("", "{}", "null", "[" * 100_000, "\ud7ff"),
+    *(
+        json.dumps({**RECORD, "rest_uid": UID, **changes})
+        for changes in (
+            {"rest_uid": 5},
+            {"rest_uid": "../secrets"},
+            {"rest_uid": None},
+            {"state": "planned"},
+            {"state": "collected", "rest_uid": None},
+            {"state": "planned", "rest_uid": None, "generation": "1"},
+            {"state": "unknown", "rest_uid": None, "known": [["a"]]},
+            {"state": "unknown", "rest_uid": None, "known": "abc"},
+        )
+    ),
+]
+"""Texts in place of a record."""
 
-    with pytest.raises(JournalCorrupt, match="'a'"):
-        await client.start("demo", payload(), key="a", memory=memory)
-    with pytest.raises(JournalCorrupt, match="'a'"):
-        await client.find("a", memory=memory)
-    assert server.traffic[START].requests == 0
+
+async def test_a_damaged_record_is_an_error(server: LocalServer, client: Client, memory: FolderMemory) -> None:
+    """Nothing is started."""
+    for number, text in enumerate(DAMAGED):
+        key = f"a{number}"
+        assert await memory.compare_and_set(f"key/{key}", None, text)
+
+        with pytest.raises(JournalCorrupt, match=repr(key)):
+            await client.start("demo", payload(), key=key, memory=memory)
+        with pytest.raises(JournalCorrupt, match=repr(key)):
+            await client.find(key, memory=memory)
+        assert server.traffic[START].requests == 0, text[-40:]
 
 
 async def test_a_record_that_is_no_text_is_an_error(client: Client, memory: FolderMemory) -> None:

@@ -17,7 +17,7 @@ REAL_RUNS = tries(20, 6)
 """How many runs the orchestrator executes. Two of them lose the response to their start."""
 
 ENGINES = [
-    pytest.param("simulator", 20, marks=pytest.mark.timeout(60)),
+    pytest.param("simulator", tries(20, 6), marks=pytest.mark.timeout(60)),
     pytest.param("elaunch", REAL_RUNS, marks=[pytest.mark.slow, pytest.mark.timeout(600)]),
 ]
 

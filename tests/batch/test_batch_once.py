@@ -16,6 +16,7 @@ from st4sd_async import Batch, Client, Config, Item, Launch, LaunchConflict, Run
 from st4sd_async._batch.runner import WATCH_DELAY
 from st4sd_async.local import Delay, DropAfter, DropBefore, LocalServer, Reply
 from st4sd_async.sync import Client as BlockingClient
+from tests.tries import tries
 
 from .batches import (
     HANGS,
@@ -45,7 +46,7 @@ def with_file(number: int, file: Path) -> Launch:
 async def add_repeatedly(batch: Batch, file: Path, calls: list[int], seed: int) -> None:
     """Add the same launches again and again, some at a time, in another order each time."""
     order = random.Random(seed)
-    for _ in range(10):
+    for _ in range(tries(10, 5)):
         some = order.sample(range(30), order.choice([1, 3, 30]))
         calls.append(await batch.add([with_file(number, file) for number in some]))
         await anyio.sleep(order.choice([0.0, 0.003, 0.01]))

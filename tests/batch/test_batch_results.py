@@ -20,6 +20,7 @@ import pytest
 from st4sd_async import Client, Item, Launch, ProgressUpdate, Properties, UnknownOutput
 from st4sd_async._batch.table import LaunchFacts, PayloadFacts, join
 from st4sd_async.local import Delay, LocalServer, Reply
+from tests.tries import tries
 
 from .batches import START, connect, launch, launches, run_all, until
 
@@ -307,7 +308,7 @@ async def test_a_table_of_many_launches_is_made_in_linear_time(client: Client, t
     def count_call(*_: object) -> None:
         calls[-1] += 1
 
-    for count in (400, 1600):
+    for count in (150, 600):
         async with client.batch(tmp_path / f"{count}.db") as batch:
             await batch.add(launches(count))
             calls.append(0)
@@ -378,7 +379,7 @@ async def test_slow_downloads_hold_up_the_starts_of_a_batch_that_deletes(
             await anyio.sleep(0.02)
 
     async with client.batch(tmp_path / "campaign.db", max_running=4) as batch, anyio.create_task_group() as tasks:
-        await batch.add(launches(14))
+        await batch.add(launches(tries(14, 10)))
         tasks.start_soon(count)
         await run_all(batch, outputs=["Energies"], delete="collected")
         tasks.cancel_scope.cancel()

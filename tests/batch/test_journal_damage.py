@@ -21,7 +21,7 @@ from st4sd_async._batch.journal_file import read_snapshot
 from st4sd_async._batch.schema import digest
 from st4sd_async._batch.state import LaunchRecord, State
 from st4sd_async.local import DropAfter, LocalServer
-from tests.tries import tries
+from tests.tries import sample, tries
 
 from .batches import START, launch, launches, run_all, until
 from .journal_helpers import change, open_journal
@@ -30,7 +30,7 @@ from .journals import FORMAT_1
 pytestmark = pytest.mark.anyio
 
 SERVER, NOW = "http://127.0.0.1:38291/", 1_900_000_000.0
-DAMAGES = tries(3000, 300)
+DAMAGES = tries(3000, 120)
 PAGE = 4096
 HEADER = 100
 STATUS = '{"experiment-state": "finished", "exit-status": "Success"}'
@@ -197,7 +197,7 @@ TAMPERED = {
 }
 
 
-@pytest.mark.parametrize(("content", "error", "problem"), TAMPERED.values(), ids=TAMPERED.keys())
+@pytest.mark.parametrize(("content", "error", "problem"), sample(TAMPERED.values(), 3), ids=sample(TAMPERED, 3))
 async def test_a_payload_that_was_tampered_with_refuses_only_its_launch(
     server: LocalServer, client: Client, tmp_path: Path, content: str | None, error: type[Exception], problem: str
 ) -> None:

@@ -235,7 +235,10 @@ def test_results_are_those_of_the_arguments_and_belong_to_the_caller() -> None:
 
 def test_arguments_may_be_of_any_type() -> None:
     """Views of dictionaries and generators cannot be compared by their content."""
-    flowir, folders = with_defaults({"components": [{"name": "hi", "command": {"executable": "cat"}}]}), {"data": "copy"}
+    flowir, folders = (
+        with_defaults({"components": [{"name": "hi", "command": {"executable": "cat"}}]}),
+        {"data": "copy"},
+    )
     dsl = dsl_from_flowir(flowir, list(folders), None)
 
     assert dsl is not None

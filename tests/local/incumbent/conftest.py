@@ -21,10 +21,14 @@ DEMO = {"inputs": [MOLECULES], "variables": {"scale": 1}, "data": [WEIGHTS], "me
 
 @contextmanager
 def finished_runs(engine: Literal["simulator", "elaunch"]) -> Iterator[Finished]:
-    """Execute a run of each example and of a lambda experiment; real ones take 10 s."""
+    """
+    Execute a run of each example and of a lambda experiment; real ones take 10 s.
+
+    A fourth run waits for a slot until it is deleted.
+    """
     from experiment.service.db import ExperimentRestAPI
 
-    with LocalServer(engine=engine, speed=0) as server:
+    with LocalServer(engine=engine, speed=0, slots=3) as server:
         key = server.api_key
         api = ExperimentRestAPI(f"{server.url}/rs", max_retries=2, secs_between_retries=0.01, cc_bearer_key=key)
         began: dict[str, Any] = {}

@@ -12,6 +12,7 @@ import pytest
 
 from st4sd_async.local import LocalServer
 from tests.local.helpers import definition, start
+from tests.tries import sample
 
 
 def test_a_push_is_completed_and_stored(server: LocalServer, web: httpx.Client) -> None:
@@ -359,8 +360,8 @@ REFUSED_STARTS: list[tuple[str, Any, int, dict[str, Any]]] = [
 
 @pytest.mark.parametrize(
     ("payload", "status", "facts"),
-    [row[1:] for row in REFUSED_STARTS],
-    ids=[row[0] for row in REFUSED_STARTS],
+    [row[1:] for row in sample(REFUSED_STARTS, 14)],
+    ids=[row[0] for row in sample(REFUSED_STARTS, 14)],
 )
 def test_invalid_payloads_are_rejected(
     server: LocalServer, web: httpx.Client, push: Any, payload: Any, status: int, facts: dict[str, Any]

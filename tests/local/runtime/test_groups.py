@@ -10,6 +10,7 @@ import pytest
 from st4sd_async.local import LocalServer
 from tests.client.definitions import DSL, LAMBDA, dsl, related, relationship
 from tests.local.helpers import definition
+from tests.tries import sample
 
 BUCKET = {"accessKeyID": "i", "secretAccessKey": "k", "bucket": "b", "endpoint": "e"}
 PULL = {"username": "somebody", "password": "a-password", "server": "quay.example"}
@@ -267,7 +268,9 @@ ERRORS: list[tuple[str, str, Any, int, dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(
-    ("method", "path", "body", "status", "expected"), ERRORS, ids=[f"{row[0]} {row[1]} {row[2]}"[:60] for row in ERRORS]
+    ("method", "path", "body", "status", "expected"),
+    sample(ERRORS, 14),
+    ids=[f"{row[0]} {row[1]} {row[2]}"[:60] for row in sample(ERRORS, 14)],
 )
 def test_errors_are_those_of_the_service(
     web: httpx.Client, method: str, path: str, body: Any, status: int, expected: dict[str, Any]

@@ -28,7 +28,7 @@ from .raw import RawServer
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(240)]  # many deaths, on a machine that is busy
 
-KILLS = tries(20, 6)
+KILLS = tries(20, 4)
 """How often a process dies in each test."""
 
 

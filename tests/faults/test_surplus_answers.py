@@ -14,6 +14,7 @@ import pytest
 import trustme
 
 from st4sd_async import Client, RetryPolicy, StartOutcomeUnknown
+from tests.tries import combinations
 
 from .clients import connect, settings
 from .exceptions import assert_ours
@@ -41,20 +42,24 @@ def authority() -> trustme.CA:
     return trustme.CA()
 
 
-@pytest.fixture(params=["plain", "tls"])
-def served(request: pytest.FixtureRequest, authority: trustme.CA) -> Callable[[list[Answer]], RawServer]:
-    """Makes a server, with TLS and without."""
-    if request.param == "plain":
-        return RawServer
+@pytest.fixture(scope="module")
+def certified(authority: trustme.CA) -> ssl.SSLContext:
+    """TLS of a server with a certificate."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("127.0.0.1").configure_cert(context)
-    return lambda answers: RawServer(answers, tls=context)
+    return context
+
+
+@pytest.fixture(params=["plain", "tls"])
+def served(request: pytest.FixtureRequest, certified: ssl.SSLContext) -> Callable[[list[Answer]], RawServer]:
+    """Makes a server, with TLS and without."""
+    return RawServer if request.param == "plain" else lambda answers: RawServer(answers, tls=certified)
 
 
 @pytest.fixture
 def connected(authority: trustme.CA) -> Callable[[RawServer], Client]:
     """Makes a client that trusts the server."""
-    context = ssl.create_default_context()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     authority.configure_trust(context)
     return lambda server: Client(server.url, config=settings(verify=context))
 
@@ -198,9 +203,10 @@ NOT_OF_DEMO = [
 ]
 
 
-@pytest.mark.parametrize("answer", NOT_OF_DEMO)
-@pytest.mark.parametrize("identifier", ["demo", "demo:latest", "demo@sha256xc52cd4"])
-async def test_an_answer_that_is_no_id_of_the_package_is_a_doubt(answer: str, identifier: str) -> None:
+@pytest.mark.parametrize(
+    ("identifier", "answer"), combinations(["demo", "demo:latest", "demo@sha256xc52cd4"], NOT_OF_DEMO)
+)
+async def test_an_answer_that_is_no_id_of_the_package_is_a_doubt(identifier: str, answer: str) -> None:
     """An instance may have been started, but no caller gets another's run."""
     async with RawServer([reply(200, answer)]) as server, connect(server.url) as client:
         with pytest.raises(StartOutcomeUnknown) as caught:

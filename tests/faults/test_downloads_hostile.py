@@ -12,11 +12,14 @@ import pytest
 
 from st4sd_async import Download, DownloadError
 from st4sd_async.local import Reply
+from tests.tries import combinations
 
 from .gateways import MANIFEST, failed, files_in, leftovers, whole
 from .scenes import COMPUTE, Scene
 
 pytestmark = pytest.mark.anyio
+
+VERBS = ["files", "component", "outputs"]
 
 
 async def test_many_folders_in_the_way(scene: Scene) -> None:
@@ -60,10 +63,10 @@ async def test_names_that_differ_in_case(scene: Scene) -> None:
     assert files_in(scene.target) == scene.expected("files")
 
 
-@pytest.mark.parametrize("verb", ["files", "component", "outputs"])
-@pytest.mark.parametrize(
-    "way", ["a file", "below a file", "a link to a file", "a dangling link", "the manifest is a folder"]
-)
+WAYS = ["a file", "below a file", "a link to a file", "a dangling link", "the manifest is a folder"]
+
+
+@pytest.mark.parametrize(("verb", "way"), combinations(VERBS, WAYS))
 async def test_there_can_be_no_such_folder(scene: Scene, verb: str, way: str) -> None:
     """It is an error before anything is fetched, and leaves what was there as it was."""
     (scene.folder / "other").write_bytes(b"mine")
@@ -86,8 +89,11 @@ async def test_there_can_be_no_such_folder(scene: Scene, verb: str, way: str) ->
     gc.collect()
 
 
-@pytest.mark.parametrize("verb", ["files", "component", "outputs"])
-@pytest.mark.parametrize("obstacle", ["a folder", "a link to a file", "a link to a folder", "a file for a folder"])
+OBSTACLES = ["a file for a folder", "a folder", "a link to a folder", "a link to a file"]
+"""In this order, a sample has no case of a component that has no folder."""
+
+
+@pytest.mark.parametrize(("verb", "obstacle"), combinations(VERBS, OBSTACLES))
 async def test_something_is_in_the_way(scene: Scene, verb: str, obstacle: str) -> None:
     """The download fails, what is there stays, nothing is written through a link."""
     outside = scene.folder.parent / "elsewhere"

@@ -17,13 +17,14 @@ import pytest
 from st4sd_async import DownloadError
 from st4sd_async._results.target import DownloadTarget
 from st4sd_async._util import file_lock
+from tests.tries import combinations
 
 from .gateways import MANIFEST, failed, files_in, leftovers, whole
 from .scenes import Scene
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(30)]  # opening a FIFO may wait for ever
 
-VERBS = pytest.mark.parametrize("verb", ["files", "component", "outputs"])
+VERBS = ["files", "component", "outputs"]
 
 
 def link_to(path: Path, elsewhere: Path) -> None:
@@ -40,15 +41,12 @@ OTHERS: dict[str, Callable[[Path, Path], object]] = {
 }
 
 
-@VERBS
-@pytest.mark.parametrize("make", OTHERS.values(), ids=list(OTHERS))
-async def test_a_manifest_that_is_no_file_is_refused_at_once(
-    scene: Scene, verb: str, make: Callable[[Path, Path], object]
-) -> None:
+@pytest.mark.parametrize(("verb", "kind"), combinations(VERBS, OTHERS))
+async def test_a_manifest_that_is_no_file_is_refused_at_once(scene: Scene, verb: str, kind: str) -> None:
     """The error names it; nothing is read from it, written to it or left behind."""
     elsewhere = scene.folder.parent / "elsewhere"
     scene.target.mkdir()
-    make(scene.target / MANIFEST, elsewhere)
+    OTHERS[kind](scene.target / MANIFEST, elsewhere)
 
     with pytest.raises(DownloadError, match=f"'{MANIFEST}' is in the target already, as a"):
         await getattr(scene, verb)()
@@ -74,7 +72,7 @@ async def test_a_manifest_with_another_name_elsewhere_is_not_written_to(scene: S
     assert (scene.target / MANIFEST).stat().st_nlink == 1
 
 
-@VERBS
+@pytest.mark.parametrize("verb", VERBS)
 async def test_names_of_our_own_that_are_taken_are_no_hindrance(scene: Scene, verb: str) -> None:
     """Pipes, links, files and folders with many levels that are named like folders for what is not whole."""
     elsewhere = scene.folder.parent / "elsewhere"
@@ -102,8 +100,7 @@ async def test_names_of_our_own_that_are_taken_are_no_hindrance(scene: Scene, ve
         assert (scene.target / ".st4sd-link.part").is_symlink()
 
 
-@VERBS
-@pytest.mark.parametrize("kind", ["pipe", "device"])
+@pytest.mark.parametrize(("verb", "kind"), combinations(VERBS, ["pipe", "device"]))
 async def test_a_pipe_or_a_device_under_the_name_of_a_file(scene: Scene, verb: str, kind: str) -> None:
     """It is a failure of that file, nothing is written into it, and the others are there."""
     first = next(iter(scene.expected(verb)))
@@ -120,7 +117,7 @@ async def test_a_pipe_or_a_device_under_the_name_of_a_file(scene: Scene, verb: s
     assert leftovers(scene.target) == []
 
 
-@VERBS
+@pytest.mark.parametrize("verb", VERBS)
 async def test_a_target_that_is_a_pipe(scene: Scene, verb: str) -> None:
     """It is a clear error at once."""
     os.mkfifo(scene.target)
@@ -172,8 +169,7 @@ class NoLocks:
         raise OSError(self.number, os.strerror(self.number))
 
 
-@VERBS
-@pytest.mark.parametrize("name", ["ENOSYS", "ENOLCK", "EOPNOTSUPP", "EBADF"])
+@pytest.mark.parametrize(("verb", "name"), combinations(VERBS, ["ENOSYS", "ENOLCK", "EOPNOTSUPP", "EBADF"]))
 async def test_downloads_work_without_file_locks(
     scene: Scene, verb: str, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -349,12 +349,18 @@ def append_log(server: LocalServer, rest_uid: str) -> None:
         log.write(LOG)
 
 
+def created(folder: Path) -> Path:
+    """Create an experiment in a repository, and return its folder."""
+    create_experiment(folder / "new" / "energies")
+    paths = [path for path in (folder / "new" / "energies").rglob("*") if path.is_file()]
+    files = {str(path.relative_to(folder / "new" / "energies")): path.read_text() for path in paths}
+    return repository(folder / "energies", files)
+
+
 @pytest.mark.anyio
 async def test_a_run_without_properties_names_the_one_that_could_not_be_extracted(tmp_path: Path) -> None:
     """Of one run and of several; the log of the orchestrator has it."""
-    package = tmp_path / "energies"
-    await to_thread.run_sync(create_experiment, package)
-    await to_thread.run_sync(repository, package, {})
+    package = await to_thread.run_sync(created, tmp_path)
     async with LocalServer(speed=0) as server, Client(server.url, api_key=server.api_key) as client:
         experiment = await client.push(package)
         files = [{"filename": "molecules.csv", "content": "smiles\nCO\n"}]

@@ -172,7 +172,7 @@ async def test_a_failed_run_has_no_properties_because_it_failed(
 ) -> None:
     """Also if its experiment would not have measured any."""
     server.describe("nothing", interface={"description": "measures nothing"})
-    server.outcome("nothing", outcome)
+    server.outcome("nothing", outcome, times=1)
     run = await ended(client, server, "nothing")
 
     for one in (run.properties(), client.properties([run], strict=True)):

@@ -187,7 +187,7 @@ async def test_newcomers_whose_run_cannot_be_read_do_not_delay_the_round(counted
     crew = Watcher(service, poll, [f"run-{n}" for n in range(count)], interval=interval)
 
     async with watching(crew):
-        for _ in range(tries(40, 31)):  # for longer than the others run
+        for _ in range(40):
             await Watcher(service, poll, ["broken"], timeout=10, interval=interval)()
 
     assert len(crew.ends) == count

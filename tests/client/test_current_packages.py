@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import anyio
@@ -28,9 +29,9 @@ async def test_a_run_of_a_branch_that_moved_has_the_components_of_its_newest_com
     client: Client, server: LocalServer, folder: Path
 ) -> None:
     """Its id and its experiment are those of the pushed commit."""
-    flowir = folder / "conf" / "flowir_package.yaml"
-    flowir.write_text("components:\n- {name: Only, command: {executable: echo, arguments: hi}}\n")
-    repository(folder, {})  # commits it
+    flowir = "components:\n- {name: Only, command: {executable: echo, arguments: hi}}\n"
+    shutil.rmtree(folder)
+    repository(folder, {**package_files("replicas"), "conf/flowir_package.yaml": flowir})
 
     run = await client.start("replicas", ROWS)
     await server.advance(60)

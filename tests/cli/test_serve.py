@@ -153,19 +153,11 @@ def test_options_of_simulated_runs_are_refused_for_real_ones(shell: Shell, optio
 
 
 @pytest.mark.slow
-def test_the_printed_key_is_needed(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another key is refused."""
-    with serving(command, "--engine", "simulator") as (process, settings):
+def test_the_printed_key_is_needed_and_the_snippet_is_python(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another key is refused. The snippet compiles as it stands."""
+    with serving(command, "--engine", "simulator", "--tls") as (process, settings):
         with pytest.raises(Unauthorized):
             anyio.run(greet, {**settings, "ST4SD_API_KEY": "not-the-key"}, monkeypatch)
-        process.terminate()
-        process.communicate(timeout=40)
-
-
-@pytest.mark.slow
-def test_the_printed_snippet_is_python(command: Command) -> None:
-    """The snippet compiles as it stands."""
-    with serving(command, "--engine", "simulator", "--tls") as (process, _):
         process.terminate()
         _, err = process.communicate(timeout=40)
 

@@ -216,6 +216,6 @@ class Tasks(RuleBasedStateMachine):
 
 # Threads write to the disk, so a failure may not be reproducible, and shrinking is off.
 Tasks.TestCase.settings = settings(
-    max_examples=tries(60, 6), stateful_step_count=15, deadline=None, phases=[Phase.explicit, Phase.generate]
+    max_examples=tries(60, 15), stateful_step_count=15, deadline=None, phases=[Phase.explicit, Phase.generate]
 )
 TestAddAgain = pytest.mark.slow(pytest.mark.timeout(180)(Tasks.TestCase))

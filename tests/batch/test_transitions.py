@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections.abc import Iterable
 from contextlib import closing
@@ -70,23 +71,25 @@ def records_of(before: State, after: State, proof: Proof | None) -> tuple[Launch
     return was, replace(was, state=after, proof=proof, rest_uid="demo-1" if after is State.STARTED else uid)
 
 
-@pytest.mark.parametrize(("before", "after"), [*product(State, State)], ids=str)
-def test_sqlite_permits_only_the_transitions_of_the_table(
-    database: sqlite3.Connection, before: State, after: State
-) -> None:
+@pytest.mark.parametrize("before", State, ids=str)
+def test_sqlite_permits_only_the_transitions_of_the_table(database: sqlite3.Connection, before: State) -> None:
     """All others are refused, with each proof and without one."""
-    for proof in (None, *Proof):
+    for after, proof in product(State, (None, *Proof)):
         if after is not State.PLANNED and proof is not None and (before, after) != TAKEN_BACK:
             continue
         database.executescript("".join(f"DROP TRIGGER IF EXISTS {name};" for name in schema.TRIGGERS))
         database.executescript("DELETE FROM item; DELETE FROM run;")
         was, row = records_of(before, after, proof)
         put_row(database, was)
-        if is_permitted(before, after, proof):
+        refusal = ""
+        try:
             write(database, *schema.update_launch(was, row))
+        except sqlite3.IntegrityError as error:
+            refusal = str(error)
+        if is_permitted(before, after, proof):
+            assert not refusal, (after, proof)
         else:
-            with pytest.raises(sqlite3.IntegrityError, match=r"transition not permitted|UNIQUE constraint failed: run"):
-                write(database, *schema.update_launch(was, row))
+            assert re.search(r"transition not permitted|UNIQUE constraint failed: run", refusal), (after, proof)
 
 
 SENT_AT_ONCE = (

@@ -81,7 +81,7 @@ async def test_the_parts_of_a_batch_are_its_table(server: LocalServer, client: C
     assert "Missing inputs" in joined["why"].iloc[-1]
 
 
-@pytest.mark.usefixtures("small")
+@pytest.mark.usefixtures("small", "server")
 async def test_a_misspelt_property_is_an_error(client: Client) -> None:
     """Of the table in parts, and of the files before one is written."""
     async with client.batch() as batch:

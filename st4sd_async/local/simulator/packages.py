@@ -349,6 +349,13 @@ class FlowirPackage(Package):
             write_content("{}", directory / "output" / "additional_input_data.json")
 
 
+def _at(definition: Mapping[str, Any], commit: str) -> dict[str, Any]:
+    """Return a definition whose package is at a commit."""
+    changed = copy.deepcopy(dict(definition))
+    changed["base"]["packages"][0]["source"]["git"]["version"] = commit
+    return changed
+
+
 def _in_order(components: Sequence[RunComponent]) -> Iterable[RunComponent]:
     """Return components in the order of their dependencies, or in the given order if there is a cycle."""
     by_reference = {component.reference: component for component in components}
@@ -538,7 +545,7 @@ class Packages:
             except UnsupportedPackage as error:
                 log.warning("%s", _not_read(location["url"], str(error)))
             else:
-                content = self._clones.content(definition)
+                content = self._clones.content(_at(definition, facts.version))
                 known = description or PackageDescription()
                 if made_up := made_up_parts(content, known.outputs, has_properties=known.properties is not None):
                     log.info("the simulator executes no programs of %s: %s", location["url"], "; ".join(made_up))
@@ -596,9 +603,7 @@ class Packages:
             return replace(start, problem=clone_problem(error))
         if commit == definition["base"]["packages"][0]["source"]["git"].get("version"):
             return start
-        changed = copy.deepcopy(dict(definition))
-        changed["base"]["packages"][0]["source"]["git"]["version"] = commit
-        return replace(start, package=changed)
+        return replace(start, package=_at(definition, commit))
 
     def close(self) -> None:
         """Kill running git commands and programs."""

@@ -8,6 +8,7 @@ import signal
 import sys
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from functools import cache
 from types import FrameType
@@ -70,7 +71,7 @@ class Scheduling(LoadFileScheduling):  # type: ignore[misc]  # xdist has no type
     """Send the tests of a file to one worker, as `loadfile` does, and those of `TOGETHER` too."""
 
     def _split_scope(self, nodeid: str) -> str:
-        return TOGETHER if nodeid.startswith(TOGETHER) else super()._split_scope(nodeid)
+        return _scope(nodeid)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -80,15 +81,30 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadFil
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with files that have slow tests, so that at the end no worker waits for another."""
-    slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in slow)
+    """Begin with the files that take longest, so that at the end no worker waits for another."""
+    seconds: defaultdict[str, float] = defaultdict(float)
+    for item in items:
+        for marker in item.iter_markers("slow"):
+            seconds[_scope(item.nodeid)] += marker.kwargs.get("seconds", 0)
+    items.sort(key=lambda item: -seconds[_scope(item.nodeid)])
+
+
+def _scope(nodeid: str) -> str:
+    """Return the file of a test, or the folder of tests that share real runs."""
+    return TOGETHER if nodeid.startswith(TOGETHER) else nodeid.split("::")[0]
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtestloop() -> None:
     gc.freeze()  # what was imported stays, and is not looked through again
     gc.enable()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_unconfigure() -> None:
+    """Collect what is left, for warnings about it. pytest does it again five times, for up to 10 s."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(trylast=True)

@@ -27,6 +27,8 @@ from st4sd_async.local import Delay, LocalServer
 from tests.forks import Forked, Forks
 from tests.tries import tries
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 PAGE = Path(st4sd_async.__file__).parent / "docs" / "applications.md"
 BLOCKS, OBSERVING = (
@@ -107,7 +109,6 @@ def programs() -> Iterator[Forks]:
         yield forks
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(60)  # a process that imports all of it anew, on a machine that may be busy
 @pytest.mark.anyio
 async def test_runs_are_evaluated_in_a_process_pool(tmp_path: Path, programs: Forks) -> None:
@@ -179,7 +180,6 @@ Server(uvicorn.Config("service:app", log_level="warning", timeout_keep_alive=60)
 """Runs the service on a free port, which it prints once it accepts connections."""
 
 
-@pytest.mark.slow
 @pytest.mark.anyio
 async def test_the_service_starts_each_of_many_concurrent_requests_once(tmp_path: Path, programs: Forks) -> None:
     """Although SIGTERM stops it while it starts them, and all requests are sent again after a restart."""

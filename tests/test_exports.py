@@ -83,6 +83,7 @@ def test_models_have_every_name_of_their_list() -> None:
     assert missing == [], "add to the table of lazy_attributes in models/__init__.py"
 
 
+@pytest.mark.slow
 def test_everything_public_has_a_docstring() -> None:
     """Every public class, method and function."""
     undocumented = []

@@ -219,6 +219,7 @@ async def test_the_code_above_the_table_runs(shared: tuple[LocalServer, dict[str
     assert sorted(shown[0]) == ["cdb-gateway-registry", "cdb-rest", "consumable-computing"]
 
 
+@pytest.mark.slow
 @pytest.mark.anyio
 @pytest.mark.parametrize("theirs", sorted(OURS))
 async def test_every_line_runs(theirs: str, names: dict[str, Any]) -> None:

@@ -8,6 +8,8 @@ import sys
 import grimp
 import pytest
 
+pytestmark = pytest.mark.slow
+
 PERMITTED = [
     # For type checking: an editor knows the type of `Item.run`.
     *(("_batch.batch", "_run"), ("_batch.client", "_run"), ("_batch.item", "_run"), ("_run", "_client")),

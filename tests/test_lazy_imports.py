@@ -20,6 +20,8 @@ import st4sd_async
 from st4sd_async import models
 from st4sd_async._util.lazy import lazy_attributes
 
+pytestmark = pytest.mark.slow
+
 LAZY_MODULES = [
     *(
         f"_batch.{name}"

@@ -13,7 +13,7 @@ from nbclient import NotebookClient
 import st4sd_async
 from tests.tries import IS_FULL
 
-pytestmark = pytest.mark.timeout(120)  # the kernel imports everything anew, and other tests may be running
+pytestmark = [pytest.mark.timeout(120), pytest.mark.slow]  # the kernel imports everything anew, beside other tests
 
 SETTINGS = ("IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR")
 NOTEBOOK = Path(st4sd_async.__file__).parent / "examples" / "runtime_api.ipynb"
@@ -39,7 +39,7 @@ def default_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, str(tmp_path / name))
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=11)
 def test_the_notebook_runs(tmp_path: Path) -> None:
     """
     Without errors and messages, twice in one folder, where it leaves nothing.

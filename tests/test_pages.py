@@ -20,6 +20,8 @@ from st4sd_async import Client, Config
 from st4sd_async.local import LocalServer
 from tests.results.s3.conftest import serving
 
+pytestmark = pytest.mark.slow
+
 DOCS = Path(st4sd_async.__file__).parent / "docs"
 HERE = ("batches", "connect", "get_started", "index", "notebooks", "results", "troubleshooting", "watching")
 """The pages whose blocks run here."""
@@ -105,7 +107,6 @@ async def test_every_block_of_python_runs(
     await run_blocks(page, tmp_path, monkeypatch)
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(120)
 @pytest.mark.anyio
 async def test_every_block_about_inputs_runs(

@@ -15,7 +15,7 @@ from tests.tries import IS_FULL
 
 pytest_plugins = ["pytester"]
 
-pytestmark = pytest.mark.timeout(60)  # processes that import all of it anew, on a machine that may be busy
+pytestmark = [pytest.mark.timeout(60), pytest.mark.slow]  # processes that import all of it anew, on a busy machine
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "st4sd_async" / "docs" / "testing.md"
@@ -58,7 +58,6 @@ def application(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> p
     return pytester
 
 
-@pytest.mark.slow
 def test_the_example_runs(application: pytest.Pytester) -> None:
     """The tests on the page pass, together with blocking ones, without a warning."""
     first, *others = re.findall("```python\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)

@@ -13,6 +13,8 @@ import pytest
 from st4sd_async import Client
 from st4sd_async.local import LocalServer
 
+pytestmark = pytest.mark.slow
+
 README = Path(__file__).parents[1] / "README.md"
 TEXT = README.read_text("utf-8") if README.exists() else ""
 BLOCKS = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)

@@ -18,6 +18,8 @@ from st4sd_async import Client, Config, Launch
 from st4sd_async.local import LocalServer
 from tests.integrations.filesystems import filesystems
 
+pytestmark = pytest.mark.slow
+
 PAGE = Path(st4sd_async.__file__).parent / "docs" / "tables_and_files.md"
 BLOCKS = re.findall(r"```python\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
 MOLECULES = {"molecules.csv": "smiles\nCO\nCCO\n"}
@@ -29,7 +31,7 @@ def is_installed(block: str) -> bool:
     return all(f"import {name}" not in block or importlib.util.find_spec(name) for name in OPTIONAL)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=7)
 @pytest.mark.filterwarnings("ignore:Port 8787 is already in use:UserWarning")  # the dashboard of another cluster
 @pytest.mark.timeout(180)  # processes that import all of it anew, on a machine that may be busy
 @pytest.mark.anyio

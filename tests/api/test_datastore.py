@@ -25,7 +25,7 @@ from st4sd_async.local import Html, LocalServer, Reply
 from tests.conftest import ServersClock
 from tests.results.demo_runs import INPUTS, upsert
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from tests.conftest import ServersClock
 from tests.faults.raw import Exchange, RawServer, after, reply
 from tests.results.demo_runs import DEMO, GATEWAY, JSON, REGISTRY, finished, upsert, uri, whole
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from st4sd_async import Client, InvalidPackage, InvalidQuery
 from st4sd_async.local import LocalServer
 from tests.client.definitions import DSL, push_both, relationship
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 LONE = "\ud800"
 """A text that UTF-8 cannot write."""

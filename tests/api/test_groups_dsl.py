@@ -19,7 +19,7 @@ from st4sd_async import (
 from st4sd_async.local import DropAfter, LocalServer, Reply
 from tests.client.definitions import DSL, dsl
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 PACKAGE = {"metadata": {"package": {"name": "greeter"}}}
 

@@ -22,7 +22,7 @@ from st4sd_async import (
 from st4sd_async.local import LocalServer, Reply
 from tests.client.definitions import push_both, relationship
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 
 async def test_experiments_have_the_requested_fields(server: LocalServer, client: Client) -> None:

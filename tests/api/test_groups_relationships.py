@@ -22,7 +22,7 @@ from st4sd_async.models import MergePolicy
 from tests.client.definitions import MOLECULES, push_both, relationship
 from tests.local.helpers import definition, package_files, repository
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 
 async def test_a_relationship_is_stored_complete(server: LocalServer, client: Client) -> None:

@@ -25,7 +25,11 @@ from st4sd_async import (
 from st4sd_async.local import DropAfter, LocalServer
 from tests.client.definitions import LAMBDA
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]  # the orchestrator's library is slow to import
+pytestmark = [
+    pytest.mark.anyio,
+    pytest.mark.timeout(60),
+    pytest.mark.slow,
+]  # the orchestrator's library is slow to import
 
 INPUTS = {"inputs": [{"filename": "molecules.csv", "content": "smiles\nCO\nNAN\n"}]}
 
@@ -51,7 +55,7 @@ async def test_a_lambda_experiment_runs(server: LocalServer, client: Client) -> 
     assert await client.experiments.list() == []
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=9)
 @pytest.mark.timeout(120)
 async def test_a_lambda_experiment_is_really_executed() -> None:
     """Its data and scripts are where its components look for them."""

@@ -41,6 +41,7 @@ def expected(body: bytes, wanted: Collection[str] = "abcdef") -> dict[str, Any]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(60)
 @given(
     st.lists(

@@ -46,7 +46,7 @@ from .batches import (
     until,
 )
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 
 async def test_a_batch_starts_watches_and_yields_each_launch_once(client: Client, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from tests.tries import sample
 
 from .batches import START, QuickClock, connect, launch, launches, run_all, until
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 MAX_CANDIDATE_REQUESTS = 10
 """Candidates that one observation requests, with the fixture `small_portions`."""

@@ -15,7 +15,7 @@ from st4sd_async.sync import Client as BlockingClient
 
 from .batches import launch, launches
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 ROWS = 300
 

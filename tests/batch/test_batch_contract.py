@@ -11,14 +11,14 @@ from st4sd_async import Client, Launch
 from st4sd_async.local import DropAfter, LocalServer
 from tests.tries import tries
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 REAL_RUNS = tries(20, 6)
 """How many runs the orchestrator executes. Two of them lose the response to their start."""
 
 ENGINES = [
     pytest.param("simulator", tries(20, 6), marks=pytest.mark.timeout(60)),
-    pytest.param("elaunch", REAL_RUNS, marks=[pytest.mark.slow, pytest.mark.timeout(600)]),
+    pytest.param("elaunch", REAL_RUNS, marks=[pytest.mark.slow(seconds=26), pytest.mark.timeout(600)]),
 ]
 
 

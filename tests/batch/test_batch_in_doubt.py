@@ -23,7 +23,7 @@ from tests.tries import sample
 
 from .batches import FACTOR, HANGS, START, connect, launch, launches, once, run_all, started_numbers, until
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 FAULTS = [
     DropBefore(),

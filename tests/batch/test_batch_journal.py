@@ -18,7 +18,7 @@ from st4sd_async.local import LocalServer, Reply
 
 from .batches import START, all_bytes, launch, launches, once, run_all, started_numbers
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 
 async def test_a_journal_has_one_writer(client: Client, tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ from .batches import (
     until,
 )
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 JSON = {"Content-Type": "application/json"}
 

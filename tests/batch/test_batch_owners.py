@@ -25,7 +25,7 @@ from .batches import START, launch, launches, once, run_all, started_numbers
 from .journal_helpers import open_journal, read_journal
 from .journals import FORMAT_1, copied
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 JSON = {"Content-Type": "application/json"}
 NONSENSE = ["../../x", "", "-rf", "demo-1\n", "demo/1", "x" * 300, ["demo-1"], 7, None]

@@ -18,7 +18,7 @@ from st4sd_async.local import Delay, LocalServer
 
 from .batches import all_bytes, launch, run_all, until
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 BOOM = "boom: this component always fails"
 QUERY = "POST /ds-mongodb-proxy/documents/api/v1.0/query"

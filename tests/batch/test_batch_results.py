@@ -24,7 +24,7 @@ from tests.tries import tries
 
 from .batches import START, connect, launch, launches, run_all, until
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 
 async def test_results_of_successful_runs_are_downloaded(server: LocalServer, client: Client, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from st4sd_async.local import LocalServer
 
 from .batches import all_bytes, connect, launch, run_all, until
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 SECRET = "correct-horse-battery"
 

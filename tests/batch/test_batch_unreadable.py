@@ -11,7 +11,7 @@ from st4sd_async.local import LocalServer, Reply
 
 from .batches import START, launches, once, run_all, started_numbers
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 UNREADABLE = Reply(200, {"Content-Type": "application/json"}, b'{"experiment-state": ')
 """The status of a run, cut off. A run that has just been started could have an error of the service in its place."""

@@ -14,7 +14,7 @@ from st4sd_async.local import Delay, LocalServer
 
 from .batches import HANGS, START, launch, launches, until
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 
 @pytest.mark.parametrize("event", [asyncio.Event, anyio.Event, threading.Event], ids=["asyncio", "anyio", "threading"])

@@ -14,7 +14,7 @@ from st4sd_async.local import LocalServer
 from .batches import run_all
 from .journals import FORMAT_1, copied
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 FILES = [{"filename": "molecules.csv", "content": "smiles\nCO\n"}]
 TOKENS = {

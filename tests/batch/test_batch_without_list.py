@@ -14,7 +14,7 @@ from st4sd_async.local import DropAfter, DropBefore, Html, LocalServer, Reply
 
 from .batches import HANGS, START, QuickClock, connect, launch, launches, once, run_all, started_numbers, until
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 LIST = "GET /instances/$"
 WARNING = "beginning without the list of existing instances, which the service has not returned for 30 s"

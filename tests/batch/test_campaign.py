@@ -13,7 +13,7 @@ from st4sd_async.local import LocalServer
 
 from .batches import HANGS, launch, launches, run_all
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 
 def summary(items: list[Item]) -> list[tuple[str, int, str, str]]:

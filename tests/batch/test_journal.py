@@ -145,6 +145,7 @@ async def test_a_crash_after_any_commit_loses_nothing(tmp_path: Path) -> None:
     await journal.close()
 
 
+@pytest.mark.slow
 async def test_a_torn_write_was_never_written(tmp_path: Path) -> None:
     """If the log is cut anywhere, the journal has the state of some commit; a later cut never shows an older one."""
     journal = await open_journal(tmp_path / "a.db")
@@ -193,6 +194,7 @@ async def test_a_cancelled_write_is_written(tmp_path: Path) -> None:
     assert (await read_journal(tmp_path / "a.db")).records == {"mol": record()}
 
 
+@pytest.mark.slow
 async def test_a_journal_in_memory_behaves_like_one_on_disk() -> None:
     """It is lost when it is closed."""
     journal = await open_journal(None)
@@ -220,6 +222,7 @@ async def test_another_program_that_writes_to_a_journal_locks_it(tmp_path: Path)
     await read_journal(tmp_path / "a.db")
 
 
+@pytest.mark.slow
 async def test_a_journal_stays_locked_when_its_file_is_copied(tmp_path: Path) -> None:
     """POSIX locks of the same process would be lost then."""
     journal = await open_journal(tmp_path / "a.db")

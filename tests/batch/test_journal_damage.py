@@ -27,7 +27,7 @@ from .batches import START, launch, launches, run_all, until
 from .journal_helpers import change, open_journal
 from .journals import FORMAT_1
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 SERVER, NOW = "http://127.0.0.1:38291/", 1_900_000_000.0
 DAMAGES = tries(3000, 120)
@@ -132,7 +132,6 @@ def damage_randomly(original: bytes, path: Path, seed: int) -> str:
     return "nothing" if data == original else kind.__name__
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("number", [1, 2])
 async def test_a_damaged_journal_is_reported_or_reads_as_before(tmp_path: Path, number: int) -> None:

@@ -126,6 +126,7 @@ def crashed_copy(path: Path, size: int, folder: Path) -> Path:
     return folder / path.name
 
 
+@pytest.mark.slow
 async def test_a_journal_of_format_1_is_migrated_in_one_transaction(tmp_path: Path) -> None:
     """Wherever the process is killed, the file has one format or the other, with all launches."""
     path = await anyio.to_thread.run_sync(copied, FORMAT_1, tmp_path)

@@ -20,7 +20,7 @@ from tests.tries import tries
 
 from .journal_helpers import SERVER, SettableClock, open_journal, read_journal, record
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 
 async def is_free(path: Path) -> bool:

@@ -19,7 +19,7 @@ from tests.tries import tries
 
 from .journal_helpers import NOW, SERVER, SettableClock, change, open_journal, record
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 
 async def test_a_journal_can_be_read_while_it_is_open(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ from st4sd_async.local import Delay, DropAfter, DropBefore, LocalServer, Reply
 
 from .batches import START, QuickClock, connect, launch, until
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 UID = "demo-sha256x123456-abcdef"
 

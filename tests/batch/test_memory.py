@@ -66,6 +66,7 @@ async def test_any_name_is_a_record_of_its_own(memory: FolderMemory, name: str) 
     assert {path.name for path in memory.path.parent.iterdir()} == {"there"}
 
 
+@pytest.mark.slow
 def test_two_processes_lose_no_change(memory: FolderMemory) -> None:
     """Each adds to the same record."""
     times = tries(50, 20)

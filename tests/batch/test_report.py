@@ -21,7 +21,7 @@ from tests.conftest import FakeClock
 from .batches import launch, launches, run_all
 from .html_page import facts_of, parse, read, table_of
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 COLUMNS = ["key", "variable scale", "state", "input-id", "smiles", "energy", "weight"]
 LAST_COLUMNS = ["UTC start", "seconds duration", "run", "why"]

@@ -77,6 +77,7 @@ def test_mistakes_are_refused(variables: Any, message: str) -> None:
     assert message in str(caught.value)
 
 
+@pytest.mark.slow
 def test_the_launches_of_a_grid_have_keys_that_are_folder_names() -> None:
     """The last variable changes fastest, and the rest of the payload is the same."""
     common = StartPayload.model_validate({**FILES, "variables": {"other": 1}, "platform": "fast"})
@@ -107,6 +108,7 @@ def test_combinations_with_the_same_key_are_refused() -> None:
         Launch.sweep("demo", {"x": ["1-y_2", "1"], "y": ["3", "2-y_3"]})
 
 
+@pytest.mark.slow
 @pytest.mark.anyio
 async def test_a_sweep_is_run_and_becomes_a_table(client: Client) -> None:
     """The table has the values of the variables beside the properties."""

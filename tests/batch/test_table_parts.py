@@ -29,7 +29,7 @@ from st4sd_async.local import LocalServer
 
 from .batches import launches, run_all
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 TWO = {"inputs": [{"filename": "molecules.csv", "content": "smiles\nC\nCO\n"}]}
 
@@ -311,7 +311,6 @@ def test_parts_and_gaps_are_found_in_names() -> None:
             parts_of([*(part.name for part in kept), wrong], 7)
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(240)  # processes that import all of it anew, on a machine that may be busy
 async def test_a_killed_writer_leaves_whole_files_and_is_resumed(
     server: LocalServer, client: Client, tmp_path: Path

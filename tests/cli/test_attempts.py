@@ -20,6 +20,8 @@ from st4sd_async.models import Experiment
 
 from .arithmetic import expected, measured
 
+pytestmark = pytest.mark.slow
+
 SUCCESS = Status.model_validate({"experiment-state": "finished", "exit-status": "Success", "total-progress": 1.0})
 FAILED = Status.model_validate({"experiment-state": "finished", "exit-status": "Failed", "error-description": "boom"})
 

@@ -17,6 +17,8 @@ from st4sd_async.local import DropBefore, Html, LocalServer
 
 from .conftest import MOLECULES, Shell
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def table(shell: Shell) -> Path:

@@ -17,7 +17,7 @@ from st4sd_async.local import LocalServer
 from .conftest import MOLECULES, Command, Shell, environment_of
 from .terminal import CONTROL, Terminal
 
-pytestmark = pytest.mark.timeout(60)  # some processes import all of it anew, on a machine that may be busy
+pytestmark = [pytest.mark.timeout(60), pytest.mark.slow]  # some processes import all of it anew, on a busy machine
 
 FILES = [{"filename": "molecules.csv", "content": MOLECULES}]
 BOOM = "stage0.Boom: boom: this component always fails (return code 3, KnownIssue)"

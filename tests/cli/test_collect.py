@@ -98,6 +98,7 @@ def test_one_key_output_is_unpacked(shell: Shell, run: str) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_files_of_components_are_downloaded(shell: Shell, run: str) -> None:
     """A regular expression selects the files, --component and --stage the components."""
     done = shell("download", run, "--files", r"\.csv$", "--component", "Compute", "--stage", "0")

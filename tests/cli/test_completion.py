@@ -20,7 +20,7 @@ from st4sd_async.local import Delay, LocalServer, Reply
 from .conftest import Command, Shell, environment_of
 from .test_batch import leave_in_doubt
 
-pytestmark = pytest.mark.timeout(60)  # some processes import all of it anew, on a machine that may be busy
+pytestmark = [pytest.mark.timeout(60), pytest.mark.slow]  # some processes import all of it anew, on a busy machine
 
 JSON = {"Content-Type": "application/json"}
 

@@ -177,6 +177,7 @@ def test_the_command_is_complete() -> None:
     }
 
 
+@pytest.mark.slow
 def test_a_command_does_not_import_the_others() -> None:
     """Each imports its own module when it is looked up, because all take longer than most commands run."""
     code = """

@@ -52,6 +52,7 @@ def check_document(found: dict[str, Any], command: Command, runs: int) -> None:
             assert sorted(name.lstrip("/") for name in archive.namelist()) == ["sub/b.bin", "summary.json"]
 
 
+@pytest.mark.slow(seconds=6)
 def test_one_json_document_on_standard_output_follows_from_the_inputs(command: Command) -> None:
     """It has all facts about all runs, three of them; progress goes to standard error."""
     done = command("demo", "--engine", "simulator", "--to", "out", "--json")
@@ -94,6 +95,7 @@ def try_next_steps(command: Command, shown: str) -> None:
     assert (command.folder / "my-experiment").is_dir()
 
 
+@pytest.mark.slow(seconds=9)
 def test_properties_of_all_runs_are_one_table_for_pipes(command: Command) -> None:
     """Without a terminal, rows are tab-separated, and progress is in lines. The commands to try next work."""
     done = command("demo", "--engine", "simulator", "--runs", "2")
@@ -111,6 +113,7 @@ def test_properties_of_all_runs_are_one_table_for_pipes(command: Command) -> Non
     try_next_steps(command, done.stderr)
 
 
+@pytest.mark.slow(seconds=6)
 def test_instance_directories_are_kept_on_request(command: Command) -> None:
     """With ``--keep``, the instance directories remain."""
     done = command("demo", "--engine", "simulator", "--runs", "1", "--keep", "kept")
@@ -120,6 +123,7 @@ def test_instance_directories_are_kept_on_request(command: Command) -> None:
     assert energies.read_text().startswith("input-id,")
 
 
+@pytest.mark.slow(seconds=11)
 @pytest.mark.timeout(120)
 def test_real_runs_end_within_a_minute(command: Command) -> None:
     """

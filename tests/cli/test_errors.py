@@ -83,6 +83,7 @@ def test_wrong_usage_ends_with_2_and_no_results(shell: Shell, tmp_path: Path, ar
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("module", "extra"),
     sample([("typer", "cli"), ("rich", "cli"), ("starlette", "local"), ("uvicorn", "local")], 2),
@@ -114,6 +115,7 @@ def test_missing_git_is_reported(command: Command, tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_a_missing_orchestrator_is_reported_with_the_alternative(command: Command, tmp_path: Path) -> None:
     """Without st4sd-runtime-core, the demo says what to install or how to do without it, and exits with 2."""
     python = tmp_path / "python"

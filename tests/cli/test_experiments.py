@@ -79,6 +79,7 @@ def test_runs_are_listed_for_pipes(shell: Shell) -> None:
     assert {one["rest-uid"]: one["is-success"] for one in as_json}.items() >= {run: True, other: False}.items()
 
 
+@pytest.mark.slow
 def test_runs_are_listed_by_state_and_experiment(shell: Shell) -> None:
     """With the words of `Status.state`, in any case; also as JSON. One version is named by its digest."""
     run, failed = shell.started(), shell.started("fail")

@@ -17,7 +17,7 @@ from tests.tries import IS_FULL
 from .conftest import MOLECULES, Command, Shell, environment_of
 from .terminal import CONTROL, Terminal
 
-pytestmark = pytest.mark.timeout(60)  # some processes import all of it anew, on a machine that may be busy
+pytestmark = [pytest.mark.timeout(60), pytest.mark.slow]  # some processes import all of it anew, on a busy machine
 
 BOOM = "boom: this component always fails"
 FAILED = "stage0.Boom failed (return code 3, KnownIssue)"
@@ -252,7 +252,7 @@ def test_hostile_texts_of_components_are_printable(connected: Command, shell: Sh
     assert as_json["stderr"].count("\n") == MAX_LINES - 1
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=11)
 @pytest.mark.timeout(180)  # the orchestrator watches a failure for half a minute
 def test_the_page_shows_a_real_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As docs/experiments.md has it; only identifiers, digests and folders differ."""

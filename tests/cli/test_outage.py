@@ -62,6 +62,7 @@ def board(lines: list[str]) -> list[str]:
     return [re.sub(r"\d+:\d\d:\d\d", "TIME", line) for line in kept]
 
 
+@pytest.mark.slow(seconds=12)
 def test_an_outage_and_its_end_are_shown_on_a_board_in_a_pipe_and_by_a_single_command(
     connected: Command, shell: Shell, relay: Relay
 ) -> None:
@@ -125,6 +126,7 @@ def test_an_outage_and_its_end_are_shown_on_a_board_in_a_pipe_and_by_a_single_co
     assert out.startswith("rest-uid\t")
 
 
+@pytest.mark.slow(seconds=11)
 def test_messages_appear_above_the_board_while_requests_hang(connected: Command, shell: Shell, relay: Relay) -> None:
     """With --verbose, each line is shown once, and stays."""
     deadline = time.monotonic() + 100
@@ -153,6 +155,7 @@ def test_messages_appear_above_the_board_while_requests_hang(connected: Command,
     assert sum("no answer from" in line for line in messages) == 1
 
 
+@pytest.mark.slow(seconds=11)
 def test_a_batch_shows_the_outage(connected: Command, shell: Shell, relay: Relay) -> None:
     """On its board; it goes on afterwards and ends with success."""
     deadline = time.monotonic() + 100
@@ -176,6 +179,7 @@ def test_a_batch_shows_the_outage(connected: Command, shell: Shell, relay: Relay
     assert ended == [["a", "collected"], ["b", "collected"]]
 
 
+@pytest.mark.slow(seconds=10)
 def test_the_bar_of_downloads_shows_the_outage(connected: Command, shell: Shell, relay: Relay) -> None:
     """It is erased at the end, as the bar is."""
     deadline = time.monotonic() + 100

@@ -25,7 +25,7 @@ from .conftest import MOLECULES, Command, Shell, environment_of
 from .terminal import CONTROL, Terminal
 from .test_watch import WAITING, start
 
-pytestmark = pytest.mark.timeout(60)  # some processes import all of it anew, on a machine that may be busy
+pytestmark = [pytest.mark.timeout(60), pytest.mark.slow]  # some processes import all of it anew, on a busy machine
 
 FOR_EVER = 1e6
 """Factor of the duration of a run that never ends unless its server is advanced."""
@@ -78,7 +78,7 @@ def test_ctrl_c_does_not_stop_runs_and_says_how_to_resume(connected: Command, sh
     assert shell("status", run).status == 0
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=5)
 def test_ctrl_c_ends_the_wait_for_an_unavailable_service(command: Command) -> None:
     """After some seconds a message says what the command waits for; an interrupt ends it at once."""
     with socket.socket() as silent:

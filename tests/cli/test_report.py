@@ -17,6 +17,8 @@ from tests.batch.html_page import facts_of, read, table_of
 
 from .conftest import MOLECULES, Command, Shell
 
+pytestmark = pytest.mark.slow
+
 JOURNAL = "launches.csv.journal"
 
 

@@ -19,7 +19,7 @@ from tests.forks import Forked
 from .conftest import MOLECULES, Command, Shell
 from .test_serve import serving
 
-pytestmark = pytest.mark.timeout(90)  # processes that import all of it anew, on a machine that may be busy
+pytestmark = [pytest.mark.timeout(90), pytest.mark.slow]  # processes that import all of it anew, on a busy machine
 
 INPUTS = {"inputs": [{"filename": "molecules.csv", "content": MOLECULES}]}
 
@@ -69,7 +69,6 @@ async def _resume(settings: Mapping[str, str], journal: Path, results: Path) -> 
         }
 
 
-@pytest.mark.slow
 def test_a_batch_resumes_after_the_server_was_killed(command: Command, tmp_path: Path) -> None:
     """
     The address, key, experiments and runs are the same, and nothing is started twice.
@@ -121,7 +120,6 @@ async def _look(settings: Mapping[str, str], uids: list[str]) -> list[Any]:
         return [*statuses, [instance.id for instance in await client.instances.list()], await client.log(uids[0])]
 
 
-@pytest.mark.slow
 def test_real_runs_that_were_killed_with_the_server_have_failed(command: Command) -> None:
     """As if the pod of the orchestrator had been killed. A run that waited gets its slot."""
     arguments = ("--engine", "elaunch", "--slots", "1", "--state", "state", "--port", free_port())

@@ -15,7 +15,7 @@ from tests.forks import Forks
 from .conftest import Command, basic_environment
 from .terminal import Terminal
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = [pytest.mark.timeout(60), pytest.mark.slow]
 
 SETUP = """
 import logging, sys, threading, typer

@@ -55,6 +55,7 @@ def test_a_start_prints_the_rest_uid_and_nothing_else(shell: Shell) -> None:
     assert as_json.document["rest-uid"].startswith("demo-")
 
 
+@pytest.mark.slow
 def test_a_failed_run_sets_the_exit_status(shell: Shell) -> None:
     """With --watch, the exit status is 1, and standard error has the reason."""
     done = shell("start", "fail", "--watch", "--interval", "0.02")

@@ -13,6 +13,7 @@ from .terminal import CONTROL, Terminal
 pytestmark = [pytest.mark.timeout(60), pytest.mark.slow]
 
 
+@pytest.mark.slow(seconds=6)
 def test_a_terminal_shows_all_runs_live_and_then_their_properties(command: Command, deadline: float) -> None:
     """The table of runs is updated in place; an aligned table of properties follows."""
     terminal = Terminal(command, "demo", "--engine", "simulator", "--runs", "2")

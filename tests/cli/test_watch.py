@@ -11,6 +11,8 @@ from st4sd_async.local.simulator.outcomes import Row
 
 from .conftest import MOLECULES, Shell
 
+pytestmark = pytest.mark.slow
+
 QUICK = ("--interval", "0.02")
 
 

@@ -30,7 +30,7 @@ from st4sd_async.local import DropAfter, Html, LocalServer
 from tests.batch.batches import until
 from tests.client.definitions import MOLECULES
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 
 async def finished(server: LocalServer, client: Client) -> Run:

@@ -10,11 +10,11 @@ import pytest
 from st4sd_async import Client, Experiment, KeyOutput, Output, Run, Status
 from st4sd_async.local import LocalServer
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 ENGINES = [
     pytest.param("simulator", marks=pytest.mark.timeout(60)),
-    pytest.param("elaunch", marks=[pytest.mark.slow, pytest.mark.timeout(120)]),
+    pytest.param("elaunch", marks=[pytest.mark.slow(seconds=7), pytest.mark.timeout(120)]),
 ]
 
 
@@ -74,7 +74,6 @@ async def test_the_contract_runs_as_written(engine: str, capsys: pytest.CaptureF
     assert folder.content[:2] == b"PK"
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(120)
 async def test_closing_the_server_leaves_no_process_behind() -> None:
     """Runs that are going on when the server closes are ended with it."""

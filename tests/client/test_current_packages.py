@@ -12,7 +12,7 @@ from st4sd_async import Client, Config, Reason
 from st4sd_async.local import LocalServer
 from tests.local.helpers import definition, package_files, repository
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 ROWS = {"inputs": [{"filename": "rows.csv", "content": "a,b\n1,2\n"}]}
 

@@ -61,6 +61,7 @@ async def test_nothing_is_suggested_if_the_list_fails_or_has_nothing_similar(
     assert caught.value.advice == UnknownExperiment.advice
 
 
+@pytest.mark.slow
 async def test_a_batch_requests_the_list_once(server: LocalServer, demo: Client) -> None:
     """However many launches were refused."""
     before = len(server.requests)

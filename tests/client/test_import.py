@@ -29,7 +29,7 @@ from st4sd_async import (
 from st4sd_async.local import Html, LocalServer, Reply
 from tests.client.definitions import DSL
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 BUCKET = S3.model_validate({"accessKeyID": "i", "secretAccessKey": "k", "bucket": "b", "endpoint": "e"})
 JSON = {"Content-Type": "application/json"}

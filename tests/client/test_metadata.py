@@ -11,7 +11,7 @@ from st4sd_async import Client, Config, InvalidPayload, Launch
 from st4sd_async.local import LocalServer
 from tests.conftest import ServersClock
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 TAGS = {"source": "https://lab.example:8443/notebook?page=1", "at": "10:30", "both": ":a::b:"}
 FILES = [{"filename": "molecules.csv", "content": "smiles\nCO\n"}]

@@ -15,7 +15,7 @@ from st4sd_async import APIError, Client, DecodeError, OutcomeUnknown
 from st4sd_async.local import LocalServer, Reply
 from tests.client.definitions import DSL, LAMBDA, relationship
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 BUCKET = {"accessKeyID": "an-id", "secretAccessKey": "a-secret", "bucket": "b", "endpoint": "https://s3.example"}
 PULL = {"server": "quay.example", "username": "somebody", "password": "a-password"}

@@ -195,6 +195,7 @@ def test_a_client_of_the_environment_reads_that_of_the_other_process(cls: Any, m
         pickle.loads(sent)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cls", [Client, sync.Client], ids=["async", "blocking"])
 @pytest.mark.parametrize("name", ["api_key", "auth_token"])
 @pytest.mark.parametrize("source", [KEY, lambda: KEY], ids=["a string", "a function"])
@@ -250,6 +251,7 @@ def test_blocking_runs_go_to_worker_processes_and_back(
         assert client.run(found[0][0]).status() == found[0][1]
 
 
+@pytest.mark.slow
 async def test_runs_go_to_worker_processes_and_back(
     failed: tuple[Client, list[Item]], workers: ProcessPoolExecutor
 ) -> None:

@@ -133,6 +133,7 @@ def test_each_event_loop_has_its_own(server: LocalServer) -> None:
     assert anyio.run(use) is not anyio.run(use)
 
 
+@pytest.mark.slow
 async def test_many_waits_cost_one_list_a_tick(server: LocalServer) -> None:
     """Each through a context manager of its own, as the triggers of an orchestrator do."""
     config = Config(poll_interval=0.05)

@@ -7,7 +7,7 @@ import pytest
 from st4sd_async import Client, Status, UnknownRun, WaitTimeout
 from st4sd_async.local import LocalServer
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 OUTCOMES = ("success", "component-failure", "success", "stopped")
 

@@ -15,7 +15,7 @@ from jupyter_client.manager import start_new_kernel
 
 from st4sd_async.local import LocalServer
 
-pytestmark = pytest.mark.timeout(120)  # the kernel imports everything anew, and other tests may be running
+pytestmark = [pytest.mark.timeout(120), pytest.mark.slow]  # the kernel imports everything anew, beside other tests
 
 OUTPUTS = ("display_data", "update_display_data", "execute_result", "stream", "error")
 SETUP = """

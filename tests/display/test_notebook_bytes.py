@@ -16,6 +16,8 @@ from st4sd_async._display.surfaces import REDRAW_INTERVAL, default_surface
 from st4sd_async._render.cards import Badge, Tone
 from tests.tries import tries
 
+pytestmark = pytest.mark.slow
+
 MANY = tries(400, 200)
 MAX_BYTES = tries(1_000_000, 600_000)
 SECONDS_BETWEEN_CHANGES = 0.3

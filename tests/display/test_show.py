@@ -23,6 +23,8 @@ from st4sd_async.models.runs import status_card
 from tests.conftest import FakeClock
 from tests.tries import tries
 
+pytestmark = pytest.mark.slow
+
 STOPPED = "display stopped; the runs continue, call show() again to follow them"
 INPUTS = {"inputs": [{"filename": "molecules.csv", "content": "smiles\nCO\n"}]}
 RUNNING = Status.model_validate({"experiment-state": "running", "exit-status": "N/A", "total-progress": 0.5})

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.collections import PolyCollection
 
+pytestmark = pytest.mark.slow
+
 NOW = 100.0
 RUNNING = "running"
 

@@ -19,6 +19,8 @@ from st4sd_async import Client, Launch, St4sdError, sync
 from st4sd_async.local import LocalServer
 from tests.tries import sample
 
+pytestmark = pytest.mark.slow
+
 INPUTS = {"inputs": [{"filename": "molecules.csv", "content": "smiles\nCO\n"}]}
 ENDED = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 """For tests that leave connections to an event loop that ends."""

@@ -32,6 +32,8 @@ from .campaign_child import Task
 from .forks import Scripts, wait_until_ready
 from .processes import instances, push
 
+pytestmark = pytest.mark.slow
+
 KEYS, SEED = tries(1000, 40), tries(7, 1)
 """Any seed will do."""
 PROCESSES = 3
@@ -234,7 +236,7 @@ def _evaluate(server: LocalServer, report: dict[str, Any], unrelated: list[str])
     )
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=26)
 @pytest.mark.timeout(60 + 2 * LONGEST_RUN)
 def test_a_campaign_with_many_faults_executes_each_launch_once_or_reports_it_as_unknown(
     tmp_path: Path,

@@ -16,7 +16,7 @@ from st4sd_async.local.http.faults import Fault
 from tests.batch.batches import FACTOR, START, connect, launch, run_all, started_numbers
 from tests.tries import tries
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 COUNT = 4
 FAULTS: list[Fault] = [DropAfter(), DropBefore(), Reply(500, handled=True)]
@@ -54,7 +54,6 @@ async def _run_until_crash(batch: Batch, wanted: list[Launch], journal: Crashing
     return True
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("is_last_written", [True, False], ids=["after", "before"])
 async def test_a_crash_at_any_commit_starts_nothing_twice(tmp_path: Path, is_last_written: bool) -> None:

@@ -24,6 +24,8 @@ from .forks import Scripts, wait_until_ready
 from .processes import instances as found
 from .processes import push
 
+pytestmark = pytest.mark.slow
+
 KILLS, KEYS = tries(100, 6), tries(300, 24)
 SPEED = 20.0
 """Virtual seconds per second: metadata shows 50 ms after a start, a run takes 250 ms."""
@@ -80,7 +82,7 @@ def _kill(child: Forked, server: LocalServer, dice: random.Random) -> bool:
     return child.returncode == -signal.SIGKILL
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=8)
 @pytest.mark.timeout(60 + 20 * KILLS)
 def test_a_batch_that_is_killed_again_and_again_starts_everything_once(processes: Scripts, tmp_path: Path) -> None:
     """In the end every key has one run, and its results are on disk."""
@@ -115,7 +117,6 @@ def test_a_batch_that_is_killed_again_and_again_starts_everything_once(processes
     print(json.dumps({"kills": kills, "keys": KEYS, "runs": len(instances)}))  # noqa: T201 -- the figures
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_ctrl_c_ends_a_batch_within_seconds_and_the_same_script_resumes(processes: Scripts, tmp_path: Path) -> None:
     """Nothing is started any longer, starts in flight are recorded and not in doubt, and the log says how to resume."""

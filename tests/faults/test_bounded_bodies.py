@@ -92,6 +92,7 @@ async def test_a_body_that_says_identity_is_read() -> None:
         assert await client.instances.list() == []
 
 
+@pytest.mark.slow
 async def test_a_packed_bomb_takes_no_memory() -> None:
     """128 MiB of blanks in 128 KiB, or 32 MiB in a sample."""
     packed = bomb(tries(1 << 27, 1 << 25))

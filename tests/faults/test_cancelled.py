@@ -21,7 +21,7 @@ from tests.tries import tries
 from .clients import StandingClock, connect, settings
 from .raw import Answer, RawServer, after, close, never, reply, sign_in
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 UID = "demo-c52cd4-00000001"
 KNOWN = f"an instance of 'demo' was started: '{UID}', which continues"
@@ -363,6 +363,7 @@ async def test_a_read_that_is_cancelled_ends_at_once(caplog: pytest.LogCaptureFi
     assert notes_of(caught.value) == warnings_in(caplog) == []
 
 
+@pytest.mark.slow(seconds=5)
 async def test_a_batch_that_is_left_early_says_it_in_its_journal_alone(
     server: LocalServer, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -138,6 +138,7 @@ async def test_a_call_outlasts_a_key_file_that_is_being_rewritten(server: LocalS
         assert len(await client.instances.list()) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["plain", "coroutine"])
 async def test_a_batch_outlasts_a_provider_that_fails(kind: str) -> None:
     """While a token is renewed, nothing is sent, so no outcome is unknown; each launch is started once."""

@@ -18,7 +18,7 @@ from .gateways import archive, failed, files_in, forward, gateway, register, req
 from .raw import RawServer, close, never, sign_in
 from .scenes import COMPUTE, Scene, staged
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]  # large files, on a machine that may be busy
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60), pytest.mark.slow]  # large files, on a busy machine
 
 
 VERBS = ["files", "component"]

@@ -18,7 +18,7 @@ from .gateways import archive, files_in, forward, gateway, is_part, leftovers, w
 from .raw import never
 from .scenes import Outcomes, Scene, staged
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60), pytest.mark.slow]
 
 Stop = Callable[[], None]
 

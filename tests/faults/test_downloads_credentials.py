@@ -22,7 +22,7 @@ from .marks import KEY, TOKEN, all_texts, leaks, logged, outcome
 from .quotings import QUOTINGS, echo
 from .raw import Answer, Exchange, RawServer, Seen, reply, sign_in
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 SECRET = "QSECXDqsecxd"
 KINDS = ["api_key", "auth_token"]

@@ -17,7 +17,7 @@ from tests.tries import combinations
 from .gateways import MANIFEST, failed, files_in, leftovers, whole
 from .scenes import COMPUTE, Scene
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 VERBS = ["files", "component", "outputs"]
 

@@ -26,7 +26,7 @@ from .forks import environment
 from .gateways import another, files_in, forward, gateway, instance_of, leftovers, requested_paths
 from .raw import RawServer
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(240)]  # many deaths, on a machine that is busy
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(240), pytest.mark.slow]  # many deaths, on a machine that is busy
 
 KILLS = tries(20, 4)
 """How often a process dies in each test."""
@@ -205,7 +205,6 @@ async def until_complete(scene: Scene, target: Path, attempt: Attempt, most: int
     return kills
 
 
-@pytest.mark.slow
 async def test_killed_at_random_moments(scene: Scene, tmp_path: Path) -> None:
     """Whatever the time of death, before the first request or in the last rename, the next ones complete the work."""
     chance = random.Random(4)
@@ -223,7 +222,6 @@ async def test_killed_at_random_moments(scene: Scene, tmp_path: Path) -> None:
         rounds += 1
 
 
-@pytest.mark.slow
 async def test_killed_between_any_two_actions(scene: Scene, tmp_path: Path) -> None:
     """A death before a file is opened, a folder made, a connection opened, a file renamed: seeded, over all of them."""
     chance = random.Random(5)
@@ -242,7 +240,6 @@ async def test_killed_between_any_two_actions(scene: Scene, tmp_path: Path) -> N
     assert kills >= KILLS
 
 
-@pytest.mark.slow
 async def test_after_the_end_there_is_nothing_to_do(scene: Scene, tmp_path: Path) -> None:
     """Called again when all is there, it asks for no file."""
     target = tmp_path / "target"
@@ -260,7 +257,6 @@ def spread(end: int, count: int, chance: random.Random) -> list[int]:
     return [1 + int((part + chance.random()) * end / count) for part in range(count)]
 
 
-@pytest.mark.slow
 async def test_two_processes_download_into_the_same_folders(scene: Scene, tmp_path: Path) -> None:
     """Both end well, while one takes nothing of the other for left behind; then all is there, once."""
     target, ends = tmp_path / "target", list[int]()

@@ -19,7 +19,7 @@ from .gateways import archive, gateway, register
 from .raw import RawServer, close
 from .scenes import COMPUTE, Scene, assert_ours_or_system, staged
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 
 async def test_an_archive_of_more_than_was_asked_for_does_not_fill_the_memory(scene: Scene) -> None:

@@ -22,7 +22,7 @@ from tests.tries import combinations
 from .gateways import MANIFEST, failed, files_in, leftovers, whole
 from .scenes import Scene
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(30)]  # opening a FIFO may wait for ever
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(30), pytest.mark.slow]  # opening a FIFO may wait for ever
 
 VERBS = ["files", "component", "outputs"]
 

@@ -21,6 +21,8 @@ from . import keyed_child
 from .forks import Scripts
 from .processes import push
 
+pytestmark = pytest.mark.slow
+
 KILLS, KEYS = tries(1000, 50), tries(100, 20)
 SPEED = 100.0
 LIVES = (4, 30, 60, 400)
@@ -61,7 +63,6 @@ def round_of_workers(child: Forked) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(60 + KILLS)
 def test_keys_whose_workers_are_killed_are_started_once(processes: Scripts, tmp_path: Path) -> None:
     """Each is executed exactly once, or reported as unknown with its candidates."""

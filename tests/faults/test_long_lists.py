@@ -25,7 +25,7 @@ from .clients import connect, settings
 from .exceptions import assert_ours
 from .raw import Answer, Exchange, RawServer, close, cut, head, reply
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 STATUS = {"experiment-state": "running", "stage-state": "running", "exit-status": "N/A"}
 DEFINITION = {"base": {"packages": []}, "metadata": {"package": {"name": "demo", "description": "x" * 1000}}}

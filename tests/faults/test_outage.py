@@ -300,6 +300,7 @@ async def test_an_answer_that_is_cut_each_time_is_not_fetched_for_minutes(clock:
     assert caught.value.attempts == len(server.requests) == 5
 
 
+@pytest.mark.slow
 async def test_many_calls_that_wait_warn_once(caplog: pytest.LogCaptureFixture) -> None:
     """After five seconds, saying which service and why; and `Config.progress` shows it until it is over."""
     updates: list[tuple[float, ProgressUpdate]] = []

@@ -20,6 +20,8 @@ from tests.tries import combinations, tries
 
 from .raw import Answer, Exchange, RawServer, never, reply
 
+pytestmark = pytest.mark.slow
+
 FACTOR = 20.0
 """How many times faster than real time the client's clock runs: 8 s of silence take 0.4 s."""
 INPUTS = {"inputs": [{"filename": "molecules.csv", "content": "smiles\nCO\n"}]}

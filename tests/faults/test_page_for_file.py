@@ -16,7 +16,7 @@ from .clients import connect
 from .gateways import files_in
 from .raw import RawServer, head, raw, reply
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 PAGE = b"<!doctype html><html><body>The proxy is being upgraded</body></html>"
 OTHER_TYPES = ["text/html", "Text/HTML; charset=utf-8", "application/xhtml+xml", "application/json", "text/plain"]

@@ -20,7 +20,7 @@ from .marks import KEY, MARKS, PAYLOAD, TOKEN, all_texts, changed, leaks, logged
 from .quotings import QUOTINGS, echo, sent
 from .raw import Answer, Exchange, RawServer, close, cut, head, never, raw, reply, reset
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 
 """How services quote what they were sent."""

@@ -255,6 +255,7 @@ async def test_no_honest_id_is_refused(package: str, answer: str) -> None:
     assert run.id == answer
 
 
+@pytest.mark.slow
 async def test_a_hundred_starts_at_once_get_their_own_ids() -> None:
     """Of a proxy that answers each of them twice."""
     count = iter(range(1000))

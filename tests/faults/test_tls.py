@@ -183,6 +183,7 @@ async def test_plain_http_where_tls_is_due_is_a_failed_connection() -> None:
     assert_ours(caught.value)
 
 
+@pytest.mark.slow(seconds=5)
 async def test_silence_while_tls_is_made_proves_that_nothing_was_sent() -> None:
     """A connection that was not ready in time carried no request, so the outcome is known."""
     # Takes the five seconds that a connection may take, in real time.

@@ -65,6 +65,7 @@ def scan(text: bytes, borders: list[int]) -> list[Any]:
     return collected.end()
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(60)
 @given(ITEMS, FORMATS, st.lists(st.integers(0, 1000), max_size=5))
 def test_the_items_are_those_of_json(items: list[Any], form: dict[str, Any], borders: list[int]) -> None:
@@ -76,6 +77,7 @@ def test_the_items_are_those_of_json(items: list[Any], form: dict[str, Any], bor
     assert repr(scan(b" \n" + text + b"\r\n\t ", borders)) == repr(json.loads(text))
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(60)
 @given(
     ITEMS,
@@ -125,6 +127,7 @@ def test_brackets_are_counted_as_deep_as_json_may_be_nested() -> None:
         read_list(Collected(), b"[" * 1000)
 
 
+@pytest.mark.slow
 def test_a_long_item_is_not_scanned_again_for_each_piece() -> None:
     """The number of bytes scanned is proportional to the length, whatever the pieces."""
     scanned = 0
@@ -199,6 +202,7 @@ async def test_reading_stops_at_a_limit(
     assert (body.too_long if body.is_too_long else None) == too_long
 
 
+@pytest.mark.slow
 @pytest.mark.anyio
 async def test_many_short_items_may_be_longer_than_one() -> None:
     """The limit of an item does not limit the list."""

@@ -20,6 +20,8 @@ from st4sd_async.integrations.chunks import chunks, read_outputs, read_propertie
 from st4sd_async.local import LocalServer, Reply
 from tests.tries import tries
 
+pytestmark = pytest.mark.slow
+
 INPUTS = [{"filename": "molecules.csv", "content": "smiles\nCO\nCCO\n"}]
 
 
@@ -144,7 +146,6 @@ def test_a_table_without_a_run_that_cannot_be_read_is_an_error(client: Client, s
         read_properties([run], client=client)
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(240)  # processes that import all of it anew, on a machine that may be busy
 @pytest.mark.filterwarnings("ignore:.* is multi-threaded, use of fork:DeprecationWarning")
 @pytest.mark.parametrize(("method", "count"), [("fork", 2), ("spawn", 1)][: tries(2, 1)])

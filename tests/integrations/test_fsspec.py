@@ -172,6 +172,7 @@ def test_parts_of_a_file_are_read_from_one_response(results: Results, fs: St4sdF
         fs.cat_ranges([path, path], [0], 8)
 
 
+@pytest.mark.slow
 def test_a_large_file_takes_little_memory(results: Results, fs: St4sdFileSystem, tmp_path: Path) -> None:
     """It goes to a temporary file on the disk, in pieces."""
     size = 24 << 20
@@ -195,6 +196,7 @@ def test_a_large_file_takes_little_memory(results: Results, fs: St4sdFileSystem,
     assert peak < size / 2
 
 
+@pytest.mark.slow
 def test_a_component_file_may_be_larger_than_a_response_of_the_gateway(results: Results, fs: St4sdFileSystem) -> None:
     """Over 32 MiB it comes with the archive of its component."""
     run = results.start()
@@ -237,6 +239,7 @@ def test_the_tree_of_a_run(results: Results, fs: St4sdFileSystem) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_info(results: Results, fs: St4sdFileSystem) -> None:
     """Each path of a listing has the same info, and sizes that are not known are fetched on demand."""
     run = results.run
@@ -675,6 +678,7 @@ def test_files_of_components_are_waited_for(results: Results, fs: St4sdFileSyste
         assert reading.result() == ENERGIES
 
 
+@pytest.mark.slow
 def test_a_filesystem_that_is_dropped_ends_its_thread(results: Results) -> None:
     """It has no method to close it, as other filesystems have none."""
     before = set(loops())

@@ -20,6 +20,8 @@ from st4sd_async.local.saved_state import SavedState
 from tests.client.definitions import DSL, LAMBDA, related, relationship
 from tests.local.helpers import MOLECULES, definition, start
 
+pytestmark = pytest.mark.slow
+
 DATASTORE = "/ds-mongodb-proxy/documents/api/v1.0"
 BUCKET = {"accessKeyID": "i", "secretAccessKey": "dataset-key", "bucket": "b", "endpoint": "e"}
 PULL = {"username": "somebody", "password": "a-password", "server": "quay.example"}

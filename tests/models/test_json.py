@@ -14,6 +14,8 @@ from pydantic import BaseModel
 from st4sd_async import models
 from tests.models.test_reports import REPORT, parse
 
+pytestmark = pytest.mark.slow
+
 RECORDINGS = Path(__file__).parents[1] / "local" / "recorded"
 ABSTRACT = {models.Reply, models.Payload, models.Document, models.StartOptions}
 PUBLIC = {

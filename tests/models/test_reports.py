@@ -259,6 +259,7 @@ CELLS = st.text(st.characters(exclude_characters=";\n", exclude_categories=["Cs"
 VALUES = st.sampled_from(["None", "N/A", "", "0", "-9", "99999999999999999999", "nan", "inf", "1e300", "2026-11-22"])
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(60)
 @settings(max_examples=tries(100, 10))
 @given(st.lists(st.fixed_dictionaries(dict.fromkeys(REPEATING + COMPONENT, CELLS | VALUES)), max_size=4))

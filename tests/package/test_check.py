@@ -17,7 +17,7 @@ from st4sd_async._package.inspection import in_plain_words, with_reason
 from st4sd_async.local.engine.forks import IS_AVAILABLE, ForkServer
 from tests.tries import sample
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 COMPONENTS = "conf/flowir_package.yaml"
 PROGRAM = """
 import os, sys

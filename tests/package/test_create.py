@@ -15,7 +15,7 @@ from .conftest import Git
 pytestmark = pytest.mark.anyio
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=13)
 async def test_a_new_experiment_runs_as_it_is(folder: Path, git: Git) -> None:
     """Nothing is found by `check`; its run has the key-outputs and measures the property."""
     git("add", "--all")

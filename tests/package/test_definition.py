@@ -18,6 +18,7 @@ pytestmark = pytest.mark.anyio
 Commit = Callable[[], str]
 
 
+@pytest.mark.slow
 async def test_a_folder_is_pushed_by_its_commit(folder: Path, commit: Commit, client: Client) -> None:
     """To a service on this machine, which clones the folder itself."""
     expected = commit()

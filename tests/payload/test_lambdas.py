@@ -22,7 +22,7 @@ from st4sd_async.local import LocalServer
 from tests.client.definitions import DSL, LAMBDA
 from tests.tries import IS_FULL, tries
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 yaml = pytest.importorskip("yaml")
 FLOWIR = LAMBDA["lambdaFlowIR"]
@@ -79,7 +79,7 @@ async def test_dsl_is_sent_as_flowir(form: str, server: LocalServer, client: Cli
     assert (await run.wait()).is_success
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=7)
 @pytest.mark.timeout(120)
 async def test_dsl_is_executed_by_the_real_orchestrator() -> None:
     """Its file is in the folder for data, and its output under its name."""

@@ -26,6 +26,8 @@ from st4sd_async._http.session import ClientSession
 from st4sd_async._results.downloads import Downloads
 from tests.tries import tries
 
+pytestmark = pytest.mark.slow
+
 URL = "https://st4sd.example"
 KEYS = tuple("abcd")
 FATES = ("answered", "answered", "lost", "vanished", "not sent", "refused", "another's answer")

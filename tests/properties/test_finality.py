@@ -15,6 +15,8 @@ from st4sd_async.models.finality import FinalityTracker
 from st4sd_async.models.hints import explain
 from tests.tries import tries
 
+pytestmark = pytest.mark.slow
+
 GRACE = 60.0
 SLACK = 1e-4
 """Share of the grace period by which a sum of times may be wrong."""

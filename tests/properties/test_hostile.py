@@ -163,6 +163,7 @@ def test_every_field_of_every_reply_is_shown_without_control_characters(index: i
             assert is_harmless(f"{shown.hint}")
 
 
+@pytest.mark.slow
 @settings(max_examples=tries(60, 20))
 @given(texts=SOURCES)
 def test_objects_made_of_replies_are_shown_without_control_characters(texts: list[str]) -> None:
@@ -367,6 +368,7 @@ async def call_all_verbs(texts: list[str], target: Path, problem: Any) -> list[A
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_a_hostile_service_causes_only_our_errors_and_writes_nothing_elsewhere(
     caplog: pytest.LogCaptureFixture,

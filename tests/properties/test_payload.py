@@ -6,11 +6,14 @@ import json
 from typing import Any
 
 import anyio
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from st4sd_async._payload.prepare import prepare
 from tests.tries import tries
+
+pytestmark = pytest.mark.slow
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20)
 plain = texts.filter(lambda text: ":" not in text)

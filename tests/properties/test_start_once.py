@@ -26,6 +26,8 @@ from st4sd_async._batch.reconcile_rules import (
 from st4sd_async._batch.state import LaunchRecord, Proof, State, token
 from tests.tries import tries
 
+pytestmark = pytest.mark.slow
+
 FAILURES = {State.REFUSED, State.FAILED, State.STOPPED, State.DELETED}
 SETTLE = 180.0
 KEYS = ("a", "b", "c")

@@ -33,6 +33,8 @@ from tests.watch.scripted_service import (
     reply,
 )
 
+pytestmark = pytest.mark.slow
+
 GRACE = 60.0
 SHORTER = 45.0
 """Seconds after which a pair with one final field changes at the latest."""

@@ -231,6 +231,7 @@ def test_a_content_that_is_not_what_was_promised_is_refused(target: Path, entry:
     assert "'file.txt' is damaged" in str(error)
 
 
+@pytest.mark.slow
 def test_an_archive_that_is_cut_is_refused(target: Path) -> None:
     """After any of its bytes."""
     data = made_by_a_server({"a.txt": LINES})

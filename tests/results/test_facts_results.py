@@ -41,7 +41,7 @@ from tests.results.demo_runs import (
 )
 from tests.tries import sample, tries
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 
 def files_below(target: Path) -> list[Path]:
@@ -234,7 +234,6 @@ async def test_34_what_is_left_out_in_silence_is_asked_for_again(
     assert server.traffic[ARCHIVE].requests == archives
 
 
-@pytest.mark.slow
 async def test_34_a_thousand_files_come_at_once(client: Client, server: LocalServer, tmp_path: Path) -> None:
     """FACTS [34]: 1,000 files in a request, so that 1,100 take a few, and 200 no more than there are streams."""
     run = await finished(client, server)

@@ -21,7 +21,7 @@ from st4sd_async.models.failures import MAX_COMPONENTS, MAX_LINE_LENGTH, MAX_LIN
 from tests.conftest import ServersClock
 from tests.results.demo_runs import FILES, QUERY
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 BOOM = "boom: this component always fails"
 MOLECULES = {"inputs": [{"filename": "molecules.csv", "content": "smiles\nCO\n"}]}
@@ -417,7 +417,6 @@ def test_a_card_shows_the_last_lines_with_their_indentation() -> None:
     assert "standard error of stage0.C0:" in text
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(120)
 async def test_a_real_failure_at_set_up_is_explained() -> None:
     """By the orchestrator's own files: a program does not exist."""

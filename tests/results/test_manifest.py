@@ -229,6 +229,7 @@ def test_two_writers_may_take_turns(turns: list[str]) -> None:
         assert [entry.path for (entry,) in third.complete(map(origin, names))] == names
 
 
+@pytest.mark.slow
 def test_many_threads_write_whole_lines(tmp_path: Path) -> None:
     """None is mixed up with that of another, however long they are."""
     paths = [[f"{who}/{number}/{'x' * 150}" for number in range(60)] for who in range(8)]

@@ -357,6 +357,7 @@ def created(folder: Path) -> Path:
     return repository(folder / "energies", files)
 
 
+@pytest.mark.slow
 @pytest.mark.anyio
 async def test_a_run_without_properties_names_the_one_that_could_not_be_extracted(tmp_path: Path) -> None:
     """Of one run and of several; the log of the orchestrator has it."""

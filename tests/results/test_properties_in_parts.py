@@ -13,7 +13,7 @@ from st4sd_async._results import properties
 from st4sd_async.local import LocalServer, Reply
 from tests.results.demo_runs import INPUTS, QUERY, finished
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 COLUMNS = ["rest-uid", "input-id", "smiles", "energy", "weight"]
 

@@ -27,7 +27,7 @@ from st4sd_async.local import Html, LocalServer, Reply
 from tests.conftest import FakeClock
 from tests.results.demo_runs import INPUTS, JSON, QUERY, ended, finished, start
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 ENERGIES = (("CCCC", -6.0), ("CCO", -4.5), ("NAN", nan))
 PROPERTIES = "GET /instances/*/properties"
@@ -330,7 +330,6 @@ async def test_many_runs_are_one_table(client: Client, server: LocalServer) -> N
     assert found.dataframe()["energy"].isna().sum() == 1 + 5
 
 
-@pytest.mark.slow
 async def test_hundreds_of_runs_take_a_few_requests(client: Client, server: LocalServer) -> None:
     """The datastore is asked for 500 at a time, and no other service if it knows how they ended."""
     runs = server.populate("demo", 501, "component-failure", payload={"inputs": INPUTS})[::-1]

@@ -71,6 +71,7 @@ async def on_disk(run: Run, path: str) -> Path:
     return Path((await run.document()).instance.removeprefix("file://example-cluster"), path)
 
 
+@pytest.mark.slow
 async def test_tables_are_frames_with_their_documents(run: Run, client: Client, scratch: Path) -> None:
     """Filters choose among them; nothing is left behind."""
     found = await run.csv()
@@ -157,6 +158,7 @@ async def test_a_cancelled_call_leaves_nothing(run: Run, server: LocalServer, sc
     assert left_in(scratch) == []
 
 
+@pytest.mark.slow
 async def test_components_are_heard(run: Run, client: Client, server: LocalServer) -> None:
     """By reference and in order; a file of that name deeper in a directory is no voice of its component."""
     (await on_disk(run, "stages/stage0/Compute/out.stdout")).write_bytes(b"caf\xc3\xa9 \xff\n")

@@ -21,6 +21,8 @@ from st4sd_async._results.directory import Directory
 from st4sd_async._results.target import CompleteFile, Destination, DownloadTarget, TemporaryFile
 from tests.tries import tries
 
+pytestmark = pytest.mark.slow
+
 WORKER = """
 import sys
 from pathlib import Path
@@ -269,7 +271,6 @@ def test_if_something_is_in_the_way_nothing_is_moved(tmp_path: Path, make: Calla
 NAMES = st.text(st.characters(codec="utf-8", exclude_characters="/\0"), min_size=1, max_size=8)
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(60)
 @settings(max_examples=tries(50, 20), deadline=None)
 @given(st.dictionaries(NAMES.filter(lambda name: name not in (".", "..")), st.binary(max_size=20), max_size=8))

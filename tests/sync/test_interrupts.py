@@ -21,7 +21,10 @@ from tests.tries import IS_FULL
 
 from .conftest import FILES, connect, loops
 
-pytestmark = pytest.mark.timeout(60)  # processes that import all of it anew, on a machine that may be busy
+pytestmark = [
+    pytest.mark.timeout(60),
+    pytest.mark.slow,
+]  # processes that import all of it anew, on a machine that may be busy
 
 PROMPT = 4.0
 """Seconds within which an interruption takes effect, far fewer than the calls would take."""

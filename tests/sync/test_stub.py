@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
+
 from .stub import STUB, stub
+
+pytestmark = pytest.mark.slow
 
 
 def test_the_stub_is_up_to_date() -> None:

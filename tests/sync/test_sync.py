@@ -32,6 +32,8 @@ from st4sd_async.sync import Client, Item, Run
 
 from .conftest import FILES, connect, hasty, loops
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_run_from_start_to_end(server: LocalServer, sync_client: Client, tmp_path: Path) -> None:
     """Start, watch, collect and delete, without ``await``."""

@@ -16,6 +16,8 @@ from st4sd_async.sync import Client, Item
 
 from .conftest import FILES, connect, loops
 
+pytestmark = pytest.mark.slow
+
 MANY = 12
 """More runs than are requested one by one."""
 

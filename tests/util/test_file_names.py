@@ -92,6 +92,7 @@ def test_two_names_that_a_disk_does_not_distinguish_have_different_folders() -> 
     assert folder_names(reversed(names)) == folders
 
 
+@pytest.mark.slow
 @settings(max_examples=tries(300, 50))
 @given(st.lists(TEXTS, max_size=6))
 @example(["a:b", folder_name("a:b"), "a_b"])

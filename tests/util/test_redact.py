@@ -69,6 +69,7 @@ def test_nested_json_values_are_redacted() -> None:
     }
 
 
+@pytest.mark.slow
 @given(secret=st.text(min_size=16, max_size=60), before=st.text(max_size=20), after=st.text(max_size=20))
 def test_no_secret_comes_back_in_json(secret: str, before: str, after: str) -> None:
     """Whatever characters it has, a quotation of it in JSON never shows it."""

@@ -139,6 +139,7 @@ async def test_a_clock_that_jumps_in_a_round_does_not_cause_a_pause_of_hours(cou
     assert watcher.error is None
 
 
+@pytest.mark.slow
 async def test_a_round_of_minutes_is_followed_by_its_rest() -> None:
     """Of many short requests; only a single request that seems to take minutes shows a suspended machine."""
     service = many_runs(MAX_SINGLE_REQUESTS)
@@ -281,6 +282,7 @@ async def test_an_outage_that_begins_in_the_middle_of_a_round_is_reported_in_tim
     assert failed_at[0] + 5 <= reported_at <= failed_at[0] + 10
 
 
+@pytest.mark.slow
 async def test_the_list_is_not_used_for_a_while_if_only_the_list_fails() -> None:
     """Runs are requested one by one instead; the list is tried again from time to time."""
     service = many_runs(20, 2000)

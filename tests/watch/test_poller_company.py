@@ -33,6 +33,7 @@ COUNT = tries(400, 200)
 """Runs, of which three or four are requested in a round beside the list."""
 
 
+@pytest.mark.slow
 async def test_hundreds_of_consumers_cost_as_much_as_one() -> None:
     """The number of requests differs by three at most."""
     asked = []

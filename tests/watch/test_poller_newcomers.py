@@ -193,6 +193,7 @@ async def test_newcomers_whose_run_cannot_be_read_do_not_delay_the_round(counted
     assert len(crew.ends) == count
 
 
+@pytest.mark.slow
 async def test_a_newcomer_receives_statuses_that_the_list_does_not_show() -> None:
     """They are known from earlier requests."""
     waiting = {f"waiting-{n}": Script((0, ("unscheduled", ""), NULLS)) for n in range(10)}

@@ -32,7 +32,7 @@ from tests.watch.scripted_service import (
 
 from .helpers import A_FEW, assert_nothing_is_left, many_runs, until, watching
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 KILLS: dict[str, tuple[Any, ...]] = {
     "killed orchestrator": (KILLED, RUNNING),

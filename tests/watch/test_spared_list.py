@@ -38,7 +38,7 @@ from tests.watch.scripted_service import (
     reply,
 )
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 COUNT = 400
 """Runs, of which four are requested in a round beside the list."""

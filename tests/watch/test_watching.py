@@ -32,7 +32,7 @@ from tests.batch.batches import until
 from tests.conftest import FakeClock
 from tests.tries import tries
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]  # of thousands, on a machine that may be busy
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60), pytest.mark.slow]  # of thousands, on a busy machine
 
 INPUTS = {"inputs": [{"filename": "molecules.csv", "content": "smiles\nCO\nCCO\n"}]}
 LIST, DETAIL = "GET /instances/", "GET /instances/*/status"

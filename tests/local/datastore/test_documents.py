@@ -86,6 +86,7 @@ def test_documents_about_components_lag_like_the_run(server: LocalServer, web: h
     assert late["stage1.Compute"]["memoization-hash"] != late["stage0.Compute"]["memoization-hash"]
 
 
+@pytest.mark.slow
 def test_the_files_of_a_failed_component_are_listed(server: LocalServer, web: httpx.Client) -> None:
     """The component after it was never executed."""
     web.post("/experiments/", json=server.example("fail"))

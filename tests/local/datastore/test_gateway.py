@@ -229,6 +229,7 @@ def test_streamed_bytes_are_counted(server: LocalServer, gateway: httpx.Client, 
     assert server.traffic["HEAD /ds-gateway/experiment/download"].sent == 0
 
 
+@pytest.mark.slow
 def test_streams_can_be_faulty(server: LocalServer, gateway: httpx.Client, folder: Path) -> None:
     """A stream is cut after some bytes, or replaced by the first half of the archive in a complete response."""
     (folder / "large").write_bytes(os.urandom(MIB))

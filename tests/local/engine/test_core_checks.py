@@ -15,6 +15,8 @@ from st4sd_async.local.engine.core_checks import dsl_from_flowir, find_flowir_pr
 from st4sd_async.local.engine.flowir import with_defaults
 from tests.client.definitions import DSL
 
+pytestmark = pytest.mark.slow
+
 FLOWIR = {"components": [{"name": "hi", "command": {"executable": "cat", "arguments": "%(ghost)s"}}]}
 """Only the libraries find that there is no variable "ghost"."""
 MANY = copy.deepcopy(DSL)

@@ -18,6 +18,8 @@ from st4sd_async.local.engine.interface import AcceptedStart, PackageProblem
 from st4sd_async.local.engine.processes import ChildProcesses, git
 from st4sd_async.local.examples.examples import Examples, load_examples
 
+pytestmark = pytest.mark.slow
+
 FINAL = {"finished", "failed", "Failed"}
 LONG = """
 variables:
@@ -240,7 +242,7 @@ def test_closed_engine_rejects_starts(engine: ElaunchEngine, examples: Examples)
         engine.start(accepted_start(examples.definition("demo")))
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=8)
 @pytest.mark.timeout(240)
 def test_results_follow_from_inputs_and_variables(engine: ElaunchEngine, examples: Examples, tmp_path: Path) -> None:
     """Two runs at a time have the same files as runs without the orchestrator."""
@@ -301,7 +303,7 @@ def test_results_follow_from_inputs_and_variables(engine: ElaunchEngine, example
     assert "CCO,CCO,-9.0,46.069" in (directory / "stages/stage0/Compute/energies.csv").read_text()
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=8)
 @pytest.mark.timeout(240)
 def test_failures_have_the_recorded_statuses(tmp_path: Path, examples: Examples) -> None:
     """A failed component is finished/failed/Failed with its error; a bad option is a failed set-up. Files are kept."""
@@ -337,7 +339,7 @@ def test_failures_have_the_recorded_statuses(tmp_path: Path, examples: Examples)
     assert "always fails" in (kept / "stages/stage0/Boom/out.stderr").read_text()
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=7)
 @pytest.mark.timeout(240)
 def test_second_run_waits_for_the_only_slot_and_delete_frees_it(
     tmp_path: Path, package: Callable[[str], dict[str, Any]]
@@ -372,7 +374,6 @@ def test_second_run_waits_for_the_only_slot_and_delete_frees_it(
     assert engine.directory("long-abcdef-cccccccc") is None
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(240)
 def test_killed_orchestrator_is_not_shown_in_the_list(
     engine: ElaunchEngine, package: Callable[[str], dict[str, Any]]
@@ -393,7 +394,7 @@ def test_killed_orchestrator_is_not_shown_in_the_list(
     assert group_is_gone(pid)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=12)
 @pytest.mark.timeout(240)
 def test_documents_of_a_running_and_a_stopped_run(
     engine: ElaunchEngine, package: Callable[[str], dict[str, Any]]

@@ -14,7 +14,7 @@ import pytest
 from st4sd_async.local.engine.forks import IS_AVAILABLE, ForkedProcess, ForkServer
 from tests.local.engine.test_guard import eventually, is_alive
 
-pytestmark = pytest.mark.skipif(not IS_AVAILABLE, reason="only Linux forks programs")
+pytestmark = [pytest.mark.skipif(not IS_AVAILABLE, reason="only Linux forks programs"), pytest.mark.slow]
 TIMEOUT = 20.0
 ENDLESS = "import time; print('begun', flush=True); time.sleep(100)"
 OWNER = """

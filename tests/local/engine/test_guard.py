@@ -174,7 +174,7 @@ def test_cleanup_kills_groups_and_removes_folders(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=8)
 @pytest.mark.timeout(240)
 def test_a_killed_server_leaves_no_processes_or_files(tmp_path: Path, run_and_kill: Callable[..., list[str]]) -> None:
     """Its run is killed within seconds, and the temporary directory is empty."""

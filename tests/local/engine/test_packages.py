@@ -13,6 +13,8 @@ from st4sd_async.local.engine.interface import PackageProblem
 from st4sd_async.local.engine.packages import ClonedPackages, _head, allowed_platforms, clone_problem
 from st4sd_async.local.engine.processes import ChildProcesses, GitFailed, git
 
+pytestmark = pytest.mark.slow
+
 
 def platform(*inputs: str, errors: tuple[str, ...] = ()) -> dict[str, Any]:
     """Return a platform as the inspection script describes it."""

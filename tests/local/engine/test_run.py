@@ -23,6 +23,8 @@ from st4sd_async.local.engine.orchestrator import Orchestrator
 from st4sd_async.local.engine.packages import ClonedPackages
 from st4sd_async.local.engine.processes import ChildProcesses
 
+pytestmark = pytest.mark.slow
+
 COMMIT = "0" * 40
 """The commit that was pushed; runs get the newest one."""
 IDENTITY = ("-c", "user.name=tests", "-c", "user.email=tests@example.com")

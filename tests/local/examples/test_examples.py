@@ -12,6 +12,8 @@ from st4sd_async.local.engine.interface import AcceptedStart
 from st4sd_async.local.engine.processes import ChildProcesses, git
 from st4sd_async.local.examples.examples import Examples, git_directory, load_examples
 
+pytestmark = pytest.mark.slow
+
 MOLECULES = "id,smiles\n0,CCO\n1,c1ccccc1\n2,[Xe]\n"
 
 

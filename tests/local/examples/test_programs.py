@@ -17,6 +17,8 @@ from st4sd_async.local.examples.examples import RunProgram
 from st4sd_async.local.examples.programs import ProgramRunner, run_program
 from tests.tries import sample
 
+pytestmark = pytest.mark.slow
+
 HANGS = 60.0
 """Seconds after which something hangs."""
 IDS = "import os; print(os.getpid(), os.getppid())"

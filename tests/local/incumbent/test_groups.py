@@ -16,6 +16,7 @@ from tests.client.definitions import LAMBDA, related, relationship
 pytestmark = [
     pytest.mark.filterwarnings("ignore"),  # of the incumbent and its dependencies
     pytest.mark.timeout(60),  # the import takes seconds, more on a busy machine
+    pytest.mark.slow,
 ]
 
 T = TypeVar("T")

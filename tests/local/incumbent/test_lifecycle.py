@@ -13,6 +13,7 @@ from tests.local.helpers import MOLECULES
 pytestmark = [
     pytest.mark.filterwarnings("ignore"),  # of the incumbent and its dependencies
     pytest.mark.timeout(60),  # the import takes seconds, more on a busy machine
+    pytest.mark.slow,
 ]
 
 

@@ -27,7 +27,7 @@ from st4sd_async import Client, Download, Unauthorized
 from tests.local.helpers import MOLECULES, repository
 from tests.local.incumbent.finished import INCUMBENT, Finished
 
-pytestmark = [pytest.mark.anyio, *INCUMBENT]
+pytestmark = [pytest.mark.anyio, *INCUMBENT, pytest.mark.slow]
 
 NAME = "band-gap-toy"
 PAYLOAD: dict[str, Any] = {

@@ -9,7 +9,7 @@ from st4sd_async.models import ComponentFailure
 from tests.local.incumbent.finished import INCUMBENT, Finished
 
 BOOM = "boom: this component always fails"
-pytestmark = [pytest.mark.anyio, *INCUMBENT]
+pytestmark = [pytest.mark.anyio, *INCUMBENT, pytest.mark.slow]
 
 
 async def test_the_failure_of_a_component_is_explained(finished: Finished, client: Client) -> None:

@@ -11,6 +11,8 @@ from tests.local.recorded import exceptions
 from tests.local.recorded.replay import SESSIONS, SLOTS, Engine, load, replay
 from tests.tries import IS_FULL, tries
 
+pytestmark = pytest.mark.slow
+
 is_installed = importlib.util.find_spec("experiment") is not None
 needs_orchestrator = pytest.mark.skipif(not is_installed, reason="st4sd-runtime-core is not installed")
 
@@ -23,7 +25,9 @@ That one does not depend on the number of slots, so that its runs need not wait 
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("engine", ["simulator", pytest.param("elaunch", marks=[pytest.mark.slow, needs_orchestrator])])
+@pytest.mark.parametrize(
+    "engine", ["simulator", pytest.param("elaunch", marks=[pytest.mark.slow(seconds=22), needs_orchestrator])]
+)
 def test_calls_are_answered_as_recorded(engine: Engine) -> None:
     """Only excepted fields differ, and each of them does."""
     sessions, slots = EXECUTED if engine == "elaunch" else (SESSIONS, SLOTS)

@@ -22,6 +22,8 @@ from tests.local.recorded.replay import Engine, Replay, load, open_replay
 from tests.local.recorded.test_replay import needs_orchestrator
 from tests.tries import IS_FULL, tries
 
+pytestmark = pytest.mark.slow
+
 Row = Mapping[str, Any]
 INSTANCES, STATUSES = "04-state-sequences", "05-state-sequences-every-20ms"
 FIELDS = ("experiment-state", "stage-state", "exit-status", "current-stage", "total-progress", "stage-progress")
@@ -147,7 +149,9 @@ def without_stage(row: Row) -> Row:
 
 
 @pytest.mark.timeout(240)
-@pytest.mark.parametrize("engine", ["simulator", pytest.param("elaunch", marks=[pytest.mark.slow, needs_orchestrator])])
+@pytest.mark.parametrize(
+    "engine", ["simulator", pytest.param("elaunch", marks=[pytest.mark.slow(seconds=11), needs_orchestrator])]
+)
 def test_runs_go_through_the_recorded_statuses(engine: Engine, tmp_path: Path) -> None:
     """In the recorded order, and through none that no run was recorded with; a simulated run through all."""
     names = runs_with(engine)

@@ -346,6 +346,7 @@ def test_a_synthesized_experiment_has_no_single_base_package(web: httpx.Client) 
     assert web.get("/experiments/both/package-inheritance").json() == {"result": synthesis["package-inheritance"]}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("both")
 def test_items_are_served_with_and_without_a_slash(web: httpx.Client) -> None:
     """Collections and graphs need a slash, datasets must not have one."""

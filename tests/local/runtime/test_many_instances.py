@@ -13,7 +13,7 @@ from st4sd_async.local import LocalServer
 from tests.local.helpers import MOLECULES, definition, start
 from tests.tries import tries
 
-pytestmark = pytest.mark.timeout(60)  # thousands of instances on a busy machine
+pytestmark = [pytest.mark.timeout(60), pytest.mark.slow]  # thousands of instances on a busy machine
 
 COUNT = tries(1000, 300)
 

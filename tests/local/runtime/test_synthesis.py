@@ -13,6 +13,8 @@ import yaml
 from st4sd_async.local import LocalServer
 from tests.local.helpers import definition, repository
 
+pytestmark = pytest.mark.slow
+
 INPUT = """
 variables:
   default: {global: {x: 1, own: in, n: 3}}

@@ -11,6 +11,8 @@ from st4sd_async.local import LocalServer
 from st4sd_async.local.engine.processes import ChildProcesses, git
 from tests.local.helpers import definition, package_files, repository, start
 
+pytestmark = pytest.mark.slow
+
 INPUT = {"inputs": [{"filename": "rows.csv", "content": "a\n1\n"}]}
 
 

@@ -16,6 +16,8 @@ from tests.tries import sample
 
 from ..helpers import definition, package_files, repository, start
 
+pytestmark = pytest.mark.slow
+
 TEMPLATE = Path(st4sd_async.__file__).with_name("_package") / "template"
 
 

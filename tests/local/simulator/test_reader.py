@@ -20,6 +20,8 @@ from st4sd_async.local.simulator.reader import UnsupportedPackage, read_content,
 
 from ..helpers import package_files
 
+pytestmark = pytest.mark.slow
+
 PACKAGES = {
     **{name: load_examples()[name].package for name in ("demo", "fail")},
     **{name: Path(__file__).parents[1] / "packages" / name for name in ("replicas", "steps", "interpreted")},

@@ -12,7 +12,7 @@ from st4sd_async.local import LocalServer, Reply
 from tests.results.archives import zip_of
 from tests.results.demo_runs import COMPUTE, JSON, count_requests, described, directory, finished, tree, upsert
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 NAMES = ["Data.csv", "data.csv", "SUB/x", "sub/X", "sub/y", "\u00e9", "e\u0301"]
 """What a component leaves on a disk that distinguishes them."""

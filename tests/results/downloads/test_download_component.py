@@ -25,7 +25,7 @@ from tests.results.demo_runs import (
     whole,
 )
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 
 async def test_a_component_is_fetched_as_a_whole(client: Client, server: LocalServer, tmp_path: Path) -> None:

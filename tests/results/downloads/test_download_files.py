@@ -35,7 +35,7 @@ from tests.results.demo_runs import (
 )
 from tests.tries import sample, tries
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 
 async def test_files_are_laid_out_as_in_the_instance(client: Client, server: LocalServer, tmp_path: Path) -> None:
@@ -279,7 +279,6 @@ async def test_nothing_is_left_if_the_manifest_cannot_be_read(
     assert listed(tmp_path) == [MANIFEST]
 
 
-@pytest.mark.slow
 async def test_some_names_that_are_taken_do_not_hide_other_files(
     client: Client, server: LocalServer, tmp_path: Path
 ) -> None:
@@ -297,7 +296,6 @@ async def test_some_names_that_are_taken_do_not_hide_other_files(
     assert sorted(one.path for one in failures(found)) == sorted(taken)
 
 
-@pytest.mark.slow
 async def test_names_that_do_not_fit_into_a_request_are_asked_for_in_several(
     client: Client, server: LocalServer, tmp_path: Path
 ) -> None:

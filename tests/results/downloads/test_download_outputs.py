@@ -32,7 +32,7 @@ from tests.results.demo_runs import (
     whole,
 )
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 
 async def test_outputs_are_in_folders_of_their_names(client: Client, server: LocalServer, tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ from tests.results.demo_runs import (
     whole,
 )
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 
 async def test_what_is_no_run_is_refused(client: Client, server: LocalServer, tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from tests.results.demo_runs import (
     tree,
 )
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 VERBS = ["files", "component", "outputs"]
 INNER = {"files": COMPUTE, "component": "results/sub", "outputs": "Folder/sub"}

@@ -25,7 +25,7 @@ from tests.results.demo_runs import (
     uri,
 )
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 
 async def test_a_file_is_read_by_any_name_of_the_run_and_either_path(client: Client, server: LocalServer) -> None:

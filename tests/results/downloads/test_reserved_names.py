@@ -13,7 +13,7 @@ from tests.results.archives import zip_of
 from tests.results.demo_runs import COMPUTE, MANIFEST, described, directory, failures, finished, tree, upsert, whole
 from tests.tries import sample
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 OURS = [
     MANIFEST,

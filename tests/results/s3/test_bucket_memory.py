@@ -16,7 +16,7 @@ from tests.tries import tries
 
 from .storage import KEY_ID, SECRET, Storage
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 
 async def test_a_record_is_replaced_only_if_it_has_not_changed(storage: Storage) -> None:

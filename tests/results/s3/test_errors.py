@@ -31,7 +31,7 @@ from tests.faults.raw import Answer, Exchange, RawServer, head, never, reply, re
 from tests.results.s3.storage import MOLECULES, Storage, demo
 from tests.tries import sample
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]  # the service is slow where the machine is
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60), pytest.mark.slow]  # the service is slow where the machine is
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from tests.faults.raw import Answer, Exchange, RawServer, head
 from tests.results.s3.storage import Storage, demo
 from tests.tries import sample
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]  # the service is slow where the machine is
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60), pytest.mark.slow]  # the service is slow where the machine is
 
 ROOT = "workflow_instances/results"
 """The folder of the demo's second key-output."""

@@ -15,13 +15,14 @@ from tests.results.s3.conftest import ROOT
 from tests.results.s3.storage import KEY_ID, SECRET, Storage, demo
 from tests.tries import tries
 
+pytestmark = pytest.mark.slow
+
 SIZES = [24, tries(256, 48)]
 """Mebibytes of the files: the first fills all buffers that there are."""
 GROWTH = 16
 """Mebibytes by which the memory may be higher with the second."""
 
 
-@pytest.mark.slow
 @pytest.mark.anyio
 @pytest.mark.timeout(120)
 async def test_memory_does_not_grow_with_the_file(

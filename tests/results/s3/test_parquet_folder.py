@@ -10,6 +10,8 @@ import pytest
 from st4sd_async._results.parquet import ParquetFolder
 from tests.results.s3.storage import KEY_ID, SECRET, Storage
 
+pytestmark = pytest.mark.slow
+
 SCHEMA = pyarrow.schema([("key", "string"), ("energy", "float64")])
 
 

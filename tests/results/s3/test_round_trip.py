@@ -12,7 +12,7 @@ from st4sd_async.local import LocalServer
 from tests.local.helpers import definition
 from tests.results.s3.storage import DEMO, KEY_ID, MOLECULES, SECRET, Storage, demo, ended
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]  # the service is slow where the machine is
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60), pytest.mark.slow]  # the service is slow where the machine is
 
 
 async def test_twenty_files_go_in_and_the_key_outputs_come_back(
@@ -192,7 +192,7 @@ async def test_a_lambda_takes_its_data_from_a_bucket_and_uploads_to_a_dataset(
     assert sorted(storage.listed()) == ["in/d.txt", "one/out.stdout"]
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=8)
 @pytest.mark.timeout(120)
 async def test_the_orchestrator_itself_lays_them_out_alike(storage: Storage, tmp_path: Path) -> None:
     """A real run takes its input from a bucket, and uploads to where the simulator does."""

@@ -16,7 +16,7 @@ from tests.faults.marks import all_texts, logged, outcome
 from tests.faults.raw import Exchange, RawServer, head
 from tests.results.s3.storage import KEY_ID, MOLECULES, SECRET, Storage, demo
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]  # the service is slow where the machine is
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60), pytest.mark.slow]  # the service is slow where the machine is
 
 MARKS = (KEY_ID[:8], SECRET[:8])
 

@@ -11,7 +11,7 @@ import pytest
 from st4sd_async import Client, InvalidPayload, Item, Launch, RunDeleted, RunFailed
 from st4sd_async.local import LocalServer
 
-from .batches import HANGS, launch, launches, run_all
+from .batches import HANGS, connect, launch, launches, run_all
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
@@ -65,30 +65,47 @@ async def test_a_resumed_batch_keeps_the_campaign_of_its_journal(client: Client,
     assert len(found) == 2
 
 
-async def test_deleted_runs_are_found(server: LocalServer, client: Client) -> None:
-    """A run that was over keeps its state; another is deleted."""
-    async with client.batch(campaign="x") as batch:
-        await batch.add(launches(1))
-        (item,) = (await run_all(batch)).values()
-        assert item.run is not None
-        await item.run.document()
-        await item.run.delete()
-        server.outcome("demo", "stuck", times=1)
-        await batch.add([launch(1)])
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(run_all, batch)
-            with anyio.fail_after(HANGS):
-                while len(await client.find_batch("x")) < 2:  # noqa: ASYNC110 -- there is no event
-                    await anyio.sleep(0.01)
-            running = (await client.find_batch("x"))[1]
-            assert running.run is not None
-            await client.datastore.document(running.run.id)
-            await running.run.delete()
+async def test_deleted_runs_are_found() -> None:
+    """A run that was over keeps its state; another is deleted, and stopped once the datastore has its last status."""
+    with LocalServer(speed=0) as server:
+        async with connect(server) as client:
+            await client.push(server.example("demo"))
+            async with client.batch(campaign="x") as batch:
+                await batch.add(launches(1))
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(_let_time_pass, server)
+                    (item,) = (await run_all(batch)).values()
+                    assert item.run is not None
+                    await item.run.document()
+                    await item.run.delete()
+                    tasks.cancel_scope.cancel()
+                server.outcome("demo", "stuck", times=1)
+                await batch.add([launch(1)])
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(run_all, batch)
+                    with anyio.fail_after(HANGS):
+                        while len(await client.find_batch("x")) < 2:
+                            await server.advance(0.2)
+                    running = (await client.find_batch("x"))[1]
+                    assert running.run is not None
+                    await server.advance(60)
+                    await client.datastore.document(running.run.id)
+                    await running.run.delete()
 
-    found = await client.find_batch("x")
+            deleted = await client.find_batch("x")
+            await server.advance(60)
+            stopped = await client.find_batch("x")
+
     assert (running.state, running.status, running.error) == ("started", None, None)
-    assert [(item.key, item.state) for item in found] == [("mol 0", "succeeded"), ("mol 1", "deleted")]
-    assert isinstance(found[1].error, RunDeleted)
+    assert [(item.key, item.state) for item in deleted] == [("mol 0", "succeeded"), ("mol 1", "deleted")]
+    assert isinstance(deleted[1].error, RunDeleted)
+    assert [(item.key, item.state) for item in stopped] == [("mol 0", "succeeded"), ("mol 1", "stopped")]
+
+
+async def _let_time_pass(server: LocalServer) -> None:
+    while True:
+        await server.advance(1)
+        await anyio.sleep(0.01)
 
 
 @pytest.mark.parametrize("name", ["", "a" * 201, "a\nb", "a\0"])

@@ -99,7 +99,7 @@ def test_a_key_whose_workers_are_killed_before_the_response_is_started_once(
     """Also if the first responses that the next workers read lack its run."""
     with LocalServer(speed=SPEED) as server:
         push(server)
-        server.faults.add(START, Delay(1.0))
+        server.faults.add(START, Delay(3.0))
         with spawn(processes, server, tmp_path, keys=1) as child:
             wait(lambda: server.traffic[START].requests > 0, deadline)
             child.kill()

@@ -82,7 +82,7 @@ async def test_the_parts_of_a_batch_are_its_table(server: LocalServer, client: C
 
 
 @pytest.mark.usefixtures("small", "server")
-async def test_a_misspelt_property_is_an_error(client: Client) -> None:
+async def test_a_misspelt_property_is_an_error(client: Client, tmp_path: Path) -> None:
     """Of the table in parts, and of the files before one is written."""
     async with client.batch() as batch:
         await batch.add(launches(3))
@@ -90,7 +90,7 @@ async def test_a_misspelt_property_is_an_error(client: Client) -> None:
         with pytest.raises(UnknownProperty, match="did you mean 'energy'"):
             [part async for part in batch.properties_in_parts(["enrgy"])]
         with pytest.raises(UnknownProperty, match="did you mean 'energy'"):
-            await batch.write_properties("unused", ["enrgy"])
+            await batch.write_properties(tmp_path, ["enrgy"])
 
 
 @pytest.mark.usefixtures("small")

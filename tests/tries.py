@@ -19,7 +19,7 @@ def tries(full: int, sample: int) -> int:
 
 def sample(cases: Iterable[Case], number: int) -> list[Case]:
     """
-    Return all cases if the environment has ``ST4SD_TESTS=full``; else about `number` of them.
+    Return all cases if the environment has ``ST4SD_TESTS=full``; else at most `number` of them.
 
     They are spread evenly over the list, and the first is one of them. Put a case that no other one resembles
     first, or into a list of its own.

@@ -39,7 +39,7 @@ def start(web: httpx.Client, name: str = "toy", **payload: Any) -> str:
 
 
 def repository(folder: Path, files: Mapping[str, str]) -> Path:
-    """Create a git repository with one commit on the branch main: path -> text. Return its folder."""
+    """Create a git repository in a new folder, with one commit on the branch main: path -> text. Return the folder."""
     shutil.copytree(_repository(tuple(files.items())), folder, dirs_exist_ok=True)
     return folder
 
